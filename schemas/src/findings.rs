@@ -1,0 +1,174 @@
+//! The 14 CheXpert observations (Irvin et al., 2019), in the order that RaDialog publishes them, and the four classes
+//! that CheXbert gives each of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One CheXpert observation. The order of the variants is the published label order, used everywhere except inside
+/// CheXbert, whose head 13 is "No Finding".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)] // the variants are the field's own names
+pub enum Finding {
+    #[serde(rename = "No Finding")]
+    NoFinding,
+    #[serde(rename = "Enlarged Cardiomediastinum")]
+    EnlargedCardiomediastinum,
+    Cardiomegaly,
+    #[serde(rename = "Lung Opacity")]
+    LungOpacity,
+    #[serde(rename = "Lung Lesion")]
+    LungLesion,
+    Edema,
+    Consolidation,
+    Pneumonia,
+    Atelectasis,
+    Pneumothorax,
+    #[serde(rename = "Pleural Effusion")]
+    PleuralEffusion,
+    #[serde(rename = "Pleural Other")]
+    PleuralOther,
+    Fracture,
+    #[serde(rename = "Support Devices")]
+    SupportDevices,
+}
+
+impl Finding {
+    /// All findings in the published order.
+    pub const ALL: [Finding; 14] = [
+        Finding::NoFinding,
+        Finding::EnlargedCardiomediastinum,
+        Finding::Cardiomegaly,
+        Finding::LungOpacity,
+        Finding::LungLesion,
+        Finding::Edema,
+        Finding::Consolidation,
+        Finding::Pneumonia,
+        Finding::Atelectasis,
+        Finding::Pneumothorax,
+        Finding::PleuralEffusion,
+        Finding::PleuralOther,
+        Finding::Fracture,
+        Finding::SupportDevices,
+    ];
+
+    /// The findings in the order of CheXbert's heads: the published order with "No Finding" moved to the end.
+    pub fn chexbert_order() -> impl Iterator<Item = Finding> {
+        Self::ALL.into_iter().cycle().skip(1).take(Self::ALL.len())
+    }
+
+    /// The published name, e.g. `Pleural Effusion`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Finding::NoFinding => "No Finding",
+            Finding::EnlargedCardiomediastinum => "Enlarged Cardiomediastinum",
+            Finding::Cardiomegaly => "Cardiomegaly",
+            Finding::LungOpacity => "Lung Opacity",
+            Finding::LungLesion => "Lung Lesion",
+            Finding::Edema => "Edema",
+            Finding::Consolidation => "Consolidation",
+            Finding::Pneumonia => "Pneumonia",
+            Finding::Atelectasis => "Atelectasis",
+            Finding::Pneumothorax => "Pneumothorax",
+            Finding::PleuralEffusion => "Pleural Effusion",
+            Finding::PleuralOther => "Pleural Other",
+            Finding::Fracture => "Fracture",
+            Finding::SupportDevices => "Support Devices",
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Finding {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|finding| finding.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| format!("'{name}' is not one of the 14 CheXpert findings"))
+    }
+}
+
+/// What CheXbert says about one finding in one report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Label {
+    /// Not mentioned (class 0, an empty cell in the original's CSV).
+    Blank,
+    /// Present (class 1, `1.0`).
+    Positive,
+    /// Denied (class 2, `0.0`).
+    Negative,
+    /// Possible (class 3, `-1.0`).
+    Uncertain,
+}
+
+impl Label {
+    /// The label of a CheXbert class index, 0 to 3.
+    pub fn from_class(class: usize) -> Option<Label> {
+        [Label::Blank, Label::Positive, Label::Negative, Label::Uncertain].get(class).copied()
+    }
+
+    /// The cell that the original program writes: empty, `1.0`, `0.0` or `-1.0`.
+    pub fn csv_value(self) -> &'static str {
+        match self {
+            Label::Blank => "",
+            Label::Positive => "1.0",
+            Label::Negative => "0.0",
+            Label::Uncertain => "-1.0",
+        }
+    }
+}
+
+/// CheXbert's labels of one report.
+pub type Labels = BTreeMap<Finding, Label>;
+
+/// One finding as the image classifier sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PredictedFinding {
+    /// Which observation.
+    pub finding: Finding,
+    /// Sigmoid of the logit, 0 to 1.
+    pub probability: f32,
+    /// Whether the probability is over 0.5.
+    pub present: bool,
+}
+
+/// The output object of the findings stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FindingsReport {
+    /// All 14 findings in the published order.
+    pub findings: Vec<PredictedFinding>,
+    /// The text that goes into the prompt, e.g. `edema, pleural effusion`.
+    pub text: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chexbert_order_ends_with_no_finding() {
+        let order: Vec<_> = Finding::chexbert_order().collect();
+        assert_eq!(order.len(), 14);
+        assert_eq!(order[0], Finding::EnlargedCardiomediastinum);
+        assert_eq!(order[13], Finding::NoFinding);
+    }
+
+    #[test]
+    fn every_name_parses_back_and_equals_its_json() {
+        for finding in Finding::ALL {
+            assert_eq!(finding.name().parse(), Ok(finding));
+            assert_eq!(serde_json::to_value(finding).ok(), Some(finding.name().into()));
+        }
+    }
+}

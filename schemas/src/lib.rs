@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+
+pub mod bundle;
+pub mod error;
+pub mod findings;
+pub mod ids;
+pub mod objects;
+pub mod queues;
+pub mod record;
+pub mod result;
+pub mod stage;
+pub mod task;
+
+pub use bundle::Manifest;
+pub use error::{ErrorClass, ErrorCode, Failure};
+pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
+pub use ids::{ContentHash, RunId, StudyId};
+pub use objects::ObjectKey;
+pub use record::{StudyRecord, StudyStatus};
+pub use result::{Outcome, StageResult, StageTimings};
+pub use stage::{Stage, StageSet};
+pub use task::{GeneratedReport, Generation, ReportLabels, RunSpec, StudySpec, Task, Work};
+
+/// Version of every message in this crate. A reader dead-letters what it does not know.
+pub const SCHEMA_VERSION: u32 = 1;

@@ -1,0 +1,104 @@
+//! Object keys, built here and nowhere else. Every key is a function of what determines the object's content, so that
+//! storing twice is harmless and a second run finds what the first one made.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContentHash, Generation, Stage};
+
+/// The name of an object in the store, e.g. `embedding/3f…c1.safetensors`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct ObjectKey(String);
+
+impl ObjectKey {
+    /// An image file as found in the archive.
+    pub fn image(content: &ContentHash) -> Self {
+        Self(format!("images/{content}"))
+    }
+
+    /// A radiologist's report that ours is compared with (UTF-8 text).
+    pub fn reference(content: &ContentHash) -> Self {
+        Self(format!("references/{content}.txt"))
+    }
+
+    /// Image tokens `[32, 768]` of an image.
+    pub fn embedding(component: &ContentHash, image: &ObjectKey) -> Self {
+        Self::output(Stage::Embedding, component, &[image.as_str()], "safetensors")
+    }
+
+    /// The 14 findings of an image.
+    pub fn findings(component: &ContentHash, image: &ObjectKey) -> Self {
+        Self::output(Stage::Findings, component, &[image.as_str()], "json")
+    }
+
+    /// The report for image tokens and findings under given decoding options.
+    pub fn report(
+        component: &ContentHash,
+        embedding: &ObjectKey,
+        findings: &ObjectKey,
+        generation: &Generation,
+    ) -> Self {
+        let options = generation.fingerprint();
+        Self::output(Stage::Language, component, &[embedding.as_str(), findings.as_str(), &options], "json")
+    }
+
+    /// The CheXbert labels of a report and, where there is one, of its reference.
+    pub fn labels(component: &ContentHash, report: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
+        let reference = reference.map_or("", ObjectKey::as_str);
+        Self::output(Stage::Scoring, component, &[report.as_str(), reference], "json")
+    }
+
+    fn output(stage: Stage, component: &ContentHash, inputs: &[&str], suffix: &str) -> Self {
+        let parts = std::iter::once(component.as_str()).chain(inputs.iter().copied()).map(str::as_bytes);
+        Self(format!("{stage}/{}.{suffix}", ContentHash::of_parts(parts)))
+    }
+
+    /// A key that came from outside, e.g. a listing. Empty parts, `.`, `..` and a leading `/` are refused.
+    pub fn parse(text: &str) -> Option<Self> {
+        let ok = !text.is_empty() && text.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        ok.then(|| Self(text.to_owned()))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_key_changes_with_every_decoding_option() {
+        let hash = ContentHash::of(b"x");
+        let image = ObjectKey::image(&hash);
+        let key = |generation: &Generation| ObjectKey::report(&hash, &image, &image, generation);
+        let greedy = Generation::default();
+        let longer = Generation { max_new_tokens: greedy.max_new_tokens + 1, ..greedy.clone() };
+        let seeded = Generation { temperature: Some(0.7), seed: 1, ..greedy.clone() };
+        assert_eq!(
+            key(&greedy),
+            key(&Generation { seed: 9, ..greedy.clone() }),
+            "a seed means nothing to greedy decoding"
+        );
+        assert_ne!(key(&greedy), key(&longer));
+        assert_ne!(key(&seeded), key(&Generation { seed: 2, ..seeded.clone() }));
+    }
+
+    #[test]
+    fn keys_from_outside_cannot_climb() {
+        assert!(ObjectKey::parse("../secret").is_none());
+        assert!(ObjectKey::parse("/absolute").is_none());
+        assert!(ObjectKey::parse("images/abc").is_some());
+    }
+}

@@ -1,0 +1,59 @@
+//! Queue and header names, and the shape of the broker's topology: one work queue per stage, its retry steps, its
+//! dead letters, and the one results queue.
+
+use std::time::Duration;
+
+use crate::Stage;
+
+/// Where workers publish what they did.
+pub const RESULTS: &str = "radialog.results";
+
+/// How long a failed task waits before each further attempt. Its length is the number of retries.
+pub const RETRY_DELAYS: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25), Duration::from_secs(120)];
+
+/// Only a backstop against a message that kills every worker: attempts are counted in [`header::ATTEMPT`].
+pub const DELIVERY_LIMIT: u32 = 1000;
+
+/// Names of the headers that travel beside a body.
+pub mod header {
+    /// How often the task was tried before, as a number. Ours, because brokers disagree about their own count.
+    pub const ATTEMPT: &str = "x-radialog-attempt";
+    /// When the message was published, in milliseconds since 1970.
+    pub const PUBLISHED: &str = "x-radialog-published";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// Dead letters: the stable error code.
+    pub const CODE: &str = "x-radialog-code";
+    /// Dead letters: what happened, in words.
+    pub const REASON: &str = "x-radialog-reason";
+    /// Dead letters: the queue that the message was taken from.
+    pub const SOURCE: &str = "x-radialog-source";
+    /// Dead letters: the worker that gave up.
+    pub const WORKER: &str = "x-radialog-worker";
+}
+
+/// The work queue of a stage. The language stage's batch work is `radialog.report`, apart from interactive chat.
+pub fn work(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Embedding => "radialog.embedding",
+        Stage::Findings => "radialog.findings",
+        Stage::Language => "radialog.report",
+        Stage::Scoring => "radialog.scoring",
+    }
+}
+
+/// The queue in which a failed message of `queue` waits for [`RETRY_DELAYS`]`[step]`.
+pub fn retry(queue: &str, step: usize) -> String {
+    format!("{queue}.retry.{}s", RETRY_DELAYS[step].as_secs())
+}
+
+/// Where messages of `queue` go when they cannot be done.
+pub fn dead(queue: &str) -> String {
+    format!("{queue}.dead")
+}
+
+/// Every queue that holds work or results; each has retry and dead-letter queues.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    Stage::ALL.into_iter().map(work).chain([RESULTS])
+}

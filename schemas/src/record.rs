@@ -1,0 +1,70 @@
+//! One line of `results.jsonl`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContentHash, Failure, Finding, Labels, PredictedFinding, Stage, StageTimings, StudyId};
+
+/// Whether a study has everything that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StudyStatus {
+    /// Every stage of the run is done.
+    Done,
+    /// [`StudyRecord::error`] says why not.
+    Failed,
+}
+
+/// Everything a run knows about one study. Same bundle and same input give the same record, `timings` aside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StudyRecord {
+    /// Which study.
+    pub study: StudyId,
+    /// The image's name in the archive.
+    pub file: String,
+    /// Done or failed.
+    pub status: StudyStatus,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    /// The 14 findings of the image, in the published order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings: Option<Vec<PredictedFinding>>,
+    /// The findings as they stand in the prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub findings_text: Option<String>,
+    /// The findings section as generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
+    /// False when the token limit cut the report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_complete: Option<bool>,
+    /// Number of generated tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_tokens: Option<u32>,
+    /// CheXbert labels of the generated report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_labels: Option<Labels>,
+    /// CheXbert labels of the reference report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference_labels: Option<Labels>,
+    /// Findings that the classifier sees and our own report does not state, or the other way round.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disagreement: Option<Vec<Finding>>,
+    /// Further images of the study, which the model did not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_files: Vec<String>,
+    /// As in the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indication: Option<String>,
+    /// As in the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Hash of the bundle.
+    pub bundle: ContentHash,
+    /// Where the time went, by stage: the only part that may differ between runs.
+    #[serde(default)]
+    pub timings: BTreeMap<Stage, StageTimings>,
+}

@@ -1,0 +1,57 @@
+//! What a worker says about a task.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Failure, ObjectKey, RunId, Stage, StudyId};
+
+/// One message on the results queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StageResult {
+    /// [`crate::SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// The run of the task.
+    pub run: RunId,
+    /// The study of the task.
+    pub study: StudyId,
+    /// The stage that ran.
+    pub stage: Stage,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Where the time went.
+    pub timings: StageTimings,
+}
+
+/// What came of a task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The output is in the store.
+    Done {
+        /// Its key.
+        output: ObjectKey,
+    },
+    /// It cannot be done.
+    Failed(Failure),
+}
+
+/// Where the time of one task went. Everything that may differ between two runs over the same input is here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StageTimings {
+    /// Waiting in the queue, in milliseconds.
+    pub queue_ms: f64,
+    /// Fetching and decoding inputs, in milliseconds.
+    pub fetch_ms: f64,
+    /// In the model, in milliseconds; a batch's time is shared evenly.
+    pub model_ms: f64,
+    /// Storing the output, in milliseconds.
+    pub store_ms: f64,
+    /// How many tasks shared the model's run.
+    pub batch: u32,
+    /// How many attempts failed before.
+    pub attempt: u32,
+    /// The output was already in the store.
+    pub reused: bool,
+    /// Which worker.
+    pub worker: String,
+}

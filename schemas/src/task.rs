@@ -1,0 +1,178 @@
+//! What a worker is asked to do, and what a run and a study are.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContentHash, Labels, ObjectKey, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId};
+
+/// One message to one stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Task {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// The run it belongs to.
+    pub run: RunId,
+    /// The study it belongs to.
+    pub study: StudyId,
+    /// The bundle component that has to do it: [`crate::Manifest::component_hash`].
+    pub component: ContentHash,
+    /// Where the output goes.
+    pub output: ObjectKey,
+    /// What to do.
+    #[serde(flatten)]
+    pub work: Work,
+}
+
+/// The inputs of a task, by stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Work {
+    /// Image tokens of an image.
+    Embedding {
+        /// A PNG or JPEG file.
+        image: ObjectKey,
+    },
+    /// Findings of an image.
+    Findings {
+        /// A PNG or JPEG file.
+        image: ObjectKey,
+    },
+    /// A report.
+    Report {
+        /// Image tokens `[32, 768]`.
+        embedding: ObjectKey,
+        /// A [`crate::FindingsReport`].
+        findings: ObjectKey,
+        /// How to decode.
+        generation: Generation,
+    },
+    /// CheXbert labels.
+    Scoring {
+        /// A [`GeneratedReport`].
+        report: ObjectKey,
+        /// The radiologist's text, if there is one.
+        reference: Option<ObjectKey>,
+    },
+}
+
+impl Work {
+    /// The stage that does it.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Work::Embedding { .. } => Stage::Embedding,
+            Work::Findings { .. } => Stage::Findings,
+            Work::Report { .. } => Stage::Language,
+            Work::Scoring { .. } => Stage::Scoring,
+        }
+    }
+}
+
+impl Task {
+    /// A task of the current schema version.
+    pub fn new(run: &RunId, study: &StudyId, component: &ContentHash, output: ObjectKey, work: Work) -> Self {
+        let (run, study, component) = (run.clone(), study.clone(), component.clone());
+        Self { schema_version: SCHEMA_VERSION, run, study, component, output, work }
+    }
+}
+
+/// How text is decoded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Generation {
+    /// Stop after this many tokens. The original uses 300 for reports.
+    pub max_new_tokens: u32,
+    /// None is greedy decoding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Nucleus of this probability mass; only with a temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// Seed of the sampler; each study draws from its own stream.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self { max_new_tokens: 300, temperature: None, top_p: None, seed: 0 }
+    }
+}
+
+impl Generation {
+    /// What of these options determines the text: the seed counts only when something is sampled.
+    pub fn fingerprint(&self) -> String {
+        match self.temperature {
+            None => format!("greedy/{}", self.max_new_tokens),
+            Some(t) => format!("sampled/{}/{t}/{}/{}", self.max_new_tokens, self.top_p.unwrap_or(1.0), self.seed),
+        }
+    }
+}
+
+/// The output object of a report task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct GeneratedReport {
+    /// The findings section as generated.
+    pub text: String,
+    /// Number of tokens in the prompt.
+    pub prompt_tokens: u32,
+    /// Number of generated tokens, the end token included.
+    pub tokens: u32,
+    /// True when the end token stopped it, false when the limit did.
+    pub complete: bool,
+}
+
+/// The output object of the scoring stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReportLabels {
+    /// Labels of the generated report.
+    pub report: Labels,
+    /// Labels of the reference, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Labels>,
+}
+
+/// What all studies of a run share. Any coordinator on the results queue can continue a run from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunSpec {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Which run.
+    pub run: RunId,
+    /// Which stages.
+    pub stages: StageSet,
+    /// How reports are decoded.
+    pub generation: Generation,
+    /// Hash of the whole bundle.
+    pub bundle: ContentHash,
+    /// Hash of each stage's component, in pipeline order.
+    pub components: [ContentHash; 4],
+}
+
+impl RunSpec {
+    /// The bundle component of a stage.
+    pub fn component(&self, stage: Stage) -> &ContentHash {
+        &self.components[stage as usize]
+    }
+}
+
+/// One study as the archive describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StudySpec {
+    /// Unique within the run.
+    pub study: StudyId,
+    /// The image's name in the archive, for people.
+    pub file: String,
+    /// The stored image.
+    pub image: ObjectKey,
+    /// Further images of the study, which the v1 model does not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_files: Vec<String>,
+    /// The stored reference report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<ObjectKey>,
+    /// Why the image was taken, as the archive says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indication: Option<String>,
+    /// Which data split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+}

@@ -1,0 +1,6 @@
+#![doc = include_str!("../README.md")]
+
+pub mod objects;
+pub mod queue;
+pub mod stage;
+pub mod state;

@@ -1,0 +1,62 @@
+//! The object store contract: whole objects under content-addressed keys.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use radialog_schemas::ObjectKey;
+
+pub mod filesystem;
+pub mod s3;
+
+/// What goes wrong with an object store.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectError {
+    /// There is no such object.
+    #[error("object '{0}' does not exist")]
+    NotFound(ObjectKey),
+    /// The store does not answer or refuses; may work later.
+    #[error("the object store failed at '{key}': {reason}")]
+    Store {
+        /// The object or prefix.
+        key: String,
+        /// The store's words and what to check.
+        reason: String,
+    },
+    /// No room is left.
+    #[error(
+        "the object store is full: could not write '{0}'. Free some space and run the same command again; it resumes"
+    )]
+    Full(ObjectKey),
+}
+
+/// One entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectEntry {
+    /// The object's key.
+    pub key: ObjectKey,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// An object store. One conformance suite, in the tests crate, holds every implementation to this contract.
+#[async_trait]
+pub trait Objects: Send + Sync + 'static {
+    /// Stores the object whole or not at all; replaces what is there. Readers never see a part of it.
+    async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError>;
+
+    /// The whole object.
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError>;
+
+    /// The object's size, or none where it does not exist.
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError>;
+
+    /// Removes the object; not an error where it does not exist.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError>;
+
+    /// Up to `limit` objects whose keys start with `prefix` and come after `after`, in the byte order of their keys.
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, ObjectError>;
+}

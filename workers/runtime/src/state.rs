@@ -1,0 +1,62 @@
+//! The state contract: what coordinators that share a results queue must agree on. A study's state is a set of facts
+//! (fields that are written once), so that two coordinators can add to it in any order without a lock.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use radialog_schemas::{RunId, StudyId};
+
+pub mod memory;
+pub mod redis;
+
+/// The state store does not answer or refuses; may work later.
+#[derive(Debug, thiserror::Error)]
+#[error("the state store failed: {0}. Check --redis, and that Redis runs and accepts this user")]
+pub struct StateError(pub String);
+
+/// A field and its value, added to a study's facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// The run.
+    pub run: RunId,
+    /// The study.
+    pub study: StudyId,
+    /// The field's name.
+    pub field: String,
+    /// JSON.
+    pub value: String,
+}
+
+/// All fields of a study.
+pub type Facts = BTreeMap<String, String>;
+
+/// Shared state of runs and studies. One conformance suite, in the tests crate, holds every implementation to this
+/// contract. Batches cost one round trip.
+#[async_trait]
+pub trait State: Send + Sync + 'static {
+    /// Stores a document of a run, e.g. its specification or its progress; replaces what is there.
+    async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError>;
+
+    /// A document of a run.
+    async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError>;
+
+    /// Creates the studies of these facts where they are not there, and adds each fact that is not there.
+    async fn begin(&self, facts: &[Fact]) -> Result<(), StateError>;
+
+    /// Adds each fact whose field is not there yet, and returns all facts of its study; none where the study does not
+    /// exist (never begun, or finished).
+    async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, StateError>;
+
+    /// Removes each study and appends its line to its run's finished list, both or neither. False where the study did
+    /// not exist any more: then nothing is appended. `field` of the facts is ignored, `value` is the line.
+    async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError>;
+
+    /// Which of these studies exist (are begun and not finished).
+    async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError>;
+
+    /// The first `limit` lines of the finished list.
+    async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError>;
+
+    /// Removes the first `count` lines of the finished list.
+    async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError>;
+}
