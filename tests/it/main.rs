@@ -1,2 +1,4 @@
-//! placeholder
-fn main() {}
+//! Integration tests of RaDialog: one binary, so that services start once and linking happens once.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod architecture;
