@@ -27,6 +27,11 @@ impl ContentHash {
         Self(hex(&hasher.finalize()))
     }
 
+    /// Starts a hash of content that comes piece by piece, e.g. of a file that does not fit in memory.
+    pub fn hasher() -> ContentHasher {
+        ContentHasher(Sha256::new())
+    }
+
     /// A hash that was computed elsewhere, e.g. read from a manifest.
     pub fn from_hex(text: &str) -> Option<Self> {
         let ok = text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
@@ -41,6 +46,21 @@ impl ContentHash {
     /// The first 12 digits, for people.
     pub fn short(&self) -> &str {
         &self.0[..12]
+    }
+}
+
+/// A [`ContentHash`] in the making; the pieces count as one byte string.
+pub struct ContentHasher(Sha256);
+
+impl ContentHasher {
+    /// Adds the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of everything so far.
+    pub fn finish(self) -> ContentHash {
+        ContentHash(hex(&self.0.finalize()))
     }
 }
 

@@ -14,7 +14,7 @@ pub mod task;
 pub use bundle::Manifest;
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
-pub use ids::{ContentHash, RunId, StudyId};
+pub use ids::{ContentHash, ContentHasher, RunId, StudyId};
 pub use objects::ObjectKey;
 pub use record::{StudyRecord, StudyStatus};
 pub use result::{Outcome, StageResult, StageTimings};

@@ -1,5 +1,7 @@
 //! The object store contract: whole objects under content-addressed keys.
 
+use std::ops::Range;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_schemas::ObjectKey;
@@ -45,6 +47,13 @@ pub trait Objects: Send + Sync + 'static {
 
     /// The whole object.
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError>;
+
+    /// The bytes of the object in `range`, cut at its end. An adapter that can read a part does; this reads the whole.
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        let content = self.get(key).await?;
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        Ok(content.slice(at(range.start)..at(range.end).max(at(range.start))))
+    }
 
     /// The object's size, or none where it does not exist.
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError>;
