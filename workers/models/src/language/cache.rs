@@ -1,0 +1,70 @@
+//! Keys and values of one sequence. Its size is fixed when the sequence starts, so an engine knows before it admits a
+//! sequence what it will need at most: [`LlamaConfig::cache_bytes_per_token`] for each token of prompt and answer.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::config::LlamaConfig;
+
+/// Keys and values of all layers for one sequence.
+#[derive(Debug)]
+pub struct KvCache {
+    /// For each layer, keys and values `[kv_heads, capacity, head_dim]`.
+    layers: Vec<(Tensor, Tensor)>,
+    len: usize,
+    capacity: usize,
+}
+
+impl KvCache {
+    /// An empty cache for at most `capacity` positions. Memory is taken as positions are written.
+    ///
+    /// # Errors
+    /// Out of device memory.
+    pub fn new(config: &LlamaConfig, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+        let shape = (config.kv_heads(), capacity, config.head_dim());
+        let zeros = || Tensor::zeros(shape, dtype, device);
+        let layers = (0..config.num_hidden_layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
+        Ok(Self { layers, len: 0, capacity })
+    }
+
+    /// Positions held.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no position is held.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Positions that it can hold.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Starts as a copy of what another cache holds.
+    ///
+    /// # Errors
+    /// The other one holds more than fits.
+    pub fn copy_from(&mut self, other: &KvCache) -> Result<()> {
+        for ((keys, values), (other_keys, other_values)) in self.layers.iter().zip(&other.layers) {
+            keys.slice_set(&other_keys.narrow(1, 0, other.len)?.contiguous()?, 1, 0)?;
+            values.slice_set(&other_values.narrow(1, 0, other.len)?.contiguous()?, 1, 0)?;
+        }
+        self.len = other.len;
+        Ok(())
+    }
+
+    /// Writes new keys and values `[kv_heads, new, head_dim]` of one layer behind what is held, and returns all of that
+    /// layer, `[kv_heads, len + new, head_dim]`. The length changes by [`KvCache::advance`] once all layers are written.
+    pub(super) fn write(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (all_keys, all_values) = &self.layers[layer];
+        all_keys.slice_set(&keys.contiguous()?, 1, self.len)?;
+        all_values.slice_set(&values.contiguous()?, 1, self.len)?;
+        let len = self.len + keys.dim(1)?;
+        Ok((all_keys.narrow(1, 0, len)?, all_values.narrow(1, 0, len)?))
+    }
+
+    pub(super) fn advance(&mut self, new: usize) {
+        self.len += new;
+    }
+}

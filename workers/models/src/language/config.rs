@@ -1,0 +1,170 @@
+//! Geometry of the decoder, in the field names of a Hugging Face `config.json`.
+
+use serde::{Deserialize, Serialize};
+
+/// A LLaMA-family decoder, and how images enter it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LlamaConfig {
+    /// Rows of the embedding and of the output head.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the gated MLP.
+    pub intermediate_size: usize,
+    /// Number of decoder layers.
+    pub num_hidden_layers: usize,
+    /// Number of query heads.
+    pub num_attention_heads: usize,
+    /// Number of key and value heads; as many as query heads unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_key_value_heads: Option<usize>,
+    /// Longest sequence, prompt and answer together.
+    #[serde(default = "default_context")]
+    pub max_position_embeddings: usize,
+    /// Added to the mean square in RMSNorm.
+    #[serde(default = "default_eps")]
+    pub rms_norm_eps: f64,
+    /// Base of the rotary frequencies.
+    #[serde(default = "default_theta")]
+    pub rope_theta: f32,
+    /// Whether the output head is the embedding itself.
+    #[serde(default)]
+    pub tie_word_embeddings: bool,
+    /// Activation of the MLP's gate; only `silu` exists in this family.
+    #[serde(default = "default_activation")]
+    pub hidden_act: String,
+    /// The token that ends an answer.
+    #[serde(default = "default_eos")]
+    pub eos_token_id: u32,
+    /// The placeholder of image tokens; the first id after the vocabulary unless given. Never generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_token_id: Option<u32>,
+    /// Image tokens of one image.
+    #[serde(default = "default_image_tokens")]
+    pub num_image_tokens: usize,
+    /// Width of an image token before the projection.
+    #[serde(default = "default_image_dim")]
+    pub image_dim: usize,
+}
+
+fn default_context() -> usize {
+    2048
+}
+fn default_eps() -> f64 {
+    1e-6
+}
+fn default_theta() -> f32 {
+    10_000.0
+}
+fn default_activation() -> String {
+    "silu".into()
+}
+fn default_eos() -> u32 {
+    2
+}
+fn default_image_tokens() -> usize {
+    32
+}
+fn default_image_dim() -> usize {
+    768
+}
+
+/// A geometry that this decoder cannot have.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("language model configuration: {0}")]
+pub struct ConfigError(String);
+
+impl LlamaConfig {
+    /// Vicuna-7B v1.3, the published base.
+    pub fn vicuna_7b() -> Self {
+        Self {
+            vocab_size: 32_000,
+            hidden_size: 4096,
+            intermediate_size: 11_008,
+            num_hidden_layers: 32,
+            num_attention_heads: 32,
+            num_key_value_heads: None,
+            max_position_embeddings: default_context(),
+            rms_norm_eps: default_eps(),
+            rope_theta: default_theta(),
+            tie_word_embeddings: false,
+            hidden_act: default_activation(),
+            eos_token_id: default_eos(),
+            image_token_id: None,
+            num_image_tokens: default_image_tokens(),
+            image_dim: default_image_dim(),
+        }
+    }
+
+    /// Checks that the numbers fit together.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let heads = self.num_attention_heads;
+        let rules = [
+            (heads > 0 && self.hidden_size.is_multiple_of(heads), "hidden_size is no multiple of num_attention_heads"),
+            (heads > 0 && self.head_dim().is_multiple_of(2), "the width of a head is odd"),
+            (
+                self.kv_heads() > 0 && heads.is_multiple_of(self.kv_heads()),
+                "num_attention_heads is no multiple of num_key_value_heads",
+            ),
+            (self.hidden_act == "silu", "hidden_act is not silu"),
+            (self.num_image_tokens > 0, "num_image_tokens is 0"),
+            (self.vocab_size > 0, "vocab_size is 0"),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, fault)) => Err(ConfigError(fault.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Number of key and value heads.
+    pub fn kv_heads(&self) -> usize {
+        self.num_key_value_heads.unwrap_or(self.num_attention_heads)
+    }
+
+    /// Width of one head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads.max(1)
+    }
+
+    /// The id of `<IMG>`.
+    pub fn image_token(&self) -> u32 {
+        self.image_token_id.unwrap_or(self.vocab_size as u32)
+    }
+
+    /// Bytes that the cache needs for one token of one sequence when computing in `f32`: keys and values of all layers.
+    /// 1 MiB for Vicuna-7B, so 2 GiB for a sequence that fills its context.
+    pub fn cache_bytes_per_token(&self) -> usize {
+        2 * self.num_hidden_layers * self.kv_heads() * self.head_dim() * size_of::<f32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_hugging_face_config_needs_the_geometry_only() {
+        let json = r#"{"architectures": ["LlamaForCausalLM"], "vocab_size": 512, "hidden_size": 64,
+            "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 172, "pad_token_id": 0}"#;
+        let config: LlamaConfig = serde_json::from_str(json).unwrap();
+        config.validate().unwrap();
+        assert_eq!((config.kv_heads(), config.head_dim(), config.image_token()), (4, 16, 512));
+        assert_eq!(config.max_position_embeddings, 2048);
+    }
+
+    #[test]
+    fn a_faulty_geometry_is_named() {
+        let faulty = LlamaConfig { num_key_value_heads: Some(5), ..LlamaConfig::vicuna_7b() };
+        assert!(faulty.validate().unwrap_err().to_string().contains("num_key_value_heads"));
+    }
+
+    #[test]
+    fn vicunas_cache_takes_a_mebibyte_a_token() {
+        assert_eq!(LlamaConfig::vicuna_7b().cache_bytes_per_token(), 1 << 20);
+    }
+}

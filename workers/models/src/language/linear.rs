@@ -1,0 +1,281 @@
+//! Matrix products of the decoder. Weights stay in the type they are stored in (f32, f16 or bf16), so that a 7B model in
+//! half precision fits 24 GiB; sums are f32.
+//!
+//! The CPU kernel computes every output as the same sum in the same order, whatever the other rows of the input are. So
+//! an answer has the same bytes alone, in any batch, when others join or leave, and however its prompt is cut. The
+//! kernel reads each weight from memory once for all rows, which is what a decode step's time goes into.
+
+use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor, bail};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+/// f32 values in one vector register of x86-64-v3.
+const LANES: usize = 8;
+/// Rows and columns of a register tile: eight sums, enough to hide the latency of a multiply-add.
+const TILE: (usize, usize) = (2, 4);
+/// Output columns that one thread takes at a time: their weights stay in its cache while the rows pass by.
+const COLUMNS: usize = 32;
+/// Multiplications below which waking other threads costs more than it saves.
+const PARALLEL: usize = 1 << 17;
+
+/// A linear layer `[out, in]` without bias, with an optional low-rank addition.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor,
+    low_rank: Option<LowRank>,
+}
+
+#[derive(Clone, Debug)]
+struct LowRank {
+    down: Tensor,
+    up: Tensor,
+    scale: f64,
+}
+
+impl Linear {
+    /// A layer of `weight [out, in]`.
+    pub fn new(weight: Tensor) -> Self {
+        Self { weight, low_rank: None }
+    }
+
+    /// Adds `scale · up (down x)` with `down [r, in]` and `up [out, r]` in f32. An f32 weight takes the addition in; a
+    /// weight in half precision would lose it to rounding, so there it is computed beside it.
+    ///
+    /// # Errors
+    /// Shapes that do not fit the weight.
+    pub fn with_low_rank(self, down: &Tensor, up: &Tensor, scale: f64) -> Result<Self> {
+        if self.weight.dtype() == DType::F32 {
+            let weight = (self.weight + (up.matmul(down)? * scale)?)?;
+            return Ok(Self::new(weight));
+        }
+        let dtype = compute_dtype(&self.weight);
+        let low_rank = LowRank { down: down.to_dtype(dtype)?, up: up.to_dtype(dtype)?, scale };
+        Ok(Self { low_rank: Some(low_rank), ..self })
+    }
+
+    /// `[rows, in]` to `[rows, out]`.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = product(x, &self.weight)?;
+        match &self.low_rank {
+            None => Ok(y),
+            Some(LowRank { down, up, scale }) => y + (product(&product(x, down)?, up)? * *scale)?,
+        }
+    }
+}
+
+/// The type that activations have beside this weight.
+pub(super) fn compute_dtype(weight: &Tensor) -> DType {
+    if weight.device().is_cpu() { DType::F32 } else { weight.dtype() }
+}
+
+/// `x · weightᵀ`.
+fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if !weight.device().is_cpu() {
+        return x.matmul(&weight.t()?);
+    }
+    let ((rows, inner), (columns, expected)) = (x.dims2()?, weight.dims2()?);
+    if inner != expected || inner == 0 {
+        bail!("a linear layer of {expected} inputs cannot take {inner}");
+    }
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let (x_storage, x_layout) = x.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(values)) = &*x_storage else {
+        bail!("the language model computes in f32 on a CPU, not in {:?}", x.dtype())
+    };
+    let values = &values[x_layout.start_offset()..][..rows * inner];
+    let (w_storage, w_layout) = weight.storage_and_layout();
+    let range = w_layout.start_offset()..w_layout.start_offset() + columns * inner;
+    let out = match &*w_storage {
+        Storage::Cpu(CpuStorage::F32(weight)) => products(values, &weight[range], inner),
+        Storage::Cpu(CpuStorage::F16(weight)) => products(values, &weight[range], inner),
+        Storage::Cpu(CpuStorage::BF16(weight)) => products(values, &weight[range], inner),
+        _ => bail!("weights of the language model are f32, f16 or bf16, not {:?}", weight.dtype()),
+    };
+    Tensor::from_vec(out, (columns, rows), &Device::Cpu)?.t()?.contiguous()
+}
+
+/// Column-major: all rows of the first output column, then of the second.
+fn products<W: Weight>(x: &[f32], weight: &[W], inner: usize) -> Vec<f32> {
+    let rows = x.len() / inner;
+    let mut out = vec![0.0; weight.len() / inner * rows];
+    if rows * weight.len() < PARALLEL {
+        block(x, weight, inner, &mut out);
+    } else {
+        out.par_chunks_mut(COLUMNS * rows)
+            .zip(weight.par_chunks(COLUMNS * inner))
+            .for_each(|(out, weight)| block(x, weight, inner, out));
+    }
+    out
+}
+
+/// All rows with the columns of one thread.
+fn block<W: Weight>(x: &[f32], weight: &[W], inner: usize, out: &mut [f32]) {
+    let (rows, columns) = (x.len() / inner, weight.len() / inner);
+    let mut row = 0;
+    while row < rows {
+        let mut column = 0;
+        let pair = rows - row >= TILE.0;
+        while column < columns {
+            let weight = &weight[column * inner..];
+            let out = &mut out[column * rows..];
+            let x = &x[row * inner..];
+            column += match (pair, columns - column >= TILE.1) {
+                (true, true) => store(tile::<{ TILE.0 }, { TILE.1 }, W>(x, weight, inner), out, rows, row),
+                (true, false) => store(tile::<{ TILE.0 }, 1, W>(x, weight, inner), out, rows, row),
+                (false, true) => store(tile::<1, { TILE.1 }, W>(x, weight, inner), out, rows, row),
+                (false, false) => store(tile::<1, 1, W>(x, weight, inner), out, rows, row),
+            };
+        }
+        row += if pair { TILE.0 } else { 1 };
+    }
+}
+
+/// Writes a tile and returns how many columns it had.
+fn store<const R: usize, const C: usize>(tile: [[f32; C]; R], out: &mut [f32], rows: usize, row: usize) -> usize {
+    for (r, values) in tile.iter().enumerate() {
+        for (c, value) in values.iter().enumerate() {
+            out[c * rows + row + r] = *value;
+        }
+    }
+    C
+}
+
+/// The products of the first `R` rows with the first `C` columns. Each is summed in [`LANES`] strided parts, then over
+/// the parts, then over the rest: in the same order for every `R` and `C`. Arrays go by value because the compiler
+/// keeps them in registers then.
+#[inline(never)]
+fn tile<const R: usize, const C: usize, W: Weight>(x: &[f32], weight: &[W], inner: usize) -> [[f32; C]; R] {
+    let (count, rest) = (inner / LANES, inner / LANES * LANES..inner);
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * inner..][..inner]);
+    let columns: [&[W]; C] = std::array::from_fn(|c| &weight[c * inner..][..inner]);
+    let row_chunks = rows.map(|row| &row.as_chunks::<LANES>().0[..count]);
+    let column_chunks = columns.map(|column| &column.as_chunks::<LANES>().0[..count]);
+    let mut sums = [[[0.0; LANES]; C]; R];
+    for index in 0..count {
+        let weights: [[f32; LANES]; C] = std::array::from_fn(|c| W::to_f32(&column_chunks[c][index]));
+        for r in 0..R {
+            let values = row_chunks[r][index];
+            for c in 0..C {
+                sums[r][c] = multiply_add(values, weights[c], sums[r][c]);
+            }
+        }
+    }
+    std::array::from_fn(|r| {
+        std::array::from_fn(|c| {
+            let [s0, s1, s2, s3, s4, s5, s6, s7] = sums[r][c];
+            let sum = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7));
+            let pairs = rows[r][rest.clone()].iter().zip(&columns[c][rest.clone()]);
+            pairs.fold(sum, |sum, (value, weight)| value.mul_add(weight.value(), sum))
+        })
+    })
+}
+
+#[inline(always)]
+fn multiply_add(values: [f32; LANES], weights: [f32; LANES], sums: [f32; LANES]) -> [f32; LANES] {
+    let mut out = [0.0; LANES];
+    for lane in 0..LANES {
+        out[lane] = values[lane].mul_add(weights[lane], sums[lane]);
+    }
+    out
+}
+
+/// A type that weights are stored in.
+trait Weight: Copy + Sync {
+    fn to_f32(values: &[Self; LANES]) -> [f32; LANES];
+    fn value(self) -> f32;
+}
+
+impl Weight for f32 {
+    #[inline(always)]
+    fn to_f32(values: &[Self; LANES]) -> [f32; LANES] {
+        *values
+    }
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self
+    }
+}
+
+impl Weight for bf16 {
+    #[inline(always)]
+    fn to_f32(values: &[Self; LANES]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        for lane in 0..LANES {
+            out[lane] = values[lane].value();
+        }
+        out
+    }
+    #[inline(always)]
+    fn value(self) -> f32 {
+        // A bf16 is the upper half of an f32.
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+}
+
+impl Weight for f16 {
+    #[inline(always)]
+    fn to_f32(values: &[Self; LANES]) -> [f32; LANES] {
+        let mut out = [0.0; LANES];
+        values.convert_to_f32_slice(&mut out);
+        out
+    }
+    #[inline(always)]
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn ramp(rows: usize, columns: usize) -> Tensor {
+        let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5).collect();
+        Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
+    }
+
+    fn bits(tensor: &Tensor) -> Vec<u32> {
+        tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    }
+
+    #[test]
+    fn a_row_has_the_same_bytes_alone_and_among_others_in_every_weight_type() {
+        for (inner, columns) in [(64, 512), (172, 67), (1030, 259)] {
+            let x = ramp(7, inner);
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let linear = Linear::new(ramp(columns, inner).to_dtype(dtype).unwrap());
+                let together = linear.forward(&x).unwrap();
+                for row in 0..7 {
+                    let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
+                    assert_eq!(bits(&alone), bits(&together.narrow(0, row, 1).unwrap()), "{inner} {columns} {dtype:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_equal_candles_within_rounding() {
+        let (x, weight) = (ramp(5, 172), ramp(67, 172));
+        let ours = Linear::new(weight.clone()).forward(&x).unwrap();
+        let theirs = x.matmul(&weight.t().unwrap()).unwrap();
+        let worst = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(worst < 1e-5, "{worst}");
+    }
+
+    #[test]
+    fn a_low_rank_addition_is_the_same_merged_and_beside() {
+        let (x, weight, down, up) = (ramp(3, 64), ramp(40, 64), ramp(8, 64), ramp(40, 8));
+        let half = weight.to_dtype(DType::F16).unwrap();
+        let beside = Linear::new(half.clone()).with_low_rank(&down, &up, 2.0).unwrap();
+        let merged = Linear::new(half.to_dtype(DType::F32).unwrap()).with_low_rank(&down, &up, 2.0).unwrap();
+        assert!(beside.low_rank.is_some() && merged.low_rank.is_none());
+        let difference = (beside.forward(&x).unwrap() - merged.forward(&x).unwrap()).unwrap();
+        assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-5);
+    }
+}

@@ -1,0 +1,291 @@
+//! The decoder (Touvron et al., 2023) with image tokens in its input, as the published weights use it.
+
+use candle_core::{D, DType, Device, Result as CandleResult, Tensor};
+use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+use candle_nn::rotary_emb::rope_thd;
+use candle_nn::{Init, VarBuilder};
+
+use super::LanguageError;
+use super::cache::KvCache;
+use super::config::LlamaConfig;
+use super::linear::Linear;
+use super::lora::Adapter;
+
+/// A LLaMA-family language model that sees images.
+pub struct LanguageModel {
+    config: LlamaConfig,
+    /// `[vocab, hidden]`, in the type it is stored in.
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: Tensor,
+    head: Linear,
+    projection: Option<(Linear, Tensor)>,
+    /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
+    rotary: (Tensor, Tensor),
+    dtype: DType,
+}
+
+struct Layer {
+    input_norm: Tensor,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    post_norm: Tensor,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+/// New positions of one sequence in a forward pass.
+pub struct Span<'a> {
+    /// What the sequence has seen; grows by `len`.
+    pub cache: &'a mut KvCache,
+    /// Number of new positions.
+    pub len: usize,
+}
+
+impl LanguageModel {
+    /// Loads a model. Matrices stay in the type of `weights` (f32, f16 or bf16) on its device; a CPU computes in f32, a
+    /// GPU in that type. `weights` has the names of a Hugging Face checkpoint, from `model.` and `lm_head.` on.
+    ///
+    /// # Errors
+    /// Tensors that are missing or have another shape than the configuration says.
+    pub fn load(config: &LlamaConfig, weights: &VarBuilder, adapter: Option<&Adapter>) -> Result<Self, LanguageError> {
+        config.validate()?;
+        let dtype = if weights.device().is_cpu() { DType::F32 } else { weights.dtype() };
+        let loader = Loader { weights, adapter, dtype };
+        let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
+        let embedding = weights.get((vocabulary, hidden), "model.embed_tokens.weight")?;
+        let head = match config.tie_word_embeddings {
+            true => Linear::new(embedding.clone()),
+            false => loader.linear("lm_head", hidden, vocabulary)?,
+        };
+        Ok(Self {
+            layers: (0..config.num_hidden_layers)
+                .map(|index| Layer::load(config, &loader, index))
+                .collect::<CandleResult<_>>()?,
+            norm: loader.vector("model.norm.weight", hidden)?,
+            projection: loader.projection(config)?,
+            rotary: rotary_tables(config, dtype, weights.device())?,
+            config: config.clone(),
+            embedding,
+            head,
+            dtype,
+        })
+    }
+
+    /// The model's geometry.
+    pub fn config(&self) -> &LlamaConfig {
+        &self.config
+    }
+
+    /// Where the model computes.
+    pub fn device(&self) -> &Device {
+        self.embedding.device()
+    }
+
+    /// An empty cache for a sequence of at most `capacity` positions.
+    ///
+    /// # Errors
+    /// Out of device memory.
+    pub fn cache(&self, capacity: usize) -> Result<KvCache, LanguageError> {
+        Ok(KvCache::new(&self.config, capacity, self.dtype, self.device())?)
+    }
+
+    /// The decoder's input for a prompt, `[ids, hidden]`: each block of image placeholders is replaced by the projected
+    /// image tokens, one embedding `[32, 768]` per block in order. A prompt without placeholders ignores the images.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, incomplete blocks, another number of embeddings than blocks, or of another shape.
+    pub fn embed(&self, ids: &[u32], images: &[Tensor]) -> Result<Tensor, LanguageError> {
+        let image = self.config.image_token();
+        let vocabulary = self.config.vocab_size;
+        let mut parts = Vec::new();
+        let mut used = 0;
+        for run in ids.chunk_by(|a, b| (*a == image) == (*b == image)) {
+            if run[0] != image {
+                if let Some(&token) = run.iter().find(|&&id| id as usize >= vocabulary) {
+                    return Err(LanguageError::UnknownToken { token, vocabulary });
+                }
+                let run = Tensor::new(run, self.device())?;
+                parts.push(self.embedding.index_select(&run, 0)?.to_dtype(self.dtype)?);
+                continue;
+            }
+            let block = self.config.num_image_tokens;
+            if !run.len().is_multiple_of(block) {
+                return Err(LanguageError::PlaceholderRun { run: run.len(), block });
+            }
+            for _ in 0..run.len() / block {
+                if let Some(tokens) = images.get(used) {
+                    parts.push(self.project(tokens)?);
+                }
+                used += 1;
+            }
+        }
+        if used != images.len() && used > 0 {
+            return Err(LanguageError::ImageCount { blocks: used, images: images.len() });
+        }
+        if parts.is_empty() {
+            return Err(LanguageError::EmptyPrompt);
+        }
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    fn project(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
+        let (projection, bias) = self.projection.as_ref().ok_or(LanguageError::NoImageProjection)?;
+        let expected = [self.config.num_image_tokens, self.config.image_dim];
+        if tokens.dims() != expected {
+            return Err(LanguageError::ImageShape { found: tokens.dims().to_vec(), expected });
+        }
+        let tokens = tokens.to_device(self.device())?.to_dtype(self.dtype)?;
+        Ok(projection.forward(&tokens)?.broadcast_add(bias)?)
+    }
+
+    /// Runs new positions `[positions, hidden]` of one or more sequences, those of the first span first, and returns
+    /// the normalised last hidden states of the same shape. Sequences see nothing of each other.
+    ///
+    /// # Errors
+    /// A span does not fit its cache or the context.
+    pub fn forward(&self, input: &Tensor, spans: &mut [Span]) -> Result<Tensor, LanguageError> {
+        let positions = spans.iter().flat_map(|span| {
+            let start = span.cache.len() as u32;
+            start..start + span.len as u32
+        });
+        let positions = Tensor::new(positions.collect::<Vec<_>>(), self.device())?;
+        let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
+        let mut hidden = input.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            hidden = layer.forward(&self.config, &hidden, &rotary, index, spans)?;
+        }
+        for span in spans {
+            span.cache.advance(span.len);
+        }
+        Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
+    }
+
+    /// Logits `[positions, vocab]` in f32 of hidden states `[positions, hidden]`.
+    ///
+    /// # Errors
+    /// Another width than the model's.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, LanguageError> {
+        Ok(self.head.forward(hidden)?.to_dtype(DType::F32)?)
+    }
+}
+
+impl Layer {
+    fn load(config: &LlamaConfig, loader: &Loader, index: usize) -> CandleResult<Self> {
+        let path = |name: &str| format!("model.layers.{index}.{name}");
+        let linear = |name: &str, inputs, outputs| loader.linear(&path(name), inputs, outputs);
+        let hidden = config.hidden_size;
+        let (inner, narrow) = (config.intermediate_size, config.kv_heads() * config.head_dim());
+        Ok(Self {
+            input_norm: loader.vector(&path("input_layernorm.weight"), hidden)?,
+            q: linear("self_attn.q_proj", hidden, hidden)?,
+            k: linear("self_attn.k_proj", hidden, narrow)?,
+            v: linear("self_attn.v_proj", hidden, narrow)?,
+            o: linear("self_attn.o_proj", hidden, hidden)?,
+            post_norm: loader.vector(&path("post_attention_layernorm.weight"), hidden)?,
+            gate: linear("mlp.gate_proj", hidden, inner)?,
+            up: linear("mlp.up_proj", hidden, inner)?,
+            down: linear("mlp.down_proj", inner, hidden)?,
+        })
+    }
+
+    fn forward(
+        &self,
+        config: &LlamaConfig,
+        input: &Tensor,
+        (cos, sin): &(Tensor, Tensor),
+        index: usize,
+        spans: &[Span],
+    ) -> CandleResult<Tensor> {
+        let eps = config.rms_norm_eps as f32;
+        let x = rms_norm(input, &self.input_norm, eps)?;
+        let heads = |x: Tensor, count: usize| x.reshape((1, x.dim(0)?, count, config.head_dim()));
+        let q = rope_thd(&heads(self.q.forward(&x)?, config.num_attention_heads)?, cos, sin)?.squeeze(0)?;
+        let k = rope_thd(&heads(self.k.forward(&x)?, config.kv_heads())?, cos, sin)?.squeeze(0)?;
+        let v = heads(self.v.forward(&x)?, config.kv_heads())?.squeeze(0)?;
+
+        let mut attended = Vec::with_capacity(spans.len());
+        let mut start = 0;
+        for span in spans {
+            let part = |x: &Tensor| x.narrow(0, start, span.len)?.transpose(0, 1)?.contiguous();
+            let (keys, values) = span.cache.write(index, &part(&k)?, &part(&v)?)?;
+            attended.push(attention(&part(&q)?, &keys, &values)?);
+            start += span.len;
+        }
+        let x = (input + self.o.forward(&Tensor::cat(&attended, 0)?)?)?;
+
+        let y = rms_norm(&x, &self.post_norm, eps)?;
+        let y = (silu(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
+        x + self.down.forward(&y)?
+    }
+}
+
+/// Causal attention of `[heads, new, head_dim]` queries at the end of `[kv_heads, all, head_dim]` keys and values;
+/// each group of query heads shares one key head. Returns `[new, heads · head_dim]`.
+fn attention(queries: &Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
+    let (heads, new, width) = queries.dims3()?;
+    let (kv_heads, all, _) = keys.dims3()?;
+    let grouped = queries.reshape((kv_heads, heads / kv_heads * new, width))?;
+    let scores = (grouped.matmul(&keys.t()?)? / (width as f64).sqrt())?;
+    let mut scores = scores.reshape((heads, new, all))?;
+    if new > 1 {
+        let seen = all - new;
+        let hidden = |row: usize, column: usize| if column > seen + row { f32::NEG_INFINITY } else { 0.0 };
+        let mask: Vec<f32> = (0..new * all).map(|i| hidden(i / all, i % all)).collect();
+        let mask = Tensor::from_vec(mask, (new, all), queries.device())?.to_dtype(queries.dtype())?;
+        scores = scores.broadcast_add(&mask)?;
+    }
+    let weights = softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(queries.dtype())?;
+    let mixed = weights.reshape((kv_heads, heads / kv_heads * new, all))?.matmul(values)?;
+    mixed.reshape((heads, new, width))?.transpose(0, 1)?.flatten_from(D::Minus2)
+}
+
+fn rotary_tables(config: &LlamaConfig, dtype: DType, device: &Device) -> CandleResult<(Tensor, Tensor)> {
+    let width = config.head_dim();
+    let frequencies: Vec<f32> =
+        (0..width).step_by(2).map(|i| 1.0 / config.rope_theta.powf(i as f32 / width as f32)).collect();
+    let angles: Vec<f32> = (0..config.max_position_embeddings)
+        .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency))
+        .collect();
+    let angles = Tensor::from_vec(angles, (config.max_position_embeddings, width / 2), device)?;
+    Ok((angles.cos()?.to_dtype(dtype)?, angles.sin()?.to_dtype(dtype)?))
+}
+
+/// Where tensors come from while a model loads.
+struct Loader<'a> {
+    weights: &'a VarBuilder<'a>,
+    adapter: Option<&'a Adapter<'a>>,
+    dtype: DType,
+}
+
+impl Loader<'_> {
+    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<Linear> {
+        let linear = Linear::new(self.weights.get((outputs, inputs), &format!("{path}.weight"))?);
+        match self.adapter {
+            Some(adapter) => adapter.apply(linear, path, (inputs, outputs)),
+            None => Ok(linear),
+        }
+    }
+
+    fn vector(&self, name: &str, len: usize) -> CandleResult<Tensor> {
+        self.weights.get_with_hints_dtype(len, name, Init::default(), self.dtype)
+    }
+
+    /// The image projection comes with the adapter, or with a base that was saved with it.
+    fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<(Linear, Tensor)>> {
+        let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
+            let path = format!("model.img_proj_layer.{name}");
+            if let Some(tensor) = self.adapter.map(|adapter| adapter.extra(&path, shape)).transpose()?.flatten() {
+                return tensor.to_dtype(self.dtype).map(Some);
+            }
+            let found = self.weights.contains_tensor(&path);
+            found.then(|| self.weights.get_with_hints_dtype(shape, &path, Init::default(), self.dtype)).transpose()
+        };
+        let weight = tensor("weight", &[config.hidden_size, config.image_dim])?;
+        let bias = tensor("bias", &[config.hidden_size])?;
+        Ok(weight.map(Linear::new).zip(bias))
+    }
+}

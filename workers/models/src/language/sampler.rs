@@ -1,0 +1,75 @@
+//! From logits to the next token: greedy, or drawn with a temperature from the most probable tokens.
+
+use candle_core::{Result, Tensor};
+use candle_transformers::generation::LogitsProcessor;
+use radialog_schemas::Generation;
+
+/// How tokens are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sampling {
+    /// None, or next to 0, is greedy.
+    pub temperature: Option<f64>,
+    /// Draws from the smallest set of tokens with this probability together; only with a temperature.
+    pub top_p: Option<f64>,
+    /// Same seed, same logits: same tokens.
+    pub seed: u64,
+}
+
+impl From<&Generation> for Sampling {
+    fn from(generation: &Generation) -> Self {
+        Self { temperature: generation.temperature, top_p: generation.top_p, seed: generation.seed }
+    }
+}
+
+/// The choice of one sequence's tokens, with a random stream of its own.
+pub struct Sampler {
+    processor: LogitsProcessor,
+    vocabulary: usize,
+}
+
+impl Sampler {
+    /// A sampler that only chooses ids below `vocabulary`: behind it may lie the row of `<IMG>`, which nobody trained.
+    pub fn new(sampling: Sampling, vocabulary: usize) -> Self {
+        let processor = LogitsProcessor::new(sampling.seed, sampling.temperature, sampling.top_p);
+        Self { processor, vocabulary }
+    }
+
+    /// Chooses from logits `[vocab]`. Greedy decoding takes the first of equal maxima.
+    ///
+    /// # Errors
+    /// Logits that are not numbers, when sampling.
+    pub fn next(&mut self, logits: &Tensor) -> Result<u32> {
+        let rows = logits.dim(0)?.min(self.vocabulary);
+        self.processor.sample(&logits.narrow(0, 0, rows)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use candle_core::Device;
+
+    use super::*;
+
+    fn logits() -> Tensor {
+        Tensor::new(&[0.0f32, 2.0, 2.0, 1.0, 9.0], &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn greedy_takes_the_first_maximum_and_never_an_id_outside_the_vocabulary() {
+        assert_eq!(Sampler::new(Sampling::default(), 4).next(&logits()).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_seed_repeats_its_tokens_and_top_p_keeps_to_the_likely_ones() {
+        let sampling = Sampling { temperature: Some(1.0), top_p: Some(0.5), seed: 3 };
+        let draw = |sampling| {
+            let mut sampler = Sampler::new(sampling, 4);
+            (0..20).map(|_| sampler.next(&logits()).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(draw(sampling), draw(sampling));
+        assert_ne!(draw(sampling), draw(Sampling { seed: 4, ..sampling }));
+        assert!(draw(sampling).iter().all(|id| [1, 2].contains(id)));
+    }
+}

@@ -1,0 +1,220 @@
+//! What the language model is told, as data: a bundle carries its prompts, and the published ones are the default.
+//! The published weights were trained on these exact strings, so every blank and full stop of them counts.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::tokenizers::llama::IMAGE;
+
+/// Marks the image tokens in [`Prompts::report`].
+const IMAGE_SLOT: &str = "{image}";
+/// Marks the findings in [`Prompts::report`].
+const FINDINGS_SLOT: &str = "{findings}";
+
+/// The texts around a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Prompts {
+    /// The system sentence that every conversation starts with.
+    pub system: String,
+    /// Names of the two speakers, the user first.
+    pub roles: [String; 2],
+    /// How many placeholder tokens one image takes.
+    pub image_tokens: usize,
+    /// The request for a report, with `{image}` and `{findings}` where they go.
+    pub report: String,
+    /// Stands for the findings when there are none.
+    pub no_findings: String,
+}
+
+impl Default for Prompts {
+    fn default() -> Self {
+        Self {
+            system: "A chat between a curious user and an artificial intelligence assistant acting as an experienced \
+                     radiologist. The assistant gives professional, detailed, and polite answers to the user's \
+                     questions."
+                .into(),
+            roles: ["USER".into(), "ASSISTANT".into()],
+            image_tokens: 32,
+            report: "Image information: {image}. Predicted Findings: {findings}. You are to act as a radiologist and \
+                     write the finding section of a chest x-ray radiology report for this X-ray image and the given \
+                     predicted findings. Write in the style of a radiologist, write one fluent text without \
+                     enumeration, be concise and don't provide explanations or reasons."
+                .into(),
+            no_findings: "no common findings".into(),
+        }
+    }
+}
+
+/// A stretch of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// Plain text; it cannot become a special token, whatever it spells.
+    Text(String),
+    /// The place of one image.
+    Image {
+        /// Number of placeholder tokens.
+        tokens: usize,
+    },
+    /// The end of an assistant's turn, `</s>`.
+    End,
+}
+
+/// An assembled prompt, or one message of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt(Vec<Segment>);
+
+impl Prompts {
+    /// The published prompts with the demo's system sentence, which differs from the trained one.
+    pub fn demo() -> Self {
+        let system = "A chat between a curious user and an artificial intelligence assistant.The assistant gives \
+                      professional, detailed, and polite answers to the user's questions.";
+        Self { system: system.into(), ..Self::default() }
+    }
+
+    /// The user's message that asks for a report on one image. `findings` goes in as plain text and nowhere but at its
+    /// slot; empty findings become [`Prompts::no_findings`].
+    pub fn report_message(&self, findings: &str) -> Prompt {
+        let findings = if findings.is_empty() { &self.no_findings } else { findings };
+        let mut message = Prompt::default();
+        let mut rest = self.report.as_str();
+        while let Some((at, slot)) = [IMAGE_SLOT, FINDINGS_SLOT]
+            .into_iter()
+            .filter_map(|slot| rest.find(slot).map(|at| (at, slot)))
+            .min_by_key(|&(at, _)| at)
+        {
+            message.push_text(&rest[..at]);
+            if slot == IMAGE_SLOT {
+                message.0.push(Segment::Image { tokens: self.image_tokens });
+            } else {
+                message.push_text(findings);
+            }
+            rest = &rest[at + slot.len()..];
+        }
+        message.push_text(rest);
+        message
+    }
+
+    /// The whole prompt of a report on one image, up to and including `ASSISTANT:`.
+    pub fn report(&self, findings: &str) -> Prompt {
+        self.conversation(&[self.report_message(findings), Prompt::default()])
+    }
+
+    /// Assembles a conversation of alternating messages, the user's first. An empty message leaves its turn open: a
+    /// prompt to be answered ends with one.
+    pub fn conversation(&self, messages: &[Prompt]) -> Prompt {
+        let mut prompt = Prompt::text(&format!("{} ", self.system));
+        for (index, message) in messages.iter().enumerate() {
+            let role = &self.roles[index % 2];
+            if message.0.is_empty() {
+                prompt.push_text(&format!("{role}:"));
+                continue;
+            }
+            prompt.push_text(&format!("{role}: "));
+            for segment in &message.0 {
+                match segment {
+                    Segment::Text(text) => prompt.push_text(text),
+                    other => prompt.0.push(other.clone()),
+                }
+            }
+            if index % 2 == 0 {
+                prompt.push_text(" ");
+            } else {
+                prompt.0.push(Segment::End);
+            }
+        }
+        prompt
+    }
+
+    /// The report in an answer to [`Prompts::report`]: all of it, or what comes before the model starts another
+    /// assistant's turn.
+    pub fn report_text<'a>(&self, answer: &'a str) -> &'a str {
+        answer.split(&format!("{}:", self.roles[1])).next().unwrap_or(answer)
+    }
+}
+
+impl Prompt {
+    /// Plain text, e.g. what a user typed.
+    pub fn text(text: &str) -> Self {
+        let mut prompt = Self::default();
+        prompt.push_text(text);
+        prompt
+    }
+
+    /// The stretches in order; no two texts are neighbours and none is empty.
+    pub fn segments(&self) -> &[Segment] {
+        &self.0
+    }
+
+    fn push_text(&mut self, text: &str) {
+        match self.0.last_mut() {
+            Some(Segment::Text(last)) => last.push_str(text),
+            _ if text.is_empty() => {}
+            _ => self.0.push(Segment::Text(text.to_owned())),
+        }
+    }
+}
+
+/// The written form, in which `<IMG>` and `</s>` stand for special tokens.
+impl fmt::Display for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|segment| match segment {
+            Segment::Text(text) => f.write_str(text),
+            Segment::Image { tokens } => f.write_str(&IMAGE.repeat(*tokens)),
+            Segment::End => f.write_str("</s>"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_prompt_is_the_published_string() {
+        let prompt = Prompts::default().report("cardiomegaly, edema").to_string();
+        let image = "<IMG>".repeat(32);
+        assert_eq!(
+            prompt,
+            format!(
+                "A chat between a curious user and an artificial intelligence assistant acting as an experienced \
+                 radiologist. The assistant gives professional, detailed, and polite answers to the user's questions. \
+                 USER: Image information: {image}. Predicted Findings: cardiomegaly, edema. You are to act as a \
+                 radiologist and write the finding section of a chest x-ray radiology report for this X-ray image and \
+                 the given predicted findings. Write in the style of a radiologist, write one fluent text without \
+                 enumeration, be concise and don't provide explanations or reasons. ASSISTANT:"
+            )
+        );
+    }
+
+    #[test]
+    fn an_answered_turn_ends_with_the_end_token_and_no_blank() {
+        let prompts = Prompts { system: "S.".into(), ..Prompts::default() };
+        let messages = [Prompt::text("a"), Prompt::text("b"), Prompt::text("c"), Prompt::default()];
+        assert_eq!(prompts.conversation(&messages).to_string(), "S. USER: a ASSISTANT: b</s>USER: c ASSISTANT:");
+    }
+
+    #[test]
+    fn findings_are_replaced_at_their_slot_only_and_never_expanded() {
+        let prompts = Prompts { report: "{findings} at {image}{unknown}".into(), ..Prompts::default() };
+        let message = prompts.report_message("{image}<IMG></s>");
+        let text = |text: &str| Segment::Text(text.into());
+        assert_eq!(
+            message.segments(),
+            [text("{image}<IMG></s> at "), Segment::Image { tokens: 32 }, text("{unknown}")]
+        );
+    }
+
+    #[test]
+    fn no_findings_have_words_of_their_own() {
+        assert!(Prompts::default().report("").to_string().contains("Predicted Findings: no common findings. You"));
+    }
+
+    #[test]
+    fn a_report_ends_where_another_turn_begins() {
+        let prompts = Prompts::default();
+        assert_eq!(prompts.report_text(" Clear lungs. "), " Clear lungs. ");
+        assert_eq!(prompts.report_text("Clear.ASSISTANT: more"), "Clear.");
+    }
+}

@@ -1,0 +1,45 @@
+//! Text to token ids and back, exactly as the published weights were trained: the LLaMA tokenizer with its image
+//! placeholder, the BERT tokenizer of CheXbert and the Q-Former, and small vocabularies of our own for random bundles.
+
+pub mod bert;
+pub mod llama;
+pub mod toy;
+
+pub use bert::BertTokenizer;
+pub use llama::LlamaTokenizer;
+
+use std::path::{Path, PathBuf};
+
+/// A tokenizer that cannot be loaded or used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file cannot be read.
+    #[error("cannot read tokenizer '{}': {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The content is not a `tokenizer.json` of the expected kind.
+    #[error("not a usable tokenizer.json: {0}")]
+    Format(String),
+    /// A token that the model depends on is missing.
+    #[error("the tokenizer has no token '{0}': use the tokenizer.json that belongs to the weights")]
+    MissingToken(&'static str),
+    /// A made vocabulary cannot hold what every text needs.
+    #[error("a vocabulary of {asked} tokens is too small: ask for at least {least}")]
+    TooSmall {
+        /// What was asked for.
+        asked: usize,
+        /// Special tokens, bytes and single characters together.
+        least: usize,
+    },
+    /// The tokenizer refused a text.
+    #[error("the tokenizer failed: {0}")]
+    Encode(String),
+}
+
+fn read(path: &Path) -> Result<String, TokenizerError> {
+    std::fs::read_to_string(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
+}

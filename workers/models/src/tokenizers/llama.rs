@@ -1,0 +1,298 @@
+//! The LLaMA tokenizer as the original used it: a SentencePiece BPE model that never sees special tokens. Text is cut
+//! at them first and every piece is encoded on its own, which decides the ids around an image placeholder.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use tokenizers::Model;
+use tokenizers::models::bpe::BPE;
+
+use super::{TokenizerError, read};
+use crate::prompt::{Prompt, Segment};
+
+/// Written forms of the special tokens.
+const BOS: &str = "<s>";
+const EOS: &str = "</s>";
+const UNK: &str = "<unk>";
+/// Stands for one of the image tokens in a written prompt.
+pub const IMAGE: &str = "<IMG>";
+
+/// SentencePiece's visible blank; put in front of every piece of text.
+const BLANK: char = '\u{2581}';
+
+/// LLaMA's byte-fallback BPE with the special tokens `<s>`, `</s>`, `<unk>` (also the padding) and `<IMG>`.
+pub struct LlamaTokenizer {
+    model: BPE,
+    /// What each id stands for when decoded.
+    pieces: Vec<Piece>,
+    bos: u32,
+    eos: u32,
+    unk: u32,
+    image: u32,
+}
+
+enum Piece {
+    Text(String),
+    Byte(u8),
+    Special(&'static str),
+}
+
+/// A piece of the input between cuts.
+#[derive(Clone, Copy)]
+enum Cut<'a> {
+    Text(&'a str),
+    Special(u32),
+}
+
+#[derive(Deserialize)]
+struct TokenizerJson {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    model: BPE,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+}
+
+impl LlamaTokenizer {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// Unreadable file, not a BPE tokenizer, or one without `<s>`, `</s>`, `<unk>`.
+    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
+        Self::from_json(&read(path)?)
+    }
+
+    /// Reads the content of a `tokenizer.json`. `<IMG>` gets the first id after the vocabulary unless the file names
+    /// one. Normalizer, pre- and post-processor of the file are not used: their work is fixed by the published weights.
+    ///
+    /// # Errors
+    /// Not a BPE tokenizer, or one without `<s>`, `</s>`, `<unk>`.
+    pub fn from_json(json: &str) -> Result<Self, TokenizerError> {
+        let TokenizerJson { added_tokens, model } =
+            serde_json::from_str(json).map_err(|error| TokenizerError::Format(error.to_string()))?;
+        let find = |content: &'static str| {
+            let added = added_tokens.iter().find(|token| token.content == content).map(|token| token.id);
+            added.or_else(|| model.token_to_id(content)).ok_or(TokenizerError::MissingToken(content))
+        };
+        let (bos, eos, unk) = (find(BOS)?, find(EOS)?, find(UNK)?);
+        let image = find(IMAGE).unwrap_or(model.get_vocab_size() as u32);
+        let pieces = (0..model.get_vocab_size().max(image as usize + 1) as u32)
+            .map(|id| match id {
+                _ if id == bos => Piece::Special(BOS),
+                _ if id == eos => Piece::Special(EOS),
+                _ if id == unk => Piece::Special(UNK),
+                _ if id == image => Piece::Special(IMAGE),
+                _ => Piece::parse(&model.id_to_token(id).unwrap_or_default()),
+            })
+            .collect();
+        let tokenizer = Self { model, pieces, bos, eos, unk, image };
+        for content in [BOS, EOS, UNK, IMAGE] {
+            if tokenizer.encode_plain(content)?.iter().any(|&id| tokenizer.is_special(id)) {
+                return Err(TokenizerError::Format(format!("a merge makes the special token '{content}' out of text")));
+            }
+        }
+        Ok(tokenizer)
+    }
+
+    /// Number of ids, `<IMG>` included.
+    pub fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Never true: every tokenizer has special tokens.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// The id of `<IMG>`.
+    pub fn image_id(&self) -> u32 {
+        self.image
+    }
+
+    /// The id of `</s>`.
+    pub fn eos_id(&self) -> u32 {
+        self.eos
+    }
+
+    /// Encodes a written prompt, `<s>` first: literal `<s>`, `</s>`, `<unk>` and `<IMG>` become special tokens, so this
+    /// is for trusted text only.
+    ///
+    /// # Errors
+    /// Only a broken tokenizer file.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let specials = [(BOS, self.bos), (EOS, self.eos), (UNK, self.unk), (IMAGE, self.image)];
+        let mut cuts = Vec::new();
+        let mut rest = text;
+        while let Some((at, content, id)) = specials
+            .iter()
+            .filter_map(|&(content, id)| rest.find(content).map(|at| (at, content, id)))
+            .min_by_key(|&(at, ..)| at)
+        {
+            cuts.push(Cut::Text(&rest[..at]));
+            cuts.push(Cut::Special(id));
+            rest = &rest[at + content.len()..];
+        }
+        cuts.push(Cut::Text(rest));
+        self.encode_cuts(&cuts)
+    }
+
+    /// Encodes an assembled prompt, `<s>` first. Special tokens come from the prompt's segments only: text that spells
+    /// one stays text.
+    ///
+    /// # Errors
+    /// Only a broken tokenizer file.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, TokenizerError> {
+        let mut cuts = Vec::new();
+        for segment in prompt.segments() {
+            match segment {
+                Segment::Text(text) => cuts.push(Cut::Text(text)),
+                Segment::Image { tokens } => cuts.extend((0..*tokens).map(|_| Cut::Special(self.image))),
+                Segment::End => cuts.push(Cut::Special(self.eos)),
+            }
+        }
+        self.encode_cuts(&cuts)
+    }
+
+    /// Encodes one piece of plain text without `<s>`. No text ever becomes a special token.
+    ///
+    /// # Errors
+    /// Only a broken tokenizer file.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let marked: String =
+            std::iter::once(BLANK).chain(text.chars().map(|c| if c == ' ' { BLANK } else { c })).collect();
+        let tokens = self.model.tokenize(&marked).map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        Ok(tokens.into_iter().map(|token| token.id).collect())
+    }
+
+    /// Rows of the same length, padded on the left with `<unk>`, and their masks (1 on tokens, 0 on padding).
+    pub fn pad_left(&self, rows: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
+        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        rows.iter()
+            .map(|row| {
+                let missing = longest - row.len();
+                let ids = std::iter::repeat_n(self.unk, missing).chain(row.iter().copied()).collect();
+                let mask = std::iter::repeat_n(0, missing).chain(row.iter().map(|_| 1)).collect();
+                (ids, mask)
+            })
+            .unzip()
+    }
+
+    /// Text of a whole sequence with special tokens written out, as the original's decoder spaces them: `<IMG>` stands
+    /// between blanks, the others are glued to what follows.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let parts: Vec<String> = ids
+            .split_inclusive(|&id| id == self.image)
+            .flat_map(|part| match part {
+                [before @ .., last] if *last == self.image => {
+                    let before = (!before.is_empty()).then(|| self.decode_part(before));
+                    [before, Some(IMAGE.to_owned())]
+                }
+                _ => [Some(self.decode_part(part)), None],
+            })
+            .flatten()
+            .collect();
+        parts.join(" ")
+    }
+
+    /// Text of a whole sequence without its special tokens.
+    pub fn decode_text(&self, ids: &[u32]) -> String {
+        self.decode_pieces(ids, true)
+    }
+
+    /// Text of ids that continue a text, without special tokens: a blank in front of the first word is kept.
+    pub fn decode_continuation(&self, ids: &[u32]) -> String {
+        self.decode_pieces(ids, false)
+    }
+
+    fn is_special(&self, id: u32) -> bool {
+        [self.bos, self.eos, self.unk, self.image].contains(&id)
+    }
+
+    fn encode_cuts(&self, cuts: &[Cut]) -> Result<Vec<u32>, TokenizerError> {
+        let is_image = |index: usize| matches!(cuts.get(index), Some(Cut::Special(id)) if *id == self.image);
+        let mut ids = vec![self.bos];
+        for (index, cut) in cuts.iter().enumerate() {
+            match cut {
+                Cut::Special(id) => ids.push(*id),
+                Cut::Text(text) => {
+                    let after_image = index.checked_sub(1).is_some_and(&is_image);
+                    let text = if after_image { text.trim_start_matches(is_space) } else { text };
+                    let text = if is_image(index + 1) { text.trim_end_matches(is_space) } else { text };
+                    ids.extend(self.encode_plain(text)?);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// A part without `<IMG>`. A blank goes before each run of text that a special token ends, unless it is empty and
+    /// first or follows another special token.
+    fn decode_part(&self, ids: &[u32]) -> String {
+        let mut text = String::new();
+        let mut run = 0;
+        for (index, &id) in ids.iter().enumerate() {
+            if let Some(Piece::Special(content)) = self.pieces.get(id as usize) {
+                if index > run {
+                    text.push(' ');
+                }
+                text += &self.decode_pieces(&ids[run..index], true);
+                text += content;
+                run = index + 1;
+            }
+        }
+        text + &self.decode_pieces(&ids[run..], true)
+    }
+
+    /// SentencePiece's own decoding: drops the dummy blank at the start, turns byte pieces into characters and every
+    /// byte that belongs to none into U+FFFD. Special tokens give nothing.
+    fn decode_pieces(&self, ids: &[u32], at_start: bool) -> String {
+        let mut text = String::new();
+        let mut bytes = Vec::new();
+        let mut drop_blank = at_start;
+        for piece in ids.iter().filter_map(|&id| self.pieces.get(id as usize)) {
+            match piece {
+                Piece::Byte(byte) => bytes.push(*byte),
+                Piece::Text(piece) => {
+                    push_bytes(&mut text, &mut bytes);
+                    let drop = drop_blank && text.is_empty();
+                    text += if drop { piece.strip_prefix(' ').unwrap_or(piece) } else { piece };
+                    drop_blank = false;
+                }
+                Piece::Special(_) => {}
+            }
+        }
+        push_bytes(&mut text, &mut bytes);
+        text
+    }
+}
+
+impl Piece {
+    fn parse(token: &str) -> Self {
+        let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => Piece::Byte(byte),
+            None => Piece::Text(token.replace(BLANK, " ")),
+        }
+    }
+}
+
+/// Moves a run of byte pieces into the text.
+fn push_bytes(text: &mut String, bytes: &mut Vec<u8>) {
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    bytes.clear();
+}
+
+/// Python's idea of white space, which has the four ASCII separators on top of Unicode's.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
