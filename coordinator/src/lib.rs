@@ -1,1 +1,20 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+pub mod archive;
+pub mod batch;
+mod conductor;
+mod dispatcher;
+mod error;
+pub mod output;
+mod patience;
+pub mod pipeline;
+pub mod progress;
+mod record;
+pub mod results;
+
+pub use batch::{Batch, BatchOptions};
+pub use conductor::Backends;
+pub use error::CoordinatorError;
+pub use output::Summary;
+pub use progress::Progress;
+pub use results::ResultConsumer;

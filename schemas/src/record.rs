@@ -29,6 +29,9 @@ pub struct StudyRecord {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
+    /// The first stage in pipeline order that failed; none where the image never reached one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_stage: Option<Stage>,
     /// The 14 findings of the image, in the published order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<PredictedFinding>>,

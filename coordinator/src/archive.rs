@@ -1,0 +1,193 @@
+//! An archive as a stream of studies. Kinds are told apart by what is there; every kind works on a folder and on an
+//! object store. What is wrong with one entry is named and the stream goes on.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use radialog_runtime::objects::Objects;
+use radialog_schemas::{ErrorCode, Failure, StudyId};
+use serde::{Deserialize, Serialize};
+
+use crate::CoordinatorError;
+use crate::archive::manifest::Manifest;
+use crate::archive::mimic::{Mimic, StudyFolder};
+use crate::archive::objects::ObjectTree;
+use crate::archive::folder::ImageFolder;
+use crate::archive::tree::{LocalTree, Tree};
+
+mod folder;
+mod image;
+mod manifest;
+mod mimic;
+mod objects;
+mod rows;
+mod tree;
+
+pub use image::{ImageSource, ReadError};
+
+/// How many files are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
+const PROBE: usize = 100;
+
+/// One study as an archive describes it, before anything was read.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Meant to be unique within the archive.
+    pub study: StudyId,
+    /// The image's name in the archive, for people.
+    pub file: String,
+    /// Where the entry stands: a file, or a file and line.
+    pub place: String,
+    /// Where the image is, or why there can be none.
+    pub image: Result<ImageSource, Failure>,
+    /// Further images of the study.
+    pub other_files: Vec<String>,
+    /// The radiologist's text.
+    pub reference: Option<String>,
+    /// Why the image was taken.
+    pub indication: Option<String>,
+    /// Which data split.
+    pub split: Option<String>,
+}
+
+impl Entry {
+    /// An entry with nothing but an image.
+    pub fn new(study: &str, file: impl Into<String>, image: Result<ImageSource, Failure>) -> Self {
+        let file = file.into();
+        Self {
+            study: StudyId::from(study),
+            place: file.clone(),
+            file,
+            image,
+            other_files: Vec::new(),
+            reference: None,
+            indication: None,
+            split: None,
+        }
+    }
+}
+
+/// Something in an archive that cannot become a study: an unreadable directory, a row without an id, a second entry
+/// of the same study.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A file or directory, or a file and line.
+    pub place: String,
+    /// What is wrong.
+    pub failure: Failure,
+}
+
+impl Problem {
+    /// A problem of this code.
+    pub fn new(place: impl Into<String>, code: ErrorCode, message: impl fmt::Display) -> Self {
+        Self { place: place.into(), failure: Failure::new(code, message) }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.failure)
+    }
+}
+
+/// One pass over an archive.
+#[async_trait]
+pub trait Entries: Send {
+    /// The next study or problem. Waits out a lost object store.
+    async fn next(&mut self) -> Option<Result<Entry, Problem>>;
+}
+
+/// A collection of studies that can be read from its start any number of times, always in the same order. Memory does
+/// not grow with it.
+#[async_trait]
+pub trait Archive: Send + Sync {
+    /// What a person calls it, e.g. its path.
+    fn name(&self) -> String;
+
+    /// Starts a pass.
+    ///
+    /// # Errors
+    /// When the whole archive is unusable.
+    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError>;
+
+    /// The number of studies, without reading images.
+    ///
+    /// # Errors
+    /// As [`Archive::entries`].
+    async fn count(&self) -> Result<u64, CoordinatorError> {
+        let mut entries = self.entries().await?;
+        let mut count = 0;
+        while let Some(entry) = entries.next().await {
+            count += u64::from(entry.is_ok());
+        }
+        Ok(count)
+    }
+}
+
+/// What a person names as the archive.
+#[derive(Clone)]
+pub enum Input {
+    /// A folder or a CSV manifest.
+    Path(PathBuf),
+    /// Everything under a prefix of a bucket, or a CSV manifest in it.
+    Objects {
+        /// As given, e.g. `s3://bucket/prefix`.
+        url: String,
+        /// The bucket.
+        store: Arc<dyn Objects>,
+        /// Without leading or closing `/`; empty for the whole bucket.
+        prefix: String,
+    },
+}
+
+/// Opens an archive and finds out its kind.
+///
+/// # Errors
+/// When it is not there, is neither a folder nor a manifest, or a table of it lacks a column.
+pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    let (name, tree, manifest): (String, Arc<dyn Tree>, Option<String>) = match input {
+        Input::Path(path) => {
+            let name = path.display().to_string();
+            let unusable = |reason: String| CoordinatorError::Input { input: name.clone(), reason };
+            let metadata = tokio::fs::metadata(path).await.map_err(|error| unusable(error.to_string()))?;
+            let canonical = tokio::fs::canonicalize(path).await.map_err(|error| unusable(error.to_string()))?;
+            if metadata.is_dir() {
+                tokio::fs::read_dir(path).await.map_err(|error| unusable(error.to_string()))?;
+                (name, Arc::new(LocalTree::new(canonical)), None)
+            } else if is_csv(&name) {
+                let file = canonical.file_name().and_then(|file| file.to_str()).map(str::to_owned);
+                let file = file.ok_or_else(|| unusable("its name is not UTF-8".into()))?;
+                let folder = canonical.parent().map(PathBuf::from).unwrap_or_default();
+                (name, Arc::new(LocalTree::new(folder)), Some(file))
+            } else {
+                return Err(unusable("it is neither a folder nor a .csv file".into()));
+            }
+        }
+        Input::Objects { url, store, prefix } if is_csv(prefix) => {
+            let (folder, file) = prefix.rsplit_once('/').unwrap_or(("", prefix));
+            let tree = ObjectTree::new(url.trim_end_matches(file), store.clone(), folder);
+            (url.clone(), Arc::new(tree), Some(file.to_owned()))
+        }
+        Input::Objects { url, store, prefix } => {
+            (url.clone(), Arc::new(ObjectTree::new(url, store.clone(), prefix)), None)
+        }
+    };
+    if let Some(file) = manifest {
+        let manifest = Manifest::new(name, tree, file);
+        manifest.entries().await?;
+        return Ok(Arc::new(manifest));
+    }
+    let mut walk = tree.walk("");
+    for _ in 0..PROBE {
+        let Some(path) = walk.next().await else { break };
+        if let Some(found) = path.ok().as_deref().and_then(StudyFolder::of) {
+            return Ok(Arc::new(Mimic::open(name, tree, found.root).await?));
+        }
+    }
+    Ok(Arc::new(ImageFolder { name, tree }))
+}
+
+fn is_csv(path: &str) -> bool {
+    path.len() > 4 && path.as_bytes()[path.len() - 4..].eq_ignore_ascii_case(b".csv")
+}

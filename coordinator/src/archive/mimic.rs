@@ -1,0 +1,274 @@
+//! The MIMIC-CXR-JPG tree (`files/pNN/pNNNNNNNN/sNNNNNNNN/{dicom id}.jpg`): every `s` folder is a study. Where the
+//! tables that ship with it lie beside `files`, unzipped, they give the split and the view: the study's image is the
+//! first PA view, else the first AP view, else the first by name. References are not read from the report tree; a CSV
+//! manifest can give them.
+
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::image::{Suffix, unsupported};
+use super::rows::Rows;
+use super::tree::{Tree, Walk};
+use super::{Archive, Entries, Entry, Problem};
+use crate::CoordinatorError;
+
+/// Release numbers that the tables' names may carry.
+const RELEASES: [&str; 2] = ["2.0.0", "2.1.0"];
+const SPLITS: [&str; 3] = ["train", "validate", "test"];
+/// Best first.
+const FRONTAL: [&str; 2] = ["PA", "AP"];
+
+/// The archive.
+pub(super) struct Mimic {
+    name: String,
+    tree: Arc<dyn Tree>,
+    /// The folder that holds `p10` to `p19`, relative, empty or closed by `/`.
+    root: String,
+    table: Arc<HashMap<u64, Image>>,
+    problems: Vec<Problem>,
+}
+
+/// What the tables say about an image, as positions in [`SPLITS`] and [`FRONTAL`]. There are 377,110 of them, so their
+/// names are kept as hashes.
+#[derive(Clone, Copy, Default)]
+struct Image {
+    split: Option<u8>,
+    view: Option<u8>,
+}
+
+/// A path taken apart.
+pub(super) struct StudyFolder<'a> {
+    /// What stands before `pNN`.
+    pub(super) root: &'a str,
+    /// The `s` folder's whole path.
+    folder: &'a str,
+    study: &'a str,
+    file: &'a str,
+}
+
+struct Studies {
+    tree: Arc<dyn Tree>,
+    table: Arc<HashMap<u64, Image>>,
+    walk: Box<dyn Walk>,
+    /// The first path of the next study.
+    ahead: Option<String>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> StudyFolder<'a> {
+    /// Of `…pNN/pNNNNNNNN/sNNNNNNNN/name`.
+    pub(super) fn of(path: &'a str) -> Option<Self> {
+        let (folder, file) = path.rsplit_once('/')?;
+        let (patient_path, study) = folder.rsplit_once('/')?;
+        let (group_path, patient) = patient_path.rsplit_once('/')?;
+        let group = group_path.rsplit('/').next()?;
+        let is_numbered = |name: &str, letter: char, digits: usize| {
+            name.strip_prefix(letter).is_some_and(|rest| rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit()))
+        };
+        let ok = is_numbered(group, 'p', 2)
+            && is_numbered(patient, 'p', 8)
+            && is_numbered(study, 's', 8)
+            && patient.starts_with(group);
+        ok.then(|| Self { root: &path[..group_path.len() - group.len()], folder, study, file })
+    }
+}
+
+impl Mimic {
+    /// Reads the tables, where there are any.
+    pub(super) async fn open(name: String, tree: Arc<dyn Tree>, root: &str) -> Result<Self, CoordinatorError> {
+        let beside = root.strip_suffix("files/").unwrap_or(root);
+        let mut mimic =
+            Self { name, tree, root: root.to_owned(), table: Arc::default(), problems: Vec::new() };
+        let mut table = HashMap::new();
+        for release in RELEASES {
+            let path = |kind| format!("{beside}mimic-cxr-{release}-{kind}.csv");
+            mimic.read(&path("split"), "split", &SPLITS, &mut table, |image, value| image.split = Some(value)).await?;
+            let view = "ViewPosition";
+            mimic.read(&path("metadata"), view, &FRONTAL, &mut table, |image, value| image.view = Some(value)).await?;
+        }
+        mimic.table = Arc::new(table);
+        Ok(mimic)
+    }
+
+    async fn read(
+        &mut self,
+        path: &str,
+        column: &str,
+        values: &[&str],
+        table: &mut HashMap<u64, Image>,
+        set: impl Fn(&mut Image, u8) + Send + Sync,
+    ) -> Result<(), CoordinatorError> {
+        let name = self.tree.name(path);
+        let lines = match self.tree.lines(path).await {
+            Ok(lines) => lines,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(CoordinatorError::Input { input: name, reason: error.to_string() }),
+        };
+        let mut rows = Rows::open(lines, name, &["dicom_id", column]).await?;
+        let (dicom, column) = (rows.column("dicom_id").unwrap_or(0), rows.column(column).unwrap_or(0));
+        while let Some(row) = rows.next().await {
+            match row {
+                Ok(row) => {
+                    let (Some(dicom), Some(value)) = (row.fields.get(dicom), row.fields.get(column)) else { continue };
+                    if let Some(value) = values.iter().position(|known| known == value) {
+                        set(table.entry(hash(dicom)).or_default(), value as u8);
+                    }
+                }
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Archive for Mimic {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+        Ok(Box::new(Studies {
+            tree: self.tree.clone(),
+            table: self.table.clone(),
+            walk: self.tree.walk(&self.root),
+            ahead: None,
+            problems: self.problems.clone(),
+        }))
+    }
+}
+
+#[async_trait]
+impl Entries for Studies {
+    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+        let mut folder: Vec<String> = Vec::new();
+        loop {
+            if let Some(problem) = self.problems.pop() {
+                if !folder.is_empty() {
+                    self.problems.push(problem);
+                    return self.study(&folder).map(Ok);
+                }
+                return Some(Err(problem));
+            }
+            let path = match self.ahead.take() {
+                Some(path) => path,
+                None => match self.walk.next().await {
+                    Some(Ok(path)) => path,
+                    Some(Err(problem)) => {
+                        self.problems.push(problem);
+                        continue;
+                    }
+                    None => return self.study(&folder).map(Ok),
+                },
+            };
+            if Suffix::of(&path) == Suffix::Other {
+                continue;
+            }
+            let Some(place) = StudyFolder::of(&path) else {
+                // Not part of the published layout, e.g. a thumbnail beside the tree.
+                continue;
+            };
+            match folder.first().and_then(|first| StudyFolder::of(first)) {
+                Some(first) if first.folder != place.folder => {
+                    self.ahead = Some(path);
+                    return self.study(&folder).map(Ok);
+                }
+                _ => folder.push(path),
+            }
+        }
+    }
+}
+
+impl Studies {
+    /// The study of these files of one folder.
+    fn study(&self, files: &[String]) -> Option<Entry> {
+        let known = |path: &&String| {
+            let file = StudyFolder::of(path).map_or("", |place| place.file);
+            let dicom = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+            self.table.get(&hash(dicom)).copied().unwrap_or_default()
+        };
+        let rank = |path: &&String| (Suffix::of(path) != Suffix::Image, known(path).view.unwrap_or(u8::MAX));
+        let primary = files.iter().min_by_key(rank)?;
+        let image = match Suffix::of(primary) {
+            Suffix::Image => self.tree.image(primary),
+            _ => Err(unsupported(primary)),
+        };
+        let study = StudyFolder::of(primary)?.study;
+        Some(Entry {
+            other_files: files.iter().filter(|file| *file != primary).cloned().collect(),
+            split: known(&primary).split.map(|split| SPLITS[usize::from(split)].to_owned()),
+            ..Entry::new(study, primary.clone(), image)
+        })
+    }
+}
+
+fn hash(dicom: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    dicom.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+    use std::path::Path;
+
+    use super::super::{Input, open};
+    use super::*;
+
+    fn write(root: &Path, path: &str, content: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    async fn read(root: &Path) -> Vec<Entry> {
+        let archive = open(&Input::Path(root.into())).await.unwrap();
+        let mut entries = archive.entries().await.unwrap();
+        let mut all = Vec::new();
+        while let Some(entry) = entries.next().await {
+            all.push(entry.unwrap());
+        }
+        assert_eq!(archive.count().await.unwrap(), all.len() as u64);
+        all
+    }
+
+    #[tokio::test]
+    async fn a_study_folder_is_one_study_with_its_frontal_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = "mimic-cxr-jpg/2.0.0/";
+        for file in ["p10/p10000032/s50414267/a.jpg", "p10/p10000032/s50414267/b.jpg", "p11/p11000001/s50000002/c.jpg"] {
+            write(dir.path(), &format!("{base}files/{file}"), "x");
+        }
+        write(dir.path(), &format!("{base}files/p10/p10000032/index.html"), "x");
+        let split = "dicom_id,study_id,subject_id,split\na,1,1,train\nb,1,1,train\nc,2,2,test\n";
+        write(dir.path(), &format!("{base}mimic-cxr-2.0.0-split.csv"), split);
+        let views = "dicom_id,ViewPosition\na,LATERAL\nb,AP\n";
+        write(dir.path(), &format!("{base}mimic-cxr-2.0.0-metadata.csv"), views);
+        let all = read(dir.path()).await;
+        let ids: Vec<_> = all.iter().map(|entry| entry.study.as_str()).collect();
+        assert_eq!(ids, ["s50414267", "s50000002"]);
+        assert!(all[0].file.ends_with("s50414267/b.jpg"));
+        assert_eq!(all[0].other_files.len(), 1);
+        assert_eq!(all[0].split.as_deref(), Some("train"));
+        assert_eq!(all[1].split.as_deref(), Some("test"));
+    }
+
+    #[tokio::test]
+    async fn without_tables_the_first_image_by_name_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "p10/p10000032/s50414267/b.jpg", "x");
+        write(dir.path(), "p10/p10000032/s50414267/a.dcm", "x");
+        write(dir.path(), "p10/p10000032/s50414267/c.jpg", "x");
+        let all = read(dir.path()).await;
+        assert_eq!(all[0].file, "p10/p10000032/s50414267/b.jpg");
+        assert_eq!(all[0].other_files.len(), 2);
+        assert_eq!(all[0].split, None);
+    }
+}

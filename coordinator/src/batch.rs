@@ -1,0 +1,171 @@
+//! A batch from start to end: what `radialog batch` runs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use radialog_schemas::{ContentHash, Generation, RunId, RunSpec, SCHEMA_VERSION, StageSet};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::archive::Archive;
+use crate::conductor::Conductor;
+use crate::dispatcher::ledger::Ledger;
+use crate::dispatcher::{Dispatcher, Limits};
+use crate::output::{OutputDir, RunFile, Session, Summary, journal};
+use crate::patience::Patience;
+use crate::progress::{Meter, Progress};
+use crate::results::ResultConsumer;
+use crate::{Backends, CoordinatorError};
+
+/// Studies in flight: enough to fill every stage's batches, few enough that a restart repeats little.
+pub const DEFAULT_WINDOW: usize = 256;
+/// Bytes of an image file.
+pub const DEFAULT_IMAGE_LIMIT: u64 = 256 << 20;
+
+/// What to run.
+#[derive(Clone)]
+pub struct BatchOptions {
+    /// The studies.
+    pub archive: Arc<dyn Archive>,
+    /// The output directory. Where it holds an earlier session of the same run, that one is resumed.
+    pub out: PathBuf,
+    /// The stages.
+    pub stages: StageSet,
+    /// How reports are decoded.
+    pub generation: Generation,
+    /// Hash of the whole bundle.
+    pub bundle: ContentHash,
+    /// Hash of each stage's component, in pipeline order.
+    pub components: [ContentHash; 4],
+    /// Most studies in flight; [`DEFAULT_WINDOW`].
+    pub window: usize,
+    /// Only the first studies of the archive.
+    pub limit: Option<u64>,
+    /// Largest image file in bytes; [`DEFAULT_IMAGE_LIMIT`].
+    pub image_limit: u64,
+    /// Runs the studies again that failed in earlier sessions.
+    pub retry_failed: bool,
+}
+
+/// A run over an archive.
+pub struct Batch {
+    options: BatchOptions,
+    backends: Backends,
+}
+
+impl BatchOptions {
+    /// The run as `run.json` has it; its id is given by the output directory.
+    pub(crate) fn run_file(&self) -> RunFile {
+        let spec = RunSpec {
+            schema_version: SCHEMA_VERSION,
+            run: RunId::from(""),
+            stages: self.stages.clone(),
+            generation: self.generation.clone(),
+            bundle: self.bundle.clone(),
+            components: self.components.clone(),
+        };
+        RunFile { input: self.archive.name(), spec }
+    }
+}
+
+impl Batch {
+    /// A run that has not started.
+    pub fn new(options: BatchOptions, backends: Backends) -> Self {
+        Self { options, backends }
+    }
+
+    /// Runs to the end of the archive, or until `shutdown`, after which the same call resumes. Sends snapshots to
+    /// `progress`.
+    ///
+    /// # Errors
+    /// When the run cannot start, or the output directory or the store has no room; lines written so far stay.
+    pub async fn run(
+        self,
+        shutdown: CancellationToken,
+        progress: watch::Sender<Progress>,
+    ) -> Result<Summary, CoordinatorError> {
+        let begun = Instant::now();
+        let Self { options, backends } = self;
+        let out = OutputDir::open(&options.out, options.run_file())?;
+        if options.retry_failed {
+            journal::forget_failed(out.path())?;
+        }
+        let ledger = Ledger::open(&out)?;
+        backends.queue.declare().await?;
+
+        // Ends our own parts when the run has ended or failed, and with the caller's.
+        let stop = shutdown.child_token();
+        let _stopped = stop.clone().drop_guard();
+        let conductor = Conductor { backends, patience: Patience::new(stop.clone()) };
+        let spec = Arc::new(out.run().spec.clone());
+        let meter = Mutex::new(Meter::new(spec.run.clone(), spec.stages.clone()));
+        let dispatcher = Arc::new(Dispatcher {
+            conductor: conductor.clone(),
+            archive: options.archive,
+            spec,
+            limits: Limits { studies: options.limit, image: options.image_limit },
+            window: Arc::new(Semaphore::new(options.window.max(1))),
+            wake: Arc::default(),
+            ledger: Mutex::new(ledger),
+        });
+        let consumer = ResultConsumer::with(conductor, "coordinator".to_owned(), dispatcher.wake.clone());
+        let outcome = drive(&dispatcher, consumer, meter, &progress).await;
+        stop.cancel();
+        let interrupted = match outcome {
+            Ok(()) => false,
+            Err(CoordinatorError::Stopped) => true,
+            Err(error) => return Err(error),
+        };
+        if interrupted && let Ok(collected) = dispatcher.collect_once().await {
+            collected?;
+        }
+        let mut ledger = dispatcher.ledger();
+        ledger.sync()?;
+        let seconds = begun.elapsed().as_secs_f64();
+        out.conclude(|summary| {
+            let (count, problems) = ledger.problems();
+            let resumed = ledger.tally().resumed;
+            let studies = ledger.tally().studies() - resumed;
+            summary.interrupted = interrupted;
+            summary.session = Session { resumed, studies, seconds, studies_per_second: studies as f64 / seconds };
+            summary.problem_count = count;
+            summary.problems = problems.to_vec();
+        })
+    }
+}
+
+/// Runs all parts side by side until every study has its line or one part fails.
+async fn drive(
+    dispatcher: &Arc<Dispatcher>,
+    consumer: ResultConsumer,
+    meter: Mutex<Meter>,
+    progress: &watch::Sender<Progress>,
+) -> Result<(), CoordinatorError> {
+    dispatcher.announce().await?;
+    let counting = dispatcher.clone();
+    let _counting = AbortOnDropHandle::new(tokio::spawn(async move { counting.count().await }));
+    let feeding = dispatcher.clone();
+    let mut feeding = AbortOnDropHandle::new(tokio::spawn(async move { feeding.feed().await }));
+    let mut consuming = AbortOnDropHandle::new(tokio::spawn(consumer.run()));
+    let mut fed = false;
+    let mut following = std::pin::pin!(dispatcher.follow(progress));
+    let mut reporting = std::pin::pin!(dispatcher.report(meter, progress));
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut following => break outcome,
+            outcome = &mut feeding, if !fed => match outcome {
+                Ok(Ok(())) => fed = true,
+                Ok(Err(error)) => break Err(error),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            },
+            outcome = &mut consuming => match outcome {
+                Ok(outcome) => break outcome.and(Err(CoordinatorError::Stopped)),
+                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+            },
+            () = &mut reporting => {}
+        }
+    };
+    outcome
+}

@@ -1,0 +1,83 @@
+//! Carries out the pipeline's commands. Dispatcher and results handler both do, so that a study goes on whoever
+//! notices that it can.
+
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use radialog_runtime::objects::Objects;
+use radialog_runtime::queue::{Message, Queue};
+use radialog_runtime::state::{Fact, State};
+use radialog_schemas::{RunSpec, Task, queues};
+
+use crate::patience::Patience;
+use crate::pipeline::{Command, StudyFacts};
+use crate::{CoordinatorError, record};
+
+/// Records being assembled at a time.
+const ASSEMBLING: usize = 64;
+
+/// What a coordinator works with.
+#[derive(Clone)]
+pub struct Backends {
+    /// Tasks and results.
+    pub queue: Arc<dyn Queue>,
+    /// Images and outputs.
+    pub objects: Arc<dyn Objects>,
+    /// Runs and studies in flight.
+    pub state: Arc<dyn State>,
+}
+
+/// One study and what to do for it.
+pub(crate) struct Step {
+    pub(crate) run: Arc<RunSpec>,
+    pub(crate) facts: StudyFacts,
+    pub(crate) commands: Vec<Command>,
+}
+
+/// Backends and the patience to wait for them.
+#[derive(Clone)]
+pub(crate) struct Conductor {
+    pub(crate) backends: Backends,
+    pub(crate) patience: Patience,
+}
+
+impl Conductor {
+    /// Publishes all tasks side by side, then finishes studies in one round trip.
+    ///
+    /// # Errors
+    /// Only [`CoordinatorError::Stopped`]; then some commands are not carried out, and follow again from the facts.
+    pub(crate) async fn carry_out(&self, steps: &[Step]) -> Result<(), CoordinatorError> {
+        let commands = steps.iter().flat_map(|step| &step.commands);
+        let tasks = commands.filter_map(|command| match command {
+            Command::Publish(task) => Some(self.publish(task)),
+            Command::Finish => None,
+        });
+        futures::future::try_join_all(tasks).await?;
+
+        let finished = steps.iter().filter(|step| step.commands.contains(&Command::Finish));
+        let lines: Vec<Fact> =
+            stream::iter(finished.map(|step| self.line(step))).buffered(ASSEMBLING).try_collect().await?;
+        if !lines.is_empty() {
+            self.patience.until_done(|| self.backends.state.finish(&lines)).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, task: &Task) -> Result<(), CoordinatorError> {
+        let body = serde_json::to_vec(task).expect("a task has string keys only");
+        let message = Message { body: body.into(), ..Message::default() };
+        let queue = queues::work(task.work.stage());
+        self.patience.until_done(|| self.backends.queue.publish(queue, message.clone())).await
+    }
+
+    async fn line(&self, step: &Step) -> Result<Fact, CoordinatorError> {
+        let objects = &*self.backends.objects;
+        let record = self.patience.until_done(|| record::finished(&step.run, &step.facts, objects)).await?;
+        Ok(Fact {
+            run: step.run.run.clone(),
+            study: record.study.clone(),
+            field: String::new(),
+            value: record::line(&record),
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! The owner of a run: keeps a bounded window of studies in flight, writes what comes back, and notices what got lost.
+//! Three things go on at a time: the intake reads the archive and begins studies, the results handler moves them on,
+//! and the dispatcher's own loop collects finished lines, which lets the window advance.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use radialog_runtime::state::{Fact, StateError};
+use radialog_schemas::{RunSpec, StudySpec};
+use tokio::sync::{Notify, Semaphore, watch};
+use tracing::warn;
+
+use crate::CoordinatorError;
+use crate::archive::Archive;
+use crate::conductor::{Conductor, Step};
+use crate::dispatcher::ledger::Ledger;
+use crate::pipeline::{Event, STUDY_FIELD, StudyFacts, next};
+use crate::progress::{Meter, PROGRESS_DOCUMENT, Progress, StageCounts};
+use crate::results::SPEC_DOCUMENT;
+
+mod intake;
+pub(crate) mod ledger;
+
+/// Finished lines collected in one round trip.
+const DRAIN: usize = 256;
+/// How long a line finished by another coordinator may lie.
+const POLL: Duration = Duration::from_millis(100);
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// Without any line for this long, tasks are taken for lost and published again; doubled each time in vain, since a
+/// model may be that slow. A task that runs twice finds its output stored.
+const FIRST_STALL: Duration = Duration::from_secs(600);
+
+/// Limits of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Studies of the archive, from its start.
+    pub(crate) studies: Option<u64>,
+    /// Bytes of an image file.
+    pub(crate) image: u64,
+}
+
+/// See the module.
+pub(crate) struct Dispatcher {
+    pub(crate) conductor: Conductor,
+    pub(crate) archive: Arc<dyn Archive>,
+    pub(crate) spec: Arc<RunSpec>,
+    pub(crate) limits: Limits,
+    pub(crate) window: Arc<Semaphore>,
+    /// Notified when lines are there to be collected.
+    pub(crate) wake: Arc<Notify>,
+    pub(crate) ledger: Mutex<Ledger>,
+}
+
+impl Dispatcher {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Collects lines and looks after studies in flight until the intake has ended and all of them have their line.
+    pub(crate) async fn follow(&self, progress: &watch::Sender<Progress>) -> Result<(), CoordinatorError> {
+        let mut swept = Instant::now();
+        let mut stall = FIRST_STALL;
+        loop {
+            if self.collect().await? > 0 {
+                stall = FIRST_STALL;
+            }
+            if self.ledger().is_complete() {
+                return Ok(());
+            }
+            if swept.elapsed() >= SWEEP_EVERY {
+                if self.ledger().idle() > stall {
+                    stall *= 2;
+                    self.again().await?;
+                }
+                self.sweep(progress).await?;
+                swept = Instant::now();
+            }
+            tokio::select! {
+                () = self.conductor.patience.shutdown().cancelled() => return Err(CoordinatorError::Stopped),
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    /// Moves all finished lines into the journal; returns how many there were.
+    async fn collect(&self) -> Result<usize, CoordinatorError> {
+        let mut collected = 0;
+        loop {
+            // Reading again is part of every attempt: a discard whose answer was lost must not be repeated blindly.
+            let count = self.conductor.patience.until_done(|| self.collect_once()).await??;
+            collected += count;
+            if count < DRAIN {
+                return Ok(collected);
+            }
+        }
+    }
+
+    /// One attempt, which a stop does not keep from trying.
+    pub(crate) async fn collect_once(&self) -> Result<Result<usize, CoordinatorError>, StateError> {
+        let (state, run) = (&self.conductor.backends.state, &self.spec.run);
+        let lines = state.finished(run, DRAIN).await?;
+        if lines.is_empty() {
+            return Ok(Ok(0));
+        }
+        if let Err(error) = self.ledger().write(&lines) {
+            return Ok(Err(error));
+        }
+        state.discard_finished(run, lines.len()).await?;
+        Ok(Ok(lines.len()))
+    }
+
+    /// Counts how far the studies in flight are, and begins again those that the state has lost.
+    async fn sweep(&self, progress: &watch::Sender<Progress>) -> Result<(), CoordinatorError> {
+        let studies = self.ledger().in_flight();
+        let known = self.facts(&studies).await?;
+        let mut lost = Vec::new();
+        {
+            let mut ledger = self.ledger();
+            for (spec, facts) in studies.into_iter().zip(known) {
+                match facts {
+                    Some(facts) => {
+                        let mut counts = StageCounts::default();
+                        counts.add_facts(&facts);
+                        ledger.note(&spec.study, counts);
+                    }
+                    None => lost.push(spec),
+                }
+            }
+        }
+        if !lost.is_empty() {
+            self.collect().await?;
+            lost.retain(|spec| self.ledger().is_in_flight(&spec.study));
+        }
+        if !lost.is_empty() {
+            warn!(studies = lost.len(), "the state store has lost studies; they begin again");
+            self.announce().await?;
+            self.dispatch(&lost).await?;
+        }
+        let snapshot = serde_json::to_string(&*progress.borrow()).expect("a snapshot has string keys only");
+        let (state, run) = (&self.conductor.backends.state, &self.spec.run);
+        self.conductor.patience.until_done(|| state.put_document(run, PROGRESS_DOCUMENT, snapshot.clone())).await
+    }
+
+    /// Publishes whatever the studies in flight wait for once more.
+    async fn again(&self) -> Result<(), CoordinatorError> {
+        let studies = self.ledger().in_flight();
+        warn!(studies = studies.len(), "no study has finished for a long time; tasks are published again");
+        self.dispatch(&studies).await
+    }
+
+    /// Tells all coordinators what the run is.
+    pub(crate) async fn announce(&self) -> Result<(), CoordinatorError> {
+        let spec = serde_json::to_string(&*self.spec).expect("a specification has string keys only");
+        let (state, run) = (&self.conductor.backends.state, &self.spec.run);
+        self.conductor.patience.until_done(|| state.put_document(run, SPEC_DOCUMENT, spec.clone())).await
+    }
+
+    /// Begins studies, or takes them up where an earlier process left them.
+    async fn dispatch(&self, studies: &[StudySpec]) -> Result<(), CoordinatorError> {
+        let facts: Vec<Fact> = studies.iter().map(|spec| self.study_fact(spec)).collect();
+        let state = &self.conductor.backends.state;
+        self.conductor.patience.until_done(|| state.begin(&facts)).await?;
+        let step = |facts: StudyFacts| {
+            let commands = next(&self.spec, &facts, Event::Begun);
+            Step { run: self.spec.clone(), facts, commands }
+        };
+        let steps: Vec<Step> = self.facts(studies).await?.into_iter().flatten().map(step).collect();
+        self.conductor.carry_out(&steps).await
+    }
+
+    /// What is known about studies: recording a fact that is there tells and changes nothing.
+    async fn facts(&self, studies: &[StudySpec]) -> Result<Vec<Option<StudyFacts>>, CoordinatorError> {
+        let facts: Vec<Fact> = studies.iter().map(|spec| self.study_fact(spec)).collect();
+        let state = &self.conductor.backends.state;
+        let known = self.conductor.patience.until_done(|| state.record(&facts)).await?;
+        Ok(known.into_iter().map(|facts| StudyFacts::parse(&facts?).ok()).collect())
+    }
+
+    fn study_fact(&self, spec: &StudySpec) -> Fact {
+        Fact {
+            run: self.spec.run.clone(),
+            study: spec.study.clone(),
+            field: STUDY_FIELD.to_owned(),
+            value: serde_json::to_string(spec).expect("a study has string keys only"),
+        }
+    }
+
+    /// Counts the archive, so that the time left can be told.
+    pub(crate) async fn count(&self) {
+        match self.archive.count().await {
+            Ok(count) => self.ledger().expect_total(self.limits.studies.map_or(count, |limit| limit.min(count))),
+            Err(error) => warn!(%error, "the archive cannot be counted"),
+        }
+    }
+
+    /// Sends snapshots, for ever.
+    pub(crate) async fn report(&self, meter: Mutex<Meter>, progress: &watch::Sender<Progress>) {
+        loop {
+            let mut snapshot = {
+                let ledger = self.ledger();
+                let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+                ledger.snapshot(&mut meter)
+            };
+            snapshot.paused = self.conductor.patience.trouble();
+            progress.send_replace(snapshot);
+            tokio::time::sleep(REPORT_EVERY).await;
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! From the archive into the window: entries are read in order, their images stored side by side, and studies begun in
+//! batches.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use radialog_runtime::objects::ObjectError;
+use radialog_schemas::{ContentHash, Failure, ObjectKey, StudySpec};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Dispatcher;
+use super::ledger::Admission;
+use crate::CoordinatorError;
+use crate::archive::{Entries, Entry, ImageSource, ReadError};
+use crate::record;
+
+/// Images read and stored at a time.
+const UPLOADS: usize = 16;
+/// Studies begun in one round trip.
+const BEGIN: usize = 64;
+/// Image bytes in memory at a time, in KiB; a larger image has it for itself.
+const ROOM: u32 = 256 << 10;
+
+/// An entry whose image was looked at.
+enum Prepared {
+    Study(StudySpec),
+    /// The line of a study that failed before any stage.
+    Failed(String),
+}
+
+impl Dispatcher {
+    /// Reads the archive to its end or limit.
+    pub(crate) async fn feed(&self) -> Result<(), CoordinatorError> {
+        let entries = self.archive.entries().await?;
+        let room = Arc::new(Semaphore::new(ROOM as usize));
+        let admitted = stream::unfold((entries, 0), |(mut entries, mut taken)| async move {
+            let place = self.window.clone().acquire_owned().await.ok()?;
+            let entry = self.admit(&mut *entries, &mut taken).await?;
+            Some(((entry, place), (entries, taken)))
+        });
+        let prepared = admitted
+            .map(|(entry, place)| {
+                let room = room.clone();
+                async move { Ok::<_, CoordinatorError>((self.prepare(entry, &room).await?, place)) }
+            })
+            .buffered(UPLOADS)
+            .ready_chunks(BEGIN);
+        let mut prepared = std::pin::pin!(prepared);
+        while let Some(chunk) = prepared.next().await {
+            self.begin(chunk.into_iter().collect::<Result<_, _>>()?).await?;
+        }
+        self.ledger().end_of_archive();
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// The next entry that has no line yet; at the end, notes the true size of the archive.
+    async fn admit(&self, entries: &mut dyn Entries, taken: &mut u64) -> Option<Entry> {
+        while self.limits.studies.is_none_or(|limit| *taken < limit) {
+            let Some(entry) = entries.next().await else { break };
+            let mut ledger = self.ledger();
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(problem) => {
+                    ledger.problem(problem);
+                    continue;
+                }
+            };
+            let admission = ledger.admit(&entry);
+            *taken += u64::from(admission != Admission::Duplicate);
+            if admission == Admission::New {
+                return Some(entry);
+            }
+        }
+        self.ledger().settle_total(*taken);
+        None
+    }
+
+    async fn prepare(&self, entry: Entry, room: &Semaphore) -> Result<Prepared, CoordinatorError> {
+        let source = match &entry.image {
+            Ok(source) => source,
+            Err(failure) => {
+                let failure = failure.clone();
+                return Ok(self.failed(entry, failure));
+            }
+        };
+        let size = match self.look(|| source.size(&entry.file)).await? {
+            Ok(size) => size,
+            Err(failure) => return Ok(self.failed(entry, failure)),
+        };
+        let wanted = u32::try_from(size.min(self.limits.image) >> 10).unwrap_or(ROOM).clamp(1, ROOM);
+        let _held = room.acquire_many(wanted).await;
+        let content = match self.look(|| source.read(&entry.file, self.limits.image)).await? {
+            Ok(content) => content,
+            Err(failure) => return Ok(self.failed(entry, failure)),
+        };
+        let image = self.store(content, ObjectKey::image).await?;
+        let reference = match &entry.reference {
+            Some(text) => Some(self.store(Bytes::from(text.clone()), ObjectKey::reference).await?),
+            None => None,
+        };
+        Ok(Prepared::Study(StudySpec {
+            study: entry.study,
+            file: entry.file,
+            image,
+            other_files: entry.other_files,
+            reference,
+            indication: entry.indication,
+            split: entry.split,
+        }))
+    }
+
+    /// Waits out the archive's store; what is wrong with the image itself is an answer.
+    async fn look<T, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<Result<T, Failure>, CoordinatorError>
+    where
+        F: Future<Output = Result<T, ReadError>>,
+    {
+        let once = || {
+            let looking = attempt();
+            async move {
+                match looking.await {
+                    Ok(value) => Ok(Ok(value)),
+                    Err(ReadError::Study(failure)) => Ok(Err(failure)),
+                    Err(ReadError::Store(error)) => Err(error),
+                }
+            }
+        };
+        self.conductor.patience.until_done(once).await
+    }
+
+    /// Stores content under the key of its hash, where it is not there yet.
+    async fn store(
+        &self,
+        content: Bytes,
+        key: impl Fn(&ContentHash) -> ObjectKey,
+    ) -> Result<ObjectKey, CoordinatorError> {
+        let hashing = {
+            let content = content.clone();
+            tokio::task::spawn_blocking(move || ContentHash::of(&content))
+        };
+        let key = key(&hashing.await.map_err(|_| CoordinatorError::Stopped)?);
+        let objects = &self.conductor.backends.objects;
+        let once = || async {
+            if objects.size(&key).await? == Some(content.len() as u64) {
+                return Ok(Ok(()));
+            }
+            match objects.put(&key, content.clone()).await {
+                Ok(()) => Ok(Ok(())),
+                Err(error @ ObjectError::Full(_)) => Ok(Err(error)),
+                Err(error) => Err(error),
+            }
+        };
+        self.conductor.patience.until_done(once).await??;
+        Ok(key)
+    }
+
+    fn failed(&self, entry: Entry, failure: Failure) -> Prepared {
+        Prepared::Failed(record::line(&record::failed(entry, failure, &self.spec.bundle)))
+    }
+
+    async fn begin(&self, chunk: Vec<(Prepared, OwnedSemaphorePermit)>) -> Result<(), CoordinatorError> {
+        let (mut studies, mut lines) = (Vec::new(), Vec::new());
+        {
+            let mut ledger = self.ledger();
+            for (prepared, place) in chunk {
+                match prepared {
+                    Prepared::Study(spec) => {
+                        ledger.begin(spec.clone(), place);
+                        studies.push(spec);
+                    }
+                    Prepared::Failed(line) => lines.push(line),
+                }
+            }
+            ledger.write(&lines)?;
+        }
+        if !studies.is_empty() {
+            self.dispatch(&studies).await?;
+            self.ledger().begun(&studies);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Everything that stops a run. What concerns one study is a [`radialog_schemas::Failure`] instead.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use radialog_runtime::objects::ObjectError;
+use radialog_runtime::queue::QueueError;
+use radialog_runtime::state::StateError;
+
+/// Why a run did not start or did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// The whole input is unusable.
+    #[error(
+        "cannot read the archive '{input}': {reason}. Give a folder of PNG or JPEG files, a MIMIC-CXR-JPG tree, \
+         a CSV manifest (study_id,image) or s3://bucket/prefix of one of them"
+    )]
+    Input {
+        /// As given.
+        input: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A table of the archive lacks a column.
+    #[error(
+        "'{file}' line 1 has no column '{column}'; it has: {found}. Add the column, or name it so, and run again"
+    )]
+    MissingColumn {
+        /// The table.
+        file: String,
+        /// What is missing.
+        column: String,
+        /// What its header says.
+        found: String,
+    },
+    /// Another process holds the output directory.
+    #[error("another process writes to '{}'; wait for it to end, or choose another --out", .dir.display())]
+    Locked {
+        /// The output directory.
+        dir: PathBuf,
+    },
+    /// The output directory holds the results of something else.
+    #[error(
+        "'{}' holds run {run}, made with another {difference}. Choose another --out (what is already computed is \
+         reused from the object store), or ask for the same as before", .dir.display()
+    )]
+    OtherRun {
+        /// The output directory.
+        dir: PathBuf,
+        /// Its run.
+        run: String,
+        /// What differs, then and now.
+        difference: String,
+    },
+    /// A complete line in the middle of `results.jsonl`, or `run.json`, is not ours.
+    #[error(
+        "'{}' line {line} is damaged: {reason}. Delete that line (its study is then run again) and run again",
+        .file.display()
+    )]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// From 1.
+        line: u64,
+        /// The parser's words.
+        reason: String,
+    },
+    /// The output directory cannot be written.
+    #[error(
+        "cannot write '{}': {source}. Results up to here are safe; {} and run the same command again, it resumes",
+        .path.display(), advice(.source)
+    )]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The object store has no room.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// The broker fails before the run has begun.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The state store fails before the run has begun.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Asked to stop; not a failure.
+    #[error("stopped before the end; run the same command again to resume")]
+    Stopped,
+}
+
+impl CoordinatorError {
+    pub(crate) fn output(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Output { path, source }
+    }
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            "make the directory writable or choose another --out"
+        }
+        _ => "check the directory",
+    }
+}
