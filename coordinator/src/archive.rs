@@ -11,10 +11,10 @@ use radialog_schemas::{ErrorCode, Failure, StudyId};
 use serde::{Deserialize, Serialize};
 
 use crate::CoordinatorError;
+use crate::archive::folder::ImageFolder;
 use crate::archive::manifest::Manifest;
 use crate::archive::mimic::{Mimic, StudyFolder};
 use crate::archive::objects::ObjectTree;
-use crate::archive::folder::ImageFolder;
 use crate::archive::tree::{LocalTree, Tree};
 
 mod folder;
@@ -153,7 +153,7 @@ pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
             let metadata = tokio::fs::metadata(path).await.map_err(|error| unusable(error.to_string()))?;
             let canonical = tokio::fs::canonicalize(path).await.map_err(|error| unusable(error.to_string()))?;
             if metadata.is_dir() {
-                tokio::fs::read_dir(path).await.map_err(|error| unusable(error.to_string()))?;
+                drop(tokio::fs::read_dir(path).await.map_err(|error| unusable(error.to_string()))?);
                 (name, Arc::new(LocalTree::new(canonical)), None)
             } else if is_csv(&name) {
                 let file = canonical.file_name().and_then(|file| file.to_str()).map(str::to_owned);

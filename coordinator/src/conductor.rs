@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::queue::{Message, Queue};
@@ -47,16 +48,18 @@ impl Conductor {
     /// # Errors
     /// Only [`CoordinatorError::Stopped`]; then some commands are not carried out, and follow again from the facts.
     pub(crate) async fn carry_out(&self, steps: &[Step]) -> Result<(), CoordinatorError> {
-        let commands = steps.iter().flat_map(|step| &step.commands);
-        let tasks = commands.filter_map(|command| match command {
-            Command::Publish(task) => Some(self.publish(task)),
-            Command::Finish => None,
-        });
-        futures::future::try_join_all(tasks).await?;
-
-        let finished = steps.iter().filter(|step| step.commands.contains(&Command::Finish));
-        let lines: Vec<Fact> =
-            stream::iter(finished.map(|step| self.line(step))).buffered(ASSEMBLING).try_collect().await?;
+        let mut tasks = Vec::new();
+        let mut lines = Vec::new();
+        for step in steps {
+            for command in &step.commands {
+                match command {
+                    Command::Publish(task) => tasks.push(self.publish(task)),
+                    Command::Finish => lines.push(self.line(step)),
+                }
+            }
+        }
+        try_join_all(tasks).await?;
+        let lines: Vec<Fact> = stream::iter(lines).buffered(ASSEMBLING).try_collect().await?;
         if !lines.is_empty() {
             self.patience.until_done(|| self.backends.state.finish(&lines)).await?;
         }

@@ -65,10 +65,22 @@ impl RunFile {
         Ok(Some(run))
     }
 
-    /// What differs between this run and what is asked for now, the run's id aside.
+    /// Refuses to go on with this run when another is asked for.
+    pub(crate) fn agrees(&self, wanted: &Self, dir: &Path) -> Result<(), CoordinatorError> {
+        match self.difference(wanted) {
+            None => Ok(()),
+            Some(difference) => {
+                let (dir, run) = (dir.to_owned(), self.spec.run.0.clone());
+                Err(CoordinatorError::OtherRun { dir, run, difference })
+            }
+        }
+    }
+
+    /// What differs, the run's id aside.
     fn difference(&self, wanted: &Self) -> Option<String> {
         let (then, now) = (&self.spec, &wanted.spec);
-        let differs = |what: &str, then: String, now: String| (then != now).then(|| format!("{what} ({then}, now {now})"));
+        let differs =
+            |what: &str, then: String, now: String| (then != now).then(|| format!("{what} ({then}, now {now})"));
         let names = |spec: &RunSpec| spec.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>().join(",");
         differs("input", self.input.clone(), wanted.input.clone())
             .or_else(|| differs("bundle", then.bundle.short().to_owned(), now.bundle.short().to_owned()))
@@ -91,13 +103,10 @@ impl OutputDir {
             Err(TryLockError::Error(error)) => return Err(CoordinatorError::output(&path)(error)),
         }
         let run = match RunFile::read(dir)? {
-            Some(run) => match run.difference(&wanted) {
-                None => run,
-                Some(difference) => {
-                    let (dir, run) = (dir.to_owned(), run.spec.run.0);
-                    return Err(CoordinatorError::OtherRun { dir, run, difference });
-                }
-            },
+            Some(run) => {
+                run.agrees(&wanted, dir)?;
+                run
+            }
             None => {
                 wanted.spec.run = new_id(dir);
                 let text = serde_json::to_vec_pretty(&wanted).expect("a run has string keys only");

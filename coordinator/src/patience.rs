@@ -85,7 +85,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_failure_is_tried_again_and_shown_meanwhile() {
         let patience = Patience::new(CancellationToken::new());
         let mut left = 3;
@@ -101,13 +101,13 @@ mod tests {
         assert_eq!(patience.trouble(), None);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_stop_ends_the_waiting() {
         let shutdown = CancellationToken::new();
         let patience = Patience::new(shutdown.clone());
         let waiting = patience.until_done(|| async { Err::<(), _>("no broker") });
         let stop = async {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(FIRST_WAIT / 2).await;
             shutdown.cancel();
         };
         let (result, ()) = tokio::join!(waiting, stop);

@@ -91,9 +91,8 @@ impl OutputKeys {
 /// A study is finished when no stage runs: all are done, or what is missing needs a stage that failed. So the sibling
 /// of a failed stage is always waited for, and a study's record does not depend on which of them was faster.
 pub fn next(run: &RunSpec, facts: &StudyFacts, event: Event<'_>) -> Vec<Command> {
-    let runs = |stage: &Stage| {
-        !facts.results.contains_key(stage) && stage.needs().iter().all(|needed| facts.is_done(*needed))
-    };
+    let runs =
+        |stage: &Stage| !facts.results.contains_key(stage) && stage.needs().iter().all(|needed| facts.is_done(*needed));
     let running: Vec<Stage> = run.stages.iter().filter(runs).collect();
     if running.is_empty() {
         return vec![Command::Finish];
@@ -117,9 +116,7 @@ fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> T
             findings: key(Stage::Findings),
             generation: run.generation.clone(),
         },
-        Stage::Scoring => {
-            Work::Scoring { report: key(Stage::Language), reference: facts.spec.reference.clone() }
-        }
+        Stage::Scoring => Work::Scoring { report: key(Stage::Language), reference: facts.spec.reference.clone() },
     };
     Task::new(&run.run, &facts.spec.study, run.component(stage), key(stage), work)
 }

@@ -37,8 +37,7 @@ pub(crate) async fn finished(
     ];
     let lost = lost.into_iter().find_map(|(stage, failure)| Some((stage, failure?)));
     let failure = facts.failure().or(lost).map(|(stage, failure)| (stage, failure.clone()));
-    let (findings, report, labels) =
-        (findings.ok().flatten(), report.ok().flatten(), labels.ok().flatten());
+    let (findings, report, labels) = (findings.ok().flatten(), report.ok().flatten(), labels.ok().flatten());
 
     let spec = facts.spec.clone();
     let mut record = StudyRecord {

@@ -61,7 +61,6 @@ mod tests {
     use radialog_schemas::ErrorCode;
 
     use super::super::{Input, open};
-    use super::*;
 
     #[tokio::test]
     async fn a_folder_is_read_in_order_with_paths_as_ids() {

@@ -119,7 +119,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_row_becomes_a_study_with_its_image_beside_the_manifest() {
-        let all = read("split,study_id,image,reference,other\ntest,s1,png/1.png,\"Clear, lungs.\",x\n,s2,2.png,,\n").await;
+        let all =
+            read("split,study_id,image,reference,other\ntest,s1,png/1.png,\"Clear, lungs.\",x\n,s2,2.png,,\n").await;
         let first = all[0].as_ref().unwrap();
         assert_eq!((first.study.as_str(), first.file.as_str()), ("s1", "png/1.png"));
         assert_eq!(first.reference.as_deref(), Some("Clear, lungs."));

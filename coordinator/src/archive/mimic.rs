@@ -68,7 +68,8 @@ impl<'a> StudyFolder<'a> {
         let (group_path, patient) = patient_path.rsplit_once('/')?;
         let group = group_path.rsplit('/').next()?;
         let is_numbered = |name: &str, letter: char, digits: usize| {
-            name.strip_prefix(letter).is_some_and(|rest| rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit()))
+            name.strip_prefix(letter)
+                .is_some_and(|rest| rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit()))
         };
         let ok = is_numbered(group, 'p', 2)
             && is_numbered(patient, 'p', 8)
@@ -82,8 +83,7 @@ impl Mimic {
     /// Reads the tables, where there are any.
     pub(super) async fn open(name: String, tree: Arc<dyn Tree>, root: &str) -> Result<Self, CoordinatorError> {
         let beside = root.strip_suffix("files/").unwrap_or(root);
-        let mut mimic =
-            Self { name, tree, root: root.to_owned(), table: Arc::default(), problems: Vec::new() };
+        let mut mimic = Self { name, tree, root: root.to_owned(), table: Arc::default(), problems: Vec::new() };
         let mut table = HashMap::new();
         for release in RELEASES {
             let path = |kind| format!("{beside}mimic-cxr-{release}-{kind}.csv");
@@ -243,7 +243,8 @@ mod tests {
     async fn a_study_folder_is_one_study_with_its_frontal_image() {
         let dir = tempfile::tempdir().unwrap();
         let base = "mimic-cxr-jpg/2.0.0/";
-        for file in ["p10/p10000032/s50414267/a.jpg", "p10/p10000032/s50414267/b.jpg", "p11/p11000001/s50000002/c.jpg"] {
+        for file in ["p10/p10000032/s50414267/a.jpg", "p10/p10000032/s50414267/b.jpg", "p11/p11000001/s50000002/c.jpg"]
+        {
             write(dir.path(), &format!("{base}files/{file}"), "x");
         }
         write(dir.path(), &format!("{base}files/p10/p10000032/index.html"), "x");

@@ -76,8 +76,7 @@ impl Rows {
     pub(super) async fn next(&mut self) -> Option<Result<Row, Problem>> {
         while !self.failed {
             let place = format!("{} line {}", self.file, self.line);
-            let problem =
-                |message: String| Some(Err(Problem::new(place.clone(), ErrorCode::ArchiveEntry, message)));
+            let problem = |message: String| Some(Err(Problem::new(place.clone(), ErrorCode::ArchiveEntry, message)));
             let mut text = match self.next_line().await {
                 Ok(Some(line)) => line,
                 Ok(None) => return None,

@@ -1,18 +1,17 @@
 //! From the archive into the window: entries are read in order, their images stored side by side, and studies begun in
 //! batches.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::{ContentHash, Failure, ObjectKey, StudySpec};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Dispatcher;
 use super::ledger::Admission;
 use crate::CoordinatorError;
-use crate::archive::{Entries, Entry, ImageSource, ReadError};
+use crate::archive::{Entries, Entry, ReadError};
 use crate::record;
 
 /// Images read and stored at a time.
@@ -33,25 +32,42 @@ impl Dispatcher {
     /// Reads the archive to its end or limit.
     pub(crate) async fn feed(&self) -> Result<(), CoordinatorError> {
         let entries = self.archive.entries().await?;
-        let room = Arc::new(Semaphore::new(ROOM as usize));
-        let admitted = stream::unfold((entries, 0), |(mut entries, mut taken)| async move {
-            let place = self.window.clone().acquire_owned().await.ok()?;
-            let entry = self.admit(&mut *entries, &mut taken).await?;
-            Some(((entry, place), (entries, taken)))
-        });
-        let prepared = admitted
-            .map(|(entry, place)| {
-                let room = room.clone();
-                async move { Ok::<_, CoordinatorError>((self.prepare(entry, &room).await?, place)) }
-            })
-            .buffered(UPLOADS)
-            .ready_chunks(BEGIN);
-        let mut prepared = std::pin::pin!(prepared);
-        while let Some(chunk) = prepared.next().await {
-            self.begin(chunk.into_iter().collect::<Result<_, _>>()?).await?;
-        }
+        let (sender, receiver) = mpsc::channel(1);
+        let ((), ()) = tokio::try_join!(self.read(entries, sender), self.take_in(receiver))?;
         self.ledger().end_of_archive();
         self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Gives each entry a place in the window.
+    async fn read(
+        &self,
+        mut entries: Box<dyn Entries>,
+        admitted: mpsc::Sender<(Entry, OwnedSemaphorePermit)>,
+    ) -> Result<(), CoordinatorError> {
+        let mut taken = 0;
+        while let Ok(place) = self.window.clone().acquire_owned().await
+            && let Some(entry) = self.admit(&mut *entries, &mut taken).await
+        {
+            if admitted.send((entry, place)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_in(
+        &self,
+        mut admitted: mpsc::Receiver<(Entry, OwnedSemaphorePermit)>,
+    ) -> Result<(), CoordinatorError> {
+        let room = Semaphore::new(ROOM as usize);
+        let mut prepared = stream::poll_fn(|context| admitted.poll_recv(context))
+            .map(|(entry, place)| async { Ok((self.prepare(entry, &room).await?, place)) }.boxed())
+            .buffered(UPLOADS)
+            .ready_chunks(BEGIN);
+        while let Some(chunk) = prepared.next().await {
+            self.begin(chunk.into_iter().collect::<Result<_, CoordinatorError>>()?).await?;
+        }
         Ok(())
     }
 
@@ -112,10 +128,7 @@ impl Dispatcher {
     }
 
     /// Waits out the archive's store; what is wrong with the image itself is an answer.
-    async fn look<T, F>(
-        &self,
-        mut attempt: impl FnMut() -> F,
-    ) -> Result<Result<T, Failure>, CoordinatorError>
+    async fn look<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<Result<T, Failure>, CoordinatorError>
     where
         F: Future<Output = Result<T, ReadError>>,
     {
