@@ -152,7 +152,7 @@ async fn drive(
     let mut fed = false;
     let mut following = std::pin::pin!(dispatcher.follow(progress));
     let mut reporting = std::pin::pin!(dispatcher.report(meter, progress));
-    let outcome = loop {
+    loop {
         tokio::select! {
             outcome = &mut following => break outcome,
             outcome = &mut feeding, if !fed => match outcome {
@@ -164,8 +164,7 @@ async fn drive(
                 Ok(outcome) => break outcome.and(Err(CoordinatorError::Stopped)),
                 Err(panic) => std::panic::resume_unwind(panic.into_panic()),
             },
-            () = &mut reporting => {}
+            never = &mut reporting => match never {},
         }
-    };
-    outcome
+    }
 }

@@ -2,6 +2,7 @@
 //! Three things go on at a time: the intake reads the archive and begins studies, the results handler moves them on,
 //! and the dispatcher's own loop collects finished lines, which lets the window advance.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -196,7 +197,7 @@ impl Dispatcher {
     }
 
     /// Sends snapshots, for ever.
-    pub(crate) async fn report(&self, meter: Mutex<Meter>, progress: &watch::Sender<Progress>) {
+    pub(crate) async fn report(&self, meter: Mutex<Meter>, progress: &watch::Sender<Progress>) -> Infallible {
         loop {
             let mut snapshot = {
                 let ledger = self.ledger();

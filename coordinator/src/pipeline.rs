@@ -122,5 +122,4 @@ fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> T
 }
 
 #[cfg(test)]
-#[path = "pipeline_tests.rs"]
 mod tests;

@@ -53,8 +53,8 @@ pub async fn plan(options: &BatchOptions, objects: &dyn Objects) -> Result<Plan,
     if let Some(run) = RunFile::read(&options.out)? {
         run.agrees(&wanted, &options.out)?;
     }
-    let mut plan = Plan::default();
-    plan.stages = options.stages.iter().map(|stage| StagePlan { stage, stored: 0, remaining: 0 }).collect();
+    let stages = options.stages.iter().map(|stage| StagePlan { stage, stored: 0, remaining: 0 }).collect();
+    let mut plan = Plan { stages, ..Plan::default() };
     let mut known = written(options)?;
     let mut entries = options.archive.entries().await?;
     let mut ended = false;

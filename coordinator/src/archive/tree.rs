@@ -75,9 +75,12 @@ struct LocalWalk {
     levels: Vec<Level>,
 }
 
+/// Device and inode.
+type FileId = (u64, u64);
+
 struct Level {
-    /// Device and inode, to notice a link back.
-    id: (u64, u64),
+    /// To notice a link back.
+    id: FileId,
     /// Relative path, empty or closed by `/`.
     path: Vec<u8>,
     children: std::vec::IntoIter<Vec<u8>>,
@@ -139,7 +142,7 @@ impl LocalWalk {
 }
 
 /// The visible names in a directory in byte order; folders are closed by `/`, which gives the order of whole paths.
-fn list(folder: &Path) -> io::Result<((u64, u64), Vec<Vec<u8>>)> {
+fn list(folder: &Path) -> io::Result<(FileId, Vec<Vec<u8>>)> {
     let metadata = fs::metadata(folder)?;
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {

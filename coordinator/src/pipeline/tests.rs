@@ -46,6 +46,9 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
 }
 
 /// The stages published, or none for a finish.
+type Steps = Option<Stages>;
+type Stages = &'static [Stage];
+
 fn steps(run: &RunSpec, facts: &StudyFacts, event: Event<'_>) -> Option<Vec<Stage>> {
     let commands = next(run, facts, event);
     if commands == [Command::Finish] {
@@ -61,7 +64,7 @@ fn steps(run: &RunSpec, facts: &StudyFacts, event: Event<'_>) -> Option<Vec<Stag
 #[test]
 fn what_follows_from_each_report() {
     #[rustfmt::skip]
-    let table: [(&str, &[Stage], &[Stage], &[Stage], Option<&[Stage]>); 15] = [
+    let table: [(&str, Stages, Stages, Stages, Steps); 15] = [
         // what happened                        done                                     failed                  reported      what follows
         ("the first of two reports",            &[Embedding],                            &[],                    &[Embedding], Some(&[])),
         ("the other one first",                 &[Findings],                             &[],                    &[Findings],  Some(&[])),
@@ -88,7 +91,7 @@ fn what_follows_from_each_report() {
 #[test]
 fn a_study_that_begins_again_publishes_whatever_has_not_reported() {
     #[rustfmt::skip]
-    let table: [(&[Stage], &[Stage], Option<&[Stage]>); 6] = [
+    let table: [(Stages, Stages, Steps); 6] = [
         (&[],                                       &[],          Some(&[Embedding, Findings])),
         (&[Embedding],                              &[],          Some(&[Findings])),
         (&[],                                       &[Embedding], Some(&[Findings])),
