@@ -1,6 +1,10 @@
 //! What the language model is told, as data: a bundle carries its prompts, and the published ones are the default.
 //! The published weights were trained on these exact strings, so every blank and full stop of them counts.
 
+mod questions;
+
+pub use questions::Questions;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +30,8 @@ pub struct Prompts {
     pub report: String,
     /// Stands for the findings when there are none.
     pub no_findings: String,
+    /// What a report is asked about.
+    pub questions: Questions,
 }
 
 impl Default for Prompts {
@@ -43,6 +49,7 @@ impl Default for Prompts {
                      enumeration, be concise and don't provide explanations or reasons."
                 .into(),
             no_findings: "no common findings".into(),
+            questions: Questions::default(),
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use tokenizers::Tokenizer;
+use tokenizers::{AddedToken, Tokenizer};
 
 use super::{TokenizerError, read};
+
+/// Starts a caption that the Q-Former writes.
+const DECODER: &str = "[DEC]";
 
 /// WordPiece with `[CLS]` and `[SEP]` around every text and `[PAD]` after it.
 pub struct BertTokenizer {
@@ -32,6 +35,17 @@ impl BertTokenizer {
         let find = |token: &'static str| tokenizer.token_to_id(token).ok_or(TokenizerError::MissingToken(token));
         let (cls, sep, pad) = (find("[CLS]")?, find("[SEP]")?, find("[PAD]")?);
         Ok(Self { tokenizer, cls, sep, pad })
+    }
+
+    /// The Q-Former's variant: `[DEC]`, which starts its captions, gets the first id after the vocabulary.
+    ///
+    /// # Errors
+    /// Only a broken tokenizer file.
+    pub fn with_decoder_token(mut self) -> Result<Self, TokenizerError> {
+        self.tokenizer
+            .add_special_tokens([AddedToken::from(DECODER, true)])
+            .map_err(|error| TokenizerError::Format(error.to_string()))?;
+        Ok(self)
     }
 
     /// Number of ids.
