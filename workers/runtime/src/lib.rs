@@ -1,6 +1,14 @@
 #![doc = include_str!("../README.md")]
 
+pub mod backends;
+pub mod config;
+pub mod health;
+pub mod metrics;
 pub mod objects;
 pub mod queue;
+pub mod runner;
+pub mod shutdown;
 pub mod stage;
 pub mod state;
+pub mod telemetry;
+pub mod trace;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::ObjectKey;
+use radialog_schemas::{ErrorCode, Failure, ObjectKey};
 
 pub mod filesystem;
 pub mod s3;
@@ -28,6 +28,16 @@ pub enum ObjectError {
         "the object store is full: could not write '{0}'. Free some space and run the same command again; it resumes"
     )]
     Full(ObjectKey),
+}
+
+impl From<ObjectError> for Failure {
+    fn from(error: ObjectError) -> Self {
+        let code = match &error {
+            ObjectError::NotFound(_) => ErrorCode::ObjectMissing,
+            ObjectError::Store { .. } | ObjectError::Full(_) => ErrorCode::ObjectStore,
+        };
+        Failure::new(code, error)
+    }
 }
 
 /// One entry of a listing.

@@ -69,8 +69,10 @@ pub trait Receipt: Send + Sync {
 pub struct Delivery {
     /// The message.
     pub message: Message,
-    /// True when an earlier consumer had it and went away.
+    /// True when an earlier consumer had it and went away or handed it back.
     pub redelivered: bool,
+    /// How often that happened, as far as the broker counts it.
+    pub returns: u32,
     /// How to settle it.
     pub receipt: Box<dyn Receipt>,
 }
@@ -81,6 +83,9 @@ pub struct Delivery {
 pub trait Consumer: Send {
     /// The next delivery; waits as long as it takes. Cancel-safe.
     async fn next(&mut self) -> Delivery;
+
+    /// Changes the prefetch from now on; 0 stops new deliveries. What was delivered stays the consumer's to settle.
+    async fn limit(&mut self, prefetch: u16);
 }
 
 /// A message broker. One conformance suite, in the tests crate, holds every implementation to this contract.

@@ -1,1 +1,189 @@
-//! Adapter.
+//! Objects as files under a directory: the store of the embedded mode, and of clusters with a shared volume.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use radialog_schemas::ObjectKey;
+
+use super::{ObjectEntry, ObjectError, Objects};
+
+/// Names of files that are being written start with this; no object's name does, and no listing shows them.
+const UNFINISHED: &str = ".writing-";
+
+/// A directory of objects. `images/ab…` is the file `images/ab…` under the root.
+pub struct FilesystemObjects {
+    root: PathBuf,
+    writes: AtomicU64,
+}
+
+impl FilesystemObjects {
+    /// A store under `root`, which is created where it does not exist.
+    ///
+    /// # Errors
+    /// Where the directory cannot be created or read.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, ObjectError> {
+        let root = root.into();
+        fs::create_dir_all(&root)
+            .and_then(|()| fs::read_dir(&root).map(drop))
+            .map_err(|error| store_error(&root.display().to_string(), &error))?;
+        Ok(Self { root, writes: AtomicU64::new(0) })
+    }
+
+    fn path(&self, key: &ObjectKey) -> Result<PathBuf, ObjectError> {
+        // Keys arrive in messages, unchecked: a key must not climb out of the root or name an unfinished file.
+        match ObjectKey::parse(key.as_str()) {
+            Some(_) if !key.as_str().contains(['\\', '\0']) && !key.as_str().contains(UNFINISHED) => {
+                Ok(self.root.join(key.as_str()))
+            }
+            _ => Err(ObjectError::NotFound(key.clone())),
+        }
+    }
+}
+
+#[async_trait]
+impl Objects for FilesystemObjects {
+    async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        let path = self.path(key)?;
+        let serial = self.writes.fetch_add(1, Ordering::Relaxed);
+        let unfinished = path.with_file_name(format!("{UNFINISHED}{}-{serial}", std::process::id()));
+        let written = blocking(move || write_then_rename(&unfinished, &path, &content)).await;
+        written.map_err(|error| object_error(key, &error))
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        let path = self.path(key)?;
+        blocking(move || fs::read(path)).await.map(Bytes::from).map_err(|error| object_error(key, &error))
+    }
+
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
+        let path = self.path(key)?;
+        match blocking(move || fs::metadata(path)).await {
+            Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(object_error(key, &error)),
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        let path = self.path(key)?;
+        match blocking(move || fs::remove_file(path)).await {
+            Err(error) if !is_absent(&error) => Err(object_error(key, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, ObjectError> {
+        let (root, owned_prefix) = (self.root.clone(), prefix.to_owned());
+        let after = after.map_or_else(String::new, |key| key.as_str().to_owned());
+        let listing = blocking(move || {
+            let mut listing = Listing { prefix: &owned_prefix, after: &after, limit, entries: Vec::new() };
+            listing.visit(&root, "").map(|()| listing.entries)
+        });
+        listing.await.map_err(|error| store_error(prefix, &error))
+    }
+}
+
+/// A walk in the byte order of the keys, which enters only directories that can hold wanted keys.
+struct Listing<'a> {
+    prefix: &'a str,
+    after: &'a str,
+    limit: usize,
+    entries: Vec<ObjectEntry>,
+}
+
+impl Listing<'_> {
+    fn visit(&mut self, directory: &Path, key: &str) -> io::Result<()> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            // A name that is not UTF-8 cannot be a key.
+            let Ok(mut name) = entry.file_name().into_string() else { continue };
+            if name.starts_with(UNFINISHED) {
+                continue;
+            }
+            // Directories sort with their slash, as their keys do: `a.b` comes before `a/b`.
+            if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
+                name.push('/');
+            }
+            names.push(name);
+        }
+        names.sort_unstable();
+        for name in names {
+            if self.entries.len() == self.limit {
+                break;
+            }
+            let child = format!("{key}{name}");
+            let path = directory.join(&name);
+            if name.ends_with('/') {
+                let wanted = child.starts_with(self.prefix) || self.prefix.starts_with(&child);
+                let passed = child.as_str() < self.after && !self.after.starts_with(&child);
+                if wanted && !passed {
+                    self.visit(&path, &child)?;
+                }
+            } else if child.starts_with(self.prefix)
+                && child.as_str() > self.after
+                && let Some(key) = ObjectKey::parse(&child)
+            {
+                match fs::metadata(&path) {
+                    Ok(metadata) => self.entries.push(ObjectEntry { key, size: metadata.len() }),
+                    Err(error) if is_absent(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_then_rename(unfinished: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    let write = || fs::File::create(unfinished).and_then(|mut file| file.write_all(content));
+    let written = match write() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| write())
+        }
+        other => other,
+    };
+    let finished = written.and_then(|()| fs::rename(unfinished, path));
+    if finished.is_err() {
+        // Whatever this leaves behind is hidden from readers; the first error is the one to tell.
+        let _ = fs::remove_file(unfinished);
+    }
+    finished
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn object_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+            ObjectError::NotFound(key.clone())
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ObjectError::Full(key.clone()),
+        _ => store_error(key.as_str(), error),
+    }
+}
+
+fn store_error(key: &str, error: &io::Error) -> ObjectError {
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; make the directory writable or choose another one"
+        }
+        _ => "",
+    };
+    ObjectError::Store { key: key.to_owned(), reason: format!("{error}{advice}") }
+}

@@ -1,1 +1,201 @@
-//! Adapter.
+//! The queue of the embedded mode: same contract, same topology, no broker. It redelivers like one, so that the tests of
+//! everything above it mean something.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use radialog_schemas::queues::{self, RETRY_DELAYS};
+use tokio::sync::Notify;
+
+use super::{Consumer, Delivery, Message, Queue, QueueError, Receipt};
+
+/// Queues in this process's memory; what is in them is lost with it.
+#[derive(Default)]
+pub struct MemoryQueue {
+    lines: RwLock<BTreeMap<String, Arc<Line>>>,
+}
+
+impl MemoryQueue {
+    fn line(&self, queue: &str) -> Result<Arc<Line>, QueueError> {
+        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
+        lines.get(queue).cloned().ok_or_else(|| QueueError::Refused(format!("there is no queue '{queue}'")))
+    }
+}
+
+#[async_trait]
+impl Queue for MemoryQueue {
+    async fn declare(&self) -> Result<(), QueueError> {
+        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+        for name in queues::all() {
+            let work = lines.entry(name.to_owned()).or_default().clone();
+            lines.entry(queues::dead(name)).or_default();
+            for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
+                let line = || Arc::new(Line { expires: Some((delay, work.clone())), ..Line::default() });
+                lines.entry(queues::retry(name, step)).or_insert_with(line);
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, queue: &str, mut message: Message) -> Result<(), QueueError> {
+        message.published.get_or_insert_with(SystemTime::now);
+        let line = self.line(queue)?;
+        line.ready().push_back(Stored { message, returns: 0 });
+        line.changed.notify_waiters();
+        if let Some((delay, work)) = &line.expires {
+            // All messages of a retry queue wait equally long, so the timer that rings first belongs to the oldest.
+            let (delay, work, line) = (*delay, Arc::downgrade(work), Arc::downgrade(&line));
+            tokio::spawn(async move {
+                tokio::time::sleep(delay).await;
+                expire_oldest(&line, &work);
+            });
+        }
+        Ok(())
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
+        Ok(Box::new(MemoryConsumer(Arc::new(Subscription::new(self.line(queue)?, prefetch)))))
+    }
+
+    async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError> {
+        let subscription = Arc::new(Subscription::new(self.line(queue)?, 1));
+        let own = Some(subscription.clone());
+        Ok(subscription.take(own))
+    }
+
+    async fn depth(&self, queue: &str) -> Result<u64, QueueError> {
+        Ok(self.line(queue)?.ready().len() as u64)
+    }
+}
+
+/// One queue.
+#[derive(Default)]
+struct Line {
+    ready: Mutex<VecDeque<Stored>>,
+    changed: Notify,
+    /// A retry queue: where its messages go, and after how long.
+    expires: Option<(Duration, Arc<Line>)>,
+}
+
+struct Stored {
+    message: Message,
+    returns: u32,
+}
+
+impl Line {
+    fn ready(&self) -> MutexGuard<'_, VecDeque<Stored>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_back(&self, stored: Stored) {
+        self.ready().push_front(Stored { returns: stored.returns + 1, ..stored });
+        self.changed.notify_waiters();
+    }
+}
+
+fn expire_oldest(line: &Weak<Line>, work: &Weak<Line>) {
+    if let (Some(line), Some(work)) = (line.upgrade(), work.upgrade()) {
+        let expired = line.ready().pop_front();
+        work.ready().extend(expired);
+        work.changed.notify_waiters();
+    }
+}
+
+/// What one consumer holds. Gives back what it did not settle when it is dropped.
+struct Subscription {
+    line: Arc<Line>,
+    prefetch: AtomicU16,
+    held: Mutex<BTreeMap<u64, Stored>>,
+    next_tag: AtomicU64,
+    settled: Notify,
+}
+
+impl Subscription {
+    fn new(line: Arc<Line>, prefetch: u16) -> Self {
+        let (held, next_tag, settled) = Default::default();
+        Self { line, prefetch: AtomicU16::new(prefetch), held, next_tag, settled }
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The oldest message, if there is one and the prefetch allows it. `own` keeps the subscription alive with the receipt.
+    fn take(self: &Arc<Self>, own: Option<Arc<Self>>) -> Option<Delivery> {
+        let mut held = self.held();
+        if held.len() >= usize::from(self.prefetch.load(Ordering::Relaxed)) {
+            return None;
+        }
+        let stored = self.line.ready().pop_front()?;
+        let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
+        let (message, returns) = (stored.message.clone(), stored.returns);
+        held.insert(tag, stored);
+        let receipt = MemoryReceipt { subscription: Arc::downgrade(self), tag, _own: own };
+        Some(Delivery { message, redelivered: returns > 0, returns, receipt: Box::new(receipt) })
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut *self.held());
+        held.into_values().rev().for_each(|stored| self.line.give_back(stored));
+    }
+}
+
+struct MemoryConsumer(Arc<Subscription>);
+
+#[async_trait]
+impl Consumer for MemoryConsumer {
+    async fn next(&mut self) -> Delivery {
+        loop {
+            let (mut arrived, mut settled) =
+                (std::pin::pin!(self.0.line.changed.notified()), std::pin::pin!(self.0.settled.notified()));
+            arrived.as_mut().enable();
+            settled.as_mut().enable();
+            if let Some(delivery) = self.0.take(None) {
+                return delivery;
+            }
+            tokio::select! { () = arrived => {}, () = settled => {} }
+        }
+    }
+
+    async fn limit(&mut self, prefetch: u16) {
+        self.0.prefetch.store(prefetch, Ordering::Relaxed);
+    }
+}
+
+struct MemoryReceipt {
+    subscription: Weak<Subscription>,
+    tag: u64,
+    _own: Option<Arc<Subscription>>,
+}
+
+impl MemoryReceipt {
+    /// The message, unless its consumer is gone: then it is back in its queue already.
+    fn settle(&self) -> Result<(Arc<Subscription>, Stored), QueueError> {
+        let settled = self.subscription.upgrade().and_then(|subscription| {
+            let stored = subscription.held().remove(&self.tag)?;
+            Some((subscription, stored))
+        });
+        if let Some((subscription, _)) = &settled {
+            subscription.settled.notify_waiters();
+        }
+        settled.ok_or_else(|| QueueError::Unreachable("the consumer of this delivery is gone".into()))
+    }
+}
+
+#[async_trait]
+impl Receipt for MemoryReceipt {
+    async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        self.settle().map(|_| ())
+    }
+
+    async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
+        let (subscription, stored) = self.settle()?;
+        subscription.line.give_back(stored);
+        Ok(())
+    }
+}

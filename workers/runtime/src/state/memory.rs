@@ -1,1 +1,95 @@
-//! Adapter.
+//! The state of the embedded mode. A run resumes from its output directory and the objects, so nothing here needs to
+//! outlive the process.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use radialog_schemas::{RunId, StudyId};
+
+use super::{Fact, Facts, State, StateError};
+
+/// Run and study state in this process's memory.
+#[derive(Default)]
+pub struct MemoryState {
+    runs: Mutex<BTreeMap<RunId, Run>>,
+}
+
+#[derive(Default)]
+struct Run {
+    documents: BTreeMap<String, String>,
+    studies: BTreeMap<StudyId, Facts>,
+    finished: VecDeque<String>,
+}
+
+impl MemoryState {
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<RunId, Run>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl State for MemoryState {
+    async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError> {
+        self.runs().entry(run.clone()).or_default().documents.insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
+        Ok(self.runs().get(run).and_then(|run| run.documents.get(name)).cloned())
+    }
+
+    async fn begin(&self, facts: &[Fact]) -> Result<(), StateError> {
+        let mut runs = self.runs();
+        for fact in facts {
+            let studies = &mut runs.entry(fact.run.clone()).or_default().studies;
+            add(studies.entry(fact.study.clone()).or_default(), fact);
+        }
+        Ok(())
+    }
+
+    async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, StateError> {
+        let mut runs = self.runs();
+        let mut record = |fact: &Fact| {
+            let study = runs.get_mut(&fact.run)?.studies.get_mut(&fact.study)?;
+            add(study, fact);
+            Some(study.clone())
+        };
+        Ok(facts.iter().map(&mut record).collect())
+    }
+
+    async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError> {
+        let mut runs = self.runs();
+        let mut finish = |line: &Fact| {
+            let Some(run) = runs.get_mut(&line.run) else { return false };
+            let existed = run.studies.remove(&line.study).is_some();
+            if existed {
+                run.finished.push_back(line.value.clone());
+            }
+            existed
+        };
+        Ok(lines.iter().map(&mut finish).collect())
+    }
+
+    async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
+        let runs = self.runs();
+        let run = runs.get(run);
+        Ok(studies.iter().map(|study| run.is_some_and(|run| run.studies.contains_key(study))).collect())
+    }
+
+    async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError> {
+        let runs = self.runs();
+        Ok(runs.get(run).map_or_else(Vec::new, |run| run.finished.iter().take(limit).cloned().collect()))
+    }
+
+    async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError> {
+        if let Some(run) = self.runs().get_mut(run) {
+            run.finished.drain(..count.min(run.finished.len()));
+        }
+        Ok(())
+    }
+}
+
+fn add(study: &mut Facts, fact: &Fact) {
+    study.entry(fact.field.clone()).or_insert_with(|| fact.value.clone());
+}

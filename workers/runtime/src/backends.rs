@@ -1,0 +1,62 @@
+//! From configuration to connected adapters. The embedded mode is what you get by configuring nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::objects::filesystem::FilesystemObjects;
+use crate::objects::{ObjectError, Objects};
+use crate::queue::memory::MemoryQueue;
+use crate::queue::{Queue, QueueError};
+use crate::state::memory::MemoryState;
+use crate::state::{State, StateError};
+
+/// The three stores that every process works over.
+#[derive(Clone)]
+pub struct Backends {
+    /// Where tasks and results travel.
+    pub queue: Arc<dyn Queue>,
+    /// Where images and outputs lie.
+    pub objects: Arc<dyn Objects>,
+    /// What coordinators share.
+    pub state: Arc<dyn State>,
+}
+
+/// Why a process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The broker.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The object store.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+    /// The state store.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+impl Backends {
+    /// Connects to everything that is configured, side by side, and declares the queues.
+    ///
+    /// # Errors
+    /// Where one of them is unreachable for [`Config::start_timeout`], or refuses.
+    pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
+        let (queue, objects, state) = futures::try_join!(queue(config), objects(config), state(config))?;
+        Ok(Self { queue, objects, state })
+    }
+}
+
+async fn queue(config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
+    let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
+    queue.declare().await?;
+    Ok(queue)
+}
+
+async fn objects(config: &Config) -> Result<Arc<dyn Objects>, ConnectError> {
+    Ok(Arc::new(FilesystemObjects::open(&config.objects.directory)?))
+}
+
+async fn state(_config: &Config) -> Result<Arc<dyn State>, ConnectError> {
+    Ok(Arc::new(MemoryState::default()))
+}

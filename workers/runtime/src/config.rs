@@ -1,0 +1,222 @@
+//! Configuration of everything in this crate: one struct an area, read from a TOML file, `RADIALOG_<AREA>_<FIELD>` and
+//! command-line overrides, later ones first. It is validated whole before any socket opens.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lapin::uri::AMQPUri;
+use redis::IntoConnectionInfo;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::runner::RunnerSettings;
+use reader::Reader;
+pub use s3::S3Config;
+
+mod reader;
+mod s3;
+
+/// Everything that can be configured. What is none runs embedded, in this process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The broker; none is the in-memory queue.
+    pub amqp: Option<AmqpConfig>,
+    /// The object store; none is the filesystem under [`ObjectsConfig::directory`].
+    pub s3: Option<S3Config>,
+    /// The filesystem object store.
+    pub objects: ObjectsConfig,
+    /// Shared state; none is in-memory state.
+    pub redis: Option<RedisConfig>,
+    /// How workers behave.
+    pub worker: RunnerSettings,
+    /// The health and metrics server.
+    pub health: HealthConfig,
+    /// Logs.
+    pub telemetry: TelemetryConfig,
+    /// How long to wait for broker, store and state at the start before it is an error.
+    pub start_timeout: Duration,
+}
+
+/// `[amqp]`: RabbitMQ 3.10 or newer.
+#[derive(Clone, Debug)]
+pub struct AmqpConfig {
+    /// `amqp://user:password@host:5672/%2f`, or `amqps:` with TLS.
+    pub url: SecretString,
+    /// A connection that is silent for twice as long is broken.
+    pub heartbeat: Duration,
+    /// How long a publish waits for the broker to come back before it is an error.
+    pub publish_timeout: Duration,
+}
+
+/// `[redis]`.
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// `redis://:password@host:6379/0`, or `rediss:` with TLS.
+    pub url: SecretString,
+    /// How long one command may take.
+    pub timeout: Duration,
+}
+
+/// `[objects]`.
+#[derive(Clone, Debug)]
+pub struct ObjectsConfig {
+    /// Where objects lie when no S3 store is configured.
+    pub directory: PathBuf,
+}
+
+/// `[health]`.
+#[derive(Clone, Debug)]
+pub struct HealthConfig {
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; none where they are not.
+    pub address: Option<SocketAddr>,
+}
+
+/// `[telemetry]`.
+#[derive(Clone, Debug)]
+pub struct TelemetryConfig {
+    /// One JSON object a line instead of text.
+    pub json: bool,
+    /// Directives as for `RUST_LOG`, e.g. `info,radialog_runtime=debug`.
+    pub filter: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration has {} fault(s):\n  - {}", faults.len(), faults.join("\n  - "))]
+pub struct ConfigError {
+    /// Each with its source, and what to do.
+    pub faults: Vec<String>,
+}
+
+impl Config {
+    /// Reads and validates the whole configuration.
+    ///
+    /// `environment` is usually [`std::env::vars`]; `overrides` are flags, named as in the file, e.g. `amqp.url`.
+    ///
+    /// # Errors
+    /// All faults of all sources at once.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(file, environment, overrides);
+        let defaults = RunnerSettings::default();
+        let config = Self {
+            amqp: amqp(&mut reader),
+            s3: S3Config::read(&mut reader),
+            objects: ObjectsConfig {
+                directory: reader.text("objects", "directory").unwrap_or_else(|| "radialog-objects".into()).into(),
+            },
+            redis: redis(&mut reader),
+            worker: RunnerSettings {
+                worker: reader.text("worker", "name").unwrap_or(defaults.worker),
+                grace: reader.seconds("worker", "grace", defaults.grace),
+                store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
+            },
+            health: HealthConfig { address: reader.parsed("health", "address") },
+            telemetry: TelemetryConfig {
+                json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
+                filter: reader.text("telemetry", "filter").unwrap_or_else(|| "info,lapin=warn".into()),
+            },
+            start_timeout: reader.seconds("start", "timeout", Duration::from_secs(10)),
+        };
+        reader.finish().map(|()| config)
+    }
+}
+
+fn amqp(reader: &mut Reader) -> Option<AmqpConfig> {
+    let url = reader.text("amqp", "url");
+    let heartbeat = reader.seconds("amqp", "heartbeat", Duration::from_secs(20));
+    let publish_timeout = reader.seconds("amqp", "publish_timeout", Duration::from_secs(60));
+    let url = url?;
+    if let Err(error) = url.parse::<AMQPUri>() {
+        reader.fault("amqp", "url", &format!("{error}; write amqp://user:password@host:5672/%2f"));
+    }
+    if heartbeat.as_secs() == 0 || heartbeat.as_secs() > u64::from(u16::MAX) {
+        reader.fault("amqp", "heartbeat", "heartbeats take 1 to 65535 seconds");
+    }
+    Some(AmqpConfig { url: url.into(), heartbeat, publish_timeout })
+}
+
+fn redis(reader: &mut Reader) -> Option<RedisConfig> {
+    let url: SecretString = reader.text("redis", "url")?.into();
+    if url.expose_secret().into_connection_info().is_err() {
+        reader.fault("redis", "url", "not a Redis address; write redis://:password@host:6379/0");
+    }
+    let timeout = reader.seconds("redis", "timeout", Duration::from_secs(10));
+    Some(RedisConfig { url, timeout })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn load(environment: &[(&str, &str)], overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let owned = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
+        Config::load(None, owned(environment), owned(overrides))
+    }
+
+    #[test]
+    fn nothing_configured_is_the_embedded_mode() {
+        let config = load(&[], &[]).unwrap();
+        assert!(config.amqp.is_none() && config.s3.is_none() && config.redis.is_none());
+        assert_eq!(config.start_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn flags_win_over_the_environment() {
+        let environment = [("RADIALOG_WORKER_NAME", "env"), ("RADIALOG_WORKER_GRACE", "3")];
+        let config = load(&environment, &[("worker.name", "flag")]).unwrap();
+        assert_eq!((config.worker.worker.as_str(), config.worker.grace), ("flag", Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn all_faults_are_told_at_once_with_their_source() {
+        let environment = [("RADIALOG_AMQP_URL", "http://x"), ("RADIALOG_REDIS_URI", "redis://x")];
+        let error = load(&environment, &[("health.address", "8080"), ("worker.grace", "soon")]).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(error.faults.len(), 4, "{text}");
+        for source in ["RADIALOG_AMQP_URL", "RADIALOG_REDIS_URI", "--health-address", "--worker-grace"] {
+            assert!(text.contains(source), "{source} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_file_is_read_and_its_unknown_fields_are_faults() {
+        let file = tempfile(concat!("[worker]\nname = \"toml\"\ngrace = 7\n", "[amqp]\nhartbeat = 3\n"));
+        let error = Config::load(Some(&file), [], []).unwrap_err();
+        assert_eq!(error.faults.len(), 1);
+        assert!(error.faults[0].contains("amqp.hartbeat"), "{error}");
+        std::fs::write(&file, "[worker]\nname = \"toml\"\ngrace = 7\n").unwrap();
+        let config = Config::load(Some(&file), [], []).unwrap();
+        assert_eq!((config.worker.worker.as_str(), config.worker.grace), ("toml", Duration::from_secs(7)));
+        std::fs::remove_file(file).unwrap();
+        let missing = Config::load(Some(Path::new("/nowhere/radialog.toml")), [], []).unwrap_err();
+        assert!(missing.to_string().contains("/nowhere/radialog.toml"));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let environment = [
+            ("RADIALOG_AMQP_URL", "amqp://user:hunter2@host"),
+            ("RADIALOG_REDIS_URL", "redis://:hunter2@host"),
+            ("RADIALOG_S3_URL", "http://localhost:9000/bucket"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+        ];
+        let config = load(&environment, &[]).unwrap();
+        assert!(config.s3.is_some());
+        assert!(!format!("{config:?}").contains("hunter2"));
+        let faulty = [("RADIALOG_AMQP_URL", "amqp//user:hunter2@host")];
+        assert!(!load(&faulty, &[]).unwrap_err().to_string().contains("hunter2"));
+    }
+
+    fn tempfile(content: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("radialog-config-{}.toml", std::process::id()));
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}

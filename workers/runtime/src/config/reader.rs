@@ -1,0 +1,143 @@
+//! Named values from several sources, and the faults found while reading them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::ConfigError;
+
+const PREFIX: &str = "RADIALOG_";
+
+/// A value with the place to look when it is wrong.
+struct Value {
+    text: String,
+    source: String,
+}
+
+/// Reads fields by area and name, notes which ones exist, and collects faults instead of stopping at the first.
+pub(super) struct Reader {
+    values: BTreeMap<(String, String), Value>,
+    /// Variables of other tools that stand in for ours, e.g. `AWS_ACCESS_KEY_ID`.
+    foreign: BTreeMap<String, String>,
+    known: BTreeSet<(String, String)>,
+    faults: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn new(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = (String, String)>,
+    ) -> Self {
+        let mut reader =
+            Self { values: BTreeMap::new(), foreign: BTreeMap::new(), known: BTreeSet::new(), faults: Vec::new() };
+        if let Some(file) = file {
+            reader.read_file(file);
+        }
+        for (variable, text) in environment {
+            match variable.strip_prefix(PREFIX).and_then(|name| name.split_once('_')) {
+                Some((area, field)) => {
+                    let key = (area.to_lowercase(), field.to_lowercase());
+                    reader.values.insert(key, Value { text, source: variable });
+                }
+                None => {
+                    reader.foreign.insert(variable, text);
+                }
+            }
+        }
+        for (name, text) in overrides {
+            let (area, field) = name.split_once('.').unwrap_or((&name, ""));
+            let source = format!("--{area}-{}", field.replace('_', "-"));
+            reader.values.insert((area.to_owned(), field.to_owned()), Value { text, source });
+        }
+        reader
+    }
+
+    fn read_file(&mut self, file: &Path) {
+        let shown = file.display();
+        let table = std::fs::read_to_string(file)
+            .map_err(|error| format!("{shown}: {error}; check the path of the configuration file"))
+            .and_then(|text| text.parse::<toml::Table>().map_err(|error| format!("{shown}: {error}")));
+        match table {
+            Err(fault) => self.faults.push(fault),
+            Ok(areas) => {
+                for (area, fields) in areas {
+                    let toml::Value::Table(fields) = fields else {
+                        self.faults.push(format!("{shown}: '{area}' stands outside of a section; write [{area}]"));
+                        continue;
+                    };
+                    for (field, value) in fields {
+                        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                        let source = format!("{shown}: {area}.{field}");
+                        self.values.insert((area.clone(), field), Value { text, source });
+                    }
+                }
+            }
+        }
+    }
+
+    /// A field as text; none where no source has it. An empty value counts as none, so that a variable can unset a
+    /// field of the file.
+    pub(super) fn text(&mut self, area: &str, field: &str) -> Option<String> {
+        let key = (area.to_owned(), field.to_owned());
+        let text = self.values.get(&key).map(|value| value.text.clone());
+        self.known.insert(key);
+        text.filter(|text| !text.is_empty())
+    }
+
+    /// A field, or a variable that other tools use for the same thing.
+    pub(super) fn text_or_foreign(&mut self, area: &str, field: &str, variable: &str) -> Option<String> {
+        self.text(area, field).or_else(|| self.foreign.get(variable).cloned()).filter(|text| !text.is_empty())
+    }
+
+    /// A field of a type that says itself what is wrong.
+    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, area: &str, field: &str) -> Option<T> {
+        let text = self.text(area, field)?;
+        text.parse().map_err(|error| self.fault(area, field, &format!("'{text}': {error}"))).ok()
+    }
+
+    /// A duration in seconds, fractions allowed.
+    pub(super) fn seconds(&mut self, area: &str, field: &str, default: Duration) -> Duration {
+        let Some(seconds) = self.parsed::<f64>(area, field) else { return default };
+        Duration::try_from_secs_f64(seconds).unwrap_or_else(|_| {
+            self.fault(area, field, &format!("{seconds} is not a duration in seconds"));
+            default
+        })
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<'a, const N: usize>(&mut self, area: &str, field: &str, words: [&'a str; N]) -> Option<&'a str> {
+        let text = self.text(area, field)?;
+        let word = words.into_iter().find(|word| *word == text);
+        if word.is_none() {
+            self.fault(area, field, &format!("'{text}' is not one of {}", words.join(", ")));
+        }
+        word
+    }
+
+    /// Notes what is wrong with a field.
+    pub(super) fn fault(&mut self, area: &str, field: &str, what: &str) {
+        let source = self.values.get(&(area.to_owned(), field.to_owned())).map(|value| value.source.clone());
+        let source = source.unwrap_or_else(|| format!("{area}.{field}"));
+        self.faults.push(format!("{source}: {what}"));
+    }
+
+    /// All faults, unknown fields among them. Variables of areas that are not ours are somebody else's.
+    pub(super) fn finish(mut self) -> Result<(), ConfigError> {
+        let areas: BTreeSet<&String> = self.known.iter().map(|(area, _)| area).collect();
+        for ((area, field), value) in &self.values {
+            let ours = !value.source.starts_with(PREFIX) || areas.contains(area);
+            if ours && !self.known.contains(&(area.clone(), field.clone())) {
+                let fields: Vec<&str> =
+                    self.known.iter().filter(|(known, _)| known == area).map(|(_, field)| field.as_str()).collect();
+                let advice = match fields.as_slice() {
+                    [] => format!("there is no section [{area}]"),
+                    fields => format!("[{area}] has no such field; it has {}", fields.join(", ")),
+                };
+                self.faults.push(format!("{}: {advice}", value.source));
+            }
+        }
+        if self.faults.is_empty() { Ok(()) } else { Err(ConfigError { faults: self.faults }) }
+    }
+}

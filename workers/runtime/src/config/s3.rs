@@ -1,0 +1,101 @@
+//! `[s3]`: where the object store is and who we are there.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::reader::Reader;
+
+/// An S3 bucket, or a folder of one.
+#[derive(Clone, Debug)]
+pub struct S3Config {
+    /// The server, e.g. `http://localhost:9000`; none is AWS itself.
+    pub endpoint: Option<String>,
+    /// The bucket.
+    pub bucket: String,
+    /// Put before every key, without slashes at its ends; empty for the whole bucket.
+    pub prefix: String,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// Who we are; none takes what AWS' own environment offers.
+    pub credentials: Option<S3Credentials>,
+    /// The bucket's name is a part of the path, as self-hosted stores want it, instead of the host's name.
+    pub path_style: bool,
+    /// How long one attempt of a request may take.
+    pub timeout: Duration,
+    /// How often a request is tried.
+    pub attempts: u32,
+}
+
+/// A static key.
+#[derive(Clone, Debug)]
+pub struct S3Credentials {
+    /// Public part.
+    pub access_key_id: String,
+    /// Secret part.
+    pub secret_access_key: SecretString,
+}
+
+impl S3Config {
+    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+        let url = reader.text("s3", "url");
+        let endpoint = reader.text_or_foreign("s3", "endpoint", "AWS_ENDPOINT_URL");
+        let region = reader.text_or_foreign("s3", "region", "AWS_REGION").unwrap_or_else(|| "us-east-1".into());
+        let access_key_id = reader.text_or_foreign("s3", "access_key_id", "AWS_ACCESS_KEY_ID");
+        let secret_access_key = reader.text_or_foreign("s3", "secret_access_key", "AWS_SECRET_ACCESS_KEY");
+        let path_style = reader.choice("s3", "path_style", ["true", "false"]);
+        let timeout = reader.seconds("s3", "timeout", Duration::from_secs(30));
+        let attempts = reader.parsed("s3", "attempts").unwrap_or(3);
+
+        let url = url?;
+        let Some((endpoint, bucket, prefix)) = place(&url, endpoint) else {
+            reader.fault("s3", "url", "write s3://bucket/prefix, or http://host:9000/bucket/prefix");
+            return None;
+        };
+        let credentials = match (access_key_id, secret_access_key) {
+            (Some(access_key_id), Some(secret)) => {
+                Some(S3Credentials { access_key_id, secret_access_key: secret.into() })
+            }
+            (None, None) => None,
+            _ => {
+                reader.fault("s3", "access_key_id", "set both access_key_id and secret_access_key, or neither");
+                None
+            }
+        };
+        let path_style = path_style.map_or(endpoint.is_some(), |word| word == "true");
+        Some(Self { endpoint, bucket, prefix, region, credentials, path_style, timeout, attempts })
+    }
+}
+
+/// Endpoint, bucket and prefix of `s3://bucket/prefix` or `http://host:9000/bucket/prefix`.
+fn place(url: &str, endpoint: Option<String>) -> Option<(Option<String>, String, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (endpoint, path) = match scheme {
+        "s3" => (endpoint, rest),
+        "http" | "https" => {
+            let (host, path) = rest.split_once('/')?;
+            (Some(format!("{scheme}://{host}")), path)
+        }
+        _ => return None,
+    };
+    let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
+    let named = !bucket.is_empty() && endpoint.as_deref() != Some("http://") && endpoint.as_deref() != Some("https://");
+    named.then(|| (endpoint, bucket.to_owned(), prefix.trim_matches('/').to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_writing_a_bucket_are_understood() {
+        let local = Some("http://localhost:9000".to_owned());
+        let expected = (local.clone(), "data".to_owned(), "a/b".to_owned());
+        assert_eq!(place("http://localhost:9000/data/a/b/", None), Some(expected.clone()));
+        assert_eq!(place("s3://data/a/b", local), Some(expected));
+        assert_eq!(place("s3://data", None), Some((None, "data".to_owned(), String::new())));
+        for wrong in ["data", "s3://", "http://localhost:9000", "http:///data", "ftp://x/y"] {
+            assert_eq!(place(wrong, None), None, "{wrong}");
+        }
+    }
+}

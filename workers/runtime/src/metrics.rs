@@ -1,0 +1,194 @@
+//! Every metric of RaDialog, in one place: `radialog_<area>_<noun>_<unit>`, labelled by stage.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+use radialog_schemas::{ErrorCode, Stage};
+
+/// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
+const SECONDS: [f64; 11] = [0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
+const ITEMS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+
+/// The process's metrics.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
+    &METRICS
+}
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    queue_wait: HistogramVec,
+    queue_work: GaugeVec,
+    queue_depth: IntGaugeVec,
+    /// Connections to the broker that broke and were replaced.
+    pub queue_reconnects: IntCounter,
+    task_fetch: HistogramVec,
+    task_store: HistogramVec,
+    task_done: IntCounterVec,
+    task_retries: IntCounterVec,
+    task_failures: IntCounterVec,
+    task_dead_letters: IntCounterVec,
+    task_in_flight: IntGaugeVec,
+    model_time: HistogramVec,
+    model_batch: HistogramVec,
+    model_tokens: IntCounterVec,
+    model_panics: IntCounterVec,
+}
+
+/// The metrics of one stage, looked up once.
+pub struct StageMetrics {
+    stage: Stage,
+    /// From publishing to a worker.
+    pub queue_wait: Histogram,
+    /// Messages that wait, times the measured time of one.
+    pub queue_work: Gauge,
+    /// Messages that wait.
+    pub queue_depth: IntGauge,
+    /// Fetching and decoding inputs.
+    pub fetch: Histogram,
+    /// Storing the output.
+    pub store: Histogram,
+    /// Tasks whose output was computed.
+    pub computed: IntCounter,
+    /// Tasks whose output was there already.
+    pub reused: IntCounter,
+    /// Tasks sent to a retry queue.
+    pub retries: IntCounter,
+    /// Tasks that this worker holds.
+    pub in_flight: IntGauge,
+    /// The model's time for one item.
+    pub model_time: Histogram,
+    /// Items that shared the model's run.
+    pub batch: Histogram,
+    /// Generated tokens.
+    pub tokens: IntCounter,
+    /// Panics of the model.
+    pub panics: IntCounter,
+}
+
+impl Metrics {
+    fn register() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        Self {
+            queue_wait: seconds(r, "radialog_queue_wait_seconds", "From publishing a task to a worker having it"),
+            queue_work: gauge(r, "radialog_queue_work_seconds", "Work that waits: messages times measured service time"),
+            queue_depth: int_gauge(r, "radialog_queue_depth_messages", "Messages that wait, without those in flight"),
+            queue_reconnects: keep(r, IntCounter::new("radialog_queue_reconnects_total", "Broken broker connections")),
+            task_fetch: seconds(r, "radialog_task_fetch_seconds", "Fetching and decoding a task's inputs"),
+            task_store: seconds(r, "radialog_task_store_seconds", "Storing a task's output"),
+            task_done: counter(r, "radialog_task_done_total", "Tasks done; reused=true: the output was there", &["reused"]),
+            task_retries: counter(r, "radialog_task_retries_total", "Tasks sent to a retry queue", &[]),
+            task_failures: counter(r, "radialog_task_failures_total", "Failed attempts by code", &["code"]),
+            task_dead_letters: counter(r, "radialog_task_dead_letters_total", "Dead letters by code", &["code"]),
+            task_in_flight: int_gauge(r, "radialog_task_inflight_tasks", "Tasks that this worker holds"),
+            model_time: seconds(r, "radialog_model_item_seconds", "The model's time for one item"),
+            model_batch: histogram(r, "radialog_model_batch_items", "Items that shared a run of the model", &ITEMS),
+            model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
+            model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
+            registry,
+        }
+    }
+
+    /// The metrics of one stage.
+    pub fn stage(&self, stage: Stage) -> StageMetrics {
+        let label = [stage.name()];
+        StageMetrics {
+            stage,
+            queue_wait: self.queue_wait.with_label_values(&label),
+            queue_work: self.queue_work.with_label_values(&label),
+            queue_depth: self.queue_depth.with_label_values(&label),
+            fetch: self.task_fetch.with_label_values(&label),
+            store: self.task_store.with_label_values(&label),
+            computed: self.task_done.with_label_values(&[stage.name(), "false"]),
+            reused: self.task_done.with_label_values(&[stage.name(), "true"]),
+            retries: self.task_retries.with_label_values(&label),
+            in_flight: self.task_in_flight.with_label_values(&label),
+            model_time: self.model_time.with_label_values(&label),
+            batch: self.model_batch.with_label_values(&label),
+            tokens: self.model_tokens.with_label_values(&label),
+            panics: self.model_panics.with_label_values(&label),
+        }
+    }
+
+    /// All of them in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        // Writing to memory fails only for a metric without a name or a sample, which the encoder leaves out.
+        let _ = TextEncoder::new().encode(&self.registry.gather(), &mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+impl StageMetrics {
+    /// Counts a failed attempt.
+    pub fn failure(&self, code: ErrorCode) {
+        metrics().task_failures.with_label_values(&[self.stage.name(), &code.as_str()]).inc();
+    }
+
+    /// Counts a dead letter.
+    pub fn dead_letter(&self, code: ErrorCode) {
+        metrics().task_dead_letters.with_label_values(&[self.stage.name(), &code.as_str()]).inc();
+    }
+
+    /// Notes how much waits in the stage's queue, and how long that takes at the measured time of one task.
+    pub fn waiting(&self, messages: u64, service_time: Duration) {
+        self.queue_depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
+        self.queue_work.set(messages as f64 * service_time.as_secs_f64());
+    }
+}
+
+fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("the names and labels above are valid");
+    registry.register(Box::new(metric.clone())).expect("each name above is registered once");
+    metric
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    keep(registry, HistogramVec::new(options, &["stage"]))
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str) -> HistogramVec {
+    histogram(registry, name, help, &SECONDS)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    let labels: Vec<&str> = std::iter::once("stage").chain(labels.iter().copied()).collect();
+    keep(registry, IntCounterVec::new(Opts::new(name, help), &labels))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> GaugeVec {
+    keep(registry, GaugeVec::new(Opts::new(name, help), &["stage"]))
+}
+
+fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
+    keep(registry, IntGaugeVec::new(Opts::new(name, help), &["stage"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_rendered_under_its_convention() {
+        let stage = metrics().stage(Stage::Findings);
+        stage.failure(ErrorCode::Model);
+        stage.waiting(10, Duration::from_millis(500));
+        let text = metrics().render();
+        assert!(text.contains("radialog_queue_work_seconds{stage=\"findings\"} 5"), "{text}");
+        assert!(text.contains("radialog_task_failures_total{code=\"model\",stage=\"findings\"} 1"), "{text}");
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|line| line.split(' ').next());
+        for name in names.flatten() {
+            let unit = name.rsplit('_').next();
+            assert!(name.starts_with("radialog_"), "{name}");
+            assert!(matches!(unit, Some("seconds" | "total" | "messages" | "tasks" | "items")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What to do while the object store does not answer: wait in place. Failing every task instead would burn their
+//! attempts one after the other and fill the dead-letter queue with work that is perfectly fine.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use radialog_schemas::{ErrorCode, Failure};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// After so many failures beside successes of others it is not the store, it is this object.
+const TRIES_BESIDE_SUCCESS: u32 = 6;
+
+/// What all tasks of a worker know about the store.
+pub(super) struct Patience {
+    limit: Duration,
+    last_answer: Mutex<Instant>,
+}
+
+/// Why an operation was given up.
+#[derive(Debug)]
+pub(super) enum GivenUp {
+    /// The task's own failure.
+    Failure(Failure),
+    /// The store has been away for longer than the limit.
+    StoreAway(Failure),
+}
+
+impl Patience {
+    /// Waits at most `limit` for the store to come back.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, last_answer: Mutex::new(Instant::now()) }
+    }
+
+    /// Repeats an operation while the store does not answer, with growing pauses.
+    pub(super) async fn wait<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, GivenUp>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let began = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        for tries in 1.. {
+            match operation().await {
+                Err(failure) if failure.code == ErrorCode::ObjectStore => {
+                    let others_succeed = self.last_answer() > began;
+                    if others_succeed && tries >= TRIES_BESIDE_SUCCESS {
+                        return Err(GivenUp::Failure(failure));
+                    }
+                    if began.elapsed() + pause > self.limit {
+                        return Err(GivenUp::StoreAway(failure));
+                    }
+                    tracing::warn!(%failure, tries, pause_ms = pause.as_millis(), "waiting for the object store");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                answer => {
+                    *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                    return answer.map_err(GivenUp::Failure);
+                }
+            }
+        }
+        unreachable!("the loop above ends only by returning")
+    }
+
+    fn last_answer(&self) -> Instant {
+        *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,203 @@
+//! One delivery from arrival to settlement.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::FutureExt;
+use radialog_schemas::{ErrorCode, Failure, StageTimings, Task};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use super::RunError;
+use super::message::{self, NotATask};
+use super::model::{Model, Unanswered};
+use super::pace::Pace;
+use super::patience::{GivenUp, Patience};
+use super::settle::{Origin, Verdict};
+use super::single::SingleFlight;
+use crate::metrics::StageMetrics;
+use crate::objects::{ObjectError, Objects};
+use crate::queue::{Delivery, Queue};
+use crate::stage::{Output, StageWork};
+use crate::trace::TraceContext;
+
+/// What all deliveries of a worker share.
+pub(super) struct Worker<W: StageWork> {
+    pub(super) work: Arc<W>,
+    pub(super) model: Model<W::Input>,
+    pub(super) queue: Arc<dyn Queue>,
+    pub(super) objects: Arc<dyn Objects>,
+    pub(super) metrics: Arc<StageMetrics>,
+    pub(super) pace: Pace,
+    pub(super) patience: Patience,
+    pub(super) single: SingleFlight,
+    /// Set when the worker stops: what is not in the model goes back.
+    pub(super) stopping: CancellationToken,
+    pub(super) name: String,
+    /// The queue that the worker consumes.
+    pub(super) source: &'static str,
+}
+
+/// Why a task has no output.
+pub(super) enum Setback {
+    Failure(Failure),
+    HandBack(&'static str),
+    StoreFull(ObjectError),
+}
+
+impl From<GivenUp> for Setback {
+    fn from(given_up: GivenUp) -> Self {
+        match given_up {
+            GivenUp::Failure(failure) => Setback::Failure(failure),
+            GivenUp::StoreAway(_) => Setback::HandBack("the object store is away"),
+        }
+    }
+}
+
+impl<W: StageWork> Worker<W> {
+    /// Does the delivered task, if it is one, and settles the delivery.
+    pub(super) async fn handle(self: Arc<Self>, delivery: Delivery) -> Result<(), RunError> {
+        let _in_flight = InFlight::enter(&self.metrics);
+        let Delivery { message, redelivered, receipt, .. } = delivery;
+        let stage = self.work.stage();
+        let parsed = message::parse(&message.body, stage);
+        let (run, study) = match &parsed {
+            Ok(task) => (Some(&task.run), Some(&task.study)),
+            Err(not) => (not.study.as_ref().map(|ids| &ids.0), not.study.as_ref().map(|ids| &ids.1)),
+        };
+        let trace = message.traceparent.as_deref().and_then(TraceContext::parse).unwrap_or_else(TraceContext::start);
+        let span = tracing::info_span!(
+            "task",
+            %stage,
+            run = run.map(tracing::field::display),
+            study = study.map(tracing::field::display),
+            attempt = message.attempt,
+            trace = format_args!("{:032x}", trace.trace),
+        );
+        async {
+            let origin = Origin { message: &message, trace };
+            let mut timings = StageTimings { attempt: message.attempt, worker: self.name.clone(), ..Default::default() };
+            let waited = message.published.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
+            timings.queue_ms = milliseconds(waited);
+            self.metrics.queue_wait.observe(waited.as_secs_f64());
+            let verdict = match parsed {
+                Err(NotATask { failure, study }) => Verdict::Failed { failure, study },
+                Ok(task) => match self.perform(&task, redelivered, &mut timings).await {
+                    Ok(()) => Verdict::Done(task),
+                    Err(Setback::Failure(failure)) => Verdict::Failed { failure, study: Some((task.run, task.study)) },
+                    Err(Setback::HandBack(reason)) => Verdict::HandBack(reason),
+                    Err(Setback::StoreFull(error)) => {
+                        self.settle(origin, Verdict::HandBack("the object store is full"), timings, receipt).await;
+                        return Err(RunError::StoreFull(error.to_string()));
+                    }
+                },
+            };
+            self.settle(origin, verdict, timings, receipt).await;
+            Ok(())
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Sees to it that the task's output is in the store.
+    async fn perform(&self, task: &Task, redelivered: bool, timings: &mut StageTimings) -> Result<(), Setback> {
+        let component = self.work.component();
+        if task.component != *component {
+            let message = format!(
+                "the task is for bundle component {}, this worker has {}; start workers with the run's bundle",
+                task.component.short(),
+                component.short()
+            );
+            return Err(Setback::Failure(Failure::new(ErrorCode::BundleMismatch, message)));
+        }
+        let _flight = self.unless_stopping(self.single.enter(&task.output)).await?;
+        let size = self.patience.wait(|| async { Ok(self.objects.size(&task.output).await?) });
+        if self.unless_stopping(size).await??.is_some() {
+            timings.reused = true;
+            self.metrics.reused.inc();
+            return Ok(());
+        }
+        let output = self.compute(task, redelivered, timings).await?;
+        self.pace.record(output.model_time);
+        timings.model_ms = milliseconds(output.model_time);
+        timings.batch = output.batch;
+        self.metrics.model_time.observe(output.model_time.as_secs_f64());
+        self.metrics.batch.observe(f64::from(output.batch));
+        self.metrics.tokens.inc_by(u64::from(output.tokens));
+
+        let started = Instant::now();
+        let stored = self.patience.wait(|| async {
+            match self.objects.put(&task.output, output.content.clone()).await {
+                Err(full @ ObjectError::Full(_)) => Ok(Err(full)),
+                other => other.map(Ok).map_err(Failure::from),
+            }
+        });
+        stored.await?.map_err(Setback::StoreFull)?;
+        timings.store_ms = milliseconds(started.elapsed());
+        self.metrics.store.observe(started.elapsed().as_secs_f64());
+        self.metrics.computed.inc();
+        Ok(())
+    }
+
+    /// Fetches and runs the model. What was in the model when it panicked runs again alone; who panics alone did it.
+    async fn compute(&self, task: &Task, redelivered: bool, timings: &mut StageTimings) -> Result<Output, Setback> {
+        let mut alone = redelivered;
+        loop {
+            let started = Instant::now();
+            let input = self.unless_stopping(self.patience.wait(|| self.fetch(task))).await??;
+            timings.fetch_ms = milliseconds(started.elapsed());
+            self.metrics.fetch.observe(started.elapsed().as_secs_f64());
+            match self.model.run(task.clone(), input, alone).await {
+                Ok(answer) => return answer.map_err(Setback::Failure),
+                Err(Unanswered) if self.stopping.is_cancelled() => return Err(Setback::HandBack("the worker stops")),
+                Err(Unanswered) if alone => {
+                    let message = "the model panicked on this task alone; see the worker's log";
+                    return Err(Setback::Failure(Failure::new(ErrorCode::Crash, message)));
+                }
+                Err(Unanswered) => alone = true,
+            }
+        }
+    }
+
+    async fn fetch(&self, task: &Task) -> Result<W::Input, Failure> {
+        let fetch = AssertUnwindSafe(self.work.fetch(task, self.objects.as_ref())).catch_unwind();
+        fetch.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Crash, "decoding the inputs panicked; see the log")))
+    }
+
+    async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Result<T, Setback> {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => Err(Setback::HandBack("the worker stops")),
+            done = work => Ok(done),
+        }
+    }
+
+    /// Reads the depth of the queue for the metrics.
+    pub(super) async fn observe(self: Arc<Self>) {
+        match self.queue.depth(self.source).await {
+            Ok(depth) => self.metrics.waiting(depth, self.pace.service_time()),
+            Err(error) => tracing::debug!(%error, "the depth of the queue is unknown"),
+        }
+    }
+}
+
+/// Counts a task as in flight for as long as it lives, also where its future is dropped.
+struct InFlight<'a>(&'a StageMetrics);
+
+impl<'a> InFlight<'a> {
+    fn enter(metrics: &'a StageMetrics) -> Self {
+        metrics.in_flight.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.dec();
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

@@ -1,0 +1,31 @@
+//! SIGTERM and Ctrl-C: the first asks for a clean stop, the second exits at once.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// As a shell reports a process that was ended by SIGINT.
+const INTERRUPTED: i32 = 130;
+
+/// A token that is cancelled by the first SIGTERM or SIGINT. The second ends the process: what it held comes again,
+/// as after a crash.
+///
+/// # Errors
+/// Where signal handlers cannot be installed.
+pub fn on_signals() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = CancellationToken::new();
+    let stop = token.clone();
+    tokio::spawn(async move {
+        for signals in 0.. {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            if signals > 0 {
+                tracing::warn!("second signal: exiting at once");
+                std::process::exit(INTERRUPTED);
+            }
+            tracing::info!("stopping: finishing what is in flight; a second signal exits at once");
+            stop.cancel();
+        }
+    });
+    Ok(token)
+}

@@ -1,0 +1,35 @@
+//! Logs through `tracing`, as text for people or JSON for collectors. The one task span is opened by the runner.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+use crate::config::TelemetryConfig;
+
+/// The log filter is not valid.
+#[derive(Debug, thiserror::Error)]
+#[error("the log filter '{filter}' is not valid: {reason}; write e.g. info,radialog_runtime=debug")]
+pub struct TelemetryError {
+    filter: String,
+    reason: ParseError,
+}
+
+/// Sends the process's logs to standard error; a second call keeps the first one's settings. `RUST_LOG`, where it is
+/// set, wins over the configured filter.
+///
+/// # Errors
+/// Where the filter is not valid.
+pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
+    let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| config.filter.clone());
+    let directives = EnvFilter::try_new(&filter).map_err(|reason| TelemetryError { filter, reason })?;
+    let output = tracing_subscriber::fmt().with_env_filter(directives).with_writer(std::io::stderr);
+    let installed = if config.json {
+        output.json().flatten_event(true).try_init()
+    } else {
+        output.with_ansi(std::io::stderr().is_terminal()).try_init()
+    };
+    // Only a second call fails; the first one's settings stay.
+    drop(installed);
+    Ok(())
+}
