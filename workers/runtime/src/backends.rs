@@ -1,7 +1,6 @@
 //! From configuration to connected adapters. The embedded mode is what you get by configuring nothing.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::config::Config;
 use crate::objects::filesystem::FilesystemObjects;
@@ -47,7 +46,7 @@ impl Backends {
     }
 }
 
-async fn queue(config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
+async fn queue(_config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
     queue.declare().await?;
     Ok(queue)

@@ -78,12 +78,21 @@ impl Metrics {
         let r = &registry;
         Self {
             queue_wait: seconds(r, "radialog_queue_wait_seconds", "From publishing a task to a worker having it"),
-            queue_work: gauge(r, "radialog_queue_work_seconds", "Work that waits: messages times measured service time"),
+            queue_work: gauge(
+                r,
+                "radialog_queue_work_seconds",
+                "Work that waits: messages times measured service time",
+            ),
             queue_depth: int_gauge(r, "radialog_queue_depth_messages", "Messages that wait, without those in flight"),
             queue_reconnects: keep(r, IntCounter::new("radialog_queue_reconnects_total", "Broken broker connections")),
             task_fetch: seconds(r, "radialog_task_fetch_seconds", "Fetching and decoding a task's inputs"),
             task_store: seconds(r, "radialog_task_store_seconds", "Storing a task's output"),
-            task_done: counter(r, "radialog_task_done_total", "Tasks done; reused=true: the output was there", &["reused"]),
+            task_done: counter(
+                r,
+                "radialog_task_done_total",
+                "Tasks done; reused=true: the output was there",
+                &["reused"],
+            ),
             task_retries: counter(r, "radialog_task_retries_total", "Tasks sent to a retry queue", &[]),
             task_failures: counter(r, "radialog_task_failures_total", "Failed attempts by code", &["code"]),
             task_dead_letters: counter(r, "radialog_task_dead_letters_total", "Dead letters by code", &["code"]),

@@ -32,7 +32,8 @@ impl TraceContext {
         let mut parts = header.split('-');
         let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let whole = version != "00" || parts.next().is_none();
-        let shape = version.len() == 2 && version != "ff" && trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
+        let shape =
+            version.len() == 2 && version != "ff" && trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
         let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !(whole && shape && [version, trace, parent, flags].into_iter().all(digits)) {
             return None;
@@ -74,7 +75,9 @@ mod tests {
     fn invalid_headers_are_ignored() {
         let zero = format!("00-{:032x}-{:016x}-01", 0, 1);
         let upper = "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01";
-        for header in ["", "00", "00-1-2-3", zero.as_str(), upper, "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"] {
+        for header in
+            ["", "00", "00-1-2-3", zero.as_str(), upper, "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]
+        {
             assert_eq!(TraceContext::parse(header), None, "{header}");
         }
         assert!(TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").is_some());

@@ -107,7 +107,12 @@ impl Reader {
     }
 
     /// One of a few words.
-    pub(super) fn choice<'a, const N: usize>(&mut self, area: &str, field: &str, words: [&'a str; N]) -> Option<&'a str> {
+    pub(super) fn choice<'a, const N: usize>(
+        &mut self,
+        area: &str,
+        field: &str,
+        words: [&'a str; N],
+    ) -> Option<&'a str> {
         let text = self.text(area, field)?;
         let word = words.into_iter().find(|word| *word == text);
         if word.is_none() {

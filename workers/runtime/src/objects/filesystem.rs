@@ -1,7 +1,8 @@
 //! Objects as files under a directory: the store of the embedded mode, and of clusters with a shared volume.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -57,6 +58,18 @@ impl Objects for FilesystemObjects {
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         let path = self.path(key)?;
         blocking(move || fs::read(path)).await.map(Bytes::from).map_err(|error| object_error(key, &error))
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        let path = self.path(key)?;
+        let read = blocking(move || {
+            let mut file = fs::File::open(path)?;
+            file.seek(SeekFrom::Start(range.start))?;
+            let mut content = Vec::new();
+            file.take(range.end.saturating_sub(range.start)).read_to_end(&mut content)?;
+            Ok(content)
+        });
+        read.await.map(Bytes::from).map_err(|error| object_error(key, &error))
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {

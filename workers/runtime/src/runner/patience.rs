@@ -23,7 +23,7 @@ pub(super) enum GivenUp {
     /// The task's own failure.
     Failure(Failure),
     /// The store has been away for longer than the limit.
-    StoreAway(Failure),
+    StoreAway,
 }
 
 impl Patience {
@@ -47,7 +47,7 @@ impl Patience {
                         return Err(GivenUp::Failure(failure));
                     }
                     if began.elapsed() + pause > self.limit {
-                        return Err(GivenUp::StoreAway(failure));
+                        return Err(GivenUp::StoreAway);
                     }
                     tracing::warn!(%failure, tries, pause_ms = pause.as_millis(), "waiting for the object store");
                     tokio::time::sleep(pause).await;

@@ -50,7 +50,7 @@ impl From<GivenUp> for Setback {
     fn from(given_up: GivenUp) -> Self {
         match given_up {
             GivenUp::Failure(failure) => Setback::Failure(failure),
-            GivenUp::StoreAway(_) => Setback::HandBack("the object store is away"),
+            GivenUp::StoreAway => Setback::HandBack("the object store is away"),
         }
     }
 }
@@ -77,7 +77,8 @@ impl<W: StageWork> Worker<W> {
         );
         async {
             let origin = Origin { message: &message, trace };
-            let mut timings = StageTimings { attempt: message.attempt, worker: self.name.clone(), ..Default::default() };
+            let mut timings =
+                StageTimings { attempt: message.attempt, worker: self.name.clone(), ..Default::default() };
             let waited = message.published.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
             timings.queue_ms = milliseconds(waited);
             self.metrics.queue_wait.observe(waited.as_secs_f64());

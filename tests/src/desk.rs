@@ -1,0 +1,127 @@
+//! The coordinator's end of the queues, for tests of a single worker: tasks out, results in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use radialog_runtime::objects::Objects;
+use radialog_runtime::queue::{Message, Queue};
+use radialog_runtime::runner::{RunError, Runner, RunnerSettings};
+use radialog_schemas::{ContentHash, ObjectKey, RunId, Stage, StageResult, Task, Work, queues};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::stages::ToyStage;
+
+/// Longer than anything in a test takes, shorter than a person waits.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Sends tasks to one stage and reads what its workers say.
+#[derive(Clone)]
+pub struct Desk {
+    /// The broker.
+    pub queue: Arc<dyn Queue>,
+    /// The store.
+    pub objects: Arc<dyn Objects>,
+    run: RunId,
+}
+
+/// A running worker.
+pub struct WorkerHandle {
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), RunError>>,
+}
+
+impl Desk {
+    /// A desk whose studies belong to `run`.
+    pub fn new(queue: Arc<dyn Queue>, objects: Arc<dyn Objects>, run: &str) -> Self {
+        Self { queue, objects, run: run.into() }
+    }
+
+    /// A findings task of this study, with its image stored.
+    pub async fn task(&self, study: &str) -> Result<Task> {
+        let task = self.task_without_image(study);
+        if let Work::Findings { image } = &task.work {
+            self.objects.put(image, Bytes::from(study.to_owned())).await?;
+        }
+        Ok(task)
+    }
+
+    /// The same task; its image does not exist.
+    pub fn task_without_image(&self, study: &str) -> Task {
+        let image = ObjectKey::image(&ContentHash::of_parts([self.run.as_str().as_bytes(), study.as_bytes()]));
+        let component = ToyStage::component_of(Stage::Findings);
+        let output = ObjectKey::findings(&component, &image);
+        Task::new(&self.run, &study.into(), &component, output, Work::Findings { image })
+    }
+
+    /// Publishes a task as its first attempt.
+    pub async fn send(&self, task: &Task) -> Result<()> {
+        self.send_attempt(task, 0).await
+    }
+
+    /// Publishes a task that was tried before.
+    pub async fn send_attempt(&self, task: &Task, attempt: u32) -> Result<()> {
+        let body = serde_json::to_vec(task)?.into();
+        let message = Message { body, attempt, ..Message::default() };
+        Ok(self.queue.publish(queues::work(task.work.stage()), message).await?)
+    }
+
+    /// Publishes anything.
+    pub async fn send_bytes(&self, body: &[u8]) -> Result<()> {
+        let message = Message { body: Bytes::copy_from_slice(body), ..Message::default() };
+        Ok(self.queue.publish(queues::work(Stage::Findings), message).await?)
+    }
+
+    /// The next `count` results.
+    pub async fn results(&self, count: usize) -> Result<Vec<StageResult>> {
+        let read = async {
+            let mut consumer = self.queue.consume(queues::RESULTS, 100).await?;
+            let mut results = Vec::new();
+            while results.len() < count {
+                let delivery = consumer.next().await;
+                results.push(serde_json::from_slice(&delivery.message.body)?);
+                delivery.receipt.ack().await?;
+            }
+            anyhow::Ok(results)
+        };
+        tokio::time::timeout(LIMIT, read).await.with_context(|| format!("fewer than {count} results"))?
+    }
+
+    /// The next dead letter of the stage, taken from its queue.
+    pub async fn dead_letter(&self) -> Result<Message> {
+        let dead = queues::dead(queues::work(Stage::Findings));
+        let read = async {
+            loop {
+                if let Some(delivery) = self.queue.take(&dead).await? {
+                    delivery.receipt.ack().await?;
+                    return anyhow::Ok(delivery.message);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, read).await.context("no dead letter came")?
+    }
+
+    /// Starts a worker.
+    pub fn start(&self, stage: &Arc<ToyStage>, settings: RunnerSettings) -> WorkerHandle {
+        let shutdown = CancellationToken::new();
+        let runner = Runner::new(stage.clone(), self.queue.clone(), self.objects.clone(), settings);
+        let running = tokio::spawn(runner.run(shutdown.clone()));
+        WorkerHandle { shutdown, running }
+    }
+}
+
+impl WorkerHandle {
+    /// Asks the worker to stop and waits until it has.
+    pub async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        Ok(self.running.await??)
+    }
+
+    /// Waits for the worker to end by itself.
+    pub async fn ended(self) -> Result<Result<(), RunError>> {
+        Ok(self.running.await?)
+    }
+}
