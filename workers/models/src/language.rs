@@ -3,6 +3,7 @@
 //! On a CPU a sequence's logits do not depend on which other sequences are decoded with it, bit for bit; see
 //! [`linear`] for how.
 
+mod attention;
 pub mod cache;
 pub mod config;
 pub mod engine;

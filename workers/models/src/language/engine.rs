@@ -263,3 +263,6 @@ impl Running {
         !ends
     }
 }
+
+#[cfg(test)]
+mod tests;

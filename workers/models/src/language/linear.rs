@@ -103,17 +103,17 @@ fn products<W: Weight>(x: &[f32], weight: &[W], inner: usize) -> Vec<f32> {
     let rows = x.len() / inner;
     let mut out = vec![0.0; weight.len() / inner * rows];
     if rows * weight.len() < PARALLEL {
-        block(x, weight, inner, &mut out);
+        rows_by_columns(x, weight, inner, &mut out);
     } else {
         out.par_chunks_mut(COLUMNS * rows)
             .zip(weight.par_chunks(COLUMNS * inner))
-            .for_each(|(out, weight)| block(x, weight, inner, out));
+            .for_each(|(out, weight)| rows_by_columns(x, weight, inner, out));
     }
     out
 }
 
-/// All rows with the columns of one thread.
-fn block<W: Weight>(x: &[f32], weight: &[W], inner: usize, out: &mut [f32]) {
+/// All products of rows and columns of `inner` values, on this thread. The output is column-major.
+pub(super) fn rows_by_columns<W: Weight>(x: &[f32], weight: &[W], inner: usize, out: &mut [f32]) {
     let (rows, columns) = (x.len() / inner, weight.len() / inner);
     let mut row = 0;
     while row < rows {
@@ -184,7 +184,7 @@ fn multiply_add(values: [f32; LANES], weights: [f32; LANES], sums: [f32; LANES])
 }
 
 /// A type that weights are stored in.
-trait Weight: Copy + Sync {
+pub(super) trait Weight: Copy + Sync {
     fn to_f32(values: &[Self; LANES]) -> [f32; LANES];
     fn value(self) -> f32;
 }

@@ -1,11 +1,12 @@
 //! The decoder (Touvron et al., 2023) with image tokens in its input, as the published weights use it.
 
-use candle_core::{D, DType, Device, Result as CandleResult, Tensor};
-use candle_nn::ops::{rms_norm, silu, softmax_last_dim};
+use candle_core::{DType, Device, Result as CandleResult, Tensor};
+use candle_nn::ops::{rms_norm, silu};
 use candle_nn::rotary_emb::rope_thd;
 use candle_nn::{Init, VarBuilder};
 
 use super::LanguageError;
+use super::attention::attention;
 use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::Linear;
@@ -221,26 +222,6 @@ impl Layer {
         let y = (silu(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
         x + self.down.forward(&y)?
     }
-}
-
-/// Causal attention of `[heads, new, head_dim]` queries at the end of `[kv_heads, all, head_dim]` keys and values;
-/// each group of query heads shares one key head. Returns `[new, heads · head_dim]`.
-fn attention(queries: &Tensor, keys: &Tensor, values: &Tensor) -> CandleResult<Tensor> {
-    let (heads, new, width) = queries.dims3()?;
-    let (kv_heads, all, _) = keys.dims3()?;
-    let grouped = queries.reshape((kv_heads, heads / kv_heads * new, width))?;
-    let scores = (grouped.matmul(&keys.t()?)? / (width as f64).sqrt())?;
-    let mut scores = scores.reshape((heads, new, all))?;
-    if new > 1 {
-        let seen = all - new;
-        let hidden = |row: usize, column: usize| if column > seen + row { f32::NEG_INFINITY } else { 0.0 };
-        let mask: Vec<f32> = (0..new * all).map(|i| hidden(i / all, i % all)).collect();
-        let mask = Tensor::from_vec(mask, (new, all), queries.device())?.to_dtype(queries.dtype())?;
-        scores = scores.broadcast_add(&mask)?;
-    }
-    let weights = softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(queries.dtype())?;
-    let mixed = weights.reshape((kv_heads, heads / kv_heads * new, all))?.matmul(values)?;
-    mixed.reshape((heads, new, width))?.transpose(0, 1)?.flatten_from(D::Minus2)
 }
 
 fn rotary_tables(config: &LlamaConfig, dtype: DType, device: &Device) -> CandleResult<(Tensor, Tensor)> {
