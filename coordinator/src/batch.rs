@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use radialog_runtime::backends::Backends;
 use radialog_schemas::{ContentHash, Generation, RunId, RunSpec, SCHEMA_VERSION, StageSet};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::CoordinatorError;
 use crate::archive::Archive;
 use crate::conductor::Conductor;
 use crate::dispatcher::ledger::Ledger;
@@ -17,7 +19,6 @@ use crate::output::{OutputDir, RunFile, Session, Summary, journal};
 use crate::patience::Patience;
 use crate::progress::{Meter, Progress};
 use crate::results::ResultConsumer;
-use crate::{Backends, CoordinatorError};
 
 /// Studies in flight: enough to fill every stage's batches, few enough that a restart repeats little.
 pub const DEFAULT_WINDOW: usize = 256;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use radialog_runtime::objects::Objects;
-use radialog_runtime::queue::{Message, Queue};
-use radialog_runtime::state::{Fact, State};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::queue::Message;
+use radialog_runtime::state::Fact;
 use radialog_schemas::{RunSpec, Task, queues};
 
 use crate::patience::Patience;
@@ -16,17 +16,6 @@ use crate::{CoordinatorError, record};
 
 /// Records being assembled at a time.
 const ASSEMBLING: usize = 64;
-
-/// What a coordinator works with.
-#[derive(Clone)]
-pub struct Backends {
-    /// Tasks and results.
-    pub queue: Arc<dyn Queue>,
-    /// Images and outputs.
-    pub objects: Arc<dyn Objects>,
-    /// Runs and studies in flight.
-    pub state: Arc<dyn State>,
-}
 
 /// One study and what to do for it.
 pub(crate) struct Step {

@@ -14,7 +14,6 @@ mod record;
 pub mod results;
 
 pub use batch::{Batch, BatchOptions};
-pub use conductor::Backends;
 pub use error::CoordinatorError;
 pub use output::Summary;
 pub use plan::{Plan, plan};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::{join_all, try_join_all};
+use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Consumer, Death, Delivery, Message};
 use radialog_runtime::state::{Fact, Facts};
 use radialog_schemas::{ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult, queues};
@@ -14,10 +15,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::CoordinatorError;
 use crate::conductor::{Conductor, Step};
 use crate::patience::Patience;
 use crate::pipeline::{Command, Event, StudyFacts, next};
-use crate::{Backends, CoordinatorError};
 
 /// Results handled in one go.
 const BATCH: usize = 256;

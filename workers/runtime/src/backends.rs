@@ -10,6 +10,9 @@ use crate::queue::{Queue, QueueError};
 use crate::state::memory::MemoryState;
 use crate::state::{State, StateError};
 
+/// Where objects lie when nothing is configured.
+const DEFAULT_DIRECTORY: &str = "radialog-objects";
+
 /// The three stores that every process works over.
 #[derive(Clone)]
 pub struct Backends {
@@ -41,21 +44,36 @@ impl Backends {
     /// # Errors
     /// Where one of them is unreachable for [`Config::start_timeout`], or refuses.
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
-        let (queue, objects, state) = futures::try_join!(queue(config), objects(config), state(config))?;
+        let (queue, objects, state) =
+            futures::try_join!(Self::queue(config), Self::objects(config), Self::state(config))?;
         Ok(Self { queue, objects, state })
     }
-}
 
-async fn queue(_config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
-    let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
-    queue.declare().await?;
-    Ok(queue)
-}
+    /// The broker alone; its queues are declared.
+    ///
+    /// # Errors
+    /// As [`Backends::connect`].
+    pub async fn queue(_config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
+        let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
+        queue.declare().await?;
+        Ok(queue)
+    }
 
-async fn objects(config: &Config) -> Result<Arc<dyn Objects>, ConnectError> {
-    Ok(Arc::new(FilesystemObjects::open(&config.objects.directory)?))
-}
+    /// The object store alone.
+    ///
+    /// # Errors
+    /// As [`Backends::connect`].
+    pub async fn objects(config: &Config) -> Result<Arc<dyn Objects>, ConnectError> {
+        Ok(Arc::new(FilesystemObjects::open(
+            config.objects.directory.as_deref().unwrap_or(DEFAULT_DIRECTORY.as_ref()),
+        )?))
+    }
 
-async fn state(_config: &Config) -> Result<Arc<dyn State>, ConnectError> {
-    Ok(Arc::new(MemoryState::default()))
+    /// The shared state alone.
+    ///
+    /// # Errors
+    /// As [`Backends::connect`].
+    pub async fn state(_config: &Config) -> Result<Arc<dyn State>, ConnectError> {
+        Ok(Arc::new(MemoryState::default()))
+    }
 }

@@ -60,8 +60,8 @@ pub struct RedisConfig {
 /// `[objects]`.
 #[derive(Clone, Debug)]
 pub struct ObjectsConfig {
-    /// Where objects lie when no S3 store is configured.
-    pub directory: PathBuf,
+    /// Where objects lie when no S3 store is configured; each role has its own default.
+    pub directory: Option<PathBuf>,
 }
 
 /// `[health]`.
@@ -105,9 +105,7 @@ impl Config {
         let config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),
-            objects: ObjectsConfig {
-                directory: reader.text("objects", "directory").unwrap_or_else(|| "radialog-objects".into()).into(),
-            },
+            objects: ObjectsConfig { directory: reader.text("objects", "directory").map(PathBuf::from) },
             redis: redis(&mut reader),
             worker: RunnerSettings {
                 worker: reader.text("worker", "name").unwrap_or(defaults.worker),
