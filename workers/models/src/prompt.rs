@@ -28,8 +28,6 @@ pub struct Prompts {
     pub image_tokens: usize,
     /// The request for a report, with `{image}` and `{findings}` where they go.
     pub report: String,
-    /// Stands for the findings when there are none.
-    pub no_findings: String,
     /// What a report is asked about.
     pub questions: Questions,
 }
@@ -48,7 +46,6 @@ impl Default for Prompts {
                      predicted findings. Write in the style of a radiologist, write one fluent text without \
                      enumeration, be concise and don't provide explanations or reasons."
                 .into(),
-            no_findings: "no common findings".into(),
             questions: Questions::default(),
         }
     }
@@ -81,9 +78,8 @@ impl Prompts {
     }
 
     /// The user's message that asks for a report on one image. `findings` goes in as plain text and nowhere but at its
-    /// slot; empty findings become [`Prompts::no_findings`].
+    /// slot.
     pub fn report_message(&self, findings: &str) -> Prompt {
-        let findings = if findings.is_empty() { &self.no_findings } else { findings };
         let mut message = Prompt::default();
         let mut rest = self.report.as_str();
         while let Some((at, slot)) = [IMAGE_SLOT, FINDINGS_SLOT]
@@ -211,11 +207,6 @@ mod tests {
             message.segments(),
             [text("{image}<IMG></s> at "), Segment::Image { tokens: 32 }, text("{unknown}")]
         );
-    }
-
-    #[test]
-    fn no_findings_have_words_of_their_own() {
-        assert!(Prompts::default().report("").to_string().contains("Predicted Findings: no common findings. You"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, D, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use super::linear::rows_by_columns;
+use super::linear::{PARALLEL, rows_by_columns};
 
 /// Attention of queries `[heads, new, head_dim]` at the end of keys and values `[kv_heads, all, head_dim]`; each group of
 /// query heads shares one key head. Returns `[new, heads · head_dim]`.
@@ -28,8 +28,7 @@ fn on_cpu(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     let values_of = heads_of(&v_storage, v_layout, all * width, 1)?;
 
     let group = heads / kv_heads * new;
-    let mut out = vec![0.0; heads * new * width];
-    out.par_chunks_mut(group * width).enumerate().for_each(|(head, out)| {
+    let attend = |(head, out): (usize, &mut [f32])| {
         // Column-major: the scores of all rows with the first key, then with the second.
         let mut scores = vec![0.0; all * group];
         rows_by_columns(queries_of(head), keys_of(head), width, &mut scores);
@@ -43,7 +42,13 @@ fn on_cpu(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
                 }
             }
         }
-    });
+    };
+    let mut out = vec![0.0; heads * new * width];
+    if heads * new * all * width < PARALLEL {
+        out.chunks_mut(group * width).enumerate().for_each(attend);
+    } else {
+        out.par_chunks_mut(group * width).enumerate().for_each(attend);
+    }
     Tensor::from_vec(out, (heads, new, width), queries.device())
 }
 

@@ -33,6 +33,12 @@ pub struct LlamaConfig {
     /// Activation of the MLP's gate; only `silu` exists in this family.
     #[serde(default = "default_activation")]
     pub hidden_act: String,
+    /// Stretched rotary frequencies, as newer models have them. This decoder has none, so that they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_scaling: Option<serde_json::Value>,
+    /// Biases in the attention's linear layers; refused likewise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attention_bias: bool,
     /// The token that ends an answer.
     #[serde(default = "default_eos")]
     pub eos_token_id: u32,
@@ -89,6 +95,8 @@ impl LlamaConfig {
             rope_theta: default_theta(),
             tie_word_embeddings: false,
             hidden_act: default_activation(),
+            rope_scaling: None,
+            attention_bias: false,
             eos_token_id: default_eos(),
             image_token_id: None,
             num_image_tokens: default_image_tokens(),
@@ -110,6 +118,8 @@ impl LlamaConfig {
                 "num_attention_heads is no multiple of num_key_value_heads",
             ),
             (self.hidden_act == "silu", "hidden_act is not silu"),
+            (self.rope_scaling.is_none(), "rope_scaling is not supported"),
+            (!self.attention_bias, "attention_bias is not supported"),
             (self.num_image_tokens > 0, "num_image_tokens is 0"),
             (self.vocab_size > 0, "vocab_size is 0"),
         ];
@@ -161,6 +171,8 @@ mod tests {
     fn a_faulty_geometry_is_named() {
         let faulty = LlamaConfig { num_key_value_heads: Some(5), ..LlamaConfig::vicuna_7b() };
         assert!(faulty.validate().unwrap_err().to_string().contains("num_key_value_heads"));
+        let newer = LlamaConfig { rope_scaling: Some("yarn".into()), ..LlamaConfig::vicuna_7b() };
+        assert!(newer.validate().unwrap_err().to_string().contains("rope_scaling"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ const TILE: (usize, usize) = (2, 4);
 /// Output columns that one thread takes at a time: their weights stay in its cache while the rows pass by.
 const COLUMNS: usize = 32;
 /// Multiplications below which waking other threads costs more than it saves.
-const PARALLEL: usize = 1 << 17;
+pub(super) const PARALLEL: usize = 1 << 17;
 
 /// A linear layer `[out, in]` without bias, with an optional low-rank addition.
 #[derive(Clone, Debug)]
