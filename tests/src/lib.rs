@@ -1,4 +1,5 @@
-//! What the integration tests and the benchmarks share: services to run against, and stages without a model.
+//! What the integration tests and the benchmarks share: services to run against, stages without a model, golden cases.
 
 pub mod desk;
+pub mod golden;
 pub mod stages;

@@ -1,0 +1,136 @@
+//! From the bytes of an image file to what the two image networks see: remap to 8 bit, grey, shorter side to 512, centre
+//! crop. Bit-exact with the published pipeline (scikit-image, Pillow, torchvision), because the trained weights have seen
+//! nothing else; in particular there is no normalisation by mean and standard deviation.
+
+use candle_core::{Device, Tensor};
+use radialog_schemas::{ErrorCode, Failure};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ModelError;
+
+mod gray;
+mod jpeg;
+mod png;
+mod resize;
+
+pub use gray::GrayImage;
+
+/// The shorter side after the resize, in pixels.
+pub const SHORT_SIDE: usize = 512;
+
+/// Starts of files that are images, but of formats that the published system does not read.
+const OTHER_FORMATS: [(&str, usize, &[u8]); 7] = [
+    ("GIF", 0, b"GIF8"),
+    ("WebP", 8, b"WEBP"),
+    ("TIFF", 0, b"II*\0"),
+    ("TIFF", 0, b"MM\0*"),
+    ("BMP", 0, b"BM"),
+    ("JPEG 2000", 4, b"jP  "),
+    ("DICOM", 128, b"DICM"),
+];
+
+/// What an image file may cost. Checked on the header, before any pixel is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Largest file, in bytes.
+    pub max_bytes: u64,
+    /// Most pixels, in the file and after the resize. Decoding takes up to 9 bytes a pixel.
+    pub max_pixels: u64,
+}
+
+impl Default for Limits {
+    /// 128 MiB and 40 million pixels: twice the largest radiography detectors.
+    fn default() -> Self {
+        Self { max_bytes: 128 << 20, max_pixels: 40_000_000 }
+    }
+}
+
+impl Limits {
+    /// Refuses a width and height, in pixels, that cannot be decoded and resized within the limits.
+    fn check(&self, width: u64, height: u64) -> Result<(), Failure> {
+        let (short, long) = (width.min(height), width.max(height));
+        if short < 2 {
+            let message = format!("image of {width} x {height} pixels: both sides must be 2 or more");
+            return Err(Failure::new(ErrorCode::ImageDimensions, message));
+        }
+        if width.saturating_mul(height) > self.max_pixels {
+            let message = format!(
+                "image of {width} x {height} pixels is over the limit of {} pixels: downsample it or raise the limit",
+                self.max_pixels
+            );
+            return Err(Failure::new(ErrorCode::ImageTooLarge, message));
+        }
+        let side = SHORT_SIDE as u64;
+        if side * side * long / short > self.max_pixels {
+            let message = format!("image of {width} x {height} pixels is too elongated to be resized: crop it");
+            return Err(Failure::new(ErrorCode::ImageDimensions, message));
+        }
+        Ok(())
+    }
+}
+
+/// An image after remap, grey conversion and resize; both networks' inputs are crops of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preprocessed {
+    resized: GrayImage,
+}
+
+impl Preprocessed {
+    /// Decodes a PNG or JPEG file and resizes it.
+    ///
+    /// Fails with the image's [`ErrorCode`]; the message does not name the file, since only its content is known here.
+    pub fn from_bytes(bytes: &[u8], limits: &Limits) -> Result<Self, Failure> {
+        Ok(Self::from_gray(&decode(bytes, limits)?))
+    }
+
+    /// Resizes a grey image of at least 1 x 1 pixels.
+    pub fn from_gray(image: &GrayImage) -> Self {
+        Self { resized: resize::shorter_side(image, SHORT_SIDE) }
+    }
+
+    /// The resized image, its shorter side 512.
+    pub fn resized(&self) -> &GrayImage {
+        &self.resized
+    }
+
+    /// The centre crop of `side` x `side` pixels, at most 512.
+    pub fn crop(&self, side: usize) -> GrayImage {
+        self.resized.centre_crop(side)
+    }
+
+    /// The centre crop as network input `[3, side, side]`, f32 from 0 to 1, three equal channels.
+    pub fn tensor(&self, side: usize, device: &Device) -> Result<Tensor, ModelError> {
+        let pixels: Vec<f32> = self.crop(side).pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+        let plane = Tensor::from_vec(pixels, (1, side, side), device)?;
+        Ok(plane.expand((3, side, side))?.contiguous()?)
+    }
+}
+
+/// Decodes a PNG or JPEG file to the remapped 8-bit grey image, before the resize.
+///
+/// 8- and 16-bit grey, grey with alpha, RGB, RGBA and palette images are taken; alpha counts in the remap and is then
+/// dropped. Everything else fails with the image's [`ErrorCode`].
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure> {
+    if bytes.is_empty() {
+        return Err(Failure::new(ErrorCode::ImageEmpty, "image file has no bytes: copy it again"));
+    }
+    if bytes.len() as u64 > limits.max_bytes {
+        let message = format!("image file of {} bytes is over the limit of {}", bytes.len(), limits.max_bytes);
+        return Err(Failure::new(ErrorCode::ImageTooLarge, message));
+    }
+    if bytes.starts_with(&png::SIGNATURE) {
+        png::decode(bytes, limits)
+    } else if bytes.starts_with(&jpeg::SIGNATURE) {
+        jpeg::decode(bytes, limits)
+    } else {
+        let known = OTHER_FORMATS
+            .iter()
+            .find(|(_, offset, magic)| bytes.get(*offset..).is_some_and(|rest| rest.starts_with(magic)));
+        let what = known.map_or("not an image".to_owned(), |(name, ..)| format!("a {name} file"));
+        Err(Failure::new(ErrorCode::ImageFormatUnsupported, format!("{what}: convert it to PNG or JPEG")))
+    }
+}
+
+fn corrupt(format: &str, detail: impl std::fmt::Display) -> Failure {
+    Failure::new(ErrorCode::ImageCorrupt, format!("{format} file is truncated or corrupt ({detail}): copy it again"))
+}

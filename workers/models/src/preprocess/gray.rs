@@ -1,0 +1,127 @@
+//! Decoded samples, the remap to 8 bit over all of them, and the grey image that follows.
+
+/// An 8-bit grey image, row-major.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrayImage {
+    width: usize,
+    height: usize,
+    pixels: Vec<u8>,
+}
+
+/// Samples as decoded, row-major with interleaved channels.
+pub(super) enum Samples {
+    /// 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels of 8 bit.
+    Eight(Vec<u8>, usize),
+    /// Grey, 16 bit.
+    Sixteen(Vec<u16>),
+}
+
+impl GrayImage {
+    /// An image of `height` rows of `width` pixels.
+    ///
+    /// # Panics
+    /// If `pixels` does not hold exactly that many.
+    pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Self {
+        assert_eq!(pixels.len(), width * height, "a grey image holds one byte a pixel");
+        Self { width, height, pixels }
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// All pixels, row-major.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// Remaps all channels together to 0..=255, then converts to grey; alpha counts in the remap and is then dropped.
+    pub(super) fn remapped(width: usize, height: usize, samples: &Samples) -> Self {
+        let pixels = match samples {
+            Samples::Sixteen(samples) => {
+                let table = Remap::of(samples.iter().copied());
+                samples.iter().map(|&sample| table.apply(sample)).collect()
+            }
+            Samples::Eight(samples, channels) => {
+                let table = Remap::of(samples.iter().copied().map(u16::from));
+                let remap = |sample: u8| table.apply(u16::from(sample));
+                samples
+                    .chunks_exact(*channels)
+                    .map(|pixel| match *pixel {
+                        [red, green, blue] | [red, green, blue, _] => luma(remap(red), remap(green), remap(blue)),
+                        _ => remap(pixel[0]),
+                    })
+                    .collect()
+            }
+        };
+        Self::new(width, height, pixels)
+    }
+
+    /// The centre `side` x `side` pixels; offsets are rounded half to even, as the reference does.
+    pub(super) fn centre_crop(&self, side: usize) -> Self {
+        let (top, left) = (centre_offset(self.height, side), centre_offset(self.width, side));
+        let rows = self.pixels.chunks_exact(self.width).skip(top).take(side);
+        Self::new(side, side, rows.flat_map(|row| &row[left..left + side]).copied().collect())
+    }
+}
+
+/// `v -> trunc((v - min) / (max - min) * 255)` in f64 and in this order, as a table. A constant image becomes 0.
+struct Remap {
+    min: u16,
+    table: Vec<u8>,
+}
+
+impl Remap {
+    fn of(samples: impl Iterator<Item = u16>) -> Self {
+        let (min, max) = samples.fold((u16::MAX, 0), |(min, max), sample| (min.min(sample), max.max(sample)));
+        let range = max.saturating_sub(min);
+        let table = (0..=range).map(|value| (f64::from(value) / f64::from(range.max(1)) * 255.0) as u8).collect();
+        Self { min, table }
+    }
+
+    fn apply(&self, sample: u16) -> u8 {
+        self.table[usize::from(sample - self.min)]
+    }
+}
+
+/// Pillow's conversion of RGB to mode L.
+fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    ((19595 * u32::from(red) + 38470 * u32::from(green) + 7471 * u32::from(blue) + 32768) >> 16) as u8
+}
+
+fn centre_offset(size: usize, crop: usize) -> usize {
+    let margin = size - crop;
+    let half = margin / 2;
+    if margin % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alpha_takes_part_in_the_remap_and_is_then_dropped() {
+        let opaque = GrayImage::remapped(2, 1, &Samples::Eight(vec![10, 255, 20, 255], 2));
+        let grey = GrayImage::remapped(2, 1, &Samples::Eight(vec![10, 20], 1));
+        assert_eq!(opaque.pixels(), [0, 10]);
+        assert_eq!(grey.pixels(), [0, 255]);
+    }
+
+    #[test]
+    fn a_constant_image_becomes_black() {
+        assert_eq!(GrayImage::remapped(2, 1, &Samples::Sixteen(vec![700, 700])).pixels(), [0, 0]);
+    }
+
+    #[test]
+    fn crop_offsets_round_half_to_even() {
+        assert_eq!(centre_offset(615, 448), 84);
+        assert_eq!(centre_offset(577, 448), 64);
+        assert_eq!(centre_offset(512, 488), 12);
+    }
+}
