@@ -4,3 +4,4 @@
 mod architecture;
 mod clinical;
 mod delivery;
+mod parity;

@@ -41,7 +41,7 @@ impl Case {
         Ok(Self { dir, content, worst: Cell::new(0.0) })
     }
 
-    /// Another case that this one names, by a path relative to this folder or to `from`.
+    /// Another case that this one names, by a path relative to this folder.
     pub fn sibling(&self, relative: &str) -> Result<Self> {
         Self::open(self.dir.join(relative))
     }

@@ -26,6 +26,15 @@ impl GrayImage {
         Self { width, height, pixels }
     }
 
+    /// The grey image of 8-bit samples with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) interleaved channels: all
+    /// channels are remapped together to 0..=255, then converted to grey.
+    ///
+    /// # Panics
+    /// If `samples` does not hold `channels` bytes a pixel.
+    pub fn from_samples(width: usize, height: usize, channels: usize, samples: Vec<u8>) -> Self {
+        Self::remapped(width, height, &Samples::Eight(samples, channels))
+    }
+
     /// Columns.
     pub fn width(&self) -> usize {
         self.width

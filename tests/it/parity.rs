@@ -1,0 +1,75 @@
+//! Our networks and texts beside the original Python programs' recorded outputs.
+#![expect(clippy::print_stdout, reason = "the number of cases passed is this test's result")]
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use radialog_tests::golden::{self, Case};
+
+mod formula;
+mod preprocess;
+
+/// Checks all that a case records.
+type Check = fn(&Case) -> Result<()>;
+
+/// What to check, by the `case` field of a `case.json`.
+const CHECKS: &[(&str, Check)] = &[
+    ("image_preprocessing", preprocess::check),
+];
+
+/// Cases of training and evaluation, which the inference code cannot be held to.
+const NOT_INFERENCE: &[&str] = &["alignment_training_setup", "metrics", "section_parser"];
+
+/// Shows only cases whose folder contains this text; for working on one network.
+const ONLY_VARIABLE: &str = "RADIALOG_GOLDEN_ONLY";
+
+/// Values of the weight formula itself, beside the cases.
+const FORMULA_FILE: &str = "formula_test.json";
+
+#[test]
+fn every_golden_case_is_reproduced() -> Result<()> {
+    let only = std::env::var(ONLY_VARIABLE).unwrap_or_default();
+    let mut passed = 0;
+    let mut failures = Vec::new();
+    for root in golden::roots()? {
+        let mut report = |path: &Path, started: Instant, outcome: Result<f64>| {
+            let name = path.strip_prefix(&root).unwrap_or(path).display().to_string();
+            match outcome {
+                Ok(worst) => {
+                    passed += 1;
+                    let seconds = started.elapsed().as_secs_f64();
+                    println!("parity: {name}: {:.0}% of the tolerance, {seconds:.1} s", worst * 100.0);
+                }
+                Err(error) => failures.push(format!("{name}: {error:#}")),
+            }
+        };
+        let file = root.join(FORMULA_FILE);
+        report(&file, Instant::now(), formula::check(&file).map(|()| 0.0));
+        for case in golden::cases(&root)? {
+            if NOT_INFERENCE.contains(&case.kind()) || !case.dir().to_string_lossy().contains(&only) {
+                continue;
+            }
+            report(case.dir(), Instant::now(), check(&case));
+        }
+    }
+    if !failures.is_empty() {
+        bail!("{} of {} cases fail:\n{}", failures.len(), failures.len() + passed, failures.join("\n"));
+    }
+    println!("parity: {passed} cases passed");
+    Ok(())
+}
+
+/// Returns the largest error as a share of what is allowed.
+fn check(case: &Case) -> Result<f64> {
+    let (_, check) = CHECKS
+        .iter()
+        .find(|(kind, _)| *kind == case.kind())
+        .with_context(|| format!("nobody checks cases of kind '{}'", case.kind()))?;
+    if case.has("/weights/probes") {
+        formula::check_probes(case).context("weights.probes")?;
+    }
+    check(case)?;
+    ensure!(case.worst() <= 1.0);
+    Ok(case.worst())
+}

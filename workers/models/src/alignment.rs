@@ -1,0 +1,144 @@
+//! From projected image patches to 32 image tokens: the Q-Former of BLIP-2 (Li et al., 2023) as RaDialog trained it, in
+//! the part that inference uses (learned queries that attend to the image, no text).
+
+use candle_core::Tensor;
+use candle_nn::{LayerNorm, Module, VarBuilder, layer_norm};
+use serde::{Deserialize, Serialize};
+
+use crate::bert::{Attention, BertShape, FeedForward};
+use crate::error::ModelError;
+use crate::layers::each_sample;
+
+/// Of the layer norm over the image's strips; fixed in the published code.
+const VISION_NORM_EPS: f64 = 1e-5;
+
+/// Geometry of the alignment module.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlignmentConfig {
+    /// Width of a query, and of an image token.
+    pub hidden_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Width inside the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Learned queries, and so image tokens.
+    pub num_query_token: usize,
+    /// Width of a strip of image features.
+    pub encoder_width: usize,
+    /// Every how many blocks the queries attend to the image, from the first on.
+    pub cross_attention_freq: usize,
+    /// Of the Q-Former's layer norms.
+    #[serde(default = "AlignmentConfig::default_eps")]
+    pub layer_norm_eps: f64,
+}
+
+impl AlignmentConfig {
+    /// The published geometry.
+    pub fn published() -> Self {
+        Self {
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            num_query_token: 32,
+            encoder_width: 1408,
+            cross_attention_freq: 2,
+            layer_norm_eps: Self::default_eps(),
+        }
+    }
+
+    fn default_eps() -> f64 {
+        1e-12
+    }
+}
+
+/// Both outputs of the alignment module.
+#[derive(Clone, Debug)]
+pub struct AlignedImage {
+    /// Image tokens `[B, queries, hidden]`: not projected, not normalised.
+    pub tokens: Tensor,
+    /// Image features after their layer norm, `[B, strips, encoder_width]`.
+    pub image_embeds: Tensor,
+}
+
+/// The alignment module. Weight names are those of the published checkpoint (`ln_vision`, `query_tokens`, `Qformer.bert`).
+#[derive(Clone, Debug)]
+pub struct Alignment {
+    ln_vision: LayerNorm,
+    query_tokens: Tensor,
+    embeddings_norm: LayerNorm,
+    layers: Vec<Layer>,
+    encoder_width: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    attention: Attention,
+    crossattention: Option<Attention>,
+    query_feed_forward: FeedForward,
+}
+
+impl Alignment {
+    /// Reads the weights that inference needs.
+    pub fn new(config: &AlignmentConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        let shape = BertShape {
+            width: config.hidden_size,
+            heads: config.num_attention_heads,
+            feed_forward: config.intermediate_size,
+            eps: config.layer_norm_eps,
+        }
+        .check()?;
+        let bert = vb.pp("Qformer.bert");
+        let layer = |index: usize| {
+            let vb = bert.pp("encoder.layer").pp(index);
+            let crosses = index.is_multiple_of(config.cross_attention_freq);
+            let cross = crosses.then(|| Attention::new(shape, config.encoder_width, &vb.pp("crossattention")));
+            Ok(Layer {
+                attention: Attention::new(shape, shape.width, &vb.pp("attention"))?,
+                crossattention: cross.transpose()?,
+                query_feed_forward: FeedForward::new(shape, "_query", &vb)?,
+            })
+        };
+        Ok(Self {
+            ln_vision: layer_norm(config.encoder_width, VISION_NORM_EPS, vb.pp("ln_vision"))?,
+            query_tokens: vb.get((1, config.num_query_token, config.hidden_size), "query_tokens")?,
+            embeddings_norm: layer_norm(shape.width, shape.eps, bert.pp("embeddings.LayerNorm"))?,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?,
+            encoder_width: config.encoder_width,
+        })
+    }
+
+    /// Aligns projected patches `[B, encoder_width, h, w]` of images.
+    pub fn forward_image(&self, patches: &Tensor) -> Result<AlignedImage, ModelError> {
+        let image_embeds = self.image_embeds(patches)?;
+        let tokens = each_sample(&image_embeds, |image| self.query(image))?;
+        Ok(AlignedImage { tokens, image_embeds })
+    }
+
+    /// The map is reshaped, not transposed: a row is a strip of about seven channels over all positions. The Q-Former was
+    /// trained on just that.
+    fn image_embeds(&self, patches: &Tensor) -> Result<Tensor, ModelError> {
+        let (batch, channels, rows, columns) = patches.dims4()?;
+        if channels != self.encoder_width {
+            let message = format!("{channels} channels of image features, expected {}", self.encoder_width);
+            return Err(ModelError::Input(message));
+        }
+        Ok(self.ln_vision.forward(&patches.reshape((batch, rows * columns, channels))?)?)
+    }
+
+    fn query(&self, image: &Tensor) -> Result<Tensor, ModelError> {
+        let queries = self.embeddings_norm.forward(&self.query_tokens)?;
+        let (_, count, width) = queries.dims3()?;
+        let mut hidden = queries.broadcast_as((image.dim(0)?, count, width))?.contiguous()?;
+        for layer in &self.layers {
+            hidden = layer.attention.forward(&hidden, &hidden, None)?;
+            if let Some(crossattention) = &layer.crossattention {
+                hidden = crossattention.forward(&hidden, image, None)?;
+            }
+            hidden = layer.query_feed_forward.forward(&hidden)?;
+        }
+        Ok(hidden)
+    }
+}

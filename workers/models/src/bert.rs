@@ -1,0 +1,118 @@
+//! The post-norm blocks of BERT (Devlin et al., 2018), shared by the Q-Former and CheXbert. Dropout is for training and
+//! left out.
+
+use candle_core::Tensor;
+use candle_nn::ops::softmax_last_dim;
+use candle_nn::{LayerNorm, Linear, Module, VarBuilder, layer_norm, linear};
+
+use crate::error::ModelError;
+
+/// Geometry that all blocks of a network share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BertShape {
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) feed_forward: usize,
+    pub(crate) eps: f64,
+}
+
+impl BertShape {
+    /// Refuses heads that do not divide the width.
+    pub(crate) fn check(self) -> Result<Self, ModelError> {
+        if self.heads == 0 || !self.width.is_multiple_of(self.heads) {
+            return Err(ModelError::Geometry(format!("width {} cannot be cut into {} heads", self.width, self.heads)));
+        }
+        Ok(self)
+    }
+}
+
+/// Attention with its output layer: `norm(input + dense(attention))`.
+#[derive(Clone, Debug)]
+pub(crate) struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Output,
+    heads: usize,
+}
+
+/// `norm(input + dense(gelu(dense(input))))`.
+#[derive(Clone, Debug)]
+pub(crate) struct FeedForward {
+    intermediate: Linear,
+    output: Output,
+}
+
+/// A dense layer whose result is added to the block's input and normalised.
+#[derive(Clone, Debug)]
+struct Output {
+    dense: Linear,
+    norm: LayerNorm,
+}
+
+impl Attention {
+    /// Attention to `context_width` wide tokens; for self-attention that is the shape's own width.
+    pub(crate) fn new(shape: BertShape, context_width: usize, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+        let projections = vb.pp("self");
+        Ok(Self {
+            query: linear(shape.width, shape.width, projections.pp("query"))?,
+            key: linear(context_width, shape.width, projections.pp("key"))?,
+            value: linear(context_width, shape.width, projections.pp("value"))?,
+            output: Output::new(shape.width, shape, &vb.pp("output"))?,
+            heads: shape.heads,
+        })
+    }
+
+    /// `hidden [B, n, width]` attends to `context [B, m, context_width]`; `mask`, broadcast to `[B, heads, n, m]`, is added
+    /// to the scores.
+    pub(crate) fn forward(
+        &self,
+        hidden: &Tensor,
+        context: &Tensor,
+        mask: Option<&Tensor>,
+    ) -> Result<Tensor, ModelError> {
+        let split = |projection: &Linear, input: &Tensor| {
+            let (batch, length, _) = input.dims3()?;
+            let projected = projection.forward(input)?;
+            projected.reshape((batch, length, self.heads, ()))?.transpose(1, 2)?.contiguous()
+        };
+        let query = split(&self.query, hidden)?;
+        let (key, value) = (split(&self.key, context)?, split(&self.value, context)?);
+        let mut scores = (query.matmul(&key.t()?)? / (query.dim(3)? as f64).sqrt())?;
+        if let Some(mask) = mask {
+            scores = scores.broadcast_add(mask)?;
+        }
+        let attended = softmax_last_dim(&scores)?.matmul(&value)?.transpose(1, 2)?;
+        self.output.forward(&attended.reshape(hidden.shape())?, hidden)
+    }
+}
+
+impl FeedForward {
+    /// The layers `intermediate{suffix}` and `output{suffix}` of a block.
+    pub(crate) fn new(shape: BertShape, suffix: &str, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+        let intermediate = vb.pp(format!("intermediate{suffix}.dense"));
+        Ok(Self {
+            intermediate: linear(shape.width, shape.feed_forward, intermediate)?,
+            output: Output::new(shape.feed_forward, shape, &vb.pp(format!("output{suffix}")))?,
+        })
+    }
+
+    /// `[B, n, width]` to the same.
+    pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
+        let inner = self.intermediate.forward(hidden)?.gelu_erf()?;
+        self.output.forward(&inner, hidden)
+    }
+}
+
+impl Output {
+    fn new(input: usize, shape: BertShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+        Ok(Self {
+            dense: linear(input, shape.width, vb.pp("dense"))?,
+            norm: layer_norm(shape.width, shape.eps, vb.pp("LayerNorm"))?,
+        })
+    }
+
+    fn forward(&self, inner: &Tensor, residual: &Tensor) -> Result<Tensor, ModelError> {
+        Ok(self.norm.forward(&(self.dense.forward(inner)? + residual)?)?)
+    }
+}

@@ -1,0 +1,243 @@
+//! CheXbert (Smit et al., 2020): BERT with 14 heads that labels a radiology report. Each head says whether a finding is
+//! not mentioned, present, denied or possible; the last one, "No Finding", knows only the first two.
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::{Embedding, LayerNorm, Linear, Module, VarBuilder, embedding, layer_norm, linear};
+use radialog_schemas::{Finding, Label, Labels};
+use serde::{Deserialize, Serialize};
+
+use crate::bert::{Attention, BertShape, FeedForward};
+use crate::error::ModelError;
+
+/// `[SEP]`, the last id of every report.
+pub const SEPARATOR: u32 = 102;
+
+/// What is added to the score of a padding position.
+const BLOCKED: f64 = -10_000.0;
+
+/// Geometry of the labeler.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChexbertConfig {
+    /// Word pieces.
+    pub vocab_size: usize,
+    /// Width of a token.
+    pub hidden_size: usize,
+    /// Blocks.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Width inside the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Most ids of a report, with `[CLS]` and `[SEP]`.
+    pub max_position_embeddings: usize,
+    /// Of all layer norms.
+    #[serde(default = "ChexbertConfig::default_eps")]
+    pub layer_norm_eps: f64,
+}
+
+impl ChexbertConfig {
+    /// The published geometry, that of bert-base-uncased.
+    pub fn published() -> Self {
+        Self {
+            vocab_size: 30_522,
+            hidden_size: 768,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            intermediate_size: 3072,
+            max_position_embeddings: 512,
+            layer_norm_eps: Self::default_eps(),
+        }
+    }
+
+    fn default_eps() -> f64 {
+        1e-12
+    }
+}
+
+/// What the labeler computes for a batch of reports.
+#[derive(Clone, Debug)]
+pub struct ChexbertOutput {
+    /// `[B, hidden]`, the last hidden state of `[CLS]`.
+    pub cls_hidden: Tensor,
+    /// Of the 14 heads, in CheXbert's order: 13 times `[B, 4]`, then `[B, 2]`.
+    pub logits: Vec<Tensor>,
+}
+
+/// The labeler. Weight names are those of the published checkpoint without its prefix `module.` (`bert.*`,
+/// `linear_heads.*`).
+#[derive(Clone, Debug)]
+pub struct Chexbert {
+    word_embeddings: Embedding,
+    position_embeddings: Embedding,
+    /// The row of token type 0, the only one in use: `[hidden]`.
+    token_type: Tensor,
+    embeddings_norm: LayerNorm,
+    layers: Vec<(Attention, FeedForward)>,
+    linear_heads: Vec<Linear>,
+    max_length: usize,
+    device: Device,
+}
+
+impl Chexbert {
+    /// Reads the weights.
+    pub fn new(config: &ChexbertConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        let shape = BertShape {
+            width: config.hidden_size,
+            heads: config.num_attention_heads,
+            feed_forward: config.intermediate_size,
+            eps: config.layer_norm_eps,
+        }
+        .check()?;
+        let embeddings = vb.pp("bert.embeddings");
+        let layer = |index: usize| {
+            let vb = vb.pp("bert.encoder.layer").pp(index);
+            Ok((Attention::new(shape, shape.width, &vb.pp("attention"))?, FeedForward::new(shape, "", &vb)?))
+        };
+        let head = |(index, finding)| {
+            let classes = if finding == Finding::NoFinding { 2 } else { 4 };
+            Ok(linear(shape.width, classes, vb.pp("linear_heads").pp(index))?)
+        };
+        Ok(Self {
+            word_embeddings: embedding(config.vocab_size, shape.width, embeddings.pp("word_embeddings"))?,
+            position_embeddings: embedding(
+                config.max_position_embeddings,
+                shape.width,
+                embeddings.pp("position_embeddings"),
+            )?,
+            token_type: embeddings.pp("token_type_embeddings").get((2, shape.width), "weight")?.get(0)?,
+            embeddings_norm: layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?,
+            linear_heads: (0_usize..)
+                .zip(Finding::chexbert_order())
+                .map(head)
+                .collect::<Result<_, ModelError>>()?,
+            max_length: config.max_position_embeddings,
+            device: vb.device().clone(),
+        })
+    }
+
+    /// Most ids of a report, with `[CLS]` and `[SEP]`; see [`truncate_ids`].
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Computes all outputs for reports given as ids, each from `[CLS]` to `[SEP]`.
+    ///
+    /// On a CPU each report runs at its own length, so that its bytes do not depend on the others.
+    pub fn forward(&self, reports: &[Vec<u32>]) -> Result<ChexbertOutput, ModelError> {
+        for ids in reports {
+            if ids.is_empty() || ids.len() > self.max_length {
+                let message = format!("report of {} ids, must have 1 to {}", ids.len(), self.max_length);
+                return Err(ModelError::Input(message));
+            }
+        }
+        let at_once = if self.device.is_cpu() { 1 } else { reports.len().max(1) };
+        let batches = reports.chunks(at_once).map(|batch| self.forward_batch(batch)).collect::<Result<Vec<_>, _>>()?;
+        let join = |part: &dyn Fn(&ChexbertOutput) -> Tensor| {
+            Tensor::cat(&batches.iter().map(part).collect::<Vec<_>>(), 0)
+        };
+        Ok(ChexbertOutput {
+            cls_hidden: join(&|output| output.cls_hidden.clone())?,
+            logits: (0..self.linear_heads.len())
+                .map(|head| join(&|output| output.logits[head].clone()))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Labels reports given as ids, each from `[CLS]` to `[SEP]`.
+    pub fn label(&self, reports: &[Vec<u32>]) -> Result<Vec<Labels>, ModelError> {
+        if reports.is_empty() {
+            return Ok(Vec::new());
+        }
+        labels(&self.forward(reports)?.logits, reports.len())
+    }
+
+    fn forward_batch(&self, reports: &[Vec<u32>]) -> Result<ChexbertOutput, ModelError> {
+        let length = reports.iter().map(Vec::len).max().unwrap_or_default();
+        let padded = |ids: &Vec<u32>| ids.iter().copied().chain(std::iter::repeat(0)).take(length).collect::<Vec<_>>();
+        let ids: Vec<u32> = reports.iter().flat_map(padded).collect();
+        let ids = Tensor::from_vec(ids, (reports.len(), length), &self.device)?;
+        let positions = Tensor::arange(0, length as u32, &self.device)?;
+        let embedded = self
+            .word_embeddings
+            .forward(&ids)?
+            .broadcast_add(&self.position_embeddings.forward(&positions)?)?
+            .broadcast_add(&self.token_type)?;
+        let mut hidden = self.embeddings_norm.forward(&embedded)?;
+        let mask = self.padding_mask(reports, length)?;
+        for (attention, feed_forward) in &self.layers {
+            hidden = feed_forward.forward(&attention.forward(&hidden, &hidden, mask.as_ref())?)?;
+        }
+        let cls_hidden = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
+        let logits = self.linear_heads.iter().map(|head| head.forward(&cls_hidden)).collect::<Result<_, _>>()?;
+        Ok(ChexbertOutput { cls_hidden, logits })
+    }
+
+    /// `[B, 1, 1, length]`, where any report is shorter than the batch.
+    fn padding_mask(&self, reports: &[Vec<u32>], length: usize) -> Result<Option<Tensor>, ModelError> {
+        if reports.iter().all(|ids| ids.len() == length) {
+            return Ok(None);
+        }
+        let padding = reports.iter().flat_map(|ids| (0..length).map(|position| f32::from(u8::from(position >= ids.len()))));
+        let padding = Tensor::from_iter(padding, &self.device)?.reshape((reports.len(), 1, 1, length))?;
+        Ok(Some((padding * BLOCKED)?))
+    }
+}
+
+/// The labels of each report: the class with the largest logit, the first one of equals.
+fn labels(logits: &[Tensor], reports: usize) -> Result<Vec<Labels>, ModelError> {
+    let mut labels = vec![Labels::new(); reports];
+    for (finding, logits) in Finding::chexbert_order().zip(logits) {
+        let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        for (labels, row) in labels.iter_mut().zip(&rows) {
+            let best = (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            labels.insert(finding, Label::from_class(best).unwrap_or(Label::Blank));
+        }
+    }
+    Ok(labels)
+}
+
+/// A report as the labeler reads it: every run of white space is one space, none at the ends.
+pub fn clean_text(report: &str) -> String {
+    // Python counts the four separator controls as white space too
+    let is_space = |c: char| c.is_whitespace() || matches!(c, '\x1c'..='\x1f');
+    report.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Cuts ids from `[CLS]` to `[SEP]` to at most `limit`, the last one being `[SEP]`.
+pub fn truncate_ids(mut ids: Vec<u32>, limit: usize) -> Vec<u32> {
+    if ids.len() > limit {
+        ids.truncate(limit.saturating_sub(1));
+        ids.push(SEPARATOR);
+    }
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn runs_of_white_space_become_one_space() {
+        assert_eq!(clean_text("  Heart\n size\t\tis   normal. \n"), "Heart size is normal.");
+        assert_eq!(clean_text(" \n"), "");
+    }
+
+    #[test]
+    fn a_long_report_keeps_its_start_and_ends_in_the_separator() {
+        assert_eq!(truncate_ids(vec![101, 7, 8, 9, 102], 4), [101, 7, 8, 102]);
+        assert_eq!(truncate_ids(vec![101, 7, 102], 4), [101, 7, 102]);
+    }
+
+    #[test]
+    fn equal_logits_give_the_first_class() {
+        let four = Tensor::new(&[[0f32, 2.0, 2.0, 1.0]], &Device::Cpu).unwrap();
+        let two = Tensor::new(&[[0.5f32, 0.5]], &Device::Cpu).unwrap();
+        let logits: Vec<_> = std::iter::repeat_n(four, 13).chain([two]).collect();
+        let labels = labels(&logits, 1).unwrap().remove(0);
+        assert_eq!(labels[&Finding::Edema], Label::Positive);
+        assert_eq!(labels[&Finding::NoFinding], Label::Blank);
+        assert_eq!(labels.len(), 14);
+    }
+}

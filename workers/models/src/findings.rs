@@ -1,0 +1,148 @@
+//! The classifier of the 14 CheXpert findings, and the words in which its predictions go into the prompt.
+
+use candle_core::Tensor;
+use candle_nn::ops::sigmoid;
+use candle_nn::{Linear, Module, VarBuilder, linear};
+use radialog_schemas::{Finding, FindingsReport, PredictedFinding};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ModelError;
+use crate::layers::each_sample;
+use crate::vision::{ImageEncoder, VisionConfig};
+
+/// What the prompt says when no finding is predicted.
+pub const NO_FINDINGS_TEXT: &str = "no common findings";
+
+/// Geometry of the classifier.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FindingsConfig {
+    /// Of its image encoder.
+    #[serde(flatten)]
+    pub vision: VisionConfig,
+    /// Side and stride of the average pool over the encoder's patches.
+    pub pool: usize,
+    /// Width of the hidden layer.
+    pub fc_hidden: usize,
+}
+
+impl FindingsConfig {
+    /// The published geometry: 488 pixels, for a grid of 16 x 16 patches.
+    pub fn published() -> Self {
+        let vision = VisionConfig { image_size: 488, joint_feature_size: 128, ..VisionConfig::published() };
+        Self { vision, pool: 4, fc_hidden: 512 }
+    }
+}
+
+/// All outputs of the classifier.
+#[derive(Clone, Debug)]
+pub struct FindingsOutput {
+    /// `[B, P, g, g]`, the averaged patches.
+    pub pooled_features: Tensor,
+    /// `[B, 14]` in the published order.
+    pub logits: Tensor,
+    /// `[B, 14]`, their sigmoid.
+    pub probs: Tensor,
+}
+
+/// The findings classifier. Weight names are those of the published checkpoint without its prefix `model.`
+/// (`biovil_encoder.*`, `fc1`, `fc2`).
+#[derive(Clone, Debug)]
+pub struct FindingsClassifier {
+    biovil_encoder: ImageEncoder,
+    pool: usize,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl FindingsClassifier {
+    /// Reads the weights.
+    pub fn new(config: &FindingsConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        let pooled = config.vision.trunk_grid() / config.pool.max(1);
+        let features = config.vision.joint_feature_size * pooled * pooled;
+        Ok(Self {
+            biovil_encoder: ImageEncoder::single_image(&config.vision, vb.pp("biovil_encoder"))?,
+            pool: config.pool,
+            fc1: linear(features, config.fc_hidden, vb.pp("fc1"))?,
+            fc2: linear(config.fc_hidden, Finding::ALL.len(), vb.pp("fc2"))?,
+        })
+    }
+
+    /// Classifies images `[B, 3, side, side]`.
+    pub fn forward(&self, images: &Tensor) -> Result<FindingsOutput, ModelError> {
+        let pooled_features = self.biovil_encoder.project(images)?.avg_pool2d(self.pool)?;
+        let logits = each_sample(&pooled_features, |features| {
+            let hidden = self.fc1.forward(&features.flatten_from(1)?)?.relu()?;
+            Ok(self.fc2.forward(&hidden)?)
+        })?;
+        Ok(FindingsOutput { probs: sigmoid(&logits)?, logits, pooled_features })
+    }
+
+    /// Predicts the findings of images `[B, 3, side, side]`, one report an image.
+    pub fn predict(&self, images: &Tensor, rule: TextRule) -> Result<Vec<FindingsReport>, ModelError> {
+        let probabilities: Vec<Vec<f32>> = self.forward(images)?.probs.to_vec2()?;
+        Ok(probabilities.iter().map(|probabilities| report(probabilities, rule)).collect())
+    }
+}
+
+/// How predictions become the text behind "Predicted Findings:".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextRule {
+    /// As the published test program: "No Finding" gives way to real findings, and an empty list is spelt out, which is
+    /// what the report model was trained on.
+    #[default]
+    TestProgram,
+    /// As the published demo: the names as they are; an empty list is an empty text.
+    Demo,
+}
+
+impl TextRule {
+    /// The text for findings in the published order.
+    pub fn text(self, present: &[Finding]) -> String {
+        let spares_no_finding = |finding: &Finding| matches!(finding, Finding::NoFinding | Finding::SupportDevices);
+        let drop_no_finding = self == TextRule::TestProgram && !present.iter().all(spares_no_finding);
+        if self == TextRule::TestProgram && present.is_empty() {
+            return NO_FINDINGS_TEXT.to_owned();
+        }
+        let kept = present.iter().filter(|&&finding| !(drop_no_finding && finding == Finding::NoFinding));
+        kept.map(|finding| finding.name().to_lowercase()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The report of 14 probabilities in the published order; a finding is present over one half.
+fn report(probabilities: &[f32], rule: TextRule) -> FindingsReport {
+    let predict = |(finding, &probability)| PredictedFinding { finding, probability, present: probability > 0.5 };
+    let findings: Vec<_> = Finding::ALL.into_iter().zip(probabilities).map(predict).collect();
+    let present: Vec<_> = findings.iter().filter(|predicted| predicted.present).map(|p| p.finding).collect();
+    FindingsReport { text: rule.text(&present), findings }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Finding::{Edema, NoFinding, SupportDevices};
+
+    #[test]
+    fn no_finding_gives_way_to_real_findings_only() {
+        let text = |present: &[Finding]| TextRule::TestProgram.text(present);
+        assert_eq!(text(&[NoFinding, Edema]), "edema");
+        assert_eq!(text(&[NoFinding, Edema, SupportDevices]), "edema, support devices");
+        assert_eq!(text(&[NoFinding, SupportDevices]), "no finding, support devices");
+        assert_eq!(text(&[NoFinding]), "no finding");
+        assert_eq!(text(&[]), "no common findings");
+    }
+
+    #[test]
+    fn the_demo_takes_the_names_as_they_are() {
+        assert_eq!(TextRule::Demo.text(&[NoFinding, Edema]), "no finding, edema");
+        assert_eq!(TextRule::Demo.text(&[]), "");
+    }
+
+    #[test]
+    fn a_probability_of_one_half_is_not_present() {
+        let mut probabilities = [0.1; 14];
+        probabilities[5] = 0.5;
+        probabilities[13] = 0.501;
+        assert_eq!(report(&probabilities, TextRule::default()).text, "support devices");
+    }
+}

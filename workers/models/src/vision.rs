@@ -1,0 +1,197 @@
+//! The BioViL-T image encoder (Bannur et al., 2023): a ResNet-50 trunk, a reduction to the temporal pooler's width, and a
+//! projector. Half of each patch's features are the image's own; the other half compare it with a previous image, or are
+//! a learned constant where there is none.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ModelError;
+use crate::layers::{Conv, ConvShape, each_sample};
+
+mod pooler;
+pub mod projector_seed;
+mod resnet;
+
+use pooler::TemporalPooler;
+use resnet::ResNet;
+
+/// Geometry of an image encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VisionConfig {
+    /// Side of the square input, in pixels.
+    pub image_size: usize,
+    /// Channels of the first convolution; the trunk ends in 32 times as many. 64 in ResNet-50.
+    pub stem_width: usize,
+    /// Width of the reduction and of the temporal pooler.
+    pub vit_dim: usize,
+    /// Channels of the projected patches.
+    pub joint_feature_size: usize,
+    /// Attention heads of the pooler.
+    #[serde(default = "VisionConfig::default_heads")]
+    pub vit_heads: usize,
+    /// Blocks of the pooler.
+    #[serde(default = "VisionConfig::default_blocks")]
+    pub vit_blocks: usize,
+    /// Rows and columns that the pooler is made for.
+    #[serde(default = "VisionConfig::default_grid")]
+    pub grid: (usize, usize),
+    /// Of the batch norms.
+    #[serde(default = "VisionConfig::default_bn_eps")]
+    pub bn_eps: f64,
+    /// Of the pooler's layer norms.
+    #[serde(default = "VisionConfig::default_ln_eps")]
+    pub ln_eps: f64,
+}
+
+impl VisionConfig {
+    /// The published encoder of the alignment path: 448 pixels, 1408 channels.
+    pub fn published() -> Self {
+        Self {
+            image_size: 448,
+            stem_width: 64,
+            vit_dim: 256,
+            joint_feature_size: 1408,
+            vit_heads: Self::default_heads(),
+            vit_blocks: Self::default_blocks(),
+            grid: Self::default_grid(),
+            bn_eps: Self::default_bn_eps(),
+            ln_eps: Self::default_ln_eps(),
+        }
+    }
+
+    /// Rows (and columns) of the trunk's output: five halvings, rounded up.
+    pub fn trunk_grid(&self) -> usize {
+        (0..5).fold(self.image_size, |side, _| side.div_ceil(2))
+    }
+
+    fn default_heads() -> usize {
+        8
+    }
+
+    fn default_blocks() -> usize {
+        3
+    }
+
+    fn default_grid() -> (usize, usize) {
+        (14, 14)
+    }
+
+    fn default_bn_eps() -> f64 {
+        1e-5
+    }
+
+    fn default_ln_eps() -> f64 {
+        1e-6
+    }
+}
+
+/// All outputs of the encoder; `V` is the pooler's width, `P` the projector's.
+#[derive(Clone, Debug)]
+pub struct ImageFeatures {
+    /// `[B, 2V, h, w]`: the image's own features, then those of the comparison.
+    pub patch_embeddings: Tensor,
+    /// `[B, 2V]`: their mean over the grid.
+    pub img_embedding: Tensor,
+    /// `[B, P, h, w]`.
+    pub projected_patch_embeddings: Tensor,
+    /// `[B, P]`: their mean over the grid.
+    pub projected_global_embedding: Tensor,
+}
+
+/// The image encoder. Weight names are those of the published checkpoint (`encoder.*`, `projector.*`).
+#[derive(Clone, Debug)]
+pub struct ImageEncoder {
+    trunk: ResNet,
+    backbone_to_vit: Conv,
+    missing_previous_emb: Tensor,
+    vit_pooler: Option<TemporalPooler>,
+    projector: [Conv; 2],
+}
+
+impl ImageEncoder {
+    /// An encoder of single images, without the temporal pooler.
+    pub fn single_image(config: &VisionConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        let (encoder, width) = (vb.pp("encoder"), config.vit_dim);
+        let reduction = ConvShape::pointwise(32 * config.stem_width, width);
+        Ok(Self {
+            trunk: ResNet::new(config.stem_width, config.bn_eps, &encoder.pp("encoder"))?,
+            backbone_to_vit: Conv::without_bias(reduction, &encoder.pp("backbone_to_vit"))?,
+            missing_previous_emb: encoder.get((1, width, 1, 1), "missing_previous_emb")?,
+            vit_pooler: None,
+            projector: projector(config, &vb)?,
+        })
+    }
+
+    /// An encoder that can also compare an image with a previous one.
+    pub fn with_previous(config: &VisionConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        let pooler = TemporalPooler::new(config, &vb.pp("encoder.vit_pooler"))?;
+        Ok(Self { vit_pooler: Some(pooler), ..Self::single_image(config, vb)? })
+    }
+
+    /// Projected patches `[B, P, h, w]` of images `[B, 3, H, W]`: all that RaDialog's own path uses.
+    pub fn project(&self, images: &Tensor) -> Result<Tensor, ModelError> {
+        each_sample(images, |image| self.project_patches(&self.patches(image, None)?))
+    }
+
+    /// All features of images `[B, 3, H, W]`, each compared with its previous image of the same shape where given.
+    ///
+    /// A previous image needs an encoder made by [`ImageEncoder::with_previous`] and the pooler's grid.
+    pub fn features(&self, images: &Tensor, previous: Option<&Tensor>) -> Result<ImageFeatures, ModelError> {
+        let stacked = match previous {
+            None => images.unsqueeze(1)?,
+            Some(previous) => Tensor::stack(&[images, previous], 1)?,
+        };
+        let patch_embeddings = each_sample(&stacked, |images| {
+            let previous = if images.dim(1)? == 2 { Some(images.get_on_dim(1, 1)?) } else { None };
+            self.patches(&images.get_on_dim(1, 0)?, previous.as_ref())
+        })?;
+        let projected_patch_embeddings = each_sample(&patch_embeddings, |patches| self.project_patches(patches))?;
+        Ok(ImageFeatures {
+            img_embedding: patch_embeddings.mean((2, 3))?,
+            projected_global_embedding: projected_patch_embeddings.mean((2, 3))?,
+            patch_embeddings,
+            projected_patch_embeddings,
+        })
+    }
+
+    fn patches(&self, images: &Tensor, previous: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let own = self.reduced(images)?;
+        let compared = match previous {
+            None => self.missing_previous_emb.broadcast_as(own.shape())?.contiguous()?,
+            Some(previous) => {
+                let pooler = self.vit_pooler.as_ref().ok_or_else(|| {
+                    ModelError::Input("this encoder was made without its temporal pooler".to_owned())
+                })?;
+                pooler.forward(&own, &self.reduced(previous)?)?
+            }
+        };
+        Ok(Tensor::cat(&[own, compared], 1)?)
+    }
+
+    fn reduced(&self, images: &Tensor) -> Result<Tensor, ModelError> {
+        self.backbone_to_vit.forward(&self.trunk.forward(images)?)
+    }
+
+    fn project_patches(&self, patches: &Tensor) -> Result<Tensor, ModelError> {
+        self.projector.iter().try_fold(patches.clone(), |features, layer| layer.forward(&features))
+    }
+}
+
+/// The projector's two convolutions. The published alignment checkpoint leaves the projector out; it is then the one that
+/// the published seed makes.
+fn projector(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<[Conv; 2], ModelError> {
+    let (input, output) = (2 * config.vit_dim, config.joint_feature_size);
+    let seeded = if !vb.contains_tensor("projector.model.0.weight") && projector_seed::fits(input, output) {
+        Some(projector_seed::weights(projector_seed::TRAINING_SEED, vb.device())?)
+    } else {
+        None
+    };
+    let model = seeded.as_ref().unwrap_or(vb).pp("projector.model");
+    let first = ConvShape::pointwise(input, output);
+    let second = ConvShape::pointwise(output, output);
+    Ok([
+        Conv::with_norm(first, &model.pp(0), &model.pp(1), config.bn_eps)?.relu(),
+        Conv::with_bias(second, &model.pp(3))?,
+    ])
+}

@@ -1,0 +1,92 @@
+//! ResNet-50 (He et al., 2016) in torchvision's layout: the stride of a bottleneck sits in its 3 x 3 convolution.
+
+use candle_core::Tensor;
+use candle_nn::VarBuilder;
+
+use crate::error::ModelError;
+use crate::layers::{Conv, ConvShape};
+
+/// Bottlenecks of the four stages.
+const BLOCKS: [usize; 4] = [3, 4, 6, 3];
+/// How much wider a bottleneck's output is than its middle.
+const EXPANSION: usize = 4;
+
+#[derive(Clone, Debug)]
+pub(super) struct ResNet {
+    conv1: Conv,
+    layers: Vec<Bottleneck>,
+}
+
+#[derive(Clone, Debug)]
+struct Bottleneck {
+    conv1: Conv,
+    conv2: Conv,
+    conv3: Conv,
+    downsample: Option<Conv>,
+}
+
+impl ResNet {
+    pub(super) fn new(stem: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+        let shape = ConvShape { input: 3, output: stem, kernel: 7, stride: 2 };
+        let conv1 = Conv::with_norm(shape, &vb.pp("conv1"), &vb.pp("bn1"), eps)?.relu();
+        let mut layers = Vec::new();
+        let mut input = stem;
+        for (stage, blocks) in BLOCKS.into_iter().enumerate() {
+            let middle = stem << stage;
+            for block in 0..blocks {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                let vb = vb.pp(format!("layer{}", stage + 1)).pp(block);
+                layers.push(Bottleneck::new(input, middle, stride, block == 0, eps, &vb)?);
+                input = EXPANSION * middle;
+            }
+        }
+        Ok(Self { conv1, layers })
+    }
+
+    /// `[B, 3, H, W]` to `[B, 32 stem, H/32, W/32]`, rounded up at each halving.
+    pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
+        let features = max_pool(&self.conv1.forward(images)?)?;
+        self.layers.iter().try_fold(features, |features, block| block.forward(&features))
+    }
+}
+
+impl Bottleneck {
+    fn new(
+        input: usize,
+        middle: usize,
+        stride: usize,
+        downsample: bool,
+        eps: f64,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self, ModelError> {
+        let output = EXPANSION * middle;
+        let conv = |shape: ConvShape, index: usize| {
+            Conv::with_norm(shape, &vb.pp(format!("conv{index}")), &vb.pp(format!("bn{index}")), eps)
+        };
+        let downsample = downsample.then(|| {
+            let shape = ConvShape { input, output, kernel: 1, stride };
+            Conv::with_norm(shape, &vb.pp("downsample.0"), &vb.pp("downsample.1"), eps)
+        });
+        Ok(Self {
+            conv1: conv(ConvShape::pointwise(input, middle), 1)?.relu(),
+            conv2: conv(ConvShape { input: middle, output: middle, kernel: 3, stride }, 2)?.relu(),
+            conv3: conv(ConvShape::pointwise(middle, output), 3)?.relu(),
+            downsample: downsample.transpose()?,
+        })
+    }
+
+    fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+        let residual = match &self.downsample {
+            Some(downsample) => downsample.forward(input)?,
+            None => input.clone(),
+        };
+        let features = self.conv2.forward(&self.conv1.forward(input)?)?;
+        self.conv3.forward_with(&features, Some(&residual))
+    }
+}
+
+/// 3 x 3, stride 2, padding 1. The input is behind a ReLU, so zeros pad as well as minus infinity would.
+fn max_pool(features: &Tensor) -> Result<Tensor, ModelError> {
+    let padded = features.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
+    Ok(padded.max_pool2d_with_stride(3, 2)?)
+}
