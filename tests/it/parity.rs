@@ -5,10 +5,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Tensor};
 use radialog_tests::golden::{self, Case};
 
+mod biovil;
+mod chexbert;
+mod findings;
 mod formula;
 mod preprocess;
+mod qformer;
 
 /// Checks all that a case records.
 type Check = fn(&Case) -> Result<()>;
@@ -16,6 +21,10 @@ type Check = fn(&Case) -> Result<()>;
 /// What to check, by the `case` field of a `case.json`.
 const CHECKS: &[(&str, Check)] = &[
     ("image_preprocessing", preprocess::check),
+    ("biovil_t_image_encoder", biovil::check),
+    ("qformer_alignment", qformer::check),
+    ("findings_classifier", findings::check),
+    ("chexbert_labeler", chexbert::check),
 ];
 
 /// Cases of training and evaluation, which the inference code cannot be held to.
@@ -72,4 +81,14 @@ fn check(case: &Case) -> Result<f64> {
     check(case)?;
     ensure!(case.worst() <= 1.0);
     Ok(case.worst())
+}
+
+/// Holds two f32 tensors to the same bytes: what a sample is batched with must not change its result.
+fn same_bytes(a: &Tensor, b: &Tensor) -> Result<()> {
+    let bits = |tensor: &Tensor| -> Result<Vec<u32>> {
+        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(values.into_iter().map(f32::to_bits).collect())
+    };
+    ensure!(a.dims() == b.dims() && bits(a)? == bits(b)?, "a sample's result depends on what it is batched with");
+    Ok(())
 }

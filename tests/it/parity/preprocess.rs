@@ -26,8 +26,8 @@ struct Image {
 struct Crop {
     shape: (usize, usize, usize),
     mean: f64,
-    first5: Vec<f64>,
-    center: f64,
+    first5: Vec<f32>,
+    center: f32,
 }
 
 /// Holds every image of the case to its recorded stages.
@@ -77,8 +77,8 @@ fn check_crop(image: &Preprocessed, crop: &Crop, recorded: Option<&Tensor>) -> R
     }
     let tensor = image.tensor(side, &Device::Cpu)?;
     ensure!(tensor.dims3()? == crop.shape, "tensor shape");
-    let values: Vec<f64> = tensor.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).collect();
-    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
+    let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64;
     ensure!((mean - crop.mean).abs() < 1e-7, "mean {mean}, recorded {}", crop.mean);
     ensure!(values.starts_with(&crop.first5), "first values");
     ensure!(values[side / 2 * side + side / 2] == crop.center, "centre value");

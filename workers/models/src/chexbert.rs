@@ -9,9 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::bert::{Attention, BertShape, FeedForward};
 use crate::error::ModelError;
 
-/// `[SEP]`, the last id of every report.
-pub const SEPARATOR: u32 = 102;
-
 /// What is added to the score of a padding position.
 const BLOCKED: f64 = -10_000.0;
 
@@ -116,7 +113,7 @@ impl Chexbert {
         })
     }
 
-    /// Most ids of a report, with `[CLS]` and `[SEP]`; see [`truncate_ids`].
+    /// Most ids of a report, with `[CLS]` and `[SEP]`: the limit to encode with.
     pub fn max_length(&self) -> usize {
         self.max_length
     }
@@ -204,15 +201,6 @@ pub fn clean_text(report: &str) -> String {
     report.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-/// Cuts ids from `[CLS]` to `[SEP]` to at most `limit`, the last one being `[SEP]`.
-pub fn truncate_ids(mut ids: Vec<u32>, limit: usize) -> Vec<u32> {
-    if ids.len() > limit {
-        ids.truncate(limit.saturating_sub(1));
-        ids.push(SEPARATOR);
-    }
-    ids
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -222,12 +210,6 @@ mod tests {
     fn runs_of_white_space_become_one_space() {
         assert_eq!(clean_text("  Heart\n size\t\tis   normal. \n"), "Heart size is normal.");
         assert_eq!(clean_text(" \n"), "");
-    }
-
-    #[test]
-    fn a_long_report_keeps_its_start_and_ends_in_the_separator() {
-        assert_eq!(truncate_ids(vec![101, 7, 8, 9, 102], 4), [101, 7, 8, 102]);
-        assert_eq!(truncate_ids(vec![101, 7, 102], 4), [101, 7, 102]);
     }
 
     #[test]

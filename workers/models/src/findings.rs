@@ -76,10 +76,12 @@ impl FindingsClassifier {
         })?;
         Ok(FindingsOutput { probs: sigmoid(&logits)?, logits, pooled_features })
     }
+}
 
-    /// Predicts the findings of images `[B, 3, side, side]`, one report an image.
-    pub fn predict(&self, images: &Tensor, rule: TextRule) -> Result<Vec<FindingsReport>, ModelError> {
-        let probabilities: Vec<Vec<f32>> = self.forward(images)?.probs.to_vec2()?;
+impl FindingsOutput {
+    /// The predictions of each image, with their text.
+    pub fn reports(&self, rule: TextRule) -> Result<Vec<FindingsReport>, ModelError> {
+        let probabilities: Vec<Vec<f32>> = self.probs.to_vec2()?;
         Ok(probabilities.iter().map(|probabilities| report(probabilities, rule)).collect())
     }
 }
