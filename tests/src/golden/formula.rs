@@ -93,8 +93,7 @@ impl FormulaWeights {
     pub fn open(dir: &Path, manifest: &str, seed: u64) -> Result<Self> {
         let entries: Vec<Entry> = read_json(&dir.join(manifest))?;
         let overridden = entries.iter().any(|entry| matches!(entry.kind, Kind::Override));
-        let overrides =
-            if overridden { load_tensors(&dir.join("overrides.safetensors"))? } else { HashMap::new() };
+        let overrides = if overridden { load_tensors(&dir.join("overrides.safetensors"))? } else { HashMap::new() };
         let entries = entries.into_iter().map(|entry| (entry.formula.name.clone(), entry)).collect();
         Ok(Self { seed, entries, overrides })
     }

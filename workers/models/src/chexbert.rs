@@ -104,10 +104,7 @@ impl Chexbert {
             token_type: embeddings.pp("token_type_embeddings").get((2, shape.width), "weight")?.get(0)?,
             embeddings_norm: layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?,
-            linear_heads: (0_usize..)
-                .zip(Finding::chexbert_order())
-                .map(head)
-                .collect::<Result<_, ModelError>>()?,
+            linear_heads: (0_usize..).zip(Finding::chexbert_order()).map(head).collect::<Result<_, ModelError>>()?,
             max_length: config.max_position_embeddings,
             device: vb.device().clone(),
         })
@@ -130,9 +127,8 @@ impl Chexbert {
         }
         let at_once = if self.device.is_cpu() { 1 } else { reports.len().max(1) };
         let batches = reports.chunks(at_once).map(|batch| self.forward_batch(batch)).collect::<Result<Vec<_>, _>>()?;
-        let join = |part: &dyn Fn(&ChexbertOutput) -> Tensor| {
-            Tensor::cat(&batches.iter().map(part).collect::<Vec<_>>(), 0)
-        };
+        let join =
+            |part: &dyn Fn(&ChexbertOutput) -> Tensor| Tensor::cat(&batches.iter().map(part).collect::<Vec<_>>(), 0);
         Ok(ChexbertOutput {
             cls_hidden: join(&|output| output.cls_hidden.clone())?,
             logits: (0..self.linear_heads.len())
@@ -175,7 +171,8 @@ impl Chexbert {
         if reports.iter().all(|ids| ids.len() == length) {
             return Ok(None);
         }
-        let padding = reports.iter().flat_map(|ids| (0..length).map(|position| f32::from(u8::from(position >= ids.len()))));
+        let padding =
+            reports.iter().flat_map(|ids| (0..length).map(|position| f32::from(u8::from(position >= ids.len()))));
         let padding = Tensor::from_iter(padding, &self.device)?.reshape((reports.len(), 1, 1, length))?;
         Ok(Some((padding * BLOCKED)?))
     }

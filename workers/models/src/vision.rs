@@ -160,9 +160,10 @@ impl ImageEncoder {
         let compared = match previous {
             None => self.missing_previous_emb.broadcast_as(own.shape())?.contiguous()?,
             Some(previous) => {
-                let pooler = self.vit_pooler.as_ref().ok_or_else(|| {
-                    ModelError::Input("this encoder was made without its temporal pooler".to_owned())
-                })?;
+                let pooler = self
+                    .vit_pooler
+                    .as_ref()
+                    .ok_or_else(|| ModelError::Input("this encoder was made without its temporal pooler".to_owned()))?;
                 pooler.forward(&own, &self.reduced(previous)?)?
             }
         };

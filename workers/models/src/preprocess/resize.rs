@@ -64,9 +64,8 @@ fn taps(input: usize, output: usize) -> Vec<Taps> {
             let centre = (index as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let last = ((centre + support + 0.5) as usize).min(input);
-            let weights: Vec<f64> = (first..last)
-                .map(|x| (1.0 - ((x as f64 - centre + 0.5) * inverse).abs()).max(0.0))
-                .collect();
+            let weights: Vec<f64> =
+                (first..last).map(|x| (1.0 - ((x as f64 - centre + 0.5) * inverse).abs()).max(0.0)).collect();
             let total: f64 = weights.iter().sum();
             let fixed = |weight: &f64| (weight / total * f64::from(1 << FRACTION_BITS) + 0.5) as i32;
             Taps { first, weights: weights.iter().map(fixed).collect() }

@@ -139,10 +139,9 @@ mod tests {
     #[test]
     fn positions_have_the_published_values() {
         let positions = sine_positions((14, 14), 256, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
-        for (token, expected) in [
-            (0, [0.4338837, 0.9009689, 0.3789338, 0.9254238]),
-            (17, [0.7818314, 0.6234899, 0.7013487, 0.7128184]),
-        ] {
+        for (token, expected) in
+            [(0, [0.4338837, 0.9009689, 0.3789338, 0.9254238]), (17, [0.7818314, 0.6234899, 0.7013487, 0.7128184])]
+        {
             for (value, expected) in positions[token].iter().zip(expected) {
                 assert!((value - expected).abs() < 1e-6, "token {token}: {value}, published {expected}");
             }
