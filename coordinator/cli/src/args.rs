@@ -1,0 +1,107 @@
+//! Flags that several roles share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use radialog_runtime::config::{Config, ConfigError};
+use radialog_runtime::health::{self, Readiness};
+use radialog_runtime::telemetry;
+use radialog_workers::StageOptions;
+use tokio_util::sync::CancellationToken;
+
+/// Flags that parse but make no sense together.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Where broker, store and state are.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Services (none of them: everything runs in this process)")]
+pub(crate) struct ServiceArgs {
+    /// TOML file with the same fields as the flags, e.g. [amqp] url = "amqp://..."
+    #[arg(long, env = "RADIALOG_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// RabbitMQ, e.g. amqp://user:password@host:5672/%2f [env: RADIALOG_AMQP_URL]
+    #[arg(long, value_name = "URL")]
+    amqp: Option<String>,
+    /// S3 store, e.g. s3://bucket/prefix or http://host:9000/bucket; keys from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
+    /// [env: RADIALOG_S3_URL]
+    #[arg(long, value_name = "URL")]
+    s3: Option<String>,
+    /// Redis, e.g. redis://:password@host:6379/0 [env: RADIALOG_REDIS_URL]
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// Folder for images and outputs where no S3 store is given [env: RADIALOG_OBJECTS_DIRECTORY]
+    #[arg(long, value_name = "DIR")]
+    objects: Option<PathBuf>,
+}
+
+impl ServiceArgs {
+    /// The whole configuration, validated; logs are set up on the way.
+    pub(crate) fn load(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
+        let objects = self.objects.as_ref().map(|dir| dir.display().to_string());
+        let flags = [
+            ("amqp.url", self.amqp.clone()),
+            ("s3.url", self.s3.clone()),
+            ("redis.url", self.redis.clone()),
+            ("objects.directory", objects),
+        ];
+        let given = flags.iter().chain(more).filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
+        let config = Config::load(self.config.as_deref(), std::env::vars(), given).map_err(anyhow::Error::new)?;
+        telemetry::init(&config.telemetry).map_err(|error| ConfigError { faults: vec![error.to_string()] })?;
+        Ok(config)
+    }
+}
+
+/// How models run.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Models")]
+pub(crate) struct ModelArgs {
+    /// Bundle of weights: a folder, or s3://bucket/prefix. Default: a tiny bundle with random weights, whose text means nothing
+    #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
+    pub(crate) bundle: Option<String>,
+    /// Where models run: cpu, or cuda:0 in a build with --features cuda
+    #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
+    pub(crate) device: String,
+    /// Most items in a model at a time; changes the speed, never a result
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch_size: u32,
+}
+
+impl ModelArgs {
+    pub(crate) fn stage_options(&self) -> StageOptions {
+        StageOptions { batch_limit: self.batch_size as usize, ..StageOptions::default() }
+    }
+}
+
+/// The health and metrics server.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HealthArgs {
+    /// Serve /metrics, /healthz and /readyz here, e.g. 0.0.0.0:9090 [env: RADIALOG_HEALTH_ADDRESS]
+    #[arg(long, value_name = "ADDRESS")]
+    health_address: Option<SocketAddr>,
+}
+
+impl HealthArgs {
+    pub(crate) fn setting(&self) -> (&'static str, Option<String>) {
+        ("health.address", self.health_address.map(|address| address.to_string()))
+    }
+}
+
+/// Serves health and metrics where an address is configured.
+pub(crate) async fn serve_health(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Readiness> {
+    let readiness = Readiness::default();
+    if let Some(address) = config.health.address {
+        let bound = health::serve(address, readiness.clone(), shutdown.clone()).await?;
+        tracing::info!(address = %bound, "serving /metrics, /healthz and /readyz");
+    }
+    Ok(readiness)
+}

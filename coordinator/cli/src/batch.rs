@@ -1,0 +1,178 @@
+//! `radialog batch`: an archive from start to end.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use radialog_coordinator::archive::{self, Archive, Input};
+use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_WINDOW};
+use radialog_coordinator::{Batch, BatchOptions, Progress, Summary, plan};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use radialog_runtime::shutdown;
+use radialog_schemas::{Generation, Stage, StageSet};
+use tokio::sync::watch;
+
+use crate::args::{HealthArgs, ModelArgs, ServiceArgs, UsageError, serve_health};
+use crate::embedded::Workers;
+use crate::{EXIT_INTERRUPTED, bundle_source, progress, table};
+
+/// Score an archive of chest X-rays: findings, report and labels of every study, in one table
+///
+/// Run the same command again to resume: what is stored is not computed twice.
+///
+/// Examples:
+///   radialog batch xrays/ --out results
+///   radialog batch studies.csv --out results --bundle /bundles/radialog-v1 --stages findings
+///   radialog batch s3://archive/cxr --out results --amqp amqp://host --s3 http://host:9000/radialog --redis redis://host
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct BatchArgs {
+    /// Folder of PNG and JPEG files, MIMIC-CXR-JPG tree, CSV manifest (study_id,image[,reference,indication,split]), or
+    /// s3://bucket/prefix of one of them
+    input: String,
+    /// Folder for results.jsonl, results.csv and summary.json; holds the state to resume from
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Only these stages and what they need, e.g. --stages findings
+    #[arg(long, value_delimiter = ',', value_name = "STAGE,...", default_value = "embedding,findings,language,scoring")]
+    stages: Vec<Stage>,
+    /// Only the first N studies of the archive
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Say what is already computed and what remains, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Run failed studies of an earlier session again
+    #[arg(long)]
+    retry_failed: bool,
+    /// Studies in flight at a time; bounds memory
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WINDOW as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Largest image file in MiB; larger ones fail with image_too_large
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_IMAGE_LIMIT >> 20)]
+    max_image_size: u64,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    #[command(flatten)]
+    models: ModelArgs,
+    /// Progress as bars, as lines, or not at all
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: ProgressStyle,
+    #[command(flatten)]
+    health: HealthArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+/// How reports are decoded.
+#[derive(Args)]
+#[command(next_help_heading = "Reports")]
+struct GenerationArgs {
+    /// Longest report, in tokens
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    max_new_tokens: u32,
+    /// Sample with this temperature instead of taking the most probable token, e.g. 0.7
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Sample from the most probable tokens that make up this mass, e.g. 0.9; needs --temperature
+    #[arg(long, value_name = "P", requires = "temperature")]
+    top_p: Option<f64>,
+    /// Seed of the sampler: the same seed gives the same reports
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressStyle {
+    /// Bars on a terminal, lines elsewhere
+    Auto,
+    /// A line every few seconds
+    Lines,
+    /// Nothing
+    Off,
+}
+
+impl GenerationArgs {
+    fn generation(&self) -> Result<Generation, UsageError> {
+        let within = |name: &str, value: Option<f64>, most: f64| match value {
+            Some(v) if !(v > 0.0 && v <= most) => Err(UsageError(format!("--{name} {v} is not over 0 and up to {most}"))),
+            _ => Ok(()),
+        };
+        within("temperature", self.temperature, 10.0)?;
+        within("top-p", self.top_p, 1.0)?;
+        let (temperature, top_p) = (self.temperature, self.top_p);
+        Ok(Generation { max_new_tokens: self.max_new_tokens, temperature, top_p, seed: self.seed })
+    }
+}
+
+pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
+    let generation = args.generation.generation()?;
+    let mut config = args.services.load(&[args.health.setting()])?;
+    config.objects.directory.get_or_insert_with(|| args.out.join("objects"));
+    if config.amqp.is_some() != config.redis.is_some() {
+        return Err(UsageError("--amqp and --redis go together: give both, or none to run everything in this process".into()).into());
+    }
+    let stages = StageSet::closure(&args.stages);
+    let archive = open_archive(&args.input, &config).await?;
+    let wanted: Vec<Stage> = stages.iter().collect();
+    let bundle = Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
+    let options = BatchOptions {
+        archive,
+        out: args.out.clone(),
+        stages,
+        generation,
+        bundle: bundle.manifest().hash(),
+        components: bundle.manifest().component_hashes(),
+        window: args.window as usize,
+        limit: args.limit,
+        image_limit: args.max_image_size << 20,
+        retry_failed: args.retry_failed,
+    };
+    if args.dry_run {
+        let backends = Backends::connect(&config).await?;
+        table::print_plan(&plan(&options, backends.objects.as_ref()).await?);
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let shutdown = shutdown::on_signals()?;
+    let readiness = serve_health(&config, &shutdown).await?;
+    let backends = Backends::connect(&config).await?;
+    let embedded = config.amqp.is_none();
+    let workers = if embedded { Workers::start(&wanted, &bundle, &args.models, &backends, &config.worker)? } else { Workers::none() };
+    readiness.set(true);
+
+    let (sender, receiver) = watch::channel(Progress::default());
+    let display = progress::show(args.progress, receiver);
+    let summary = run_beside(Batch::new(options, backends).run(shutdown.child_token(), sender), workers).await;
+    display.await?;
+    let summary = summary?;
+    table::print_summary(&summary, &args.out);
+    Ok(if summary.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Runs the batch, and stops the embedded workers after it; one that ends by itself ends the run.
+async fn run_beside<E: std::error::Error + Send + Sync + 'static>(
+    batch: impl Future<Output = Result<Summary, E>>,
+    mut workers: Workers,
+) -> anyhow::Result<Summary> {
+    tokio::select! {
+        summary = batch => {
+            workers.stop().await?;
+            Ok(summary?)
+        }
+        error = workers.failure() => Err(error),
+    }
+}
+
+async fn open_archive(input: &str, config: &Config) -> anyhow::Result<Arc<dyn Archive>> {
+    let input = if input.starts_with("s3://") {
+        let (store, prefix) = bundle_source::bucket(input, config).await?;
+        Input::Objects { url: input.to_owned(), store: Arc::new(store), prefix }
+    } else {
+        Input::Path(input.into())
+    };
+    Ok(archive::open(&input).await?)
+}

@@ -1,0 +1,68 @@
+//! `radialog status`: how far a run is.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use radialog_coordinator::Progress;
+use radialog_coordinator::output::{RESULTS_FILE, RunFile};
+use radialog_coordinator::progress::PROGRESS_DOCUMENT;
+use radialog_runtime::backends::Backends;
+use radialog_schemas::{RunId, StudyRecord, StudyStatus};
+
+use crate::args::ServiceArgs;
+use crate::progress::overview;
+
+/// Show how far a run is
+///
+/// Example: radialog status results, or radialog status 20261124-… --redis redis://host
+#[derive(Args)]
+pub(crate) struct StatusArgs {
+    /// Output folder of the run, or its id together with --redis
+    run: String,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let config = args.services.load(&[])?;
+    let dir = Path::new(&args.run);
+    let run = if dir.is_dir() { read_folder(dir)? } else { RunId(args.run.clone()) };
+    if config.redis.is_none() {
+        if !dir.is_dir() {
+            bail!("'{}' is not a folder; to look a run up by its id, give --redis URL", args.run);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let state = Backends::state(&config).await?;
+    match state.document(&run, PROGRESS_DOCUMENT).await? {
+        None => bail!("no run '{run}' is known to this Redis; it forgets a run 7 days after its last sign of life"),
+        Some(text) => {
+            let progress: Progress = serde_json::from_str(&text).context("the run's progress is from another version")?;
+            let of = progress.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
+            println!("run {run}: {}/{of} studies, {} in flight, {}", progress.done + progress.failed, progress.in_flight, overview(&progress));
+            for stage in &progress.stages {
+                println!("  {:<10} {:>8} done {:>8} reused {:>8} failed {:>8.1}/s", stage.stage.name(), stage.done, stage.reused, stage.failed, stage.per_second);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Counts the lines of an output folder, and returns its run.
+fn read_folder(dir: &Path) -> anyhow::Result<RunId> {
+    let Some(file) = RunFile::read(dir)? else {
+        bail!("'{}' holds no run", dir.display());
+    };
+    let text = std::fs::read_to_string(dir.join(RESULTS_FILE)).unwrap_or_default();
+    let (mut done, mut failed) = (0_u64, 0_u64);
+    for record in text.lines().filter_map(|line| serde_json::from_str::<StudyRecord>(line).ok()) {
+        match record.status {
+            StudyStatus::Done => done += 1,
+            StudyStatus::Failed => failed += 1,
+        }
+    }
+    println!("run {} over {}: {done} done, {failed} failed so far", file.spec.run, file.input);
+    Ok(file.spec.run)
+}

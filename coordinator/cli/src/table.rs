@@ -1,0 +1,86 @@
+//! What a run came to, for people.
+
+use std::path::Path;
+
+use radialog_coordinator::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
+use radialog_coordinator::{Plan, Summary};
+use radialog_schemas::Finding;
+
+use crate::progress::duration;
+
+/// Most problems of the archive that are listed.
+const LISTED: usize = 5;
+
+pub(crate) fn print_summary(summary: &Summary, out: &Path) {
+    let session = &summary.session;
+    println!();
+    println!("run {}: {}", summary.run, if summary.interrupted { "interrupted" } else { "complete" });
+    println!("  done      {:>8}", summary.done);
+    println!("  failed    {:>8}{}", summary.failed, by_code(summary));
+    println!("  reused    {:>8}  (every output was stored already)", summary.reused);
+    if session.resumed > 0 {
+        println!("  resumed   {:>8}  (written in earlier sessions)", session.resumed);
+    }
+    println!("  this session: {} studies in {}, {:.1} studies/s", session.studies, duration(session.seconds), session.studies_per_second);
+    println!();
+    println!("  {:<10} {:>8} {:>8} {:>8} {:>12} {:>12} {:>12} {:>12}", "stage", "done", "reused", "failed", "queue ms", "fetch ms", "model ms", "store ms");
+    for (stage, times) in &summary.stages {
+        println!(
+            "  {:<10} {:>8} {:>8} {:>8} {:>12.1} {:>12.1} {:>12.1} {:>12.1}",
+            stage.name(), times.done, times.reused, times.failed, times.queue_ms, times.fetch_ms, times.model_ms, times.store_ms
+        );
+    }
+    if !summary.prevalence.is_empty() {
+        println!("\n  findings of the images (share of studies)");
+        for finding in Finding::ALL {
+            let share = summary.prevalence.get(&finding).copied().unwrap_or(0.0);
+            println!("  {:<28} {:>6.1} %  {}", finding.name(), 100.0 * share, bar(share));
+        }
+    }
+    if let Some(rate) = summary.disagreement_rate {
+        println!("\n  reports that disagree with the image's findings in at least one finding: {:.1} %", 100.0 * rate);
+    }
+    if summary.problem_count > 0 {
+        println!("\n  {} entries of the archive could not be used:", summary.problem_count);
+        for problem in summary.problems.iter().take(LISTED) {
+            println!("    {problem}");
+        }
+        if summary.problem_count > LISTED as u64 {
+            println!("    … more in {SUMMARY_FILE}");
+        }
+    }
+    println!("\n  results: {}", out.join(RESULTS_FILE).display());
+    println!("           {}", out.join(TABLE_FILE).display());
+    println!("           {}", out.join(SUMMARY_FILE).display());
+    if summary.interrupted {
+        println!("\n  Run the same command again to resume.");
+    }
+    println!("\n  Research software, not a medical device.");
+}
+
+pub(crate) fn print_plan(plan: &Plan) {
+    println!("{} studies, of which {} are complete in {RESULTS_FILE}", plan.studies, plan.written);
+    println!("  {:<10} {:>10} {:>10}", "stage", "stored", "remaining");
+    for stage in &plan.stages {
+        println!("  {:<10} {:>10} {:>10}", stage.stage.name(), stage.stored, stage.remaining);
+    }
+    if plan.unreadable > 0 {
+        println!("{} images cannot be read and will fail", plan.unreadable);
+    }
+    if plan.problems > 0 {
+        println!("{} entries of the archive cannot be used", plan.problems);
+    }
+    println!("Nothing was computed: leave out --dry-run to run.");
+}
+
+fn by_code(summary: &Summary) -> String {
+    if summary.failed_by_code.is_empty() {
+        return String::new();
+    }
+    let codes: Vec<String> = summary.failed_by_code.iter().map(|(code, count)| format!("{code} {count}")).collect();
+    format!("  ({})", codes.join(", "))
+}
+
+fn bar(share: f64) -> String {
+    "#".repeat((share * 30.0).round() as usize)
+}
