@@ -4,4 +4,5 @@
 mod architecture;
 mod clinical;
 mod delivery;
+mod kubernetes;
 mod parity;

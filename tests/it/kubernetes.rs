@@ -1,0 +1,43 @@
+//! The manifests name what the code has: every stage's role, and every stage's queue.
+
+use std::path::{Path, PathBuf};
+
+use radialog_schemas::{Stage, queues};
+
+fn read(path: &str) -> String {
+    let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s").join(path);
+    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[test]
+fn every_stage_has_a_deployment_of_its_role() {
+    for stage in Stage::ALL {
+        let manifest = read(&format!("base/{stage}.yaml"));
+        assert!(manifest.contains(&format!("args: [worker, {stage}]")), "{stage}");
+        assert!(read("base/kustomization.yaml").contains(&format!("- {stage}.yaml")), "{stage}");
+    }
+}
+
+#[test]
+fn every_stage_is_scaled_by_its_own_queue_counting_unacknowledged_messages() {
+    let manifest = read("components/keda/scaled-objects.yaml");
+    let objects: Vec<&str> = manifest.split("---").collect();
+    assert_eq!(objects.len(), Stage::ALL.len());
+    for (stage, object) in Stage::ALL.into_iter().zip(objects) {
+        assert!(object.contains(&format!("scaleTargetRef: {{name: {stage}}}")), "{stage}");
+        assert!(object.contains(&format!("queueName: {},", queues::work(stage))), "{stage}");
+        assert!(object.contains("protocol: http"), "{stage}: amqp counts ready messages only");
+    }
+}
+
+#[test]
+fn the_termination_grace_is_longer_than_the_workers_own() {
+    let setting = |text: &str, name: &str| -> u32 {
+        let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+        line.split(':').nth(1).unwrap().trim().trim_matches('"').parse().unwrap()
+    };
+    let grace = setting(&read("base/settings.yaml"), "RADIALOG_WORKER_GRACE");
+    for stage in Stage::ALL {
+        assert!(setting(&read(&format!("base/{stage}.yaml")), "terminationGracePeriodSeconds") > grace, "{stage}");
+    }
+}
