@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod architecture;
+mod bundles;
 mod clinical;
 mod delivery;
 mod kubernetes;
 mod parity;
+mod stages;

@@ -10,6 +10,7 @@ use radialog_tests::golden::{self, Case};
 
 mod biovil;
 mod chexbert;
+mod end_to_end;
 mod findings;
 mod formula;
 mod preprocess;
@@ -25,6 +26,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("qformer_alignment", qformer::check),
     ("findings_classifier", findings::check),
     ("chexbert_labeler", chexbert::check),
+    ("end_to_end", end_to_end::check),
 ];
 
 /// Cases of training and evaluation, which the inference code cannot be held to.

@@ -1,1 +1,94 @@
-//! placeholder
+#![doc = include_str!("../README.md")]
+
+mod batch;
+pub mod bundle_cache;
+pub mod device;
+pub mod embedding;
+pub mod findings;
+mod input;
+pub mod language;
+pub mod scoring;
+
+use std::sync::Arc;
+
+use candle_core::Device;
+use radialog_models::bundle::{Bundle, BundleError};
+use radialog_models::preprocess::Limits;
+use radialog_runtime::objects::Objects;
+use radialog_runtime::queue::Queue;
+use radialog_runtime::runner::{RunError, Runner, RunnerSettings};
+use radialog_schemas::Stage;
+use tokio_util::sync::CancellationToken;
+
+use embedding::EmbeddingStage;
+use findings::FindingsStage;
+use language::LanguageStage;
+use scoring::ScoringStage;
+
+/// How a stage runs; nothing here changes an output.
+#[derive(Clone, Debug)]
+pub struct StageOptions {
+    /// Most items in the model at a time.
+    pub batch_limit: usize,
+    /// Most bytes that the language stage may spend on its cache.
+    pub cache_bytes: u64,
+    /// What an image file may cost.
+    pub image_limits: Limits,
+}
+
+impl Default for StageOptions {
+    fn default() -> Self {
+        Self { batch_limit: 8, cache_bytes: 4 << 30, image_limits: Limits::default() }
+    }
+}
+
+/// A stage with its model, ready to run.
+pub enum LoadedStage {
+    /// Image to image tokens.
+    Embedding(Arc<EmbeddingStage>),
+    /// Image to findings.
+    Findings(Arc<FindingsStage>),
+    /// Image tokens and findings to a report.
+    Language(Arc<LanguageStage>),
+    /// Report to labels.
+    Scoring(Arc<ScoringStage>),
+}
+
+/// Loads a stage's component of the bundle onto the device.
+///
+/// # Errors
+/// A component that is missing or does not load.
+pub fn load_stage(
+    stage: Stage,
+    bundle: &Bundle,
+    device: &Device,
+    options: &StageOptions,
+) -> Result<LoadedStage, BundleError> {
+    Ok(match stage {
+        Stage::Embedding => LoadedStage::Embedding(Arc::new(EmbeddingStage::load(bundle, device, options)?)),
+        Stage::Findings => LoadedStage::Findings(Arc::new(FindingsStage::load(bundle, device, options)?)),
+        Stage::Language => LoadedStage::Language(Arc::new(LanguageStage::load(bundle, device, options)?)),
+        Stage::Scoring => LoadedStage::Scoring(Arc::new(ScoringStage::load(bundle, device, options)?)),
+    })
+}
+
+impl LoadedStage {
+    /// Works until `shutdown`, as [`Runner::run`].
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    pub async fn run(
+        self,
+        queue: Arc<dyn Queue>,
+        objects: Arc<dyn Objects>,
+        settings: RunnerSettings,
+        shutdown: CancellationToken,
+    ) -> Result<(), RunError> {
+        match self {
+            LoadedStage::Embedding(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
+            LoadedStage::Findings(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
+            LoadedStage::Language(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
+            LoadedStage::Scoring(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
+        }
+    }
+}

@@ -2,9 +2,11 @@
 
 pub mod alignment;
 mod bert;
+pub mod bundle;
 pub mod chexbert;
 pub mod error;
 pub mod findings;
+pub mod image_tokens;
 pub mod language;
 mod layers;
 pub mod preprocess;

@@ -1,0 +1,207 @@
+//! Bundles: what is wrong with one is found before any work, in words that name tensor, shapes and file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use radialog_models::bundle::config::Configs;
+use radialog_models::bundle::layout::{self, TensorSpec};
+use radialog_models::bundle::{Bundle, BundleError, Geometry, HashCache, RandomBundle};
+use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
+use radialog_schemas::{ContentHash, Stage};
+use safetensors::Dtype;
+use tempfile::TempDir;
+
+const EMBEDDING: &str = "embedding.safetensors";
+
+/// A tiny bundle to break, with a hash cache of its own.
+struct Sample {
+    dir: TempDir,
+    cache: HashCache,
+}
+
+impl Sample {
+    fn new() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let cache = HashCache::at(dir.path().join("cache/hashes.json"));
+        RandomBundle::tiny(7).write(&dir.path().join("bundle"))?;
+        Ok(Self { dir, cache })
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join("bundle").join(file)
+    }
+
+    fn open(&self) -> Result<Bundle, BundleError> {
+        Bundle::open_with(&self.path(""), &Stage::ALL, &self.cache)
+    }
+
+    fn fault(&self) -> BundleError {
+        self.open().err().expect("the bundle is broken")
+    }
+
+    /// Changes a weights file and the manifest with it.
+    fn rewrite(&self, change: impl FnOnce(&mut HashMap<String, Tensor>)) -> Result<()> {
+        let path = self.path(EMBEDDING);
+        let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu)?;
+        change(&mut tensors);
+        candle_core::safetensors::save(&tensors, &path)?;
+        self.declare(EMBEDDING)
+    }
+
+    /// Makes the manifest agree with a file.
+    fn declare(&self, file: &str) -> Result<()> {
+        let content = fs::read(self.path(file))?;
+        let mut manifest: Manifest = serde_json::from_slice(&fs::read(self.path(MANIFEST_FILE))?)?;
+        let entry = FileEntry { size: content.len() as u64, sha256: ContentHash::of(&content) };
+        manifest.files.insert(file.into(), entry);
+        Ok(fs::write(self.path(MANIFEST_FILE), serde_json::to_vec(&manifest)?)?)
+    }
+}
+
+#[test]
+fn a_random_bundle_opens_and_says_that_it_is_random() -> Result<()> {
+    let sample = Sample::new()?;
+    let bundle = sample.open()?;
+    bundle.verify()?;
+    let summary = bundle.summary();
+    assert!(summary.random_weights && summary.name.contains("random") && summary.license.contains("mean nothing"));
+    assert!(summary.components.iter().all(|component| component.tensors > 0 && component.parameters > 0));
+    Ok(())
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_others() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let hash = |name: &str, seed| -> Result<_> { Ok(RandomBundle::tiny(seed).write(&dir.path().join(name))?.hash()) };
+    assert_eq!(hash("a", 1)?, hash("b", 1)?);
+    assert_ne!(hash("c", 2)?, hash("d", 1)?);
+    Ok(())
+}
+
+#[test]
+fn a_directory_without_a_manifest_is_refused_by_name() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let error = Bundle::open(dir.path()).err().context("it opened")?;
+    assert!(matches!(&error, BundleError::NotABundle(path) if path == dir.path()), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_missing_tensor_is_named_with_its_shape_and_file() -> Result<()> {
+    let sample = Sample::new()?;
+    sample.rewrite(|tensors| drop(tensors.remove("ln_vision.weight")))?;
+    let error = sample.fault();
+    assert!(
+        matches!(&error, BundleError::TensorMissing { tensor, expected, file }
+        if tensor == "ln_vision.weight" && expected.len() == 1 && file.ends_with(EMBEDDING)),
+        "{error}"
+    );
+    assert!(error.to_string().contains("ln_vision.weight") && error.to_string().contains(EMBEDDING));
+    Ok(())
+}
+
+#[test]
+fn a_tensor_of_another_shape_is_named_with_both_shapes_and_its_file() -> Result<()> {
+    let sample = Sample::new()?;
+    let wrong = Tensor::zeros((3, 5), DType::F32, &Device::Cpu)?;
+    sample.rewrite(|tensors| drop(tensors.insert("query_tokens".into(), wrong)))?;
+    let error = sample.fault();
+    assert!(
+        matches!(&error, BundleError::TensorShape { tensor, expected, found, file }
+        if tensor == "query_tokens" && expected[..2] == [1, 32] && found[..] == [3, 5] && file.ends_with(EMBEDDING)),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_truncated_file_is_refused_whether_or_not_the_manifest_knows() -> Result<()> {
+    let sample = Sample::new()?;
+    let file = fs::OpenOptions::new().write(true).open(sample.path(EMBEDDING))?;
+    file.set_len(file.metadata()?.len() - 4)?;
+    let error = sample.fault();
+    assert!(
+        matches!(&error, BundleError::Size { file, expected, found } if file.ends_with(EMBEDDING) && found + 4 == *expected),
+        "{error}"
+    );
+    sample.declare(EMBEDDING)?;
+    let error = sample.fault();
+    assert!(matches!(&error, BundleError::Safetensors { file, .. } if file.ends_with(EMBEDDING)), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_changed_byte_is_found_even_where_the_old_hash_is_cached() -> Result<()> {
+    let sample = Sample::new()?;
+    sample.open()?;
+    let mut content = fs::read(sample.path(EMBEDDING))?;
+    *content.last_mut().context("empty")? ^= 1;
+    fs::write(sample.path(EMBEDDING), content)?;
+    let error = sample.fault();
+    assert!(
+        matches!(&error, BundleError::Hash { file, expected, found } if file.ends_with(EMBEDDING) && expected != found),
+        "{error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn hashes_are_computed_once_a_file() -> Result<()> {
+    let sample = Sample::new()?;
+    let file = sample.path(EMBEDDING);
+    let hash = sample.cache.hash(&file)?;
+    // Same size, time and inode: only a cache would not see the change.
+    let time = fs::metadata(&file)?.modified()?;
+    let mut content = fs::read(&file)?;
+    *content.last_mut().context("empty")? ^= 1;
+    fs::write(&file, content)?;
+    fs::OpenOptions::new().write(true).open(&file)?.set_modified(time)?;
+    assert_eq!(sample.cache.hash(&file)?, hash);
+    Ok(())
+}
+
+#[test]
+fn a_manifest_cannot_name_files_outside_its_bundle() -> Result<()> {
+    let sample = Sample::new()?;
+    let text = fs::read_to_string(sample.path(MANIFEST_FILE))?;
+    fs::write(sample.path(MANIFEST_FILE), text.replace(EMBEDDING, "../embedding.safetensors"))?;
+    let error = sample.fault();
+    assert!(error.to_string().contains("../embedding.safetensors"), "{error}");
+    Ok(())
+}
+
+/// The tensors of the published checkpoints, as listed from the reference modules: `name<TAB>shape<TAB>dtype`.
+fn published(table: &str) -> Result<BTreeMap<String, Vec<usize>>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/keys").join(table);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let rows = text.lines().filter(|line| !line.starts_with('#') && !line.contains("rotary_emb"));
+    rows.map(|row| {
+        let mut cells = row.split('\t');
+        let (name, shape) = cells.next().zip(cells.next()).with_context(|| row.to_owned())?;
+        Ok((name.to_owned(), serde_json::from_str(shape)?))
+    })
+    .collect()
+}
+
+fn shapes(specs: Vec<TensorSpec>) -> BTreeMap<String, Vec<usize>> {
+    specs.into_iter().map(|spec| (spec.header.name, spec.header.shape)).collect()
+}
+
+#[test]
+fn the_published_geometry_has_exactly_the_tensors_of_the_published_checkpoints() -> Result<()> {
+    let configs = Configs::of(Geometry::Published);
+    let language = &configs.language;
+    for (table, specs) in [
+        ("alignment_checkpoint_4.tsv", layout::embedding(&configs.embedding)),
+        ("findings_classifier_ckpt.tsv", layout::findings(&configs.findings)),
+        ("vicuna_7b.tsv", layout::language_base(language, Dtype::F16)),
+        ("lora_adapter.tsv", layout::language_adapter(language)),
+        ("chexbert.tsv", layout::scoring(&configs.scoring)),
+    ] {
+        assert_eq!(shapes(specs), published(table)?, "{table}");
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The four stages with their models (a tiny random bundle) over the memory queue and a folder as object store.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use candle_core::Device;
+use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
+use radialog_models::image_tokens;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
+use radialog_runtime::queue::memory::MemoryQueue;
+use radialog_runtime::runner::RunnerSettings;
+use radialog_schemas::{
+    ContentHash, ErrorCode, Finding, FindingsReport, GeneratedReport, Generation, Manifest, ObjectKey, Outcome,
+    ReportLabels, Stage, Task, Work,
+};
+use radialog_tests::desk::Desk;
+use radialog_workers::{StageOptions, load_stage};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+const IMAGES: [&str; 2] = ["00001300_000.jpg", "2cd63b76.jpg"];
+
+/// One bundle for all tests of this file.
+static BUNDLE: LazyLock<(TempDir, Bundle)> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    RandomBundle::tiny(7).write(&dir.path().join("bundle")).unwrap();
+    let cache = HashCache::at(dir.path().join("hashes.json"));
+    let bundle = Bundle::open_with(&dir.path().join("bundle"), &Stage::ALL, &cache).unwrap();
+    (dir, bundle)
+});
+
+/// Workers of all four stages, and what a coordinator would hold.
+struct House {
+    desk: Desk,
+    manifest: &'static Manifest,
+    generation: Generation,
+    shutdown: CancellationToken,
+    _store: TempDir,
+}
+
+impl House {
+    async fn new(batch_limit: usize, generation: Generation) -> Result<Self> {
+        let store = tempfile::tempdir()?;
+        let objects = Arc::new(FilesystemObjects::open(store.path())?);
+        let desk = Desk::new(Arc::new(MemoryQueue::default()), objects, "run");
+        desk.queue.declare().await?;
+        let shutdown = CancellationToken::new();
+        let options = StageOptions { batch_limit, ..StageOptions::default() };
+        for stage in Stage::ALL {
+            let stage = load_stage(stage, &BUNDLE.1, &Device::Cpu, &options)?;
+            let (queue, objects) = (desk.queue.clone(), desk.objects.clone());
+            tokio::spawn(stage.run(queue, objects, RunnerSettings::default(), shutdown.clone()));
+        }
+        Ok(Self { desk, manifest: BUNDLE.1.manifest(), generation, shutdown, _store: store })
+    }
+
+    fn component(&self, stage: Stage) -> ContentHash {
+        self.manifest.component_hash(stage)
+    }
+
+    /// Sends all tasks at once and returns their outputs by key.
+    async fn run(&self, tasks: &[Task]) -> Result<BTreeMap<ObjectKey, Bytes>> {
+        for task in tasks {
+            self.desk.send(task).await?;
+        }
+        let mut outputs = BTreeMap::new();
+        for result in self.desk.results(tasks.len()).await? {
+            match result.outcome {
+                Outcome::Done { output } => drop(outputs.insert(output.clone(), self.desk.objects.get(&output).await?)),
+                Outcome::Failed(failure) => bail!("{failure}"),
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn task(&self, study: &str, output: ObjectKey, work: Work) -> Task {
+        Task::new(&"run".into(), &study.into(), &self.component(work.stage()), output, work)
+    }
+
+    /// Every output of all four stages for these images.
+    async fn all_outputs(&self, images: &[&str]) -> Result<BTreeMap<ObjectKey, Bytes>> {
+        let reference = ObjectKey::reference(&ContentHash::of(b"reference"));
+        self.desk.objects.put(&reference, Bytes::from_static(b"No pleural effusion.")).await?;
+        let [mut of_images, mut reports, mut labels] = [const { Vec::new() }; 3];
+        for name in images {
+            let content = std::fs::read(xrays().join(name))?;
+            let image = ObjectKey::image(&ContentHash::of(&content));
+            self.desk.objects.put(&image, content.into()).await?;
+            let embedding = ObjectKey::embedding(&self.component(Stage::Embedding), &image);
+            let findings = ObjectKey::findings(&self.component(Stage::Findings), &image);
+            let report = ObjectKey::report(&self.component(Stage::Language), &embedding, &findings, &self.generation);
+            let scored = ObjectKey::labels(&self.component(Stage::Scoring), &report, Some(&reference));
+            of_images.push(self.task(name, embedding.clone(), Work::Embedding { image: image.clone() }));
+            of_images.push(self.task(name, findings.clone(), Work::Findings { image }));
+            let generation = self.generation.clone();
+            reports.push(self.task(name, report.clone(), Work::Report { embedding, findings, generation }));
+            labels.push(self.task(name, scored, Work::Scoring { report, reference: Some(reference.clone()) }));
+        }
+        let mut outputs = self.run(&of_images).await?;
+        outputs.append(&mut self.run(&reports).await?);
+        outputs.append(&mut self.run(&labels).await?);
+        Ok(outputs)
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn xrays() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays")
+}
+
+fn greedy() -> Generation {
+    Generation { max_new_tokens: 40, ..Generation::default() }
+}
+
+#[tokio::test]
+async fn four_stages_turn_an_xray_into_tokens_findings_a_report_and_labels() -> Result<()> {
+    let outputs = House::new(8, greedy()).await?.all_outputs(&IMAGES[..1]).await?;
+    let of = |stage: &str| {
+        let found = outputs.iter().find(|(key, _)| key.as_str().starts_with(stage));
+        found.map(|(_, content)| content).with_context(|| format!("no output of {stage}"))
+    };
+    assert_eq!(image_tokens::decode(of("embedding")?)?.dims(), [32, 64]);
+    let findings: FindingsReport = serde_json::from_slice(of("findings")?)?;
+    assert!(findings.findings.iter().map(|predicted| predicted.finding).eq(Finding::ALL));
+    assert!(findings.findings.iter().all(|predicted| predicted.present == (predicted.probability > 0.5)));
+    let report: GeneratedReport = serde_json::from_slice(of("language")?)?;
+    assert!(!report.text.is_empty() && report.prompt_tokens > 32 && report.tokens <= 40);
+    let labels: ReportLabels = serde_json::from_slice(of("scoring")?)?;
+    assert_eq!((labels.report.len(), labels.reference.map(|labels| labels.len())), (14, Some(14)));
+    Ok(())
+}
+
+#[tokio::test]
+async fn outputs_have_the_same_bytes_one_by_one_and_in_batches() -> Result<()> {
+    for generation in [greedy(), Generation { temperature: Some(0.8), top_p: Some(0.9), seed: 3, ..greedy() }] {
+        let alone = House::new(1, generation.clone()).await?.all_outputs(&IMAGES).await?;
+        let together = House::new(8, generation).await?.all_outputs(&IMAGES).await?;
+        assert_eq!(alone.len(), 4 * IMAGES.len());
+        assert_eq!(alone, together);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn images_differ_in_their_outputs() -> Result<()> {
+    let outputs = House::new(8, greedy()).await?.all_outputs(&IMAGES).await?;
+    for stage in ["embedding", "findings", "language"] {
+        let contents: Vec<_> = outputs.iter().filter(|(key, _)| key.as_str().starts_with(stage)).collect();
+        assert_ne!(contents[0].1, contents[1].1, "{stage}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_input_that_cannot_be_decoded_fails_with_its_code() -> Result<()> {
+    let house = House::new(8, greedy()).await?;
+    let truncated = std::fs::read(xrays().join(IMAGES[0]))?[..5000].to_vec();
+    let image = ObjectKey::image(&ContentHash::of(&truncated));
+    let findings = ObjectKey::findings(&house.component(Stage::Findings), &image);
+    let embedding = ObjectKey::embedding(&house.component(Stage::Embedding), &image);
+    house.desk.objects.put(&image, truncated.into()).await?;
+    house.desk.objects.put(&embedding, Bytes::from_static(b"not safetensors")).await?;
+    house.desk.objects.put(&findings, Bytes::from_static(b"{\"findings\":[],\"text\":\"\"}")).await?;
+    let other = ObjectKey::findings(&house.component(Stage::Findings), &findings);
+    let report = ObjectKey::report(&house.component(Stage::Language), &embedding, &findings, &greedy());
+    let work = Work::Report { embedding, findings, generation: greedy() };
+    for (task, code) in [
+        (house.task("image", other, Work::Findings { image }), ErrorCode::ImageCorrupt),
+        (house.task("tokens", report, work), ErrorCode::ObjectCorrupt),
+    ] {
+        house.desk.send(&task).await?;
+        match &house.desk.results(1).await?[0].outcome {
+            Outcome::Failed(failure) => assert_eq!(failure.code, code),
+            Outcome::Done { .. } => bail!("it was done"),
+        }
+    }
+    Ok(())
+}

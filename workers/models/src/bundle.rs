@@ -1,0 +1,277 @@
+//! A bundle: a directory of weights, tokenizers and prompts that belong together, described by `bundle.json`. Opening one
+//! finds every fault before any work starts; what it hands out is typed configurations and memory-mapped weights.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs};
+
+use candle_core::Device;
+use radialog_schemas::bundle::{Component, MANIFEST_FILE, Manifest};
+use radialog_schemas::{ContentHash, ObjectKey, Stage};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub mod config;
+pub mod error;
+pub mod layout;
+pub mod loader;
+pub mod networks;
+pub mod random;
+pub mod verify;
+pub mod writer;
+
+pub use config::Geometry;
+pub use error::BundleError;
+pub use random::RandomBundle;
+pub use verify::HashCache;
+
+use config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
+use loader::Weights;
+use networks::{FindingsPredictor, ImageEmbedder, Labeler, Language};
+
+/// Version of the format that this code reads and writes.
+pub const FORMAT: u32 = 1;
+
+/// Use of a weights file; further shards are `weights.2`, `weights.3`, …
+const WEIGHTS: &str = "weights";
+
+/// Use of the file with LoRA and the image projection.
+const ADAPTER: &str = "adapter";
+
+/// Use of a `tokenizer.json`.
+const TOKENIZER: &str = "tokenizer";
+
+/// An opened bundle. Its files are checked: there, whole, with the hashes of the manifest, and with every tensor that the
+/// configurations ask for.
+pub struct Bundle {
+    dir: PathBuf,
+    manifest: Manifest,
+    weights: BTreeMap<(Stage, &'static str), Weights>,
+}
+
+/// What `radialog bundle show` prints.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// The directory.
+    pub dir: PathBuf,
+    /// As in the manifest.
+    pub name: String,
+    /// As in the manifest.
+    pub version: String,
+    /// As in the manifest.
+    pub license: String,
+    /// True when outputs mean nothing.
+    pub random_weights: bool,
+    /// Hash of the whole bundle.
+    pub hash: ContentHash,
+    /// One entry a stage.
+    pub components: Vec<ComponentSummary>,
+}
+
+/// One component of a [`Summary`].
+#[derive(Clone, Debug, Serialize)]
+pub struct ComponentSummary {
+    /// Which stage loads it.
+    pub stage: Stage,
+    /// Of its configuration and files.
+    pub hash: ContentHash,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of values in them.
+    pub parameters: u64,
+    /// Size of its files.
+    pub bytes: u64,
+    /// Geometry and options.
+    pub config: serde_json::Value,
+}
+
+impl Bundle {
+    /// Opens all four components, with the user's [`HashCache`].
+    ///
+    /// # Errors
+    /// As [`Bundle::open_with`].
+    pub fn open(dir: &Path) -> Result<Self, BundleError> {
+        Self::open_with(dir, &Stage::ALL, &HashCache::user())
+    }
+
+    /// Opens the components of these stages; the files of others need not be there.
+    ///
+    /// # Errors
+    /// No manifest; a file that is missing, incomplete, damaged or not safetensors; a tensor that is missing or has a
+    /// shape that the configuration does not ask for.
+    pub fn open_with(dir: &Path, stages: &[Stage], cache: &HashCache) -> Result<Self, BundleError> {
+        let manifest = read_manifest(dir)?;
+        let mut bundle = Self { dir: dir.to_path_buf(), manifest, weights: BTreeMap::new() };
+        for &stage in stages {
+            bundle.check_files(stage, |path| cache.hash(path))?;
+            for usage in [WEIGHTS, ADAPTER] {
+                let files = bundle.files(stage, usage)?;
+                if !files.is_empty() {
+                    bundle.weights.insert((stage, usage), Weights::open(&files)?);
+                }
+            }
+            bundle.check_tensors(stage)?;
+        }
+        Ok(bundle)
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Hashes every file again, whatever the cache says, and builds every network on the CPU, one after the other.
+    ///
+    /// # Errors
+    /// The first file that is not what the manifest says, or component that does not load.
+    pub fn verify(&self) -> Result<(), BundleError> {
+        for &stage in self.manifest.components.keys() {
+            self.check_files(stage, verify::hash_file)?;
+            match stage {
+                Stage::Embedding => drop(ImageEmbedder::load(self, &Device::Cpu)?),
+                Stage::Findings => drop(FindingsPredictor::load(self, &Device::Cpu)?),
+                Stage::Language => drop(Language::load(self, &Device::Cpu)?),
+                Stage::Scoring => drop(Labeler::load(self, &Device::Cpu)?),
+            }
+        }
+        Ok(())
+    }
+
+    /// Data for people.
+    pub fn summary(&self) -> Summary {
+        let components = self.manifest.components.iter().map(|(&stage, component)| {
+            let counts: Vec<_> =
+                self.weights.iter().filter(|((s, _), _)| *s == stage).map(|(_, w)| w.count()).collect();
+            let sizes = component.files.values().filter_map(|path| self.manifest.files.get(path));
+            ComponentSummary {
+                stage,
+                hash: self.manifest.component_hash(stage),
+                tensors: counts.iter().map(|(tensors, _)| tensors).sum(),
+                parameters: counts.iter().map(|(_, parameters)| parameters).sum(),
+                bytes: sizes.map(|file| file.size).sum(),
+                config: component.config.clone(),
+            }
+        });
+        Summary {
+            dir: self.dir.clone(),
+            name: self.manifest.name.clone(),
+            version: self.manifest.version.clone(),
+            license: self.manifest.license.clone(),
+            random_weights: self.manifest.random_weights,
+            hash: self.manifest.hash(),
+            components: components.collect(),
+        }
+    }
+
+    /// A stage's configuration.
+    ///
+    /// # Errors
+    /// The stage has no component, or its configuration is of another shape.
+    pub fn config<T: DeserializeOwned>(&self, stage: Stage) -> Result<T, BundleError> {
+        let config = self.component(stage)?.config.clone();
+        serde_json::from_value(config).map_err(|error| BundleError::Unusable {
+            file: self.dir.join(MANIFEST_FILE),
+            reason: format!("the configuration of {stage}: {error}"),
+        })
+    }
+
+    /// For `map_err` beside networks.
+    fn model_error<E: fmt::Display>(&self, stage: Stage) -> impl FnOnce(E) -> BundleError {
+        let dir = self.dir.clone();
+        move |reason| BundleError::Model { dir, stage, reason: reason.to_string() }
+    }
+
+    /// The component's file of this use.
+    fn file(&self, stage: Stage, usage: &str) -> Result<PathBuf, BundleError> {
+        self.files(stage, usage)?.into_iter().next().ok_or_else(|| self.no_file(stage, usage))
+    }
+
+    fn no_file(&self, stage: Stage, usage: &str) -> BundleError {
+        let reason = format!("{stage} has no '{usage}' file, or this stage was not opened");
+        BundleError::Unusable { file: self.dir.join(MANIFEST_FILE), reason }
+    }
+
+    fn component(&self, stage: Stage) -> Result<&Component, BundleError> {
+        let missing = || BundleError::NoComponent { dir: self.dir.clone(), stage };
+        self.manifest.components.get(&stage).ok_or_else(missing)
+    }
+
+    /// The component's files of this use, its shards in order.
+    fn files(&self, stage: Stage, usage: &str) -> Result<Vec<PathBuf>, BundleError> {
+        let shard_of = |name: &str| name == usage || name.strip_prefix(usage).is_some_and(|rest| rest.starts_with('.'));
+        let files = self.component(stage)?.files.iter();
+        Ok(files.filter(|(name, _)| shard_of(name)).map(|(_, path)| self.dir.join(path)).collect())
+    }
+
+    fn check_files(
+        &self,
+        stage: Stage,
+        hash: impl Fn(&Path) -> Result<ContentHash, BundleError>,
+    ) -> Result<(), BundleError> {
+        for path in self.component(stage)?.files.values() {
+            let file = self.dir.join(path);
+            let Some(entry) = self.manifest.files.get(path) else {
+                let reason = format!("'{path}' of {stage} is not in its list of files");
+                return Err(BundleError::Unusable { file: self.dir.join(MANIFEST_FILE), reason });
+            };
+            let size = fs::metadata(&file).map_err(BundleError::io("open", &file))?.len();
+            if size != entry.size {
+                return Err(BundleError::Size { file, expected: entry.size, found: size });
+            }
+            let found = hash(&file)?;
+            if found != entry.sha256 {
+                return Err(BundleError::Hash { file, expected: entry.sha256.clone(), found });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tensors(&self, stage: Stage) -> Result<(), BundleError> {
+        // The stored type has no say in names and shapes.
+        let f32 = safetensors::Dtype::F32;
+        let weights = self.weights(stage, WEIGHTS)?;
+        match stage {
+            Stage::Embedding => weights.check(&layout::embedding(&self.config::<EmbeddingComponent>(stage)?)),
+            Stage::Findings => weights.check(&layout::findings(&self.config::<FindingsComponent>(stage)?)),
+            Stage::Scoring => weights.check(&layout::scoring(&self.config::<ScoringComponent>(stage)?)),
+            Stage::Language => {
+                let config = self.config::<LanguageComponent>(stage)?;
+                weights.check(&layout::language_base(&config, f32))?;
+                self.weights(stage, ADAPTER)?.check(&layout::language_adapter(&config))
+            }
+        }
+    }
+
+    fn weights(&self, stage: Stage, usage: &'static str) -> Result<&Weights, BundleError> {
+        self.weights.get(&(stage, usage)).ok_or_else(|| self.no_file(stage, usage))
+    }
+}
+
+/// The manifest of the bundle in `dir`, without a look at its files.
+///
+/// # Errors
+/// No manifest, or one that this version does not read.
+pub fn read_manifest(dir: &Path) -> Result<Manifest, BundleError> {
+    let path = dir.join(MANIFEST_FILE);
+    let text = match fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(BundleError::NotABundle(dir.to_path_buf()));
+        }
+        result => result.map_err(BundleError::io("read", &path))?,
+    };
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(BundleError::unusable(&path))?;
+    if manifest.format != FORMAT {
+        let reason = format!("it has format {} and this version reads {FORMAT}", manifest.format);
+        return Err(BundleError::Unusable { file: path, reason });
+    }
+    if let Some(outside) = manifest.files.keys().find(|name| ObjectKey::parse(name).is_none()) {
+        let reason = format!("it names '{outside}', which is not a file inside the bundle");
+        return Err(BundleError::Unusable { file: path, reason });
+    }
+    Ok(manifest)
+}

@@ -1,0 +1,214 @@
+//! Bundles with random weights, for tests and benchmarks: the same seed gives the same bytes on every machine. Weights
+//! are drawn and written block by block, so that the published geometry (13.5 GB) needs no more memory than the tiny one.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use radialog_schemas::bundle::{Component, FileEntry, MANIFEST_FILE, Manifest};
+use radialog_schemas::{ContentHash, Stage};
+use rayon::prelude::*;
+use safetensors::tensor::Dtype;
+use serde::Serialize;
+
+use super::FORMAT;
+use super::config::{Configs, Geometry};
+use super::error::BundleError;
+use super::layout::{self, Init, TensorSpec};
+use super::writer::{SafetensorsWriter, TensorHeader};
+
+/// Elements drawn before they are written.
+const BLOCK: usize = 1 << 22;
+
+/// Elements that one thread draws at a time.
+const GRAIN: usize = 1 << 16;
+
+/// A bundle whose outputs mean nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct RandomBundle {
+    /// How large.
+    pub geometry: Geometry,
+    /// Determines every weight.
+    pub seed: u64,
+    /// Stored type of the language model, [`Dtype::F16`], [`Dtype::BF16`] or [`Dtype::F32`]. The other networks are f32,
+    /// as published.
+    pub dtype: Dtype,
+}
+
+/// A file of a component: its use, its path in the bundle, its tensors.
+type WeightsFile = (&'static str, &'static str, Vec<TensorSpec>);
+
+impl RandomBundle {
+    /// The bundle of the quickstart.
+    pub fn tiny(seed: u64) -> Self {
+        Self { geometry: Geometry::Tiny, seed, dtype: Dtype::F32 }
+    }
+
+    /// Published shapes, the language model in f16 as published.
+    pub fn published(seed: u64) -> Self {
+        Self { geometry: Geometry::Published, seed, dtype: Dtype::F16 }
+    }
+
+    /// A directory name that says what is in it, and that changes when anything that determines the content does.
+    pub fn directory_name(&self) -> String {
+        let configs = Configs::of(self.geometry);
+        let tensors: Vec<_> = Stage::ALL.into_iter().flat_map(|stage| self.weights(stage, &configs)).collect();
+        let hash = ContentHash::of(format!("{configs:?} {tensors:?}").as_bytes());
+        format!("random-{}-seed-{}-{}", self.geometry, self.seed, hash.short())
+    }
+
+    /// Writes the bundle where there is none yet.
+    ///
+    /// # Errors
+    /// As [`RandomBundle::write`].
+    pub fn ensure(&self, dir: &Path) -> Result<(), BundleError> {
+        let there = || dir.join(MANIFEST_FILE).exists();
+        if there() {
+            return Ok(());
+        }
+        match self.write(dir) {
+            // Another process was faster; its bytes are the same.
+            Err(_) if there() => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+
+    /// Writes the bundle beside `dir` and renames it when it is whole.
+    ///
+    /// # Errors
+    /// `dir` exists and is not empty, or files cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
+        let partial = partial_dir(dir);
+        fs::create_dir_all(&partial).map_err(BundleError::io("create", &partial))?;
+        let result = self.write_files(&partial).and_then(|manifest| {
+            fs::rename(&partial, dir).map_err(BundleError::io("replace", dir))?;
+            Ok(manifest)
+        });
+        if result.is_err() {
+            // The first error is the one to report.
+            let _ = fs::remove_dir_all(&partial);
+        }
+        result
+    }
+
+    fn write_files(&self, dir: &Path) -> Result<Manifest, BundleError> {
+        let configs = Configs::of(self.geometry);
+        let mut manifest = Manifest {
+            format: FORMAT,
+            name: format!("random-{}", self.geometry),
+            version: format!("seed-{}", self.seed),
+            random_weights: true,
+            license: "Random weights, made by `radialog bundle random`: no licence applies. Outputs mean nothing."
+                .into(),
+            components: BTreeMap::new(),
+            files: BTreeMap::new(),
+        };
+        for stage in Stage::ALL {
+            let mut component = Component { files: BTreeMap::new(), config: configs.to_json(stage) };
+            let mut add = |usage: &str, path: &str, entry: FileEntry| {
+                component.files.insert(usage.to_owned(), path.to_owned());
+                manifest.files.insert(path.to_owned(), entry);
+            };
+            for (usage, path, specs) in self.weights(stage, &configs) {
+                add(usage, path, write_weights(&dir.join(path), specs, self.seed)?);
+            }
+            if let Some((path, json)) = configs.tokenizer(stage) {
+                add("tokenizer", path, write_file(&dir.join(path), json.as_bytes())?);
+            }
+            manifest.components.insert(stage, component);
+        }
+        write_file(&dir.join(MANIFEST_FILE), &pretty(&manifest))?;
+        Ok(manifest)
+    }
+
+    fn weights(&self, stage: Stage, configs: &Configs) -> Vec<WeightsFile> {
+        match stage {
+            Stage::Embedding => {
+                vec![("weights", "embedding.safetensors", layout::embedding(&configs.embedding))]
+            }
+            Stage::Findings => vec![("weights", "findings.safetensors", layout::findings(&configs.findings))],
+            Stage::Language => {
+                let mut base = layout::language_base(&configs.language, self.dtype);
+                configs.speak_words(&mut base);
+                vec![
+                    ("weights", "language.safetensors", base),
+                    ("adapter", "adapter.safetensors", layout::language_adapter(&configs.language)),
+                ]
+            }
+            Stage::Scoring => vec![("weights", "scoring.safetensors", layout::scoring(&configs.scoring))],
+        }
+    }
+}
+
+fn partial_dir(dir: &Path) -> PathBuf {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    dir.with_file_name(format!(".{name}.{}.partial", std::process::id()))
+}
+
+fn pretty(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(value).expect("a manifest has only string keys")
+}
+
+fn write_file(path: &Path, content: &[u8]) -> Result<FileEntry, BundleError> {
+    fs::write(path, content).map_err(BundleError::io("write", path))?;
+    Ok(FileEntry { size: content.len() as u64, sha256: ContentHash::of(content) })
+}
+
+fn write_weights(path: &Path, mut specs: Vec<TensorSpec>, seed: u64) -> Result<FileEntry, BundleError> {
+    // Wide types first, so that every tensor starts at a multiple of its element's size.
+    specs.sort_by_key(|spec| std::cmp::Reverse(spec.header.dtype.bitsize()));
+    let headers: Vec<TensorHeader> = specs.iter().map(|spec| spec.header.clone()).collect();
+    let mut writer = SafetensorsWriter::create(path, &headers)?;
+    let mut buffer = Vec::new();
+    for spec in &specs {
+        let width = spec.header.dtype.bitsize() / 8;
+        let elements = spec.header.size() / width;
+        let key = fnv1a(&format!("{seed}:{}", spec.header.name));
+        for start in (0..elements).step_by(BLOCK) {
+            buffer.resize(BLOCK.min(elements - start) * width, 0);
+            buffer.par_chunks_mut(GRAIN * width).enumerate().for_each(|(grain, bytes)| {
+                draw(spec, key, start + grain * GRAIN, bytes);
+            });
+            writer.write(&buffer)?;
+        }
+    }
+    writer.finish()
+}
+
+/// Fills `bytes` with the tensor's elements from index `first` on.
+fn draw(spec: &TensorSpec, key: u64, first: usize, bytes: &mut [u8]) {
+    let value = |i: usize| match spec.init {
+        Init::Counting => i as f32,
+        Init::Uniform { centre, spread: 0.0 } => centre,
+        Init::Uniform { centre, spread } => centre + spread * uniform(key, i as u64),
+        Init::Words { width, first, end, .. } if i / width < first && i / width != end => 0.0,
+        Init::Words { spread, .. } => spread * uniform(key, i as u64),
+    };
+    match spec.header.dtype {
+        Dtype::F16 => fill(bytes, first, |i| f16::from_f32(value(i)).to_le_bytes()),
+        Dtype::BF16 => fill(bytes, first, |i| bf16::from_f32(value(i)).to_le_bytes()),
+        Dtype::I64 => fill(bytes, first, |i| (i as i64).to_le_bytes()),
+        _ => fill(bytes, first, |i| value(i).to_le_bytes()),
+    }
+}
+
+fn fill<const WIDTH: usize>(bytes: &mut [u8], first: usize, encode: impl Fn(usize) -> [u8; WIDTH]) {
+    for (i, out) in bytes.chunks_exact_mut(WIDTH).enumerate() {
+        out.copy_from_slice(&encode(first + i));
+    }
+}
+
+/// Element `i` of a stream, in [-1, 1): SplitMix64 (Steele et al., 2014), which can start anywhere.
+fn uniform(key: u64, i: u64) -> f32 {
+    let mut z = key.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    ((z >> 40) as f32 - 8_388_608.0) / 8_388_608.0
+}
+
+/// FNV-1a, 64 bits: gives each tensor a stream of its own.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+}

@@ -1,0 +1,118 @@
+//! Hashes of a bundle's files, each computed once: a cache in the user's own directory remembers what was hashed, by
+//! path, size, time of change and inode. The bundle itself may be read-only and shared.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use radialog_schemas::ContentHash;
+use serde::{Deserialize, Serialize};
+
+use super::error::BundleError;
+
+/// Names a directory for what can be computed again; `$XDG_CACHE_HOME/radialog` or `~/.cache/radialog` without it.
+pub const CACHE_VARIABLE: &str = "RADIALOG_CACHE";
+
+/// Read at a time while hashing: large enough to keep a disk busy, small enough to stay in a core's cache.
+const READ_SIZE: usize = 1 << 20;
+
+/// Remembers the hashes of files that have not changed since.
+#[derive(Clone, Debug)]
+pub struct HashCache {
+    file: Option<PathBuf>,
+}
+
+/// A file as it was when it was hashed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Hashed {
+    size: u64,
+    changed_ns: i128,
+    inode: u64,
+    sha256: ContentHash,
+}
+
+impl HashCache {
+    /// The user's cache. Without a home directory nothing is remembered.
+    pub fn user() -> Self {
+        Self { file: user_cache_dir().map(|dir| dir.join("hashes.json")) }
+    }
+
+    /// A cache in this file.
+    pub fn at(file: impl Into<PathBuf>) -> Self {
+        Self { file: Some(file.into()) }
+    }
+
+    /// The file's hash: remembered, or computed and remembered.
+    ///
+    /// # Errors
+    /// The file cannot be read. A cache that cannot be read or written is only slow, and is logged.
+    pub fn hash(&self, path: &Path) -> Result<ContentHash, BundleError> {
+        let path = &path.canonicalize().map_err(BundleError::io("open", path))?;
+        let stamp = |sha256| -> Result<Hashed, BundleError> {
+            let meta = fs::metadata(path).map_err(BundleError::io("read", path))?;
+            let changed_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+            Ok(Hashed { size: meta.len(), changed_ns, inode: meta.ino(), sha256 })
+        };
+        let key = path.to_string_lossy().into_owned();
+        if let Some(known) = self.read().remove(&key)
+            && stamp(known.sha256.clone())? == known
+        {
+            return Ok(known.sha256);
+        }
+        let before = stamp(ContentHash::of(b""))?;
+        let entry = Hashed { sha256: hash_file(path)?, ..before };
+        let hash = entry.sha256.clone();
+        self.remember(key, entry);
+        Ok(hash)
+    }
+
+    fn read(&self) -> BTreeMap<String, Hashed> {
+        let text = self.file.as_ref().and_then(|file| fs::read(file).ok());
+        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    /// Reads again before writing, so that processes that hash different files at once lose at most each other's
+    /// last entry, which costs one more hash and nothing else.
+    fn remember(&self, key: String, entry: Hashed) {
+        let Some(file) = &self.file else { return };
+        let mut entries = self.read();
+        entries.insert(key, entry);
+        let write = || -> std::io::Result<()> {
+            if let Some(dir) = file.parent() {
+                fs::create_dir_all(dir)?;
+            }
+            let partial = file.with_extension(format!("{}.partial", std::process::id()));
+            fs::write(&partial, serde_json::to_vec(&entries)?)?;
+            fs::rename(&partial, file)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(file = %file.display(), %error, "file hashes are not remembered; set {CACHE_VARIABLE}");
+        }
+    }
+}
+
+/// Where this user's caches are.
+pub fn user_cache_dir() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    var(CACHE_VARIABLE)
+        .or_else(|| Some(var("XDG_CACHE_HOME")?.join("radialog")))
+        .or_else(|| Some(var("HOME")?.join(".cache").join("radialog")))
+}
+
+/// SHA-256 of a file's content, read piece by piece.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn hash_file(path: &Path) -> Result<ContentHash, BundleError> {
+    let mut file = File::open(path).map_err(BundleError::io("open", path))?;
+    let mut hasher = ContentHash::hasher();
+    let mut buffer = vec![0; READ_SIZE];
+    loop {
+        match file.read(&mut buffer).map_err(BundleError::io("read", path))? {
+            0 => return Ok(hasher.finish()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}

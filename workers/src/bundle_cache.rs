@@ -1,0 +1,143 @@
+//! A bundle in the object store, kept in a local directory: what is missing is downloaded, checked and renamed into
+//! place, what is there and intact is used again.
+
+use std::path::{Path, PathBuf};
+
+use radialog_models::bundle::verify::HashCache;
+use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
+use radialog_schemas::{ContentHash, ObjectKey, Stage};
+use tokio::fs;
+use tokio::io::AsyncWriteExt;
+
+/// Bytes asked for at a time: a file of weights may be larger than memory.
+const PIECE: u64 = 16 << 20;
+
+/// A bundle that cannot be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The store fails, or has no such bundle.
+    #[error("cannot fetch the bundle: {0}")]
+    Store(#[from] ObjectError),
+    /// The prefix or a path of the manifest is no key.
+    #[error("'{0}' is not a valid object key")]
+    Key(String),
+    /// The manifest is not JSON of this format.
+    #[error("'{key}' is not a bundle's manifest: {reason}")]
+    Manifest {
+        /// Its key.
+        key: ObjectKey,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file is not what the manifest says.
+    #[error("'{key}' has {size} bytes with sha256 {sha256}, which is not what bundle.json says; upload it again")]
+    Content {
+        /// Its key.
+        key: ObjectKey,
+        /// In bytes.
+        size: u64,
+        /// As downloaded.
+        sha256: ContentHash,
+    },
+    /// The local cache cannot be written.
+    #[error("cannot write '{}' in the bundle cache: {source}", path.display())]
+    Local {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+}
+
+/// Brings the files that `stages` load from the bundle under `prefix` into `cache`, and returns the bundle's directory.
+///
+/// # Errors
+/// The store, the content or the local disk fails; files that were complete stay for the next attempt.
+pub async fn fetch_bundle(
+    objects: &dyn Objects,
+    prefix: &str,
+    cache: &Path,
+    stages: &[Stage],
+    hashes: &HashCache,
+) -> Result<PathBuf, FetchError> {
+    let prefix = prefix.trim_end_matches('/');
+    let key = |path: &str| {
+        let text = format!("{prefix}/{path}");
+        ObjectKey::parse(&text).ok_or(FetchError::Key(text))
+    };
+    let manifest_key = key(MANIFEST_FILE)?;
+    let content = objects.get(&manifest_key).await?;
+    let manifest: Manifest = serde_json::from_slice(&content)
+        .map_err(|error| FetchError::Manifest { key: manifest_key, reason: error.to_string() })?;
+
+    let dir = cache.join(format!("bundle-{}", manifest.hash().short()));
+    let components = manifest.components.iter().filter(|(stage, _)| stages.contains(stage));
+    for path in components.flat_map(|(_, component)| component.files.values()) {
+        let key = key(path)?;
+        let Some(entry) = manifest.files.get(path) else {
+            return Err(FetchError::Manifest { key, reason: "a component names it, but it is not in 'files'".into() });
+        };
+        let file = dir.join(path);
+        if !intact(&file, entry, hashes).await {
+            tracing::info!(%key, size = entry.size, "downloading");
+            download(objects, &key, entry, &file).await?;
+        }
+    }
+    // Last, so that a directory with a manifest is a bundle.
+    let path = dir.join(MANIFEST_FILE);
+    let partial = partial(&path);
+    write(&partial, &content).await?;
+    rename(&partial, &path).await?;
+    Ok(dir)
+}
+
+async fn intact(file: &Path, entry: &FileEntry, hashes: &HashCache) -> bool {
+    let (file, entry, hashes) = (file.to_owned(), entry.clone(), hashes.clone());
+    let check = move || {
+        std::fs::metadata(&file).is_ok_and(|meta| meta.len() == entry.size)
+            && hashes.hash(&file).is_ok_and(|hash| hash == entry.sha256)
+    };
+    tokio::task::spawn_blocking(check).await.unwrap_or(false)
+}
+
+async fn download(objects: &dyn Objects, key: &ObjectKey, entry: &FileEntry, file: &Path) -> Result<(), FetchError> {
+    let partial = partial(file);
+    write(&partial, b"").await?;
+    let local = |source| FetchError::Local { path: partial.clone(), source };
+    let mut out = fs::OpenOptions::new().append(true).open(&partial).await.map_err(local)?;
+    let (mut size, mut hasher) = (0, ContentHash::hasher());
+    while size < entry.size {
+        let piece = objects.get_range(key, size..entry.size.min(size + PIECE)).await?;
+        if piece.is_empty() {
+            break;
+        }
+        out.write_all(&piece).await.map_err(local)?;
+        hasher.update(&piece);
+        size += piece.len() as u64;
+    }
+    out.sync_all().await.map_err(local)?;
+    let sha256 = hasher.finish();
+    if size != entry.size || sha256 != entry.sha256 {
+        let _ = fs::remove_file(&partial).await;
+        return Err(FetchError::Content { key: key.clone(), size, sha256 });
+    }
+    rename(&partial, file).await
+}
+
+/// Beside the file, so that the rename stays on one file system.
+fn partial(file: &Path) -> PathBuf {
+    file.with_added_extension(format!("{}.partial", std::process::id()))
+}
+
+async fn write(path: &Path, content: &[u8]) -> Result<(), FetchError> {
+    let local = |source| FetchError::Local { path: path.to_owned(), source };
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).await.map_err(local)?;
+    }
+    fs::write(path, content).await.map_err(local)
+}
+
+async fn rename(from: &Path, to: &Path) -> Result<(), FetchError> {
+    fs::rename(from, to).await.map_err(|source| FetchError::Local { path: to.to_owned(), source })
+}

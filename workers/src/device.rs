@@ -1,0 +1,35 @@
+//! Which device a worker computes on.
+
+use candle_core::Device;
+
+/// A device that this program or machine does not have.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// Not a name of a device.
+    #[error("'{0}' is not a device; use cpu, cuda or cuda:N")]
+    Name(String),
+    /// The device does not work.
+    #[error("{name} cannot be used: {source}. Check nvidia-smi, and that the program was built with --features cuda")]
+    Unavailable {
+        /// The asked device.
+        name: String,
+        /// The driver's words.
+        source: candle_core::Error,
+    },
+}
+
+/// The device of this name: `cpu`, `cuda` or `cuda:N`.
+///
+/// # Errors
+/// Another name, or a device that does not work.
+pub fn device(name: &str) -> Result<Device, DeviceError> {
+    let ordinal = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => 0,
+        _ => name
+            .strip_prefix("cuda:")
+            .and_then(|ordinal| ordinal.parse().ok())
+            .ok_or_else(|| DeviceError::Name(name.to_owned()))?,
+    };
+    Device::new_cuda(ordinal).map_err(|source| DeviceError::Unavailable { name: name.to_owned(), source })
+}

@@ -1,0 +1,73 @@
+//! Image to image tokens.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use candle_core::{Device, Tensor};
+use radialog_models::bundle::networks::ImageEmbedder;
+use radialog_models::bundle::{Bundle, BundleError};
+use radialog_models::preprocess::Limits;
+use radialog_models::{ModelError, image_tokens};
+use radialog_runtime::objects::Objects;
+use radialog_runtime::stage::{Feed, StageWork};
+use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
+
+use crate::{StageOptions, batch, input};
+
+/// The embedding stage.
+pub struct EmbeddingStage {
+    component: ContentHash,
+    embedder: ImageEmbedder,
+    device: Device,
+    batch_limit: usize,
+    image_limits: Limits,
+}
+
+impl EmbeddingStage {
+    /// Loads the embedding component onto the device.
+    ///
+    /// # Errors
+    /// A component that is missing or does not load.
+    pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
+        Ok(Self {
+            component: bundle.manifest().component_hash(Stage::Embedding),
+            embedder: ImageEmbedder::load(bundle, device)?,
+            device: device.clone(),
+            batch_limit: options.batch_limit,
+            image_limits: options.image_limits,
+        })
+    }
+
+    fn embed(&self, images: &Tensor) -> Result<Vec<Bytes>, ModelError> {
+        let tokens = self.embedder.embed(images)?;
+        (0..tokens.dim(0)?).map(|i| Ok(image_tokens::encode(&tokens.get(i)?)?.into())).collect()
+    }
+}
+
+#[async_trait]
+impl StageWork for EmbeddingStage {
+    /// `[3, side, side]`.
+    type Input = Tensor;
+
+    fn stage(&self) -> Stage {
+        Stage::Embedding
+    }
+
+    fn component(&self) -> &ContentHash {
+        &self.component
+    }
+
+    fn batch_limit(&self) -> usize {
+        self.batch_limit
+    }
+
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Tensor, Failure> {
+        let Work::Embedding { image } = &task.work else {
+            return Err(input::not_ours(Stage::Embedding));
+        };
+        input::image(objects, image, self.embedder.image_side(), self.image_limits).await
+    }
+
+    fn run(&self, feed: &mut dyn Feed<Tensor>) {
+        batch::run(feed, self.batch_limit, |images| batch::images(&self.device, images, |images| self.embed(images)));
+    }
+}

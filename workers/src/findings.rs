@@ -1,0 +1,72 @@
+//! Image to the probabilities of the 14 CheXpert findings, and their text for the prompt.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use candle_core::{Device, Tensor};
+use radialog_models::ModelError;
+use radialog_models::bundle::networks::FindingsPredictor;
+use radialog_models::bundle::{Bundle, BundleError};
+use radialog_models::preprocess::Limits;
+use radialog_runtime::objects::Objects;
+use radialog_runtime::stage::{Feed, StageWork};
+use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
+
+use crate::{StageOptions, batch, input};
+
+/// The findings stage.
+pub struct FindingsStage {
+    component: ContentHash,
+    predictor: FindingsPredictor,
+    device: Device,
+    batch_limit: usize,
+    image_limits: Limits,
+}
+
+impl FindingsStage {
+    /// Loads the findings component onto the device.
+    ///
+    /// # Errors
+    /// A component that is missing or does not load.
+    pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
+        Ok(Self {
+            component: bundle.manifest().component_hash(Stage::Findings),
+            predictor: FindingsPredictor::load(bundle, device)?,
+            device: device.clone(),
+            batch_limit: options.batch_limit,
+            image_limits: options.image_limits,
+        })
+    }
+
+    fn predict(&self, images: &Tensor) -> Result<Vec<Bytes>, ModelError> {
+        Ok(self.predictor.predict(images)?.iter().map(input::to_json).collect())
+    }
+}
+
+#[async_trait]
+impl StageWork for FindingsStage {
+    /// `[3, side, side]`.
+    type Input = Tensor;
+
+    fn stage(&self) -> Stage {
+        Stage::Findings
+    }
+
+    fn component(&self) -> &ContentHash {
+        &self.component
+    }
+
+    fn batch_limit(&self) -> usize {
+        self.batch_limit
+    }
+
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Tensor, Failure> {
+        let Work::Findings { image } = &task.work else {
+            return Err(input::not_ours(Stage::Findings));
+        };
+        input::image(objects, image, self.predictor.image_side(), self.image_limits).await
+    }
+
+    fn run(&self, feed: &mut dyn Feed<Tensor>) {
+        batch::run(feed, self.batch_limit, |images| batch::images(&self.device, images, |images| self.predict(images)));
+    }
+}

@@ -1,0 +1,96 @@
+//! Generated report, and the radiologist's where there is one, to CheXbert labels.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use candle_core::Device;
+use radialog_models::bundle::networks::Labeler;
+use radialog_models::bundle::{Bundle, BundleError};
+use radialog_runtime::objects::Objects;
+use radialog_runtime::stage::{Feed, StageWork};
+use radialog_schemas::{ContentHash, ErrorCode, Failure, GeneratedReport, Labels, ReportLabels, Stage, Task, Work};
+
+use crate::{StageOptions, batch, input};
+
+/// The scoring stage.
+pub struct ScoringStage {
+    component: ContentHash,
+    labeler: Labeler,
+    batch_limit: usize,
+}
+
+/// Two texts to label, as ids.
+pub struct Texts {
+    report: Vec<u32>,
+    reference: Option<Vec<u32>>,
+}
+
+impl ScoringStage {
+    /// Loads the scoring component onto the device.
+    ///
+    /// # Errors
+    /// A component that is missing or does not load.
+    pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
+        Ok(Self {
+            component: bundle.manifest().component_hash(Stage::Scoring),
+            labeler: Labeler::load(bundle, device)?,
+            batch_limit: options.batch_limit,
+        })
+    }
+
+    fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
+        self.labeler.encode(text).map_err(|error| Failure::new(ErrorCode::Model, error))
+    }
+
+    fn label(&self, inputs: &[&Texts]) -> Vec<Result<Bytes, Failure>> {
+        let texts = |texts: &&Texts| std::iter::once(texts.report.clone()).chain(texts.reference.clone());
+        let flat: Vec<Vec<u32>> = inputs.iter().flat_map(texts).collect();
+        let mut labels = match self.labeler.label(&flat) {
+            Ok(labels) => labels.into_iter(),
+            Err(error) => return vec![Err(Failure::from(error)); inputs.len()],
+        };
+        let mut next = || -> Result<Labels, Failure> {
+            labels.next().ok_or_else(|| Failure::new(ErrorCode::Model, "the labeler returned too few labels"))
+        };
+        let answer = |texts: &&Texts| {
+            let (report, reference) = (next()?, texts.reference.as_ref().map(|_| next()).transpose()?);
+            Ok(input::to_json(&ReportLabels { report, reference }))
+        };
+        inputs.iter().map(answer).collect()
+    }
+}
+
+#[async_trait]
+impl StageWork for ScoringStage {
+    type Input = Texts;
+
+    fn stage(&self) -> Stage {
+        Stage::Scoring
+    }
+
+    fn component(&self) -> &ContentHash {
+        &self.component
+    }
+
+    fn batch_limit(&self) -> usize {
+        self.batch_limit
+    }
+
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Texts, Failure> {
+        let Work::Scoring { report, reference } = &task.work else {
+            return Err(input::not_ours(Stage::Scoring));
+        };
+        let report: GeneratedReport = input::json(objects, report).await?;
+        let reference = match reference {
+            None => None,
+            Some(key) => {
+                let text = input::object(objects, key).await?;
+                Some(self.encode(std::str::from_utf8(&text).map_err(|error| input::corrupt(key, error))?)?)
+            }
+        };
+        Ok(Texts { report: self.encode(&report.text)?, reference })
+    }
+
+    fn run(&self, feed: &mut dyn Feed<Texts>) {
+        batch::run(feed, self.batch_limit, |inputs| self.label(inputs));
+    }
+}
