@@ -7,8 +7,9 @@ use std::time::Instant;
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{ContentHash, Generation, RunId, RunSpec, SCHEMA_VERSION, StageSet};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
 
 use crate::CoordinatorError;
 use crate::archive::Archive;
@@ -101,7 +102,7 @@ impl Batch {
         let _stopped = stop.clone().drop_guard();
         let conductor = Conductor { backends, patience: Patience::new(stop.clone()) };
         let spec = Arc::new(out.run().spec.clone());
-        let meter = Mutex::new(Meter::new(spec.run.clone(), spec.stages.clone()));
+        let mut meter = Meter::new(spec.run.clone(), spec.stages.clone());
         let dispatcher = Arc::new(Dispatcher {
             conductor: conductor.clone(),
             archive: options.archive,
@@ -112,15 +113,19 @@ impl Batch {
             ledger: Mutex::new(ledger),
         });
         let consumer = ResultConsumer::with(conductor, "coordinator".to_owned(), dispatcher.wake.clone());
-        let outcome = drive(&dispatcher, consumer, meter, &progress).await;
+        let outcome = drive(&dispatcher, consumer, &mut meter, &progress).await;
         stop.cancel();
         let interrupted = match outcome {
             Ok(()) => false,
             Err(CoordinatorError::Stopped) => true,
             Err(error) => return Err(error),
         };
-        if interrupted && let Ok(collected) = dispatcher.collect_once().await {
-            collected?;
+        if interrupted {
+            dispatcher.collect_last().await?;
+        }
+        progress.send_replace(dispatcher.snapshot(&mut meter));
+        if let Err(error) = dispatcher.share(&progress).await {
+            warn!(%error, "the last progress is not shown to other processes");
         }
         let mut ledger = dispatcher.ledger();
         ledger.sync()?;
@@ -141,31 +146,30 @@ impl Batch {
 async fn drive(
     dispatcher: &Arc<Dispatcher>,
     consumer: ResultConsumer,
-    meter: Mutex<Meter>,
+    meter: &mut Meter,
     progress: &watch::Sender<Progress>,
 ) -> Result<(), CoordinatorError> {
     dispatcher.announce().await?;
-    let counting = dispatcher.clone();
-    let _counting = AbortOnDropHandle::new(tokio::spawn(async move { counting.count().await }));
-    let feeding = dispatcher.clone();
-    let mut feeding = AbortOnDropHandle::new(tokio::spawn(async move { feeding.feed().await }));
-    let mut consuming = AbortOnDropHandle::new(tokio::spawn(consumer.run()));
-    let mut fed = false;
-    let mut following = std::pin::pin!(dispatcher.follow(progress));
-    let mut reporting = std::pin::pin!(dispatcher.report(meter, progress));
-    loop {
-        tokio::select! {
-            outcome = &mut following => break outcome,
-            outcome = &mut feeding, if !fed => match outcome {
-                Ok(Ok(())) => fed = true,
-                Ok(Err(error)) => break Err(error),
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            },
-            outcome = &mut consuming => match outcome {
-                Ok(outcome) => break outcome.and(Err(CoordinatorError::Stopped)),
-                Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-            },
-            never = &mut reporting => match never {},
+    let mut parts = JoinSet::new();
+    let (feeding, counting) = (dispatcher.clone(), dispatcher.clone());
+    parts.spawn(async move { feeding.feed().await });
+    parts.spawn(async move { counting.count().await });
+    parts.spawn(consumer.run());
+    let outcome = {
+        let mut following = std::pin::pin!(dispatcher.follow(progress));
+        let mut reporting = std::pin::pin!(dispatcher.report(meter, progress));
+        loop {
+            tokio::select! {
+                outcome = &mut following => break outcome,
+                never = &mut reporting => match never {},
+                Some(part) = parts.join_next() => match part {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => break Err(error),
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+            }
         }
-    }
+    };
+    parts.shutdown().await;
+    outcome
 }

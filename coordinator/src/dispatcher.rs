@@ -98,8 +98,15 @@ impl Dispatcher {
         }
     }
 
-    /// One attempt, which a stop does not keep from trying.
-    pub(crate) async fn collect_once(&self) -> Result<Result<usize, CoordinatorError>, StateError> {
+    /// Collects after a stop, without waiting for a state that does not answer: what stays there waits for the next run.
+    pub(crate) async fn collect_last(&self) -> Result<(), CoordinatorError> {
+        while let Ok(count) = self.collect_once().await
+            && count? == DRAIN
+        {}
+        Ok(())
+    }
+
+    async fn collect_once(&self) -> Result<Result<usize, CoordinatorError>, StateError> {
         let (state, run) = (&self.conductor.backends.state, &self.spec.run);
         let lines = state.finished(run, DRAIN).await?;
         if lines.is_empty() {
@@ -139,9 +146,7 @@ impl Dispatcher {
             self.announce().await?;
             self.dispatch(&lost).await?;
         }
-        let snapshot = serde_json::to_string(&*progress.borrow()).expect("a snapshot has string keys only");
-        let (state, run) = (&self.conductor.backends.state, &self.spec.run);
-        self.conductor.patience.until_done(|| state.put_document(run, PROGRESS_DOCUMENT, snapshot.clone())).await
+        self.conductor.patience.until_done(|| self.share(progress)).await
     }
 
     /// Publishes whatever the studies in flight wait for once more.
@@ -189,24 +194,28 @@ impl Dispatcher {
     }
 
     /// Counts the archive, so that the time left can be told.
-    pub(crate) async fn count(&self) {
-        match self.archive.count().await {
-            Ok(count) => self.ledger().expect_total(self.limits.studies.map_or(count, |limit| limit.min(count))),
-            Err(error) => warn!(%error, "the archive cannot be counted"),
-        }
+    pub(crate) async fn count(&self) -> Result<(), CoordinatorError> {
+        let count = self.archive.count().await?;
+        self.ledger().expect_total(self.limits.studies.map_or(count, |limit| limit.min(count)));
+        Ok(())
     }
 
     /// Sends snapshots, for ever.
-    pub(crate) async fn report(&self, meter: Mutex<Meter>, progress: &watch::Sender<Progress>) -> Infallible {
+    pub(crate) async fn report(&self, meter: &mut Meter, progress: &watch::Sender<Progress>) -> Infallible {
         loop {
-            let mut snapshot = {
-                let ledger = self.ledger();
-                let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
-                ledger.snapshot(&mut meter)
-            };
-            snapshot.paused = self.conductor.patience.trouble();
-            progress.send_replace(snapshot);
+            progress.send_replace(self.snapshot(meter));
             tokio::time::sleep(REPORT_EVERY).await;
         }
+    }
+
+    /// How far the run is.
+    pub(crate) fn snapshot(&self, meter: &mut Meter) -> Progress {
+        Progress { paused: self.conductor.patience.trouble(), ..self.ledger().snapshot(meter) }
+    }
+
+    /// Shows a snapshot to other processes.
+    pub(crate) async fn share(&self, progress: &watch::Sender<Progress>) -> Result<(), StateError> {
+        let snapshot = serde_json::to_string(&*progress.borrow()).expect("a snapshot has string keys only");
+        self.conductor.backends.state.put_document(&self.spec.run, PROGRESS_DOCUMENT, snapshot).await
     }
 }

@@ -13,6 +13,8 @@ use crate::CoordinatorError;
 
 const STUDY: &str = "study_id";
 const IMAGE: &str = "image";
+/// An id travels in every message of its study.
+const LONGEST_ID: usize = 1024;
 
 /// The archive.
 pub(super) struct Manifest {
@@ -78,6 +80,10 @@ impl Table {
         let (study, file) = (cell(self.study), cell(self.image));
         if study.is_empty() {
             return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, format!("the row has no {STUDY}")));
+        }
+        if study.len() > LONGEST_ID {
+            let message = format!("the {STUDY} is longer than {LONGEST_ID} bytes");
+            return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, message));
         }
         let unusable = |reason: String| Err(Failure::new(ErrorCode::ArchiveEntry, format!("{}: {reason}", row.place)));
         let (fields, columns) = (row.fields.len(), self.rows.width());

@@ -1,0 +1,94 @@
+//! A run from archive to results, over workers without models: each study exactly once, whatever happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use radialog_coordinator::Summary;
+use radialog_coordinator::archive::{self, Archive, Input};
+use radialog_runtime::backends::Backends;
+use radialog_schemas::{Stage, StudyRecord};
+use radialog_tests::house::{embedded, workers};
+use radialog_tests::stages::ToyStage;
+use tempfile::TempDir;
+use tokio_util::sync::DropGuard;
+
+mod archives;
+mod disk;
+mod faults;
+mod whole;
+
+/// A place for a test: backends under a directory, and workers.
+struct Place {
+    dir: TempDir,
+    backends: Backends,
+    _workers: DropGuard,
+}
+
+impl Place {
+    async fn new() -> Self {
+        Self::with(ToyStage::new).await
+    }
+
+    async fn with(make: impl Fn(Stage) -> ToyStage) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let backends = embedded(&dir.path().join("objects")).unwrap();
+        let workers = workers(&backends, make).await.unwrap();
+        Self { dir, backends, _workers: workers }
+    }
+
+    fn out(&self) -> std::path::PathBuf {
+        self.dir.path().join("out")
+    }
+
+    /// Writes files of the archive, each with its name as content.
+    fn write(&self, files: &[&str]) {
+        for file in files {
+            self.write_file(file, file.as_bytes());
+        }
+    }
+
+    fn write_file(&self, file: &str, content: &[u8]) {
+        let path = self.dir.path().join("archive").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// The archive, or the manifest in it.
+    async fn archive(&self, manifest: &str) -> Arc<dyn Archive> {
+        let path = self.dir.path().join("archive").join(manifest);
+        archive::open(&Input::Path(path)).await.unwrap()
+    }
+}
+
+/// The records by study; panics when a study has two.
+fn records(out: &Path) -> BTreeMap<String, StudyRecord> {
+    let text = fs::read_to_string(out.join("results.jsonl")).unwrap();
+    let mut records = BTreeMap::new();
+    for line in text.lines() {
+        let record: StudyRecord = serde_json::from_str(line).unwrap();
+        let before = records.insert(record.study.0.clone(), record);
+        assert!(before.is_none(), "two lines for {before:?}");
+    }
+    records
+}
+
+/// The records as they must be equal between runs.
+fn without_timings(out: &Path) -> BTreeMap<String, StudyRecord> {
+    let mut records = records(out);
+    for record in records.values_mut() {
+        record.timings.clear();
+    }
+    records
+}
+
+/// Failed studies and their codes.
+fn failures(out: &Path) -> BTreeMap<String, String> {
+    let records = records(out).into_iter();
+    records.filter_map(|(study, record)| Some((study, record.error?.code.as_str()))).collect()
+}
+
+fn problems(summary: &Summary) -> BTreeSet<String> {
+    summary.problems.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,116 @@
+//! Bad input: a clear name for what is wrong, nothing lost, and the run goes on where it can.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use radialog_runtime::objects::Objects;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
+use radialog_schemas::ObjectKey;
+use radialog_tests::house::{options, run};
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_cannot_be_read_fail_with_a_code_and_their_name() {
+    let place = Place::new().await;
+    place.write(&["good.png", "scan.dcm", "moving.gif", "large.png"]);
+    place.write_file("empty.png", b"");
+    place.write_file("bomb.jpg", &[0; 5000]);
+    std::os::unix::fs::symlink("nowhere", place.dir.path().join("archive/missing.png")).unwrap();
+    fs::create_dir(place.dir.path().join("archive/folder.png")).unwrap();
+    let mut options = options(place.archive("").await, &place.out());
+    options.image_limit = 4096;
+    let summary = run(options, &place.backends).await.unwrap();
+    assert_eq!((summary.done, summary.failed), (2, 5));
+    let expected = [
+        ("bomb", "image_too_large"),
+        ("empty", "image_empty"),
+        ("missing", "image_missing"),
+        ("moving.gif", "image_format_unsupported"),
+        ("scan.dcm", "image_format_unsupported"),
+    ];
+    assert_eq!(failures(&place.out()), expected.map(|(study, code)| (study.to_owned(), code.to_owned())).into());
+    for record in records(&place.out()).values().filter(|record| record.error.is_some()) {
+        let error = record.error.as_ref().unwrap();
+        assert!(error.message.contains(&record.file), "{error}");
+        assert_eq!(record.failed_stage, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
+    let place = Place::new().await;
+    place.write(&["1.png", "2.png", "3.png"]);
+    let rows = "study_id,image,reference\n\
+                s1,1.png,\"No change,\nagain.\"\n\
+                s2,gone.png,\n\
+                s3\n\
+                s1,2.png,\n\
+                s5,\"2.png,\n\
+                ,2.png,\n\
+                s7,3.png,\n\
+                s8,,x\n";
+    place.write_file("list.csv", rows.as_bytes());
+    let summary = run(options(place.archive("list.csv").await, &place.out()), &place.backends).await.unwrap();
+    assert_eq!(summary.done, 2);
+    let expected = [("s2", "image_missing"), ("s3", "archive_entry"), ("s8", "archive_entry")];
+    assert_eq!(failures(&place.out()), expected.map(|(study, code)| (study.to_owned(), code.to_owned())).into());
+    assert!(records(&place.out())["s3"].error.as_ref().unwrap().message.contains("list.csv line 5"));
+    let problems = problems(&summary);
+    assert_eq!(summary.problem_count, 3, "{problems:?}");
+    let named = |line: &str, words: &str| problems.iter().any(|p| p.contains(line) && p.contains(words));
+    assert!(named("list.csv line 6", "duplicate_study"), "{problems:?}");
+    assert!(named("list.csv line 7", "quote"), "{problems:?}");
+    assert!(named("list.csv line 8", "study_id"), "{problems:?}");
+
+    let record = &records(&place.out())["s1"];
+    assert_eq!(record.file, "1.png", "the first of two entries is the one that is run");
+    assert!(record.reference_labels.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_are_no_text_and_second_files_of_a_study_are_named() {
+    let place = Place::new().await;
+    place.write(&["a.jpg", "a.png", "b.png"]);
+    fs::write(place.dir.path().join("archive").join(OsStr::from_bytes(b"caf\xe9.png")), b"x").unwrap();
+    let summary = run(options(place.archive("").await, &place.out()), &place.backends).await.unwrap();
+    assert_eq!(summary.done, 2);
+    let problems = problems(&summary);
+    assert!(problems.iter().any(|p| p.starts_with("caf\\xe9.png: archive_entry")), "{problems:?}");
+    assert!(problems.iter().any(|p| p.starts_with("a.png: duplicate_study")), "{problems:?}");
+}
+
+#[tokio::test]
+async fn an_input_that_is_unusable_as_a_whole_does_not_start() {
+    let place = Place::new().await;
+    place.write_file("list.csv", b"study,image\ns1,1.png\n");
+    let open = async |name: &str| {
+        let path = place.dir.path().join("archive").join(name);
+        archive::open(&Input::Path(path)).await.err().unwrap().to_string()
+    };
+    let error = open("list.csv").await;
+    assert!(error.contains("list.csv") && error.contains("'study_id'"), "{error}");
+    assert!(open("nowhere").await.contains("nowhere"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_holds_the_same_archives_as_a_folder() {
+    let place = Place::new().await;
+    let bucket = place.dir.path().join("bucket");
+    let store = Arc::new(FilesystemObjects::open(&bucket).unwrap());
+    let csv = "study_id,image\ns1,a.png\ns2,../climb.png\ns3,none.png\n";
+    for (key, content) in [("x/a.png", "a"), ("x/b/c.jpg", "c"), ("x/list.csv", csv), ("other/d.png", "d")] {
+        store.put(&ObjectKey::parse(key).unwrap(), content.into()).await.unwrap();
+    }
+    let input = |prefix: &str| {
+        Input::Objects { url: format!("s3://bucket/{prefix}"), store: store.clone(), prefix: prefix.into() }
+    };
+    let folder = archive::open(&input("x")).await.unwrap();
+    run(options(folder, &place.out()), &place.backends).await.unwrap();
+    assert_eq!(records(&place.out()).keys().collect::<Vec<_>>(), ["a", "b/c"]);
+
+    let out = place.dir.path().join("manifest");
+    let manifest = archive::open(&input("x/list.csv")).await.unwrap();
+    let summary = run(options(manifest, &out), &place.backends).await.unwrap();
+    assert_eq!((summary.done, summary.failed_by_code["image_missing"]), (1, 2));
+}

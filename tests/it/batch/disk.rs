@@ -1,0 +1,76 @@
+//! Output directories that cannot be written, or are somebody else's.
+
+use std::process::Command;
+
+use radialog_coordinator::{BatchOptions, CoordinatorError};
+use radialog_tests::house::{Synthetic, options, run};
+
+use super::*;
+
+/// A small file system of its own; only root can have one.
+struct SmallDisk<'a>(&'a Path);
+
+impl<'a> SmallDisk<'a> {
+    fn mount(path: &'a Path, option: &str) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", option, "tmpfs"]).arg(path);
+        command.status().is_ok_and(|status| status.success()).then(|| Self(path))
+    }
+
+    fn remount(&self, option: &str) {
+        let status = Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.0).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_the_run_and_what_was_done_stays_usable() {
+    let place = Place::new().await;
+    let out = place.out();
+    let Some(disk) = SmallDisk::mount(&out, "size=256k") else {
+        eprintln!("not root: the full disk is left to the journal's own test");
+        return;
+    };
+    let options = || options(Synthetic::new(500), &out);
+    let error = run(options(), &place.backends).await.unwrap_err();
+    assert!(matches!(error, CoordinatorError::Output { .. }));
+    assert!(error.to_string().contains("free some space"), "{error}");
+    let done = records(&out).len();
+    assert!(done > 0 && done < 500, "{done}");
+
+    disk.remount("size=64m");
+    let summary = run(options(), &place.backends).await.unwrap();
+    assert_eq!(summary.studies, 500);
+    assert!(summary.session.resumed >= done as u64);
+    assert_eq!(records(&out).len(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_directory_is_refused_before_any_work() {
+    let place = Place::new().await;
+    let out = place.out();
+    let Some(_disk) = SmallDisk::mount(&out, "ro") else {
+        eprintln!("not root: the read-only disk is left out");
+        return;
+    };
+    let error = run(options(Synthetic::new(5), &out), &place.backends).await.unwrap_err().to_string();
+    assert!(error.contains("make the directory writable or choose another --out"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_with_another_run_is_refused_with_what_differs() {
+    let place = Place::new().await;
+    let options = || options(Synthetic::new(5), &place.out());
+    run(options(), &place.backends).await.unwrap();
+    let other = BatchOptions { bundle: radialog_schemas::ContentHash::of(b"other"), ..options() };
+    let error = run(other, &place.backends).await.unwrap_err().to_string();
+    assert!(error.contains("another bundle") && error.contains("--out"), "{error}");
+    assert_eq!(records(&place.out()).len(), 5);
+}

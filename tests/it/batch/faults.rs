@@ -1,0 +1,146 @@
+//! Runs in which everything goes wrong that may: each study is there exactly once, with the same record.
+
+use std::time::Duration;
+
+use radialog_coordinator::{Batch, BatchOptions, Progress, ResultConsumer};
+use radialog_runtime::queue::Message;
+use radialog_schemas::queues;
+use radialog_tests::chaos::Chaos;
+use radialog_tests::house::{Synthetic, options, run};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+const STUDIES: u64 = 300;
+
+/// Compares with a run over a place of its own in which nothing happens.
+async fn assert_as_if_nothing_happened(out: &Path) {
+    let quiet = Place::new().await;
+    run(options(Synthetic::new(STUDIES), &quiet.out()), &quiet.backends).await.unwrap();
+    let expected = without_timings(&quiet.out());
+    let found = without_timings(out);
+    assert_eq!(found.len() as u64, STUDIES);
+    assert_eq!(found, expected);
+}
+
+/// Slow enough that things can happen in mid-run.
+async fn slow_place() -> Place {
+    Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(10))).await
+}
+
+fn narrow(place: &Place) -> BatchOptions {
+    BatchOptions { window: 40, ..options(Synthetic::new(STUDIES), &place.out()) }
+}
+
+/// Lets `trouble` happen when a few studies are done.
+async fn run_with_trouble<F: Future>(options: BatchOptions, backends: &Backends, trouble: impl FnOnce() -> F) -> Summary {
+    let (progress, mut seen) = watch::channel(Progress::default());
+    let batch = Batch::new(options, backends.clone());
+    let running = tokio::spawn(batch.run(CancellationToken::new(), progress));
+    seen.wait_for(|progress| progress.done >= 40).await.unwrap();
+    trouble().await;
+    tokio::time::timeout(Duration::from_secs(60), running).await.expect("the run hangs").unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
+    let place = slow_place().await;
+    for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
+        let (progress, _) = watch::channel(Progress::default());
+        let running = tokio::spawn(
+            Batch::new(narrow(&place), place.backends.clone()).run(CancellationToken::new(), progress),
+        );
+        tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        // Dropped wherever it is, with the state, the queues and the workers going on, as by SIGKILL.
+        running.abort();
+        assert!(running.await.unwrap_err().is_cancelled());
+        // Its consumer's task may live for a moment longer and holds the lock on the directory.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let summary = run(narrow(&place), &place.backends).await.unwrap();
+    assert_eq!(summary.studies, STUDIES);
+    assert!(summary.session.resumed > 0);
+    assert_as_if_nothing_happened(&place.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_that_were_appended_and_not_discarded_are_not_appended_again() {
+    let place = slow_place().await;
+    let chaos = Arc::new(Chaos::default());
+    let backends = chaos.over(&place.backends);
+    chaos.lose_answers();
+    run(narrow(&place), &backends).await.unwrap();
+    assert_as_if_nothing_happened(&place.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broker_store_and_state_may_go_away_for_a_while() {
+    let place = slow_place().await;
+    let chaos = Arc::new(Chaos::default());
+    let backends = chaos.over(&place.backends);
+    run_with_trouble(narrow(&place), &backends, || async {
+        for _ in 0..3 {
+            chaos.down(true);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            chaos.down(false);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    })
+    .await;
+    assert_as_if_nothing_happened(&place.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn studies_that_the_state_forgot_begin_again() {
+    let place = slow_place().await;
+    let chaos = Arc::new(Chaos::default());
+    let backends = chaos.over(&place.backends);
+    run_with_trouble(narrow(&place), &backends, || async { chaos.forget() }).await;
+    assert_as_if_nothing_happened(&place.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_and_results_may_come_twice() {
+    let place = slow_place().await;
+    let chaos = Arc::new(Chaos::default());
+    let backends = chaos.over(&place.backends);
+    chaos.say_everything_twice();
+    // Workers that say everything twice, too.
+    let _workers = workers(&backends, ToyStage::new).await.unwrap();
+    run(narrow(&place), &backends).await.unwrap();
+    assert_as_if_nothing_happened(&place.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_coordinators_share_the_results_queue() {
+    let place = Place::new().await;
+    let shutdown = CancellationToken::new();
+    let second = ResultConsumer::new(place.backends.clone(), "second", shutdown.clone());
+    let second = tokio::spawn(second.run());
+    run(narrow(&place), &place.backends).await.unwrap();
+    shutdown.cancel();
+    second.await.unwrap().unwrap();
+    assert_as_if_nothing_happened(&place.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_run_goes_on() {
+    let place = Place::new().await;
+    for body in ["not json", r#"{"schema_version": 99}"#] {
+        let message = Message { body: body.into(), ..Message::default() };
+        place.backends.queue.publish(queues::RESULTS, message).await.unwrap();
+    }
+    run(narrow(&place), &place.backends).await.unwrap();
+    let dead = queues::dead(queues::RESULTS);
+    let mut codes = Vec::new();
+    while let Some(delivery) = place.backends.queue.take(&dead).await.unwrap() {
+        let death = delivery.message.death.clone().unwrap();
+        assert_eq!(death.source, queues::RESULTS);
+        codes.push(death.code);
+        delivery.receipt.ack().await.unwrap();
+    }
+    codes.sort();
+    assert_eq!(codes, ["message_invalid", "schema_version"]);
+    assert_as_if_nothing_happened(&place.out()).await;
+}

@@ -1,0 +1,122 @@
+//! Runs in which nothing goes wrong, and their resumption.
+
+use std::time::Duration;
+
+use radialog_coordinator::{Batch, Progress, plan};
+use radialog_schemas::{Stage, StageSet, StudyStatus};
+use radialog_tests::house::{Synthetic, options, run};
+use radialog_tests::stages::{CORRUPT, ToyStage};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
+    let place = Place::new().await;
+    place.write(&["a.png", "b/c.jpg", "b/d.JPEG", "notes.txt"]);
+    let summary = run(options(place.archive("").await, &place.out()), &place.backends).await.unwrap();
+    let records = records(&place.out());
+    assert_eq!(records.keys().collect::<Vec<_>>(), ["a", "b/c", "b/d"]);
+    for record in records.values() {
+        assert_eq!(record.status, StudyStatus::Done, "{record:?}");
+        assert_eq!(record.findings.as_ref().unwrap().len(), 14);
+        assert_eq!(record.report_labels.as_ref().unwrap().len(), 14);
+        assert!(record.report.is_some() && record.disagreement.is_some());
+        assert_eq!(record.timings.len(), 4);
+    }
+    assert_eq!((summary.studies, summary.done, summary.failed, summary.reused), (3, 3, 0, 0));
+    assert_eq!(summary.stages[&Stage::Scoring].done, 3);
+    assert_eq!(summary.prevalence.len(), 14);
+    assert!(!summary.interrupted && summary.disagreement_rate.is_some());
+    let table = fs::read_to_string(place.out().join("results.csv")).unwrap();
+    assert_eq!(table.lines().count(), 4);
+    let written: Summary =
+        serde_json::from_slice(&fs::read(place.out().join("summary.json")).unwrap()).unwrap();
+    assert_eq!(written, summary);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_run_reuses_every_output_and_gives_the_same_records() {
+    let place = Place::new().await;
+    let archive = || Synthetic::new(50);
+    let other = place.dir.path().join("other");
+    run(options(archive(), &place.out()), &place.backends).await.unwrap();
+    let summary = run(options(archive(), &other), &place.backends).await.unwrap();
+    assert_eq!((summary.done, summary.reused), (50, 50));
+    assert_eq!(summary.stages[&Stage::Language].reused, 50);
+    assert_eq!(without_timings(&place.out()), without_timings(&other));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_resumes_with_what_is_missing() {
+    let place = Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(5))).await;
+    let archive = || Synthetic::new(400);
+    let (progress, mut seen) = watch::channel(Progress::default());
+    let shutdown = CancellationToken::new();
+    let batch = Batch::new(options(archive(), &place.out()), place.backends.clone());
+    let running = tokio::spawn(batch.run(shutdown.clone(), progress));
+    seen.wait_for(|progress| progress.done >= 50).await.unwrap();
+    shutdown.cancel();
+    let first = running.await.unwrap().unwrap();
+    assert!(first.interrupted && first.done >= 50 && first.done < 400, "{first:?}");
+
+    let second = run(options(archive(), &place.out()), &place.backends).await.unwrap();
+    assert_eq!((second.studies, second.done, second.interrupted), (400, 400, false));
+    assert_eq!(second.session.resumed, first.studies);
+    assert_eq!(second.session.studies, 400 - first.studies);
+    assert_eq!(records(&place.out()).len(), 400);
+
+    let third = run(options(archive(), &place.out()), &place.backends).await.unwrap();
+    assert_eq!((third.studies, third.session.studies), (400, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_studies_are_run_again_only_when_asked() {
+    let place = Place::new().await;
+    let corrupt = format!("{CORRUPT}.png");
+    place.write(&["a.png", &corrupt]);
+    let options = || async { options(place.archive("").await, &place.out()) };
+    let first = run(options().await, &place.backends).await.unwrap();
+    assert_eq!((first.done, first.failed), (1, 1));
+    assert_eq!(first.failed_by_code["image_corrupt"], 1);
+    let record = &records(&place.out())[CORRUPT];
+    assert_eq!(record.failed_stage, Some(Stage::Embedding));
+    assert_eq!(record.timings.len(), 2, "the sibling of the failed stage was waited for");
+    assert_eq!(first.stages[&Stage::Findings].failed, 1);
+
+    assert_eq!(run(options().await, &place.backends).await.unwrap().session.studies, 0);
+    let mut again = options().await;
+    again.retry_failed = true;
+    let third = run(again, &place.backends).await.unwrap();
+    assert_eq!((third.session.studies, third.session.resumed, third.studies), (1, 1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_asked_stages_run_and_only_the_first_studies() {
+    let place = Place::new().await;
+    let mut options = options(Synthetic::new(20), &place.out());
+    options.stages = StageSet::closure(&[Stage::Findings]);
+    options.limit = Some(7);
+    let summary = run(options, &place.backends).await.unwrap();
+    assert_eq!(summary.done, 7);
+    assert_eq!(summary.stages.keys().collect::<Vec<_>>(), [&Stage::Findings]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_tells_what_is_stored_and_writes_nothing() {
+    let place = Place::new().await;
+    let mut first = options(Synthetic::new(10), &place.out());
+    first.stages = StageSet::closure(&[Stage::Findings]);
+    run(first, &place.backends).await.unwrap();
+    let elsewhere = place.dir.path().join("elsewhere");
+    let plan = plan(&options(Synthetic::new(12), &elsewhere), &*place.backends.objects).await.unwrap();
+    assert_eq!((plan.studies, plan.written, plan.unreadable), (12, 0, 0));
+    let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.stage, stage.stored, stage.remaining)).collect();
+    let nothing = |stage| (stage, 0, 12);
+    assert_eq!(
+        stages,
+        [nothing(Stage::Embedding), (Stage::Findings, 10, 2), nothing(Stage::Language), nothing(Stage::Scoring)]
+    );
+    assert!(!elsewhere.exists());
+}

@@ -1,0 +1,117 @@
+//! The whole system in one process: a coordinator over workers that have no model.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use bytes::Bytes;
+use radialog_coordinator::archive::{Archive, Entries, Entry, ImageSource, Problem};
+use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_WINDOW};
+use radialog_coordinator::{Batch, BatchOptions, CoordinatorError, Progress, Summary};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
+use radialog_runtime::queue::memory::MemoryQueue;
+use radialog_runtime::runner::{Runner, RunnerSettings};
+use radialog_runtime::state::memory::MemoryState;
+use radialog_schemas::{ContentHash, Generation, Stage, StageSet};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::stages::ToyStage;
+
+/// Queue and state in memory, objects under a directory.
+///
+/// # Errors
+/// When the directory cannot be written.
+pub fn embedded(objects: &Path) -> Result<Backends> {
+    Ok(Backends {
+        queue: Arc::new(MemoryQueue::default()),
+        objects: Arc::new(FilesystemObjects::open(objects)?),
+        state: Arc::new(MemoryState::default()),
+    })
+}
+
+/// One worker of each stage, until the guard is dropped.
+///
+/// # Errors
+/// When the broker refuses.
+pub async fn workers(backends: &Backends, make: impl Fn(Stage) -> ToyStage) -> Result<DropGuard> {
+    backends.queue.declare().await?;
+    let shutdown = CancellationToken::new();
+    for stage in Stage::ALL {
+        let (queue, objects) = (backends.queue.clone(), backends.objects.clone());
+        let settings = RunnerSettings { worker: format!("toy-{stage}"), ..RunnerSettings::default() };
+        let runner = Runner::new(Arc::new(make(stage)), queue, objects, settings);
+        tokio::spawn(runner.run(shutdown.clone()));
+    }
+    Ok(shutdown.drop_guard())
+}
+
+/// A run of all stages by the toys.
+pub fn options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
+    BatchOptions {
+        archive,
+        out: out.to_owned(),
+        stages: StageSet::all(),
+        generation: Generation::default(),
+        bundle: ContentHash::of(b"toy bundle"),
+        components: Stage::ALL.map(ToyStage::component_of),
+        window: DEFAULT_WINDOW,
+        limit: None,
+        image_limit: DEFAULT_IMAGE_LIMIT,
+        retry_failed: false,
+    }
+}
+
+/// Runs to the end.
+///
+/// # Errors
+/// As [`Batch::run`].
+pub async fn run(options: BatchOptions, backends: &Backends) -> Result<Summary, CoordinatorError> {
+    let (progress, _) = watch::channel(Progress::default());
+    Batch::new(options, backends.clone()).run(CancellationToken::new(), progress).await
+}
+
+/// Studies `s000000`, `s000001` and so on, each with an image of its own that is none.
+pub struct Synthetic {
+    studies: u64,
+}
+
+struct Numbers {
+    next: u64,
+    end: u64,
+}
+
+impl Synthetic {
+    /// So many studies.
+    pub fn new(studies: u64) -> Arc<dyn Archive> {
+        Arc::new(Self { studies })
+    }
+}
+
+#[async_trait]
+impl Archive for Synthetic {
+    fn name(&self) -> String {
+        format!("synthetic:{}", self.studies)
+    }
+
+    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+        Ok(Box::new(Numbers { next: 0, end: self.studies }))
+    }
+
+    async fn count(&self) -> Result<u64, CoordinatorError> {
+        Ok(self.studies)
+    }
+}
+
+#[async_trait]
+impl Entries for Numbers {
+    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+        let number = (self.next < self.end).then_some(self.next)?;
+        self.next += 1;
+        let study = format!("s{number:06}");
+        let image = ImageSource::Inline(Bytes::from(study.clone()));
+        Some(Ok(Entry::new(&study, format!("{study}.png"), Ok(image))))
+    }
+}
