@@ -18,4 +18,5 @@ pub use error::CoordinatorError;
 pub use output::Summary;
 pub use plan::{Plan, plan};
 pub use progress::Progress;
+pub use radialog_runtime::backends::Backends;
 pub use results::ResultConsumer;

@@ -4,6 +4,7 @@
 mod architecture;
 mod bundles;
 mod clinical;
+mod batch;
 mod delivery;
 mod kubernetes;
 mod parity;

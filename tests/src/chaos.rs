@@ -64,8 +64,8 @@ impl Chaos {
     }
 
     fn answer<T>(&self, answer: T) -> Result<T, StateError> {
-        let lost = self.lose_answers.load(Ordering::Relaxed)
-            && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
+        let lost =
+            self.lose_answers.load(Ordering::Relaxed) && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
         match lost {
             true => Err(StateError("the connection broke".into())),
             false => Ok(answer),

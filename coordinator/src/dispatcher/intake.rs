@@ -181,10 +181,8 @@ impl Dispatcher {
             let mut ledger = self.ledger();
             for (prepared, place) in chunk {
                 match prepared {
-                    Prepared::Study(spec) => {
-                        ledger.begin(spec.clone(), place);
-                        studies.push(spec);
-                    }
+                    Prepared::Study(spec) if ledger.begin(&spec, place) => studies.push(spec),
+                    Prepared::Study(_) => {}
                     Prepared::Failed(line) => lines.push(line),
                 }
             }

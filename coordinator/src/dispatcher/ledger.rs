@@ -61,17 +61,18 @@ impl Ledger {
 
     /// Writes the lines of studies that have none yet, and gives their places in the window back.
     pub(crate) fn write(&mut self, lines: &[String]) -> Result<(), CoordinatorError> {
+        // A study may have its line from before, or stand twice in one batch.
         let mut fresh = Vec::with_capacity(lines.len());
+        let mut ids = HashSet::new();
         for line in lines {
             match serde_json::from_str::<StudyRecord>(line) {
-                Ok(record) if self.studies.is_written(&record.study) => {}
+                Ok(record) if self.studies.is_written(&record.study) || !ids.insert(record.study.clone()) => {
+                    self.in_flight.remove(&record.study);
+                }
                 Ok(record) => fresh.push((line.as_str(), record)),
                 Err(error) => warn!(%error, "a finished line that is no study record is dropped"),
             }
         }
-        // A study may stand twice in one batch, too.
-        let mut ids = HashSet::new();
-        fresh.retain(|(_, record)| ids.insert(record.study.clone()));
         self.journal.append(fresh.iter().map(|(line, _)| *line))?;
         for (_, record) in &fresh {
             self.studies.write(&record.study);
@@ -103,10 +104,15 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn begin(&mut self, spec: StudySpec, place: OwnedSemaphorePermit) {
-        let study = spec.study.clone();
-        let in_flight = InFlight { spec, begun: false, counts: StageCounts::default(), _place: place };
-        self.in_flight.insert(study, in_flight);
+    /// Takes the study into the window. False where it got its line after it was admitted, from tasks of an earlier
+    /// session.
+    pub(crate) fn begin(&mut self, spec: &StudySpec, place: OwnedSemaphorePermit) -> bool {
+        if self.studies.is_written(&spec.study) {
+            return false;
+        }
+        let in_flight = InFlight { spec: spec.clone(), begun: false, counts: StageCounts::default(), _place: place };
+        self.in_flight.insert(spec.study.clone(), in_flight);
+        true
     }
 
     pub(crate) fn begun(&mut self, studies: &[StudySpec]) {

@@ -102,8 +102,10 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
     for (key, content) in [("x/a.png", "a"), ("x/b/c.jpg", "c"), ("x/list.csv", csv), ("other/d.png", "d")] {
         store.put(&ObjectKey::parse(key).unwrap(), content.into()).await.unwrap();
     }
-    let input = |prefix: &str| {
-        Input::Objects { url: format!("s3://bucket/{prefix}"), store: store.clone(), prefix: prefix.into() }
+    let input = |prefix: &str| Input::Objects {
+        url: format!("s3://bucket/{prefix}"),
+        store: store.clone(),
+        prefix: prefix.into(),
     };
     let folder = archive::open(&input("x")).await.unwrap();
     run(options(folder, &place.out()), &place.backends).await.unwrap();

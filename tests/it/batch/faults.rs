@@ -34,7 +34,11 @@ fn narrow(place: &Place) -> BatchOptions {
 }
 
 /// Lets `trouble` happen when a few studies are done.
-async fn run_with_trouble<F: Future>(options: BatchOptions, backends: &Backends, trouble: impl FnOnce() -> F) -> Summary {
+async fn run_with_trouble<F: Future>(
+    options: BatchOptions,
+    backends: &Backends,
+    trouble: impl FnOnce() -> F,
+) -> Summary {
     let (progress, mut seen) = watch::channel(Progress::default());
     let batch = Batch::new(options, backends.clone());
     let running = tokio::spawn(batch.run(CancellationToken::new(), progress));
@@ -48,9 +52,8 @@ async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
     let place = slow_place().await;
     for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
         let (progress, _) = watch::channel(Progress::default());
-        let running = tokio::spawn(
-            Batch::new(narrow(&place), place.backends.clone()).run(CancellationToken::new(), progress),
-        );
+        let running =
+            tokio::spawn(Batch::new(narrow(&place), place.backends.clone()).run(CancellationToken::new(), progress));
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         // Dropped wherever it is, with the state, the queues and the workers going on, as by SIGKILL.
         running.abort();
