@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod architecture;
+mod batch;
 mod bundles;
 mod clinical;
-mod batch;
 mod delivery;
 mod kubernetes;
 mod parity;

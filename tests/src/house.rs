@@ -74,20 +74,17 @@ pub async fn run(options: BatchOptions, backends: &Backends) -> Result<Summary, 
 }
 
 /// Studies `s000000`, `s000001` and so on, each with an image of its own that is none.
-pub struct Synthetic {
+pub fn synthetic(studies: u64) -> Arc<dyn Archive> {
+    Arc::new(Synthetic { studies })
+}
+
+struct Synthetic {
     studies: u64,
 }
 
 struct Numbers {
     next: u64,
     end: u64,
-}
-
-impl Synthetic {
-    /// So many studies.
-    pub fn new(studies: u64) -> Arc<dyn Archive> {
-        Arc::new(Self { studies })
-    }
 }
 
 #[async_trait]

@@ -6,7 +6,7 @@ use radialog_coordinator::{Batch, BatchOptions, Progress, ResultConsumer};
 use radialog_runtime::queue::Message;
 use radialog_schemas::queues;
 use radialog_tests::chaos::Chaos;
-use radialog_tests::house::{Synthetic, options, run};
+use radialog_tests::house::{options, run, synthetic};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ const STUDIES: u64 = 300;
 /// Compares with a run over a place of its own in which nothing happens.
 async fn assert_as_if_nothing_happened(out: &Path) {
     let quiet = Place::new().await;
-    run(options(Synthetic::new(STUDIES), &quiet.out()), &quiet.backends).await.unwrap();
+    run(options(synthetic(STUDIES), &quiet.out()), &quiet.backends).await.unwrap();
     let expected = without_timings(&quiet.out());
     let found = without_timings(out);
     assert_eq!(found.len() as u64, STUDIES);
@@ -30,7 +30,7 @@ async fn slow_place() -> Place {
 }
 
 fn narrow(place: &Place) -> BatchOptions {
-    BatchOptions { window: 40, ..options(Synthetic::new(STUDIES), &place.out()) }
+    BatchOptions { window: 40, ..options(synthetic(STUDIES), &place.out()) }
 }
 
 /// Lets `trouble` happen when a few studies are done.

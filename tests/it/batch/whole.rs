@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use radialog_coordinator::{Batch, Progress, plan};
 use radialog_schemas::{Stage, StageSet, StudyStatus};
-use radialog_tests::house::{Synthetic, options, run};
+use radialog_tests::house::{options, run, synthetic};
 use radialog_tests::stages::{CORRUPT, ToyStage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,7 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_run_reuses_every_output_and_gives_the_same_records() {
     let place = Place::new().await;
-    let archive = || Synthetic::new(50);
+    let archive = || synthetic(50);
     let other = place.dir.path().join("other");
     run(options(archive(), &place.out()), &place.backends).await.unwrap();
     let summary = run(options(archive(), &other), &place.backends).await.unwrap();
@@ -50,7 +50,7 @@ async fn a_second_run_reuses_every_output_and_gives_the_same_records() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_resumes_with_what_is_missing() {
     let place = Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(5))).await;
-    let archive = || Synthetic::new(400);
+    let archive = || synthetic(400);
     let (progress, mut seen) = watch::channel(Progress::default());
     let shutdown = CancellationToken::new();
     let batch = Batch::new(options(archive(), &place.out()), place.backends.clone());
@@ -94,7 +94,7 @@ async fn failed_studies_are_run_again_only_when_asked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_asked_stages_run_and_only_the_first_studies() {
     let place = Place::new().await;
-    let mut options = options(Synthetic::new(20), &place.out());
+    let mut options = options(synthetic(20), &place.out());
     options.stages = StageSet::closure(&[Stage::Findings]);
     options.limit = Some(7);
     let summary = run(options, &place.backends).await.unwrap();
@@ -105,11 +105,11 @@ async fn only_the_asked_stages_run_and_only_the_first_studies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_tells_what_is_stored_and_writes_nothing() {
     let place = Place::new().await;
-    let mut first = options(Synthetic::new(10), &place.out());
+    let mut first = options(synthetic(10), &place.out());
     first.stages = StageSet::closure(&[Stage::Findings]);
     run(first, &place.backends).await.unwrap();
     let elsewhere = place.dir.path().join("elsewhere");
-    let plan = plan(&options(Synthetic::new(12), &elsewhere), &*place.backends.objects).await.unwrap();
+    let plan = plan(&options(synthetic(12), &elsewhere), &*place.backends.objects).await.unwrap();
     assert_eq!((plan.studies, plan.written, plan.unreadable), (12, 0, 0));
     let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.stage, stage.stored, stage.remaining)).collect();
     let nothing = |stage| (stage, 0, 12);
