@@ -6,145 +6,17 @@ use serde_json::{Value, json};
 use super::TokenizerError;
 
 /// Words of radiology reports, the commonest first: a small vocabulary takes as many as fit.
-const WORDS: &[&str] = &[
-    "the",
-    "is",
-    "no",
-    "of",
-    "and",
-    "are",
-    "there",
-    "in",
-    "with",
-    "right",
-    "left",
-    "lung",
-    "lungs",
-    "pleural",
-    "effusion",
-    "pneumothorax",
-    "heart",
-    "size",
-    "normal",
-    "clear",
-    "chest",
-    "lower",
-    "upper",
-    "lobe",
-    "opacity",
-    "edema",
-    "pulmonary",
-    "atelectasis",
-    "consolidation",
-    "pneumonia",
-    "cardiac",
-    "silhouette",
-    "mediastinal",
-    "contours",
-    "unremarkable",
-    "focal",
-    "acute",
-    "seen",
-    "mild",
-    "moderate",
-    "small",
-    "large",
-    "bilateral",
-    "unchanged",
-    "stable",
-    "enlarged",
-    "increased",
-    "decreased",
-    "base",
-    "apex",
-    "tube",
-    "catheter",
-    "line",
-    "tip",
-    "carina",
-    "above",
-    "below",
-    "within",
-    "without",
-    "evidence",
-    "findings",
-    "image",
-    "report",
-    "radiologist",
-    "radiology",
-    "write",
-    "section",
-    "predicted",
-    "given",
-    "style",
-    "text",
-    "cardiomegaly",
-    "fracture",
-    "device",
-    "support",
-    "lesion",
-    "nodule",
-    "mass",
-    "vascular",
-    "congestion",
-    "interstitial",
-    "diffuse",
-    "patchy",
-    "basilar",
-    "perihilar",
-    "hilar",
-    "costophrenic",
-    "angle",
-    "diaphragm",
-    "aorta",
-    "tortuous",
-    "calcified",
-    "spine",
-    "thoracic",
-    "rib",
-    "clavicle",
-    "pacemaker",
-    "leads",
-    "sternotomy",
-    "wires",
-    "intact",
-    "limits",
-    "volumes",
-    "low",
-    "prior",
-    "study",
-    "compared",
-    "interval",
-    "improvement",
-    "new",
-    "old",
-    "possible",
-    "likely",
-    "may",
-    "represent",
-    "suggests",
-    "consistent",
-    "user",
-    "assistant",
-    "answer",
-    "question",
-    "this",
-    "that",
-    "for",
-    "not",
-    "or",
-    "on",
-    "at",
-    "to",
-    "from",
-    "has",
-    "been",
-    "patient",
-    "view",
-    "frontal",
-    "lateral",
-    "portable",
-];
+const WORDS: &str = "
+    the is no of and are there in with right left lung lungs pleural effusion pneumothorax heart size normal clear
+    chest lower upper lobe opacity edema pulmonary atelectasis consolidation pneumonia cardiac silhouette
+    mediastinal contours unremarkable focal acute seen mild moderate small large bilateral unchanged stable
+    enlarged increased decreased base apex tube catheter line tip carina above below within without evidence
+    findings image report radiologist radiology write section predicted given style text cardiomegaly fracture
+    device support lesion nodule mass vascular congestion interstitial diffuse patchy basilar perihilar hilar
+    costophrenic angle diaphragm aorta tortuous calcified spine thoracic rib clavicle pacemaker leads sternotomy
+    wires intact limits volumes low prior study compared interval improvement new old possible likely may
+    represent suggests consistent user assistant answer question this that for not or on at to from has been
+    patient view frontal lateral portable";
 
 /// SentencePiece's visible blank.
 const BLANK: char = '\u{2581}';
@@ -174,7 +46,7 @@ pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
     let mut fragments: Vec<String> = Vec::new();
     let mut words: Vec<String> = Vec::new();
     let mut merges: Vec<String> = Vec::new();
-    for word in WORDS {
+    for word in WORDS.split_whitespace() {
         let whole = format!("{BLANK}{word}");
         let ends = whole.char_indices().map(|(at, _)| at).skip(2).chain([whole.len()]);
         let steps: Vec<&str> = ends.map(|end| &whole[..end]).collect();
@@ -194,13 +66,9 @@ pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
     pieces.append(&mut words);
     pieces.extend(fillers().take(size - pieces.len()));
 
-    let special = |id: usize| {
-        json!({"id": id, "content": pieces[id], "single_word": false, "lstrip": false,
-                                     "rstrip": false, "normalized": false, "special": true})
-    };
     let json = json!({
         "version": "1.0",
-        "added_tokens": [special(0), special(1), special(2)],
+        "added_tokens": [special(0, &pieces[0]), special(1, &pieces[1]), special(2, &pieces[2])],
         "normalizer": {"type": "Sequence", "normalizers": [
             {"type": "Prepend", "prepend": BLANK},
             {"type": "Replace", "pattern": {"String": " "}, "content": BLANK},
@@ -239,19 +107,14 @@ pub fn bert(size: usize) -> Result<String, TokenizerError> {
     pieces.extend((0..unused).map(|index| format!("[unused{index}]")));
     pieces.extend(SPECIAL.map(String::from));
     pieces.append(&mut characters);
-    pieces.extend(WORDS.iter().map(|word| (*word).to_owned()).chain(fillers()).take(size - pieces.len()));
+    pieces.extend(WORDS.split_whitespace().map(String::from).chain(fillers()).take(size - pieces.len()));
 
-    let id = |token: &str| pieces.iter().position(|piece| piece == token);
-    let special: Vec<Value> = std::iter::once("[PAD]")
-        .chain(SPECIAL)
-        .map(|token| {
-            json!({"id": id(token), "content": token, "single_word": false, "lstrip": false,
-                            "rstrip": false, "normalized": false, "special": true})
-        })
-        .collect();
+    let is_special = |piece: &str| piece == "[PAD]" || SPECIAL.contains(&piece);
+    let specials = pieces.iter().enumerate().filter(|(_, piece)| is_special(piece));
+    let specials: Vec<Value> = specials.map(|(id, piece)| special(id, piece)).collect();
     let json = json!({
         "version": "1.0",
-        "added_tokens": special,
+        "added_tokens": specials,
         "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
                        "strip_accents": null, "lowercase": true},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
@@ -261,6 +124,11 @@ pub fn bert(size: usize) -> Result<String, TokenizerError> {
                   "max_input_chars_per_word": 100, "vocab": vocabulary(&pieces)},
     });
     Ok(json.to_string())
+}
+
+fn special(id: usize, content: &str) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+           "special": true})
 }
 
 fn vocabulary(pieces: &[String]) -> Value {
@@ -274,11 +142,12 @@ fn vocabulary(pieces: &[String]) -> Value {
 
 /// Endless pieces of two words, then three and so on, that no text is encoded to.
 fn fillers() -> impl Iterator<Item = String> {
-    let base = WORDS.len();
+    let words: Vec<&str> = WORDS.split_whitespace().collect();
+    let base = words.len();
     (base..).map(move |mut index| {
         let mut piece = String::new();
         loop {
-            piece.insert_str(0, &format!("{BLANK}{}", WORDS[index % base]));
+            piece.insert_str(0, &format!("{BLANK}{}", words[index % base]));
             index /= base;
             if index == 0 {
                 return piece;
@@ -320,9 +189,10 @@ mod tests {
     fn every_id_from_the_first_word_on_reads_as_words() {
         let toy = llama(3000).unwrap();
         let tokenizer = LlamaTokenizer::from_json(&toy.json).unwrap();
+        let words: Vec<&str> = WORDS.split_whitespace().collect();
         for id in toy.first_word..3000 {
             let text = tokenizer.decode_continuation(&[id]);
-            assert!(text.starts_with(' ') && text.split_whitespace().all(|word| WORDS.contains(&word)), "{id}: {text}");
+            assert!(text.starts_with(' ') && text.split_whitespace().all(|word| words.contains(&word)), "{id}: {text}");
         }
     }
 
