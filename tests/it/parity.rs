@@ -13,8 +13,10 @@ mod chexbert;
 mod end_to_end;
 mod findings;
 mod formula;
+mod language;
 mod preprocess;
 mod qformer;
+mod tokenizers;
 
 /// Checks all that a case records.
 type Check = fn(&Case) -> Result<()>;
@@ -26,6 +28,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("qformer_alignment", qformer::check),
     ("findings_classifier", findings::check),
     ("chexbert_labeler", chexbert::check),
+    ("llama_one_real_layer", language::check),
+    ("llama_image_splice_real_vocab", language::check),
+    ("llama_tiny_checkpoint_files", language::check_files),
+    ("tokenizers", tokenizers::check),
     ("end_to_end", end_to_end::check),
 ];
 
