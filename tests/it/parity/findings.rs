@@ -1,6 +1,7 @@
 //! The findings classifier: logits, probabilities, predictions and both texts.
 
 use anyhow::{Result, bail, ensure};
+use candle_core::Tensor;
 use radialog_models::findings::{FindingsClassifier, FindingsConfig, TextRule};
 use radialog_tests::golden::Case;
 use serde::Deserialize;
@@ -33,8 +34,9 @@ pub(super) fn check(case: &Case) -> Result<()> {
         };
         case.close(&key, actual, &expected, tolerance)?;
     }
-    let last = images.dim(0)? - 1;
-    same_bytes(&classifier.forward(&images.narrow(0, last, 1)?)?.logits, &output.logits.narrow(0, last, 1)?)?;
+    let (first, other) = (images.narrow(0, 0, 1)?, (1.0 - images.narrow(0, images.dim(0)? - 1, 1)?)?);
+    let pair = classifier.forward(&Tensor::cat(&[other, first], 0)?)?;
+    same_bytes(&pair.logits.narrow(0, 1, 1)?, &output.logits.narrow(0, 0, 1)?)?;
 
     let predictions: Vec<Prediction> = case.field("/predictions")?;
     let (reports, demo) = (output.reports(TextRule::TestProgram)?, output.reports(TextRule::Demo)?);

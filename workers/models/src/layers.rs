@@ -5,15 +5,23 @@ use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
 
+mod cpu;
+
 /// A 2-D convolution with a square kernel and a bias; a batch norm behind it (evaluation mode) is folded into both.
+///
+/// Inputs and outputs are *maps*: see [`to_map`].
 #[derive(Clone, Debug)]
 pub(crate) struct Conv {
-    /// `[out, in, kernel, kernel]`
-    weight: Tensor,
-    /// `[1, out, 1, 1]`
-    bias: Tensor,
-    stride: usize,
+    shape: ConvShape,
+    weights: Weights,
     relu: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    Cpu(cpu::Weights),
+    /// `[out, in, kernel, kernel]` and `[1, out, 1, 1]`.
+    Device(Tensor, Tensor),
 }
 
 /// The shape of a [`Conv`]; padding is `kernel / 2`.
@@ -32,7 +40,7 @@ impl ConvShape {
     }
 
     /// The convolution's `weight` in the checkpoint, `[out, in, kernel, kernel]`.
-    pub(crate) fn weight(self, vb: &VarBuilder<'_>) -> Result<Tensor, ModelError> {
+    fn weight(self, vb: &VarBuilder<'_>) -> Result<Tensor, ModelError> {
         Ok(vb.get((self.output, self.input, self.kernel, self.kernel), "weight")?)
     }
 }
@@ -40,15 +48,13 @@ impl ConvShape {
 impl Conv {
     /// A convolution without bias.
     pub(crate) fn without_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
-        let weight = shape.weight(vb)?;
-        let bias = Tensor::zeros((1, shape.output, 1, 1), weight.dtype(), weight.device())?;
-        Ok(Self { weight, bias, stride: shape.stride, relu: false })
+        let bias = Tensor::zeros(shape.output, vb.dtype(), vb.device())?;
+        Self::new(shape, shape.weight(vb)?, bias)
     }
 
     /// A convolution with bias.
     pub(crate) fn with_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
-        let bias = vb.get(shape.output, "bias")?.reshape((1, shape.output, 1, 1))?;
-        Ok(Self { weight: shape.weight(vb)?, bias, stride: shape.stride, relu: false })
+        Self::new(shape, shape.weight(vb)?, vb.get(shape.output, "bias")?)
     }
 
     /// A convolution without bias, `conv`, and the batch norm behind it, `norm`.
@@ -62,7 +68,16 @@ impl Conv {
         let scale = (vector("weight")? / (vector("running_var")? + eps)?.sqrt()?)?;
         let bias = (vector("bias")? - (vector("running_mean")? * &scale)?)?;
         let weight = shape.weight(conv)?.broadcast_mul(&scale.reshape((shape.output, 1, 1, 1))?)?;
-        Ok(Self { weight, bias: bias.reshape((1, shape.output, 1, 1))?, stride: shape.stride, relu: false })
+        Self::new(shape, weight, bias)
+    }
+
+    fn new(shape: ConvShape, weight: Tensor, bias: Tensor) -> Result<Self, ModelError> {
+        let weights = if weight.device().is_cpu() {
+            Weights::Cpu(cpu::Weights::new(&weight, &bias)?)
+        } else {
+            Weights::Device(weight, bias.reshape((1, shape.output, 1, 1))?)
+        };
+        Ok(Self { shape, weights, relu: false })
     }
 
     /// The same with a ReLU behind it.
@@ -70,20 +85,50 @@ impl Conv {
         Self { relu: true, ..self }
     }
 
-    /// `[B, in, h, w]` to `[B, out, h / stride, w / stride]`, rounded up.
-    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
-        self.forward_with(input, None)
+    /// A map of `in` channels to one of `out` channels, its sides divided by the stride and rounded up.
+    pub(crate) fn forward(&self, map: &Tensor) -> Result<Tensor, ModelError> {
+        self.forward_with(map, None)
     }
 
     /// Like [`Conv::forward`], with `residual` (of the output's shape) added before the ReLU.
-    pub(crate) fn forward_with(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor, ModelError> {
-        let padding = self.weight.dim(2)? / 2;
-        let mut output = input.conv2d(&self.weight, padding, self.stride, 1, 1)?.broadcast_add(&self.bias)?;
+    pub(crate) fn forward_with(&self, map: &Tensor, residual: Option<&Tensor>) -> Result<Tensor, ModelError> {
+        let (weight, bias) = match &self.weights {
+            Weights::Cpu(weights) => {
+                let convolution = cpu::Convolution { shape: self.shape, weights, relu: self.relu };
+                return Ok(match residual {
+                    None => map.apply_op1_no_bwd(&convolution)?,
+                    Some(residual) => map.apply_op2_no_bwd(residual, &convolution)?,
+                });
+            }
+            Weights::Device(weight, bias) => (weight, bias),
+        };
+        let padding = self.shape.kernel / 2;
+        let mut output = map.conv2d(weight, padding, self.shape.stride, 1, 1)?.broadcast_add(bias)?;
         if let Some(residual) = residual {
             output = (output + residual)?;
         }
         Ok(if self.relu { output.relu()? } else { output })
     }
+}
+
+/// 3 x 3 maximum of a map with stride 2 and padding 1. The map is behind a ReLU, so zeros pad as well as minus infinity.
+pub(crate) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
+    if map.device().is_cpu() {
+        return Ok(map.apply_op1_no_bwd(&cpu::MaxPool)?);
+    }
+    let padded = map.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
+    Ok(padded.max_pool2d_with_stride(3, 2)?)
+}
+
+/// `[B, C, h, w]` as a map: on a CPU `[B, h, w, C]`, where a convolution reads and writes whole pixels; elsewhere
+/// unchanged.
+pub(crate) fn to_map(features: &Tensor) -> Result<Tensor, ModelError> {
+    Ok(if features.device().is_cpu() { features.permute((0, 2, 3, 1))?.contiguous()? } else { features.clone() })
+}
+
+/// A map as `[B, C, h, w]`.
+pub(crate) fn from_map(map: &Tensor) -> Result<Tensor, ModelError> {
+    Ok(if map.device().is_cpu() { map.permute((0, 3, 1, 2))?.contiguous()? } else { map.clone() })
 }
 
 /// Runs `network` on a batch, outermost dimension first. On a CPU it sees one sample at a time, so that a sample's result

@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::layers::{Conv, ConvShape, each_sample};
+use crate::layers::{Conv, ConvShape, each_sample, from_map, to_map};
 
 mod pooler;
 pub mod projector_seed;
@@ -171,11 +171,12 @@ impl ImageEncoder {
     }
 
     fn reduced(&self, images: &Tensor) -> Result<Tensor, ModelError> {
-        self.backbone_to_vit.forward(&self.trunk.forward(images)?)
+        from_map(&self.backbone_to_vit.forward(&self.trunk.forward(images)?)?)
     }
 
     fn project_patches(&self, patches: &Tensor) -> Result<Tensor, ModelError> {
-        self.projector.iter().try_fold(patches.clone(), |features, layer| layer.forward(&features))
+        let [first, second] = &self.projector;
+        from_map(&second.forward(&first.forward(&to_map(patches)?)?)?)
     }
 }
 

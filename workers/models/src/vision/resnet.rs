@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
-use crate::layers::{Conv, ConvShape};
+use crate::layers::{Conv, ConvShape, max_pool, to_map};
 
 /// Bottlenecks of the four stages.
 const BLOCKS: [usize; 4] = [3, 4, 6, 3];
@@ -43,9 +43,9 @@ impl ResNet {
         Ok(Self { conv1, layers })
     }
 
-    /// `[B, 3, H, W]` to `[B, 32 stem, H/32, W/32]`, rounded up at each halving.
+    /// `[B, 3, H, W]` to a map of `32 stem` channels, its sides divided by 32, rounded up at each halving.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
-        let features = max_pool(&self.conv1.forward(images)?)?;
+        let features = max_pool(&self.conv1.forward(&to_map(images)?)?)?;
         self.layers.iter().try_fold(features, |features, block| block.forward(&features))
     }
 }
@@ -83,10 +83,4 @@ impl Bottleneck {
         let features = self.conv2.forward(&self.conv1.forward(input)?)?;
         self.conv3.forward_with(&features, Some(&residual))
     }
-}
-
-/// 3 x 3, stride 2, padding 1. The input is behind a ReLU, so zeros pad as well as minus infinity would.
-fn max_pool(features: &Tensor) -> Result<Tensor, ModelError> {
-    let padded = features.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
-    Ok(padded.max_pool2d_with_stride(3, 2)?)
 }
