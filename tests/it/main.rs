@@ -3,6 +3,7 @@
 
 mod architecture;
 mod batch;
+mod bundle_store;
 mod bundles;
 mod clinical;
 mod delivery;

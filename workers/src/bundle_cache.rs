@@ -61,10 +61,10 @@ pub async fn fetch_bundle(
     stages: &[Stage],
     hashes: &HashCache,
 ) -> Result<PathBuf, FetchError> {
-    let prefix = prefix.trim_end_matches('/');
     let key = |path: &str| {
-        let text = format!("{prefix}/{path}");
-        ObjectKey::parse(&text).ok_or(FetchError::Key(text))
+        let text = format!("{}/{path}", prefix.trim_end_matches('/'));
+        // A bundle may be at the top of its bucket.
+        ObjectKey::parse(text.trim_start_matches('/')).ok_or(FetchError::Key(text))
     };
     let manifest_key = key(MANIFEST_FILE)?;
     let content = objects.get(&manifest_key).await?;
@@ -82,6 +82,7 @@ pub async fn fetch_bundle(
         if !intact(&file, entry, hashes).await {
             tracing::info!(%key, size = entry.size, "downloading");
             download(objects, &key, entry, &file).await?;
+            remember(&file, entry, hashes).await;
         }
     }
     // Last, so that a directory with a manifest is a bundle.
@@ -99,6 +100,13 @@ async fn intact(file: &Path, entry: &FileEntry, hashes: &HashCache) -> bool {
             && hashes.hash(&file).is_ok_and(|hash| hash == entry.sha256)
     };
     tokio::task::spawn_blocking(check).await.unwrap_or(false)
+}
+
+/// What was hashed while it was downloaded need not be hashed again when the bundle is opened.
+async fn remember(file: &Path, entry: &FileEntry, hashes: &HashCache) {
+    let (file, sha256, hashes) = (file.to_owned(), entry.sha256.clone(), hashes.clone());
+    // A cache that cannot be written costs time and nothing else.
+    let _ = tokio::task::spawn_blocking(move || hashes.remember(&file, sha256)).await;
 }
 
 async fn download(objects: &dyn Objects, key: &ObjectKey, entry: &FileEntry, file: &Path) -> Result<(), FetchError> {

@@ -16,6 +16,7 @@ use super::FORMAT;
 use super::config::{Configs, Geometry};
 use super::error::BundleError;
 use super::layout::{self, Init, TensorSpec};
+use super::verify::unique;
 use super::writer::{SafetensorsWriter, TensorHeader};
 
 /// Elements drawn before they are written.
@@ -143,7 +144,7 @@ impl RandomBundle {
 
 fn partial_dir(dir: &Path) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!(".{name}.{}.partial", std::process::id()))
+    dir.with_file_name(format!(".{name}.{}.partial", unique()))
 }
 
 fn pretty(value: &impl Serialize) -> Vec<u8> {

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use radialog_schemas::ContentHash;
 use serde::{Deserialize, Serialize};
@@ -24,13 +25,20 @@ pub struct HashCache {
     file: Option<PathBuf>,
 }
 
-/// A file as it was when it was hashed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A file's hash, and what it looked like then.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Hashed {
-    size: u64,
-    changed_ns: i128,
-    inode: u64,
+    #[serde(flatten)]
+    stamp: Stamp,
     sha256: ContentHash,
+}
+
+/// What changes when a file does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Stamp {
+    size: u64,
+    changed_ns: i64,
+    inode: u64,
 }
 
 impl HashCache {
@@ -49,23 +57,23 @@ impl HashCache {
     /// # Errors
     /// The file cannot be read. A cache that cannot be read or written is only slow, and is logged.
     pub fn hash(&self, path: &Path) -> Result<ContentHash, BundleError> {
-        let path = &path.canonicalize().map_err(BundleError::io("open", path))?;
-        let stamp = |sha256| -> Result<Hashed, BundleError> {
-            let meta = fs::metadata(path).map_err(BundleError::io("read", path))?;
-            let changed_ns = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-            Ok(Hashed { size: meta.len(), changed_ns, inode: meta.ino(), sha256 })
-        };
-        let key = path.to_string_lossy().into_owned();
-        if let Some(known) = self.read().remove(&key)
-            && stamp(known.sha256.clone())? == known
+        let stamp = Stamp::of(path)?;
+        if let Some(known) = self.read().remove(&key(path)?)
+            && known.stamp == stamp
         {
             return Ok(known.sha256);
         }
-        let before = stamp(ContentHash::of(b""))?;
-        let entry = Hashed { sha256: hash_file(path)?, ..before };
-        let hash = entry.sha256.clone();
-        self.remember(key, entry);
-        Ok(hash)
+        let sha256 = hash_file(path)?;
+        self.insert(path, Hashed { stamp, sha256: sha256.clone() })?;
+        Ok(sha256)
+    }
+
+    /// Remembers a hash that was computed while the file was written.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn remember(&self, path: &Path, sha256: ContentHash) -> Result<(), BundleError> {
+        self.insert(path, Hashed { stamp: Stamp::of(path)?, sha256 })
     }
 
     fn read(&self) -> BTreeMap<String, Hashed> {
@@ -75,22 +83,43 @@ impl HashCache {
 
     /// Reads again before writing, so that processes that hash different files at once lose at most each other's
     /// last entry, which costs one more hash and nothing else.
-    fn remember(&self, key: String, entry: Hashed) {
-        let Some(file) = &self.file else { return };
+    fn insert(&self, path: &Path, entry: Hashed) -> Result<(), BundleError> {
+        let Some(file) = &self.file else { return Ok(()) };
         let mut entries = self.read();
-        entries.insert(key, entry);
+        entries.insert(key(path)?, entry);
         let write = || -> std::io::Result<()> {
             if let Some(dir) = file.parent() {
                 fs::create_dir_all(dir)?;
             }
-            let partial = file.with_extension(format!("{}.partial", std::process::id()));
+            let partial = file.with_extension(format!("{}.partial", unique()));
             fs::write(&partial, serde_json::to_vec(&entries)?)?;
             fs::rename(&partial, file)
         };
         if let Err(error) = write() {
             tracing::warn!(file = %file.display(), %error, "file hashes are not remembered; set {CACHE_VARIABLE}");
         }
+        Ok(())
     }
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Result<Self, BundleError> {
+        let meta = fs::metadata(path).map_err(BundleError::io("read", path))?;
+        let changed_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
+        Ok(Self { size: meta.len(), changed_ns, inode: meta.ino() })
+    }
+}
+
+/// One file has one entry, however it is reached.
+fn key(path: &Path) -> Result<String, BundleError> {
+    let path = path.canonicalize().map_err(BundleError::io("open", path))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// Part of a temporary name that no other process or thread has.
+pub(super) fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Where this user's caches are.
