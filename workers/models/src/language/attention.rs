@@ -3,7 +3,10 @@
 use candle_core::{CpuStorage, D, DType, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use super::linear::{PARALLEL, rows_by_columns};
+use super::linear::rows_by_columns;
+
+/// Products below which waking other threads costs more than it saves.
+const PARALLEL: usize = 1 << 17;
 
 /// Attention of queries `[heads, new, head_dim]` at the end of keys and values `[kv_heads, all, head_dim]`; each group of
 /// query heads shares one key head. Returns `[new, heads · head_dim]`.

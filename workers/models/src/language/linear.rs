@@ -16,8 +16,10 @@ const LANES: usize = 8;
 const TILE: (usize, usize) = (2, 4);
 /// Output columns that one thread takes at a time: their weights stay in its cache while the rows pass by.
 const COLUMNS: usize = 32;
-/// Multiplications below which waking other threads costs more than it saves.
-pub(super) const PARALLEL: usize = 1 << 17;
+/// Work below which waking other threads costs more than it saves, in multiplications.
+const PARALLEL: usize = 1 << 21;
+/// Reading a weight from memory takes as long as this many multiplications.
+const READ: usize = 6;
 
 /// A linear layer `[out, in]` without bias, with an optional low-rank addition.
 #[derive(Clone, Debug)]
@@ -102,7 +104,7 @@ fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 fn products<W: Weight>(x: &[f32], weight: &[W], inner: usize) -> Vec<f32> {
     let rows = x.len() / inner;
     let mut out = vec![0.0; weight.len() / inner * rows];
-    if rows * weight.len() < PARALLEL {
+    if (rows + READ) * weight.len() < PARALLEL {
         rows_by_columns(x, weight, inner, &mut out);
     } else {
         out.par_chunks_mut(COLUMNS * rows)
