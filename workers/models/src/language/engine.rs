@@ -34,7 +34,8 @@ pub struct Limits {
     /// Most sequences that are decoded together.
     pub sequences: usize,
     /// Most cache tokens of all running sequences; each one counts with its prompt and its longest possible answer.
-    /// One token takes [`super::LlamaConfig::cache_bytes_per_token`].
+    /// One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come on top, at most
+    /// 1024 tokens.
     pub cache_tokens: usize,
 }
 

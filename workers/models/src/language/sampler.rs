@@ -1,6 +1,6 @@
 //! From logits to the next token: greedy, or drawn with a temperature from the most probable tokens.
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
 use candle_transformers::generation::LogitsProcessor;
 use radialog_schemas::Generation;
 
@@ -37,10 +37,15 @@ impl Sampler {
     /// Chooses from logits `[vocab]`. Greedy decoding takes the first of equal maxima.
     ///
     /// # Errors
-    /// Logits that are not numbers, when sampling.
+    /// Logits that are not numbers.
     pub fn next(&mut self, logits: &Tensor) -> Result<u32> {
         let rows = logits.dim(0)?.min(self.vocabulary);
-        self.processor.sample(&logits.narrow(0, 0, rows)?)
+        let logits = logits.narrow(0, 0, rows)?;
+        let token = self.processor.sample(&logits)?;
+        if !logits.get(token as usize)?.to_scalar::<f32>()?.is_finite() {
+            bail!("its logits are not numbers: the weights are damaged, or overflow in their type");
+        }
+        Ok(token)
     }
 }
 
@@ -59,6 +64,12 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_maximum_and_never_an_id_outside_the_vocabulary() {
         assert_eq!(Sampler::new(Sampling::default(), 4).next(&logits()).unwrap(), 1);
+    }
+
+    #[test]
+    fn logits_that_are_not_numbers_are_an_error() {
+        let logits = Tensor::new(&[f32::NAN, f32::NAN], &Device::Cpu).unwrap();
+        assert!(Sampler::new(Sampling::default(), 2).next(&logits).is_err());
     }
 
     #[test]
