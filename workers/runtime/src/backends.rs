@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::objects::filesystem::FilesystemObjects;
+use crate::objects::s3::S3Objects;
 use crate::objects::{ObjectError, Objects};
 use crate::queue::memory::MemoryQueue;
+use crate::queue::rabbitmq::RabbitQueue;
 use crate::queue::{Queue, QueueError};
 use crate::state::memory::MemoryState;
+use crate::state::redis::RedisState;
 use crate::state::{State, StateError};
 
 /// Where objects lie when nothing is configured.
@@ -53,8 +56,11 @@ impl Backends {
     ///
     /// # Errors
     /// As [`Backends::connect`].
-    pub async fn queue(_config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
-        let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::default());
+    pub async fn queue(config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
+        let queue: Arc<dyn Queue> = match &config.amqp {
+            Some(amqp) => Arc::new(RabbitQueue::connect(amqp, &config.worker.worker, config.start_timeout).await?),
+            None => Arc::new(MemoryQueue::default()),
+        };
         queue.declare().await?;
         Ok(queue)
     }
@@ -64,16 +70,21 @@ impl Backends {
     /// # Errors
     /// As [`Backends::connect`].
     pub async fn objects(config: &Config) -> Result<Arc<dyn Objects>, ConnectError> {
-        Ok(Arc::new(FilesystemObjects::open(
-            config.objects.directory.as_deref().unwrap_or(DEFAULT_DIRECTORY.as_ref()),
-        )?))
+        let directory = config.objects.directory.as_deref().unwrap_or(DEFAULT_DIRECTORY.as_ref());
+        Ok(match &config.s3 {
+            Some(s3) => Arc::new(S3Objects::connect(s3, config.start_timeout).await?),
+            None => Arc::new(FilesystemObjects::open(directory)?),
+        })
     }
 
     /// The shared state alone.
     ///
     /// # Errors
     /// As [`Backends::connect`].
-    pub async fn state(_config: &Config) -> Result<Arc<dyn State>, ConnectError> {
-        Ok(Arc::new(MemoryState::default()))
+    pub async fn state(config: &Config) -> Result<Arc<dyn State>, ConnectError> {
+        Ok(match &config.redis {
+            Some(redis) => Arc::new(RedisState::connect(redis, config.start_timeout).await?),
+            None => Arc::new(MemoryState::default()),
+        })
     }
 }

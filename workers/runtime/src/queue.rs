@@ -44,7 +44,7 @@ pub struct Message {
 }
 
 /// Why a message could not be done.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Death {
     /// The stable error code.
     pub code: String,

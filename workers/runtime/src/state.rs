@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use radialog_schemas::{RunId, StudyId};
 
+mod keys;
 pub mod memory;
 pub mod redis;
 

@@ -48,7 +48,11 @@ impl Reader {
         }
         for (name, text) in overrides {
             let (area, field) = name.split_once('.').unwrap_or((&name, ""));
-            let source = format!("--{area}-{}", field.replace('_', "-"));
+            // The flags of the three services are as short as `--amqp`.
+            let source = match field {
+                "url" => format!("--{area}"),
+                _ => format!("--{area}-{}", field.replace('_', "-")),
+            };
             reader.values.insert((area.to_owned(), field.to_owned()), Value { text, source });
         }
         reader

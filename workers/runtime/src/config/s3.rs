@@ -17,7 +17,7 @@ pub struct S3Config {
     pub prefix: String,
     /// The region that requests are signed for.
     pub region: String,
-    /// Who we are; none takes what AWS' own environment offers.
+    /// Who we are; none asks without a name, which public buckets allow.
     pub credentials: Option<S3Credentials>,
     /// The bucket's name is a part of the path, as self-hosted stores want it, instead of the host's name.
     pub path_style: bool,

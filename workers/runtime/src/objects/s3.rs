@@ -1,1 +1,189 @@
-//! Adapter.
+//! Objects in an S3 bucket, on AWS or on any server that speaks its protocol.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use radialog_schemas::ObjectKey;
+use secrecy::ExposeSecret;
+
+use super::{ObjectEntry, ObjectError, Objects};
+use crate::config::S3Config;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The protocol's own limit of one listing.
+const LONGEST_PAGE: usize = 1000;
+/// How servers say that a write does not fit.
+const FULL: [&str; 5] = [
+    "XMinioStorageFull",
+    "InsufficientStorage",
+    "InsufficientCapacity",
+    "QuotaExceeded",
+    "XMinioAdminBucketQuotaExceeded",
+];
+
+/// A bucket, or a folder of one.
+pub struct S3Objects {
+    client: Client,
+    bucket: String,
+    /// Empty, or with a slash at its end.
+    prefix: String,
+}
+
+impl S3Objects {
+    /// Connects and sees to it that the bucket is there; keeps trying for `start_timeout`.
+    ///
+    /// # Errors
+    /// Where the store did not answer in that time, refuses the key, or has no such bucket.
+    pub async fn connect(config: &S3Config, start_timeout: Duration) -> Result<Self, ObjectError> {
+        let prefix = if config.prefix.is_empty() { String::new() } else { format!("{}/", config.prefix) };
+        let store = Self { client: client(config), bucket: config.bucket.clone(), prefix };
+        let failed = |reason: String| ObjectError::Store { key: format!("s3://{}", config.bucket), reason };
+        match tokio::time::timeout(start_timeout, store.client.head_bucket().bucket(&store.bucket).send()).await {
+            Ok(Ok(_)) => Ok(store),
+            Ok(Err(error)) => Err(failed(match error.raw_response().map(|response| response.status().as_u16()) {
+                Some(404) => format!("there is no bucket '{}'; create it, or check --s3", config.bucket),
+                Some(403) => "the store refuses this key; check access_key_id and secret_access_key".into(),
+                _ => format!("{}; check --s3, and that the store runs", words(&error)),
+            })),
+            Err(_) => {
+                let seconds = start_timeout.as_secs_f64();
+                Err(failed(format!("no answer within {seconds} s; check --s3, and that the store runs")))
+            }
+        }
+    }
+
+    fn path(&self, key: &ObjectKey) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    fn error<E: ProvideErrorMetadata + std::error::Error + 'static>(
+        &self,
+        key: &ObjectKey,
+        error: &SdkError<E>,
+    ) -> ObjectError {
+        match error.code() {
+            Some("NoSuchKey" | "NotFound") => ObjectError::NotFound(key.clone()),
+            Some(code) if FULL.contains(&code) => ObjectError::Full(key.clone()),
+            _ => ObjectError::Store { key: self.path(key), reason: words(error) },
+        }
+    }
+
+    async fn read(&self, key: &ObjectKey, range: Option<String>) -> Result<Bytes, ObjectError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(self.path(key)).set_range(range);
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            // A range that begins past the end.
+            Err(error) if error.code() == Some("InvalidRange") => return Ok(Bytes::new()),
+            Err(error) => return Err(self.error(key, &error)),
+        };
+        let content = answer.body.collect().await;
+        let cut = |error| ObjectError::Store { key: self.path(key), reason: format!("the content broke off: {error}") };
+        content.map(|content| content.into_bytes()).map_err(cut)
+    }
+}
+
+#[async_trait]
+impl Objects for S3Objects {
+    async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        let body = ByteStream::from(content);
+        let put = self.client.put_object().bucket(&self.bucket).key(self.path(key)).body(body).send().await;
+        put.map(drop).map_err(|error| self.error(key, &error))
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        self.read(key, None).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        self.read(key, Some(format!("bytes={}-{}", range.start, range.end - 1))).await
+    }
+
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
+        match self.client.head_object().bucket(&self.bucket).key(self.path(key)).send().await {
+            Ok(head) => Ok(Some(head.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0))),
+            // The answer to HEAD has no body, and so no code.
+            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(None),
+            Err(error) => Err(self.error(key, &error)),
+        }
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        match self.client.delete_object().bucket(&self.bucket).key(self.path(key)).send().await {
+            Err(error) => match self.error(key, &error) {
+                ObjectError::NotFound(_) => Ok(()),
+                other => Err(other),
+            },
+            Ok(_) => Ok(()),
+        }
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, ObjectError> {
+        let mut entries: Vec<ObjectEntry> = Vec::new();
+        while entries.len() < limit {
+            let page = i32::try_from((limit - entries.len()).min(LONGEST_PAGE)).unwrap_or(i32::MAX);
+            let after = entries.last().map(|entry| &entry.key).or(after).map(|key| self.path(key));
+            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(format!("{}{prefix}", self.prefix));
+            let answer = request.set_start_after(after).max_keys(page).send().await.map_err(|error| {
+                ObjectError::Store { key: format!("{}{prefix}", self.prefix), reason: words(&error) }
+            })?;
+            entries.extend(answer.contents().iter().filter_map(|object| {
+                let key = ObjectKey::parse(object.key()?.strip_prefix(&self.prefix)?)?;
+                Some(ObjectEntry { key, size: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0) })
+            }));
+            if !answer.is_truncated().unwrap_or(false) {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+fn client(config: &S3Config) -> Client {
+    let attempts = RetryConfig::standard().with_max_attempts(config.attempts.max(1));
+    let timeouts =
+        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout).build();
+    let mut builder = Builder::new()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(config.region.clone()))
+        .force_path_style(config.path_style)
+        .retry_config(attempts)
+        .timeout_config(timeouts)
+        // Servers other than AWS' know the newer checksums only in part; ours are content-addressed anyway.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    builder.set_endpoint_url(config.endpoint.clone());
+    builder = match &config.credentials {
+        Some(key) => {
+            let secret = key.secret_access_key.expose_secret();
+            builder.credentials_provider(Credentials::new(&key.access_key_id, secret, None, None, "configuration"))
+        }
+        None => builder.allow_no_auth(),
+    };
+    Client::from_conf(builder.build())
+}
+
+fn words<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
+    match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        _ => DisplayErrorContext(error).to_string(),
+    }
+}

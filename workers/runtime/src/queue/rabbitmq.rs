@@ -1,1 +1,94 @@
-//! Adapter.
+//! The queue on RabbitMQ 3.10 and newer. Retry, attempt counting and dead-lettering are ours, not the broker's, because
+//! brokers of different versions disagree about them; the broker's own limits stand behind as a backstop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use secrecy::ExposeSecret;
+use tokio::time::Instant;
+
+use super::{Consumer, Delivery, Message, Queue, QueueError};
+use crate::config::AmqpConfig;
+use consumer::RabbitConsumer;
+use link::{Link, Session};
+use receipt::TakenReceipt;
+
+mod consumer;
+mod link;
+mod properties;
+mod publisher;
+mod receipt;
+mod topology;
+
+/// Bodies are small; what is larger belongs in the object store.
+const LARGEST_BODY: usize = 64 * 1024;
+
+/// A connection to a broker that is replaced whenever it breaks.
+pub struct RabbitQueue {
+    link: Arc<Link>,
+    publish_timeout: Duration,
+}
+
+impl RabbitQueue {
+    /// Connects as `name`, which the broker shows to its operators, and keeps trying for `start_timeout`.
+    ///
+    /// # Errors
+    /// Where no connection was made in that time, with the last reason.
+    pub async fn connect(config: &AmqpConfig, name: &str, start_timeout: Duration) -> Result<Self, QueueError> {
+        let link = Link::start(config.url.expose_secret(), config.heartbeat, name)?;
+        link.session(Instant::now() + start_timeout).await?;
+        Ok(Self { link: Arc::new(link), publish_timeout: config.publish_timeout })
+    }
+
+    async fn session(&self) -> Result<Arc<Session>, QueueError> {
+        self.link.session(Instant::now() + self.publish_timeout).await
+    }
+}
+
+#[async_trait]
+impl Queue for RabbitQueue {
+    async fn declare(&self) -> Result<(), QueueError> {
+        topology::declare(&*self.session().await?).await
+    }
+
+    async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
+        if message.body.len() > LARGEST_BODY {
+            let size = message.body.len();
+            return Err(QueueError::Refused(format!("a body of {size} bytes; store it as an object and send its key")));
+        }
+        publisher::publish(&self.link, &name(queue)?, message, Instant::now() + self.publish_timeout).await
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
+        Ok(Box::new(RabbitConsumer::subscribe(self.link.clone(), name(queue)?, prefetch).await?))
+    }
+
+    async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError> {
+        let channel = self.session().await?.taking().await?;
+        let taken = channel.basic_get(name(queue)?, BasicGetOptions::default()).await.map_err(refused)?;
+        Ok(taken.map(|taken| consumer::delivered(taken.delivery, TakenReceipt)))
+    }
+
+    async fn depth(&self, queue: &str) -> Result<u64, QueueError> {
+        let channel = self.session().await?.channel().await?;
+        let passive = QueueDeclareOptions::durable().passive();
+        let declared = channel.queue_declare(name(queue)?, passive, FieldTable::default()).await.map_err(refused)?;
+        Ok(u64::from(declared.message_count()))
+    }
+}
+
+fn name(queue: &str) -> Result<ShortString, QueueError> {
+    ShortString::try_new(queue).map_err(|error| QueueError::Refused(format!("the queue name '{queue}': {error}")))
+}
+
+/// The broker's refusal, or the loss of the connection in the middle of a request.
+fn refused(error: lapin::Error) -> QueueError {
+    if error.is_amqp_error() { QueueError::Refused(error.to_string()) } else { unreachable(error) }
+}
+
+fn unreachable(error: lapin::Error) -> QueueError {
+    QueueError::Unreachable(error.to_string())
+}

@@ -1,0 +1,49 @@
+//! Connections to the shared services, each to a place of its own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use radialog_runtime::config::Config;
+use radialog_runtime::objects::Objects;
+use radialog_runtime::objects::s3::S3Objects;
+use radialog_runtime::queue::Queue;
+use radialog_runtime::queue::rabbitmq::RabbitQueue;
+use radialog_runtime::state::State;
+use radialog_runtime::state::redis::RedisState;
+use radialog_tests::services::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Services};
+
+/// The configuration of these addresses.
+pub(crate) fn config(overrides: &[(&str, &str)]) -> Config {
+    let owned: HashMap<_, _> = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    Config::load(None, [], owned).unwrap()
+}
+
+/// A RabbitMQ virtual host without queues.
+pub(crate) async fn rabbitmq() -> Arc<dyn Queue> {
+    rabbitmq_at(&Services::shared().await.unwrap().amqp().unwrap()).await
+}
+
+/// A connection to this broker.
+pub(crate) async fn rabbitmq_at(url: &str) -> Arc<dyn Queue> {
+    let config = config(&[("amqp.url", url)]);
+    Arc::new(RabbitQueue::connect(&config.amqp.unwrap(), "test", config.start_timeout).await.unwrap())
+}
+
+/// An empty S3 bucket.
+pub(crate) async fn s3() -> Arc<dyn Objects> {
+    let bucket = Services::shared().await.unwrap().s3().bucket().unwrap();
+    let (id, secret) = (("s3.access_key_id", ACCESS_KEY_ID), ("s3.secret_access_key", SECRET_ACCESS_KEY));
+    let config = config(&[("s3.url", &bucket), id, secret]);
+    Arc::new(S3Objects::connect(&config.s3.unwrap(), config.start_timeout).await.unwrap())
+}
+
+/// The shared Redis.
+pub(crate) async fn redis() -> Arc<dyn State> {
+    redis_at(Services::shared().await.unwrap().redis()).await
+}
+
+/// A connection to this Redis.
+pub(crate) async fn redis_at(url: &str) -> Arc<dyn State> {
+    let config = config(&[("redis.url", url)]);
+    Arc::new(RedisState::connect(&config.redis.unwrap(), config.start_timeout).await.unwrap())
+}

@@ -1,0 +1,87 @@
+//! Real services for the tests: RabbitMQ and Redis as child processes on free ports, an S3 server in this process. They
+//! start once for each test binary, work as root and without an init system, and end with the process that started
+//! them, however it ends.
+//!
+//! Where neither root nor apt is at hand, `RADIALOG_TEST_AMQP` and `RADIALOG_TEST_REDIS` name running services.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::OnceCell;
+
+pub use broker::Broker;
+pub use proxy::Proxy;
+pub use redis::Redis;
+pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY};
+
+mod broker;
+mod install;
+mod process;
+mod proxy;
+mod redis;
+mod s3;
+
+/// How long a service may take to answer after its start; RabbitMQ takes 4 s on an idle machine.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// What all tests of a binary share. Tests that stop a service start one of their own.
+pub struct Services {
+    broker: Broker,
+    redis: Redis,
+    s3: S3Server,
+}
+
+impl Services {
+    /// The shared services; the first caller starts them.
+    pub async fn shared() -> Result<&'static Services> {
+        static SHARED: OnceCell<Services> = OnceCell::const_new();
+        SHARED.get_or_try_init(|| async { runtime().spawn(Self::start()).await? }).await
+    }
+
+    async fn start() -> Result<Self> {
+        let (broker, redis, s3) = tokio::try_join!(Broker::shared(), Redis::shared(), S3Server::start())?;
+        Ok(Self { broker, redis, s3 })
+    }
+
+    /// The address of an empty virtual host that no other caller gets.
+    pub fn amqp(&self) -> Result<String> {
+        self.broker.virtual_host()
+    }
+
+    /// The address of Redis. Runs keep apart by their names.
+    pub fn redis(&self) -> &str {
+        self.redis.url()
+    }
+
+    /// The S3 server.
+    pub fn s3(&self) -> &S3Server {
+        &self.s3
+    }
+}
+
+/// Services outlive the test that happens to start them, so they do not run on its runtime.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.expect("a runtime for the services")
+    })
+}
+
+/// Repeats a check until it succeeds or the start timeout is over.
+async fn until_ready<F: Future<Output = bool>>(what: &str, mut is_ready: impl FnMut() -> F) -> Result<()> {
+    let ready = async {
+        while !is_ready().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let seconds = START_TIMEOUT.as_secs();
+    tokio::time::timeout(START_TIMEOUT, ready).await.with_context(|| format!("{what} did not start within {seconds} s"))
+}
+
+/// A port that nobody listens on.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -1,0 +1,146 @@
+//! A RabbitMQ node.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Result, ensure};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::process::Process;
+use super::{free_port, install, until_ready};
+
+const VARIABLE: &str = "RADIALOG_TEST_AMQP";
+/// The packaged wrapper in `/usr/sbin` switches users and wants an init system; the script behind it does neither.
+const SCRIPTS: [&str; 2] = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"];
+/// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
+const VIRTUAL_HOSTS: usize = 48;
+/// What a client says first.
+const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
+
+/// A broker that can be stopped and started again with what it had stored.
+pub struct Broker {
+    address: String,
+    own: Option<Node>,
+    next_host: AtomicUsize,
+}
+
+struct Node {
+    command: Command,
+    port: u16,
+    directory: TempDir,
+    running: Vec<Process>,
+    epmd: Command,
+}
+
+impl Broker {
+    /// The broker that `RADIALOG_TEST_AMQP` names, or one of our own.
+    pub(super) async fn shared() -> Result<Self> {
+        match std::env::var(VARIABLE) {
+            Ok(address) => Ok(Self { address, own: None, next_host: AtomicUsize::new(0) }),
+            Err(_) => Self::start(VIRTUAL_HOSTS).await,
+        }
+    }
+
+    /// A broker of the caller's own, with so many virtual hosts.
+    pub async fn start(virtual_hosts: usize) -> Result<Self> {
+        let script = install::program(&SCRIPTS, "rabbitmq-server", VARIABLE)?;
+        let mut node = Node::prepare(script, virtual_hosts)?;
+        node.start().await?;
+        let address = format!("amqp://guest:guest@127.0.0.1:{}", node.port);
+        Ok(Self { address, own: Some(node), next_host: AtomicUsize::new(0) })
+    }
+
+    /// The address of a virtual host that no other caller gets. A broker that was named by the environment has only
+    /// the one in its address, and tests there must run one at a time.
+    pub fn virtual_host(&self) -> Result<String> {
+        if self.own.is_none() {
+            return Ok(self.address.clone());
+        }
+        let host = self.next_host.fetch_add(1, Ordering::Relaxed);
+        ensure!(host < VIRTUAL_HOSTS, "more tests than virtual hosts: raise VIRTUAL_HOSTS");
+        Ok(format!("{}/test{host}", self.address))
+    }
+
+    /// Kills the node, as a power cut does.
+    pub fn stop(&mut self) {
+        if let Some(node) = &mut self.own {
+            node.running.clear();
+        }
+    }
+
+    /// Starts it again with what it had stored.
+    pub async fn start_again(&mut self) -> Result<()> {
+        match &mut self.own {
+            Some(node) => node.start().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Node {
+    fn prepare(script: PathBuf, virtual_hosts: usize) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let (port, distribution, mapper) = (free_port()?, free_port()?, free_port()?);
+        let path = |name: &str| directory.path().join(name);
+        for folder in ["mnesia", "log"] {
+            fs::create_dir(path(folder))?;
+        }
+        fs::write(path("plugins"), "[].")?;
+        fs::write(path("definitions.json"), definitions(virtual_hosts))?;
+        let definitions = path("definitions.json");
+        let settings = format!(
+            "listeners.tcp.default = 127.0.0.1:{port}\nload_definitions = {}\ndisk_free_limit.absolute = 50MB\n\
+             log.file.level = warning\n",
+            definitions.display()
+        );
+        fs::write(path("rabbitmq.conf"), settings)?;
+        let mut command = Command::new(script);
+        command
+            .env("HOME", directory.path())
+            .env("RABBITMQ_NODENAME", format!("radialog{port}@localhost"))
+            .env("RABBITMQ_CONFIG_FILE", path("rabbitmq"))
+            .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
+            .env("RABBITMQ_LOG_BASE", path("log"))
+            .env("RABBITMQ_PID_FILE", path("pid"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
+            .env("RABBITMQ_DIST_PORT", distribution.to_string())
+            .env("ERL_EPMD_PORT", mapper.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1");
+        // Erlang would start its port mapper as a daemon that outlives everything; in the foreground it is ours.
+        let mut epmd = Command::new("epmd");
+        epmd.args(["-address", "127.0.0.1", "-port", &mapper.to_string()]);
+        Ok(Self { command, port, directory, running: Vec::new(), epmd })
+    }
+
+    async fn start(&mut self) -> Result<()> {
+        let log = self.directory.path().join("output");
+        self.running.push(Process::start(&self.epmd, &log)?);
+        self.running.push(Process::start(&self.command, &log)?);
+        until_ready("RabbitMQ", || answers(self.port)).await
+    }
+}
+
+/// A node is ready when it answers the protocol header; before that it closes the connection or refuses it.
+async fn answers(port: u16) -> bool {
+    let greet = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(PROTOCOL_HEADER).await?;
+        stream.read_u8().await
+    };
+    matches!(tokio::time::timeout(std::time::Duration::from_secs(1), greet).await, Ok(Ok(1)))
+}
+
+/// The virtual hosts and the user, for a node without its management plugin.
+fn definitions(virtual_hosts: usize) -> String {
+    let names = || (0..virtual_hosts).map(|host| format!("test{host}")).chain(["/".to_owned()]);
+    let hosts: Vec<_> = names().map(|name| serde_json::json!({ "name": name })).collect();
+    let everything =
+        |name| serde_json::json!({ "user": "guest", "vhost": name, "configure": ".*", "write": ".*", "read": ".*" });
+    let permissions: Vec<_> = names().map(everything).collect();
+    let users = [serde_json::json!({ "name": "guest", "password": "guest", "tags": "administrator" })];
+    serde_json::json!({ "users": users, "vhosts": hosts, "permissions": permissions }).to_string()
+}

@@ -1,0 +1,78 @@
+//! A link that can be cut.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Passes connections on to a service, until it is cut.
+pub struct Proxy {
+    address: SocketAddr,
+    link: watch::Sender<Link>,
+    _running: DropGuard,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Link {
+    Whole,
+    Cut,
+}
+
+impl Proxy {
+    /// A proxy on a free port in front of the service at `url`.
+    pub async fn start(url: &str) -> Result<Self> {
+        let (start, end) = authority(url);
+        let target = url[start..end].to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (link, cut) = watch::channel(Link::Whole);
+        let address = listener.local_addr()?;
+        let running = CancellationToken::new();
+        tokio::spawn(running.clone().run_until_cancelled_owned(accept(listener, target, cut)));
+        Ok(Self { address, link, _running: running.drop_guard() })
+    }
+
+    /// `url` with its host and port replaced by the proxy's.
+    pub fn in_front_of(&self, url: &str) -> String {
+        let (start, end) = authority(url);
+        format!("{}{}{}", &url[..start], self.address, &url[end..])
+    }
+
+    /// Closes every connection and refuses new ones.
+    pub fn cut(&self) {
+        self.link.send_replace(Link::Cut);
+    }
+
+    /// Lets new connections through.
+    pub fn heal(&self) {
+        self.link.send_replace(Link::Whole);
+    }
+}
+
+/// Where host and port stand in a URL.
+fn authority(url: &str) -> (usize, usize) {
+    let after_scheme = url.find("://").map_or(0, |at| at + 3);
+    let end = url[after_scheme..].find('/').map_or(url.len(), |at| after_scheme + at);
+    let start = url[after_scheme..end].rfind('@').map_or(after_scheme, |at| after_scheme + at + 1);
+    (start, end)
+}
+
+async fn accept(listener: TcpListener, target: String, link: watch::Receiver<Link>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        if *link.borrow() == Link::Cut {
+            continue;
+        }
+        let (target, mut link) = (target.clone(), link.clone());
+        tokio::spawn(async move {
+            let Ok(mut server) = TcpStream::connect(&target).await else { return };
+            let _ = (client.set_nodelay(true), server.set_nodelay(true));
+            // Whichever ends first closes both sides.
+            tokio::select! {
+                _ = copy_bidirectional(&mut client, &mut server) => {}
+                _ = link.wait_for(|link| *link == Link::Cut) => {}
+            }
+        });
+    }
+}

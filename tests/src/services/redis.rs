@@ -1,0 +1,84 @@
+//! A Redis server.
+
+use std::process::Command;
+
+use anyhow::Result;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::process::Process;
+use super::{free_port, install, until_ready};
+
+const VARIABLE: &str = "RADIALOG_TEST_REDIS";
+
+/// A Redis without persistence: stopped and started again, it has lost everything.
+pub struct Redis {
+    url: String,
+    own: Option<Server>,
+}
+
+struct Server {
+    command: Command,
+    port: u16,
+    directory: TempDir,
+    running: Option<Process>,
+}
+
+impl Redis {
+    /// The Redis that `RADIALOG_TEST_REDIS` names, or one of our own.
+    pub(super) async fn shared() -> Result<Self> {
+        match std::env::var(VARIABLE) {
+            Ok(url) => Ok(Self { url, own: None }),
+            Err(_) => Self::start().await,
+        }
+    }
+
+    /// A Redis of the caller's own.
+    pub async fn start() -> Result<Self> {
+        let program = install::program(&["redis-server"], "redis-server", VARIABLE)?;
+        let (directory, port) = (tempfile::tempdir()?, free_port()?);
+        let mut command = Command::new(program);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
+        command.arg("--dir").arg(directory.path());
+        let mut server = Server { command, port, directory, running: None };
+        server.start().await?;
+        Ok(Self { url: format!("redis://127.0.0.1:{port}/0"), own: Some(server) })
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Kills it.
+    pub fn stop(&mut self) {
+        if let Some(server) = &mut self.own {
+            server.running = None;
+        }
+    }
+
+    /// Starts it again, empty.
+    pub async fn start_again(&mut self) -> Result<()> {
+        match &mut self.own {
+            Some(server) => server.start().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Server {
+    async fn start(&mut self) -> Result<()> {
+        self.running = Some(Process::start(&self.command, &self.directory.path().join("output"))?);
+        until_ready("Redis", || answers(self.port)).await
+    }
+}
+
+async fn answers(port: u16) -> bool {
+    let ping = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"PING\r\n").await?;
+        stream.read_u8().await
+    };
+    matches!(ping.await, Ok(b'+'))
+}

@@ -1,0 +1,72 @@
+//! An S3 server over a temporary directory.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Result, anyhow};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use super::runtime;
+
+/// The public part of the only key that the server knows.
+pub const ACCESS_KEY_ID: &str = "radialog-tests";
+/// Its secret part.
+pub const SECRET_ACCESS_KEY: &str = "not-a-secret";
+
+/// A running server; its buckets are folders.
+pub struct S3Server {
+    endpoint: String,
+    directory: TempDir,
+    buckets: AtomicUsize,
+}
+
+impl S3Server {
+    /// Starts a server on a free port, for as long as the process lives.
+    pub async fn start() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let files = FileSystem::new(directory.path()).map_err(|error| anyhow!("no S3 server: {error:?}"))?;
+        let mut builder = S3ServiceBuilder::new(files);
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        runtime().spawn(serve(listener, builder.build()));
+        Ok(Self { endpoint, directory, buckets: AtomicUsize::new(0) })
+    }
+
+    /// The address, e.g. `http://127.0.0.1:9000`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// The address of a new bucket that no other caller gets, e.g. `http://127.0.0.1:9000/bucket0`.
+    pub fn bucket(&self) -> Result<String> {
+        let name = format!("bucket{}", self.buckets.fetch_add(1, Ordering::Relaxed));
+        fs::create_dir(self.directory.path().join(&name))?;
+        Ok(format!("{}/{name}", self.endpoint))
+    }
+
+    /// Where the objects of a bucket lie as files.
+    pub fn folder(&self, bucket_url: &str) -> PathBuf {
+        let name = bucket_url.rsplit('/').next().unwrap_or_default();
+        self.directory.path().join(name)
+    }
+}
+
+async fn serve(listener: TcpListener, service: S3Service) {
+    while let Ok((socket, _)) = listener.accept().await {
+        // Without this every answer waits 40 ms for the client's delayed acknowledgement.
+        let _ = socket.set_nodelay(true);
+        let service = service.clone();
+        tokio::spawn(async move {
+            // A client that goes away is no matter.
+            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+        });
+    }
+}

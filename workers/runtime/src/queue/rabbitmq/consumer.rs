@@ -1,0 +1,171 @@
+//! A subscription that outlives its connection. In the client, a consumer that the broker cancelled looks like a stream
+//! that ends; here the end of a stream means subscribing again, with the prefetch.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+
+use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Acker, Channel, message};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::link::{Link, Session};
+use super::receipt::RabbitReceipt;
+use super::{QueueError, properties, refused};
+use crate::queue::{Consumer, Delivery, Receipt};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long one attempt waits for a connection before it says so and tries again.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+/// A broker that does not answer a cancellation has lost the connection.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct RabbitConsumer {
+    link: Arc<Link>,
+    queue: ShortString,
+    /// 0 while nothing more is wanted.
+    prefetch: u16,
+    subscription: Option<Subscription>,
+    pause: Duration,
+    next_attempt: Instant,
+}
+
+struct Subscription {
+    session: Arc<Session>,
+    channel: Channel,
+    stream: lapin::Consumer,
+    flow: Flow,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Flow {
+    /// The broker sends.
+    Running,
+    /// We asked it to stop; what it sent before still comes.
+    Ending,
+    /// Everything it sent has come. The channel stays, because its deliveries are settled on it.
+    Ended,
+}
+
+impl RabbitConsumer {
+    /// Subscribes once, so that a missing queue is an error; from then on [`Consumer::next`] sees to it.
+    pub(super) async fn subscribe(link: Arc<Link>, queue: ShortString, prefetch: u16) -> Result<Self, QueueError> {
+        let session = link.session(Instant::now() + SESSION_TIMEOUT).await?;
+        let channel = session.channel().await?;
+        let subscription = Some(Subscription::open(session, channel, &queue, prefetch).await?);
+        Ok(Self { link, queue, prefetch, subscription, pause: FIRST_PAUSE, next_attempt: Instant::now() })
+    }
+
+    /// The next message, or none after a step towards it. Every wait can be cut short without losing a message.
+    async fn step(&mut self) -> Option<message::Delivery> {
+        if self.is_idle() {
+            return pending().await;
+        }
+        match &mut self.subscription {
+            None => {
+                sleep_until(self.next_attempt).await;
+                let opened = self.open().await;
+                self.adopt(opened);
+            }
+            Some(Subscription { flow: Flow::Ended, session, channel, .. }) => {
+                let (session, channel) = (session.clone(), channel.clone());
+                let opened = Subscription::open(session, channel, &self.queue, self.prefetch).await;
+                self.adopt(opened);
+            }
+            Some(subscription) => match subscription.stream.next().await {
+                Some(Ok(delivery)) => {
+                    self.pause = FIRST_PAUSE;
+                    return Some(delivery);
+                }
+                None if subscription.flow == Flow::Ending => subscription.flow = Flow::Ended,
+                Some(Err(error)) => self.give_up(&error.to_string()),
+                None => self.give_up("the broker ended it"),
+            },
+        }
+        None
+    }
+
+    fn is_idle(&self) -> bool {
+        let drained = self.subscription.as_ref().is_none_or(|subscription| subscription.flow == Flow::Ended);
+        self.prefetch == 0 && drained
+    }
+
+    async fn open(&self) -> Result<Subscription, QueueError> {
+        let session = self.link.session(Instant::now() + SESSION_TIMEOUT).await?;
+        let channel = session.channel().await?;
+        Subscription::open(session, channel, &self.queue, self.prefetch).await
+    }
+
+    fn adopt(&mut self, opened: Result<Subscription, QueueError>) {
+        match opened {
+            Ok(subscription) => {
+                tracing::info!(queue = %self.queue, prefetch = self.prefetch, "subscribed again");
+                self.subscription = Some(subscription);
+            }
+            Err(error) => self.give_up(&error.to_string()),
+        }
+    }
+
+    /// Drops the subscription, and with it the deliveries that were not settled; the broker gives them out again.
+    fn give_up(&mut self, reason: &str) {
+        let pause_ms = self.pause.as_millis();
+        tracing::warn!(reason, queue = %self.queue, pause_ms, "the subscription broke; subscribing again");
+        self.subscription = None;
+        self.next_attempt = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+#[async_trait]
+impl Consumer for RabbitConsumer {
+    async fn next(&mut self) -> Delivery {
+        loop {
+            if let Some(delivery) = self.step().await {
+                return delivered(delivery, RabbitReceipt);
+            }
+        }
+    }
+
+    async fn limit(&mut self, prefetch: u16) {
+        self.prefetch = prefetch;
+        let Some(subscription) = &mut self.subscription else { return };
+        if subscription.flow == Flow::Running {
+            // Prefetch binds new subscriptions only, so a changed one takes a new subscription on the same channel.
+            subscription.flow = Flow::Ending;
+            let cancel = subscription.channel.basic_cancel(subscription.stream.tag(), BasicCancelOptions::default());
+            match timeout(CANCEL_TIMEOUT, cancel).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.give_up(&error.to_string()),
+                Err(_) => self.give_up("the broker does not answer"),
+            }
+        }
+    }
+}
+
+impl Subscription {
+    async fn open(
+        session: Arc<Session>,
+        channel: Channel,
+        queue: &ShortString,
+        prefetch: u16,
+    ) -> Result<Self, QueueError> {
+        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(refused)?;
+        let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
+        let stream = channel.basic_consume(queue.clone(), ShortString::default(), options, arguments).await;
+        Ok(Self { stream: stream.map_err(refused)?, session, channel, flow: Flow::Running })
+    }
+}
+
+/// A delivery as our contract has it.
+pub(super) fn delivered<R: Receipt + 'static>(
+    delivery: message::Delivery,
+    receipt: impl FnOnce(Acker) -> R,
+) -> Delivery {
+    let (message, returns) = properties::message(delivery.data, &delivery.properties);
+    Delivery { message, redelivered: delivery.redelivered, returns, receipt: Box::new(receipt(delivery.acker)) }
+}

@@ -1,0 +1,59 @@
+//! Settling deliveries.
+
+use async_trait::async_trait;
+use lapin::Acker;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use tokio::runtime::Handle;
+
+use super::unreachable;
+use crate::queue::{QueueError, Receipt};
+
+/// One delivery of a consumer.
+pub(super) struct RabbitReceipt(pub(super) Acker);
+
+#[async_trait]
+impl Receipt for RabbitReceipt {
+    async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        settled(self.0.ack(BasicAckOptions::default()).await)
+    }
+
+    async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
+        settled(self.0.nack(back_to_its_queue()).await)
+    }
+}
+
+/// One message that was taken without a consumer; dropping it hands it back.
+pub(super) struct TakenReceipt(pub(super) Acker);
+
+#[async_trait]
+impl Receipt for TakenReceipt {
+    async fn ack(self: Box<Self>) -> Result<(), QueueError> {
+        settled(self.0.ack(BasicAckOptions::default()).await)
+    }
+
+    async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
+        settled(self.0.nack(back_to_its_queue()).await)
+    }
+}
+
+impl Drop for TakenReceipt {
+    fn drop(&mut self) {
+        let acker = self.0.clone();
+        // Without a runtime the process ends, and the broker hands the message back itself.
+        if let (true, Ok(runtime)) = (acker.usable(), Handle::try_current()) {
+            runtime.spawn(async move { acker.nack(back_to_its_queue()).await });
+        }
+    }
+}
+
+fn back_to_its_queue() -> BasicNackOptions {
+    BasicNackOptions { requeue: true, ..BasicNackOptions::default() }
+}
+
+fn settled(settled: lapin::Result<bool>) -> Result<(), QueueError> {
+    match settled {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(QueueError::Unreachable("the connection that this delivery came on is gone".into())),
+        Err(error) => Err(unreachable(error)),
+    }
+}

@@ -1,0 +1,81 @@
+//! The broker's side of the topology: durable quorum queues, a retry queue for each delay, dead letters.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use lapin::Channel;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable};
+use radialog_schemas::queues::{self, DELIVERY_LIMIT, RETRY_DELAYS};
+
+use super::link::Session;
+use super::{name, refused};
+use crate::queue::QueueError;
+
+/// Looking at a dead letter counts as a delivery, and must never be the reason why it is dropped.
+const DEAD_DELIVERY_LIMIT: u32 = i32::MAX as u32;
+/// Brokers from 3.12 on take the acknowledgement timeout from here; the runner's prefetch stays far below it on all.
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Declares every queue with its retry steps and dead letters. Queues that are there are left as they are.
+pub(super) async fn declare(session: &Session) -> Result<(), QueueError> {
+    try_join_all(queues::all().map(|queue| async move {
+        let channel = session.channel().await?;
+        let dead = queues::dead(queue);
+        declare_one(&channel, &dead, vec![("x-delivery-limit", number(DEAD_DELIVERY_LIMIT.into()))]).await?;
+        let mut work = dead_lettering_to(&dead);
+        work.push(("x-delivery-limit", number(DELIVERY_LIMIT.into())));
+        work.push(("x-consumer-timeout", number(milliseconds(CONSUMER_TIMEOUT))));
+        declare_one(&channel, queue, work).await?;
+        for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
+            let mut waiting = dead_lettering_to(queue);
+            waiting.push(("x-message-ttl", number(milliseconds(delay))));
+            declare_one(&channel, &queues::retry(queue, step), waiting).await?;
+        }
+        Ok(())
+    }))
+    .await
+    .map(drop)
+}
+
+async fn declare_one(
+    channel: &Channel,
+    queue: &str,
+    arguments: Vec<(&'static str, AMQPValue)>,
+) -> Result<(), QueueError> {
+    let mut table = FieldTable::default();
+    table.insert("x-queue-type".into(), text("quorum"));
+    for (argument, value) in arguments {
+        table.insert(argument.into(), value);
+    }
+    let declared = channel.queue_declare(name(queue)?, QueueDeclareOptions::durable(), table).await;
+    declared.map(drop).map_err(|error| match refused(error) {
+        QueueError::Refused(reason) => QueueError::Refused(format!(
+            "{reason}. A queue '{queue}' of another kind exists: delete it, or use another virtual host"
+        )),
+        other => other,
+    })
+}
+
+/// The broker moves a message itself only where it expires or hits the delivery limit, and then not before the other
+/// queue has it. That needs a queue that refuses, instead of dropping, what does not fit.
+fn dead_lettering_to(queue: &str) -> Vec<(&'static str, AMQPValue)> {
+    vec![
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text(queue)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ]
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn number(value: i64) -> AMQPValue {
+    AMQPValue::LongLongInt(value)
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,19 @@
+//! Redis keys, built here and nowhere else. The run stands in braces: in a Redis Cluster all keys of a run lie together,
+//! as the scripts need them.
+
+use radialog_schemas::{RunId, StudyId};
+
+/// Hash of a run's documents.
+pub(super) fn documents(run: &RunId) -> String {
+    format!("radialog:run:{{{run}}}:documents")
+}
+
+/// Hash of a study's facts.
+pub(super) fn study(run: &RunId, study: &StudyId) -> String {
+    format!("radialog:run:{{{run}}}:study:{study}")
+}
+
+/// List of the lines of finished studies.
+pub(super) fn finished(run: &RunId) -> String {
+    format!("radialog:run:{{{run}}}:finished")
+}
