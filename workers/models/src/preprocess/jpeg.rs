@@ -1,19 +1,17 @@
 //! JPEG files: baseline and progressive, 8 bit, grey or three colours. The markers are walked first, since the decoder
 //! would fill what a truncated file lacks with grey, and would turn CMYK into something the reference never saw.
 
+use std::io::Cursor;
+
+use image::codecs::jpeg::JpegDecoder;
+use image::{ColorType, ImageDecoder};
 use radialog_schemas::{ErrorCode, Failure};
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::gray::{GrayImage, Samples};
 use super::{Limits, corrupt};
 
 /// The first bytes of every JPEG file.
 pub(super) const SIGNATURE: [u8; 3] = [0xFF, 0xD8, 0xFF];
-
-const MAX_SIDE: usize = 65_535;
 
 /// The start-of-frame segment.
 #[derive(Clone, Copy)]
@@ -29,8 +27,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure
     let frame = walk(bytes).map_err(|detail| corrupt("JPEG", detail))?;
     limits.check(u64::from(frame.width), u64::from(frame.height))?;
     let (color, channels) = match frame.components {
-        1 => (ColorSpace::Luma, 1),
-        3 => (ColorSpace::RGB, 3),
+        1 => (ColorType::L8, 1),
+        3 => (ColorType::Rgb8, 3),
         count => {
             let message = format!("JPEG of {count} colour components (CMYK?): convert it to grey or RGB");
             return Err(Failure::new(ErrorCode::ImageColorUnsupported, message));
@@ -44,17 +42,14 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure
         return Err(Failure::new(ErrorCode::ImageFormatUnsupported, message));
     }
 
-    let options = DecoderOptions::default()
-        .set_max_width(MAX_SIDE)
-        .set_max_height(MAX_SIDE)
-        .set_strict_mode(true)
-        .jpeg_set_out_colorspace(color);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let data = decoder.decode().map_err(|error| corrupt("JPEG", error))?;
+    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|error| corrupt("JPEG", error))?;
     let (width, height) = (usize::from(frame.width), usize::from(frame.height));
-    if data.len() != width * height * channels {
-        return Err(corrupt("JPEG", "decoded size differs from the header"));
+    let size = width * height * channels;
+    if decoder.color_type() != color || decoder.total_bytes() != size as u64 {
+        return Err(corrupt("JPEG", "its headers contradict each other"));
     }
+    let mut data = vec![0; size];
+    decoder.read_image(&mut data).map_err(|error| corrupt("JPEG", error))?;
     Ok(GrayImage::remapped(width, height, &Samples::Eight(data, channels)))
 }
 

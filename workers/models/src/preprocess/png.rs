@@ -3,7 +3,8 @@
 
 use std::io::Cursor;
 
-use png::{BitDepth, ColorType, Decoder, Info};
+use image::codecs::png::PngDecoder;
+use image::{ColorType, ImageDecoder};
 use radialog_schemas::{ErrorCode, Failure};
 
 use super::gray::{GrayImage, Samples};
@@ -13,88 +14,77 @@ use super::{Limits, corrupt};
 pub(super) const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
 
 /// Bytes that the decoder may hold beside the pixels: palette, metadata, compression window.
-const MAX_OVERHEAD: usize = 64 << 20;
+const MAX_OVERHEAD: u64 = 64 << 20;
+
+/// The chunk that ends every PNG file, with its checksum.
+const END: [u8; 8] = *b"IEND\xaeB`\x82";
+
+/// The IHDR chunk, which comes first.
+struct Header {
+    width: u32,
+    height: u32,
+    color_type: u8,
+}
 
 pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure> {
-    let (width, height) = header_size(bytes).ok_or_else(|| corrupt("PNG", "no image header"))?;
-    limits.check(u64::from(width), u64::from(height))?;
-
-    let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), png::Limits { bytes: MAX_OVERHEAD });
-    decoder.set_ignore_text_chunk(true);
-    decoder.set_ignore_iccp_chunk(true);
-    let mut reader = decoder.read_info().map_err(|error| corrupt("PNG", error))?;
-    if reader.info().animation_control().is_some_and(|control| control.num_frames > 1) {
+    let header = Header::read(bytes).ok_or_else(|| corrupt("PNG", "no image header"))?;
+    limits.check(u64::from(header.width), u64::from(header.height))?;
+    // The decoder stops at the last pixel and would not miss the end.
+    if !bytes.windows(END.len()).any(|window| window == END) {
+        return Err(corrupt("PNG", "no end"));
+    }
+    let mut overhead = image::Limits::no_limits();
+    overhead.max_alloc = Some(MAX_OVERHEAD);
+    let decoder = PngDecoder::with_limits(Cursor::new(bytes), overhead).map_err(|error| corrupt("PNG", error))?;
+    if decoder.is_apng().map_err(|error| corrupt("PNG", error))? {
         return Err(Failure::new(ErrorCode::ImageAnimated, "animated PNG: give one frame"));
     }
-    let size = reader.output_buffer_size().ok_or_else(|| corrupt("PNG", "impossible size"))?;
+    let color = decoder.color_type();
+    let size = usize::try_from(decoder.total_bytes()).map_err(|_| corrupt("PNG", "impossible size"))?;
     let mut data = vec![0; size];
-    reader.next_frame(&mut data).map_err(|error| corrupt("PNG", error))?;
-    reader.finish().map_err(|error| corrupt("PNG", error))?;
-
-    let samples = samples(reader.info(), data);
-    Ok(GrayImage::remapped(width as usize, height as usize, &samples))
+    decoder.read_image(&mut data).map_err(|error| corrupt("PNG", error))?;
+    let samples = header.samples(color, data);
+    Ok(GrayImage::remapped(header.width as usize, header.height as usize, &samples))
 }
 
-/// Width and height in the IHDR chunk, which comes first.
-fn header_size(bytes: &[u8]) -> Option<(u32, u32)> {
-    let header = bytes.get(SIGNATURE.len()..)?;
-    let word = |offset: usize| header.get(offset..offset + 4)?.try_into().ok().map(u32::from_be_bytes);
-    (header.get(4..8)? == b"IHDR").then_some((word(8)?, word(12)?))
-}
+impl Header {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let chunk = bytes.get(SIGNATURE.len()..)?;
+        let word = |offset: usize| chunk.get(offset..offset + 4)?.try_into().ok().map(u32::from_be_bytes);
+        let color_type = *chunk.get(17)?;
+        (chunk.get(4..8)? == b"IHDR").then_some(Self { width: word(8)?, height: word(12)?, color_type })
+    }
 
-fn samples(info: &Info<'_>, data: Vec<u8>) -> Samples {
-    let channels = info.color_type.samples();
-    match (info.color_type, info.bit_depth) {
-        (ColorType::Grayscale, BitDepth::Sixteen) => {
-            Samples::Sixteen(data.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect())
+    /// Bit depths below 8 come scaled to 8, which the remap undoes.
+    fn samples(&self, color: ColorType, data: Vec<u8>) -> Samples {
+        let channels = usize::from(color.channel_count());
+        let deep = usize::from(color.bytes_per_pixel()) == 2 * channels;
+        if color == ColorType::L16 {
+            return Samples::Sixteen(words(&data).collect());
         }
-        (_, BitDepth::Sixteen) => Samples::Eight(high_bytes(data), channels),
-        (ColorType::Indexed, depth) => with_palette(info, &unpack(data, info.width as usize, depth)),
-        (_, depth) => Samples::Eight(unpack(data, info.width as usize * channels, depth), channels),
+        let data = if deep { words(&data).map(|word| (word >> 8) as u8).collect() } else { data };
+        // Types 0 and 2 have no alpha of their own: where there is one, it is the decoder's view of a colour key.
+        match (self.color_type, channels) {
+            (0 | 2, 2 | 4) => Samples::Eight(without_last(&data, channels), channels - 1),
+            _ => Samples::Eight(data, channels),
+        }
     }
 }
 
-fn high_bytes(mut data: Vec<u8>) -> Vec<u8> {
-    for index in 0..data.len() / 2 {
-        data[index] = data[2 * index];
-    }
-    data.truncate(data.len() / 2);
-    data
+fn words(data: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    data.chunks_exact(2).map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
 }
 
-/// Samples of 1, 2 or 4 bit, packed high bits first in byte-aligned rows, to one byte each. They need no scaling, since
-/// the remap divides by the range.
-fn unpack(data: Vec<u8>, row: usize, depth: BitDepth) -> Vec<u8> {
-    let bits = depth as usize;
-    if bits == 8 {
-        return data;
-    }
-    let per_byte = 8 / bits;
-    let sample = |bytes: &[u8], x: usize| (bytes[x / per_byte] >> (8 - bits - x % per_byte * bits)) & ((1 << bits) - 1);
-    data.chunks_exact(row.div_ceil(per_byte)).flat_map(|bytes| (0..row).map(move |x| sample(bytes, x))).collect()
-}
-
-/// Indices beyond the palette are black, as in Pillow.
-fn with_palette(info: &Info<'_>, indices: &[u8]) -> Samples {
-    let palette = info.palette.as_deref().unwrap_or_default();
-    let colour = |index: u8| {
-        let at = usize::from(index) * 3;
-        palette.get(at..at + 3).map_or([0; 3], |rgb| [rgb[0], rgb[1], rgb[2]])
-    };
-    let Some(alpha) = info.trns.as_deref() else {
-        return Samples::Eight(indices.iter().flat_map(|&index| colour(index)).collect(), 3);
-    };
-    let with_alpha = |index: u8| {
-        let [red, green, blue] = colour(index);
-        [red, green, blue, alpha.get(usize::from(index)).copied().unwrap_or(255)]
-    };
-    Samples::Eight(indices.iter().flat_map(|&index| with_alpha(index)).collect(), 4)
+fn without_last(data: &[u8], channels: usize) -> Vec<u8> {
+    data.chunks_exact(channels).flat_map(|pixel| &pixel[..channels - 1]).copied().collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use png::{BitDepth, ColorType};
+
+    use super::{ErrorCode, Limits};
     use crate::preprocess::decode as decode_any;
 
     fn encode(color: ColorType, depth: BitDepth, (width, height): (u32, u32), data: &[u8]) -> Vec<u8> {
@@ -154,6 +144,19 @@ mod tests {
         };
         assert_eq!(draw(None), [0, 255]);
         assert_eq!(draw(Some(&[255, 255])), [0, 10]);
+    }
+
+    #[test]
+    fn a_transparent_colour_key_is_ignored() {
+        let draw = |key: Option<&'static [u8]>| {
+            let bytes = encode_with(ColorType::Grayscale, BitDepth::Eight, (2, 2), &[10, 20, 30, 20], |encoder| {
+                if let Some(key) = key {
+                    encoder.set_trns(key);
+                }
+            });
+            pixels(&bytes)
+        };
+        assert_eq!(draw(Some(&[0, 20])), draw(None));
     }
 
     #[test]
