@@ -3,10 +3,13 @@
 
 mod architecture;
 mod batch;
+mod brokers;
 mod bundle_store;
 mod bundles;
 mod clinical;
+mod conformance;
 mod delivery;
+mod distributed;
 mod kubernetes;
 mod parity;
 mod stages;

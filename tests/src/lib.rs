@@ -1,7 +1,9 @@
 //! What the integration tests and the benchmarks share: services to run against, stages without a model, golden cases.
 
+pub mod binary;
 pub mod chaos;
 pub mod desk;
 pub mod golden;
 pub mod house;
+pub mod services;
 pub mod stages;

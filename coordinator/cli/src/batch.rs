@@ -36,7 +36,12 @@ pub(crate) struct BatchArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Only these stages and what they need, e.g. --stages findings
-    #[arg(long, value_delimiter = ',', value_name = "STAGE,...", default_value = "embedding,findings,language,scoring")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "STAGE,...",
+        default_value = "embedding,findings,language,scoring"
+    )]
     stages: Vec<Stage>,
     /// Only the first N studies of the archive
     #[arg(long, value_name = "N")]
@@ -98,7 +103,9 @@ pub(crate) enum ProgressStyle {
 impl GenerationArgs {
     fn generation(&self) -> Result<Generation, UsageError> {
         let within = |name: &str, value: Option<f64>, most: f64| match value {
-            Some(v) if !(v > 0.0 && v <= most) => Err(UsageError(format!("--{name} {v} is not over 0 and up to {most}"))),
+            Some(v) if !(v > 0.0 && v <= most) => {
+                Err(UsageError(format!("--{name} {v} is not over 0 and up to {most}")))
+            }
             _ => Ok(()),
         };
         within("temperature", self.temperature, 10.0)?;
@@ -113,7 +120,10 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.services.load(&[args.health.setting()])?;
     config.objects.directory.get_or_insert_with(|| args.out.join("objects"));
     if config.amqp.is_some() != config.redis.is_some() {
-        return Err(UsageError("--amqp and --redis go together: give both, or none to run everything in this process".into()).into());
+        return Err(UsageError(
+            "--amqp and --redis go together: give both, or none to run everything in this process".into(),
+        )
+        .into());
     }
     let stages = StageSet::closure(&args.stages);
     let archive = open_archive(&args.input, &config).await?;
@@ -141,7 +151,11 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let readiness = serve_health(&config, &shutdown).await?;
     let backends = Backends::connect(&config).await?;
     let embedded = config.amqp.is_none();
-    let workers = if embedded { Workers::start(&wanted, &bundle, &args.models, &backends, &config.worker)? } else { Workers::none() };
+    let workers = if embedded {
+        Workers::start(&wanted, &bundle, &args.models, &backends, &config.worker)?
+    } else {
+        Workers::none()
+    };
     readiness.set(true);
 
     let (sender, receiver) = watch::channel(Progress::default());

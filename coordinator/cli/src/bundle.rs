@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use radialog_models::bundle::{Bundle, RandomBundle};
+use radialog_models::bundle::{Bundle, RandomBundle, Summary};
 
 /// Make, check and show bundles of weights
 #[derive(Args)]
@@ -65,7 +65,32 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             bundle.verify()?;
             println!("bundle '{}' is whole: {} files verified", bundle.manifest().name, bundle.manifest().files.len());
         }
-        BundleCommand::Show { dir } => print!("{}", Bundle::open(&dir)?.summary()),
+        BundleCommand::Show { dir } => print_summary(&Bundle::open(&dir)?.summary()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_summary(bundle: &Summary) {
+    println!(
+        "bundle '{}' version {} ({}) in {}",
+        bundle.name,
+        bundle.version,
+        bundle.hash.short(),
+        bundle.dir.display()
+    );
+    println!("  licence: {}", bundle.license);
+    if bundle.random_weights {
+        println!("  random weights: findings and text mean nothing");
+    }
+    println!("  {:<10} {:>8} {:>14} {:>10}  hash", "component", "tensors", "parameters", "MiB");
+    for part in &bundle.components {
+        let mib = part.bytes as f64 / f64::from(1 << 20);
+        println!(
+            "  {:<10} {:>8} {:>14} {mib:>10.1}  {}",
+            part.stage.name(),
+            part.tensors,
+            part.parameters,
+            part.hash.short()
+        );
+    }
 }

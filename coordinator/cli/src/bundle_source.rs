@@ -1,9 +1,10 @@
 //! Where a bundle comes from: a folder, an S3 prefix, or the tiny random one that is made on first use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
-use radialog_models::bundle::{Bundle, HashCache, RandomBundle, user_cache_dir};
+use radialog_models::bundle::verify::user_cache_dir;
+use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_runtime::config::Config;
 use radialog_runtime::objects::s3::S3Objects;
 use radialog_schemas::Stage;
@@ -18,7 +19,7 @@ const DEFAULT_SEED: u64 = 42;
 pub(crate) async fn open(source: Option<&str>, stages: &[Stage], config: &Config) -> anyhow::Result<Bundle> {
     let dir = match source {
         None => tiny()?,
-        Some(url) if url.starts_with("s3://") => fetch(url, config).await?,
+        Some(url) if url.starts_with("s3://") => fetch(url, stages, config).await?,
         Some(dir) => PathBuf::from(dir),
     };
     let stages = stages.to_vec();
@@ -44,9 +45,9 @@ fn tiny() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
-async fn fetch(url: &str, config: &Config) -> anyhow::Result<PathBuf> {
+async fn fetch(url: &str, stages: &[Stage], config: &Config) -> anyhow::Result<PathBuf> {
     let (store, prefix) = bucket(url, config).await?;
-    Ok(fetch_bundle(&store, &prefix, &cache_dir()?.join("bundles")).await?)
+    Ok(fetch_bundle(&store, &prefix, &cache_dir()?.join("bundles"), stages, &HashCache::user()).await?)
 }
 
 /// The store behind `s3://bucket/prefix`, with the endpoint and keys of the configured one, and the prefix.
@@ -63,9 +64,4 @@ pub(crate) async fn bucket(url: &str, config: &Config) -> anyhow::Result<(S3Obje
     (other.bucket, other.prefix) = (bucket.to_owned(), String::new());
     let store = S3Objects::connect(&other, config.start_timeout).await?;
     Ok((store, prefix.trim_matches('/').to_owned()))
-}
-
-/// Whether a path can hold an output directory's objects by default.
-pub(crate) fn default_objects(out: &Path) -> PathBuf {
-    out.join("objects")
 }

@@ -26,7 +26,10 @@ pub(crate) struct CoordinatorArgs {
 pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load(&[args.health.setting()])?;
     if config.amqp.is_none() || config.redis.is_none() {
-        return Err(UsageError("coordinators share a broker and a state store: give --amqp URL and --redis URL".into()).into());
+        return Err(UsageError(
+            "coordinators share a broker and a state store: give --amqp URL and --redis URL".into(),
+        )
+        .into());
     }
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;

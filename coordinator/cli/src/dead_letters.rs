@@ -127,7 +127,8 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
                     continue;
                 }
                 let target = death.map_or_else(|| letters.source().map(str::to_owned), |death| Ok(death.source))?;
-                let message = radialog_runtime::queue::Message { attempt: 0, death: None, published: None, ..delivery.message };
+                let message =
+                    radialog_runtime::queue::Message { attempt: 0, death: None, published: None, ..delivery.message };
                 queue.publish(&target, message).await?;
                 delivery.receipt.ack().await?;
                 sent += 1;
@@ -141,6 +142,13 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
 fn describe(delivery: &Delivery) -> String {
     match &delivery.message.death {
         None => "without a reason (dead-lettered by the broker)".to_owned(),
-        Some(death) => format!("{} after {} attempts, from {} by {}: {}", death.code, delivery.message.attempt + 1, death.source, death.worker, death.reason),
+        Some(death) => format!(
+            "{} after {} attempts, from {} by {}: {}",
+            death.code,
+            delivery.message.attempt + 1,
+            death.source,
+            death.worker,
+            death.reason
+        ),
     }
 }

@@ -52,7 +52,8 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.report("objects", objects(&config).await);
     checks.report("state", state(&config).await);
     let bundle = bundle_source::open(args.models.bundle.as_deref(), &Stage::ALL, &config).await;
-    checks.report("bundle", bundle.map(|bundle| format!("'{}' opens and its hashes are right", bundle.manifest().name)));
+    checks
+        .report("bundle", bundle.map(|bundle| format!("'{}' opens and its hashes are right", bundle.manifest().name)));
     let device = radialog_workers::device::device(&args.models.device);
     checks.report("device", device.map(|_| args.models.device.clone()).map_err(Into::into));
     checks.report("limits", limits());
@@ -100,7 +101,10 @@ async fn state(config: &Config) -> anyhow::Result<String> {
     let run = radialog_schemas::RunId::from("doctor");
     let state = Backends::state(config).await?;
     state.put_document(&run, "probe", "1".into()).await?;
-    anyhow::ensure!(state.document(&run, "probe").await?.as_deref() == Some("1"), "Redis returned something else than was set");
+    anyhow::ensure!(
+        state.document(&run, "probe").await?.as_deref() == Some("1"),
+        "Redis returned something else than was set"
+    );
     Ok("reachable, set and get work".into())
 }
 
@@ -110,7 +114,9 @@ fn limits() -> anyhow::Result<String> {
     let soft: Option<u64> = line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
     let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
     match soft {
-        Some(soft) if soft < OPEN_FILES => anyhow::bail!("only {soft} open files are allowed: run `ulimit -n {OPEN_FILES}` first"),
+        Some(soft) if soft < OPEN_FILES => {
+            anyhow::bail!("only {soft} open files are allowed: run `ulimit -n {OPEN_FILES}` first")
+        }
         Some(soft) => Ok(format!("{cores} cores, {soft} open files")),
         None => Ok(format!("{cores} cores")),
     }

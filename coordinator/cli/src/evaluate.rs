@@ -29,7 +29,9 @@ pub(crate) struct EvaluateArgs {
 pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
     let file = args.out.join(RESULTS_FILE);
     let shown = file.display();
-    let lines = BufReader::new(File::open(&file).with_context(|| format!("cannot open {shown}: give the folder that was --out"))?);
+    let lines = BufReader::new(
+        File::open(&file).with_context(|| format!("cannot open {shown}: give the folder that was --out"))?,
+    );
     let mut counts = LabelCounts::default();
     let mut without = 0_u64;
     for (number, line) in lines.lines().enumerate() {
@@ -41,7 +43,9 @@ pub(crate) fn run(args: &EvaluateArgs) -> anyhow::Result<ExitCode> {
     }
     let scores = counts.scores();
     if scores.reports == 0 {
-        bail!("none of the {without} studies has a reference to compare with: use a CSV manifest with a reference column");
+        bail!(
+            "none of the {without} studies has a reference to compare with: use a CSV manifest with a reference column"
+        );
     }
     println!("{} reports with a reference, {without} studies without", scores.reports);
     println!("  macro F1         {:.4}", scores.macro_f1);

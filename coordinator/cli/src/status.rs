@@ -39,11 +39,24 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     match state.document(&run, PROGRESS_DOCUMENT).await? {
         None => bail!("no run '{run}' is known to this Redis; it forgets a run 7 days after its last sign of life"),
         Some(text) => {
-            let progress: Progress = serde_json::from_str(&text).context("the run's progress is from another version")?;
+            let progress: Progress =
+                serde_json::from_str(&text).context("the run's progress is from another version")?;
             let of = progress.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
-            println!("run {run}: {}/{of} studies, {} in flight, {}", progress.done + progress.failed, progress.in_flight, overview(&progress));
+            println!(
+                "run {run}: {}/{of} studies, {} in flight, {}",
+                progress.done + progress.failed,
+                progress.in_flight,
+                overview(&progress)
+            );
             for stage in &progress.stages {
-                println!("  {:<10} {:>8} done {:>8} reused {:>8} failed {:>8.1}/s", stage.stage.name(), stage.done, stage.reused, stage.failed, stage.per_second);
+                println!(
+                    "  {:<10} {:>8} done {:>8} reused {:>8} failed {:>8.1}/s",
+                    stage.stage.name(),
+                    stage.done,
+                    stage.reused,
+                    stage.failed,
+                    stage.per_second
+                );
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -21,13 +21,28 @@ pub(crate) fn print_summary(summary: &Summary, out: &Path) {
     if session.resumed > 0 {
         println!("  resumed   {:>8}  (written in earlier sessions)", session.resumed);
     }
-    println!("  this session: {} studies in {}, {:.1} studies/s", session.studies, duration(session.seconds), session.studies_per_second);
+    println!(
+        "  this session: {} studies in {}, {:.1} studies/s",
+        session.studies,
+        duration(session.seconds),
+        session.studies_per_second
+    );
     println!();
-    println!("  {:<10} {:>8} {:>8} {:>8} {:>12} {:>12} {:>12} {:>12}", "stage", "done", "reused", "failed", "queue ms", "fetch ms", "model ms", "store ms");
+    println!(
+        "  {:<10} {:>8} {:>8} {:>8} {:>12} {:>12} {:>12} {:>12}",
+        "stage", "done", "reused", "failed", "queue ms", "fetch ms", "model ms", "store ms"
+    );
     for (stage, times) in &summary.stages {
         println!(
             "  {:<10} {:>8} {:>8} {:>8} {:>12.1} {:>12.1} {:>12.1} {:>12.1}",
-            stage.name(), times.done, times.reused, times.failed, times.queue_ms, times.fetch_ms, times.model_ms, times.store_ms
+            stage.name(),
+            times.done,
+            times.reused,
+            times.failed,
+            times.queue_ms,
+            times.fetch_ms,
+            times.model_ms,
+            times.store_ms
         );
     }
     if !summary.prevalence.is_empty() {

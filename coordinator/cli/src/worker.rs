@@ -36,11 +36,14 @@ pub(crate) struct WorkerArgs {
 }
 
 pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
-    let more =
-        [("worker.name", args.name), ("worker.grace", args.grace.map(|s| s.to_string())), args.health.setting()];
+    let more = [("worker.name", args.name), ("worker.grace", args.grace.map(|s| s.to_string())), args.health.setting()];
     let config = args.services.load(&more)?;
     if config.amqp.is_none() {
-        return Err(UsageError("a worker takes its tasks from RabbitMQ: give --amqp URL (or run `radialog batch`, which needs no broker)".into()).into());
+        return Err(UsageError(
+            "a worker takes its tasks from RabbitMQ: give --amqp URL (or run `radialog batch`, which needs no broker)"
+                .into(),
+        )
+        .into());
     }
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;

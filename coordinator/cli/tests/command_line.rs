@@ -1,0 +1,102 @@
+//! The command line's contract: help that teaches, exit codes, errors that say what to do.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::process::{Command, Output};
+
+fn radialog(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    command.args(arguments).env("RADIALOG_START_TIMEOUT", "1");
+    for service in ["RADIALOG_AMQP_URL", "RADIALOG_S3_URL", "RADIALOG_REDIS_URL", "RADIALOG_CONFIG"] {
+        command.env_remove(service);
+    }
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn every_role_explains_itself_with_an_example() {
+    let roles: [&[&str]; 11] = [
+        &["batch"],
+        &["worker"],
+        &["coordinator"],
+        &["status"],
+        &["dlq", "list"],
+        &["dlq", "show"],
+        &["dlq", "retry"],
+        &["doctor"],
+        &["bundle", "random"],
+        &["evaluate"],
+        &["completions"],
+    ];
+    for role in roles {
+        let output = radialog(&[role, &["--help"]].concat());
+        assert!(output.status.success(), "{role:?}");
+        let help = text(&output.stdout);
+        assert!(help.contains("Example"), "{role:?} has no example:\n{help}");
+        assert!(help.contains("Usage: radialog"), "{role:?}");
+    }
+}
+
+#[test]
+fn a_wrong_flag_is_usage_and_exits_with_64() {
+    for arguments in [["worker", "radiology"], ["batch", "--no-such-flag"], ["dlq", "burn"]] {
+        let output = radialog(&arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_worker_without_a_broker_says_what_to_give() {
+    let output = radialog(&["worker", "scoring"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("--amqp"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn all_faults_of_the_configuration_are_told_at_once() {
+    let output = radialog(&["worker", "scoring", "--amqp", "http://x", "--redis", "ftp://y"]);
+    assert_eq!(output.status.code(), Some(64));
+    let error = text(&output.stderr);
+    assert!(error.contains("amqp") && error.contains("redis"), "{error}");
+}
+
+#[test]
+fn an_archive_that_is_not_there_is_named() {
+    let out = tempfile::tempdir().unwrap();
+    let output = radialog(&["batch", "no/such/folder", "--out", out.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no/such/folder"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn an_unreachable_broker_is_an_error_after_the_stated_time() {
+    let out = tempfile::tempdir().unwrap();
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let services = ["--amqp", "amqp://127.0.0.1:9", "--redis", "redis://127.0.0.1:9"];
+    let begun = std::time::Instant::now();
+    let output = radialog(&[&["batch", archive, "--out", out.path().to_str().unwrap()], services.as_slice()].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(&output.stderr);
+    assert!(error.contains("--amqp") || error.contains("--redis"), "{error}");
+    assert!(begun.elapsed().as_secs() < 30, "took {:?}", begun.elapsed());
+}
+
+#[test]
+fn an_unknown_bundle_is_refused_before_any_work() {
+    let out = tempfile::tempdir().unwrap();
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let output = radialog(&["batch", archive, "--out", out.path().to_str().unwrap(), "--bundle", "no/such/bundle"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("no/such/bundle"), "{}", text(&output.stderr));
+    assert!(!out.path().join("results.jsonl").exists());
+}
+
+#[test]
+fn completions_name_the_roles() {
+    let output = radialog(&["completions", "bash"]);
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains("doctor"));
+}
