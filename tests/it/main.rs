@@ -6,6 +6,7 @@ mod batch;
 mod brokers;
 mod bundle_store;
 mod bundles;
+mod brokers;
 mod clinical;
 mod conformance;
 mod delivery;
