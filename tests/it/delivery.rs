@@ -2,31 +2,86 @@
 //! lives.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use radialog_runtime::objects::filesystem::FilesystemObjects;
-use radialog_runtime::queue::Queue;
-use radialog_runtime::queue::memory::MemoryQueue;
-use radialog_schemas::Stage;
+use radialog_runtime::queue::{Consumer, Delivery, Queue};
+use radialog_runtime::runner::RunnerSettings;
+use radialog_schemas::{ErrorCode, Outcome, Stage, StageResult};
 use radialog_tests::desk::Desk;
 use radialog_tests::stages::ToyStage;
-use tempfile::TempDir;
 
+mod links;
 mod messages;
+mod outages;
+mod shutdown;
 
-/// A desk over a queue and a directory of its own.
-async fn desk(queue: Arc<dyn Queue>) -> (TempDir, Desk) {
-    let directory = tempfile::tempdir().unwrap();
-    let objects = Arc::new(FilesystemObjects::open(directory.path()).unwrap());
-    queue.declare().await.unwrap();
-    let run = directory.path().file_name().unwrap().to_string_lossy().into_owned();
-    let desk = Desk::new(queue, objects, &run);
-    (directory, desk)
-}
+/// The work queue of the stage that these tests run.
+const WORK: &str = "radialog.findings";
+/// Longer than anything here takes.
+const SOON: Duration = Duration::from_secs(60);
 
-async fn embedded() -> (TempDir, Desk) {
-    desk(Arc::new(MemoryQueue::default())).await
+mod adapters {
+    use std::sync::Arc;
+
+    use radialog_runtime::queue::memory::MemoryQueue;
+    use radialog_tests::desk::Desk;
+
+    pub(super) async fn memory() -> Desk {
+        Desk::new(Arc::new(MemoryQueue::default())).await.unwrap()
+    }
+
+    pub(super) async fn rabbitmq() -> Desk {
+        Desk::new(crate::adapters::rabbitmq().await).await.unwrap()
+    }
 }
 
 fn findings() -> ToyStage {
     ToyStage::new(Stage::Findings)
+}
+
+/// Settings of a worker that does not make a test wait.
+fn settings() -> RunnerSettings {
+    RunnerSettings { grace: Duration::from_secs(5), ..RunnerSettings::default() }
+}
+
+fn failure(result: &StageResult) -> Option<ErrorCode> {
+    match &result.outcome {
+        Outcome::Done { .. } => None,
+        Outcome::Failed(failure) => Some(failure.code),
+    }
+}
+
+/// The studies of these results, each once.
+fn studies(results: &[StageResult]) -> Vec<String> {
+    let mut studies: Vec<_> = results.iter().map(|result| result.study.as_str().to_owned()).collect();
+    studies.sort();
+    studies.dedup();
+    studies
+}
+
+async fn send_many(desk: &Desk, count: usize) -> Vec<String> {
+    let mut sent = Vec::new();
+    for number in 0..count {
+        let study = format!("study-{number:03}");
+        desk.send(&desk.task(&study).await.unwrap()).await.unwrap();
+        sent.push(study);
+    }
+    sent
+}
+
+async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
+    tokio::time::timeout(SOON, consumer.next()).await.unwrap()
+}
+
+/// The next message of a queue, as soon as there is one; its delivery is held.
+async fn take(queue: &Arc<dyn Queue>, name: &str) -> Delivery {
+    let poll = async {
+        loop {
+            if let Some(delivery) = queue.take(name).await.unwrap() {
+                return delivery;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, poll).await.unwrap()
 }

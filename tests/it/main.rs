@@ -1,12 +1,12 @@
 //! Integration tests of RaDialog: one binary, so that services start once and linking happens once.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod adapters;
 mod architecture;
 mod batch;
 mod brokers;
 mod bundle_store;
 mod bundles;
-mod brokers;
 mod clinical;
 mod conformance;
 mod delivery;

@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use radialog_runtime::objects::Objects;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_runtime::runner::{RunError, Runner, RunnerSettings};
 use radialog_schemas::{ContentHash, ObjectKey, RunId, Stage, StageResult, Task, Work, queues};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +27,7 @@ pub struct Desk {
     /// The store.
     pub objects: Arc<dyn Objects>,
     run: RunId,
+    _directory: Arc<TempDir>,
 }
 
 /// A running worker.
@@ -34,9 +37,17 @@ pub struct WorkerHandle {
 }
 
 impl Desk {
-    /// A desk whose studies belong to `run`.
-    pub fn new(queue: Arc<dyn Queue>, objects: Arc<dyn Objects>, run: &str) -> Self {
-        Self { queue, objects, run: run.into() }
+    /// A desk over this broker and a directory of its own, with the queues declared.
+    pub async fn new(queue: Arc<dyn Queue>) -> Result<Self> {
+        let directory = Arc::new(tempfile::tempdir()?);
+        let objects = Arc::new(FilesystemObjects::open(directory.path())?);
+        queue.declare().await?;
+        Ok(Self { queue, objects, run: "run".into(), _directory: directory })
+    }
+
+    /// The same desk over another connection or store, e.g. one that fails.
+    pub fn with(&self, queue: Arc<dyn Queue>, objects: Arc<dyn Objects>) -> Self {
+        Self { queue, objects, ..self.clone() }
     }
 
     /// A findings task of this study, with its image stored.
@@ -118,6 +129,13 @@ impl WorkerHandle {
     pub async fn stop(self) -> Result<()> {
         self.shutdown.cancel();
         Ok(self.running.await??)
+    }
+
+    /// Ends the worker as a crash does: nothing is settled.
+    pub async fn crash(self) {
+        self.running.abort();
+        // Over when the future and everything it held are dropped.
+        drop(self.running.await);
     }
 
     /// Waits for the worker to end by itself.

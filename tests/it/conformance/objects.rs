@@ -8,7 +8,7 @@ use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::ObjectKey;
 use tempfile::TempDir;
 
-use super::on_each_adapter;
+use crate::adapters::on_each_adapter;
 
 mod adapters {
     use std::sync::Arc;
@@ -24,7 +24,7 @@ mod adapters {
     }
 
     pub(super) async fn s3() -> Store {
-        Store { objects: crate::brokers::s3().await, _directory: None }
+        Store { objects: crate::adapters::s3().await, _directory: None }
     }
 }
 

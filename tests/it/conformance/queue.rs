@@ -7,7 +7,7 @@ use futures::future::join_all;
 use radialog_runtime::queue::{Consumer, Death, Delivery, Message, Queue};
 use radialog_schemas::{Stage, queues};
 
-use super::on_each_adapter;
+use crate::adapters::on_each_adapter;
 
 const WORK: &str = "radialog.findings";
 const SOON: Duration = Duration::from_secs(20);
@@ -25,7 +25,7 @@ mod adapters {
     }
 
     pub(super) async fn rabbitmq() -> Arc<dyn Queue> {
-        declared(crate::brokers::rabbitmq().await).await
+        declared(crate::adapters::rabbitmq().await).await
     }
 
     async fn declared(queue: Arc<dyn Queue>) -> Arc<dyn Queue> {

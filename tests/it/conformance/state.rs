@@ -8,7 +8,7 @@ use futures::future::join_all;
 use radialog_runtime::state::{Fact, Facts, State};
 use radialog_schemas::RunId;
 
-use super::on_each_adapter;
+use crate::adapters::on_each_adapter;
 
 mod adapters {
     use std::sync::Arc;
@@ -21,7 +21,7 @@ mod adapters {
     }
 
     pub(super) async fn redis() -> Arc<dyn State> {
-        crate::brokers::redis().await
+        crate::adapters::redis().await
     }
 }
 

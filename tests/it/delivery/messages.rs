@@ -3,22 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{ErrorCode, Outcome};
+use radialog_tests::desk::Desk;
 
-use super::{embedded, findings};
+use super::{WORK, failure, findings, next, settings, studies, take};
+use crate::adapters::on_each_adapter;
 
-fn code(outcome: &Outcome) -> Option<ErrorCode> {
-    match outcome {
-        Outcome::Done { .. } => None,
-        Outcome::Failed(failure) => Some(failure.code),
-    }
-}
+use super::adapters;
 
-#[tokio::test]
-async fn a_task_is_done_and_done_again_it_is_reused() {
-    let (_directory, desk) = embedded().await;
-    let worker = desk.start(&Arc::new(findings()), RunnerSettings::default());
+on_each_adapter! { memory, rabbitmq: {
+    a_task_is_done_and_done_again_it_is_reused,
+    what_is_not_a_task_is_dead_lettered_and_the_worker_lives,
+    a_study_with_a_bad_image_fails_without_a_dead_letter,
+    a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed,
+    a_failure_that_may_pass_is_retried_later_with_the_attempt_counted,
+    a_task_for_another_bundle_waits_for_another_worker,
+    a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered,
+    what_a_crashed_worker_held_runs_alone,
+    a_task_that_its_workers_keep_dying_on_has_its_attempts_counted,
+    two_tasks_for_one_output_compute_it_once,
+}}
+
+async fn a_task_is_done_and_done_again_it_is_reused(desk: Desk) {
+    let worker = desk.start(&Arc::new(findings()), settings());
     let task = desk.task("study").await.unwrap();
     for reused in [false, true] {
         desk.send(&task).await.unwrap();
@@ -30,72 +37,131 @@ async fn a_task_is_done_and_done_again_it_is_reused() {
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives() {
-    let (_directory, desk) = embedded().await;
-    let worker = desk.start(&Arc::new(findings()), RunnerSettings::default());
+async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(desk: Desk) {
+    let worker = desk.start(&Arc::new(findings()), settings());
     desk.send_bytes(b"hello").await.unwrap();
     let death = desk.dead_letter().await.unwrap().death.unwrap();
-    assert_eq!((death.code.as_str(), death.source.as_str()), ("message_invalid", "radialog.findings"));
+    assert_eq!((death.code.as_str(), death.source.as_str()), ("message_invalid", WORK));
 
     let mut newer = serde_json::to_value(desk.task("newer").await.unwrap()).unwrap();
     newer["schema_version"] = 99.into();
     desk.send_bytes(newer.to_string().as_bytes()).await.unwrap();
     assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "schema_version");
     let lost = desk.results(1).await.unwrap().remove(0);
-    assert_eq!((lost.study.as_str(), code(&lost.outcome)), ("newer", Some(ErrorCode::SchemaVersion)));
+    assert_eq!((lost.study.as_str(), failure(&lost)), ("newer", Some(ErrorCode::SchemaVersion)));
 
     let missing = desk.task_without_image("missing");
     desk.send(&missing).await.unwrap();
     assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "object_missing");
-    assert_eq!(code(&desk.results(1).await.unwrap()[0].outcome), Some(ErrorCode::ObjectMissing));
+    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), Some(ErrorCode::ObjectMissing));
 
     desk.send(&desk.task("good").await.unwrap()).await.unwrap();
-    assert_eq!(code(&desk.results(1).await.unwrap()[0].outcome), None);
+    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), None);
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_study_with_a_bad_image_fails_without_a_dead_letter() {
-    let (_directory, desk) = embedded().await;
-    let worker = desk.start(&Arc::new(findings()), RunnerSettings::default());
+async fn a_study_with_a_bad_image_fails_without_a_dead_letter(desk: Desk) {
+    let worker = desk.start(&Arc::new(findings()), settings());
     desk.send(&desk.task("corrupt").await.unwrap()).await.unwrap();
-    assert_eq!(code(&desk.results(1).await.unwrap()[0].outcome), Some(ErrorCode::ImageCorrupt));
+    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), Some(ErrorCode::ImageCorrupt));
     worker.stop().await.unwrap();
     assert!(desk.queue.take("radialog.findings.dead").await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed() {
-    let (_directory, desk) = embedded().await;
+async fn a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed(desk: Desk) {
     let stage = Arc::new(findings().batch_limit(8).delay(Duration::from_millis(20)));
-    let studies = ["a", "b", "panics", "c", "d"];
-    for study in studies {
+    let sent = ["a", "b", "panics", "c", "d"];
+    for study in sent {
         // The last attempt, so that the poison is given up at once.
         desk.send_attempt(&desk.task(study).await.unwrap(), 4).await.unwrap();
     }
-    let worker = desk.start(&stage, RunnerSettings::default());
-    for result in desk.results(studies.len()).await.unwrap() {
+    let worker = desk.start(&stage, settings());
+    for result in desk.results(sent.len()).await.unwrap() {
         let expected = (result.study.as_str() == "panics").then_some(ErrorCode::Crash);
-        assert_eq!(code(&result.outcome), expected, "{}", result.study);
+        assert_eq!(failure(&result), expected, "{}", result.study);
     }
     assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "crash");
     worker.stop().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_failure_that_may_pass_is_retried_later_with_the_attempt_counted() {
-    let (_directory, desk) = embedded().await;
-    let worker = desk.start(&Arc::new(findings()), RunnerSettings::default());
+async fn a_failure_that_may_pass_is_retried_later_with_the_attempt_counted(desk: Desk) {
+    let worker = desk.start(&Arc::new(findings()), settings());
     desk.send_attempt(&desk.task("fails").await.unwrap(), 1).await.unwrap();
-    let waits = async {
-        loop {
-            if let Some(delivery) = desk.queue.take("radialog.findings.retry.5s").await.unwrap() {
-                break delivery;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert_eq!(waits.await.message.attempt, 2);
+    assert_eq!(take(&desk.queue, "radialog.findings.retry.5s").await.message.attempt, 2);
+    desk.send(&desk.task("fails too").await.unwrap()).await.unwrap();
+    assert_eq!(take(&desk.queue, "radialog.findings.retry.1s").await.message.attempt, 1);
     worker.stop().await.unwrap();
+}
+
+async fn a_task_for_another_bundle_waits_for_another_worker(desk: Desk) {
+    let worker = desk.start(&Arc::new(findings()), settings());
+    let mut task = desk.task("study").await.unwrap();
+    task.component = radialog_schemas::ContentHash::of(b"another");
+    desk.send(&task).await.unwrap();
+    assert_eq!(take(&desk.queue, "radialog.findings.retry.1s").await.message.attempt, 1);
+    worker.stop().await.unwrap();
+}
+
+async fn a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered(desk: Desk) {
+    let worker = desk.start(&Arc::new(findings()), settings());
+    desk.send_attempt(&desk.task("fails").await.unwrap(), 4).await.unwrap();
+    let result = desk.results(1).await.unwrap().remove(0);
+    assert_eq!((failure(&result), result.timings.attempt), (Some(ErrorCode::Model), 4));
+    let letter = desk.dead_letter().await.unwrap();
+    let death = letter.death.unwrap();
+    assert_eq!((death.code.as_str(), death.worker), ("model", settings().worker));
+    assert_eq!(letter.attempt, 4);
+    worker.stop().await.unwrap();
+}
+
+async fn what_a_crashed_worker_held_runs_alone(desk: Desk) {
+    for study in ["a", "b", "c"] {
+        desk.send(&desk.task(study).await.unwrap()).await.unwrap();
+    }
+    let mut dies = desk.queue.consume(WORK, 2).await.unwrap();
+    let held = [next(&mut dies).await, next(&mut dies).await];
+    drop((dies, held));
+    let stage = Arc::new(findings().delay(Duration::from_millis(50)));
+    let worker = desk.start(&stage, settings());
+    assert_eq!(studies(&desk.results(3).await.unwrap()), ["a", "b", "c"]);
+    worker.stop().await.unwrap();
+    for batch in stage.batches() {
+        assert_eq!(batch.len(), 1, "two suspects, and one that came when they were gone: {batch:?}");
+    }
+}
+
+async fn a_task_that_its_workers_keep_dying_on_has_its_attempts_counted(desk: Desk) {
+    for (study, attempt) in [("killer", 4), ("innocent", 0)] {
+        desk.send_attempt(&desk.task(study).await.unwrap(), attempt).await.unwrap();
+    }
+    for _ in 0..2 {
+        let mut dies = desk.queue.consume(WORK, 2).await.unwrap();
+        let held = [next(&mut dies).await, next(&mut dies).await];
+        drop((dies, held));
+    }
+    let stage = Arc::new(findings().delay(Duration::from_millis(1)));
+    let worker = desk.start(&stage, settings());
+    // The innocent one is done, and its needless next attempt finds the output.
+    let mut results = desk.results(3).await.unwrap();
+    results.sort_by_key(|result| (result.study.clone(), result.timings.reused));
+    let told: Vec<_> = results.iter().map(|r| (r.study.as_str(), failure(r), r.timings.reused)).collect();
+    let killer = ("killer", Some(ErrorCode::Crash), false);
+    assert_eq!(told, [("innocent", None, false), ("innocent", None, true), killer]);
+    assert_eq!(results[1].timings.attempt, 1);
+    assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "crash");
+    worker.stop().await.unwrap();
+    assert_eq!(stage.batches(), [["innocent".into()]], "the killer never ran again");
+}
+
+async fn two_tasks_for_one_output_compute_it_once(desk: Desk) {
+    let task = desk.task("study").await.unwrap();
+    for _ in 0..5 {
+        desk.send(&task).await.unwrap();
+    }
+    let stage = Arc::new(findings().delay(Duration::from_millis(50)));
+    let worker = desk.start(&stage, settings());
+    let results = desk.results(5).await.unwrap();
+    assert_eq!(results.iter().filter(|result| !result.timings.reused).count(), 1);
+    worker.stop().await.unwrap();
+    assert_eq!(stage.batches().len(), 1);
 }

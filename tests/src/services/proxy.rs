@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Result;
-use tokio::io::copy_bidirectional;
+use tokio::io::copy;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -18,6 +18,8 @@ pub struct Proxy {
 #[derive(Clone, Copy, PartialEq)]
 enum Link {
     Whole,
+    /// The service hears its clients, but its answers are lost.
+    Deaf,
     Cut,
 }
 
@@ -27,10 +29,10 @@ impl Proxy {
         let (start, end) = authority(url);
         let target = url[start..end].to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (link, cut) = watch::channel(Link::Whole);
+        let (link, state) = watch::channel(Link::Whole);
         let address = listener.local_addr()?;
         let running = CancellationToken::new();
-        tokio::spawn(running.clone().run_until_cancelled_owned(accept(listener, target, cut)));
+        tokio::spawn(running.clone().run_until_cancelled_owned(accept(listener, target, state)));
         Ok(Self { address, link, _running: running.drop_guard() })
     }
 
@@ -43,6 +45,11 @@ impl Proxy {
     /// Closes every connection and refuses new ones.
     pub fn cut(&self) {
         self.link.send_replace(Link::Cut);
+    }
+
+    /// Loses the service's answers from now on, without closing anything.
+    pub fn deafen(&self) {
+        self.link.send_replace(Link::Deaf);
     }
 
     /// Lets new connections through.
@@ -60,19 +67,34 @@ fn authority(url: &str) -> (usize, usize) {
 }
 
 async fn accept(listener: TcpListener, target: String, link: watch::Receiver<Link>) {
-    while let Ok((mut client, _)) = listener.accept().await {
-        if *link.borrow() == Link::Cut {
-            continue;
+    while let Ok((client, _)) = listener.accept().await {
+        if *link.borrow() == Link::Whole {
+            tokio::spawn(pass(client, target.clone(), link.clone()));
         }
-        let (target, mut link) = (target.clone(), link.clone());
-        tokio::spawn(async move {
-            let Ok(mut server) = TcpStream::connect(&target).await else { return };
-            let _ = (client.set_nodelay(true), server.set_nodelay(true));
-            // Whichever ends first closes both sides.
-            tokio::select! {
-                _ = copy_bidirectional(&mut client, &mut server) => {}
-                _ = link.wait_for(|link| *link == Link::Cut) => {}
-            }
-        });
     }
+}
+
+/// Copies both ways until one side ends or the link is cut; then both sides are closed.
+async fn pass(mut client: TcpStream, target: String, link: watch::Receiver<Link>) {
+    let Ok(mut server) = TcpStream::connect(&target).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
+    let answers = async {
+        tokio::select! {
+            _ = copy(&mut from_server, &mut to_client) => {}
+            () = becomes(link.clone(), Link::Deaf) => {
+                let _ = copy(&mut from_server, &mut tokio::io::sink()).await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = copy(&mut from_client, &mut to_server) => {}
+        () = answers => {}
+        () = becomes(link.clone(), Link::Cut) => {}
+    }
+}
+
+async fn becomes(mut link: watch::Receiver<Link>, state: Link) {
+    // An error means that the proxy is gone, and every link with it.
+    drop(link.wait_for(|link| *link == state).await);
 }

@@ -19,12 +19,14 @@ use pace::Pace;
 use patience::Patience;
 use task::Worker;
 
+mod held;
 mod message;
 mod model;
 mod pace;
 mod patience;
 mod settle;
 mod single;
+mod suspect;
 mod task;
 
 /// How often the queue's depth is read and the prefetch reconsidered.
@@ -99,6 +101,7 @@ impl<W: StageWork> Runner<W> {
             model: Model::start(self.work.clone(), metrics.clone())?,
             patience: Patience::new(self.settings.store_patience),
             single: single::SingleFlight::default(),
+            suspects: tokio::sync::Mutex::default(),
             stopping: CancellationToken::new(),
             name: self.settings.worker.clone(),
             work: self.work,
@@ -149,8 +152,8 @@ async fn stop<W: StageWork>(
 ) -> Result<(), RunError> {
     worker.stopping.cancel();
     worker.model.close();
-    consumer.limit(0).await;
     let drain = async {
+        consumer.limit(0).await;
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {
             outcome = outcome.and(flatten(ended));

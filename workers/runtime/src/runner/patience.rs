@@ -14,6 +14,7 @@ const TRIES_BESIDE_SUCCESS: u32 = 6;
 /// What all tasks of a worker know about the store.
 pub(super) struct Patience {
     limit: Duration,
+    first_pause: Duration,
     last_answer: Mutex<Instant>,
 }
 
@@ -29,7 +30,7 @@ pub(super) enum GivenUp {
 impl Patience {
     /// Waits at most `limit` for the store to come back.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, last_answer: Mutex::new(Instant::now()) }
+        Self { limit, first_pause: FIRST_PAUSE, last_answer: Mutex::new(Instant::now()) }
     }
 
     /// Repeats an operation while the store does not answer, with growing pauses.
@@ -38,7 +39,7 @@ impl Patience {
         F: Future<Output = Result<T, Failure>>,
     {
         let began = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut pause = self.first_pause;
         for tries in 1.. {
             match operation().await {
                 Err(failure) if failure.code == ErrorCode::ObjectStore => {
@@ -64,5 +65,55 @@ impl Patience {
 
     fn last_answer(&self) -> Instant {
         *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn patience(limit: Duration) -> Patience {
+        Patience { first_pause: Duration::from_millis(1), ..Patience::new(limit) }
+    }
+
+    fn outage() -> Failure {
+        Failure::new(ErrorCode::ObjectStore, "away")
+    }
+
+    #[tokio::test]
+    async fn an_outage_is_waited_out() {
+        let tries = AtomicU32::new(0);
+        let operation = || async {
+            match tries.fetch_add(1, Ordering::Relaxed) {
+                0..4 => Err(outage()),
+                tries => Ok(tries),
+            }
+        };
+        assert!(matches!(patience(Duration::from_secs(10)).wait(operation).await, Ok(4)));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_stays_away_is_not_the_tasks_fault() {
+        let given_up = patience(Duration::from_millis(20)).wait(|| async { Err::<(), _>(outage()) }).await;
+        assert!(matches!(given_up, Err(GivenUp::StoreAway)), "{given_up:?}");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_fails_beside_successes_of_others_is_the_tasks_own_trouble() {
+        let patience = patience(Duration::from_secs(60));
+        let operation = || async {
+            assert!(patience.wait(|| async { Ok(()) }).await.is_ok());
+            Err::<(), _>(outage())
+        };
+        let given_up = patience.wait(operation).await;
+        assert!(matches!(given_up, Err(GivenUp::Failure(_))), "{given_up:?}");
+    }
+
+    #[tokio::test]
+    async fn other_failures_pass_at_once() {
+        let missing = || async { Err::<(), _>(Failure::new(ErrorCode::ObjectMissing, "gone")) };
+        assert!(matches!(patience(Duration::ZERO).wait(missing).await, Err(GivenUp::Failure(_))));
     }
 }

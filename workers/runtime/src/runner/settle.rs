@@ -6,10 +6,10 @@ use radialog_schemas::{
     ErrorClass, ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings, StudyId, Task,
 };
 
+use super::held::Held;
 use super::task::Worker;
-use crate::queue::{Death, Message, QueueError, Receipt};
+use crate::queue::{Death, Message, QueueError};
 use crate::stage::StageWork;
-use crate::trace::TraceContext;
 
 /// What came of a delivery.
 pub(super) enum Verdict {
@@ -25,47 +25,27 @@ pub(super) enum Verdict {
     HandBack(&'static str),
 }
 
-/// Where a delivery came from.
-#[derive(Clone, Copy)]
-pub(super) struct Origin<'a> {
-    pub(super) message: &'a Message,
-    pub(super) trace: TraceContext,
-}
-
 impl<W: StageWork> Worker<W> {
     /// Publishes what follows from the verdict, then settles. A broker that does not take the messages gets the
     /// delivery back: it comes again, and finds the output stored.
-    pub(super) async fn settle(
-        &self,
-        origin: Origin<'_>,
-        verdict: Verdict,
-        timings: StageTimings,
-        receipt: Box<dyn Receipt>,
-    ) {
-        let settled = match self.publish_verdict(origin, verdict, timings).await {
-            Ok(true) => receipt.ack().await,
-            Ok(false) => receipt.hand_back().await,
-            Err(error) => {
-                tracing::warn!(%error, "the outcome could not be published; handing the task back");
-                receipt.hand_back().await
-            }
-        };
+    pub(super) async fn settle(&self, mut held: Held, verdict: Verdict, timings: StageTimings) {
+        let done = self.publish_verdict(&held, verdict, timings).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the outcome could not be published; handing the task back");
+            false
+        });
+        let Some(receipt) = held.receipt.take() else { return };
+        let settled = if done { receipt.ack().await } else { receipt.hand_back().await };
         if let Err(error) = settled {
             tracing::debug!(%error, "the delivery went with its connection; the broker delivers it again");
         }
     }
 
     /// True where the delivery is done with.
-    async fn publish_verdict(
-        &self,
-        origin: Origin<'_>,
-        verdict: Verdict,
-        timings: StageTimings,
-    ) -> Result<bool, QueueError> {
+    async fn publish_verdict(&self, held: &Held, verdict: Verdict, timings: StageTimings) -> Result<bool, QueueError> {
         match verdict {
             Verdict::Done(task) => {
                 let outcome = Outcome::Done { output: task.output };
-                self.publish_result(origin, (task.run, task.study), outcome, timings).await?;
+                self.publish_result(held, (task.run, task.study), outcome, timings).await?;
             }
             Verdict::HandBack(reason) => {
                 tracing::debug!(reason, "handing the task back");
@@ -73,21 +53,24 @@ impl<W: StageWork> Worker<W> {
             }
             Verdict::Failed { failure, study } => {
                 self.metrics.failure(failure.code);
-                let retry = origin.message.attempt as usize;
+                let retry = held.message.attempt as usize;
                 match failure.class() {
+                    ErrorClass::Transient if held.is_insured() => {
+                        tracing::warn!(%failure, "the suspect failed; its next attempt is queued already");
+                    }
                     ErrorClass::Transient if retry < RETRY_DELAYS.len() => {
                         tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the task failed; trying again");
                         self.metrics.retries.inc();
-                        self.queue.publish(&queues::retry(self.source, retry), again(origin)).await?;
+                        self.queue.publish(&queues::retry(self.source, retry), held.again()).await?;
                     }
                     ErrorClass::Permanent if lies_in_the_study(failure.code) => {
                         tracing::info!(%failure, "the study cannot be done");
-                        self.publish_failure(origin, study, failure, timings).await?;
+                        self.publish_failure(held, study, failure, timings).await?;
                     }
                     ErrorClass::Transient | ErrorClass::Permanent => {
                         tracing::error!(%failure, "the task is given up and dead-lettered");
-                        self.publish_dead_letter(origin, &failure).await?;
-                        self.publish_failure(origin, study, failure, timings).await?;
+                        self.publish_dead_letter(held, &failure).await?;
+                        self.publish_failure(held, study, failure, timings).await?;
                     }
                     ErrorClass::Cancelled => tracing::debug!(%failure, "nobody wants the task any more"),
                 }
@@ -98,20 +81,20 @@ impl<W: StageWork> Worker<W> {
 
     async fn publish_failure(
         &self,
-        origin: Origin<'_>,
+        held: &Held,
         study: Option<(RunId, StudyId)>,
         failure: Failure,
         timings: StageTimings,
     ) -> Result<(), QueueError> {
         match study {
-            Some(study) => self.publish_result(origin, study, Outcome::Failed(failure), timings).await,
+            Some(study) => self.publish_result(held, study, Outcome::Failed(failure), timings).await,
             None => Ok(()),
         }
     }
 
     async fn publish_result(
         &self,
-        origin: Origin<'_>,
+        held: &Held,
         (run, study): (RunId, StudyId),
         outcome: Outcome,
         timings: StageTimings,
@@ -119,12 +102,12 @@ impl<W: StageWork> Worker<W> {
         let stage = self.work.stage();
         let result = StageResult { schema_version: SCHEMA_VERSION, run, study, stage, outcome, timings };
         let body = serde_json::to_vec(&result).expect("a result is plain data with text keys");
-        let traceparent = Some(origin.trace.child().to_string());
+        let traceparent = Some(held.trace.child().to_string());
         let message = Message { body: body.into(), traceparent, ..Message::default() };
         self.queue.publish(queues::RESULTS, message).await
     }
 
-    async fn publish_dead_letter(&self, origin: Origin<'_>, failure: &Failure) -> Result<(), QueueError> {
+    async fn publish_dead_letter(&self, held: &Held, failure: &Failure) -> Result<(), QueueError> {
         self.metrics.dead_letter(failure.code);
         let death = Death {
             code: failure.code.as_str(),
@@ -132,18 +115,8 @@ impl<W: StageWork> Worker<W> {
             source: self.source.to_owned(),
             worker: self.name.clone(),
         };
-        let message = Message { published: None, death: Some(death), ..origin.message.clone() };
+        let message = Message { published: None, death: Some(death), ..held.message.clone() };
         self.queue.publish(&queues::dead(self.source), message).await
-    }
-}
-
-/// The same task for its next attempt.
-fn again(origin: Origin<'_>) -> Message {
-    Message {
-        body: origin.message.body.clone(),
-        attempt: origin.message.attempt + 1,
-        traceparent: Some(origin.trace.child().to_string()),
-        ..Message::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use radialog_schemas::{ErrorCode, Failure, StageTimings, Task};
@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::RunError;
+use super::held::Held;
 use super::message::{self, NotATask};
 use super::model::{Model, Unanswered};
 use super::pace::Pace;
 use super::patience::{GivenUp, Patience};
-use super::settle::{Origin, Verdict};
+use super::settle::Verdict;
 use super::single::SingleFlight;
 use crate::metrics::StageMetrics;
 use crate::objects::{ObjectError, Objects};
 use crate::queue::{Delivery, Queue};
 use crate::stage::{Output, StageWork};
-use crate::trace::TraceContext;
 
 /// What all deliveries of a worker share.
 pub(super) struct Worker<W: StageWork> {
@@ -32,6 +32,8 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) pace: Pace,
     pub(super) patience: Patience,
     pub(super) single: SingleFlight,
+    /// Held while a suspect runs.
+    pub(super) suspects: tokio::sync::Mutex<()>,
     /// Set when the worker stops: what is not in the model goes back.
     pub(super) stopping: CancellationToken,
     pub(super) name: String,
@@ -59,50 +61,47 @@ impl<W: StageWork> Worker<W> {
     /// Does the delivered task, if it is one, and settles the delivery.
     pub(super) async fn handle(self: Arc<Self>, delivery: Delivery) -> Result<(), RunError> {
         let _in_flight = InFlight::enter(&self.metrics);
-        let Delivery { message, redelivered, receipt, .. } = delivery;
-        let stage = self.work.stage();
-        let parsed = message::parse(&message.body, stage);
+        let mut held = Held::from(delivery);
+        let parsed = message::parse(&held.message.body, self.work.stage());
         let (run, study) = match &parsed {
             Ok(task) => (Some(&task.run), Some(&task.study)),
             Err(not) => (not.study.as_ref().map(|ids| &ids.0), not.study.as_ref().map(|ids| &ids.1)),
         };
-        let trace = message.traceparent.as_deref().and_then(TraceContext::parse).unwrap_or_else(TraceContext::start);
         let span = tracing::info_span!(
             "task",
-            %stage,
+            stage = %self.work.stage(),
             run = run.map(tracing::field::display),
             study = study.map(tracing::field::display),
-            attempt = message.attempt,
-            trace = format_args!("{:032x}", trace.trace),
+            attempt = held.message.attempt,
+            trace = format_args!("{:032x}", held.trace.trace),
         );
         async {
-            let origin = Origin { message: &message, trace };
-            let mut timings =
-                StageTimings { attempt: message.attempt, worker: self.name.clone(), ..Default::default() };
-            let waited = message.published.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default();
-            timings.queue_ms = milliseconds(waited);
+            let waited = held.waited();
             self.metrics.queue_wait.observe(waited.as_secs_f64());
+            let (attempt, queue_ms) = (held.message.attempt, milliseconds(waited));
+            let mut timings = StageTimings { attempt, queue_ms, worker: self.name.clone(), ..Default::default() };
+            let mut outcome = Ok(());
             let verdict = match parsed {
                 Err(NotATask { failure, study }) => Verdict::Failed { failure, study },
-                Ok(task) => match self.perform(&task, redelivered, &mut timings).await {
+                Ok(task) => match self.perform(&task, &mut held, &mut timings).await {
                     Ok(()) => Verdict::Done(task),
                     Err(Setback::Failure(failure)) => Verdict::Failed { failure, study: Some((task.run, task.study)) },
                     Err(Setback::HandBack(reason)) => Verdict::HandBack(reason),
                     Err(Setback::StoreFull(error)) => {
-                        self.settle(origin, Verdict::HandBack("the object store is full"), timings, receipt).await;
-                        return Err(RunError::StoreFull(error.to_string()));
+                        outcome = Err(RunError::StoreFull(error.to_string()));
+                        Verdict::HandBack("the object store is full")
                     }
                 },
             };
-            self.settle(origin, verdict, timings, receipt).await;
-            Ok(())
+            self.settle(held, verdict, timings).await;
+            outcome
         }
         .instrument(span)
         .await
     }
 
     /// Sees to it that the task's output is in the store.
-    async fn perform(&self, task: &Task, redelivered: bool, timings: &mut StageTimings) -> Result<(), Setback> {
+    async fn perform(&self, task: &Task, held: &mut Held, timings: &mut StageTimings) -> Result<(), Setback> {
         let component = self.work.component();
         if task.component != *component {
             let message = format!(
@@ -119,7 +118,8 @@ impl<W: StageWork> Worker<W> {
             self.metrics.reused.inc();
             return Ok(());
         }
-        let output = self.compute(task, redelivered, timings).await?;
+        let _turn = self.suspect_turn(held).await?;
+        let output = self.compute(task, held.redelivered, timings).await?;
         self.pace.record(output.model_time);
         timings.model_ms = milliseconds(output.model_time);
         timings.batch = output.batch;
@@ -166,7 +166,8 @@ impl<W: StageWork> Worker<W> {
         fetch.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Crash, "decoding the inputs panicked; see the log")))
     }
 
-    async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Result<T, Setback> {
+    /// The outcome of `work`, unless the worker is asked to stop before.
+    pub(super) async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Result<T, Setback> {
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => Err(Setback::HandBack("the worker stops")),

@@ -1,4 +1,5 @@
-//! Connections to the shared services, each to a place of its own.
+//! The adapters under test: connections to the shared services, each to a place of its own, and a way to run one suite on
+//! several of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,3 +48,17 @@ pub(crate) async fn redis_at(url: &str) -> Arc<dyn State> {
     let config = config(&[("redis.url", url)]);
     Arc::new(RedisState::connect(&config.redis.unwrap(), config.start_timeout).await.unwrap())
 }
+
+/// Makes one module for each adapter, with each test of the suite run on a fresh instance of it.
+macro_rules! on_each_adapter {
+    ($($adapter:ident),+: $tests:tt) => { $($crate::adapters::on_each_adapter!(@one $adapter $tests);)+ };
+    (@one $adapter:ident { $($test:ident),+ $(,)? }) => {
+        mod $adapter {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::adapters::$adapter().await).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_each_adapter;

@@ -1,0 +1,177 @@
+//! Stores and brokers that go away: work pauses, nothing is blamed, nothing is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
+use radialog_runtime::runner::{RunError, RunnerSettings};
+use radialog_runtime::state::Fact;
+use radialog_schemas::{ObjectKey, RunId};
+use radialog_tests::desk::Desk;
+use radialog_tests::services::{Broker, Redis};
+
+use super::{WORK, failure, findings, send_many, settings, studies};
+use crate::adapters::{config, on_each_adapter, rabbitmq_at, redis_at};
+
+use super::adapters;
+
+on_each_adapter! { memory, rabbitmq: {
+    while_the_store_is_away_no_attempt_is_burned,
+    a_store_that_stays_away_gets_the_tasks_handed_back,
+    a_full_store_ends_the_worker_with_a_clear_error,
+}}
+
+/// A store whose operations can be made to fail.
+struct Failing {
+    objects: Arc<dyn Objects>,
+    how: Failure,
+    left: AtomicUsize,
+}
+
+#[derive(Clone, Copy)]
+enum Failure {
+    Away,
+    Full,
+}
+
+impl Failing {
+    fn new(desk: &Desk, how: Failure, times: usize) -> Arc<Self> {
+        Arc::new(Self { objects: desk.objects.clone(), how, left: AtomicUsize::new(times) })
+    }
+
+    fn check(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        let less = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        match (less, self.how) {
+            (Err(_), _) => Ok(()),
+            (Ok(_), Failure::Away) => Err(ObjectError::Store { key: key.to_string(), reason: "unplugged".into() }),
+            (Ok(_), Failure::Full) => Err(ObjectError::Full(key.clone())),
+        }
+    }
+}
+
+#[async_trait]
+impl Objects for Failing {
+    async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        self.check(key)?;
+        self.objects.put(key, content).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        if matches!(self.how, Failure::Away) {
+            self.check(key)?;
+        }
+        self.objects.get(key).await
+    }
+
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
+        if matches!(self.how, Failure::Away) {
+            self.check(key)?;
+        }
+        self.objects.size(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        self.objects.delete(key).await
+    }
+
+    async fn list(&self, p: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectEntry>, ObjectError> {
+        self.objects.list(p, after, limit).await
+    }
+}
+
+async fn while_the_store_is_away_no_attempt_is_burned(desk: Desk) {
+    let sent = send_many(&desk, 6).await;
+    // Every one of them fails two or three times before the store is back.
+    let failing = Failing::new(&desk, Failure::Away, 15);
+    let worker = desk.with(desk.queue.clone(), failing).start(&Arc::new(findings()), settings());
+    let results = desk.results(sent.len()).await.unwrap();
+    assert_eq!(studies(&results), sent);
+    assert!(results.iter().all(|result| failure(result).is_none() && result.timings.attempt == 0));
+    worker.stop().await.unwrap();
+    assert!(desk.queue.take("radialog.findings.dead").await.unwrap().is_none());
+}
+
+async fn a_store_that_stays_away_gets_the_tasks_handed_back(desk: Desk) {
+    send_many(&desk, 2).await;
+    let failing = Failing::new(&desk, Failure::Away, usize::MAX);
+    let impatient = RunnerSettings { store_patience: Duration::from_millis(300), ..settings() };
+    let worker = desk.with(desk.queue.clone(), failing.clone()).start(&Arc::new(findings()), impatient);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    failing.left.store(0, Ordering::Relaxed);
+    let results = desk.results(2).await.unwrap();
+    assert!(results.iter().all(|result| failure(result).is_none()), "{results:?}");
+    worker.stop().await.unwrap();
+    assert!(desk.queue.take("radialog.findings.dead").await.unwrap().is_none());
+}
+
+async fn a_full_store_ends_the_worker_with_a_clear_error(desk: Desk) {
+    send_many(&desk, 1).await;
+    let full = Failing::new(&desk, Failure::Full, usize::MAX);
+    let worker = desk.with(desk.queue.clone(), full).start(&Arc::new(findings()), settings());
+    let error = worker.ended().await.unwrap().unwrap_err();
+    assert!(matches!(error, RunError::StoreFull(_)) && error.to_string().contains("Free some space"), "{error}");
+    let worker = desk.start(&Arc::new(findings()), settings());
+    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), None, "with room again, the task is done");
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_broker_that_is_restarted_in_mid_run_loses_nothing() {
+    let mut broker = Broker::start(1).await.unwrap();
+    let desk = Desk::new(rabbitmq_at(&broker.virtual_host().unwrap()).await).await.unwrap();
+    let sent = send_many(&desk, 60).await;
+    let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
+    let worker = desk.start(&stage, settings());
+    let mut results = desk.results(5).await.unwrap();
+    broker.stop();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    broker.start_again().await.unwrap();
+    while studies(&results).len() < sent.len() {
+        results.extend(desk.results(1).await.unwrap());
+    }
+    assert_eq!(studies(&results), sent);
+    assert!(results.iter().all(|result| failure(result).is_none() && result.timings.attempt <= 1));
+    worker.stop().await.unwrap();
+    assert_eq!(desk.queue.depth(WORK).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_redis_that_forgets_everything_is_gone_on_with() {
+    let mut redis = Redis::start().await.unwrap();
+    let state = redis_at(redis.url()).await;
+    let run = RunId::from("run");
+    let fact = |field: &str| [Fact { run: run.clone(), study: "s".into(), field: field.into(), value: "x".into() }];
+    state.begin(&fact("study")).await.unwrap();
+    assert!(state.record(&fact("findings")).await.unwrap()[0].is_some());
+    redis.stop();
+    let late = fact("language");
+    let (recorded, restarted) = tokio::join!(state.record(&late), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        redis.start_again().await
+    });
+    restarted.unwrap();
+    assert_eq!(recorded.unwrap(), [None], "the study is unknown, and its scripts are loaded again");
+    assert_eq!(state.exist(&run, &["s".into()]).await.unwrap(), [false]);
+    state.begin(&fact("study")).await.unwrap();
+    assert!(state.record(&fact("findings")).await.unwrap()[0].is_some());
+}
+
+#[tokio::test]
+async fn services_that_are_not_there_are_told_after_the_start_timeout() {
+    let nowhere = [
+        ("amqp.url", "amqp://127.0.0.1:1"),
+        ("redis.url", "redis://127.0.0.1:1/0"),
+        ("s3.url", "http://127.0.0.1:1/bucket"),
+    ];
+    for (name, url) in nowhere {
+        let config = config(&[(name, url), ("start.timeout", "1")]);
+        let began = std::time::Instant::now();
+        let error = radialog_runtime::backends::Backends::connect(&config).await.err().unwrap().to_string();
+        assert!(began.elapsed() < Duration::from_secs(5), "{name}");
+        let flag = format!("--{}", name.split('.').next().unwrap());
+        assert!(error.contains(&flag), "{error}");
+    }
+}

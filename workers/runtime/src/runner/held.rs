@@ -1,0 +1,49 @@
+//! A delivery between its arrival and its settlement.
+
+use std::time::{Duration, SystemTime};
+
+use crate::queue::{Delivery, Message, Receipt};
+use crate::trace::TraceContext;
+
+/// A message that this worker answers for.
+pub(super) struct Held {
+    pub(super) message: Message,
+    pub(super) trace: TraceContext,
+    /// An earlier worker had it and went away: it runs alone.
+    pub(super) redelivered: bool,
+    /// How often that happened.
+    pub(super) returns: u32,
+    /// None once it is acknowledged, which happens before the end only to a suspect whose next attempt is queued.
+    pub(super) receipt: Option<Box<dyn Receipt>>,
+}
+
+impl Held {
+    /// Whether the next attempt waits in a retry queue already, whatever comes of this one.
+    pub(super) fn is_insured(&self) -> bool {
+        self.receipt.is_none()
+    }
+
+    /// How long it waited in the queue.
+    pub(super) fn waited(&self) -> Duration {
+        let published = self.message.published;
+        published.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
+    }
+
+    /// The same task for its next attempt.
+    pub(super) fn again(&self) -> Message {
+        Message {
+            body: self.message.body.clone(),
+            attempt: self.message.attempt + 1,
+            traceparent: Some(self.trace.child().to_string()),
+            ..Message::default()
+        }
+    }
+}
+
+impl From<Delivery> for Held {
+    fn from(delivery: Delivery) -> Self {
+        let Delivery { message, redelivered, returns, receipt } = delivery;
+        let trace = message.traceparent.as_deref().and_then(TraceContext::parse).unwrap_or_else(TraceContext::start);
+        Self { message, trace, redelivered, returns, receipt: Some(receipt) }
+    }
+}
