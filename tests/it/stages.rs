@@ -9,7 +9,6 @@ use bytes::Bytes;
 use candle_core::Device;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_models::image_tokens;
-use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{
@@ -38,15 +37,11 @@ struct House {
     manifest: &'static Manifest,
     generation: Generation,
     shutdown: CancellationToken,
-    _store: TempDir,
 }
 
 impl House {
     async fn new(batch_limit: usize, generation: Generation) -> Result<Self> {
-        let store = tempfile::tempdir()?;
-        let objects = Arc::new(FilesystemObjects::open(store.path())?);
-        let desk = Desk::new(Arc::new(MemoryQueue::default()), objects, "run");
-        desk.queue.declare().await?;
+        let desk = Desk::new(Arc::new(MemoryQueue::default())).await?;
         let shutdown = CancellationToken::new();
         let options = StageOptions { batch_limit, ..StageOptions::default() };
         for stage in Stage::ALL {
@@ -54,7 +49,7 @@ impl House {
             let (queue, objects) = (desk.queue.clone(), desk.objects.clone());
             tokio::spawn(stage.run(queue, objects, RunnerSettings::default(), shutdown.clone()));
         }
-        Ok(Self { desk, manifest: BUNDLE.1.manifest(), generation, shutdown, _store: store })
+        Ok(Self { desk, manifest: BUNDLE.1.manifest(), generation, shutdown })
     }
 
     fn component(&self, stage: Stage) -> ContentHash {
