@@ -4,7 +4,6 @@
 mod adapters;
 mod architecture;
 mod batch;
-mod brokers;
 mod bundle_store;
 mod bundles;
 mod clinical;
