@@ -7,15 +7,13 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
-use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
+use candle_core::{DType, Device, Tensor};
 use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::preprocess::{Limits, Preprocessed};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_tests::golden::Formula;
+use radialog_tests::bench::{processor_seconds, random_weights};
 
 const RUNS: usize = 9;
 /// Tokens of a report.
@@ -30,22 +28,34 @@ fn main() -> Result<()> {
     measure("decode and preprocess, 512 x 512", || Ok(Preprocessed::from_bytes(&file, &Limits::default()).map(drop)?))?;
 
     let config = VisionConfig::published();
-    let encoder = ImageEncoder::single_image(&config, weights())?;
+    let encoder = ImageEncoder::single_image(&config, random_weights(DType::F32))?;
     let embedding = input(config.image_size)?;
-    measure("image encoder, 448", || Ok(drop(encoder.project(&embedding)?)))?;
+    measure("image encoder, 448", || {
+        black_box(encoder.project(&embedding)?);
+        Ok(())
+    })?;
 
-    let alignment = Alignment::new(&AlignmentConfig::published(), weights())?;
+    let alignment = Alignment::new(&AlignmentConfig::published(), random_weights(DType::F32))?;
     let patches = encoder.project(&embedding)?;
-    measure("Q-Former", || Ok(drop(alignment.forward_image(&patches)?)))?;
+    measure("Q-Former", || {
+        black_box(alignment.forward_image(&patches)?);
+        Ok(())
+    })?;
 
     let config = FindingsConfig::published();
-    let classifier = FindingsClassifier::new(&config, weights())?;
+    let classifier = FindingsClassifier::new(&config, random_weights(DType::F32))?;
     let findings = input(config.vision.image_size)?;
-    measure("findings classifier, 488", || Ok(drop(classifier.forward(&findings)?)))?;
+    measure("findings classifier, 488", || {
+        black_box(classifier.forward(&findings)?);
+        Ok(())
+    })?;
 
-    let labeler = Chexbert::new(&ChexbertConfig::published(), weights())?;
+    let labeler = Chexbert::new(&ChexbertConfig::published(), random_weights(DType::F32))?;
     let report = [(0..REPORT).map(|id| 101 + id * 7).collect()];
-    measure("CheXbert, 128 tokens", || Ok(drop(labeler.label(&report)?)))
+    measure("CheXbert, 128 tokens", || {
+        black_box(labeler.label(&report)?);
+        Ok(())
+    })
 }
 
 /// Prints the median rate, the processor's time (which says more where the machine is shared) and the largest memory so
@@ -65,37 +75,4 @@ fn measure(name: &str, mut run: impl FnMut() -> Result<()>) -> Result<()> {
     let rate = 1.0 / seconds[RUNS / 2];
     println!("{name}: {rate:.2} per second (median of {RUNS}), {processor:.3} processor-seconds each, peak {peak}");
     Ok(())
-}
-
-/// User and system time of all threads so far; Linux counts it in hundredths of a second.
-fn processor_seconds() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
-}
-
-/// Random weights of any shape that keep activations in range.
-fn weights() -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Random), DType::F32, Device::Cpu)
-}
-
-struct Random;
-
-impl SimpleBackend for Random {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        let dims = shape.dims();
-        let norm = name.ends_with("running_var") || (dims.len() == 1 && name.ends_with("weight"));
-        let fan_in: usize = dims.iter().skip(1).product();
-        let (offset, scale) = if norm { (1.0, 0.1) } else { (0.0, (1.0 / fan_in as f64).sqrt()) };
-        let formula = Formula { name: name.to_owned(), shape: dims.to_vec(), offset, scale, seed: 1 };
-        formula.tensor().map_err(candle_core::Error::msg)?.to_dtype(dtype)?.to_device(device)
-    }
-
-    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
-        candle_core::bail!("the shape of '{name}' is not known")
-    }
-
-    fn contains_tensor(&self, _: &str) -> bool {
-        true
-    }
 }

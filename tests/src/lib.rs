@@ -1,5 +1,6 @@
 //! What the integration tests and the benchmarks share: services to run against, stages without a model, golden cases.
 
+pub mod bench;
 pub mod binary;
 pub mod chaos;
 pub mod desk;
