@@ -33,3 +33,22 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
     };
     Device::new_cuda(ordinal).map_err(|source| DeviceError::Unavailable { name: name.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_devices_are_taken() {
+        assert!(device("cpu").is_ok_and(|device| device.is_cpu()));
+        for name in ["gpu", "cuda:x", "CPU", ""] {
+            assert!(matches!(device(name), Err(DeviceError::Name(_))), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_named() {
+        let error = device("cuda:63").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.starts_with("cuda:63 cannot be used"), "{error}");
+    }
+}

@@ -125,7 +125,8 @@ impl Bundle {
         &self.dir
     }
 
-    /// Hashes every file again, whatever the cache says, and builds every network on the CPU, one after the other.
+    /// Hashes every file again, whatever the cache says, and builds the networks on the CPU, one after the other. The
+    /// language model may not fit in memory here; its configuration and tokenizer are checked instead.
     ///
     /// # Errors
     /// The first file that is not what the manifest says, or component that does not load.
@@ -135,7 +136,7 @@ impl Bundle {
             match stage {
                 Stage::Embedding => drop(ImageEmbedder::load(self, &Device::Cpu)?),
                 Stage::Findings => drop(FindingsPredictor::load(self, &Device::Cpu)?),
-                Stage::Language => drop(Language::load(self, &Device::Cpu)?),
+                Stage::Language => Language::check(self)?,
                 Stage::Scoring => drop(Labeler::load(self, &Device::Cpu)?),
             }
         }

@@ -11,7 +11,7 @@ use crate::ModelError;
 use crate::alignment::Alignment;
 use crate::chexbert::{self, Chexbert};
 use crate::findings::{FindingsClassifier, TextRule};
-use crate::language::{Adapter, LanguageModel};
+use crate::language::{Adapter, LanguageModel, LlamaConfig};
 use crate::prompt::Prompts;
 use crate::tokenizers::{BertTokenizer, LlamaTokenizer, TokenizerError};
 use crate::vision::ImageEncoder;
@@ -154,16 +154,27 @@ impl Language {
         let adapter =
             Adapter { config: config.lora, weights: bundle.weights(stage, ADAPTER)?.var_builder(DType::F32, device) };
         let model = LanguageModel::load(&config.llama, &base, Some(&adapter)).map_err(bundle.model_error(stage))?;
-        let path = bundle.file(stage, TOKENIZER)?;
-        let tokenizer = LlamaTokenizer::from_file(&path).map_err(BundleError::unusable(&path))?;
-        if tokenizer.image_id() != config.llama.image_token() {
-            let reason = format!(
-                "<IMG> has id {} and the language model expects {}: it belongs to another model",
-                tokenizer.image_id(),
-                config.llama.image_token()
-            );
-            return Err(BundleError::Unusable { file: path, reason });
-        }
+        let tokenizer = llama_tokenizer(bundle, &config.llama)?;
         Ok(Self { model: Arc::new(model), tokenizer, prompts: config.prompts })
     }
+
+    /// Finds what loading would find, without the memory that the model needs: its tensors are checked when the bundle is
+    /// opened.
+    pub(super) fn check(bundle: &Bundle) -> Result<(), BundleError> {
+        let config: LanguageComponent = bundle.config(Stage::Language)?;
+        config.llama.validate().map_err(bundle.model_error(Stage::Language))?;
+        llama_tokenizer(bundle, &config.llama).map(|_| ())
+    }
+}
+
+fn llama_tokenizer(bundle: &Bundle, llama: &LlamaConfig) -> Result<LlamaTokenizer, BundleError> {
+    let path = bundle.file(Stage::Language, TOKENIZER)?;
+    let tokenizer = LlamaTokenizer::from_file(&path).map_err(BundleError::unusable(&path))?;
+    let (ours, models) = (tokenizer.image_id(), llama.image_token());
+    if ours != models {
+        let reason =
+            format!("<IMG> has id {ours} and the language model expects {models}: it belongs to another model");
+        return Err(BundleError::Unusable { file: path, reason });
+    }
+    Ok(tokenizer)
 }
