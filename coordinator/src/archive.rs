@@ -2,7 +2,7 @@
 //! object store. What is wrong with one entry is named and the stream goes on.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -146,35 +146,13 @@ pub enum Input {
 /// # Errors
 /// When it is not there, is neither a folder nor a manifest, or a table of it lacks a column.
 pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
-    let (name, tree, manifest): (String, Arc<dyn Tree>, Option<String>) = match input {
-        Input::Path(path) => {
-            let name = path.display().to_string();
-            let unusable = |reason: String| CoordinatorError::Input { input: name.clone(), reason };
-            let metadata = tokio::fs::metadata(path).await.map_err(|error| unusable(error.to_string()))?;
-            let canonical = tokio::fs::canonicalize(path).await.map_err(|error| unusable(error.to_string()))?;
-            if metadata.is_dir() {
-                drop(tokio::fs::read_dir(path).await.map_err(|error| unusable(error.to_string()))?);
-                (name, Arc::new(LocalTree::new(canonical)), None)
-            } else if is_csv(&name) {
-                let file = canonical.file_name().and_then(|file| file.to_str()).map(str::to_owned);
-                let file = file.ok_or_else(|| unusable("its name is not UTF-8".into()))?;
-                let folder = canonical.parent().map(PathBuf::from).unwrap_or_default();
-                (name, Arc::new(LocalTree::new(folder)), Some(file))
-            } else {
-                return Err(unusable("it is neither a folder nor a .csv file".into()));
-            }
-        }
-        Input::Objects { url, store, prefix } if is_csv(prefix) => {
-            let (folder, file) = prefix.rsplit_once('/').unwrap_or(("", prefix));
-            let tree = ObjectTree::new(url.trim_end_matches(file), store.clone(), folder);
-            (url.clone(), Arc::new(tree), Some(file.to_owned()))
-        }
-        Input::Objects { url, store, prefix } => {
-            (url.clone(), Arc::new(ObjectTree::new(url, store.clone(), prefix)), None)
-        }
+    let Files { name, tree, manifest } = match input {
+        Input::Path(path) => local(path).await?,
+        Input::Objects { url, store, prefix } => bucket(url, store, prefix),
     };
     if let Some(file) = manifest {
         let manifest = Manifest::new(name, tree, file);
+        // Reads the header, so that a missing column is found before any work.
         manifest.entries().await?;
         return Ok(Arc::new(manifest));
     }
@@ -188,6 +166,43 @@ pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
     Ok(Arc::new(ImageFolder { name, tree }))
 }
 
+/// An input found: a tree, or a manifest in a tree.
+struct Files {
+    name: String,
+    tree: Arc<dyn Tree>,
+    manifest: Option<String>,
+}
+
+/// The name of a local archive is its whole path, so that it is the same archive from wherever a run is resumed.
+async fn local(path: &Path) -> Result<Files, CoordinatorError> {
+    let unusable = |reason: String| CoordinatorError::Input { input: path.display().to_string(), reason };
+    let failed = |error: std::io::Error| unusable(error.to_string());
+    let path = tokio::fs::canonicalize(path).await.map_err(failed)?;
+    let name = path.display().to_string();
+    if tokio::fs::metadata(&path).await.map_err(failed)?.is_dir() {
+        // A root that cannot be read is no problem of an entry: nothing can be run.
+        drop(tokio::fs::read_dir(&path).await.map_err(failed)?);
+        return Ok(Files { name, tree: Arc::new(LocalTree::new(path)), manifest: None });
+    }
+    if !is_csv(&name) {
+        return Err(unusable("it is neither a folder nor a .csv file".into()));
+    }
+    let file = path.file_name().and_then(|file| file.to_str());
+    let manifest = Some(file.ok_or_else(|| unusable("its name is not UTF-8".into()))?.to_owned());
+    let folder = path.parent().unwrap_or(&path).to_owned();
+    Ok(Files { name, tree: Arc::new(LocalTree::new(folder)), manifest })
+}
+
+fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> Files {
+    let (folder, file) = match prefix.rsplit_once('/').unwrap_or(("", prefix)) {
+        (folder, file) if is_csv(file) => (folder, Some(file)),
+        _ => (prefix, None),
+    };
+    let root = file.map_or(url, |file| url.strip_suffix(file).unwrap_or(url));
+    let tree = Arc::new(ObjectTree::new(root, store.clone(), folder));
+    Files { name: url.trim_end_matches('/').to_owned(), tree, manifest: file.map(str::to_owned) }
+}
+
 fn is_csv(path: &str) -> bool {
-    path.len() > 4 && path.as_bytes()[path.len() - 4..].eq_ignore_ascii_case(b".csv")
+    path.rsplit_once('.').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("csv"))
 }

@@ -172,3 +172,28 @@ impl Meter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn rates_and_time_left_follow_from_what_was_done_since_the_first_sample() {
+        let mut meter = Meter::new(RunId::from("run"), StageSet::closure(&[Stage::Findings]));
+        let mut tally = Tally { total: Some(100), ..Tally::default() };
+        let none = StageCounts::default();
+        let first = meter.read(&tally, &none);
+        assert_eq!((first.studies_per_second, first.seconds_left), (0.0, None));
+        std::thread::sleep(Duration::from_millis(20));
+        tally.done = 10;
+        let mut in_flight = StageCounts::default();
+        in_flight.0[Stage::Findings as usize][StageEnd::Reused as usize] = 12;
+        let second = meter.read(&tally, &in_flight);
+        assert!(second.studies_per_second > 0.0);
+        let left = second.seconds_left.unwrap();
+        assert!((left - 90.0 / second.studies_per_second).abs() < 1e-9);
+        let [findings] = second.stages.as_slice() else { panic!("{second:?}") };
+        assert_eq!((findings.done, findings.reused, findings.failed), (12, 12, 0));
+    }
+}

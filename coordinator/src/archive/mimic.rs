@@ -45,8 +45,6 @@ struct Image {
 pub(super) struct StudyFolder<'a> {
     /// What stands before `pNN`.
     pub(super) root: &'a str,
-    /// The `s` folder's whole path.
-    folder: &'a str,
     study: &'a str,
     file: &'a str,
 }
@@ -75,7 +73,7 @@ impl<'a> StudyFolder<'a> {
             && is_numbered(patient, 'p', 8)
             && is_numbered(study, 's', 8)
             && patient.starts_with(group);
-        ok.then(|| Self { root: &path[..group_path.len() - group.len()], folder, study, file })
+        ok.then(|| Self { root: &path[..group_path.len() - group.len()], study, file })
     }
 }
 
@@ -146,45 +144,41 @@ impl Archive for Mimic {
 #[async_trait]
 impl Entries for Studies {
     async fn next(&mut self) -> Option<Result<Entry, Problem>> {
-        let mut folder: Vec<String> = Vec::new();
-        loop {
-            if let Some(problem) = self.problems.pop() {
-                if !folder.is_empty() {
-                    self.problems.push(problem);
-                    return self.study(&folder).map(Ok);
-                }
-                return Some(Err(problem));
+        if let Some(problem) = self.problems.pop() {
+            return Some(Err(problem));
+        }
+        let mut files: Vec<String> = Vec::new();
+        while let Some(path) = self.next_image().await {
+            if files.first().is_some_and(|first| folder(first) != folder(&path)) {
+                self.ahead = Some(path);
+                break;
             }
-            let path = match self.ahead.take() {
-                Some(path) => path,
-                None => match self.walk.next().await {
-                    Some(Ok(path)) => path,
-                    Some(Err(problem)) => {
-                        self.problems.push(problem);
-                        continue;
-                    }
-                    None => return self.study(&folder).map(Ok),
-                },
-            };
-            if Suffix::of(&path) == Suffix::Other {
-                continue;
-            }
-            let Some(place) = StudyFolder::of(&path) else {
-                // Not part of the published layout, e.g. a thumbnail beside the tree.
-                continue;
-            };
-            match folder.first().and_then(|first| StudyFolder::of(first)) {
-                Some(first) if first.folder != place.folder => {
-                    self.ahead = Some(path);
-                    return self.study(&folder).map(Ok);
-                }
-                _ => folder.push(path),
-            }
+            files.push(path);
+        }
+        match self.study(&files) {
+            Some(entry) => Some(Ok(entry)),
+            None => self.problems.pop().map(Err),
         }
     }
 }
 
 impl Studies {
+    /// The next image in a study folder. Others are not part of the published layout, e.g. thumbnails beside the tree.
+    async fn next_image(&mut self) -> Option<String> {
+        if let Some(path) = self.ahead.take() {
+            return Some(path);
+        }
+        loop {
+            match self.walk.next().await? {
+                Ok(path) if Suffix::of(&path) != Suffix::Other && StudyFolder::of(&path).is_some() => {
+                    return Some(path);
+                }
+                Ok(_) => {}
+                Err(problem) => self.problems.push(problem),
+            }
+        }
+    }
+
     /// The study of these files of one folder.
     fn study(&self, files: &[String]) -> Option<Entry> {
         let known = |path: &&String| {
@@ -205,6 +199,10 @@ impl Studies {
             ..Entry::new(study, primary.clone(), image)
         })
     }
+}
+
+fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn hash(dicom: &str) -> u64 {

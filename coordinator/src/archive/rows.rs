@@ -88,27 +88,34 @@ impl Rows {
             let mut taken = Vec::new();
             loop {
                 let fault = match std::str::from_utf8(&text).map(split) {
-                    Ok(Ok(fields)) if fields.iter().all(String::is_empty) && fields.len() == 1 => break,
+                    Ok(Ok(fields)) if fields.len() == 1 && fields[0].is_empty() => break,
                     Ok(Ok(fields)) => return Some(Ok(Row { place, fields })),
-                    Ok(Err(Fault::Open)) if text.len() < LONGEST_ROW => None,
-                    Ok(Err(Fault::Open)) => Some("a quote is not closed"),
-                    Ok(Err(Fault::Bad(words))) => Some(words),
-                    Err(_) => Some("the row is not UTF-8"),
+                    Ok(Err(Fault::Open)) if self.extend(&mut text, &mut taken).await => continue,
+                    Ok(Err(Fault::Open)) => "a quote is not closed",
+                    Ok(Err(Fault::Bad(words))) => words,
+                    Err(_) => "the row is not UTF-8",
                 };
-                let further = match fault {
-                    None => self.next_line().await.ok().flatten(),
-                    Some(_) => None,
-                };
-                let Some(line) = further else {
-                    self.line -= taken.len() as u64;
-                    self.pushed_back.extend(taken);
-                    return problem(fault.unwrap_or("a quote is not closed").to_owned());
-                };
-                text.extend_from_slice(&line);
-                taken.push(line);
+                self.line -= taken.len() as u64;
+                self.pushed_back.extend(taken);
+                return problem(fault.to_owned());
             }
         }
         None
+    }
+
+    /// Takes further lines up to one that may close a quote. False where there is none in reach.
+    async fn extend(&mut self, text: &mut Vec<u8>, taken: &mut Vec<Vec<u8>>) -> bool {
+        while text.len() < LONGEST_ROW
+            && let Ok(Some(line)) = self.next_line().await
+        {
+            let closes = line.contains(&b'"');
+            text.extend_from_slice(&line);
+            taken.push(line);
+            if closes {
+                return true;
+            }
+        }
+        false
     }
 
     /// A line with its end.

@@ -45,9 +45,9 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
     StudyFacts { spec, results }
 }
 
+type Stages = &'static [Stage];
 /// The stages published, or none for a finish.
 type Steps = Option<Stages>;
-type Stages = &'static [Stage];
 
 fn steps(run: &RunSpec, facts: &StudyFacts, event: Event<'_>) -> Option<Vec<Stage>> {
     let commands = next(run, facts, event);

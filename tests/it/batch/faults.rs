@@ -58,7 +58,7 @@ async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
         // Dropped wherever it is, with the state, the queues and the workers going on, as by SIGKILL.
         running.abort();
         assert!(running.await.unwrap_err().is_cancelled());
-        // Its consumer's task may live for a moment longer and holds the lock on the directory.
+        // Unlike a killed process, its tasks may live up to their next await.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let summary = run(narrow(&place), &place.backends).await.unwrap();

@@ -1,0 +1,53 @@
+//! Memory and speed of a run over a large archive: the embedded pipeline with stages that have no model. Each size runs in a
+//! process of its own, since a peak cannot be taken back.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::env;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use radialog_tests::house::{embedded, options, run, synthetic, workers};
+use radialog_tests::stages::ToyStage;
+
+const SIZES: [u64; 2] = [2_000, 200_000];
+/// Tells the process which size it is.
+const STUDIES: &str = "RADIALOG_BENCH_STUDIES";
+
+fn main() -> Result<()> {
+    if let Ok(studies) = env::var(STUDIES) {
+        return one(studies.parse()?);
+    }
+    let mut peaks = Vec::new();
+    for studies in SIZES {
+        let output = Command::new(env::current_exe()?).env(STUDIES, studies.to_string()).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let line = String::from_utf8(output.stdout)?;
+        print!("{line}");
+        let peak = line.split_whitespace().nth(2).context("no figure")?;
+        peaks.push(peak.parse::<f64>()?);
+    }
+    println!("peak of {} studies / peak of {}: {:.2}", SIZES[1], SIZES[0], peaks[1] / peaks[0]);
+    Ok(())
+}
+
+fn one(studies: u64) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let dir = tempfile::tempdir()?;
+    let summary = runtime.block_on(async {
+        let backends = embedded(&dir.path().join("objects"))?;
+        let _workers = workers(&backends, ToyStage::new).await?;
+        anyhow::Ok(run(options(synthetic(studies), &dir.path().join("out")), &backends).await?)
+    })?;
+    ensure!(summary.done == studies, "{} of {studies} done", summary.done);
+    println!("{studies} studies: {:.1} MiB peak, {:.0} studies/s", peak()?, summary.session.studies_per_second);
+    Ok(())
+}
+
+/// Of this process's resident memory, in MiB.
+fn peak() -> Result<f64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM in /proc/self/status")?;
+    let kibibytes: f64 = line.split_whitespace().nth(1).context("VmHWM without a value")?.parse()?;
+    Ok(kibibytes / 1024.0)
+}
