@@ -10,6 +10,7 @@ mod clinical;
 mod conformance;
 mod delivery;
 mod distributed;
+mod images;
 mod kubernetes;
 mod parity;
 mod stages;

@@ -3,9 +3,10 @@
 
 use candle_core::Tensor;
 use candle_nn::ops::softmax_last_dim;
-use candle_nn::{LayerNorm, Linear, Module, VarBuilder, layer_norm, linear};
+use candle_nn::{LayerNorm, Module, VarBuilder, layer_norm};
 
 use crate::error::ModelError;
+use crate::layers::Linear;
 
 /// Geometry that all blocks of a network share.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +56,9 @@ impl Attention {
     pub(crate) fn new(shape: BertShape, context_width: usize, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let projections = vb.pp("self");
         Ok(Self {
-            query: linear(shape.width, shape.width, projections.pp("query"))?,
-            key: linear(context_width, shape.width, projections.pp("key"))?,
-            value: linear(context_width, shape.width, projections.pp("value"))?,
+            query: Linear::new(shape.width, shape.width, projections.pp("query"))?,
+            key: Linear::new(context_width, shape.width, projections.pp("key"))?,
+            value: Linear::new(context_width, shape.width, projections.pp("value"))?,
             output: Output::new(shape.width, shape, &vb.pp("output"))?,
             heads: shape.heads,
         })
@@ -71,10 +72,10 @@ impl Attention {
         context: &Tensor,
         mask: Option<&Tensor>,
     ) -> Result<Tensor, ModelError> {
-        let split = |projection: &Linear, input: &Tensor| {
+        let split = |projection: &Linear, input: &Tensor| -> Result<Tensor, ModelError> {
             let (batch, length, _) = input.dims3()?;
-            let projected = projection.forward(input)?;
-            projected.reshape((batch, length, self.heads, ()))?.transpose(1, 2)?.contiguous()
+            let projected = projection.forward(input)?.reshape((batch, length, self.heads, ()))?;
+            Ok(projected.transpose(1, 2)?.contiguous()?)
         };
         let query = split(&self.query, hidden)?;
         let (key, value) = (split(&self.key, context)?, split(&self.value, context)?);
@@ -92,7 +93,7 @@ impl FeedForward {
     pub(crate) fn new(shape: BertShape, suffix: &str, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let intermediate = vb.pp(format!("intermediate{suffix}.dense"));
         Ok(Self {
-            intermediate: linear(shape.width, shape.feed_forward, intermediate)?,
+            intermediate: Linear::new(shape.width, shape.feed_forward, intermediate)?,
             output: Output::new(shape.feed_forward, shape, &vb.pp(format!("output{suffix}")))?,
         })
     }
@@ -107,7 +108,7 @@ impl FeedForward {
 impl Output {
     fn new(input: usize, shape: BertShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         Ok(Self {
-            dense: linear(input, shape.width, vb.pp("dense"))?,
+            dense: Linear::new(input, shape.width, vb.pp("dense"))?,
             norm: layer_norm(shape.width, shape.eps, vb.pp("LayerNorm"))?,
         })
     }

@@ -2,12 +2,13 @@
 //! not mentioned, present, denied or possible; the last one, "No Finding", knows only the first two.
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Embedding, LayerNorm, Linear, Module, VarBuilder, embedding, layer_norm, linear};
+use candle_nn::{Embedding, LayerNorm, Module, VarBuilder, embedding, layer_norm};
 use radialog_schemas::{Finding, Label, Labels};
 use serde::{Deserialize, Serialize};
 
 use crate::bert::{Attention, BertShape, FeedForward};
 use crate::error::ModelError;
+use crate::layers::Linear;
 
 /// What is added to the score of a padding position.
 const BLOCKED: f64 = -10_000.0;
@@ -92,7 +93,7 @@ impl Chexbert {
         };
         let head = |(index, finding)| {
             let classes = if finding == Finding::NoFinding { 2 } else { 4 };
-            Ok(linear(shape.width, classes, vb.pp("linear_heads").pp(index))?)
+            Linear::new(shape.width, classes, vb.pp("linear_heads").pp(index))
         };
         Ok(Self {
             word_embeddings: embedding(config.vocab_size, shape.width, embeddings.pp("word_embeddings"))?,

@@ -1,13 +1,13 @@
 //! The classifier of the 14 CheXpert findings, and the words in which its predictions go into the prompt.
 
 use candle_core::Tensor;
+use candle_nn::VarBuilder;
 use candle_nn::ops::sigmoid;
-use candle_nn::{Linear, Module, VarBuilder, linear};
 use radialog_schemas::{Finding, FindingsReport, PredictedFinding};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::layers::each_sample;
+use crate::layers::{Linear, each_sample};
 use crate::vision::{ImageEncoder, VisionConfig};
 
 /// What the prompt says when no finding is predicted.
@@ -57,13 +57,18 @@ pub struct FindingsClassifier {
 impl FindingsClassifier {
     /// Reads the weights.
     pub fn new(config: &FindingsConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
-        let pooled = config.vision.trunk_grid() / config.pool.max(1);
+        let grid = config.vision.trunk_grid();
+        if config.pool == 0 || config.pool > grid {
+            let message = format!("a pool of {} over a grid of {grid} x {grid} patches", config.pool);
+            return Err(ModelError::Geometry(message));
+        }
+        let pooled = grid / config.pool;
         let features = config.vision.joint_feature_size * pooled * pooled;
         Ok(Self {
             biovil_encoder: ImageEncoder::single_image(&config.vision, vb.pp("biovil_encoder"))?,
             pool: config.pool,
-            fc1: linear(features, config.fc_hidden, vb.pp("fc1"))?,
-            fc2: linear(config.fc_hidden, Finding::ALL.len(), vb.pp("fc2"))?,
+            fc1: Linear::new(features, config.fc_hidden, vb.pp("fc1"))?,
+            fc2: Linear::new(config.fc_hidden, Finding::ALL.len(), vb.pp("fc2"))?,
         })
     }
 
@@ -72,7 +77,7 @@ impl FindingsClassifier {
         let pooled_features = self.biovil_encoder.project(images)?.avg_pool2d(self.pool)?;
         let logits = each_sample(&pooled_features, |features| {
             let hidden = self.fc1.forward(&features.flatten_from(1)?)?.relu()?;
-            Ok(self.fc2.forward(&hidden)?)
+            self.fc2.forward(&hidden)
         })?;
         Ok(FindingsOutput { probs: sigmoid(&logits)?, logits, pooled_features })
     }

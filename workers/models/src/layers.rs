@@ -1,7 +1,7 @@
 //! Layers that several networks share.
 
 use candle_core::Tensor;
-use candle_nn::VarBuilder;
+use candle_nn::{Module, VarBuilder};
 
 use crate::error::ModelError;
 
@@ -108,6 +108,40 @@ impl Conv {
             output = (output + residual)?;
         }
         Ok(if self.relu { output.relu()? } else { output })
+    }
+}
+
+/// A linear layer with bias. On a CPU its weights are kept transposed, which spares the matrix product a slow rearrangement
+/// of them at every call: with the few rows of one sample, that costs more than the product itself.
+#[derive(Clone, Debug)]
+pub(crate) enum Linear {
+    Cpu(Conv),
+    Device(candle_nn::Linear),
+}
+
+impl Linear {
+    /// The layer's `weight [output, input]` and `bias [output]`.
+    pub(crate) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        if !vb.device().is_cpu() {
+            return Ok(Linear::Device(candle_nn::linear(input, output, vb)?));
+        }
+        let weight = vb.get((output, input), "weight")?.reshape((output, input, 1, 1))?;
+        Ok(Linear::Cpu(Conv::new(ConvShape::pointwise(input, output), weight, vb.get(output, "bias")?)?))
+    }
+
+    /// `[.., input]` to `[.., output]`.
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
+        match self {
+            Linear::Device(linear) => Ok(linear.forward(input)?),
+            Linear::Cpu(conv) => {
+                let mut dims = input.dims().to_vec();
+                let rows = input.contiguous()?.reshape((1, 1, (), conv.shape.input))?;
+                if let Some(last) = dims.last_mut() {
+                    *last = conv.shape.output;
+                }
+                Ok(conv.forward(&rows)?.reshape(dims)?)
+            }
+        }
     }
 }
 

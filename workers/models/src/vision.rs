@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 use crate::layers::{Conv, ConvShape, each_sample, from_map, to_map};
+use crate::preprocess::SHORT_SIDE;
 
 mod pooler;
 pub mod projector_seed;
@@ -65,6 +66,18 @@ impl VisionConfig {
         (0..5).fold(self.image_size, |side, _| side.div_ceil(2))
     }
 
+    /// Refuses an input that no crop can be, and sizes of nothing.
+    fn check(&self) -> Result<(), ModelError> {
+        if !(1..=SHORT_SIDE).contains(&self.image_size) {
+            let message = format!("image_size {} is not within 1 to {SHORT_SIDE}", self.image_size);
+            return Err(ModelError::Geometry(message));
+        }
+        if [self.stem_width, self.vit_dim, self.joint_feature_size].contains(&0) {
+            return Err(ModelError::Geometry("stem_width, vit_dim or joint_feature_size is 0".to_owned()));
+        }
+        Ok(())
+    }
+
     fn default_heads() -> usize {
         8
     }
@@ -112,6 +125,7 @@ pub struct ImageEncoder {
 impl ImageEncoder {
     /// An encoder of single images, without the temporal pooler.
     pub fn single_image(config: &VisionConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        config.check()?;
         let (encoder, width) = (vb.pp("encoder"), config.vit_dim);
         let reduction = ConvShape::pointwise(32 * config.stem_width, width);
         Ok(Self {
