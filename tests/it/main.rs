@@ -11,6 +11,7 @@ mod conformance;
 mod delivery;
 mod distributed;
 mod images;
+mod health;
 mod kubernetes;
 mod parity;
 mod stages;

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_tests::desk::Desk;
 use radialog_tests::services::{Proxy, Services};
 
 use super::{WORK, failure, findings, next, send_many, settings, studies};
-use crate::adapters::rabbitmq_at;
+use crate::adapters::{config, rabbitmq_at};
 
 /// A desk with a safe link of its own, and a queue behind a link that can be cut.
 async fn desk_and_link() -> (Desk, Proxy, Arc<dyn Queue>) {
@@ -119,4 +120,20 @@ async fn a_worker_outlives_cuts_of_its_link() {
     assert_eq!(studies(&results), sent);
     assert!(results.iter().all(|result| failure(result).is_none()));
     worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_link_that_falls_silent_is_noticed_by_its_heartbeats() {
+    let url = Services::shared().await.unwrap().amqp().unwrap();
+    let proxy = Proxy::start(&url).await.unwrap();
+    let config = config(&[("amqp.url", &proxy.in_front_of(&url)), ("amqp.heartbeat", "1")]);
+    let behind = Backends::queue(&config).await.unwrap();
+    proxy.deafen();
+    let began = Instant::now();
+    let publishing = tokio::spawn(async move { behind.publish(WORK, message("a")).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // New connections work again; nobody closes the deaf one.
+    proxy.heal();
+    publishing.await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }

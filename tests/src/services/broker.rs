@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use radialog_schemas::queues::{self, RETRY_DELAYS};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::process::Process;
-use super::{free_port, install, until_ready};
+use super::{free_port, install, runtime, until_ready};
 
 const VARIABLE: &str = "RADIALOG_TEST_AMQP";
 /// The packaged wrapper in `/usr/sbin` switches users and wants an init system; the script behind it does neither.
@@ -55,9 +58,12 @@ impl Broker {
     }
 
     /// The address of a virtual host that no other caller gets. A broker that was named by the environment has only
-    /// the one in its address, and tests there must run one at a time.
+    /// the one in its address: it is emptied, and tests must run one at a time (`-- --test-threads=1`).
     pub fn virtual_host(&self) -> Result<String> {
         if self.own.is_none() {
+            let address = self.address.clone();
+            let emptied = std::thread::spawn(move || runtime().block_on(empty(&address))).join();
+            emptied.map_err(|_| anyhow!("the broker at {VARIABLE} could not be emptied"))??;
             return Ok(self.address.clone());
         }
         let host = self.next_host.fetch_add(1, Ordering::Relaxed);
@@ -143,4 +149,19 @@ fn definitions(virtual_hosts: usize) -> String {
     let permissions: Vec<_> = names().map(everything).collect();
     let users = [serde_json::json!({ "name": "guest", "password": "guest", "tags": "administrator" })];
     serde_json::json!({ "users": users, "vhosts": hosts, "permissions": permissions }).to_string()
+}
+
+/// Takes everything out of our queues.
+async fn empty(address: &str) -> Result<()> {
+    let config = Config::load(None, [], [("amqp.url".to_owned(), address.to_owned())])?;
+    let queue = Backends::queue(&config).await?;
+    for work in queues::all() {
+        let retries = (0..RETRY_DELAYS.len()).map(|step| queues::retry(work, step));
+        for name in retries.chain([work.to_owned(), queues::dead(work)]) {
+            while let Some(delivery) = queue.take(&name).await? {
+                delivery.receipt.ack().await?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -138,11 +138,12 @@ fn amqp(reader: &mut Reader) -> Option<AmqpConfig> {
 }
 
 fn redis(reader: &mut Reader) -> Option<RedisConfig> {
-    let url: SecretString = reader.text("redis", "url")?.into();
+    let url = reader.text("redis", "url");
+    let timeout = reader.seconds("redis", "timeout", Duration::from_secs(10));
+    let url: SecretString = url?.into();
     if url.expose_secret().into_connection_info().is_err() {
         reader.fault("redis", "url", "not a Redis address; write redis://:password@host:6379/0");
     }
-    let timeout = reader.seconds("redis", "timeout", Duration::from_secs(10));
     Some(RedisConfig { url, timeout })
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backends;
+mod backoff;
 pub mod config;
 pub mod health;
 pub mod metrics;

@@ -52,7 +52,11 @@ impl Objects for FilesystemObjects {
         let serial = self.writes.fetch_add(1, Ordering::Relaxed);
         let unfinished = path.with_file_name(format!("{UNFINISHED}{}-{serial}", std::process::id()));
         let written = blocking(move || write_then_rename(&unfinished, &path, &content)).await;
-        written.map_err(|error| object_error(key, &error))
+        written.map_err(|error| match object_error(key, &error) {
+            // Part of the path is a file: a place to write is missing, not an object to read.
+            ObjectError::NotFound(_) => store_error(key.as_str(), &error),
+            other => other,
+        })
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {

@@ -22,10 +22,8 @@ pub(super) struct Model<I> {
 /// The model panicked, or was closed, with the item in it or before it.
 pub(super) struct Unanswered;
 
-enum Signal<I> {
-    Item(Item<I>),
-    Close,
-}
+/// None wakes the thread up to see that it is closed.
+type Signal<I> = Option<Item<I>>;
 
 impl<I> Model<I> {
     /// Starts the thread.
@@ -54,14 +52,14 @@ impl<I> Model<I> {
     /// Gives the model an item and waits for its answer.
     pub(super) async fn run(&self, task: Task, input: I, alone: bool) -> Result<Result<Output, Failure>, Unanswered> {
         let (answer, answered) = oneshot::channel();
-        self.send(Signal::Item(Item { task, input, alone, answer }));
+        self.send(Some(Item { task, input, alone, answer }));
         answered.await.map_err(|_| Unanswered)
     }
 
     /// Lets what is in the model finish and takes nothing more.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
-        self.send(Signal::Close);
+        self.send(None);
     }
 
     fn send(&self, signal: Signal<I>) {
@@ -95,10 +93,7 @@ impl<I> ChannelFeed<I> {
         loop {
             let item = match self.aside.take() {
                 Some(item) => item,
-                None => match receive(&self.items)? {
-                    Signal::Item(item) => item,
-                    Signal::Close => return None,
-                },
+                None => receive(&self.items)??,
             };
             if !item.answer.is_closed() {
                 return Some(item);
@@ -160,7 +155,7 @@ mod tests {
         let image = ObjectKey::image(&hash);
         let work = Work::Embedding { image: image.clone() };
         let task = Task::new(&"run".into(), &"study".into(), &hash, image, work);
-        assert!(sender.send(Signal::Item(Item { task, input, alone, answer })).is_ok());
+        assert!(sender.send(Some(Item { task, input, alone, answer })).is_ok());
         answered
     }
 

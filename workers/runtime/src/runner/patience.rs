@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use radialog_schemas::{ErrorCode, Failure};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+use crate::backoff::Backoff;
+
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 /// After so many failures beside successes of others it is not the store, it is this object.
 const TRIES_BESIDE_SUCCESS: u32 = 6;
 
 /// What all tasks of a worker know about the store.
 pub(super) struct Patience {
     limit: Duration,
-    first_pause: Duration,
+    backoff: Backoff,
     last_answer: Mutex<Instant>,
 }
 
@@ -30,7 +31,7 @@ pub(super) enum GivenUp {
 impl Patience {
     /// Waits at most `limit` for the store to come back.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, first_pause: FIRST_PAUSE, last_answer: Mutex::new(Instant::now()) }
+        Self { limit, backoff: BACKOFF, last_answer: Mutex::new(Instant::now()) }
     }
 
     /// Repeats an operation while the store does not answer, with growing pauses.
@@ -39,7 +40,7 @@ impl Patience {
         F: Future<Output = Result<T, Failure>>,
     {
         let began = Instant::now();
-        let mut pause = self.first_pause;
+        let mut backoff = self.backoff.clone();
         for tries in 1.. {
             match operation().await {
                 Err(failure) if failure.code == ErrorCode::ObjectStore => {
@@ -47,12 +48,12 @@ impl Patience {
                     if others_succeed && tries >= TRIES_BESIDE_SUCCESS {
                         return Err(GivenUp::Failure(failure));
                     }
+                    let pause = backoff.next();
                     if began.elapsed() + pause > self.limit {
                         return Err(GivenUp::StoreAway);
                     }
                     tracing::warn!(%failure, tries, pause_ms = pause.as_millis(), "waiting for the object store");
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
                 answer => {
                     *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     fn patience(limit: Duration) -> Patience {
-        Patience { first_pause: Duration::from_millis(1), ..Patience::new(limit) }
+        Patience { backoff: Backoff::new(Duration::from_millis(1), Duration::from_secs(1)), ..Patience::new(limit) }
     }
 
     fn outage() -> Failure {

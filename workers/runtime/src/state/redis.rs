@@ -11,12 +11,13 @@ use redis::{Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, Ser
 use secrecy::ExposeSecret;
 
 use super::{Fact, Facts, State, StateError, keys};
+use crate::backoff::Backoff;
 use crate::config::RedisConfig;
 
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
 /// KEYS: study. ARGV: field, value, seconds to live. All facts of the study, or nil where it does not exist.
 static RECORD: LazyLock<Script> = LazyLock::new(|| {
@@ -67,7 +68,7 @@ impl RedisState {
     /// file may run twice: fields are written once, and a study is finished once.
     async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StateError> {
         let began = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = BACKOFF;
         loop {
             let mut connection = self.connection.clone();
             match pipeline.query_async(&mut connection).await {
@@ -75,10 +76,9 @@ impl RedisState {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.load_scripts().await.map_err(failed)?;
                 }
-                Err(error) if is_passing(&error) && began.elapsed() + pause < self.timeout => {
+                Err(error) if is_passing(&error) && began.elapsed() + backoff.peek() < self.timeout => {
                     tracing::debug!(%error, "Redis does not answer; trying again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    tokio::time::sleep(backoff.next()).await;
                 }
                 Err(error) => return Err(failed(error)),
             }

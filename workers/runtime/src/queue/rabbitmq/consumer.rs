@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::link::{Link, Session};
 use super::receipt::RabbitReceipt;
 use super::{QueueError, properties, refused};
+use crate::backoff::Backoff;
 use crate::queue::{Consumer, Delivery, Receipt};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 /// How long one attempt waits for a connection before it says so and tries again.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// A broker that does not answer a cancellation has lost the connection.
@@ -31,7 +31,7 @@ pub(super) struct RabbitConsumer {
     /// 0 while nothing more is wanted.
     prefetch: u16,
     subscription: Option<Subscription>,
-    pause: Duration,
+    backoff: Backoff,
     next_attempt: Instant,
 }
 
@@ -58,7 +58,7 @@ impl RabbitConsumer {
         let session = link.session(Instant::now() + SESSION_TIMEOUT).await?;
         let channel = session.channel().await?;
         let subscription = Some(Subscription::open(session, channel, &queue, prefetch).await?);
-        Ok(Self { link, queue, prefetch, subscription, pause: FIRST_PAUSE, next_attempt: Instant::now() })
+        Ok(Self { link, queue, prefetch, subscription, backoff: BACKOFF, next_attempt: Instant::now() })
     }
 
     /// The next message, or none after a step towards it. Every wait can be cut short without losing a message.
@@ -79,7 +79,7 @@ impl RabbitConsumer {
             }
             Some(subscription) => match subscription.stream.next().await {
                 Some(Ok(delivery)) => {
-                    self.pause = FIRST_PAUSE;
+                    self.backoff.reset();
                     return Some(delivery);
                 }
                 None if subscription.flow == Flow::Ending => subscription.flow = Flow::Ended,
@@ -113,11 +113,11 @@ impl RabbitConsumer {
 
     /// Drops the subscription, and with it the deliveries that were not settled; the broker gives them out again.
     fn give_up(&mut self, reason: &str) {
-        let pause_ms = self.pause.as_millis();
+        let pause = self.backoff.next();
+        let pause_ms = pause.as_millis();
         tracing::warn!(reason, queue = %self.queue, pause_ms, "the subscription broke; subscribing again");
         self.subscription = None;
-        self.next_attempt = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.next_attempt = Instant::now() + pause;
     }
 }
 

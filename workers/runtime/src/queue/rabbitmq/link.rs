@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{QueueError, unreachable};
+use crate::backoff::Backoff;
 use crate::metrics::metrics;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 /// One attempt to connect, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -126,7 +126,7 @@ impl Session {
 }
 
 async fn supervise(uri: AMQPUri, properties: ConnectionProperties, current: watch::Sender<Current>) {
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = BACKOFF;
     loop {
         let opened = timeout(CONNECT_TIMEOUT, Session::open(uri.clone(), properties.clone())).await;
         let opened = match opened {
@@ -137,7 +137,7 @@ async fn supervise(uri: AMQPUri, properties: ConnectionProperties, current: watc
             Ok(session) => {
                 let session = Arc::new(session);
                 current.send_replace(Current::Up(session.clone()));
-                pause = FIRST_PAUSE;
+                backoff.reset();
                 session.ended().await;
                 session.report_broken();
                 metrics().queue_reconnects.inc();
@@ -145,10 +145,10 @@ async fn supervise(uri: AMQPUri, properties: ConnectionProperties, current: watc
                 current.send_replace(Current::Down("the connection broke".into()));
             }
             Err(reason) => {
+                let pause = backoff.next();
                 tracing::warn!(reason, pause_ms = pause.as_millis(), "the broker is unreachable; trying again");
                 current.send_replace(Current::Down(reason));
                 tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }

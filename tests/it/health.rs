@@ -1,0 +1,66 @@
+//! What a worker tells its operators.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use radialog_runtime::health::{Readiness, serve};
+use radialog_runtime::queue::memory::MemoryQueue;
+use radialog_runtime::runner::RunnerSettings;
+use radialog_schemas::Stage;
+use radialog_tests::desk::Desk;
+use radialog_tests::stages::ToyStage;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_process_is_alive_at_once_and_ready_when_it_says_so() {
+    let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
+    let address = serve("127.0.0.1:0".parse().unwrap(), readiness.clone(), shutdown.clone()).await.unwrap();
+    assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
+    readiness.set(true);
+    assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+    let taken = serve(address, readiness, shutdown.clone()).await.unwrap_err();
+    assert!(taken.to_string().contains("--health-address"), "{taken}");
+    shutdown.cancel();
+}
+
+#[tokio::test]
+async fn metrics_tell_where_the_time_of_a_task_went() {
+    let shutdown = CancellationToken::new();
+    let address = serve("127.0.0.1:0".parse().unwrap(), Readiness::default(), shutdown.clone()).await.unwrap();
+    let desk = Desk::new(Arc::new(MemoryQueue::default())).await.unwrap();
+    let worker = desk.start(&Arc::new(ToyStage::new(Stage::Findings)), RunnerSettings::default());
+    for study in ["good", "corrupt"] {
+        desk.send(&desk.task(study).await.unwrap()).await.unwrap();
+    }
+    desk.results(2).await.unwrap();
+    worker.stop().await.unwrap();
+    let metrics = get(address, "/metrics").await;
+    assert!(metrics.contains("content-type: text/plain"), "{metrics}");
+    // Other tests of this process count too, so only what must be there is looked for.
+    for line in [
+        "radialog_queue_wait_seconds_count{stage=\"findings\"}",
+        "radialog_queue_work_seconds{stage=\"findings\"}",
+        "radialog_task_fetch_seconds_count{stage=\"findings\"}",
+        "radialog_task_store_seconds_count{stage=\"findings\"}",
+        "radialog_model_item_seconds_count{stage=\"findings\"}",
+        "radialog_model_batch_items_count{stage=\"findings\"}",
+        "radialog_task_done_total{reused=\"false\",stage=\"findings\"}",
+        "radialog_task_failures_total{code=\"image_corrupt\",stage=\"findings\"}",
+        "radialog_task_inflight_tasks{stage=\"findings\"}",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    shutdown.cancel();
+}
