@@ -197,7 +197,7 @@ async fn publishing_to_a_queue_that_does_not_exist_is_an_error_and_harms_nobody(
     let publish = |number: usize| {
         let queue = queue.clone();
         async move {
-            let to = if number % 3 == 0 { "radialog.nowhere" } else { WORK };
+            let to = if number.is_multiple_of(3) { "radialog.nowhere" } else { WORK };
             (to, queue.publish(to, message("x")).await)
         }
     };
