@@ -9,8 +9,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use radialog_tests::house::{embedded, options, run, synthetic, workers};
 use radialog_tests::stages::ToyStage;
+use tokio::runtime::Builder;
 
 const SIZES: [u64; 2] = [2_000, 200_000];
+/// As the program has it: file operations are short, and every thread keeps a stack.
+const BLOCKING_THREADS: usize = 32;
 /// Tells the process which size it is.
 const STUDIES: &str = "RADIALOG_BENCH_STUDIES";
 
@@ -32,7 +35,7 @@ fn main() -> Result<()> {
 }
 
 fn one(studies: u64) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
     let dir = tempfile::tempdir()?;
     let summary = runtime.block_on(async {
         let backends = embedded(&dir.path().join("objects"))?;
