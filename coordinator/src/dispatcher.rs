@@ -23,7 +23,7 @@ mod intake;
 pub(crate) mod ledger;
 
 /// Finished lines collected in one round trip.
-const DRAIN: usize = 256;
+const DRAIN: usize = 64;
 /// How long a line finished by another coordinator may lie.
 const POLL: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);

@@ -20,8 +20,8 @@ use crate::conductor::{Conductor, Step};
 use crate::patience::Patience;
 use crate::pipeline::{Command, Event, StudyFacts, next};
 
-/// Results handled in one go.
-const BATCH: usize = 256;
+/// Results handled in one go: enough to share round trips and confirms, few enough to keep the memory of a batch small.
+const BATCH: usize = 128;
 /// One batch in work, one waiting.
 const PREFETCH: u16 = 2 * BATCH as u16;
 /// A run's specification is a few hundred bytes; old ones are dropped when there are this many.

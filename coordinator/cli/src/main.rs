@@ -79,6 +79,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// File operations are short; 512 threads, as is the default, would keep 8 MiB of stacks.
+const BLOCKING_THREADS: usize = 16;
+
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
@@ -87,7 +90,9 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start threads");
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.enable_all().max_blocking_threads(BLOCKING_THREADS);
+    let runtime = builder.build().context("cannot start threads");
     let outcome = runtime.and_then(|runtime| runtime.block_on(run(command)));
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
