@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{ContentHash, Generation, RunId, RunSpec, SCHEMA_VERSION, StageSet};
@@ -26,6 +26,9 @@ pub const DEFAULT_WINDOW: usize = 256;
 /// Bytes of an image file.
 pub const DEFAULT_IMAGE_LIMIT: u64 = 256 << 20;
 
+/// Longer than the slowest stage should take for a study.
+pub const DEFAULT_STALL: Duration = Duration::from_secs(600);
+
 /// What to run.
 #[derive(Clone)]
 pub struct BatchOptions {
@@ -47,6 +50,8 @@ pub struct BatchOptions {
     pub limit: Option<u64>,
     /// Largest image file in bytes; [`DEFAULT_IMAGE_LIMIT`].
     pub image_limit: u64,
+    /// When no study has finished for this long, tasks are taken for lost and published again; [`DEFAULT_STALL`].
+    pub stall: Duration,
     /// Runs the studies again that failed in earlier sessions.
     pub retry_failed: bool,
 }
@@ -107,7 +112,7 @@ impl Batch {
             conductor: conductor.clone(),
             archive: options.archive,
             spec,
-            limits: Limits { studies: options.limit, image: options.image_limit },
+            limits: Limits { studies: options.limit, image: options.image_limit, stall: options.stall },
             window: Arc::new(Semaphore::new(options.window.max(1))),
             wake: Arc::default(),
             ledger: Mutex::new(ledger),

@@ -28,9 +28,6 @@ const DRAIN: usize = 64;
 const POLL: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
-/// Without any line for this long, tasks are taken for lost and published again; doubled each time in vain, since a
-/// model may be that slow. A task that runs twice finds its output stored.
-const FIRST_STALL: Duration = Duration::from_secs(600);
 
 /// Limits of a run.
 #[derive(Clone, Debug)]
@@ -39,6 +36,9 @@ pub(crate) struct Limits {
     pub(crate) studies: Option<u64>,
     /// Bytes of an image file.
     pub(crate) image: u64,
+    /// Without any line for this long, tasks are taken for lost and published again; doubled each time in vain, since a
+    /// model may be that slow. A task that runs twice finds its output stored.
+    pub(crate) stall: Duration,
 }
 
 /// See the module.
@@ -61,10 +61,10 @@ impl Dispatcher {
     /// Collects lines and looks after studies in flight until the intake has ended and all of them have their line.
     pub(crate) async fn follow(&self, progress: &watch::Sender<Progress>) -> Result<(), CoordinatorError> {
         let mut swept = Instant::now();
-        let mut stall = FIRST_STALL;
+        let mut stall = self.limits.stall;
         loop {
             if self.collect().await? > 0 {
-                stall = FIRST_STALL;
+                stall = self.limits.stall;
             }
             if self.ledger().is_complete() {
                 return Ok(());

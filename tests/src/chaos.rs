@@ -1,4 +1,4 @@
-//! Backends that go away, answer after the connection broke, say things twice, and forget.
+//! Backends that go away, answer after the connection broke, lose things or say them twice, and forget.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +18,7 @@ pub struct Chaos {
     down: AtomicBool,
     twice: AtomicBool,
     lose_answers: AtomicBool,
+    messages_to_lose: AtomicU64,
     calls: AtomicU64,
     state: RwLock<Arc<MemoryState>>,
 }
@@ -40,6 +41,11 @@ impl Chaos {
     /// Every message is published twice.
     pub fn say_everything_twice(&self) {
         self.twice.store(true, Ordering::Relaxed);
+    }
+
+    /// The next messages are confirmed, and lost.
+    pub fn lose_messages(&self, count: u64) {
+        self.messages_to_lose.store(count, Ordering::Relaxed);
     }
 
     /// Every third call to the state works, but its caller is told that it failed.
@@ -87,6 +93,10 @@ impl Queue for ChaoticQueue {
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
         if self.chaos.is_down() {
             return Err(QueueError::Unreachable("down".into()));
+        }
+        let left = &self.chaos.messages_to_lose;
+        if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            return Ok(());
         }
         if self.chaos.twice.load(Ordering::Relaxed) {
             self.inner.publish(queue, message.clone()).await?;

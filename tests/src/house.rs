@@ -7,7 +7,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_coordinator::archive::{Archive, Entries, Entry, ImageSource, Problem};
-use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_WINDOW};
+use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{Batch, BatchOptions, CoordinatorError, Progress, Summary};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
@@ -60,6 +60,7 @@ pub fn options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
         window: DEFAULT_WINDOW,
         limit: None,
         image_limit: DEFAULT_IMAGE_LIMIT,
+        stall: DEFAULT_STALL,
         retry_failed: false,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use radialog_coordinator::archive::{self, Archive, Input};
-use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_WINDOW};
+use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{Batch, BatchOptions, Progress, Summary, plan};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -139,6 +139,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
         window: args.window as usize,
         limit: args.limit,
         image_limit: args.max_image_size << 20,
+        stall: DEFAULT_STALL,
         retry_failed: args.retry_failed,
     };
     if args.dry_run {

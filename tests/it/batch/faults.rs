@@ -104,6 +104,16 @@ async fn studies_that_the_state_forgot_begin_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_the_broker_lost_are_published_again() {
+    let place = slow_place().await;
+    let chaos = Arc::new(Chaos::default());
+    let backends = chaos.over(&place.backends);
+    chaos.lose_messages(30);
+    run(BatchOptions { stall: Duration::from_millis(500), ..narrow(&place) }, &backends).await.unwrap();
+    assert_as_if_nothing_happened(&place.out()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tasks_and_results_may_come_twice() {
     let place = slow_place().await;
     let chaos = Arc::new(Chaos::default());
