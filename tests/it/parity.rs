@@ -41,7 +41,7 @@ const NOT_INFERENCE: &[&str] = &["alignment_training_setup", "metrics", "section
 /// Shows only cases whose folder contains this text; for working on one network.
 const ONLY_VARIABLE: &str = "RADIALOG_GOLDEN_ONLY";
 
-/// Values of the weight formula itself, beside the cases.
+/// Values of the weight formula itself; a folder with other seeds need not repeat them.
 const FORMULA_FILE: &str = "formula_test.json";
 
 #[test]
@@ -62,7 +62,9 @@ fn every_golden_case_is_reproduced() -> Result<()> {
             }
         };
         let file = root.join(FORMULA_FILE);
-        report(&file, Instant::now(), formula::check(&file).map(|()| 0.0));
+        if file.is_file() {
+            report(&file, Instant::now(), formula::check(&file).map(|()| 0.0));
+        }
         for case in golden::cases(&root)? {
             if NOT_INFERENCE.contains(&case.kind()) || !case.dir().to_string_lossy().contains(&only) {
                 continue;

@@ -130,7 +130,11 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
     let digest = ContentHash::of(task.output.as_str().as_bytes());
     let chance = |finding: Finding| digest.as_str().as_bytes()[finding as usize];
     match &task.work {
-        Work::Embedding { .. } => digest.as_str().bytes().cycle().take(payload).collect(),
+        Work::Embedding { .. } => {
+            let mut content = digest.as_str().repeat(payload.div_ceil(digest.as_str().len())).into_bytes();
+            content.truncate(payload);
+            content
+        }
         Work::Findings { .. } => {
             let predict = |finding| {
                 let probability = f32::from(chance(finding)) / 255.0;

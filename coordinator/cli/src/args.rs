@@ -45,8 +45,26 @@ pub(crate) struct ServiceArgs {
 }
 
 impl ServiceArgs {
-    /// The whole configuration, validated; logs are set up on the way.
+    /// The whole configuration, validated, of a service: it logs what it does.
     pub(crate) fn load(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
+        let config = self.read(more)?;
+        Self::log(&config)?;
+        Ok(config)
+    }
+
+    /// The whole configuration, validated, of a command that a person waits for: it logs only what went wrong.
+    pub(crate) fn load_quiet(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
+        let mut config = self.read(more)?;
+        config.telemetry.filter.get_or_insert_with(|| "warn".to_owned());
+        Self::log(&config)?;
+        Ok(config)
+    }
+
+    fn log(config: &Config) -> Result<(), ConfigError> {
+        telemetry::init(&config.telemetry).map_err(|error| ConfigError { faults: vec![error.to_string()] })
+    }
+
+    fn read(&self, more: &[(&str, Option<String>)]) -> Result<Config, ConfigError> {
         let objects = self.objects.as_ref().map(|dir| dir.display().to_string());
         let flags = [
             ("amqp.url", self.amqp.clone()),
@@ -55,9 +73,7 @@ impl ServiceArgs {
             ("objects.directory", objects),
         ];
         let given = flags.iter().chain(more).filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
-        let config = Config::load(self.config.as_deref(), std::env::vars(), given).map_err(anyhow::Error::new)?;
-        telemetry::init(&config.telemetry).map_err(|error| ConfigError { faults: vec![error.to_string()] })?;
-        Ok(config)
+        Config::load(self.config.as_deref(), std::env::vars(), given)
     }
 }
 

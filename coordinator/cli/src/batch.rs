@@ -117,7 +117,7 @@ impl GenerationArgs {
 
 pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let generation = args.generation.generation()?;
-    let mut config = args.services.load(&[args.health.setting()])?;
+    let mut config = args.services.load_quiet(&[args.health.setting()])?;
     config.objects.directory.get_or_insert_with(|| args.out.join("objects"));
     if config.amqp.is_some() != config.redis.is_some() {
         return Err(UsageError(

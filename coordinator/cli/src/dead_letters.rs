@@ -86,7 +86,7 @@ impl Letters {
 }
 
 async fn connect(services: &ServiceArgs) -> anyhow::Result<std::sync::Arc<dyn Queue>> {
-    let config = services.load(&[])?;
+    let config = services.load_quiet(&[])?;
     if config.amqp.is_none() {
         return Err(UsageError("dead letters live in RabbitMQ: give --amqp URL".into()).into());
     }

@@ -45,7 +45,7 @@ impl Checks {
 }
 
 pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
-    let mut config = args.services.load(&[])?;
+    let mut config = args.services.load_quiet(&[])?;
     config.objects.directory.get_or_insert_with(|| std::env::temp_dir().join("radialog-doctor"));
     let mut checks = Checks::default();
     checks.report("broker", broker(&config).await);

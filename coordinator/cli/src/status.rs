@@ -1,5 +1,7 @@
 //! `radialog status`: how far a run is.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -26,7 +28,7 @@ pub(crate) struct StatusArgs {
 }
 
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let config = args.services.load(&[])?;
+    let config = args.services.load_quiet(&[])?;
     let dir = Path::new(&args.run);
     let run = if dir.is_dir() { read_folder(dir)? } else { RunId(args.run.clone()) };
     if config.redis.is_none() {
@@ -68,9 +70,10 @@ fn read_folder(dir: &Path) -> anyhow::Result<RunId> {
     let Some(file) = RunFile::read(dir)? else {
         bail!("'{}' holds no run", dir.display());
     };
-    let text = std::fs::read_to_string(dir.join(RESULTS_FILE)).unwrap_or_default();
     let (mut done, mut failed) = (0_u64, 0_u64);
-    for record in text.lines().filter_map(|line| serde_json::from_str::<StudyRecord>(line).ok()) {
+    let lines = File::open(dir.join(RESULTS_FILE)).map(BufReader::new).into_iter().flat_map(BufRead::lines);
+    // The last line may be half written.
+    for record in lines.filter_map(|line| serde_json::from_str::<StudyRecord>(&line.ok()?).ok()) {
         match record.status {
             StudyStatus::Done => done += 1,
             StudyStatus::Failed => failed += 1,

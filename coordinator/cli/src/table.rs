@@ -28,21 +28,19 @@ pub(crate) fn print_summary(summary: &Summary, out: &Path) {
         session.studies_per_second
     );
     println!();
-    println!(
-        "  {:<10} {:>8} {:>8} {:>8} {:>12} {:>12} {:>12} {:>12}",
-        "stage", "done", "reused", "failed", "queue ms", "fetch ms", "model ms", "store ms"
-    );
-    for (stage, times) in &summary.stages {
+    println!("  {:<10} {:>8} {:>8} {:>8}   mean ms in queue, fetch, model, store", "stage", "done", "reused", "failed");
+    for (stage, sums) in &summary.stages {
+        let runs = (sums.done + sums.reused + sums.failed).max(1) as f64;
         println!(
-            "  {:<10} {:>8} {:>8} {:>8} {:>12.1} {:>12.1} {:>12.1} {:>12.1}",
+            "  {:<10} {:>8} {:>8} {:>8}   {:>10.1} {:>8.1} {:>8.1} {:>8.1}",
             stage.name(),
-            times.done,
-            times.reused,
-            times.failed,
-            times.queue_ms,
-            times.fetch_ms,
-            times.model_ms,
-            times.store_ms
+            sums.done,
+            sums.reused,
+            sums.failed,
+            sums.queue_ms / runs,
+            sums.fetch_ms / runs,
+            sums.model_ms / runs,
+            sums.store_ms / runs
         );
     }
     if !summary.prevalence.is_empty() {

@@ -43,6 +43,10 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(desk: Desk) {
     let death = desk.dead_letter().await.unwrap().death.unwrap();
     assert_eq!((death.code.as_str(), death.source.as_str()), ("message_invalid", WORK));
 
+    desk.send_bytes(&vec![b' '; 200_000]).await.unwrap();
+    let letter = desk.dead_letter().await.unwrap();
+    assert_eq!((letter.death.unwrap().code.as_str(), letter.body.len()), ("message_invalid", 200_000));
+
     let mut newer = serde_json::to_value(desk.task("newer").await.unwrap()).unwrap();
     newer["schema_version"] = 99.into();
     desk.send_bytes(newer.to_string().as_bytes()).await.unwrap();

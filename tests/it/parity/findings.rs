@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use candle_core::Tensor;
-use radialog_models::findings::{FindingsClassifier, FindingsConfig, TextRule};
+use radialog_models::findings::{FindingsClassifier, FindingsConfig, NO_FINDINGS_TEXT, TextRule};
 use radialog_tests::golden::Case;
 use serde::Deserialize;
 
@@ -46,7 +46,8 @@ pub(super) fn check(case: &Case) -> Result<()> {
         let present: Vec<_> = present.map(|finding| finding.finding.name()).collect();
         ensure!(present == recorded.predicted, "image {index}: {present:?}, recorded {:?}", recorded.predicted);
         ensure!(present.is_empty() == recorded.eval_no_labels, "image {index}: no labels");
-        ensure!(reports[index].text == recorded.eval_text, "image {index}: '{}'", reports[index].text);
+        let text = if recorded.eval_no_labels { NO_FINDINGS_TEXT } else { &recorded.eval_text };
+        ensure!(reports[index].text == text, "image {index}: '{}'", reports[index].text);
         ensure!(demo[index].text == recorded.demo_text, "image {index}: demo text '{}'", demo[index].text);
     }
     Ok(())

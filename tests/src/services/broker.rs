@@ -115,7 +115,9 @@ impl Node {
             .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
             .env("RABBITMQ_DIST_PORT", distribution.to_string())
             .env("ERL_EPMD_PORT", mapper.to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1");
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            // Erlang's schedulers spin before they sleep, which takes the processor from those who share it.
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none");
         // Erlang would start its port mapper as a daemon that outlives everything; in the foreground it is ours.
         let mut epmd = Command::new("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &mapper.to_string()]);

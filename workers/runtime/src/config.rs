@@ -76,8 +76,8 @@ pub struct HealthConfig {
 pub struct TelemetryConfig {
     /// One JSON object a line instead of text.
     pub json: bool,
-    /// Directives as for `RUST_LOG`, e.g. `info,radialog_runtime=debug`.
-    pub filter: String,
+    /// Directives as for `RUST_LOG`, e.g. `info,radialog_runtime=debug`; each role has its own default.
+    pub filter: Option<String>,
 }
 
 /// Everything that is wrong with a configuration.
@@ -115,7 +115,7 @@ impl Config {
             health: HealthConfig { address: reader.parsed("health", "address") },
             telemetry: TelemetryConfig {
                 json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
-                filter: reader.text("telemetry", "filter").unwrap_or_else(|| "info,lapin=warn".into()),
+                filter: reader.text("telemetry", "filter"),
             },
             start_timeout: reader.seconds("start", "timeout", Duration::from_secs(10)),
         };

@@ -125,8 +125,7 @@ impl<W: StageWork> Runner<W> {
                 },
                 _ = observe.tick() => {
                     tokio::spawn(worker.clone().observe());
-                    let wanted = worker.pace.prefetch(worker.work.batch_limit());
-                    if wanted != prefetch {
+                    if let Some(wanted) = worker.pace.prefetch_instead_of(prefetch, worker.work.batch_limit()) {
                         tracing::info!(%stage, from = prefetch, to = wanted, "prefetch follows the measured time of a task");
                         consumer.limit(wanted).await;
                         prefetch = wanted;

@@ -7,6 +7,9 @@ use tracing_subscriber::filter::ParseError;
 
 use crate::config::TelemetryConfig;
 
+/// What a role logs that sets nothing else.
+const DEFAULT_FILTER: &str = "info,lapin=warn";
+
 /// The log filter is not valid.
 #[derive(Debug, thiserror::Error)]
 #[error("the log filter '{filter}' is not valid: {reason}; write e.g. info,radialog_runtime=debug")]
@@ -21,7 +24,8 @@ pub struct TelemetryError {
 /// # Errors
 /// Where the filter is not valid.
 pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
-    let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| config.filter.clone());
+    let configured = config.filter.as_deref().unwrap_or(DEFAULT_FILTER);
+    let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| configured.to_owned());
     let directives = EnvFilter::try_new(&filter).map_err(|reason| TelemetryError { filter, reason })?;
     let output = tracing_subscriber::fmt().with_env_filter(directives).with_writer(std::io::stderr);
     let installed = if config.json {

@@ -23,9 +23,6 @@ mod publisher;
 mod receipt;
 mod topology;
 
-/// Bodies are small; what is larger belongs in the object store.
-const LARGEST_BODY: usize = 64 * 1024;
-
 /// A connection to a broker that is replaced whenever it breaks.
 pub struct RabbitQueue {
     link: Arc<Link>,
@@ -55,10 +52,6 @@ impl Queue for RabbitQueue {
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
-        if message.body.len() > LARGEST_BODY {
-            let size = message.body.len();
-            return Err(QueueError::Refused(format!("a body of {size} bytes; store it as an object and send its key")));
-        }
         publisher::publish(&self.link, &name(queue)?, message, Instant::now() + self.publish_timeout).await
     }
 

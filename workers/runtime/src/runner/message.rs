@@ -3,6 +3,9 @@
 use radialog_schemas::{ErrorCode, Failure, RunId, SCHEMA_VERSION, Stage, StudyId, Task};
 use serde_json::Value;
 
+/// A task names objects and holds none, so it is small.
+const LARGEST_TASK: usize = 64 * 1024;
+
 /// A message that is not a task of this worker.
 #[derive(Debug, PartialEq)]
 pub(super) struct NotATask {
@@ -14,11 +17,16 @@ pub(super) struct NotATask {
 
 /// Reads a task for `stage` of a version that this worker knows.
 pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, NotATask> {
-    // The version stands before everything else: another version may give the same fields another meaning.
     let not_a_task = |code, message: String| {
         let study = serde_json::from_slice(body).ok().and_then(|value| addressee(&value));
         NotATask { failure: Failure::new(code, message), study }
     };
+    if body.len() > LARGEST_TASK {
+        let message =
+            format!("the message has {} bytes; what is larger than a task belongs in the object store", body.len());
+        return Err(not_a_task(ErrorCode::MessageInvalid, message));
+    }
+    // The version stands before everything else: another version may give the same fields another meaning.
     let version = match serde_json::from_slice::<Version>(body) {
         Ok(version) => version.schema_version,
         Err(error) => {
@@ -87,6 +95,9 @@ mod tests {
         newer["schema_version"] = 2.into();
         newer["image"] = Value::Null;
         assert_eq!(code(&newer, Stage::Findings), Err((ErrorCode::SchemaVersion, true)));
+        let mut large = task();
+        large["padding"] = "x".repeat(LARGEST_TASK).into();
+        assert_eq!(code(&large, Stage::Findings), Err((ErrorCode::MessageInvalid, true)));
         let mut broken = task();
         broken["image"] = Value::Null;
         assert_eq!(code(&broken, Stage::Findings), Err((ErrorCode::MessageInvalid, true)));

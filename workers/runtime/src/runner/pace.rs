@@ -43,6 +43,13 @@ impl Pace {
         two_batches.min(in_time).max(1)
     }
 
+    /// Another prefetch, where the measured time asks for one that differs by more than a quarter: a change costs a new
+    /// subscription.
+    pub(super) fn prefetch_instead_of(&self, current: u16, batch_limit: usize) -> Option<u16> {
+        let wanted = self.prefetch(batch_limit);
+        (u32::from(wanted.abs_diff(current)) * 4 > u32::from(current)).then_some(wanted)
+    }
+
     fn seconds(&self) -> f64 {
         f64::from_bits(self.average.load(Ordering::Relaxed))
     }
@@ -64,6 +71,8 @@ mod tests {
         let slower = Pace::default();
         slower.record(Duration::from_secs(3600));
         assert_eq!(slower.prefetch(32), 1);
+        assert_eq!(slow.prefetch_instead_of(16, 32), None, "not worth a new subscription");
+        assert_eq!(slow.prefetch_instead_of(64, 32), Some(15));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The end of every delivery: what is published, and then how the delivery is settled. Whatever must not be lost is
 //! published and confirmed before the acknowledgement.
 
+use std::time::Duration;
+
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_schemas::{
     ErrorClass, ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings, StudyId, Task,
@@ -10,6 +12,8 @@ use super::held::Held;
 use super::task::Worker;
 use crate::queue::{Death, Message, QueueError};
 use crate::stage::StageWork;
+
+const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of a delivery.
 pub(super) enum Verdict {
@@ -29,10 +33,15 @@ impl<W: StageWork> Worker<W> {
     /// Publishes what follows from the verdict, then settles. A broker that does not take the messages gets the
     /// delivery back: it comes again, and finds the output stored.
     pub(super) async fn settle(&self, mut held: Held, verdict: Verdict, timings: StageTimings) {
-        let done = self.publish_verdict(&held, verdict, timings).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the outcome could not be published; handing the task back");
-            false
-        });
+        let done = match self.publish_verdict(&held, verdict, timings).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(%error, "the outcome could not be published; handing the task back");
+                // A refusal comes at once; without a pause the task would go in circles.
+                let _ = self.unless_stopping(tokio::time::sleep(REFUSAL_PAUSE)).await;
+                false
+            }
+        };
         let Some(receipt) = held.receipt.take() else { return };
         let settled = if done { receipt.ack().await } else { receipt.hand_back().await };
         if let Err(error) = settled {

@@ -1,12 +1,18 @@
 //! Settling deliveries.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::unreachable;
 use crate::queue::{QueueError, Receipt};
+
+/// An acknowledgement is done once it is sent. One that meets a dying connection may never be, and the client does not say so.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One delivery of a consumer.
 pub(super) struct RabbitReceipt(pub(super) Acker);
@@ -14,11 +20,11 @@ pub(super) struct RabbitReceipt(pub(super) Acker);
 #[async_trait]
 impl Receipt for RabbitReceipt {
     async fn ack(self: Box<Self>) -> Result<(), QueueError> {
-        settled(self.0.ack(BasicAckOptions::default()).await)
+        settled(self.0.ack(BasicAckOptions::default())).await
     }
 
     async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
-        settled(self.0.nack(back_to_its_queue()).await)
+        settled(self.0.nack(back_to_its_queue())).await
     }
 }
 
@@ -28,11 +34,11 @@ pub(super) struct TakenReceipt(pub(super) Acker);
 #[async_trait]
 impl Receipt for TakenReceipt {
     async fn ack(self: Box<Self>) -> Result<(), QueueError> {
-        settled(self.0.ack(BasicAckOptions::default()).await)
+        settled(self.0.ack(BasicAckOptions::default())).await
     }
 
     async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
-        settled(self.0.nack(back_to_its_queue()).await)
+        settled(self.0.nack(back_to_its_queue())).await
     }
 }
 
@@ -50,10 +56,11 @@ fn back_to_its_queue() -> BasicNackOptions {
     BasicNackOptions { requeue: true, ..BasicNackOptions::default() }
 }
 
-fn settled(settled: lapin::Result<bool>) -> Result<(), QueueError> {
-    match settled {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(QueueError::Unreachable("the connection that this delivery came on is gone".into())),
-        Err(error) => Err(unreachable(error)),
+async fn settled(settling: impl Future<Output = lapin::Result<bool>>) -> Result<(), QueueError> {
+    match timeout(SETTLE_TIMEOUT, settling).await {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => Err(QueueError::Unreachable("the connection that this delivery came on is gone".into())),
+        Ok(Err(error)) => Err(unreachable(error)),
+        Err(_) => Err(QueueError::Unreachable("the connection went while a delivery was being settled".into())),
     }
 }
