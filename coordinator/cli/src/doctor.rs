@@ -1,6 +1,6 @@
 //! `radialog doctor`: is everything there that a run needs, and if not, what to do.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -89,7 +89,7 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
     anyhow::ensure!(read == content, "the store returned something else than was put");
     let place = match &config.s3 {
         Some(s3) => format!("bucket '{}'", s3.bucket),
-        None => format!("folder {}", config.objects.directory.clone().unwrap_or_else(PathBuf::new).display()),
+        None => format!("folder {}", config.objects.directory.as_deref().unwrap_or(Path::new("")).display()),
     };
     Ok(format!("{place}: put, get and delete work"))
 }
