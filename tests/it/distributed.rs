@@ -94,6 +94,7 @@ async fn until(what: &str, mut reached: impl FnMut() -> bool) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "over another archive, the number of studies is the result")]
 async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let images = dir.path().join("archive");
