@@ -26,7 +26,7 @@ impl std::error::Error for UsageError {}
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Services (none of them: everything runs in this process)")]
 pub(crate) struct ServiceArgs {
-    /// TOML file with the same fields as the flags, e.g. [amqp] url = "amqp://..."
+    /// TOML file with the same fields as the flags, e.g. amqp.url = "amqp://..."
     #[arg(long, env = "RADIALOG_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// RabbitMQ, e.g. amqp://user:password@host:5672/%2f [env: RADIALOG_AMQP_URL]

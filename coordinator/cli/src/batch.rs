@@ -29,7 +29,7 @@ use crate::{EXIT_INTERRUPTED, bundle_source, progress, table};
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BatchArgs {
-    /// Folder of PNG and JPEG files, MIMIC-CXR-JPG tree, CSV manifest (study_id,image[,reference,indication,split]), or
+    /// Folder of PNG and JPEG files, MIMIC-CXR-JPG tree, CSV manifest with study_id and image, or
     /// s3://bucket/prefix of one of them
     input: String,
     /// Folder for results.jsonl, results.csv and summary.json; holds the state to resume from
