@@ -32,10 +32,9 @@ impl Tolerance {
         let flat = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
         let (actual, expected) = (flat(actual)?, flat(expected)?);
         let errors = || actual.iter().zip(&expected).map(|(a, e)| (a - e).abs());
-        // a NaN must fail, which f64::max would drop
-        let largest = |values: &mut dyn Iterator<Item = f64>| {
-            values.fold(0.0, |max: f64, value| if value <= max { max } else { value })
-        };
+        // f64::max would drop them.
+        ensure!(!errors().any(f64::is_nan), "an output or a recorded value is not a number");
+        let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
         let share = match self {
             Tolerance::Calibrated { max_abs, mean_abs } => {
                 let mean = errors().sum::<f64>() / actual.len().max(1) as f64;
