@@ -57,7 +57,10 @@ async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         // Dropped wherever it is, with the state, the queues and the workers going on, as by SIGKILL.
         running.abort();
-        assert!(running.await.unwrap_err().is_cancelled());
+        // A fast machine is through before the later points.
+        if let Ok(ended) = running.await {
+            assert_eq!(ended.unwrap().studies, STUDIES);
+        }
         // Unlike a killed process, its tasks may live up to their next await.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

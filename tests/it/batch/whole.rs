@@ -49,7 +49,7 @@ async fn a_second_run_reuses_every_output_and_gives_the_same_records() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_resumes_with_what_is_missing() {
-    let place = Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(5))).await;
+    let place = Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(25))).await;
     let archive = || synthetic(400);
     let (progress, mut seen) = watch::channel(Progress::default());
     let shutdown = CancellationToken::new();

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel, message};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::{Link, Session};
@@ -31,6 +32,9 @@ pub(super) struct RabbitConsumer {
     /// 0 while nothing more is wanted.
     prefetch: u16,
     subscription: Option<Subscription>,
+    /// A subscription in the making, on a task of its own: [`Consumer::next`] may be dropped at any time, and a
+    /// subscription that is dropped half made would keep messages that nobody reads.
+    opening: Option<JoinHandle<Result<Subscription, QueueError>>>,
     backoff: Backoff,
     next_attempt: Instant,
 }
@@ -39,6 +43,7 @@ struct Subscription {
     session: Arc<Session>,
     channel: Channel,
     stream: lapin::Consumer,
+    prefetch: u16,
     flow: Flow,
 }
 
@@ -55,10 +60,8 @@ enum Flow {
 impl RabbitConsumer {
     /// Subscribes once, so that a missing queue is an error; from then on [`Consumer::next`] sees to it.
     pub(super) async fn subscribe(link: Arc<Link>, queue: ShortString, prefetch: u16) -> Result<Self, QueueError> {
-        let session = link.session(Instant::now() + SESSION_TIMEOUT).await?;
-        let channel = session.channel().await?;
-        let subscription = Some(Subscription::open(session, channel, &queue, prefetch).await?);
-        Ok(Self { link, queue, prefetch, subscription, backoff: BACKOFF, next_attempt: Instant::now() })
+        let subscription = Some(open(link.clone(), queue.clone(), prefetch).await?);
+        Ok(Self { link, queue, prefetch, subscription, opening: None, backoff: BACKOFF, next_attempt: Instant::now() })
     }
 
     /// The next message, or none after a step towards it. Every wait can be cut short without losing a message.
@@ -66,16 +69,23 @@ impl RabbitConsumer {
         if self.is_idle() {
             return pending().await;
         }
+        if let Some(opening) = &mut self.opening {
+            let opened = opening.await;
+            self.opening = None;
+            self.adopt(opened.unwrap_or_else(|panic| Err(QueueError::Unreachable(panic.to_string()))));
+            return None;
+        }
         match &mut self.subscription {
             None => {
                 sleep_until(self.next_attempt).await;
-                let opened = self.open().await;
-                self.adopt(opened);
+                self.opening = Some(tokio::spawn(open(self.link.clone(), self.queue.clone(), self.prefetch)));
             }
             Some(Subscription { flow: Flow::Ended, session, channel, .. }) => {
-                let (session, channel) = (session.clone(), channel.clone());
-                let opened = Subscription::open(session, channel, &self.queue, self.prefetch).await;
-                self.adopt(opened);
+                let opened = Subscription::open(session.clone(), channel.clone(), self.queue.clone(), self.prefetch);
+                self.opening = Some(tokio::spawn(opened));
+            }
+            Some(Subscription { flow: Flow::Running, prefetch, .. }) if *prefetch != self.prefetch => {
+                self.follow_prefetch().await;
             }
             Some(subscription) => match subscription.stream.next().await {
                 Some(Ok(delivery)) => {
@@ -92,13 +102,7 @@ impl RabbitConsumer {
 
     fn is_idle(&self) -> bool {
         let drained = self.subscription.as_ref().is_none_or(|subscription| subscription.flow == Flow::Ended);
-        self.prefetch == 0 && drained
-    }
-
-    async fn open(&self) -> Result<Subscription, QueueError> {
-        let session = self.link.session(Instant::now() + SESSION_TIMEOUT).await?;
-        let channel = session.channel().await?;
-        Subscription::open(session, channel, &self.queue, self.prefetch).await
+        self.prefetch == 0 && drained && self.opening.is_none()
     }
 
     fn adopt(&mut self, opened: Result<Subscription, QueueError>) {
@@ -119,6 +123,20 @@ impl RabbitConsumer {
         self.subscription = None;
         self.next_attempt = Instant::now() + pause;
     }
+
+    /// Prefetch binds new subscriptions only, so a changed one takes a new subscription on the same channel.
+    async fn follow_prefetch(&mut self) {
+        let Some(subscription) = &mut self.subscription else { return };
+        if subscription.flow == Flow::Running {
+            subscription.flow = Flow::Ending;
+            let cancel = subscription.channel.basic_cancel(subscription.stream.tag(), BasicCancelOptions::default());
+            match timeout(CANCEL_TIMEOUT, cancel).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => self.give_up(&error.to_string()),
+                Err(_) => self.give_up("the broker does not answer"),
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -133,17 +151,7 @@ impl Consumer for RabbitConsumer {
 
     async fn limit(&mut self, prefetch: u16) {
         self.prefetch = prefetch;
-        let Some(subscription) = &mut self.subscription else { return };
-        if subscription.flow == Flow::Running {
-            // Prefetch binds new subscriptions only, so a changed one takes a new subscription on the same channel.
-            subscription.flow = Flow::Ending;
-            let cancel = subscription.channel.basic_cancel(subscription.stream.tag(), BasicCancelOptions::default());
-            match timeout(CANCEL_TIMEOUT, cancel).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => self.give_up(&error.to_string()),
-                Err(_) => self.give_up("the broker does not answer"),
-            }
-        }
+        self.follow_prefetch().await;
     }
 }
 
@@ -151,14 +159,20 @@ impl Subscription {
     async fn open(
         session: Arc<Session>,
         channel: Channel,
-        queue: &ShortString,
+        queue: ShortString,
         prefetch: u16,
     ) -> Result<Self, QueueError> {
         channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(refused)?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let stream = channel.basic_consume(queue.clone(), ShortString::default(), options, arguments).await;
-        Ok(Self { stream: stream.map_err(refused)?, session, channel, flow: Flow::Running })
+        let stream = channel.basic_consume(queue, ShortString::default(), options, arguments).await;
+        Ok(Self { stream: stream.map_err(refused)?, session, channel, prefetch, flow: Flow::Running })
     }
+}
+
+async fn open(link: Arc<Link>, queue: ShortString, prefetch: u16) -> Result<Subscription, QueueError> {
+    let session = link.session(Instant::now() + SESSION_TIMEOUT).await?;
+    let channel = session.channel().await?;
+    Subscription::open(session, channel, queue, prefetch).await
 }
 
 /// A delivery as our contract has it.
