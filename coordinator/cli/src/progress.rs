@@ -91,8 +91,11 @@ fn stage_line(stage: &StageProgress) -> String {
     line
 }
 
-/// `3 s`, `4 min 10 s`, `2 h 05 min`.
+/// `3.2 s`, `4 min 10 s`, `2 h 05 min`.
 pub(crate) fn duration(seconds: f64) -> String {
+    if seconds < 10.0 {
+        return format!("{seconds:.1} s");
+    }
     let seconds = seconds.round() as u64;
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn durations_read_as_people_say_them() {
-        assert_eq!(duration(3.2), "3 s");
+        assert_eq!(duration(3.2), "3.2 s");
         assert_eq!(duration(250.0), "4 min 10 s");
         assert_eq!(duration(7500.0), "2 h 05 min");
     }
