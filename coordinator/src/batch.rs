@@ -72,6 +72,7 @@ impl BatchOptions {
             generation: self.generation.clone(),
             bundle: self.bundle.clone(),
             components: self.components.clone(),
+            conversation: None,
         };
         RunFile { input: self.archive.name(), spec }
     }

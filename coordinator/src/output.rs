@@ -172,6 +172,7 @@ mod tests {
             generation: Generation::default(),
             bundle: ContentHash::of(bundle),
             components: Stage::ALL.map(|_| ContentHash::of(bundle)),
+            conversation: None,
         };
         RunFile { input: input.into(), spec }
     }

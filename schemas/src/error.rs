@@ -66,6 +66,8 @@ pub enum ErrorCode {
     Crash,
     /// Nobody wants the result any more.
     Cancelled,
+    /// The answer was not begun in time.
+    DeadlineExceeded,
 }
 
 impl ErrorCode {

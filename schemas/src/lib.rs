@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod bundle;
+pub mod chat;
 pub mod error;
 pub mod findings;
 pub mod ids;
@@ -12,6 +13,10 @@ pub mod stage;
 pub mod task;
 
 pub use bundle::Manifest;
+pub use chat::{
+    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome, TurnRequest,
+    TurnStatus,
+};
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
 pub use ids::{ContentHash, ContentHasher, RunId, StudyId};

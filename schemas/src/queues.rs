@@ -8,6 +8,9 @@ use crate::Stage;
 /// Where workers publish what they did.
 pub const RESULTS: &str = "radialog.results";
 
+/// Turns of conversations, for the language stage; apart from its batch work, which they never wait behind.
+pub const CHAT: &str = "radialog.chat";
+
 /// How long a failed task waits before each further attempt. Its length is the number of retries.
 pub const RETRY_DELAYS: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25), Duration::from_secs(120)];
@@ -55,5 +58,5 @@ pub fn dead(queue: &str) -> String {
 
 /// Every queue that holds work or results; each has retry and dead-letter queues.
 pub fn all() -> impl Iterator<Item = &'static str> {
-    Stage::ALL.into_iter().map(work).chain([RESULTS])
+    Stage::ALL.into_iter().map(work).chain([CHAT, RESULTS])
 }

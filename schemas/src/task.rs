@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, Labels, ObjectKey, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId};
+use crate::{ContentHash, ConversationId, Labels, ObjectKey, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId};
 
 /// One message to one stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -145,6 +145,9 @@ pub struct RunSpec {
     pub bundle: ContentHash,
     /// Hash of each stage's component, in pipeline order.
     pub components: [ContentHash; 4],
+    /// Set where the run prepares the image of a conversation: its end starts the first turn, and no line is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation: Option<ConversationId>,
 }
 
 impl RunSpec {

@@ -12,6 +12,7 @@ fn run(stages: &[Stage]) -> RunSpec {
         generation: Generation::default(),
         bundle: ContentHash::of(b"bundle"),
         components: Stage::ALL.map(|stage| ContentHash::of(stage.name().as_bytes())),
+        conversation: None,
     }
 }
 

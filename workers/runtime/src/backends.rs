@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::conversations::Conversations;
+use crate::conversations::memory::MemoryConversations;
 use crate::objects::filesystem::FilesystemObjects;
 use crate::objects::s3::S3Objects;
 use crate::objects::{ObjectError, Objects};
@@ -16,7 +18,7 @@ use crate::state::{State, StateError};
 /// Where objects lie when nothing is configured.
 const DEFAULT_DIRECTORY: &str = "radialog-objects";
 
-/// The three stores that every process works over.
+/// The stores that every process works over.
 #[derive(Clone)]
 pub struct Backends {
     /// Where tasks and results travel.
@@ -25,6 +27,8 @@ pub struct Backends {
     pub objects: Arc<dyn Objects>,
     /// What coordinators share.
     pub state: Arc<dyn State>,
+    /// What gateways and language workers share.
+    pub conversations: Arc<dyn Conversations>,
 }
 
 /// Why a process cannot start.
@@ -47,9 +51,13 @@ impl Backends {
     /// # Errors
     /// Where one of them is unreachable for [`Config::start_timeout`], or refuses.
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
-        let (queue, objects, state) =
-            futures::try_join!(Self::queue(config), Self::objects(config), Self::state(config))?;
-        Ok(Self { queue, objects, state })
+        let (queue, objects, state, conversations) = futures::try_join!(
+            Self::queue(config),
+            Self::objects(config),
+            Self::state(config),
+            Self::conversations(config)
+        )?;
+        Ok(Self { queue, objects, state, conversations })
     }
 
     /// The broker alone; its queues are declared.
@@ -86,5 +94,13 @@ impl Backends {
             Some(redis) => Arc::new(RedisState::connect(redis, config.start_timeout).await?),
             None => Arc::new(MemoryState::default()),
         })
+    }
+
+    /// The conversations alone.
+    ///
+    /// # Errors
+    /// As [`Backends::connect`].
+    pub async fn conversations(_config: &Config) -> Result<Arc<dyn Conversations>, ConnectError> {
+        Ok(Arc::new(MemoryConversations::default()))
     }
 }

@@ -3,6 +3,7 @@
 pub mod backends;
 mod backoff;
 pub mod config;
+pub mod conversations;
 pub mod health;
 pub mod metrics;
 pub mod objects;

@@ -1,0 +1,236 @@
+//! What a conversation is: an image, turns that ask something about it, and the events by which a turn's answer comes.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{ContentHash, Failure, Finding, FindingsReport, Generation, ObjectKey, SCHEMA_VERSION, ids::text_id};
+
+text_id! {
+    /// One conversation. Whoever knows it and holds its key can read it, so it cannot be guessed.
+    ConversationId
+}
+
+/// One message on the chat queue: a turn to answer. What it needs stands in the conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatTask {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Which conversation.
+    pub conversation: ConversationId,
+    /// Which turn, counted from 1.
+    pub turn: u32,
+    /// The language component that has to answer.
+    pub component: ContentHash,
+}
+
+impl ChatTask {
+    /// A task of the current schema version.
+    pub fn new(conversation: &ConversationId, turn: u32, component: &ContentHash) -> Self {
+        Self { schema_version: SCHEMA_VERSION, conversation: conversation.clone(), turn, component: component.clone() }
+    }
+}
+
+/// What all turns of a conversation share; written once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Conversation {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Its name.
+    pub id: ConversationId,
+    /// Name of the API key that it belongs to; `local` where there are no keys.
+    pub owner: String,
+    /// When it began, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// The X-ray; none is a conversation in words only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ChatImage>,
+    /// Why the image was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub indication: Option<String>,
+    /// The language component that answers.
+    pub component: ContentHash,
+    /// What was said before the first turn, e.g. by a client that keeps its own history.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub opening: Vec<Exchange>,
+}
+
+/// The X-ray of a conversation and where its outputs go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatImage {
+    /// The stored file.
+    pub image: ObjectKey,
+    /// `image/png` or `image/jpeg`.
+    pub media_type: String,
+    /// Image tokens `[32, 768]`.
+    pub embedding: ObjectKey,
+    /// A [`FindingsReport`].
+    pub findings: ObjectKey,
+    /// The image was in the store before the conversation, so that its end must not remove it.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+/// A question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exchange {
+    /// The user's words.
+    pub user: String,
+    /// The model's words.
+    pub assistant: String,
+}
+
+/// What a turn asks. Except for [`Ask::Question`] the bundle has the wording, which its model was trained on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "task", rename_all = "snake_case")]
+pub enum Ask {
+    /// Write the findings section.
+    Report,
+    /// Anything, in the user's words.
+    Question {
+        /// The words.
+        text: String,
+    },
+    /// Rewrite the report with findings added and removed.
+    Correction {
+        /// What it missed.
+        #[serde(default)]
+        add: Vec<Finding>,
+        /// What it has wrongly.
+        #[serde(default)]
+        remove: Vec<Finding>,
+    },
+    /// List all findings of the report.
+    AllFindings,
+    /// Is this finding there?
+    Presence {
+        /// Which one.
+        finding: Finding,
+    },
+    /// A summary.
+    Summary,
+    /// The report in words for a patient.
+    PlainLanguage,
+    /// How is this region?
+    Region {
+        /// Which one.
+        region: Region,
+    },
+    /// What in the image speaks for these findings?
+    Reasons {
+        /// Which ones; at least one.
+        findings: Vec<Finding>,
+    },
+}
+
+/// A region that the model was trained to be asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the variants are the field's own names
+pub enum Region {
+    Heart,
+    Lungs,
+    Bones,
+    Mediastinum,
+}
+
+/// A turn as it was asked; written once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TurnRequest {
+    /// What is asked.
+    #[serde(flatten)]
+    pub ask: Ask,
+    /// How the answer is decoded.
+    pub generation: Generation,
+    /// When it was asked, in milliseconds since 1970.
+    pub asked_ms: u64,
+    /// Not worth answering after this time, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// How far a turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TurnStatus {
+    /// Waits for the image's outputs, an earlier turn, or a worker.
+    Queued,
+    /// A worker answers it.
+    Running,
+    /// Answered.
+    Done,
+    /// It has no answer.
+    Failed,
+    /// Nobody wanted the answer any more; what was written until then stays.
+    Cancelled,
+}
+
+impl TurnStatus {
+    /// Whether nothing more happens.
+    pub fn is_final(self) -> bool {
+        !matches!(self, TurnStatus::Queued | TurnStatus::Running)
+    }
+}
+
+/// A finished answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Answer {
+    /// The model's words.
+    pub text: String,
+    /// Number of tokens in the prompt.
+    pub prompt_tokens: u32,
+    /// How many of them were in the worker's cache from earlier turns.
+    #[serde(default)]
+    pub cached_tokens: u32,
+    /// Number of generated tokens, the end token included.
+    pub tokens: u32,
+    /// True when the end token stopped it, false when the limit did.
+    pub complete: bool,
+    /// Earlier turns that were left out of the prompt, because the context window had no room for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped_turns: Vec<u32>,
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum TurnOutcome {
+    /// With an answer.
+    Done(Answer),
+    /// Without one.
+    Failed(Failure),
+    /// Because nobody wanted it any more.
+    Cancelled,
+}
+
+impl TurnOutcome {
+    /// The status that a turn has after it.
+    pub fn status(&self) -> TurnStatus {
+        match self {
+            TurnOutcome::Done(_) => TurnStatus::Done,
+            TurnOutcome::Failed(_) => TurnStatus::Failed,
+            TurnOutcome::Cancelled => TurnStatus::Cancelled,
+        }
+    }
+}
+
+/// One event of a turn. Events of a turn are numbered from 1 without a gap; the last one is [`TurnEvent::Ended`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum TurnEvent {
+    /// What the classifier sees in the image. Only in the first turn of a conversation with an image.
+    Findings(FindingsReport),
+    /// A worker has begun. It may come again, when another worker continues.
+    Started {
+        /// The question as the model reads it.
+        asked: String,
+    },
+    /// One more token.
+    Token {
+        /// Its id.
+        id: u32,
+        /// What it adds to the text: empty in the middle of a character.
+        text: String,
+    },
+    /// Nothing more comes.
+    Ended(TurnOutcome),
+}

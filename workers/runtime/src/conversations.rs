@@ -1,0 +1,181 @@
+//! The conversations contract: what gateways and language workers must agree on. A turn has one writer at a time, known
+//! by its epoch: a worker that was taken for dead and comes back finds its epoch over and writes nothing more.
+
+use async_trait::async_trait;
+use radialog_schemas::{
+    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+};
+
+use crate::state::StateError;
+
+pub mod memory;
+
+/// A conversation as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// What was written when it began.
+    pub conversation: Conversation,
+    /// The image's outputs: none while they are being computed, a failure where they cannot be.
+    pub prepared: Option<Result<FindingsReport, Failure>>,
+    /// The turns in order; turn 1 first.
+    pub turns: Vec<Turn>,
+}
+
+/// A turn as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// What was asked.
+    pub request: TurnRequest,
+    /// How far it is.
+    pub status: TurnStatus,
+    /// Somebody wants it to stop; final once a worker has seen it.
+    pub cancelling: bool,
+    /// The question as the model reads it, once a worker has begun.
+    pub asked: Option<String>,
+    /// How it ended.
+    pub outcome: Option<TurnOutcome>,
+    /// The answer as a person has rewritten it; later turns build on this one.
+    pub edited: Option<String>,
+    /// Number of its events so far.
+    pub events: u64,
+}
+
+/// What came of adding a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// The turn's number, also where the same request had added it before.
+    pub turn: u32,
+    /// Nothing is before it: it must be published now.
+    pub ready: bool,
+}
+
+/// What a worker may do about a turn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// Answer it, as this epoch.
+    Go {
+        /// Goes into every later call.
+        epoch: u64,
+        /// The conversation, this turn included.
+        snapshot: Box<Snapshot>,
+        /// What earlier workers wrote of this turn, in order.
+        events: Vec<TurnEvent>,
+    },
+    /// Nothing: it is over, or an earlier turn is not. If that leaves a turn ready, it must be published.
+    Over {
+        /// The turn to publish.
+        next: Option<u32>,
+    },
+    /// Nothing: there is no such turn.
+    Gone,
+}
+
+/// What came of writing events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// They are there.
+    Done,
+    /// They are there, but nobody wants more: end the turn as cancelled.
+    Cancelled,
+    /// Nothing was written: another worker has the turn, or it is over, or the conversation is gone.
+    Fenced,
+}
+
+/// An event with its number.
+pub type Numbered = (u64, TurnEvent);
+
+/// News of one turn. Dropping it ends the subscription.
+#[async_trait]
+pub trait Watch: Send {
+    /// Waits for news of the turn: its next events, in order, as far as the store sends them along. Some may be missing
+    /// and some may come twice; read the rest with [`Conversations::events`]. Empty is a hint to look. Cancel-safe.
+    async fn news(&mut self) -> Vec<Numbered>;
+}
+
+/// Conversations, their turns, and the events of each turn. One conformance suite, in the tests crate, holds every
+/// implementation to this contract. Every call may be repeated when its answer was lost.
+///
+/// A turn is *ready* when it is queued, the image is prepared (or there is none), and every earlier turn is final.
+/// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
+#[async_trait]
+pub trait Conversations: Send + Sync + 'static {
+    /// Begins a conversation with its first turns, queued. Does nothing where it is there already. Returns the turn that
+    /// is ready, if one is, in both cases.
+    async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError>;
+
+    /// The conversation as it stands.
+    async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError>;
+
+    /// The owner's conversations, the latest first.
+    async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError>;
+
+    /// Adds a queued turn. The same `idempotency` key gives the same turn again, whatever the request says. None where
+    /// there is no such conversation.
+    async fn add_turn(
+        &self,
+        id: &ConversationId,
+        request: &TurnRequest,
+        idempotency: Option<&str>,
+    ) -> Result<Option<Added>, StateError>;
+
+    /// Notes the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
+    /// Returns the turn that is ready.
+    async fn prepared(
+        &self,
+        id: &ConversationId,
+        outcome: &Result<FindingsReport, Failure>,
+    ) -> Result<Option<u32>, StateError>;
+
+    /// Takes a turn for answering, with a new epoch: whoever had it before is fenced off. A turn that is being cancelled
+    /// ends here.
+    async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError>;
+
+    /// Writes events after number `after`, which must be the turn's last. Repeating a call whose events are already
+    /// there is [`Appended::Done`]. [`TurnEvent::Started`] sets what was asked.
+    async fn append(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        epoch: u64,
+        after: u64,
+        events: &[TurnEvent],
+    ) -> Result<Appended, StateError>;
+
+    /// Ends a turn with its last event. Returns the turn that is ready now. Nothing happens where the epoch is over.
+    async fn finish(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        epoch: u64,
+        outcome: &TurnOutcome,
+    ) -> Result<Option<u32>, StateError>;
+
+    /// Stops a turn: a queued one ends at once, a running one at its worker's next token, a final one stays. Returns the
+    /// turn that is ready now; none also where there is no such turn.
+    async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError>;
+
+    /// Keeps a person's version of an answer, or forgets it. False where there is no such turn or it is not final.
+    async fn edit(&self, id: &ConversationId, turn: u32, text: Option<&str>) -> Result<bool, StateError>;
+
+    /// Up to `limit` events of a turn with numbers over `after`.
+    async fn events(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Numbered>, StateError>;
+
+    /// Subscribes to a turn. Whatever happens after this returns is in its news.
+    async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError>;
+
+    /// Removes the conversation; running turns are fenced off. Returns it, and whether another conversation has the same
+    /// image.
+    async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError>;
+
+    /// Turns of all conversations that wait for a worker.
+    async fn waiting(&self) -> Result<u64, StateError>;
+
+    /// How many turns of all conversations were queued before this one and still wait; none where it does not wait.
+    async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError>;
+}

@@ -1,0 +1,351 @@
+//! Conversations of the embedded mode; they end with the process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use radialog_schemas::{
+    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+};
+use tokio::sync::watch;
+
+use super::{Added, Appended, Conversations, Numbered, Snapshot, Start, Turn, Watch};
+use crate::state::StateError;
+
+/// Conversations in this process's memory.
+#[derive(Default)]
+pub struct MemoryConversations {
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    records: BTreeMap<ConversationId, Record>,
+    /// Number of turns that were ever queued.
+    queued: u64,
+}
+
+struct Record {
+    conversation: Conversation,
+    prepared: Option<Result<FindingsReport, Failure>>,
+    turns: Vec<TurnRecord>,
+    idempotency: HashMap<String, u32>,
+}
+
+struct TurnRecord {
+    request: TurnRequest,
+    status: TurnStatus,
+    cancelling: bool,
+    asked: Option<String>,
+    outcome: Option<TurnOutcome>,
+    edited: Option<String>,
+    epoch: u64,
+    /// Place in the order of all queued turns.
+    place: u64,
+    events: Vec<TurnEvent>,
+    news: watch::Sender<()>,
+}
+
+impl MemoryConversations {
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` on a conversation, if it is there.
+    fn with<T>(&self, id: &ConversationId, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
+        self.all().records.get_mut(id).map(change)
+    }
+}
+
+impl All {
+    fn turn(&mut self, request: &TurnRequest) -> TurnRecord {
+        self.queued += 1;
+        TurnRecord {
+            request: request.clone(),
+            status: TurnStatus::Queued,
+            cancelling: false,
+            asked: None,
+            outcome: None,
+            edited: None,
+            epoch: 0,
+            place: self.queued,
+            events: Vec::new(),
+            news: watch::Sender::default(),
+        }
+    }
+
+    fn waiting(&self) -> impl Iterator<Item = &TurnRecord> {
+        self.records.values().flat_map(|record| &record.turns).filter(|turn| turn.status == TurnStatus::Queued)
+    }
+}
+
+impl Record {
+    fn turn(&mut self, turn: u32) -> Option<&mut TurnRecord> {
+        self.turns.get_mut((turn as usize).checked_sub(1)?)
+    }
+
+    fn ready(&self) -> Option<u32> {
+        let prepared = self.conversation.image.is_none() || matches!(self.prepared, Some(Ok(_)));
+        let first = self.turns.iter().position(|turn| !turn.status.is_final())?;
+        (prepared && self.turns[first].status == TurnStatus::Queued).then_some(first as u32 + 1)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            conversation: self.conversation.clone(),
+            prepared: self.prepared.clone(),
+            turns: self.turns.iter().map(TurnRecord::snapshot).collect(),
+        }
+    }
+
+    fn start(&mut self, number: u32) -> Start {
+        let Some(turn) = self.turn(number) else { return Start::Gone };
+        if turn.cancelling && !turn.status.is_final() {
+            turn.end(TurnOutcome::Cancelled);
+        }
+        let ready = self.ready();
+        let first = self.turns.iter().position(|turn| !turn.status.is_final());
+        let is_running = first.is_some_and(|first| {
+            first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running
+        });
+        if ready != Some(number) && !is_running {
+            return Start::Over { next: ready };
+        }
+        let Some(turn) = self.turn(number) else { return Start::Gone };
+        turn.status = TurnStatus::Running;
+        turn.epoch += 1;
+        let (epoch, events) = (turn.epoch, turn.events.clone());
+        Start::Go { epoch, snapshot: Box::new(self.snapshot()), events }
+    }
+}
+
+impl TurnRecord {
+    fn snapshot(&self) -> Turn {
+        Turn {
+            request: self.request.clone(),
+            status: self.status,
+            cancelling: self.cancelling,
+            asked: self.asked.clone(),
+            outcome: self.outcome.clone(),
+            edited: self.edited.clone(),
+            events: self.events.len() as u64,
+        }
+    }
+
+    fn write(&mut self, event: TurnEvent) {
+        if let TurnEvent::Started { asked } = &event {
+            self.asked = Some(asked.clone());
+        }
+        self.events.push(event);
+        self.news.send_replace(());
+    }
+
+    fn end(&mut self, outcome: TurnOutcome) {
+        self.status = outcome.status();
+        self.outcome = Some(outcome.clone());
+        self.write(TurnEvent::Ended(outcome));
+    }
+
+    fn append(&mut self, epoch: u64, after: u64, events: &[TurnEvent]) -> Appended {
+        if self.epoch != epoch || self.status != TurnStatus::Running {
+            return Appended::Fenced;
+        }
+        let last = self.events.len() as u64;
+        if last == after {
+            events.iter().cloned().for_each(|event| self.write(event));
+        } else if last != after + events.len() as u64 {
+            return Appended::Fenced;
+        }
+        if self.cancelling { Appended::Cancelled } else { Appended::Done }
+    }
+}
+
+#[async_trait]
+impl Conversations for MemoryConversations {
+    async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError> {
+        let mut all = self.all();
+        if !all.records.contains_key(&conversation.id) {
+            let turns = turns.iter().map(|turn| all.turn(turn)).collect();
+            let (conversation, idempotency) = (conversation.clone(), HashMap::new());
+            let record = Record { conversation, prepared: None, turns, idempotency };
+            all.records.insert(record.conversation.id.clone(), record);
+        }
+        Ok(all.records.get(&conversation.id).and_then(Record::ready))
+    }
+
+    async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError> {
+        Ok(self.with(id, |record| record.snapshot()))
+    }
+
+    async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError> {
+        let all = self.all();
+        let mut owned: Vec<&Conversation> =
+            all.records.values().map(|record| &record.conversation).filter(|c| c.owner == owner).collect();
+        owned.sort_by_key(|conversation| std::cmp::Reverse(conversation.created_ms));
+        Ok(owned.into_iter().take(limit).map(|conversation| conversation.id.clone()).collect())
+    }
+
+    async fn add_turn(
+        &self,
+        id: &ConversationId,
+        request: &TurnRequest,
+        idempotency: Option<&str>,
+    ) -> Result<Option<Added>, StateError> {
+        let mut all = self.all();
+        let new = all.turn(request);
+        let Some(record) = all.records.get_mut(id) else { return Ok(None) };
+        let known = idempotency.and_then(|key| record.idempotency.get(key)).copied();
+        let turn = known.unwrap_or_else(|| {
+            record.turns.push(new);
+            record.turns.len() as u32
+        });
+        if let Some(key) = idempotency {
+            record.idempotency.insert(key.to_owned(), turn);
+        }
+        if let (None, Some(Err(failure))) = (known, record.prepared.clone())
+            && let Some(added) = record.turn(turn)
+        {
+            added.end(TurnOutcome::Failed(failure));
+        }
+        Ok(Some(Added { turn, ready: record.ready() == Some(turn) }))
+    }
+
+    async fn prepared(
+        &self,
+        id: &ConversationId,
+        outcome: &Result<FindingsReport, Failure>,
+    ) -> Result<Option<u32>, StateError> {
+        let prepare = |record: &mut Record| {
+            if record.prepared.is_none() {
+                record.prepared = Some(outcome.clone());
+                match outcome {
+                    Ok(findings) => {
+                        if let Some(first) = record.turns.first_mut().filter(|turn| !turn.status.is_final()) {
+                            first.write(TurnEvent::Findings(findings.clone()));
+                        }
+                    }
+                    Err(failure) => record
+                        .turns
+                        .iter_mut()
+                        .filter(|turn| !turn.status.is_final())
+                        .for_each(|turn| turn.end(TurnOutcome::Failed(failure.clone()))),
+                }
+            }
+            record.ready()
+        };
+        Ok(self.with(id, prepare).flatten())
+    }
+
+    async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError> {
+        Ok(self.with(id, |record| record.start(turn)).unwrap_or(Start::Gone))
+    }
+
+    async fn append(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        epoch: u64,
+        after: u64,
+        events: &[TurnEvent],
+    ) -> Result<Appended, StateError> {
+        let append = |record: &mut Record| Some(record.turn(turn)?.append(epoch, after, events));
+        Ok(self.with(id, append).flatten().unwrap_or(Appended::Fenced))
+    }
+
+    async fn finish(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        epoch: u64,
+        outcome: &TurnOutcome,
+    ) -> Result<Option<u32>, StateError> {
+        let finish = |record: &mut Record| {
+            let current = record.turn(turn)?;
+            if current.epoch == epoch && current.status == TurnStatus::Running {
+                current.end(outcome.clone());
+            }
+            record.ready()
+        };
+        Ok(self.with(id, finish).flatten())
+    }
+
+    async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError> {
+        let cancel = |record: &mut Record| {
+            let current = record.turn(turn)?;
+            match current.status {
+                TurnStatus::Queued => current.end(TurnOutcome::Cancelled),
+                TurnStatus::Running => current.cancelling = true,
+                _ => {}
+            }
+            record.ready()
+        };
+        Ok(self.with(id, cancel).flatten())
+    }
+
+    async fn edit(&self, id: &ConversationId, turn: u32, text: Option<&str>) -> Result<bool, StateError> {
+        let edit = |record: &mut Record| {
+            let current = record.turn(turn).filter(|turn| turn.status.is_final());
+            current.map(|turn| turn.edited = text.map(str::to_owned)).is_some()
+        };
+        Ok(self.with(id, edit).unwrap_or(false))
+    }
+
+    async fn events(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Numbered>, StateError> {
+        let read = |record: &mut Record| {
+            let events = &record.turn(turn)?.events;
+            let skipped = usize::try_from(after).unwrap_or(usize::MAX);
+            let numbered = (after + 1..).zip(events.iter().skip(skipped).take(limit).cloned());
+            Some(numbered.collect())
+        };
+        Ok(self.with(id, read).flatten().unwrap_or_default())
+    }
+
+    async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError> {
+        let subscribe = |record: &mut Record| record.turn(turn).map(|turn| turn.news.subscribe());
+        Ok(Box::new(MemoryWatch(self.with(id, subscribe).flatten())))
+    }
+
+    async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError> {
+        let mut all = self.all();
+        let Some(Record { conversation, .. }) = all.records.remove(id) else { return Ok(None) };
+        let image = conversation.image.as_ref().map(|image| &image.image);
+        let shared = image.is_some()
+            && all.records.values().any(|other| other.conversation.image.as_ref().map(|i| &i.image) == image);
+        Ok(Some((conversation, shared)))
+    }
+
+    async fn waiting(&self) -> Result<u64, StateError> {
+        Ok(self.all().waiting().count() as u64)
+    }
+
+    async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
+        let mut all = self.all();
+        let place = all.records.get_mut(id).and_then(|record| record.turn(turn)).map(|turn| (turn.status, turn.place));
+        let Some((TurnStatus::Queued, place)) = place else { return Ok(None) };
+        Ok(Some(all.waiting().filter(|other| other.place < place).count() as u64))
+    }
+}
+
+/// News of a turn, or of none; a turn that is deleted has no more news.
+struct MemoryWatch(Option<watch::Receiver<()>>);
+
+#[async_trait]
+impl Watch for MemoryWatch {
+    async fn news(&mut self) -> Vec<Numbered> {
+        match &mut self.0 {
+            Some(news) if news.changed().await.is_ok() => Vec::new(),
+            // Said once, so that the reader looks and finds nothing.
+            ended @ Some(_) => {
+                *ended = None;
+                Vec::new()
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
