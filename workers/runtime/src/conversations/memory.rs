@@ -338,14 +338,11 @@ struct MemoryWatch(Option<watch::Receiver<()>>);
 #[async_trait]
 impl Watch for MemoryWatch {
     async fn news(&mut self) -> Vec<Numbered> {
-        match &mut self.0 {
-            Some(news) if news.changed().await.is_ok() => Vec::new(),
+        let Some(news) = &mut self.0 else { return std::future::pending().await };
+        if news.changed().await.is_err() {
             // Said once, so that the reader looks and finds nothing.
-            ended @ Some(_) => {
-                *ended = None;
-                Vec::new()
-            }
-            None => std::future::pending().await,
+            self.0 = None;
         }
+        Vec::new()
     }
 }
