@@ -8,7 +8,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
-use radialog_schemas::{ErrorCode, Stage};
+use radialog_schemas::{ErrorCode, Stage, TurnOutcome};
 
 /// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
 const SECONDS: [f64; 11] = [0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
@@ -39,6 +39,10 @@ pub struct Metrics {
     model_batch: HistogramVec,
     model_tokens: IntCounterVec,
     model_panics: IntCounterVec,
+    chat_first_token: HistogramVec,
+    chat_in_flight: IntGaugeVec,
+    chat_done: IntCounterVec,
+    chat_prompt_tokens: IntCounterVec,
 }
 
 /// The metrics of one stage, looked up once.
@@ -72,6 +76,15 @@ pub struct StageMetrics {
     pub panics: IntCounter,
 }
 
+/// The metrics of the turns that a stage answers, looked up once.
+pub struct ChatMetrics {
+    stage: Stage,
+    /// From publishing a turn to the first token of its answer.
+    pub first_token: Histogram,
+    /// Turns that this worker holds.
+    pub in_flight: IntGauge,
+}
+
 impl Metrics {
     fn register() -> Self {
         let registry = Registry::new();
@@ -101,6 +114,15 @@ impl Metrics {
             model_batch: histogram(r, "radialog_model_batch_items", "Items that shared a run of the model", &ITEMS),
             model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
             model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
+            chat_first_token: seconds(r, "radialog_chat_first_token_seconds", "From publishing a turn to its first token"),
+            chat_in_flight: int_gauge(r, "radialog_chat_inflight_tasks", "Turns that this worker holds"),
+            chat_done: counter(r, "radialog_chat_done_total", "Turns that ended, by outcome", &["outcome"]),
+            chat_prompt_tokens: counter(
+                r,
+                "radialog_chat_prompt_tokens_total",
+                "Tokens of prompts; cached=true: they were in the cache from an earlier turn",
+                &["cached"],
+            ),
             registry,
         }
     }
@@ -123,6 +145,16 @@ impl Metrics {
             batch: self.model_batch.with_label_values(&label),
             tokens: self.model_tokens.with_label_values(&label),
             panics: self.model_panics.with_label_values(&label),
+        }
+    }
+
+    /// The metrics of the turns that a stage answers.
+    pub fn chat(&self, stage: Stage) -> ChatMetrics {
+        let label = [stage.name()];
+        ChatMetrics {
+            stage,
+            first_token: self.chat_first_token.with_label_values(&label),
+            in_flight: self.chat_in_flight.with_label_values(&label),
         }
     }
 
@@ -150,6 +182,23 @@ impl StageMetrics {
     pub fn waiting(&self, messages: u64, service_time: Duration) {
         self.queue_depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
         self.queue_work.set(messages as f64 * service_time.as_secs_f64());
+    }
+}
+
+impl ChatMetrics {
+    /// Counts a turn that has ended, and where its prompt came from.
+    pub fn ended(&self, outcome: &TurnOutcome) {
+        let name = match outcome {
+            TurnOutcome::Done(_) => "done",
+            TurnOutcome::Failed(_) => "failed",
+            TurnOutcome::Cancelled => "cancelled",
+        };
+        metrics().chat_done.with_label_values(&[self.stage.name(), name]).inc();
+        if let TurnOutcome::Done(answer) = outcome {
+            let tokens = |cached: &str| metrics().chat_prompt_tokens.with_label_values(&[self.stage.name(), cached]);
+            tokens("true").inc_by(u64::from(answer.cached_tokens));
+            tokens("false").inc_by(u64::from(answer.prompt_tokens.saturating_sub(answer.cached_tokens)));
+        }
     }
 }
 
