@@ -114,7 +114,11 @@ impl Metrics {
             model_batch: histogram(r, "radialog_model_batch_items", "Items that shared a run of the model", &ITEMS),
             model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
             model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
-            chat_first_token: seconds(r, "radialog_chat_first_token_seconds", "From publishing a turn to its first token"),
+            chat_first_token: seconds(
+                r,
+                "radialog_chat_first_token_seconds",
+                "From publishing a turn to its first token",
+            ),
             chat_in_flight: int_gauge(r, "radialog_chat_inflight_tasks", "Turns that this worker holds"),
             chat_done: counter(r, "radialog_chat_done_total", "Turns that ended, by outcome", &["outcome"]),
             chat_prompt_tokens: counter(
