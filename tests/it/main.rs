@@ -13,5 +13,6 @@ mod distributed;
 mod health;
 mod images;
 mod kubernetes;
+mod operations;
 mod parity;
 mod stages;
