@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod chat;
 pub mod error;
 pub mod findings;
+pub mod http;
 pub mod ids;
 pub mod objects;
 pub mod queues;
@@ -14,8 +15,8 @@ pub mod task;
 
 pub use bundle::Manifest;
 pub use chat::{
-    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome, TurnRequest,
-    TurnStatus,
+    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome,
+    TurnRequest, TurnStatus,
 };
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
