@@ -8,6 +8,7 @@ pub mod conversation;
 pub mod corrections;
 mod dispatcher;
 mod error;
+pub mod gateway;
 pub mod output;
 mod patience;
 pub mod pipeline;

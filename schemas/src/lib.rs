@@ -5,6 +5,7 @@ pub mod chat;
 pub mod correction;
 pub mod error;
 pub mod findings;
+pub mod http;
 pub mod ids;
 pub mod objects;
 pub mod queues;
