@@ -6,6 +6,7 @@ mod architecture;
 mod batch;
 mod bundle_store;
 mod bundles;
+mod chat_worker;
 mod clinical;
 mod conformance;
 mod delivery;
