@@ -12,7 +12,7 @@ import { fillIcons, icon } from "/assets/icons.js";
 import { imageAddress } from "/assets/images.js";
 import { List } from "/assets/list.js";
 import { Start } from "/assets/start.js";
-import { isFinal, store } from "/assets/store.js";
+import { store } from "/assets/store.js";
 import { conversationTitle } from "/assets/tasks.js";
 import { Viewer } from "/assets/viewer.js";
 
@@ -23,15 +23,18 @@ fillIcons(document);
 onKeyNeeded(askKey);
 
 const viewer = new Viewer(byId("viewer"));
-const composer = new Composer();
+const composer = new Composer(() => {
+  showPane("image");
+  findings.focus();
+});
 new Conversation();
-new Findings(byId("findings"), (correction) => composer.ask({ task: "correction", ...correction }).then((taken) => {
+const findings = new Findings(byId("findings"), (correction) => composer.ask({ task: "correction", ...correction }).then((taken) => {
   // On a phone the answer is in the other pane.
   if (taken) showPane("dialog");
   return taken;
 }));
 new List({ gone: (id) => openId() === id && go(null), trouble: tell });
-const start = new Start({ begun, wanted: () => go(null) });
+new Start({ begun, wanted: () => go(null) });
 
 /** The conversation that the address names. */
 function openId() {

@@ -12,7 +12,9 @@ export class Composer {
   /** The last request that failed, with its key: trying it again must not ask twice. */
   #failed = null;
 
-  constructor() {
+  /** `correct()` leads to where findings are ticked. */
+  constructor(correct) {
+    this.correct = correct;
     const root = byId("composer");
     this.input = el("textarea", {
       id: "question", rows: 1, placeholder: "Ask about the image or the report", "aria-label": "Your question", autocomplete: "off",
@@ -37,10 +39,11 @@ export class Composer {
     const menu = (label, items, choose) => menuButton(label, { kind: "chip", items, choose: (value) => this.ask(choose(value)) });
     const findings = () => (store.view?.findings ? Findings.choices() : FINDINGS.map((name) => ({ label: name, value: name })));
     this.report = task("Write the report", () => ({ task: "report" }));
+    this.correction = button("Correct", { kind: "chip", on: () => this.correct() });
     return el("div", { class: "chips", role: "group", "aria-label": "Tasks" },
-      this.report,
+      this.report, this.correction,
       task("List findings", () => ({ task: "all_findings" })),
-      menu("Is there…", findings, (finding) => ({ task: "presence", finding })),
+      menu("Is there any", findings, (finding) => ({ task: "presence", finding })),
       task("Summary", () => ({ task: "summary" })),
       task("Plain language", () => ({ task: "plain_language" })),
       menu("Region", () => REGIONS, (region) => ({ task: "region", region })),
@@ -124,6 +127,7 @@ export class Composer {
     show(this.stop, busy && this.input.value.trim() === "");
     show(this.send, !this.stop.isConnected || this.stop.hidden);
     show(this.report, view.image && !view.turns.some((turn) => turn.request.task === "report" && turn.status !== "failed" && turn.status !== "cancelled"));
+    show(this.correction, Boolean(view.findings));
     setText(byId("work-title"), view.image ? "Conversation about a chest X-ray" : "Conversation in words");
   }
 

@@ -1,7 +1,7 @@
 // The open conversation's turns, and where the page is scrolled while answers grow.
 
 import { alreadySaid, announce, announceAnswer } from "/assets/announce.js";
-import { byId, show } from "/assets/dom.js";
+import { byId, el, show } from "/assets/dom.js";
 import { answerOf, isFinal, store } from "/assets/store.js";
 import { titleOf } from "/assets/tasks.js";
 import { TurnCard } from "/assets/turn.js";
@@ -32,6 +32,7 @@ export class Conversation {
     this.turns.replaceChildren();
     if (!store.view) return;
     for (const turn of store.view.turns) alreadySaid(keyOf(turn), turn.text ?? "");
+    if (store.view.indication) this.turns.append(el("p", { class: "indication" }, el("span", { class: "quiet", text: "Indication " }), store.view.indication));
     this.#sync(false);
     // An old conversation is read from its report on; a running one from where it is written.
     if (store.view.turns.every(isFinal)) this.scroll.scrollTop = 0;

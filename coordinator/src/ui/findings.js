@@ -24,6 +24,7 @@ export class Findings {
     this.pending.append(this.pendingText, el("div", { class: "row" }, this.send, button("Undo ticks", { kind: "small", on: () => this.#forget() })));
     root.replaceChildren(
       el("div", { class: "section-head" }, el("h2", { id: "findings-title", text: "Findings" }), this.summary),
+      el("p", { class: "quiet small findings-hint", text: "Tick what the report should have, untick what it should not." }),
       this.list, this.pending);
     store.addEventListener("opened", () => this.#forget());
     store.addEventListener("findings", () => this.render());
@@ -68,13 +69,13 @@ export class Findings {
       this.list.replaceChildren(...[...this.#rows.values()].map((row) => row.item));
     }
     const present = report.findings.filter((each) => each.present && each.finding !== NONE).length;
-    setText(this.summary, present === 0 ? "None is over 50%" : `${present} of 13 over 50%`);
+    setText(this.summary, present === 0 ? "None over 50%" : `${present} of 13 present (over 50%)`);
     for (const each of report.findings) this.#mark(this.#rows.get(each.finding), each, wanted);
     this.#tellPending();
   }
 
   #row({ finding, probability, present }) {
-    const name = el("span", { class: "bar-name", text: finding });
+    const name = el("span", { class: "bar-name", title: finding, text: finding });
     const tag = el("span", { class: "tag" });
     const fill = el("span", { class: "bar-fill" });
     fill.style.inlineSize = `${Math.max(0.5, probability * 100)}%`;
@@ -103,9 +104,9 @@ export class Findings {
     const change = this.#changes.get(finding);
     row.box.checked = change ?? wanted.has(finding);
     const corrected = wanted.has(finding) !== present;
-    const words = change === true ? "add" : change === false ? "remove" : corrected ? (present ? "removed" : "added") : present ? "present" : "";
+    const words = change === true ? "add" : change === false ? "remove" : corrected ? (present ? "removed" : "added") : "";
     setText(row.tag, words);
-    row.tag.dataset.kind = change !== undefined ? "change" : corrected ? "corrected" : "present";
+    row.tag.dataset.kind = change !== undefined ? "change" : "corrected";
     show(row.tag, words !== "");
   }
 
@@ -114,6 +115,11 @@ export class Findings {
     const parts = [add.length && `add ${listed(add)}`, remove.length && `remove ${listed(remove)}`].filter(Boolean);
     show(this.pending, parts.length > 0);
     if (parts.length > 0) setText(this.pendingText, `In the report: ${parts.join("; ")}.`);
+  }
+
+  /** Puts the focus where a correction begins. */
+  focus() {
+    this.list.querySelector("input:not(:disabled)")?.focus();
   }
 
   /** What can be chosen in a menu of findings, the likeliest first. */

@@ -42,6 +42,7 @@ export function icon(name) {
   svg.setAttribute("aria-hidden", "true");
   svg.setAttribute("focusable", "false");
   svg.classList.add("icon");
+  svg.dataset.name = name;
   const path = document.createElementNS(SVG, "path");
   path.setAttribute("d", PATHS[name] ?? "");
   svg.append(path);

@@ -24,8 +24,8 @@ export class Viewer {
       tabindex: "0", role: "application", "aria-label": "Chest X-ray", "aria-roledescription": "image viewer", "aria-describedby": "viewer-keys",
     });
     this.message = el("p", { class: "viewer-message", role: "status" });
-    this.readout = el("p", { class: "viewer-readout", "aria-hidden": "true" });
-    this.stage = el("div", { class: "viewer-stage" }, this.canvas, this.readout, this.message,
+    this.readout = el("p", { class: "viewer-readout number" });
+    this.stage = el("div", { class: "viewer-stage" }, this.canvas, this.message,
       el("p", { id: "viewer-keys", class: "hidden", text: KEYS }));
     root.replaceChildren(this.#toolbar(), this.stage, this.#sliders());
     this.#listen();
@@ -77,7 +77,8 @@ export class Viewer {
         this.zoomText,
         button("Zoom in", { icon: "zoomin", quiet: true, on: () => this.#zoomBy(ZOOM_STEP) })),
       el("div", { class: "group" }, this.inverter,
-        button("Reset the view", { icon: "reset", quiet: true, on: () => this.reset() })));
+        button("Reset the view", { icon: "reset", quiet: true, on: () => this.reset() })),
+      this.readout);
   }
 
   #sliders() {
@@ -199,7 +200,7 @@ export class Viewer {
     setText(this.windowSlider.value, String(Math.round(window)));
     setText(this.levelSlider.value, String(Math.round(level)));
     setText(this.zoomText, `${Math.round(this.#zoom * 100)}%`);
-    setText(this.readout, this.#pixels ? `${this.#pixels.width} × ${this.#pixels.height}` : "");
+    setText(this.readout, this.#pixels ? `${this.#pixels.width} × ${this.#pixels.height} pixels` : "");
     show(this.message, this.message.textContent !== "");
     this.canvas.dataset.tool = this.#tool;
     this.#draw();
