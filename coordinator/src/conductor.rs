@@ -6,13 +6,13 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use radialog_runtime::backends::Backends;
-use radialog_runtime::queue::Message;
+use radialog_runtime::queue::{Message, Queue, QueueError};
 use radialog_runtime::state::Fact;
-use radialog_schemas::{RunSpec, Task, queues};
+use radialog_schemas::{ConversationId, RunSpec, Task, queues};
 
 use crate::patience::Patience;
 use crate::pipeline::{Command, StudyFacts};
-use crate::{CoordinatorError, record};
+use crate::{CoordinatorError, conversation, record};
 
 /// Records being assembled at a time.
 const ASSEMBLING: usize = 64;
@@ -39,15 +39,20 @@ impl Conductor {
     pub(crate) async fn carry_out(&self, steps: &[Step]) -> Result<(), CoordinatorError> {
         let mut tasks = Vec::new();
         let mut lines = Vec::new();
+        let mut concluded = Vec::new();
         for step in steps {
             for command in &step.commands {
                 match command {
                     Command::Publish(task) => tasks.push(self.publish(task)),
-                    Command::Finish => lines.push(self.line(step)),
+                    Command::Finish => match &step.run.conversation {
+                        Some(conversation) => concluded.push(self.conclude(conversation, step)),
+                        None => lines.push(self.line(step)),
+                    },
                 }
             }
         }
         try_join_all(tasks).await?;
+        try_join_all(concluded).await?;
         let lines: Vec<Fact> = stream::iter(lines).buffered(ASSEMBLING).try_collect().await?;
         if !lines.is_empty() {
             self.patience.until_done(|| self.backends.state.finish(&lines)).await?;
@@ -56,10 +61,12 @@ impl Conductor {
     }
 
     async fn publish(&self, task: &Task) -> Result<(), CoordinatorError> {
-        let body = serde_json::to_vec(task).expect("a task has string keys only");
-        let message = Message { body: body.into(), ..Message::default() };
-        let queue = queues::work(task.work.stage());
-        self.patience.until_done(|| self.backends.queue.publish(queue, message.clone())).await
+        self.patience.until_done(|| publish(&*self.backends.queue, task)).await
+    }
+
+    async fn conclude(&self, conversation: &ConversationId, step: &Step) -> Result<(), CoordinatorError> {
+        let Step { run, facts, .. } = step;
+        self.patience.until_done(|| conversation::conclude(&self.backends, conversation, run, facts)).await
     }
 
     async fn line(&self, step: &Step) -> Result<Fact, CoordinatorError> {
@@ -72,4 +79,13 @@ impl Conductor {
             value: record::line(&record),
         })
     }
+}
+
+/// Gives a task to its stage.
+///
+/// # Errors
+/// When the broker does not confirm.
+pub(crate) async fn publish(queue: &dyn Queue, task: &Task) -> Result<(), QueueError> {
+    let body = serde_json::to_vec(task).expect("a task has string keys only");
+    queue.publish(queues::work(task.work.stage()), Message { body: body.into(), ..Message::default() }).await
 }

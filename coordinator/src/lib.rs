@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod batch;
 mod conductor;
+pub mod conversation;
 mod dispatcher;
 mod error;
 pub mod output;

@@ -149,7 +149,7 @@ fn disagreement(findings: &[PredictedFinding], report: &Labels) -> Vec<Finding> 
 }
 
 /// A stage's output, where the stage is done.
-async fn load<T: DeserializeOwned>(
+pub(crate) async fn load<T: DeserializeOwned>(
     facts: &StudyFacts,
     keys: &OutputKeys,
     stage: Stage,

@@ -14,8 +14,8 @@ pub mod task;
 
 pub use bundle::Manifest;
 pub use chat::{
-    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome, TurnRequest,
-    TurnStatus,
+    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome,
+    TurnRequest, TurnStatus,
 };
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};

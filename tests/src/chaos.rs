@@ -30,6 +30,7 @@ impl Chaos {
             queue: Arc::new(ChaoticQueue { chaos: self.clone(), inner: backends.queue.clone() }),
             objects: Arc::new(ChaoticObjects { chaos: self.clone(), inner: backends.objects.clone() }),
             state: Arc::new(ChaoticState { chaos: self.clone() }),
+            conversations: backends.conversations.clone(),
         }
     }
 

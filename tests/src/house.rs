@@ -10,6 +10,7 @@ use radialog_coordinator::archive::{Archive, Entries, Entry, ImageSource, Proble
 use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{Batch, BatchOptions, CoordinatorError, Progress, Summary};
 use radialog_runtime::backends::Backends;
+use radialog_runtime::conversations::memory::MemoryConversations;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::{Runner, RunnerSettings};
@@ -29,6 +30,7 @@ pub fn embedded(objects: &Path) -> Result<Backends> {
         queue: Arc::new(MemoryQueue::default()),
         objects: Arc::new(FilesystemObjects::open(objects)?),
         state: Arc::new(MemoryState::default()),
+        conversations: Arc::new(MemoryConversations::default()),
     })
 }
 

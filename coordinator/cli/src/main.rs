@@ -79,8 +79,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// File operations are short; 512 threads, as is the default, would keep 8 MiB of stacks.
-const BLOCKING_THREADS: usize = 16;
+/// Four models may load at once, and file operations are short. Every thread more keeps a heap of its own.
+const BLOCKING_THREADS: usize = 8;
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {

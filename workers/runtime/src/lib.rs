@@ -8,6 +8,7 @@ pub mod health;
 pub mod metrics;
 pub mod objects;
 pub mod queue;
+mod redis_link;
 pub mod runner;
 pub mod shutdown;
 pub mod stage;

@@ -105,9 +105,8 @@ impl Record {
         }
         let ready = self.ready();
         let first = self.turns.iter().position(|turn| !turn.status.is_final());
-        let is_running = first.is_some_and(|first| {
-            first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running
-        });
+        let is_running =
+            first.is_some_and(|first| first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running);
         if ready != Some(number) && !is_running {
             return Start::Over { next: ready };
         }
@@ -338,14 +337,11 @@ struct MemoryWatch(Option<watch::Receiver<()>>);
 #[async_trait]
 impl Watch for MemoryWatch {
     async fn news(&mut self) -> Vec<Numbered> {
-        match &mut self.0 {
-            Some(news) if news.changed().await.is_ok() => Vec::new(),
+        let Some(news) = &mut self.0 else { return std::future::pending().await };
+        if news.changed().await.is_err() {
             // Said once, so that the reader looks and finds nothing.
-            ended @ Some(_) => {
-                *ended = None;
-                Vec::new()
-            }
-            None => std::future::pending().await,
+            self.0 = None;
         }
+        Vec::new()
     }
 }

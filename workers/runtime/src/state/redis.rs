@@ -2,22 +2,18 @@
 //! without persistence): then nothing exists any more, and the dispatcher begins the studies again.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{RunId, StudyId};
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind};
-use secrecy::ExposeSecret;
+use redis::{FromRedisValue, Pipeline, Script};
 
 use super::{Fact, Facts, State, StateError, keys};
-use crate::backoff::Backoff;
 use crate::config::RedisConfig;
+use crate::redis_link::RedisLink;
 
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
 /// KEYS: study. ARGV: field, value, seconds to live. All facts of the study, or nil where it does not exist.
 static RECORD: LazyLock<Script> = LazyLock::new(|| {
@@ -41,8 +37,7 @@ static FINISH: LazyLock<Script> = LazyLock::new(|| {
 
 /// State that several coordinators share.
 pub struct RedisState {
-    connection: ConnectionManager,
-    timeout: Duration,
+    link: RedisLink,
 }
 
 impl RedisState {
@@ -51,47 +46,12 @@ impl RedisState {
     /// # Errors
     /// Where Redis did not answer in that time, or refuses the user.
     pub async fn connect(config: &RedisConfig, start_timeout: Duration) -> Result<Self, StateError> {
-        let client = Client::open(config.url.expose_secret()).map_err(failed)?;
-        let settings = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(config.timeout))
-            .set_connection_timeout(Some(config.timeout.min(start_timeout)))
-            .set_max_delay(LONGEST_PAUSE);
-        let connection = ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
-        let state = Self { connection, timeout: config.timeout };
-        tokio::time::timeout(start_timeout, state.run::<()>(redis::pipe().cmd("PING").ignore()))
-            .await
-            .map_err(|_| StateError(format!("no answer within {} s", start_timeout.as_secs_f64())))??;
-        Ok(state)
+        let link = RedisLink::connect(config, start_timeout, || vec![&*RECORD, &*FINISH]).await?;
+        Ok(Self { link })
     }
 
-    /// Runs a pipeline in one round trip; repeats it while the connection is being replaced. Every pipeline of this
-    /// file may run twice: fields are written once, and a study is finished once.
     async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StateError> {
-        let began = Instant::now();
-        let mut backoff = BACKOFF;
-        loop {
-            let mut connection = self.connection.clone();
-            match pipeline.query_async(&mut connection).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    self.load_scripts().await.map_err(failed)?;
-                }
-                Err(error) if is_passing(&error) && began.elapsed() + backoff.peek() < self.timeout => {
-                    tracing::debug!(%error, "Redis does not answer; trying again");
-                    tokio::time::sleep(backoff.next()).await;
-                }
-                Err(error) => return Err(failed(error)),
-            }
-        }
-    }
-
-    /// Redis forgets scripts when it restarts.
-    async fn load_scripts(&self) -> Result<(), RedisError> {
-        let mut connection = self.connection.clone();
-        for script in [&*RECORD, &*FINISH] {
-            script.load_async(&mut connection).await?;
-        }
-        Ok(())
+        self.link.run(pipeline).await
     }
 }
 
@@ -168,14 +128,4 @@ fn index(position: usize) -> isize {
 
 fn seconds_to_live() -> i64 {
     TIME_TO_LIVE.as_secs().cast_signed()
-}
-
-/// Whether the same command may succeed on the next connection, or once Redis has loaded its data.
-fn is_passing(error: &RedisError) -> bool {
-    let loading = [ServerErrorKind::BusyLoading, ServerErrorKind::TryAgain, ServerErrorKind::MasterDown];
-    error.is_io_error() || loading.into_iter().any(|kind| error.kind() == ErrorKind::Server(kind))
-}
-
-fn failed(error: RedisError) -> StateError {
-    StateError(error.to_string())
 }
