@@ -59,11 +59,7 @@ async function route() {
   clearConnection();
   show(byId("loading"), false);
   try {
-    if (id !== null && store.view?.id !== id) {
-      show(byId("start"), false);
-      show(byId("work"), false);
-      waiting("Opening the conversation…");
-    }
+    if (id !== null && store.view?.id !== id) waiting("Opening the conversation…");
     await store.open(id);
   } catch (error) {
     if (error.name !== "AbortError" && openId() === id) missing(error);

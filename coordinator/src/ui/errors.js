@@ -50,7 +50,9 @@ export function explain(error) {
   if (!(error instanceof ApiError)) return { title: "Something went wrong on this page", advice: `${error.message}. Reload the page.` };
   const [title, advice] = BY_STATUS[error.status] ?? [error.title || `The server answered ${error.status}`, "Try again."];
   const wait = error.retryAfter ? ` Try again in ${seconds(error.retryAfter)}.` : "";
-  return { title: TURN_TITLES[error.code] ?? title, advice: (error.detail ? sentence(error.detail) : advice) + wait };
+  // That there is nothing is all that the server says, also where there is something that belongs to another key.
+  const detail = error.status === 404 ? "" : error.detail;
+  return { title: TURN_TITLES[error.code] ?? title, advice: (detail ? sentence(detail) : advice) + wait };
 }
 
 /** `{title, advice}` of a turn that failed. */

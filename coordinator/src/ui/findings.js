@@ -21,11 +21,11 @@ export class Findings {
     this.pending = el("div", { class: "pending" });
     this.pendingText = el("p", {});
     this.send = button("Correct the report", { kind: "primary small", icon: "check", on: () => this.#send() });
-    this.pending.append(this.pendingText, el("div", { class: "row" }, this.send, button("Undo ticks", { kind: "small", on: () => this.#forget() })));
-    root.replaceChildren(
+    this.pending.append(this.pendingText, el("div", { class: "row" }, button("Undo", { kind: "small", on: () => this.#forget() }), this.send));
+    this.still = el("div", {},
       el("div", { class: "section-head" }, el("h2", { id: "findings-title", text: "Findings" }), this.summary),
-      el("p", { class: "quiet small findings-hint", text: "Tick what the report should have, untick what it should not." }),
-      this.list, this.pending);
+      (this.hint = el("p", { class: "quiet small", text: "Tick what the report should have, untick what it should not." })));
+    root.replaceChildren(el("div", { class: "findings-head" }, this.still, this.pending), this.list);
     store.addEventListener("opened", () => this.#forget());
     store.addEventListener("findings", () => this.render());
     store.addEventListener("turns", () => this.render());
@@ -53,6 +53,7 @@ export class Findings {
 
   render() {
     const report = store.view?.findings;
+    show(this.hint, Boolean(report));
     this.#rows = report ? this.#rows : new Map();
     if (!report) {
       this.list.replaceChildren();
@@ -60,6 +61,7 @@ export class Findings {
       setText(this.summary, !store.view?.image ? "There is no image." : failed ? "Not available" : "Reading the image…");
       this.list.classList.toggle("waiting", Boolean(store.view?.image) && !failed);
       show(this.pending, false);
+      show(this.still, true);
       return;
     }
     const wanted = store.wanted();
@@ -95,7 +97,8 @@ export class Findings {
     else this.#changes.set(finding, on);
     this.render();
     const { add, remove } = this.#correction();
-    if (add.length + remove.length > 0) announce(this.pendingText.textContent);
+    const parts = [add.length && `add ${listed(add)}`, remove.length && `remove ${listed(remove)}`].filter(Boolean);
+    announce(parts.length > 0 ? `Correction: ${parts.join("; ")}.` : "No correction.");
   }
 
   #mark(row, { finding, present }, wanted) {
@@ -112,9 +115,10 @@ export class Findings {
 
   #tellPending() {
     const { add, remove } = this.#correction();
-    const parts = [add.length && `add ${listed(add)}`, remove.length && `remove ${listed(remove)}`].filter(Boolean);
+    const parts = [add.length && `${add.length} to add`, remove.length && `${remove.length} to remove`].filter(Boolean);
     show(this.pending, parts.length > 0);
-    if (parts.length > 0) setText(this.pendingText, `In the report: ${parts.join("; ")}.`);
+    show(this.still, parts.length === 0);
+    if (parts.length > 0) setText(this.pendingText, parts.join(", "));
   }
 
   /** Puts the focus where a correction begins. */

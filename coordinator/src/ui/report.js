@@ -1,27 +1,9 @@
-// Taking a report away from the page: to the clipboard, or as a file. Wherever it goes, it says what it is.
+// Taking a report away from the page as a file. Wherever it goes, it says what it is.
 
 import { isFinal, answerOf, store } from "/assets/store.js";
 import { percent, titleOf } from "/assets/tasks.js";
 
 const DISCLAIMER = "Research use only. Not a medical device. Written by a language model; not checked unless marked as edited.";
-
-/** Puts a text on the clipboard; false where the browser does not allow it. */
-export async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    // The clipboard API exists on secure origins only; the old way does not mind.
-    const area = document.createElement("textarea");
-    area.value = text;
-    area.className = "hidden";
-    document.body.append(area);
-    area.select();
-    const copied = document.execCommand("copy");
-    area.remove();
-    return copied;
-  }
-}
 
 /** Saves a report as a text file, with what it rests on. */
 export function downloadText(turn) {

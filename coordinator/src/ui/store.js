@@ -54,7 +54,8 @@ class Store extends EventTarget {
     if (id !== null && this.view?.id === id) return;
     this.#leave();
     this.view = null;
-    if (id === null) return this.#tell("opened");
+    this.#tell("opened");
+    if (id === null) return;
     const opening = (this.#opening = new AbortController());
     const view = await api.conversation(id, opening.signal);
     if (!opening.signal.aborted) this.adopt(view);

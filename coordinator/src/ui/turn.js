@@ -1,10 +1,11 @@
 // One turn on the page: what was asked, how far the answer is, the answer, and what can be done with it.
 
 import { announce } from "/assets/announce.js";
+import { copyText } from "/assets/clipboard.js";
 import { button, el, setText, show } from "/assets/dom.js";
 import { explain, explainTurn } from "/assets/errors.js";
 import { menuButton } from "/assets/menu.js";
-import { copyText, downloadJson, downloadText } from "/assets/report.js";
+import { downloadJson, downloadText } from "/assets/report.js";
 import { answerOf, isFinal, isReport, store } from "/assets/store.js";
 import { listed, timeOf, titleOf } from "/assets/tasks.js";
 
@@ -98,7 +99,7 @@ export class TurnCard {
       const turns = listed(turn.dropped_turns.map(String));
       notes.push(el("p", { text: `The model did not see ${turn.dropped_turns.length === 1 ? "turn" : "turns"} ${turns}: the conversation is longer than it can read at once.` }));
     }
-    if (turn.status === "done" && turn.complete === false) notes.push(el("p", { text: "The answer ended at its length limit." }));
+    if (turn.usage?.complete === false) notes.push(el("p", { text: "The answer ended at its length limit." }));
     if (turn.asked && isFinal(turn)) notes.push(this.#asked(turn));
     // Opened details must not close with every update.
     const key = JSON.stringify([turn.edited, turn.dropped_turns, turn.asked, turn.status, turn.usage, this.#original]);
