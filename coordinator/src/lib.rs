@@ -6,6 +6,7 @@ mod conductor;
 pub mod conversation;
 mod dispatcher;
 mod error;
+pub mod gateway;
 pub mod output;
 mod patience;
 pub mod pipeline;

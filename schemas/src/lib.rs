@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod chat;
 pub mod error;
 pub mod findings;
+pub mod http;
 pub mod ids;
 pub mod objects;
 pub mod queues;

@@ -10,6 +10,7 @@ mod clinical;
 mod conformance;
 mod delivery;
 mod distributed;
+mod gateway;
 mod health;
 mod images;
 mod kubernetes;
