@@ -10,6 +10,7 @@ mod dead_letters;
 mod doctor;
 mod embedded;
 mod evaluate;
+mod export;
 mod progress;
 mod status;
 mod table;
@@ -53,6 +54,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Export(export::ExportArgs),
     /// Print a shell's completion script
     ///
     /// Example: radialog completions bash > /etc/bash_completion.d/radialog
@@ -72,6 +74,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Export(args) => export::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -80,7 +83,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 /// Four models may load at once, and file operations are short. Every thread more keeps a heap of its own.
-const BLOCKING_THREADS: usize = 8;
+const BLOCKING_THREADS: usize = 6;
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
