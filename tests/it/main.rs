@@ -6,6 +6,7 @@ mod architecture;
 mod batch;
 mod bundle_store;
 mod bundles;
+mod chat_faults;
 mod chat_worker;
 mod clinical;
 mod conformance;
