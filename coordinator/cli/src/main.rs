@@ -10,7 +10,10 @@ mod dead_letters;
 mod doctor;
 mod embedded;
 mod evaluate;
+mod gateway;
+mod keys;
 mod progress;
+mod serve;
 mod status;
 mod table;
 mod worker;
@@ -32,8 +35,9 @@ const EXIT_INTERRUPTED: u8 = 130;
     version,
     about = "Chest X-ray findings, reports and CheXbert labels at scale",
     long_about = "Chest X-ray findings, reports and CheXbert labels at scale.\n\n\
-        `radialog batch` does everything in one process, with nothing to install. With --amqp, --s3 and --redis the same \
-        work is done by `radialog worker` and `radialog coordinator` processes on any number of machines.\n\n\
+        `radialog serve` opens a page to talk about X-rays, `radialog batch` scores an archive: each does everything in one \
+        process, with nothing to install. With --amqp, --s3 and --redis the same work is done by `radialog worker`, \
+        `radialog gateway` and `radialog coordinator` processes on any number of machines.\n\n\
         Research software, not a medical device.",
     after_help = "Every setting can also come from an environment variable RADIALOG_<AREA>_<FIELD> (e.g. \
         RADIALOG_AMQP_URL) or a TOML file (--config). Logs: RUST_LOG=radialog_runtime=debug."
@@ -45,7 +49,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
     Batch(batch::BatchArgs),
+    Gateway(gateway::GatewayArgs),
     Coordinator(coordinator::CoordinatorArgs),
     Worker(worker::WorkerArgs),
     Status(status::StatusArgs),
@@ -64,7 +70,9 @@ enum Command {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Serve(args) => serve::run(args).await,
         Command::Batch(args) => batch::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(args).await,
         Command::Status(args) => status::run(args).await,
