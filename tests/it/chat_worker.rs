@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use radialog_runtime::conversations::memory::MemoryConversations;
 use radialog_runtime::conversations::{Conversations, Snapshot, Turn};
-use radialog_runtime::objects::Objects;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::stage::{ChatWork, StageWork};
@@ -20,8 +19,9 @@ use radialog_tests::stages::ToyStage;
 use tokio_util::sync::CancellationToken;
 
 
-
-
+mod cancelling;
+mod faults;
+mod model;
 mod order;
 
 /// Longer than anything here takes.

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 const IMAGES: [&str; 2] = ["00001300_000.jpg", "2cd63b76.jpg"];
 
 /// One bundle for all tests of this file.
-static BUNDLE: LazyLock<(TempDir, Bundle)> = LazyLock::new(|| {
+pub(crate) static BUNDLE: LazyLock<(TempDir, Bundle)> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     RandomBundle::tiny(7).write(&dir.path().join("bundle")).unwrap();
     let cache = HashCache::at(dir.path().join("hashes.json"));

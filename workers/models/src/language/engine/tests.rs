@@ -240,3 +240,5 @@ fn a_faulty_sequence_fails_alone() {
     assert!(matches!(count, LanguageError::ImageCount { blocks: 1, images: 2 }));
     assert!(matches!(unknown, LanguageError::UnknownToken { token: 999, vocabulary: 300 }));
 }
+
+mod turns;
