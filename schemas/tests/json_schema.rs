@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use radialog_schemas::{
-    ChatTask, Conversation, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, Stage, StageResult,
-    StudyRecord, StudySpec, Task, TurnEvent, TurnRequest, queues,
+    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, Stage,
+    StageResult, StudyRecord, StudySpec, Task, TurnEvent, TurnRequest, queues,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, schema_for};
@@ -28,6 +28,7 @@ fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Resul
         ("chat-task", schema_for!(ChatTask)),
         ("conversation", schema_for!(Conversation)),
         ("turn-request", schema_for!(TurnRequest)),
+        ("correction", schema_for!(Correction)),
         ("turn-event", schema_for!(TurnEvent)),
     ];
     for (name, schema) in schemas {

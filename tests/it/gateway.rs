@@ -9,5 +9,5 @@ mod desk;
 mod events;
 mod openai;
 mod scribe;
-mod sse;
+pub(crate) mod sse;
 mod turns;

@@ -46,8 +46,8 @@ impl House {
         let options = StageOptions { batch_limit, ..StageOptions::default() };
         for stage in Stage::ALL {
             let stage = load_stage(stage, &BUNDLE.1, &Device::Cpu, &options)?;
-            let (queue, objects) = (desk.queue.clone(), desk.objects.clone());
-            tokio::spawn(stage.run(queue, objects, RunnerSettings::default(), shutdown.clone()));
+            let (backends, shutdown) = (desk.backends(), shutdown.clone());
+            tokio::spawn(async move { stage.run(&backends, RunnerSettings::default(), shutdown).await });
         }
         Ok(Self { desk, manifest: BUNDLE.1.manifest(), generation, shutdown })
     }

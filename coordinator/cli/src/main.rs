@@ -10,6 +10,7 @@ mod dead_letters;
 mod doctor;
 mod embedded;
 mod evaluate;
+mod export;
 mod gateway;
 mod keys;
 mod progress;
@@ -59,6 +60,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Export(export::ExportArgs),
     /// Print a shell's completion script
     ///
     /// Example: radialog completions bash > /etc/bash_completion.d/radialog
@@ -80,6 +82,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Export(args) => export::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -87,8 +90,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// File operations are short; 512 threads, as is the default, would keep 8 MiB of stacks.
-const BLOCKING_THREADS: usize = 16;
+/// Four models may load at once, and file operations are short. Every thread more keeps a heap of its own.
+const BLOCKING_THREADS: usize = 6;
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
