@@ -105,8 +105,7 @@ pub async fn all(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectKe
 #[cfg(test)]
 mod tests {
     use radialog_schemas::{
-        Answer, ChatImage, ContentHash, Conversation, Finding, FindingsReport, Generation, TurnRequest,
-        TurnStatus,
+        Answer, ChatImage, ContentHash, Conversation, Finding, FindingsReport, Generation, TurnRequest, TurnStatus,
     };
 
     use super::*;

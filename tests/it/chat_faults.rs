@@ -122,7 +122,12 @@ impl Ward {
     async fn read(&self, gateways: &[&Gateway], id: &str, turn: u64, reader: &mut Reader, tokens: u64) -> Result<()> {
         let (began, mut left, mut attempt) = (Instant::now(), tokens, 0);
         while left > 0 && reader.end.is_none() {
-            ensure!(began.elapsed() < PATIENCE, "no end after '{}'; worker said:\n{}", reader.text, self.said("worker"));
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "no end after '{}'; worker said:\n{}",
+                reader.text,
+                self.said("worker")
+            );
             let gateway = gateways[attempt % gateways.len()];
             attempt += 1;
             let path = format!("{}/v1/conversations/{id}/turns/{turn}/events", gateway.url);
@@ -136,7 +141,9 @@ impl Ward {
             };
             let mut events = Events::new(response);
             while left > 0 && reader.end.is_none() {
-                let Ok(Ok(Some(event))) = tokio::time::timeout(Duration::from_secs(5), events.next()).await else { break };
+                let Ok(Ok(Some(event))) = tokio::time::timeout(Duration::from_secs(5), events.next()).await else {
+                    break;
+                };
                 left -= reader.take(event)?;
             }
         }
@@ -238,7 +245,8 @@ async fn a_reader_loses_no_word_while_workers_gateways_broker_and_state_are_kill
 async fn many_conversations_are_answered_in_order_by_two_workers() -> Result<()> {
     let ward = Ward::new().await?;
     let (one, two) = (ward.gateway().await?, ward.gateway().await?);
-    let _workers = [ward.worker("embedding")?, ward.worker("findings")?, ward.worker("language")?, ward.worker("language")?];
+    let _workers =
+        [ward.worker("embedding")?, ward.worker("findings")?, ward.worker("language")?, ward.worker("language")?];
     let mut conversations = Vec::new();
     for _ in 0..4 {
         conversations.push(ward.upload(&one, 8).await?);

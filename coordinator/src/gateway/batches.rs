@@ -30,7 +30,8 @@ impl FromRequestParts<Shared> for Named {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Answer<Self> {
         let parameters = RawPathParams::from_request_parts(parts, shared).await.map_err(|_| no_batch())?;
-        let value = |wanted: &str| parameters.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
+        let value =
+            |wanted: &str| parameters.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
         let batch = value("batch").ok_or_else(no_batch)?;
         Ok(Self { batch, file: value("file").unwrap_or_default() })
     }
@@ -86,9 +87,7 @@ pub(super) async fn result(State(shared): State<Shared>, caller: Caller, named: 
     let missing = "there is no such file, or the batch has not ended; its view lists its results";
     let content = content.ok_or_else(|| Refusal::new(ProblemCode::NotFound, missing))?;
     let disposition = format!("attachment; filename=\"{}\"", named.file);
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_DISPOSITION, disposition),
-    ];
+    let headers =
+        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, disposition)];
     Ok((headers, Body::from_stream(content)).into_response())
 }

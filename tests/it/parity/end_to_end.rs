@@ -146,7 +146,8 @@ impl Chain {
     }
 
     fn answer(&self, prompt: Vec<u32>, tokens: &Tensor) -> Result<Vec<u32>> {
-        let mut engine = Engine::new(self.model.clone(), Limits { sequences: 1, cache_tokens: usize::MAX, ..Limits::default() });
+        let mut engine =
+            Engine::new(self.model.clone(), Limits { sequences: 1, cache_tokens: usize::MAX, ..Limits::default() });
         engine.admit(Request {
             prompt,
             images: vec![tokens.clone()],

@@ -41,7 +41,12 @@ impl Speech {
         }
         let output = match self.fails {
             true => Err(Failure::new(ErrorCode::Model, "told to fail")),
-            false => Ok(Output { content: json(&self.whole()).into(), tokens: self.next as u32, batch: 1, ..Output::default() }),
+            false => Ok(Output {
+                content: json(&self.whole()).into(),
+                tokens: self.next as u32,
+                batch: 1,
+                ..Output::default()
+            }),
         };
         // Nobody listens any more after a shutdown.
         let _ = answer.send(output);

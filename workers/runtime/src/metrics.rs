@@ -145,7 +145,11 @@ impl Metrics {
                         .buckets(LAG_SECONDS.to_vec()),
                 ),
             ),
-            chat_first_token: seconds(r, "radialog_chat_first_token_seconds", "From publishing a turn to its first token"),
+            chat_first_token: seconds(
+                r,
+                "radialog_chat_first_token_seconds",
+                "From publishing a turn to its first token",
+            ),
             chat_in_flight: int_gauge(r, "radialog_chat_inflight_tasks", "Turns that this worker holds"),
             chat_done: counter(r, "radialog_chat_done_total", "Turns that ended, by outcome", &["outcome"]),
             chat_prompt_tokens: counter(

@@ -11,9 +11,9 @@ use candle_core::Tensor;
 
 use super::LanguageError;
 use super::cache::KvCache;
-use kept::{Kept, KeptCaches};
 use super::llama::{LanguageModel, Span};
 use super::sampler::{Sampler, Sampling};
+use kept::{Kept, KeptCaches};
 
 mod kept;
 

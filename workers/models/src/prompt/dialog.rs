@@ -77,9 +77,10 @@ impl From<DialogError> for Failure {
 impl Prompts {
     /// What somebody typed, or a model wrote, as a message: it reads the same, and no part of it is a turn.
     pub fn plain(&self, text: &str) -> Prompt {
-        let text = self.roles.iter().fold(text.to_owned(), |text, role| {
-            text.replace(&format!("{role}:"), &format!("{role} :"))
-        });
+        let text = self
+            .roles
+            .iter()
+            .fold(text.to_owned(), |text, role| text.replace(&format!("{role}:"), &format!("{role} :")));
         Prompt::text(&text)
     }
 }

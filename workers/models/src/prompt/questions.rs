@@ -56,13 +56,14 @@ impl Default for Questions {
             correct_missed: "The patient also has {missed}, correct the report. Don't make other changes.".into(),
             presence: " Is there any {finding}?".into(),
             all_findings: "List all the findings in this report.".into(),
-            report: "You are to act as a radiologist and write the finding section of a chest x-ray radiology report for \
+            report:
+                "You are to act as a radiologist and write the finding section of a chest x-ray radiology report for \
                      this X-ray image and the given predicted findings. Write in the style of a radiologist, write one \
                      fluent text without enumeration, be concise and don't provide explanations or reasons."
-                .into(),
+                    .into(),
             summary: "Summarize this report in one or two sentences.".into(),
-            plain_language: "Explain this report in plain language that a patient without medical knowledge understands."
-                .into(),
+            plain_language:
+                "Explain this report in plain language that a patient without medical knowledge understands.".into(),
             region: "Is there anything abnormal about the {region} according to this report?".into(),
             reasons: "Which parts of this report support that the patient has {findings}?".into(),
         }

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    ChatImage, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+    ChatImage, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest,
+    TurnStatus,
 };
 use tokio::sync::watch;
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use radialog_schemas::queues::{self, RETRY_DELAYS};
-use radialog_schemas::{
-    ChatTask, ConversationId, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome, TurnRequest,
-};
+use radialog_schemas::{ChatTask, ConversationId, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome, TurnRequest};
 use tracing::Instrument;
 
 use super::RunError;

@@ -42,8 +42,9 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
             format!("the message has {} bytes; what is larger than a task belongs in the object store", body.len());
         return Err(Failure::new(ErrorCode::MessageInvalid, message));
     }
-    let invalid =
-        |error: serde_json::Error| Failure::new(ErrorCode::MessageInvalid, format!("the message is not a task: {error}"));
+    let invalid = |error: serde_json::Error| {
+        Failure::new(ErrorCode::MessageInvalid, format!("the message is not a task: {error}"))
+    };
     // The version stands before everything else: another version may give the same fields another meaning.
     let version = serde_json::from_slice::<Version>(body).map_err(invalid)?.schema_version;
     if version != SCHEMA_VERSION {

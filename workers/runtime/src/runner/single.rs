@@ -31,7 +31,6 @@ impl<K: Clone + Eq + Hash> SingleFlight<K> {
         let lock = self.locks().entry(key.clone()).or_default().clone();
         Flight { flights: self, key, guard: Some(lock.lock_owned().await) }
     }
-
 }
 
 impl<K> SingleFlight<K> {

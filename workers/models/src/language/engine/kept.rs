@@ -34,7 +34,11 @@ impl KeptCaches {
     pub(super) fn recall(&mut self, images: &str, ids: &[u32], image: u32, cache: &mut KvCache) -> Result<usize> {
         let known = |kept: &Kept| {
             let common = common(&kept.ids, ids).min(ids.len() - 1);
-            if ids[common] == image { ids[..common].iter().rposition(|&id| id != image).map_or(0, |at| at + 1) } else { common }
+            if ids[common] == image {
+                ids[..common].iter().rposition(|&id| id != image).map_or(0, |at| at + 1)
+            } else {
+                common
+            }
         };
         let same = self.caches.iter().enumerate().filter(|(_, kept)| kept.images == images);
         let Some((index, len)) = same.map(|(index, kept)| (index, known(kept))).max_by_key(|&(_, len)| len) else {

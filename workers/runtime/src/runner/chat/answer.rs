@@ -162,8 +162,7 @@ impl Page<'_> {
     /// Adds events to the turn. No events only ask whether anybody still wants them.
     async fn append<I>(&self, chat: &Chat<I>, written: &mut Written, events: Vec<TurnEvent>) -> Result<(), Stop> {
         let after = written.last;
-        let append =
-            || chat.conversations.append(self.conversation, self.turn, self.epoch, after, &events);
+        let append = || chat.conversations.append(self.conversation, self.turn, self.epoch, after, &events);
         match chat.until_answered(append).await? {
             Appended::Fenced => return Err(Stop::Fenced),
             Appended::Cancelled => return Err(Stop::Cancelled),
