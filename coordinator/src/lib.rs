@@ -2,10 +2,13 @@
 
 pub mod archive;
 pub mod batch;
+pub mod batches;
 mod conductor;
 pub mod conversation;
+pub mod corrections;
 mod dispatcher;
 mod error;
+pub mod gateway;
 pub mod output;
 mod patience;
 pub mod pipeline;

@@ -2,8 +2,10 @@
 
 pub mod bundle;
 pub mod chat;
+pub mod correction;
 pub mod error;
 pub mod findings;
+pub mod http;
 pub mod ids;
 pub mod objects;
 pub mod queues;
@@ -17,6 +19,7 @@ pub use chat::{
     Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome,
     TurnRequest, TurnStatus,
 };
+pub use correction::Correction;
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
 pub use ids::{ContentHash, ContentHasher, RunId, StudyId};

@@ -2,6 +2,7 @@
 //! sees every token once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,8 +41,9 @@ mod adapters {
         Table::new(Arc::new(MemoryQueue::default()), Arc::new(MemoryConversations::default())).await
     }
 
-    pub(super) async fn rabbitmq() -> Table {
-        Table::new(crate::adapters::rabbitmq().await, Arc::new(MemoryConversations::default())).await
+    /// RabbitMQ and Redis.
+    pub(super) async fn services() -> Table {
+        Table::new(crate::adapters::rabbitmq().await, crate::adapters::redis_conversations().await).await
     }
 }
 
@@ -51,12 +53,15 @@ struct Table {
     desk: Desk,
     conversations: Arc<dyn Conversations>,
     component: ContentHash,
+    /// Keeps conversations of other tests apart: they share their Redis.
+    number: u64,
 }
 
 impl Table {
     async fn new(queue: Arc<dyn Queue>, conversations: Arc<dyn Conversations>) -> Self {
-        let component = ToyStage::component_of(Stage::Language);
-        Self { desk: Desk::new(queue).await.unwrap(), conversations, component }
+        static TABLES: AtomicU64 = AtomicU64::new(0);
+        let (component, number) = (ToyStage::component_of(Stage::Language), TABLES.fetch_add(1, Ordering::Relaxed));
+        Self { desk: Desk::new(queue).await.unwrap(), conversations, component, number }
     }
 
     /// Starts a worker with this model.
@@ -83,7 +88,7 @@ impl Table {
     fn conversation(&self, name: &str) -> Conversation {
         Conversation {
             schema_version: SCHEMA_VERSION,
-            id: name.into(),
+            id: ConversationId(format!("table-{}-{name}", self.number)),
             owner: "local".into(),
             created_ms: 1,
             image: None,

@@ -31,6 +31,15 @@ fn every_stage_is_scaled_by_its_own_queue_counting_unacknowledged_messages() {
 }
 
 #[test]
+fn chat_scales_the_language_stage_too_and_the_gateway_has_its_role() {
+    assert!(read("components/keda/scaled-objects.yaml").contains(&format!("queueName: {},", queues::CHAT)));
+    let manifest = read("base/gateway.yaml");
+    assert!(manifest.contains("args: [gateway, --listen, \"0.0.0.0:7860\"]"));
+    assert!(read("components/network-policies/network-policy.yaml").contains("{port: 7860}"));
+    assert!(read("base/kustomization.yaml").contains("- gateway.yaml"));
+}
+
+#[test]
 fn the_termination_grace_is_longer_than_the_workers_own() {
     let setting = |text: &str, name: &str| -> u32 {
         let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();

@@ -1,8 +1,9 @@
-//! Real services for the tests: RabbitMQ and Redis as child processes on free ports, an S3 server in this process. They
-//! start once for each test binary, work as root and without an init system, and end with the process that started
+//! Real services for the tests: RabbitMQ, Redis and a browser's driver as child processes on free ports, an S3 server in
+//! this process. They start once for each test binary, work as root and without an init system, and end with the process that started
 //! them, however it ends.
 //!
-//! Where neither root nor apt is at hand, `RADIALOG_TEST_AMQP` and `RADIALOG_TEST_REDIS` name running services.
+//! Where neither root nor apt is at hand, `RADIALOG_TEST_AMQP`, `RADIALOG_TEST_REDIS` and `RADIALOG_TEST_WEBDRIVER` name
+//! running services.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,11 +13,13 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
 pub use broker::Broker;
+pub use browser::{Browser, Screen};
 pub use proxy::Proxy;
 pub use redis::Redis;
 pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY};
 
 mod broker;
+mod browser;
 mod install;
 mod process;
 mod proxy;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::*;
 use crate::adapters::on_each_adapter;
 
-on_each_adapter! { memory, rabbitmq: {
+on_each_adapter! { memory, services: {
     a_queued_turn_that_is_cancelled_never_runs,
     a_running_turn_stops_and_the_next_one_runs,
     a_turn_that_waits_in_the_worker_stops_before_its_first_token,

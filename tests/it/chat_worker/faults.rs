@@ -6,7 +6,7 @@ use radialog_tests::chaos::Chaos;
 use super::*;
 use crate::adapters::on_each_adapter;
 
-on_each_adapter! { memory, rabbitmq: {
+on_each_adapter! { memory, services: {
     another_worker_continues_the_answer_of_one_that_died,
     a_worker_that_stops_finishes_what_it_can_and_hands_back_the_rest,
     what_is_no_turn_is_dead_lettered_and_harms_nobody,

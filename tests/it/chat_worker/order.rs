@@ -3,7 +3,7 @@
 use super::*;
 use crate::adapters::on_each_adapter;
 
-on_each_adapter! { memory, rabbitmq: {
+on_each_adapter! { memory, services: {
     turns_are_answered_in_order_and_each_knows_those_before_it,
     conversations_are_answered_side_by_side,
     a_turn_that_is_published_twice_is_answered_once,

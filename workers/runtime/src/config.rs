@@ -10,9 +10,11 @@ use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::runner::RunnerSettings;
+pub use gateway::{ApiKey, GatewayConfig, is_key_name};
 use reader::Reader;
 pub use s3::S3Config;
 
+mod gateway;
 mod reader;
 mod s3;
 
@@ -29,6 +31,8 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// How workers behave.
     pub worker: RunnerSettings,
+    /// The HTTP gateway.
+    pub gateway: GatewayConfig,
     /// The health and metrics server.
     pub health: HealthConfig,
     /// Logs.
@@ -112,6 +116,7 @@ impl Config {
                 grace: reader.seconds("worker", "grace", defaults.grace),
                 store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
             },
+            gateway: GatewayConfig::read(&mut reader),
             health: HealthConfig { address: reader.parsed("health", "address") },
             telemetry: TelemetryConfig {
                 json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),

@@ -12,6 +12,8 @@ use radialog_schemas::{ErrorCode, Stage, TurnOutcome};
 
 /// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
 const SECONDS: [f64; 11] = [0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
+/// 20 microseconds to 5 seconds: what an event spends in the gateway.
+const LAG_SECONDS: [f64; 10] = [0.000_02, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0];
 const ITEMS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// The process's metrics.
@@ -39,6 +41,12 @@ pub struct Metrics {
     model_batch: HistogramVec,
     model_tokens: IntCounterVec,
     model_panics: IntCounterVec,
+    http_requests: IntCounterVec,
+    http_time: HistogramVec,
+    /// Event streams open at this gateway.
+    pub http_streams: IntGauge,
+    /// From an event's arrival at this gateway to its reader taking it.
+    pub http_event_lag: Histogram,
     chat_first_token: HistogramVec,
     chat_in_flight: IntGaugeVec,
     chat_done: IntCounterVec,
@@ -114,6 +122,29 @@ impl Metrics {
             model_batch: histogram(r, "radialog_model_batch_items", "Items that shared a run of the model", &ITEMS),
             model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
             model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
+            http_requests: keep(
+                r,
+                IntCounterVec::new(
+                    Opts::new("radialog_http_requests_total", "Requests answered by the gateway"),
+                    &["route", "method", "status"],
+                ),
+            ),
+            http_time: keep(
+                r,
+                HistogramVec::new(
+                    HistogramOpts::new("radialog_http_request_seconds", "From a request to its answer's head")
+                        .buckets(SECONDS.to_vec()),
+                    &["route"],
+                ),
+            ),
+            http_streams: keep(r, IntGauge::new("radialog_http_open_streams", "Event streams that are open")),
+            http_event_lag: keep(
+                r,
+                Histogram::with_opts(
+                    HistogramOpts::new("radialog_http_event_lag_seconds", "From an event's arrival to its reader")
+                        .buckets(LAG_SECONDS.to_vec()),
+                ),
+            ),
             chat_first_token: seconds(
                 r,
                 "radialog_chat_first_token_seconds",
@@ -129,6 +160,12 @@ impl Metrics {
             ),
             registry,
         }
+    }
+
+    /// Counts a request of the gateway.
+    pub fn http(&self, route: &str, method: &str, status: u16, time: Duration) {
+        self.http_requests.with_label_values(&[route, method, status.to_string().as_str()]).inc();
+        self.http_time.with_label_values(&[route]).observe(time.as_secs_f64());
     }
 
     /// The metrics of one stage.
@@ -250,7 +287,7 @@ mod tests {
         for name in names.flatten() {
             let unit = name.rsplit('_').next();
             assert!(name.starts_with("radialog_"), "{name}");
-            assert!(matches!(unit, Some("seconds" | "total" | "messages" | "tasks" | "items")), "{name}");
+            assert!(matches!(unit, Some("seconds" | "total" | "messages" | "tasks" | "items" | "streams")), "{name}");
         }
     }
 }

@@ -101,6 +101,14 @@ impl Reader {
         text.parse().map_err(|error| self.fault(area, field, &format!("'{text}': {error}"))).ok()
     }
 
+    /// A field with several entries: separated by commas, or a list of the file.
+    pub(super) fn list(&mut self, area: &str, field: &str) -> Vec<String> {
+        let text = self.text(area, field).unwrap_or_default();
+        let entries = text.trim().trim_start_matches('[').trim_end_matches(']').split(',');
+        let clean = |entry: &str| entry.trim().trim_matches('"').to_owned();
+        entries.map(clean).filter(|entry| !entry.is_empty()).collect()
+    }
+
     /// A duration in seconds, fractions allowed.
     pub(super) fn seconds(&mut self, area: &str, field: &str, default: Duration) -> Duration {
         let Some(seconds) = self.parsed::<f64>(area, field) else { return default };

@@ -1,0 +1,172 @@
+//! The HTTP gateway: conversations for people and programs. It owns nothing: what it is told goes into the shared state
+//! before it answers, so that any gateway can go on where another one stopped.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::GatewayConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::batches::{Batches, BatchesError, BatchesSettings, OpenArchive};
+use crate::conversation::BundleHashes;
+use crate::gateway::auth::Callers;
+
+mod assets;
+mod auth;
+mod batches;
+mod body;
+mod conversations;
+mod create;
+mod document;
+mod events;
+mod guard;
+mod image;
+mod limits;
+mod openai;
+mod page;
+mod path;
+mod problem;
+mod publish;
+mod reader;
+mod route;
+mod turns;
+mod upload;
+mod view;
+
+pub use document::document;
+
+/// The gateway does not start or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Nobody may ask, or everybody could.
+    #[error(
+        "--listen {0} can be reached by other machines, and no API keys are set: whoever reaches it could read every \
+         conversation. Make a key with `radialog gateway new-key NAME` and set gateway.keys, or listen on 127.0.0.1"
+    )]
+    Open(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; {}", advice(.source))]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// Batches of an earlier process cannot be taken up.
+    #[error(transparent)]
+    Batches(#[from] BatchesError),
+    /// The server ended.
+    #[error("the HTTP server ended: {0}; start it again")]
+    Serve(std::io::Error),
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "another process has that port: stop it, or choose another one, e.g. --listen 127.0.0.1:7861"
+        }
+        std::io::ErrorKind::PermissionDenied => "ports below 1024 are for root: choose one above, e.g. 7860",
+        _ => "give an address of this machine with --listen",
+    }
+}
+
+/// The gateway, ready to listen.
+pub struct Gateway {
+    shared: Shared,
+    listener: TcpListener,
+}
+
+/// What every request works over.
+#[derive(Clone)]
+pub(crate) struct Shared(Arc<Inner>);
+
+pub(crate) struct Inner {
+    backends: Backends,
+    bundle: BundleHashes,
+    config: GatewayConfig,
+    callers: Callers,
+    /// None where this gateway runs no batches.
+    batches: OnceLock<Arc<Batches>>,
+    shutdown: CancellationToken,
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Gateway {
+    /// Listens on the configured address; port 0 chooses one. Requests wait until [`Gateway::serve`].
+    ///
+    /// # Errors
+    /// Where the address is taken, or open to others without any key.
+    pub async fn bind(
+        config: GatewayConfig,
+        bundle: BundleHashes,
+        backends: Backends,
+        shutdown: CancellationToken,
+    ) -> Result<Self, GatewayError> {
+        if config.keys.is_empty() && !config.listen.ip().is_loopback() {
+            return Err(GatewayError::Open(config.listen));
+        }
+        let failed = |source| GatewayError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let callers = Callers::new(&config);
+        let batches = OnceLock::new();
+        let inner = Inner { backends, bundle, config, callers, batches, shutdown };
+        Ok(Self { shared: Shared(Arc::new(inner)), listener })
+    }
+
+    /// Runs batches, too: goes on with those that were running when an earlier process stopped.
+    ///
+    /// # Errors
+    /// Where their folder cannot be read.
+    pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
+        let Inner { backends, bundle, config, shutdown, .. } = &*self.shared;
+        let (directory, prefixes) = (config.directory.clone(), config.archives.clone());
+        let settings = BatchesSettings { directory, prefixes, open };
+        let batches = Batches::new(backends.clone(), bundle.clone(), settings, shutdown.clone());
+        batches.resume()?;
+        self.shared.batches.get_or_init(|| batches);
+        Ok(self)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn address(&self) -> Result<SocketAddr, GatewayError> {
+        self.listener.local_addr().map_err(GatewayError::Serve)
+    }
+
+    /// Answers until the shutdown, and then up to `grace` longer what is in work. Streams end at once: their readers go
+    /// on at another gateway.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, grace: Duration) -> Result<(), GatewayError> {
+        let shutdown = self.shared.shutdown.clone();
+        let router = route::router(&self.shared);
+        // Small events must not wait for the reader's acknowledgement of the last one.
+        let listener = axum::serve::ListenerExt::tap_io(self.listener, |socket| {
+            if let Err(error) = socket.set_nodelay(true) {
+                tracing::debug!(%error, "events of one connection may be late");
+            }
+        });
+        let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        tokio::select! {
+            ended = server => ended.map_err(GatewayError::Serve),
+            () = late => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Reading bodies without trusting them: up to a limit, as UTF-8, as JSON of the right shape. Every fault has its code.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::{HeaderMap, header};
+use futures::StreamExt;
+use radialog_schemas::http::{MAX_TEXT, ProblemCode};
+use serde::de::DeserializeOwned;
+
+use super::Shared;
+use super::problem::{Answer, Refusal};
+
+/// Longest text in JSON, were each of its characters escaped, and some room for the other fields.
+pub(super) const JSON_LIMIT: u64 = 1 << 20;
+/// What is read of a refused body so that its sender gets to see the refusal, which a reset connection would swallow.
+const DISCARDED: u64 = 64 << 20;
+const DISCARDING: Duration = Duration::from_secs(5);
+
+/// A JSON body of this type.
+pub(super) struct JsonBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Shared> for JsonBody<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _: &Shared) -> Answer<Self> {
+        let kind = media_type(request.headers());
+        if !is_json(&kind) {
+            discard(request).await;
+            return Err(unsupported(&kind, "application/json"));
+        }
+        parse(&read(request, JSON_LIMIT).await?).map(Self)
+    }
+}
+
+/// The whole body.
+pub(super) async fn read(request: Request, limit: u64) -> Answer<Bytes> {
+    let too_large = || {
+        let detail = format!("the body is over the limit of {limit} bytes; send less");
+        Refusal::new(ProblemCode::BodyTooLarge, detail)
+    };
+    if content_length(request.headers()).is_some_and(|length| length > limit) {
+        discard(request).await;
+        return Err(too_large());
+    }
+    let mut pieces = request.into_body().into_data_stream();
+    let mut content = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| {
+            Refusal::new(ProblemCode::IncompleteBody, "the body ended before its announced end; send it again")
+        })?;
+        if content.len() as u64 + piece.len() as u64 > limit {
+            drain(pieces).await;
+            return Err(too_large());
+        }
+        content.extend_from_slice(&piece);
+    }
+    Ok(content.into())
+}
+
+/// Reads and forgets a body that will not be used. A sender that asked first whether to send it is not made to.
+pub(super) async fn discard(request: Request) {
+    if !request.headers().contains_key(header::EXPECT) {
+        drain(request.into_body().into_data_stream()).await;
+    }
+}
+
+async fn drain(mut pieces: axum::body::BodyDataStream) {
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(piece)) = pieces.next().await {
+            read += piece.len() as u64;
+            if read > DISCARDED {
+                break;
+            }
+        }
+    };
+    // Whether it ended does not matter: the refusal is sent.
+    let _ = tokio::time::timeout(DISCARDING, reading).await;
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The body's type without parameters, in lower case; empty where none is said.
+pub(super) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+pub(super) fn is_json(media_type: &str) -> bool {
+    media_type == "application/json"
+}
+
+pub(super) fn unsupported(found: &str, wanted: &str) -> Refusal {
+    let found = if found.is_empty() { "none" } else { found };
+    let detail = format!("the Content-Type is {found}; send {wanted}");
+    Refusal::new(ProblemCode::UnsupportedMediaType, detail)
+}
+
+/// JSON of this type.
+pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> Answer<T> {
+    let text = utf8(content)?;
+    serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => Refusal::new(ProblemCode::InvalidRequest, error),
+        _ => Refusal::new(ProblemCode::InvalidJson, error),
+    })
+}
+
+pub(super) fn utf8(content: &[u8]) -> Answer<&str> {
+    std::str::from_utf8(content).map_err(|error| {
+        let detail = format!("byte {} is not UTF-8; encode the text as UTF-8", error.valid_up_to());
+        Refusal::new(ProblemCode::InvalidUtf8, detail)
+    })
+}
+
+/// Refuses a text that says nothing or too much.
+pub(super) fn check_text(field: &str, text: &str) -> Answer<()> {
+    if text.trim().is_empty() {
+        return Err(Refusal::new(
+            ProblemCode::TextEmpty,
+            format!("'{field}' says nothing; write something or leave it out"),
+        ));
+    }
+    // A character has at most 4 bytes.
+    let is_long = text.len() > MAX_TEXT && text.chars().count() > MAX_TEXT;
+    if is_long {
+        let detail = format!("'{field}' is over the limit of {MAX_TEXT} characters; shorten it");
+        return Err(Refusal::new(ProblemCode::TextTooLong, detail));
+    }
+    Ok(())
+}
+
+/// A body that was read, as if it still came in.
+pub(super) fn again(content: Bytes) -> Body {
+    Body::from(content)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn code(content: &[u8]) -> ProblemCode {
+        parse::<std::collections::BTreeMap<String, u32>>(content).unwrap_err().problem.code
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_body_has_its_own_code() {
+        assert_eq!(code(b"{\"a\": 1"), ProblemCode::InvalidJson);
+        assert_eq!(code(b"{\"a\": -1}"), ProblemCode::InvalidRequest);
+        assert_eq!(code(b"{\"a\xff\": 1}"), ProblemCode::InvalidUtf8);
+        assert_eq!(code(b""), ProblemCode::InvalidJson);
+        assert_eq!(parse::<Value>(br#""\ud800""#).unwrap_err().problem.code, ProblemCode::InvalidJson);
+    }
+
+    #[test]
+    fn texts_are_counted_in_characters() {
+        assert!(check_text("text", &"ü".repeat(MAX_TEXT)).is_ok());
+        assert_eq!(check_text("text", &"ü".repeat(MAX_TEXT + 1)).unwrap_err().problem.code, ProblemCode::TextTooLong);
+        assert_eq!(check_text("text", " \n").unwrap_err().problem.code, ProblemCode::TextEmpty);
+    }
+}

@@ -1,0 +1,229 @@
+//! A new conversation: its image into the store, its first turns into the shared state, its work to the stages.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use radialog_runtime::conversations::Snapshot;
+use radialog_schemas::http::{
+    ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
+};
+use radialog_schemas::{
+    Ask, ChatImage, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage, TurnRequest,
+};
+use uuid::Uuid;
+
+use super::Shared;
+use super::auth::Caller;
+use super::body::check_text;
+use super::image::CheckedImage;
+use super::path::{ID_LENGTH, IdempotencyKey};
+use super::problem::{Answer, Refusal};
+use super::upload::Upload;
+use super::view;
+use crate::conversation;
+
+/// When to ask again where too many turns wait, in seconds.
+const BUSY_RETRY: u64 = 10;
+
+/// The answer of a request whose work goes on: `202` with where to look.
+pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
+
+/// What a conversation begins with.
+pub(super) struct Beginning {
+    pub(super) id: ConversationId,
+    pub(super) owner: String,
+    pub(super) image: Option<CheckedImage>,
+    pub(super) indication: Option<String>,
+    pub(super) opening: Vec<Exchange>,
+    pub(super) turns: Vec<TurnRequest>,
+}
+
+pub(super) async fn create(
+    State(shared): State<Shared>,
+    caller: Caller,
+    IdempotencyKey(key): IdempotencyKey,
+    upload: Upload,
+) -> Answer<Accepted<ConversationView>> {
+    let Upload { conversation: asked, image } = upload;
+    for (field, text) in [("question", &asked.question), ("indication", &asked.indication)] {
+        text.as_deref().map_or(Ok(()), |text| check_text(field, text))?;
+    }
+    let generation = generation(&asked.options)?;
+    let image = match image {
+        Some(content) => Some(CheckedImage::new(content, &shared.config).await?),
+        None => None,
+    };
+    let report = image.as_ref().map(|_| Ask::Report);
+    let asks: Vec<Ask> = report.into_iter().chain(asked.question.map(|text| Ask::Question { text })).collect();
+    if asks.is_empty() {
+        return Err(Refusal::new(ProblemCode::InvalidRequest, "give an image, a question, or both"));
+    }
+    let turns = asks.into_iter().map(|ask| request(&shared, ask, &generation, &asked.options)).collect();
+    let id = key.as_deref().map_or_else(new_id, |key| known_id(&caller, key));
+    let owner = caller.owner.to_string();
+    let beginning = Beginning { id, owner, image, indication: asked.indication, opening: Vec::new(), turns };
+    let snapshot = match key {
+        Some(_) => match shared.backends.conversations.snapshot(&beginning.id).await? {
+            Some(known) => repeat(&shared, &beginning, known).await?,
+            None => begin(&shared, beginning).await?,
+        },
+        None => begin(&shared, beginning).await?,
+    };
+    let location = [(header::LOCATION, view::conversation_path(&snapshot.conversation.id))];
+    Ok((StatusCode::ACCEPTED, location, Json(view::conversation(&shared, &snapshot).await?)))
+}
+
+/// Refuses new work where too much waits already.
+pub(super) async fn check_room(shared: &Shared) -> Answer<()> {
+    let waiting = shared.backends.conversations.waiting().await?;
+    if waiting >= shared.config.max_waiting {
+        let detail = format!("{waiting} turns wait for a worker already; ask again later");
+        return Err(Refusal::new(ProblemCode::Busy, detail).after(BUSY_RETRY));
+    }
+    Ok(())
+}
+
+/// A name that nobody can guess.
+pub(super) fn new_id() -> ConversationId {
+    ConversationId(Uuid::new_v4().simple().to_string())
+}
+
+/// The name that every gateway gives this request.
+fn known_id(caller: &Caller, key: &str) -> ConversationId {
+    let hash = ContentHash::of_parts([b"conversation".as_slice(), caller.owner.as_bytes(), key.as_bytes()]);
+    ConversationId(hash.as_str()[..ID_LENGTH].to_owned())
+}
+
+/// The same request again: whatever of it was not done is done now.
+async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answer<Snapshot> {
+    let conversation = &known.conversation;
+    let image = beginning.image.as_ref().map(|image| &image.key);
+    let asked = |turns: &[TurnRequest]| -> Vec<_> {
+        turns.iter().map(|turn| (turn.ask.clone(), turn.generation.clone())).collect()
+    };
+    let first: Vec<TurnRequest> =
+        known.turns.iter().take(beginning.turns.len()).map(|turn| turn.request.clone()).collect();
+    let is_same = *conversation.owner == beginning.owner
+        && conversation.image.as_ref().map(|image| &image.image) == image
+        && conversation.indication == beginning.indication
+        && asked(&first) == asked(&beginning.turns);
+    if !is_same {
+        let detail = "this Idempotency-Key made another conversation; give each new request a new key";
+        return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
+    }
+    if let (Some(checked), Some(image)) = (&beginning.image, &conversation.image) {
+        store(shared, checked, image).await?;
+    }
+    conversation::begin(&shared.backends, &shared.bundle, conversation, &beginning.turns).await?;
+    Ok(known)
+}
+
+/// Begins a conversation.
+pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snapshot> {
+    check_room(shared).await?;
+    let Beginning { id, owner, image, indication, opening, turns } = beginning;
+    let stored = match &image {
+        Some(checked) => {
+            let shared_image = shared.backends.objects.size(&checked.key).await?.is_some();
+            Some(shared.bundle.image(&checked.key, checked.media_type, shared_image))
+        }
+        None => None,
+    };
+    let conversation = Conversation {
+        schema_version: SCHEMA_VERSION,
+        id,
+        owner,
+        created_ms: now_ms(),
+        image: stored,
+        indication,
+        component: shared.bundle.component(Stage::Language).clone(),
+        opening,
+    };
+    if let (Some(checked), Some(image)) = (&image, &conversation.image) {
+        store(shared, checked, image).await?;
+    }
+    conversation::begin(&shared.backends, &shared.bundle, &conversation, &turns).await?;
+    if let (Some(checked), Some(image)) = (&image, &conversation.image) {
+        // Another conversation with this image may have ended meanwhile, and taken it along.
+        store(shared, checked, image).await?;
+    }
+    let snapshot = shared.backends.conversations.snapshot(&conversation.id).await?;
+    snapshot.ok_or_else(Refusal::no_conversation)
+}
+
+async fn store(shared: &Shared, checked: &CheckedImage, image: &ChatImage) -> Answer<()> {
+    let objects = &shared.backends.objects;
+    if objects.size(&image.image).await? != Some(checked.content.len() as u64) {
+        objects.put(&image.image, checked.content.clone()).await?;
+    }
+    Ok(())
+}
+
+/// A turn as it goes into the state.
+pub(super) fn request(shared: &Shared, ask: Ask, generation: &Generation, options: &TurnOptions) -> TurnRequest {
+    let asked = options.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    let wait = asked.or(shared.config.deadline);
+    let now = now_ms();
+    let deadline_ms = wait.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+    TurnRequest { ask, generation: generation.clone(), asked_ms: now, deadline_ms }
+}
+
+/// How to decode, as far as the options say.
+pub(super) fn generation(options: &TurnOptions) -> Answer<Generation> {
+    let default = Generation::default();
+    let max_new_tokens = options.max_new_tokens.unwrap_or(default.max_new_tokens);
+    let outside =
+        |field: &str, range: &str| Refusal::new(ProblemCode::InvalidRequest, format!("'{field}' is not {range}"));
+    if !(1..=MAX_NEW_TOKENS).contains(&max_new_tokens) {
+        return Err(outside("max_new_tokens", &format!("from 1 to {MAX_NEW_TOKENS}")));
+    }
+    if options.temperature.is_some_and(|value| !(0.0..=2.0).contains(&value)) {
+        return Err(outside("temperature", "from 0 to 2"));
+    }
+    if options.top_p.is_some_and(|value| !(value > 0.0 && value <= 1.0)) {
+        return Err(outside("top_p", "over 0 and up to 1"));
+    }
+    if options.seed.is_some_and(|seed| seed > MAX_SEED) {
+        return Err(outside("seed", &format!("from 0 to {MAX_SEED}")));
+    }
+    if options.deadline_seconds.is_some_and(|seconds| !(1..=MAX_DEADLINE_SECONDS).contains(&seconds)) {
+        return Err(outside("deadline_seconds", &format!("from 1 to {MAX_DEADLINE_SECONDS}")));
+    }
+    let temperature = options.temperature.filter(|value| *value > 0.0);
+    Ok(Generation {
+        max_new_tokens,
+        temperature,
+        top_p: options.top_p.filter(|_| temperature.is_some()),
+        seed: options.seed.unwrap_or(default.seed),
+    })
+}
+
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_temperature_of_0_is_greedy_and_options_have_their_ranges() {
+        let cold = TurnOptions { temperature: Some(0.0), top_p: Some(0.9), ..TurnOptions::default() };
+        assert_eq!(generation(&cold).unwrap(), Generation::default());
+        for wrong in [
+            TurnOptions { max_new_tokens: Some(0), ..TurnOptions::default() },
+            TurnOptions { max_new_tokens: Some(MAX_NEW_TOKENS + 1), ..TurnOptions::default() },
+            TurnOptions { temperature: Some(2.1), ..TurnOptions::default() },
+            TurnOptions { top_p: Some(0.0), ..TurnOptions::default() },
+            TurnOptions { seed: Some(MAX_SEED + 1), ..TurnOptions::default() },
+            TurnOptions { deadline_seconds: Some(0), ..TurnOptions::default() },
+        ] {
+            assert_eq!(generation(&wrong).unwrap_err().problem.code, ProblemCode::InvalidRequest, "{wrong:?}");
+        }
+    }
+}

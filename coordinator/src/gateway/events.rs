@@ -1,0 +1,135 @@
+//! The events of a turn as Server-Sent Events. Their ids are the events' numbers, so that a reader goes on anywhere, at
+//! any gateway, with the last id it has seen.
+
+use std::convert::Infallible;
+
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use futures::stream;
+use radialog_runtime::metrics::metrics;
+use radialog_schemas::http::{ProblemCode, QueuedEvent, StartedEvent, TokenEvent};
+use radialog_schemas::{ConversationId, TurnEvent};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Shared;
+use super::auth::Caller;
+use super::path::OwnTurn;
+use super::problem::{Answer, Refusal};
+use super::reader::{News, Reader};
+use super::view;
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Where to go on, for clients that cannot set headers.
+#[derive(Deserialize)]
+pub(super) struct After {
+    after: Option<u64>,
+}
+
+pub(super) async fn follow(
+    State(shared): State<Shared>,
+    caller: Caller,
+    at: OwnTurn,
+    headers: HeaderMap,
+    query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+) -> Answer<Response> {
+    let after = after(&headers, query)?;
+    let turn = at.state()?;
+    if turn.status.is_final() && after >= turn.events {
+        // Everything was read. This status tells a browser not to come back.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    if after > turn.events {
+        let detail = format!("the turn has {} events so far; go on after one that you have read", turn.events);
+        return Err(Refusal::new(ProblemCode::InvalidRequest, detail));
+    }
+    let open = Open::new(caller.limits.stream()?);
+    let reader = Reader::open(&shared, at.id(), at.turn, after).await?;
+    let follower = Follower { shared, id: at.id().clone(), turn: at.turn, reader, _open: open };
+    Ok(answer(events(follower)))
+}
+
+/// A stream that no proxy may hold back.
+pub(super) fn answer<S>(events: S) -> Response
+where
+    S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
+{
+    let mut response = Sse::new(events).into_response();
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}
+
+/// A stream that is open, and counted as such.
+pub(super) struct Open(#[expect(dead_code, reason = "held while the stream is open")] OwnedSemaphorePermit);
+
+impl Open {
+    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
+        metrics().http_streams.inc();
+        Self(permit)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics().http_streams.dec();
+    }
+}
+
+fn after(headers: &HeaderMap, query: Result<Query<After>, axum::extract::rejection::QueryRejection>) -> Answer<u64> {
+    let invalid = |what: &str| Refusal::new(ProblemCode::InvalidRequest, format!("{what} is not the id of an event"));
+    let Query(query) = query.map_err(|_| invalid("'after'"))?;
+    match headers.get(LAST_EVENT_ID) {
+        Some(id) => id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| invalid("Last-Event-ID")),
+        None => Ok(query.after.unwrap_or(0)),
+    }
+}
+
+struct Follower {
+    shared: Shared,
+    id: ConversationId,
+    turn: u32,
+    reader: Reader,
+    _open: Open,
+}
+
+fn events(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(follower, |mut follower| async move {
+        let event = match follower.reader.next().await? {
+            News::Alive => Event::default().comment(""),
+            News::Queued(position) => event("queued", None, &QueuedEvent { position }),
+            News::Event(number, TurnEvent::Findings(findings)) => event("findings", Some(number), &findings),
+            News::Event(number, TurnEvent::Started { asked }) => {
+                event("started", Some(number), &StartedEvent { asked })
+            }
+            News::Event(number, TurnEvent::Token { text, .. }) => event("token", Some(number), &TokenEvent { text }),
+            News::Event(number, TurnEvent::Ended(outcome)) => match view::outcome_error(&outcome) {
+                Some(error) => event("error", Some(number), &error),
+                None => follower.done(number).await?,
+            },
+        };
+        Some((Ok(event), follower))
+    })
+}
+
+impl Follower {
+    /// The whole turn; none where it is gone.
+    async fn done(&mut self, number: u64) -> Option<Event> {
+        let snapshot = self.shared.backends.conversations.snapshot(&self.id).await.ok()??;
+        let view = view::turn(&self.shared, &snapshot, self.turn).await.ok()?;
+        Some(event("done", Some(number), &view))
+    }
+}
+
+fn event(name: &str, number: Option<u64>, data: &impl Serialize) -> Event {
+    let data = serde_json::to_string(data).expect("plain data with text keys");
+    let event = Event::default().event(name).data(data);
+    match number {
+        Some(number) => event.id(number.to_string()),
+        None => event,
+    }
+}

@@ -1,0 +1,193 @@
+//! What can be said about an uploaded image without decoding it: its format, its size, and whether it is whole. The rest
+//! is found by the workers, who decode it.
+
+use bytes::Bytes;
+use radialog_runtime::config::GatewayConfig;
+use radialog_schemas::http::ProblemCode;
+use radialog_schemas::{ContentHash, ObjectKey};
+
+use super::problem::{Answer, Refusal};
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+/// The chunk that ends every PNG file, with its checksum.
+const PNG_END: &[u8] = b"IEND\xaeB`\x82";
+const JPEG: &[u8] = b"\xff\xd8\xff";
+/// The models see the shorter side at this size, so that a thin strip would become a huge image.
+const SHORT_SIDE: u64 = 512;
+
+/// An image that may be stored.
+#[derive(Clone, Debug)]
+pub(super) struct CheckedImage {
+    pub(super) content: Bytes,
+    pub(super) key: ObjectKey,
+    pub(super) media_type: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    width: u64,
+    height: u64,
+}
+
+impl CheckedImage {
+    /// Checks and hashes on a thread of its own, since images are large.
+    pub(super) async fn new(content: Bytes, config: &GatewayConfig) -> Answer<Self> {
+        let (max_bytes, max_pixels) = (config.max_image_bytes, config.max_image_pixels);
+        let checking = tokio::task::spawn_blocking(move || {
+            let media_type = check(&content, max_bytes, max_pixels)?;
+            Ok(Self { key: ObjectKey::image(&ContentHash::of(&content)), content, media_type })
+        });
+        checking.await.unwrap_or_else(|_| Err(Refusal::new(ProblemCode::Internal, "checking the image failed")))
+    }
+}
+
+/// The media type.
+fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> Answer<&'static str> {
+    if content.is_empty() {
+        return Err(corrupt("it has no bytes"));
+    }
+    if content.len() as u64 > max_bytes {
+        let detail = format!("the image has {} bytes, the limit is {max_bytes}; downsample it", content.len());
+        return Err(Refusal::new(ProblemCode::ImageTooLarge, detail));
+    }
+    let (header, media_type) = if content.starts_with(PNG) {
+        (png(content)?, "image/png")
+    } else if content.starts_with(JPEG) {
+        (jpeg(content)?, "image/jpeg")
+    } else {
+        let detail = "the file is neither PNG nor JPEG, whatever its name says; convert it";
+        return Err(Refusal::new(ProblemCode::ImageFormatUnsupported, detail));
+    };
+    header.check(max_pixels)?;
+    Ok(media_type)
+}
+
+impl Header {
+    fn check(self, max_pixels: u64) -> Answer<()> {
+        let Self { width, height } = self;
+        let (short, long) = (width.min(height), width.max(height));
+        if width.saturating_mul(height) > max_pixels {
+            let detail = format!("the image has {width} x {height} pixels, the limit is {max_pixels}; downsample it");
+            return Err(Refusal::new(ProblemCode::ImageTooLarge, detail));
+        }
+        if short < 2 || SHORT_SIDE * SHORT_SIDE * long / short > max_pixels {
+            let detail = format!("{width} x {height} pixels are no picture of a chest; send the whole image");
+            return Err(Refusal::new(ProblemCode::ImageDimensions, detail));
+        }
+        Ok(())
+    }
+}
+
+fn png(content: &[u8]) -> Answer<Header> {
+    let chunk = content.get(PNG.len()..).filter(|chunk| chunk.get(4..8) == Some(b"IHDR"));
+    let word = |offset: usize| chunk?.get(offset..offset + 4)?.try_into().ok().map(u32::from_be_bytes);
+    let header = word(8).zip(word(12)).ok_or_else(|| corrupt("it has no header"))?;
+    if !content.windows(PNG_END.len()).any(|window| window == PNG_END) {
+        return Err(corrupt("its end is missing"));
+    }
+    Ok(Header { width: header.0.into(), height: header.1.into() })
+}
+
+/// Follows the markers to the end of the image.
+fn jpeg(content: &[u8]) -> Answer<Header> {
+    let mut header = None;
+    let mut at = 2;
+    loop {
+        match next_marker(content, &mut at).ok_or_else(|| corrupt("its end is missing"))? {
+            0xD9 => return header.ok_or_else(|| corrupt("it has no header")),
+            0x01 | 0xD0..=0xD8 => {}
+            marker => {
+                let length = content.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])));
+                let length = length.ok_or_else(|| corrupt("it is cut"))?.max(2);
+                let segment = content.get(at + 2..at + length).ok_or_else(|| corrupt("it is cut"))?;
+                let is_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
+                if is_frame && header.is_none() {
+                    header = Some(frame(segment)?);
+                }
+                at += length;
+            }
+        }
+    }
+}
+
+/// Skips compressed data with its stuffed zeros.
+fn next_marker(content: &[u8], at: &mut usize) -> Option<u8> {
+    loop {
+        *at += content.get(*at..)?.iter().position(|&byte| byte == 0xFF)?;
+        *at += content[*at..].iter().position(|&byte| byte != 0xFF)?;
+        *at += 1;
+        match content[*at - 1] {
+            0x00 => {}
+            code => return Some(code),
+        }
+    }
+}
+
+fn frame(segment: &[u8]) -> Answer<Header> {
+    let &[_, h1, h0, w1, w0, components, ..] = segment else { return Err(corrupt("its header is cut")) };
+    if !matches!(components, 1 | 3) {
+        let detail = format!("the JPEG has {components} colour components; convert it to grey or RGB");
+        return Err(Refusal::new(ProblemCode::ImageFormatUnsupported, detail));
+    }
+    Ok(Header { width: u16::from_be_bytes([w1, w0]).into(), height: u16::from_be_bytes([h1, h0]).into() })
+}
+
+fn corrupt(what: &str) -> Refusal {
+    Refusal::new(ProblemCode::ImageCorrupt, format!("the image is truncated or corrupt ({what}); copy it again"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn png_of(width: u32, height: u32) -> Vec<u8> {
+        let mut file = [PNG, &[0, 0, 0, 13], b"IHDR"].concat();
+        file.extend(width.to_be_bytes());
+        file.extend(height.to_be_bytes());
+        file.extend([8, 0, 0, 0, 0]);
+        file.extend(PNG_END);
+        file
+    }
+
+    fn jpeg_of(width: u16, height: u16, components: u8) -> Vec<u8> {
+        let mut file = vec![0xFF, 0xD8, 0xFF, 0xC0, 0, 8, 8];
+        file.extend(height.to_be_bytes());
+        file.extend(width.to_be_bytes());
+        file.push(components);
+        file.extend([0xFF, 0xD9]);
+        file
+    }
+
+    fn code(content: &[u8]) -> ProblemCode {
+        check(content, 1000, 1_000_000).unwrap_err().problem.code
+    }
+
+    #[test]
+    fn formats_are_told_by_their_content() {
+        assert_eq!(check(&png_of(600, 500), 1000, 1_000_000).unwrap(), "image/png");
+        assert_eq!(check(&jpeg_of(600, 500, 1), 1000, 1_000_000).unwrap(), "image/jpeg");
+        assert_eq!(code(b"GIF89a..."), ProblemCode::ImageFormatUnsupported);
+        assert_eq!(code(&jpeg_of(600, 500, 4)), ProblemCode::ImageFormatUnsupported);
+    }
+
+    #[test]
+    fn what_is_cut_is_corrupt() {
+        assert_eq!(code(b""), ProblemCode::ImageCorrupt);
+        for whole in [png_of(600, 500), jpeg_of(600, 500, 3)] {
+            for length in [8, whole.len() - 1] {
+                assert_eq!(code(&whole[..length]), ProblemCode::ImageCorrupt, "{length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn bombs_and_strips_are_refused_by_their_header() {
+        assert_eq!(code(&png_of(60_000, 60_000)), ProblemCode::ImageTooLarge);
+        assert_eq!(code(&jpeg_of(60_000, 60_000, 1)), ProblemCode::ImageTooLarge);
+        assert_eq!(code(&png_of(0, 500)), ProblemCode::ImageDimensions);
+        assert_eq!(code(&png_of(2, 10_000)), ProblemCode::ImageDimensions);
+        assert_eq!(code(&[png_of(600, 500), vec![0; 1000]].concat()), ProblemCode::ImageTooLarge);
+    }
+}

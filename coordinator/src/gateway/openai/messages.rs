@@ -1,0 +1,166 @@
+//! From a list of messages to a conversation: what was said before, the image, and what is asked now.
+//!
+//! - Words of `system` and `developer` are not used: the model was trained with one system text, which its bundle holds.
+//! - At most one image, in any message of the user. It belongs to the first turn, as the model was trained.
+//! - A last message without words asks for the report of the image; one with words is a question about it.
+//! - Several messages of one side in a row count as one.
+
+use axum::body::Bytes;
+use radialog_schemas::http::openai::{ChatMessage, Content, Part, Role};
+use radialog_schemas::http::{MAX_TEXT, ProblemCode};
+use radialog_schemas::{Ask, Exchange};
+
+use crate::gateway::body::check_text;
+use crate::gateway::problem::{Answer, Refusal};
+use crate::gateway::upload::data_uri;
+
+/// Most messages of one request.
+const MOST_MESSAGES: usize = 1000;
+
+/// A conversation in the making.
+#[derive(Debug, PartialEq)]
+pub(super) struct Dialog {
+    pub(super) image: Option<Bytes>,
+    pub(super) opening: Vec<Exchange>,
+    pub(super) ask: Ask,
+}
+
+impl Dialog {
+    pub(super) fn new(messages: Vec<ChatMessage>) -> Answer<Self> {
+        if messages.is_empty() || messages.len() > MOST_MESSAGES {
+            return Err(invalid(&format!("'messages' has 1 to {MOST_MESSAGES} messages")));
+        }
+        let mut image = None;
+        // Sides take turns in here.
+        let mut said: Vec<(Role, String)> = Vec::new();
+        for ChatMessage { role, content } in messages {
+            let (text, found) = read(content)?;
+            if let Some(uri) = found {
+                if role != Role::User {
+                    return Err(invalid("only the user's messages may have an image"));
+                }
+                if image.replace(data_uri("image_url", &uri)?).is_some() {
+                    return Err(invalid("the messages have more than one image; the model reads one"));
+                }
+            }
+            match said.last_mut() {
+                _ if matches!(role, Role::System | Role::Developer) => {}
+                Some((last, words)) if *last == role => {
+                    words.push('\n');
+                    words.push_str(&text);
+                }
+                _ => said.push((role, text)),
+            }
+        }
+        let asked = match said.pop() {
+            Some((Role::User, words)) => words.trim().to_owned(),
+            _ => return Err(invalid("the last message must be the user's")),
+        };
+        let ask = match asked.is_empty() && image.is_some() {
+            true => Ask::Report,
+            false => {
+                check_text("content", &asked)?;
+                Ask::Question { text: asked }
+            }
+        };
+        Ok(Self { image, opening: opening(said)?, ask })
+    }
+}
+
+fn opening(said: Vec<(Role, String)>) -> Answer<Vec<Exchange>> {
+    let mut opening = Vec::new();
+    let mut said = said.into_iter();
+    while let Some((role, user)) = said.next() {
+        let (Role::User, Some((_, assistant))) = (role, said.next()) else {
+            return Err(invalid("the first message must be the user's"));
+        };
+        opening.push(Exchange { user: user.trim().to_owned(), assistant });
+    }
+    Ok(opening)
+}
+
+/// The words of a message and the address of its image.
+fn read(content: Content) -> Answer<(String, Option<String>)> {
+    let mut image = None;
+    let text = match content {
+        Content::Text(text) => text,
+        Content::Parts(parts) => {
+            let mut words = Vec::new();
+            for part in parts {
+                match part {
+                    Part::Text { text } => words.push(text),
+                    Part::ImageUrl { image_url } => {
+                        if image.replace(image_url.url).is_some() {
+                            return Err(invalid("a message has more than one image; the model reads one"));
+                        }
+                    }
+                }
+            }
+            words.join("\n")
+        }
+    };
+    if text.len() > MAX_TEXT {
+        check_text("content", &text)?;
+    }
+    Ok((text, image))
+}
+
+fn invalid(detail: &str) -> Refusal {
+    Refusal::new(ProblemCode::InvalidRequest, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn dialog(messages: Value) -> Answer<Dialog> {
+        Dialog::new(serde_json::from_value(messages).unwrap())
+    }
+
+    fn image() -> Value {
+        json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AQID", "detail": "high"}})
+    }
+
+    #[test]
+    fn an_image_alone_asks_for_its_report_and_words_ask_about_it() {
+        let report = dialog(json!([{"role": "user", "content": [image()]}])).unwrap();
+        assert_eq!((report.ask, report.image.unwrap().len()), (Ask::Report, 3));
+        let words = json!({"type": "text", "text": "Is there edema?"});
+        let question = dialog(json!([{"role": "user", "content": [words, image()]}])).unwrap();
+        assert_eq!(question.ask, Ask::Question { text: "Is there edema?".into() });
+    }
+
+    #[test]
+    fn what_was_said_before_becomes_the_opening() {
+        let dialog = dialog(json!([
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [image()]},
+            {"role": "assistant", "content": "Clear lungs."},
+            {"role": "user", "content": "Really?"},
+            {"role": "user", "content": "Look again."},
+        ]))
+        .unwrap();
+        assert_eq!(dialog.opening, [Exchange { user: String::new(), assistant: "Clear lungs.".into() }]);
+        assert_eq!(dialog.ask, Ask::Question { text: "Really?\nLook again.".into() });
+        assert!(dialog.image.is_some());
+    }
+
+    #[test]
+    fn what_makes_no_dialog_is_refused() {
+        let code = |messages: Value| dialog(messages).unwrap_err().problem.code;
+        let user = |content: Value| json!({"role": "user", "content": content});
+        assert_eq!(code(json!([])), ProblemCode::InvalidRequest);
+        assert_eq!(code(json!([user(json!(" "))])), ProblemCode::TextEmpty);
+        assert_eq!(code(json!([user(json!([image(), image()]))])), ProblemCode::InvalidRequest);
+        assert_eq!(code(json!([{"role": "assistant", "content": "x"}])), ProblemCode::InvalidRequest);
+        assert_eq!(code(json!([{"role": "assistant", "content": "x"}, user(json!("y"))])), ProblemCode::InvalidRequest);
+        let remote = json!({"type": "image_url", "image_url": {"url": "http://host/x.png"}});
+        assert_eq!(code(json!([user(json!([remote]))])), ProblemCode::RemoteUrl);
+        let long = "x".repeat(MAX_TEXT + 1);
+        assert_eq!(code(json!([user(json!(long))])), ProblemCode::TextTooLong);
+    }
+}

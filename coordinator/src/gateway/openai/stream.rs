@@ -1,0 +1,91 @@
+//! An answer in pieces: chunks as Server-Sent Events without names, and `[DONE]` at the end.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use axum::response::Response;
+use axum::response::sse::Event;
+use futures::stream;
+use radialog_schemas::http::openai::{ChatCompletionChunk, ChunkChoice, Delta, ErrorBody, Role, Usage};
+use radialog_schemas::{TurnEvent, TurnOutcome};
+use serde::Serialize;
+
+use super::{Following, Head, detail, failure_status, finish_reason, stopped, usage};
+use crate::gateway::events;
+use crate::gateway::reader::News;
+
+const DONE: &str = "[DONE]";
+
+struct Streaming {
+    head: Head,
+    following: Following,
+    include_usage: bool,
+    ready: VecDeque<Event>,
+    over: bool,
+}
+
+pub(super) fn answer(head: Head, following: Following, include_usage: bool) -> Response {
+    let mut streaming = Streaming { head, following, include_usage, ready: VecDeque::new(), over: false };
+    let first = Delta { role: Some(Role::Assistant), content: Some(String::new()) };
+    streaming.push(Some((first, None)), None);
+    let pieces = stream::unfold(streaming, |mut streaming| async move {
+        let event = streaming.next().await?;
+        Some((Ok::<_, Infallible>(event), streaming))
+    });
+    events::answer(pieces)
+}
+
+impl Streaming {
+    async fn next(&mut self) -> Option<Event> {
+        while self.ready.is_empty() && !self.over {
+            match self.following.reader.next().await {
+                None => self.fail(503, &stopped().problem.detail, None),
+                Some(News::Alive | News::Queued(_)) => return Some(Event::default().comment("")),
+                Some(News::Event(_, TurnEvent::Token { text, .. })) if !text.is_empty() => {
+                    self.push(Some((Delta { role: None, content: Some(text) }, None)), None);
+                }
+                Some(News::Event(_, TurnEvent::Ended(outcome))) => self.end(outcome),
+                Some(News::Event(..)) => {}
+            }
+        }
+        self.ready.pop_front()
+    }
+
+    fn end(&mut self, outcome: TurnOutcome) {
+        match outcome {
+            TurnOutcome::Done(answer) => {
+                self.push(Some((Delta::default(), Some(finish_reason(&answer)))), None);
+                if self.include_usage {
+                    self.push(None, Some(usage(&answer)));
+                }
+                self.ready.push_back(Event::default().data(DONE));
+                self.over = true;
+            }
+            TurnOutcome::Failed(failure) => {
+                self.fail(failure_status(&failure), &failure.message, Some(failure.code.as_str()));
+            }
+            TurnOutcome::Cancelled => self.fail(503, &stopped().problem.detail, None),
+        }
+    }
+
+    fn fail(&mut self, status: u16, message: &str, code: Option<String>) {
+        self.ready.push_back(data(&ErrorBody { error: detail(status, message, code) }));
+        self.over = true;
+    }
+
+    fn push(&mut self, choice: Option<(Delta, Option<String>)>, usage: Option<Usage>) {
+        let choice = choice.map(|(delta, finish_reason)| ChunkChoice { index: 0, delta, finish_reason });
+        self.ready.push_back(data(&ChatCompletionChunk {
+            id: self.head.id.clone(),
+            object: "chat.completion.chunk".into(),
+            created: self.head.created,
+            model: self.head.model.clone(),
+            choices: choice.into_iter().collect(),
+            usage,
+        }));
+    }
+}
+
+fn data(value: &impl Serialize) -> Event {
+    Event::default().data(serde_json::to_string(value).expect("plain data with text keys"))
+}

@@ -1,0 +1,108 @@
+//! How errors leave the gateway: always with a stable code, and with what the caller can do. What happened inside goes to
+//! the log, without any text of a conversation.
+
+use std::fmt::Display;
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use radialog_runtime::objects::ObjectError;
+use radialog_runtime::queue::QueueError;
+use radialog_runtime::state::StateError;
+use radialog_schemas::http::{Problem, ProblemCode};
+
+use crate::batches::BatchesError;
+use crate::conversation::ConversationError;
+
+/// When to ask again after a service was away, in seconds.
+const UNAVAILABLE_RETRY: u64 = 5;
+
+/// An answer that is an error.
+#[derive(Clone, Debug)]
+pub(super) struct Refusal {
+    pub(super) problem: Problem,
+    /// Seconds after which the same request may work.
+    pub(super) retry_after: Option<u64>,
+}
+
+pub(super) type Answer<T> = Result<T, Refusal>;
+
+impl Refusal {
+    pub(super) fn new(code: ProblemCode, detail: impl Display) -> Self {
+        Self { problem: Problem::new(code, detail), retry_after: None }
+    }
+
+    pub(super) fn after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds.max(1)), ..self }
+    }
+
+    /// The same for what is not there and for what is somebody else's.
+    pub(super) fn no_conversation() -> Self {
+        Self::new(ProblemCode::NotFound, "there is no such conversation; GET /v1/conversations lists yours")
+    }
+
+    pub(super) fn no_turn() -> Self {
+        Self::new(ProblemCode::NotFound, "the conversation has no such turn; its view lists all turns")
+    }
+
+    fn unavailable(error: &dyn Display) -> Self {
+        tracing::warn!(%error, "a request could not be answered");
+        let detail = "broker, object store or state store do not answer; ask again, with the same Idempotency-Key where \
+                      something was to be made";
+        Self::new(ProblemCode::Unavailable, detail).after(UNAVAILABLE_RETRY)
+    }
+}
+
+impl From<StateError> for Refusal {
+    fn from(error: StateError) -> Self {
+        Self::unavailable(&error)
+    }
+}
+
+impl From<QueueError> for Refusal {
+    fn from(error: QueueError) -> Self {
+        Self::unavailable(&error)
+    }
+}
+
+impl From<ObjectError> for Refusal {
+    fn from(error: ObjectError) -> Self {
+        Self::unavailable(&error)
+    }
+}
+
+impl From<ConversationError> for Refusal {
+    fn from(error: ConversationError) -> Self {
+        Self::unavailable(&error)
+    }
+}
+
+impl From<BatchesError> for Refusal {
+    fn from(error: BatchesError) -> Self {
+        match error {
+            BatchesError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
+            BatchesError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
+            BatchesError::State(error) => error.into(),
+            BatchesError::Objects(error) => error.into(),
+            BatchesError::Directory { .. } => Self::unavailable(&error),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self.problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        // Paths with another format of errors write it again.
+        response.extensions_mut().insert(self);
+        response
+    }
+}

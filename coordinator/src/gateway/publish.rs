@@ -1,0 +1,51 @@
+//! Giving turns to the workers. A turn is in the shared state before it is published, so a broker that is away delays it
+//! and loses nothing: it is published as soon as that works, and again where a reader finds it forgotten.
+
+use std::time::Duration;
+
+use radialog_runtime::conversations::Snapshot;
+use radialog_schemas::{ConversationId, Stage, TurnStatus, queues};
+
+use super::Shared;
+use super::problem::Answer;
+use crate::conversation;
+use crate::patience::Patience;
+
+/// How long a request waits for the broker before it goes on in the background.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Publishes a turn that is ready, if one is.
+pub(super) async fn ready(shared: &Shared, id: &ConversationId, turn: Option<u32>) {
+    let Some(turn) = turn else { return };
+    let (shared, id) = (shared.clone(), id.clone());
+    let publishing = tokio::spawn(async move {
+        let component = shared.bundle.component(Stage::Language);
+        let once = || conversation::publish(&shared.backends, &id, turn, component);
+        if Patience::new(shared.shutdown.clone()).until_done(once).await.is_err() {
+            tracing::warn!(conversation = %id, turn, "stopped before a turn was published; its reader publishes it again");
+        }
+    });
+    // It goes on by itself where it takes longer.
+    let _ = tokio::time::timeout(WAIT, publishing).await;
+}
+
+/// Publishes again what a queued turn waits for, where nothing like it is in the broker: a gateway was killed between
+/// writing and publishing, or the broker has lost its queues. Whoever has it twice does it once.
+pub(super) async fn forgotten(shared: &Shared, snapshot: &Snapshot) -> Answer<()> {
+    let first = snapshot.turns.iter().find(|turn| !turn.status.is_final());
+    if first.is_none_or(|turn| turn.status != TurnStatus::Queued) {
+        return Ok(());
+    }
+    let is_prepared = snapshot.conversation.image.is_none() || snapshot.prepared.is_some();
+    let queues = match is_prepared {
+        true => vec![queues::CHAT],
+        false => vec![queues::work(Stage::Embedding), queues::work(Stage::Findings), queues::RESULTS],
+    };
+    for queue in queues {
+        if shared.backends.queue.depth(queue).await? > 0 {
+            return Ok(());
+        }
+    }
+    tracing::info!(conversation = %snapshot.conversation.id, "a turn waits and nothing for it is in the broker: again");
+    Ok(conversation::begin(&shared.backends, &shared.bundle, &snapshot.conversation, &[]).await?)
+}

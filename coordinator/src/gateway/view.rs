@@ -1,0 +1,131 @@
+//! Conversations and turns as clients see them.
+
+use futures::future::try_join_all;
+use radialog_runtime::conversations::{Snapshot, Turn};
+use radialog_schemas::http::{ConversationEntry, ConversationView, ImageView, TurnError, TurnUsage, TurnView};
+use radialog_schemas::{Ask, ConversationId, TurnEvent, TurnOutcome, TurnStatus};
+
+use super::Shared;
+use super::path;
+use super::problem::Answer;
+
+/// Events read at a time.
+const PAGE: usize = 512;
+/// Characters of a title.
+const TITLE: usize = 80;
+
+pub(super) fn conversation_path(id: &ConversationId) -> String {
+    format!("/v1/conversations/{id}")
+}
+
+pub(super) fn turn_path(id: &ConversationId, turn: u32) -> String {
+    format!("/v1/conversations/{id}/turns/{turn}")
+}
+
+pub(super) async fn conversation(shared: &Shared, snapshot: &Snapshot) -> Answer<ConversationView> {
+    let turns = (1..).zip(&snapshot.turns).map(|(number, _)| turn(shared, snapshot, number));
+    Ok(ConversationView {
+        id: snapshot.conversation.id.clone(),
+        created_ms: snapshot.conversation.created_ms,
+        indication: snapshot.conversation.indication.clone(),
+        image: image(snapshot),
+        findings: snapshot.prepared.as_ref().and_then(|prepared| prepared.as_ref().ok()).cloned(),
+        turns: try_join_all(turns).await?,
+    })
+}
+
+pub(super) async fn turn(shared: &Shared, snapshot: &Snapshot, number: u32) -> Answer<TurnView> {
+    let turn = path::turn(snapshot, number)?;
+    let id = &snapshot.conversation.id;
+    let position = match turn.status {
+        TurnStatus::Queued => shared.backends.conversations.position(id, number).await?,
+        _ => None,
+    };
+    let mut view = TurnView {
+        turn: number,
+        request: turn.request.clone(),
+        status: turn.status,
+        position,
+        asked: turn.asked.clone(),
+        text: String::new(),
+        edited: turn.edited.clone(),
+        dropped_turns: Vec::new(),
+        usage: None,
+        error: error(turn),
+        events: format!("{}/events", turn_path(id, number)),
+        last_event: turn.events,
+    };
+    match &turn.outcome {
+        Some(TurnOutcome::Done(answer)) => {
+            view.text = answer.text.clone();
+            view.dropped_turns = answer.dropped_turns.clone();
+            view.usage = Some(TurnUsage {
+                prompt_tokens: answer.prompt_tokens,
+                cached_tokens: answer.cached_tokens,
+                tokens: answer.tokens,
+                complete: answer.complete,
+            });
+        }
+        _ if turn.events > 0 => (view.text, view.last_event) = written(shared, id, number).await?,
+        _ => {}
+    }
+    Ok(view)
+}
+
+/// What a turn without an outcome, or with a bad one, has written, and the number of its last event.
+async fn written(shared: &Shared, id: &ConversationId, turn: u32) -> Answer<(String, u64)> {
+    let (mut text, mut last) = (String::new(), 0);
+    loop {
+        let events = shared.backends.conversations.events(id, turn, last, PAGE).await?;
+        let is_last_page = events.len() < PAGE;
+        for (number, event) in events {
+            last = number;
+            if let TurnEvent::Token { text: piece, .. } = event {
+                text.push_str(&piece);
+            }
+        }
+        if is_last_page {
+            return Ok((text, last));
+        }
+    }
+}
+
+fn error(turn: &Turn) -> Option<TurnError> {
+    turn.outcome.as_ref().and_then(outcome_error)
+}
+
+/// Why an outcome is no answer.
+pub(super) fn outcome_error(outcome: &TurnOutcome) -> Option<TurnError> {
+    match outcome {
+        TurnOutcome::Done(_) => None,
+        TurnOutcome::Failed(failure) => {
+            Some(TurnError { code: failure.code.as_str(), message: failure.message.clone() })
+        }
+        TurnOutcome::Cancelled => {
+            Some(TurnError { code: "cancelled".into(), message: "the turn was cancelled".into() })
+        }
+    }
+}
+
+fn image(snapshot: &Snapshot) -> Option<ImageView> {
+    let href = format!("{}/image", conversation_path(&snapshot.conversation.id));
+    snapshot.conversation.image.as_ref().map(|image| ImageView { href, media_type: image.media_type.clone() })
+}
+
+pub(super) fn entry(snapshot: &Snapshot) -> ConversationEntry {
+    let question = snapshot.turns.iter().find_map(|turn| match &turn.request.ask {
+        Ask::Question { text } => Some(text),
+        _ => None,
+    });
+    let title = question.or(snapshot.conversation.indication.as_ref()).map(String::as_str).unwrap_or_default();
+    let open = snapshot.turns.iter().find(|turn| !turn.status.is_final());
+    let status = open.or(snapshot.turns.last()).map_or(TurnStatus::Done, |turn| turn.status);
+    ConversationEntry {
+        id: snapshot.conversation.id.clone(),
+        created_ms: snapshot.conversation.created_ms,
+        title: title.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(TITLE).collect(),
+        turns: u32::try_from(snapshot.turns.len()).unwrap_or(u32::MAX),
+        status,
+        image: image(snapshot),
+    }
+}

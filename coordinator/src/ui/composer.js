@@ -1,0 +1,147 @@
+// Where questions are typed and tasks are chosen. Several may be sent: the server answers them in order.
+
+import { button, byId, el, setText, show } from "/assets/dom.js";
+import { explain } from "/assets/errors.js";
+import { newRequestKey } from "/assets/api.js";
+import { menuButton } from "/assets/menu.js";
+import { Findings } from "/assets/findings.js";
+import { isFinal, store } from "/assets/store.js";
+import { FINDINGS, REGIONS } from "/assets/tasks.js";
+
+export class Composer {
+  /** The last request that failed, with its key: trying it again must not ask twice. */
+  #failed = null;
+
+  /** `correct()` leads to where findings are ticked. */
+  constructor(correct) {
+    this.correct = correct;
+    const root = byId("composer");
+    this.input = el("textarea", {
+      id: "question", rows: 1, placeholder: "Ask about the image or the report", "aria-label": "Your question", autocomplete: "off",
+      on: { input: () => this.#typed(), keydown: (event) => this.#key(event) },
+    });
+    this.send = button("Send", { icon: "send", quiet: true, on: () => this.#submit() });
+    this.send.classList.add("send");
+    this.stop = button("Stop", { icon: "stop", quiet: true, on: () => this.#stop() });
+    this.stop.classList.add("send");
+    this.trouble = el("div", { class: "notice error", role: "alert", hidden: true });
+    this.tasks = this.#tasks();
+    root.replaceChildren(
+      this.trouble, this.tasks,
+      el("form", { class: "ask", on: { submit: (event) => { event.preventDefault(); this.#submit(); } } }, this.input, this.stop, this.send));
+    for (const name of ["opened", "turns", "turn", "findings"]) store.addEventListener(name, () => this.#sync());
+    store.addEventListener("opened", () => this.#clear());
+    this.#typed();
+  }
+
+  #tasks() {
+    const task = (label, ask) => button(label, { kind: "chip", on: () => this.ask(ask()) });
+    const menu = (label, items, choose) => menuButton(label, { kind: "chip", items, choose: (value) => this.ask(choose(value)) });
+    const findings = () => (store.view?.findings ? Findings.choices() : FINDINGS.map((name) => ({ label: name, value: name })));
+    this.report = task("Write the report", () => ({ task: "report" }));
+    this.correction = button("Correct", { kind: "chip", on: () => this.correct() });
+    return el("div", { class: "chips", role: "group", "aria-label": "Tasks" },
+      this.report, this.correction,
+      task("List findings", () => ({ task: "all_findings" })),
+      menu("Is there any", findings, (finding) => ({ task: "presence", finding })),
+      task("Summary", () => ({ task: "summary" })),
+      task("Plain language", () => ({ task: "plain_language" })),
+      menu("Region", () => REGIONS, (region) => ({ task: "region", region })),
+      menu("Reasons", () => reasons(findings()), (names) => ({ task: "reasons", findings: names })));
+  }
+
+  /** Asks, and tells what went wrong; true when it was taken. */
+  async ask(ask, requestKey = newRequestKey()) {
+    show(this.trouble, false);
+    this.#failed = null;
+    const { id } = store.view;
+    try {
+      await store.ask(ask, requestKey);
+      return true;
+    } catch (error) {
+      if (store.view?.id === id) this.#complain(error, ask, requestKey);
+      return false;
+    }
+  }
+
+  #complain(error, ask, requestKey) {
+    this.#failed = { ask, requestKey };
+    const { title, advice } = explain(error);
+    this.trouble.replaceChildren(el("strong", { text: title }), el("span", { text: advice }));
+    if (error.passing) {
+      this.trouble.append(button("Try again", { kind: "small", on: async () => {
+        if (await this.ask(ask, requestKey)) this.#sent(ask);
+      } }));
+    }
+    show(this.trouble, true);
+  }
+
+  async #submit() {
+    const text = this.input.value.trim();
+    if (text === "") return this.input.focus();
+    const ask = { task: "question", text };
+    // The same words again after a failure are the same request.
+    const key = this.#failed?.ask.text === text ? this.#failed.requestKey : undefined;
+    this.send.disabled = true;
+    if (await this.ask(ask, key)) this.#sent(ask);
+    this.send.disabled = false;
+    this.input.focus();
+  }
+
+  /** Empties the box, unless something else was typed meanwhile. */
+  #sent(ask) {
+    if (ask.task === "question" && this.input.value.trim() === ask.text) this.input.value = "";
+    this.#typed();
+  }
+
+  async #stop() {
+    const running = store.view?.turns.find((turn) => !isFinal(turn));
+    if (!running) return;
+    try {
+      await store.cancel(running.turn);
+    } catch (error) {
+      const { title, advice } = explain(error);
+      this.trouble.replaceChildren(el("strong", { text: title }), el("span", { text: advice }));
+      show(this.trouble, true);
+    }
+  }
+
+  #key(event) {
+    // While an input method composes, Enter belongs to it.
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    this.#submit();
+  }
+
+  #typed() {
+    this.input.style.blockSize = "auto";
+    this.input.style.blockSize = `${Math.min(this.input.scrollHeight + 2, innerHeight / 3)}px`;
+    this.#sync();
+  }
+
+  #sync() {
+    const { view } = store;
+    if (!view) return;
+    const busy = view.turns.some((turn) => !isFinal(turn));
+    // One place for both: what is typed can be sent also while an answer is written.
+    show(this.stop, busy && this.input.value.trim() === "");
+    show(this.send, !this.stop.isConnected || this.stop.hidden);
+    show(this.report, view.image && !view.turns.some((turn) => turn.request.task === "report" && turn.status !== "failed" && turn.status !== "cancelled"));
+    show(this.correction, Boolean(view.findings));
+    setText(byId("work-title"), view.image ? "Conversation about a chest X-ray" : "Conversation in words");
+  }
+
+  #clear() {
+    this.input.value = "";
+    show(this.trouble, false);
+    this.#failed = null;
+    this.#typed();
+  }
+}
+
+/** First all that is in the report, then each alone. */
+function reasons(findings) {
+  const wanted = [...(store.wanted() ?? [])].filter((name) => name !== "No Finding");
+  const together = wanted.length > 1 ? [{ label: "All in the report", note: String(wanted.length), value: wanted }] : [];
+  return [...together, ...findings.map((each) => ({ ...each, value: [each.value] }))];
+}

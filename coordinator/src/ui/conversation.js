@@ -1,0 +1,102 @@
+// The open conversation's turns, and where the page is scrolled while answers grow.
+
+import { alreadySaid, announce, announceAnswer } from "/assets/announce.js";
+import { byId, el, show } from "/assets/dom.js";
+import { answerOf, isFinal, store } from "/assets/store.js";
+import { titleOf } from "/assets/tasks.js";
+import { TurnCard } from "/assets/turn.js";
+
+// Closer to the end than this, the reader wants to see what comes.
+const NEAR = 90;
+
+export class Conversation {
+  #cards = new Map();
+  #atEnd = true;
+  #stale = new Set();
+
+  constructor() {
+    this.scroll = byId("scroll");
+    this.turns = byId("turns");
+    this.jump = byId("jump");
+    this.scroll.addEventListener("scroll", () => this.#notice(), { passive: true });
+    this.jump.addEventListener("click", () => this.toEnd());
+    new ResizeObserver(() => this.#atEnd && this.toEnd()).observe(this.scroll);
+    store.addEventListener("opened", () => this.#open());
+    store.addEventListener("turns", () => this.#sync(true));
+    store.addEventListener("findings", () => this.#sync(false));
+    store.addEventListener("turn", ({ detail }) => this.#changed(detail));
+  }
+
+  #open() {
+    this.#cards.clear();
+    this.turns.replaceChildren();
+    if (!store.view) return;
+    for (const turn of store.view.turns) alreadySaid(keyOf(turn), turn.text ?? "");
+    if (store.view.indication) this.turns.append(el("p", { class: "indication" }, el("span", { class: "quiet", text: "Indication " }), store.view.indication));
+    this.#sync(false);
+    // An old conversation is read from its report on; a running one from where it is written.
+    if (store.view.turns.every(isFinal)) this.scroll.scrollTop = 0;
+    else this.toEnd();
+    this.#notice();
+  }
+
+  /** Brings the cards in line with the view. */
+  #sync(grown) {
+    if (!store.view) return;
+    for (const turn of store.view.turns) {
+      const card = this.#cards.get(turn.turn);
+      if (card) card.update(turn);
+      else this.#add(turn);
+    }
+    if (grown) this.toEnd();
+  }
+
+  #add(turn) {
+    const card = new TurnCard(turn);
+    this.#cards.set(turn.turn, card);
+    this.turns.append(card.element);
+  }
+
+  /** Tokens come faster than frames. */
+  #changed(number) {
+    if (this.#stale.size === 0) requestAnimationFrame(() => this.#paint());
+    this.#stale.add(number);
+  }
+
+  #paint() {
+    const changed = [...this.#stale];
+    this.#stale.clear();
+    for (const number of changed) {
+      const turn = store.turn(number);
+      if (!turn) continue;
+      this.#cards.get(number)?.update(turn);
+      this.#say(turn);
+    }
+    // A turn that ended changes what the next one waits for.
+    if (changed.some((number) => store.turn(number) && isFinal(store.turn(number)))) this.#sync(false);
+    if (this.#atEnd) this.toEnd();
+    else this.#notice();
+  }
+
+  #say(turn) {
+    if (isFinal(turn) && typeof turn.edited === "string") return;
+    announceAnswer(keyOf(turn), turn.text ?? "", turn.status === "done");
+    if (turn.status === "failed") announce(`${titleOf(turn.request)}: there is no answer.`);
+    if (turn.status === "cancelled") announce("Stopped.");
+  }
+
+  toEnd() {
+    this.scroll.scrollTop = this.scroll.scrollHeight;
+    this.#notice();
+  }
+
+  #notice() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroll;
+    this.#atEnd = scrollHeight - scrollTop - clientHeight < NEAR;
+    show(this.jump, !this.#atEnd && (store.view?.turns ?? []).some((turn) => !isFinal(turn) && answerOf(turn)));
+  }
+}
+
+function keyOf(turn) {
+  return `${store.view.id}/${turn.turn}`;
+}

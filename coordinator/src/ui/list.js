@@ -1,0 +1,97 @@
+// The list of conversations: small image, title, state, and a way to delete each.
+
+import { button, byId, el, setText, show } from "/assets/dom.js";
+import { confirmed } from "/assets/dialogs.js";
+import { explain } from "/assets/errors.js";
+import { forgetImage, imageAddress } from "/assets/images.js";
+import { isFinal, store } from "/assets/store.js";
+import { conversationTitle, timeOf } from "/assets/tasks.js";
+
+const WORDS = { queued: "Queued", running: "Writing…", failed: "Failed", cancelled: "Stopped" };
+
+export class List {
+  #items = new Map();
+
+  /** `gone(id)` is told of a conversation that was deleted, `trouble(error words)` of one that could not be. */
+  constructor({ gone, trouble }) {
+    this.root = byId("conversations");
+    this.empty = byId("no-conversations");
+    this.gone = gone;
+    this.trouble = trouble;
+    for (const name of ["list", "opened"]) store.addEventListener(name, () => this.render());
+    // The open conversation is known better than the list was when it was read.
+    store.addEventListener("turns", () => this.render());
+    store.addEventListener("turn", ({ detail }) => this.#statusOfOpen(detail));
+  }
+
+  render() {
+    const known = new Set(store.list.map((each) => each.id));
+    for (const [id, item] of this.#items) {
+      if (known.has(id)) continue;
+      item.element.remove();
+      this.#items.delete(id);
+    }
+    store.list.forEach((each, index) => {
+      const item = this.#items.get(each.id) ?? this.#add(each);
+      if (this.root.children[index] !== item.element) this.root.insertBefore(item.element, this.root.children[index] ?? null);
+      this.#update(item, each);
+    });
+    show(this.empty, store.list.length === 0);
+  }
+
+  #add({ id, image, created_ms: created }) {
+    const thumbnail = el("span", { class: "thumbnail", "aria-hidden": "true" });
+    if (image) {
+      imageAddress(id).then((address) => thumbnail.replaceChildren(el("img", { src: address, alt: "" })), () => {});
+    }
+    const title = el("span", { class: "item-title" });
+    const state = el("span", { class: "item-state quiet small" });
+    const link = el("a", { href: `#/c/${encodeURIComponent(id)}`, class: "item-link" }, thumbnail,
+      el("span", { class: "item-words" }, title, state));
+    const remove = button("Delete", { icon: "trash", quiet: true, on: () => this.#remove(id) });
+    const item = { element: el("li", { class: "item" }, link, remove), link, title, state, remove, created };
+    this.#items.set(id, item);
+    return item;
+  }
+
+  #update(item, each) {
+    const open = store.view?.id === each.id;
+    const turns = open ? store.view.turns : null;
+    const status = turns ? (turns.find((turn) => !isFinal(turn)) ?? turns.at(-1))?.status : each.status;
+    const count = turns ? turns.length : each.turns;
+    const title = conversationTitle(each);
+    setText(item.title, title);
+    setText(item.state, [timeOf(item.created), WORDS[status] ?? (count === 1 ? "1 turn" : `${count} turns`)].join(" · "));
+    item.element.dataset.status = status ?? "";
+    item.remove.setAttribute("aria-label", `Delete “${title}”, ${timeOf(item.created)}`);
+    if (open) item.link.setAttribute("aria-current", "page");
+    else item.link.removeAttribute("aria-current");
+  }
+
+  #statusOfOpen(number) {
+    const turn = store.turn(number);
+    const listed = store.list.find((each) => each.id === store.view?.id);
+    if (!turn || !listed || turn.status === this.lastStatus) return;
+    this.lastStatus = turn.status;
+    this.#update(this.#items.get(listed.id), listed);
+  }
+
+  async #remove(id) {
+    const each = store.list.find((one) => one.id === id);
+    const sure = await confirmed({
+      title: "Delete this conversation?",
+      text: `“${conversationTitle(each)}”, its answers and its image are removed from the server. This cannot be undone.`,
+      action: "Delete",
+    });
+    if (!sure) return;
+    try {
+      await store.remove(id);
+    } catch (error) {
+      // Deleted elsewhere is deleted.
+      if (error.status !== 404) return this.trouble(explain(error));
+      await store.refresh().catch(() => {});
+    }
+    forgetImage(id);
+    this.gone(id);
+  }
+}

@@ -1,0 +1,210 @@
+// One turn on the page: what was asked, how far the answer is, the answer, and what can be done with it.
+
+import { announce } from "/assets/announce.js";
+import { copyText } from "/assets/clipboard.js";
+import { button, el, setText, show } from "/assets/dom.js";
+import { explain, explainTurn } from "/assets/errors.js";
+import { menuButton } from "/assets/menu.js";
+import { downloadJson, downloadText } from "/assets/report.js";
+import { answerOf, isFinal, isReport, store } from "/assets/store.js";
+import { listed, timeOf, titleOf } from "/assets/tasks.js";
+
+export class TurnCard {
+  #editing = null;
+  #original = false;
+
+  constructor(turn) {
+    this.number = turn.turn;
+    const report = isReport(turn);
+    this.text = document.createTextNode("");
+    this.answer = el("div", { class: "answer-text" }, this.text);
+    this.status = el("p", { class: "status" });
+    this.stop = button("Stop", { kind: "small", icon: "stop", on: () => this.#stop() });
+    this.notes = el("div", { class: "notes" });
+    this.trouble = el("div", { class: "notice error", hidden: true });
+    this.actions = this.#actions(report);
+    const asked = timeOf(turn.request.asked_ms ?? store.view.created_ms);
+    this.element = el("article", { class: `turn${report ? " report" : ""}`, "aria-label": titleOf(turn.request), "data-turn": turn.turn },
+      el("header", { class: "asked" }, el("p", { class: "asked-text", text: titleOf(turn.request) }), el("span", { class: "quiet small", text: asked })),
+      el("div", { class: "answer" },
+        el("div", { class: "answer-head" }, el("h2", { class: "answer-title", text: report ? "Report" : "RaDialog" }), this.status, this.stop, this.actions),
+        this.answer, this.trouble, this.notes));
+    this.update(turn);
+  }
+
+  #actions(report) {
+    this.edit = button("Edit the report", { icon: "pencil", quiet: true, on: () => this.#beginEdit() });
+    this.undo = button("Undo my changes", { icon: "undo", quiet: true, on: () => this.#save(null) });
+    const copy = button("Copy", { icon: "copy", quiet: true, on: () => this.#copy() });
+    const actions = el("div", { class: "actions" });
+    if (report) actions.append(this.undo, this.edit);
+    actions.append(copy);
+    if (report) {
+      actions.append(menuButton("Download", {
+        icon: "download",
+        quiet: true,
+        items: () => [{ label: "As text", value: downloadText }, { label: "As JSON, with the conversation", value: downloadJson }],
+        choose: (download) => download(store.turn(this.number)),
+      }));
+    }
+    return actions;
+  }
+
+  /** Shows the turn as it stands. */
+  update(turn) {
+    const running = turn.status === "running" || (turn.status === "queued" && Boolean(turn.text));
+    this.element.dataset.status = turn.status;
+    this.#setAnswer((this.#original ? turn.text ?? "" : answerOf(turn)).trimStart());
+    this.answer.classList.toggle("writing", running);
+    show(this.answer, this.#editing === null && (this.text.length > 0 || running));
+    setText(this.status, statusText(turn));
+    show(this.status, this.status.textContent !== "");
+    show(this.stop, !isFinal(turn));
+    show(this.actions, isFinal(turn) && answerOf(turn) !== "" && this.#editing === null);
+    show(this.undo, typeof turn.edited === "string");
+    this.#tellFailure(turn);
+    this.#tellNotes(turn);
+  }
+
+  /** Appends where the text has only grown, so that a selection in it stays. */
+  #setAnswer(text) {
+    if (text === this.text.data) return;
+    if (text.startsWith(this.text.data)) this.text.appendData(text.slice(this.text.length));
+    else this.text.data = text;
+  }
+
+  #tellFailure(turn) {
+    if (turn.status !== "failed") return show(this.trouble, false);
+    this.#complain(explainTurn(turn.error ?? {}));
+  }
+
+  #complain({ title, advice }) {
+    this.trouble.replaceChildren(el("strong", { text: title }), el("span", { text: advice }));
+    show(this.trouble, true);
+  }
+
+  #tellNotes(turn) {
+    const notes = [];
+    if (typeof turn.edited === "string") {
+      const toggle = button(this.#original ? "Show my version" : "Show the model's text", {
+        kind: "link",
+        on: () => {
+          this.#original = !this.#original;
+          this.update(store.turn(this.number));
+        },
+      });
+      notes.push(el("p", {}, el("span", { class: "tag", "data-kind": "corrected", text: this.#original ? "The model's text" : "Edited by you" }), " ", toggle));
+    }
+    if (turn.dropped_turns?.length) {
+      const turns = listed(turn.dropped_turns.map(String));
+      notes.push(el("p", { text: `The model did not see ${turn.dropped_turns.length === 1 ? "turn" : "turns"} ${turns}: the conversation is longer than it can read at once.` }));
+    }
+    if (turn.usage?.complete === false) notes.push(el("p", { text: "The answer ended at its length limit." }));
+    if (turn.asked && isFinal(turn)) notes.push(this.#asked(turn));
+    // Opened details must not close with every update.
+    const key = JSON.stringify([turn.edited, turn.dropped_turns, turn.asked, turn.status, turn.usage, this.#original]);
+    if (key === this.notesKey) return;
+    this.notesKey = key;
+    this.notes.replaceChildren(...notes);
+  }
+
+  #asked({ asked, usage }) {
+    const counts = usage ? `${usage.prompt_tokens} tokens read${usage.cached_tokens ? ` (${usage.cached_tokens} from the cache)` : ""}, ${usage.tokens} written` : "";
+    return el("details", {}, el("summary", { text: "What the model read" }), el("p", { class: "asked-full", text: asked }), counts && el("p", { class: "number", text: counts }));
+  }
+
+  async #stop() {
+    this.stop.disabled = true;
+    try {
+      await store.cancel(this.number);
+    } catch (error) {
+      this.#complain(explain(error));
+    }
+    this.stop.disabled = false;
+  }
+
+  async #copy() {
+    const copied = await copyText(answerOf(store.turn(this.number)).trim());
+    this.#say(copied ? "Copied" : "The browser did not allow it: select the text and copy it");
+  }
+
+  /** A short word beside the title, that goes away. */
+  #say(text) {
+    announce(text);
+    setText(this.status, text);
+    show(this.status, true);
+    clearTimeout(this.saying);
+    this.saying = setTimeout(() => store.turn(this.number) && this.update(store.turn(this.number)), 2500);
+  }
+
+  #beginEdit() {
+    const id = `edit-${this.number}`;
+    const area = el("textarea", {
+      id, rows: 6, spellcheck: "true",
+      on: {
+        input: () => fit(area),
+        keydown: (event) => {
+          if (event.key === "Escape") this.#endEdit();
+          if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#save(area.value);
+        },
+      },
+    });
+    area.value = answerOf(store.turn(this.number)).trim();
+    this.#editing = el("div", { class: "editor" },
+      el("label", { for: id, class: "quiet small", text: "Your version. Later answers build on it; it is kept as training data for corrections." }), area,
+      el("div", { class: "row" },
+        button("Save", { kind: "primary small", icon: "check", on: () => this.#save(area.value) }),
+        button("Cancel", { kind: "small", on: () => this.#endEdit() })));
+    this.answer.after(this.#editing);
+    this.update(store.turn(this.number));
+    fit(area);
+    area.focus();
+  }
+
+  #endEdit() {
+    this.#editing?.remove();
+    this.#editing = null;
+    this.update(store.turn(this.number));
+    this.edit.focus();
+  }
+
+  async #save(text) {
+    const turn = store.turn(this.number);
+    const same = text !== null && text.trim() === turn.text.trim();
+    try {
+      if (text !== null && text.trim() === "") throw new Error("A report cannot be empty");
+      // Changed back is not changed.
+      if (!same || typeof turn.edited === "string") await store.edit(this.number, same ? null : text);
+    } catch (error) {
+      return this.#complain(text?.trim() === "" ? { title: "The report is empty", advice: "Write something, or cancel." } : explain(error));
+    }
+    this.#original = false;
+    if (this.#editing) this.#endEdit();
+    this.update(store.turn(this.number));
+    this.#say(text === null ? "Your changes are undone" : "Saved");
+  }
+}
+
+function statusText(turn) {
+  switch (turn.status) {
+    case "queued": {
+      const first = store.view.turns.find((each) => !isFinal(each));
+      if (first.turn !== turn.turn) return "Waits for the answer above";
+      if (store.view.image && !store.view.findings) return "Reading the image…";
+      if (!turn.position) return "Next in line";
+      return turn.position === 1 ? "Queued, 1 other is before it" : `Queued, ${turn.position} others are before it`;
+    }
+    case "running":
+      return "Writing…";
+    case "cancelled":
+      return "Stopped";
+    default:
+      return "";
+  }
+}
+
+/** As high as its text. */
+function fit(area) {
+  area.style.blockSize = "auto";
+  area.style.blockSize = `${area.scrollHeight + 2}px`;
+}

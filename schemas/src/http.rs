@@ -1,0 +1,228 @@
+//! What the gateway takes and gives over HTTP; `openapi.json` is generated from these types. Fields that a client does not
+//! know may come with any version, so clients ignore them, and so does the gateway.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Ask, ConversationId, FindingsReport, TurnRequest, TurnStatus};
+
+pub mod openai;
+mod problem;
+
+pub use problem::{Problem, ProblemCode};
+
+/// Longest question, indication or rewritten report, in characters.
+pub const MAX_TEXT: usize = 16_000;
+/// Longest answer that may be asked for, in tokens.
+pub const MAX_NEW_TOKENS: u32 = 2048;
+/// Largest seed: what every JSON reader keeps exactly.
+pub const MAX_SEED: u64 = (1 << 53) - 1;
+/// Longest wait for an answer to begin, in seconds.
+pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
+
+/// How one answer is decoded, and how long it may wait.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TurnOptions {
+    /// Stop after this many tokens; 300 where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2048))]
+    pub max_new_tokens: Option<u32>,
+    /// None and 0 take the most probable token each time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 2.0))]
+    pub temperature: Option<f64>,
+    /// Sample from the most probable tokens that make up this mass; only with a temperature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
+    pub top_p: Option<f64>,
+    /// The same seed gives the same answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+    /// Fail the turn with `deadline_exceeded` when no worker has begun it after so many seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 604_800))]
+    pub deadline_seconds: Option<u32>,
+}
+
+/// A new conversation: an image, a question, or both. With an image the first turn is its report, and the question the
+/// second one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NewConversation {
+    /// A PNG or JPEG file as a data URI. Nothing is ever fetched from an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*$"))]
+    pub image: Option<String>,
+    /// The first question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16_000))]
+    pub question: Option<String>,
+    /// Why the image was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16_000))]
+    pub indication: Option<String>,
+    /// Of all its first turns.
+    #[serde(flatten)]
+    pub options: TurnOptions,
+}
+
+/// The same as a form.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NewConversationForm {
+    /// A PNG or JPEG file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("contentMediaType" = "application/octet-stream"))]
+    pub image: Option<String>,
+    /// The first question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16_000))]
+    pub question: Option<String>,
+    /// Why the image was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16_000))]
+    pub indication: Option<String>,
+    /// Of all its first turns, each a part of its own.
+    #[serde(flatten)]
+    pub options: TurnOptions,
+}
+
+/// A new turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NewTurn {
+    /// What is asked.
+    #[serde(flatten)]
+    pub ask: Ask,
+    /// How it is answered.
+    #[serde(flatten)]
+    pub options: TurnOptions,
+}
+
+/// An answer as a person has rewritten it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EditedAnswer {
+    /// The whole text.
+    #[schemars(length(min = 1, max = 16_000))]
+    pub text: String,
+}
+
+/// A conversation as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversationView {
+    /// Its name.
+    pub id: ConversationId,
+    /// When it began, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Why the image was taken.
+    pub indication: Option<String>,
+    /// The X-ray, where there is one.
+    pub image: Option<ImageView>,
+    /// What the classifier sees in it; none while that is being computed.
+    pub findings: Option<FindingsReport>,
+    /// In order.
+    pub turns: Vec<TurnView>,
+}
+
+/// Where the image is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageView {
+    /// A path on this gateway.
+    pub href: String,
+    /// `image/png` or `image/jpeg`.
+    pub media_type: String,
+}
+
+/// A turn as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TurnView {
+    /// Its number, from 1.
+    pub turn: u32,
+    /// What was asked.
+    pub request: TurnRequest,
+    /// How far it is.
+    pub status: TurnStatus,
+    /// How many turns of all conversations wait before it, while it is queued.
+    pub position: Option<u64>,
+    /// The question as the model reads it, once a worker has begun.
+    pub asked: Option<String>,
+    /// The answer so far.
+    pub text: String,
+    /// The answer as a person has rewritten it.
+    pub edited: Option<String>,
+    /// Earlier turns that were left out of the prompt, because the context window had no room for them.
+    pub dropped_turns: Vec<u32>,
+    /// What it took, once it is done.
+    pub usage: Option<TurnUsage>,
+    /// Why it has no (whole) answer.
+    pub error: Option<TurnError>,
+    /// Where its events come from.
+    pub events: String,
+    /// The last event that is counted in here: go on after it with `Last-Event-ID`.
+    pub last_event: u64,
+}
+
+/// What an answer took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TurnUsage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// How many of them were in the worker's cache from earlier turns.
+    pub cached_tokens: u32,
+    /// Generated tokens, the end token included.
+    pub tokens: u32,
+    /// False when the token limit cut the answer.
+    pub complete: bool,
+}
+
+/// Why a turn has no (whole) answer; also the data of an `error` event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TurnError {
+    /// A stable code, e.g. `image_corrupt`, or `cancelled`.
+    pub code: String,
+    /// What happened and what to do, for people.
+    pub message: String,
+}
+
+/// The caller's conversations.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversationList {
+    /// The latest first.
+    pub conversations: Vec<ConversationEntry>,
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConversationEntry {
+    /// Its name.
+    pub id: ConversationId,
+    /// When it began, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// The first question, else the indication, else empty.
+    pub title: String,
+    /// How many turns it has.
+    pub turns: u32,
+    /// Of the first turn that is not final, else of the last one.
+    pub status: TurnStatus,
+    /// The X-ray, where there is one.
+    pub image: Option<ImageView>,
+}
+
+/// Data of a `queued` event, which has no number: it is sent whenever the position changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueuedEvent {
+    /// How many turns wait before this one.
+    pub position: u64,
+}
+
+/// Data of a `started` event. It may come again, when another worker continues.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StartedEvent {
+    /// The question as the model reads it.
+    pub asked: String,
+}
+
+/// Data of a `token` event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TokenEvent {
+    /// What it adds to the text: empty in the middle of a character.
+    pub text: String,
+}

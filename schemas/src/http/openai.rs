@@ -1,0 +1,261 @@
+//! The part of OpenAI's chat completions API that the gateway speaks, so that its clients work unchanged.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A request for one answer. The client keeps the conversation and sends all of it each time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatCompletionRequest {
+    /// One of `/v1/models`.
+    pub model: String,
+    /// The conversation; the last message is the user's. At most one image, in any of the user's messages.
+    #[schemars(length(min = 1, max = 1000))]
+    pub messages: Vec<ChatMessage>,
+    /// Send the answer piece by piece.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// Only with `stream`.
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
+    /// Older name of `max_completion_tokens`.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_tokens: Option<u32>,
+    /// Stop after this many tokens; 300 where none is given, at most 2048.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_completion_tokens: Option<u32>,
+    /// None and 0 take the most probable token each time.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 2.0))]
+    pub temperature: Option<f64>,
+    /// Sample from the most probable tokens that make up this mass; only with a temperature.
+    #[serde(default)]
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
+    pub top_p: Option<f64>,
+    /// The same seed gives the same answer.
+    #[serde(default)]
+    pub seed: Option<i64>,
+    /// Only 1 answer is given.
+    #[serde(default)]
+    #[schemars(range(min = 1, max = 1))]
+    pub n: Option<u32>,
+    /// Not supported: must be left out.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub stop: Option<serde_json::Value>,
+    /// Not supported: must be left out.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub tools: Option<serde_json::Value>,
+    /// Not supported: must be left out.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub response_format: Option<serde_json::Value>,
+    /// Not supported: must be left out or false.
+    #[serde(default)]
+    pub logprobs: Option<bool>,
+}
+
+/// Options of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StreamOptions {
+    /// End with a chunk that has the usage and no choice.
+    #[serde(default)]
+    pub include_usage: Option<bool>,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatMessage {
+    /// Whose words.
+    pub role: Role,
+    /// The words, and for a user perhaps an image.
+    pub content: Content,
+}
+
+/// Whose words. Those of `system` and `developer` are taken and not used: the model was trained with one system text,
+/// which its bundle holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)] // the variants are the API's own names
+pub enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+}
+
+/// What a message holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Content {
+    /// Words only.
+    Text(String),
+    /// In parts.
+    Parts(Vec<Part>),
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Part {
+    /// Words.
+    Text {
+        /// The words.
+        text: String,
+    },
+    /// An image.
+    ImageUrl {
+        /// Where it is.
+        image_url: ImageUrl,
+    },
+}
+
+/// An image in a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImageUrl {
+    /// A PNG or JPEG file as a data URI. Nothing is ever fetched from an address.
+    #[schemars(regex(pattern = r"^data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*$"))]
+    pub url: String,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatCompletion {
+    /// Of this answer.
+    pub id: String,
+    /// `chat.completion`.
+    pub object: String,
+    /// In seconds since 1970.
+    pub created: u64,
+    /// Which model.
+    pub model: String,
+    /// Always one.
+    pub choices: Vec<Choice>,
+    /// What it took.
+    pub usage: Usage,
+}
+
+/// The answer of a [`ChatCompletion`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Choice {
+    /// 0.
+    pub index: u32,
+    /// The assistant's words.
+    pub message: AnswerMessage,
+    /// `stop` where the model ended it, `length` where the limit did.
+    pub finish_reason: String,
+}
+
+/// The assistant's words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AnswerMessage {
+    /// `assistant`.
+    pub role: Role,
+    /// The words.
+    pub content: String,
+}
+
+/// A piece of a streamed answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatCompletionChunk {
+    /// The same in all pieces.
+    pub id: String,
+    /// `chat.completion.chunk`.
+    pub object: String,
+    /// In seconds since 1970.
+    pub created: u64,
+    /// Which model.
+    pub model: String,
+    /// One, or none beside the usage.
+    pub choices: Vec<ChunkChoice>,
+    /// In the last piece, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// The piece itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChunkChoice {
+    /// 0.
+    pub index: u32,
+    /// What it adds.
+    pub delta: Delta,
+    /// In the last piece with a choice.
+    pub finish_reason: Option<String>,
+}
+
+/// What a piece adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Delta {
+    /// In the first piece.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+}
+
+/// What an answer took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Usage {
+    /// Tokens of the prompt, the 32 image tokens included.
+    pub prompt_tokens: u32,
+    /// Generated tokens.
+    pub completion_tokens: u32,
+    /// Both.
+    pub total_tokens: u32,
+    /// Of the prompt.
+    pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// More about the prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PromptTokensDetails {
+    /// Tokens that were in the worker's cache.
+    pub cached_tokens: u32,
+}
+
+/// What there is to ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelList {
+    /// `list`.
+    pub object: String,
+    /// One for each bundle.
+    pub data: Vec<Model>,
+}
+
+/// One model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Model {
+    /// Its name in requests.
+    pub id: String,
+    /// `model`.
+    pub object: String,
+    /// In seconds since 1970; 0 where it is not known.
+    pub created: u64,
+    /// `radialog`.
+    pub owned_by: String,
+}
+
+/// The body of every error on these paths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorBody {
+    /// What happened.
+    pub error: ErrorDetail,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ErrorDetail {
+    /// For people.
+    pub message: String,
+    /// The kind, e.g. `invalid_request_error`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The field at fault, where it is known.
+    pub param: Option<String>,
+    /// The stable code, as in problems elsewhere.
+    pub code: Option<String>,
+}

@@ -1,0 +1,13 @@
+//! The gateway over a real socket, on the adapters of the embedded mode, with toys for the image stages and a scribe for
+//! the language worker.
+
+mod access;
+mod bad_input;
+mod clients;
+mod conversations;
+mod desk;
+mod events;
+mod openai;
+mod scribe;
+pub(crate) mod sse;
+mod turns;

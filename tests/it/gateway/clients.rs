@@ -1,0 +1,130 @@
+//! Programs that others wrote, against a running gateway: OpenAI's Python client, and schemathesis, which makes requests
+//! from the OpenAPI document. Both come from PyPI into a folder beside the build.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use radialog_runtime::config::GatewayConfig;
+
+use super::desk::{Desk, UNLIMITED, key, xray_path};
+
+/// What is installed. Bounded, so that a new major version does not change the tests by itself.
+const PACKAGES: [&str; 2] = ["openai>=2,<3", "schemathesis>=4,<5"];
+
+const OPENAI: &str = r#"
+import base64, sys, openai
+url, path = sys.argv[1:]
+client = openai.OpenAI(base_url=url + "/v1", api_key="unused")
+model = client.models.list().data[0].id
+image = "data:image/jpeg;base64," + base64.b64encode(open(path, "rb").read()).decode()
+messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": image}}]}]
+report = ""
+for chunk in client.chat.completions.create(model=model, messages=messages, stream=True, max_tokens=40,
+                                            stream_options={"include_usage": True}):
+    if chunk.choices and chunk.choices[0].delta.content:
+        report += chunk.choices[0].delta.content
+    if chunk.usage:
+        assert chunk.usage.prompt_tokens > 0 and chunk.usage.completion_tokens > 0, chunk
+print("report:", report)
+messages += [{"role": "assistant", "content": report}, {"role": "user", "content": "Is there edema?"}]
+answer = client.chat.completions.create(model=model, messages=messages, temperature=0)
+print("answer:", answer.choices[0].message.content, "|", answer.usage.total_tokens)
+try:
+    client.chat.completions.create(model="gpt-4o", messages=messages)
+    raise SystemExit("an unknown model was answered")
+except openai.NotFoundError as error:
+    print("refused:", error.code)
+"#;
+
+/// A folder with the packages; the first caller makes it.
+fn python() -> Result<PathBuf> {
+    static INSTALLING: Mutex<()> = Mutex::new(());
+    let _turn = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let test = std::env::current_exe()?;
+    let target = test.ancestors().nth(3).context("a test lies in target/PROFILE/deps")?;
+    let folder = target.join("python-clients");
+    let wanted = PACKAGES.join("\n");
+    let done = folder.join("installed");
+    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
+        return Ok(folder.join("bin"));
+    }
+    if run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).is_err() {
+        // Debian has it in a package of its own.
+        let mut install = Command::new("apt-get");
+        install.args(["install", "-y", "--no-install-recommends", "python3", "python3-venv"]);
+        let installed = run(install.env("DEBIAN_FRONTEND", "noninteractive"));
+        let made = installed.and_then(|()| run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)));
+        made.context("this test needs Python 3 with venv: `apt-get install python3-venv`")?;
+    }
+    let pip = folder.join("bin/pip");
+    let installed = run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES));
+    installed.context("this test needs PyPI, or a mirror of it that pip is configured for")?;
+    std::fs::write(done, wanted)?;
+    Ok(folder.join("bin"))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    ensure!(output.status.success(), "{}", text(&output));
+    Ok(())
+}
+
+fn text(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned()
+}
+
+/// Runs a program beside the gateway, which needs this thread.
+async fn beside(mut command: Command) -> Result<std::process::Output> {
+    let running = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+    Ok(running.await??)
+}
+
+async fn installed() -> Result<PathBuf> {
+    tokio::task::spawn_blocking(python).await?
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_openai_client_streams_a_report_and_gets_a_follow_up() -> Result<()> {
+    let bin = installed().await?;
+    let desk = Desk::start().await?;
+    let mut command = Command::new(bin.join("python"));
+    command.args(["-c", OPENAI, &desk.gateway.url]).arg(xray_path()).env_remove("OPENAI_BASE_URL");
+    let output = beside(command).await?;
+    ensure!(output.status.success(), "{}", text(&output));
+    let text = text(&output);
+    assert!(text.contains("report: The lungs are clear. No pleural effusion."), "{text}");
+    assert!(text.contains("answer: You asked: Is there edema? | "), "{text}");
+    assert!(text.contains("refused: not_found"), "{text}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_made_from_the_document_are_answered_as_it_says() -> Result<()> {
+    let bin = installed().await?;
+    // With a key, so that it is tried without one, too.
+    let unlimited = |config: &mut GatewayConfig| {
+        config.keys = vec![key("schemathesis", "rd-schemathesis")];
+        (config.rate, config.concurrent) = (1_000_000, 64);
+    };
+    let desk = Desk::with(UNLIMITED, unlimited).await?;
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(bin.join("schemathesis"));
+    command.current_dir(folder.path());
+    command.arg("run").arg(format!("{}/openapi.json", desk.gateway.url));
+    command.args(["--header", "Authorization: Bearer rd-schemathesis"]);
+    command.args(["--max-examples", "40", "--seed", "7", "--workers", "2", "--request-timeout", "20", "--no-color"]);
+    let output = beside(command).await?;
+    if !output.status.success() {
+        bail!("{}", last_lines(&text(&output), 400));
+    }
+    Ok(())
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
