@@ -24,7 +24,7 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
 
     // One to add and one to remove, whatever the classifier says.
     browser.value("document.querySelector('.finding input:not(:checked):not(:disabled)').click()").await?;
-    browser.value("document.querySelector('.finding input:checked').click()").await?;
+    browser.value("document.querySelector('.finding.present:not(.fixed) input:checked').click()").await?;
     let ticks = "[...document.querySelectorAll('.finding input')].map((box) => box.checked)";
     let ticked = browser.value(ticks).await?;
     browser.click(".pending .primary").await?;

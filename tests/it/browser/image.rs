@@ -10,7 +10,9 @@ use crate::gateway::desk::{Desk, UNLIMITED, xray_path};
 const MIDDLE: &str = "(() => {
   const canvas = document.querySelector('.viewer-stage canvas');
   const [width, height] = [canvas.width, canvas.height];
-  const { data } = canvas.getContext('2d').getImageData(0, 0, width, height);
+  const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
   let [sum, count, shown] = [0, 0, 0];
   for (let at = 0; at < data.length; at += 4) {
     if (data[at + 3] > 0) shown += 1;

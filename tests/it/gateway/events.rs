@@ -152,7 +152,6 @@ async fn a_turn_that_nobody_published_is_published_when_its_reader_has_waited() 
     let id = radialog_schemas::ConversationId::from(path.rsplit('/').next().unwrap());
     let request = desk.backends.conversations.snapshot(&id).await?.unwrap().turns[0].request.clone();
     desk.backends.conversations.add_turn(&id, &request, None).await?;
-    // LOCAL
     let mut reader = desk.gateway.follow(&path, 2, None).await?;
     let mut queued = 0;
     while let Some(event) = reader.next().await? {
