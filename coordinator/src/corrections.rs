@@ -2,7 +2,7 @@
 
 use radialog_runtime::conversations::{Snapshot, Turn};
 use radialog_runtime::objects::{ObjectError, Objects};
-use radialog_schemas::{Ask, Correction, ObjectKey, SCHEMA_VERSION, TurnOutcome};
+use radialog_schemas::{Ask, ConversationId, Correction, ObjectKey, SCHEMA_VERSION, TurnOutcome};
 
 /// Objects listed at a time.
 const PAGE: usize = 1000;
@@ -55,6 +55,26 @@ pub async fn keep(objects: &dyn Objects, correction: &Correction) -> Result<(), 
     objects.put(&ObjectKey::correction(&correction.conversation, correction.turn), content.into()).await
 }
 
+/// Forgets the correction of an answer, if there is one.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn forget(objects: &dyn Objects, conversation: &ConversationId, turn: u32) -> Result<(), ObjectError> {
+    objects.delete(&ObjectKey::correction(conversation, turn)).await
+}
+
+/// Forgets all corrections of a conversation.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn forget_all(objects: &dyn Objects, conversation: &ConversationId) -> Result<(), ObjectError> {
+    let prefix = format!("{}{conversation}/", ObjectKey::CORRECTIONS);
+    for entry in objects.list(&prefix, None, PAGE).await? {
+        objects.delete(&entry.key).await?;
+    }
+    Ok(())
+}
+
 /// All corrections, in the order of their keys, with the keys of those that cannot be read.
 ///
 /// # Errors
@@ -85,8 +105,7 @@ pub async fn all(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectKe
 #[cfg(test)]
 mod tests {
     use radialog_schemas::{
-        Answer, ChatImage, ContentHash, Conversation, ConversationId, Finding, FindingsReport, Generation, TurnRequest,
-        TurnStatus,
+        Answer, ChatImage, ContentHash, Conversation, Finding, FindingsReport, Generation, TurnRequest, TurnStatus,
     };
 
     use super::*;

@@ -2,7 +2,7 @@
 //! before it answers, so that any gateway can go on where another one stopped.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
@@ -10,11 +10,13 @@ use radialog_runtime::config::GatewayConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::batches::{Batches, BatchesError, BatchesSettings, OpenArchive};
 use crate::conversation::BundleHashes;
 use crate::gateway::auth::Callers;
 
 mod assets;
 mod auth;
+mod batches;
 mod body;
 mod conversations;
 mod create;
@@ -53,6 +55,9 @@ pub enum GatewayError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// Batches of an earlier process cannot be taken up.
+    #[error(transparent)]
+    Batches(#[from] BatchesError),
     /// The server ended.
     #[error("the HTTP server ended: {0}; start it again")]
     Serve(std::io::Error),
@@ -83,6 +88,8 @@ pub(crate) struct Inner {
     bundle: BundleHashes,
     config: GatewayConfig,
     callers: Callers,
+    /// None where this gateway runs no batches.
+    batches: OnceLock<Arc<Batches>>,
     shutdown: CancellationToken,
 }
 
@@ -111,7 +118,23 @@ impl Gateway {
         let failed = |source| GatewayError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let callers = Callers::new(&config);
-        Ok(Self { shared: Shared(Arc::new(Inner { backends, bundle, config, callers, shutdown })), listener })
+        let batches = OnceLock::new();
+        let inner = Inner { backends, bundle, config, callers, batches, shutdown };
+        Ok(Self { shared: Shared(Arc::new(inner)), listener })
+    }
+
+    /// Runs batches, too: goes on with those that were running when an earlier process stopped.
+    ///
+    /// # Errors
+    /// Where their folder cannot be read.
+    pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
+        let Inner { backends, bundle, config, shutdown, .. } = &*self.shared;
+        let (directory, prefixes) = (config.directory.clone(), config.archives.clone());
+        let settings = BatchesSettings { directory, prefixes, open };
+        let batches = Batches::new(backends.clone(), bundle.clone(), settings, shutdown.clone());
+        batches.resume()?;
+        self.shared.batches.get_or_init(|| batches);
+        Ok(self)
     }
 
     /// Where it listens.

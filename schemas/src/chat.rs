@@ -65,7 +65,8 @@ pub struct ChatImage {
     pub embedding: ObjectKey,
     /// A [`FindingsReport`].
     pub findings: ObjectKey,
-    /// The image was in the store before the conversation, so that its end must not remove it.
+    /// The image was in the store before this conversation. If it was before every conversation about it, their ends must
+    /// not remove it.
     #[serde(default)]
     pub shared: bool,
 }

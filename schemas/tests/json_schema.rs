@@ -1,17 +1,20 @@
-//! `schemas/json` is generated from the types; this test holds both together, and writes the files when asked to.
+//! `schemas/json` and `schemas/asyncapi.json` are generated from the types; these tests hold both together, and write the
+//! files when asked to.
 
 use std::path::Path;
 
 use radialog_schemas::{
-    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, StageResult, StudyRecord,
-    StudySpec, Task, TurnEvent, TurnRequest,
+    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, Stage,
+    StageResult, StudyRecord, StudySpec, Task, TurnEvent, TurnRequest, queues,
 };
-use schemars::schema_for;
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 #[test]
 fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("json");
-    let write = std::env::var_os("RADIALOG_WRITE_SCHEMAS").is_some();
     let schemas = [
         ("task", schema_for!(Task)),
         ("stage-result", schema_for!(StageResult)),
@@ -29,15 +32,102 @@ fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Resul
         ("turn-event", schema_for!(TurnEvent)),
     ];
     for (name, schema) in schemas {
-        let file = folder.join(format!("{name}.json"));
-        let text = serde_json::to_string_pretty(&schema)? + "\n";
-        if write {
-            std::fs::create_dir_all(&folder)?;
-            std::fs::write(&file, text)?;
-        } else {
-            let stored = std::fs::read_to_string(&file).unwrap_or_default();
-            assert_eq!(stored, text, "{name}.json is out of date: run with RADIALOG_WRITE_SCHEMAS=1");
-        }
+        std::fs::create_dir_all(&folder)?;
+        compare(&folder.join(format!("{name}.json")), &schema)?;
     }
     Ok(())
+}
+
+#[test]
+fn the_asyncapi_document_in_the_repository_is_that_of_the_types() -> std::io::Result<()> {
+    compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("asyncapi.json"), &asyncapi())
+}
+
+/// Writes the document, or compares it with what is stored.
+fn compare(file: &Path, document: &impl Serialize) -> std::io::Result<()> {
+    let text = serde_json::to_string_pretty(document)? + "\n";
+    if std::env::var_os("RADIALOG_WRITE_SCHEMAS").is_some() {
+        return std::fs::write(file, text);
+    }
+    let stored = std::fs::read_to_string(file).unwrap_or_default();
+    assert_eq!(stored, text, "{} is out of date: run with RADIALOG_WRITE_SCHEMAS=1", file.display());
+    Ok(())
+}
+
+/// The messages on the queues, as AsyncAPI 3.0.
+fn asyncapi() -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut generator = settings.into_generator();
+    let mut messages = Map::new();
+    let mut message = |name: &str, summary: &str, schema: Value| {
+        let headers = json!({
+            "type": "object",
+            "properties": {
+                queues::header::ATTEMPT: {"type": "integer", "minimum": 0, "description": "How often it was tried before."},
+                queues::header::PUBLISHED: {"type": "integer", "description": "Milliseconds since 1970."},
+                queues::header::TRACEPARENT: {"type": "string", "description": "W3C trace context."},
+            },
+        });
+        let described = json!({
+            "name": name,
+            "summary": summary,
+            "contentType": "application/json",
+            "headers": headers,
+            "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema},
+        });
+        messages.insert(name.to_owned(), described);
+    };
+    message("Task", "One study to one stage.", reference::<Task>(&mut generator));
+    message("ChatTask", "One turn of a conversation to answer.", reference::<ChatTask>(&mut generator));
+    message("StageResult", "What came of a task.", reference::<StageResult>(&mut generator));
+    let (mut channels, mut operations) = (Map::new(), Map::new());
+    let work = Stage::ALL.map(|stage| (queues::work(stage), "Task", "coordinator", stage.name()));
+    let others = [
+        (queues::CHAT, "ChatTask", "gateway", Stage::Language.name()),
+        (queues::RESULTS, "StageResult", "worker", "coordinator"),
+    ];
+    for (queue, message, sender, receiver) in work.into_iter().chain(others) {
+        let channel = queue.replace('.', "-");
+        let description = format!(
+            "Durable quorum queue. A failed message waits in {queue}.retry.*, a hopeless one lies in {}.",
+            queues::dead(queue)
+        );
+        channels.insert(
+            channel.clone(),
+            json!({
+                "address": queue,
+                "description": description,
+                "messages": {message: {"$ref": format!("#/components/messages/{message}")}},
+                "bindings": {"amqp": {"is": "queue", "queue": {"name": queue, "durable": true, "exclusive": false}}},
+            }),
+        );
+        for (action, role) in [("send", sender), ("receive", receiver)] {
+            let operation = json!({
+                "action": action,
+                "channel": {"$ref": format!("#/channels/{channel}")},
+                "summary": format!("The {role} role does."),
+                "messages": [{"$ref": format!("#/channels/{channel}/messages/{message}")}],
+            });
+            operations.insert(format!("{action}-{channel}"), operation);
+        }
+    }
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "RaDialog queues",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Delivery is at least once; a message of an unknown schema_version is dead-lettered.",
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages, "schemas": generator.take_definitions(true)},
+    })
+}
+
+fn reference<T: JsonSchema>(generator: &mut schemars::SchemaGenerator) -> Value {
+    generator.subschema_for::<T>().to_value()
 }

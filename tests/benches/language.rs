@@ -59,12 +59,12 @@ struct Figures {
 
 fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
     let cache_tokens = batch * (PROMPT + ANSWER + batch);
-    let mut engine = Engine::new(Arc::clone(model), Limits { sequences: batch, cache_tokens });
+    let mut engine = Engine::new(Arc::clone(model), Limits { sequences: batch, cache_tokens, ..Limits::default() });
     for index in 0..batch {
         // The later ones are started later: all of them run for ANSWER steps together.
         let prompt = (0..PROMPT as u32).map(|id| 3 + (id * 7 + index as u32) % 500).collect();
         let max_new_tokens = ANSWER + batch - index;
-        engine.admit(Request { prompt, images: Vec::new(), sampling: Sampling::default(), max_new_tokens })?;
+        engine.admit(Request { prompt, max_new_tokens, ..Request::default() })?;
     }
     let before = processor_seconds();
     engine.step()?;

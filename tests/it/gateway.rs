@@ -9,5 +9,5 @@ pub(crate) mod desk;
 mod events;
 mod openai;
 pub(crate) mod scribe;
-mod sse;
+pub(crate) mod sse;
 mod turns;

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 const IMAGES: [&str; 2] = ["00001300_000.jpg", "2cd63b76.jpg"];
 
 /// One bundle for all tests of this file.
-static BUNDLE: LazyLock<(TempDir, Bundle)> = LazyLock::new(|| {
+pub(crate) static BUNDLE: LazyLock<(TempDir, Bundle)> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     RandomBundle::tiny(7).write(&dir.path().join("bundle")).unwrap();
     let cache = HashCache::at(dir.path().join("hashes.json"));
@@ -46,8 +46,8 @@ impl House {
         let options = StageOptions { batch_limit, ..StageOptions::default() };
         for stage in Stage::ALL {
             let stage = load_stage(stage, &BUNDLE.1, &Device::Cpu, &options)?;
-            let (queue, objects) = (desk.queue.clone(), desk.objects.clone());
-            tokio::spawn(stage.run(queue, objects, RunnerSettings::default(), shutdown.clone()));
+            let (backends, shutdown) = (desk.backends(), shutdown.clone());
+            tokio::spawn(async move { stage.run(&backends, RunnerSettings::default(), shutdown).await });
         }
         Ok(Self { desk, manifest: BUNDLE.1.manifest(), generation, shutdown })
     }

@@ -19,8 +19,9 @@ pub fn program() -> Result<PathBuf> {
     let profile = test.ancestors().nth(2).context("a test lies in target/PROFILE/deps")?;
     let target = profile.parent().context("a profile lies in the target folder")?;
     let mut build = Command::new(env!("CARGO"));
-    // The whole workspace, as in the test command, so that dependencies keep their features and are not built again.
-    build.args(["build", "--workspace", "--bin", "radialog", "--quiet", "--target-dir"]).arg(target);
+    // By way of a test that needs the program, and of the whole workspace: as in the test command, so that dependencies have
+    // the same features and are not built again.
+    build.args(["test", "--no-run", "--workspace", "--test", "command_line", "--quiet", "--target-dir"]).arg(target);
     if profile.ends_with("release") {
         build.arg("--release");
     }

@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::conversations::memory::MemoryConversations;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_runtime::runner::{RunError, Runner, RunnerSettings};
+use radialog_runtime::state::memory::MemoryState;
 use radialog_schemas::{ContentHash, ObjectKey, RunId, Stage, StageResult, Task, Work, queues};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -48,6 +51,16 @@ impl Desk {
     /// The same desk over another connection or store, e.g. one that fails.
     pub fn with(&self, queue: Arc<dyn Queue>, objects: Arc<dyn Objects>) -> Self {
         Self { queue, objects, ..self.clone() }
+    }
+
+    /// All that a worker needs, with state and conversations of its own.
+    pub fn backends(&self) -> Backends {
+        Backends {
+            queue: self.queue.clone(),
+            objects: self.objects.clone(),
+            state: Arc::new(MemoryState::default()),
+            conversations: Arc::new(MemoryConversations::default()),
+        }
     }
 
     /// A findings task of this study, with its image stored.
@@ -117,14 +130,22 @@ impl Desk {
 
     /// Starts a worker.
     pub fn start(&self, stage: &Arc<ToyStage>, settings: RunnerSettings) -> WorkerHandle {
-        let shutdown = CancellationToken::new();
         let runner = Runner::new(stage.clone(), self.queue.clone(), self.objects.clone(), settings);
-        let running = tokio::spawn(runner.run(shutdown.clone()));
-        WorkerHandle { shutdown, running }
+        WorkerHandle::spawn(|shutdown| runner.run(shutdown))
     }
 }
 
 impl WorkerHandle {
+    /// Runs a worker that ends with the token.
+    pub fn spawn<F>(run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = Result<(), RunError>> + Send + 'static,
+    {
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(shutdown.clone()));
+        Self { shutdown, running }
+    }
+
     /// Asks the worker to stop and waits until it has.
     pub async fn stop(self) -> Result<()> {
         self.shutdown.cancel();

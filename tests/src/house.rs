@@ -45,6 +45,10 @@ pub async fn workers(backends: &Backends, make: impl Fn(Stage) -> ToyStage) -> R
         let (queue, objects) = (backends.queue.clone(), backends.objects.clone());
         let settings = RunnerSettings { worker: format!("toy-{stage}"), ..RunnerSettings::default() };
         let runner = Runner::new(Arc::new(make(stage)), queue, objects, settings);
+        let runner = match stage {
+            Stage::Language => runner.with_chat(backends.conversations.clone()),
+            _ => runner,
+        };
         tokio::spawn(runner.run(shutdown.clone()));
     }
     Ok(shutdown.drop_guard())

@@ -1,5 +1,6 @@
 //! The four stages without a model: outputs of the right form whose content follows from the task alone, for tests of
-//! everything around the models and for the benchmarks. A study's name can make them misbehave.
+//! everything around the models and for the benchmarks. A study's name can make them misbehave. The toy of the language
+//! stage also answers turns of conversations, see [`chat`].
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +12,11 @@ use radialog_schemas::{
     ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, ObjectKey, PredictedFinding,
     ReportLabels, Stage, StudyId, Task, Work,
 };
+use tokio::sync::oneshot::Sender;
+
+pub mod chat;
+
+use chat::Speech;
 
 /// Studies whose name contains this panic in the model.
 pub const PANICS: &str = "panics";
@@ -26,14 +32,25 @@ pub struct ToyStage {
     batch_limit: usize,
     delay: Duration,
     payload: usize,
+    words: usize,
+    pause: Duration,
     batches: Mutex<Vec<Vec<StudyId>>>,
+}
+
+/// What goes into a toy's model.
+pub enum ToyInput {
+    /// A task.
+    Task(Task),
+    /// A turn of a conversation.
+    Turn(Speech),
 }
 
 impl ToyStage {
     /// A stage that answers at once, in batches of up to 16.
     pub fn new(stage: Stage) -> Self {
         let component = Self::component_of(stage);
-        Self { stage, component, batch_limit: 16, delay: Duration::ZERO, payload: 64, batches: Mutex::default() }
+        let (delay, pause) = (Duration::ZERO, Duration::ZERO);
+        Self { stage, component, batch_limit: 16, delay, payload: 64, words: 20, pause, batches: Mutex::default() }
     }
 
     /// The component that this stage's tasks must name.
@@ -56,9 +73,36 @@ impl ToyStage {
         Self { payload, ..self }
     }
 
+    /// Answers of turns have so many tokens, and all turns together get one more after each pause.
+    pub fn speech(self, words: usize, pause: Duration) -> Self {
+        Self { words, pause, ..self }
+    }
+
     /// The studies of each batch so far. Not kept for batches without a delay, so that benchmarks stay flat.
     pub fn batches(&self) -> Vec<Vec<StudyId>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn answer_all(&self, batch: Vec<(Task, Sender<Result<Output, Failure>>)>) {
+        let started = Instant::now();
+        if !self.delay.is_zero() {
+            let studies = batch.iter().map(|(task, _)| task.study.clone()).collect();
+            self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(studies);
+            std::thread::sleep(self.delay);
+        }
+        assert!(!batch.iter().any(|(task, _)| task.study.as_str().contains(PANICS)), "told to panic");
+        let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        let model_time = started.elapsed() / size;
+        for (task, answer) in batch {
+            let output = self.answer(&task).map(|content| Output {
+                content: content.into(),
+                model_time,
+                batch: size,
+                ..Output::default()
+            });
+            // Nobody listens any more after a shutdown.
+            let _ = answer.send(output);
+        }
     }
 
     fn answer(&self, task: &Task) -> Result<Vec<u8>, Failure> {
@@ -75,7 +119,7 @@ impl ToyStage {
 
 #[async_trait::async_trait]
 impl StageWork for ToyStage {
-    type Input = ();
+    type Input = ToyInput;
 
     fn stage(&self) -> Stage {
         self.stage
@@ -89,37 +133,36 @@ impl StageWork for ToyStage {
         self.batch_limit
     }
 
-    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<(), Failure> {
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<ToyInput, Failure> {
         for key in inputs(&task.work) {
             objects.get(key).await?;
         }
-        Ok(())
+        Ok(ToyInput::Task(task.clone()))
     }
 
-    fn run(&self, feed: &mut dyn Feed<()>) {
+    fn run(&self, feed: &mut dyn Feed<ToyInput>) {
+        let mut speeches: Vec<Speech> = Vec::new();
         loop {
-            let batch = feed.wait(self.batch_limit);
-            if batch.is_empty() {
+            let items = match speeches.is_empty() {
+                true => feed.wait(self.batch_limit),
+                false => feed.ready(self.batch_limit, chat::TURN_LIMIT),
+            };
+            if items.is_empty() && speeches.is_empty() {
                 return;
             }
-            let started = Instant::now();
-            if !self.delay.is_zero() {
-                let studies = batch.iter().map(|item| item.task.study.clone()).collect();
-                self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(studies);
-                std::thread::sleep(self.delay);
+            let mut batch = Vec::new();
+            for Item { input, answer, .. } in items {
+                match input {
+                    ToyInput::Task(task) => batch.push((task, answer)),
+                    ToyInput::Turn(speech) => speeches.push(speech.answered_by(answer)),
+                }
             }
-            assert!(!batch.iter().any(|item| item.task.study.as_str().contains(PANICS)), "told to panic");
-            let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            let model_time = started.elapsed() / size;
-            for Item { task, answer, .. } in batch {
-                let output = self.answer(&task).map(|content| Output {
-                    content: content.into(),
-                    model_time,
-                    batch: size,
-                    ..Output::default()
-                });
-                // Nobody listens any more after a shutdown.
-                let _ = answer.send(output);
+            if !batch.is_empty() {
+                self.answer_all(batch);
+            }
+            if !speeches.is_empty() {
+                std::thread::sleep(self.pause);
+                speeches = speeches.into_iter().filter_map(Speech::go_on).collect();
             }
         }
     }

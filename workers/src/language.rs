@@ -1,39 +1,50 @@
-//! Image tokens and findings to a report. Sequences join and leave the model between decode steps.
+//! Image tokens and findings to a report, and conversations about it, with one model. Sequences join and leave it between
+//! decode steps, turns of conversations first.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use candle_core::{Device, Tensor};
-use radialog_models::bundle::networks::Language;
+use candle_core::Device;
+use radialog_models::bundle::networks;
 use radialog_models::bundle::{Bundle, BundleError};
-use radialog_models::image_tokens;
-use radialog_models::language::{Completion, Engine, Event, LanguageError, Limits, Request, Sampling, SequenceId};
+use radialog_models::language::{ChatLimits, Completion, Engine, Event, LanguageError, Limits, Request, SequenceId};
 use radialog_runtime::objects::Objects;
-use radialog_runtime::stage::{Feed, Item, Output, StageWork};
-use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, FindingsReport, GeneratedReport, Generation, ObjectKey, Stage, Task, Work,
-};
+use radialog_runtime::stage::{ChatWork, Feed, Item, OpenTurn, Output, Prepared, StageWork};
+use radialog_schemas::{ContentHash, Failure, Stage, Task};
+use tokio::sync::oneshot::Sender;
 
-use crate::{StageOptions, input};
+use crate::StageOptions;
+use chat::Speech;
+
+mod chat;
+mod report;
 
 /// The language stage.
 pub struct LanguageStage {
     component: ContentHash,
-    language: Language,
+    language: Arc<networks::Language>,
     limits: Limits,
 }
 
-/// A report to write.
+/// A text to write: the request to the model, and what becomes of the answer.
 pub struct Prompted {
-    prompt: Vec<u32>,
-    image_tokens: Tensor,
-    generation: Generation,
+    request: Request,
+    text: Text,
+}
+
+/// What a text is for.
+enum Text {
+    Report,
+    Turn(Speech),
 }
 
 /// A sequence in the engine.
 struct Writing {
-    item: Item<Prompted>,
+    text: Text,
+    answer: Sender<Result<Output, Failure>>,
+    prompt_tokens: usize,
     /// The model's time for this sequence so far.
     time: Duration,
     /// Most sequences that shared a step with it.
@@ -46,33 +57,37 @@ impl LanguageStage {
     /// # Errors
     /// A component that is missing or does not load.
     pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
-        let language = Language::load(bundle, device)?;
-        let bytes = language.model.config().cache_bytes_per_token() as u64;
-        let cache_tokens = usize::try_from(options.cache_bytes / bytes).unwrap_or(usize::MAX);
+        let language = networks::Language::load(bundle, device)?;
+        let config = language.model.config();
+        let tokens = |bytes: u64| usize::try_from(bytes / config.cache_bytes_per_token() as u64).unwrap_or(usize::MAX);
+        let cache_tokens = tokens(options.cache_bytes);
+        let chat = ChatLimits {
+            sequences: 1,
+            // A whole context, unless nothing would be left for reports.
+            cache_tokens: config.max_position_embeddings.min(cache_tokens / 2),
+            kept_tokens: tokens(options.kept_cache_bytes),
+        };
+        let sequences = options.batch_limit + chat.sequences;
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Language),
-            language,
-            limits: Limits { sequences: options.batch_limit, cache_tokens },
+            limits: Limits { sequences, cache_tokens, chat },
+            language: Arc::new(language),
         })
     }
 
-    fn admit(&self, engine: &mut Engine, item: &Item<Prompted>) -> Result<SequenceId, LanguageError> {
-        let Prompted { prompt, image_tokens, generation } = &item.input;
-        engine.admit(Request {
-            prompt: prompt.clone(),
-            images: vec![image_tokens.clone()],
-            sampling: Sampling { seed: seed_of(generation, &item.task.output), ..Sampling::from(generation) },
-            max_new_tokens: generation.max_new_tokens as usize,
-        })
+    fn engine(&self) -> Engine {
+        Engine::new(self.language.model.clone(), self.limits)
     }
 
-    fn report(&self, prompt_tokens: usize, completion: &Completion) -> GeneratedReport {
-        let answer = self.language.tokenizer.decode_continuation(&completion.tokens);
-        GeneratedReport {
-            text: self.language.prompts.report_text(&answer).to_owned(),
-            prompt_tokens: prompt_tokens as u32,
-            tokens: completion.tokens.len() as u32,
-            complete: completion.complete,
+    fn admit(&self, engine: &mut Engine, writing: &mut HashMap<SequenceId, Writing>, item: Item<Prompted>) {
+        let Item { input: Prompted { request, text }, answer, .. } = item;
+        let prompt_tokens = request.prompt.len();
+        match engine.admit(request) {
+            Ok(id) => {
+                writing.insert(id, Writing { text, answer, prompt_tokens, time: Duration::ZERO, batch: 0 });
+            }
+            // Nobody listens any more after a shutdown.
+            Err(error) => drop(answer.send(Err(failure(error)))),
         }
     }
 
@@ -87,17 +102,33 @@ impl LanguageStage {
             }
         }
         for event in events {
-            if let Event::Finished { sequence, result } = event
-                && let Some(Writing { item, time, batch }) = writing.remove(&sequence)
-            {
-                let output = result.map_err(failure).map(|completion| {
-                    let report = self.report(item.input.prompt.len(), &completion);
-                    Output { content: input::to_json(&report), tokens: report.tokens, model_time: time, batch }
-                });
-                // Nobody listens any more after a shutdown.
-                let _ = item.answer.send(output);
+            match event {
+                Event::Token { sequence, token } => {
+                    if let Some(Writing { text: Text::Turn(speech), .. }) = writing.get_mut(&sequence) {
+                        speech.say(&self.language.tokenizer, token);
+                    }
+                }
+                Event::Finished { sequence, result } => {
+                    if let Some(writing) = writing.remove(&sequence) {
+                        self.finish(writing, result);
+                    }
+                }
             }
         }
+    }
+
+    fn finish(&self, writing: Writing, result: Result<Completion, LanguageError>) {
+        let Writing { text, answer, prompt_tokens, time, batch } = writing;
+        let output = result.map_err(failure).map(|completion| {
+            let tokens = completion.tokens.len() as u32;
+            let content = match text {
+                Text::Report => report::content(&self.language, prompt_tokens, &completion),
+                Text::Turn(speech) => speech.end(&self.language.tokenizer, prompt_tokens, &completion),
+            };
+            Output { content, tokens, model_time: time, batch }
+        });
+        // Nobody listens any more after a shutdown.
+        let _ = answer.send(output);
     }
 }
 
@@ -114,34 +145,27 @@ impl StageWork for LanguageStage {
     }
 
     fn batch_limit(&self) -> usize {
-        self.limits.sequences
+        self.limits.sequences - self.limits.chat.sequences
     }
 
     async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Prompted, Failure> {
-        let Work::Report { embedding, findings, generation } = &task.work else {
-            return Err(input::not_ours(Stage::Language));
-        };
-        let (content, findings) =
-            tokio::try_join!(input::object(objects, embedding), input::json::<FindingsReport>(objects, findings))?;
-        let image_tokens = image_tokens::decode(&content).map_err(|error| input::corrupt(embedding, error))?;
-        let prompt = self.language.prompts.report(&findings.text);
-        let prompt = self.language.tokenizer.encode_prompt(&prompt).map_err(|e| Failure::new(ErrorCode::Model, e))?;
-        Ok(Prompted { prompt, image_tokens, generation: generation.clone() })
+        let request = report::request(&self.language, task, objects).await?;
+        Ok(Prompted { request, text: Text::Report })
     }
 
     fn run(&self, feed: &mut dyn Feed<Prompted>) {
-        let mut engine = Engine::new(self.language.model.clone(), self.limits);
+        let mut engine = self.engine();
         let mut writing: HashMap<SequenceId, Writing> = HashMap::new();
         loop {
-            let items = if engine.is_idle() { feed.wait(self.limits.sequences) } else { feed.ready(engine.room()) };
+            let items = match engine.is_idle() {
+                true => feed.wait(self.batch_limit()),
+                false => feed.ready(engine.room(), engine.turn_room()),
+            };
             if items.is_empty() && engine.is_idle() {
                 return;
             }
             for item in items {
-                match self.admit(&mut engine, &item) {
-                    Ok(id) => drop(writing.insert(id, Writing { item, time: Duration::ZERO, batch: 0 })),
-                    Err(error) => drop(item.answer.send(Err(failure(error)))),
-                }
+                self.admit(&mut engine, &mut writing, item);
             }
             forget_unwanted(&mut engine, &mut writing);
             let started = Instant::now();
@@ -150,18 +174,33 @@ impl StageWork for LanguageStage {
                 Err(error) => {
                     let failure = failure(error);
                     for (_, lost) in writing.drain() {
-                        let _ = lost.item.answer.send(Err(failure.clone()));
+                        let _ = lost.answer.send(Err(failure.clone()));
                     }
-                    engine = Engine::new(self.language.model.clone(), self.limits);
+                    engine = self.engine();
                 }
             }
         }
     }
 }
 
+#[async_trait]
+impl ChatWork for LanguageStage {
+    type Input = Prompted;
+
+    fn turn_limit(&self) -> usize {
+        self.limits.sequences
+    }
+
+    async fn prepare(&self, turn: OpenTurn<'_>, objects: &dyn Objects) -> Result<Prepared<Prompted>, Failure> {
+        let window = self.language.model.config().max_position_embeddings.min(self.limits.cache_tokens);
+        let (request, speech, asked) = chat::request(&self.language, window, turn, objects).await?;
+        Ok(Prepared { input: Prompted { request, text: Text::Turn(speech) }, asked })
+    }
+}
+
 fn forget_unwanted(engine: &mut Engine, writing: &mut HashMap<SequenceId, Writing>) {
     writing.retain(|&id, writing| {
-        let unwanted = writing.item.answer.is_closed();
+        let unwanted = writing.answer.is_closed();
         if unwanted {
             engine.cancel(id);
         }
@@ -173,12 +212,6 @@ fn sequence_of(event: &Event) -> SequenceId {
     match event {
         Event::Token { sequence, .. } | Event::Finished { sequence, .. } => *sequence,
     }
-}
-
-/// Each study draws from a stream of its own, so that a sampled report does not depend on what else is in the batch.
-fn seed_of(generation: &Generation, output: &ObjectKey) -> u64 {
-    let hash = ContentHash::of_parts([&generation.seed.to_le_bytes()[..], output.as_str().as_bytes()]);
-    u64::from_str_radix(&hash.as_str()[..16], 16).expect("a hash is hexadecimal")
 }
 
 fn failure(error: LanguageError) -> Failure {

@@ -14,8 +14,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use radialog_models::bundle::{Bundle, BundleError};
 use radialog_models::preprocess::Limits;
-use radialog_runtime::objects::Objects;
-use radialog_runtime::queue::Queue;
+use radialog_runtime::backends::Backends;
 use radialog_runtime::runner::{RunError, Runner, RunnerSettings};
 use radialog_schemas::Stage;
 use tokio_util::sync::CancellationToken;
@@ -30,15 +29,18 @@ use scoring::ScoringStage;
 pub struct StageOptions {
     /// Most items in the model at a time.
     pub batch_limit: usize,
-    /// Most bytes that the language stage may spend on its cache.
+    /// Most bytes that the language stage may spend on the cache of running texts. Of it, what one conversation needs at
+    /// most is never taken by reports, nor more than half of it kept from them.
     pub cache_bytes: u64,
+    /// Most bytes that the language stage may spend, on top, on the cache of conversations that may go on.
+    pub kept_cache_bytes: u64,
     /// What an image file may cost.
     pub image_limits: Limits,
 }
 
 impl Default for StageOptions {
     fn default() -> Self {
-        Self { batch_limit: 8, cache_bytes: 4 << 30, image_limits: Limits::default() }
+        Self { batch_limit: 8, cache_bytes: 4 << 30, kept_cache_bytes: 2 << 30, image_limits: Limits::default() }
     }
 }
 
@@ -48,7 +50,7 @@ pub enum LoadedStage {
     Embedding(Arc<EmbeddingStage>),
     /// Image to findings.
     Findings(Arc<FindingsStage>),
-    /// Image tokens and findings to a report.
+    /// Image tokens and findings to a report, and conversations about it.
     Language(Arc<LanguageStage>),
     /// Report to labels.
     Scoring(Arc<ScoringStage>),
@@ -79,15 +81,17 @@ impl LoadedStage {
     /// As [`Runner::run`].
     pub async fn run(
         self,
-        queue: Arc<dyn Queue>,
-        objects: Arc<dyn Objects>,
+        backends: &Backends,
         settings: RunnerSettings,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
+        let Backends { queue, objects, conversations, .. } = backends.clone();
         match self {
             LoadedStage::Embedding(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
             LoadedStage::Findings(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
-            LoadedStage::Language(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
+            LoadedStage::Language(stage) => {
+                Runner::new(stage, queue, objects, settings).with_chat(conversations).run(shutdown).await
+            }
             LoadedStage::Scoring(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
         }
     }

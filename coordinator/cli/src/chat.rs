@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{ModelArgs, ServiceArgs, UsageError};
-use crate::serve;
+use crate::serve::Everything;
 use client::{Client, News};
 use command::Typed;
 
@@ -72,17 +72,33 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
     if let Some(image) = args.image.as_deref().filter(|image| !image.is_file()) {
         return Err(UsageError(format!("there is no file '{}'", image.display())).into());
     }
-    let Some(url) = &args.url else {
-        let stop = CancellationToken::new();
-        let server = serve::start_local(&args.services, &args.models, &stop).await?;
-        let outcome = talk(&args, &server.url).await;
-        stop.cancel();
-        server.stopped().await?;
-        return outcome.map(|_| ExitCode::SUCCESS);
-    };
-    let id = talk(&args, url).await?;
-    println!("\nGo on with: radialog chat --url {url} --resume {id}");
+    match &args.url {
+        Some(url) => {
+            let id = talk(&args, url).await?;
+            println!("\nGo on with: radialog chat --url {url} --resume {id}");
+        }
+        None => alone(&args).await?,
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// With a gateway and workers in this process; nothing of it stays.
+async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
+    let mut config = args.services.load_quiet(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
+    let objects = std::env::temp_dir().join(format!("radialog-chat-{}", std::process::id()));
+    config.objects.directory.get_or_insert_with(|| objects.clone());
+    let stop = CancellationToken::new();
+    let everything = Everything::start(config, &args.models, stop.clone()).await?;
+    let url = everything.url()?;
+    let running = tokio::spawn(everything.run());
+    let outcome = talk(args, &url).await;
+    stop.cancel();
+    let ended = running.await.context("the gateway in this process ended unexpectedly")?;
+    if objects.exists() {
+        std::fs::remove_dir_all(&objects).with_context(|| format!("cannot remove {}", objects.display()))?;
+    }
+    outcome?;
+    ended
 }
 
 /// Returns the conversation's id.

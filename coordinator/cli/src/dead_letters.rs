@@ -53,7 +53,7 @@ enum DlqCommand {
 /// Which dead letters.
 #[derive(Args)]
 struct Letters {
-    /// embedding, findings, language, scoring or results
+    /// embedding, findings, language, scoring, chat or results
     queue: String,
     /// Most messages to look at
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -66,8 +66,9 @@ impl Letters {
     fn source(&self) -> Result<&'static str, UsageError> {
         match (self.queue.as_str(), self.queue.parse::<Stage>()) {
             ("results", _) => Ok(queues::RESULTS),
+            ("chat", _) => Ok(queues::CHAT),
             (_, Ok(stage)) => Ok(queues::work(stage)),
-            (_, Err(reason)) => Err(UsageError(format!("{reason}, or results"))),
+            (_, Err(reason)) => Err(UsageError(format!("{reason}, or chat or results"))),
         }
     }
 
@@ -142,13 +143,12 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
 fn describe(delivery: &Delivery) -> String {
     match &delivery.message.death {
         None => "without a reason (dead-lettered by the broker)".to_owned(),
-        Some(death) => format!(
-            "{} after {} attempts, from {} by {}: {}",
-            death.code,
-            delivery.message.attempt + 1,
-            death.source,
-            death.worker,
-            death.reason
-        ),
+        Some(death) => {
+            let attempts = match delivery.message.attempt {
+                0 => "1 attempt".to_owned(),
+                earlier => format!("{} attempts", earlier + 1),
+            };
+            format!("{} after {attempts}, from {} by {}: {}", death.code, death.source, death.worker, death.reason)
+        }
     }
 }

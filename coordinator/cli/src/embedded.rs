@@ -38,12 +38,12 @@ impl Workers {
         for &stage in stages {
             let device = device::device(&models.device)?;
             let (bundle, options) = (bundle.clone(), models.stage_options());
-            let (queue, objects, stop) = (backends.queue.clone(), backends.objects.clone(), workers.stop.clone());
+            let (backends, stop) = (backends.clone(), workers.stop.clone());
             let settings = settings.clone();
             workers.tasks.spawn(async move {
                 let load = tokio::task::spawn_blocking(move || load_stage(stage, &bundle, &device, &options));
                 let loaded = load.await.context("loading the model was interrupted")??;
-                Ok(loaded.run(queue, objects, settings, stop).await?)
+                Ok(loaded.run(&backends, settings, stop).await?)
             });
         }
         Ok(workers)

@@ -5,13 +5,17 @@ mod args;
 mod batch;
 mod bundle;
 mod bundle_source;
+mod chat;
 mod coordinator;
 mod dead_letters;
 mod doctor;
 mod embedded;
 mod evaluate;
 mod export;
+mod gateway;
+mod keys;
 mod progress;
+mod serve;
 mod status;
 mod table;
 mod worker;
@@ -33,8 +37,9 @@ const EXIT_INTERRUPTED: u8 = 130;
     version,
     about = "Chest X-ray findings, reports and CheXbert labels at scale",
     long_about = "Chest X-ray findings, reports and CheXbert labels at scale.\n\n\
-        `radialog batch` does everything in one process, with nothing to install. With --amqp, --s3 and --redis the same \
-        work is done by `radialog worker` and `radialog coordinator` processes on any number of machines.\n\n\
+        `radialog serve` opens a page to talk about X-rays, `radialog batch` scores an archive: each does everything in one \
+        process, with nothing to install. With --amqp, --s3 and --redis the same work is done by `radialog worker`, \
+        `radialog gateway` and `radialog coordinator` processes on any number of machines.\n\n\
         Research software, not a medical device.",
     after_help = "Every setting can also come from an environment variable RADIALOG_<AREA>_<FIELD> (e.g. \
         RADIALOG_AMQP_URL) or a TOML file (--config). Logs: RUST_LOG=radialog_runtime=debug."
@@ -46,7 +51,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
     Batch(batch::BatchArgs),
+    Chat(chat::ChatArgs),
+    Gateway(gateway::GatewayArgs),
     Coordinator(coordinator::CoordinatorArgs),
     Worker(worker::WorkerArgs),
     Status(status::StatusArgs),
@@ -66,7 +74,10 @@ enum Command {
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Serve(args) => serve::run(args).await,
         Command::Batch(args) => batch::run(args).await,
+        Command::Chat(args) => chat::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(args).await,
         Command::Status(args) => status::run(args).await,

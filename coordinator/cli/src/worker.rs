@@ -54,6 +54,6 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let (backends, loaded) = tokio::join!(Backends::connect(&config), tokio::task::spawn_blocking(load));
     let (backends, loaded) = (backends?, loaded.context("loading the model was interrupted")??);
     readiness.set(true);
-    loaded.run(backends.queue, backends.objects, config.worker, shutdown).await?;
+    loaded.run(&backends, config.worker, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }

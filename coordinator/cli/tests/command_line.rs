@@ -18,7 +18,10 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn every_role_explains_itself_with_an_example() {
-    let roles: [&[&str]; 11] = [
+    let roles: [&[&str]; 14] = [
+        &["serve"],
+        &["gateway"],
+        &["gateway", "new-key"],
         &["batch"],
         &["worker"],
         &["coordinator"],
@@ -53,6 +56,27 @@ fn a_worker_without_a_broker_says_what_to_give() {
     let output = radialog(&["worker", "scoring"]);
     assert_eq!(output.status.code(), Some(64));
     assert!(text(&output.stderr).contains("--amqp"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_gateway_without_its_services_says_what_to_give_and_what_else_to_run() {
+    let output = radialog(&["gateway"]);
+    assert_eq!(output.status.code(), Some(64));
+    let error = text(&output.stderr);
+    assert!(error.contains("--amqp") && error.contains("radialog serve"), "{error}");
+}
+
+#[test]
+fn an_api_key_is_shown_once_with_its_entry_for_the_configuration() {
+    let output = radialog(&["gateway", "new-key", "ward-3"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    let key = printed.split_whitespace().find(|word| word.starts_with("rd-")).unwrap();
+    let entry = printed.split_whitespace().find(|word| word.starts_with("ward-3:")).unwrap();
+    let hash = radialog_schemas::ContentHash::of(key.as_bytes());
+    assert_eq!(entry, format!("ward-3:{hash}"));
+    assert_ne!(text(&radialog(&["gateway", "new-key", "ward-3"]).stdout), printed, "keys are random");
+    assert_eq!(radialog(&["gateway", "new-key", "ward 3"]).status.code(), Some(64));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use super::auth::Caller;
 use super::path::Own;
 use super::problem::{Answer, Refusal};
 use super::view;
+use crate::corrections;
 
 /// Most conversations of a list.
 const LISTED: usize = 200;
@@ -48,10 +49,12 @@ pub(super) async fn delete(State(shared): State<Shared>, Own(snapshot): Own) -> 
 /// Removes a conversation, and its image with all outputs when nothing else has it.
 pub(super) async fn remove(shared: &Shared, id: &ConversationId) -> Answer<()> {
     let removed = shared.backends.conversations.delete(id).await?;
-    let Some((conversation, false)) = removed else { return Ok(()) };
-    if let Some(ChatImage { image, embedding, findings, shared: false, .. }) = conversation.image {
+    let Some((conversation, image_stays)) = removed else { return Ok(()) };
+    let objects = &*shared.backends.objects;
+    corrections::forget_all(objects, id).await?;
+    if let (Some(ChatImage { image, embedding, findings, .. }), false) = (conversation.image, image_stays) {
         for key in [embedding, findings, image] {
-            shared.backends.objects.delete(&key).await?;
+            objects.delete(&key).await?;
         }
     }
     Ok(())

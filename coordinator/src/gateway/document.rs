@@ -134,6 +134,8 @@ fn parameters() -> Value {
     let event = json!({"type": "integer", "minimum": 0, "maximum": u32::MAX});
     json!({
         "Conversation": path("id", "The conversation.", id),
+        "Batch": path("batch", "The batch.", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
+        "ResultFile": path("file", "One of the batch's results.", json!({"type": "string", "enum": crate::batches::FILES})),
         "Turn": path("turn", "The turn, from 1.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
         "IdempotencyKey": {
             "name": "Idempotency-Key",

@@ -11,6 +11,7 @@ use radialog_runtime::queue::QueueError;
 use radialog_runtime::state::StateError;
 use radialog_schemas::http::{Problem, ProblemCode};
 
+use crate::batches::BatchesError;
 use crate::conversation::ConversationError;
 
 /// When to ask again after a service was away, in seconds.
@@ -73,6 +74,18 @@ impl From<ObjectError> for Refusal {
 impl From<ConversationError> for Refusal {
     fn from(error: ConversationError) -> Self {
         Self::unavailable(&error)
+    }
+}
+
+impl From<BatchesError> for Refusal {
+    fn from(error: BatchesError) -> Self {
+        match error {
+            BatchesError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
+            BatchesError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
+            BatchesError::State(error) => error.into(),
+            BatchesError::Objects(error) => error.into(),
+            BatchesError::Directory { .. } => Self::unavailable(&error),
+        }
     }
 }
 

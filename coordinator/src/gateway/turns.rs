@@ -13,6 +13,7 @@ use super::create::{self, Accepted};
 use super::path::{self, IdempotencyKey, Own, OwnTurn};
 use super::problem::{Answer, Refusal};
 use super::{publish, view};
+use crate::corrections;
 
 pub(super) async fn add(
     State(shared): State<Shared>,
@@ -81,11 +82,16 @@ pub(super) async fn edit(
     check_text("text", &edited.text)?;
     rewrite(&shared, &at, Some(&edited.text)).await?;
     let after = path::own(&shared, &caller, at.id()).await?;
+    match corrections::of(&after, at.turn, &edited.text, create::now_ms()) {
+        Some(correction) => corrections::keep(&*shared.backends.objects, &correction).await?,
+        None => corrections::forget(&*shared.backends.objects, at.id(), at.turn).await?,
+    }
     Ok(Json(view::turn(&shared, &after, at.turn).await?))
 }
 
 pub(super) async fn forget_edit(State(shared): State<Shared>, at: OwnTurn) -> Answer<StatusCode> {
     rewrite(&shared, &at, None).await?;
+    corrections::forget(&*shared.backends.objects, at.id(), at.turn).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -38,6 +38,8 @@ pub enum ProblemCode {
     Unauthorized,
     /// The page that asks is not one that may.
     ForbiddenOrigin,
+    /// The archive is not under a prefix that may be read.
+    ArchiveNotAllowed,
     /// There is no such thing, or it is somebody else's.
     NotFound,
     /// This path does not do that.
@@ -88,7 +90,7 @@ impl ProblemCode {
         match self {
             Self::InvalidJson | Self::InvalidUtf8 | Self::InvalidMultipart | Self::IncompleteBody => 400,
             Self::Unauthorized => 401,
-            Self::ForbiddenOrigin => 403,
+            Self::ForbiddenOrigin | Self::ArchiveNotAllowed => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::TurnNotFinal | Self::ConversationFull => 409,
@@ -116,6 +118,7 @@ impl ProblemCode {
             Self::IncompleteBody => "the request broke off",
             Self::Unauthorized => "a valid API key is needed",
             Self::ForbiddenOrigin => "this web page may not ask",
+            Self::ArchiveNotAllowed => "this archive may not be read",
             Self::NotFound => "there is no such thing",
             Self::MethodNotAllowed => "this path does not do that",
             Self::TurnNotFinal => "the turn is not over yet",

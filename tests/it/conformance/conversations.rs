@@ -43,6 +43,7 @@ on_each_adapter! { memory, redis: {
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,
     a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use,
+    an_image_that_was_stored_before_all_its_conversations_stays,
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,
     racing_submitters_each_get_a_turn_of_their_own,
@@ -351,6 +352,21 @@ async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use(co
     assert_eq!(conversations.list(&one.owner, 9).await.unwrap(), []);
     assert_eq!(conversations.delete(&one.id).await.unwrap(), None);
     assert_eq!(conversations.delete(&two.id).await.unwrap(), Some((two, false)));
+}
+
+async fn an_image_that_was_stored_before_all_its_conversations_stays(conversations: Arc<dyn Conversations>) {
+    for (first_finds_it, stays) in [(true, true), (false, false)] {
+        let name = unique();
+        let (mut one, mut two) = (with_image(&name), with_image(&name));
+        one.image.as_mut().unwrap().shared = first_finds_it;
+        // The second one finds it in any case.
+        two.image.as_mut().unwrap().shared = true;
+        for conversation in [&one, &two] {
+            conversations.create(conversation, &[ask("a")]).await.unwrap();
+        }
+        assert_eq!(conversations.delete(&one.id).await.unwrap(), Some((one, true)));
+        assert_eq!(conversations.delete(&two.id).await.unwrap(), Some((two, stays)));
+    }
 }
 
 async fn conversations_are_listed_by_owner_the_latest_first(conversations: Arc<dyn Conversations>) {

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::desk::{Desk, xray_path};
+use radialog_runtime::config::GatewayConfig;
+
+use super::desk::{Desk, UNLIMITED, key, xray_path};
 
 /// What is installed. Bounded, so that a new major version does not change the tests by itself.
 const PACKAGES: [&str; 2] = ["openai>=2,<3", "schemathesis>=4,<5"];
@@ -103,11 +105,17 @@ async fn the_official_openai_client_streams_a_report_and_gets_a_follow_up() -> R
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_made_from_the_document_are_answered_as_it_says() -> Result<()> {
     let bin = installed().await?;
-    let desk = Desk::start().await?;
+    // With a key, so that it is tried without one, too.
+    let unlimited = |config: &mut GatewayConfig| {
+        config.keys = vec![key("schemathesis", "rd-schemathesis")];
+        (config.rate, config.concurrent) = (1_000_000, 64);
+    };
+    let desk = Desk::with(UNLIMITED, unlimited).await?;
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(bin.join("schemathesis"));
     command.current_dir(folder.path());
     command.arg("run").arg(format!("{}/openapi.json", desk.gateway.url));
+    command.args(["--header", "Authorization: Bearer rd-schemathesis"]);
     command.args(["--max-examples", "40", "--seed", "7", "--workers", "2", "--request-timeout", "20", "--no-color"]);
     let output = beside(command).await?;
     if !output.status.success() {

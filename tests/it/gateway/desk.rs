@@ -1,6 +1,7 @@
 //! A running gateway, and what its clients need.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +11,7 @@ use radialog_coordinator::conversation::BundleHashes;
 use radialog_coordinator::gateway::Gateway;
 use radialog_coordinator::{Backends, ResultConsumer};
 use radialog_runtime::config::{ApiKey, GatewayConfig};
+use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::{ContentHash, Stage};
 use radialog_tests::house;
 use radialog_tests::stages::ToyStage;
@@ -54,13 +56,20 @@ impl Desk {
     pub(crate) async fn with(words: usize, change: impl FnOnce(&mut GatewayConfig)) -> Result<Self> {
         let objects = tempfile::tempdir()?;
         let backends = house::embedded(objects.path())?;
-        let workers = house::workers(&backends, ToyStage::new).await?;
+        backends.queue.declare().await?;
+        // The language worker is the scribe.
+        let workers = CancellationToken::new();
+        for stage in [Stage::Embedding, Stage::Findings] {
+            let (queue, objects) = (backends.queue.clone(), backends.objects.clone());
+            let runner = Runner::new(Arc::new(ToyStage::new(stage)), queue, objects, RunnerSettings::default());
+            tokio::spawn(runner.run(workers.clone()));
+        }
         let stop = CancellationToken::new();
         let results = ResultConsumer::new(backends.clone(), "results", stop.clone());
         tokio::spawn(results.run());
         let scribe = Scribe::start(&backends, words);
         let gateway = Running::start(&backends, change).await?;
-        Ok(Self { backends, gateway, scribe, objects, _workers: workers, _results: stop.drop_guard() })
+        Ok(Self { backends, gateway, scribe, objects, _workers: workers.drop_guard(), _results: stop.drop_guard() })
     }
 
     /// Names of the objects under this prefix.

@@ -146,12 +146,14 @@ impl Chain {
     }
 
     fn answer(&self, prompt: Vec<u32>, tokens: &Tensor) -> Result<Vec<u32>> {
-        let mut engine = Engine::new(self.model.clone(), Limits { sequences: 1, cache_tokens: usize::MAX });
+        let mut engine =
+            Engine::new(self.model.clone(), Limits { sequences: 1, cache_tokens: usize::MAX, ..Limits::default() });
         engine.admit(Request {
             prompt,
             images: vec![tokens.clone()],
             sampling: Sampling::default(),
             max_new_tokens: self.max_new_tokens,
+            turn: None,
         })?;
         loop {
             for event in engine.step()? {

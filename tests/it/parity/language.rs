@@ -201,7 +201,11 @@ fn check_generation(
         Some(eos_token_id) => &load(&LlamaConfig { eos_token_id, ..model.config().clone() })?,
         None => model,
     };
-    let limits = Limits { sequences: rows.len(), cache_tokens: rows.len() * model.config().max_position_embeddings };
+    let limits = Limits {
+        sequences: rows.len(),
+        cache_tokens: rows.len() * model.config().max_position_embeddings,
+        ..Limits::default()
+    };
     let mut engine = Engine::new(Arc::clone(model), limits);
     let mut order = Vec::new();
     for (row, new) in rows.iter().zip(&expected) {
@@ -210,6 +214,7 @@ fn check_generation(
             images: row.images.clone(),
             sampling: Sampling::default(),
             max_new_tokens: new.len(),
+            turn: None,
         })?);
     }
     let mut finished = HashMap::new();

@@ -94,7 +94,8 @@ impl Browser {
         let driver = Driver::shared().await?;
         // fantoccini brings no connector of its own without TLS, which a driver on this machine does not have.
         let mut builder = ClientBuilder::new(HttpConnector::new());
-        let page = builder.capabilities(capabilities()).connect(&driver.url).await.context("Chromium does not start")?;
+        let page =
+            builder.capabilities(capabilities()).connect(&driver.url).await.context("Chromium does not start")?;
         let id = page.session_id().await?.context("the driver gave no session")?;
         let session = format!("{}/session/{id}", driver.url);
         let browser = Self { page, session, http: reqwest::Client::new(), _turn: turn };
@@ -158,7 +159,9 @@ impl Browser {
             if begun.elapsed() > PATIENCE {
                 let shown = self.value("document.body.innerText").await?;
                 let complaints = self.complaints().await?;
-                bail!("after {PATIENCE:?} still not: {expression}\nthe page shows: {shown}\nthe console: {complaints:?}");
+                bail!(
+                    "after {PATIENCE:?} still not: {expression}\nthe page shows: {shown}\nthe console: {complaints:?}"
+                );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }

@@ -12,7 +12,7 @@ use super::{free_port, install, until_ready};
 
 const VARIABLE: &str = "RADIALOG_TEST_REDIS";
 
-/// A Redis without persistence: stopped and started again, it has lost everything.
+/// A Redis server that can be stopped and started again.
 pub struct Redis {
     url: String,
     own: Option<Server>,
@@ -34,12 +34,22 @@ impl Redis {
         }
     }
 
-    /// A Redis of the caller's own.
+    /// A Redis of the caller's own, without persistence: started again, it has lost everything.
     pub async fn start() -> Result<Self> {
+        Self::with(&["--appendonly", "no"]).await
+    }
+
+    /// A Redis of the caller's own that writes every command to its disk: started again, it has lost nothing that it has
+    /// answered.
+    pub async fn durable() -> Result<Self> {
+        Self::with(&["--appendonly", "yes", "--appendfsync", "always"]).await
+    }
+
+    async fn with(persistence: &[&str]) -> Result<Self> {
         let program = install::program(&["redis-server"], "redis-server", VARIABLE)?;
         let (directory, port) = (tempfile::tempdir()?, free_port()?);
         let mut command = Command::new(program);
-        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]).args(persistence);
         command.arg("--dir").arg(directory.path());
         let mut server = Server { command, port, directory, running: None };
         server.start().await?;
@@ -58,7 +68,7 @@ impl Redis {
         }
     }
 
-    /// Starts it again, empty.
+    /// Starts it again.
     pub async fn start_again(&mut self) -> Result<()> {
         match &mut self.own {
             Some(server) => server.start().await,

@@ -13,7 +13,7 @@ pub mod lora;
 pub mod sampler;
 
 pub use config::{ConfigError, LlamaConfig};
-pub use engine::{Completion, Engine, Event, Limits, Request, SequenceId};
+pub use engine::{ChatLimits, Completion, Engine, Event, Limits, Request, SequenceId, Turn};
 pub use llama::LanguageModel;
 pub use lora::{Adapter, LoraConfig};
 pub use sampler::Sampling;

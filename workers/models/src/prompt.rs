@@ -1,8 +1,10 @@
 //! What the language model is told, as data: a bundle carries its prompts, and the published ones are the default.
 //! The published weights were trained on these exact strings, so every blank and full stop of them counts.
 
+mod dialog;
 mod questions;
 
+pub use dialog::{Dialog, DialogError, Fitted, Past};
 pub use questions::Questions;
 
 use std::fmt;
@@ -28,6 +30,9 @@ pub struct Prompts {
     pub image_tokens: usize,
     /// The request for a report, with `{image}` and `{findings}` where they go.
     pub report: String,
+    /// What stands before the first message of a conversation with an image, where that is not the request for a
+    /// report; with `{image}` and `{findings}`.
+    pub image: String,
     /// What a report is asked about.
     pub questions: Questions,
 }
@@ -46,6 +51,7 @@ impl Default for Prompts {
                      predicted findings. Write in the style of a radiologist, write one fluent text without \
                      enumeration, be concise and don't provide explanations or reasons."
                 .into(),
+            image: "Image information: {image}. Predicted Findings: {findings}. ".into(),
             questions: Questions::default(),
         }
     }
@@ -80,8 +86,12 @@ impl Prompts {
     /// The user's message that asks for a report on one image. `findings` goes in as plain text and nowhere but at its
     /// slot.
     pub fn report_message(&self, findings: &str) -> Prompt {
+        self.fill(&self.report, findings)
+    }
+
+    fn fill(&self, template: &str, findings: &str) -> Prompt {
         let mut message = Prompt::default();
-        let mut rest = self.report.as_str();
+        let mut rest = template;
         while let Some((at, slot)) = [IMAGE_SLOT, FINDINGS_SLOT]
             .into_iter()
             .filter_map(|slot| rest.find(slot).map(|at| (at, slot)))
@@ -107,20 +117,24 @@ impl Prompts {
     /// Assembles a conversation of alternating messages, the user's first. An empty message leaves its turn open: a
     /// prompt to be answered ends with one.
     pub fn conversation(&self, messages: &[Prompt]) -> Prompt {
-        let mut prompt = Prompt::text(&format!("{} ", self.system));
-        for (index, message) in messages.iter().enumerate() {
+        self.assemble(self.opening(), messages)
+    }
+
+    /// What every conversation starts with.
+    fn opening(&self) -> Prompt {
+        Prompt::text(&format!("{} ", self.system))
+    }
+
+    /// Adds messages to a prompt, the user's first.
+    fn assemble<'a>(&self, mut prompt: Prompt, messages: impl IntoIterator<Item = &'a Prompt>) -> Prompt {
+        for (index, message) in messages.into_iter().enumerate() {
             let role = &self.roles[index % 2];
             if message.0.is_empty() {
                 prompt.push_text(&format!("{role}:"));
                 continue;
             }
             prompt.push_text(&format!("{role}: "));
-            for segment in &message.0 {
-                match segment {
-                    Segment::Text(text) => prompt.push_text(text),
-                    other => prompt.0.push(other.clone()),
-                }
-            }
+            prompt.push(message);
             if index % 2 == 0 {
                 prompt.push_text(" ");
             } else {
@@ -148,6 +162,24 @@ impl Prompt {
     /// The stretches in order; no two texts are neighbours and none is empty.
     pub fn segments(&self) -> &[Segment] {
         &self.0
+    }
+
+    /// For people: as it is written, but with one `<IMG>` for an image.
+    pub fn readable(&self) -> String {
+        let short = self.0.iter().map(|segment| match segment {
+            Segment::Image { .. } => Segment::Image { tokens: 1 },
+            other => other.clone(),
+        });
+        Self(short.collect()).to_string()
+    }
+
+    fn push(&mut self, other: &Prompt) {
+        for segment in &other.0 {
+            match segment {
+                Segment::Text(text) => self.push_text(text),
+                other => self.0.push(other.clone()),
+            }
+        }
     }
 
     fn push_text(&mut self, text: &str) {

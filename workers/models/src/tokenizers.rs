@@ -6,7 +6,7 @@ pub mod llama;
 pub mod toy;
 
 pub use bert::BertTokenizer;
-pub use llama::LlamaTokenizer;
+pub use llama::{LlamaTokenizer, TextStream};
 
 use std::path::{Path, PathBuf};
 

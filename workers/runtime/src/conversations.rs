@@ -170,8 +170,9 @@ pub trait Conversations: Send + Sync + 'static {
     /// Subscribes to a turn. Whatever happens after this returns is in its news.
     async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError>;
 
-    /// Removes the conversation; running turns are fenced off. Returns it, and whether another conversation has the same
-    /// image.
+    /// Removes the conversation; running turns are fenced off. Returns it, and whether its image must stay: another
+    /// conversation has it, or it was stored before the first conversation that had it
+    /// ([`radialog_schemas::ChatImage::shared`]).
     async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError>;
 
     /// Turns of all conversations that wait for a worker.

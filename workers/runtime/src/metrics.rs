@@ -8,7 +8,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
 };
-use radialog_schemas::{ErrorCode, Stage};
+use radialog_schemas::{ErrorCode, Stage, TurnOutcome};
 
 /// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
 const SECONDS: [f64; 11] = [0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
@@ -47,6 +47,10 @@ pub struct Metrics {
     pub http_streams: IntGauge,
     /// From an event's arrival at this gateway to its reader taking it.
     pub http_event_lag: Histogram,
+    chat_first_token: HistogramVec,
+    chat_in_flight: IntGaugeVec,
+    chat_done: IntCounterVec,
+    chat_prompt_tokens: IntCounterVec,
 }
 
 /// The metrics of one stage, looked up once.
@@ -78,6 +82,15 @@ pub struct StageMetrics {
     pub tokens: IntCounter,
     /// Panics of the model.
     pub panics: IntCounter,
+}
+
+/// The metrics of the turns that a stage answers, looked up once.
+pub struct ChatMetrics {
+    stage: Stage,
+    /// From publishing a turn to the first token of its answer.
+    pub first_token: Histogram,
+    /// Turns that this worker holds.
+    pub in_flight: IntGauge,
 }
 
 impl Metrics {
@@ -132,6 +145,19 @@ impl Metrics {
                         .buckets(LAG_SECONDS.to_vec()),
                 ),
             ),
+            chat_first_token: seconds(
+                r,
+                "radialog_chat_first_token_seconds",
+                "From publishing a turn to its first token",
+            ),
+            chat_in_flight: int_gauge(r, "radialog_chat_inflight_tasks", "Turns that this worker holds"),
+            chat_done: counter(r, "radialog_chat_done_total", "Turns that ended, by outcome", &["outcome"]),
+            chat_prompt_tokens: counter(
+                r,
+                "radialog_chat_prompt_tokens_total",
+                "Tokens of prompts; cached=true: they were in the cache from an earlier turn",
+                &["cached"],
+            ),
             registry,
         }
     }
@@ -163,6 +189,16 @@ impl Metrics {
         }
     }
 
+    /// The metrics of the turns that a stage answers.
+    pub fn chat(&self, stage: Stage) -> ChatMetrics {
+        let label = [stage.name()];
+        ChatMetrics {
+            stage,
+            first_token: self.chat_first_token.with_label_values(&label),
+            in_flight: self.chat_in_flight.with_label_values(&label),
+        }
+    }
+
     /// All of them in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
@@ -187,6 +223,23 @@ impl StageMetrics {
     pub fn waiting(&self, messages: u64, service_time: Duration) {
         self.queue_depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
         self.queue_work.set(messages as f64 * service_time.as_secs_f64());
+    }
+}
+
+impl ChatMetrics {
+    /// Counts a turn that has ended, and where its prompt came from.
+    pub fn ended(&self, outcome: &TurnOutcome) {
+        let name = match outcome {
+            TurnOutcome::Done(_) => "done",
+            TurnOutcome::Failed(_) => "failed",
+            TurnOutcome::Cancelled => "cancelled",
+        };
+        metrics().chat_done.with_label_values(&[self.stage.name(), name]).inc();
+        if let TurnOutcome::Done(answer) = outcome {
+            let tokens = |cached: &str| metrics().chat_prompt_tokens.with_label_values(&[self.stage.name(), cached]);
+            tokens("true").inc_by(u64::from(answer.cached_tokens));
+            tokens("false").inc_by(u64::from(answer.prompt_tokens.saturating_sub(answer.cached_tokens)));
+        }
     }
 }
 

@@ -7,18 +7,22 @@ use std::time::Duration;
 
 use radialog_schemas::queues;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::conversations::Conversations;
 use crate::metrics::metrics;
 use crate::objects::Objects;
-use crate::queue::{Consumer, Queue, QueueError};
-use crate::stage::StageWork;
+use crate::queue::{Consumer, Delivery, Queue, QueueError};
+use crate::stage::{ChatWork, StageWork};
+use chat::Chat;
 use model::Model;
 use pace::Pace;
 use patience::Patience;
 use task::Worker;
+use way::GivingWay;
 
+mod chat;
 mod held;
 mod message;
 mod model;
@@ -28,9 +32,13 @@ mod settle;
 mod single;
 mod suspect;
 mod task;
+mod way;
 
 /// How often the queue's depth is read and the prefetch reconsidered.
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the worker looks whether turns of conversations wait for its model.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How a runner behaves.
 #[derive(Clone, Debug)]
@@ -77,12 +85,25 @@ pub struct Runner<W: StageWork> {
     queue: Arc<dyn Queue>,
     objects: Arc<dyn Objects>,
     settings: RunnerSettings,
+    conversations: Option<Talk<W>>,
 }
+
+/// Who answers turns, and where conversations are.
+type Talk<W> = (Arc<dyn ChatWork<Input = <W as StageWork>::Input>>, Arc<dyn Conversations>);
 
 impl<W: StageWork> Runner<W> {
     /// A worker of this stage over these adapters.
     pub fn new(work: Arc<W>, queue: Arc<dyn Queue>, objects: Arc<dyn Objects>, settings: RunnerSettings) -> Self {
-        Self { work, queue, objects, settings }
+        Self { work, queue, objects, settings, conversations: None }
+    }
+
+    /// The same worker, which also answers the turns of these conversations, before its tasks.
+    pub fn with_chat(mut self, conversations: Arc<dyn Conversations>) -> Self
+    where
+        W: ChatWork<Input = <W as StageWork>::Input>,
+    {
+        self.conversations = Some((self.work.clone(), conversations));
+        self
     }
 
     /// Works until `shutdown`; then finishes what is in the model within the grace period and hands back the rest.
@@ -95,6 +116,16 @@ impl<W: StageWork> Runner<W> {
         let pace = Pace::default();
         let mut prefetch = pace.prefetch(self.work.batch_limit());
         let mut consumer = self.queue.consume(source, prefetch).await?;
+
+        let mut turns = None;
+        let chat = match self.conversations {
+            Some((work, conversations)) => {
+                turns = Some(self.queue.consume(queues::CHAT, chat::prefetch(work.turn_limit())).await?);
+                let patience = Patience::new(self.settings.store_patience);
+                Some(Arc::new(Chat::new(work, conversations, patience, metrics().chat(stage))))
+            }
+            None => None,
+        };
 
         let metrics = Arc::new(metrics().stage(stage));
         let worker = Arc::new(Worker {
@@ -111,11 +142,12 @@ impl<W: StageWork> Runner<W> {
             source,
             pace,
         });
-        tracing::info!(%stage, queue = source, prefetch, worker = worker.name, "worker ready");
+        tracing::info!(%stage, queue = source, chat = chat.is_some(), prefetch, worker = worker.name, "worker ready");
 
         let mut tasks = JoinSet::new();
-        let mut observe = tokio::time::interval(OBSERVE_EVERY);
-        observe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut observe = ticks(OBSERVE_EVERY);
+        let mut look = ticks(LOOK_EVERY);
+        let mut giving_way = GivingWay::default();
         let outcome = loop {
             tokio::select! {
                 biased;
@@ -123,12 +155,21 @@ impl<W: StageWork> Runner<W> {
                 Some(ended) = tasks.join_next() => if let Err(error) = flatten(ended) {
                     break Err(error);
                 },
+                (chat, delivery) = next_turn(&chat, &mut turns) => {
+                    tasks.spawn(worker.clone().handle_turn(chat, delivery));
+                }
+                _ = look.tick(), if chat.is_some() => if let Some(gives_way) = giving_way.look(worker.model.is_pressed()) {
+                    tracing::info!(%stage, gives_way, "batch work gives way to conversations, or comes back");
+                    consumer.limit(if gives_way { 0 } else { prefetch }).await;
+                },
                 _ = observe.tick() => {
                     tokio::spawn(worker.clone().observe());
                     if let Some(wanted) = worker.pace.prefetch_instead_of(prefetch, worker.work.batch_limit()) {
                         tracing::info!(%stage, from = prefetch, to = wanted, "prefetch follows the measured time of a task");
-                        consumer.limit(wanted).await;
                         prefetch = wanted;
+                        if !giving_way.gives() {
+                            consumer.limit(prefetch).await;
+                        }
                     }
                 }
                 delivery = consumer.next() => {
@@ -136,9 +177,23 @@ impl<W: StageWork> Runner<W> {
                 }
             }
         };
-        let drained = stop(&worker, consumer.as_mut(), &mut tasks, self.settings.grace).await;
+        let drained = stop(&worker, consumer.as_mut(), turns.as_deref_mut(), &mut tasks, self.settings.grace).await;
         tracing::info!(%stage, "worker stopped");
         outcome.and(drained)
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// The next turn; never for a stage that has no conversations.
+async fn next_turn<I>(chat: &Option<Arc<Chat<I>>>, turns: &mut Option<Box<dyn Consumer>>) -> (Arc<Chat<I>>, Delivery) {
+    match (chat, turns) {
+        (Some(chat), Some(turns)) => (chat.clone(), turns.next().await),
+        _ => std::future::pending().await,
     }
 }
 
@@ -146,6 +201,7 @@ impl<W: StageWork> Runner<W> {
 async fn stop<W: StageWork>(
     worker: &Worker<W>,
     consumer: &mut dyn Consumer,
+    turns: Option<&mut (dyn Consumer + 'static)>,
     tasks: &mut JoinSet<Result<(), RunError>>,
     grace: Duration,
 ) -> Result<(), RunError> {
@@ -153,6 +209,9 @@ async fn stop<W: StageWork>(
     worker.model.close();
     let drain = async {
         consumer.limit(0).await;
+        if let Some(turns) = turns {
+            turns.limit(0).await;
+        }
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {
             outcome = outcome.and(flatten(ended));

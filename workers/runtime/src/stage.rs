@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::{Failure, Task};
+use radialog_schemas::{Failure, Task, TurnEvent};
+use tokio::sync::mpsc::UnboundedSender;
 
+use crate::conversations::Snapshot;
 use crate::objects::Objects;
 
 /// A finished piece of work, ready to be stored under the task's output key.
 #[derive(Clone, Debug, Default)]
 pub struct Output {
-    /// The object's content.
+    /// The object's content; for a turn of a conversation its [`radialog_schemas::Answer`] in JSON, which is not stored.
     pub content: Bytes,
     /// Generated tokens, for the metrics; 0 for stages without any.
     pub tokens: u32,
@@ -23,24 +25,25 @@ pub struct Output {
 
 /// One item that waits for the model, with the way to answer it.
 pub struct Item<I> {
-    /// The task, e.g. for its decoding options.
-    pub task: Task,
-    /// What [`StageWork::fetch`] returned.
+    /// What [`StageWork::fetch`] or [`ChatWork::prepare`] returned.
     pub input: I,
     /// Redelivered after a crash: runs in a batch of one, so that the others are not blamed.
     pub alone: bool,
+    /// Somebody waits for it: it comes before all that are not urgent.
+    pub urgent: bool,
     /// Where the answer goes; nobody listens any more after a shutdown.
     pub answer: tokio::sync::oneshot::Sender<Result<Output, Failure>>,
 }
 
 /// Where the model loop takes its items from. It blocks, so it belongs to the model's own thread.
 pub trait Feed<I> {
-    /// Waits for work and returns at least one item, at most `limit`, without waiting for more than are ready. An item
-    /// that must run alone comes alone. Empty once the worker shuts down.
+    /// Waits for work and returns at least one item, at most `limit`, without waiting for more than are ready; urgent
+    /// ones first. An item that must run alone comes alone. Empty once the worker shuts down.
     fn wait(&mut self, limit: usize) -> Vec<Item<I>>;
 
-    /// Like [`Feed::wait`] without waiting; for a loop that has running sequences and can admit `limit` more.
-    fn ready(&mut self, limit: usize) -> Vec<Item<I>>;
+    /// Like [`Feed::wait`] without waiting, for a loop that has running sequences: at most `urgent` urgent items, and
+    /// then, if none of those is left, at most `limit` others.
+    fn ready(&mut self, limit: usize, urgent: usize) -> Vec<Item<I>>;
 }
 
 /// One stage of the pipeline.
@@ -64,4 +67,39 @@ pub trait StageWork: Send + Sync + 'static {
     /// Runs the model until the feed is closed; answers every item. Called on a thread of its own, and called again
     /// after a panic, with the items that were in the model retried one by one.
     fn run(&self, feed: &mut dyn Feed<Self::Input>);
+}
+
+/// A turn of a conversation that is to be answered.
+pub struct OpenTurn<'a> {
+    /// The conversation, this turn included.
+    pub snapshot: &'a Snapshot,
+    /// The turn's number, counted from 1.
+    pub number: u32,
+    /// Tokens that earlier workers have written of the answer: it goes on behind them.
+    pub written: &'a [u32],
+    /// Takes every further token as [`TurnEvent::Token`], as soon as the model has it. Nobody listens any more after a
+    /// cancellation or a shutdown.
+    pub voice: UnboundedSender<TurnEvent>,
+}
+
+/// What a turn has become before the model sees it.
+pub struct Prepared<I> {
+    /// For the model; holds the voice.
+    pub input: I,
+    /// The question as the model reads it.
+    pub asked: String,
+}
+
+/// A stage that answers turns of conversations beside its tasks, with the same model. Its turns reach
+/// [`StageWork::run`] as urgent items.
+#[async_trait]
+pub trait ChatWork: Send + Sync + 'static {
+    /// As [`StageWork::Input`].
+    type Input: Send + 'static;
+
+    /// Most turns in the model at a time.
+    fn turn_limit(&self) -> usize;
+
+    /// Fetches what a turn needs and assembles its prompt. Runs for several turns at once beside the model.
+    async fn prepare(&self, turn: OpenTurn<'_>, objects: &dyn Objects) -> Result<Prepared<Self::Input>, Failure>;
 }

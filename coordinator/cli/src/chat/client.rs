@@ -154,9 +154,16 @@ impl Client {
 }
 
 /// The gateway says no, and would say so again.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
+#[derive(Debug)]
 struct Refused(String);
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// What an event says; none for kinds that this version does not know.
 fn news(event: &Event) -> anyhow::Result<Option<News>> {

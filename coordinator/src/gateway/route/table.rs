@@ -9,7 +9,8 @@ use radialog_schemas::http::{
 use serde_json::Value;
 
 use super::{Access, JSON, Operation};
-use crate::gateway::{conversations, create, events, openai, page, turns};
+use crate::batches::{BatchView, NewBatch};
+use crate::gateway::{batches, conversations, create, events, openai, page, turns};
 
 /// Operations of this tag speak another format of errors.
 pub(super) const OPENAI: &str = "openai";
@@ -20,11 +21,15 @@ const IMAGE: &str = "/v1/conversations/{id}/image";
 const TURNS: &str = "/v1/conversations/{id}/turns";
 const TURN: &str = "/v1/conversations/{id}/turns/{turn}";
 const EVENTS: &str = "/v1/conversations/{id}/turns/{turn}/events";
+const BATCHES: &str = "/v1/batches";
+const BATCH: &str = "/v1/batches/{batch}";
+const BATCH_RESULT: &str = "/v1/batches/{batch}/results/{file}";
 const EDIT: &str = "/v1/conversations/{id}/turns/{turn}/edit";
 
 pub(in crate::gateway) fn operations() -> Vec<Operation> {
     let mut all = conversation_operations();
     all.extend(turn_operations());
+    all.extend(batch_operations());
     all.extend(openai_operations());
     all.push(
         Operation::new(Method::GET, page::DOCUMENT, "getDocument", get(page::openapi))
@@ -132,6 +137,40 @@ fn turn_operations() -> Vec<Operation> {
             .with(&["Conversation", "Turn"])
             .gives_nothing(204, "It is forgotten.")
             .refuses(&[404, 409]),
+    ]
+}
+
+fn batch_operations() -> Vec<Operation> {
+    vec![
+        Operation::new(Method::POST, BATCHES, "startBatch", post(batches::start))
+            .says(
+                "Score an archive",
+                "The run of `radialog batch` over a prefix of the S3 store that this gateway may read. Answers at once.",
+            )
+            .tag("batches")
+            .with(&["IdempotencyKey"])
+            .reads::<NewBatch>(JSON)
+            .gives::<BatchView>(202, "It is queued; `Location` is its address.")
+            .refuses(&[400, 403, 413, 415, 422]),
+        Operation::new(Method::GET, BATCH, "getBatch", get(batches::get))
+            .says("Look at a batch", "Counts, rates and time left; the names of its results once it has ended.")
+            .tag("batches")
+            .with(&["Batch"])
+            .gives::<BatchView>(200, "The batch.")
+            .refuses(&[404]),
+        Operation::new(Method::DELETE, BATCH, "cancelBatch", delete(batches::cancel))
+            .says("Cancel a batch", "What is done stays, and becomes its results.")
+            .tag("batches")
+            .with(&["Batch"])
+            .gives_nothing(204, "It stops, or has stopped.")
+            .refuses(&[404]),
+        Operation::new(Method::GET, BATCH_RESULT, "getBatchResult", get(batches::result))
+            .says("Download a result", "`results.jsonl` (one line a study), `results.csv` or `summary.json`.")
+            .tag("batches")
+            .with(&["Batch", "ResultFile"])
+            .access(Access::Unhurried)
+            .gives_bytes(200, "application/octet-stream", "The file.")
+            .refuses(&[404]),
     ]
 }
 

@@ -41,16 +41,16 @@ impl KvCache {
         self.capacity
     }
 
-    /// Starts as a copy of what another cache holds.
+    /// Starts as a copy of the first `len` positions of another cache.
     ///
     /// # Errors
-    /// The other one holds more than fits.
-    pub fn copy_from(&mut self, other: &KvCache) -> Result<()> {
+    /// The other one holds fewer, or that is more than fits.
+    pub fn copy_from(&mut self, other: &KvCache, len: usize) -> Result<()> {
         for ((keys, values), (other_keys, other_values)) in self.layers.iter().zip(&other.layers) {
-            keys.slice_set(&other_keys.narrow(1, 0, other.len)?.contiguous()?, 1, 0)?;
-            values.slice_set(&other_values.narrow(1, 0, other.len)?.contiguous()?, 1, 0)?;
+            keys.slice_set(&other_keys.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+            values.slice_set(&other_values.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
         }
-        self.len = other.len;
+        self.len = len;
         Ok(())
     }
 

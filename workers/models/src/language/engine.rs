@@ -1,5 +1,8 @@
 //! Continuous batching: sequences join and leave between decode steps. What a sequence says does not depend on the
-//! others; on a CPU not even in its last bit.
+//! others, nor on what is known of its prompt already; on a CPU not even in its last bit.
+//!
+//! Turns of conversations come first: while one waits, nothing else starts, and there is always a place and a cache
+//! that only they may take. Their caches are kept for the turns that follow.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +13,9 @@ use super::LanguageError;
 use super::cache::KvCache;
 use super::llama::{LanguageModel, Span};
 use super::sampler::{Sampler, Sampling};
+use kept::{Kept, KeptCaches};
+
+mod kept;
 
 /// Beginnings of prompts that are kept: one for each wording in use.
 const KEPT_PREFIXES: usize = 4;
@@ -17,6 +23,7 @@ const KEPT_PREFIXES: usize = 4;
 const LONGEST_PREFIX: usize = 256;
 
 /// One answer to generate.
+#[derive(Default)]
 pub struct Request {
     /// Token ids of the prompt, placeholders included.
     pub prompt: Vec<u32>,
@@ -26,10 +33,22 @@ pub struct Request {
     pub sampling: Sampling,
     /// Stop after this many tokens, or where the context ends.
     pub max_new_tokens: usize,
+    /// Set for a turn of a conversation, which somebody waits for.
+    pub turn: Option<Turn>,
+}
+
+/// What is special about a turn of a conversation.
+#[derive(Default)]
+pub struct Turn {
+    /// Names what [`Request::images`] hold: with equal names, the cache of an earlier turn is used again.
+    pub images: String,
+    /// Tokens of the answer that were generated elsewhere, e.g. by a worker that is gone: it goes on behind them. They
+    /// count as generated.
+    pub written: Vec<u32>,
 }
 
 /// How much an engine may hold at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Most sequences that are decoded together.
     pub sequences: usize,
@@ -37,6 +56,19 @@ pub struct Limits {
     /// One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come on top, at most
     /// 1024 tokens.
     pub cache_tokens: usize,
+    /// What of it belongs to conversations, and what comes on top for them.
+    pub chat: ChatLimits,
+}
+
+/// What an engine holds ready for turns of conversations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChatLimits {
+    /// How many of [`Limits::sequences`] only turns may be.
+    pub sequences: usize,
+    /// How many of [`Limits::cache_tokens`] only turns may take.
+    pub cache_tokens: usize,
+    /// Most cache tokens of turns that have ended, on top of those of running ones.
+    pub kept_tokens: usize,
 }
 
 /// Names a sequence within its engine.
@@ -69,16 +101,20 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// True when the end token stopped it, false when a limit did.
     pub complete: bool,
+    /// How many tokens of the prompt were known from an earlier turn.
+    pub cached: usize,
 }
 
 /// Decodes many sequences together.
 pub struct Engine {
     model: Arc<LanguageModel>,
     limits: Limits,
-    waiting: VecDeque<Waiting>,
+    /// Turns first.
+    waiting: [VecDeque<Waiting>; 2],
     running: Vec<Running>,
     /// The most recently used first.
     prefixes: Vec<Prefix>,
+    kept: KeptCaches,
     next: u64,
 }
 
@@ -93,6 +129,9 @@ struct Running {
     sampler: Sampler,
     tokens: Vec<u32>,
     max_new_tokens: usize,
+    cached: usize,
+    /// Prompt and name of the images, of a turn whose cache is kept.
+    turn: Option<(Vec<u32>, String)>,
 }
 
 struct Prefix {
@@ -103,10 +142,12 @@ struct Prefix {
 impl Engine {
     /// An engine without sequences.
     pub fn new(model: Arc<LanguageModel>, limits: Limits) -> Self {
-        Self { model, limits, waiting: VecDeque::new(), running: Vec::new(), prefixes: Vec::new(), next: 0 }
+        let kept = KeptCaches::new(limits.chat.kept_tokens);
+        Self { model, limits, waiting: Default::default(), running: Vec::new(), prefixes: Vec::new(), kept, next: 0 }
     }
 
-    /// Takes a sequence in; it starts in the next step that has room for it, in order of admission.
+    /// Takes a sequence in; it starts in the next step that has room for it: turns first, and each kind in order of
+    /// admission.
     ///
     /// # Errors
     /// A prompt that is empty, leaves no room for an answer in the context, or could never fit the cache limit.
@@ -118,24 +159,34 @@ impl Engine {
         if tokens >= context {
             return Err(LanguageError::ContextLength { tokens, context });
         }
-        let (tokens, limit) = (self.reservation(&request), self.limits.cache_tokens);
+        let (tokens, limit) = (self.reservation(&request), self.limits_of(request.turn.is_some()).1);
         if tokens > limit {
             return Err(LanguageError::CacheLimit { tokens, limit });
         }
         let id = SequenceId(self.next);
         self.next += 1;
-        self.waiting.push_back(Waiting { id, request });
+        self.waiting[usize::from(request.turn.is_none())].push_back(Waiting { id, request });
         Ok(id)
     }
 
-    /// How many more sequences could run now, as far as their number goes.
+    /// How many more sequences that are no turns could run now, as far as their number goes; none while a turn waits.
     pub fn room(&self) -> usize {
-        self.limits.sequences.saturating_sub(self.running.len() + self.waiting.len())
+        let [turns, others] = &self.waiting;
+        if !turns.is_empty() {
+            return 0;
+        }
+        let all = self.limits.sequences.saturating_sub(self.running.len());
+        all.min(self.limits_of(false).0.saturating_sub(self.usage(false).0)).saturating_sub(others.len())
+    }
+
+    /// How many more turns could run now; none while one waits already.
+    pub fn turn_room(&self) -> usize {
+        if self.waiting[0].is_empty() { self.limits.sequences.saturating_sub(self.running.len()) } else { 0 }
     }
 
     /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.iter().all(VecDeque::is_empty)
     }
 
     /// Number of sequences that are being decoded.
@@ -143,10 +194,11 @@ impl Engine {
         self.running.len()
     }
 
-    /// Forgets a sequence; nothing more is reported of it.
+    /// Forgets a sequence; nothing more is reported of it. What it knew is kept if it was a turn.
     pub fn cancel(&mut self, id: SequenceId) {
-        self.waiting.retain(|waiting| waiting.id != id);
-        self.running.retain(|running| running.id != id);
+        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|waiting| waiting.id != id));
+        let cancelled = self.running.extract_if(.., |running| running.id == id);
+        self.kept.extend(cancelled.filter_map(Running::keep));
     }
 
     /// Gives every running sequence one more token, then starts at most one that waits, so that running answers never
@@ -158,12 +210,8 @@ impl Engine {
         let mut events = Vec::new();
         self.decode(&mut events).inspect_err(|_| self.running.clear())?;
         if let Some(Waiting { id, request }) = self.next_to_start() {
-            match self.start(id, request) {
-                Ok((mut running, logits)) => {
-                    if running.go_on(Ok(logits), self.model.config().eos_token_id, &mut events) {
-                        self.running.push(running);
-                    }
-                }
+            match self.start(id, request, &mut events) {
+                Ok(running) => self.running.extend(running),
                 Err(error) => events.push(Event::Finished { sequence: id, result: Err(error) }),
             }
         }
@@ -181,19 +229,40 @@ impl Engine {
         let logits = self.model.logits(&self.model.forward(&input, &mut spans)?)?;
         let mut row = 0;
         let eos = self.model.config().eos_token_id;
-        self.running.retain_mut(|running| {
+        let ended = self.running.extract_if(.., |running| {
             let logits = logits.get(row);
             row += 1;
-            running.go_on(logits, eos, events)
+            !running.go_on(logits, eos, events)
         });
+        self.kept.extend(ended.filter_map(Running::keep));
         Ok(())
     }
 
     fn next_to_start(&mut self) -> Option<Waiting> {
-        let reserved: usize = self.running.iter().map(|running| running.cache.capacity()).sum();
-        let needed = self.reservation(&self.waiting.front()?.request);
-        let fits = self.running.len() < self.limits.sequences && reserved + needed <= self.limits.cache_tokens;
-        if fits { self.waiting.pop_front() } else { None }
+        let kind = usize::from(self.waiting[0].is_empty());
+        let is_turn = kind == 0;
+        let needed = self.reservation(&self.waiting[kind].front()?.request);
+        let fits = |(sequences, tokens): (usize, usize), (most, most_tokens): (usize, usize)| {
+            sequences < most && tokens + needed <= most_tokens
+        };
+        let (all, limits) = (self.usage(true), (self.limits.sequences, self.limits.cache_tokens));
+        let fits = fits(all, limits) && (is_turn || fits(self.usage(false), self.limits_of(false)));
+        if fits { self.waiting[kind].pop_front() } else { None }
+    }
+
+    /// Sequences and cache tokens that run: all of them, or those that are no turns.
+    fn usage(&self, with_turns: bool) -> (usize, usize) {
+        let counted = self.running.iter().filter(|running| with_turns || running.turn.is_none());
+        counted.fold((0, 0), |(sequences, tokens), running| (sequences + 1, tokens + running.cache.capacity()))
+    }
+
+    /// Most sequences and cache tokens of turns, or of what is none.
+    fn limits_of(&self, turns: bool) -> (usize, usize) {
+        let Limits { sequences, cache_tokens, chat } = self.limits;
+        match turns {
+            true => (sequences, cache_tokens),
+            false => (sequences.saturating_sub(chat.sequences), cache_tokens.saturating_sub(chat.cache_tokens)),
+        }
     }
 
     /// Cache tokens that a request needs at most.
@@ -201,21 +270,50 @@ impl Engine {
         (request.prompt.len() + request.max_new_tokens.max(1)).min(self.model.config().max_position_embeddings)
     }
 
-    /// Runs the prompt; returns the logits `[vocab]` of the first token with the sequence.
-    fn start(&mut self, id: SequenceId, request: Request) -> Result<(Running, Tensor), LanguageError> {
+    /// Runs the prompt and takes the first token; none where that was the last one.
+    fn start(
+        &mut self,
+        id: SequenceId,
+        request: Request,
+        events: &mut Vec<Event>,
+    ) -> Result<Option<Running>, LanguageError> {
         let mut cache = self.model.cache(self.reservation(&request))?;
-        // The same cut for every prompt, whether its beginning is known or not.
-        let image = self.model.config().image_token();
-        let cut = request.prompt.iter().position(|&id| id == image).unwrap_or(0);
-        let (prefix, rest) = request.prompt.split_at(cut);
-        self.run_prefix(prefix, &mut cache)?;
-        let input = self.model.embed(rest, &request.images)?;
+        let Request { prompt, images, sampling, turn, .. } = request;
+        let max_new_tokens = cache.capacity() - prompt.len();
+        let (image, eos) = (self.model.config().image_token(), self.model.config().eos_token_id);
+        let (images_name, written) = turn.map(|turn| (turn.images, turn.written)).unzip();
+        let tokens = written.unwrap_or_default();
+        let complete = tokens.last() == Some(&eos);
+        if complete || tokens.len() >= max_new_tokens {
+            events.push(Event::Finished { sequence: id, result: Ok(Completion { tokens, complete, cached: 0 }) });
+            return Ok(None);
+        }
+        let ids = [prompt.as_slice(), &tokens].concat();
+        let mut cached = 0;
+        if let Some(name) = &images_name {
+            cached = self.kept.recall(name, &ids, image, &mut cache)?;
+        }
+        if cached == 0 {
+            // The same cut for every prompt, whether its beginning is known or not.
+            let cut = ids.iter().position(|&id| id == image).unwrap_or(0);
+            self.run_prefix(&ids[..cut], &mut cache)?;
+        }
+        let (known, rest) = ids.split_at(cache.len());
+        let seen = known.iter().filter(|&&id| id == image).count() / self.model.config().num_image_tokens;
+        let input = self.model.embed(rest, images.get(seen..).unwrap_or_default())?;
         let len = input.dim(0)?;
         let hidden = self.model.forward(&input, &mut [Span { cache: &mut cache, len }])?;
         let logits = self.model.logits(&hidden.narrow(0, len - 1, 1)?)?.get(0)?;
-        let sampler = Sampler::new(request.sampling, image as usize);
-        let max_new_tokens = cache.capacity() - request.prompt.len();
-        Ok((Running { id, cache, sampler, tokens: Vec::new(), max_new_tokens }, logits))
+        let mut sampler = Sampler::new(sampling, image as usize);
+        sampler.skip(tokens.len())?;
+        let cached = cached.min(prompt.len());
+        let turn = images_name.map(|name| (prompt, name));
+        let mut running = Running { id, cache, sampler, tokens, max_new_tokens, cached, turn };
+        if running.go_on(Ok(logits), eos, events) {
+            return Ok(Some(running));
+        }
+        self.kept.extend(running.keep());
+        Ok(None)
     }
 
     /// Fills an empty cache with what comes before the first image: the same for all prompts of one wording, so it is
@@ -226,13 +324,13 @@ impl Engine {
         }
         if let Some(index) = self.prefixes.iter().position(|prefix| prefix.ids == ids) {
             self.prefixes[..=index].rotate_right(1);
-            return Ok(cache.copy_from(&self.prefixes[0].cache)?);
+            return Ok(cache.copy_from(&self.prefixes[0].cache, ids.len())?);
         }
         let input = self.model.embed(ids, &[])?;
         self.model.forward(&input, &mut [Span { cache, len: ids.len() }])?;
         if ids.len() <= LONGEST_PREFIX {
             let mut kept = self.model.cache(ids.len())?;
-            kept.copy_from(cache)?;
+            kept.copy_from(cache, ids.len())?;
             self.prefixes.insert(0, Prefix { ids: ids.to_vec(), cache: kept });
             self.prefixes.truncate(KEPT_PREFIXES);
         }
@@ -258,10 +356,20 @@ impl Running {
         }
         let ends = complete || self.tokens.len() >= self.max_new_tokens;
         if ends {
-            let tokens = std::mem::take(&mut self.tokens);
-            events.push(Event::Finished { sequence, result: Ok(Completion { tokens, complete }) });
+            let (tokens, cached) = (self.tokens.clone(), self.cached);
+            events.push(Event::Finished { sequence, result: Ok(Completion { tokens, complete, cached }) });
         }
         !ends
+    }
+
+    /// What a turn leaves behind.
+    fn keep(self) -> Option<Kept> {
+        let (mut ids, images) = self.turn?;
+        let prompt = ids.len();
+        ids.extend(self.tokens);
+        // The last token was chosen and never read.
+        ids.truncate(self.cache.len());
+        Some(Kept { images, ids, prompt, cache: self.cache })
     }
 }
 

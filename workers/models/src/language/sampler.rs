@@ -1,6 +1,6 @@
 //! From logits to the next token: greedy, or drawn with a temperature from the most probable tokens.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_transformers::generation::LogitsProcessor;
 use radialog_schemas::Generation;
 
@@ -34,6 +34,16 @@ impl Sampler {
         Self { processor, vocabulary }
     }
 
+    /// Makes the draws of so many tokens that were chosen elsewhere, so that the next one is drawn as it would have been
+    /// there. A draw takes the same from the random stream whatever it chooses from.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn skip(&mut self, tokens: usize) -> Result<()> {
+        let any = Tensor::zeros(1, DType::F32, &Device::Cpu)?;
+        (0..tokens).try_for_each(|_| self.processor.sample(&any).map(|_| ()))
+    }
+
     /// Chooses from logits `[vocab]`. Greedy decoding takes the first of equal maxima.
     ///
     /// # Errors
@@ -53,8 +63,6 @@ impl Sampler {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use candle_core::Device;
-
     use super::*;
 
     fn logits() -> Tensor {
@@ -70,6 +78,21 @@ mod tests {
     fn logits_that_are_not_numbers_are_an_error() {
         let logits = Tensor::new(&[f32::NAN, f32::NAN], &Device::Cpu).unwrap();
         assert!(Sampler::new(Sampling::default(), 2).next(&logits).is_err());
+    }
+
+    #[test]
+    fn skipped_tokens_leave_the_stream_where_chosen_ones_would() {
+        for top_p in [None, Some(0.9), Some(0.1)] {
+            let sampling = Sampling { temperature: Some(1.5), top_p, seed: 11 };
+            let mut whole = Sampler::new(sampling, 5);
+            let all: Vec<_> = (0..30).map(|_| whole.next(&logits()).unwrap()).collect();
+            for cut in [1, 7, 29] {
+                let mut rest = Sampler::new(sampling, 5);
+                rest.skip(cut).unwrap();
+                let rest: Vec<_> = (cut..30).map(|_| rest.next(&logits()).unwrap()).collect();
+                assert_eq!(rest, all[cut..], "{top_p:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Questions about a report that the model has just written: corrections and findings, as the original's test program
-//! asks them.
+//! Questions about a report that the model has just written. Corrections and findings are asked as in the original's test
+//! program. The others were trained in many wordings, of which none is published as the right one; here is one of our own
+//! for each.
 
-use radialog_schemas::Finding;
+use radialog_schemas::{Ask, Finding, Region};
 use serde::{Deserialize, Serialize};
 
-use super::Prompts;
+use super::{Prompt, Prompts};
 
 /// Marks the findings that a report has missed.
 const MISSED_SLOT: &str = "{missed}";
@@ -12,6 +13,11 @@ const MISSED_SLOT: &str = "{missed}";
 const WRONG_SLOT: &str = "{wrong}";
 /// Marks the finding that a question is about.
 const FINDING_SLOT: &str = "{finding}";
+
+/// Marks the findings that a question is about.
+const FINDINGS_SLOT: &str = "{findings}";
+/// Marks the region that a question is about.
+const REGION_SLOT: &str = "{region}";
 
 /// The wording of the questions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +33,16 @@ pub struct Questions {
     pub presence: String,
     /// Which findings are there.
     pub all_findings: String,
+    /// A report once more, later in the conversation.
+    pub report: String,
+    /// A summary.
+    pub summary: String,
+    /// The report for a patient.
+    pub plain_language: String,
+    /// How one region is: `{region}`.
+    pub region: String,
+    /// What speaks for findings: `{findings}`.
+    pub reasons: String,
 }
 
 impl Default for Questions {
@@ -40,6 +56,16 @@ impl Default for Questions {
             correct_missed: "The patient also has {missed}, correct the report. Don't make other changes.".into(),
             presence: " Is there any {finding}?".into(),
             all_findings: "List all the findings in this report.".into(),
+            report:
+                "You are to act as a radiologist and write the finding section of a chest x-ray radiology report for \
+                     this X-ray image and the given predicted findings. Write in the style of a radiologist, write one \
+                     fluent text without enumeration, be concise and don't provide explanations or reasons."
+                    .into(),
+            summary: "Summarize this report in one or two sentences.".into(),
+            plain_language:
+                "Explain this report in plain language that a patient without medical knowledge understands.".into(),
+            region: "Is there anything abnormal about the {region} according to this report?".into(),
+            reasons: "Which parts of this report support that the patient has {findings}?".into(),
         }
     }
 }
@@ -58,6 +84,23 @@ impl Questions {
         Some(template.replace(MISSED_SLOT, &missed).replace(WRONG_SLOT, &wrong))
     }
 
+    /// How one region is.
+    pub fn region(&self, region: Region) -> String {
+        let name = match region {
+            Region::Heart => "heart",
+            Region::Lungs => "lungs",
+            Region::Bones => "bones",
+            Region::Mediastinum => "mediastinum",
+        };
+        self.region.replace(REGION_SLOT, name)
+    }
+
+    /// Asks what speaks for findings. None where there is nothing to explain.
+    pub fn reasons(&self, findings: &[Finding]) -> Option<String> {
+        let findings = list(findings);
+        (!findings.is_empty()).then(|| self.reasons.replace(FINDINGS_SLOT, &findings))
+    }
+
     /// Asks whether one finding is there.
     pub fn presence(&self, finding: Finding) -> String {
         self.presence.replace(FINDING_SLOT, finding.name())
@@ -65,6 +108,27 @@ impl Questions {
 }
 
 impl Prompts {
+    /// The user's message that asks this. The first message of a conversation with an image brings the image, with its
+    /// `findings`. None where there is nothing to ask: a correction of nothing, reasons for nothing.
+    pub fn message(&self, ask: &Ask, findings: Option<&str>) -> Option<Prompt> {
+        let questions = &self.questions;
+        let question = match (ask, findings) {
+            (Ask::Report, Some(findings)) => return Some(self.report_message(findings)),
+            (Ask::Report, None) => Prompt::text(&questions.report),
+            (Ask::Question { text }, _) => self.plain(text),
+            (Ask::Correction { add, remove }, _) => Prompt::text(&questions.correction(add, remove)?),
+            (Ask::AllFindings, _) => Prompt::text(&questions.all_findings),
+            (Ask::Presence { finding }, _) => Prompt::text(&questions.presence(*finding)),
+            (Ask::Summary, _) => Prompt::text(&questions.summary),
+            (Ask::PlainLanguage, _) => Prompt::text(&questions.plain_language),
+            (Ask::Region { region }, _) => Prompt::text(&questions.region(*region)),
+            (Ask::Reasons { findings }, _) => Prompt::text(&questions.reasons(findings)?),
+        };
+        let mut message = findings.map(|findings| self.fill(&self.image, findings)).unwrap_or_default();
+        message.push(&question);
+        Some(message)
+    }
+
     /// A written conversation continued by a question. In training a blank separates an earlier answer from its role, so
     /// `blanks` are put there: 1, except to repeat the original's yes-or-no questions, of which the k-th has k.
     pub fn follow_up(&self, history: &str, question: &str, blanks: usize) -> String {
@@ -88,6 +152,8 @@ fn list(findings: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -102,6 +168,40 @@ mod tests {
             )
         );
         assert_eq!(questions.correction(&[Finding::NoFinding], &[]), None);
+    }
+
+    #[test]
+    fn every_task_has_its_words_and_the_first_message_brings_the_image() {
+        let prompts = Prompts::default();
+        let say = |ask: Ask, findings: Option<&str>| prompts.message(&ask, findings).map(|message| message.readable());
+        let question = |text: &str| Ask::Question { text: text.into() };
+        let bring = "Image information: <IMG>. Predicted Findings: edema. ";
+        for (ask, words) in [
+            (question("Sure?"), "Sure?"),
+            (Ask::AllFindings, "List all the findings in this report."),
+            (Ask::Presence { finding: Finding::LungOpacity }, " Is there any Lung Opacity?"),
+            (
+                Ask::Correction { add: vec![Finding::Edema], remove: vec![] },
+                "The patient also has edema, correct the report. Don't make other changes.",
+            ),
+            (Ask::Summary, "Summarize this report in one or two sentences."),
+            (
+                Ask::Region { region: Region::Heart },
+                "Is there anything abnormal about the heart according to this report?",
+            ),
+            (
+                Ask::Reasons { findings: vec![Finding::Edema, Finding::Pneumonia] },
+                "Which parts of this report support that the patient has edema and pneumonia?",
+            ),
+        ] {
+            assert_eq!(say(ask.clone(), None).as_deref(), Some(words));
+            assert_eq!(say(ask, Some("edema")), Some(format!("{bring}{words}")));
+        }
+        let first = say(Ask::Report, Some("edema")).unwrap();
+        assert_eq!(first, prompts.report_message("edema").readable());
+        assert_eq!(say(Ask::Report, None), first.strip_prefix(bring).map(str::to_owned));
+        assert_eq!(say(Ask::Reasons { findings: vec![] }, None), None);
+        assert_eq!(say(Ask::Correction { add: vec![], remove: vec![Finding::NoFinding] }, None), None);
     }
 
     #[test]

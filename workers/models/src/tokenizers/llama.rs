@@ -10,6 +10,10 @@ use tokenizers::models::bpe::BPE;
 use super::{TokenizerError, read};
 use crate::prompt::{Prompt, Segment};
 
+mod stream;
+
+pub use stream::TextStream;
+
 /// Written forms of the special tokens.
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";

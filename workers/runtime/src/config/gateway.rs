@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use radialog_schemas::ContentHash;
@@ -39,6 +40,10 @@ pub struct GatewayConfig {
     pub deadline: Option<Duration>,
     /// How often a silent stream says that it is alive.
     pub heartbeat: Duration,
+    /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
+    pub archives: Vec<String>,
+    /// Where running batches keep what they need to go on.
+    pub directory: PathBuf,
     /// Web pages of other hosts that may ask, e.g. `https://viewer.example`.
     pub origins: Vec<String>,
 }
@@ -73,6 +78,8 @@ impl Default for GatewayConfig {
             request_timeout: Duration::from_secs(60),
             deadline: None,
             heartbeat: Duration::from_secs(15),
+            archives: Vec::new(),
+            directory: PathBuf::from("radialog-gateway"),
             origins: Vec::new(),
         }
     }
@@ -101,6 +108,8 @@ impl GatewayConfig {
             request_timeout: seconds(reader, "request_timeout", default.request_timeout),
             deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO)).filter(|limit| !limit.is_zero()),
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
+            archives: archives(reader),
+            directory: reader.parsed("gateway", "directory").unwrap_or(default.directory),
             origins: origins(reader),
         }
     }
@@ -146,6 +155,14 @@ fn key(entry: &str) -> Option<ApiKey> {
 pub fn is_key_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+fn archives(reader: &mut Reader) -> Vec<String> {
+    let archives = reader.list("gateway", "archives");
+    for archive in archives.iter().filter(|archive| !archive.starts_with("s3://")) {
+        reader.fault("gateway", "archives", &format!("'{archive}' is no archive; write s3://bucket/prefix"));
+    }
+    archives
 }
 
 fn origins(reader: &mut Reader) -> Vec<String> {

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+    ChatImage, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest,
+    TurnStatus,
 };
 use tokio::sync::watch;
 
@@ -21,8 +22,17 @@ pub struct MemoryConversations {
 #[derive(Default)]
 struct All {
     records: BTreeMap<ConversationId, Record>,
+    /// Images of conversations.
+    images: HashMap<ObjectKey, Image>,
     /// Number of turns that were ever queued.
     queued: u64,
+}
+
+/// Who talks about an image.
+struct Image {
+    conversations: u64,
+    /// It was stored before any of them.
+    foreign: bool,
 }
 
 struct Record {
@@ -166,6 +176,10 @@ impl Conversations for MemoryConversations {
         if !all.records.contains_key(&conversation.id) {
             let turns = turns.iter().map(|turn| all.turn(turn)).collect();
             let (conversation, idempotency) = (conversation.clone(), HashMap::new());
+            if let Some(ChatImage { image, shared, .. }) = &conversation.image {
+                let new = Image { conversations: 0, foreign: *shared };
+                all.images.entry(image.clone()).or_insert(new).conversations += 1;
+            }
             let record = Record { conversation, prepared: None, turns, idempotency };
             all.records.insert(record.conversation.id.clone(), record);
         }
@@ -313,10 +327,15 @@ impl Conversations for MemoryConversations {
     async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError> {
         let mut all = self.all();
         let Some(Record { conversation, .. }) = all.records.remove(id) else { return Ok(None) };
-        let image = conversation.image.as_ref().map(|image| &image.image);
-        let shared = image.is_some()
-            && all.records.values().any(|other| other.conversation.image.as_ref().map(|i| &i.image) == image);
-        Ok(Some((conversation, shared)))
+        let Some(ChatImage { image, .. }) = &conversation.image else { return Ok(Some((conversation, false))) };
+        let stays = all.images.get_mut(image).is_some_and(|users| {
+            users.conversations -= 1;
+            users.conversations > 0 || users.foreign
+        });
+        if all.images.get(image).is_some_and(|users| users.conversations == 0) {
+            all.images.remove(image);
+        }
+        Ok(Some((conversation, stays)))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

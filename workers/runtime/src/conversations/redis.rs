@@ -85,7 +85,9 @@ impl Conversations for RedisConversations {
         let mut pipeline = redis::pipe();
         pipeline.zadd(owner, id.as_str(), conversation.created_ms).ignore();
         if let Some(image) = &conversation.image {
-            pipeline.sadd(keys::image(&image.image), id.as_str()).ignore();
+            let shared = if image.shared { "1" } else { "0" };
+            pipeline.cmd("EVALSHA").arg(scripts::CLAIM.get_hash()).arg(1).arg(keys::image(&image.image));
+            pipeline.arg(id.as_str()).arg(shared).ignore();
         }
         self.link.run::<()>(&pipeline).await?;
         let has_image = if conversation.image.is_some() { "1" } else { "0" };
@@ -242,9 +244,10 @@ impl Conversations for RedisConversations {
             self.link.run::<()>(&pipeline).await?;
             return Ok(Some((conversation, false)));
         };
-        pipeline.srem(keys::image(&image.image), id.as_str()).ignore().scard(keys::image(&image.image));
-        let (others,): (u64,) = self.link.run(&pipeline).await?;
-        Ok(Some((conversation, others > 0)))
+        pipeline.cmd("EVALSHA").arg(scripts::RELEASE.get_hash()).arg(1).arg(keys::image(&image.image));
+        pipeline.arg(id.as_str());
+        let (stays,): (bool,) = self.link.run(&pipeline).await?;
+        Ok(Some((conversation, stays)))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

@@ -15,9 +15,18 @@ pub(super) struct Held {
     pub(super) returns: u32,
     /// None once it is acknowledged, which happens before the end only to a suspect whose next attempt is queued.
     pub(super) receipt: Option<Box<dyn Receipt>>,
+    /// The queue that it was taken from.
+    pub(super) source: &'static str,
 }
 
 impl Held {
+    /// A delivery of the queue `source`.
+    pub(super) fn new(delivery: Delivery, source: &'static str) -> Self {
+        let Delivery { message, redelivered, returns, receipt } = delivery;
+        let trace = message.traceparent.as_deref().and_then(TraceContext::parse).unwrap_or_else(TraceContext::start);
+        Self { message, trace, redelivered, returns, receipt: Some(receipt), source }
+    }
+
     /// Whether the next attempt waits in a retry queue already, whatever comes of this one.
     pub(super) fn is_insured(&self) -> bool {
         self.receipt.is_none()
@@ -37,13 +46,5 @@ impl Held {
             traceparent: Some(self.trace.child().to_string()),
             ..Message::default()
         }
-    }
-}
-
-impl From<Delivery> for Held {
-    fn from(delivery: Delivery) -> Self {
-        let Delivery { message, redelivered, returns, receipt } = delivery;
-        let trace = message.traceparent.as_deref().and_then(TraceContext::parse).unwrap_or_else(TraceContext::start);
-        Self { message, trace, redelivered, returns, receipt: Some(receipt) }
     }
 }

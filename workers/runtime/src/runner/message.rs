@@ -1,6 +1,7 @@
 //! From a message to a task, or to the reason why it is none.
 
-use radialog_schemas::{ErrorCode, Failure, RunId, SCHEMA_VERSION, Stage, StudyId, Task};
+use radialog_schemas::{ChatTask, ErrorCode, Failure, RunId, SCHEMA_VERSION, Stage, StudyId, Task};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// A task names objects and holds none, so it is small.
@@ -17,37 +18,43 @@ pub(super) struct NotATask {
 
 /// Reads a task for `stage` of a version that this worker knows.
 pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, NotATask> {
-    let not_a_task = |code, message: String| {
+    let task = read::<Task>(body).and_then(|task| match task.work.stage() {
+        its if its == stage => Ok(task),
+        its => {
+            let message = format!("the task is for the stage {its}, this worker is {stage}");
+            Err(Failure::new(ErrorCode::MessageInvalid, message))
+        }
+    });
+    task.map_err(|failure| {
         let study = serde_json::from_slice(body).ok().and_then(|value| addressee(&value));
-        NotATask { failure: Failure::new(code, message), study }
-    };
+        NotATask { failure, study }
+    })
+}
+
+/// Reads a turn of a version that this worker knows.
+pub(super) fn parse_turn(body: &[u8]) -> Result<ChatTask, Failure> {
+    read(body)
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     if body.len() > LARGEST_TASK {
         let message =
             format!("the message has {} bytes; what is larger than a task belongs in the object store", body.len());
-        return Err(not_a_task(ErrorCode::MessageInvalid, message));
+        return Err(Failure::new(ErrorCode::MessageInvalid, message));
     }
-    // The version stands before everything else: another version may give the same fields another meaning.
-    let version = match serde_json::from_slice::<Version>(body) {
-        Ok(version) => version.schema_version,
-        Err(error) => {
-            return Err(not_a_task(ErrorCode::MessageInvalid, format!("the message is not a task: {error}")));
-        }
+    let invalid = |error: serde_json::Error| {
+        Failure::new(ErrorCode::MessageInvalid, format!("the message is not a task: {error}"))
     };
+    // The version stands before everything else: another version may give the same fields another meaning.
+    let version = serde_json::from_slice::<Version>(body).map_err(invalid)?.schema_version;
     if version != SCHEMA_VERSION {
         let message = format!(
             "the message has schema version {version}, this worker knows {SCHEMA_VERSION}; use workers and \
              coordinator of one release"
         );
-        return Err(not_a_task(ErrorCode::SchemaVersion, message));
+        return Err(Failure::new(ErrorCode::SchemaVersion, message));
     }
-    match serde_json::from_slice::<Task>(body) {
-        Ok(task) if task.work.stage() == stage => Ok(task),
-        Ok(task) => Err(not_a_task(
-            ErrorCode::MessageInvalid,
-            format!("the task is for the stage {}, this worker is {stage}", task.work.stage()),
-        )),
-        Err(error) => Err(not_a_task(ErrorCode::MessageInvalid, format!("the message is not a task: {error}"))),
-    }
+    serde_json::from_slice(body).map_err(invalid)
 }
 
 #[derive(serde::Deserialize)]
@@ -85,6 +92,17 @@ mod tests {
         let mut value = task();
         value["added_later"] = 1.into();
         assert_eq!(code(&value, Stage::Findings), Ok(()));
+    }
+
+    #[test]
+    fn a_turn_is_read_and_what_is_none_says_why() {
+        let turn = serde_json::to_value(ChatTask::new(&"c".into(), 1, &ContentHash::of(b""))).unwrap();
+        let code = |value: &Value| parse_turn(value.to_string().as_bytes()).map(|_| ()).map_err(|failure| failure.code);
+        assert_eq!(code(&turn), Ok(()));
+        assert_eq!(code(&task()), Err(ErrorCode::MessageInvalid));
+        let mut newer = turn;
+        newer["schema_version"] = 2.into();
+        assert_eq!(code(&newer), Err(ErrorCode::SchemaVersion));
     }
 
     #[test]

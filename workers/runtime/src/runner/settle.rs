@@ -32,8 +32,14 @@ pub(super) enum Verdict {
 impl<W: StageWork> Worker<W> {
     /// Publishes what follows from the verdict, then settles. A broker that does not take the messages gets the
     /// delivery back: it comes again, and finds the output stored.
-    pub(super) async fn settle(&self, mut held: Held, verdict: Verdict, timings: StageTimings) {
-        let done = match self.publish_verdict(&held, verdict, timings).await {
+    pub(super) async fn settle(&self, held: Held, verdict: Verdict, timings: StageTimings) {
+        let published = self.publish_verdict(&held, verdict, timings).await;
+        self.conclude(held, published).await;
+    }
+
+    /// Acknowledges a delivery that is done with, and hands back every other.
+    pub(super) async fn conclude(&self, mut held: Held, published: Result<bool, QueueError>) {
+        let done = match published {
             Ok(done) => done,
             Err(error) => {
                 tracing::warn!(%error, "the outcome could not be published; handing the task back");
@@ -70,7 +76,7 @@ impl<W: StageWork> Worker<W> {
                     ErrorClass::Transient if retry < RETRY_DELAYS.len() => {
                         tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the task failed; trying again");
                         self.metrics.retries.inc();
-                        self.queue.publish(&queues::retry(self.source, retry), held.again()).await?;
+                        self.queue.publish(&queues::retry(held.source, retry), held.again()).await?;
                     }
                     ErrorClass::Permanent if lies_in_the_study(failure.code) => {
                         tracing::info!(%failure, "the study cannot be done");
@@ -116,16 +122,16 @@ impl<W: StageWork> Worker<W> {
         self.queue.publish(queues::RESULTS, message).await
     }
 
-    async fn publish_dead_letter(&self, held: &Held, failure: &Failure) -> Result<(), QueueError> {
+    pub(super) async fn publish_dead_letter(&self, held: &Held, failure: &Failure) -> Result<(), QueueError> {
         self.metrics.dead_letter(failure.code);
         let death = Death {
             code: failure.code.as_str(),
             reason: failure.message.clone(),
-            source: self.source.to_owned(),
+            source: held.source.to_owned(),
             worker: self.name.clone(),
         };
         let message = Message { published: None, death: Some(death), ..held.message.clone() };
-        self.queue.publish(&queues::dead(self.source), message).await
+        self.queue.publish(&queues::dead(held.source), message).await
     }
 }
 

@@ -2,37 +2,44 @@
 //! computing, and an archive may hold one image twice; the second task waits and then finds the output stored.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use radialog_schemas::ObjectKey;
 use tokio::sync::OwnedMutexGuard;
 
-type Locks = HashMap<ObjectKey, Arc<tokio::sync::Mutex<()>>>;
+type Locks<K> = HashMap<K, Arc<tokio::sync::Mutex<()>>>;
 
-/// The outputs that are being computed.
-#[derive(Default)]
-pub(super) struct SingleFlight(Mutex<Locks>);
+/// What is being computed, by its key.
+pub(super) struct SingleFlight<K>(Mutex<Locks<K>>);
 
 /// The right to compute one output.
-pub(super) struct Flight<'a> {
-    flights: &'a SingleFlight,
-    key: &'a ObjectKey,
+pub(super) struct Flight<'a, K: Eq + Hash> {
+    flights: &'a SingleFlight<K>,
+    key: &'a K,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-impl SingleFlight {
+impl<K> Default for SingleFlight<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> SingleFlight<K> {
     /// Waits until nobody else computes this output.
-    pub(super) async fn enter<'a>(&'a self, key: &'a ObjectKey) -> Flight<'a> {
+    pub(super) async fn enter<'a>(&'a self, key: &'a K) -> Flight<'a, K> {
         let lock = self.locks().entry(key.clone()).or_default().clone();
         Flight { flights: self, key, guard: Some(lock.lock_owned().await) }
     }
+}
 
-    fn locks(&self) -> MutexGuard<'_, Locks> {
+impl<K> SingleFlight<K> {
+    fn locks(&self) -> MutexGuard<'_, Locks<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Flight<'_> {
+impl<K: Eq + Hash> Drop for Flight<'_, K> {
     fn drop(&mut self) {
         let mut locks = self.flights.locks();
         self.guard.take();
@@ -46,7 +53,7 @@ impl Drop for Flight<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use radialog_schemas::ContentHash;
+    use radialog_schemas::{ContentHash, ObjectKey};
 
     #[tokio::test]
     async fn the_second_waits_for_the_first_and_nothing_is_left_behind() {

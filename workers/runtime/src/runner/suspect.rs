@@ -42,7 +42,7 @@ impl<W: StageWork> Worker<W> {
     }
 
     async fn insure(&self, held: &mut Held) -> Result<(), QueueError> {
-        self.queue.publish(&queues::retry(self.source, held.message.attempt as usize), held.again()).await?;
+        self.queue.publish(&queues::retry(held.source, held.message.attempt as usize), held.again()).await?;
         match held.receipt.take() {
             Some(receipt) => receipt.ack().await,
             None => Ok(()),

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use radialog_schemas::{ErrorCode, Failure, StageTimings, Task};
+use prometheus::IntGauge;
+use radialog_schemas::{ContentHash, ErrorCode, Failure, ObjectKey, StageTimings, Task};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::RunError;
 use super::held::Held;
 use super::message::{self, NotATask};
-use super::model::{Model, Unanswered};
+use super::model::Model;
 use super::pace::Pace;
 use super::patience::{GivenUp, Patience};
 use super::settle::Verdict;
@@ -31,13 +32,13 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) metrics: Arc<StageMetrics>,
     pub(super) pace: Pace,
     pub(super) patience: Patience,
-    pub(super) single: SingleFlight,
+    pub(super) single: SingleFlight<ObjectKey>,
     /// Held while a suspect runs.
     pub(super) suspects: tokio::sync::Mutex<()>,
     /// Set when the worker stops: what is not in the model goes back.
     pub(super) stopping: CancellationToken,
     pub(super) name: String,
-    /// The queue that the worker consumes.
+    /// The queue of the worker's tasks.
     pub(super) source: &'static str,
 }
 
@@ -60,8 +61,8 @@ impl From<GivenUp> for Setback {
 impl<W: StageWork> Worker<W> {
     /// Does the delivered task, if it is one, and settles the delivery.
     pub(super) async fn handle(self: Arc<Self>, delivery: Delivery) -> Result<(), RunError> {
-        let _in_flight = InFlight::enter(&self.metrics);
-        let mut held = Held::from(delivery);
+        let _in_flight = InFlight::enter(&self.metrics.in_flight);
+        let mut held = Held::new(delivery, self.source);
         let parsed = message::parse(&held.message.body, self.work.stage());
         let (run, study) = match &parsed {
             Ok(task) => (Some(&task.run), Some(&task.study)),
@@ -102,15 +103,7 @@ impl<W: StageWork> Worker<W> {
 
     /// Sees to it that the task's output is in the store.
     async fn perform(&self, task: &Task, held: &mut Held, timings: &mut StageTimings) -> Result<(), Setback> {
-        let component = self.work.component();
-        if task.component != *component {
-            let message = format!(
-                "the task is for bundle component {}, this worker has {}; start workers with the run's bundle",
-                task.component.short(),
-                component.short()
-            );
-            return Err(Setback::Failure(Failure::new(ErrorCode::BundleMismatch, message)));
-        }
+        self.check_component(&task.component).map_err(Setback::Failure)?;
         let _flight = self.unless_stopping(self.single.enter(&task.output)).await?;
         let size = self.patience.wait(|| async { Ok(self.objects.size(&task.output).await?) });
         if self.unless_stopping(size).await??.is_some() {
@@ -149,16 +142,37 @@ impl<W: StageWork> Worker<W> {
             let input = self.unless_stopping(self.patience.wait(|| self.fetch(task))).await??;
             timings.fetch_ms = milliseconds(started.elapsed());
             self.metrics.fetch.observe(started.elapsed().as_secs_f64());
-            match self.model.run(task.clone(), input, alone).await {
+            match self.model.ask(input, alone, false).await {
                 Ok(answer) => return answer.map_err(Setback::Failure),
-                Err(Unanswered) if self.stopping.is_cancelled() => return Err(Setback::HandBack("the worker stops")),
-                Err(Unanswered) if alone => {
-                    let message = "the model panicked on this task alone; see the worker's log";
-                    return Err(Setback::Failure(Failure::new(ErrorCode::Crash, message)));
-                }
-                Err(Unanswered) => alone = true,
+                Err(_) => alone = self.alone_after_silence(alone)?,
             }
         }
+    }
+
+    /// The model did not answer because it panicked, or was closed: whether to ask again, with the item alone.
+    pub(super) fn alone_after_silence(&self, alone: bool) -> Result<bool, Setback> {
+        if self.stopping.is_cancelled() {
+            return Err(Setback::HandBack("the worker stops"));
+        }
+        if alone {
+            let message = "the model panicked on this task alone; see the worker's log";
+            return Err(Setback::Failure(Failure::new(ErrorCode::Crash, message)));
+        }
+        Ok(true)
+    }
+
+    /// Whether this worker holds what the task was made for.
+    pub(super) fn check_component(&self, wanted: &ContentHash) -> Result<(), Failure> {
+        let component = self.work.component();
+        if wanted == component {
+            return Ok(());
+        }
+        let message = format!(
+            "the task is for bundle component {}, this worker has {}; start workers with the run's bundle",
+            wanted.short(),
+            component.short()
+        );
+        Err(Failure::new(ErrorCode::BundleMismatch, message))
     }
 
     async fn fetch(&self, task: &Task) -> Result<W::Input, Failure> {
@@ -185,18 +199,18 @@ impl<W: StageWork> Worker<W> {
 }
 
 /// Counts a task as in flight for as long as it lives, also where its future is dropped.
-struct InFlight<'a>(&'a StageMetrics);
+pub(super) struct InFlight<'a>(&'a IntGauge);
 
 impl<'a> InFlight<'a> {
-    fn enter(metrics: &'a StageMetrics) -> Self {
-        metrics.in_flight.inc();
-        Self(metrics)
+    pub(super) fn enter(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.dec();
+        self.0.dec();
     }
 }
 

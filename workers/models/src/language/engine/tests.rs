@@ -70,11 +70,12 @@ fn request(index: usize) -> Request {
         images: vec![image(index)],
         sampling: Sampling { temperature, top_p: Some(0.9), seed: index as u64 },
         max_new_tokens: 12 + index,
+        turn: None,
     }
 }
 
 fn engine(model: &Arc<LanguageModel>, sequences: usize) -> Engine {
-    Engine::new(Arc::clone(model), Limits { sequences, cache_tokens: 1000 })
+    Engine::new(Arc::clone(model), Limits { sequences, cache_tokens: 1000, ..Limits::default() })
 }
 
 fn admit(engine: &mut Engine, requests: impl IntoIterator<Item = usize>) -> Vec<SequenceId> {
@@ -168,7 +169,7 @@ fn the_end_token_or_the_limit_stops_a_sequence() {
     let weights = VarBuilder::from_backend(Box::new(Noise), DType::F32, Device::Cpu);
     let ending = Arc::new(LanguageModel::load(&config, &weights, None).unwrap());
     let end = answer.tokens.iter().position(|token| *token == answer.tokens[5]).unwrap();
-    assert_eq!(alone(&ending, 0), Completion { tokens: answer.tokens[..=end].to_vec(), complete: true });
+    assert_eq!(alone(&ending, 0), Completion { tokens: answer.tokens[..=end].to_vec(), complete: true, cached: 0 });
 }
 
 #[test]
@@ -185,7 +186,7 @@ fn a_prompt_that_fills_the_context_is_refused_and_a_long_answer_ends_with_it() {
 #[test]
 fn sequences_wait_until_their_cache_fits() {
     let model = model(DType::F32);
-    let limits = Limits { sequences: 8, cache_tokens: 30 };
+    let limits = Limits { sequences: 8, cache_tokens: 30, ..Limits::default() };
     let mut engine = Engine::new(model.clone(), limits);
     admit(&mut engine, [0, 0, 0]);
     let mut most = 0;
@@ -239,3 +240,5 @@ fn a_faulty_sequence_fails_alone() {
     assert!(matches!(count, LanguageError::ImageCount { blocks: 1, images: 2 }));
     assert!(matches!(unknown, LanguageError::UnknownToken { token: 999, vocabulary: 300 }));
 }
+
+mod turns;

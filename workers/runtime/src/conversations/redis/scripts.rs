@@ -194,7 +194,26 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: set of an image's conversations. ARGV: conversation, whether the image was stored before. The member `stored`
+/// says that it was before the first of them.
+pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "if ARGV[2] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SADD', KEYS[1], 'stored') end
+         redis.call('SADD', KEYS[1], ARGV[1])",
+    )
+});
+
+/// KEYS: set of an image's conversations. ARGV: conversation. Whether the image must stay.
+pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('SREM', KEYS[1], ARGV[1])
+         local left = redis.call('SCARD', KEYS[1])
+         if left == 1 and redis.call('SREM', KEYS[1], 'stored') == 1 then return 1 end
+         return left > 0 and 1 or 0",
+    )
+});
+
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    vec![&CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE]
+    vec![&CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &CLAIM, &RELEASE]
 }

@@ -1,0 +1,75 @@
+//! Turns are answered one after the other, each once.
+
+use super::*;
+use crate::adapters::on_each_adapter;
+
+on_each_adapter! { memory, rabbitmq: {
+    turns_are_answered_in_order_and_each_knows_those_before_it,
+    conversations_are_answered_side_by_side,
+    a_turn_that_is_published_twice_is_answered_once,
+    a_turn_begins_with_its_question_and_its_tokens_follow,
+}}
+
+async fn turns_are_answered_in_order_and_each_knows_those_before_it(table: Table) {
+    let id = table.begin("order", &[question("one"), question("two")]).await;
+    let worker = table.start(&Arc::new(toy()), settings());
+    assert_eq!(table.ask(&id, question("three")).await, 3);
+    for (turn, asked) in (1..).zip(["one", "two", "three"]) {
+        assert_eq!(table.text(&id, turn).await, toy_text(asked, turn as usize - 1));
+    }
+    worker.stop().await.unwrap();
+    assert_eq!(table.desk.queue.depth(queues::CHAT).await.unwrap(), 0, "every message is settled");
+}
+
+async fn conversations_are_answered_side_by_side(table: Table) {
+    let worker = table.start(&Arc::new(slow_toy()), settings());
+    let mut ids = Vec::new();
+    for number in 0..20 {
+        ids.push(table.begin(&format!("side-{number}"), &[question("one")]).await);
+    }
+    let began = std::time::Instant::now();
+    for id in &ids {
+        assert_eq!(table.text(id, 1).await, toy_text("one", 0));
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "twenty answers take little longer than one");
+    worker.stop().await.unwrap();
+}
+
+async fn a_turn_that_is_published_twice_is_answered_once(table: Table) {
+    let id = table.begin("twice", &[question("one"), question("two")]).await;
+    for _ in 0..3 {
+        table.publish(&id, Some(1)).await;
+    }
+    // A turn whose time has not come.
+    table.publish(&id, Some(2)).await;
+    table.publish(&"nobody".into(), Some(1)).await;
+    table.publish(&id, Some(9)).await;
+    let worker = table.start(&Arc::new(slow_toy()), settings());
+    assert_eq!(table.text(&id, 1).await, toy_text("one", 0));
+    assert_eq!(table.text(&id, 2).await, toy_text("two", 1));
+    worker.stop().await.unwrap();
+    assert_eq!(table.desk.queue.depth(queues::CHAT).await.unwrap(), 0);
+    assert_eq!(table.desk.queue.depth(&queues::dead(queues::CHAT)).await.unwrap(), 0);
+}
+
+async fn a_turn_begins_with_its_question_and_its_tokens_follow(table: Table) {
+    let worker = table.start(&Arc::new(toy()), settings());
+    let id = table.begin_with_image("events", Bytes::from_static(b"any"), &[request(Ask::Report)]).await;
+    table.ended(&id, 1).await;
+    let events = table.events(&id, 1).await;
+    let names: Vec<_> = events
+        .iter()
+        .map(|event| match event {
+            TurnEvent::Findings(_) => "findings",
+            TurnEvent::Started { .. } => "started",
+            TurnEvent::Token { .. } => "token",
+            TurnEvent::Ended(_) => "ended",
+        })
+        .collect();
+    let mut expected = vec!["findings", "started"];
+    expected.extend(["token"; WORDS]);
+    expected.push("ended");
+    assert_eq!(names, expected);
+    assert_eq!(table.turn(&id, 1).await.asked.as_deref(), Some("Report"));
+    worker.stop().await.unwrap();
+}

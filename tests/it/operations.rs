@@ -1,0 +1,141 @@
+//! What an operator does: check the services, look at dead letters, send them again.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use bytes::Bytes;
+use radialog_coordinator::output::RunFile;
+use radialog_runtime::queue::{Message, Queue};
+use radialog_schemas::{Stage, queues};
+use radialog_tests::binary::{Role, radialog};
+use radialog_tests::services::Services;
+
+use crate::adapters;
+
+/// The services of one test, as environment of its processes.
+struct Desk {
+    variables: [(&'static str, String); 3],
+    dir: tempfile::TempDir,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let services = Services::shared().await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let variables = [
+            ("RADIALOG_AMQP_URL", services.amqp().unwrap()),
+            ("RADIALOG_REDIS_URL", services.redis().to_owned()),
+            ("RADIALOG_OBJECTS_DIRECTORY", dir.path().join("objects").display().to_string()),
+        ];
+        Self { variables, dir }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = radialog(arguments).unwrap();
+        command.envs(self.variables.iter().cloned()).output().unwrap()
+    }
+
+    /// What a command that must work prints.
+    fn says(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    fn start(&self, arguments: &[&str]) -> Role {
+        let mut command = radialog(arguments).unwrap();
+        command.envs(self.variables.iter().cloned());
+        Role::start(&mut command, &self.log()).unwrap()
+    }
+
+    fn log(&self) -> std::path::PathBuf {
+        self.dir.path().join("log")
+    }
+}
+
+async fn until_depth(queue: &dyn Queue, name: &str, depth: u64) {
+    for _ in 0..300 {
+        if queue.depth(name).await.unwrap() == depth {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{name} does not hold {depth} messages");
+}
+
+#[tokio::test]
+async fn the_doctor_names_what_works_and_what_does_not() {
+    let desk = Desk::new().await;
+    let healthy = desk.says(&["doctor"]);
+    for what in ["broker", "objects", "state", "bundle", "device", "limits"] {
+        assert!(healthy.lines().any(|line| line.starts_with("ok ") && line.contains(what)), "{what}: {healthy}");
+    }
+    let sick = desk.run(&["doctor", "--redis", "redis://127.0.0.1:1/0", "--bundle", "/nowhere"]);
+    let text = String::from_utf8(sick.stdout).unwrap();
+    assert_eq!(sick.status.code(), Some(1));
+    assert!(text.lines().any(|line| line.starts_with("FAIL  state") && line.contains("--redis")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("FAIL  bundle") && line.contains("/nowhere")), "{text}");
+    assert!(text.contains("2 checks failed"), "{text}");
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_listed_shown_and_sent_again() {
+    let desk = Desk::new().await;
+    let queue = adapters::rabbitmq_at(&desk.variables[0].1).await;
+    queue.declare().await.unwrap();
+    let (work, dead) = (queues::work(Stage::Scoring), queues::dead(queues::work(Stage::Scoring)));
+    let body = Bytes::from_static(b"this is no task");
+    queue.publish(work, Message { body, ..Message::default() }).await.unwrap();
+    let mut worker = desk.start(&["worker", "scoring"]);
+    until_depth(&*queue, &dead, 1).await;
+    worker.kill();
+
+    let counts = desk.says(&["dlq", "list"]);
+    let line = counts.lines().find(|line| line.starts_with(work)).unwrap();
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), [work, "0", "1"]);
+
+    let shown = desk.says(&["dlq", "show", "scoring", "--bodies"]);
+    assert!(shown.contains("message_invalid after 1 attempt, from radialog.scoring"), "{shown}");
+    assert!(shown.contains("this is no task"), "{shown}");
+    until_depth(&*queue, &dead, 1).await;
+
+    assert!(desk.says(&["dlq", "retry", "scoring", "--code", "crash"]).contains("0 sent again, 1 left"));
+    assert!(desk.says(&["dlq", "retry", "scoring"]).contains("1 sent again, 0 left"));
+    until_depth(&*queue, work, 1).await;
+    until_depth(&*queue, &dead, 0).await;
+
+    let wrong = desk.run(&["dlq", "show", "nothing"]);
+    assert_eq!(wrong.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("or chat or results"));
+}
+
+#[tokio::test]
+async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
+    let desk = Desk::new().await;
+    let xrays = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays").display().to_string();
+    let out = desk.dir.path().join("out").display().to_string();
+    let batch = ["batch", &xrays, "--out", &out, "--max-new-tokens", "4"];
+    let queue = adapters::rabbitmq_at(&desk.variables[0].1).await;
+    queue.declare().await.unwrap();
+    // Nobody works yet: the batch publishes its first tasks and is killed.
+    let mut role = desk.start(&batch);
+    until_depth(&*queue, queues::work(Stage::Findings), 10).await;
+    role.kill();
+    let _coordinator = desk.start(&["coordinator"]);
+    let workers = Stage::ALL.map(|stage| desk.start(&["worker", stage.name()]));
+    let run: RunFile = serde_json::from_slice(&std::fs::read(Path::new(&out).join("run.json")).unwrap()).unwrap();
+    let state = adapters::redis_at(&desk.variables[1].1).await;
+    for _ in 0..600 {
+        if state.finished(&run.spec.run, 100).await.unwrap().len() == 10 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Nobody works any more: the batch finds every study finished.
+    drop(workers);
+    desk.says(&batch);
+    let lines = std::fs::read_to_string(Path::new(&out).join("results.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 10, "{}", std::fs::read_to_string(desk.log()).unwrap());
+}

@@ -1,0 +1,48 @@
+//! Reports of a batch: one prompt, one text.
+
+use bytes::Bytes;
+use radialog_models::bundle::networks::Language;
+use radialog_models::image_tokens;
+use radialog_models::language::{Completion, Request, Sampling};
+use radialog_runtime::objects::Objects;
+use radialog_schemas::{
+    ContentHash, ErrorCode, Failure, FindingsReport, GeneratedReport, Generation, ObjectKey, Stage, Task, Work,
+};
+
+use crate::input;
+
+/// Fetches what a report is written from.
+pub(super) async fn request(language: &Language, task: &Task, objects: &dyn Objects) -> Result<Request, Failure> {
+    let Work::Report { embedding, findings, generation } = &task.work else {
+        return Err(input::not_ours(Stage::Language));
+    };
+    let (content, findings) =
+        tokio::try_join!(input::object(objects, embedding), input::json::<FindingsReport>(objects, findings))?;
+    let image_tokens = image_tokens::decode(&content).map_err(|error| input::corrupt(embedding, error))?;
+    let prompt = language.prompts.report(&findings.text);
+    let prompt = language.tokenizer.encode_prompt(&prompt).map_err(|e| Failure::new(ErrorCode::Model, e))?;
+    Ok(Request {
+        prompt,
+        images: vec![image_tokens],
+        sampling: Sampling { seed: seed_of(generation, &task.output), ..Sampling::from(generation) },
+        max_new_tokens: generation.max_new_tokens as usize,
+        turn: None,
+    })
+}
+
+/// What is stored.
+pub(super) fn content(language: &Language, prompt_tokens: usize, completion: &Completion) -> Bytes {
+    let answer = language.tokenizer.decode_continuation(&completion.tokens);
+    input::to_json(&GeneratedReport {
+        text: language.prompts.report_text(&answer).to_owned(),
+        prompt_tokens: prompt_tokens as u32,
+        tokens: completion.tokens.len() as u32,
+        complete: completion.complete,
+    })
+}
+
+/// Each study draws from a stream of its own, so that a sampled report does not depend on what else is in the batch.
+fn seed_of(generation: &Generation, output: &ObjectKey) -> u64 {
+    let hash = ContentHash::of_parts([&generation.seed.to_le_bytes()[..], output.as_str().as_bytes()]);
+    u64::from_str_radix(&hash.as_str()[..16], 16).expect("a hash is hexadecimal")
+}
