@@ -15,6 +15,7 @@ mod docs;
 mod faults;
 mod image;
 mod keyboard;
+mod whole;
 
 /// The report that the scribe writes.
 const REPORT: &str = "The lungs are clear. No pleural effusion.";

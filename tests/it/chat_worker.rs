@@ -18,7 +18,6 @@ use radialog_tests::desk::{Desk, WorkerHandle};
 use radialog_tests::stages::ToyStage;
 use tokio_util::sync::CancellationToken;
 
-
 mod cancelling;
 mod faults;
 mod model;

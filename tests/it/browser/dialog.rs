@@ -51,7 +51,9 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
     browser.until("document.querySelector('.viewer-readout').textContent.includes('pixels')").await?;
 
     browser.click(&turn(1, "[aria-label='Undo my changes']")).await?;
-    browser.until(&format!("!document.querySelector({:?}).checkVisibility()", turn(1, "[aria-label='Undo my changes']"))).await?;
+    browser
+        .until(&format!("!document.querySelector({:?}).checkVisibility()", turn(1, "[aria-label='Undo my changes']")))
+        .await?;
     assert_eq!(answer(&browser, 1).await?, REPORT);
     assert_calm(&browser, &desk.gateway.url).await?;
     browser.close().await
@@ -159,7 +161,9 @@ async fn a_stopped_answer_keeps_its_words_and_lets_the_next_one_through() -> Res
     ask(&browser, "one two three").await?;
     ask(&browser, "after it").await?;
     // The worker has words for no more than this.
-    browser.until(&format!("document.querySelector({:?}).textContent.trim() === 'You asked:'", turn(2, ".answer-text"))).await?;
+    browser
+        .until(&format!("document.querySelector({:?}).textContent.trim() === 'You asked:'", turn(2, ".answer-text")))
+        .await?;
     assert_eq!(browser.text(&turn(2, ".status")).await?, "Writing…");
     assert_eq!(browser.text(&turn(3, ".status")).await?, "Waits for the answer above");
 

@@ -13,7 +13,8 @@ use crate::gateway::desk::{Desk, UNLIMITED};
 async fn the_page_of_the_api_has_every_operation_of_the_document() -> Result<()> {
     let desk = Desk::with(UNLIMITED, |_| {}).await?;
     let document: Value = desk.gateway.get("/openapi.json").await?.json().await?;
-    let operations = document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
     let expected: BTreeSet<String> =
         operations.filter_map(|operation| operation["operationId"].as_str()).map(str::to_owned).collect();
 

@@ -15,7 +15,9 @@ async fn a_page_whose_gateway_restarts_in_mid_answer_shows_every_word_once() -> 
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     ask(&browser, "one two three four five").await?;
-    browser.until(&format!("document.querySelector({:?}).textContent.trim() === 'You asked:'", turn(2, ".answer-text"))).await?;
+    browser
+        .until(&format!("document.querySelector({:?}).textContent.trim() === 'You asked:'", turn(2, ".answer-text")))
+        .await?;
 
     let address = desk.gateway.url.trim_start_matches("http://").parse()?;
     let elsewhere = Running::start(&desk.backends, |_| {}).await?;
@@ -84,7 +86,11 @@ async fn a_full_queue_is_told_and_trying_again_asks_once() -> Result<()> {
     browser.until("document.querySelector('#composer .notice').checkVisibility()").await?;
     let told = browser.text("#composer .notice").await?;
     assert!(told.contains("The service is busy") && told.contains("Try again in "), "{told}");
-    assert_eq!(browser.value("document.querySelector('#question').value").await?, "third", "nothing has to be typed again");
+    assert_eq!(
+        browser.value("document.querySelector('#question').value").await?,
+        "third",
+        "nothing has to be typed again"
+    );
 
     desk.scribe.allow(UNLIMITED);
     until_turn(&browser, 3, "done").await?;

@@ -41,7 +41,10 @@ async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
     assert!(desk.stored("images").is_empty());
 
     // Dropped and pasted images take the same way.
-    for (kind, event) in [("drop", "new DragEvent('drop', { dataTransfer: data })"), ("paste", "new ClipboardEvent('paste', { clipboardData: data })")] {
+    for (kind, event) in [
+        ("drop", "new DragEvent('drop', { dataTransfer: data })"),
+        ("paste", "new ClipboardEvent('paste', { clipboardData: data })"),
+    ] {
         browser.click("#remove-image").await?;
         let script = format!(
             "(() => {{ const data = new DataTransfer(); const canvas = document.createElement('canvas'); canvas.width = 7; canvas.height = 5; \
@@ -73,7 +76,9 @@ async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<
 
     // Only what is brighter than 250 is white with this window.
     let slide = |label: &str, value: u32| {
-        format!("(() => {{ const slider = document.querySelector(\"input[aria-label='{label}']\"); slider.value = {value}; slider.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()")
+        format!(
+            "(() => {{ const slider = document.querySelector(\"input[aria-label='{label}']\"); slider.value = {value}; slider.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()"
+        )
     };
     browser.value(&slide("Window", 10)).await?;
     browser.value(&slide("Level", 250)).await?;

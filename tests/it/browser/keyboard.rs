@@ -21,7 +21,8 @@ async fn tasks_can_be_chosen_with_the_keyboard_alone() -> Result<()> {
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
 
-    let opener = "[...document.querySelectorAll('.chips [aria-haspopup=menu]')].find((each) => each.textContent === 'Region')";
+    let opener =
+        "[...document.querySelectorAll('.chips [aria-haspopup=menu]')].find((each) => each.textContent === 'Region')";
     browser.value(&format!("{opener}.focus()")).await?;
     browser.type_keys(DOWN).await?;
     assert_eq!(browser.value("document.activeElement.textContent").await?, "Heart");
