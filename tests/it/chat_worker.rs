@@ -18,6 +18,7 @@ use radialog_tests::desk::{Desk, WorkerHandle};
 use radialog_tests::stages::ToyStage;
 use tokio_util::sync::CancellationToken;
 
+
 mod cancelling;
 mod faults;
 mod model;

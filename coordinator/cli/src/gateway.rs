@@ -107,8 +107,7 @@ fn open_archive(config: Config) -> OpenArchive {
     Arc::new(move |url| {
         let config = config.clone();
         Box::pin(async move {
-            let refused =
-                |error: anyhow::Error| CoordinatorError::Input { input: url.clone(), reason: format!("{error:#}") };
+            let refused = |error: anyhow::Error| CoordinatorError::Input { input: url.clone(), reason: format!("{error:#}") };
             let (store, prefix) = bundle_source::bucket(&url, &config).await.map_err(refused)?;
             archive::open(&Input::Objects { url: url.clone(), store: Arc::new(store), prefix }).await
         })

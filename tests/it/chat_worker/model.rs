@@ -111,8 +111,7 @@ async fn follow_ups_use_what_the_worker_knows_and_say_the_same_where_it_knows_no
                 }
             }
         }
-        let texts =
-            all.map(|answers| answers.into_iter().map(|answer| (answer.text, answer.tokens)).collect::<Vec<_>>());
+        let texts = all.map(|answers| answers.into_iter().map(|answer| (answer.text, answer.tokens)).collect::<Vec<_>>());
         assert_ne!(texts[0], texts[1], "images count");
         said.push(texts);
         worker.stop().await.unwrap();
@@ -178,8 +177,7 @@ async fn later_turns_build_on_edited_answers_and_not_on_cancelled_ones() {
     let plain = ask_after("plain", None, false).await;
     let cancelled = ask_after("cancelled", None, true).await;
     assert_eq!((&plain.text, plain.prompt_tokens), (&cancelled.text, cancelled.prompt_tokens));
-    let edited =
-        ask_after("edited", Some("The lungs are clear, and there is no pleural effusion at all."), false).await;
+    let edited = ask_after("edited", Some("The lungs are clear, and there is no pleural effusion at all."), false).await;
     assert_ne!(edited.prompt_tokens, plain.prompt_tokens);
     worker.stop().await.unwrap();
 }
@@ -277,8 +275,7 @@ async fn a_turn_passes_a_queue_of_reports() {
         let generation = Generation { max_new_tokens: 200, ..Generation::default() };
         let output = ObjectKey::report(&table.component, &tokens, &findings, &generation);
         let work = Work::Report { embedding: tokens, findings, generation };
-        let task =
-            Task::new(&"run".into(), &format!("{study}").as_str().into(), &table.component, output.clone(), work);
+        let task = Task::new(&"run".into(), &format!("{study}").as_str().into(), &table.component, output.clone(), work);
         table.desk.send(&task).await.unwrap();
         outputs.push(output);
     }

@@ -90,10 +90,7 @@ impl Client {
             }
             failed = if last > before { 0 } else { failed + 1 };
             if failed > ATTEMPTS {
-                bail!(
-                    "the gateway at {} does not answer any more; the answer goes on there, look again later",
-                    self.url
-                );
+                bail!("the gateway at {} does not answer any more; the answer goes on there, look again later", self.url);
             }
             if failed == 1 {
                 tell(News::Lost);
@@ -103,7 +100,12 @@ impl Client {
     }
 
     /// Whether the turn has ended; false where the stream ended before.
-    async fn read(&self, request: RequestBuilder, last: &mut u64, tell: &mut impl FnMut(News)) -> anyhow::Result<bool> {
+    async fn read(
+        &self,
+        request: RequestBuilder,
+        last: &mut u64,
+        tell: &mut impl FnMut(News),
+    ) -> anyhow::Result<bool> {
         let mut body = self.send(request).await?.bytes_stream();
         let mut parser = Parser::default();
         while let Some(piece) = tokio::time::timeout(SILENCE, body.next()).await? {
