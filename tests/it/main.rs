@@ -4,6 +4,7 @@
 mod adapters;
 mod architecture;
 mod batch;
+mod browser;
 mod bundle_store;
 mod bundles;
 mod chat_faults;
