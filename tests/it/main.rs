@@ -15,3 +15,4 @@ mod images;
 mod kubernetes;
 mod parity;
 mod stages;
+mod training;

@@ -10,6 +10,7 @@ mod dead_letters;
 mod doctor;
 mod embedded;
 mod evaluate;
+mod prepare;
 mod progress;
 mod status;
 mod table;
@@ -53,6 +54,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Prepare(prepare::PrepareArgs),
     /// Print a shell's completion script
     ///
     /// Example: radialog completions bash > /etc/bash_completion.d/radialog
@@ -72,6 +74,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Prepare(args) => prepare::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

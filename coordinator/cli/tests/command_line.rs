@@ -18,7 +18,7 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn every_role_explains_itself_with_an_example() {
-    let roles: [&[&str]; 11] = [
+    let roles: [&[&str]; 14] = [
         &["batch"],
         &["worker"],
         &["coordinator"],
@@ -29,6 +29,9 @@ fn every_role_explains_itself_with_an_example() {
         &["doctor"],
         &["bundle", "random"],
         &["evaluate"],
+        &["prepare", "sections"],
+        &["prepare", "reports"],
+        &["prepare", "instruct"],
         &["completions"],
     ];
     for role in roles {
