@@ -2,8 +2,10 @@
 
 pub mod archive;
 pub mod batch;
+pub mod batches;
 mod conductor;
 pub mod conversation;
+pub mod corrections;
 mod dispatcher;
 mod error;
 pub mod output;

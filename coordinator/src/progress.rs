@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use radialog_schemas::{RunId, Stage, StageSet, StudyRecord, StudyStatus};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::pipeline::StudyFacts;
@@ -16,7 +17,7 @@ pub const PROGRESS_DOCUMENT: &str = "progress";
 const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// A snapshot of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Progress {
     /// Which run; none before it has begun.
     pub run: Option<RunId>,
@@ -45,7 +46,7 @@ pub struct Progress {
 }
 
 /// A snapshot of one stage.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageProgress {
     /// Which stage.
     pub stage: Stage,

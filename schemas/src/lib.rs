@@ -2,6 +2,7 @@
 
 pub mod bundle;
 pub mod chat;
+pub mod correction;
 pub mod error;
 pub mod findings;
 pub mod ids;
@@ -14,9 +15,10 @@ pub mod task;
 
 pub use bundle::Manifest;
 pub use chat::{
-    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome, TurnRequest,
-    TurnStatus,
+    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome,
+    TurnRequest, TurnStatus,
 };
+pub use correction::Correction;
 pub use error::{ErrorClass, ErrorCode, Failure};
 pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
 pub use ids::{ContentHash, ContentHasher, RunId, StudyId};

@@ -6,7 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, Generation, Stage};
+use crate::{ContentHash, ConversationId, Generation, Stage};
 
 /// The name of an object in the store, e.g. `embedding/3f…c1.safetensors`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +49,19 @@ impl ObjectKey {
     pub fn labels(component: &ContentHash, report: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
         let reference = reference.map_or("", ObjectKey::as_str);
         Self::output(Stage::Scoring, component, &[report.as_str(), reference], "json")
+    }
+
+    /// Prefix of all [`crate::Correction`]s.
+    pub const CORRECTIONS: &str = "corrections/";
+
+    /// The [`crate::Correction`] of one answer.
+    pub fn correction(conversation: &ConversationId, turn: u32) -> Self {
+        Self(format!("{}{conversation}/{turn}.json", Self::CORRECTIONS))
+    }
+
+    /// One part of a result file of a batch that was asked for over HTTP; parts are counted from 0.
+    pub fn batch_part(batch: &str, file: &str, part: u32) -> Self {
+        Self(format!("batches/{batch}/{file}/{part:06}"))
     }
 
     fn output(stage: Stage, component: &ContentHash, inputs: &[&str], suffix: &str) -> Self {

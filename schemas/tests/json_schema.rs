@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use radialog_schemas::{
-    FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, StageResult, StudyRecord, StudySpec, Task,
+    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, StageResult, StudyRecord,
+    StudySpec, Task, TurnEvent, TurnRequest,
 };
 use schemars::schema_for;
 
@@ -21,6 +22,11 @@ fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Resul
         ("report-labels", schema_for!(ReportLabels)),
         ("study-record", schema_for!(StudyRecord)),
         ("bundle-manifest", schema_for!(Manifest)),
+        ("chat-task", schema_for!(ChatTask)),
+        ("conversation", schema_for!(Conversation)),
+        ("turn-request", schema_for!(TurnRequest)),
+        ("correction", schema_for!(Correction)),
+        ("turn-event", schema_for!(TurnEvent)),
     ];
     for (name, schema) in schemas {
         let file = folder.join(format!("{name}.json"));

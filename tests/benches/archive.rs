@@ -12,8 +12,8 @@ use radialog_tests::stages::ToyStage;
 use tokio::runtime::Builder;
 
 const SIZES: [u64; 2] = [2_000, 200_000];
-/// As the program has it: file operations are short, and every thread keeps a stack.
-const BLOCKING_THREADS: usize = 16;
+/// As the program has it: file operations are short, and every thread keeps a heap of its own.
+const BLOCKING_THREADS: usize = 6;
 /// Tells the process which size it is.
 const STUDIES: &str = "RADIALOG_BENCH_STUDIES";
 

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use radialog_runtime::config::Config;
+use radialog_runtime::conversations::Conversations;
+use radialog_runtime::conversations::redis::RedisConversations;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::s3::S3Objects;
 use radialog_runtime::queue::Queue;
@@ -47,6 +49,17 @@ pub(crate) async fn redis() -> Arc<dyn State> {
 pub(crate) async fn redis_at(url: &str) -> Arc<dyn State> {
     let config = config(&[("redis.url", url)]);
     Arc::new(RedisState::connect(&config.redis.unwrap(), config.start_timeout).await.unwrap())
+}
+
+/// Conversations in the shared Redis.
+pub(crate) async fn redis_conversations() -> Arc<dyn Conversations> {
+    redis_conversations_at(Services::shared().await.unwrap().redis()).await
+}
+
+/// Conversations in this Redis.
+pub(crate) async fn redis_conversations_at(url: &str) -> Arc<dyn Conversations> {
+    let config = config(&[("redis.url", url)]);
+    Arc::new(RedisConversations::connect(&config.redis.unwrap(), config.start_timeout).await.unwrap())
 }
 
 /// Makes one module for each adapter, with each test of the suite run on a fresh instance of it.

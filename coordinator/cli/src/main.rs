@@ -10,6 +10,7 @@ mod dead_letters;
 mod doctor;
 mod embedded;
 mod evaluate;
+mod export;
 mod prepare;
 mod progress;
 mod status;
@@ -54,6 +55,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Export(export::ExportArgs),
     Prepare(prepare::PrepareArgs),
     /// Print a shell's completion script
     ///
@@ -74,6 +76,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => doctor::run(args).await,
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Export(args) => export::run(args).await,
         Command::Prepare(args) => prepare::run(args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut std::io::stdout());
@@ -82,8 +85,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// File operations are short; 512 threads, as is the default, would keep 8 MiB of stacks.
-const BLOCKING_THREADS: usize = 16;
+/// Four models may load at once, and file operations are short. Every thread more keeps a heap of its own.
+const BLOCKING_THREADS: usize = 6;
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {

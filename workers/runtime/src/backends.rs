@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::conversations::Conversations;
 use crate::conversations::memory::MemoryConversations;
+use crate::conversations::redis::RedisConversations;
 use crate::objects::filesystem::FilesystemObjects;
 use crate::objects::s3::S3Objects;
 use crate::objects::{ObjectError, Objects};
@@ -100,7 +101,10 @@ impl Backends {
     ///
     /// # Errors
     /// As [`Backends::connect`].
-    pub async fn conversations(_config: &Config) -> Result<Arc<dyn Conversations>, ConnectError> {
-        Ok(Arc::new(MemoryConversations::default()))
+    pub async fn conversations(config: &Config) -> Result<Arc<dyn Conversations>, ConnectError> {
+        Ok(match &config.redis {
+            Some(redis) => Arc::new(RedisConversations::connect(redis, config.start_timeout).await?),
+            None => Arc::new(MemoryConversations::default()),
+        })
     }
 }

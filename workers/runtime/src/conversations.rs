@@ -9,6 +9,7 @@ use radialog_schemas::{
 use crate::state::StateError;
 
 pub mod memory;
+pub mod redis;
 
 /// A conversation as it stands.
 #[derive(Clone, Debug, PartialEq)]

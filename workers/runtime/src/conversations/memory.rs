@@ -105,9 +105,8 @@ impl Record {
         }
         let ready = self.ready();
         let first = self.turns.iter().position(|turn| !turn.status.is_final());
-        let is_running = first.is_some_and(|first| {
-            first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running
-        });
+        let is_running =
+            first.is_some_and(|first| first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running);
         if ready != Some(number) && !is_running {
             return Start::Over { next: ready };
         }

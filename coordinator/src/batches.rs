@@ -1,0 +1,446 @@
+//! Batches that are asked for over HTTP: the run of `radialog batch` over a prefix of an object store, in the gateway that
+//! was asked. Every gateway can tell how far one is, cancel it and give its results; a gateway that was stopped goes on
+//! with its own when it starts again.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, Stream};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::objects::ObjectError;
+use radialog_runtime::state::StateError;
+use radialog_schemas::{Generation, ObjectKey, RunId, Stage, StageSet};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::archive::Archive;
+use crate::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use crate::conversation::BundleHashes;
+use crate::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
+use crate::{Batch, BatchOptions, CoordinatorError, Progress};
+
+mod results;
+
+/// The files that a batch leaves.
+pub const FILES: [&str; 3] = [RESULTS_FILE, TABLE_FILE, SUMMARY_FILE];
+/// Batches that run at a time in one gateway; the others wait.
+const RUNNING: usize = 2;
+/// How often progress is shared and a cancellation looked for.
+const SHARE_EVERY: Duration = Duration::from_secs(1);
+const REQUEST_FILE: &str = "request.json";
+
+/// Documents of a batch in the shared state.
+mod document {
+    pub(super) const REQUEST: &str = "batch";
+    pub(super) const PROGRESS: &str = "batch-progress";
+    pub(super) const END: &str = "batch-end";
+    pub(super) const CANCEL: &str = "batch-cancel";
+}
+
+/// Opens the archive at an address that is allowed.
+pub type OpenArchive =
+    Arc<dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync>;
+
+/// How a gateway runs batches.
+#[derive(Clone)]
+pub struct BatchesSettings {
+    /// Where running batches keep what they need to go on.
+    pub directory: PathBuf,
+    /// Archives must lie under one of these, e.g. `s3://archive/cxr`. None allows no batch.
+    pub prefixes: Vec<String>,
+    /// How to open one.
+    pub open: OpenArchive,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NewBatch {
+    /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
+    #[schemars(length(min = 1, max = 1024))]
+    pub archive: String,
+    /// Only these stages and what they need; all where none is given.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+    /// Only the first studies of the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Longest report in tokens; 300 where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2048))]
+    pub max_new_tokens: Option<u32>,
+}
+
+/// How far a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchStatus {
+    /// Waits for another batch, or for its gateway to start again.
+    Queued,
+    /// Studies are being read or computed.
+    Running,
+    /// Every study has its line.
+    Done,
+    /// It could not go on.
+    Failed,
+    /// Nobody wanted it any more; the lines until then are in its results.
+    Cancelled,
+}
+
+/// A batch as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BatchView {
+    /// Its name.
+    pub id: String,
+    /// When it was asked for, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// What was asked for.
+    pub request: NewBatch,
+    /// How far it is.
+    pub status: BatchStatus,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Counts, rates and time left, once it runs.
+    pub progress: Option<Progress>,
+    /// Names of its result files, once it has ended.
+    pub results: Vec<String>,
+}
+
+/// Why there is no batch.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchesError {
+    /// The archive is not one that may be read.
+    #[error("'{archive}' is not under an allowed prefix{}", allowed(.prefixes))]
+    NotAllowed {
+        /// As asked for.
+        archive: String,
+        /// What is allowed.
+        prefixes: Vec<String>,
+    },
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Archive(CoordinatorError),
+    /// Its folder cannot be written.
+    #[error("the gateway cannot keep the batch in '{}': {source}; free some space, or set gateway.directory", .path.display())]
+    Directory {
+        /// Its folder.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The state store.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The object store.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+}
+
+fn allowed(prefixes: &[String]) -> String {
+    match prefixes {
+        [] => ": batches over HTTP are off here. Set gateway.archives to the s3:// prefixes that may be read".to_owned(),
+        prefixes => format!(": {}", prefixes.join(", ")),
+    }
+}
+
+/// A request as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Requested {
+    id: String,
+    owner: String,
+    created_ms: u64,
+    request: NewBatch,
+}
+
+/// How a batch ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct End {
+    status: BatchStatus,
+    error: Option<String>,
+    /// Parts of each of [`FILES`].
+    parts: [u32; 3],
+}
+
+/// The batches of one gateway, and what it knows of those of others.
+pub struct Batches {
+    backends: Backends,
+    bundle: BundleHashes,
+    settings: BatchesSettings,
+    shutdown: CancellationToken,
+    places: Semaphore,
+    here: Mutex<HashMap<String, CancellationToken>>,
+}
+
+impl Batches {
+    /// No batches yet; [`Batches::resume`] takes up earlier ones.
+    pub fn new(
+        backends: Backends,
+        bundle: BundleHashes,
+        settings: BatchesSettings,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let (places, here) = (Semaphore::new(RUNNING), Mutex::default());
+        Arc::new(Self { backends, bundle, settings, shutdown, places, here })
+    }
+
+    /// Goes on with the batches that were running here when the process stopped.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn resume(self: &Arc<Self>) -> Result<usize, BatchesError> {
+        let directory = &self.settings.directory;
+        if !directory.exists() {
+            return Ok(0);
+        }
+        let failed = |source| BatchesError::Directory { path: directory.clone(), source };
+        let mut count = 0;
+        for entry in fs::read_dir(directory).map_err(failed)? {
+            let file = entry.map_err(failed)?.path().join(REQUEST_FILE);
+            let requested = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Requested>(&text).ok());
+            match requested {
+                Some(requested) => {
+                    self.spawn(requested);
+                    count += 1;
+                }
+                None => warn!(file = %file.display(), "not the request of a batch; remove its folder"),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Starts a batch. The same `id` gives the same batch again.
+    ///
+    /// # Errors
+    /// An archive that is not allowed or cannot be read; a store that does not answer.
+    pub async fn start(
+        self: &Arc<Self>,
+        id: &str,
+        owner: &str,
+        created_ms: u64,
+        request: NewBatch,
+    ) -> Result<BatchView, BatchesError> {
+        if let Some(view) = self.view(owner, id).await? {
+            return Ok(view);
+        }
+        self.check(&request.archive)?;
+        (self.settings.open)(request.archive.clone()).await.map_err(BatchesError::Archive)?;
+        let requested = Requested { id: id.to_owned(), owner: owner.to_owned(), created_ms, request };
+        let folder = self.folder(id);
+        let failed = |source| BatchesError::Directory { path: folder.clone(), source };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        fs::write(folder.join(REQUEST_FILE), json(&requested)).map_err(failed)?;
+        self.backends.state.put_document(&run(id), document::REQUEST, json(&requested)).await?;
+        let view = view(requested.clone(), BatchStatus::Queued, None, None);
+        self.spawn(requested);
+        Ok(view)
+    }
+
+    /// A batch of this owner.
+    ///
+    /// # Errors
+    /// When the state store does not answer.
+    pub async fn view(&self, owner: &str, id: &str) -> Result<Option<BatchView>, StateError> {
+        let Some(requested) = self.document::<Requested>(id, document::REQUEST).await? else { return Ok(None) };
+        if requested.owner != owner {
+            return Ok(None);
+        }
+        let progress: Option<Progress> = self.document(id, document::PROGRESS).await?;
+        let end: Option<End> = self.document(id, document::END).await?;
+        let status = match (&end, &progress) {
+            (Some(end), _) => end.status,
+            (None, Some(_)) => BatchStatus::Running,
+            (None, None) => BatchStatus::Queued,
+        };
+        Ok(Some(view(requested, status, progress, end)))
+    }
+
+    /// Stops a batch wherever it runs; its lines so far become its results. False where there is none.
+    ///
+    /// # Errors
+    /// When the state store does not answer.
+    pub async fn cancel(&self, owner: &str, id: &str) -> Result<bool, StateError> {
+        if self.view(owner, id).await?.is_none() {
+            return Ok(false);
+        }
+        self.backends.state.put_document(&run(id), document::CANCEL, "true".to_owned()).await?;
+        if let Some(stop) = self.here().get(id) {
+            stop.cancel();
+        }
+        Ok(true)
+    }
+
+    /// The content of a result file, part by part; none where the batch has not ended or has no such file.
+    ///
+    /// # Errors
+    /// When the state store does not answer.
+    pub async fn result(
+        &self,
+        owner: &str,
+        id: &str,
+        file: &str,
+    ) -> Result<Option<impl Stream<Item = Result<Bytes, ObjectError>> + Send + use<>>, StateError> {
+        let Some(place) = FILES.iter().position(|name| *name == file) else { return Ok(None) };
+        if self.view(owner, id).await?.is_none() {
+            return Ok(None);
+        }
+        let Some(end) = self.document::<End>(id, document::END).await? else { return Ok(None) };
+        let keys: Vec<ObjectKey> =
+            (0..end.parts[place]).map(|part| ObjectKey::batch_part(id, FILES[place], part)).collect();
+        let objects = self.backends.objects.clone();
+        let parts = stream::unfold((keys.into_iter(), objects), |(mut keys, objects)| async move {
+            let part = objects.get(&keys.next()?).await;
+            Some((part, (keys, objects)))
+        });
+        Ok(Some(parts))
+    }
+
+    fn check(&self, archive: &str) -> Result<(), BatchesError> {
+        let prefixes = &self.settings.prefixes;
+        let climbs = archive.split('/').any(|part| part == ".." || part == ".");
+        let is_under = |prefix: &String| {
+            let prefix = prefix.trim_end_matches('/');
+            archive.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if climbs || !prefixes.iter().any(is_under) {
+            return Err(BatchesError::NotAllowed { archive: archive.to_owned(), prefixes: prefixes.clone() });
+        }
+        Ok(())
+    }
+
+    fn spawn(self: &Arc<Self>, requested: Requested) {
+        let batches = self.clone();
+        let stop = self.shutdown.child_token();
+        self.here().insert(requested.id.clone(), stop.clone());
+        tokio::spawn(async move {
+            let id = requested.id.clone();
+            if let Err(error) = batches.carry_out(requested, &stop).await {
+                warn!(batch = id, %error, "a batch stands still; it goes on when this gateway starts again");
+            }
+            batches.here().remove(&id);
+        });
+    }
+
+    async fn carry_out(&self, requested: Requested, stop: &CancellationToken) -> Result<(), BatchesError> {
+        let Requested { id, request, .. } = &requested;
+        if self.document::<End>(id, document::END).await?.is_none() {
+            // None where it is stopped while it waits.
+            let place = tokio::select! {
+                place = self.places.acquire() => place.ok(),
+                () = stop.cancelled() => None,
+            };
+            if place.is_none() && !self.is_cancelled(id).await? {
+                return Ok(());
+            }
+            let folder = self.folder(id).join("out");
+            let (status, error) = match self.run(id, request, &folder, stop).await {
+                Ok(true) => (BatchStatus::Done, None),
+                Ok(false) if self.is_cancelled(id).await? => (BatchStatus::Cancelled, None),
+                Ok(false) => return Ok(()),
+                Err(error) => (BatchStatus::Failed, Some(error.to_string())),
+            };
+            let parts = results::store(&*self.backends.objects, id, &folder).await?;
+            let end = End { status, error, parts };
+            self.backends.state.put_document(&run(id), document::END, json(&end)).await?;
+            info!(batch = id, ?status, "a batch has ended");
+        }
+        let folder = self.folder(id);
+        fs::remove_dir_all(&folder).map_err(|source| BatchesError::Directory { path: folder, source })
+    }
+
+    /// Whether the batch came to its end.
+    async fn run(
+        &self,
+        id: &str,
+        request: &NewBatch,
+        out: &Path,
+        stop: &CancellationToken,
+    ) -> Result<bool, CoordinatorError> {
+        let archive = (self.settings.open)(request.archive.clone()).await?;
+        let stages = if request.stages.is_empty() { StageSet::all() } else { StageSet::closure(&request.stages) };
+        let max_new_tokens = request.max_new_tokens.unwrap_or(Generation::default().max_new_tokens);
+        let options = BatchOptions {
+            archive,
+            out: out.to_owned(),
+            stages,
+            generation: Generation { max_new_tokens, ..Generation::default() },
+            bundle: self.bundle.bundle.clone(),
+            components: self.bundle.components.clone(),
+            window: DEFAULT_WINDOW,
+            limit: request.limit,
+            image_limit: DEFAULT_IMAGE_LIMIT,
+            stall: DEFAULT_STALL,
+            retry_failed: false,
+        };
+        let (sender, mut progress) = watch::channel(Progress::default());
+        let batch = Batch::new(options, self.backends.clone()).run(stop.clone(), sender);
+        let sharing = async {
+            loop {
+                let snapshot = json(&*progress.borrow_and_update());
+                if let Err(error) = self.share(id, snapshot, stop).await {
+                    warn!(batch = id, %error, "progress is not shown to other gateways");
+                }
+                tokio::time::sleep(SHARE_EVERY).await;
+            }
+        };
+        let summary = tokio::select! {
+            summary = batch => summary,
+            never = sharing => never,
+        };
+        let snapshot = json(&*progress.borrow());
+        if let Err(error) = self.share(id, snapshot, stop).await {
+            warn!(batch = id, %error, "the last progress is not shown to other gateways");
+        }
+        summary.map(|summary| !summary.interrupted)
+    }
+
+    /// Shows the progress to other gateways, and hears whether one of them was told to cancel.
+    async fn share(&self, id: &str, snapshot: String, stop: &CancellationToken) -> Result<(), StateError> {
+        self.backends.state.put_document(&run(id), document::PROGRESS, snapshot).await?;
+        if self.is_cancelled(id).await? {
+            stop.cancel();
+        }
+        Ok(())
+    }
+
+    async fn is_cancelled(&self, id: &str) -> Result<bool, StateError> {
+        Ok(self.backends.state.document(&run(id), document::CANCEL).await?.is_some())
+    }
+
+    async fn document<T: for<'a> Deserialize<'a>>(&self, id: &str, name: &str) -> Result<Option<T>, StateError> {
+        let text = self.backends.state.document(&run(id), name).await?;
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| StateError(format!("document '{name}' of batch '{id}' is damaged: {error}")))
+    }
+
+    fn folder(&self, id: &str) -> PathBuf {
+        self.settings.directory.join(id)
+    }
+
+    fn here(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn view(requested: Requested, status: BatchStatus, progress: Option<Progress>, end: Option<End>) -> BatchView {
+    let Requested { id, created_ms, request, .. } = requested;
+    let written = end.iter().flat_map(|end| FILES.iter().zip(end.parts)).filter(|(_, parts)| *parts > 0);
+    let results = written.map(|(file, _)| (*file).to_owned()).collect();
+    BatchView { id, created_ms, request, status, error: end.and_then(|end| end.error), progress, results }
+}
+
+/// Where the state keeps what is known of a batch.
+fn run(id: &str) -> RunId {
+    RunId(format!("batch-{id}"))
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("documents have string keys only")
+}

@@ -1,0 +1,284 @@
+//! Conversations in Redis: one hash for each conversation, one stream of events for each turn. What must not be torn
+//! apart happens in scripts; all keys of a conversation lie in one hash slot.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use radialog_schemas::{Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest};
+use redis::streams::StreamRangeReply;
+use redis::{FromRedisValue, Script};
+use serde::Serialize;
+
+use super::{Added, Appended, Conversations, Numbered, Snapshot, Start, Watch};
+use crate::config::RedisConfig;
+use crate::redis_link::RedisLink;
+use crate::state::StateError;
+use subscriptions::Subscriptions;
+
+mod fields;
+mod keys;
+mod scripts;
+mod subscriptions;
+
+/// A conversation that nobody has touched for so long is forgotten.
+const TIME_TO_LIVE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A turn that has waited for so long was lost with its queue; it does not count as waiting any more.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Conversations that gateways and workers on any number of machines share.
+pub struct RedisConversations {
+    link: RedisLink,
+    subscriptions: Subscriptions,
+}
+
+impl RedisConversations {
+    /// Connects; keeps trying for `start_timeout`.
+    ///
+    /// # Errors
+    /// Where Redis did not answer in that time, or refuses the user.
+    pub async fn connect(config: &RedisConfig, start_timeout: Duration) -> Result<Self, StateError> {
+        let link = RedisLink::connect(config, start_timeout, scripts::all).await?;
+        Ok(Self { link, subscriptions: Subscriptions::new(config)? })
+    }
+
+    /// Runs a script on a conversation.
+    async fn script<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        id: &ConversationId,
+        arguments: &[&str],
+    ) -> Result<T, StateError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EVALSHA").arg(script.get_hash()).arg(1).arg(keys::conversation(id));
+        pipeline.arg(TIME_TO_LIVE.as_secs()).arg(arguments);
+        self.link.run::<(T,)>(&pipeline).await.map(|(answer,)| answer)
+    }
+
+    /// Notes turns that wait for a worker.
+    async fn wait(&self, id: &ConversationId, turns: impl IntoIterator<Item = u32>) -> Result<(), StateError> {
+        let mut pipeline = redis::pipe();
+        for turn in turns {
+            pipeline.zadd(keys::WAITING, keys::waiting(id, turn), now()).ignore();
+        }
+        if pipeline.is_empty() { Ok(()) } else { self.link.run(&pipeline).await }
+    }
+
+    /// Forgets turns that do not wait any more.
+    async fn wait_no_more(&self, id: &ConversationId, turns: &[u32]) -> Result<(), StateError> {
+        let mut pipeline = redis::pipe();
+        for turn in turns {
+            pipeline.zrem(keys::WAITING, keys::waiting(id, *turn)).ignore();
+        }
+        if pipeline.is_empty() { Ok(()) } else { self.link.run(&pipeline).await }
+    }
+
+    async fn read(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError> {
+        let (all,) = self.link.run(redis::pipe().hgetall(keys::conversation(id))).await?;
+        fields::snapshot(&all)
+    }
+}
+
+#[async_trait]
+impl Conversations for RedisConversations {
+    async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError> {
+        let (id, owner) = (&conversation.id, keys::owner(&conversation.owner));
+        let mut pipeline = redis::pipe();
+        pipeline.zadd(owner, id.as_str(), conversation.created_ms).ignore();
+        if let Some(image) = &conversation.image {
+            pipeline.sadd(keys::image(&image.image), id.as_str()).ignore();
+        }
+        self.link.run::<()>(&pipeline).await?;
+        let has_image = if conversation.image.is_some() { "1" } else { "0" };
+        let mut arguments = vec![json(conversation), has_image.to_owned()];
+        arguments.extend(turns.iter().map(json));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (ready, queued): (u32, Vec<u32>) = self.script(&scripts::CREATE, id, &arguments).await?;
+        self.wait(id, queued).await?;
+        Ok(some(ready))
+    }
+
+    async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError> {
+        self.read(id).await
+    }
+
+    async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError> {
+        let Some(last) = limit.checked_sub(1) else { return Ok(Vec::new()) };
+        let last = isize::try_from(last).unwrap_or(isize::MAX);
+        let range = redis::pipe().zrevrange(keys::owner(owner), 0, last).to_owned();
+        let (ids,): (Vec<String>,) = self.link.run(&range).await?;
+        Ok(ids.into_iter().map(ConversationId).collect())
+    }
+
+    async fn add_turn(
+        &self,
+        id: &ConversationId,
+        request: &TurnRequest,
+        idempotency: Option<&str>,
+    ) -> Result<Option<Added>, StateError> {
+        let arguments = [&*json(request), idempotency.unwrap_or_default()];
+        let (turn, ready, queued): (u32, u32, bool) = self.script(&scripts::ADD_TURN, id, &arguments).await?;
+        if queued {
+            self.wait(id, [turn]).await?;
+        }
+        Ok(some(turn).map(|turn| Added { turn, ready: ready == turn }))
+    }
+
+    async fn prepared(
+        &self,
+        id: &ConversationId,
+        outcome: &Result<FindingsReport, Failure>,
+    ) -> Result<Option<u32>, StateError> {
+        let (event, end) = match outcome {
+            Ok(findings) => (json(&TurnEvent::Findings(findings.clone())), String::new()),
+            Err(failure) => {
+                let end = TurnOutcome::Failed(failure.clone());
+                (json(&TurnEvent::Ended(end.clone())), json(&end))
+            }
+        };
+        let arguments = [&*json(outcome), &event, &end];
+        let (ready, ended): (u32, Vec<u32>) = self.script(&scripts::PREPARED, id, &arguments).await?;
+        self.wait_no_more(id, &ended).await?;
+        Ok(some(ready))
+    }
+
+    async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError> {
+        let (outcome, event) = cancelled();
+        let arguments = [&*turn.to_string(), &outcome, &event];
+        let (epoch, ready): (i64, u32) = self.script(&scripts::START, id, &arguments).await?;
+        self.wait_no_more(id, &[turn]).await?;
+        let epoch = match epoch {
+            scripts::GONE => return Ok(Start::Gone),
+            scripts::OVER => return Ok(Start::Over { next: some(ready) }),
+            epoch => epoch.cast_unsigned(),
+        };
+        let events = self.events(id, turn, 0, usize::MAX).await?;
+        let Some(snapshot) = self.read(id).await? else { return Ok(Start::Gone) };
+        let events = events.into_iter().map(|(_, event)| event).collect();
+        Ok(Start::Go { epoch, snapshot: Box::new(snapshot), events })
+    }
+
+    async fn append(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        epoch: u64,
+        after: u64,
+        events: &[TurnEvent],
+    ) -> Result<Appended, StateError> {
+        let asked = events.iter().rev().find_map(|event| match event {
+            TurnEvent::Started { asked } => Some(asked.as_str()),
+            _ => None,
+        });
+        let mut arguments =
+            vec![turn.to_string(), epoch.to_string(), after.to_string(), asked.unwrap_or_default().to_owned()];
+        arguments.extend(events.iter().map(json));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Ok(match self.script::<u32>(&scripts::APPEND, id, &arguments).await? {
+            0 => Appended::Done,
+            1 => Appended::Cancelled,
+            _ => Appended::Fenced,
+        })
+    }
+
+    async fn finish(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        epoch: u64,
+        outcome: &TurnOutcome,
+    ) -> Result<Option<u32>, StateError> {
+        let event = TurnEvent::Ended(outcome.clone());
+        let arguments =
+            [&*turn.to_string(), &*epoch.to_string(), &*text(&outcome.status()), &json(outcome), &json(&event)];
+        self.script(&scripts::FINISH, id, &arguments).await.map(some)
+    }
+
+    async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError> {
+        let (outcome, event) = cancelled();
+        let (ready, ended): (u32, bool) =
+            self.script(&scripts::CANCEL, id, &[&*turn.to_string(), &outcome, &event]).await?;
+        if ended {
+            self.wait_no_more(id, &[turn]).await?;
+        }
+        Ok(some(ready))
+    }
+
+    async fn edit(&self, id: &ConversationId, turn: u32, text: Option<&str>) -> Result<bool, StateError> {
+        let is_text = if text.is_some() { "1" } else { "0" };
+        self.script(&scripts::EDIT, id, &[&*turn.to_string(), is_text, text.unwrap_or_default()]).await
+    }
+
+    async fn events(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Numbered>, StateError> {
+        let from = format!("{}-0", after.saturating_add(1));
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let range = redis::pipe().xrange_count(keys::events(id, turn), from, "+", limit).to_owned();
+        let (reply,): (StreamRangeReply,) = self.link.run(&range).await?;
+        let entry = |entry: &redis::streams::StreamId| {
+            let number = entry.id.split('-').next().and_then(|number| number.parse().ok());
+            let event = entry.get::<String>(scripts::EVENT_FIELD).and_then(|event| serde_json::from_str(&event).ok());
+            number.zip(event).ok_or_else(|| StateError(format!("entry {} of a turn's events is no event", entry.id)))
+        };
+        reply.ids.iter().map(entry).collect()
+    }
+
+    async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError> {
+        Ok(Box::new(self.subscriptions.watch(keys::news(id, turn)).await?))
+    }
+
+    async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError> {
+        let Some(Snapshot { conversation, turns, .. }) = self.read(id).await? else { return Ok(None) };
+        self.script::<()>(&scripts::DELETE, id, &[]).await?;
+        let turns: Vec<u32> = (1..=turns.len() as u32).collect();
+        self.wait_no_more(id, &turns).await?;
+        let mut pipeline = redis::pipe();
+        pipeline.zrem(keys::owner(&conversation.owner), id.as_str()).ignore();
+        let Some(image) = &conversation.image else {
+            self.link.run::<()>(&pipeline).await?;
+            return Ok(Some((conversation, false)));
+        };
+        pipeline.srem(keys::image(&image.image), id.as_str()).ignore().scard(keys::image(&image.image));
+        let (others,): (u64,) = self.link.run(&pipeline).await?;
+        Ok(Some((conversation, others > 0)))
+    }
+
+    async fn waiting(&self) -> Result<u64, StateError> {
+        let lost = now().saturating_sub(LONGEST_WAIT.as_millis() as u64);
+        let mut pipeline = redis::pipe();
+        pipeline.zrembyscore(keys::WAITING, 0, lost).ignore().zcard(keys::WAITING);
+        self.link.run::<(u64,)>(&pipeline).await.map(|(waiting,)| waiting)
+    }
+
+    async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
+        let rank = redis::pipe().zrank(keys::WAITING, keys::waiting(id, turn)).to_owned();
+        self.link.run::<(Option<u64>,)>(&rank).await.map(|(position,)| position)
+    }
+}
+
+/// The outcome and the event of a cancelled turn.
+fn cancelled() -> (String, String) {
+    (json(&TurnOutcome::Cancelled), json(&TurnEvent::Ended(TurnOutcome::Cancelled)))
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("messages have string keys only")
+}
+
+/// A unit variant's name, as JSON has it in quotes.
+fn text<T: Serialize>(value: &T) -> String {
+    json(value).trim_matches('"').to_owned()
+}
+
+/// Turns are counted from 1, so that scripts say 0 for none.
+fn some(turn: u32) -> Option<u32> {
+    (turn > 0).then_some(turn)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

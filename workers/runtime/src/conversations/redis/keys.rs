@@ -1,0 +1,37 @@
+//! Redis keys of conversations, built here and nowhere else. The conversation stands in braces: in a Redis Cluster all
+//! its keys lie together, as the scripts need them.
+
+use radialog_schemas::{ConversationId, ObjectKey};
+
+/// Sorted set of the turns that wait for a worker, by the time they were queued.
+pub(super) const WAITING: &str = "radialog:chat:waiting";
+
+/// Hash of a conversation. The scripts derive the keys of its turns from it.
+pub(super) fn conversation(id: &ConversationId) -> String {
+    format!("radialog:chat:{{{id}}}")
+}
+
+/// Stream of a turn's events.
+pub(super) fn events(id: &ConversationId, turn: u32) -> String {
+    format!("{}:events:{turn}", conversation(id))
+}
+
+/// Channel on which a turn's events are announced.
+pub(super) fn news(id: &ConversationId, turn: u32) -> String {
+    format!("{}:news:{turn}", conversation(id))
+}
+
+/// A member of [`WAITING`].
+pub(super) fn waiting(id: &ConversationId, turn: u32) -> String {
+    format!("{id}:{turn}")
+}
+
+/// Sorted set of an owner's conversations, by their beginning.
+pub(super) fn owner(owner: &str) -> String {
+    format!("radialog:chat:owner:{owner}")
+}
+
+/// Set of the conversations about an image.
+pub(super) fn image(image: &ObjectKey) -> String {
+    format!("radialog:chat:image:{image}")
+}

@@ -1,0 +1,200 @@
+//! What must not be torn apart, in Lua. KEYS[1] is the conversation's hash, ARGV[1] the seconds to live.
+//!
+//! Fields of the hash: `conversation`, `image` (1 where it has one), `prepared`, `usable` (1 once the image's outputs are
+//! there), `turns` (their number), and for turn N `N:request`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`,
+//! `N:outcome`, `N:edited`, `N:events` (their number); `key:K` holds the turn that the idempotency key K made.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+/// The one field of a stream's entries.
+pub(super) const EVENT_FIELD: &str = "event";
+/// [`START`] says: there is no such turn.
+pub(super) const GONE: i64 = -1;
+/// [`START`] says: there is nothing to do.
+pub(super) const OVER: i64 = -2;
+
+/// What several scripts do.
+const SHARED: &str = "
+local key, live = KEYS[1], ARGV[1]
+local function get(field) return redis.call('HGET', key, field) end
+local function set(...) redis.call('HSET', key, ...) end
+local function final(turn)
+  local status = get(turn .. ':status')
+  return status ~= 'queued' and status ~= 'running'
+end
+local function first_open()
+  local turns = tonumber(get('turns') or 0)
+  for turn = 1, turns do if not final(turn) then return turn end end
+  return 0
+end
+local function ready()
+  if get('image') == '1' and get('usable') ~= '1' then return 0 end
+  local turn = first_open()
+  if turn > 0 and get(turn .. ':status') == 'queued' then return turn end
+  return 0
+end
+local function touch()
+  redis.call('EXPIRE', key, live)
+  for turn = 1, tonumber(get('turns') or 0) do redis.call('EXPIRE', key .. ':events:' .. turn, live) end
+end
+local function write(turn, event)
+  local number = redis.call('HINCRBY', key, turn .. ':events', 1)
+  local stream = key .. ':events:' .. turn
+  redis.call('XADD', stream, number .. '-0', 'event', event)
+  if number == 1 then redis.call('EXPIRE', stream, live) end
+  redis.call('PUBLISH', key .. ':news:' .. turn, number .. ' ' .. event)
+end
+local function finish(turn, status, outcome, event)
+  set(turn .. ':status', status, turn .. ':outcome', outcome)
+  write(turn, event)
+end
+local function queue(request)
+  local turn = redis.call('HINCRBY', key, 'turns', 1)
+  set(turn .. ':request', request, turn .. ':status', 'queued')
+  return turn
+end
+";
+
+fn script(body: &str) -> Script {
+    Script::new(&format!("{SHARED}{body}"))
+}
+
+/// ARGV: conversation, whether it has an image, requests. The ready turn and all queued ones.
+pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if redis.call('EXISTS', key) == 0 then
+           set('conversation', ARGV[2], 'image', ARGV[3])
+           for at = 4, #ARGV do queue(ARGV[at]) end
+           touch()
+         end
+         local queued = {}
+         for turn = 1, tonumber(get('turns') or 0) do
+           if get(turn .. ':status') == 'queued' then table.insert(queued, turn) end
+         end
+         return {ready(), queued}",
+    )
+});
+
+/// ARGV: request, idempotency key or nothing. The turn, the ready turn, whether it is queued; 0 where there is no
+/// conversation.
+pub(super) static ADD_TURN: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "if redis.call('EXISTS', key) == 0 then return {0, 0, 0} end
+         local known = ARGV[3] ~= '' and get('key:' .. ARGV[3])
+         local turn = known and tonumber(known) or queue(ARGV[2])
+         if ARGV[3] ~= '' then set('key:' .. ARGV[3], turn) end
+         if get('usable') == '0' and not final(turn) then
+           finish(turn, 'failed', get('failed_outcome'), get('failed_event'))
+         end
+         touch()
+         return {turn, ready(), get(turn .. ':status') == 'queued' and 1 or 0}",
+    )
+});
+
+/// ARGV: outcome, event, and the turns' outcome where the image has failed. The ready turn and those that ended.
+pub(super) static PREPARED: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local ended = {}
+         if redis.call('EXISTS', key) == 0 then return {0, ended} end
+         if redis.call('HSETNX', key, 'prepared', ARGV[2]) == 1 then
+           if ARGV[4] == '' then
+             set('usable', '1')
+             if get('turns') and not final(1) then write(1, ARGV[3]) end
+           else
+             set('usable', '0', 'failed_outcome', ARGV[4], 'failed_event', ARGV[3])
+             for turn = 1, tonumber(get('turns') or 0) do
+               if not final(turn) then
+                 finish(turn, 'failed', ARGV[4], ARGV[3])
+                 table.insert(ended, turn)
+               end
+             end
+           end
+         end
+         return {ready(), ended}",
+    )
+});
+
+/// ARGV: turn, outcome and event of a cancelled turn. The epoch and 0, or why not and the ready turn.
+pub(super) static START: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local turn = ARGV[2]
+         local status = get(turn .. ':status')
+         if not status then return {-1, 0} end
+         if get(turn .. ':cancelling') and not final(turn) then finish(turn, 'cancelled', ARGV[3], ARGV[4]) end
+         local ready_now, first = ready(), first_open()
+         local running = first == tonumber(turn) and status == 'running'
+         if ready_now ~= tonumber(turn) and not running then return {-2, ready_now} end
+         set(turn .. ':status', 'running')
+         touch()
+         return {redis.call('HINCRBY', key, turn .. ':epoch', 1), 0}",
+    )
+});
+
+/// ARGV: turn, epoch, number of the last event, what was asked or nothing, events. 0 done, 1 cancelled, 2 fenced.
+pub(super) static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local turn, after, count = ARGV[2], tonumber(ARGV[4]), #ARGV - 5
+         if get(turn .. ':epoch') ~= ARGV[3] or get(turn .. ':status') ~= 'running' then return 2 end
+         local last = tonumber(get(turn .. ':events') or 0)
+         if last == after then
+           if ARGV[5] ~= '' then set(turn .. ':asked', ARGV[5]) end
+           for at = 6, #ARGV do write(turn, ARGV[at]) end
+         elseif last ~= after + count then
+           return 2
+         end
+         return get(turn .. ':cancelling') and 1 or 0",
+    )
+});
+
+/// ARGV: turn, epoch, status, outcome, event. The ready turn.
+pub(super) static FINISH: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local turn = ARGV[2]
+         if get(turn .. ':epoch') == ARGV[3] and get(turn .. ':status') == 'running' then
+           finish(turn, ARGV[4], ARGV[5], ARGV[6])
+           touch()
+         end
+         return ready()",
+    )
+});
+
+/// ARGV: turn, outcome and event of a cancelled turn. The ready turn, and whether this turn ended here.
+pub(super) static CANCEL: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local turn = ARGV[2]
+         local status = get(turn .. ':status')
+         if status == 'running' then set(turn .. ':cancelling', '1') end
+         if status == 'queued' then finish(turn, 'cancelled', ARGV[3], ARGV[4]) end
+         return {ready(), status == 'queued' and 1 or 0}",
+    )
+});
+
+/// ARGV: turn, whether there is a text, text. Whether the turn is there and final.
+pub(super) static EDIT: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local turn = ARGV[2]
+         if not get(turn .. ':status') or not final(turn) then return 0 end
+         if ARGV[3] == '1' then set(turn .. ':edited', ARGV[4]) else redis.call('HDEL', key, turn .. ':edited') end
+         touch()
+         return 1",
+    )
+});
+
+/// Removes everything; watchers are told to look.
+pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "for turn = 1, tonumber(get('turns') or 0) do
+           redis.call('DEL', key .. ':events:' .. turn)
+           redis.call('PUBLISH', key .. ':news:' .. turn, '')
+         end
+         redis.call('DEL', key)
+         return 1",
+    )
+});
+
+/// Every script, to be loaded when Redis has forgotten them.
+pub(super) fn all() -> Vec<&'static Script> {
+    vec![&CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE]
+}

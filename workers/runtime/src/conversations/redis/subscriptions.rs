@@ -1,0 +1,138 @@
+//! One connection that hears the news of all turns that this process watches.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use redis::aio::ConnectionManager;
+use redis::{Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use secrecy::ExposeSecret;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::config::RedisConfig;
+use crate::conversations::{Numbered, Watch};
+use crate::redis_link::{failed, settings};
+use crate::state::StateError;
+
+/// Events that a slow reader may be behind before it must look in the stream instead.
+const BEHIND: usize = 64;
+
+type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Option<Numbered>>>>>;
+
+/// Who watches what.
+pub(super) struct Subscriptions {
+    connection: ConnectionManager,
+    channels: Channels,
+}
+
+/// News of one turn.
+pub(super) struct RedisWatch {
+    news: broadcast::Receiver<Option<Numbered>>,
+    channel: String,
+    channels: Channels,
+    connection: ConnectionManager,
+}
+
+impl Subscriptions {
+    /// Connects at the first subscription.
+    pub(super) fn new(config: &RedisConfig) -> Result<Self, StateError> {
+        let info = config.url.expose_secret().into_connection_info().map_err(failed)?;
+        // Only the third version of the protocol has news and answers on one connection.
+        let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let client = Client::open(info.set_redis_settings(redis)).map_err(failed)?;
+        let channels = Channels::default();
+        let heard = channels.clone();
+        let listen = move |info: PushInfo| {
+            hear(&heard, info);
+            Ok::<(), redis::aio::SendError>(())
+        };
+        let settings = settings(config).set_push_sender(listen).set_automatic_resubscription();
+        let connection = ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
+        Ok(Self { connection, channels })
+    }
+
+    /// Subscribes to a channel, where nobody has yet.
+    pub(super) async fn watch(&self, channel: String) -> Result<RedisWatch, StateError> {
+        let news = {
+            let mut channels = locked(&self.channels);
+            channels.entry(channel.clone()).or_insert_with(|| broadcast::Sender::new(BEHIND)).subscribe()
+        };
+        let (channels, connection) = (self.channels.clone(), self.connection.clone());
+        // Made first, so that a subscription that fails is cleaned up as well.
+        let watch = RedisWatch { news, channel, channels, connection };
+        // Subscribing again is harmless, and is over when this returns, whoever was first.
+        self.connection.clone().subscribe(&watch.channel).await.map_err(failed)?;
+        Ok(watch)
+    }
+}
+
+#[async_trait]
+impl Watch for RedisWatch {
+    async fn news(&mut self) -> Vec<Numbered> {
+        match self.news.recv().await {
+            Ok(event) => event.into_iter().collect(),
+            Err(RecvError::Lagged(_)) => Vec::new(),
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for RedisWatch {
+    fn drop(&mut self) {
+        let mut channels = locked(&self.channels);
+        let last = channels.get(&self.channel).is_some_and(|sender| sender.receiver_count() <= 1);
+        if last {
+            channels.remove(&self.channel);
+            let (mut connection, channel) = (self.connection.clone(), std::mem::take(&mut self.channel));
+            let channels = self.channels.clone();
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(async move {
+                    // Somebody else may have come in the meantime.
+                    if !locked(&channels).contains_key(&channel)
+                        && let Err(error) = connection.unsubscribe(&channel).await
+                    {
+                        tracing::debug!(%error, "a subscription to a turn was not ended");
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// Called by the connection for whatever Redis says unasked.
+fn hear(channels: &Channels, info: PushInfo) {
+    let mut data = info.data.into_iter();
+    let mut text = || data.next().and_then(|value: Value| String::from_redis_value(value).ok());
+    match info.kind {
+        PushKind::Message => {
+            if let (Some(channel), Some(message)) = (text(), text()) {
+                tell(channels, &channel, event(&message));
+            }
+        }
+        // Subscribed again after a loss: what was said meanwhile was not heard.
+        PushKind::Subscribe => {
+            if let Some(channel) = text() {
+                tell(channels, &channel, None);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn tell(channels: &Channels, channel: &str, event: Option<Numbered>) {
+    if let Some(sender) = locked(channels).get(channel) {
+        // Nobody listens between the last reader's end and the removal of its channel.
+        let _ = sender.send(event);
+    }
+}
+
+/// `number event`; anything else is a hint to look.
+fn event(message: &str) -> Option<Numbered> {
+    let (number, event) = message.split_once(' ')?;
+    Some((number.parse().ok()?, serde_json::from_str(event).ok()?))
+}
+
+fn locked(channels: &Channels) -> MutexGuard<'_, HashMap<String, broadcast::Sender<Option<Numbered>>>> {
+    channels.lock().unwrap_or_else(PoisonError::into_inner)
+}
