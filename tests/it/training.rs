@@ -8,14 +8,25 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use radialog_tests::golden::{self, Case, GOLDEN_VARIABLE};
 
+mod alignment;
 mod data_sets;
+mod examples;
+mod findings;
+mod language;
 mod sections;
+mod setup;
 
 /// Checks all that a case records about training.
 type Check = fn(&Case) -> Result<()>;
 
 /// What to check, by the `case` field of a `case.json`. A golden folder that is named must have each of these.
-const CHECKS: &[(&str, Check)] = &[("section_parser", sections::check)];
+const CHECKS: &[(&str, Check)] = &[
+    ("section_parser", sections::check),
+    ("tokenizers", examples::check),
+    ("alignment_training_setup", setup::check),
+    ("qformer_alignment", alignment::check),
+    ("llama_tiny_checkpoint_files", language::check),
+];
 
 #[test]
 fn every_golden_training_case_is_reproduced() -> Result<()> {
