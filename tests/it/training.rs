@@ -12,6 +12,7 @@ mod alignment;
 mod data_sets;
 mod examples;
 mod findings;
+mod findings_training;
 mod language;
 mod sections;
 mod setup;

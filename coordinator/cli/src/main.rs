@@ -15,6 +15,7 @@ mod prepare;
 mod progress;
 mod status;
 mod table;
+mod train;
 mod worker;
 
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     Export(export::ExportArgs),
     Prepare(prepare::PrepareArgs),
+    Train(train::TrainArgs),
     /// Print a shell's completion script
     ///
     /// Example: radialog completions bash > /etc/bash_completion.d/radialog
@@ -78,6 +80,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export(args) => export::run(args).await,
         Command::Prepare(args) => prepare::run(args),
+        Command::Train(args) => train::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

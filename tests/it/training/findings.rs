@@ -71,7 +71,7 @@ fn gradients_of_the_findings_classifier_are_the_slopes_of_its_loss_and_batches_m
         "fc1.bias",
         "biovil_encoder.projector.model.0.weight",
         "biovil_encoder.projector.model.1.bias",
-        "biovil_encoder.encoder.missing_previous_emb",
+        "biovil_encoder.encoder.backbone_to_vit.weight",
         "biovil_encoder.encoder.encoder.layer3.0.conv2.weight",
     ] {
         let variable = variables.get(name).unwrap();

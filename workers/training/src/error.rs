@@ -44,7 +44,7 @@ pub enum TrainingError {
     Empty(String),
     /// The loss is not a number any more.
     #[error(
-        "the loss of step {step} is not a number; its samples are {}. Lower the learning rate or look at these samples; \
+        "the loss of step {step} or its gradient is not a number; its samples are {}. Lower the learning rate or look at these samples; \
          the last checkpoint is whole", samples.join(", ")
     )]
     NotANumber {

@@ -14,6 +14,7 @@ mod task_prompts;
 
 pub use export::{Sectioning, SectioningSummary};
 pub use instruct::{Instruct, InstructSummary, TaskFile, TaskSample};
+pub(crate) use labels::value as label_value;
 pub use labels::{LabelTable, LabelValue};
 pub use reports::{ReportSample, report_samples, write_reports};
 pub use sectioned::{HEADER, SectionedReader, SectionedRow};

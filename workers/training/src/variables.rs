@@ -58,23 +58,16 @@ impl Variables {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
     }
 
-    /// Writes all of them.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), TrainingError> {
-        candle_core::safetensors::save(&self.snapshot()?, path).map_err(TrainingError::content(path))
-    }
-
-    /// Takes the values of a file that [`Variables::save`] wrote.
+    /// Takes the values of a file whose names have `prefix` in front.
     ///
     /// # Errors
     /// A variable that the file does not have, or has in another shape.
-    pub fn restore(&self, path: &Path, device: &Device) -> Result<(), TrainingError> {
+    pub fn restore(&self, path: &Path, prefix: &str, device: &Device) -> Result<(), TrainingError> {
         let tensors = candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
         for (name, variable) in &self.variables {
             let fault = |reason: String| TrainingError::Checkpoint { path: path.to_owned(), reason };
-            let tensor = tensors.get(name).ok_or_else(|| fault(format!("it has no '{name}'")))?;
+            let found = tensors.get(&format!("{prefix}{name}"));
+            let tensor = found.ok_or_else(|| fault(format!("it has no '{prefix}{name}'")))?;
             if tensor.dims() != variable.dims() {
                 let (found, expected) = (tensor.dims(), variable.dims());
                 return Err(fault(format!("'{name}' has shape {found:?}, and the recipe's geometry asks for {expected:?}")));
