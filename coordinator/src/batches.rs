@@ -145,7 +145,9 @@ pub enum BatchesError {
 
 fn allowed(prefixes: &[String]) -> String {
     match prefixes {
-        [] => ": batches over HTTP are off here. Set gateway.archives to the s3:// prefixes that may be read".to_owned(),
+        [] => {
+            ": batches over HTTP are off here. Set gateway.archives to the s3:// prefixes that may be read".to_owned()
+        }
         prefixes => format!(": {}", prefixes.join(", ")),
     }
 }

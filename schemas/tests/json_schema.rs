@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use radialog_schemas::{
-    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, StageResult, StudyRecord,
-    StudySpec, Task, TurnEvent, TurnRequest,
+    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, StageResult,
+    StudyRecord, StudySpec, Task, TurnEvent, TurnRequest,
 };
 use schemars::schema_for;
 

@@ -77,9 +77,7 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
 fn sample(prompts: &Prompts, correction: Correction) -> Sample {
     let request = prompts.report_message(&correction.findings);
     let (messages, task_type) = match &correction.asked {
-        Some(asked) => {
-            (vec![request, Prompt::text(&correction.report), Prompt::text(asked), Prompt::default()], "CO")
-        }
+        Some(asked) => (vec![request, Prompt::text(&correction.report), Prompt::text(asked), Prompt::default()], "CO"),
         None => (vec![request, Prompt::default()], "RG"),
     };
     let dicom = correction.image.as_str().rsplit('/').next().unwrap_or_default().to_owned();

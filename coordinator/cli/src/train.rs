@@ -63,7 +63,11 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     for row in &rows {
         let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
         let (epoch, train, validation) = (value("epoch"), value("train_loss"), value("validation_loss"));
-        println!("  {epoch:>5} {train:>11.4} {validation:>11.4} {:>9.4} {:>9.4}", value("macro_f1"), value("macro_auc"));
+        println!(
+            "  {epoch:>5} {train:>11.4} {validation:>11.4} {:>9.4} {:>9.4}",
+            value("macro_f1"),
+            value("macro_auc")
+        );
     }
     println!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
     Ok(ExitCode::SUCCESS)

@@ -36,7 +36,7 @@ fn every_role_explains_itself_with_an_example() {
         &["completions"],
     ];
     for role in roles {
-        let output = radialog(&[role, &["--help"]].concat());
+        let output = radialog(&[*role, &["--help"]].concat());
         assert!(output.status.success(), "{role:?}");
         let help = text(&output.stdout);
         assert!(help.contains("Example"), "{role:?} has no example:\n{help}");

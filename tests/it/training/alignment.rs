@@ -43,10 +43,8 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let builder = variables.var_builder(&Device::Cpu);
     let model = AlignmentPretraining::new(&config, &text, builder, Dropout::default())?;
     let inputs = case.tensors("inputs.safetensors")?;
-    let texts = Texts {
-        ids: inputs["input_ids"].to_dtype(DType::U32)?,
-        mask: inputs["attention_mask"].to_dtype(DType::F32)?,
-    };
+    let texts =
+        Texts { ids: inputs["input_ids"].to_dtype(DType::U32)?, mask: inputs["attention_mask"].to_dtype(DType::F32)? };
     let negatives = Negatives {
         image_for_text: case.field("/negatives/image_for_text")?,
         text_for_image: case.field("/negatives/text_for_image")?,
@@ -115,11 +113,8 @@ fn check_gradients(case: &Case, variables: &Variables, loss: &Tensor) -> Result<
 /// All weights that are learned; the image encoder is frozen and not in the case.
 fn variables(case: &Case) -> Result<Variables> {
     let weights = FormulaWeights::open(case.dir(), "weights_manifest.json", case.field("/weights/seed")?)?;
-    let names: Vec<String> = weights
-        .names()
-        .filter(|name| !name.starts_with(TIED) && !name.ends_with(BUFFER))
-        .map(str::to_owned)
-        .collect();
+    let names: Vec<String> =
+        weights.names().filter(|name| !name.starts_with(TIED) && !name.ends_with(BUFFER)).map(str::to_owned).collect();
     let tensors = names.into_iter().map(|name| Ok((name.clone(), weights.tensor(&name)?)));
     Ok(Variables::of(tensors.collect::<Result<Vec<_>>>()?)?)
 }

@@ -147,7 +147,8 @@ fn an_explanation_that_is_not_in_the_findings_is_left_out() {
     let made = instruct(1, |dir| {
         let path = dir.join("nle.json");
         let flags = json!([0, 0, 1, 0, 0, 0, 1, 0, 0, 1]);
-        let line = |study: &str, nle: &str| json!({"report_ID": study, "nle": nle, "diagnosis_label": flags}).to_string();
+        let line =
+            |study: &str, nle: &str| json!({"report_ID": study, "nle": nle, "diagnosis_label": flags}).to_string();
         let lines = [line("s0", "the heart is é large."), line("s1", "from the impression"), line("s999", "the heart")];
         fs::write(&path, lines.join("\n")).unwrap();
         Some(path)

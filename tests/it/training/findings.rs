@@ -48,7 +48,8 @@ fn gradients_of_the_findings_classifier_are_the_slopes_of_its_loss_and_batches_m
     // 488 pixels are what the head is made for; one image in two crops of a wave keeps the test short.
     let image = Tensor::from_vec(noise, (1, 3, 128, 128), &Device::Cpu)?.upsample_nearest2d(488, 488)?;
     let images = Tensor::cat(&[&image, &(1.0 - &image)?.sqr()?], 0)?;
-    let targets = Tensor::from_vec((0..28).map(|i| f32::from(u8::from(i % 3 == 0))).collect::<Vec<_>>(), (2, 14), &Device::Cpu)?;
+    let targets =
+        Tensor::from_vec((0..28).map(|i| f32::from(u8::from(i % 3 == 0))).collect::<Vec<_>>(), (2, 14), &Device::Cpu)?;
     let mask = Tensor::ones((2, 14), DType::F32, &Device::Cpu)?;
     let weights = Tensor::full(2f32, 14, &Device::Cpu)?;
     let loss = || -> Result<Tensor> {

@@ -83,7 +83,9 @@ fn bytes(path: &Path) -> Vec<u8> {
 /// All of a run's measurements but the time.
 fn measured(outcome: Outcome) -> Vec<Vec<f64>> {
     let Outcome::Complete(rows) = outcome else { panic!("the run was interrupted") };
-    rows.into_iter().map(|row| row.0.into_iter().filter(|(name, _)| name != "seconds").map(|(_, v)| v).collect()).collect()
+    rows.into_iter()
+        .map(|row| row.0.into_iter().filter(|(name, _)| name != "seconds").map(|(_, v)| v).collect())
+        .collect()
 }
 
 #[test]

@@ -99,7 +99,10 @@ fn check_variables(case: &Case, variables: &Variables) -> Result<()> {
         let values = flat(ours.as_tensor())?.into_iter().zip(flat(&expected)?).zip(flat(&gradients[&name])?);
         for ((ours, expected), gradient) in values {
             let allowed = if gradient.abs() > 1e-4 { atol } else { elsewhere };
-            ensure!(f64::from((ours - expected).abs()) <= allowed, "'{name}' after a step: {ours}, recorded {expected}");
+            ensure!(
+                f64::from((ours - expected).abs()) <= allowed,
+                "'{name}' after a step: {ours}, recorded {expected}"
+            );
         }
     }
     Ok(())

@@ -32,12 +32,12 @@ pub(super) fn check(case: &Case) -> Result<()> {
         for name in &group.names {
             // Names do not say how many dimensions a tensor has: of those here, vectors are biases and norms, and the
             // temperature is a scalar.
-            let dims = if name.ends_with("LayerNorm.weight") || name.ends_with("ln_vision.weight") || name.ends_with("bias")
-            {
-                1
-            } else {
-                usize::from(name != "temp") * 2
-            };
+            let dims =
+                if name.ends_with("LayerNorm.weight") || name.ends_with("ln_vision.weight") || name.ends_with("bias") {
+                    1
+                } else {
+                    usize::from(name != "temp") * 2
+                };
             let decay = if decays(name, dims) { settings.weight_decay } else { 0.0 };
             ensure!(decay == group.weight_decay, "'{name}' decays with {decay}, recorded {}", group.weight_decay);
         }

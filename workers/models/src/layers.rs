@@ -192,7 +192,11 @@ pub(crate) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
 
 /// Softmax over the last dimension. The fast kernel knows no gradient.
 pub(crate) fn softmax(scores: &Tensor) -> CandleResult<Tensor> {
-    if scores.track_op() { candle_nn::ops::softmax(scores, D::Minus1) } else { candle_nn::ops::softmax_last_dim(scores) }
+    if scores.track_op() {
+        candle_nn::ops::softmax(scores, D::Minus1)
+    } else {
+        candle_nn::ops::softmax_last_dim(scores)
+    }
 }
 
 /// `[B, C, h, w]` as a map: on a CPU `[B, h, w, C]`, where a convolution reads and writes whole pixels; elsewhere

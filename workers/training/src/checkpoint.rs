@@ -71,7 +71,8 @@ pub fn save(
     fs::create_dir_all(&partial).map_err(TrainingError::io("create", &partial))?;
     let name = format!("{}.safetensors", component.stage.name());
     let weights = partial.join(&name);
-    let tensors = variables.snapshot()?.into_iter().map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
+    let tensors =
+        variables.snapshot()?.into_iter().map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: std::collections::HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
     let size = fs::metadata(&weights).map_err(TrainingError::io("read", &weights))?.len();
@@ -81,9 +82,10 @@ pub fn save(
         name: format!("trained-{}", component.stage.name()),
         version: resume.map_or_else(|| "best".to_owned(), |(optimizer, ..)| format!("step-{}", optimizer.steps())),
         random_weights: false,
-        license: "Weights trained with `radialog train`: the terms of the training data and of the weights they started \
+        license:
+            "Weights trained with `radialog train`: the terms of the training data and of the weights they started \
                   from apply."
-            .to_owned(),
+                .to_owned(),
         components: BTreeMap::from([(
             component.stage,
             Component {

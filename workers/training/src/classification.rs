@@ -46,7 +46,8 @@ impl Predictions {
 }
 
 fn f1(cells: &[(f32, bool)]) -> f64 {
-    let count = |of: &dyn Fn(bool, bool) -> bool| cells.iter().filter(|(logit, truth)| of(*logit > 0.0, *truth)).count();
+    let count =
+        |of: &dyn Fn(bool, bool) -> bool| cells.iter().filter(|(logit, truth)| of(*logit > 0.0, *truth)).count();
     let (right, wrong) = (count(&|said, truth| said && truth), count(&|said, truth| said != truth));
     if right + wrong == 0 { 0.0 } else { 2.0 * right as f64 / (2 * right + wrong) as f64 }
 }

@@ -79,7 +79,10 @@ fn draw(rows: &[Row], axis: &str, (title, names): Chart) -> String {
     // Writing to a String cannot fail.
     let _ = write!(svg, "<path d=\"M{left} {MARGIN}V{bottom}H{right}\" stroke=\"#888\" fill=\"none\"/>");
     let (middle, text) = (bottom + 16.0, "font-size=\"11\" fill=\"#555\"");
-    let _ = write!(svg, "<text x=\"4\" y=\"{bottom}\" {text}>{y0:.3}</text><text x=\"4\" y=\"{MARGIN}\" {text}>{y1:.3}</text>");
+    let _ = write!(
+        svg,
+        "<text x=\"4\" y=\"{bottom}\" {text}>{y0:.3}</text><text x=\"4\" y=\"{MARGIN}\" {text}>{y1:.3}</text>"
+    );
     let _ = write!(svg, "<text x=\"{left}\" y=\"{middle}\" {text}>{axis} {x0}</text>");
     let _ = write!(svg, "<text x=\"{right}\" y=\"{middle}\" text-anchor=\"end\" {text}>{x1}</text>");
     for (index, (name, points)) in curves.iter().enumerate() {
@@ -91,20 +94,28 @@ fn draw(rows: &[Row], axis: &str, (title, names): Chart) -> String {
                 format!("{x:.1},{y:.1}")
             })
             .collect();
-        let _ = write!(svg, "<polyline points=\"{}\" stroke=\"{colour}\" stroke-width=\"2\" fill=\"none\"/>", line.join(" "));
+        let _ = write!(
+            svg,
+            "<polyline points=\"{}\" stroke=\"{colour}\" stroke-width=\"2\" fill=\"none\"/>",
+            line.join(" ")
+        );
         for &point in points {
             let (x, y) = place(point);
             let _ = write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{colour}\"/>");
         }
         let y = 14.0 + 13.0 * index as f64;
-        let _ = write!(svg, "<text x=\"{right}\" y=\"{y}\" text-anchor=\"end\" font-size=\"12\" fill=\"{colour}\">{name}</text>");
+        let _ = write!(
+            svg,
+            "<text x=\"{right}\" y=\"{y}\" text-anchor=\"end\" font-size=\"12\" fill=\"{colour}\">{name}</text>"
+        );
     }
     svg + "</svg></figure>\n"
 }
 
 /// The least and the largest value, never the same.
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     match (low, high) {
         _ if low > high => (0.0, 1.0),
         _ if low == high => (low - 0.5, high + 0.5),

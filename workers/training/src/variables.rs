@@ -70,7 +70,9 @@ impl Variables {
             let tensor = found.ok_or_else(|| fault(format!("it has no '{prefix}{name}'")))?;
             if tensor.dims() != variable.dims() {
                 let (found, expected) = (tensor.dims(), variable.dims());
-                return Err(fault(format!("'{name}' has shape {found:?}, and the recipe's geometry asks for {expected:?}")));
+                return Err(fault(format!(
+                    "'{name}' has shape {found:?}, and the recipe's geometry asks for {expected:?}"
+                )));
             }
             variable.set(tensor)?;
         }

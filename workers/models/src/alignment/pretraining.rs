@@ -156,7 +156,8 @@ impl AlignmentPretraining {
             hidden = feed_forward.forward(&layer.attention.forward(&hidden, &context, Some(&mask))?)?;
         }
         let (batch, length, width) = hidden.dims3()?;
-        let hidden = self.head_norm.forward(&self.head.forward(&hidden)?.gelu_erf()?)?.reshape((batch * length, width))?;
+        let hidden =
+            self.head_norm.forward(&self.head.forward(&hidden)?.gelu_erf()?)?.reshape((batch * length, width))?;
         let logits = hidden.matmul(&self.word_embeddings.embeddings().t()?)?.broadcast_add(&self.head_bias)?;
         Ok(logits.reshape((batch, length, ()))?)
     }

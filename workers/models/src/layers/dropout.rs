@@ -64,7 +64,8 @@ mod tests {
     fn a_share_is_dropped_the_mean_is_kept_and_a_resumed_count_gives_the_same_mask() {
         let ones = Tensor::ones((100, 200), DType::F32, &Device::Cpu).unwrap();
         let dropout = Dropout::new(0.1, 7);
-        let values = |dropout: &Dropout| dropout.forward(&ones).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values =
+            |dropout: &Dropout| dropout.forward(&ones).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let (first, second) = (values(&dropout), values(&dropout));
         let zeros = first.iter().filter(|value| **value == 0.0).count();
         assert!((1800..2200).contains(&zeros), "{zeros} of 20000");

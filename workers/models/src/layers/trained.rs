@@ -92,10 +92,7 @@ impl BatchNorm {
         let unbiased = count / (count - 1.0).max(1.0);
         move_towards(&self.running_mean, &mean, 1.0)?;
         move_towards(&self.running_var, &variance, unbiased)?;
-        centred
-            .broadcast_div(&(variance + self.eps)?.sqrt()?)?
-            .broadcast_mul(&self.weight)?
-            .broadcast_add(&self.bias)
+        centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 }
 

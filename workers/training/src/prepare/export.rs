@@ -80,8 +80,7 @@ impl Sectioning {
             }
             progress(((part * PATIENTS + chunk.len()) as u64).min(total), total);
         }
-        let file =
-            writer.into_inner().map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
+        let file = writer.into_inner().map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
         file.sync_all().map_err(TrainingError::io("write", &partial))?;
         fs::rename(&partial, &self.output).map_err(TrainingError::io("replace", &self.output))?;
         Ok(summary)

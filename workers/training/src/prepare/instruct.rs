@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::json_list::{self, Characters};
 use super::labels::positives;
+use super::mimic_nle;
 use super::reports::{ReportSample, report_samples};
 use super::table::Sample;
 use super::task_prompts::{Task, TaskPrompts};
-use super::mimic_nle;
 use crate::error::TrainingError;
 use crate::random::Random;
 

@@ -42,7 +42,11 @@ impl LabelTable {
             for (label, (finding, &column)) in labels.iter_mut().zip(Finding::ALL.into_iter().zip(&columns)) {
                 let cell = record.get(column).unwrap_or_default();
                 *label = value(cell).ok_or_else(|| {
-                    TrainingError::line(path, line, format!("'{cell}' is not a label of {finding}: use 1, 0, -1 or nothing"))
+                    TrainingError::line(
+                        path,
+                        line,
+                        format!("'{cell}' is not a label of {finding}: use 1, 0, -1 or nothing"),
+                    )
                 })?;
             }
             images.insert(record.get(dicom).unwrap_or_default().to_owned(), labels);

@@ -58,7 +58,8 @@ impl SectionedReader {
     /// # Errors
     /// No such file, or columns that are missing.
     pub fn open(path: &Path) -> Result<Self, TrainingError> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(TrainingError::content(path))?;
+        let mut reader =
+            csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(TrainingError::content(path))?;
         let header: Vec<String> =
             reader.headers().map_err(TrainingError::content(path))?.iter().map(str::to_owned).collect();
         let missing: Vec<_> = HEADER.into_iter().filter(|name| !header.iter().any(|found| found == name)).collect();
@@ -72,7 +73,8 @@ impl SectionedReader {
     fn row(&self, record: &csv::StringRecord) -> Result<SectionedRow, TrainingError> {
         let line = record.position().map_or(0, csv::Position::line);
         let shift = record.len().checked_sub(self.header.len()).filter(|&shift| shift <= 1).ok_or_else(|| {
-            let reason = format!("{} values under {} names: the file is cut or edited", record.len(), self.header.len());
+            let reason =
+                format!("{} values under {} names: the file is cut or edited", record.len(), self.header.len());
             TrainingError::line(&self.path, line, reason)
         })?;
         let cell = |name: &str| {

@@ -39,15 +39,8 @@ pub enum Task {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Task; 7] = [
-        Task::Explain,
-        Task::Reason,
-        Task::Correct,
-        Task::Summarise,
-        Task::Region,
-        Task::Presence,
-        Task::AllFindings,
-    ];
+    pub const ALL: [Task; 7] =
+        [Task::Explain, Task::Reason, Task::Correct, Task::Summarise, Task::Region, Task::Presence, Task::AllFindings];
 
     /// Its short name in the original's files.
     pub fn name(self) -> &'static str {

@@ -53,10 +53,7 @@ const EXACT: &[(&str, &[&str])] = &[
             "comparisions",
         ],
     ),
-    (
-        "indication",
-        &["indication", "reason for examination", "reason for exam", "clinical indication", "idication"],
-    ),
+    ("indication", &["indication", "reason for examination", "reason for exam", "clinical indication", "idication"]),
     ("examination", &["examination", "exam", "type of examination"]),
     ("technique", &["technique"]),
     ("history", &["history", "clinical history", "clinical information", "patient history", "pfi"]),

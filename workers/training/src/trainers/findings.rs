@@ -84,7 +84,8 @@ impl FindingsTraining {
         let (config, tensors) = start(&recipe)?;
         let variables = Variables::of(tensors)?;
         let network = FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
-        let (train, validate) = (labelled_images(&recipe.tables, "train")?, labelled_images(&recipe.tables, "validate")?);
+        let (train, validate) =
+            (labelled_images(&recipe.tables, "train")?, labelled_images(&recipe.tables, "validate")?);
         if train.len() < recipe.batch_size {
             let (found, needed) = (train.len(), recipe.batch_size);
             return Err(TrainingError::Empty(format!("{found} training images do not fill a batch of {needed}")));
