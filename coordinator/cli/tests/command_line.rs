@@ -33,6 +33,7 @@ fn every_role_explains_itself_with_an_example() {
         &["prepare", "reports"],
         &["prepare", "instruct"],
         &["train", "findings"],
+        &["train", "chexbert"],
         &["completions"],
     ];
     for role in roles {

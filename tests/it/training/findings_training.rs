@@ -11,7 +11,7 @@ use radialog_schemas::{Finding, Stage};
 use radialog_tests::golden::roots;
 use radialog_training::TrainingError;
 use radialog_training::recipe::FindingsRecipe;
-use radialog_training::trainers::{FindingsTraining, Outcome};
+use radialog_training::trainers::{Findings, Outcome, Training};
 
 const SIDE: usize = 96;
 const EPOCHS: u64 = 2;
@@ -60,8 +60,8 @@ impl Workshop {
         self.dir.path().join(name)
     }
 
-    fn training(&self, out: &str, resume: bool) -> Result<FindingsTraining, TrainingError> {
-        FindingsTraining::new(FindingsRecipe::read(&self.path("recipe.toml"))?, &self.path(out), resume)
+    fn training(&self, out: &str, resume: bool) -> Result<Training<Findings>, TrainingError> {
+        Training::findings(FindingsRecipe::read(&self.path("recipe.toml"))?, &self.path(out), resume)
     }
 
     /// Runs until the end, or until so many steps are done.
@@ -128,6 +128,7 @@ fn the_loss_of_the_training_images_falls() {
     let text = fs::read_to_string(workshop.path("recipe.toml")).unwrap().replace("augment = true", "augment = false");
     fs::write(workshop.path("recipe.toml"), text).unwrap();
     let rows = measured(workshop.run("out", false, u64::MAX).unwrap());
+    // Epoch, step, rate, loss.
     let (first, last) = (rows[0][3], rows[1][3]);
     assert!(last < first, "{first} then {last}");
 }

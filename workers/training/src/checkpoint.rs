@@ -32,6 +32,9 @@ pub struct Progress {
     pub step: u64,
     /// Sum of the losses of the steps of the unfinished epoch.
     pub loss_sum: f64,
+    /// Dropout masks drawn.
+    #[serde(default)]
+    pub draws: u64,
     /// Best validation score so far.
     pub best: Option<f64>,
     /// What was measured after each complete epoch.
@@ -54,6 +57,8 @@ pub struct ComponentDescription {
     pub config: serde_json::Value,
     /// Put before the names of its tensors.
     pub prefix: &'static str,
+    /// Its other files: their use, their name in the bundle, and where they are copied from.
+    pub files: Vec<(&'static str, &'static str, PathBuf)>,
 }
 
 /// Writes the component as a bundle of its own to `dir`, over what was there; with the optimizer it can be resumed.
@@ -75,8 +80,14 @@ pub fn save(
         variables.snapshot()?.into_iter().map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: std::collections::HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
-    let size = fs::metadata(&weights).map_err(TrainingError::io("read", &weights))?.len();
-    let entry = FileEntry { size, sha256: verify::hash_file(&weights)? };
+    let mut files = BTreeMap::from([(name.clone(), entry(&weights)?)]);
+    let mut usages = BTreeMap::from([("weights".to_owned(), name)]);
+    for (usage, name, source) in &component.files {
+        let copy = partial.join(name);
+        fs::copy(source, &copy).map_err(TrainingError::io("copy", source))?;
+        files.insert((*name).to_owned(), entry(&copy)?);
+        usages.insert((*usage).to_owned(), (*name).to_owned());
+    }
     let manifest = Manifest {
         format: FORMAT,
         name: format!("trained-{}", component.stage.name()),
@@ -86,14 +97,8 @@ pub fn save(
             "Weights trained with `radialog train`: the terms of the training data and of the weights they started \
                   from apply."
                 .to_owned(),
-        components: BTreeMap::from([(
-            component.stage,
-            Component {
-                files: BTreeMap::from([("weights".to_owned(), name.clone())]),
-                config: component.config.clone(),
-            },
-        )]),
-        files: BTreeMap::from([(name, entry)]),
+        components: BTreeMap::from([(component.stage, Component { files: usages, config: component.config.clone() })]),
+        files,
     };
     write_json(&partial.join(MANIFEST_FILE), &manifest)?;
     if let Some((optimizer, progress, recipe)) = resume {
@@ -138,6 +143,11 @@ pub fn restore(
     variables.restore(&weights, component.prefix, &Device::Cpu)?;
     optimizer.restore(&dir.join(OPTIMIZER_FILE), state.progress.step, &Device::Cpu)?;
     Ok(state.progress)
+}
+
+fn entry(path: &Path) -> Result<FileEntry, TrainingError> {
+    let size = fs::metadata(path).map_err(TrainingError::io("read", path))?.len();
+    Ok(FileEntry { size, sha256: verify::hash_file(path)? })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainingError> {

@@ -105,7 +105,7 @@ impl Batching {
             images: self.stack(planes)?,
             targets: cells(&|label| label == Label::Positive)?,
             mask: cells(&|label| self.blank == Blank::Absent || label != Label::Blank)?,
-            names: images.iter().map(|image| name(image)).collect(),
+            names: images.iter().map(name).collect(),
         })
     }
 

@@ -1,8 +1,14 @@
 //! Where weights start: drawn for a geometry, or taken from a bundle.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::layout::{Init, TensorSpec};
 use radialog_models::bundle::loader::Weights;
+use radialog_models::bundle::{Bundle, HashCache};
+use radialog_schemas::Stage;
+use serde::de::DeserializeOwned;
 
 use crate::error::TrainingError;
 use crate::random::Random;
@@ -22,6 +28,20 @@ pub(super) fn drawn(layout: &[TensorSpec], prefix: &str, seed: u64) -> Result<Ve
         Ok((name, Tensor::from_vec(values, spec.header.shape.as_slice(), &Device::Cpu)?))
     };
     layout.iter().filter(|spec| spec.required).map(draw).collect()
+}
+
+/// A component's configuration, weights and files by their use.
+pub(super) fn component<T: DeserializeOwned>(
+    dir: &Path,
+    stage: Stage,
+) -> Result<(T, Weights, BTreeMap<String, PathBuf>), TrainingError> {
+    let bundle = Bundle::open_with(dir, &[stage], &HashCache::user())?;
+    let config = bundle.config(stage)?;
+    let files = bundle.manifest().components.get(&stage).map(|component| component.files.clone()).unwrap_or_default();
+    let files: BTreeMap<String, PathBuf> = files.into_iter().map(|(usage, path)| (usage, dir.join(path))).collect();
+    let weights = files.iter().filter(|(usage, _)| usage.starts_with("weights")).map(|(_, path)| path.clone());
+    let weights = Weights::open(&weights.collect::<Vec<_>>())?;
+    Ok((config, weights, files))
 }
 
 /// The same tensors of a bundle's weights.
