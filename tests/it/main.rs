@@ -20,3 +20,4 @@ mod kubernetes;
 mod operations;
 mod parity;
 mod stages;
+mod training;
