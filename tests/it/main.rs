@@ -4,6 +4,7 @@
 mod adapters;
 mod architecture;
 mod batch;
+mod browser;
 mod bundle_store;
 mod bundles;
 mod chat_faults;
@@ -19,3 +20,4 @@ mod kubernetes;
 mod operations;
 mod parity;
 mod stages;
+mod training;

@@ -1,6 +1,6 @@
 //! Real services for the tests: RabbitMQ, Redis and a browser's driver as child processes on free ports, an S3 server in
-//! this process. They start once for each test binary, work as root and without an init system, and end with the process that started
-//! them, however it ends.
+//! this process. They start once for each test binary, work as root and without an init system, and end with the process
+//! that started them, however it ends.
 //!
 //! Where neither root nor apt is at hand, `RADIALOG_TEST_AMQP`, `RADIALOG_TEST_REDIS` and `RADIALOG_TEST_WEBDRIVER` name
 //! running services.

@@ -14,10 +14,12 @@ mod evaluate;
 mod export;
 mod gateway;
 mod keys;
+mod prepare;
 mod progress;
 mod serve;
 mod status;
 mod table;
+mod train;
 mod worker;
 
 use std::process::ExitCode;
@@ -63,6 +65,8 @@ enum Command {
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
     Export(export::ExportArgs),
+    Prepare(prepare::PrepareArgs),
+    Train(train::TrainArgs),
     /// Print a shell's completion script
     ///
     /// Example: radialog completions bash > /etc/bash_completion.d/radialog
@@ -86,6 +90,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Export(args) => export::run(args).await,
+        Command::Prepare(args) => prepare::run(args),
+        Command::Train(args) => train::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)

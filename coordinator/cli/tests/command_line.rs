@@ -18,8 +18,10 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn every_role_explains_itself_with_an_example() {
-    let roles: [&[&str]; 14] = [
+    let roles: &[&[&str]] = &[
         &["serve"],
+        &["chat"],
+        &["export", "corrections"],
         &["gateway"],
         &["gateway", "new-key"],
         &["batch"],
@@ -32,10 +34,15 @@ fn every_role_explains_itself_with_an_example() {
         &["doctor"],
         &["bundle", "random"],
         &["evaluate"],
+        &["prepare", "sections"],
+        &["prepare", "reports"],
+        &["prepare", "instruct"],
+        &["train", "findings"],
+        &["train", "chexbert"],
         &["completions"],
     ];
     for role in roles {
-        let output = radialog(&[role, &["--help"]].concat());
+        let output = radialog(&[*role, &["--help"]].concat());
         assert!(output.status.success(), "{role:?}");
         let help = text(&output.stdout);
         assert!(help.contains("Example"), "{role:?} has no example:\n{help}");

@@ -3,8 +3,52 @@
 /// Path, media type, content.
 pub(super) type Asset = (&'static str, &'static str, &'static [u8]);
 
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// A file that keeps its name.
+macro_rules! asset {
+    ($media_type:expr, $name:literal) => {
+        (concat!("/assets/", $name), $media_type, include_bytes!(concat!("../ui/", $name)))
+    };
+}
+
 /// Every file under `ui/`.
-pub(super) const ASSETS: &[Asset] = &[];
+pub(super) const ASSETS: &[Asset] = &[
+    ("/", HTML, include_bytes!("../ui/index.html")),
+    ("/docs", HTML, include_bytes!("../ui/docs.html")),
+    asset!(SCRIPT, "announce.js"),
+    asset!(SCRIPT, "api.js"),
+    asset!(SCRIPT, "app.js"),
+    asset!(SCRIPT, "clipboard.js"),
+    asset!(SCRIPT, "composer.js"),
+    asset!(SCRIPT, "conversation.js"),
+    asset!(SCRIPT, "dialogs.js"),
+    asset!(CSS, "docs.css"),
+    asset!(SCRIPT, "docs.js"),
+    asset!(SCRIPT, "dom.js"),
+    asset!(SCRIPT, "errors.js"),
+    asset!(SCRIPT, "events.js"),
+    asset!(SVG, "favicon.svg"),
+    asset!(SCRIPT, "findings.js"),
+    asset!(SCRIPT, "icons.js"),
+    asset!(SCRIPT, "images.js"),
+    asset!(CSS, "layout.css"),
+    asset!(SCRIPT, "list.js"),
+    asset!(SCRIPT, "menu.js"),
+    asset!(SCRIPT, "pixels.js"),
+    asset!(SCRIPT, "report.js"),
+    asset!(SCRIPT, "schema.js"),
+    asset!(SCRIPT, "start.js"),
+    asset!(SCRIPT, "store.js"),
+    asset!(CSS, "style.css"),
+    asset!(SCRIPT, "tasks.js"),
+    asset!(SCRIPT, "theme.js"),
+    asset!(SCRIPT, "turn.js"),
+    asset!(SCRIPT, "viewer.js"),
+];
 
 #[cfg(test)]
 mod tests {

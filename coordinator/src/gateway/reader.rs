@@ -18,8 +18,8 @@ const PAGE: usize = 64;
 /// How often the position of a turn is asked for, at first and when it has waited for long.
 const FIRST_POSITION: Duration = Duration::from_secs(1);
 const LAST_POSITION: Duration = Duration::from_secs(10);
-/// When a turn that still waits may have been forgotten, at first.
-const FORGOTTEN: Duration = Duration::from_secs(30);
+/// Heartbeats after which a turn that still waits may have been forgotten, at first.
+const FORGOTTEN: u32 = 2;
 /// Pause after the state store has failed.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -69,13 +69,8 @@ impl Reader {
         // Before anything is read, so that nothing falls between.
         let watch = shared.backends.conversations.watch(id, turn).await?;
         let now = Instant::now();
-        let waiting = Waiting {
-            position: None,
-            ask: now,
-            pause: FIRST_POSITION,
-            forgotten: now + FORGOTTEN,
-            patience: FORGOTTEN,
-        };
+        let patience = FORGOTTEN * shared.config.heartbeat;
+        let waiting = Waiting { position: None, ask: now, pause: FIRST_POSITION, forgotten: now + patience, patience };
         Ok(Self {
             shared: shared.clone(),
             id: id.clone(),
@@ -194,7 +189,6 @@ impl Reader {
             waiting.patience *= 2;
             waiting.forgotten = Instant::now() + waiting.patience;
             remind(&self.shared, &self.id).await?;
-            return Ok(Found::Nothing);
         }
         if waiting.position == Some(position) {
             return Ok(Found::Nothing);

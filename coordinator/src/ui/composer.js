@@ -17,7 +17,7 @@ export class Composer {
     this.correct = correct;
     const root = byId("composer");
     this.input = el("textarea", {
-      id: "question", rows: 1, placeholder: "Ask about the image or the report", "aria-label": "Your question", autocomplete: "off",
+      id: "question", rows: 1, placeholder: "Ask a question", "aria-label": "Your question", autocomplete: "off",
       on: { input: () => this.#typed(), keydown: (event) => this.#key(event) },
     });
     this.send = button("Send", { icon: "send", quiet: true, on: () => this.#submit() });

@@ -3,6 +3,7 @@
 import { button, byId, el, setText, show } from "/assets/dom.js";
 import { confirmed } from "/assets/dialogs.js";
 import { explain } from "/assets/errors.js";
+import { icon } from "/assets/icons.js";
 import { forgetImage, imageAddress } from "/assets/images.js";
 import { isFinal, store } from "/assets/store.js";
 import { conversationTitle, timeOf } from "/assets/tasks.js";
@@ -41,6 +42,7 @@ export class List {
 
   #add({ id, image, created_ms: created }) {
     const thumbnail = el("span", { class: "thumbnail", "aria-hidden": "true" });
+    if (!image) thumbnail.append(icon("chat"));
     if (image) {
       imageAddress(id).then((address) => thumbnail.replaceChildren(el("img", { src: address, alt: "" })), () => {});
     }

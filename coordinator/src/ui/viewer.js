@@ -153,7 +153,7 @@ export class Viewer {
     } else if (this.#tool === "pan" || event.shiftKey || (event.buttons & 6) !== 0) {
       this.#panBy(x, y);
     } else {
-      // As in a reading room: sideways widens the window, downwards lowers the level's brightness.
+      // As in a reading room: to the right widens the window, down raises the level and so darkens.
       this.#change({ window: this.#look.window + x, level: this.#look.level + y / 2 });
     }
     this.#pointers.set(event.pointerId, event);

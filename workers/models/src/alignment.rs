@@ -2,12 +2,16 @@
 //! the part that inference uses (learned queries that attend to the image, no text).
 
 use candle_core::Tensor;
-use candle_nn::{LayerNorm, Module, VarBuilder, layer_norm};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::bert::{Attention, BertShape, FeedForward};
 use crate::error::ModelError;
-use crate::layers::each_sample;
+use crate::layers::{Dropout, LayerNorm, each_sample, layer_norm};
+
+mod pretraining;
+
+pub use pretraining::{AlignmentPretraining, Looked, Texts};
 
 /// Of the layer norm over the image's strips; fixed in the published code.
 const VISION_NORM_EPS: f64 = 1e-5;
@@ -52,6 +56,11 @@ impl AlignmentConfig {
     fn default_eps() -> f64 {
         1e-12
     }
+
+    fn shape(&self, dropout: Dropout) -> Result<BertShape, ModelError> {
+        let (width, heads) = (self.hidden_size, self.num_attention_heads);
+        BertShape { width, heads, feed_forward: self.intermediate_size, eps: self.layer_norm_eps, dropout }.check()
+    }
 }
 
 /// Both outputs of the alignment module.
@@ -71,6 +80,7 @@ pub struct Alignment {
     embeddings_norm: LayerNorm,
     layers: Vec<Layer>,
     encoder_width: usize,
+    dropout: Dropout,
 }
 
 #[derive(Clone, Debug)]
@@ -83,22 +93,20 @@ struct Layer {
 impl Alignment {
     /// Reads the weights that inference needs.
     pub fn new(config: &AlignmentConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
-        let shape = BertShape {
-            width: config.hidden_size,
-            heads: config.num_attention_heads,
-            feed_forward: config.intermediate_size,
-            eps: config.layer_norm_eps,
-        }
-        .check()?;
+        Self::with_dropout(config, vb, Dropout::default())
+    }
+
+    fn with_dropout(config: &AlignmentConfig, vb: VarBuilder<'_>, dropout: Dropout) -> Result<Self, ModelError> {
+        let shape = config.shape(dropout.clone())?;
         let bert = vb.pp("Qformer.bert");
         let layer = |index: usize| {
             let vb = bert.pp("encoder.layer").pp(index);
             let crosses = index.is_multiple_of(config.cross_attention_freq);
-            let cross = crosses.then(|| Attention::new(shape, config.encoder_width, &vb.pp("crossattention")));
+            let cross = crosses.then(|| Attention::new(&shape, config.encoder_width, &vb.pp("crossattention")));
             Ok(Layer {
-                attention: Attention::new(shape, shape.width, &vb.pp("attention"))?,
+                attention: Attention::new(&shape, shape.width, &vb.pp("attention"))?,
                 crossattention: cross.transpose()?,
-                query_feed_forward: FeedForward::new(shape, "_query", &vb)?,
+                query_feed_forward: FeedForward::new(&shape, "_query", &vb)?,
             })
         };
         Ok(Self {
@@ -107,6 +115,7 @@ impl Alignment {
             embeddings_norm: layer_norm(shape.width, shape.eps, bert.pp("embeddings.LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?,
             encoder_width: config.encoder_width,
+            dropout,
         })
     }
 
@@ -129,10 +138,17 @@ impl Alignment {
     }
 
     fn query(&self, image: &Tensor) -> Result<Tensor, ModelError> {
+        self.query_from(image, |_| ())
+    }
+
+    /// Like `query`; `see` is shown what goes into each block.
+    fn query_from(&self, image: &Tensor, mut see: impl FnMut(&Tensor)) -> Result<Tensor, ModelError> {
         let queries = self.embeddings_norm.forward(&self.query_tokens)?;
         let (_, count, width) = queries.dims3()?;
-        let mut hidden = queries.broadcast_as((image.dim(0)?, count, width))?.contiguous()?;
+        let queries = queries.broadcast_as((image.dim(0)?, count, width))?.contiguous()?;
+        let mut hidden = self.dropout.forward(&queries)?;
         for layer in &self.layers {
+            see(&hidden);
             hidden = layer.attention.forward(&hidden, &hidden, None)?;
             if let Some(crossattention) = &layer.crossattention {
                 hidden = crossattention.forward(&hidden, image, None)?;

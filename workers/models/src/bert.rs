@@ -1,20 +1,19 @@
-//! The post-norm blocks of BERT (Devlin et al., 2018), shared by the Q-Former and CheXbert. Dropout is for training and
-//! left out.
+//! The post-norm blocks of BERT (Devlin et al., 2018), shared by the Q-Former and CheXbert. Dropout is for training.
 
 use candle_core::Tensor;
-use candle_nn::ops::softmax_last_dim;
-use candle_nn::{LayerNorm, Module, VarBuilder, layer_norm};
+use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
-use crate::layers::Linear;
+use crate::layers::{Dropout, LayerNorm, Linear, layer_norm, softmax};
 
 /// Geometry that all blocks of a network share.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct BertShape {
     pub(crate) width: usize,
     pub(crate) heads: usize,
     pub(crate) feed_forward: usize,
     pub(crate) eps: f64,
+    pub(crate) dropout: Dropout,
 }
 
 impl BertShape {
@@ -35,6 +34,7 @@ pub(crate) struct Attention {
     value: Linear,
     output: Output,
     heads: usize,
+    dropout: Dropout,
 }
 
 /// `norm(input + dense(gelu(dense(input))))`.
@@ -49,11 +49,12 @@ pub(crate) struct FeedForward {
 struct Output {
     dense: Linear,
     norm: LayerNorm,
+    dropout: Dropout,
 }
 
 impl Attention {
     /// Attention to `context_width` wide tokens; for self-attention that is the shape's own width.
-    pub(crate) fn new(shape: BertShape, context_width: usize, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn new(shape: &BertShape, context_width: usize, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let projections = vb.pp("self");
         Ok(Self {
             query: Linear::new(shape.width, shape.width, projections.pp("query"))?,
@@ -61,6 +62,7 @@ impl Attention {
             value: Linear::new(context_width, shape.width, projections.pp("value"))?,
             output: Output::new(shape.width, shape, &vb.pp("output"))?,
             heads: shape.heads,
+            dropout: shape.dropout.clone(),
         })
     }
 
@@ -83,14 +85,14 @@ impl Attention {
         if let Some(mask) = mask {
             scores = scores.broadcast_add(mask)?;
         }
-        let attended = softmax_last_dim(&scores)?.matmul(&value)?.transpose(1, 2)?;
+        let attended = self.dropout.forward(&softmax(&scores)?)?.matmul(&value)?.transpose(1, 2)?;
         self.output.forward(&attended.reshape(hidden.shape())?, hidden)
     }
 }
 
 impl FeedForward {
     /// The layers `intermediate{suffix}` and `output{suffix}` of a block.
-    pub(crate) fn new(shape: BertShape, suffix: &str, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn new(shape: &BertShape, suffix: &str, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let intermediate = vb.pp(format!("intermediate{suffix}.dense"));
         Ok(Self {
             intermediate: Linear::new(shape.width, shape.feed_forward, intermediate)?,
@@ -106,14 +108,15 @@ impl FeedForward {
 }
 
 impl Output {
-    fn new(input: usize, shape: BertShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+    fn new(input: usize, shape: &BertShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         Ok(Self {
             dense: Linear::new(input, shape.width, vb.pp("dense"))?,
             norm: layer_norm(shape.width, shape.eps, vb.pp("LayerNorm"))?,
+            dropout: shape.dropout.clone(),
         })
     }
 
     fn forward(&self, inner: &Tensor, residual: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.norm.forward(&(self.dense.forward(inner)? + residual)?)?)
+        Ok(self.norm.forward(&(self.dropout.forward(&self.dense.forward(inner)?)? + residual)?)?)
     }
 }

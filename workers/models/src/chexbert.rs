@@ -2,13 +2,13 @@
 //! not mentioned, present, denied or possible; the last one, "No Finding", knows only the first two.
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Embedding, LayerNorm, Module, VarBuilder, embedding, layer_norm};
+use candle_nn::{Embedding, Module, VarBuilder, embedding};
 use radialog_schemas::{Finding, Label, Labels};
 use serde::{Deserialize, Serialize};
 
 use crate::bert::{Attention, BertShape, FeedForward};
 use crate::error::ModelError;
-use crate::layers::Linear;
+use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
 
 /// What is added to the score of a padding position.
 const BLOCKED: f64 = -10_000.0;
@@ -72,6 +72,7 @@ pub struct Chexbert {
     embeddings_norm: LayerNorm,
     layers: Vec<(Attention, FeedForward)>,
     linear_heads: Vec<Linear>,
+    dropout: Dropout,
     max_length: usize,
     device: Device,
 }
@@ -79,17 +80,23 @@ pub struct Chexbert {
 impl Chexbert {
     /// Reads the weights.
     pub fn new(config: &ChexbertConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        Self::with_dropout(config, vb, Dropout::default())
+    }
+
+    /// A labeler for training: its weights are variables.
+    pub fn with_dropout(config: &ChexbertConfig, vb: VarBuilder<'_>, dropout: Dropout) -> Result<Self, ModelError> {
         let shape = BertShape {
             width: config.hidden_size,
             heads: config.num_attention_heads,
             feed_forward: config.intermediate_size,
             eps: config.layer_norm_eps,
+            dropout: dropout.clone(),
         }
         .check()?;
         let embeddings = vb.pp("bert.embeddings");
         let layer = |index: usize| {
             let vb = vb.pp("bert.encoder.layer").pp(index);
-            Ok((Attention::new(shape, shape.width, &vb.pp("attention"))?, FeedForward::new(shape, "", &vb)?))
+            Ok((Attention::new(&shape, shape.width, &vb.pp("attention"))?, FeedForward::new(&shape, "", &vb)?))
         };
         let head = |(index, finding)| {
             let classes = if finding == Finding::NoFinding { 2 } else { 4 };
@@ -106,6 +113,7 @@ impl Chexbert {
             embeddings_norm: layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?,
             layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?,
             linear_heads: (0_usize..).zip(Finding::chexbert_order()).map(head).collect::<Result<_, ModelError>>()?,
+            dropout,
             max_length: config.max_position_embeddings,
             device: vb.device().clone(),
         })
@@ -118,7 +126,8 @@ impl Chexbert {
 
     /// Computes all outputs for reports given as ids, each from `[CLS]` to `[SEP]`.
     ///
-    /// On a CPU each report runs at its own length, so that its bytes do not depend on the others.
+    /// On a CPU each report runs at its own length, so that its bytes do not depend on the others; in training all run
+    /// together.
     pub fn forward(&self, reports: &[Vec<u32>]) -> Result<ChexbertOutput, ModelError> {
         for ids in reports {
             if ids.is_empty() || ids.len() > self.max_length {
@@ -126,7 +135,7 @@ impl Chexbert {
                 return Err(ModelError::Input(message));
             }
         }
-        let at_once = if self.device.is_cpu() { 1 } else { reports.len().max(1) };
+        let at_once = if self.device.is_cpu() && !self.token_type.track_op() { 1 } else { reports.len().max(1) };
         let batches = reports.chunks(at_once).map(|batch| self.forward_batch(batch)).collect::<Result<Vec<_>, _>>()?;
         let join =
             |part: &dyn Fn(&ChexbertOutput) -> Tensor| Tensor::cat(&batches.iter().map(part).collect::<Vec<_>>(), 0);
@@ -157,13 +166,14 @@ impl Chexbert {
             .forward(&ids)?
             .broadcast_add(&self.position_embeddings.forward(&positions)?)?
             .broadcast_add(&self.token_type)?;
-        let mut hidden = self.embeddings_norm.forward(&embedded)?;
+        let mut hidden = self.dropout.forward(&self.embeddings_norm.forward(&embedded)?)?;
         let mask = self.padding_mask(reports, length)?;
         for (attention, feed_forward) in &self.layers {
             hidden = feed_forward.forward(&attention.forward(&hidden, &hidden, mask.as_ref())?)?;
         }
         let cls_hidden = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
-        let logits = self.linear_heads.iter().map(|head| head.forward(&cls_hidden)).collect::<Result<_, _>>()?;
+        let dropped = self.dropout.forward(&cls_hidden)?;
+        let logits = self.linear_heads.iter().map(|head| head.forward(&dropped)).collect::<Result<_, _>>()?;
         Ok(ChexbertOutput { cls_hidden, logits })
     }
 

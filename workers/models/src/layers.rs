@@ -1,11 +1,18 @@
-//! Layers that several networks share.
+//! Layers that several networks share. Layers whose weights are variables are being trained: they compute the same with
+//! operations that the tensor library can differentiate, and on whole batches.
 
-use candle_core::Tensor;
+use candle_core::{D, Result as CandleResult, Tensor};
 use candle_nn::{Module, VarBuilder};
 
 use crate::error::ModelError;
 
 mod cpu;
+mod dropout;
+mod norm;
+mod trained;
+
+pub use dropout::Dropout;
+pub(crate) use norm::{LayerNorm, layer_norm};
 
 /// A 2-D convolution with a square kernel and a bias; a batch norm behind it (evaluation mode) is folded into both.
 ///
@@ -22,6 +29,8 @@ enum Weights {
     Cpu(cpu::Weights),
     /// `[out, in, kernel, kernel]` and `[1, out, 1, 1]`.
     Device(Tensor, Tensor),
+    /// Variables, and a batch norm that follows each batch.
+    Trained(trained::Weights),
 }
 
 /// The shape of a [`Conv`]; padding is `kernel / 2`.
@@ -49,12 +58,20 @@ impl Conv {
     /// A convolution without bias.
     pub(crate) fn without_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let bias = Tensor::zeros(shape.output, vb.dtype(), vb.device())?;
-        Self::new(shape, shape.weight(vb)?, bias)
+        let weight = shape.weight(vb)?;
+        if weight.is_variable() {
+            return Ok(Self::trained(shape, trained::Weights::without_bias(weight)));
+        }
+        Self::new(shape, weight, bias)
     }
 
     /// A convolution with bias.
     pub(crate) fn with_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
-        Self::new(shape, shape.weight(vb)?, vb.get(shape.output, "bias")?)
+        let (weight, bias) = (shape.weight(vb)?, vb.get(shape.output, "bias")?);
+        if weight.is_variable() {
+            return Ok(Self::trained(shape, trained::Weights::with_bias(weight, bias)));
+        }
+        Self::new(shape, weight, bias)
     }
 
     /// A convolution without bias, `conv`, and the batch norm behind it, `norm`.
@@ -65,6 +82,10 @@ impl Conv {
         eps: f64,
     ) -> Result<Self, ModelError> {
         let vector = |name: &str| norm.get(shape.output, name);
+        let trained = shape.weight(conv)?;
+        if trained.is_variable() {
+            return Ok(Self::trained(shape, trained::Weights::with_norm(trained, norm, eps)?));
+        }
         let scale = (vector("weight")? / (vector("running_var")? + eps)?.sqrt()?)?;
         let bias = (vector("bias")? - (vector("running_mean")? * &scale)?)?;
         let weight = shape.weight(conv)?.broadcast_mul(&scale.reshape((shape.output, 1, 1, 1))?)?;
@@ -80,6 +101,10 @@ impl Conv {
         Ok(Self { shape, weights, relu: false })
     }
 
+    fn trained(shape: ConvShape, weights: trained::Weights) -> Self {
+        Self { shape, weights: Weights::Trained(weights), relu: false }
+    }
+
     /// The same with a ReLU behind it.
     pub(crate) fn relu(self) -> Self {
         Self { relu: true, ..self }
@@ -93,6 +118,13 @@ impl Conv {
     /// Like [`Conv::forward`], with `residual` (of the output's shape) added before the ReLU.
     pub(crate) fn forward_with(&self, map: &Tensor, residual: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let (weight, bias) = match &self.weights {
+            Weights::Trained(weights) => {
+                let mut output = weights.forward(map, self.shape)?;
+                if let Some(residual) = residual {
+                    output = (output + residual)?;
+                }
+                return Ok(if self.relu { output.relu()? } else { output });
+            }
             Weights::Cpu(weights) => {
                 let convolution = cpu::Convolution { shape: self.shape, weights, relu: self.relu };
                 return Ok(match residual {
@@ -122,10 +154,11 @@ pub(crate) enum Linear {
 impl Linear {
     /// The layer's `weight [output, input]` and `bias [output]`.
     pub(crate) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
-        if !vb.device().is_cpu() {
-            return Ok(Linear::Device(candle_nn::linear(input, output, vb)?));
+        let weight = vb.get((output, input), "weight")?;
+        if !vb.device().is_cpu() || weight.is_variable() {
+            return Ok(Linear::Device(candle_nn::Linear::new(weight, Some(vb.get(output, "bias")?))));
         }
-        let weight = vb.get((output, input), "weight")?.reshape((output, input, 1, 1))?;
+        let weight = weight.reshape((output, input, 1, 1))?;
         Ok(Linear::Cpu(Conv::new(ConvShape::pointwise(input, output), weight, vb.get(output, "bias")?)?))
     }
 
@@ -147,11 +180,23 @@ impl Linear {
 
 /// 3 x 3 maximum of a map with stride 2 and padding 1. The map is behind a ReLU, so zeros pad as well as minus infinity.
 pub(crate) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
+    if map.track_op() {
+        return trained::max_pool(map);
+    }
     if map.device().is_cpu() {
         return Ok(map.apply_op1_no_bwd(&cpu::MaxPool)?);
     }
     let padded = map.pad_with_zeros(2, 1, 1)?.pad_with_zeros(3, 1, 1)?;
     Ok(padded.max_pool2d_with_stride(3, 2)?)
+}
+
+/// Softmax over the last dimension. The fast kernel knows no gradient.
+pub(crate) fn softmax(scores: &Tensor) -> CandleResult<Tensor> {
+    if scores.track_op() {
+        candle_nn::ops::softmax(scores, D::Minus1)
+    } else {
+        candle_nn::ops::softmax_last_dim(scores)
+    }
 }
 
 /// `[B, C, h, w]` as a map: on a CPU `[B, h, w, C]`, where a convolution reads and writes whole pixels; elsewhere
@@ -166,13 +211,14 @@ pub(crate) fn from_map(map: &Tensor) -> Result<Tensor, ModelError> {
 }
 
 /// Runs `network` on a batch, outermost dimension first. On a CPU it sees one sample at a time, so that a sample's result
-/// has the same bytes whatever it is batched with (matrix kernels are chosen by shape, and round differently).
+/// has the same bytes whatever it is batched with (matrix kernels are chosen by shape, and round differently). What is
+/// differentiated runs as one batch.
 pub(crate) fn each_sample(
     batch: &Tensor,
     network: impl Fn(&Tensor) -> Result<Tensor, ModelError>,
 ) -> Result<Tensor, ModelError> {
     let count = batch.dim(0)?;
-    if count <= 1 || !batch.device().is_cpu() {
+    if count <= 1 || !batch.device().is_cpu() || batch.track_op() {
         return network(batch);
     }
     let outputs = (0..count).map(|index| network(&batch.narrow(0, index, 1)?)).collect::<Result<Vec<_>, _>>()?;

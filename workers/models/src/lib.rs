@@ -15,3 +15,4 @@ pub mod tokenizers;
 pub mod vision;
 
 pub use error::ModelError;
+pub use layers::Dropout;

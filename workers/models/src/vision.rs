@@ -145,7 +145,9 @@ impl ImageEncoder {
 
     /// Projected patches `[B, P, h, w]` of images `[B, 3, H, W]`: all that RaDialog's own path uses.
     pub fn project(&self, images: &Tensor) -> Result<Tensor, ModelError> {
-        each_sample(images, |image| self.project_patches(&self.patches(image, None)?))
+        let project = |images: &Tensor| self.project_patches(&self.patches(images, None)?);
+        // Batch norms in training need the whole batch.
+        if self.missing_previous_emb.is_variable() { project(images) } else { each_sample(images, project) }
     }
 
     /// All features of images `[B, 3, H, W]`, each compared with its previous image of the same shape where given.

@@ -13,7 +13,9 @@ const PARALLEL: usize = 1 << 17;
 ///
 /// On a CPU a position's output is the same to the last bit whether it comes alone or with the positions before it.
 pub(super) fn attention(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
-    let mixed = if queries.device().is_cpu() {
+    // The kernel has no gradient.
+    let trained = queries.track_op() || keys.track_op() || values.track_op();
+    let mixed = if queries.device().is_cpu() && !trained {
         on_cpu(&queries.contiguous()?, keys, values)?
     } else {
         with_masks(queries, keys, values)?
@@ -88,7 +90,7 @@ fn with_masks(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor
         let mask: Vec<f32> = (0..new * all).map(|index| hidden(index / all, index % all)).collect();
         scores = scores.broadcast_add(&Tensor::from_vec(mask, (new, all), queries.device())?)?;
     }
-    let weights = candle_nn::ops::softmax_last_dim(&scores)?.to_dtype(queries.dtype())?;
+    let weights = crate::layers::softmax(&scores)?.to_dtype(queries.dtype())?;
     weights.reshape((kv_heads, group, all))?.matmul(values)?.reshape((heads, new, width))
 }
 

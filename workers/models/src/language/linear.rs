@@ -42,12 +42,12 @@ impl Linear {
     }
 
     /// Adds `scale · up (down x)` with `down [r, in]` and `up [out, r]` in f32. An f32 weight takes the addition in; a
-    /// weight in half precision would lose it to rounding, so there it is computed beside it.
+    /// weight in half precision would lose it to rounding, so there it is computed beside it, as it is in training.
     ///
     /// # Errors
     /// Shapes that do not fit the weight.
     pub fn with_low_rank(self, down: &Tensor, up: &Tensor, scale: f64) -> Result<Self> {
-        if self.weight.dtype() == DType::F32 {
+        if self.weight.dtype() == DType::F32 && !down.track_op() {
             let weight = (self.weight + (up.matmul(down)? * scale)?)?;
             return Ok(Self::new(weight));
         }
@@ -76,6 +76,9 @@ pub(super) fn compute_dtype(weight: &Tensor) -> DType {
 
 /// `x · weightᵀ`.
 fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if x.track_op() || weight.track_op() {
+        return x.matmul(&weight.to_dtype(x.dtype())?.t()?);
+    }
     if !weight.device().is_cpu() {
         return x.matmul(&weight.t()?);
     }

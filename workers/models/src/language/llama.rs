@@ -1,7 +1,7 @@
 //! The decoder (Touvron et al., 2023) with image tokens in its input, as the published weights use it.
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
-use candle_nn::ops::{rms_norm, silu};
+use candle_nn::ops::{rms_norm_slow, silu};
 use candle_nn::rotary_emb::rope_thd;
 use candle_nn::{Init, VarBuilder};
 
@@ -157,10 +157,45 @@ impl LanguageModel {
         let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
         let mut hidden = input.clone();
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&self.config, &hidden, &rotary, index, spans)?;
+            hidden = layer.forward(&self.config, &hidden, &rotary, |queries, keys, values| {
+                let mut attended = Vec::with_capacity(spans.len());
+                let mut start = 0;
+                for span in spans.iter_mut() {
+                    let part = |x: &Tensor| x.narrow(0, start, span.len)?.transpose(0, 1)?.contiguous();
+                    let (keys, values) = span.cache.write(index, &part(keys)?, &part(values)?)?;
+                    attended.push(attention(&part(queries)?, &keys, &values)?);
+                    start += span.len;
+                }
+                Tensor::cat(&attended, 0)
+            })?;
         }
         for span in spans {
             span.cache.advance(span.len);
+        }
+        Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
+    }
+
+    /// Like [`LanguageModel::forward`] for whole sequences of these lengths, without a cache: what training uses, since
+    /// nothing that is written to a cache has a gradient.
+    ///
+    /// # Errors
+    /// A sequence longer than the context, or lengths that do not add up.
+    pub fn forward_whole(&self, input: &Tensor, lengths: &[usize]) -> Result<Tensor, LanguageError> {
+        let positions: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
+        let positions = Tensor::new(positions, self.device())?;
+        let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
+        let mut hidden = input.clone();
+        for layer in &self.layers {
+            hidden = layer.forward(&self.config, &hidden, &rotary, |queries, keys, values| {
+                let mut attended = Vec::with_capacity(lengths.len());
+                let mut start = 0;
+                for &length in lengths {
+                    let part = |x: &Tensor| x.narrow(0, start, length)?.transpose(0, 1)?.contiguous();
+                    attended.push(attention(&part(queries)?, &part(keys)?, &part(values)?)?);
+                    start += length;
+                }
+                Tensor::cat(&attended, 0)
+            })?;
         }
         Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
     }
@@ -197,31 +232,44 @@ impl Layer {
         &self,
         config: &LlamaConfig,
         input: &Tensor,
-        (cos, sin): &(Tensor, Tensor),
-        index: usize,
-        spans: &[Span],
+        rotary: &(Tensor, Tensor),
+        mut attend: impl FnMut(&Tensor, &Tensor, &Tensor) -> CandleResult<Tensor>,
     ) -> CandleResult<Tensor> {
         let eps = config.rms_norm_eps as f32;
         let x = rms_norm(input, &self.input_norm, eps)?;
         let heads = |x: Tensor, count: usize| x.reshape((1, x.dim(0)?, count, config.head_dim()));
-        let q = rope_thd(&heads(self.q.forward(&x)?, config.num_attention_heads)?, cos, sin)?.squeeze(0)?;
-        let k = rope_thd(&heads(self.k.forward(&x)?, config.kv_heads())?, cos, sin)?.squeeze(0)?;
+        let q = rotate(&heads(self.q.forward(&x)?, config.num_attention_heads)?, rotary)?.squeeze(0)?;
+        let k = rotate(&heads(self.k.forward(&x)?, config.kv_heads())?, rotary)?.squeeze(0)?;
         let v = heads(self.v.forward(&x)?, config.kv_heads())?.squeeze(0)?;
-
-        let mut attended = Vec::with_capacity(spans.len());
-        let mut start = 0;
-        for span in spans {
-            let part = |x: &Tensor| x.narrow(0, start, span.len)?.transpose(0, 1)?.contiguous();
-            let (keys, values) = span.cache.write(index, &part(&k)?, &part(&v)?)?;
-            attended.push(attention(&part(&q)?, &keys, &values)?);
-            start += span.len;
-        }
-        let x = (input + self.o.forward(&Tensor::cat(&attended, 0)?)?)?;
+        let x = (input + self.o.forward(&attend(&q, &k, &v)?)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
         let y = (silu(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
         x + self.down.forward(&y)?
     }
+}
+
+/// RMSNorm. The fast kernel has no gradient.
+fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> CandleResult<Tensor> {
+    if x.track_op() || weight.track_op() {
+        return rms_norm_slow(x, weight, eps);
+    }
+    candle_nn::ops::rms_norm(x, weight, eps)
+}
+
+/// Rotates heads `[1, positions, heads, head_dim]` by their positions' angles, each half with the other.
+fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> CandleResult<Tensor> {
+    if !x.track_op() {
+        return rope_thd(x, cos, sin);
+    }
+    let half = x.dim(3)? / 2;
+    let (first, second) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
+    let (cos, sin) = (cos.unsqueeze(0)?.unsqueeze(2)?, sin.unsqueeze(0)?.unsqueeze(2)?);
+    let turned = [
+        (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?,
+        (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?,
+    ];
+    Tensor::cat(&turned, 3)
 }
 
 fn rotary_tables(config: &LlamaConfig, dtype: DType, device: &Device) -> CandleResult<(Tensor, Tensor)> {

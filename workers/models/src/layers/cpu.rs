@@ -253,7 +253,7 @@ fn multiply(left: &[f32], right: &[f32], result: &mut [f32], depth: usize, paral
 }
 
 /// The values of a contiguous tensor.
-fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let (start, end) = layout.contiguous_offsets().ok_or_else(|| Error::msg("a map must be contiguous"))?;
     Ok(&storage.as_slice::<f32>()?[start..end])
 }

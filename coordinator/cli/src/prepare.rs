@@ -1,0 +1,168 @@
+//! `radialog prepare`: data sets for training, from the published archives.
+
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::prompt::Prompts;
+use radialog_training::prepare::{
+    Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, samples, write_reports,
+};
+
+/// Most problems that are listed.
+const LISTED: usize = 10;
+
+/// Make the data sets that training reads
+#[derive(Args)]
+pub(crate) struct PrepareArgs {
+    #[command(subcommand)]
+    command: PrepareCommand,
+}
+
+#[derive(Subcommand)]
+enum PrepareCommand {
+    /// Cut MIMIC-CXR reports into sections: one CSV row an image, with impression, findings, last paragraph, comparison
+    ///
+    /// Example: radialog prepare sections --reports mimic-cxr-reports/files --images mimic-cxr-jpg/2.0.0/files --out
+    /// sectioned.csv
+    Sections {
+        /// Folder with pNN/pNNNNNNNN/sNNNNNNNN.txt
+        #[arg(long, value_name = "DIR")]
+        reports: PathBuf,
+        /// Folder with pNN/pNNNNNNNN/sNNNNNNNN/*.jpg; only the names are read
+        #[arg(long, value_name = "DIR")]
+        images: PathBuf,
+        /// The CSV to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make the report-generation data set (RG): a prompt and the report that should follow
+    ///
+    /// Example: radialog prepare reports --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels
+    /// labels.csv --out reports.json
+    Reports {
+        #[command(flatten)]
+        data: DataArgs,
+    },
+    /// Make the instruction data set (INS): reports, and follow-up tasks about them
+    ///
+    /// Questions about findings are answered from the labels, reasons from MIMIC-NLE. Tasks whose answers a language model
+    /// writes (EL, SU, RQA, CO) go in where --tasks has their files.
+    ///
+    /// Example: radialog prepare instruct --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels
+    /// labels.csv --tasks large_instruct_data --out instruct.json
+    Instruct {
+        #[command(flatten)]
+        data: DataArgs,
+        /// Folder of the task files instruct_large_{TASK}.json
+        #[arg(long, value_name = "DIR")]
+        tasks: PathBuf,
+        /// Folder with {NAME}_prompts.csv, e.g. the original's data/instruct_prompts; our own wording without it
+        #[arg(long, value_name = "DIR")]
+        task_prompts: Option<PathBuf>,
+        /// mimic-nle-train.json, for the reasoning task
+        #[arg(long, value_name = "FILE")]
+        mimic_nle: Option<PathBuf>,
+    },
+}
+
+/// What both data sets are made from.
+#[derive(Args)]
+struct DataArgs {
+    /// Written by `radialog prepare sections`, or by the original
+    #[arg(long, value_name = "FILE")]
+    sectioned: PathBuf,
+    /// mimic-cxr-2.0.0-split.csv; all rows without it
+    #[arg(long, value_name = "FILE")]
+    split_table: Option<PathBuf>,
+    /// Which split
+    #[arg(long, default_value = "train")]
+    split: String,
+    /// CSV with dicom_id and the 14 findings, each 1, 0, -1 or empty
+    #[arg(long, value_name = "FILE")]
+    labels: PathBuf,
+    /// The same seed gives the same bytes
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// The JSON file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
+        PrepareCommand::Reports { data } => {
+            let count = write_reports(&data.out, &data.samples()?, &Prompts::default(), data.seed)?;
+            println!("{count} samples written to {}", data.out.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        PrepareCommand::Instruct { data, tasks, task_prompts, mimic_nle } => {
+            instruct(&data, tasks, task_prompts.as_deref(), mimic_nle)
+        }
+    }
+}
+
+fn sections(sectioning: Sectioning) -> anyhow::Result<ExitCode> {
+    let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} patients  {per_sec}  {eta} left");
+    bar.set_style(style.context("progress bar")?);
+    let summary = sectioning.run(&|done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let path = sectioning.output.display();
+    println!("{} reports, {} rows (one an image) written to {path}", summary.reports, summary.rows);
+    if summary.problems.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("{} reports left out:", summary.problems.len());
+    for problem in summary.problems.iter().take(LISTED) {
+        eprintln!("  {problem}");
+    }
+    if summary.problems.len() > LISTED {
+        eprintln!("  …");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+fn instruct(
+    data: &DataArgs,
+    tasks: PathBuf,
+    task_prompts: Option<&Path>,
+    mimic_nle: Option<PathBuf>,
+) -> anyhow::Result<ExitCode> {
+    let task_prompts = task_prompts.map_or_else(TaskPrompts::own, TaskPrompts::read)?;
+    let (samples, prompts) = (data.samples()?, Prompts::default());
+    let instruct = Instruct {
+        samples: &samples,
+        prompts: &prompts,
+        task_prompts: &task_prompts,
+        tasks,
+        mimic_nle,
+        seed: data.seed,
+    };
+    let summary = instruct.run(&data.out)?;
+    println!("  reports {:>8}", summary.reports);
+    for file in &summary.tasks {
+        println!("  {:<7} {:>8}  {}", file.task.name(), file.samples, if file.made { "made" } else { "read" });
+    }
+    let missing: Vec<_> = summary.missing.iter().map(|task| task.name()).collect();
+    if !missing.is_empty() {
+        println!("  without {}: no file in {}", missing.join(", "), instruct.tasks.display());
+    }
+    println!("{} samples written to {}", summary.samples, data.out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+impl DataArgs {
+    fn samples(&self) -> anyhow::Result<Vec<Sample>> {
+        let splits = self.split_table.as_deref().map(SplitTable::read).transpose()?;
+        let split = splits.as_ref().map(|table| (table, self.split.as_str()));
+        Ok(samples(&self.sectioned, split, &LabelTable::read(&self.labels)?)?)
+    }
+}

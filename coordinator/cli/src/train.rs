@@ -1,0 +1,104 @@
+//! `radialog train`: trainings, each from one recipe.
+
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use radialog_runtime::shutdown;
+use radialog_training::recipe::{ChexbertRecipe, FindingsRecipe};
+use radialog_training::trainers::{Outcome, StepReport, Subject, Training};
+use tokio_util::sync::CancellationToken;
+
+use crate::EXIT_INTERRUPTED;
+
+/// Where there is no terminal, a line is written for this many steps.
+const LINE_EVERY: u64 = 20;
+
+/// Train a model from a recipe
+#[derive(Args)]
+pub(crate) struct TrainArgs {
+    #[command(subcommand)]
+    command: TrainCommand,
+}
+
+#[derive(Subcommand)]
+enum TrainCommand {
+    /// Train the classifier of the 14 findings on labelled images
+    ///
+    /// Writes two bundles with a findings component, OUT/best (by validation macro F1) and OUT/last, which can be resumed;
+    /// OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and stops.
+    ///
+    /// Example: radialog train findings recipe.toml --out runs/findings
+    Findings(RecipeArgs),
+    /// Train the CheXbert labeler on labelled reports
+    ///
+    /// Writes two bundles with a scoring component, OUT/best (by validation macro F1 of positive labels) and OUT/last, which
+    /// can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and stops.
+    ///
+    /// Example: radialog train chexbert recipe.toml --out runs/chexbert
+    Chexbert(RecipeArgs),
+}
+
+#[derive(Args)]
+struct RecipeArgs {
+    /// TOML file; paths in it are relative to it
+    recipe: PathBuf,
+    /// Folder of checkpoints and curves
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Go on from OUT/last: the result is that of an uninterrupted training
+    #[arg(long)]
+    resume: bool,
+}
+
+pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
+    let stop = shutdown::on_signals()?;
+    let training = move || match args.command {
+        TrainCommand::Findings(RecipeArgs { recipe, out, resume }) => {
+            finish(Training::findings(FindingsRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+        }
+        TrainCommand::Chexbert(RecipeArgs { recipe, out, resume }) => {
+            finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+        }
+    };
+    tokio::task::spawn_blocking(training).await.context("the training ended unexpectedly")?
+}
+
+fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Path) -> anyhow::Result<ExitCode> {
+    let bar = progress_bar()?;
+    let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
+    bar.finish_and_clear();
+    let shown = out.display();
+    let Outcome::Complete(rows) = outcome else {
+        println!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    println!("  {:>5} {:>11} {:>11} {:>9}", "epoch", "train loss", "valid. loss", "macro F1");
+    for row in &rows {
+        let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
+        let (epoch, train, validation) = (value("epoch"), value("train_loss"), value("validation_loss"));
+        println!("  {epoch:>5} {train:>11.4} {validation:>11.4} {:>9.4}", value("macro_f1"));
+    }
+    println!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn progress_bar() -> anyhow::Result<ProgressBar> {
+    let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("{bar:40} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
+    bar.set_style(style.context("progress bar")?);
+    Ok(bar)
+}
+
+fn show(bar: &ProgressBar, step: &StepReport) {
+    bar.set_length(step.total);
+    bar.set_position(step.step);
+    let message = format!("epoch {}  mean loss {:.4}  rate {:.1e}", step.epoch + 1, step.loss, step.rate);
+    if bar.is_hidden() && step.step.is_multiple_of(LINE_EVERY) {
+        eprintln!("step {}/{}  {message}", step.step, step.total);
+    }
+    bar.set_message(message);
+}

@@ -1,0 +1,108 @@
+//! The X-ray on the page: what is chosen is seen at once, and can be looked at closely.
+
+use anyhow::Result;
+use radialog_tests::services::{Browser, Screen};
+
+use super::{assert_calm, begin, open};
+use crate::gateway::desk::{Desk, UNLIMITED, xray_path};
+
+/// Mean grey value of the canvas's middle, and the share of its pixels that is image.
+const MIDDLE: &str = "(() => {
+  const canvas = document.querySelector('.viewer-stage canvas');
+  const [width, height] = [canvas.width, canvas.height];
+  const copy = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const { data } = copy.getImageData(0, 0, width, height);
+  let [sum, count, shown] = [0, 0, 0];
+  for (let at = 0; at < data.length; at += 4) {
+    if (data[at + 3] > 0) shown += 1;
+    const [x, y] = [(at / 4) % width, Math.floor(at / 4 / width)];
+    if (Math.abs(x - width / 2) < 40 && Math.abs(y - height / 2) < 40) [sum, count] = [sum + data[at], count + 1];
+  }
+  return [sum / count, shown / (width * height)];
+})()";
+
+async fn look(browser: &Browser) -> Result<(f64, f64)> {
+    // It is painted with the next frame.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    Ok(serde_json::from_value(browser.value(MIDDLE).await?)?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
+    let desk = Desk::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&desk, Screen::DESKTOP).await?;
+    browser.requests().await?;
+    browser.type_into("#file", xray_path().to_str().unwrap()).await?;
+    browser.until("document.querySelector('#preview').naturalWidth > 0").await?;
+    assert!(browser.text("#preview-size").await?.contains("pixels"));
+    let sent: Vec<String> = browser.requests().await?.into_iter().filter(|url| url.starts_with("http")).collect();
+    assert!(sent.iter().all(|url| url.ends_with("/v1/conversations")), "only the list is read: {sent:?}");
+    assert!(desk.stored("images").is_empty());
+
+    // Dropped and pasted images take the same way.
+    for (kind, event) in [
+        ("drop", "new DragEvent('drop', { dataTransfer: data })"),
+        ("paste", "new ClipboardEvent('paste', { clipboardData: data })"),
+    ] {
+        browser.click("#remove-image").await?;
+        let script = format!(
+            "(() => {{ const data = new DataTransfer(); const canvas = document.createElement('canvas'); canvas.width = 7; canvas.height = 5; \
+             const bytes = atob(canvas.toDataURL('image/png').split(',')[1]); \
+             data.items.add(new File([Uint8Array.from(bytes, (c) => c.charCodeAt(0))], '{kind}.png', {{ type: 'image/png' }})); \
+             window.dispatchEvent({event}); }})()"
+        );
+        browser.value(&script).await?;
+        browser.until("document.querySelector('#preview-size').textContent.startsWith('7 × 5 pixels')").await?;
+        assert_eq!(browser.text("#preview-name").await?, format!("{kind}.png"));
+    }
+    assert_calm(&browser, &desk.gateway.url).await?;
+    browser.close().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<()> {
+    let desk = Desk::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&desk, Screen::DESKTOP).await?;
+    begin(&browser).await?;
+    browser.until("document.querySelector('.viewer-readout').textContent.includes('pixels')").await?;
+    let (grey, shown) = look(&browser).await?;
+    assert!(grey > 1.0 && grey < 254.0, "{grey}");
+
+    browser.click("[aria-label='Invert']").await?;
+    let (inverted, _) = look(&browser).await?;
+    assert!((inverted - (255.0 - grey)).abs() < 1.0, "{grey} inverted is {inverted}");
+    browser.click("[aria-label='Invert']").await?;
+
+    // Only what is brighter than 250 is white with this window.
+    let slide = |label: &str, value: u32| {
+        format!(
+            "(() => {{ const slider = document.querySelector(\"input[aria-label='{label}']\"); slider.value = {value}; slider.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()"
+        )
+    };
+    browser.value(&slide("Window", 10)).await?;
+    browser.value(&slide("Level", 250)).await?;
+    let (windowed, _) = look(&browser).await?;
+    assert!(windowed < grey, "{windowed} is not darker than {grey}");
+
+    browser.click("[aria-label='Reset the view']").await?;
+    assert_eq!(look(&browser).await?, (grey, shown), "reset");
+    browser.click("[aria-label='Zoom out']").await?;
+    let (_, smaller) = look(&browser).await?;
+    assert!((smaller / shown - 1.0 / 1.5625).abs() < 0.01, "{smaller} of {shown}");
+
+    // The keyboard does the same.
+    browser.value("document.querySelector('.viewer-stage canvas').focus()").await?;
+    browser.type_keys("i").await?;
+    browser.until("document.querySelector('[aria-label=Invert]').ariaPressed === 'true'").await?;
+    browser.type_keys("r").await?;
+    assert_eq!(look(&browser).await?, (grey, shown), "reset with R");
+    // Far enough to the side that less of it is on the stage.
+    for _ in 0..8 {
+        browser.type_keys("\u{e012}").await?;
+    }
+    let (_, moved) = look(&browser).await?;
+    assert!(moved < shown, "{moved} of {shown}");
+    assert_calm(&browser, &desk.gateway.url).await?;
+    browser.close().await
+}

@@ -1,0 +1,101 @@
+//! The section parser, and the CSV made from a tree of reports and images.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use radialog_tests::golden::Case;
+use radialog_training::prepare::{SectionedReader, Sectioning};
+use radialog_training::sections::sections;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Recorded {
+    name: String,
+    text: String,
+    sections: Vec<String>,
+    section_names: Vec<String>,
+    section_idx: Vec<usize>,
+    study: String,
+    folder: String,
+    dicom_ids: Vec<String>,
+}
+
+/// Holds every report's sections, and the bytes of the CSV.
+pub(super) fn check(case: &Case) -> Result<()> {
+    let reports: Vec<Recorded> = case.json(&case.field::<String>("/reports").map(|_| "reports.json".to_owned())?)?;
+    for report in &reports {
+        let ours = sections(&report.text);
+        let name = &report.name;
+        let names: Vec<_> = ours.iter().map(|section| section.name.as_str()).collect();
+        ensure!(names == report.section_names, "{name}: {names:?}, recorded {:?}", report.section_names);
+        let texts: Vec<_> = ours.iter().map(|section| section.text).collect();
+        ensure!(texts == report.sections, "{name}: {texts:?}, recorded {:?}", report.sections);
+        let starts: Vec<_> = ours.iter().map(|section| section.start).collect();
+        ensure!(starts == report.section_idx, "{name}: {starts:?}, recorded {:?}", report.section_idx);
+    }
+    check_csv(&reports, &case.dir().join(case.field::<String>("/csv/file")?))
+}
+
+fn check_csv(reports: &[Recorded], recorded: &Path) -> Result<()> {
+    let root = tempfile::tempdir()?;
+    let sectioning = Sectioning {
+        reports: root.path().join("reports"),
+        images: root.path().join("images"),
+        output: root.path().join("sectioned.csv"),
+    };
+    for report in reports {
+        write_study(&sectioning, report)?;
+    }
+    let summary = sectioning.run(&|_, _| ())?;
+    ensure!(summary.problems.is_empty() && summary.reports == reports.len() as u64, "{summary:?}");
+
+    let (ours, theirs) = (raw_rows(&sectioning.output)?, raw_rows(recorded)?);
+    ensure!(ours == theirs, "the rows of the CSV differ");
+    for (ours, theirs) in SectionedReader::open(&sectioning.output)?.zip(SectionedReader::open(recorded)?) {
+        // Both orders are sorted, by other columns.
+        ensure!(ours?.dicom_id.len() == theirs?.dicom_id.len(), "an image is not where the reader expects it");
+    }
+    Ok(())
+}
+
+fn write_study(sectioning: &Sectioning, report: &Recorded) -> Result<()> {
+    let folder = sectioning.reports.join(&report.folder);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(format!("{}.txt", report.study)), &report.text)?;
+    let images = sectioning.images.join(&report.folder).join(&report.study);
+    fs::create_dir_all(&images)?;
+    for dicom in &report.dicom_ids {
+        fs::write(images.join(format!("{dicom}.jpg")), b"")?;
+    }
+    fs::write(images.join("index.html"), b"")?;
+    Ok(())
+}
+
+/// The file's lines as bytes, sorted: the original follows the order of its directories.
+fn raw_rows(path: &Path) -> Result<Vec<String>> {
+    let text = String::from_utf8(fs::read(path)?)?;
+    let mut rows: Vec<String> = text.split("\r\n").map(str::to_owned).collect();
+    rows[1..].sort();
+    Ok(rows)
+}
+
+#[test]
+fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
+    let root = tempfile::tempdir().unwrap();
+    let (reports, images) = (root.path().join("reports"), root.path().join("images"));
+    let patient = Path::new("p10/p10000001");
+    fs::create_dir_all(reports.join(patient)).unwrap();
+    fs::create_dir_all(images.join(patient).join("s3")).unwrap();
+    fs::create_dir_all(images.join(patient).join("s1")).unwrap();
+    fs::write(reports.join(patient).join("s1.txt"), b" x\n FINDINGS: clear\n").unwrap();
+    fs::write(images.join(patient).join("s1/a.jpg"), b"").unwrap();
+    fs::write(reports.join(patient).join("s2.txt"), b"no images").unwrap();
+    fs::write(reports.join(patient).join("s3.txt"), b"\xff\xfe").unwrap();
+    let output = root.path().join("out.csv");
+    let summary = Sectioning { reports, images, output: output.clone() }.run(&|_, _| ()).unwrap();
+    assert_eq!((summary.reports, summary.rows), (3, 1));
+    assert!(summary.problems[0].contains("s2.txt") && summary.problems[1].contains("s3.txt"), "{summary:?}");
+    let row = SectionedReader::open(&output).unwrap().next().unwrap().unwrap();
+    assert_eq!((row.study.as_str(), row.report.findings.as_str()), ("s1", "clear"));
+}

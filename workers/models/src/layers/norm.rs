@@ -1,0 +1,29 @@
+//! Layer norm with a gradient where one is needed: the tensor library's fast kernel has none.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::ops;
+
+/// Over the last dimension, with scale and shift.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+/// The norm's `weight` and `bias`, `[width]` each.
+pub(crate) fn layer_norm(width: usize, eps: f64, vb: VarBuilder<'_>) -> Result<LayerNorm> {
+    Ok(LayerNorm { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")?, eps })
+}
+
+impl LayerNorm {
+    /// `[.., width]` to the same.
+    pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
+        let eps = self.eps as f32;
+        if input.track_op() || self.weight.track_op() {
+            return ops::layer_norm_slow(input, &self.weight, &self.bias, eps);
+        }
+        ops::layer_norm(&input.contiguous()?, &self.weight, &self.bias, eps)
+    }
+}

@@ -1,0 +1,257 @@
+//! Convolutions and pooling in training: the maps of inference, with operations that have a gradient, and batch norms
+//! that follow each batch.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, Var};
+use candle_nn::VarBuilder;
+use rayon::prelude::*;
+
+use super::ConvShape;
+use super::cpu::floats;
+use crate::error::ModelError;
+
+/// How much of a running statistic each batch replaces.
+const MOMENTUM: f64 = 0.1;
+
+/// A convolution's variables.
+#[derive(Clone, Debug)]
+pub(super) struct Weights {
+    /// `[out, in, kernel, kernel]`
+    weight: Tensor,
+    bias: Option<Tensor>,
+    norm: Option<BatchNorm>,
+}
+
+/// Ioffe and Szegedy, 2015.
+#[derive(Clone, Debug)]
+struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Var,
+    running_var: Var,
+    eps: f64,
+}
+
+impl Weights {
+    pub(super) fn without_bias(weight: Tensor) -> Self {
+        Self { weight, bias: None, norm: None }
+    }
+
+    pub(super) fn with_bias(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias: Some(bias), norm: None }
+    }
+
+    pub(super) fn with_norm(weight: Tensor, norm: &VarBuilder<'_>, eps: f64) -> Result<Self, ModelError> {
+        let vector = |name: &str| norm.get(weight.dim(0)?, name);
+        let norm = BatchNorm {
+            weight: vector("weight")?,
+            bias: vector("bias")?,
+            running_mean: Var::from_tensor(&vector("running_mean")?)?,
+            running_var: Var::from_tensor(&vector("running_var")?)?,
+            eps,
+        };
+        Ok(Self { weight, bias: None, norm: Some(norm) })
+    }
+
+    /// A map to a map, without ReLU.
+    pub(super) fn forward(&self, map: &Tensor, shape: ConvShape) -> Result<Tensor, ModelError> {
+        let ConvShape { input, output, kernel, stride } = shape;
+        if !map.device().is_cpu() {
+            let output = map.conv2d(&self.weight, kernel / 2, stride, 1, 1)?.permute((0, 2, 3, 1))?;
+            let rows = self.finish(&output.flatten_to(2)?)?.reshape(output.shape())?;
+            return Ok(rows.permute((0, 3, 1, 2))?.contiguous()?);
+        }
+        let (batch, rows, columns, _) = map.dims4()?;
+        let (rows, columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
+        let patches = if (kernel, stride) == (1, 1) {
+            map.reshape(((), input))?
+        } else {
+            map.contiguous()?.apply_op1(Patches { shape })?
+        };
+        let weight = self.weight.permute((2, 3, 1, 0))?.reshape(((), output))?;
+        Ok(self.finish(&patches.matmul(&weight)?)?.reshape((batch, rows, columns, output))?)
+    }
+
+    /// Bias and batch norm of pixels `[.., out]`.
+    fn finish(&self, pixels: &Tensor) -> CandleResult<Tensor> {
+        match (&self.bias, &self.norm) {
+            (Some(bias), _) => pixels.broadcast_add(bias),
+            (None, Some(norm)) => norm.forward(pixels),
+            (None, None) => Ok(pixels.clone()),
+        }
+    }
+}
+
+impl BatchNorm {
+    /// Pixels `[n, width]`, normalised by their own statistics, which also move the running ones.
+    fn forward(&self, pixels: &Tensor) -> CandleResult<Tensor> {
+        let count = pixels.dim(0)? as f64;
+        let mean = pixels.mean_keepdim(0)?;
+        let centred = pixels.broadcast_sub(&mean)?;
+        let variance = centred.sqr()?.mean_keepdim(0)?;
+        // The running variance is the unbiased one, as torch keeps it.
+        let unbiased = count / (count - 1.0).max(1.0);
+        move_towards(&self.running_mean, &mean, 1.0)?;
+        move_towards(&self.running_var, &variance, unbiased)?;
+        centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
+    }
+}
+
+fn move_towards(running: &Var, batch: &Tensor, scale: f64) -> CandleResult<()> {
+    let batch = (batch.detach().flatten_all()? * (MOMENTUM * scale))?;
+    running.set(&((running.as_detached_tensor() * (1.0 - MOMENTUM))? + batch)?)
+}
+
+/// 3 x 3 maximum with stride 2 and padding 1 of a map without negative values: the largest of even, odd and previous odd
+/// rows, then of columns, in operations that have a gradient.
+pub(super) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
+    let [rows, columns] = if map.device().is_cpu() { [1, 2] } else { [2, 3] };
+    Ok(halve(&halve(map, rows)?, columns)?)
+}
+
+fn halve(map: &Tensor, dim: usize) -> CandleResult<Tensor> {
+    let size = map.dim(dim)?;
+    let map = if size % 2 == 1 { map.pad_with_zeros(dim, 0, 1)? } else { map.clone() };
+    let mut dims = map.dims().to_vec();
+    dims[dim] = size.div_ceil(2);
+    dims.insert(dim + 1, 2);
+    let pairs = map.reshape(dims)?;
+    let half = |index| pairs.narrow(dim + 1, index, 1)?.squeeze(dim + 1);
+    let (even, odd) = (half(0)?, half(1)?);
+    let before = odd.narrow(dim, 0, size.div_ceil(2) - 1)?.pad_with_zeros(dim, 1, 0)?;
+    even.maximum(&odd)?.maximum(&before)
+}
+
+/// The patches under a kernel as rows: `[B, h, w, in]` to `[B h' w', kernel kernel in]`.
+struct Patches {
+    shape: ConvShape,
+}
+
+/// The gradient of [`Patches`]: rows are added up where they came from.
+struct Unpatched {
+    shape: ConvShape,
+    map: Shape,
+}
+
+impl CustomOp1 for Patches {
+    fn name(&self) -> &'static str {
+        "patches"
+    }
+
+    fn cpu_fwd(&self, map: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let values = floats(map, layout)?;
+        let (batch, rows, columns, channels) = layout.shape().dims4()?;
+        let (kernel, stride) = (self.shape.kernel, self.shape.stride);
+        let (new_rows, new_columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
+        let depth = kernel * kernel * channels;
+        let mut result = vec![0f32; batch * new_rows * new_columns * depth];
+        result.par_chunks_exact_mut(new_columns * depth).enumerate().for_each(|(index, line)| {
+            let (image, row) = (index / new_rows, index % new_rows);
+            for (column, patch) in line.chunks_exact_mut(depth).enumerate() {
+                for (source, target) in places(row, column, kernel, stride, (rows, columns)) {
+                    let from = (image * rows * columns + source) * channels;
+                    patch[target * channels..][..channels].copy_from_slice(&values[from..from + channels]);
+                }
+            }
+        });
+        Ok((CpuStorage::F32(result), Shape::from((batch * new_rows * new_columns, depth))))
+    }
+
+    fn bwd(&self, map: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
+        let op = Unpatched { shape: self.shape, map: map.shape().clone() };
+        gradient.contiguous()?.apply_op1_no_bwd(&op).map(Some)
+    }
+}
+
+impl CustomOp1 for Unpatched {
+    fn name(&self) -> &'static str {
+        "gradient of patches"
+    }
+
+    fn cpu_fwd(&self, patches: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let values = floats(patches, layout)?;
+        let (batch, rows, columns, channels) = self.map.dims4()?;
+        let (kernel, stride) = (self.shape.kernel, self.shape.stride);
+        let (new_rows, new_columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
+        let depth = kernel * kernel * channels;
+        let mut result = vec![0f32; batch * rows * columns * channels];
+        // Images are apart, so that threads never add to the same place and the order of sums is fixed.
+        result.par_chunks_exact_mut(rows * columns * channels).enumerate().for_each(|(image, map)| {
+            let patches = values[image * new_rows * new_columns * depth..].chunks_exact(depth);
+            for (index, patch) in patches.take(new_rows * new_columns).enumerate() {
+                let (row, column) = (index / new_columns, index % new_columns);
+                for (target, source) in places(row, column, kernel, stride, (rows, columns)) {
+                    let sums = &mut map[target * channels..][..channels];
+                    for (sum, value) in sums.iter_mut().zip(&patch[source * channels..][..channels]) {
+                        *sum += value;
+                    }
+                }
+            }
+        });
+        debug_assert_eq!(result.len(), batch * rows * columns * channels);
+        Ok((CpuStorage::F32(result), self.map.clone()))
+    }
+}
+
+/// Pixels of the map under the kernel at an output position, each with its place in the patch; none beyond the edge.
+fn places(
+    row: usize,
+    column: usize,
+    kernel: usize,
+    stride: usize,
+    (rows, columns): (usize, usize),
+) -> impl Iterator<Item = (usize, usize)> {
+    let padding = kernel / 2;
+    (0..kernel * kernel).filter_map(move |place| {
+        let y = (row * stride + place / kernel).checked_sub(padding).filter(|y| *y < rows)?;
+        let x = (column * stride + place % kernel).checked_sub(padding).filter(|x| *x < columns)?;
+        Some((y * columns + x, place))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use candle_core::Device;
+
+    use super::*;
+
+    fn wave(shape: &[usize], phase: f32) -> Tensor {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.73 + phase).sin()).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    fn worst(a: &Tensor, b: &Tensor) -> f32 {
+        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn a_trained_convolution_and_its_gradients_agree_with_the_tensor_library() {
+        for (kernel, stride, side) in [(1, 1, 5), (1, 2, 5), (3, 1, 6), (3, 2, 7), (7, 2, 9)] {
+            let shape = ConvShape { input: 3, output: 4, kernel, stride };
+            let weight = Var::from_tensor(&wave(&[4, 3, kernel, kernel], 1.0)).unwrap();
+            let image = Var::from_tensor(&wave(&[2, 3, side, side + 1], 0.0)).unwrap();
+            let plain = image.conv2d(&weight, kernel / 2, stride, 1, 1).unwrap();
+            let out_grad = wave(plain.dims(), 2.0);
+            let expected = (&plain * &out_grad).unwrap().sum_all().unwrap().backward().unwrap();
+
+            let map = image.permute((0, 2, 3, 1)).unwrap();
+            let ours = Weights::without_bias(weight.as_tensor().clone()).forward(&map, shape).unwrap();
+            let ours = ours.permute((0, 3, 1, 2)).unwrap();
+            assert!(worst(&ours, &plain) < 1e-4);
+            let found = (&ours * &out_grad).unwrap().sum_all().unwrap().backward().unwrap();
+            for var in [&weight, &image] {
+                assert!(worst(found.get(var).unwrap(), expected.get(var).unwrap()) < 1e-3, "{kernel} {stride}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pool_has_the_values_of_the_inference_kernel() {
+        for side in [8, 9] {
+            let map = wave(&[2, side, side + 1, 3], 0.0).abs().unwrap();
+            let expected = map.apply_op1_no_bwd(&super::super::cpu::MaxPool).unwrap();
+            assert_eq!(worst(&max_pool(&map).unwrap(), &expected), 0.0, "side {side}");
+        }
+    }
+}

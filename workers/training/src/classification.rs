@@ -1,0 +1,99 @@
+//! Scores of yes/no predictions of the 14 findings, where only known labels count.
+
+use radialog_schemas::Finding;
+
+/// Number of findings.
+const CLASSES: usize = Finding::ALL.len();
+
+/// Logits and truths of images.
+#[derive(Clone, Debug, Default)]
+pub struct Predictions {
+    /// For each finding: the logit of each image whose label is known, and the label.
+    cells: [Vec<(f32, bool)>; CLASSES],
+}
+
+/// Scores between 0 and 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// Mean F1 of the 14 findings at a probability of one half; 0 where it is not defined.
+    pub macro_f1: f64,
+    /// Mean area under the ROC curve of the findings that have both answers.
+    pub macro_auc: f64,
+}
+
+impl Predictions {
+    /// Adds one image: 14 logits, truths and whether each is known.
+    pub fn add(&mut self, logits: &[f32], truths: &[f32], known: &[f32]) {
+        for (cells, ((&logit, &truth), &known)) in self.cells.iter_mut().zip(logits.iter().zip(truths).zip(known)) {
+            if known > 0.0 {
+                cells.push((logit, truth > 0.5));
+            }
+        }
+    }
+
+    /// The scores of all images.
+    pub fn scores(&self) -> Scores {
+        let f1 = self.cells.iter().map(|cells| f1(cells)).sum::<f64>() / CLASSES as f64;
+        let aucs: Vec<f64> = self.cells.iter().filter_map(|cells| auc(cells)).collect();
+        let auc = if aucs.is_empty() { 0.0 } else { aucs.iter().sum::<f64>() / aucs.len() as f64 };
+        Scores { macro_f1: f1, macro_auc: auc }
+    }
+
+    /// The area under the ROC curve of each finding that has both answers.
+    pub fn aucs(&self) -> Vec<(Finding, f64)> {
+        Finding::ALL.into_iter().zip(&self.cells).filter_map(|(finding, cells)| Some((finding, auc(cells)?))).collect()
+    }
+}
+
+fn f1(cells: &[(f32, bool)]) -> f64 {
+    let count =
+        |of: &dyn Fn(bool, bool) -> bool| cells.iter().filter(|(logit, truth)| of(*logit > 0.0, *truth)).count();
+    let (right, wrong) = (count(&|said, truth| said && truth), count(&|said, truth| said != truth));
+    if right + wrong == 0 { 0.0 } else { 2.0 * right as f64 / (2 * right + wrong) as f64 }
+}
+
+/// The share of pairs of a positive and a negative that are in order; ties count half.
+fn auc(cells: &[(f32, bool)]) -> Option<f64> {
+    let positives = cells.iter().filter(|(_, truth)| *truth).count();
+    let negatives = cells.len() - positives;
+    if positives == 0 || negatives == 0 {
+        return None;
+    }
+    let mut sorted = cells.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut below, mut pairs) = (0.0, 0.0);
+    for equal in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let with = equal.iter().filter(|(_, truth)| *truth).count() as f64;
+        let without = equal.len() as f64 - with;
+        pairs += with * (below + without / 2.0);
+        below += without;
+    }
+    Some(pairs / (positives as f64 * negatives as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_area_counts_pairs_in_order_and_ties_half() {
+        assert_eq!(auc(&[(0.1, false), (0.4, true), (0.35, false), (0.8, true)]), Some(1.0));
+        assert_eq!(auc(&[(0.5, false), (0.5, true)]), Some(0.5));
+        assert_eq!(auc(&[(0.1, false), (0.4, false), (0.35, true), (0.8, true)]), Some(0.75));
+        assert_eq!(auc(&[(0.1, true)]), None);
+    }
+
+    #[test]
+    fn unknown_labels_do_not_count() {
+        let mut predictions = Predictions::default();
+        let (mut truths, mut known) = ([0.0; 14], [1.0; 14]);
+        truths[5] = 1.0;
+        known[3] = 0.0;
+        let mut logits = [-1.0; 14];
+        logits[5] = 2.0;
+        logits[3] = 9.0;
+        predictions.add(&logits, &truths, &known);
+        assert!((predictions.scores().macro_f1 - 1.0 / 14.0).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,102 @@
+//! What can go wrong while data is prepared and models are trained, in words that name the file and what to do.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use radialog_models::ModelError;
+use radialog_models::bundle::BundleError;
+use radialog_models::language::LanguageError;
+use radialog_models::tokenizers::TokenizerError;
+
+/// A failure of a preparation or a training.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainingError {
+    /// A file or folder cannot be read or written.
+    #[error("cannot {action} '{}': {source}", path.display())]
+    Io {
+        /// What was tried, e.g. `read`.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("'{}'{}: {reason}", path.display(), place(*line))]
+    Content {
+        /// Which file.
+        path: PathBuf,
+        /// Where in it, from 1 on, where known.
+        line: Option<u64>,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A recipe that cannot be followed; every fault of it.
+    #[error("recipe '{}' has {} fault(s):\n  {}", path.display(), faults.len(), faults.join("\n  "))]
+    Recipe {
+        /// Which recipe.
+        path: PathBuf,
+        /// What is wrong.
+        faults: Vec<String>,
+    },
+    /// Nothing to work on.
+    #[error("{0}")]
+    Empty(String),
+    /// The loss is not a number any more.
+    #[error(
+        "the loss of step {step} or its gradient is not a number; its samples are {}. Lower the learning rate or look at these samples; \
+         the last checkpoint is whole", samples.join(", ")
+    )]
+    NotANumber {
+        /// Optimizer step, from 1 on.
+        step: u64,
+        /// Ids of the batch.
+        samples: Vec<String>,
+    },
+    /// A checkpoint that does not belong to this recipe.
+    #[error("checkpoint '{}': {reason}", path.display())]
+    Checkpoint {
+        /// Which one.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A network failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The language model failed.
+    #[error(transparent)]
+    Language(#[from] LanguageError),
+    /// A bundle failed.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// A tokenizer failed.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The tensor library failed.
+    #[error("tensor operation failed: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+impl TrainingError {
+    /// For `map_err` beside file operations.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| TrainingError::Io { action, path, source }
+    }
+
+    /// For `map_err` beside parsers of whole files.
+    pub(crate) fn content<E: fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |reason| TrainingError::Content { path, line: None, reason: reason.to_string() }
+    }
+
+    /// A fault in one line of a file.
+    pub(crate) fn line(path: &Path, line: u64, reason: impl Into<String>) -> Self {
+        TrainingError::Content { path: path.to_owned(), line: Some(line), reason: reason.into() }
+    }
+}
+
+fn place(line: Option<u64>) -> String {
+    line.map_or_else(String::new, |line| format!(" line {line}"))
+}

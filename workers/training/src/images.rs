@@ -1,0 +1,176 @@
+//! Labelled images: the tables that say which there are, and the loader that decodes the next batches while a step runs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use candle_core::{Device, Tensor};
+use radialog_models::preprocess::{Limits, Preprocessed};
+use radialog_schemas::{Finding, Label};
+use rayon::prelude::*;
+
+use crate::augment::Augmentation;
+use crate::error::TrainingError;
+use crate::prepare::LabelValue;
+use crate::recipe::{Blank, ImageTable};
+
+/// Batches that are ready before they are asked for.
+const AHEAD: usize = 2;
+
+/// One image and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledImage {
+    /// The file; its name is what errors call it.
+    pub path: PathBuf,
+    /// In the published order.
+    pub labels: LabelValue,
+}
+
+/// Images of one batch as network input.
+pub struct ImageBatch {
+    /// `[B, 3, side, side]`.
+    pub images: Tensor,
+    /// `[B, 14]`, 1 where a finding is present.
+    pub targets: Tensor,
+    /// `[B, 14]`, 1 where the label counts.
+    pub mask: Tensor,
+    /// Names of the files.
+    pub names: Vec<String>,
+}
+
+/// How images become batches.
+#[derive(Clone, Debug)]
+pub struct Batching {
+    /// Side of the network's input, in pixels.
+    pub side: usize,
+    /// What blank labels count as.
+    pub blank: Blank,
+    /// Seed of the augmentation of this pass; none without it.
+    pub augment: Option<u64>,
+    /// Where batches go.
+    pub device: Device,
+}
+
+/// The images of a split, in the order of the tables.
+///
+/// # Errors
+/// A table without the columns `image`, `split` and the 14 findings, another label than 1, 0, -1 or nothing, or no image.
+pub fn labelled_images(tables: &[ImageTable], split: &str) -> Result<Vec<LabelledImage>, TrainingError> {
+    let mut images = Vec::new();
+    for table in tables {
+        let path = &table.labels;
+        let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
+        let header = reader.headers().map_err(TrainingError::content(path))?.clone();
+        let column = |name: &str| {
+            let found = header.iter().position(|found| found == name);
+            let reason = || format!("no column '{name}': it needs image, split and the 14 findings");
+            found.ok_or_else(|| TrainingError::line(path, 1, reason()))
+        };
+        let (image, of_split) = (column("image")?, column("split")?);
+        let columns = Finding::ALL.into_iter().map(|finding| column(finding.name())).collect::<Result<Vec<_>, _>>()?;
+        for record in reader.records() {
+            let record = record.map_err(TrainingError::content(path))?;
+            if record.get(of_split) != Some(split) {
+                continue;
+            }
+            let line = record.position().map_or(0, csv::Position::line);
+            let mut labels = [Label::Blank; Finding::ALL.len()];
+            for (label, &column) in labels.iter_mut().zip(&columns) {
+                let cell = record.get(column).unwrap_or_default();
+                let reason = || format!("'{cell}' is not a label: use 1, 0, -1 or nothing");
+                *label = crate::prepare::label_value(cell).ok_or_else(|| TrainingError::line(path, line, reason()))?;
+            }
+            images.push(LabelledImage { path: table.images.join(record.get(image).unwrap_or_default()), labels });
+        }
+    }
+    if images.is_empty() {
+        return Err(TrainingError::Empty(format!("no image of the split '{split}' in the tables of the recipe")));
+    }
+    Ok(images)
+}
+
+impl Batching {
+    /// Decodes one batch; images are decoded in parallel.
+    ///
+    /// # Errors
+    /// An image that cannot be read, with its name.
+    pub fn batch(&self, images: &[LabelledImage]) -> Result<ImageBatch, TrainingError> {
+        let planes = images.par_iter().map(|image| self.plane(image)).collect::<Result<Vec<_>, _>>()?;
+        let cells = |of: &dyn Fn(Label) -> bool| {
+            let cells = images.iter().flat_map(|image| image.labels).map(|label| f32::from(u8::from(of(label))));
+            Tensor::from_iter(cells, &self.device)?.reshape((images.len(), Finding::ALL.len()))
+        };
+        Ok(ImageBatch {
+            images: self.stack(planes)?,
+            targets: cells(&|label| label == Label::Positive)?,
+            mask: cells(&|label| self.blank == Blank::Absent || label != Label::Blank)?,
+            names: images.iter().map(name).collect(),
+        })
+    }
+
+    fn stack(&self, planes: Vec<Vec<f32>>) -> Result<Tensor, TrainingError> {
+        let (count, side) = (planes.len(), self.side);
+        let planes = Tensor::from_vec(planes.concat(), (count, 1, side, side), &self.device)?;
+        Ok(planes.expand((count, 3, side, side))?.contiguous()?)
+    }
+
+    /// The grey pixels, from 0 to 1, as inference sees them, and then augmented.
+    fn plane(&self, image: &LabelledImage) -> Result<Vec<f32>, TrainingError> {
+        let bytes = fs::read(&image.path).map_err(TrainingError::io("read", &image.path))?;
+        let read = Preprocessed::from_bytes(&bytes, &Limits::default());
+        let read = read.map_err(|failure| TrainingError::content(&image.path)(failure.message))?;
+        let crop = read.crop(self.side);
+        let pixels: Vec<f32> = crop.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+        Ok(match self.augment {
+            None => pixels,
+            Some(seed) => Augmentation::draw(seed, &name(image)).apply(&pixels, self.side),
+        })
+    }
+}
+
+fn name(image: &LabelledImage) -> String {
+    image.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Decodes batches on a thread of its own, in order, some ahead of use.
+pub struct Loader {
+    batches: Option<Receiver<Result<ImageBatch, TrainingError>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// Starts with these batches.
+    pub fn start(batching: Batching, batches: Vec<Vec<LabelledImage>>) -> Self {
+        let (sender, receiver) = sync_channel(AHEAD);
+        let thread = thread::spawn(move || {
+            for batch in batches {
+                let loaded = batching.batch(&batch);
+                let failed = loaded.is_err();
+                // Nobody listens any more when a training stops early.
+                if sender.send(loaded).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { batches: Some(receiver), thread: Some(thread) }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<ImageBatch, TrainingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.batches.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.batches = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the loader has ended its batches already.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The losses of the four trainings.
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::ops::log_softmax;
+
+pub mod alignment;
+pub mod findings;
+pub mod labeler;
+pub mod language;
+
+/// Cross entropy of `logits [n, classes]` and the classes `targets [n]` (u32), mean over the rows. `smoothing` of each
+/// target is spread evenly over all classes.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
+    let log_probabilities = log_softmax(logits, D::Minus1)?;
+    let of_target = log_probabilities.gather(&targets.unsqueeze(1)?, 1)?.mean_all()?.neg()?;
+    if smoothing == 0.0 {
+        return Ok(of_target);
+    }
+    let of_all = log_probabilities.mean_all()?.neg()?;
+    (of_target * (1.0 - smoothing))? + (of_all * smoothing)?
+}
+
+/// Cross entropy over the rows of `logits [n, classes]` that have a target; none at all is an error, since its mean would
+/// not be a number.
+pub(crate) fn cross_entropy_of_some(logits: &Tensor, targets: &[Option<u32>], smoothing: f64) -> Result<Tensor> {
+    let (rows, classes): (Vec<u32>, Vec<u32>) =
+        (0..).zip(targets).filter_map(|(row, target)| target.map(|target| (row, target))).unzip();
+    if rows.is_empty() {
+        candle_core::bail!("a batch without any target: leave out samples whose prompt fills the cutoff");
+    }
+    let rows = Tensor::new(rows, logits.device())?;
+    cross_entropy(&logits.index_select(&rows, 0)?, &Tensor::new(classes, logits.device())?, smoothing)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn equal_logits_cost_the_logarithm_of_the_classes_with_and_without_smoothing() {
+        let logits = Tensor::zeros((3, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let targets = Tensor::new(&[0u32, 4, 2], &Device::Cpu).unwrap();
+        for smoothing in [0.0, 0.1] {
+            let loss = cross_entropy(&logits, &targets, smoothing).unwrap().to_scalar::<f32>().unwrap();
+            assert!((loss - 5f32.ln()).abs() < 1e-6, "{loss}");
+        }
+    }
+
+    #[test]
+    fn rows_without_target_do_not_count_and_a_batch_of_them_is_an_error() {
+        let logits = Tensor::new(&[[9f32, 0.0], [0.0, 0.0]], &Device::Cpu).unwrap();
+        let loss = cross_entropy_of_some(&logits, &[None, Some(1)], 0.0).unwrap().to_scalar::<f32>().unwrap();
+        assert!((loss - 2f32.ln()).abs() < 1e-6, "{loss}");
+        assert!(cross_entropy_of_some(&logits, &[None, None], 0.0).is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! AdamW (Loshchilov and Hutter, 2019) over named variables, in the two forms that the original uses, and the clipping of
+//! gradients.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainingError;
+use crate::variables::Variables;
+
+/// Names of the two moments in a checkpoint.
+const MOMENTS: [&str; 2] = ["first", "second"];
+
+/// Constants of AdamW.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdamW {
+    /// Decay of both moments.
+    pub betas: [f64; 2],
+    /// Keeps the quotient finite.
+    pub eps: f64,
+    /// Of the variables that decay.
+    pub weight_decay: f64,
+    /// Which form.
+    pub form: AdamForm,
+}
+
+/// What `eps` is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdamForm {
+    /// The second moment after its bias correction (torch).
+    Torch,
+    /// The second moment before it (the transformers library, which the findings classifier uses).
+    Transformers,
+}
+
+impl AdamW {
+    /// The findings classifier's: no decay.
+    pub fn findings() -> Self {
+        Self { betas: [0.9, 0.999], eps: 1e-6, weight_decay: 0.0, form: AdamForm::Transformers }
+    }
+
+    /// The alignment module's.
+    pub fn alignment() -> Self {
+        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.05, form: AdamForm::Torch }
+    }
+
+    /// The language model's: no decay.
+    pub fn language() -> Self {
+        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, form: AdamForm::Torch }
+    }
+}
+
+/// Whether a variable decays: not vectors and scalars, nor what is called a bias or a norm.
+pub fn decays(name: &str, dims: usize) -> bool {
+    dims >= 2 && !["bias", "ln", "bn"].iter().any(|part| name.contains(part))
+}
+
+/// Gradients by name: summed over micro batches, then taken by one step.
+#[derive(Default)]
+pub struct Gradients {
+    sums: BTreeMap<String, Tensor>,
+}
+
+impl Gradients {
+    /// Adds `scale` times the gradients of one backward pass.
+    ///
+    /// # Errors
+    /// None but the tensor library's.
+    pub fn add(&mut self, variables: &Variables, store: &GradStore, scale: f64) -> Result<(), TrainingError> {
+        for (name, variable) in variables.learned() {
+            let Some(gradient) = store.get(variable.as_tensor()) else { continue };
+            let gradient = (gradient.detach() * scale)?;
+            let sum = match self.sums.remove(name) {
+                Some(sum) => (sum + gradient)?,
+                None => gradient,
+            };
+            self.sums.insert(name.to_owned(), sum);
+        }
+        Ok(())
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.sums.get(name)
+    }
+
+    /// The length of all gradients together.
+    ///
+    /// # Errors
+    /// None but the tensor library's.
+    pub fn norm(&self) -> Result<f64, TrainingError> {
+        let mut sum = 0.0;
+        for gradient in self.sums.values() {
+            sum += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
+        }
+        Ok(sum.sqrt())
+    }
+
+    /// Shortens them to this length where they are longer, as torch does; returns the length before.
+    ///
+    /// # Errors
+    /// None but the tensor library's.
+    pub fn clip(&mut self, longest: f64) -> Result<f64, TrainingError> {
+        let norm = self.norm()?;
+        let factor = longest / (norm + 1e-6);
+        if factor < 1.0 {
+            for gradient in self.sums.values_mut() {
+                *gradient = (&*gradient * factor)?;
+            }
+        }
+        Ok(norm)
+    }
+}
+
+/// The optimizer's state.
+pub struct Optimizer {
+    settings: AdamW,
+    variables: Variables,
+    moments: BTreeMap<String, [Tensor; 2]>,
+    steps: u64,
+}
+
+impl Optimizer {
+    /// Starts with empty moments.
+    pub fn new(settings: AdamW, variables: Variables) -> Self {
+        Self { settings, variables, moments: BTreeMap::new(), steps: 0 }
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Moves the variables that have a gradient.
+    ///
+    /// # Errors
+    /// None but the tensor library's.
+    pub fn step(&mut self, gradients: &Gradients, rate: f64) -> Result<(), TrainingError> {
+        self.steps += 1;
+        let AdamW { betas: [beta1, beta2], eps, weight_decay, form } = self.settings;
+        let correction1 = 1.0 - beta1.powf(self.steps as f64);
+        let correction2 = (1.0 - beta2.powf(self.steps as f64)).sqrt();
+        for (name, variable) in self.variables.learned() {
+            let Some(gradient) = gradients.get(name) else { continue };
+            let [first, second] = match self.moments.remove(name) {
+                Some(moments) => moments,
+                None => [gradient.zeros_like()?, gradient.zeros_like()?],
+            };
+            let first = ((first * beta1)? + (gradient * (1.0 - beta1))?)?;
+            let second = ((second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+            let (root, scale) = match form {
+                AdamForm::Torch => (((second.sqrt()? / correction2)? + eps)?, 1.0 / correction1),
+                AdamForm::Transformers => ((second.sqrt()? + eps)?, correction2 / correction1),
+            };
+            let moved = (first.div(&root)? * (rate * scale))?;
+            let value = variable.as_detached_tensor();
+            let decay = if decays(name, variable.dims().len()) { rate * weight_decay } else { 0.0 };
+            let value = if decay > 0.0 { (value * (1.0 - decay))? } else { value };
+            variable.set(&(value - moved)?)?;
+            self.moments.insert(name.to_owned(), [first, second]);
+        }
+        Ok(())
+    }
+
+    /// Writes the moments.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TrainingError> {
+        let tensors = self.moments.iter().flat_map(|(name, moments)| {
+            MOMENTS.iter().zip(moments).map(move |(moment, tensor)| (format!("{moment}.{name}"), tensor.clone()))
+        });
+        let tensors: std::collections::HashMap<_, _> = tensors.collect();
+        candle_core::safetensors::save(&tensors, path).map_err(TrainingError::content(path))
+    }
+
+    /// Goes on from a state that [`Optimizer::save`] wrote after so many steps.
+    ///
+    /// # Errors
+    /// A file that cannot be read or belongs to other variables.
+    pub fn restore(&mut self, path: &Path, steps: u64, device: &Device) -> Result<(), TrainingError> {
+        let mut tensors = candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
+        self.moments.clear();
+        for (name, variable) in self.variables.learned() {
+            let [first, second] = MOMENTS.map(|moment| tensors.remove(&format!("{moment}.{name}")));
+            let (Some(first), Some(second)) = (first, second) else { continue };
+            if first.dims() != variable.dims() {
+                let reason = format!("the moments of '{name}' have another shape than the recipe's geometry");
+                return Err(TrainingError::Checkpoint { path: path.to_owned(), reason });
+            }
+            self.moments.insert(name.to_owned(), [first, second]);
+        }
+        self.steps = steps;
+        Ok(())
+    }
+}

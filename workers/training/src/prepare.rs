@@ -1,0 +1,22 @@
+//! From the published archives to the data sets that the trainings read: sectioned reports, labels, the report-generation
+//! (RG) and the instruction (INS) data set.
+
+mod export;
+mod instruct;
+mod json_list;
+mod labels;
+mod mimic_nle;
+mod reports;
+mod sectioned;
+mod selection;
+mod table;
+mod task_prompts;
+
+pub use export::{Sectioning, SectioningSummary};
+pub use instruct::{Instruct, InstructSummary, TaskFile, TaskSample};
+pub(crate) use labels::value as label_value;
+pub use labels::{LabelTable, LabelValue};
+pub use reports::{ReportSample, report_samples, write_reports};
+pub use sectioned::{HEADER, SectionedReader, SectionedRow};
+pub use table::{Sample, SplitTable, samples};
+pub use task_prompts::{Task, TaskPrompts};

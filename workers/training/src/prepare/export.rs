@@ -1,0 +1,145 @@
+//! `prepare sections`: a tree of MIMIC-CXR reports, and one of images, become the sectioned CSV. Patients are read in
+//! parallel, some at a time, and written in order, so that the same trees give the same bytes and memory stays flat.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::sectioned::{HEADER, SectionedRow};
+use crate::error::TrainingError;
+use crate::sections::Report;
+
+/// Patients that are read before their rows are written.
+const PATIENTS: usize = 256;
+
+/// What to read and where to write.
+#[derive(Clone, Debug)]
+pub struct Sectioning {
+    /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN.txt`.
+    pub reports: PathBuf,
+    /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN/*.jpg`.
+    pub images: PathBuf,
+    /// The CSV file to write.
+    pub output: PathBuf,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SectioningSummary {
+    /// Reports that were read.
+    pub reports: u64,
+    /// Rows written, one an image.
+    pub rows: u64,
+    /// Reports left out, each with its reason.
+    pub problems: Vec<String>,
+}
+
+/// The rows of one report, or why there are none.
+type Rows = Result<Vec<SectionedRow>, String>;
+
+impl Sectioning {
+    /// Reads all reports. `progress` hears after each part how many patients of how many are done.
+    ///
+    /// A report that cannot be read, or whose folder of images is missing, is left out and named in the summary.
+    ///
+    /// # Errors
+    /// Folders that cannot be listed, no patient at all, or an output that cannot be written. The output appears under
+    /// its name when it is whole.
+    pub fn run(&self, progress: &dyn Fn(u64, u64)) -> Result<SectioningSummary, TrainingError> {
+        let patients = self.patients()?;
+        if patients.is_empty() {
+            let shown = self.reports.display();
+            return Err(TrainingError::Empty(format!(
+                "no patient folder pNN/pNNNNNNNN in '{shown}': give the folder that holds p10 to p19"
+            )));
+        }
+        let partial = self.output.with_extension("partial");
+        let mut writer = csv::WriterBuilder::new()
+            .terminator(csv::Terminator::CRLF)
+            .flexible(true)
+            .from_path(&partial)
+            .map_err(TrainingError::content(&partial))?;
+        let write_error = || TrainingError::content(&partial);
+        writer.write_record(HEADER).map_err(write_error())?;
+        let mut summary = SectioningSummary::default();
+        let total = patients.len() as u64;
+        for (part, chunk) in patients.chunks(PATIENTS).enumerate() {
+            let read: Vec<Vec<Rows>> = chunk.par_iter().map(|patient| self.patient(patient)).collect();
+            for report in read.into_iter().flatten() {
+                summary.reports += 1;
+                match report {
+                    Ok(rows) => {
+                        for row in rows {
+                            writer.write_record(row.cells()).map_err(write_error())?;
+                            summary.rows += 1;
+                        }
+                    }
+                    Err(problem) => summary.problems.push(problem),
+                }
+            }
+            progress(((part * PATIENTS + chunk.len()) as u64).min(total), total);
+        }
+        let file = writer.into_inner().map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
+        file.sync_all().map_err(TrainingError::io("write", &partial))?;
+        fs::rename(&partial, &self.output).map_err(TrainingError::io("replace", &self.output))?;
+        Ok(summary)
+    }
+
+    /// Paths `pNN/pNNNNNNNN`, sorted.
+    fn patients(&self) -> Result<Vec<PathBuf>, TrainingError> {
+        let mut patients = Vec::new();
+        for group in list(&self.reports)?.into_iter().filter(|name| name.starts_with('p') && name.len() == 3) {
+            let folder = self.reports.join(&group);
+            if folder.is_dir() {
+                let names = list(&folder)?.into_iter().filter(|name| name.starts_with('p'));
+                patients.extend(names.map(|name| Path::new(&group).join(name)));
+            }
+        }
+        Ok(patients)
+    }
+
+    fn patient(&self, patient: &Path) -> Vec<Rows> {
+        let folder = self.reports.join(patient);
+        let names = match list(&folder) {
+            Ok(names) => names,
+            Err(error) => return vec![Err(error.to_string())],
+        };
+        let reports = names.iter().filter(|name| name.starts_with('s')).filter_map(|name| name.strip_suffix(".txt"));
+        reports.map(|study| self.study(patient, study)).collect()
+    }
+
+    fn study(&self, patient: &Path, study: &str) -> Rows {
+        let note = format!("{study}.txt");
+        let path = self.reports.join(patient).join(&note);
+        let bytes = fs::read(&path).map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| format!("'{}' is not UTF-8 text: convert it", path.display()))?;
+        // As Python opens a text file.
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let images = self.images.join(patient).join(study);
+        let names = list(&images).map_err(|error| format!("report '{}': {error}", path.display()))?;
+        let report = Report::of(&text);
+        let row = |dicom: &str| SectionedRow {
+            study: study.to_owned(),
+            report: report.clone(),
+            dicom_id: dicom.to_owned(),
+            image_file: format!("{dicom}.jpg"),
+            image_folder: format!("files/{}/{study}", patient.display()),
+            note_file: note.clone(),
+        };
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".jpg")).map(row).collect())
+    }
+}
+
+/// The names in a folder, sorted.
+fn list(folder: &Path) -> Result<Vec<String>, TrainingError> {
+    let entries = fs::read_dir(folder).map_err(TrainingError::io("list", folder))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(TrainingError::io("list", folder))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
+}

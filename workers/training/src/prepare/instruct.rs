@@ -1,0 +1,237 @@
+//! The instruction data set (INS): the report task, fused with follow-up tasks about the report. Tasks whose answers follow
+//! from labels or from MIMIC-NLE are made here; those that a language model answers are read from their files.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use radialog_models::prompt::{Prompt, Prompts};
+use radialog_schemas::Finding;
+use serde::{Deserialize, Serialize};
+
+use super::json_list::{self, Characters};
+use super::labels::positives;
+use super::mimic_nle;
+use super::reports::{ReportSample, report_samples};
+use super::table::Sample;
+use super::task_prompts::{Task, TaskPrompts};
+use crate::error::TrainingError;
+use crate::random::Random;
+
+/// Share of presence questions that ask for a finding which is there.
+const PRESENT_SHARE: f64 = 0.6;
+/// Parts that the images are divided into; each task that asks about any image has its own.
+const PARTS: usize = 6;
+/// The part that both questions about findings share.
+const FINDINGS_PART: usize = 5;
+
+/// One sample of a task file, as the original stores it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSample {
+    /// The radiologist's report.
+    pub gt_report: String,
+    /// The report that is corrected, in the correction task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incorrect_report: Option<String>,
+    /// The question.
+    pub task: String,
+    /// Always empty; the original's format has it.
+    #[serde(default)]
+    pub input: String,
+    /// The answer.
+    pub output: String,
+    /// The image.
+    pub dicom: String,
+    /// Short name of the task.
+    pub task_type: String,
+}
+
+impl TaskSample {
+    pub(super) fn new(task: Task, sample: &Sample, question: String, answer: String) -> Self {
+        Self {
+            gt_report: sample.target().to_owned(),
+            incorrect_report: None,
+            task: question,
+            input: String::new(),
+            output: answer,
+            dicom: sample.dicom_id.clone(),
+            task_type: task.name().to_owned(),
+        }
+    }
+}
+
+/// A task file and how many samples it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskFile {
+    /// Which task.
+    pub task: Task,
+    /// Its samples.
+    pub samples: u64,
+    /// False where the file was there before and was only read.
+    pub made: bool,
+}
+
+/// How the data set is made.
+#[derive(Clone, Debug)]
+pub struct Instruct<'a> {
+    /// Train rows of the common table.
+    pub samples: &'a [Sample],
+    /// Prompts of the model.
+    pub prompts: &'a Prompts,
+    /// Wording of the tasks.
+    pub task_prompts: &'a TaskPrompts,
+    /// Folder of the task files: written, and read where a task needs a language model.
+    pub tasks: PathBuf,
+    /// `mimic-nle-train.json`, for the reasoning task.
+    pub mimic_nle: Option<PathBuf>,
+    /// Decides all that is drawn.
+    pub seed: u64,
+}
+
+/// What the data set came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstructSummary {
+    /// The task files that went in.
+    pub tasks: Vec<TaskFile>,
+    /// Tasks without a file, which therefore are not in the data set.
+    pub missing: Vec<Task>,
+    /// Requests for reports.
+    pub reports: u64,
+    /// All samples.
+    pub samples: u64,
+}
+
+impl Instruct<'_> {
+    /// Makes what can be made here, then fuses everything into `output`.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written, or hold something else.
+    pub fn run(&self, output: &Path) -> Result<InstructSummary, TrainingError> {
+        fs::create_dir_all(&self.tasks).map_err(TrainingError::io("create", &self.tasks))?;
+        let mut made = vec![(Task::Presence, self.presence()), (Task::AllFindings, self.all_findings())];
+        if let Some(file) = &self.mimic_nle {
+            let random = &mut self.random("reasons");
+            made.push((Task::Reason, mimic_nle::reasons(file, self.samples, self.task_prompts, random)?));
+        }
+        for (task, samples) in &made {
+            json_list::write(&self.file(*task), samples.iter().map(Ok), Characters::Kept)?;
+        }
+        let mut summary = InstructSummary { tasks: Vec::new(), missing: Vec::new(), reports: 0, samples: 0 };
+        let mut all: Vec<ReportSample> = report_samples(self.samples, self.prompts, self.seed).collect();
+        summary.reports = all.len() as u64;
+        let texts: HashMap<&str, String> =
+            self.samples.iter().map(|sample| (sample.dicom_id.as_str(), sample.positive_text())).collect();
+        for task in Task::ALL {
+            let path = self.file(task);
+            if !path.is_file() {
+                summary.missing.push(task);
+                continue;
+            }
+            let text = fs::read(&path).map_err(TrainingError::io("read", &path))?;
+            let samples: Vec<TaskSample> = serde_json::from_slice(&text).map_err(TrainingError::content(&path))?;
+            let made = made.iter().any(|(other, _)| *other == task);
+            summary.tasks.push(TaskFile { task, samples: samples.len() as u64, made });
+            all.extend(samples.iter().map(|sample| self.fused(task, sample, &texts)));
+        }
+        self.random("fuse").shuffle(&mut all);
+        summary.samples = json_list::write(output, all.into_iter().map(Ok), Characters::Escaped)?;
+        Ok(summary)
+    }
+
+    /// A conversation that asks for the report, has it answered, and asks the task's question.
+    fn fused(&self, task: Task, sample: &TaskSample, findings: &HashMap<&str, String>) -> ReportSample {
+        let findings = findings.get(sample.dicom.as_str()).map_or("", String::as_str);
+        let report = match (task, &sample.incorrect_report) {
+            (Task::Correct, Some(incorrect)) => incorrect,
+            _ => &sample.gt_report,
+        };
+        let messages = [
+            self.prompts.report_message(findings),
+            Prompt::text(report),
+            Prompt::text(&sample.task),
+            Prompt::default(),
+        ];
+        let output = crate::sections::strip(&sample.output);
+        ReportSample {
+            instruction: self.prompts.conversation(&messages).to_string(),
+            input: String::new(),
+            output: if task == Task::AllFindings { output.to_lowercase() } else { output.to_owned() },
+            dicom: sample.dicom.clone(),
+        }
+    }
+
+    /// Whether one finding is present. A finding that is not positive counts as absent: unmentioned, denied and possible
+    /// alike.
+    fn presence(&self) -> Vec<TaskSample> {
+        let random = &mut self.random("presence");
+        let (rows, _) = self.findings_rows();
+        let ask = |row: usize| {
+            let sample = &self.samples[row];
+            let present: Vec<Finding> =
+                positives(&sample.labels).into_iter().filter(|finding| *finding != Finding::NoFinding).collect();
+            let is_there = random.unit() < PRESENT_SHARE && !present.is_empty();
+            let finding = if is_there {
+                *random.pick(&present)
+            } else {
+                let absent: Vec<Finding> =
+                    Finding::ALL.into_iter().skip(1).filter(|finding| !present.contains(finding)).collect();
+                if absent.is_empty() { *random.pick(&present) } else { *random.pick(&absent) }
+            };
+            let question = random.pick(self.task_prompts.list(Task::Presence.name())).replace("<X>", finding.name());
+            let answer = if present.contains(&finding) { "yes" } else { "no" };
+            TaskSample::new(Task::Presence, sample, question, answer.to_owned())
+        };
+        rows.into_iter().map(ask).collect()
+    }
+
+    fn all_findings(&self) -> Vec<TaskSample> {
+        let random = &mut self.random("all findings");
+        let (_, rows) = self.findings_rows();
+        let ask = |row: usize| {
+            let sample = &self.samples[row];
+            let names: Vec<_> = positives(&sample.labels).into_iter().map(Finding::name).collect();
+            let question = random.pick(self.task_prompts.list(Task::AllFindings.name())).clone();
+            TaskSample::new(Task::AllFindings, sample, question, names.join(", "))
+        };
+        rows.into_iter().map(ask).collect()
+    }
+
+    /// The images of the two questions about findings: the last of six equal parts, halved.
+    fn findings_rows(&self) -> (Vec<usize>, Vec<usize>) {
+        let mut rows: Vec<usize> = (0..self.samples.len()).collect();
+        self.random("parts").shuffle(&mut rows);
+        let part = parts(rows.len(), PARTS).nth(FINDINGS_PART).unwrap_or_default();
+        let halves = parts(part.len(), 2).next().unwrap_or_default().len();
+        let (presence, all) = rows[part].split_at(halves);
+        (presence.to_vec(), all.to_vec())
+    }
+
+    fn file(&self, task: Task) -> PathBuf {
+        self.tasks.join(format!("instruct_large_{}.json", task.name()))
+    }
+
+    fn random(&self, what: &str) -> Random {
+        Random::stream(self.seed, &format!("instruct {what}"))
+    }
+}
+
+/// `count` items in `parts` almost equal parts; a remainder goes one each to the first.
+fn parts(count: usize, parts: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let (size, rest) = (count / parts, count % parts);
+    (0..parts).map(move |part| {
+        let start = part * size + part.min(rest);
+        start..start + size + usize::from(part < rest)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remainder_goes_to_the_first_parts() {
+        let sizes: Vec<usize> = parts(20, 6).map(|part| part.len()).collect();
+        assert_eq!(sizes, [4, 4, 3, 3, 3, 3]);
+        assert_eq!(parts(20, 6).last(), Some(17..20));
+    }
+}

@@ -1,0 +1,53 @@
+//! The report-generation data set (RG): one request for a report a selected image.
+
+use std::path::Path;
+
+use radialog_models::prompt::Prompts;
+use serde::{Deserialize, Serialize};
+
+use super::json_list::{self, Characters};
+use super::selection::{EPOCHS, stratified};
+use super::table::Sample;
+use crate::error::TrainingError;
+use crate::random::Random;
+
+/// One training sample of the language model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportSample {
+    /// The whole prompt, up to and including `ASSISTANT:`.
+    pub instruction: String,
+    /// Always empty; the original's format has it.
+    #[serde(default)]
+    pub input: String,
+    /// What is to follow.
+    pub output: String,
+    /// The image.
+    pub dicom: String,
+}
+
+/// The samples of the data set, as selected. The same seed gives the same ones.
+pub fn report_samples<'a>(
+    samples: &'a [Sample],
+    prompts: &'a Prompts,
+    seed: u64,
+) -> impl Iterator<Item = ReportSample> + 'a {
+    let labels: Vec<_> = samples.iter().map(|sample| sample.labels).collect();
+    let selected = stratified(&labels, EPOCHS, &mut Random::stream(seed, "reports"));
+    selected.into_iter().map(|row| {
+        let sample = &samples[row];
+        ReportSample {
+            instruction: prompts.report(&sample.report_findings()).to_string(),
+            input: String::new(),
+            output: sample.target().to_owned(),
+            dicom: sample.dicom_id.clone(),
+        }
+    })
+}
+
+/// Writes the data set and returns its number of samples.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_reports(path: &Path, samples: &[Sample], prompts: &Prompts, seed: u64) -> Result<u64, TrainingError> {
+    json_list::write(path, report_samples(samples, prompts, seed).map(Ok), Characters::Kept)
+}

@@ -1,0 +1,10 @@
+//! The trainings, each from a recipe to checkpoints.
+
+mod chexbert;
+mod course;
+mod findings;
+mod initial;
+
+pub use chexbert::Labelling;
+pub use course::{Outcome, Plan, StepReport, Subject, Training};
+pub use findings::Findings;

@@ -1,0 +1,222 @@
+//! What all trainings have in common: epochs of steps, checkpoints, a resume that ends as if there had been no interruption,
+//! and what was measured.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use candle_core::Tensor;
+use radialog_schemas::ContentHash;
+
+use crate::checkpoint::{self, ComponentDescription, Progress};
+use crate::curves::{self, Chart, Row};
+use crate::error::TrainingError;
+use crate::optimizer::{AdamW, Gradients, Optimizer};
+use crate::variables::Variables;
+
+/// Folders of the checkpoints below the output folder.
+const LAST: &str = "last";
+const BEST: &str = "best";
+
+/// What one training teaches.
+pub trait Subject {
+    /// What a step learns from.
+    type Batch;
+
+    /// The batches of an epoch, without the first `skipped`.
+    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<Self::Batch, TrainingError>>;
+
+    /// How many there are.
+    fn batches_in_epoch(&self) -> u64;
+
+    /// The loss of a batch, a scalar.
+    ///
+    /// # Errors
+    /// None but the network's.
+    fn loss(&self, batch: &Self::Batch) -> Result<Tensor, TrainingError>;
+
+    /// What errors call the samples of a batch.
+    fn names(&self, batch: &Self::Batch) -> Vec<String>;
+
+    /// What is measured on the validation samples with the weights as they are: names and values. The first one decides
+    /// which checkpoint is the best; the larger the better.
+    ///
+    /// # Errors
+    /// None but the network's and those of reading samples.
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError>;
+
+    /// How many dropout masks were drawn.
+    fn draws(&self) -> u64 {
+        0
+    }
+
+    /// Goes on as if so many had been drawn.
+    fn resume_draws(&self, _draws: u64) {}
+}
+
+/// How long and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Passes over the training samples.
+    pub epochs: u64,
+    /// Learning rate.
+    pub rate: f64,
+    /// Longest that the gradients may be together.
+    pub clip: Option<f64>,
+    /// Steps between checkpoints, beside the one at the end of each epoch.
+    pub checkpoint_steps: Option<u64>,
+    /// Constants of the optimizer.
+    pub adam: AdamW,
+    /// Heading of the curves.
+    pub title: &'static str,
+    /// Which curves.
+    pub charts: &'static [Chart],
+    /// Of the recipe.
+    pub recipe: ContentHash,
+}
+
+/// A training at work.
+pub struct Training<S> {
+    subject: S,
+    plan: Plan,
+    out: PathBuf,
+    component: ComponentDescription,
+    variables: Variables,
+    optimizer: Optimizer,
+    progress: Progress,
+}
+
+/// What a step tells.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// Steps done.
+    pub step: u64,
+    /// Steps of the whole training.
+    pub total: u64,
+    /// Epochs that are complete.
+    pub epoch: u64,
+    /// Mean of the steps of this epoch.
+    pub loss: f64,
+    /// Learning rate.
+    pub rate: f64,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// All epochs are done; what was measured after each.
+    Complete(Vec<Row>),
+    /// It was asked to stop, and can be resumed.
+    Interrupted,
+}
+
+impl<S: Subject> Training<S> {
+    /// From the start or, with `resume`, from the last checkpoint in `out`.
+    pub(super) fn start(
+        subject: S,
+        plan: Plan,
+        component: ComponentDescription,
+        variables: Variables,
+        out: &Path,
+        resume: bool,
+    ) -> Result<Self, TrainingError> {
+        let mut optimizer = Optimizer::new(plan.adam, variables.clone());
+        let last = out.join(LAST);
+        let progress = match (checkpoint::find(&last), resume) {
+            (None, true) => {
+                let reason = "there is none to resume: start without --resume".to_owned();
+                return Err(TrainingError::Checkpoint { path: last, reason });
+            }
+            (Some(path), false) => {
+                let reason = "a training is there already: add --resume, or name another --out".to_owned();
+                return Err(TrainingError::Checkpoint { path, reason });
+            }
+            (Some(path), true) => checkpoint::restore(&path, &component, &variables, &mut optimizer, &plan.recipe)?,
+            (None, false) => Progress::default(),
+        };
+        subject.resume_draws(progress.draws);
+        std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
+        Ok(Self { subject, plan, out: out.to_owned(), component, variables, optimizer, progress })
+    }
+
+    /// Trains until the recipe's end or until `stop` says so, and writes checkpoints, `metrics.csv` and `curves.html`.
+    /// `report` hears of every step.
+    ///
+    /// # Errors
+    /// A sample that cannot be read, a loss that is not a number, a checkpoint that cannot be written.
+    pub fn run(mut self, stop: &dyn Fn() -> bool, report: &dyn Fn(StepReport)) -> Result<Outcome, TrainingError> {
+        let total = self.subject.batches_in_epoch() * self.plan.epochs;
+        while self.progress.epoch < self.plan.epochs {
+            let started = Instant::now();
+            let skipped = self.progress.in_epoch as usize;
+            // Batches borrow nothing that a step changes, but the compiler cannot know: they are taken by the subject.
+            let Self { subject, plan, out, component, variables, optimizer, progress } = &mut self;
+            for batch in subject.batches(progress.epoch, skipped) {
+                step(subject, plan, variables, optimizer, progress, &batch?)?;
+                let loss = progress.loss_sum / progress.in_epoch as f64;
+                report(StepReport { step: progress.step, total, epoch: progress.epoch, loss, rate: plan.rate });
+                let stopped = stop();
+                let is_due = plan.checkpoint_steps.is_some_and(|every| progress.step.is_multiple_of(every));
+                if stopped || is_due {
+                    let resume = Some((&*optimizer, &*progress, &plan.recipe));
+                    checkpoint::save(&out.join(LAST), component, variables, resume)?;
+                }
+                if stopped {
+                    return Ok(Outcome::Interrupted);
+                }
+            }
+            self.end_epoch(started)?;
+        }
+        Ok(Outcome::Complete(self.progress.rows))
+    }
+
+    fn end_epoch(&mut self, started: Instant) -> Result<(), TrainingError> {
+        let seconds = started.elapsed().as_secs_f64();
+        let train_loss = self.progress.loss_sum / (self.progress.in_epoch as f64).max(1.0);
+        let measured = self.subject.validate()?;
+        self.progress.epoch += 1;
+        (self.progress.in_epoch, self.progress.loss_sum) = (0, 0.0);
+        let counted = [
+            ("epoch", self.progress.epoch as f64),
+            ("step", self.progress.step as f64),
+            ("rate", self.plan.rate),
+            ("train_loss", train_loss),
+        ];
+        let values = counted.into_iter().chain(measured.iter().copied()).chain([("seconds", seconds)]);
+        self.progress.rows.push(Row(values.map(|(name, value)| (name.to_owned(), value)).collect()));
+        let score = measured.first().map_or(0.0, |(_, score)| *score);
+        if self.progress.best.is_none_or(|best| score > best) {
+            self.progress.best = Some(score);
+            checkpoint::save(&self.out.join(BEST), &self.component, &self.variables, None)?;
+        }
+        let resume = Some((&self.optimizer, &self.progress, &self.plan.recipe));
+        checkpoint::save(&self.out.join(LAST), &self.component, &self.variables, resume)?;
+        let rows = &self.progress.rows;
+        curves::write_csv(&self.out.join("metrics.csv"), rows)?;
+        curves::write_html(&self.out.join("curves.html"), self.plan.title, rows, "epoch", self.plan.charts)
+    }
+}
+
+fn step<S: Subject>(
+    subject: &S,
+    plan: &Plan,
+    variables: &Variables,
+    optimizer: &mut Optimizer,
+    progress: &mut Progress,
+    batch: &S::Batch,
+) -> Result<(), TrainingError> {
+    let loss = subject.loss(batch)?;
+    let value = f64::from(loss.to_scalar::<f32>()?);
+    let mut gradients = Gradients::default();
+    gradients.add(variables, &loss.backward()?, 1.0)?;
+    // Gradients may overflow while the loss is still a number; a step with them would break every weight.
+    let norm = gradients.clip(plan.clip.unwrap_or(f64::INFINITY))?;
+    if !value.is_finite() || !norm.is_finite() {
+        return Err(TrainingError::NotANumber { step: progress.step + 1, samples: subject.names(batch) });
+    }
+    optimizer.step(&gradients, plan.rate)?;
+    progress.step += 1;
+    progress.in_epoch += 1;
+    progress.loss_sum += value;
+    progress.draws = subject.draws();
+    Ok(())
+}

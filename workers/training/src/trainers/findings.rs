@@ -1,0 +1,160 @@
+//! `train findings`: the classifier of the 14 findings, trunk and all, on labelled images.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use radialog_models::bundle::config::FindingsComponent;
+use radialog_models::bundle::layout;
+use radialog_models::findings::{FindingsClassifier, TextRule};
+use radialog_schemas::{Finding, Label, Stage};
+
+use super::course::{Plan, Subject, Training};
+use super::initial;
+use crate::checkpoint::ComponentDescription;
+use crate::classification::Predictions;
+use crate::curves::Chart;
+use crate::error::TrainingError;
+use crate::images::{Batching, ImageBatch, LabelledImage, Loader, labelled_images};
+use crate::losses::findings::binary_cross_entropy;
+use crate::optimizer::AdamW;
+use crate::random::Random;
+use crate::recipe::{FindingsRecipe, Read};
+use crate::variables::Variables;
+
+/// In front of the names of the tensors in a bundle.
+const PREFIX: &str = "model.";
+const CHARTS: [Chart; 3] = [
+    ("Loss", &["train_loss", "validation_loss"]),
+    ("Validation macro F1", &["macro_f1", "macro_f1_of_batches"]),
+    ("Validation macro AUC", &["macro_auc"]),
+];
+
+/// The findings classifier and its images.
+pub struct Findings {
+    recipe: FindingsRecipe,
+    config: FindingsComponent,
+    variables: Variables,
+    network: FindingsClassifier,
+    weights: Tensor,
+    train: Vec<LabelledImage>,
+    validate: Vec<LabelledImage>,
+}
+
+impl Training<Findings> {
+    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    ///
+    /// # Errors
+    /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
+    pub fn findings(read: Read<FindingsRecipe>, out: &Path, resume: bool) -> Result<Self, TrainingError> {
+        let Read { recipe, hash } = read;
+        let (config, tensors) = start(&recipe)?;
+        let variables = Variables::of(tensors)?;
+        let network = FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
+        let (train, validate) =
+            (labelled_images(&recipe.tables, "train")?, labelled_images(&recipe.tables, "validate")?);
+        if train.len() < recipe.batch_size {
+            let (found, needed) = (train.len(), recipe.batch_size);
+            return Err(TrainingError::Empty(format!("{found} training images do not fill a batch of {needed}")));
+        }
+        let weights = (0..Finding::ALL.len()).map(|finding| {
+            let positives = train.iter().filter(|image| image.labels[finding] == Label::Positive).count();
+            recipe.weighting.weight(positives, train.len())
+        });
+        let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
+        let component = ComponentDescription {
+            stage: Stage::Findings,
+            config: serde_json::to_value(&config).map_err(TrainingError::content(out))?,
+            prefix: PREFIX,
+            files: Vec::new(),
+        };
+        let plan = Plan {
+            epochs: recipe.epochs,
+            rate: recipe.rate,
+            clip: recipe.clip,
+            checkpoint_steps: recipe.checkpoint_steps,
+            adam: AdamW::findings(),
+            title: "Findings classifier",
+            charts: &CHARTS,
+            recipe: hash,
+        };
+        let subject = Findings { recipe, config, variables: variables.clone(), network, weights, train, validate };
+        Self::start(subject, plan, component, variables, out, resume)
+    }
+}
+
+impl Findings {
+    fn batching(&self) -> Batching {
+        let side = self.config.classifier.vision.image_size;
+        Batching { side, blank: self.recipe.blank, augment: None, device: Device::Cpu }
+    }
+}
+
+impl Subject for Findings {
+    type Batch = ImageBatch;
+
+    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<ImageBatch, TrainingError>> {
+        let mut order = self.train.clone();
+        Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
+        let batches = order.chunks_exact(self.recipe.batch_size).skip(skipped).map(<[_]>::to_vec).collect();
+        let augment = self.recipe.augment.then(|| Random::stream(self.recipe.seed, &format!("augment {epoch}")).bits());
+        Loader::start(Batching { augment, ..self.batching() }, batches)
+    }
+
+    fn batches_in_epoch(&self) -> u64 {
+        (self.train.len() / self.recipe.batch_size) as u64
+    }
+
+    fn loss(&self, batch: &ImageBatch) -> Result<Tensor, TrainingError> {
+        let logits = self.network.forward(&batch.images)?.logits;
+        Ok(binary_cross_entropy(&logits, &batch.targets, &batch.mask, &self.weights)?)
+    }
+
+    fn names(&self, batch: &ImageBatch) -> Vec<String> {
+        batch.names.clone()
+    }
+
+    /// Runs the images through the network of inference.
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
+        let weights = VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+        let network = FindingsClassifier::new(&self.config.classifier, weights)?;
+        let batches = self.validate.chunks(self.recipe.batch_size).map(<[_]>::to_vec).collect();
+        let (mut predictions, mut mean_loss, mut f1_of_batches) = (Predictions::default(), 0.0, 0.0);
+        for batch in Loader::start(self.batching(), batches) {
+            let batch = batch?;
+            let logits = network.forward(&batch.images)?.logits;
+            let loss = binary_cross_entropy(&logits, &batch.targets, &batch.mask, &self.weights)?;
+            let share = batch.names.len() as f64 / self.validate.len() as f64;
+            mean_loss += share * f64::from(loss.to_scalar::<f32>()?);
+            let rows = |tensor: &Tensor| tensor.to_vec2::<f32>();
+            let (logits, targets, mask) = (rows(&logits)?, rows(&batch.targets)?, rows(&batch.mask)?);
+            let mut of_batch = Predictions::default();
+            for ((logits, targets), mask) in logits.iter().zip(&targets).zip(&mask) {
+                predictions.add(logits, targets, mask);
+                of_batch.add(logits, targets, mask);
+            }
+            // The original's score: the mean of the batches' own, which depends on their size.
+            f1_of_batches += share * of_batch.scores().macro_f1;
+        }
+        let scores = predictions.scores();
+        Ok(vec![
+            ("macro_f1", scores.macro_f1),
+            ("macro_f1_of_batches", f1_of_batches),
+            ("macro_auc", scores.macro_auc),
+            ("validation_loss", mean_loss),
+        ])
+    }
+}
+
+/// The configuration and the tensors that the training starts from.
+fn start(recipe: &FindingsRecipe) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
+    if let Some(dir) = &recipe.start {
+        let (config, weights, _) = initial::component::<FindingsComponent>(dir, Stage::Findings)?;
+        let tensors = initial::loaded(&layout::findings(&config), PREFIX, &weights)?;
+        return Ok((config, tensors));
+    }
+    let classifier = recipe.geometry.clone().ok_or_else(|| TrainingError::Empty("no geometry".to_owned()))?;
+    let config = FindingsComponent { classifier, text_rule: TextRule::default() };
+    let tensors = initial::drawn(&layout::findings(&config), PREFIX, recipe.seed)?;
+    Ok((config, tensors))
+}

@@ -1,0 +1,105 @@
+//! Named weights in training: those that the optimizer moves, those that batches move (running statistics), and those that
+//! stay. Networks read them through the same builder as in inference.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{DType, Device, Error, Result as CandleResult, Shape, Tensor, Var};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+
+use crate::error::TrainingError;
+
+/// Ends of the names of tensors that batches move and the optimizer leaves alone.
+const STATISTICS: [&str; 3] = [".running_mean", ".running_var", ".num_batches_tracked"];
+
+/// The weights of a network in training. Clones share them.
+#[derive(Clone, Default)]
+pub struct Variables {
+    variables: BTreeMap<String, Var>,
+}
+
+impl Variables {
+    /// Makes a variable of each tensor.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn of(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self, TrainingError> {
+        let variable = |(name, tensor): (String, Tensor)| Ok((name, Var::from_tensor(&tensor)?));
+        Ok(Self { variables: tensors.into_iter().map(variable).collect::<Result<_, TrainingError>>()? })
+    }
+
+    /// Those that the optimizer moves, by name.
+    pub fn learned(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.all().filter(|(name, _)| !is_statistic(name))
+    }
+
+    /// All, by name.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.variables.iter().map(|(name, variable)| (name.as_str(), variable))
+    }
+
+    /// One of them.
+    pub fn get(&self, name: &str) -> Option<&Var> {
+        self.variables.get(name)
+    }
+
+    /// What a network of inference loads: the values as they are now, which no further step changes.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn snapshot(&self) -> Result<HashMap<String, Tensor>, TrainingError> {
+        let copy = |(name, variable): (&String, &Var)| Ok((name.clone(), variable.as_detached_tensor().copy()?));
+        self.variables.iter().map(copy).collect()
+    }
+
+    /// A builder whose tensors are these variables.
+    pub fn var_builder(&self, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
+    }
+
+    /// Takes the values of a file whose names have `prefix` in front.
+    ///
+    /// # Errors
+    /// A variable that the file does not have, or has in another shape.
+    pub fn restore(&self, path: &Path, prefix: &str, device: &Device) -> Result<(), TrainingError> {
+        let tensors = candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
+        for (name, variable) in &self.variables {
+            let fault = |reason: String| TrainingError::Checkpoint { path: path.to_owned(), reason };
+            let found = tensors.get(&format!("{prefix}{name}"));
+            let tensor = found.ok_or_else(|| fault(format!("it has no '{prefix}{name}'")))?;
+            if tensor.dims() != variable.dims() {
+                let (found, expected) = (tensor.dims(), variable.dims());
+                return Err(fault(format!(
+                    "'{name}' has shape {found:?}, and the recipe's geometry asks for {expected:?}"
+                )));
+            }
+            variable.set(tensor)?;
+        }
+        Ok(())
+    }
+}
+
+impl SimpleBackend for Variables {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+        let tensor = self.get_unchecked(name, dtype, device)?;
+        if tensor.shape() != &shape {
+            let msg = format!("shape mismatch for {name}");
+            return Err(Error::UnexpectedShape { msg, expected: shape, got: tensor.shape().clone() });
+        }
+        Ok(tensor)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> CandleResult<Tensor> {
+        let found = self.variables.get(name).map(|variable| variable.as_tensor().clone());
+        found.ok_or_else(|| Error::CannotFindTensor { path: name.to_owned() })
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.variables.contains_key(name)
+    }
+}
+
+fn is_statistic(name: &str) -> bool {
+    STATISTICS.iter().any(|end| name.ends_with(end))
+}
