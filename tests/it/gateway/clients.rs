@@ -117,6 +117,9 @@ async fn requests_made_from_the_document_are_answered_as_it_says() -> Result<()>
     command.arg("run").arg(format!("{}/openapi.json", desk.gateway.url));
     command.args(["--header", "Authorization: Bearer rd-schemathesis"]);
     command.args(["--max-examples", "40", "--seed", "7", "--workers", "2", "--request-timeout", "20", "--no-color"]);
+    // Not what a schema can say: that an image is one, and that a correction changes something. And what is deleted by
+    // cancelling a turn is its work; the turn itself stays to be looked at.
+    command.args(["--exclude-checks", "positive_data_acceptance,use_after_free"]);
     let output = beside(command).await?;
     if !output.status.success() {
         bail!("{}", last_lines(&text(&output), 400));
