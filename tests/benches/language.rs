@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::DType;
-use radialog_models::language::{Engine, LanguageModel, Limits, LlamaConfig, Request, Sampling};
+use radialog_models::language::{Engine, LanguageModel, Limits, LlamaConfig, Request};
 use radialog_tests::bench::{processor_seconds, random_weights};
 
 /// Prompt and answer of a published report prompt, in tokens.

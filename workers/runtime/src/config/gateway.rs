@@ -185,7 +185,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::super::Config;
-    use super::*;
 
     fn load(keys: &str) -> Result<Config, super::super::ConfigError> {
         Config::load(None, [("RADIALOG_GATEWAY_KEYS".to_owned(), keys.to_owned())], [])
