@@ -159,7 +159,7 @@ impl<W: StageWork> Runner<W> {
                     tasks.spawn(worker.clone().handle_turn(chat, delivery));
                 }
                 _ = look.tick(), if chat.is_some() => if let Some(gives_way) = giving_way.look(worker.model.is_pressed()) {
-                    tracing::info!(%stage, gives_way, "batch work gives way to conversations, or comes back");
+                    tracing::debug!(%stage, gives_way, "batch work gives way to conversations, or comes back");
                     consumer.limit(if gives_way { 0 } else { prefetch }).await;
                 },
                 _ = observe.tick() => {

@@ -24,6 +24,20 @@ pub(super) struct Speech {
 }
 
 impl Speech {
+    /// An answer of at most `most` tokens behind those that are written already.
+    fn new(voice: UnboundedSender<TurnEvent>, tokenizer: &LlamaTokenizer, written: &[u32], most: usize) -> Self {
+        let mut text = TextStream::default();
+        for &id in written {
+            text.push(tokenizer, id);
+        }
+        let left = most.saturating_sub(written.len());
+        if left == 0 || written.last() == Some(&tokenizer.eos_id()) {
+            // The text ended with the last of them.
+            text.finish();
+        }
+        Self { voice, text, left, dropped_turns: Vec::new() }
+    }
+
     /// Passes a token on.
     pub(super) fn say(&mut self, tokenizer: &LlamaTokenizer, id: u32) {
         let mut text = self.text.push(tokenizer, id);
@@ -74,12 +88,8 @@ pub(super) async fn request(
         let content = input::object(objects, &image.embedding).await?;
         images.push(image_tokens::decode(&content).map_err(|error| input::corrupt(&image.embedding, error))?);
     }
-    let mut text = TextStream::default();
-    for &id in written {
-        text.push(&language.tokenizer, id);
-    }
-    let left = fitted.max_new_tokens.saturating_sub(written.len());
-    let speech = Speech { voice, text, left, dropped_turns: fitted.dropped };
+    let speech = Speech::new(voice, &language.tokenizer, written, fitted.max_new_tokens);
+    let speech = Speech { dropped_turns: fitted.dropped, ..speech };
     let request = Request {
         prompt: fitted.ids,
         images,
@@ -132,5 +142,53 @@ fn answer_of(turn: &conversations::Turn) -> Option<&str> {
         (Some(edited), _) => Some(edited),
         (None, Some(TurnOutcome::Done(answer))) => Some(&answer.text),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use radialog_models::tokenizers::toy;
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    /// What a worker says that finds `written` and generates the rest of `tokens`.
+    fn say(tokenizer: &LlamaTokenizer, tokens: &[u32], written: usize, most: usize) -> (Vec<u32>, String, Answer) {
+        let (voice, mut said) = unbounded_channel();
+        let mut speech = Speech::new(voice, tokenizer, &tokens[..written], most);
+        let complete = tokens.last() == Some(&tokenizer.eos_id());
+        let ends = tokens.len() - usize::from(complete);
+        tokens[..ends].iter().skip(written).for_each(|&id| speech.say(tokenizer, id));
+        let completion = Completion { tokens: tokens.to_vec(), complete, cached: 0 };
+        let answer = serde_json::from_slice(&speech.end(tokenizer, 1, &completion)).unwrap();
+        let (mut ids, mut text) = (Vec::new(), String::new());
+        while let Ok(TurnEvent::Token { id, text: more }) = said.try_recv() {
+            ids.push(id);
+            text += &more;
+        }
+        (ids, text, answer)
+    }
+
+    #[test]
+    fn an_answer_that_ends_inside_a_character_reads_the_same_wherever_a_worker_left_it() {
+        let tokenizer = LlamaTokenizer::from_json(&toy::llama(2048).unwrap().json).unwrap();
+        let mut tokens = tokenizer.encode_plain("no \u{2764}").unwrap();
+        tokens.pop();
+        let limited = tokens.clone();
+        tokens.push(tokenizer.eos_id());
+        for (tokens, most) in [(limited.clone(), limited.len()), (tokens, 100)] {
+            let (written, text, answer) = say(&tokenizer, &tokens, 0, most);
+            assert_eq!(text, answer.text);
+            assert!(text.ends_with("\u{fffd}\u{fffd}"));
+            // Another worker after each of the tokens that the first one wrote.
+            for cut in 0..=written.len() {
+                let (rest, more, again) = say(&tokenizer, &tokens, cut, most);
+                assert_eq!([&written[..cut], &rest].concat(), written);
+                assert!(text.ends_with(&more));
+                assert_eq!(again, answer);
+            }
+        }
     }
 }
