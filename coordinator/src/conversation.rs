@@ -34,14 +34,13 @@ impl BundleHashes {
         &self.components[stage as usize]
     }
 
-    /// Where the outputs of a stored image go. `shared`: it was stored before the conversation.
-    pub fn image(&self, image: &ObjectKey, media_type: &str, shared: bool) -> ChatImage {
+    /// Where the outputs of an image go.
+    pub fn image(&self, image: &ObjectKey, media_type: &str) -> ChatImage {
         ChatImage {
             image: image.clone(),
             media_type: media_type.to_owned(),
             embedding: ObjectKey::embedding(self.component(Stage::Embedding), image),
             findings: ObjectKey::findings(self.component(Stage::Findings), image),
-            shared,
         }
     }
 }

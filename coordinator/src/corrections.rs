@@ -127,13 +127,8 @@ mod tests {
 
     fn snapshot(turns: Vec<Turn>) -> Snapshot {
         let image = ObjectKey::image(&ContentHash::of(b"x"));
-        let chat_image = ChatImage {
-            embedding: image.clone(),
-            findings: image.clone(),
-            image,
-            media_type: "image/png".into(),
-            shared: false,
-        };
+        let chat_image =
+            ChatImage { embedding: image.clone(), findings: image.clone(), image, media_type: "image/png".into() };
         let conversation = Conversation {
             schema_version: SCHEMA_VERSION,
             id: ConversationId::from("c"),

@@ -65,10 +65,6 @@ pub struct ChatImage {
     pub embedding: ObjectKey,
     /// A [`FindingsReport`].
     pub findings: ObjectKey,
-    /// The image was in the store before this conversation. If it was before every conversation about it, their ends must
-    /// not remove it.
-    #[serde(default)]
-    pub shared: bool,
 }
 
 /// A question and its answer.

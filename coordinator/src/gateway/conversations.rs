@@ -53,9 +53,10 @@ pub(super) async fn remove(shared: &Shared, id: &ConversationId) -> Answer<()> {
     let objects = &*shared.backends.objects;
     corrections::forget_all(objects, id).await?;
     if let (Some(ChatImage { image, embedding, findings, .. }), false) = (conversation.image, image_stays) {
-        for key in [embedding, findings, image] {
-            objects.delete(&key).await?;
+        for key in [&embedding, &findings, &image] {
+            objects.delete(key).await?;
         }
+        shared.backends.conversations.image_removed(&image).await?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
 use radialog_schemas::{
-    Ask, ChatImage, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage, TurnRequest,
+    Ask, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage, TurnRequest,
 };
 use uuid::Uuid;
 
@@ -26,6 +26,9 @@ use crate::conversation;
 
 /// When to ask again where too many turns wait, in seconds.
 const BUSY_RETRY: u64 = 10;
+
+/// An image that is being removed is gone in a moment.
+const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
@@ -113,8 +116,8 @@ async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answ
         let detail = "this Idempotency-Key made another conversation; give each new request a new key";
         return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
     }
-    if let (Some(checked), Some(image)) = (&beginning.image, &conversation.image) {
-        store(shared, checked, image).await?;
+    if let Some(image) = &beginning.image {
+        store(shared, &conversation.id, image).await?;
     }
     conversation::begin(&shared.backends, &shared.bundle, conversation, &beginning.turns).await?;
     Ok(known)
@@ -124,39 +127,37 @@ async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answ
 pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snapshot> {
     check_room(shared).await?;
     let Beginning { id, owner, image, indication, opening, turns } = beginning;
-    let stored = match &image {
-        Some(checked) => {
-            let shared_image = shared.backends.objects.size(&checked.key).await?.is_some();
-            Some(shared.bundle.image(&checked.key, checked.media_type, shared_image))
-        }
-        None => None,
-    };
+    if let Some(checked) = &image {
+        store(shared, &id, checked).await?;
+    }
+    let image = image.map(|checked| shared.bundle.image(&checked.key, checked.media_type));
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
         id,
         owner,
         created_ms: now_ms(),
-        image: stored,
+        image,
         indication,
         component: shared.bundle.component(Stage::Language).clone(),
         opening,
     };
-    if let (Some(checked), Some(image)) = (&image, &conversation.image) {
-        store(shared, checked, image).await?;
-    }
     conversation::begin(&shared.backends, &shared.bundle, &conversation, &turns).await?;
-    if let (Some(checked), Some(image)) = (&image, &conversation.image) {
-        // Another conversation with this image may have ended meanwhile, and taken it along.
-        store(shared, checked, image).await?;
-    }
     let snapshot = shared.backends.conversations.snapshot(&conversation.id).await?;
     snapshot.ok_or_else(Refusal::no_conversation)
 }
 
-async fn store(shared: &Shared, checked: &CheckedImage, image: &ChatImage) -> Answer<()> {
-    let objects = &shared.backends.objects;
-    if objects.size(&image.image).await? != Some(checked.content.len() as u64) {
-        objects.put(&image.image, checked.content.clone()).await?;
+/// Claims the image for the conversation, so that the end of another one does not take it along, and stores it.
+async fn store(shared: &Shared, id: &ConversationId, image: &CheckedImage) -> Answer<()> {
+    let (objects, whole) = (&shared.backends.objects, Some(image.content.len() as u64));
+    loop {
+        let stored = objects.size(&image.key).await? == whole;
+        if shared.backends.conversations.claim_image(id, &image.key, stored).await? {
+            break;
+        }
+        tokio::time::sleep(REMOVAL_PAUSE).await;
+    }
+    if objects.size(&image.key).await? != whole {
+        objects.put(&image.key, image.content.clone()).await?;
     }
     Ok(())
 }

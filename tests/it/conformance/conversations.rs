@@ -43,7 +43,8 @@ on_each_adapter! { memory, redis: {
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,
     a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use,
-    an_image_that_was_stored_before_all_its_conversations_stays,
+    an_image_stays_that_was_stored_before_its_first_conversation,
+    an_image_that_is_being_removed_cannot_be_claimed,
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,
     racing_submitters_each_get_a_turn_of_their_own,
@@ -70,13 +71,7 @@ fn in_words() -> Conversation {
 
 fn with_image(image: &str) -> Conversation {
     let key = ObjectKey::image(&ContentHash::of(image.as_bytes()));
-    let image = ChatImage {
-        image: key.clone(),
-        media_type: "image/png".into(),
-        embedding: key.clone(),
-        findings: key,
-        shared: false,
-    };
+    let image = ChatImage { image: key.clone(), media_type: "image/png".into(), embedding: key.clone(), findings: key };
     Conversation { image: Some(image), ..in_words() }
 }
 
@@ -339,7 +334,7 @@ async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use(co
     let image = unique();
     let (one, two) = (with_image(&image), with_image(&image));
     for conversation in [&one, &two] {
-        conversations.create(conversation, &[ask("a")]).await.unwrap();
+        begin(&conversations, conversation, false).await;
         conversations.prepared(&conversation.id, &Ok(findings())).await.unwrap();
     }
     let (epoch, _) = go(&conversations, &one.id, 1).await;
@@ -354,19 +349,40 @@ async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use(co
     assert_eq!(conversations.delete(&two.id).await.unwrap(), Some((two, false)));
 }
 
-async fn an_image_that_was_stored_before_all_its_conversations_stays(conversations: Arc<dyn Conversations>) {
+async fn an_image_stays_that_was_stored_before_its_first_conversation(conversations: Arc<dyn Conversations>) {
     for (first_finds_it, stays) in [(true, true), (false, false)] {
         let name = unique();
-        let (mut one, mut two) = (with_image(&name), with_image(&name));
-        one.image.as_mut().unwrap().shared = first_finds_it;
+        let (one, two) = (with_image(&name), with_image(&name));
         // The second one finds it in any case.
-        two.image.as_mut().unwrap().shared = true;
-        for conversation in [&one, &two] {
-            conversations.create(conversation, &[ask("a")]).await.unwrap();
+        for (conversation, stored) in [(&one, first_finds_it), (&two, true)] {
+            begin(&conversations, conversation, stored).await;
         }
         assert_eq!(conversations.delete(&one.id).await.unwrap(), Some((one, true)));
         assert_eq!(conversations.delete(&two.id).await.unwrap(), Some((two, stays)));
     }
+}
+
+async fn an_image_that_is_being_removed_cannot_be_claimed(conversations: Arc<dyn Conversations>) {
+    let name = unique();
+    let (one, two) = (with_image(&name), with_image(&name));
+    begin(&conversations, &one, false).await;
+    let key = one.image.as_ref().unwrap().image.clone();
+    assert!(conversations.claim_image(&one.id, &key, true).await.unwrap(), "again is harmless");
+    assert_eq!(conversations.delete(&one.id).await.unwrap(), Some((one, false)));
+    assert!(!conversations.claim_image(&two.id, &key, true).await.unwrap());
+    for _ in 0..2 {
+        conversations.image_removed(&key).await.unwrap();
+    }
+    begin(&conversations, &two, false).await;
+    conversations.image_removed(&key).await.unwrap();
+    assert_eq!(conversations.delete(&two.id).await.unwrap(), Some((two, false)));
+}
+
+/// Claims the conversation's image and creates it.
+async fn begin(conversations: &Arc<dyn Conversations>, conversation: &Conversation, stored: bool) {
+    let image = &conversation.image.as_ref().unwrap().image;
+    assert!(conversations.claim_image(&conversation.id, image, stored).await.unwrap());
+    conversations.create(conversation, &[ask("a")]).await.unwrap();
 }
 
 async fn conversations_are_listed_by_owner_the_latest_first(conversations: Arc<dyn Conversations>) {

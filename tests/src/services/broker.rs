@@ -20,7 +20,7 @@ const VARIABLE: &str = "RADIALOG_TEST_AMQP";
 /// The packaged wrapper in `/usr/sbin` switches users and wants an init system; the script behind it does neither.
 const SCRIPTS: [&str; 2] = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"];
 /// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
-const VIRTUAL_HOSTS: usize = 48;
+const VIRTUAL_HOSTS: usize = 96;
 /// What a client says first.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 

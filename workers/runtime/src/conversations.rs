@@ -1,9 +1,11 @@
 //! The conversations contract: what gateways and language workers must agree on. A turn has one writer at a time, known
 //! by its epoch: a worker that was taken for dead and comes back finds its epoch over and writes nothing more.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
 };
 
 use crate::state::StateError;
@@ -82,6 +84,9 @@ pub enum Appended {
     Fenced,
 }
 
+/// After this long the removal of an image was given up half way.
+pub(crate) const LONGEST_REMOVAL: Duration = Duration::from_secs(30);
+
 /// An event with its number.
 pub type Numbered = (u64, TurnEvent);
 
@@ -100,6 +105,16 @@ pub trait Watch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
+    /// Notes that a conversation is about to have this image, so that from now on no other one's end takes it along.
+    /// `stored`: it is in the store already; where that is so for the first conversation that claims it, it outlives all of
+    /// them. False where it is being removed right now: ask again in a moment, looking anew whether it is stored. Claimed
+    /// before [`Conversations::create`], and before the image is stored.
+    async fn claim_image(&self, id: &ConversationId, image: &ObjectKey, stored: bool) -> Result<bool, StateError>;
+
+    /// Ends the removal of an image that [`Conversations::delete`] has asked for. An image whose removal is never ended can be
+    /// claimed again after half a minute.
+    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError>;
+
     /// Begins a conversation with its first turns, queued. Does nothing where it is there already. Returns the turn that
     /// is ready, if one is, in both cases.
     async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError>;
@@ -170,9 +185,9 @@ pub trait Conversations: Send + Sync + 'static {
     /// Subscribes to a turn. Whatever happens after this returns is in its news.
     async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError>;
 
-    /// Removes the conversation; running turns are fenced off. Returns it, and whether its image must stay: another
-    /// conversation has it, or it was stored before the first conversation that had it
-    /// ([`radialog_schemas::ChatImage::shared`]).
+    /// Removes the conversation; running turns are fenced off. Returns it, and whether its image must stay, because another
+    /// conversation has claimed it, or it was stored before the first one did. Where it must not, nobody can claim it until
+    /// [`Conversations::image_removed`].
     async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError>;
 
     /// Turns of all conversations that wait for a worker.

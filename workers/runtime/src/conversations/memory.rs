@@ -1,7 +1,8 @@
 //! Conversations of the embedded mode; they end with the process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use radialog_schemas::{
@@ -10,7 +11,7 @@ use radialog_schemas::{
 };
 use tokio::sync::watch;
 
-use super::{Added, Appended, Conversations, Numbered, Snapshot, Start, Turn, Watch};
+use super::{Added, Appended, Conversations, LONGEST_REMOVAL, Numbered, Snapshot, Start, Turn, Watch};
 use crate::state::StateError;
 
 /// Conversations in this process's memory.
@@ -29,10 +30,13 @@ struct All {
 }
 
 /// Who talks about an image.
+#[derive(Default)]
 struct Image {
-    conversations: u64,
+    conversations: HashSet<ConversationId>,
     /// It was stored before any of them.
     foreign: bool,
+    /// Its removal began then.
+    removing: Option<Instant>,
 }
 
 struct Record {
@@ -171,15 +175,31 @@ impl TurnRecord {
 
 #[async_trait]
 impl Conversations for MemoryConversations {
+    async fn claim_image(&self, id: &ConversationId, image: &ObjectKey, stored: bool) -> Result<bool, StateError> {
+        let mut all = self.all();
+        let users = all.images.entry(image.clone()).or_default();
+        if users.removing.is_some_and(|since| since.elapsed() < LONGEST_REMOVAL) {
+            return Ok(false);
+        }
+        users.foreign |= stored && users.conversations.is_empty();
+        users.removing = None;
+        users.conversations.insert(id.clone());
+        Ok(true)
+    }
+
+    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
+        let mut all = self.all();
+        if all.images.get(image).is_some_and(|users| users.removing.is_some()) {
+            all.images.remove(image);
+        }
+        Ok(())
+    }
+
     async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError> {
         let mut all = self.all();
         if !all.records.contains_key(&conversation.id) {
             let turns = turns.iter().map(|turn| all.turn(turn)).collect();
             let (conversation, idempotency) = (conversation.clone(), HashMap::new());
-            if let Some(ChatImage { image, shared, .. }) = &conversation.image {
-                let new = Image { conversations: 0, foreign: *shared };
-                all.images.entry(image.clone()).or_insert(new).conversations += 1;
-            }
             let record = Record { conversation, prepared: None, turns, idempotency };
             all.records.insert(record.conversation.id.clone(), record);
         }
@@ -328,11 +348,12 @@ impl Conversations for MemoryConversations {
         let mut all = self.all();
         let Some(Record { conversation, .. }) = all.records.remove(id) else { return Ok(None) };
         let Some(ChatImage { image, .. }) = &conversation.image else { return Ok(Some((conversation, false))) };
-        let stays = all.images.get_mut(image).is_some_and(|users| {
-            users.conversations -= 1;
-            users.conversations > 0 || users.foreign
-        });
-        if all.images.get(image).is_some_and(|users| users.conversations == 0) {
+        let users = all.images.entry(image.clone()).or_default();
+        users.conversations.remove(id);
+        let stays = users.foreign || !users.conversations.is_empty();
+        if !stays {
+            users.removing = Some(Instant::now());
+        } else if users.conversations.is_empty() {
             all.images.remove(image);
         }
         Ok(Some((conversation, stays)))

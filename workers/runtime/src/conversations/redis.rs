@@ -9,7 +9,7 @@ use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Script};
 use serde::Serialize;
 
-use super::{Added, Appended, Conversations, Numbered, Snapshot, Start, Watch};
+use super::{Added, Appended, Conversations, LONGEST_REMOVAL, Numbered, Snapshot, Start, Watch};
 use crate::config::RedisConfig;
 use crate::redis_link::RedisLink;
 use crate::state::StateError;
@@ -80,16 +80,20 @@ impl RedisConversations {
 
 #[async_trait]
 impl Conversations for RedisConversations {
+    async fn claim_image(&self, id: &ConversationId, image: &ObjectKey, stored: bool) -> Result<bool, StateError> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("EVALSHA").arg(scripts::CLAIM.get_hash()).arg(1).arg(keys::image(image));
+        pipeline.arg(id.as_str()).arg(if stored { "1" } else { "0" });
+        self.link.run::<(bool,)>(&pipeline).await.map(|(claimed,)| claimed)
+    }
+
+    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
+        self.link.run(redis::pipe().srem(keys::image(image), scripts::REMOVING).ignore()).await
+    }
+
     async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError> {
         let (id, owner) = (&conversation.id, keys::owner(&conversation.owner));
-        let mut pipeline = redis::pipe();
-        pipeline.zadd(owner, id.as_str(), conversation.created_ms).ignore();
-        if let Some(image) = &conversation.image {
-            let shared = if image.shared { "1" } else { "0" };
-            pipeline.cmd("EVALSHA").arg(scripts::CLAIM.get_hash()).arg(1).arg(keys::image(&image.image));
-            pipeline.arg(id.as_str()).arg(shared).ignore();
-        }
-        self.link.run::<()>(&pipeline).await?;
+        self.link.run::<()>(redis::pipe().zadd(owner, id.as_str(), conversation.created_ms).ignore()).await?;
         let has_image = if conversation.image.is_some() { "1" } else { "0" };
         let mut arguments = vec![json(conversation), has_image.to_owned()];
         arguments.extend(turns.iter().map(json));
@@ -245,7 +249,7 @@ impl Conversations for RedisConversations {
             return Ok(Some((conversation, false)));
         };
         pipeline.cmd("EVALSHA").arg(scripts::RELEASE.get_hash()).arg(1).arg(keys::image(&image.image));
-        pipeline.arg(id.as_str());
+        pipeline.arg(id.as_str()).arg(LONGEST_REMOVAL.as_secs());
         let (stays,): (bool,) = self.link.run(&pipeline).await?;
         Ok(Some((conversation, stays)))
     }

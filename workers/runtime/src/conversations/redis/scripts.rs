@@ -194,22 +194,30 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: set of an image's conversations. ARGV: conversation, whether the image was stored before. The member `stored`
-/// says that it was before the first of them.
+/// KEYS: set of an image's conversations. ARGV: conversation, whether the image was stored before. Whether it could be
+/// claimed. The member `stored` says that it was stored before the first of them, [`REMOVING`] that it is being removed.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "if ARGV[2] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SADD', KEYS[1], 'stored') end
-         redis.call('SADD', KEYS[1], ARGV[1])",
+        "if redis.call('SISMEMBER', KEYS[1], 'removing') == 1 then return 0 end
+         if ARGV[2] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SADD', KEYS[1], 'stored') end
+         redis.call('SADD', KEYS[1], ARGV[1])
+         return 1",
     )
 });
 
-/// KEYS: set of an image's conversations. ARGV: conversation. Whether the image must stay.
+/// A member of an image's set.
+pub(super) const REMOVING: &str = "removing";
+
+/// KEYS: set of an image's conversations. ARGV: conversation, seconds of the longest removal. Whether the image must stay.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "redis.call('SREM', KEYS[1], ARGV[1])
          local left = redis.call('SCARD', KEYS[1])
          if left == 1 and redis.call('SREM', KEYS[1], 'stored') == 1 then return 1 end
-         return left > 0 and 1 or 0",
+         if left > 0 then return 1 end
+         redis.call('SADD', KEYS[1], 'removing')
+         redis.call('EXPIRE', KEYS[1], ARGV[2])
+         return 0",
     )
 });
 
