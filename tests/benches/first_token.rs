@@ -122,7 +122,6 @@ impl Setting {
             media_type: "image/png".into(),
             embedding: self.embedding.clone(),
             findings: self.findings.clone(),
-            shared: true,
         };
         let conversation = Conversation {
             schema_version: SCHEMA_VERSION,

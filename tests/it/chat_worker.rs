@@ -104,7 +104,7 @@ impl Table {
         let key = ObjectKey::embedding(&self.component, &image);
         self.desk.objects.put(&key, embedding).await.unwrap();
         let findings = ObjectKey::findings(&self.component, &image);
-        let image = ChatImage { image, media_type: "image/png".into(), embedding: key, findings, shared: false };
+        let image = ChatImage { image, media_type: "image/png".into(), embedding: key, findings };
         let conversation = Conversation { image: Some(image), ..self.conversation(name) };
         assert_eq!(self.conversations.create(&conversation, questions).await.unwrap(), None, "it is not prepared");
         let findings = FindingsReport { findings: Vec::new(), text: "edema".into() };

@@ -222,7 +222,6 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
             media_type: "image/png".into(),
             findings: key.clone(),
             embedding: key,
-            shared: false,
         };
         let conversation = Conversation { image: Some(image), opening, ..table.conversation(name) };
         let findings = FindingsReport { findings: Vec::new(), text: "edema".into() };
