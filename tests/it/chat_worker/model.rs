@@ -217,12 +217,8 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
     for (name, seed, opening) in [("a", 1.0, opening.clone()), ("b", 2.0, opening.clone()), ("c", 1.0, vec![])] {
         let key = ObjectKey::embedding(&table.component, &ObjectKey::image(&ContentHash::of(name.as_bytes())));
         table.desk.objects.put(&key, embedding(seed)).await.unwrap();
-        let image = ChatImage {
-            image: key.clone(),
-            media_type: "image/png".into(),
-            findings: key.clone(),
-            embedding: key,
-        };
+        let image =
+            ChatImage { image: key.clone(), media_type: "image/png".into(), findings: key.clone(), embedding: key };
         let conversation = Conversation { image: Some(image), opening, ..table.conversation(name) };
         let findings = FindingsReport { findings: Vec::new(), text: "edema".into() };
         table.conversations.create(&conversation, &[ask(Ask::Summary)]).await.unwrap();

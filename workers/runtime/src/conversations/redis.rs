@@ -4,7 +4,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use radialog_schemas::{Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest};
+use radialog_schemas::{
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest,
+};
 use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Script};
 use serde::Serialize;
