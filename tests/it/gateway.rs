@@ -3,6 +3,7 @@
 
 mod access;
 mod bad_input;
+mod batches;
 mod clients;
 mod conversations;
 pub(crate) mod desk;

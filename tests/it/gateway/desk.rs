@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use radialog_coordinator::archive::{self, Input};
+use radialog_coordinator::batches::OpenArchive;
 use radialog_coordinator::conversation::BundleHashes;
 use radialog_coordinator::gateway::Gateway;
 use radialog_coordinator::{Backends, ResultConsumer};
@@ -91,6 +93,7 @@ impl Running {
         };
         let stop = CancellationToken::new();
         let gateway = Gateway::bind(config, bundle, backends.clone(), stop.clone()).await?;
+        let gateway = gateway.with_batches(open_archive(backends))?;
         let url = format!("http://{}", gateway.address()?);
         let serving = tokio::spawn(async move { gateway.serve(Duration::from_secs(5)).await.unwrap() });
         Ok(Self { url, client: Client::new(), key: None, stop, serving })
@@ -169,6 +172,16 @@ impl Running {
         };
         tokio::time::timeout(PATIENCE, looking).await.with_context(|| format!("turn {turn} is not {status}"))?
     }
+}
+
+/// `s3://archive/…` is the gateway's own store.
+fn open_archive(backends: &Backends) -> OpenArchive {
+    let store = backends.objects.clone();
+    Arc::new(move |url| {
+        let prefix = url.trim_start_matches("s3://archive/").to_owned();
+        let input = Input::Objects { url, store: store.clone(), prefix };
+        Box::pin(async move { archive::open(&input).await })
+    })
 }
 
 /// Status, code, and `Retry-After` of a problem, which must be one.
