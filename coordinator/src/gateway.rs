@@ -48,12 +48,12 @@ pub enum GatewayError {
     )]
     Open(SocketAddr),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; {}", advice(.source))]
+    #[error("cannot listen on {address}: {reason}; {}", advice(.reason))]
     Listen {
         /// As configured.
         address: SocketAddr,
         /// The system's words.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Batches of an earlier process cannot be taken up.
     #[error(transparent)]
@@ -115,7 +115,7 @@ impl Gateway {
         if config.keys.is_empty() && !config.listen.ip().is_loopback() {
             return Err(GatewayError::Open(config.listen));
         }
-        let failed = |source| GatewayError::Listen { address: config.listen, source };
+        let failed = |reason| GatewayError::Listen { address: config.listen, reason };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let callers = Callers::new(&config);
         let batches = OnceLock::new();
