@@ -6,6 +6,7 @@ mod bad_input;
 mod batches;
 mod clients;
 mod conversations;
+mod corrections;
 pub(crate) mod desk;
 mod events;
 mod openai;

@@ -5,9 +5,11 @@ use std::process::Output;
 use std::time::Duration;
 
 use bytes::Bytes;
+use radialog_coordinator::corrections;
 use radialog_coordinator::output::RunFile;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Message, Queue};
-use radialog_schemas::{Stage, queues};
+use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage, queues};
 use radialog_tests::binary::{Role, radialog};
 use radialog_tests::services::Services;
 
@@ -138,4 +140,39 @@ async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
     desk.says(&batch);
     let lines = std::fs::read_to_string(Path::new(&out).join("results.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 10, "{}", std::fs::read_to_string(desk.log()).unwrap());
+}
+
+#[tokio::test]
+async fn corrections_are_exported_in_the_format_of_the_instruct_data_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("objects");
+    let objects = FilesystemObjects::open(&folder).unwrap();
+    let correction = |turn, asked: Option<&str>| Correction {
+        schema_version: SCHEMA_VERSION,
+        conversation: "c".into(),
+        turn,
+        image: ObjectKey::image(&ContentHash::of(b"x")),
+        findings: "edema".into(),
+        report: "Edema.".into(),
+        asked: asked.map(str::to_owned),
+        corrected: "No edema.".into(),
+        noted_ms: 1,
+    };
+    for one in [correction(1, None), correction(2, Some("The patient does not have edema."))] {
+        corrections::keep(&objects, &one).await.unwrap();
+    }
+    let (folder, out) = (folder.display().to_string(), dir.path().join("out.json"));
+    let file = out.display().to_string();
+    let output = radialog(&["export", "corrections", "--objects", &folder, "--out", &file]).unwrap().output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let samples: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
+    let text = |sample: usize, field: &str| samples[sample][field].as_str().unwrap().to_owned();
+    assert_eq!((text(0, "task_type"), text(1, "task_type")), ("RG".into(), "CO".into()));
+    for sample in 0..2 {
+        assert_eq!(text(sample, "output"), "No edema.");
+        assert_eq!(text(sample, "instruction").matches("<IMG>").count(), 32);
+        assert!(text(sample, "instruction").ends_with(" ASSISTANT:"));
+    }
+    let asked = "ASSISTANT: Edema.</s>USER: The patient does not have edema. ASSISTANT:";
+    assert!(text(1, "instruction").ends_with(asked), "{}", text(1, "instruction"));
 }
