@@ -22,7 +22,7 @@ export class TurnCard {
     this.stop = button("Stop", { kind: "small", icon: "stop", on: () => this.#stop() });
     this.notes = el("div", { class: "notes" });
     this.trouble = el("div", { class: "notice error", hidden: true });
-    this.actions = this.#actions(report);
+    this.actions = this.#actions(report, turn.request.task === "correction");
     const asked = timeOf(turn.request.asked_ms ?? store.view.created_ms);
     this.element = el("article", { class: `turn${report ? " report" : ""}`, "aria-label": titleOf(turn.request), "data-turn": turn.turn },
       el("header", { class: "asked" }, el("p", { class: "asked-text", text: titleOf(turn.request) }), el("span", { class: "quiet small", text: asked })),
@@ -32,11 +32,13 @@ export class TurnCard {
     this.update(turn);
   }
 
-  #actions(report) {
+  #actions(report, correction) {
     this.edit = button("Edit the report", { icon: "pencil", quiet: true, on: () => this.#beginEdit() });
     this.undo = button("Undo my changes", { icon: "undo", quiet: true, on: () => this.#save(null) });
     const copy = button("Copy", { icon: "copy", quiet: true, on: () => this.#copy() });
     const actions = el("div", { class: "actions" });
+    this.accept = button("Accept this correction", { icon: "check", quiet: true, on: () => this.#accept() });
+    if (correction) actions.append(this.accept);
     if (report) actions.append(this.undo, this.edit);
     actions.append(copy);
     if (report) {
@@ -62,6 +64,7 @@ export class TurnCard {
     show(this.stop, !isFinal(turn));
     show(this.actions, isFinal(turn) && answerOf(turn) !== "" && this.#editing === null);
     show(this.undo, typeof turn.edited === "string");
+    show(this.accept, typeof turn.edited !== "string" && turn.status === "done");
     this.#tellFailure(turn);
     this.#tellNotes(turn);
   }
@@ -85,7 +88,10 @@ export class TurnCard {
 
   #tellNotes(turn) {
     const notes = [];
-    if (typeof turn.edited === "string") {
+    const accepted = typeof turn.edited === "string" && turn.edited === turn.text;
+    if (accepted) {
+      notes.push(el("p", {}, el("span", { class: "tag", "data-kind": "corrected", text: "Accepted" }), " Kept as training data for corrections."));
+    } else if (typeof turn.edited === "string") {
       const toggle = button(this.#original ? "Show my version" : "Show the model's text", {
         kind: "link",
         on: () => {
@@ -159,6 +165,17 @@ export class TurnCard {
     this.update(store.turn(this.number));
     fit(area);
     area.focus();
+  }
+
+  /** The correction as it stands is what the person wants: keeping it as their version makes it data. */
+  async #accept() {
+    try {
+      await store.edit(this.number, store.turn(this.number).text);
+    } catch (error) {
+      return this.#complain(explain(error));
+    }
+    this.update(store.turn(this.number));
+    this.#say("Accepted");
   }
 
   #endEdit() {

@@ -33,6 +33,9 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
     let asked = browser.text(&turn(4, ".asked-text")).await?;
     assert!(asked.starts_with("Correct the report: add ") && asked.contains("; remove "), "{asked}");
 
+    browser.click(&turn(4, "[aria-label='Accept this correction']")).await?;
+    browser.until(&format!("document.querySelector({:?}).textContent.includes('Accepted')", turn(4, ".notes"))).await?;
+
     browser.click(&turn(1, "[aria-label='Edit the report']")).await?;
     browser.type_into(".editor textarea", " Seen by a person.").await?;
     browser.click(".editor .primary").await?;
@@ -41,6 +44,7 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
     let view = desk.gateway.view(&format!("/v1/conversations/{}", open_id(&browser).await?)).await?;
     assert_eq!(view["turns"][0]["edited"], format!("{REPORT} Seen by a person."));
     assert_eq!(view["turns"][3]["request"]["task"], "correction");
+    assert_eq!(view["turns"][3]["edited"], "Task correction.");
 
     browser.reload().await?;
     until_turn(&browser, 4, "done").await?;
