@@ -229,7 +229,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
-        id: ConversationId(format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))),
+        id: ConversationId(format!("{:016x}{:016x}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))),
         owner: "local".into(),
         created_ms: 1,
         image: None,
