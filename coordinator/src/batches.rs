@@ -14,8 +14,7 @@ use futures::stream::{self, Stream};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
-use radialog_schemas::{Generation, ObjectKey, RunId, Stage, StageSet};
-use schemars::JsonSchema;
+use radialog_schemas::{Generation, ObjectKey, RunId, StageSet};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +27,10 @@ use crate::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
 use crate::{Batch, BatchOptions, CoordinatorError, Progress};
 
 mod results;
+mod view;
+
+pub use view::{BatchStatus, BatchView, NewBatch};
+use view::{End, Requested};
 
 /// The files that a batch leaves.
 pub const FILES: [&str; 3] = [RESULTS_FILE, TABLE_FILE, SUMMARY_FILE];
@@ -58,59 +61,6 @@ pub struct BatchesSettings {
     pub prefixes: Vec<String>,
     /// How to open one.
     pub open: OpenArchive,
-}
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct NewBatch {
-    /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
-    #[schemars(length(min = 1, max = 1024))]
-    pub archive: String,
-    /// Only these stages and what they need; all where none is given.
-    #[serde(default)]
-    pub stages: Vec<Stage>,
-    /// Only the first studies of the archive.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u64>,
-    /// Longest report in tokens; 300 where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 2048))]
-    pub max_new_tokens: Option<u32>,
-}
-
-/// How far a batch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BatchStatus {
-    /// Waits for another batch, or for its gateway to start again.
-    Queued,
-    /// Studies are being read or computed.
-    Running,
-    /// Every study has its line.
-    Done,
-    /// It could not go on.
-    Failed,
-    /// Nobody wanted it any more; the lines until then are in its results.
-    Cancelled,
-}
-
-/// A batch as it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct BatchView {
-    /// Its name.
-    pub id: String,
-    /// When it was asked for, in milliseconds since 1970.
-    pub created_ms: u64,
-    /// What was asked for.
-    pub request: NewBatch,
-    /// How far it is.
-    pub status: BatchStatus,
-    /// Why it failed.
-    pub error: Option<String>,
-    /// Counts, rates and time left, once it runs.
-    pub progress: Option<Progress>,
-    /// Names of its result files, once it has ended.
-    pub results: Vec<String>,
 }
 
 /// Why there is no batch.
@@ -150,24 +100,6 @@ fn allowed(prefixes: &[String]) -> String {
         }
         prefixes => format!(": {}", prefixes.join(", ")),
     }
-}
-
-/// A request as it is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Requested {
-    id: String,
-    owner: String,
-    created_ms: u64,
-    request: NewBatch,
-}
-
-/// How a batch ended.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct End {
-    status: BatchStatus,
-    error: Option<String>,
-    /// Parts of each of [`FILES`].
-    parts: [u32; 3],
 }
 
 /// The batches of one gateway, and what it knows of those of others.
@@ -239,7 +171,7 @@ impl Batches {
         fs::create_dir_all(&folder).map_err(failed)?;
         fs::write(folder.join(REQUEST_FILE), json(&requested)).map_err(failed)?;
         self.backends.state.put_document(&run(id), document::REQUEST, json(&requested)).await?;
-        let view = view(requested.clone(), BatchStatus::Queued, None, None);
+        let view = requested.clone().view(BatchStatus::Queued, None, None);
         self.spawn(requested);
         Ok(view)
     }
@@ -260,7 +192,7 @@ impl Batches {
             (None, Some(_)) => BatchStatus::Running,
             (None, None) => BatchStatus::Queued,
         };
-        Ok(Some(view(requested, status, progress, end)))
+        Ok(Some(requested.view(status, progress, end)))
     }
 
     /// Stops a batch wherever it runs; its lines so far become its results. False where there is none.
@@ -429,13 +361,6 @@ impl Batches {
     fn here(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn view(requested: Requested, status: BatchStatus, progress: Option<Progress>, end: Option<End>) -> BatchView {
-    let Requested { id, created_ms, request, .. } = requested;
-    let written = end.iter().flat_map(|end| FILES.iter().zip(end.parts)).filter(|(_, parts)| *parts > 0);
-    let results = written.map(|(file, _)| (*file).to_owned()).collect();
-    BatchView { id, created_ms, request, status, error: end.and_then(|end| end.error), progress, results }
 }
 
 /// Where the state keeps what is known of a batch.

@@ -202,8 +202,9 @@ async fn a_reader_loses_no_word_while_workers_gateways_broker_and_state_are_kill
     let turn = ward.ask(&one, &id, "Is there any effusion?").await?;
     let mut reader = Reader::default();
     ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER).await?;
+    let spare = ward.worker("language")?;
     language.kill();
-    let mut language = ward.worker("language")?;
+    let mut language = spare;
     ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER).await?;
     ensure!(reader.end.is_none(), "the answer is over before the next fault: make it longer");
 

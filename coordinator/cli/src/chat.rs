@@ -142,7 +142,7 @@ impl Dialog {
             if turn.turn > 1 {
                 println!("> {}", turn.asked.as_deref().unwrap_or_default().trim());
             }
-            print!("{}", turn.edited.as_ref().unwrap_or(&turn.text));
+            print!("{}", turn.edited.as_ref().unwrap_or(&turn.text).trim_start());
             if turn.status.is_final() {
                 println!("{}\n", ending(turn));
             } else {
@@ -167,7 +167,15 @@ impl Dialog {
     /// Prints an answer as it comes. Ctrl-C stops it.
     async fn follow(&mut self, turn: &TurnView) -> anyhow::Result<()> {
         let findings = &mut self.findings;
-        let mut following = std::pin::pin!(self.client.follow(turn, |news| tell(news, findings)));
+        let mut begun = !turn.text.trim().is_empty();
+        let mut following = std::pin::pin!(self.client.follow(turn, |news| match news {
+            // The model's answers begin with a blank.
+            News::Token(text) if !begun => {
+                begun = !text.trim().is_empty();
+                tell(News::Token(text.trim_start().to_owned()), findings);
+            }
+            news => tell(news, findings),
+        }));
         let outcome = tokio::select! {
             outcome = &mut following => outcome,
             _ = tokio::signal::ctrl_c() => {
