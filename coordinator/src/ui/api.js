@@ -23,6 +23,7 @@ export function newRequestKey() {
 
 export const api = {
   list: () => json("GET", "/v1/conversations"),
+  models: () => json("GET", "/v1/models"),
   conversation: (id, signal) => json("GET", path(id), { signal }),
   image: async (id) => (await request("GET", `${path(id)}/image`)).blob(),
   begin({ image, name, question, indication }, requestKey) {

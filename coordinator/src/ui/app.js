@@ -1,7 +1,7 @@
 // The page's beginning: puts the parts together, and shows the conversation that the address names.
 
 import { announce } from "/assets/announce.js";
-import { onKeyNeeded } from "/assets/api.js";
+import { api, onKeyNeeded } from "/assets/api.js";
 import { Composer } from "/assets/composer.js";
 import { Conversation } from "/assets/conversation.js";
 import { askKey } from "/assets/dialogs.js";
@@ -199,3 +199,7 @@ addEventListener("beforeunload", (event) => {
 
 store.keepFresh();
 await Promise.all([store.refresh().catch((error) => !store.view && openId() === null && tell(explain(error))), route()]);
+
+// Random weights make words, too; nobody must take them for a report.
+const models = await api.models().catch(() => ({ data: [] }));
+show(byId("random"), models.data.some(({ id }) => id.startsWith("random-")));
