@@ -37,7 +37,10 @@ async fn one_command_opens_a_page_that_reports_answers_corrects_and_remembers() 
 
     let browser = Browser::open(Screen::DESKTOP).await?;
     browser.go(&url).await?;
-    browser.until("!document.getElementById('random').hidden").await.context("it says what random weights are worth")?;
+    browser
+        .until("!document.getElementById('random').hidden")
+        .await
+        .context("it says what random weights are worth")?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     browser.until("document.querySelectorAll('.finding').length === 14").await?;

@@ -81,8 +81,11 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
         let answer = problem(desk.gateway.post("/v1/batches", &findings_of(archive)).await?).await?;
         assert_eq!((answer.0, answer.1.as_str()), (403, "archive_not_allowed"), "{archive}");
     }
-    let nothing = problem(desk.gateway.post("/v1/batches", &findings_of("s3://archive/cxr/empty")).await?).await?;
-    assert_eq!((nothing.0, nothing.1.as_str()), (422, "invalid_request"));
+    let manifest = ObjectKey::parse("cxr/studies.csv").context("a key")?;
+    desk.backends.objects.put(&manifest, "name,picture\na,b\n".into()).await?;
+    let unusable =
+        problem(desk.gateway.post("/v1/batches", &findings_of("s3://archive/cxr/studies.csv")).await?).await?;
+    assert_eq!((unusable.0, unusable.1.as_str()), (422, "invalid_request"));
     let long = json!({"archive": "s3://archive/cxr", "max_new_tokens": 100_000});
     assert_eq!(problem(desk.gateway.post("/v1/batches", &long).await?).await?.0, 422);
     Ok(())
