@@ -3,6 +3,7 @@
 //! with its own when it starts again.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -251,7 +252,11 @@ impl Batches {
     fn spawn(self: &Arc<Self>, requested: Requested) {
         let batches = self.clone();
         let stop = self.shutdown.child_token();
-        self.here().insert(requested.id.clone(), stop.clone());
+        match self.here().entry(requested.id.clone()) {
+            // The same request twice at a time: one of them runs.
+            Entry::Occupied(_) => return,
+            Entry::Vacant(place) => place.insert(stop.clone()),
+        };
         tokio::spawn(async move {
             let id = requested.id.clone();
             if let Err(error) = batches.carry_out(requested, &stop).await {

@@ -100,7 +100,10 @@ async fn a_batch_is_its_owners_alone_and_the_same_key_gives_it_again() -> Result
         let request = ward.ask(Method::POST, "/v1/batches").header("Idempotency-Key", "monday");
         request.json(&findings_of(archive)).send()
     };
-    let path = start("s3://archive/cxr").await?.headers()["location"].to_str()?.to_owned();
+    // Twice at a time, as a hasty client retries.
+    let (first, second) = tokio::try_join!(start("s3://archive/cxr"), start("s3://archive/cxr"))?;
+    let path = first.headers()["location"].to_str()?.to_owned();
+    assert_eq!(second.headers()["location"].to_str()?, path);
     assert_eq!(start("s3://archive/cxr").await?.headers()["location"].to_str()?, path);
     assert_eq!(problem(start("s3://archive/cxr/study").await?).await?.1, "idempotency_mismatch");
     view_when(&ward, &path, "done").await?;
