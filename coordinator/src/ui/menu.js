@@ -36,7 +36,8 @@ export function menuButton(label, { items, choose, ...attributes }) {
     event.preventDefault();
     open();
   });
-  menu.addEventListener("toggle", (event) => opener.setAttribute("aria-expanded", String(event.newState === "open")));
+  // Before and not after it: "toggle" comes in a task of its own, and until then the button would lie.
+  menu.addEventListener("beforetoggle", (event) => opener.setAttribute("aria-expanded", String(event.newState === "open")));
   menu.addEventListener("keydown", (event) => move(event, menu, opener));
   return el("span", { class: "menu-holder" }, opener, menu);
 }

@@ -26,11 +26,11 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 pub struct Progress {
     /// Epochs that are complete.
     pub epoch: u64,
-    /// Steps of the epoch after them that are done.
+    /// Batches of the epoch after them that are done.
     pub in_epoch: u64,
     /// Optimizer steps in all.
     pub step: u64,
-    /// Sum of the losses of the steps of the unfinished epoch.
+    /// Sum of the losses of those batches.
     pub loss_sum: f64,
     /// Dropout masks drawn.
     #[serde(default)]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainingError;
 use crate::losses::findings::Weighting;
+use crate::schedule::Schedule;
 
 /// A training of the findings classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,9 +34,15 @@ pub struct FindingsRecipe {
     /// Images of a step.
     #[serde(default = "default_batch")]
     pub batch_size: usize,
-    /// Learning rate; constant.
+    /// Learning rate.
     #[serde(default = "default_rate")]
     pub rate: f64,
+    /// Steps from 0 to `rate`, from where it falls linearly to 0; the same rate all the time without it, as in the original.
+    #[serde(default)]
+    pub warmup: Option<u64>,
+    /// Batches whose mean gradient makes a step.
+    #[serde(default = "default_accumulation")]
+    pub accumulation: usize,
     /// How positives weigh.
     #[serde(default)]
     pub weighting: Weighting,
@@ -95,6 +102,9 @@ fn default_batch() -> usize {
 fn default_rate() -> f64 {
     5e-5
 }
+fn default_accumulation() -> usize {
+    1
+}
 
 /// A training of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,9 +139,15 @@ pub struct ChexbertRecipe {
     /// Reports of a step.
     #[serde(default = "default_reports")]
     pub batch_size: usize,
-    /// Learning rate; constant.
+    /// Learning rate.
     #[serde(default = "default_chexbert_rate")]
     pub rate: f64,
+    /// Steps from 0 to `rate`, from where it falls linearly to 0; the same rate all the time without it.
+    #[serde(default)]
+    pub warmup: Option<u64>,
+    /// Batches whose mean gradient makes a step.
+    #[serde(default = "default_accumulation")]
+    pub accumulation: usize,
     /// Share of values that are dropped.
     #[serde(default = "default_dropout")]
     pub dropout: f64,
@@ -171,6 +187,10 @@ fn default_dropout() -> f64 {
 }
 
 impl FindingsRecipe {
+    pub(crate) fn schedule(&self) -> Schedule {
+        rising_and_falling(self.rate, self.warmup)
+    }
+
     /// Reads and checks a recipe.
     ///
     /// # Errors
@@ -192,13 +212,17 @@ impl FindingsRecipe {
         faults.start(recipe.start.as_deref(), recipe.geometry.is_some());
         // A batch norm over one image of one pixel has no variance.
         faults.unless(recipe.batch_size > 1, "batch_size: must be 2 or more");
-        faults.steps(recipe.epochs, recipe.rate, recipe.clip, recipe.checkpoint_steps);
+        faults.steps(recipe.epochs, recipe.rate, recipe.accumulation, recipe.clip, recipe.checkpoint_steps);
         faults.unknown_geometry(&text, recipe.geometry.as_ref());
         faults.none(path, &text, recipe)
     }
 }
 
 impl ChexbertRecipe {
+    pub(crate) fn schedule(&self) -> Schedule {
+        rising_and_falling(self.rate, self.warmup)
+    }
+
     /// Reads and checks a recipe.
     ///
     /// # Errors
@@ -217,10 +241,14 @@ impl ChexbertRecipe {
         faults.unless(recipe.batch_size > 0, "batch_size: must be 1 or more");
         faults.unless(recipe.longest > 2, "longest: must be 3 or more, two of which are [CLS] and [SEP]");
         faults.unless((0.0..1.0).contains(&recipe.dropout), "dropout: must be from 0 to below 1");
-        faults.steps(recipe.epochs, recipe.rate, recipe.clip, recipe.checkpoint_steps);
+        faults.steps(recipe.epochs, recipe.rate, recipe.accumulation, recipe.clip, recipe.checkpoint_steps);
         faults.unknown_geometry(&text, recipe.geometry.as_ref());
         faults.none(path, &text, recipe)
     }
+}
+
+fn rising_and_falling(rate: f64, warmup: Option<u64>) -> Schedule {
+    warmup.map_or(Schedule::Constant { rate }, |warmup| Schedule::WarmupLinear { rate, warmup })
 }
 
 /// A recipe as it stands in its file, and the file's text.
@@ -255,7 +283,8 @@ impl Faults {
         }
     }
 
-    fn steps(&mut self, epochs: u64, rate: f64, clip: Option<f64>, checkpoint_steps: Option<u64>) {
+    fn steps(&mut self, epochs: u64, rate: f64, accumulation: usize, clip: Option<f64>, checkpoint_steps: Option<u64>) {
+        self.unless(accumulation > 0, "accumulation: must be 1 or more");
         self.unless(epochs > 0, "epochs: must be 1 or more");
         self.unless(rate.is_finite() && rate > 0.0, format!("rate: {rate} is not over 0"));
         self.unless(clip.is_none_or(|clip| clip > 0.0), "clip: must be over 0");

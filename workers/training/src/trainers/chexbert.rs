@@ -11,7 +11,7 @@ use radialog_models::chexbert::{Chexbert, clean_text};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::{Finding, Label, Stage};
 
-use super::course::{Plan, Subject, Training};
+use super::course::{Best, Plan, Subject, Training};
 use super::initial;
 use crate::checkpoint::ComponentDescription;
 use crate::clinical::LabelCounts;
@@ -86,7 +86,9 @@ impl Training<Labelling> {
         };
         let plan = Plan {
             epochs: recipe.epochs,
-            rate: recipe.rate,
+            schedule: recipe.schedule(),
+            accumulation: recipe.accumulation,
+            best: Best::Largest,
             clip: recipe.clip,
             checkpoint_steps: recipe.checkpoint_steps,
             adam: AdamW::language(),

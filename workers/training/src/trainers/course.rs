@@ -11,6 +11,7 @@ use crate::checkpoint::{self, ComponentDescription, Progress};
 use crate::curves::{self, Chart, Row};
 use crate::error::TrainingError;
 use crate::optimizer::{AdamW, Gradients, Optimizer};
+use crate::schedule::Schedule;
 use crate::variables::Variables;
 
 /// Folders of the checkpoints below the output folder.
@@ -19,7 +20,7 @@ const BEST: &str = "best";
 
 /// What one training teaches.
 pub trait Subject {
-    /// What a step learns from.
+    /// What one forward and backward pass learns from.
     type Batch;
 
     /// The batches of an epoch, without the first `skipped`.
@@ -38,7 +39,7 @@ pub trait Subject {
     fn names(&self, batch: &Self::Batch) -> Vec<String>;
 
     /// What is measured on the validation samples with the weights as they are: names and values. The first one decides
-    /// which checkpoint is the best; the larger the better.
+    /// which checkpoint is the best, as the plan's [`Best`] says.
     ///
     /// # Errors
     /// None but the network's and those of reading samples.
@@ -58,8 +59,12 @@ pub trait Subject {
 pub struct Plan {
     /// Passes over the training samples.
     pub epochs: u64,
-    /// Learning rate.
-    pub rate: f64,
+    /// Learning rates.
+    pub schedule: Schedule,
+    /// Batches whose mean gradient makes a step; what is left at the end of an epoch makes a smaller one.
+    pub accumulation: usize,
+    /// Which validation score is the best.
+    pub best: Best,
     /// Longest that the gradients may be together.
     pub clip: Option<f64>,
     /// Steps between checkpoints, beside the one at the end of each epoch.
@@ -72,6 +77,36 @@ pub struct Plan {
     pub charts: &'static [Chart],
     /// Of the recipe.
     pub recipe: ContentHash,
+}
+
+/// Which of two validation scores is better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Best {
+    /// Of a measure of quality.
+    Largest,
+    /// Of a loss.
+    Smallest,
+}
+
+impl Best {
+    fn is_better(self, score: f64, than: f64) -> bool {
+        match self {
+            Best::Largest => score > than,
+            Best::Smallest => score < than,
+        }
+    }
+}
+
+impl Plan {
+    fn steps_in_epoch(&self, batches: u64) -> u64 {
+        batches.div_ceil(self.accumulation.max(1) as u64)
+    }
+
+    /// Of the step after this progress.
+    fn rate(&self, progress: &Progress, batches: u64) -> f64 {
+        let total = self.steps_in_epoch(batches) * self.epochs;
+        self.schedule.rate(progress.step, total, progress.epoch, self.steps_in_epoch(progress.in_epoch))
+    }
 }
 
 /// A training at work.
@@ -144,16 +179,21 @@ impl<S: Subject> Training<S> {
     /// # Errors
     /// A sample that cannot be read, a loss that is not a number, a checkpoint that cannot be written.
     pub fn run(mut self, stop: &dyn Fn() -> bool, report: &dyn Fn(StepReport)) -> Result<Outcome, TrainingError> {
-        let total = self.subject.batches_in_epoch() * self.plan.epochs;
+        let in_epoch = self.subject.batches_in_epoch();
+        let total = self.plan.steps_in_epoch(in_epoch) * self.plan.epochs;
         while self.progress.epoch < self.plan.epochs {
             let started = Instant::now();
-            let skipped = self.progress.in_epoch as usize;
-            // Batches borrow nothing that a step changes, but the compiler cannot know: they are taken by the subject.
             let Self { subject, plan, out, component, variables, optimizer, progress } = &mut self;
-            for batch in subject.batches(progress.epoch, skipped) {
-                step(subject, plan, variables, optimizer, progress, &batch?)?;
+            let mut batches = subject.batches(progress.epoch, progress.in_epoch as usize);
+            loop {
+                let micro = batches.by_ref().take(plan.accumulation.max(1)).collect::<Result<Vec<_>, _>>()?;
+                if micro.is_empty() {
+                    break;
+                }
+                let rate = plan.rate(progress, in_epoch);
+                step(subject, plan.clip, rate, variables, optimizer, progress, &micro)?;
                 let loss = progress.loss_sum / progress.in_epoch as f64;
-                report(StepReport { step: progress.step, total, epoch: progress.epoch, loss, rate: plan.rate });
+                report(StepReport { step: progress.step, total, epoch: progress.epoch, loss, rate });
                 let stopped = stop();
                 let is_due = plan.checkpoint_steps.is_some_and(|every| progress.step.is_multiple_of(every));
                 if stopped || is_due {
@@ -164,6 +204,7 @@ impl<S: Subject> Training<S> {
                     return Ok(Outcome::Interrupted);
                 }
             }
+            drop(batches);
             self.end_epoch(started)?;
         }
         Ok(Outcome::Complete(self.progress.rows))
@@ -173,18 +214,19 @@ impl<S: Subject> Training<S> {
         let seconds = started.elapsed().as_secs_f64();
         let train_loss = self.progress.loss_sum / (self.progress.in_epoch as f64).max(1.0);
         let measured = self.subject.validate()?;
+        let rate = self.plan.rate(&self.progress, self.subject.batches_in_epoch());
         self.progress.epoch += 1;
         (self.progress.in_epoch, self.progress.loss_sum) = (0, 0.0);
         let counted = [
             ("epoch", self.progress.epoch as f64),
             ("step", self.progress.step as f64),
-            ("rate", self.plan.rate),
+            ("rate", rate),
             ("train_loss", train_loss),
         ];
         let values = counted.into_iter().chain(measured.iter().copied()).chain([("seconds", seconds)]);
         self.progress.rows.push(Row(values.map(|(name, value)| (name.to_owned(), value)).collect()));
         let score = measured.first().map_or(0.0, |(_, score)| *score);
-        if self.progress.best.is_none_or(|best| score > best) {
+        if self.progress.best.is_none_or(|best| self.plan.best.is_better(score, best)) {
             self.progress.best = Some(score);
             checkpoint::save(&self.out.join(BEST), &self.component, &self.variables, None)?;
         }
@@ -196,27 +238,33 @@ impl<S: Subject> Training<S> {
     }
 }
 
+/// One step on the mean gradient of some batches.
 fn step<S: Subject>(
     subject: &S,
-    plan: &Plan,
+    clip: Option<f64>,
+    rate: f64,
     variables: &Variables,
     optimizer: &mut Optimizer,
     progress: &mut Progress,
-    batch: &S::Batch,
+    batches: &[S::Batch],
 ) -> Result<(), TrainingError> {
-    let loss = subject.loss(batch)?;
-    let value = f64::from(loss.to_scalar::<f32>()?);
     let mut gradients = Gradients::default();
-    gradients.add(variables, &loss.backward()?, 1.0)?;
-    // Gradients may overflow while the loss is still a number; a step with them would break every weight.
-    let norm = gradients.clip(plan.clip.unwrap_or(f64::INFINITY))?;
-    if !value.is_finite() || !norm.is_finite() {
-        return Err(TrainingError::NotANumber { step: progress.step + 1, samples: subject.names(batch) });
+    let mut sum = 0.0;
+    for batch in batches {
+        let loss = subject.loss(batch)?;
+        sum += f64::from(loss.to_scalar::<f32>()?);
+        gradients.add(variables, &loss.backward()?, 1.0 / batches.len() as f64)?;
     }
-    optimizer.step(&gradients, plan.rate)?;
+    // Gradients may overflow while the loss is still a number; a step with them would break every weight.
+    let norm = gradients.clip(clip.unwrap_or(f64::INFINITY))?;
+    if !sum.is_finite() || !norm.is_finite() {
+        let samples = batches.iter().flat_map(|batch| subject.names(batch)).collect();
+        return Err(TrainingError::NotANumber { step: progress.step + 1, samples });
+    }
+    optimizer.step(&gradients, rate)?;
     progress.step += 1;
-    progress.in_epoch += 1;
-    progress.loss_sum += value;
+    progress.in_epoch += batches.len() as u64;
+    progress.loss_sum += sum;
     progress.draws = subject.draws();
     Ok(())
 }

@@ -9,7 +9,7 @@ use radialog_models::bundle::layout;
 use radialog_models::findings::{FindingsClassifier, TextRule};
 use radialog_schemas::{Finding, Label, Stage};
 
-use super::course::{Plan, Subject, Training};
+use super::course::{Best, Plan, Subject, Training};
 use super::initial;
 use crate::checkpoint::ComponentDescription;
 use crate::classification::Predictions;
@@ -70,7 +70,9 @@ impl Training<Findings> {
         };
         let plan = Plan {
             epochs: recipe.epochs,
-            rate: recipe.rate,
+            schedule: recipe.schedule(),
+            accumulation: recipe.accumulation,
+            best: Best::Largest,
             clip: recipe.clip,
             checkpoint_steps: recipe.checkpoint_steps,
             adam: AdamW::findings(),
