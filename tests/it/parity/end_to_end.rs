@@ -176,8 +176,7 @@ fn language_model(case: &Case) -> Result<LanguageModel> {
         lora_alpha: case.field("/config/lora/alpha")?,
         target_modules: case.field("/config/lora/target_modules")?,
     };
-    let adapter =
-        Adapter { config: lora, weights: VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu) };
+    let adapter = Adapter::new(lora, VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu));
     Ok(LanguageModel::load(&config, &case.weights()?, Some(&adapter))?)
 }
 

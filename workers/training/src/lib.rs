@@ -13,6 +13,7 @@ pub mod optimizer;
 pub mod prepare;
 pub mod random;
 pub mod recipe;
+pub mod samples;
 pub mod schedule;
 pub mod sections;
 pub mod trainers;

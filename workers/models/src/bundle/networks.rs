@@ -152,9 +152,11 @@ impl Language {
         let weights = bundle.weights(stage, WEIGHTS)?;
         let dtype = weights.dtype("model.embed_tokens.weight").unwrap_or(DType::F32);
         let base = weights.var_builder(dtype, device);
-        let adapter =
-            Adapter { config: config.lora, weights: bundle.weights(stage, ADAPTER)?.var_builder(DType::F32, device) };
-        let model = LanguageModel::load(&config.llama, &base, Some(&adapter)).map_err(bundle.model_error(stage))?;
+        let adapter = match config.lora {
+            Some(lora) => Some(Adapter::new(lora, bundle.weights(stage, ADAPTER)?.var_builder(DType::F32, device))),
+            None => None,
+        };
+        let model = LanguageModel::load(&config.llama, &base, adapter.as_ref()).map_err(bundle.model_error(stage))?;
         let tokenizer = llama_tokenizer(bundle, &config.llama)?;
         Ok(Self { model: Arc::new(model), tokenizer, prompts: config.prompts })
     }

@@ -62,12 +62,7 @@ impl Training<Findings> {
             recipe.weighting.weight(positives, train.len())
         });
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
-        let component = ComponentDescription {
-            stage: Stage::Findings,
-            config: serde_json::to_value(&config).map_err(TrainingError::content(out))?,
-            prefix: PREFIX,
-            files: Vec::new(),
-        };
+        let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
         let plan = Plan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),
