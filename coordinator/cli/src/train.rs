@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_runtime::shutdown;
-use radialog_training::recipe::{ChexbertRecipe, FindingsRecipe};
+use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe};
 use radialog_training::trainers::{Outcome, StepReport, Subject, Training};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +16,10 @@ use crate::EXIT_INTERRUPTED;
 
 /// Where there is no terminal, a line is written for this many steps.
 const LINE_EVERY: u64 = 20;
+
+/// What is printed of each epoch where a training measures it, and its title.
+const COLUMNS: [(&str, &str); 3] =
+    [("train_loss", "train loss"), ("validation_loss", "valid. loss"), ("macro_f1", "macro F1")];
 
 /// Train a model from a recipe
 #[derive(Args)]
@@ -33,6 +37,14 @@ enum TrainCommand {
     ///
     /// Example: radialog train findings recipe.toml --out runs/findings
     Findings(RecipeArgs),
+    /// Train the alignment module (Q-Former) on images and the findings sections of their reports
+    ///
+    /// The image encoder is that of a bundle and stays as it is. Writes two bundles with an embedding component, OUT/best (by
+    /// validation loss) and OUT/last, which can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and
+    /// stops.
+    ///
+    /// Example: radialog train alignment recipe.toml --out runs/alignment
+    Alignment(RecipeArgs),
     /// Train the CheXbert labeler on labelled reports
     ///
     /// Writes two bundles with a scoring component, OUT/best (by validation macro F1 of positive labels) and OUT/last, which
@@ -60,6 +72,9 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         TrainCommand::Findings(RecipeArgs { recipe, out, resume }) => {
             finish(Training::findings(FindingsRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
         }
+        TrainCommand::Alignment(RecipeArgs { recipe, out, resume }) => {
+            finish(Training::alignment(AlignmentRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+        }
         TrainCommand::Chexbert(RecipeArgs { recipe, out, resume }) => {
             finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
         }
@@ -76,11 +91,14 @@ fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Pat
         println!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    println!("  {:>5} {:>11} {:>11} {:>9}", "epoch", "train loss", "valid. loss", "macro F1");
+    let columns = COLUMNS.iter().filter(|(name, _)| rows.iter().all(|row| row.get(name).is_some()));
+    let columns: Vec<_> = columns.collect();
+    let cells: String = columns.iter().map(|(_, title)| format!(" {title:>11}")).collect();
+    println!("  {:>5}{cells}", "epoch");
     for row in &rows {
         let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
-        let (epoch, train, validation) = (value("epoch"), value("train_loss"), value("validation_loss"));
-        println!("  {epoch:>5} {train:>11.4} {validation:>11.4} {:>9.4}", value("macro_f1"));
+        let cells: String = columns.iter().map(|(name, _)| format!(" {:>11.4}", value(name))).collect();
+        println!("  {:>5}{cells}", value("epoch"));
     }
     println!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
     Ok(ExitCode::SUCCESS)
