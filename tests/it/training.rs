@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use radialog_tests::golden::{self, Case, GOLDEN_VARIABLE};
 
 mod alignment;
+mod alignment_training;
 mod chexbert_training;
 mod data_sets;
 mod examples;

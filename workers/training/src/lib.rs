@@ -10,6 +10,7 @@ pub mod examples;
 pub mod images;
 pub mod losses;
 pub mod optimizer;
+pub mod pairs;
 pub mod prepare;
 pub mod random;
 pub mod recipe;
