@@ -34,6 +34,8 @@ fn every_role_explains_itself_with_an_example() {
         &["doctor"],
         &["bundle", "random"],
         &["evaluate"],
+        &["prepare", "embeddings"],
+        &["prepare", "findings"],
         &["prepare", "sections"],
         &["prepare", "reports"],
         &["prepare", "instruct"],
