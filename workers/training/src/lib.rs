@@ -11,10 +11,12 @@ pub mod images;
 pub mod losses;
 pub mod optimizer;
 pub mod prepare;
+pub mod quality;
 pub mod random;
 pub mod recipe;
 pub mod schedule;
 pub mod sections;
+pub mod text_scores;
 pub mod trainers;
 pub mod variables;
 
