@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{Limits, Preprocessed};
+use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
 use radialog_schemas::{Finding, Label};
 use rayon::prelude::*;
 
@@ -42,8 +42,8 @@ pub struct ImageBatch {
 /// How images become batches.
 #[derive(Clone, Debug)]
 pub struct Batching {
-    /// Side of the network's input, in pixels.
-    pub side: usize,
+    /// What the network sees of an image.
+    pub input: InputSize,
     /// What blank labels count as.
     pub blank: Blank,
     /// Seed of the augmentation of this pass; none without it.
@@ -110,7 +110,7 @@ impl Batching {
     }
 
     fn stack(&self, planes: Vec<Vec<f32>>) -> Result<Tensor, TrainingError> {
-        let (count, side) = (planes.len(), self.side);
+        let (count, side) = (planes.len(), self.input.side);
         let planes = Tensor::from_vec(planes.concat(), (count, 1, side, side), &self.device)?;
         Ok(planes.expand((count, 3, side, side))?.contiguous()?)
     }
@@ -118,13 +118,13 @@ impl Batching {
     /// The grey pixels, from 0 to 1, as inference sees them, and then augmented.
     fn plane(&self, image: &LabelledImage) -> Result<Vec<f32>, TrainingError> {
         let bytes = fs::read(&image.path).map_err(TrainingError::io("read", &image.path))?;
-        let read = Preprocessed::from_bytes(&bytes, &Limits::default());
+        let read = Preprocessed::from_bytes(&bytes, &Limits::default(), self.input.short_side);
         let read = read.map_err(|failure| TrainingError::content(&image.path)(failure.message))?;
-        let crop = read.crop(self.side);
+        let crop = read.crop(self.input.side);
         let pixels: Vec<f32> = crop.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
         Ok(match self.augment {
             None => pixels,
-            Some(seed) => Augmentation::draw(seed, &name(image)).apply(&pixels, self.side),
+            Some(seed) => Augmentation::draw(seed, &name(image)).apply(&pixels, self.input.side),
         })
     }
 }
