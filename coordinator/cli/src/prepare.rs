@@ -12,6 +12,8 @@ use radialog_training::prepare::{
     Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, samples, write_reports,
 };
 
+mod open_data;
+
 /// Most problems that are listed.
 const LISTED: usize = 10;
 
@@ -47,6 +49,8 @@ enum PrepareCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+    #[command(flatten)]
+    OpenData(open_data::OpenDataCommand),
     /// Make the instruction data set (INS): reports, and follow-up tasks about them
     ///
     /// Questions about findings are answered from the labels, reasons from MIMIC-NLE. Tasks whose answers a language model
@@ -95,6 +99,7 @@ struct DataArgs {
 pub(crate) fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
+        PrepareCommand::OpenData(command) => open_data::run(command),
         PrepareCommand::Reports { data } => {
             let count = write_reports(&data.out, &data.samples()?, &Prompts::default(), data.seed)?;
             println!("{count} samples written to {}", data.out.display());

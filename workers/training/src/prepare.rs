@@ -6,17 +6,34 @@ mod instruct;
 mod json_list;
 mod labels;
 mod mimic_nle;
+mod nih;
+mod open_i;
+mod pairs;
+mod report_table;
+mod report_tasks;
 mod reports;
 mod sectioned;
 mod selection;
+mod split;
 mod table;
 mod task_prompts;
+mod tokenizer;
+mod weak_labels;
 
 pub use export::{Sectioning, SectioningSummary};
 pub use instruct::{Instruct, InstructSummary, TaskFile, TaskSample};
 pub(crate) use labels::value as label_value;
 pub use labels::{LabelTable, LabelValue};
-pub use reports::{ReportSample, report_samples, write_reports};
+pub use nih::{ImageRow, NihImages, read_nih, write_image_table};
+pub use open_i::{Agreement, OpenI, OpenIReports, RemovedWords};
+pub use pairs::{Pairing, PairingSummary};
+pub use report_table::{
+    PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table, write_report_table,
+};
+pub use report_tasks::ReportTasks;
+pub use reports::{Coverage, ReportSample, report_samples, write_reports};
 pub use sectioned::{HEADER, SectionedReader, SectionedRow};
-pub use table::{Sample, SplitTable, samples};
+pub use table::{Sample, SplitTable, report_table_samples, samples};
 pub use task_prompts::{Task, TaskPrompts};
+pub use tokenizer::{Vocabulary, VocabularyKind};
+pub use weak_labels::{Mention, WeakRule, summary};
