@@ -14,6 +14,7 @@ use radialog_training::prepare::{
 
 mod embeddings;
 mod findings;
+mod open_data;
 mod run;
 
 /// Most problems that are listed.
@@ -53,6 +54,8 @@ enum PrepareCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+    #[command(flatten)]
+    OpenData(open_data::OpenDataCommand),
     /// Make the instruction data set (INS): reports, and follow-up tasks about them
     ///
     /// Questions about findings are answered from the labels, reasons from MIMIC-NLE. Tasks whose answers a language model
@@ -103,6 +106,7 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         PrepareCommand::Embeddings(args) => embeddings::run(args).await,
         PrepareCommand::Findings(args) => findings::run(args).await,
         PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
+        PrepareCommand::OpenData(command) => open_data::run(command),
         PrepareCommand::Reports { data } => {
             let count = write_reports(&data.out, &data.samples()?, &Prompts::default(), data.seed)?;
             println!("{count} samples written to {}", data.out.display());
