@@ -35,7 +35,6 @@ pub use report_table::{
 };
 pub use report_tasks::ReportTasks;
 pub use reports::{Coverage, ReportSample, report_samples, write_reports};
-pub use reports::{ReportSample, report_samples, write_reports};
 pub use sectioned::{HEADER, SectionedReader, SectionedRow};
 pub use table::{Sample, SplitTable, report_table_samples, samples};
 pub use task_prompts::{Task, TaskPrompts};
