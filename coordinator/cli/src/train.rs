@@ -8,7 +8,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_runtime::shutdown;
-use radialog_training::recipe::{ChexbertRecipe, FindingsRecipe};
+use radialog_training::curves::Row;
+use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
 use radialog_training::trainers::{Outcome, StepReport, Subject, Training};
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,15 @@ use crate::EXIT_INTERRUPTED;
 
 /// Where there is no terminal, a line is written for this many steps.
 const LINE_EVERY: u64 = 20;
+
+/// What is measured after an epoch, and its heading; each training has some of them.
+const COLUMNS: [(&str, &str); 5] = [
+    ("train_loss", "train loss"),
+    ("validation_loss", "valid. loss"),
+    ("macro_f1", "macro F1"),
+    ("macro_auc", "macro AUC"),
+    ("token_accuracy", "token accuracy"),
+];
 
 /// Train a model from a recipe
 #[derive(Args)]
@@ -33,6 +43,14 @@ enum TrainCommand {
     ///
     /// Example: radialog train findings recipe.toml --out runs/findings
     Findings(RecipeArgs),
+    /// Train the alignment module (Q-Former) on images and the findings sections of their reports
+    ///
+    /// The image encoder is that of a bundle and stays as it is. Writes two bundles with an embedding component, OUT/best (by
+    /// validation loss) and OUT/last, which can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and
+    /// stops.
+    ///
+    /// Example: radialog train alignment recipe.toml --out runs/alignment
+    Alignment(RecipeArgs),
     /// Train the CheXbert labeler on labelled reports
     ///
     /// Writes two bundles with a scoring component, OUT/best (by validation macro F1 of positive labels) and OUT/last, which
@@ -40,6 +58,16 @@ enum TrainCommand {
     ///
     /// Example: radialog train chexbert recipe.toml --out runs/chexbert
     Chexbert(RecipeArgs),
+    /// Train the language model on report and instruct data sets
+    ///
+    /// Without `full` it trains LoRA and the image projection beside the frozen model of a bundle: OUT/best (by validation
+    /// loss) and OUT/last are bundles that share the frozen weights, and adapter folders that Python PEFT loads as they are.
+    /// With `full = true` it trains all weights of a small model, of a bundle or from a geometry with random weights. What is
+    /// left out of a recipe is as in the original. Writes OUT/metrics.csv and OUT/curves.html, too. Ctrl-C writes a
+    /// checkpoint and stops.
+    ///
+    /// Example: radialog train language workers/training/recipes/language.toml --out runs/language
+    Language(RecipeArgs),
 }
 
 #[derive(Args)]
@@ -60,14 +88,23 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         TrainCommand::Findings(RecipeArgs { recipe, out, resume }) => {
             finish(Training::findings(FindingsRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
         }
+        TrainCommand::Alignment(RecipeArgs { recipe, out, resume }) => {
+            finish(Training::alignment(AlignmentRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+        }
         TrainCommand::Chexbert(RecipeArgs { recipe, out, resume }) => {
             finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+        }
+        TrainCommand::Language(RecipeArgs { recipe, out, resume }) => {
+            finish(Training::language(LanguageRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
         }
     };
     tokio::task::spawn_blocking(training).await.context("the training ended unexpectedly")?
 }
 
 fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Path) -> anyhow::Result<ExitCode> {
+    for note in training.notes() {
+        eprintln!("{note}");
+    }
     let bar = progress_bar()?;
     let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
     bar.finish_and_clear();
@@ -76,14 +113,23 @@ fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Pat
         println!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    println!("  {:>5} {:>11} {:>11} {:>9}", "epoch", "train loss", "valid. loss", "macro F1");
-    for row in &rows {
-        let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
-        let (epoch, train, validation) = (value("epoch"), value("train_loss"), value("validation_loss"));
-        println!("  {epoch:>5} {train:>11.4} {validation:>11.4} {:>9.4}", value("macro_f1"));
-    }
+    print_rows(&rows);
     println!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What each epoch came to, in the columns that the training has.
+fn print_rows(rows: &[Row]) {
+    let columns = COLUMNS.iter().filter(|(name, _)| rows.iter().any(|row| row.get(name).is_some()));
+    let columns: Vec<_> = columns.collect();
+    let line = |cells: Vec<String>| println!("  {:>5} {}", cells[0], cells[1..].join(" "));
+    let heading = columns.iter().map(|(_, heading)| format!("{heading:>14}"));
+    line(["epoch".to_owned()].into_iter().chain(heading).collect());
+    for row in rows {
+        let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
+        let cells = columns.iter().map(|(name, _)| format!("{:>14.4}", value(name)));
+        line([value("epoch").to_string()].into_iter().chain(cells).collect());
+    }
 }
 
 fn progress_bar() -> anyhow::Result<ProgressBar> {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{Finding, Label};
 use radialog_training::prepare::{
-    Coverage, Instruct, LabelTable, LabelValue, ReportSample, Sample, SplitTable, Task, TaskPrompts, samples, write_reports,
+    Coverage, Instruct, LabelTable, LabelValue, ReportSample, Sample, SplitTable, Task, TaskPrompts, samples,
+    write_reports,
 };
 use serde_json::{Value, json};
 
@@ -187,6 +188,7 @@ fn a_task_that_needs_a_language_model_is_named_where_its_file_is_missing() {
         task_prompts: &task_prompts,
         tasks: dir.path().join("tasks"),
         mimic_nle: None,
+        coverage: Coverage::Original,
         seed: 1,
     };
     let summary = instruct.run(&dir.path().join("out.json")).unwrap();

@@ -9,6 +9,7 @@ mod mimic_nle;
 mod nih;
 mod open_i;
 mod pairs;
+mod predictions;
 mod report_table;
 mod report_tasks;
 mod reports;
@@ -17,6 +18,7 @@ mod selection;
 mod split;
 mod table;
 mod task_prompts;
+mod tensor_file;
 mod tokenizer;
 mod weak_labels;
 
@@ -27,6 +29,7 @@ pub use labels::{LabelTable, LabelValue};
 pub use nih::{ImageRow, NihImages, read_nih, write_image_table};
 pub use open_i::{Agreement, OpenI, OpenIReports, RemovedWords};
 pub use pairs::{Pairing, PairingSummary};
+pub use predictions::{PredictionFile, read_predictions};
 pub use report_table::{
     PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table, write_report_table,
 };
@@ -35,5 +38,6 @@ pub use reports::{Coverage, ReportSample, report_samples, write_reports};
 pub use sectioned::{HEADER, SectionedReader, SectionedRow};
 pub use table::{Sample, SplitTable, report_table_samples, samples};
 pub use task_prompts::{Task, TaskPrompts};
+pub use tensor_file::{TensorNames, TensorRows};
 pub use tokenizer::{Vocabulary, VocabularyKind};
 pub use weak_labels::{Mention, WeakRule, summary};

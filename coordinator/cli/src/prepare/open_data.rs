@@ -160,10 +160,16 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
             let images = images.chunks(2).map(|two| (two[0].clone(), two[1].clone())).collect();
             let (pairs, sides) = Pairing { images, seed }.pair(&read_report_table(&reports)?)?;
             write_pairs_table(&out, &pairs)?;
-            println!("{:<9} {:>8} {:>16} {:>11} {:>14} {:>9}", "split", "reports", "same findings", "similarity", "images used", "at most");
+            println!(
+                "{:<9} {:>8} {:>16} {:>11} {:>14} {:>9}",
+                "split", "reports", "same findings", "similarity", "images used", "at most"
+            );
             for (side, of) in &sides {
                 let used = format!("{} of {}", of.used, of.images);
-                println!("{side:<9} {:>8} {:>16} {:>11.3} {used:>14} {:>8}x", of.reports, of.exact, of.similarity, of.most);
+                println!(
+                    "{side:<9} {:>8} {:>16} {:>11.3} {used:>14} {:>8}x",
+                    of.reports, of.exact, of.similarity, of.most
+                );
             }
             println!("{} weak pairs (for training only) written to {}", pairs.len(), out.display());
         }

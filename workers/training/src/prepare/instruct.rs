@@ -181,7 +181,8 @@ impl Instruct<'_> {
                 let is_there = random.unit() < PRESENT_SHARE && !present.is_empty() || absent.is_empty();
                 let from = if is_there { &mut present } else { &mut absent };
                 let finding = from.remove(random.below(from.len()));
-                let question = random.pick(self.task_prompts.list(Task::Presence.name())).replace("<X>", finding.name());
+                let question =
+                    random.pick(self.task_prompts.list(Task::Presence.name())).replace("<X>", finding.name());
                 let answer = if is_there { "yes" } else { "no" };
                 asked.push(TaskSample::new(Task::Presence, sample, question, answer.to_owned()));
             }

@@ -110,9 +110,10 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
     while let Some((line, record)) = table.next()? {
         let cell = |column: usize| record.get(column).unwrap_or_default();
         let labels = labels(cell(classes)).map_err(|reason| TrainingError::line(&entry, line, reason))?;
-        let patient: u64 = cell(patient).trim().parse().map_err(|_| {
-            TrainingError::line(&entry, line, format!("'{}' is no number of a patient", cell(patient)))
-        })?;
+        let patient: u64 = cell(patient)
+            .trim()
+            .parse()
+            .map_err(|_| TrainingError::line(&entry, line, format!("'{}' is no number of a patient", cell(patient))))?;
         let key = format!("nih:{patient}");
         let name = cell(image);
         let side = match (&train, &test) {
@@ -156,7 +157,9 @@ fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
     let found = list_folder(folder)?.into_iter().find(|name| named(name));
     found.map(|name| folder.join(name)).ok_or_else(|| {
         let shown = folder.display();
-        TrainingError::Empty(format!("no Data_Entry_2017*.csv in '{shown}': give the folder of the collection, or a labels.csv"))
+        TrainingError::Empty(format!(
+            "no Data_Entry_2017*.csv in '{shown}': give the folder of the collection, or a labels.csv"
+        ))
     })
 }
 

@@ -41,7 +41,7 @@ struct Read<'a> {
     said: Vec<Vec<(Finding, Label)>>,
 }
 
-impl ReportTasks<'_> {
+impl<'a> ReportTasks<'a> {
     /// Writes `instruct_large_SU.json` and `instruct_large_CO.json` into a folder; returns how many samples each has.
     ///
     /// # Errors
@@ -75,12 +75,12 @@ impl ReportTasks<'_> {
 
     fn corrections(&self) -> Result<Vec<TaskSample>, TrainingError> {
         let rule = WeakRule::own()?;
-        let read = |row| {
+        let read = |row: &'a ReportRow| {
             let sentences = sentences(&row.findings);
             let said = sentences.iter().map(|sentence| rule.sentence(sentence)).collect();
             Read { row, sentences, said }
         };
-        let reports: Vec<Read<'_>> = self.reports.iter().map(|row: &ReportRow| read(row)).collect();
+        let reports: Vec<Read<'_>> = self.reports.iter().map(read).collect();
         let donors = donors(&reports);
         let random = &mut Random::stream(self.seed, "corrections");
         let mut samples = Vec::new();
@@ -88,7 +88,9 @@ impl ReportTasks<'_> {
             let mut made: Vec<TaskSample> = Vec::new();
             for _ in 0..self.corrections {
                 let sample = report.correction(self.task_prompts, &donors, random);
-                made.extend(sample.filter(|sample| made.iter().all(|other| other.incorrect_report != sample.incorrect_report)));
+                made.extend(
+                    sample.filter(|sample| made.iter().all(|other| other.incorrect_report != sample.incorrect_report)),
+                );
             }
             samples.append(&mut made);
         }
@@ -113,7 +115,8 @@ impl Read<'_> {
         if wrong.is_empty() {
             return None;
         }
-        let names = |findings: &[Finding]| enumerate(&findings.iter().map(|finding| finding.name()).collect::<Vec<_>>());
+        let names =
+            |findings: &[Finding]| enumerate(&findings.iter().map(|finding| finding.name()).collect::<Vec<_>>());
         let question = random.pick(prompts.list(list)).replace("<add>", &names(&add)).replace("<rem>", &names(&rem));
         let mut sample = sample(Task::Correct, self.row, question, self.row.findings.clone());
         sample.incorrect_report = Some(wrong.join(" "));
@@ -124,7 +127,9 @@ impl Read<'_> {
     /// sentences that stay, and all findings that are stated no more.
     fn without_a_finding(&self, random: &mut Random) -> Option<(Vec<usize>, Vec<Finding>)> {
         let stated = |at: usize, finding: Finding| {
-            self.said[at].iter().any(|(of, label)| *of == finding && matches!(label, Label::Positive | Label::Uncertain))
+            self.said[at]
+                .iter()
+                .any(|(of, label)| *of == finding && matches!(label, Label::Positive | Label::Uncertain))
         };
         let all = 0..self.sentences.len();
         let confirmed = |finding: &Finding| {
@@ -154,9 +159,11 @@ impl Read<'_> {
     {
         let fits = |finding: Finding| {
             let blank = !matches!(self.row.labels[finding as usize], Label::Positive | Label::Uncertain);
-            let alone = self.said.iter().filter(|said| said.iter().any(|(of, _)| *of == finding)).all(|said| {
-                said.len() == 1 && said[0].1 == Label::Negative
-            });
+            let alone = self
+                .said
+                .iter()
+                .filter(|said| said.iter().any(|(of, _)| *of == finding))
+                .all(|said| said.len() == 1 && said[0].1 == Label::Negative);
             blank && alone
         };
         let findings: Vec<Finding> = Finding::ALL
@@ -167,13 +174,14 @@ impl Read<'_> {
             return None;
         }
         let finding = *random.pick(&findings);
-        let sentences: Vec<&str> = donors.iter().filter(|(of, _)| *of == finding).map(|(_, sentence)| *sentence).collect();
+        let sentences: Vec<&str> =
+            donors.iter().filter(|(of, _)| *of == finding).map(|(_, sentence)| *sentence).collect();
         let denies = |at: &usize| self.said[*at].iter().any(|(of, _)| *of == finding);
         let stay: Vec<bool> = kept.iter().map(|at| !denies(at)).collect();
         let mut stays = stay.into_iter();
         wrong.retain(|_| stays.next().unwrap_or(true));
         let at = random.below(wrong.len() + 1);
-        wrong.insert(at, random.pick(&sentences));
+        wrong.insert(at, *random.pick(sentences.as_slice()));
         Some(finding)
     }
 }

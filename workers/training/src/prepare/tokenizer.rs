@@ -82,7 +82,9 @@ impl Vocabulary {
             }
         }
         if texts.is_empty() {
-            return Err(TrainingError::Empty("no text to learn from: name FILE:COLUMN with rows of the split train".into()));
+            return Err(TrainingError::Empty(
+                "no text to learn from: name FILE:COLUMN with rows of the split train".into(),
+            ));
         }
         Ok(texts)
     }
@@ -90,7 +92,9 @@ impl Vocabulary {
     fn bpe(&self, texts: &[String]) -> Result<(String, usize), TrainingError> {
         let weight = (texts.len() as u64 / PROMPT_SHARE).max(1);
         let mut counts = BTreeMap::new();
-        for (text, count) in texts.iter().map(|text| (text.clone(), 1)).chain(prompts()?.into_iter().map(|text| (text, weight))) {
+        for (text, count) in
+            texts.iter().map(|text| (text.clone(), 1)).chain(prompts()?.into_iter().map(|text| (text, weight)))
+        {
             for word in llama_words(&text) {
                 *counts.entry(word).or_default() += count;
             }
@@ -150,7 +154,8 @@ impl Vocabulary {
 fn prompts() -> Result<Vec<String>, TrainingError> {
     let prompts = Prompts::default();
     let names: Vec<String> = Finding::ALL.into_iter().map(|finding| finding.name().to_lowercase()).collect();
-    let message = [prompts.report_message(NO_FINDINGS_TEXT), Prompt::text("yes"), Prompt::text("no"), Prompt::default()];
+    let message =
+        [prompts.report_message(NO_FINDINGS_TEXT), Prompt::text("yes"), Prompt::text("no"), Prompt::default()];
     let mut texts = vec![prompts.conversation(&message).to_string(), names.join(", ")];
     texts.extend(Finding::ALL.into_iter().map(|finding| finding.name().to_owned()));
     texts.extend(TaskPrompts::own()?.all().map(str::to_owned));
@@ -167,7 +172,9 @@ fn llama_words(text: &str) -> Vec<String> {
     for character in marked.chars() {
         let joins = character.is_ascii_alphabetic() && open;
         match words.last_mut() {
-            Some(word) if joins || (word.chars().all(|last| last == BLANK) && character.is_ascii_graphic()) => word.push(character),
+            Some(word) if joins || (word.chars().all(|last| last == BLANK) && character.is_ascii_graphic()) => {
+                word.push(character)
+            }
             _ if character == BLANK || character.is_ascii_graphic() => words.push(character.to_string()),
             _ => {}
         }

@@ -8,10 +8,65 @@ const REMOVED: &str = "XXXX";
 
 /// A removed word in front of one of these was the head of its phrase: without it the sentence says nothing.
 const NEEDS_IT: [&str; 60] = [
-    "a", "an", "and", "or", "of", "to", "in", "on", "at", "by", "for", "from", "with", "without", "is", "are", "was", "were",
-    "be", "been", "has", "have", "had", "the", "this", "that", "these", "those", "than", "as", "it", "its", "which", "who",
-    "not", "no", "may", "can", "could", "would", "should", "if", "there", "but", "appear", "appears", "remain", "remains",
-    "normal", "unremarkable", "intact", "clear", "sharp", "seen", "noted", "grossly", "within", "suggesting", "suggest",
+    "a",
+    "an",
+    "and",
+    "or",
+    "of",
+    "to",
+    "in",
+    "on",
+    "at",
+    "by",
+    "for",
+    "from",
+    "with",
+    "without",
+    "is",
+    "are",
+    "was",
+    "were",
+    "be",
+    "been",
+    "has",
+    "have",
+    "had",
+    "the",
+    "this",
+    "that",
+    "these",
+    "those",
+    "than",
+    "as",
+    "it",
+    "its",
+    "which",
+    "who",
+    "not",
+    "no",
+    "may",
+    "can",
+    "could",
+    "would",
+    "should",
+    "if",
+    "there",
+    "but",
+    "appear",
+    "appears",
+    "remain",
+    "remains",
+    "normal",
+    "unremarkable",
+    "intact",
+    "clear",
+    "sharp",
+    "seen",
+    "noted",
+    "grossly",
+    "within",
+    "suggesting",
+    "suggest",
     "present",
 ];
 
@@ -61,7 +116,8 @@ fn readable(sentence: &str, removed: RemovedWords) -> Option<String> {
             kept.push((*word).to_owned());
             continue;
         }
-        let next = words.get(at + 1).map(|next| next.trim_matches(|mark: char| !mark.is_alphanumeric()).to_lowercase())?;
+        let next =
+            words.get(at + 1).map(|next| next.trim_matches(|mark: char| !mark.is_alphanumeric()).to_lowercase())?;
         let described = next.starts_with(char::is_alphabetic) && !NEEDS_IT.contains(&next.as_str()) && next != "xxxx";
         if *word != REMOVED || !described || kept.last().is_some_and(|last| last.ends_with([';', ':'])) {
             return None;
@@ -96,7 +152,10 @@ mod tests {
 
     #[test]
     fn sentences_with_removed_words_are_dropped_or_kept_as_asked() {
-        assert_eq!(clean(SECTION, RemovedWords::Drop), "Borderline cardiomegaly. Enlarged pulmonary arteries. Clear lungs.");
+        assert_eq!(
+            clean(SECTION, RemovedWords::Drop),
+            "Borderline cardiomegaly. Enlarged pulmonary arteries. Clear lungs."
+        );
         assert_eq!(clean(SECTION, RemovedWords::Keep), SECTION);
         assert_eq!(clean("XXXX XXXX.", RemovedWords::Drop), "");
     }

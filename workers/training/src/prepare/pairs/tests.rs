@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use std::fs;
+use std::path::Path;
 
 use super::*;
 
@@ -51,7 +52,13 @@ fn a_report_gets_an_image_of_its_side_with_the_same_findings() {
     let dir = tempfile::tempdir().unwrap();
     let pairing = images(
         dir.path(),
-        &[("train", &[Edema]), ("test", &[Edema]), ("train", &[NoFinding]), ("train", &[Edema, Pneumonia]), ("train", &[])],
+        &[
+            ("train", &[Edema]),
+            ("test", &[Edema]),
+            ("train", &[NoFinding]),
+            ("train", &[Edema, Pneumonia]),
+            ("train", &[]),
+        ],
     );
     let reports = [
         report(1, "train", &[Edema]),

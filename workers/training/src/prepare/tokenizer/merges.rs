@@ -17,7 +17,11 @@ impl Words {
 
     /// Joins the commonest pair of neighbours, over and over, until `wanted` pieces are new or none stands twice; `join`
     /// writes two pieces as one. Of equally common pairs the first in the alphabet wins. Returns pairs and what they became.
-    pub(super) fn learn(mut self, wanted: usize, join: impl Fn(&str, &str) -> String) -> Vec<((String, String), String)> {
+    pub(super) fn learn(
+        mut self,
+        wanted: usize,
+        join: impl Fn(&str, &str) -> String,
+    ) -> Vec<((String, String), String)> {
         let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
         for (pieces, count) in &self.0 {
             count_pairs(&mut counts, pieces, *count, true);

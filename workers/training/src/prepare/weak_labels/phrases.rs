@@ -124,7 +124,8 @@ fn end(parts: &[Part], words: &[String], at: usize) -> Option<usize> {
         }
         Some((Part::Gap { most, commas }, rest)) => {
             let bridged = |word: &String| !is_stop(word) && (*commas || word != ",");
-            let gaps = (0..=*most).take_while(|&width| words.get(at..at + width).is_some_and(|gap| gap.iter().all(bridged)));
+            let gaps =
+                (0..=*most).take_while(|&width| words.get(at..at + width).is_some_and(|gap| gap.iter().all(bridged)));
             gaps.into_iter().find_map(|width| end(rest, words, at + width))
         }
     }
