@@ -149,7 +149,10 @@ fn the_quality_of_a_bundle_is_printed_and_written() {
     let printed = text(&output.stdout);
     assert!(printed.contains("Findings of images") && printed.contains("Reports from images"), "{printed}");
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
-    assert!(written["parts"]["findings"]["tables"][0]["rows"][0]["scores"]["macro AUC"]["value"].is_number(), "{written}");
+    assert!(
+        written["parts"]["findings"]["tables"][0]["rows"][0]["scores"]["macro AUC"]["value"].is_number(),
+        "{written}"
+    );
 
     let output = radialog(&[&common[..], &["--nih", &table, images, "--only", "report"]].concat());
     assert_eq!(output.status.code(), Some(64));

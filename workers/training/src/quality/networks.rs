@@ -10,7 +10,7 @@ use radialog_models::bundle::config::FindingsComponent;
 use radialog_models::bundle::networks::{FindingsPredictor, ImageEmbedder, Labeler, Language};
 use radialog_models::findings::TextRule;
 use radialog_models::language::{Engine, Event, Limits, Request};
-use radialog_models::preprocess::{Limits as ImageLimits, Preprocessed};
+use radialog_models::preprocess::{InputSize, Limits as ImageLimits, Preprocessed};
 use radialog_models::prompt::Dialog;
 use radialog_schemas::{FindingsReport, Label, Stage};
 use rayon::prelude::*;
@@ -75,7 +75,7 @@ impl<'a> Networks<'a> {
     pub(super) fn classify(&self, images: &[Image]) -> Result<Vec<FindingsReport>, TrainingError> {
         let predictor = self.predictor.as_ref().ok_or_else(|| missing(Stage::Findings))?;
         self.each("classifying images", images, |image| {
-            let reports = predictor.predict(&self.pixels(image, predictor.image_side())?)?;
+            let reports = predictor.predict(&self.pixels(image, predictor.input())?)?;
             reports.into_iter().next().ok_or_else(|| missing(Stage::Findings))
         })
     }
@@ -84,7 +84,7 @@ impl<'a> Networks<'a> {
     pub(super) fn embed(&self, images: &[Image]) -> Result<Vec<Tensor>, TrainingError> {
         let embedder = self.embedder.as_ref().ok_or_else(|| missing(Stage::Embedding))?;
         self.each("embedding images", images, |image| {
-            Ok(embedder.embed(&self.pixels(image, embedder.image_side())?)?.get(0)?)
+            Ok(embedder.embed(&self.pixels(image, embedder.input())?)?.get(0)?)
         })
     }
 
@@ -158,11 +158,11 @@ impl<'a> Networks<'a> {
         Ok(answers)
     }
 
-    fn pixels(&self, image: &Image, side: usize) -> Result<Tensor, TrainingError> {
+    fn pixels(&self, image: &Image, input: InputSize) -> Result<Tensor, TrainingError> {
         let bytes = fs::read(&image.path).map_err(TrainingError::io("read", &image.path))?;
-        let read = Preprocessed::from_bytes(&bytes, &ImageLimits::default());
+        let read = Preprocessed::from_bytes(&bytes, &ImageLimits::default(), input.short_side);
         let read = read.map_err(|failure| TrainingError::content(&image.path)(failure.message))?;
-        Ok(read.tensor(side, &self.device)?.unsqueeze(0)?)
+        Ok(read.tensor(input.side, &self.device)?.unsqueeze(0)?)
     }
 
     /// Does the same with each item, on all cores.
