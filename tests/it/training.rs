@@ -15,6 +15,7 @@ mod examples;
 mod findings;
 mod findings_training;
 mod language;
+mod language_training;
 mod sections;
 mod setup;
 
