@@ -16,6 +16,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::Stage;
+use radialog_tests::bench::{median, peer_python, run};
 use radialog_tests::binary::Role;
 use radialog_tests::house;
 use radialog_tests::services::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Services};
@@ -58,7 +59,76 @@ fn main() -> Result<()> {
         }
     }
     if !peers.is_empty() {
-        println!("radialog / celery: {:.2} (medians)", median(&mut ours) / median(&mut peers));
+        println!("radialog / celery: {:.2} (medians)", median(&ours) / median(&peers));
+    }
+    let services = runtime.block_on(Services::shared())?;
+    let dir = tempfile::tempdir()?;
+    let place = [
+        ("RADIALOG_S3_URL", services.s3().bucket()?),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.into()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.into()),
+    ];
+    let rate = runtime.block_on(measure(services, &place, S3_STUDIES, &dir))?;
+    println!("with an S3 server: {rate:.0} studies/s ({S3_STUDIES} studies; the server of the tests is the slow part)");
+    Ok(())
+}
+
+/// Studies per second of one run over fresh queues.
+async fn measure(services: &Services, place: &[(&str, String)], studies: u64, dir: &TempDir) -> Result<f64> {
+    let mut variables =
+        vec![("RADIALOG_AMQP_URL", services.amqp()?), ("RADIALOG_REDIS_URL", services.redis().to_owned())];
+    variables.extend(place.iter().cloned());
+    let config = Config::load(None, variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())), [])?;
+    let backends = Backends::connect(&config).await?;
+    let mut workers = Vec::new();
+    for _ in 0..WORKERS {
+        let mut command = Command::new(env::current_exe()?);
+        command.env(ROLE, "1").envs(variables.iter().cloned());
+        workers.push(Role::start(&mut command, &dir.path().join("workers.log"))?);
+    }
+    // The first run brings processes and connections up.
+    for (name, studies) in [("warm", 50), ("out", studies)] {
+        let options = house::options(house::synthetic(studies), &dir.path().join(name));
+        let summary = house::run(options, &backends).await?;
+        ensure!(summary.done == studies, "{} of {studies} done", summary.done);
+        if name == "out" {
+            return Ok(summary.session.studies_per_second);
+        }
+    }
+    bail!("no run was measured")
+}
+
+/// A worker process: all four stages, as the peer's workers.
+async fn work() -> Result<()> {
+    let config = Config::load(None, env::vars(), [])?;
+    let backends = Backends::connect(&config).await?;
+    let runners = Stage::ALL.map(|stage| {
+        let stage = Arc::new(ToyStage::new(stage).payload(EMBEDDING_BYTES));
+        let runner = Runner::new(stage, backends.queue.clone(), backends.objects.clone(), RunnerSettings::default());
+        tokio::spawn(runner.run(CancellationToken::new()))
+    });
+    for runner in runners {
+        runner.await??;
+    }
+    Ok(())
+}
+
+/// The peer's interpreter, with its packages, and script.
+fn peer_environment() -> Result<(PathBuf, PathBuf)> {
+    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/bench/queue_bench.py");
+    let script = env::var_os("RADIALOG_PEER_BENCH").map_or(default, PathBuf::from);
+    let script = script.canonicalize().with_context(|| format!("there is no {}", script.display()))?;
+    let python = peer_python("celery", &["celery[redis]"])?;
+    Ok((python, script)) => {
+                let rate = peer(python, script, services)?;
+                println!("round {round}: celery {rate:.0} studies/s");
+                peers.push(rate);
+            }
+            Err(reason) => println!("no peer: {reason:#}"),
+        }
+    }
+    if !peers.is_empty() {
+        println!("radialog / celery: {:.2} (medians)", median(&ours) / median(&peers));
     }
     let services = runtime.block_on(Services::shared())?;
     let dir = tempfile::tempdir()?;
@@ -133,15 +203,4 @@ fn peer(python: &Path, script: &Path, services: &Services) -> Result<f64> {
     let output = run(&mut command)?;
     let rate = output.split("studies/s").next().and_then(|text| text.split_whitespace().last());
     rate.and_then(|rate| rate.parse().ok()).with_context(|| format!("no figure in: {output}"))
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn median(rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 
 /// Zeroes a share of values and scales the rest up; without a rate it does nothing. Clones share their count of draws.
 #[derive(Clone, Debug, Default)]
@@ -40,7 +41,7 @@ impl Dropout {
         let kept = (1.0 / (1.0 - self.rate)) as f32;
         let threshold = (self.rate * 16_777_216.0) as u64;
         let value = |index: u64| if mixed(key.wrapping_add(index)) >> 40 < threshold { 0.0 } else { kept };
-        let mask: Vec<f32> = (0..input.elem_count() as u64).map(value).collect();
+        let mask: Vec<f32> = (0..input.elem_count()).into_par_iter().map(|index| value(index as u64)).collect();
         input * Tensor::from_vec(mask, input.shape(), input.device())?.to_dtype(input.dtype())?
     }
 }
