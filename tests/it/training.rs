@@ -16,8 +16,10 @@ mod examples;
 mod findings;
 mod findings_training;
 mod language;
+mod quality;
 mod sections;
 mod setup;
+mod text_scores;
 
 /// Checks all that a case records about training.
 type Check = fn(&Case) -> Result<()>;
@@ -26,6 +28,7 @@ type Check = fn(&Case) -> Result<()>;
 const CHECKS: &[(&str, Check)] = &[
     ("section_parser", sections::check),
     ("tokenizers", examples::check),
+    ("metrics", text_scores::check),
     ("alignment_training_setup", setup::check),
     ("qformer_alignment", alignment::check),
     ("llama_tiny_checkpoint_files", language::check),

@@ -12,6 +12,11 @@ use radialog_training::prepare::{
     Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, samples, write_reports,
 };
 
+mod embeddings;
+mod findings;
+mod open_data;
+mod run;
+
 /// Most problems that are listed.
 const LISTED: usize = 10;
 
@@ -24,6 +29,8 @@ pub(crate) struct PrepareArgs {
 
 #[derive(Subcommand)]
 enum PrepareCommand {
+    Embeddings(embeddings::EmbeddingsArgs),
+    Findings(findings::FindingsArgs),
     /// Cut MIMIC-CXR reports into sections: one CSV row an image, with impression, findings, last paragraph, comparison
     ///
     /// Example: radialog prepare sections --reports mimic-cxr-reports/files --images mimic-cxr-jpg/2.0.0/files --out
@@ -47,6 +54,8 @@ enum PrepareCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+    #[command(flatten)]
+    OpenData(open_data::OpenDataCommand),
     /// Make the instruction data set (INS): reports, and follow-up tasks about them
     ///
     /// Questions about findings are answered from the labels, reasons from MIMIC-NLE. Tasks whose answers a language model
@@ -92,9 +101,12 @@ struct DataArgs {
     out: PathBuf,
 }
 
-pub(crate) fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
     match args.command {
+        PrepareCommand::Embeddings(args) => embeddings::run(args).await,
+        PrepareCommand::Findings(args) => findings::run(args).await,
         PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
+        PrepareCommand::OpenData(command) => open_data::run(command),
         PrepareCommand::Reports { data } => {
             let count = write_reports(&data.out, &data.samples()?, &Prompts::default(), data.seed)?;
             println!("{count} samples written to {}", data.out.display());

@@ -8,7 +8,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_runtime::shutdown;
-use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe};
+use radialog_training::curves::Row;
+use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
 use radialog_training::trainers::{Outcome, StepReport, Subject, Training};
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +18,14 @@ use crate::EXIT_INTERRUPTED;
 /// Where there is no terminal, a line is written for this many steps.
 const LINE_EVERY: u64 = 20;
 
-/// What is printed of each epoch where a training measures it, and its title.
-const COLUMNS: [(&str, &str); 3] =
-    [("train_loss", "train loss"), ("validation_loss", "valid. loss"), ("macro_f1", "macro F1")];
+/// What is measured after an epoch, and its heading; each training has some of them.
+const COLUMNS: [(&str, &str); 5] = [
+    ("train_loss", "train loss"),
+    ("validation_loss", "valid. loss"),
+    ("macro_f1", "macro F1"),
+    ("macro_auc", "macro AUC"),
+    ("token_accuracy", "token accuracy"),
+];
 
 /// Train a model from a recipe
 #[derive(Args)]
@@ -52,6 +58,16 @@ enum TrainCommand {
     ///
     /// Example: radialog train chexbert recipe.toml --out runs/chexbert
     Chexbert(RecipeArgs),
+    /// Train the language model on report and instruct data sets
+    ///
+    /// Without `full` it trains LoRA and the image projection beside the frozen model of a bundle: OUT/best (by validation
+    /// loss) and OUT/last are bundles that share the frozen weights, and adapter folders that Python PEFT loads as they are.
+    /// With `full = true` it trains all weights of a small model, of a bundle or from a geometry with random weights. What is
+    /// left out of a recipe is as in the original. Writes OUT/metrics.csv and OUT/curves.html, too. Ctrl-C writes a
+    /// checkpoint and stops.
+    ///
+    /// Example: radialog train language workers/training/recipes/language.toml --out runs/language
+    Language(RecipeArgs),
 }
 
 #[derive(Args)]
@@ -78,11 +94,17 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         TrainCommand::Chexbert(RecipeArgs { recipe, out, resume }) => {
             finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
         }
+        TrainCommand::Language(RecipeArgs { recipe, out, resume }) => {
+            finish(Training::language(LanguageRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+        }
     };
     tokio::task::spawn_blocking(training).await.context("the training ended unexpectedly")?
 }
 
 fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Path) -> anyhow::Result<ExitCode> {
+    for note in training.notes() {
+        eprintln!("{note}");
+    }
     let bar = progress_bar()?;
     let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
     bar.finish_and_clear();
@@ -91,17 +113,23 @@ fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Pat
         println!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let columns = COLUMNS.iter().filter(|(name, _)| rows.iter().all(|row| row.get(name).is_some()));
-    let columns: Vec<_> = columns.collect();
-    let cells: String = columns.iter().map(|(_, title)| format!(" {title:>11}")).collect();
-    println!("  {:>5}{cells}", "epoch");
-    for row in &rows {
-        let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
-        let cells: String = columns.iter().map(|(name, _)| format!(" {:>11.4}", value(name))).collect();
-        println!("  {:>5}{cells}", value("epoch"));
-    }
+    print_rows(&rows);
     println!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
     Ok(ExitCode::SUCCESS)
+}
+
+/// What each epoch came to, in the columns that the training has.
+fn print_rows(rows: &[Row]) {
+    let columns = COLUMNS.iter().filter(|(name, _)| rows.iter().any(|row| row.get(name).is_some()));
+    let columns: Vec<_> = columns.collect();
+    let line = |cells: Vec<String>| println!("  {:>5} {}", cells[0], cells[1..].join(" "));
+    let heading = columns.iter().map(|(_, heading)| format!("{heading:>14}"));
+    line(["epoch".to_owned()].into_iter().chain(heading).collect());
+    for row in rows {
+        let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
+        let cells = columns.iter().map(|(name, _)| format!("{:>14.4}", value(name)));
+        line([value("epoch").to_string()].into_iter().chain(cells).collect());
+    }
 }
 
 fn progress_bar() -> anyhow::Result<ProgressBar> {

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{Limits, Preprocessed};
+use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
 use radialog_schemas::{Finding, Label};
 use rayon::prelude::*;
 
@@ -42,8 +42,8 @@ pub struct ImageBatch {
 /// How images become batches.
 #[derive(Clone, Debug)]
 pub struct Batching {
-    /// Side of the network's input, in pixels.
-    pub side: usize,
+    /// What the network sees of an image.
+    pub input: InputSize,
     /// What blank labels count as.
     pub blank: Blank,
     /// Seed of the augmentation of this pass; none without it.
@@ -102,7 +102,7 @@ impl Batching {
             Tensor::from_iter(cells, &self.device)?.reshape((images.len(), Finding::ALL.len()))
         };
         Ok(ImageBatch {
-            images: stack(planes, self.side, &self.device)?,
+            images: stack(planes, self.input.side, &self.device)?,
             targets: cells(&|label| label == Label::Positive)?,
             mask: cells(&|label| self.blank == Blank::Absent || label != Label::Blank)?,
             names: images.iter().map(name).collect(),
@@ -111,20 +111,20 @@ impl Batching {
 
     /// The pixels as inference sees them, and then augmented.
     fn plane(&self, image: &LabelledImage) -> Result<Vec<f32>, TrainingError> {
-        let pixels = pixels(&image.path, self.side)?;
+        let pixels = pixels(&image.path, self.input)?;
         Ok(match self.augment {
             None => pixels,
-            Some(seed) => Augmentation::draw(seed, &name(image)).apply(&pixels, self.side),
+            Some(seed) => Augmentation::draw(seed, &name(image)).apply(&pixels, self.input.side),
         })
     }
 }
 
 /// The grey pixels of an image file, from 0 to 1, as inference sees them.
-pub(crate) fn pixels(path: &Path, side: usize) -> Result<Vec<f32>, TrainingError> {
+pub(crate) fn pixels(path: &Path, input: InputSize) -> Result<Vec<f32>, TrainingError> {
     let bytes = fs::read(path).map_err(TrainingError::io("read", path))?;
-    let read = Preprocessed::from_bytes(&bytes, &Limits::default());
+    let read = Preprocessed::from_bytes(&bytes, &Limits::default(), input.short_side);
     let read = read.map_err(|failure| TrainingError::content(path)(failure.message))?;
-    Ok(read.crop(side).pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect())
+    Ok(read.crop(input.side).pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect())
 }
 
 /// Grey planes as network input `[B, 3, side, side]`.

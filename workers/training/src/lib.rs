@@ -12,10 +12,13 @@ pub mod losses;
 pub mod optimizer;
 pub mod pairs;
 pub mod prepare;
+pub mod quality;
 pub mod random;
 pub mod recipe;
+pub mod samples;
 pub mod schedule;
 pub mod sections;
+pub mod text_scores;
 pub mod trainers;
 pub mod variables;
 

@@ -13,10 +13,12 @@ use crate::schedule::Schedule;
 mod alignment;
 mod chexbert;
 mod findings;
+mod language;
 
 pub use alignment::{AlignmentRecipe, PairTable};
 pub use chexbert::{ChexbertRecipe, Zero};
 pub use findings::{Blank, FindingsRecipe, ImageTable};
+pub use language::{LanguageRecipe, LoraRecipe};
 
 /// A recipe as read, with its folder and a hash that says whether two are the same.
 #[derive(Clone, Debug)]

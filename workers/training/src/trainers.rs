@@ -5,8 +5,10 @@ mod chexbert;
 mod course;
 mod findings;
 mod initial;
+mod language;
 
 pub use alignment::{Aligning, PairBatch};
 pub use chexbert::Labelling;
 pub use course::{Outcome, Plan, StepReport, Subject, Training};
 pub use findings::Findings;
+pub use language::Writing;

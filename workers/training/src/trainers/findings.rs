@@ -82,8 +82,8 @@ impl Training<Findings> {
 
 impl Findings {
     fn batching(&self) -> Batching {
-        let side = self.config.classifier.vision.image_size;
-        Batching { side, blank: self.recipe.blank, augment: None, device: Device::Cpu }
+        let input = self.config.classifier.vision.input();
+        Batching { input, blank: self.recipe.blank, augment: None, device: Device::Cpu }
     }
 }
 

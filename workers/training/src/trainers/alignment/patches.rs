@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::loader::Weights;
 use radialog_models::bundle::verify;
+use radialog_models::preprocess::InputSize;
 use radialog_models::vision::{ImageEncoder, VisionConfig};
 use rayon::prelude::*;
 
@@ -24,7 +25,7 @@ const MARK: usize = 8;
 /// Where patches come from.
 pub(super) struct Patches {
     encoder: ImageEncoder,
-    side: usize,
+    input: InputSize,
     /// `[channels, rows, columns]` of one image.
     shape: [usize; 3],
     cache: Option<Cache>,
@@ -47,7 +48,7 @@ impl Patches {
         let grid = config.trunk_grid();
         Ok(Self {
             encoder: ImageEncoder::single_image(config, weights.pp(encoder::ROOT.trim_end_matches('.')))?,
-            side: config.image_size,
+            input: config.input(),
             shape: [config.joint_feature_size, grid, grid],
             cache: None,
         })
@@ -83,10 +84,10 @@ impl Patches {
             images.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(image, _)| *image).collect();
         missing.sort_unstable();
         missing.dedup();
-        let planes = missing.par_iter().map(|image| pixels(image, self.side)).collect::<Result<Vec<_>, _>>()?;
+        let planes = missing.par_iter().map(|image| pixels(image, self.input)).collect::<Result<Vec<_>, _>>()?;
         let mut new: HashMap<&Path, Vec<f32>> = HashMap::new();
         if !planes.is_empty() {
-            let computed = self.encoder.project(&stack(planes, self.side, &Device::Cpu)?)?;
+            let computed = self.encoder.project(&stack(planes, self.input.side, &Device::Cpu)?)?;
             for (image, patches) in missing.iter().zip(computed.flatten_from(1)?.to_vec2::<f32>()?) {
                 if let Some(cache) = &self.cache {
                     cache.write(image, &patches)?;
