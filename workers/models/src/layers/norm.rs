@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops;
 
-use super::trained::rows;
+use super::rows;
 
 /// Over the last dimension, with scale and shift.
 #[derive(Clone, Debug)]

@@ -5,15 +5,15 @@ use candle_core::cpu::erf::erf_f32;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::super::cpu::floats;
+use super::cpu::floats;
 
 /// Values that a thread works on at a time. Sums over parts are added in their order, so that they do not depend on the number
 /// of threads.
 const PART: usize = 1 << 15;
 
 /// Layer norm of `[.., width]`, `weight [width]` and `bias [width]` (Ba et al., 2016).
-pub(in super::super) struct Norm {
-    pub(in super::super) eps: f32,
+pub(super) struct Norm {
+    pub(super) eps: f32,
 }
 
 /// Of input and the result's gradient: the gradient of the input, and in two more rows those of weight and bias.
@@ -22,13 +22,13 @@ struct NormGradient {
 }
 
 /// Softmax over the last dimension.
-pub(in super::super) struct Softmax;
+pub(super) struct Softmax;
 
 /// Of the result and its gradient.
 struct SoftmaxGradient;
 
 /// The exact GELU (Hendrycks and Gimpel, 2016).
-pub(in super::super) struct Gelu;
+pub(super) struct Gelu;
 
 /// Of input and the result's gradient.
 struct GeluGradient;
