@@ -188,6 +188,7 @@ fn a_task_that_needs_a_language_model_is_named_where_its_file_is_missing() {
         task_prompts: &task_prompts,
         tasks: dir.path().join("tasks"),
         mimic_nle: None,
+        coverage: Coverage::Original,
         seed: 1,
     };
     let summary = instruct.run(&dir.path().join("out.json")).unwrap();

@@ -3,7 +3,7 @@
 //! that findings in an image go with words in a report; nothing may be judged by them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use radialog_schemas::{Finding, Label};
 

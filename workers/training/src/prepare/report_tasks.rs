@@ -41,7 +41,7 @@ struct Read<'a> {
     said: Vec<Vec<(Finding, Label)>>,
 }
 
-impl ReportTasks<'_> {
+impl<'a> ReportTasks<'a> {
     /// Writes `instruct_large_SU.json` and `instruct_large_CO.json` into a folder; returns how many samples each has.
     ///
     /// # Errors
@@ -75,12 +75,12 @@ impl ReportTasks<'_> {
 
     fn corrections(&self) -> Result<Vec<TaskSample>, TrainingError> {
         let rule = WeakRule::own()?;
-        let read = |row| {
+        let read = |row: &'a ReportRow| {
             let sentences = sentences(&row.findings);
             let said = sentences.iter().map(|sentence| rule.sentence(sentence)).collect();
             Read { row, sentences, said }
         };
-        let reports: Vec<Read<'_>> = self.reports.iter().map(|row: &ReportRow| read(row)).collect();
+        let reports: Vec<Read<'_>> = self.reports.iter().map(read).collect();
         let donors = donors(&reports);
         let random = &mut Random::stream(self.seed, "corrections");
         let mut samples = Vec::new();
@@ -181,7 +181,7 @@ impl Read<'_> {
         let mut stays = stay.into_iter();
         wrong.retain(|_| stays.next().unwrap_or(true));
         let at = random.below(wrong.len() + 1);
-        wrong.insert(at, random.pick(&sentences));
+        wrong.insert(at, *random.pick(sentences.as_slice()));
         Some(finding)
     }
 }
