@@ -159,8 +159,7 @@ impl<'a> Networks<'a> {
     }
 
     fn pixels(&self, image: &Image, input: InputSize) -> Result<Tensor, TrainingError> {
-        let pixels = vec![pixels(&image.path, input)?];
-        Ok(stack(pixels, input.side, &self.device)?)
+        stack(vec![pixels(&image.path, input)?], input.side, &self.device)
     }
 
     /// Does the same with each item, on all cores.
