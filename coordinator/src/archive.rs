@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::CoordinatorError;
 use crate::archive::folder::ImageFolder;
-use crate::archive::manifest::Manifest;
+use crate::archive::manifest::{Ids, Manifest};
 use crate::archive::mimic::{Mimic, StudyFolder};
 use crate::archive::objects::ObjectTree;
 use crate::archive::tree::{LocalTree, Tree};
@@ -151,10 +151,8 @@ pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
         Input::Objects { url, store, prefix } => bucket(url, store, prefix),
     };
     if let Some(file) = manifest {
-        let manifest = Manifest::new(name, tree, file);
-        // Reads the header, so that a missing column is found before any work.
-        manifest.entries().await?;
-        return Ok(Arc::new(manifest));
+        let images = tree.clone();
+        return checked(Manifest { name, tree, file, images, split: None, ids: Ids::Studies }).await;
     }
     let mut walk = tree.walk("");
     for _ in 0..PROBE {
@@ -164,6 +162,43 @@ pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
         }
     }
     Ok(Arc::new(ImageFolder { name, tree }))
+}
+
+/// Opens an image table, as trainings read it: a CSV with `image`, perhaps `split`, and `dicom_id` or `study_id` (else an
+/// image's name is its id). `images` is the folder that images are relative to, the table's own without it. With `split`,
+/// other rows are not part of the archive.
+///
+/// # Errors
+/// When it is not there, is no CSV, or lacks a column.
+pub async fn image_table(
+    input: &Input,
+    images: Option<&Path>,
+    split: Option<&str>,
+) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    let Files { name, tree, manifest } = match input {
+        Input::Path(path) => local(path).await?,
+        Input::Objects { url, store, prefix } => bucket(url, store, prefix),
+    };
+    let Some(file) = manifest else {
+        return Err(CoordinatorError::Input { input: name, reason: "it is not a .csv file".into() });
+    };
+    let images: Arc<dyn Tree> = match images {
+        None => tree.clone(),
+        Some(folder) => match local(folder).await? {
+            Files { tree, manifest: None, .. } => tree,
+            Files { name, .. } => {
+                return Err(CoordinatorError::Input { input: name, reason: "it is not a folder".into() });
+            }
+        },
+    };
+    let name = format!("{name}{}", split.map_or_else(String::new, |split| format!(" ({split})")));
+    checked(Manifest { name, tree, file, images, split: split.map(str::to_owned), ids: Ids::Images }).await
+}
+
+/// Reads the header, so that a missing column is found before any work.
+async fn checked(manifest: Manifest) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    manifest.entries().await?;
+    Ok(Arc::new(manifest))
 }
 
 /// An input found: a tree, or a manifest in a tree.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use radialog_runtime::backends::Backends;
-use radialog_schemas::{ContentHash, Generation, RunId, RunSpec, SCHEMA_VERSION, StageSet};
+use radialog_schemas::{ContentHash, Generation, RunId, RunSpec, SCHEMA_VERSION, Source, StageSet};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,8 @@ pub struct BatchOptions {
     pub archive: Arc<dyn Archive>,
     /// The output directory. Where it holds an earlier session of the same run, that one is resumed.
     pub out: PathBuf,
+    /// What the studies begin with.
+    pub source: Source,
     /// The stages.
     pub stages: StageSet,
     /// How reports are decoded.
@@ -68,6 +70,7 @@ impl BatchOptions {
         let spec = RunSpec {
             schema_version: SCHEMA_VERSION,
             run: RunId::from(""),
+            source: self.source,
             stages: self.stages.clone(),
             generation: self.generation.clone(),
             bundle: self.bundle.clone(),

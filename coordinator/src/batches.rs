@@ -15,7 +15,7 @@ use futures::stream::{self, Stream};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
-use radialog_schemas::{Generation, ObjectKey, RunId, StageSet};
+use radialog_schemas::{Generation, ObjectKey, RunId, Source, StageSet};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -307,6 +307,7 @@ impl Batches {
         let options = BatchOptions {
             archive,
             out: out.to_owned(),
+            source: Source::Image,
             stages,
             generation: Generation { max_new_tokens, ..Generation::default() },
             bundle: self.bundle.bundle.clone(),

@@ -7,7 +7,7 @@ use radialog_runtime::queue::{Message, QueueError};
 use radialog_runtime::state::{Fact, StateError};
 use radialog_schemas::{
     ChatImage, ChatTask, ContentHash, Conversation, ConversationId, ErrorCode, Failure, FindingsReport, Generation,
-    ObjectKey, RunId, RunSpec, SCHEMA_VERSION, Stage, StageSet, StudyId, StudySpec, TurnRequest, queues,
+    ObjectKey, RunId, RunSpec, SCHEMA_VERSION, Source, Stage, StageSet, StudyId, StudySpec, TurnRequest, queues,
 };
 
 use crate::pipeline::{Command, Event, OutputKeys, STUDY_FIELD, StudyFacts, next};
@@ -102,6 +102,7 @@ async fn prepare(
     let run = RunSpec {
         schema_version: SCHEMA_VERSION,
         run: RunId(format!("chat-{}", conversation.id)),
+        source: Source::Image,
         stages: StageSet::closure(&[Stage::Embedding, Stage::Findings]),
         generation: Generation::default(),
         bundle: bundle.bundle.clone(),
@@ -111,7 +112,7 @@ async fn prepare(
     let spec = StudySpec {
         study: StudyId::from(STUDY),
         file: STUDY.to_owned(),
-        image: image.image.clone(),
+        input: image.image.clone(),
         other_files: Vec::new(),
         reference: None,
         indication: None,
@@ -168,7 +169,7 @@ async fn findings(
     run: &RunSpec,
     facts: &StudyFacts,
 ) -> Result<Result<FindingsReport, Failure>, ObjectError> {
-    let keys = OutputKeys::of(run, &facts.spec.image, None);
+    let keys = OutputKeys::of(run, &facts.spec.input, None);
     let loaded = record::load(facts, &keys, Stage::Findings, &*backends.objects).await?;
     let missing = || Failure::new(ErrorCode::ObjectMissing, "the image's findings are not in the store; start anew");
     Ok(loaded.and_then(|findings| findings.ok_or_else(missing)))

@@ -13,12 +13,14 @@ use crate::output::replacement::Replacement;
 use crate::output::summary::Counting;
 
 pub(crate) mod journal;
+mod ordered;
 mod replacement;
 pub(crate) mod study_set;
 mod summary;
 mod table;
 
 pub use journal::RESULTS_FILE;
+pub use ordered::OrderedRecords;
 pub use summary::{LabelCounts, Session, StageSummary, Summary};
 
 /// What the run is.
@@ -83,6 +85,7 @@ impl RunFile {
             |what: &str, then: String, now: String| (then != now).then(|| format!("{what} ({then}, now {now})"));
         let names = |spec: &RunSpec| spec.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>().join(",");
         differs("input", self.input.clone(), wanted.input.clone())
+            .or_else(|| differs("kind of input", format!("{:?}", then.source), format!("{:?}", now.source)))
             .or_else(|| differs("bundle", then.bundle.short().to_owned(), now.bundle.short().to_owned()))
             .or_else(|| differs("choice of stages", names(then), names(now)))
             .or_else(|| differs("way of decoding", then.generation.fingerprint(), now.generation.fingerprint()))
@@ -160,7 +163,7 @@ fn new_id(dir: &Path) -> RunId {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use radialog_schemas::{Generation, SCHEMA_VERSION, Stage, StageSet};
+    use radialog_schemas::{Generation, SCHEMA_VERSION, Source, Stage, StageSet};
 
     use super::*;
 
@@ -168,6 +171,7 @@ mod tests {
         let spec = RunSpec {
             schema_version: SCHEMA_VERSION,
             run: RunId::from(""),
+            source: Source::Image,
             stages: StageSet::all(),
             generation: Generation::default(),
             bundle: ContentHash::of(bundle),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use radialog_runtime::state::Facts;
-use radialog_schemas::{Failure, ObjectKey, Outcome, RunSpec, Stage, StageResult, StudySpec, Task, Work};
+use radialog_schemas::{Failure, ObjectKey, Outcome, RunSpec, Source, Stage, StageResult, StudySpec, Task, Work};
 
 /// The field of a study's facts that holds its [`StudySpec`]; the others are stage names with a [`StageResult`].
 pub const STUDY_FIELD: &str = "study";
@@ -72,11 +72,17 @@ impl StudyFacts {
 }
 
 impl OutputKeys {
-    /// The keys that a run gives the outputs of an image (and its reference report, where there is one).
-    pub fn of(run: &RunSpec, image: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
-        let embedding = ObjectKey::embedding(run.component(Stage::Embedding), image);
-        let findings = ObjectKey::findings(run.component(Stage::Findings), image);
-        let report = ObjectKey::report(run.component(Stage::Language), &embedding, &findings, &run.generation);
+    /// The keys that a run gives the outputs of what a study begins with (and its reference report, where there is one). In
+    /// a run over reports, the report itself stands for the output of the language stage.
+    pub fn of(run: &RunSpec, input: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
+        let embedding = ObjectKey::embedding(run.component(Stage::Embedding), input);
+        let findings = ObjectKey::findings(run.component(Stage::Findings), input);
+        let language = run.component(Stage::Language);
+        let report = match run.source {
+            Source::Image => ObjectKey::report(language, &embedding, &findings, &run.generation),
+            Source::Prompt => ObjectKey::answer(language, input, &run.generation),
+            Source::Report => input.clone(),
+        };
         let labels = ObjectKey::labels(run.component(Stage::Scoring), &report, reference);
         Self([embedding, findings, report, labels])
     }
@@ -91,26 +97,29 @@ impl OutputKeys {
 /// A study is finished when no stage runs: all are done, or what is missing needs a stage that failed. So the sibling
 /// of a failed stage is always waited for, and a study's record does not depend on which of them was faster.
 pub fn next(run: &RunSpec, facts: &StudyFacts, event: Event<'_>) -> Vec<Command> {
-    let runs =
-        |stage: &Stage| !facts.results.contains_key(stage) && stage.needs().iter().all(|needed| facts.is_done(*needed));
+    let needs = |stage: &Stage| run.source.needs(*stage).iter();
+    let runs = |stage: &Stage| !facts.results.contains_key(stage) && needs(stage).all(|needed| facts.is_done(*needed));
     let running: Vec<Stage> = run.stages.iter().filter(runs).collect();
     if running.is_empty() {
         return vec![Command::Finish];
     }
     let made_ready = |stage: &Stage| match event {
         Event::Begun => true,
-        Event::Reported(stages) => stage.needs().iter().any(|needed| stages.contains(needed)),
+        Event::Reported(stages) => needs(stage).any(|needed| stages.contains(needed)),
     };
-    let keys = OutputKeys::of(run, &facts.spec.image, facts.spec.reference.as_ref());
+    let keys = OutputKeys::of(run, &facts.spec.input, facts.spec.reference.as_ref());
     running.into_iter().filter(made_ready).map(|stage| Command::Publish(task(run, facts, &keys, stage))).collect()
 }
 
 fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> Task {
-    let image = facts.spec.image.clone();
+    let input = facts.spec.input.clone();
     let key = |stage| keys.output(stage).clone();
     let work = match stage {
-        Stage::Embedding => Work::Embedding { image },
-        Stage::Findings => Work::Findings { image },
+        Stage::Embedding => Work::Embedding { image: input },
+        Stage::Findings => Work::Findings { image: input },
+        Stage::Language if run.source == Source::Prompt => {
+            Work::Answer { prompt: input, generation: run.generation.clone() }
+        }
         Stage::Language => Work::Report {
             embedding: key(Stage::Embedding),
             findings: key(Stage::Findings),

@@ -118,9 +118,9 @@ async fn stored(
         Err(ReadError::Study(_)) => return Ok(None),
         Err(ReadError::Store(error)) => return Err(error),
     };
-    let image = ObjectKey::image(&ContentHash::of(&content));
+    let input = run.source.key(&ContentHash::of(&content));
     let reference = entry.reference.map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
-    let keys = OutputKeys::of(run, &image, reference.as_ref());
+    let keys = OutputKeys::of(run, &input, reference.as_ref());
     let mut stages = Vec::new();
     for stage in run.stages.iter() {
         stages.push(objects.size(keys.output(stage)).await?.is_some());

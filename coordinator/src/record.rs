@@ -22,7 +22,7 @@ pub(crate) async fn finished(
     facts: &StudyFacts,
     objects: &dyn Objects,
 ) -> Result<StudyRecord, ObjectError> {
-    let keys = OutputKeys::of(run, &facts.spec.image, facts.spec.reference.as_ref());
+    let keys = OutputKeys::of(run, &facts.spec.input, facts.spec.reference.as_ref());
     let (findings, report, labels) = join3(
         load::<FindingsReport>(facts, &keys, Stage::Findings, objects),
         load::<GeneratedReport>(facts, &keys, Stage::Language, objects),
@@ -41,6 +41,7 @@ pub(crate) async fn finished(
 
     let spec = facts.spec.clone();
     let mut record = StudyRecord {
+        input: Some(spec.input),
         other_files: spec.other_files,
         indication: spec.indication,
         split: spec.split,
@@ -122,6 +123,7 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
     StudyRecord {
         study,
         file,
+        input: None,
         status: StudyStatus::Done,
         error: None,
         failed_stage: None,

@@ -27,7 +27,7 @@ pub use objects::ObjectKey;
 pub use record::{StudyRecord, StudyStatus};
 pub use result::{Outcome, StageResult, StageTimings};
 pub use stage::{Stage, StageSet};
-pub use task::{GeneratedReport, Generation, ReportLabels, RunSpec, StudySpec, Task, Work};
+pub use task::{GeneratedReport, Generation, ReportLabels, RunSpec, Source, StudySpec, Task, TextPrompt, Work};
 
 /// Version of every message in this crate. A reader dead-letters what it does not know.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -19,6 +19,11 @@ impl ObjectKey {
         Self(format!("images/{content}"))
     }
 
+    /// A text that a study begins with: a [`crate::GeneratedReport`] to label, or a [`crate::TextPrompt`] to answer.
+    pub fn text(content: &ContentHash) -> Self {
+        Self(format!("texts/{content}.json"))
+    }
+
     /// A radiologist's report that ours is compared with (UTF-8 text).
     pub fn reference(content: &ContentHash) -> Self {
         Self(format!("references/{content}.txt"))
@@ -43,6 +48,11 @@ impl ObjectKey {
     ) -> Self {
         let options = generation.fingerprint();
         Self::output(Stage::Language, component, &[embedding.as_str(), findings.as_str(), &options], "json")
+    }
+
+    /// The answer to a stored prompt under given decoding options.
+    pub fn answer(component: &ContentHash, prompt: &ObjectKey, generation: &Generation) -> Self {
+        Self::output(Stage::Language, component, &[prompt.as_str(), &generation.fingerprint()], "json")
     }
 
     /// The CheXbert labels of a report and, where there is one, of its reference.

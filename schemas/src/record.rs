@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, Failure, Finding, Labels, PredictedFinding, Stage, StageTimings, StudyId};
+use crate::{ContentHash, Failure, Finding, Labels, ObjectKey, PredictedFinding, Stage, StageTimings, StudyId};
 
 /// Whether a study has everything that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,10 @@ pub struct StudyRecord {
     pub study: StudyId,
     /// The image's name in the archive.
     pub file: String,
+    /// The stored image, or text that the study began with: the keys of all outputs follow from it. None where it could not be
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<ObjectKey>,
     /// Done or failed.
     pub status: StudyStatus,
     /// Why it failed.

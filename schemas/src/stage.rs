@@ -6,6 +6,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::Source;
+
 /// A kind of work with its own queue and its own workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -74,13 +76,18 @@ impl StageSet {
 
     /// The wanted stages and everything they need, in pipeline order.
     pub fn closure(wanted: &[Stage]) -> Self {
-        let needed = |stage: &Stage| {
-            wanted.contains(stage)
-                || wanted
-                    .iter()
-                    .any(|w| w.needs().contains(stage) || w.needs().iter().any(|n| n.needs().contains(stage)))
-        };
-        Self(Stage::ALL.into_iter().filter(needed).collect())
+        Self::closure_from(Source::Image, wanted)
+    }
+
+    /// The wanted stages and everything they need in a run whose studies begin with something else than an image.
+    pub fn closure_from(source: Source, wanted: &[Stage]) -> Self {
+        let mut stages = wanted.to_vec();
+        let mut next = 0;
+        while let Some(&stage) = stages.get(next) {
+            next += 1;
+            stages.extend(source.needs(stage));
+        }
+        Self(Stage::ALL.into_iter().filter(|stage| stages.contains(stage)).collect())
     }
 
     /// Whether the run has this stage.
@@ -102,5 +109,12 @@ mod tests {
     fn asking_for_scoring_brings_every_stage_and_findings_only_itself() {
         assert_eq!(StageSet::closure(&[Stage::Scoring]), StageSet::all());
         assert_eq!(StageSet::closure(&[Stage::Findings]), StageSet(vec![Stage::Findings]));
+    }
+
+    #[test]
+    fn a_text_needs_no_stage_before_the_one_that_reads_it() {
+        assert_eq!(StageSet::closure_from(Source::Report, &[Stage::Scoring]), StageSet(vec![Stage::Scoring]));
+        let labelled_answers = StageSet(vec![Stage::Language, Stage::Scoring]);
+        assert_eq!(StageSet::closure_from(Source::Prompt, &[Stage::Scoring]), labelled_answers);
     }
 }

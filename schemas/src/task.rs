@@ -46,6 +46,13 @@ pub enum Work {
         /// How to decode.
         generation: Generation,
     },
+    /// An answer to a text, without an image.
+    Answer {
+        /// A [`TextPrompt`].
+        prompt: ObjectKey,
+        /// How to decode.
+        generation: Generation,
+    },
     /// CheXbert labels.
     Scoring {
         /// A [`GeneratedReport`].
@@ -61,7 +68,7 @@ impl Work {
         match self {
             Work::Embedding { .. } => Stage::Embedding,
             Work::Findings { .. } => Stage::Findings,
-            Work::Report { .. } => Stage::Language,
+            Work::Report { .. } | Work::Answer { .. } => Stage::Language,
             Work::Scoring { .. } => Stage::Scoring,
         }
     }
@@ -107,7 +114,14 @@ impl Generation {
     }
 }
 
-/// The output object of a report task.
+/// A conversation without an image that the language model is to go on with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TextPrompt {
+    /// In turn, the user's first and last.
+    pub messages: Vec<String>,
+}
+
+/// The output object of a report task, or of an answer: its text is then all that the model wrote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GeneratedReport {
     /// The findings section as generated.
@@ -130,6 +144,41 @@ pub struct ReportLabels {
     pub reference: Option<Labels>,
 }
 
+/// What the studies of a run begin with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// An X-ray.
+    #[default]
+    Image,
+    /// A text to label: a [`GeneratedReport`], whoever wrote it.
+    Report,
+    /// A text to answer: a [`TextPrompt`].
+    Prompt,
+}
+
+impl Source {
+    /// Where content that a study begins with is stored.
+    pub fn key(self, content: &ContentHash) -> ObjectKey {
+        match self {
+            Source::Image => ObjectKey::image(content),
+            Source::Report | Source::Prompt => ObjectKey::text(content),
+        }
+    }
+
+    /// The stages that a stage waits for in such a run: none where it reads what the study begins with.
+    pub fn needs(self, stage: Stage) -> &'static [Stage] {
+        match (self, stage) {
+            (Source::Report, Stage::Scoring) | (Source::Prompt, Stage::Language) => &[],
+            _ => stage.needs(),
+        }
+    }
+
+    fn is_image(&self) -> bool {
+        *self == Source::Image
+    }
+}
+
 /// What all studies of a run share. Any coordinator on the results queue can continue a run from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RunSpec {
@@ -137,6 +186,9 @@ pub struct RunSpec {
     pub schema_version: u32,
     /// Which run.
     pub run: RunId,
+    /// What its studies begin with.
+    #[serde(default, skip_serializing_if = "Source::is_image")]
+    pub source: Source,
     /// Which stages.
     pub stages: StageSet,
     /// How reports are decoded.
@@ -164,8 +216,9 @@ pub struct StudySpec {
     pub study: StudyId,
     /// The image's name in the archive, for people.
     pub file: String,
-    /// The stored image.
-    pub image: ObjectKey,
+    /// The stored image; where the run's [`Source`] is another, the stored text.
+    #[serde(rename = "image")]
+    pub input: ObjectKey,
     /// Further images of the study, which the v1 model does not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_files: Vec<String>,

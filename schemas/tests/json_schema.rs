@@ -5,7 +5,7 @@ use std::path::Path;
 
 use radialog_schemas::{
     ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, Stage,
-    StageResult, StudyRecord, StudySpec, Task, TurnEvent, TurnRequest, queues,
+    StageResult, StudyRecord, StudySpec, Task, TextPrompt, TurnEvent, TurnRequest, queues,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, schema_for};
@@ -22,6 +22,7 @@ fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Resul
         ("study-spec", schema_for!(StudySpec)),
         ("findings-report", schema_for!(FindingsReport)),
         ("generated-report", schema_for!(GeneratedReport)),
+        ("text-prompt", schema_for!(TextPrompt)),
         ("report-labels", schema_for!(ReportLabels)),
         ("study-record", schema_for!(StudyRecord)),
         ("bundle-manifest", schema_for!(Manifest)),

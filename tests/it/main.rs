@@ -19,5 +19,6 @@ mod images;
 mod kubernetes;
 mod operations;
 mod parity;
+mod prepare;
 mod stages;
 mod training;

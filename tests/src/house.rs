@@ -15,7 +15,7 @@ use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::state::memory::MemoryState;
-use radialog_schemas::{ContentHash, Generation, Stage, StageSet};
+use radialog_schemas::{ContentHash, Generation, Source, Stage, StageSet};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -59,6 +59,7 @@ pub fn options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
     BatchOptions {
         archive,
         out: out.to_owned(),
+        source: Source::Image,
         stages: StageSet::all(),
         generation: Generation::default(),
         bundle: ContentHash::of(b"toy bundle"),

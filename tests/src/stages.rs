@@ -189,6 +189,10 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
             let text = format!("Report {}.", digest.short());
             json(&GeneratedReport { text, prompt_tokens: 100, tokens: 20, complete: true })
         }
+        Work::Answer { .. } => {
+            let text = format!("Answer {}.", digest.short());
+            json(&GeneratedReport { text, prompt_tokens: 50, tokens: 10, complete: true })
+        }
         Work::Scoring { reference, .. } => {
             let label =
                 |finding| (finding, Label::from_class(usize::from(chance(finding) % 4)).unwrap_or(Label::Blank));
@@ -206,6 +210,7 @@ fn inputs(work: &Work) -> Vec<&ObjectKey> {
     match work {
         Work::Embedding { image } | Work::Findings { image } => vec![image],
         Work::Report { embedding, findings, .. } => vec![embedding, findings],
+        Work::Answer { prompt, .. } => vec![prompt],
         Work::Scoring { report, reference } => std::iter::once(report).chain(reference).collect(),
     }
 }

@@ -5,14 +5,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use radialog_coordinator::archive::{self, Archive, Input};
+use radialog_coordinator::archive::{self, Input};
 use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{Batch, BatchOptions, Progress, Summary, plan};
+use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::shutdown;
-use radialog_schemas::{Generation, Stage, StageSet};
+use radialog_schemas::{Generation, Source, Stage, StageSet};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs, UsageError, serve_health};
 use crate::embedded::Workers;
@@ -119,19 +121,15 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let generation = args.generation.generation()?;
     let mut config = args.services.load_quiet(&[args.health.setting()])?;
     config.objects.directory.get_or_insert_with(|| args.out.join("objects"));
-    if config.amqp.is_some() != config.redis.is_some() {
-        return Err(UsageError(
-            "--amqp and --redis go together: give both, or none to run everything in this process".into(),
-        )
-        .into());
-    }
+    broker_and_state(&config)?;
     let stages = StageSet::closure(&args.stages);
-    let archive = open_archive(&args.input, &config).await?;
+    let archive = archive::open(&input(&args.input, &config).await?).await?;
     let wanted: Vec<Stage> = stages.iter().collect();
     let bundle = Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
     let options = BatchOptions {
         archive,
         out: args.out.clone(),
+        source: Source::Image,
         stages,
         generation,
         bundle: bundle.manifest().hash(),
@@ -151,21 +149,43 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;
     let backends = Backends::connect(&config).await?;
-    let embedded = config.amqp.is_none();
-    let workers = if embedded {
-        Workers::start(&wanted, &bundle, &args.models, &backends, &config.worker)?
-    } else {
-        Workers::none()
-    };
     readiness.set(true);
-
-    let (sender, receiver) = watch::channel(Progress::default());
-    let display = progress::show(args.progress, receiver);
-    let summary = run_beside(Batch::new(options, backends).run(shutdown.child_token(), sender), workers).await;
-    display.await?;
-    let summary = summary?;
+    let summary = execute(options, &backends, &bundle, &args.models, &config, args.progress, &shutdown).await?;
     table::print_summary(&summary, &args.out);
     Ok(if summary.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
+}
+
+/// Refuses a broker without a state that is shared, and the other way round.
+pub(crate) fn broker_and_state(config: &Config) -> Result<(), UsageError> {
+    match config.amqp.is_some() == config.redis.is_some() {
+        true => Ok(()),
+        false => Err(UsageError(
+            "--amqp and --redis go together: give both, or none to run everything in this process".into(),
+        )),
+    }
+}
+
+/// Runs a batch to its end or interruption, showing progress. Where no broker is configured, its workers are in this
+/// process.
+pub(crate) async fn execute(
+    options: BatchOptions,
+    backends: &Backends,
+    bundle: &Arc<Bundle>,
+    models: &ModelArgs,
+    config: &Config,
+    style: ProgressStyle,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Summary> {
+    let stages: Vec<Stage> = options.stages.iter().collect();
+    let workers = match &config.amqp {
+        None => Workers::start(&stages, bundle, models, backends, &config.worker)?,
+        Some(_) => Workers::none(),
+    };
+    let (sender, receiver) = watch::channel(Progress::default());
+    let display = progress::show(style, receiver);
+    let summary = run_beside(Batch::new(options, backends.clone()).run(shutdown.child_token(), sender), workers).await;
+    display.await?;
+    summary
 }
 
 /// Runs the batch, and stops the embedded workers after it; one that ends by itself ends the run.
@@ -182,12 +202,11 @@ async fn run_beside<E: std::error::Error + Send + Sync + 'static>(
     }
 }
 
-async fn open_archive(input: &str, config: &Config) -> anyhow::Result<Arc<dyn Archive>> {
-    let input = if input.starts_with("s3://") {
-        let (store, prefix) = bundle_source::bucket(input, config).await?;
-        Input::Objects { url: input.to_owned(), store: Arc::new(store), prefix }
-    } else {
-        Input::Path(input.into())
-    };
-    Ok(archive::open(&input).await?)
+/// What a person names as an archive: a path, or `s3://bucket/prefix`.
+pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<Input> {
+    if !name.starts_with("s3://") {
+        return Ok(Input::Path(name.into()));
+    }
+    let (store, prefix) = bundle_source::bucket(name, config).await?;
+    Ok(Input::Objects { url: name.to_owned(), store: Arc::new(store), prefix })
 }

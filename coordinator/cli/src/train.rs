@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_runtime::shutdown;
 use radialog_training::curves::Row;
-use radialog_training::recipe::{ChexbertRecipe, FindingsRecipe, LanguageRecipe};
+use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
 use radialog_training::trainers::{Outcome, StepReport, Subject, Training};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,14 @@ enum TrainCommand {
     ///
     /// Example: radialog train findings recipe.toml --out runs/findings
     Findings(RecipeArgs),
+    /// Train the alignment module (Q-Former) on images and the findings sections of their reports
+    ///
+    /// The image encoder is that of a bundle and stays as it is. Writes two bundles with an embedding component, OUT/best (by
+    /// validation loss) and OUT/last, which can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and
+    /// stops.
+    ///
+    /// Example: radialog train alignment recipe.toml --out runs/alignment
+    Alignment(RecipeArgs),
     /// Train the CheXbert labeler on labelled reports
     ///
     /// Writes two bundles with a scoring component, OUT/best (by validation macro F1 of positive labels) and OUT/last, which
@@ -79,6 +87,9 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let training = move || match args.command {
         TrainCommand::Findings(RecipeArgs { recipe, out, resume }) => {
             finish(Training::findings(FindingsRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+        }
+        TrainCommand::Alignment(RecipeArgs { recipe, out, resume }) => {
+            finish(Training::alignment(AlignmentRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
         }
         TrainCommand::Chexbert(RecipeArgs { recipe, out, resume }) => {
             finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume)?, &stop, &out)

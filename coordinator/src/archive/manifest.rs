@@ -1,5 +1,6 @@
 //! A CSV manifest: `study_id` and `image` (relative to the manifest), and where there are any `reference` (the
-//! radiologist's text), `indication` and `split`. Further columns are ignored.
+//! radiologist's text), `indication` and `split`. Further columns are ignored. The image tables that trainings read are
+//! manifests, too, with other ids.
 
 use std::sync::Arc;
 
@@ -12,31 +13,43 @@ use super::{Archive, Entries, Entry, Problem};
 use crate::CoordinatorError;
 
 const STUDY: &str = "study_id";
+const DICOM: &str = "dicom_id";
 const IMAGE: &str = "image";
+const SPLIT: &str = "split";
 /// An id travels in every message of its study.
 const LONGEST_ID: usize = 1024;
 
 /// The archive.
 pub(super) struct Manifest {
-    name: String,
-    tree: Arc<dyn Tree>,
-    file: String,
+    pub(super) name: String,
+    pub(super) tree: Arc<dyn Tree>,
+    pub(super) file: String,
+    /// Where images are.
+    pub(super) images: Arc<dyn Tree>,
+    /// Only the rows of this split.
+    pub(super) split: Option<String>,
+    pub(super) ids: Ids,
+}
+
+/// What names a study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ids {
+    /// The column `study_id`.
+    Studies,
+    /// The column `dicom_id`, else `study_id`, else the image's name without folder and suffix.
+    Images,
 }
 
 struct Table {
-    tree: Arc<dyn Tree>,
+    images: Arc<dyn Tree>,
     rows: Rows,
-    study: usize,
+    /// None: the image's name.
+    study: Option<usize>,
     image: usize,
+    wanted_split: Option<String>,
     reference: Option<usize>,
     indication: Option<usize>,
     split: Option<usize>,
-}
-
-impl Manifest {
-    pub(super) fn new(name: String, tree: Arc<dyn Tree>, file: String) -> Self {
-        Self { name, tree, file }
-    }
 }
 
 #[async_trait]
@@ -51,15 +64,22 @@ impl Archive for Manifest {
             .lines(&self.file)
             .await
             .map_err(|error| CoordinatorError::Input { input: self.name.clone(), reason: error.to_string() })?;
-        let rows = Rows::open(lines, self.name.clone(), &[STUDY, IMAGE]).await?;
+        let mut required = vec![IMAGE];
+        required.extend((self.ids == Ids::Studies).then_some(STUDY));
+        required.extend(self.split.as_ref().map(|_| SPLIT));
+        let rows = Rows::open(lines, self.tree.name(&self.file), &required).await?;
         let column = |name| rows.column(name);
         Ok(Box::new(Table {
-            tree: self.tree.clone(),
-            study: column(STUDY).unwrap_or_default(),
+            images: self.images.clone(),
+            study: match self.ids {
+                Ids::Studies => column(STUDY),
+                Ids::Images => column(DICOM).or_else(|| column(STUDY)),
+            },
+            wanted_split: self.split.clone(),
             image: column(IMAGE).unwrap_or_default(),
             reference: column("reference"),
             indication: column("indication"),
-            split: column("split"),
+            split: column(SPLIT),
             rows,
         }))
     }
@@ -68,21 +88,33 @@ impl Archive for Manifest {
 #[async_trait]
 impl Entries for Table {
     async fn next(&mut self) -> Option<Result<Entry, Problem>> {
-        let row = self.rows.next().await?;
-        Some(row.and_then(|row| self.entry(row)))
+        loop {
+            let row = match self.rows.next().await? {
+                Ok(row) => row,
+                Err(problem) => return Some(Err(problem)),
+            };
+            if self.wanted_split.is_none() || self.wanted_split.as_deref() == self.split_of(&row) {
+                return Some(self.entry(row));
+            }
+        }
     }
 }
 
 impl Table {
+    fn split_of<'a>(&self, row: &'a Row) -> Option<&'a str> {
+        row.fields.get(self.split?).map(|field| field.trim())
+    }
+
     fn entry(&self, row: Row) -> Result<Entry, Problem> {
         let cell = |column: usize| row.fields.get(column).map_or("", |field| field.trim());
         let optional = |column: Option<usize>| column.map(cell).filter(|cell| !cell.is_empty()).map(str::to_owned);
-        let (study, file) = (cell(self.study), cell(self.image));
+        let file = cell(self.image);
+        let study = self.study.map_or_else(|| stem(file), cell);
         if study.is_empty() {
-            return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, format!("the row has no {STUDY}")));
+            return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, "the row has no id"));
         }
         if study.len() > LONGEST_ID {
-            let message = format!("the {STUDY} is longer than {LONGEST_ID} bytes");
+            let message = format!("its id is longer than {LONGEST_ID} bytes");
             return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, message));
         }
         let unusable = |reason: String| Err(Failure::new(ErrorCode::ArchiveEntry, format!("{}: {reason}", row.place)));
@@ -92,7 +124,7 @@ impl Table {
         } else if file.is_empty() {
             unusable(format!("the row has no {IMAGE}"))
         } else {
-            self.tree.image(file)
+            self.images.image(file)
         };
         Ok(Entry {
             reference: optional(self.reference),
@@ -102,6 +134,12 @@ impl Table {
             ..Entry::new(study, file, image)
         })
     }
+}
+
+/// `a/b.png` is `b`.
+fn stem(file: &str) -> &str {
+    let name = file.rsplit('/').next().unwrap_or(file);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 #[cfg(test)]

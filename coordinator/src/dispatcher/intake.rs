@@ -111,7 +111,7 @@ impl Dispatcher {
             Ok(content) => content,
             Err(failure) => return Ok(self.failed(entry, failure)),
         };
-        let image = self.store(content, ObjectKey::image).await?;
+        let input = self.store(content, |content| self.spec.source.key(content)).await?;
         let reference = match &entry.reference {
             Some(text) => Some(self.store(Bytes::from(text.clone()), ObjectKey::reference).await?),
             None => None,
@@ -119,7 +119,7 @@ impl Dispatcher {
         Ok(Prepared::Study(StudySpec {
             study: entry.study,
             file: entry.file,
-            image,
+            input,
             other_files: entry.other_files,
             reference,
             indication: entry.indication,

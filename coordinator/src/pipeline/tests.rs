@@ -8,6 +8,7 @@ fn run(stages: &[Stage]) -> RunSpec {
     RunSpec {
         schema_version: SCHEMA_VERSION,
         run: RunId::from("run"),
+        source: Source::Image,
         stages: StageSet::closure(stages),
         generation: Generation::default(),
         bundle: ContentHash::of(b"bundle"),
@@ -21,7 +22,7 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
     let spec = StudySpec {
         study: StudyId::from("study"),
         file: "study.png".into(),
-        image: image.clone(),
+        input: image.clone(),
         other_files: Vec::new(),
         reference: None,
         indication: None,
@@ -126,13 +127,32 @@ fn the_error_of_a_study_is_that_of_the_first_failed_stage_in_pipeline_order() {
 fn a_report_task_reads_the_outputs_of_its_two_predecessors() {
     let run = run(&[Scoring]);
     let facts = facts(&[Embedding, Findings], &[]);
-    let keys = OutputKeys::of(&run, &facts.spec.image, None);
+    let keys = OutputKeys::of(&run, &facts.spec.input, None);
     let commands = next(&run, &facts, Event::Begun);
     let [Command::Publish(task)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!(&task.output, keys.output(Language));
     assert_eq!(&task.component, run.component(Language));
     let Work::Report { embedding, findings, .. } = &task.work else { panic!("{task:?}") };
     assert_eq!((embedding, findings), (keys.output(Embedding), keys.output(Findings)));
+}
+
+#[test]
+fn a_text_goes_to_its_stage_at_once_and_to_no_other() {
+    let from =
+        |source, wanted: &[Stage]| RunSpec { source, stages: StageSet::closure_from(source, wanted), ..run(&[]) };
+    let labels = from(Source::Report, &[Scoring]);
+    let commands = next(&labels, &facts(&[], &[]), Event::Begun);
+    let [Command::Publish(task)] = commands.as_slice() else { panic!("{commands:?}") };
+    let Work::Scoring { report, reference: None } = &task.work else { panic!("{task:?}") };
+    assert_eq!(*report, facts(&[], &[]).spec.input);
+    assert_eq!(steps(&labels, &facts(&[Scoring], &[]), Event::Reported(&[Scoring])), None);
+
+    let answers = from(Source::Prompt, &[Scoring]);
+    let commands = next(&answers, &facts(&[], &[]), Event::Begun);
+    let [Command::Publish(task)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert!(matches!(&task.work, Work::Answer { prompt, .. } if *prompt == facts(&[], &[]).spec.input));
+    let answered = facts(&[Language], &[]);
+    assert_eq!(steps(&answers, &answered, Event::Reported(&[Language])), Some(vec![Scoring]));
 }
 
 #[test]

@@ -10,10 +10,12 @@ use serde::de::DeserializeOwned;
 use crate::error::TrainingError;
 use crate::schedule::Schedule;
 
+mod alignment;
 mod chexbert;
 mod findings;
 mod language;
 
+pub use alignment::{AlignmentRecipe, PairTable};
 pub use chexbert::{ChexbertRecipe, Zero};
 pub use findings::{Blank, FindingsRecipe, ImageTable};
 pub use language::{LanguageRecipe, LoraRecipe};
@@ -83,9 +85,20 @@ impl Faults {
         let known = geometry.and_then(|geometry| serde_json::to_value(geometry).ok());
         let written = toml::from_str::<toml::Table>(text).ok();
         let (Some(known), Some(written)) = (known, written) else { return };
-        let keys = written.get("geometry").and_then(toml::Value::as_table).into_iter().flat_map(toml::Table::keys);
-        for key in keys {
-            self.unless(known.get(key).is_some(), format!("geometry.{key}: no such key"));
+        if let Some(written) = written.get("geometry").and_then(toml::Value::as_table) {
+            self.unknown_keys("geometry", written, &known);
+        }
+    }
+
+    fn unknown_keys(&mut self, place: &str, written: &toml::Table, known: &serde_json::Value) {
+        for (key, value) in written {
+            let Some(known) = known.get(key) else {
+                self.0.push(format!("{place}.{key}: no such key"));
+                continue;
+            };
+            if let Some(value) = value.as_table() {
+                self.unknown_keys(&format!("{place}.{key}"), value, known);
+            }
         }
     }
 

@@ -1,0 +1,111 @@
+//! Image tokens and findings of a table of images.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use candle_core::Device;
+use radialog_models::bundle::networks::{FindingsPredictor, ImageEmbedder};
+use radialog_models::bundle::{Bundle, RandomBundle};
+use radialog_models::preprocess::{Limits, Preprocessed};
+use radialog_schemas::{Finding, Stage};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use super::{Desk, shown};
+
+const XRAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xrays");
+const IMAGES: [&str; 3] = ["00001300_000.jpg", "00005288_014.jpg", "2cd63b76.jpg"];
+
+/// Rows of two splits, an image twice, one that is missing and one that is no image.
+fn table(desk: &Desk) -> Result<()> {
+    let mut text = String::from("study_id,split,image,report\n");
+    for row in 0..12 {
+        writeln!(text, "s{row},train,{XRAYS}/{},\"Clear, lungs.\"", IMAGES[row % IMAGES.len()])?;
+    }
+    text += "gone,train,gone.jpg,\nbroken,train,broken.png,\n";
+    writeln!(text, "other,test,{XRAYS}/{},", IMAGES[0])?;
+    desk.write("broken.png", "no image")?;
+    desk.write("table.csv", &text)
+}
+
+fn bundle(dir: &Path) -> Result<Bundle> {
+    RandomBundle::tiny(7).write(dir)?;
+    Ok(Bundle::open(dir, &[Stage::Embedding, Stage::Findings])?)
+}
+
+fn values(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
+    let data = tensors.tensor(name)?;
+    Ok(data.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Result<()> {
+    let desk = Desk::new()?;
+    table(&desk)?;
+    let bundle = bundle(&desk.path("bundle"))?;
+    let arguments = ["embeddings", "--images", "table.csv", "--split", "train", "--bundle", "bundle", "--out"];
+    let whole = desk.prepare(&[&arguments[..], &["whole.safetensors"]].concat()).await?;
+    let text = shown(&whole);
+    ensure!(whole.status.success() && text.contains("12 embeddings"), "{text}");
+    ensure!(text.contains("2 failed") && text.contains("gone: image_missing") && text.contains("broken: "), "{text}");
+
+    let content = desk.read("whole.safetensors")?;
+    let tensors = SafeTensors::deserialize(&content)?;
+    ensure!(tensors.len() == 12, "{:?}", tensors.names());
+    let embedder = ImageEmbedder::load(&bundle, &Device::Cpu)?;
+    for row in [0, 4, 11] {
+        let image = std::fs::read(Path::new(XRAYS).join(IMAGES[row % IMAGES.len()]))?;
+        let image = Preprocessed::from_bytes(&image, &Limits::default())?;
+        let image = image.tensor(embedder.image_side(), &Device::Cpu)?.unsqueeze(0)?;
+        let expected = embedder.embed(&image)?.get(0)?;
+        let name = format!("s{row}");
+        ensure!(tensors.tensor(&name)?.shape() == expected.dims());
+        ensure!(values(&tensors, &name)? == expected.flatten_all()?.to_vec1::<f32>()?, "row {row}");
+    }
+
+    let again = [&arguments[..], &["killed.safetensors"]].concat();
+    let killed = desk.prepare_interrupted(&again, "killed.safetensors.run", 2).await?;
+    ensure!(killed.status.success(), "{}", shown(&killed));
+    ensure!(desk.read("killed.safetensors")? == content);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn findings_are_listed_where_they_are_probable() -> Result<()> {
+    let desk = Desk::new()?;
+    table(&desk)?;
+    let bundle = bundle(&desk.path("bundle"))?;
+    let arguments = ["findings", "--images", "table.csv", "--split", "test", "--bundle", "bundle"];
+    let files = ["--out", "findings.json", "--probabilities", "findings.safetensors"];
+    let output = desk.prepare(&[&arguments[..], &files].concat()).await?;
+    ensure!(output.status.success(), "{}", shown(&output));
+
+    let predictor = FindingsPredictor::load(&bundle, &Device::Cpu)?;
+    let image = Preprocessed::from_bytes(&std::fs::read(Path::new(XRAYS).join(IMAGES[0]))?, &Limits::default())?;
+    let image = image.tensor(predictor.image_side(), &Device::Cpu)?.unsqueeze(0)?;
+    let expected = predictor.predict(&image)?.remove(0).findings;
+    let listed: Vec<&str> = expected.iter().filter(|found| found.present).map(|found| found.finding.name()).collect();
+    let read: Value = serde_json::from_slice(&desk.read("findings.json")?)?;
+    ensure!(read == serde_json::json!({ "other": listed }), "{read}");
+    let content = desk.read("findings.safetensors")?;
+    let probabilities = values(&SafeTensors::deserialize(&content)?, "other")?;
+    ensure!(probabilities.len() == Finding::ALL.len());
+    ensure!(probabilities.iter().zip(&expected).all(|(ours, found)| *ours == found.probability));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that_says_so() -> Result<()> {
+    let desk = Desk::new()?;
+    desk.write("bad.csv", "study_id,split,image\na,train,gone.jpg\n")?;
+    let output = desk.prepare(&["embeddings", "--images", "bad.csv", "--out", "a.safetensors"]).await?;
+    ensure!(output.status.code() == Some(1) && shown(&output).contains("nothing to write"), "{}", shown(&output));
+    ensure!(!desk.path("a.safetensors").exists());
+
+    desk.write("none.csv", "study_id,image\na,gone.jpg\n")?;
+    let arguments = ["embeddings", "--images", "none.csv", "--split", "train", "--out", "b.safetensors"];
+    let output = desk.prepare(&arguments).await?;
+    ensure!(output.status.code() == Some(1) && shown(&output).contains("no column 'split'"), "{}", shown(&output));
+    Ok(())
+}
