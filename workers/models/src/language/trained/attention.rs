@@ -201,11 +201,11 @@ impl CustomOp3 for Attention {
         let (queries, keys, values) = (floats(queries, l1)?, floats(keys, l2)?, floats(values, l3)?);
         let mut out = vec![0.0; queries.len()];
         let inputs = self.split(queries, self.row()).into_iter().zip(self.split(keys, self.kv_row()));
-        let inputs: Vec<_> = inputs.zip(self.split(values, self.kv_row())).collect();
-        let work = |(((queries, keys), values), out): (((&[f32], &[f32]), &[f32]), &mut [f32])| {
+        let inputs = inputs.zip(self.split(values, self.kv_row()));
+        let all: Vec<_> = inputs.zip(self.split_mut(&mut out, self.row())).collect();
+        all.into_par_iter().for_each(|(((queries, keys), values), out)| {
             self.forward(&Parts { queries, keys, values }, out);
-        };
-        inputs.into_par_iter().zip(self.split_mut(&mut out, self.row())).for_each(work);
+        });
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 
