@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
+use radialog_models::preprocess::InputSize;
 use radialog_schemas::Finding;
 use radialog_tests::bench::{peak_memory, run};
 use radialog_training::images::{Batching, Loader, labelled_images};
@@ -23,11 +24,11 @@ const BATCH: usize = 16;
 /// Batches after which loading has come to rest.
 const BATCHES: usize = 100;
 
-pub fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     env::var_os(CHILD).is_some()
 }
 
-pub fn compare() -> Result<()> {
+pub(crate) fn compare() -> Result<()> {
     let image = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden/01_preprocess/images/xray_h0001.png"))?;
     for work in ["sections", "images"] {
         let mut peaks = Vec::new();
@@ -44,17 +45,21 @@ pub fn compare() -> Result<()> {
         let [small, large] = [peaks[0], peaks[1]].map(|bytes| bytes / f64::from(1 << 20));
         let what = if work == "sections" { "prepare sections" } else { "loading of images" };
         let [few, many] = SIZES;
-        println!("peak memory of {what}: {small:.0} MiB for {few}, {large:.0} MiB for {many}; ratio {:.2}", large / small);
+        println!(
+            "peak memory of {what}: {small:.0} MiB for {few}, {large:.0} MiB for {many}; ratio {:.2}",
+            large / small
+        );
     }
     Ok(())
 }
 
 /// Does its work in the current folder and prints its peak.
-pub fn child() -> Result<()> {
+pub(crate) fn child() -> Result<()> {
     let here = env::current_dir()?;
     match env::var(CHILD)?.as_str() {
         "sections" => {
-            let work = Sectioning { reports: here.join("reports"), images: here.join("images"), output: here.join("out.csv") };
+            let work =
+                Sectioning { reports: here.join("reports"), images: here.join("images"), output: here.join("out.csv") };
             work.run(&|_, _| ())?;
         }
         "images" => load(&here)?,
@@ -82,7 +87,12 @@ fn table(dir: &Path, size: usize, image: &[u8]) -> Result<()> {
 fn load(dir: &Path) -> Result<()> {
     let table = ImageTable { labels: dir.join("labels.csv"), images: dir.join("images") };
     let images = labelled_images(&[table], "train")?;
-    let batching = Batching { side: 488, blank: Blank::Mask, augment: None, device: Device::Cpu };
+    let batching = Batching {
+        input: InputSize { short_side: 512, side: 488 },
+        blank: Blank::Mask,
+        augment: None,
+        device: Device::Cpu,
+    };
     let batches: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
     for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)).take(BATCHES) {
         batch?;

@@ -187,7 +187,11 @@ pub(crate) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
 
 /// The exact GELU.
 pub(crate) fn gelu(input: &Tensor) -> CandleResult<Tensor> {
-    if input.track_op() && input.device().is_cpu() { input.contiguous()?.apply_op1(rows::Gelu) } else { input.gelu_erf() }
+    if input.track_op() && input.device().is_cpu() {
+        input.contiguous()?.apply_op1(rows::Gelu)
+    } else {
+        input.gelu_erf()
+    }
 }
 
 /// Softmax over the last dimension. The tensor library's fast kernel knows no gradient.

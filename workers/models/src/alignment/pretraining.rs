@@ -156,8 +156,7 @@ impl AlignmentPretraining {
             hidden = feed_forward.forward(&layer.attention.forward(&hidden, &context, Some(&mask))?)?;
         }
         let (batch, length, width) = hidden.dims3()?;
-        let hidden =
-            self.head_norm.forward(&gelu(&self.head.forward(&hidden)?)?)?.reshape((batch * length, width))?;
+        let hidden = self.head_norm.forward(&gelu(&self.head.forward(&hidden)?)?)?.reshape((batch * length, width))?;
         let logits = hidden.matmul(&self.word_embeddings.embeddings().t()?)?.broadcast_add(&self.head_bias)?;
         Ok(logits.reshape((batch, length, ()))?)
     }

@@ -96,7 +96,8 @@ impl CustomOp3 for NormGradient {
         let sums: Vec<[Vec<f32>; 2]> = parts
             .map(|((map, values), gradient)| {
                 let mut sums = [vec![0f32; width], vec![0f32; width]];
-                let rows = map.chunks_exact_mut(width).zip(values.chunks_exact(width)).zip(gradient.chunks_exact(width));
+                let rows =
+                    map.chunks_exact_mut(width).zip(values.chunks_exact(width)).zip(gradient.chunks_exact(width));
                 for ((map, row), gradient) in rows {
                     self.row(map, row, gradient, weight, &mut sums);
                 }
@@ -111,7 +112,14 @@ impl CustomOp3 for NormGradient {
 }
 
 impl NormGradient {
-    fn row(&self, map: &mut [f32], row: &[f32], gradient: &[f32], weight: &[f32], [weights, biases]: &mut [Vec<f32>; 2]) {
+    fn row(
+        &self,
+        map: &mut [f32],
+        row: &[f32],
+        gradient: &[f32],
+        weight: &[f32],
+        [weights, biases]: &mut [Vec<f32>; 2],
+    ) {
         let (mean, inverse) = moments(row, self.eps);
         let (mut sum, mut along) = (0f32, 0f32);
         for column in 0..row.len() {
