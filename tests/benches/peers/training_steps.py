@@ -257,7 +257,7 @@ class Alignment(Bert):
 class Language(Task):
     """LoRA on queries and values, and the image projection; the base is frozen."""
 
-    clip = 1.0
+    dropout_in_training, clip = 0.05, 1.0
 
     def make_optimizer(self, parameters):
         return torch.optim.AdamW(parameters.values(), lr=3e-4, eps=1e-8, weight_decay=0.0)
@@ -267,7 +267,7 @@ class Language(Task):
 
     def adapted(self, x, name):
         root = f"base_model.model.{name}.lora"
-        low = F.linear(F.linear(x, self.get(root + "_A.weight")), self.get(root + "_B.weight"))
+        low = F.linear(F.linear(self.drop(x), self.get(root + "_A.weight")), self.get(root + "_B.weight"))
         return self.linear(x, name) + self.config["scale"] * low
 
     def loss(self):

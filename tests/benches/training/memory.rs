@@ -8,6 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
+use radialog_models::preprocess::InputSize;
 use radialog_schemas::Finding;
 use radialog_tests::bench::{peak_memory, run};
 use radialog_training::images::{Batching, Loader, labelled_images};
@@ -23,11 +24,11 @@ const BATCH: usize = 16;
 /// Batches after which loading has come to rest.
 const BATCHES: usize = 100;
 
-pub fn is_child() -> bool {
+pub(crate) fn is_child() -> bool {
     env::var_os(CHILD).is_some()
 }
 
-pub fn compare() -> Result<()> {
+pub(crate) fn compare() -> Result<()> {
     let image = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden/01_preprocess/images/xray_h0001.png"))?;
     for work in ["sections", "images"] {
         let mut peaks = Vec::new();
@@ -53,7 +54,7 @@ pub fn compare() -> Result<()> {
 }
 
 /// Does its work in the current folder and prints its peak.
-pub fn child() -> Result<()> {
+pub(crate) fn child() -> Result<()> {
     let here = env::current_dir()?;
     match env::var(CHILD)?.as_str() {
         "sections" => {
@@ -86,7 +87,12 @@ fn table(dir: &Path, size: usize, image: &[u8]) -> Result<()> {
 fn load(dir: &Path) -> Result<()> {
     let table = ImageTable { labels: dir.join("labels.csv"), images: dir.join("images") };
     let images = labelled_images(&[table], "train")?;
-    let batching = Batching { side: 488, blank: Blank::Mask, augment: None, device: Device::Cpu };
+    let batching = Batching {
+        input: InputSize { short_side: 512, side: 488 },
+        blank: Blank::Mask,
+        augment: None,
+        device: Device::Cpu,
+    };
     let batches: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
     for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)).take(BATCHES) {
         batch?;

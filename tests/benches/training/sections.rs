@@ -42,7 +42,7 @@ const HEADERS: [&str; 9] = [
     "CLINICAL HISTORY",
 ];
 
-pub fn compare() -> Result<()> {
+pub(crate) fn compare() -> Result<()> {
     let dir = tempfile::tempdir()?;
     generate(dir.path(), REPORTS)?;
     let python = peer_python("plain", &[])?;
@@ -74,7 +74,7 @@ pub fn compare() -> Result<()> {
 }
 
 /// Reports below `reports/`, each with one image of no content below `images/`.
-pub fn generate(dir: &Path, count: usize) -> Result<()> {
+pub(crate) fn generate(dir: &Path, count: usize) -> Result<()> {
     let patients = count.div_ceil(STUDIES);
     for patient in 0..patients {
         let name = format!("p{}/p{}", 10 + patient % GROUPS, 10_000_000 + patient);

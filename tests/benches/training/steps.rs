@@ -25,7 +25,7 @@ struct Peer {
     answers: BufReader<ChildStdout>,
 }
 
-pub fn compare(size: Size, rounds: usize) -> Result<()> {
+pub(crate) fn compare(size: Size, rounds: usize) -> Result<()> {
     let python = peer_python("torch", &["torch==2.5.1", "numpy"])?;
     println!("steps, {size:?}: medians of {rounds}, by turns; seconds (processor's seconds, mean)");
     for task in tasks(size)? {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
@@ -18,7 +18,7 @@ use radialog_training::Variables;
 use radialog_training::losses::alignment::{Negatives, losses};
 use radialog_training::losses::findings::binary_cross_entropy;
 use radialog_training::losses::labeler::heads;
-use radialog_training::losses::language::next_token;
+use radialog_training::losses::language::Learned;
 use radialog_training::optimizer::AdamW;
 use radialog_training::random::Random;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ const SEQUENCE: usize = 256;
 
 /// How large networks and batches are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
+pub(crate) enum Size {
     /// Every part in miniature.
     Tiny,
     /// The published shapes with small batches; the language model in a middle size.
@@ -38,7 +38,7 @@ pub enum Size {
 }
 
 /// One training, ready for steps.
-pub struct Task {
+pub(crate) struct Task {
     /// With its sizes.
     pub name: String,
     /// The peer's name of it.
@@ -57,7 +57,7 @@ pub struct Task {
 }
 
 /// One after the other, so that only one is in memory.
-pub fn tasks(size: Size) -> Result<impl Iterator<Item = Result<Task>>> {
+pub(crate) fn tasks(size: Size) -> Result<impl Iterator<Item = Result<Task>>> {
     Ok([findings, alignment, chexbert, language].into_iter().map(move |task| task(size)))
 }
 
@@ -192,7 +192,10 @@ fn language(size: Size) -> Result<Task> {
     let f32 = safetensors::Dtype::F32;
     let base = drawn(&required(layout::language_base(&component, f32)), "")?.snapshot()?;
     let variables = drawn(&required(layout::language_adapter(&component)), "")?;
-    let adapter = Adapter { config: component.lora.clone(), weights: variables.var_builder(&Device::Cpu) };
+    let lora = component.lora.clone().context("both geometries have an adapter")?;
+    let dropout = Dropout::new(0.05, 1);
+    let weights = variables.var_builder(&Device::Cpu);
+    let adapter = Adapter { config: lora.clone(), weights, dropout: dropout.clone() };
     let builder = VarBuilder::from_tensors(base.clone(), DType::F32, &Device::Cpu);
     let model = LanguageModel::load(&llama, &builder, Some(&adapter))?;
 
@@ -213,14 +216,16 @@ fn language(size: Size) -> Result<Task> {
     for row in &mut rows {
         row[1..=llama.num_image_tokens].fill(llama.image_token());
     }
-    let loss = move |_| -> Result<Tensor> {
+    let learned = Learned::of(&targets);
+    let loss = move |drops: bool| -> Result<Tensor> {
+        dropout.rest(!drops);
         let embedded = rows.iter().enumerate().map(|(row, ids)| Ok(model.embed(ids, &[images.get(row)?])?));
         let embedded = Tensor::cat(&embedded.collect::<Result<Vec<_>>>()?, 0)?;
         let hidden = model.forward_whole(&embedded, &vec![SEQUENCE; batch])?;
-        Ok(next_token(&model.logits(&hidden)?, &targets)?)
+        Ok(learned.loss(&model.logits(&learned.rows(&hidden)?)?)?)
     };
     let mut config = serde_json::to_value(&llama)?;
-    config["scale"] = json!(component.lora.lora_alpha / component.lora.r as f64);
+    config["scale"] = json!(lora.lora_alpha / lora.r as f64);
     Ok(Task {
         name: format!(
             "language (LoRA), width {}, {} blocks, {batch} of {SEQUENCE} ids",
