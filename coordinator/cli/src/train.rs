@@ -66,7 +66,7 @@ enum TrainCommand {
     /// left out of a recipe is as in the original. Writes OUT/metrics.csv and OUT/curves.html, too. Ctrl-C writes a
     /// checkpoint and stops.
     ///
-    /// Example: radialog train language workers/training/recipes/language.toml --out runs/language
+    /// Example: radialog train language recipe.toml --out runs/language (workers/training/recipes/language.toml is one)
     Language(RecipeArgs),
 }
 

@@ -24,13 +24,13 @@ const GEOMETRY: &str = "[geometry]\nvocab_size = 1000\nhidden_size = 32\ninterme
 const IMAGES: usize = 4;
 const SAMPLES: usize = 12;
 
-struct Workshop {
+pub(super) struct Workshop {
     dir: tempfile::TempDir,
 }
 
 impl Workshop {
     /// Twelve training samples and three for validation, about four images.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let workshop = Self { dir: tempfile::tempdir().unwrap() };
         let start = RandomBundle { dtype: safetensors::Dtype::F16, ..RandomBundle::tiny(7) };
         start.write(&workshop.path("start")).unwrap();
@@ -43,7 +43,7 @@ impl Workshop {
         workshop
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -60,7 +60,7 @@ impl Workshop {
         Training::language(LanguageRecipe::read(&self.path("recipe.toml"))?, &self.path(out), resume)
     }
 
-    fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> Outcome {
+    pub(super) fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> Outcome {
         let stop = Cell::new(false);
         let report = |report: radialog_training::trainers::StepReport| stop.set(report.step >= until);
         self.prepare(out, resume, keys).unwrap().run(&|| stop.get(), &report).unwrap()
@@ -71,7 +71,7 @@ impl Workshop {
     }
 
     /// A checkpoint as the language stage loads it.
-    fn serve(&self, dir: &str) -> Language {
+    pub(super) fn serve(&self, dir: &str) -> Language {
         let cache = HashCache::at(self.path("hashes.json"));
         let bundle = Bundle::open_with(&self.path(dir), &[Stage::Language], &cache).unwrap();
         bundle.verify().unwrap();
