@@ -37,8 +37,8 @@ enum PrepareCommand {
     /// Example: radialog prepare sections --reports mimic-cxr-reports/files --images mimic-cxr-jpg/2.0.0/files --out
     /// sectioned.csv
     Sections {
-        /// Folder with pNN/pNNNNNNNN/sNNNNNNNN.txt
-        #[arg(long, value_name = "DIR")]
+        /// Folder with pNN/pNNNNNNNN/sNNNNNNNN.txt, or the published mimic-cxr-reports.zip, which is read as it is
+        #[arg(long, value_name = "DIR|ZIP")]
         reports: PathBuf,
         /// Folder with pNN/pNNNNNNNN/sNNNNNNNN/*.jpg; only the names are read
         #[arg(long, value_name = "DIR")]

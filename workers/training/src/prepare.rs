@@ -10,6 +10,7 @@ mod nih;
 mod open_i;
 mod pairs;
 mod predictions;
+mod report_files;
 mod report_table;
 mod report_tasks;
 mod reports;
