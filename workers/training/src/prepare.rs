@@ -1,6 +1,7 @@
 //! From the published archives to the data sets that the trainings read: sectioned reports, labels, the report-generation
 //! (RG) and the instruction (INS) data set.
 
+mod dialogs;
 mod export;
 mod instruct;
 mod json_list;
@@ -23,6 +24,7 @@ mod tensor_file;
 mod tokenizer;
 mod weak_labels;
 
+pub use dialogs::Dialogs;
 pub use export::{Sectioning, SectioningSummary};
 pub use instruct::{Instruct, InstructSummary, TaskFile, TaskSample};
 pub(crate) use labels::value as label_value;
