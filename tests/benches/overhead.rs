@@ -16,6 +16,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::Stage;
+use radialog_tests::bench::{median, peer_python, run};
 use radialog_tests::binary::Role;
 use radialog_tests::house;
 use radialog_tests::services::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Services};
@@ -58,7 +59,7 @@ fn main() -> Result<()> {
         }
     }
     if !peers.is_empty() {
-        println!("radialog / celery: {:.2} (medians)", median(&mut ours) / median(&mut peers));
+        println!("radialog / celery: {:.2} (medians)", median(&ours) / median(&peers));
     }
     let services = runtime.block_on(Services::shared())?;
     let dir = tempfile::tempdir()?;
@@ -117,12 +118,7 @@ fn peer_environment() -> Result<(PathBuf, PathBuf)> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/bench/queue_bench.py");
     let script = env::var_os("RADIALOG_PEER_BENCH").map_or(default, PathBuf::from);
     let script = script.canonicalize().with_context(|| format!("there is no {}", script.display()))?;
-    let folder = env::temp_dir().join("radialog-peer-celery");
-    let python = folder.join("bin/python");
-    if !python.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "celery[redis]"]))?;
-    }
+    let python = peer_python("celery", &["celery[redis]"])?;
     Ok((python, script))
 }
 
@@ -133,15 +129,4 @@ fn peer(python: &Path, script: &Path, services: &Services) -> Result<f64> {
     let output = run(&mut command)?;
     let rate = output.split("studies/s").next().and_then(|text| text.split_whitespace().last());
     rate.and_then(|rate| rate.parse().ok()).with_context(|| format!("no figure in: {output}"))
-}
-
-fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn median(rates: &mut [f64]) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
 }
