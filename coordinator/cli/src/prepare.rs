@@ -12,8 +12,10 @@ use radialog_training::prepare::{
     Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, samples, write_reports,
 };
 
+mod answers;
 mod embeddings;
 mod findings;
+mod labels;
 mod run;
 
 /// Most problems that are listed.
@@ -28,8 +30,10 @@ pub(crate) struct PrepareArgs {
 
 #[derive(Subcommand)]
 enum PrepareCommand {
+    Answers(answers::AnswersArgs),
     Embeddings(embeddings::EmbeddingsArgs),
     Findings(findings::FindingsArgs),
+    Labels(labels::LabelsArgs),
     /// Cut MIMIC-CXR reports into sections: one CSV row an image, with impression, findings, last paragraph, comparison
     ///
     /// Example: radialog prepare sections --reports mimic-cxr-reports/files --images mimic-cxr-jpg/2.0.0/files --out
@@ -56,7 +60,7 @@ enum PrepareCommand {
     /// Make the instruction data set (INS): reports, and follow-up tasks about them
     ///
     /// Questions about findings are answered from the labels, reasons from MIMIC-NLE. Tasks whose answers a language model
-    /// writes (EL, SU, RQA, CO) go in where --tasks has their files.
+    /// writes (EL, SU, RQA, CO: `radialog prepare answers`) go in where --tasks has their files.
     ///
     /// Example: radialog prepare instruct --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels
     /// labels.csv --tasks large_instruct_data --out instruct.json
@@ -78,6 +82,16 @@ enum PrepareCommand {
 /// What both data sets are made from.
 #[derive(Args)]
 struct DataArgs {
+    #[command(flatten)]
+    samples: SampleArgs,
+    /// The JSON file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// The common table.
+#[derive(Args)]
+struct SampleArgs {
     /// Written by `radialog prepare sections`, or by the original
     #[arg(long, value_name = "FILE")]
     sectioned: PathBuf,
@@ -93,18 +107,17 @@ struct DataArgs {
     /// The same seed gives the same bytes
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// The JSON file to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
 }
 
 pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
     match args.command {
+        PrepareCommand::Answers(args) => answers::run(args).await,
         PrepareCommand::Embeddings(args) => embeddings::run(args).await,
         PrepareCommand::Findings(args) => findings::run(args).await,
+        PrepareCommand::Labels(args) => labels::run(args).await,
         PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
         PrepareCommand::Reports { data } => {
-            let count = write_reports(&data.out, &data.samples()?, &Prompts::default(), data.seed)?;
+            let count = write_reports(&data.out, &data.samples.read()?, &Prompts::default(), data.samples.seed)?;
             println!("{count} samples written to {}", data.out.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -145,14 +158,14 @@ fn instruct(
     mimic_nle: Option<PathBuf>,
 ) -> anyhow::Result<ExitCode> {
     let task_prompts = task_prompts.map_or_else(TaskPrompts::own, TaskPrompts::read)?;
-    let (samples, prompts) = (data.samples()?, Prompts::default());
+    let (samples, prompts) = (data.samples.read()?, Prompts::default());
     let instruct = Instruct {
         samples: &samples,
         prompts: &prompts,
         task_prompts: &task_prompts,
         tasks,
         mimic_nle,
-        seed: data.seed,
+        seed: data.samples.seed,
     };
     let summary = instruct.run(&data.out)?;
     println!("  reports {:>8}", summary.reports);
@@ -167,8 +180,8 @@ fn instruct(
     Ok(ExitCode::SUCCESS)
 }
 
-impl DataArgs {
-    fn samples(&self) -> anyhow::Result<Vec<Sample>> {
+impl SampleArgs {
+    fn read(&self) -> anyhow::Result<Vec<Sample>> {
         let splits = self.split_table.as_deref().map(SplitTable::read).transpose()?;
         let split = splits.as_ref().map(|table| (table, self.split.as_str()));
         Ok(samples(&self.sectioned, split, &LabelTable::read(&self.labels)?)?)

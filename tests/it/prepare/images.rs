@@ -8,7 +8,7 @@ use candle_core::Device;
 use radialog_models::bundle::networks::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::preprocess::{Limits, Preprocessed};
-use radialog_schemas::{Finding, Stage};
+use radialog_schemas::Finding;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -31,7 +31,7 @@ fn table(desk: &Desk) -> Result<()> {
 
 fn bundle(dir: &Path) -> Result<Bundle> {
     RandomBundle::tiny(7).write(dir)?;
-    Ok(Bundle::open(dir, &[Stage::Embedding, Stage::Findings])?)
+    Ok(Bundle::open(dir)?)
 }
 
 fn values(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {

@@ -75,7 +75,7 @@ pub(super) fn reasons(
 }
 
 /// `A, B and C`.
-fn enumerate(names: &[&str]) -> String {
+pub(super) fn enumerate(names: &[&str]) -> String {
     match names {
         [] => String::new(),
         [only] => (*only).to_owned(),
