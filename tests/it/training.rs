@@ -9,14 +9,17 @@ use anyhow::{Context, Result, bail};
 use radialog_tests::golden::{self, Case, GOLDEN_VARIABLE};
 
 mod alignment;
+mod alignment_training;
 mod chexbert_training;
 mod data_sets;
 mod examples;
 mod findings;
 mod findings_training;
 mod language;
+mod quality;
 mod sections;
 mod setup;
+mod text_scores;
 
 /// Checks all that a case records about training.
 type Check = fn(&Case) -> Result<()>;
@@ -25,6 +28,7 @@ type Check = fn(&Case) -> Result<()>;
 const CHECKS: &[(&str, Check)] = &[
     ("section_parser", sections::check),
     ("tokenizers", examples::check),
+    ("metrics", text_scores::check),
     ("alignment_training_setup", setup::check),
     ("qformer_alignment", alignment::check),
     ("llama_tiny_checkpoint_files", language::check),

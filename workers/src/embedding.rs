@@ -64,7 +64,7 @@ impl StageWork for EmbeddingStage {
         let Work::Embedding { image } = &task.work else {
             return Err(input::not_ours(Stage::Embedding));
         };
-        input::image(objects, image, self.embedder.image_side(), self.image_limits).await
+        input::image(objects, image, self.embedder.input(), self.image_limits).await
     }
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {

@@ -63,7 +63,7 @@ impl StageWork for FindingsStage {
         let Work::Findings { image } = &task.work else {
             return Err(input::not_ours(Stage::Findings));
         };
-        input::image(objects, image, self.predictor.image_side(), self.image_limits).await
+        input::image(objects, image, self.predictor.input(), self.image_limits).await
     }
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {

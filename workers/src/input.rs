@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{Limits, Preprocessed};
+use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{ErrorCode, Failure, ObjectKey, Stage};
 use serde::Serialize;
@@ -25,12 +25,12 @@ pub(crate) async fn json<T: DeserializeOwned>(objects: &dyn Objects, key: &Objec
 pub(crate) async fn image(
     objects: &dyn Objects,
     key: &ObjectKey,
-    side: usize,
+    InputSize { short_side, side }: InputSize,
     limits: Limits,
 ) -> Result<Tensor, Failure> {
     let content = object(objects, key).await?;
     let decode = move || -> Result<Tensor, Failure> {
-        Ok(Preprocessed::from_bytes(&content, &limits)?.tensor(side, &Device::Cpu)?)
+        Ok(Preprocessed::from_bytes(&content, &limits, short_side)?.tensor(side, &Device::Cpu)?)
     };
     tokio::task::spawn_blocking(decode)
         .await

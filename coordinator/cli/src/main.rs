@@ -88,7 +88,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dlq(args) => dead_letters::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Bundle(args) => bundle::run(args),
-        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Evaluate(args) => evaluate::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Prepare(args) => prepare::run(args).await,
         Command::Train(args) => train::run(args).await,

@@ -9,13 +9,15 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::prompt::Prompts;
 use radialog_training::prepare::{
-    Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, samples, write_reports,
+    Coverage, Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, report_table_samples, samples,
+    write_reports,
 };
 
 mod answers;
 mod embeddings;
 mod findings;
 mod labels;
+mod open_data;
 mod run;
 
 /// Most problems that are listed.
@@ -57,10 +59,13 @@ enum PrepareCommand {
         #[command(flatten)]
         data: DataArgs,
     },
+    #[command(flatten)]
+    OpenData(open_data::OpenDataCommand),
     /// Make the instruction data set (INS): reports, and follow-up tasks about them
     ///
     /// Questions about findings are answered from the labels, reasons from MIMIC-NLE. Tasks whose answers a language model
-    /// writes (EL, SU, RQA, CO: `radialog prepare answers`) go in where --tasks has their files.
+    /// writes (EL, SU, RQA, CO: `radialog prepare answers`) go in where --tasks has their files; `radialog prepare tasks`
+    /// makes SU and CO without one.
     ///
     /// Example: radialog prepare instruct --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels
     /// labels.csv --tasks large_instruct_data --out instruct.json
@@ -76,6 +81,9 @@ enum PrepareCommand {
         /// mimic-nle-train.json, for the reasoning task
         #[arg(long, value_name = "FILE")]
         mimic_nle: Option<PathBuf>,
+        /// Questions about single findings an image, so that a small model sees many
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        questions: usize,
     },
 }
 
@@ -84,6 +92,9 @@ enum PrepareCommand {
 struct DataArgs {
     #[command(flatten)]
     samples: SampleArgs,
+    /// Every image once, and for every task, instead of the original's selection: for few images
+    #[arg(long)]
+    each_image: bool,
     /// The JSON file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -93,8 +104,12 @@ struct DataArgs {
 #[derive(Args)]
 struct SampleArgs {
     /// Written by `radialog prepare sections`, or by the original
-    #[arg(long, value_name = "FILE")]
-    sectioned: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "pairs", requires = "labels")]
+    sectioned: Option<PathBuf>,
+    /// Written by `radialog prepare pairs` or `radialog prepare openi`, in place of the other tables: the study stands for
+    /// the image. Pairs are weak: for training only
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sectioned", "split_table", "labels"])]
+    pairs: Option<PathBuf>,
     /// mimic-cxr-2.0.0-split.csv; all rows without it
     #[arg(long, value_name = "FILE")]
     split_table: Option<PathBuf>,
@@ -103,7 +118,7 @@ struct SampleArgs {
     split: String,
     /// CSV with dicom_id and the 14 findings, each 1, 0, -1 or empty
     #[arg(long, value_name = "FILE")]
-    labels: PathBuf,
+    labels: Option<PathBuf>,
     /// The same seed gives the same bytes
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -116,13 +131,15 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         PrepareCommand::Findings(args) => findings::run(args).await,
         PrepareCommand::Labels(args) => labels::run(args).await,
         PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
+        PrepareCommand::OpenData(command) => open_data::run(command),
         PrepareCommand::Reports { data } => {
-            let count = write_reports(&data.out, &data.samples.read()?, &Prompts::default(), data.samples.seed)?;
+            let (samples, seed) = (data.samples.read()?, data.samples.seed);
+            let count = write_reports(&data.out, &samples, &Prompts::default(), data.coverage(1), seed)?;
             println!("{count} samples written to {}", data.out.display());
             Ok(ExitCode::SUCCESS)
         }
-        PrepareCommand::Instruct { data, tasks, task_prompts, mimic_nle } => {
-            instruct(&data, tasks, task_prompts.as_deref(), mimic_nle)
+        PrepareCommand::Instruct { data, tasks, task_prompts, mimic_nle, questions } => {
+            instruct(&data, tasks, task_prompts.as_deref(), mimic_nle, questions)
         }
     }
 }
@@ -156,6 +173,7 @@ fn instruct(
     tasks: PathBuf,
     task_prompts: Option<&Path>,
     mimic_nle: Option<PathBuf>,
+    questions: usize,
 ) -> anyhow::Result<ExitCode> {
     let task_prompts = task_prompts.map_or_else(TaskPrompts::own, TaskPrompts::read)?;
     let (samples, prompts) = (data.samples.read()?, Prompts::default());
@@ -165,6 +183,7 @@ fn instruct(
         task_prompts: &task_prompts,
         tasks,
         mimic_nle,
+        coverage: data.coverage(questions),
         seed: data.samples.seed,
     };
     let summary = instruct.run(&data.out)?;
@@ -180,10 +199,21 @@ fn instruct(
     Ok(ExitCode::SUCCESS)
 }
 
+impl DataArgs {
+    fn coverage(&self, questions: usize) -> Coverage {
+        if self.each_image { Coverage::EachImage { questions } } else { Coverage::Original }
+    }
+}
+
 impl SampleArgs {
     fn read(&self) -> anyhow::Result<Vec<Sample>> {
+        if let Some(pairs) = &self.pairs {
+            return Ok(report_table_samples(pairs, &self.split)?);
+        }
+        let (sectioned, labels) =
+            self.sectioned.as_ref().zip(self.labels.as_ref()).context("--sectioned and --labels")?;
         let splits = self.split_table.as_deref().map(SplitTable::read).transpose()?;
         let split = splits.as_ref().map(|table| (table, self.split.as_str()));
-        Ok(samples(&self.sectioned, split, &LabelTable::read(&self.labels)?)?)
+        Ok(samples(sectioned, split, &LabelTable::read(labels)?)?)
     }
 }

@@ -33,7 +33,8 @@ fn every_role_explains_itself_with_an_example() {
         &["dlq", "retry"],
         &["doctor"],
         &["bundle", "random"],
-        &["evaluate"],
+        &["evaluate", "run"],
+        &["evaluate", "bundle"],
         &["prepare", "answers"],
         &["prepare", "embeddings"],
         &["prepare", "findings"],
@@ -134,4 +135,30 @@ fn completions_name_the_roles() {
     let output = radialog(&["completions", "bash"]);
     assert!(output.status.success());
     assert!(text(&output.stdout).contains("doctor"));
+}
+
+#[test]
+fn the_quality_of_a_bundle_is_printed_and_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let findings = radialog_schemas::Finding::ALL.map(|finding| finding.name()).join(",");
+    let rows = "00001300_000.jpg,test,1,0,,,,,,,,,,,,\n00001680_000.jpg,test,0,1,,,,,,,,,,,,\nnone.jpg,train,1,0,,,,,,,,,,,,\n";
+    std::fs::write(path("labels.csv"), format!("image,split,{findings}\n{rows}")).unwrap();
+    assert!(radialog(&["bundle", "random", &path("bundle"), "--seed", "7"]).status.success());
+    let (bundle, out, table) = (path("bundle"), path("quality.json"), path("labels.csv"));
+    let common = ["evaluate", "bundle", "--bundle", &bundle, "--out", &out];
+    let output = radialog(&[&common[..], &["--nih", &table, images]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    assert!(printed.contains("Findings of images") && printed.contains("Reports from images"), "{printed}");
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
+    assert!(
+        written["parts"]["findings"]["tables"][0]["rows"][0]["scores"]["macro AUC"]["value"].is_number(),
+        "{written}"
+    );
+
+    let output = radialog(&[&common[..], &["--nih", &table, images, "--only", "report"]].concat());
+    assert_eq!(output.status.code(), Some(64));
+    assert!(text(&output.stderr).contains("--openi"), "{}", text(&output.stderr));
 }

@@ -13,7 +13,7 @@ use radialog_models::language::llama::Span;
 use radialog_models::language::{
     Adapter, Engine, Event, LanguageModel, Limits, LlamaConfig, LoraConfig, Request, Sampling,
 };
-use radialog_models::preprocess::{Limits as ImageLimits, Preprocessed};
+use radialog_models::preprocess::{Limits as ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_models::vision::{ImageEncoder, VisionConfig};
@@ -100,8 +100,11 @@ impl Chain {
             let expected = recorded.get(name).with_context(|| format!("'{name}' is not recorded"))?;
             case.close(name, actual, expected, case.tolerance(&format!("/tolerance/{}", last_part(name)))?)
         };
-        let image =
-            Preprocessed::from_bytes(&std::fs::read(case.dir().join(&dialogue.image))?, &ImageLimits::default())?;
+        let image = Preprocessed::from_bytes(
+            &std::fs::read(case.dir().join(&dialogue.image))?,
+            &ImageLimits::default(),
+            SHORT_SIDE,
+        )?;
         let input = |side: usize| -> Result<Tensor> { Ok(image.tensor(side, &Device::Cpu)?.unsqueeze(0)?) };
 
         let patches = self.encoder.project(&input(self.vision.image_size)?)?;
@@ -173,8 +176,7 @@ fn language_model(case: &Case) -> Result<LanguageModel> {
         lora_alpha: case.field("/config/lora/alpha")?,
         target_modules: case.field("/config/lora/target_modules")?,
     };
-    let adapter =
-        Adapter { config: lora, weights: VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu) };
+    let adapter = Adapter::new(lora, VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu));
     Ok(LanguageModel::load(&config, &case.weights()?, Some(&adapter))?)
 }
 

@@ -65,7 +65,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
         }
         let weights = FormulaWeights::open(case.dir(), "adapter_manifest.json", seed)?;
         let weights = VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu);
-        Ok(Some(Adapter { config: lora(case)?, weights }))
+        Ok(Some(Adapter::new(lora(case)?, weights)))
     };
     let load = |config: &LlamaConfig| -> Result<Arc<LanguageModel>> {
         Ok(Arc::new(LanguageModel::load(config, &case.weights()?, adapter()?.as_ref())?))
@@ -83,7 +83,7 @@ pub(super) fn check_files(case: &Case) -> Result<()> {
         let mut config: LoraConfig = read_json(&case.dir().join("adapter_safetensors/adapter_config.json"))?;
         config.target_modules = targets.unwrap_or(config.target_modules);
         let weights = case.tensors("adapter_safetensors/adapter_model.safetensors")?;
-        Ok(Adapter { config, weights: VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu) })
+        Ok(Adapter::new(config, VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu)))
     };
     for dtype in [DType::F32, DType::F16] {
         let base = VarBuilder::from_tensors(base.clone(), dtype, &Device::Cpu);

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{GrayImage, Limits, Preprocessed, decode};
+use radialog_models::preprocess::{GrayImage, Limits, Preprocessed, SHORT_SIDE, decode};
 use radialog_schemas::ContentHash;
 use radialog_tests::golden::Case;
 use serde::Deserialize;
@@ -51,9 +51,9 @@ fn check_image(case: &Case, image: &Image, outputs: &HashMap<String, Tensor>) ->
     ensure!((gray.width(), gray.height()) == image.gray_size_wh, "size");
 
     if let Some(decoded) = recorded("decoded_u8") {
-        let ours = Preprocessed::from_gray(&gray);
+        let ours = Preprocessed::from_gray(&gray, SHORT_SIDE);
         gray = gray_of(decoded)?;
-        let error = mean_difference(ours.resized(), Preprocessed::from_gray(&gray).resized());
+        let error = mean_difference(ours.resized(), Preprocessed::from_gray(&gray, SHORT_SIDE).resized());
         let bound = 255.0 * case.field::<f64>("/tolerance/jpeg_mean_abs")?;
         ensure!(error < bound, "the decoded JPEG is {error} grey levels off on average, bound {bound}");
     }
@@ -62,7 +62,7 @@ fn check_image(case: &Case, image: &Image, outputs: &HashMap<String, Tensor>) ->
         ensure!(expected.flatten_all()?.to_vec1::<u8>()? == gray.pixels(), "grey pixels");
     }
 
-    let preprocessed = Preprocessed::from_gray(&gray);
+    let preprocessed = Preprocessed::from_gray(&gray, SHORT_SIDE);
     let resized = preprocessed.resized();
     ensure!((resized.width(), resized.height()) == image.resized_wh, "resized size");
     ensure!(ContentHash::of(resized.pixels()) == image.resized_sha256, "resized pixels");

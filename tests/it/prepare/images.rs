@@ -4,10 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use radialog_models::bundle::networks::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
-use radialog_models::preprocess::{Limits, Preprocessed};
+use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
 use radialog_schemas::Finding;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -34,6 +34,12 @@ fn bundle(dir: &Path) -> Result<Bundle> {
     Ok(Bundle::open(dir)?)
 }
 
+/// An image as a batch of one.
+fn tensor(image: &[u8], InputSize { short_side, side }: InputSize) -> Result<Tensor> {
+    let image = Preprocessed::from_bytes(image, &Limits::default(), short_side)?;
+    Ok(image.tensor(side, &Device::Cpu)?.unsqueeze(0)?)
+}
+
 fn values(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
     let data = tensors.tensor(name)?;
     Ok(data.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect())
@@ -56,9 +62,7 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
     let embedder = ImageEmbedder::load(&bundle, &Device::Cpu)?;
     for row in [0, 4, 11] {
         let image = std::fs::read(Path::new(XRAYS).join(IMAGES[row % IMAGES.len()]))?;
-        let image = Preprocessed::from_bytes(&image, &Limits::default())?;
-        let image = image.tensor(embedder.image_side(), &Device::Cpu)?.unsqueeze(0)?;
-        let expected = embedder.embed(&image)?.get(0)?;
+        let expected = embedder.embed(&tensor(&image, embedder.input())?)?.get(0)?;
         let name = format!("s{row}");
         ensure!(tensors.tensor(&name)?.shape() == expected.dims());
         ensure!(values(&tensors, &name)? == expected.flatten_all()?.to_vec1::<f32>()?, "row {row}");
@@ -82,9 +86,8 @@ async fn findings_are_listed_where_they_are_probable() -> Result<()> {
     ensure!(output.status.success(), "{}", shown(&output));
 
     let predictor = FindingsPredictor::load(&bundle, &Device::Cpu)?;
-    let image = Preprocessed::from_bytes(&std::fs::read(Path::new(XRAYS).join(IMAGES[0]))?, &Limits::default())?;
-    let image = image.tensor(predictor.image_side(), &Device::Cpu)?.unsqueeze(0)?;
-    let expected = predictor.predict(&image)?.remove(0).findings;
+    let image = std::fs::read(Path::new(XRAYS).join(IMAGES[0]))?;
+    let expected = predictor.predict(&tensor(&image, predictor.input())?)?.remove(0).findings;
     let listed: Vec<&str> = expected.iter().filter(|found| found.present).map(|found| found.finding.name()).collect();
     let read: Value = serde_json::from_slice(&desk.read("findings.json")?)?;
     ensure!(read == serde_json::json!({ "other": listed }), "{read}");

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{Finding, Label};
 use radialog_training::prepare::{
-    Instruct, LabelTable, LabelValue, ReportSample, Sample, SplitTable, Task, TaskPrompts, samples, write_reports,
+    Coverage, Instruct, LabelTable, LabelValue, ReportSample, Sample, SplitTable, Task, TaskPrompts, samples,
+    write_reports,
 };
 use serde_json::{Value, json};
 
@@ -53,6 +54,7 @@ fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> Made {
         task_prompts: &task_prompts,
         tasks: dir.path().to_owned(),
         mimic_nle,
+        coverage: Coverage::Original,
         seed,
     };
     let output = dir.path().join("instruct.json");
@@ -65,7 +67,7 @@ fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> Made {
 fn the_report_data_set_has_the_published_prompt_and_proportions() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("reports.json");
-    let count = write_reports(&path, &archive(), &Prompts::default(), 42).unwrap();
+    let count = write_reports(&path, &archive(), &Prompts::default(), Coverage::Original, 42).unwrap();
     let made = read(&path);
     assert_eq!(made.len() as u64, count);
     // 80 images with findings, twice, and one without for 13 of them.
@@ -186,6 +188,7 @@ fn a_task_that_needs_a_language_model_is_named_where_its_file_is_missing() {
         task_prompts: &task_prompts,
         tasks: dir.path().join("tasks"),
         mimic_nle: None,
+        coverage: Coverage::Original,
         seed: 1,
     };
     let summary = instruct.run(&dir.path().join("out.json")).unwrap();

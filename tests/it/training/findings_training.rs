@@ -115,7 +115,7 @@ fn both_checkpoints_are_bundles_that_predict() {
         let cache = HashCache::at(workshop.path("hashes.json"));
         let bundle = Bundle::open_with(&workshop.path("out").join(checkpoint), &[Stage::Findings], &cache).unwrap();
         let predictor = FindingsPredictor::load(&bundle, &Device::Cpu).unwrap();
-        assert_eq!(predictor.image_side(), SIDE);
+        assert_eq!(predictor.input().side, SIDE);
         let image = Tensor::full(0.5f32, (1, 3, SIDE, SIDE), &Device::Cpu).unwrap();
         let report = predictor.predict(&image).unwrap().remove(0);
         assert!(report.findings.iter().all(|finding| finding.probability.is_finite()));

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use radialog_models::language::{Adapter, LanguageModel, LlamaConfig, LoraConfig};
+use radialog_models::language::{Adapter, LanguageModel, LlamaConfig, LoraConfig, Sequence};
 use radialog_tests::golden::{Case, Formula, Tolerance, read_json};
 use radialog_training::Variables;
-use radialog_training::losses::language::next_token;
+use radialog_training::losses::language::Learned;
 use radialog_training::optimizer::{AdamW, Gradients, Optimizer};
 
 /// Tokens that are not learned.
@@ -29,7 +29,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let names: Vec<&str> = variables.learned().map(|(name, _)| name).collect();
     ensure!(trainable.iter().all(|name| names.contains(&name.as_str())) && names.len() == trainable.len());
     let lora: LoraConfig = read_json(&case.dir().join("adapter_safetensors/adapter_config.json"))?;
-    let adapter = Adapter { config: lora, weights: variables.var_builder(&Device::Cpu) };
+    let adapter = Adapter::new(lora, variables.var_builder(&Device::Cpu));
     // Networks keep the variables themselves, so that a step is seen at once.
     let model = LanguageModel::load(&config, &base, Some(&adapter))?;
     let batch = batch(case)?;
@@ -64,15 +64,20 @@ pub(super) fn check(case: &Case) -> Result<()> {
     Ok(())
 }
 
-/// The loss of the whole batch, and its logits. The original's vocabulary has one more row here, of zeros.
+/// The loss of the whole batch, of which only what is learned goes through the head, and the logits of all positions. The
+/// original's vocabulary has one more row here, of zeros.
 fn loss(model: &LanguageModel, batch: &Batch) -> Result<(Tensor, Tensor)> {
-    let rows = batch.ids.iter().zip(&batch.images);
-    let inputs = rows.map(|(ids, image)| Ok(model.embed(ids, std::slice::from_ref(image))?));
+    let sequences: Vec<Sequence<'_>> = batch
+        .ids
+        .iter()
+        .zip(&batch.images)
+        .map(|(ids, image)| Sequence { ids, images: std::slice::from_ref(image) })
+        .collect();
     let lengths: Vec<usize> = batch.ids.iter().map(Vec::len).collect();
-    let hidden = model.forward_whole(&Tensor::cat(&inputs.collect::<Result<Vec<_>>>()?, 0)?, &lengths)?;
-    let logits = model.logits(&hidden)?;
-    let logits = logits.pad_with_zeros(1, 0, 1)?;
-    Ok((next_token(&logits, &batch.targets)?, logits))
+    let hidden = model.forward_whole(&model.embed_whole(&sequences)?, &lengths)?;
+    let logits = |hidden: &Tensor| Ok::<_, anyhow::Error>(model.logits(hidden)?.pad_with_zeros(1, 0, 1)?);
+    let learned = Learned::of(&batch.targets);
+    Ok((learned.loss(&logits(&learned.rows(&hidden)?)?)?, logits(&hidden.detach())?))
 }
 
 fn check_gradients(case: &Case, gradients: &Gradients) -> Result<()> {

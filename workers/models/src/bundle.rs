@@ -243,7 +243,10 @@ impl Bundle {
             Stage::Language => {
                 let config = self.config::<LanguageComponent>(stage)?;
                 weights.check(&layout::language_base(&config, f32))?;
-                self.weights(stage, ADAPTER)?.check(&layout::language_adapter(&config))
+                match &config.lora {
+                    Some(_) => self.weights(stage, ADAPTER)?.check(&layout::language_adapter(&config)),
+                    None => Ok(()),
+                }
             }
         }
     }

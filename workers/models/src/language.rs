@@ -14,7 +14,7 @@ pub mod sampler;
 
 pub use config::{ConfigError, LlamaConfig};
 pub use engine::{ChatLimits, Completion, Engine, Event, Limits, Request, SequenceId, Turn};
-pub use llama::LanguageModel;
+pub use llama::{LanguageModel, Sequence};
 pub use lora::{Adapter, LoraConfig};
 pub use sampler::Sampling;
 

@@ -118,13 +118,7 @@ impl Conv {
     /// Like [`Conv::forward`], with `residual` (of the output's shape) added before the ReLU.
     pub(crate) fn forward_with(&self, map: &Tensor, residual: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let (weight, bias) = match &self.weights {
-            Weights::Trained(weights) => {
-                let mut output = weights.forward(map, self.shape)?;
-                if let Some(residual) = residual {
-                    output = (output + residual)?;
-                }
-                return Ok(if self.relu { output.relu()? } else { output });
-            }
+            Weights::Trained(weights) => return weights.forward(map, self.shape, residual, self.relu),
             Weights::Cpu(weights) => {
                 let convolution = cpu::Convolution { shape: self.shape, weights, relu: self.relu };
                 return Ok(match residual {

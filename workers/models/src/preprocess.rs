@@ -15,7 +15,7 @@ mod resize;
 
 pub use gray::GrayImage;
 
-/// The shorter side after the resize, in pixels.
+/// The shorter side after the published resize, in pixels; no network sees more.
 pub const SHORT_SIDE: usize = 512;
 
 /// Starts of files that are images, but of formats that the published system does not read.
@@ -69,6 +69,15 @@ impl Limits {
     }
 }
 
+/// How much of an image a network sees, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputSize {
+    /// The shorter side after the resize.
+    pub short_side: usize,
+    /// Side of the centre crop.
+    pub side: usize,
+}
+
 /// An image after remap, grey conversion and resize; both networks' inputs are crops of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preprocessed {
@@ -76,24 +85,24 @@ pub struct Preprocessed {
 }
 
 impl Preprocessed {
-    /// Decodes a PNG or JPEG file and resizes it.
+    /// Decodes a PNG or JPEG file and resizes it, its shorter side to `short_side` pixels.
     ///
     /// Fails with the image's [`ErrorCode`]; the message does not name the file, since only its content is known here.
-    pub fn from_bytes(bytes: &[u8], limits: &Limits) -> Result<Self, Failure> {
-        Ok(Self::from_gray(&decode(bytes, limits)?))
+    pub fn from_bytes(bytes: &[u8], limits: &Limits, short_side: usize) -> Result<Self, Failure> {
+        Ok(Self::from_gray(&decode(bytes, limits)?, short_side))
     }
 
-    /// Resizes a grey image of at least 1 x 1 pixels.
-    pub fn from_gray(image: &GrayImage) -> Self {
-        Self { resized: resize::shorter_side(image, SHORT_SIDE) }
+    /// Resizes a grey image of at least 1 x 1 pixels, its shorter side to `short_side` pixels.
+    pub fn from_gray(image: &GrayImage, short_side: usize) -> Self {
+        Self { resized: resize::shorter_side(image, short_side) }
     }
 
-    /// The resized image, its shorter side 512.
+    /// The resized image.
     pub fn resized(&self) -> &GrayImage {
         &self.resized
     }
 
-    /// The centre crop of `side` x `side` pixels, at most 512.
+    /// The centre crop of `side` x `side` pixels, at most the shorter side.
     pub fn crop(&self, side: usize) -> GrayImage {
         self.resized.centre_crop(side)
     }

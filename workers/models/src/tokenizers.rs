@@ -2,6 +2,7 @@
 //! placeholder, the BERT tokenizer of CheXbert and the Q-Former, and small vocabularies of our own for random bundles.
 
 pub mod bert;
+pub mod file;
 pub mod llama;
 pub mod toy;
 

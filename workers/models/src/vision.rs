@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 use crate::layers::{Conv, ConvShape, each_sample, from_map, to_map};
-use crate::preprocess::SHORT_SIDE;
+use crate::preprocess::{InputSize, SHORT_SIDE};
 
 mod pooler;
 pub mod projector_seed;
@@ -22,6 +22,9 @@ use resnet::ResNet;
 pub struct VisionConfig {
     /// Side of the square input, in pixels.
     pub image_size: usize,
+    /// The shorter side of the image that it is cropped from, in pixels.
+    #[serde(default = "VisionConfig::default_short_side")]
+    pub short_side: usize,
     /// Channels of the first convolution; the trunk ends in 32 times as many. 64 in ResNet-50.
     pub stem_width: usize,
     /// Width of the reduction and of the temporal pooler.
@@ -50,6 +53,7 @@ impl VisionConfig {
     pub fn published() -> Self {
         Self {
             image_size: 448,
+            short_side: SHORT_SIDE,
             stem_width: 64,
             vit_dim: 256,
             joint_feature_size: 1408,
@@ -61,6 +65,11 @@ impl VisionConfig {
         }
     }
 
+    /// What the encoder sees of an image.
+    pub fn input(&self) -> InputSize {
+        InputSize { short_side: self.short_side, side: self.image_size }
+    }
+
     /// Rows (and columns) of the trunk's output: five halvings, rounded up.
     pub fn trunk_grid(&self) -> usize {
         (0..5).fold(self.image_size, |side, _| side.div_ceil(2))
@@ -68,14 +77,22 @@ impl VisionConfig {
 
     /// Refuses an input that no crop can be, and sizes of nothing.
     fn check(&self) -> Result<(), ModelError> {
-        if !(1..=SHORT_SIDE).contains(&self.image_size) {
-            let message = format!("image_size {} is not within 1 to {SHORT_SIDE}", self.image_size);
+        if !(1..=SHORT_SIDE).contains(&self.short_side) {
+            let message = format!("short_side {} is not within 1 to {SHORT_SIDE}", self.short_side);
+            return Err(ModelError::Geometry(message));
+        }
+        if !(1..=self.short_side).contains(&self.image_size) {
+            let message = format!("image_size {} is not within 1 to {}", self.image_size, self.short_side);
             return Err(ModelError::Geometry(message));
         }
         if [self.stem_width, self.vit_dim, self.joint_feature_size].contains(&0) {
             return Err(ModelError::Geometry("stem_width, vit_dim or joint_feature_size is 0".to_owned()));
         }
         Ok(())
+    }
+
+    fn default_short_side() -> usize {
+        SHORT_SIDE
     }
 
     fn default_heads() -> usize {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use radialog_models::bundle::{self, FORMAT, verify};
+use radialog_models::bundle::{self, FORMAT, HashCache, verify};
 use radialog_schemas::bundle::{Component, FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, Stage};
 use serde::{Deserialize, Serialize};
@@ -55,10 +55,91 @@ pub struct ComponentDescription {
     pub stage: Stage,
     /// Its configuration.
     pub config: serde_json::Value,
+    /// Use and name of the file of its variables. Where files of one use have a tensor in common, the last use in
+    /// alphabetical order counts, e.g. `weights.2` over `weights`.
+    pub weights: (String, String),
     /// Put before the names of its tensors.
     pub prefix: &'static str,
-    /// Its other files: their use, their name in the bundle, and where they are copied from.
-    pub files: Vec<(&'static str, &'static str, PathBuf)>,
+    /// Its other files.
+    pub files: Vec<ComponentFile>,
+}
+
+impl ComponentDescription {
+    /// A component whose only file is that of its variables, `STAGE.safetensors`.
+    ///
+    /// # Errors
+    /// A configuration that is no JSON.
+    pub fn new(stage: Stage, config: &impl Serialize, prefix: &'static str) -> Result<Self, TrainingError> {
+        let name = format!("{}.safetensors", stage.name());
+        let config = serde_json::to_value(config).map_err(TrainingError::content(Path::new(MANIFEST_FILE)))?;
+        Ok(Self { stage, config, weights: ("weights".to_owned(), name), prefix, files: Vec::new() })
+    }
+
+    /// The same with another file.
+    pub fn with(mut self, file: ComponentFile) -> Self {
+        self.files.push(file);
+        self
+    }
+}
+
+/// A file of a component that the training does not change.
+#[derive(Clone, Debug)]
+pub struct ComponentFile {
+    usage: String,
+    name: String,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Copy(PathBuf),
+    Link(PathBuf, FileEntry),
+    Text(String),
+}
+
+impl ComponentFile {
+    /// A small file, copied from `path`.
+    pub fn copied(usage: &str, name: &str, path: PathBuf) -> Self {
+        Self { usage: usage.to_owned(), name: name.to_owned(), source: Source::Copy(path) }
+    }
+
+    /// Frozen weights: a checkpoint has a hard link to `path`, and a copy only where the file system knows none. The hash
+    /// is computed once, since gigabytes of it at each checkpoint would take longer than the steps between.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn linked(usage: &str, name: &str, path: &Path) -> Result<Self, TrainingError> {
+        // A link to a symbolic link would not keep the file.
+        let path = path.canonicalize().map_err(TrainingError::io("open", path))?;
+        let size = fs::metadata(&path).map_err(TrainingError::io("read", &path))?.len();
+        let entry = FileEntry { size, sha256: HashCache::user().hash(&path)? };
+        Ok(Self { usage: usage.to_owned(), name: name.to_owned(), source: Source::Link(path, entry) })
+    }
+
+    /// A text that is written as it is.
+    pub fn text(usage: &str, name: &str, text: String) -> Self {
+        Self { usage: usage.to_owned(), name: name.to_owned(), source: Source::Text(text) }
+    }
+
+    fn put(&self, dir: &Path) -> Result<FileEntry, TrainingError> {
+        let to = dir.join(&self.name);
+        match &self.source {
+            Source::Copy(from) => {
+                fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
+                entry(&to)
+            }
+            Source::Link(from, entry) => {
+                if fs::hard_link(from, &to).is_err() {
+                    fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
+                }
+                Ok(entry.clone())
+            }
+            Source::Text(text) => {
+                fs::write(&to, text).map_err(TrainingError::io("write", &to))?;
+                entry(&to)
+            }
+        }
+    }
 }
 
 /// Writes the component as a bundle of its own to `dir`, over what was there; with the optimizer it can be resumed.
@@ -74,19 +155,17 @@ pub fn save(
     let partial = beside(dir, "partial");
     remove(&partial)?;
     fs::create_dir_all(&partial).map_err(TrainingError::io("create", &partial))?;
-    let name = format!("{}.safetensors", component.stage.name());
-    let weights = partial.join(&name);
+    let (usage, name) = &component.weights;
+    let weights = partial.join(name);
     let tensors =
         variables.snapshot()?.into_iter().map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: std::collections::HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
     let mut files = BTreeMap::from([(name.clone(), entry(&weights)?)]);
-    let mut usages = BTreeMap::from([("weights".to_owned(), name)]);
-    for (usage, name, source) in &component.files {
-        let copy = partial.join(name);
-        fs::copy(source, &copy).map_err(TrainingError::io("copy", source))?;
-        files.insert((*name).to_owned(), entry(&copy)?);
-        usages.insert((*usage).to_owned(), (*name).to_owned());
+    let mut usages = BTreeMap::from([(usage.clone(), name.clone())]);
+    for file in &component.files {
+        files.insert(file.name.clone(), file.put(&partial)?);
+        usages.insert(file.usage.clone(), file.name.clone());
     }
     let manifest = Manifest {
         format: FORMAT,
@@ -139,8 +218,7 @@ pub fn restore(
         return Err(TrainingError::Checkpoint { path: dir.to_owned(), reason });
     }
     bundle::read_manifest(dir)?;
-    let weights = dir.join(format!("{}.safetensors", component.stage.name()));
-    variables.restore(&weights, component.prefix, &Device::Cpu)?;
+    variables.restore(&dir.join(&component.weights.1), component.prefix, &Device::Cpu)?;
     optimizer.restore(&dir.join(OPTIMIZER_FILE), state.progress.step, &Device::Cpu)?;
     Ok(state.progress)
 }
@@ -166,4 +244,42 @@ fn remove(dir: &Path) -> Result<(), TrainingError> {
 fn beside(dir: &Path, what: &str) -> PathBuf {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     dir.with_file_name(format!("{name}.{what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::MetadataExt;
+
+    use candle_core::{DType, Tensor};
+    use radialog_models::bundle::Bundle;
+
+    use super::*;
+
+    #[test]
+    fn frozen_weights_are_the_same_file_in_every_checkpoint_and_outlive_their_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let frozen = dir.path().join("frozen.safetensors");
+        let tensor = Tensor::ones(2, DType::F32, &Device::Cpu).unwrap();
+        candle_core::safetensors::save(&[("a", tensor.clone())].into(), &frozen).unwrap();
+        let component = ComponentDescription::new(Stage::Findings, &(), "").unwrap();
+        let component = ComponentDescription { weights: ("weights.2".into(), "moved.safetensors".into()), ..component }
+            .with(ComponentFile::linked("weights", "kept.safetensors", &frozen).unwrap())
+            .with(ComponentFile::text("note", "note.txt", "a note".into()));
+        let variables = Variables::of([("b".to_owned(), tensor)]).unwrap();
+        for _ in 0..2 {
+            save(&dir.path().join("last"), &component, &variables, None).unwrap();
+        }
+        let kept = dir.path().join("last/kept.safetensors");
+        assert_eq!(fs::metadata(&kept).unwrap().ino(), fs::metadata(&frozen).unwrap().ino());
+        fs::remove_file(&frozen).unwrap();
+        let manifest = bundle::read_manifest(&dir.path().join("last")).unwrap();
+        for (name, entry) in &manifest.files {
+            assert_eq!(entry.sha256, verify::hash_file(&dir.path().join("last").join(name)).unwrap(), "{name}");
+        }
+        // Its configuration is none of a classifier: what fails is that, and not the files.
+        let error =
+            Bundle::open_with(&dir.path().join("last"), &[Stage::Findings], &HashCache::at(dir.path().join("h")));
+        assert!(error.err().unwrap().to_string().contains("configuration"));
+    }
 }

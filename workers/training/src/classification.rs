@@ -53,7 +53,7 @@ fn f1(cells: &[(f32, bool)]) -> f64 {
 }
 
 /// The share of pairs of a positive and a negative that are in order; ties count half.
-fn auc(cells: &[(f32, bool)]) -> Option<f64> {
+pub(crate) fn auc(cells: &[(f32, bool)]) -> Option<f64> {
     let positives = cells.iter().filter(|(_, truth)| *truth).count();
     let negatives = cells.len() - positives;
     if positives == 0 || negatives == 0 {

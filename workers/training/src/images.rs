@@ -1,12 +1,12 @@
-//! Labelled images: the tables that say which there are, and the loader that decodes the next batches while a step runs.
+//! Labelled images: the tables that say which there are, and the loader that prepares the next batches while a step runs.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{Limits, Preprocessed};
+use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
 use radialog_schemas::{Finding, Label};
 use rayon::prelude::*;
 
@@ -42,8 +42,8 @@ pub struct ImageBatch {
 /// How images become batches.
 #[derive(Clone, Debug)]
 pub struct Batching {
-    /// Side of the network's input, in pixels.
-    pub side: usize,
+    /// What the network sees of an image.
+    pub input: InputSize,
     /// What blank labels count as.
     pub blank: Blank,
     /// Seed of the augmentation of this pass; none without it.
@@ -102,50 +102,58 @@ impl Batching {
             Tensor::from_iter(cells, &self.device)?.reshape((images.len(), Finding::ALL.len()))
         };
         Ok(ImageBatch {
-            images: self.stack(planes)?,
+            images: stack(planes, self.input.side, &self.device)?,
             targets: cells(&|label| label == Label::Positive)?,
             mask: cells(&|label| self.blank == Blank::Absent || label != Label::Blank)?,
             names: images.iter().map(name).collect(),
         })
     }
 
-    fn stack(&self, planes: Vec<Vec<f32>>) -> Result<Tensor, TrainingError> {
-        let (count, side) = (planes.len(), self.side);
-        let planes = Tensor::from_vec(planes.concat(), (count, 1, side, side), &self.device)?;
-        Ok(planes.expand((count, 3, side, side))?.contiguous()?)
-    }
-
-    /// The grey pixels, from 0 to 1, as inference sees them, and then augmented.
+    /// The pixels as inference sees them, and then augmented.
     fn plane(&self, image: &LabelledImage) -> Result<Vec<f32>, TrainingError> {
-        let bytes = fs::read(&image.path).map_err(TrainingError::io("read", &image.path))?;
-        let read = Preprocessed::from_bytes(&bytes, &Limits::default());
-        let read = read.map_err(|failure| TrainingError::content(&image.path)(failure.message))?;
-        let crop = read.crop(self.side);
-        let pixels: Vec<f32> = crop.pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+        let pixels = pixels(&image.path, self.input)?;
         Ok(match self.augment {
             None => pixels,
-            Some(seed) => Augmentation::draw(seed, &name(image)).apply(&pixels, self.side),
+            Some(seed) => Augmentation::draw(seed, &name(image)).apply(&pixels, self.input.side),
         })
     }
+}
+
+/// The grey pixels of an image file, from 0 to 1, as inference sees them.
+pub(crate) fn pixels(path: &Path, input: InputSize) -> Result<Vec<f32>, TrainingError> {
+    let bytes = fs::read(path).map_err(TrainingError::io("read", path))?;
+    let read = Preprocessed::from_bytes(&bytes, &Limits::default(), input.short_side);
+    let read = read.map_err(|failure| TrainingError::content(path)(failure.message))?;
+    Ok(read.crop(input.side).pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect())
+}
+
+/// Grey planes as network input `[B, 3, side, side]`.
+pub(crate) fn stack(planes: Vec<Vec<f32>>, side: usize, device: &Device) -> Result<Tensor, TrainingError> {
+    let count = planes.len();
+    let planes = Tensor::from_vec(planes.concat(), (count, 1, side, side), device)?;
+    Ok(planes.expand((count, 3, side, side))?.contiguous()?)
 }
 
 fn name(image: &LabelledImage) -> String {
     image.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Decodes batches on a thread of its own, in order, some ahead of use.
-pub struct Loader {
-    batches: Option<Receiver<Result<ImageBatch, TrainingError>>>,
+/// Loads batches on a thread of its own, in order, some ahead of use.
+pub struct Loader<B> {
+    batches: Option<Receiver<Result<B, TrainingError>>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Loader {
-    /// Starts with these batches.
-    pub fn start(batching: Batching, batches: Vec<Vec<LabelledImage>>) -> Self {
+impl<B: Send + 'static> Loader<B> {
+    /// Starts to load each of these batches.
+    pub fn start<T: Send + 'static>(
+        batches: Vec<T>,
+        load: impl Fn(T) -> Result<B, TrainingError> + Send + 'static,
+    ) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
         let thread = thread::spawn(move || {
             for batch in batches {
-                let loaded = batching.batch(&batch);
+                let loaded = load(batch);
                 let failed = loaded.is_err();
                 // Nobody listens any more when a training stops early.
                 if sender.send(loaded).is_err() || failed {
@@ -157,15 +165,15 @@ impl Loader {
     }
 }
 
-impl Iterator for Loader {
-    type Item = Result<ImageBatch, TrainingError>;
+impl<B> Iterator for Loader<B> {
+    type Item = Result<B, TrainingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.batches.as_ref()?.recv().ok()
     }
 }
 
-impl Drop for Loader {
+impl<B> Drop for Loader<B> {
     fn drop(&mut self) {
         self.batches = None;
         if let Some(thread) = self.thread.take() {

@@ -10,11 +10,15 @@ pub mod examples;
 pub mod images;
 pub mod losses;
 pub mod optimizer;
+pub mod pairs;
 pub mod prepare;
+pub mod quality;
 pub mod random;
 pub mod recipe;
+pub mod samples;
 pub mod schedule;
 pub mod sections;
+pub mod text_scores;
 pub mod trainers;
 pub mod variables;
 

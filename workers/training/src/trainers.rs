@@ -1,10 +1,14 @@
 //! The trainings, each from a recipe to checkpoints.
 
+mod alignment;
 mod chexbert;
 mod course;
 mod findings;
 mod initial;
+mod language;
 
+pub use alignment::{Aligning, PairBatch};
 pub use chexbert::Labelling;
-pub use course::{Outcome, Plan, StepReport, Subject, Training};
+pub use course::{Outcome, Plan, StepReport, Subject, Training, can_resume};
 pub use findings::Findings;
+pub use language::Writing;

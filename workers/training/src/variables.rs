@@ -1,7 +1,7 @@
 //! Named weights in training: those that the optimizer moves, those that batches move (running statistics), and those that
 //! stay. Networks read them through the same builder as in inference.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use candle_core::{DType, Device, Error, Result as CandleResult, Shape, Tensor, Var};
@@ -17,6 +17,7 @@ const STATISTICS: [&str; 3] = [".running_mean", ".running_var", ".num_batches_tr
 #[derive(Clone, Default)]
 pub struct Variables {
     variables: BTreeMap<String, Var>,
+    frozen: BTreeSet<String>,
 }
 
 impl Variables {
@@ -26,12 +27,19 @@ impl Variables {
     /// Out of memory.
     pub fn of(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self, TrainingError> {
         let variable = |(name, tensor): (String, Tensor)| Ok((name, Var::from_tensor(&tensor)?));
-        Ok(Self { variables: tensors.into_iter().map(variable).collect::<Result<_, TrainingError>>()? })
+        let variables = tensors.into_iter().map(variable).collect::<Result<_, TrainingError>>()?;
+        Ok(Self { variables, frozen: BTreeSet::new() })
+    }
+
+    /// The same, where those of such names stay as they are: they are in checkpoints, and have no gradient.
+    pub fn freeze(mut self, is_frozen: impl Fn(&str) -> bool) -> Self {
+        self.frozen = self.variables.keys().filter(|name| is_frozen(name)).cloned().collect();
+        self
     }
 
     /// Those that the optimizer moves, by name.
     pub fn learned(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.all().filter(|(name, _)| !is_statistic(name))
+        self.all().filter(|(name, _)| !is_statistic(name) && !self.frozen.contains(*name))
     }
 
     /// All, by name.
@@ -91,7 +99,11 @@ impl SimpleBackend for Variables {
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> CandleResult<Tensor> {
-        let found = self.variables.get(name).map(|variable| variable.as_tensor().clone());
+        let value = |variable: &Var| match self.frozen.contains(name) {
+            true => variable.as_detached_tensor(),
+            false => variable.as_tensor().clone(),
+        };
+        let found = self.variables.get(name).map(value);
         found.ok_or_else(|| Error::CannotFindTensor { path: name.to_owned() })
     }
 

@@ -54,8 +54,9 @@ pub struct FindingsComponent {
 pub struct LanguageComponent {
     /// The base model.
     pub llama: LlamaConfig,
-    /// The adapter.
-    pub lora: LoraConfig,
+    /// The adapter, where there is one; weights that were trained as a whole bring their image projection themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// What the model is told.
     #[serde(default)]
     pub prompts: Prompts,
@@ -177,7 +178,11 @@ impl Configs {
                 text: Some(text),
             },
             findings: FindingsComponent { classifier: FindingsConfig::published(), text_rule: TextRule::default() },
-            language: LanguageComponent { llama: LlamaConfig::vicuna_7b(), lora, prompts: Prompts::default() },
+            language: LanguageComponent {
+                llama: LlamaConfig::vicuna_7b(),
+                lora: Some(lora),
+                prompts: Prompts::default(),
+            },
             scoring: ScoringComponent { chexbert: ChexbertConfig::published() },
         }
     }

@@ -7,6 +7,7 @@ use super::config::{AlignmentText, EmbeddingComponent, FindingsComponent, Langua
 use super::writer::TensorHeader;
 use crate::alignment::AlignmentConfig;
 use crate::chexbert::ChexbertConfig;
+use crate::language::LlamaConfig;
 use crate::vision::VisionConfig;
 
 /// Bottlenecks per layer of a ResNet-50.
@@ -78,20 +79,16 @@ pub fn findings(config: &FindingsComponent) -> Vec<TensorSpec> {
     layout.specs
 }
 
-/// The base of the language component (LLaMA), stored as `dtype`.
+/// The base of the language component (LLaMA), stored as `dtype`; with the image projection where no adapter brings it.
 pub fn language_base(config: &LanguageComponent, dtype: Dtype) -> Vec<TensorSpec> {
     let llama = &config.llama;
-    let (width, inner) = (llama.hidden_size, llama.intermediate_size);
+    let width = llama.hidden_size;
     let mut layout = Layout::new(dtype);
     layout.uniform("model.embed_tokens.weight", &[llama.vocab_size, width], 1.0);
     for block in (0..llama.num_hidden_layers).map(|i| format!("model.layers.{i}")) {
-        let keys = llama.kv_heads() * llama.head_dim();
-        for (name, outputs) in [("q_proj", width), ("k_proj", keys), ("v_proj", keys), ("o_proj", width)] {
-            layout.matrix(&format!("{block}.self_attn.{name}.weight"), width, outputs);
+        for (name, inputs, outputs) in layer_matrices(llama) {
+            layout.matrix(&format!("{block}.{name}.weight"), inputs, outputs);
         }
-        layout.matrix(&format!("{block}.mlp.gate_proj.weight"), width, inner);
-        layout.matrix(&format!("{block}.mlp.up_proj.weight"), width, inner);
-        layout.matrix(&format!("{block}.mlp.down_proj.weight"), inner, width);
         layout.constant(&format!("{block}.input_layernorm.weight"), &[width], 1.0);
         layout.constant(&format!("{block}.post_attention_layernorm.weight"), &[width], 1.0);
     }
@@ -99,23 +96,43 @@ pub fn language_base(config: &LanguageComponent, dtype: Dtype) -> Vec<TensorSpec
     if !llama.tie_word_embeddings {
         layout.matrix("lm_head.weight", width, llama.vocab_size);
     }
+    if config.lora.is_none() {
+        layout.linear("model.img_proj_layer", llama.image_dim, width);
+    }
     layout.specs
 }
 
-/// The adapter of the language component: LoRA and the image projection (`adapter_model.bin`).
+/// The adapter of the language component: LoRA and the image projection (`adapter_model.bin`). Nothing without one.
 pub fn language_adapter(config: &LanguageComponent) -> Vec<TensorSpec> {
-    let width = config.llama.hidden_size;
-    let rank = config.lora.r;
     let root = "base_model.model.model";
     let mut layout = Layout::new(Dtype::F32);
+    let Some(lora) = &config.lora else { return layout.specs };
     for i in 0..config.llama.num_hidden_layers {
-        for target in &config.lora.target_modules {
-            layout.matrix(&format!("{root}.layers.{i}.self_attn.{target}.lora_A.weight"), width, rank);
-            layout.matrix(&format!("{root}.layers.{i}.self_attn.{target}.lora_B.weight"), rank, width);
+        for (name, inputs, outputs) in layer_matrices(&config.llama) {
+            let target = name.rsplit('.').next().unwrap_or(name);
+            if lora.target_modules.iter().any(|wanted| wanted == target) {
+                layout.matrix(&format!("{root}.layers.{i}.{name}.lora_A.weight"), inputs, lora.r);
+                layout.matrix(&format!("{root}.layers.{i}.{name}.lora_B.weight"), lora.r, outputs);
+            }
         }
     }
-    layout.linear(&format!("{root}.img_proj_layer"), config.llama.image_dim, width);
+    layout.linear(&format!("{root}.img_proj_layer"), config.llama.image_dim, config.llama.hidden_size);
     layout.specs
+}
+
+/// The matrices of one decoder layer: their names in it, inputs and outputs.
+pub fn layer_matrices(llama: &LlamaConfig) -> [(&'static str, usize, usize); 7] {
+    let (width, inner) = (llama.hidden_size, llama.intermediate_size);
+    let keys = llama.kv_heads() * llama.head_dim();
+    [
+        ("self_attn.q_proj", width, width),
+        ("self_attn.k_proj", width, keys),
+        ("self_attn.v_proj", width, keys),
+        ("self_attn.o_proj", width, width),
+        ("mlp.gate_proj", width, inner),
+        ("mlp.up_proj", width, inner),
+        ("mlp.down_proj", inner, width),
+    ]
 }
 
 /// The scoring component (`chexbert.pth`).

@@ -12,6 +12,7 @@ use crate::alignment::Alignment;
 use crate::chexbert::{self, Chexbert};
 use crate::findings::{FindingsClassifier, TextRule};
 use crate::language::{Adapter, LanguageModel, LlamaConfig};
+use crate::preprocess::InputSize;
 use crate::prompt::Prompts;
 use crate::tokenizers::{BertTokenizer, LlamaTokenizer, TokenizerError};
 use crate::vision::ImageEncoder;
@@ -20,7 +21,7 @@ use crate::vision::ImageEncoder;
 pub struct ImageEmbedder {
     encoder: ImageEncoder,
     alignment: Alignment,
-    image_side: usize,
+    input: InputSize,
 }
 
 impl ImageEmbedder {
@@ -36,13 +37,13 @@ impl ImageEmbedder {
         Ok(Self {
             encoder: encoder.map_err(bundle.model_error(stage))?,
             alignment: Alignment::new(&config.alignment, weights).map_err(bundle.model_error(stage))?,
-            image_side: config.vision.image_size,
+            input: config.vision.input(),
         })
     }
 
-    /// Side of its square input, in pixels.
-    pub fn image_side(&self) -> usize {
-        self.image_side
+    /// What it sees of an image.
+    pub fn input(&self) -> InputSize {
+        self.input
     }
 
     /// Image tokens `[B, 32, 768]` (at published geometry) of images `[B, 3, side, side]`.
@@ -58,7 +59,7 @@ impl ImageEmbedder {
 pub struct FindingsPredictor {
     classifier: FindingsClassifier,
     rule: TextRule,
-    image_side: usize,
+    input: InputSize,
 }
 
 impl FindingsPredictor {
@@ -74,13 +75,13 @@ impl FindingsPredictor {
         Ok(Self {
             classifier: classifier.map_err(bundle.model_error(stage))?,
             rule: config.text_rule,
-            image_side: config.classifier.vision.image_size,
+            input: config.classifier.vision.input(),
         })
     }
 
-    /// Side of its square input, in pixels.
-    pub fn image_side(&self) -> usize {
-        self.image_side
+    /// What it sees of an image.
+    pub fn input(&self) -> InputSize {
+        self.input
     }
 
     /// Findings of images `[B, 3, side, side]`, one report an image.
@@ -151,9 +152,11 @@ impl Language {
         let weights = bundle.weights(stage, WEIGHTS)?;
         let dtype = weights.dtype("model.embed_tokens.weight").unwrap_or(DType::F32);
         let base = weights.var_builder(dtype, device);
-        let adapter =
-            Adapter { config: config.lora, weights: bundle.weights(stage, ADAPTER)?.var_builder(DType::F32, device) };
-        let model = LanguageModel::load(&config.llama, &base, Some(&adapter)).map_err(bundle.model_error(stage))?;
+        let adapter = match config.lora {
+            Some(lora) => Some(Adapter::new(lora, bundle.weights(stage, ADAPTER)?.var_builder(DType::F32, device))),
+            None => None,
+        };
+        let model = LanguageModel::load(&config.llama, &base, adapter.as_ref()).map_err(bundle.model_error(stage))?;
         let tokenizer = llama_tokenizer(bundle, &config.llama)?;
         Ok(Self { model: Arc::new(model), tokenizer, prompts: config.prompts })
     }

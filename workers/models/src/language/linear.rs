@@ -10,6 +10,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use crate::layers::Dropout;
+
 /// f32 values in one vector register of x86-64-v3.
 const LANES: usize = 8;
 /// Rows and columns of a register tile: eight sums, enough to hide the latency of a multiply-add.
@@ -33,6 +35,7 @@ struct LowRank {
     down: Tensor,
     up: Tensor,
     scale: f64,
+    dropout: Dropout,
 }
 
 impl Linear {
@@ -52,8 +55,17 @@ impl Linear {
             return Ok(Self::new(weight));
         }
         let dtype = compute_dtype(&self.weight);
-        let low_rank = LowRank { down: down.to_dtype(dtype)?, up: up.to_dtype(dtype)?, scale };
+        let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
+        let low_rank = LowRank { down, up, scale, dropout: Dropout::default() };
         Ok(Self { low_rank: Some(low_rank), ..self })
+    }
+
+    /// The same with dropout of what goes into the low-rank addition, where there is one beside the weight.
+    pub(super) fn with_dropout(mut self, dropout: &Dropout) -> Self {
+        if let Some(low_rank) = &mut self.low_rank {
+            low_rank.dropout = dropout.clone();
+        }
+        self
     }
 
     /// `[rows, in]` to `[rows, out]`.
@@ -64,7 +76,9 @@ impl Linear {
         let y = product(x, &self.weight)?;
         match &self.low_rank {
             None => Ok(y),
-            Some(LowRank { down, up, scale }) => y + (product(&product(x, down)?, up)? * *scale)?,
+            Some(LowRank { down, up, scale, dropout }) => {
+                y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?
+            }
         }
     }
 }

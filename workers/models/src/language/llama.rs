@@ -11,6 +11,11 @@ use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::Linear;
 use super::lora::Adapter;
+use crate::layers::Dropout;
+
+mod whole;
+
+pub use whole::Sequence;
 
 /// A LLaMA-family language model that sees images.
 pub struct LanguageModel {
@@ -24,6 +29,7 @@ pub struct LanguageModel {
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
+    dropout: Dropout,
 }
 
 struct Layer {
@@ -73,6 +79,7 @@ impl LanguageModel {
             embedding,
             head,
             dtype,
+            dropout: Dropout::default(),
         })
     }
 
@@ -134,13 +141,21 @@ impl LanguageModel {
     }
 
     fn project(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
-        let (projection, bias) = self.projection.as_ref().ok_or(LanguageError::NoImageProjection)?;
+        self.project_rows(&self.checked(tokens)?)
+    }
+
+    /// An image embedding of the right shape, where and as the model computes.
+    fn checked(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
         let expected = [self.config.num_image_tokens, self.config.image_dim];
         if tokens.dims() != expected {
             return Err(LanguageError::ImageShape { found: tokens.dims().to_vec(), expected });
         }
-        let tokens = tokens.to_device(self.device())?.to_dtype(self.dtype)?;
-        Ok(projection.forward(&tokens)?.broadcast_add(bias)?)
+        Ok(tokens.to_device(self.device())?.to_dtype(self.dtype)?)
+    }
+
+    fn project_rows(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
+        let (projection, bias) = self.projection.as_ref().ok_or(LanguageError::NoImageProjection)?;
+        Ok(projection.forward(tokens)?.broadcast_add(bias)?)
     }
 
     /// Runs new positions `[positions, hidden]` of one or more sequences, those of the first span first, and returns
@@ -157,7 +172,7 @@ impl LanguageModel {
         let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
         let mut hidden = input.clone();
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&self.config, &hidden, &rotary, |queries, keys, values| {
+            hidden = layer.forward(&self.config, &hidden, &rotary, &Dropout::default(), |queries, keys, values| {
                 let mut attended = Vec::with_capacity(spans.len());
                 let mut start = 0;
                 for span in spans.iter_mut() {
@@ -171,31 +186,6 @@ impl LanguageModel {
         }
         for span in spans {
             span.cache.advance(span.len);
-        }
-        Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
-    }
-
-    /// Like [`LanguageModel::forward`] for whole sequences of these lengths, without a cache: what training uses, since
-    /// nothing that is written to a cache has a gradient.
-    ///
-    /// # Errors
-    /// A sequence longer than the context, or lengths that do not add up.
-    pub fn forward_whole(&self, input: &Tensor, lengths: &[usize]) -> Result<Tensor, LanguageError> {
-        let positions: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
-        let positions = Tensor::new(positions, self.device())?;
-        let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
-        let mut hidden = input.clone();
-        for layer in &self.layers {
-            hidden = layer.forward(&self.config, &hidden, &rotary, |queries, keys, values| {
-                let mut attended = Vec::with_capacity(lengths.len());
-                let mut start = 0;
-                for &length in lengths {
-                    let part = |x: &Tensor| x.narrow(0, start, length)?.transpose(0, 1)?.contiguous();
-                    attended.push(attention(&part(queries)?, &part(keys)?, &part(values)?)?);
-                    start += length;
-                }
-                Tensor::cat(&attended, 0)
-            })?;
         }
         Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
     }
@@ -233,6 +223,7 @@ impl Layer {
         config: &LlamaConfig,
         input: &Tensor,
         rotary: &(Tensor, Tensor),
+        dropout: &Dropout,
         mut attend: impl FnMut(&Tensor, &Tensor, &Tensor) -> CandleResult<Tensor>,
     ) -> CandleResult<Tensor> {
         let eps = config.rms_norm_eps as f32;
@@ -241,11 +232,11 @@ impl Layer {
         let q = rotate(&heads(self.q.forward(&x)?, config.num_attention_heads)?, rotary)?.squeeze(0)?;
         let k = rotate(&heads(self.k.forward(&x)?, config.kv_heads())?, rotary)?.squeeze(0)?;
         let v = heads(self.v.forward(&x)?, config.kv_heads())?.squeeze(0)?;
-        let x = (input + self.o.forward(&attend(&q, &k, &v)?)?)?;
+        let x = (input + dropout.forward(&self.o.forward(&attend(&q, &k, &v)?)?)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
         let y = (silu(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
-        x + self.down.forward(&y)?
+        x + dropout.forward(&self.down.forward(&y)?)?
     }
 }
 

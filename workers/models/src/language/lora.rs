@@ -5,6 +5,7 @@ use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::linear::Linear;
+use crate::layers::Dropout;
 
 /// What is needed of PEFT's `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,24 +24,53 @@ pub struct Adapter<'a> {
     pub config: LoraConfig,
     /// Tensors named as PEFT names them, from `base_model.` on.
     pub weights: VarBuilder<'a>,
+    /// Of what goes into the additions, in training.
+    pub dropout: Dropout,
+}
+
+impl<'a> Adapter<'a> {
+    /// An adapter as inference uses it.
+    pub fn new(config: LoraConfig, weights: VarBuilder<'a>) -> Self {
+        Self { config, weights, dropout: Dropout::default() }
+    }
 }
 
 impl Adapter<'_> {
-    /// The layer with its addition, where this adapter targets it. `path` is the layer's name in the base, e.g.
-    /// `model.layers.0.self_attn.q_proj`.
-    pub(super) fn apply(&self, linear: Linear, path: &str, (inputs, outputs): (usize, usize)) -> Result<Linear> {
+    /// Whether the layer of this name in the base, e.g. `model.layers.0.self_attn.q_proj`, has an addition.
+    pub fn targets(&self, path: &str) -> bool {
         let module = path.rsplit('.').next().unwrap_or(path);
-        if !self.config.target_modules.iter().any(|target| target == module) {
+        self.config.target_modules.iter().any(|target| target == module)
+    }
+
+    /// The layer with its addition, where this adapter targets it.
+    pub(super) fn apply(&self, linear: Linear, path: &str, (inputs, outputs): (usize, usize)) -> Result<Linear> {
+        if !self.targets(path) {
             return Ok(linear);
         }
-        let r = self.config.r;
-        let down = self.matrix(path, "lora_A", (r, inputs))?;
-        let up = self.matrix(path, "lora_B", (outputs, r))?;
-        linear.with_low_rank(&down, &up, self.config.lora_alpha / r as f64)
+        let down = self.matrix(path, "lora_A", (self.config.r, inputs))?;
+        let up = self.matrix(path, "lora_B", (outputs, self.config.r))?;
+        Ok(linear.with_low_rank(&down, &up, self.scale())?.with_dropout(&self.dropout))
+    }
+
+    /// What is added to a targeted layer's weight, `[outputs, inputs]`.
+    ///
+    /// # Errors
+    /// An adapter without this layer, or of another shape.
+    pub fn addition(&self, path: &str, (inputs, outputs): (usize, usize)) -> Result<Tensor> {
+        let down = self.matrix(path, "lora_A", (self.config.r, inputs))?;
+        let up = self.matrix(path, "lora_B", (outputs, self.config.r))?;
+        up.matmul(&down)? * self.scale()
+    }
+
+    fn scale(&self) -> f64 {
+        self.config.lora_alpha / self.config.r as f64
     }
 
     /// A tensor that the adapter brings beside the low-rank ones, if it does.
-    pub(super) fn extra(&self, path: &str, shape: &[usize]) -> Result<Option<Tensor>> {
+    ///
+    /// # Errors
+    /// A tensor of another shape.
+    pub fn extra(&self, path: &str, shape: &[usize]) -> Result<Option<Tensor>> {
         let name = format!("base_model.model.{path}");
         if !self.weights.contains_tensor(&name) {
             return Ok(None);
@@ -48,8 +78,12 @@ impl Adapter<'_> {
         self.weights.get_with_hints_dtype(shape, &name, Init::default(), DType::F32).map(Some)
     }
 
-    /// Older PEFT names `lora_A.weight` what newer ones name `lora_A.default.weight`.
-    fn matrix(&self, path: &str, part: &str, shape: (usize, usize)) -> Result<Tensor> {
+    /// One of a layer's two matrices, `lora_A` or `lora_B`. Older PEFT names `lora_A.weight` what newer ones name
+    /// `lora_A.default.weight`.
+    ///
+    /// # Errors
+    /// An adapter without this layer, or of another shape.
+    pub fn matrix(&self, path: &str, part: &str, shape: (usize, usize)) -> Result<Tensor> {
         let name = |adapter: &str| format!("base_model.model.{path}.{part}.{adapter}weight");
         let newer = name("default.");
         let name = if self.weights.contains_tensor(&newer) { newer } else { name("") };

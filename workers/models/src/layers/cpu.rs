@@ -138,7 +138,7 @@ impl CustomOp1 for MaxPool {
 }
 
 /// The three positions around `2 * index` that exist.
-fn window(index: usize, size: usize) -> std::ops::Range<usize> {
+pub(super) fn window(index: usize, size: usize) -> std::ops::Range<usize> {
     (2 * index).saturating_sub(1)..(2 * index + 2).min(size)
 }
 

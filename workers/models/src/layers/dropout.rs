@@ -2,7 +2,7 @@
 //! that is resumed drops what the uninterrupted one would have dropped.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use candle_core::{Result, Tensor};
 
@@ -12,12 +12,18 @@ pub struct Dropout {
     rate: f64,
     seed: u64,
     draws: Arc<AtomicU64>,
+    rests: Arc<AtomicBool>,
 }
 
 impl Dropout {
     /// Drops this share of values, 0 to 1.
     pub fn new(rate: f64, seed: u64) -> Self {
-        Self { rate, seed, draws: Arc::default() }
+        Self { rate, seed, draws: Arc::default(), rests: Arc::default() }
+    }
+
+    /// Whether nothing is dropped for now: a network that is too large to have twice is measured as it stands.
+    pub fn rest(&self, rests: bool) {
+        self.rests.store(rests, Ordering::Relaxed);
     }
 
     /// How many masks were drawn: what a checkpoint has to keep.
@@ -32,7 +38,7 @@ impl Dropout {
 
     /// The tensor with some of its values dropped.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        if self.rate <= 0.0 {
+        if self.rate <= 0.0 || self.rests.load(Ordering::Relaxed) {
             return Ok(input.clone());
         }
         let draw = self.draws.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Convolutions and pooling in training: the maps of inference, with operations that have a gradient, and batch norms
 //! that follow each batch.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
@@ -9,8 +9,14 @@ use super::ConvShape;
 use super::cpu::floats;
 use crate::error::ModelError;
 
-/// How much of a running statistic each batch replaces.
-const MOMENTUM: f64 = 0.1;
+mod batch_norm;
+mod pool;
+
+use batch_norm::{AddRelu, BatchNorm};
+use pool::TrainedPool;
+
+/// Numbers that a thread works on at a time: enough to repay waking it. Fixed, since sums are made in these portions.
+const CHUNK_NUMBERS: usize = 32 * 1024;
 
 /// A convolution's variables.
 #[derive(Clone, Debug)]
@@ -19,16 +25,6 @@ pub(super) struct Weights {
     weight: Tensor,
     bias: Option<Tensor>,
     norm: Option<BatchNorm>,
-}
-
-/// Ioffe and Szegedy, 2015.
-#[derive(Clone, Debug)]
-struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Var,
-    running_var: Var,
-    eps: f64,
 }
 
 impl Weights {
@@ -41,71 +37,72 @@ impl Weights {
     }
 
     pub(super) fn with_norm(weight: Tensor, norm: &VarBuilder<'_>, eps: f64) -> Result<Self, ModelError> {
-        let vector = |name: &str| norm.get(weight.dim(0)?, name);
-        let norm = BatchNorm {
-            weight: vector("weight")?,
-            bias: vector("bias")?,
-            running_mean: Var::from_tensor(&vector("running_mean")?)?,
-            running_var: Var::from_tensor(&vector("running_var")?)?,
-            eps,
-        };
+        let norm = BatchNorm::new(weight.dim(0)?, norm, eps)?;
         Ok(Self { weight, bias: None, norm: Some(norm) })
     }
 
-    /// A map to a map, without ReLU.
-    pub(super) fn forward(&self, map: &Tensor, shape: ConvShape) -> Result<Tensor, ModelError> {
+    /// A map to a map; `residual` is added before the ReLU.
+    pub(super) fn forward(
+        &self,
+        map: &Tensor,
+        shape: ConvShape,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor, ModelError> {
         let ConvShape { input, output, kernel, stride } = shape;
-        if !map.device().is_cpu() {
-            let output = map.conv2d(&self.weight, kernel / 2, stride, 1, 1)?.permute((0, 2, 3, 1))?;
-            let rows = self.finish(&output.flatten_to(2)?)?.reshape(output.shape())?;
-            return Ok(rows.permute((0, 3, 1, 2))?.contiguous()?);
-        }
-        let (batch, rows, columns, _) = map.dims4()?;
-        let (rows, columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
-        let patches = if (kernel, stride) == (1, 1) {
-            map.reshape(((), input))?
+        let early = relu && residual.is_none();
+        let convolved = if map.device().is_cpu() {
+            let (batch, rows, columns, _) = map.dims4()?;
+            let (rows, columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
+            let patches = if (kernel, stride) == (1, 1) {
+                map.reshape(((), input))?
+            } else {
+                map.contiguous()?.apply_op1(Patches { shape })?
+            };
+            let weight = self.weight.permute((2, 3, 1, 0))?.reshape(((), output))?;
+            self.finish(&patches.matmul(&weight)?, early)?.reshape((batch, rows, columns, output))?
         } else {
-            map.contiguous()?.apply_op1(Patches { shape })?
+            let output = map.conv2d(&self.weight, kernel / 2, stride, 1, 1)?.permute((0, 2, 3, 1))?;
+            let rows = self.finish(&output.flatten_to(2)?, early)?.reshape(output.shape())?;
+            rows.permute((0, 3, 1, 2))?.contiguous()?
         };
-        let weight = self.weight.permute((2, 3, 1, 0))?.reshape(((), output))?;
-        Ok(self.finish(&patches.matmul(&weight)?)?.reshape((batch, rows, columns, output))?)
+        Ok(match residual {
+            None => convolved,
+            Some(residual) if relu && map.device().is_cpu() => {
+                convolved.contiguous()?.apply_op2(&residual.contiguous()?, AddRelu)?
+            }
+            Some(residual) => {
+                let sum = (convolved + residual)?;
+                if relu { sum.relu()? } else { sum }
+            }
+        })
     }
 
-    /// Bias and batch norm of pixels `[.., out]`.
-    fn finish(&self, pixels: &Tensor) -> CandleResult<Tensor> {
-        match (&self.bias, &self.norm) {
-            (Some(bias), _) => pixels.broadcast_add(bias),
-            (None, Some(norm)) => norm.forward(pixels),
-            (None, None) => Ok(pixels.clone()),
-        }
-    }
-}
-
-impl BatchNorm {
-    /// Pixels `[n, width]`, normalised by their own statistics, which also move the running ones.
-    fn forward(&self, pixels: &Tensor) -> CandleResult<Tensor> {
-        let count = pixels.dim(0)? as f64;
-        let mean = pixels.mean_keepdim(0)?;
-        let centred = pixels.broadcast_sub(&mean)?;
-        let variance = centred.sqr()?.mean_keepdim(0)?;
-        // The running variance is the unbiased one, as torch keeps it.
-        let unbiased = count / (count - 1.0).max(1.0);
-        move_towards(&self.running_mean, &mean, 1.0)?;
-        move_towards(&self.running_var, &variance, unbiased)?;
-        centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
+    /// Bias or batch norm of pixels `[.., out]`, and the ReLU.
+    fn finish(&self, pixels: &Tensor, relu: bool) -> CandleResult<Tensor> {
+        let pixels = match (&self.bias, &self.norm) {
+            (_, Some(norm)) => return norm.forward(pixels, relu),
+            (Some(bias), None) => pixels.broadcast_add(bias)?,
+            (None, None) => pixels.clone(),
+        };
+        if relu { pixels.relu() } else { Ok(pixels) }
     }
 }
 
-fn move_towards(running: &Var, batch: &Tensor, scale: f64) -> CandleResult<()> {
-    let batch = (batch.detach().flatten_all()? * (MOMENTUM * scale))?;
-    running.set(&((running.as_detached_tensor() * (1.0 - MOMENTUM))? + batch)?)
+/// The numbers of a contiguous tensor in main memory.
+fn with_floats<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> T) -> CandleResult<T> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { bail!("a fused layer is for a CPU") };
+    Ok(read(floats(storage, layout)?))
 }
 
-/// 3 x 3 maximum with stride 2 and padding 1 of a map without negative values: the largest of even, odd and previous odd
-/// rows, then of columns, in operations that have a gradient.
+/// 3 x 3 maximum with stride 2 and padding 1 of a map without negative values. Elsewhere than on a CPU it is the largest
+/// of even, odd and previous odd rows, then of columns, since the tensor library's pool has no such gradient.
 pub(super) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
-    let [rows, columns] = if map.device().is_cpu() { [1, 2] } else { [2, 3] };
-    Ok(halve(&halve(map, rows)?, columns)?)
+    if map.device().is_cpu() {
+        return Ok(map.contiguous()?.apply_op1(TrainedPool)?);
+    }
+    Ok(halve(&halve(map, 2)?, 3)?)
 }
 
 fn halve(map: &Tensor, dim: usize) -> CandleResult<Tensor> {
@@ -211,7 +208,7 @@ fn places(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use candle_core::Device;
+    use candle_core::{Device, Var};
 
     use super::*;
 
@@ -237,7 +234,7 @@ mod tests {
             let expected = (&plain * &out_grad).unwrap().sum_all().unwrap().backward().unwrap();
 
             let map = image.permute((0, 2, 3, 1)).unwrap();
-            let ours = Weights::without_bias(weight.as_tensor().clone()).forward(&map, shape).unwrap();
+            let ours = Weights::without_bias(weight.as_tensor().clone()).forward(&map, shape, None, false).unwrap();
             let ours = ours.permute((0, 3, 1, 2)).unwrap();
             assert!(worst(&ours, &plain) < 1e-4);
             let found = (&ours * &out_grad).unwrap().sum_all().unwrap().backward().unwrap();
@@ -248,11 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn the_pool_has_the_values_of_the_inference_kernel() {
+    fn the_pool_and_its_gradient_agree_with_that_of_rows_and_columns() {
         for side in [8, 9] {
-            let map = wave(&[2, side, side + 1, 3], 0.0).abs().unwrap();
-            let expected = map.apply_op1_no_bwd(&super::super::cpu::MaxPool).unwrap();
-            assert_eq!(worst(&max_pool(&map).unwrap(), &expected), 0.0, "side {side}");
+            let map = Var::from_tensor(&wave(&[2, side, side + 1, 3], 0.0).abs().unwrap()).unwrap();
+            let ours = max_pool(&map).unwrap();
+            let plain = halve(&halve(&map, 1).unwrap(), 2).unwrap();
+            assert_eq!(worst(&ours, &plain), 0.0, "side {side}");
+            let cotangent = wave(plain.dims(), 1.0);
+            let slope = |output: &Tensor| (output * &cotangent).unwrap().sum_all().unwrap().backward().unwrap();
+            assert!(worst(slope(&ours).get(&map).unwrap(), slope(&plain).get(&map).unwrap()) < 1e-6, "side {side}");
         }
     }
 }

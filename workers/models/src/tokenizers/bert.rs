@@ -48,6 +48,11 @@ impl BertTokenizer {
         Ok(self)
     }
 
+    /// The id of `[DEC]`, where there is one.
+    pub fn decoder_id(&self) -> Option<u32> {
+        self.tokenizer.token_to_id(DECODER)
+    }
+
     /// Number of ids.
     pub fn len(&self) -> usize {
         self.tokenizer.get_vocab_size(true)

@@ -1,9 +1,7 @@
 //! Small vocabularies of our own for bundles of random weights, which must work with no external file. They hold what
 //! every text needs (bytes, single characters) and then words of the field, so that even a random model writes words.
 
-use serde_json::{Value, json};
-
-use super::TokenizerError;
+use super::{TokenizerError, file};
 
 /// Words of radiology reports, the commonest first: a small vocabulary takes as many as fit.
 const WORDS: &str = "
@@ -34,9 +32,7 @@ pub struct ToyLlama {
 /// # Errors
 /// When not even special tokens, bytes and single characters fit.
 pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
-    let mut pieces: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
-    pieces.extend((0..=255u8).map(|byte| format!("<{byte:#04X}>")));
-    pieces.extend(std::iter::once(BLANK).chain('!'..='~').map(String::from));
+    let mut pieces = file::llama_base();
     if size < pieces.len() {
         return Err(TokenizerError::TooSmall { asked: size, least: pieces.len() });
     }
@@ -66,25 +62,7 @@ pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
     pieces.append(&mut words);
     pieces.extend(fillers().take(size - pieces.len()));
 
-    let json = json!({
-        "version": "1.0",
-        "added_tokens": [special(0, &pieces[0]), special(1, &pieces[1]), special(2, &pieces[2])],
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "Prepend", "prepend": BLANK},
-            {"type": "Replace", "pattern": {"String": " "}, "content": BLANK},
-        ]},
-        "pre_tokenizer": null,
-        "post_processor": null,
-        "decoder": {"type": "Sequence", "decoders": [
-            {"type": "Replace", "pattern": {"String": BLANK}, "content": " "},
-            {"type": "ByteFallback"},
-            {"type": "Fuse"},
-            {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-        ]},
-        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
-                  "vocab": vocabulary(&pieces), "merges": merges},
-    });
-    Ok(ToyLlama { json: json.to_string(), first_word })
+    Ok(ToyLlama { json: file::llama(&pieces, &merges), first_word })
 }
 
 /// Makes an uncased WordPiece vocabulary of exactly `size` tokens: the content of a `tokenizer.json`. Special tokens
@@ -109,35 +87,8 @@ pub fn bert(size: usize) -> Result<String, TokenizerError> {
     pieces.append(&mut characters);
     pieces.extend(WORDS.split_whitespace().map(String::from).chain(fillers()).take(size - pieces.len()));
 
-    let is_special = |piece: &str| piece == "[PAD]" || SPECIAL.contains(&piece);
-    let specials = pieces.iter().enumerate().filter(|(_, piece)| is_special(piece));
-    let specials: Vec<Value> = specials.map(|(id, piece)| special(id, piece)).collect();
-    let json = json!({
-        "version": "1.0",
-        "added_tokens": specials,
-        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-                       "strip_accents": null, "lowercase": true},
-        "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": null,
-        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
-        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                  "max_input_chars_per_word": 100, "vocab": vocabulary(&pieces)},
-    });
-    Ok(json.to_string())
-}
-
-fn special(id: usize, content: &str) -> Value {
-    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-           "special": true})
-}
-
-fn vocabulary(pieces: &[String]) -> Value {
-    pieces
-        .iter()
-        .enumerate()
-        .map(|(id, piece)| (piece.clone(), Value::from(id)))
-        .collect::<serde_json::Map<_, _>>()
-        .into()
+    let special: Vec<&str> = std::iter::once("[PAD]").chain(SPECIAL).collect();
+    Ok(file::bert(&pieces, &special))
 }
 
 /// Endless pieces of two words, then three and so on, that no text is encoded to.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::json_list::{self, Characters};
 use super::labels::positives;
 use super::mimic_nle;
-use super::reports::{ReportSample, report_samples};
+use super::reports::{Coverage, ReportSample, report_samples};
 use super::table::Sample;
 use super::task_prompts::{Task, TaskPrompts};
 use crate::error::TrainingError;
@@ -88,6 +88,8 @@ pub struct Instruct<'a> {
     pub tasks: PathBuf,
     /// `mimic-nle-train.json`, for the reasoning task.
     pub mimic_nle: Option<PathBuf>,
+    /// Which images each task asks about.
+    pub coverage: Coverage,
     /// Decides all that is drawn.
     pub seed: u64,
 }
@@ -121,7 +123,7 @@ impl Instruct<'_> {
             json_list::write(&self.file(*task), samples.iter().map(Ok), Characters::Kept)?;
         }
         let mut summary = InstructSummary { tasks: Vec::new(), missing: Vec::new(), reports: 0, samples: 0 };
-        let mut all: Vec<ReportSample> = report_samples(self.samples, self.prompts, self.seed).collect();
+        let mut all: Vec<ReportSample> = report_samples(self.samples, self.prompts, self.coverage, self.seed).collect();
         summary.reports = all.len() as u64;
         let texts: HashMap<&str, String> =
             self.samples.iter().map(|sample| (sample.dicom_id.as_str(), sample.positive_text())).collect();
@@ -165,27 +167,31 @@ impl Instruct<'_> {
     }
 
     /// Whether one finding is present. A finding that is not positive counts as absent: unmentioned, denied and possible
-    /// alike.
+    /// alike. Of one image nothing is asked twice.
     fn presence(&self) -> Vec<TaskSample> {
         let random = &mut self.random("presence");
         let (rows, _) = self.findings_rows();
-        let ask = |row: usize| {
-            let sample = &self.samples[row];
-            let present: Vec<Finding> =
-                positives(&sample.labels).into_iter().filter(|finding| *finding != Finding::NoFinding).collect();
-            let is_there = random.unit() < PRESENT_SHARE && !present.is_empty();
-            let finding = if is_there {
-                *random.pick(&present)
-            } else {
-                let absent: Vec<Finding> =
-                    Finding::ALL.into_iter().skip(1).filter(|finding| !present.contains(finding)).collect();
-                if absent.is_empty() { *random.pick(&present) } else { *random.pick(&absent) }
-            };
-            let question = random.pick(self.task_prompts.list(Task::Presence.name())).replace("<X>", finding.name());
-            let answer = if present.contains(&finding) { "yes" } else { "no" };
-            TaskSample::new(Task::Presence, sample, question, answer.to_owned())
+        let questions = match self.coverage {
+            Coverage::Original => 1,
+            Coverage::EachImage { questions } => questions,
         };
-        rows.into_iter().map(ask).collect()
+        let mut asked = Vec::new();
+        for row in rows {
+            let sample = &self.samples[row];
+            let positive = positives(&sample.labels);
+            let (mut present, mut absent): (Vec<Finding>, Vec<Finding>) =
+                Finding::ALL.into_iter().skip(1).partition(|finding| positive.contains(finding));
+            for _ in 0..questions.min(present.len() + absent.len()) {
+                let is_there = random.unit() < PRESENT_SHARE && !present.is_empty() || absent.is_empty();
+                let from = if is_there { &mut present } else { &mut absent };
+                let finding = from.remove(random.below(from.len()));
+                let question =
+                    random.pick(self.task_prompts.list(Task::Presence.name())).replace("<X>", finding.name());
+                let answer = if is_there { "yes" } else { "no" };
+                asked.push(TaskSample::new(Task::Presence, sample, question, answer.to_owned()));
+            }
+        }
+        asked
     }
 
     fn all_findings(&self) -> Vec<TaskSample> {
@@ -200,8 +206,12 @@ impl Instruct<'_> {
         rows.into_iter().map(ask).collect()
     }
 
-    /// The images of the two questions about findings: the last of six equal parts, halved.
+    /// The images of the two questions about findings: the last of six equal parts, halved; or all of them for each.
     fn findings_rows(&self) -> (Vec<usize>, Vec<usize>) {
+        if self.coverage != Coverage::Original {
+            let rows: Vec<usize> = (0..self.samples.len()).collect();
+            return (rows.clone(), rows);
+        }
         let mut presence = part_rows(self.samples.len(), self.seed, FINDINGS_PART);
         let halves = parts(presence.len(), 2).next().unwrap_or_default().len();
         let all = presence.split_off(halves);

@@ -25,14 +25,31 @@ pub struct ReportSample {
     pub dicom: String,
 }
 
+/// Which images are asked about, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// As in the original: images with findings twice and few without, and a sixth of the images for each task.
+    Original,
+    /// Every image once, and every image for each task, with so many questions about single findings. For few images and
+    /// small models.
+    EachImage {
+        /// Presence questions an image.
+        questions: usize,
+    },
+}
+
 /// The samples of the data set, as selected. The same seed gives the same ones.
 pub fn report_samples<'a>(
     samples: &'a [Sample],
     prompts: &'a Prompts,
+    coverage: Coverage,
     seed: u64,
 ) -> impl Iterator<Item = ReportSample> + 'a {
     let labels: Vec<_> = samples.iter().map(|sample| sample.labels).collect();
-    let selected = stratified(&labels, EPOCHS, &mut Random::stream(seed, "reports"));
+    let selected = match coverage {
+        Coverage::Original => stratified(&labels, EPOCHS, &mut Random::stream(seed, "reports")),
+        Coverage::EachImage { .. } => (0..samples.len()).collect(),
+    };
     selected.into_iter().map(|row| {
         let sample = &samples[row];
         ReportSample {
@@ -48,6 +65,12 @@ pub fn report_samples<'a>(
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_reports(path: &Path, samples: &[Sample], prompts: &Prompts, seed: u64) -> Result<u64, TrainingError> {
-    json_list::write(path, report_samples(samples, prompts, seed).map(Ok), Characters::Kept)
+pub fn write_reports(
+    path: &Path,
+    samples: &[Sample],
+    prompts: &Prompts,
+    coverage: Coverage,
+    seed: u64,
+) -> Result<u64, TrainingError> {
+    json_list::write(path, report_samples(samples, prompts, coverage, seed).map(Ok), Characters::Kept)
 }

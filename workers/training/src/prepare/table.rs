@@ -6,6 +6,7 @@ use std::path::Path;
 use radialog_models::findings::{NO_FINDINGS_TEXT, TextRule};
 
 use super::labels::{LabelTable, LabelValue, positives};
+use super::report_table::{ReportRow, read_report_table};
 use super::sectioned::SectionedReader;
 use crate::error::TrainingError;
 
@@ -75,6 +76,27 @@ impl SplitTable {
     pub fn get(&self, dicom: &str) -> Option<&str> {
         self.images.get(dicom).map(String::as_str)
     }
+}
+
+/// The rows of a report table or of a table of pairs that have findings and are of this side; the study stands for the
+/// image.
+///
+/// # Errors
+/// A table that cannot be read, or no row left.
+pub fn report_table_samples(table: &Path, split: &str) -> Result<Vec<Sample>, TrainingError> {
+    let rows = read_report_table(table)?.into_iter().filter(|row| row.split == split && !row.findings.is_empty());
+    let sample = |row: ReportRow| Sample {
+        note_file: format!("{}.txt", row.study),
+        dicom_id: row.study,
+        findings: row.findings,
+        labels: row.labels,
+    };
+    let samples: Vec<Sample> = rows.map(sample).collect();
+    if samples.is_empty() {
+        let shown = table.display();
+        return Err(TrainingError::Empty(format!("'{shown}' has no report with findings of the split '{split}'")));
+    }
+    Ok(samples)
 }
 
 /// The rows of a sectioned CSV that have findings and lie in `split`, with their labels. Without a split table all rows

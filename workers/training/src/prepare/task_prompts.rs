@@ -97,6 +97,11 @@ impl TaskPrompts {
         Ok(prompts)
     }
 
+    /// Every prompt of every list.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
+        self.lists.values().flatten().map(String::as_str)
+    }
+
     /// The list of this name; never empty.
     pub fn list(&self, name: &str) -> &[String] {
         self.lists.get(name).map_or(&[], Vec::as_slice)

@@ -13,7 +13,7 @@ use radialog_schemas::{Finding, Label, Stage};
 
 use super::course::{Best, Plan, Subject, Training};
 use super::initial;
-use crate::checkpoint::ComponentDescription;
+use crate::checkpoint::{ComponentDescription, ComponentFile};
 use crate::clinical::LabelCounts;
 use crate::curves::Chart;
 use crate::error::TrainingError;
@@ -78,12 +78,8 @@ impl Training<Labelling> {
         let longest = network.max_length().min(recipe.longest);
         let of_split = |split: &str| reports(&recipe, split, &tokenizer, longest);
         let (train, validate) = (of_split("train")?, of_split("validate")?);
-        let component = ComponentDescription {
-            stage: Stage::Scoring,
-            config: serde_json::to_value(&config).map_err(TrainingError::content(out))?,
-            prefix: PREFIX,
-            files: vec![("tokenizer", "scoring.tokenizer.json", vocabulary)],
-        };
+        let tokenizer = ComponentFile::copied("tokenizer", "scoring.tokenizer.json", vocabulary);
+        let component = ComponentDescription::new(Stage::Scoring, &config, PREFIX)?.with(tokenizer);
         let plan = Plan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),

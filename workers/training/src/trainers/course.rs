@@ -45,6 +45,11 @@ pub trait Subject {
     /// None but the network's and those of reading samples.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError>;
 
+    /// What a user should know before the first step.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// How many dropout masks were drawn.
     fn draws(&self) -> u64 {
         0
@@ -144,6 +149,11 @@ pub enum Outcome {
     Interrupted,
 }
 
+/// Whether a training that writes to `out` has a checkpoint to go on from.
+pub fn can_resume(out: &Path) -> bool {
+    checkpoint::find(&out.join(LAST)).is_some()
+}
+
 impl<S: Subject> Training<S> {
     /// From the start or, with `resume`, from the last checkpoint in `out`.
     pub(super) fn start(
@@ -171,6 +181,11 @@ impl<S: Subject> Training<S> {
         subject.resume_draws(progress.draws);
         std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
         Ok(Self { subject, plan, out: out.to_owned(), component, variables, optimizer, progress })
+    }
+
+    /// What a user should know before the first step.
+    pub fn notes(&self) -> Vec<String> {
+        self.subject.notes()
     }
 
     /// Trains until the recipe's end or until `stop` says so, and writes checkpoints, `metrics.csv` and `curves.html`.

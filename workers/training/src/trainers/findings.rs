@@ -62,12 +62,7 @@ impl Training<Findings> {
             recipe.weighting.weight(positives, train.len())
         });
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
-        let component = ComponentDescription {
-            stage: Stage::Findings,
-            config: serde_json::to_value(&config).map_err(TrainingError::content(out))?,
-            prefix: PREFIX,
-            files: Vec::new(),
-        };
+        let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
         let plan = Plan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),
@@ -87,8 +82,8 @@ impl Training<Findings> {
 
 impl Findings {
     fn batching(&self) -> Batching {
-        let side = self.config.classifier.vision.image_size;
-        Batching { side, blank: self.recipe.blank, augment: None, device: Device::Cpu }
+        let input = self.config.classifier.vision.input();
+        Batching { input, blank: self.recipe.blank, augment: None, device: Device::Cpu }
     }
 }
 
@@ -98,9 +93,10 @@ impl Subject for Findings {
     fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<ImageBatch, TrainingError>> {
         let mut order = self.train.clone();
         Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
-        let batches = order.chunks_exact(self.recipe.batch_size).skip(skipped).map(<[_]>::to_vec).collect();
+        let batches: Vec<_> = order.chunks_exact(self.recipe.batch_size).skip(skipped).map(<[_]>::to_vec).collect();
         let augment = self.recipe.augment.then(|| Random::stream(self.recipe.seed, &format!("augment {epoch}")).bits());
-        Loader::start(Batching { augment, ..self.batching() }, batches)
+        let batching = Batching { augment, ..self.batching() };
+        Loader::start(batches, move |images| batching.batch(&images))
     }
 
     fn batches_in_epoch(&self) -> u64 {
@@ -120,9 +116,10 @@ impl Subject for Findings {
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         let weights = VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
         let network = FindingsClassifier::new(&self.config.classifier, weights)?;
-        let batches = self.validate.chunks(self.recipe.batch_size).map(<[_]>::to_vec).collect();
+        let batches: Vec<_> = self.validate.chunks(self.recipe.batch_size).map(<[_]>::to_vec).collect();
+        let batching = self.batching();
         let (mut predictions, mut mean_loss, mut f1_of_batches) = (Predictions::default(), 0.0, 0.0);
-        for batch in Loader::start(self.batching(), batches) {
+        for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)) {
             let batch = batch?;
             let logits = network.forward(&batch.images)?.logits;
             let loss = binary_cross_entropy(&logits, &batch.targets, &batch.mask, &self.weights)?;

@@ -1,0 +1,109 @@
+//! The quality of a bundle of noise on a handful of studies: every part runs, repeats, and reads test rows only.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use candle_core::Device;
+use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
+use radialog_schemas::Finding;
+use radialog_tests::golden::roots;
+use radialog_training::TrainingError;
+use radialog_training::quality::table::Cell;
+use radialog_training::quality::{Part, Quality};
+use radialog_training::recipe::ImageTable;
+
+const TESTED: usize = 4;
+
+struct Ward {
+    dir: tempfile::TempDir,
+}
+
+impl Ward {
+    /// Four reports and images to test on. Training has reports, and images that are not there.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        RandomBundle::tiny(7).write(&dir.path().join("bundle")).unwrap();
+        let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
+        let labels = |positive: usize| {
+            Finding::ALL.map(|finding| if finding as usize == positive { "1" } else { "0" }).join(",")
+        };
+        let mut reports = format!("study_id,split,findings,{}\n", names.join(","));
+        let mut images = format!("image,patient_id,split,{}\n", names.join(","));
+        let source = roots().unwrap()[0].join("01_preprocess/images");
+        for (index, name) in ["binary.png", "noise_tiny.png", "rgb.png", "gray16.png"].into_iter().enumerate() {
+            fs::copy(source.join(name), dir.path().join(name)).unwrap();
+            let labels = labels(index % 2);
+            reports += &format!("t{index},test,The heart is large. No effusion {index}.,{labels}\n");
+            images += &format!("{name},p{},test,{labels}\n", index / 2);
+            reports += &format!("trained-{index},train,Clear lungs.,{labels}\n");
+            images += &format!("missing-{index}.png,q{index},train,{labels}\n");
+        }
+        fs::write(dir.path().join("reports.csv"), reports).unwrap();
+        fs::write(dir.path().join("labels.csv"), images).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn quality(&self, parts: &[Part]) -> Quality {
+        Quality {
+            reports: Some(self.path("reports.csv")),
+            images: vec![ImageTable { labels: self.path("labels.csv"), images: self.dir.path().to_owned() }],
+            parts: parts.to_vec(),
+            split: "test".into(),
+            seed: 5,
+            limit: None,
+            device: Device::Cpu,
+        }
+    }
+
+    fn bundle(&self, quality: &Quality) -> Bundle {
+        Bundle::open_with(&self.path("bundle"), &quality.stages(), &HashCache::at(self.path("hashes"))).unwrap()
+    }
+}
+
+#[test]
+fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
+    let ward = Ward::new();
+    let quality = ward.quality(&Part::ALL);
+    let bundle = ward.bundle(&quality);
+    let told = Mutex::new(Vec::new());
+    let tell = |what: &str, done: u64, total: u64| {
+        if done == total {
+            told.lock().unwrap().push(what.to_owned());
+        }
+    };
+    let (report, texts) = quality.measure(&bundle, &tell).unwrap();
+    assert!(report.random_weights);
+    assert_eq!(report.parts.keys().copied().collect::<Vec<_>>(), Part::ALL);
+    let tables = |part: Part| &report.parts[&part].tables;
+    assert_eq!(tables(Part::Findings)[0].rows[0].scores["images"], Cell::Count(TESTED as u64));
+    assert_eq!(tables(Part::Findings)[0].rows[0].scores["patients"], Cell::Count(2));
+    assert!(matches!(tables(Part::Findings)[0].rows[0].scores["macro AUC"], Cell::Measured(_)));
+    assert!(tables(Part::Chexbert)[0].title.starts_with("4 reports"));
+    assert_eq!(tables(Part::Report)[0].rows.len(), 3, "the bundle and two baselines");
+    assert!(tables(Part::Image)[0].rows.iter().all(|row| row.scores.len() == 4));
+    let written = |part: Part| texts.iter().filter(|text| text.part == part).count();
+    assert_eq!((written(Part::Report), written(Part::Image)), (TESTED, TESTED));
+    assert!(texts.iter().all(|text| !text.id.starts_with("trained") && !text.id.starts_with("missing")));
+    assert!(texts.iter().filter(|text| text.part == Part::Dialog).all(|text| text.right.is_some()));
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.iter().filter(|what| *what == "reports from labels").count(), 1, "written once: {told:?}");
+
+    let (again, _) = quality.measure(&bundle, &|_, _, _| {}).unwrap();
+    assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&report).unwrap());
+}
+
+#[test]
+fn a_part_needs_its_table_and_a_split_its_rows() {
+    let ward = Ward::new();
+    let measure = |quality: &Quality| quality.measure(&ward.bundle(quality), &|_, _, _| {}).unwrap_err();
+    let without = Quality { images: Vec::new(), ..ward.quality(&[Part::Findings]) };
+    assert!(measure(&without).to_string().contains("give a table of images"));
+    let other = Quality { split: "validate".into(), ..ward.quality(&[Part::Chexbert]) };
+    let error = measure(&other);
+    assert!(matches!(error, TrainingError::Empty(_)) && error.to_string().contains("'validate'"), "{error}");
+}

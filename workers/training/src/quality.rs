@@ -1,0 +1,295 @@
+//! What a bundle is worth, measured on studies that it never saw: findings, reports, labels and answers, each beside what
+//! needs no model at all, and each with how sure the figure is.
+
+mod agreement;
+mod dialog;
+mod findings;
+mod images;
+mod labeler;
+mod networks;
+mod reports;
+pub mod resampling;
+mod studies;
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use candle_core::{Device, Tensor};
+use radialog_models::bundle::Bundle;
+use radialog_schemas::{ContentHash, Stage};
+use serde::Serialize;
+
+use agreement::present;
+use networks::{Networks, Question};
+use studies::{Image, Report};
+use table::Section;
+
+use crate::error::TrainingError;
+use crate::prepare::LabelValue;
+use crate::recipe::ImageTable;
+
+/// Told what is being done, how many of it are done, and how many there are; from several threads.
+pub type Progress<'a> = &'a (dyn Fn(&str, u64, u64) + Sync);
+
+/// The split that training reads, for baselines.
+const TRAIN: &str = "train";
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The findings of images.
+    Findings,
+    /// The labels of reports.
+    Chexbert,
+    /// Reports from given findings.
+    Report,
+    /// Reports from images.
+    Image,
+    /// Answers to questions about a report.
+    Dialog,
+}
+
+/// What to measure on which data.
+#[derive(Clone, Debug)]
+pub struct Quality {
+    /// A table of labelled reports, with the columns `study_id`, `split`, `findings` and the 14 findings.
+    pub reports: Option<PathBuf>,
+    /// Tables of labelled images.
+    pub images: Vec<ImageTable>,
+    /// Which parts; none twice.
+    pub parts: Vec<Part>,
+    /// The split that is scored: `test`, or `validate` while models are still chosen.
+    pub split: String,
+    /// Determines everything that is drawn.
+    pub seed: u64,
+    /// At most so many reports, and images of each table.
+    pub limit: Option<usize>,
+    /// Where networks run.
+    pub device: Device,
+}
+
+/// The figures.
+#[derive(Clone, Debug, Serialize)]
+pub struct QualityReport {
+    /// The bundle's name.
+    pub bundle: String,
+    /// Hash of the whole bundle.
+    pub hash: ContentHash,
+    /// True where the figures are those of chance.
+    pub random_weights: bool,
+    /// The split that was scored.
+    pub split: String,
+    /// What was drawn follows from it.
+    pub seed: u64,
+    /// Set where not the whole split was scored.
+    pub limit: Option<usize>,
+    /// Figures by part.
+    pub parts: BTreeMap<Part, Section>,
+}
+
+/// A text that the bundle wrote, for people who want to see what was scored.
+#[derive(Clone, Debug, Serialize)]
+pub struct Written {
+    /// In which part.
+    pub part: Part,
+    /// The study, or the image's file name.
+    pub id: String,
+    /// The findings that the request named.
+    pub findings: String,
+    /// The question, where it is about a report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
+    /// What was written before, where it is about a report; else the radiologist's text, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// What the bundle wrote.
+    pub text: String,
+    /// Whether it is right, where a rule says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub right: Option<bool>,
+}
+
+impl Part {
+    /// All parts, in the order in which they are measured.
+    pub const ALL: [Part; 5] = [Part::Findings, Part::Chexbert, Part::Report, Part::Image, Part::Dialog];
+
+    /// As it is written on the command line and in the results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Findings => "findings",
+            Part::Chexbert => "chexbert",
+            Part::Report => "report",
+            Part::Image => "image",
+            Part::Dialog => "dialog",
+        }
+    }
+
+    /// The components of the bundle that it needs.
+    pub fn stages(self) -> &'static [Stage] {
+        match self {
+            Part::Findings => &[Stage::Findings],
+            Part::Chexbert => &[Stage::Scoring],
+            Part::Report | Part::Dialog => &[Stage::Embedding, Stage::Language, Stage::Scoring],
+            Part::Image => &Stage::ALL,
+        }
+    }
+
+    /// Whether it needs a table of reports.
+    pub fn needs_reports(self) -> bool {
+        matches!(self, Part::Chexbert | Part::Report | Part::Dialog)
+    }
+
+    /// Whether it needs tables of images. The language model has never seen a request without an image, so that reports
+    /// from given findings need some, too.
+    pub fn needs_images(self) -> bool {
+        self != Part::Chexbert
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let all = Self::ALL.map(Self::name).join(", ");
+        Self::ALL.into_iter().find(|part| part.name() == name).ok_or_else(|| format!("'{name}' is not one of {all}"))
+    }
+}
+
+/// What the parts share.
+struct Bench<'a> {
+    quality: &'a Quality,
+    networks: Networks<'a>,
+    texts: Vec<Written>,
+    /// Written once, for two parts.
+    from_labels: Option<Vec<FromLabels>>,
+}
+
+/// A report of the table, and what the bundle writes from its labels.
+struct FromLabels {
+    report: Report,
+    /// As the request names them.
+    findings: String,
+    /// Tokens of an image with labels like these.
+    image: Tensor,
+    text: String,
+    /// Of the written text.
+    labels: LabelValue,
+}
+
+impl Quality {
+    /// The components of the bundle that are needed.
+    pub fn stages(&self) -> Vec<Stage> {
+        Stage::ALL.into_iter().filter(|stage| self.parts.iter().any(|part| part.stages().contains(stage))).collect()
+    }
+
+    /// Measures all parts, and returns what was written, too.
+    ///
+    /// # Errors
+    /// A table that a part needs and that is not given, cannot be read or has no row of the split; an image that cannot
+    /// be read; a component that does not load.
+    pub fn measure(
+        &self,
+        bundle: &Bundle,
+        progress: Progress<'_>,
+    ) -> Result<(QualityReport, Vec<Written>), TrainingError> {
+        for &part in &self.parts {
+            let lacks = match (part.needs_reports() && self.reports.is_none(), part.needs_images()) {
+                (true, _) => "a table of reports",
+                (false, true) if self.images.is_empty() => "a table of images",
+                _ => continue,
+            };
+            return Err(TrainingError::Empty(format!("to measure '{}', give {lacks}", part.name())));
+        }
+        let networks = Networks::load(bundle, &self.stages(), &self.device, progress)?;
+        let mut bench = Bench { quality: self, networks, texts: Vec::new(), from_labels: None };
+        let mut parts = BTreeMap::new();
+        for &part in &self.parts {
+            let section = match part {
+                Part::Findings => findings::measure(&bench),
+                Part::Chexbert => labeler::measure(&bench),
+                Part::Report => reports::measure(&mut bench),
+                Part::Image => images::measure(&mut bench),
+                Part::Dialog => dialog::measure(&mut bench),
+            };
+            parts.insert(part, section?);
+        }
+        let manifest = bundle.manifest();
+        let report = QualityReport {
+            bundle: manifest.name.clone(),
+            hash: manifest.hash(),
+            random_weights: manifest.random_weights,
+            split: self.split.clone(),
+            seed: self.seed,
+            limit: self.limit,
+            parts,
+        };
+        Ok((report, bench.texts))
+    }
+}
+
+impl Bench<'_> {
+    /// The reports of a split; all of the training split.
+    fn reports(&self, split: &str) -> Result<Vec<Report>, TrainingError> {
+        let path = self.quality.reports.clone().unwrap_or_default();
+        let mut reports = studies::reports(&path, split)?;
+        if split != TRAIN {
+            reports.truncate(self.quality.limit.unwrap_or(usize::MAX));
+        }
+        Ok(reports)
+    }
+
+    /// The images of the split that is scored.
+    fn images(&self) -> Result<Vec<Image>, TrainingError> {
+        let mut images = studies::images(&self.quality.images, &self.quality.split)?;
+        let mut taken = vec![0; self.quality.images.len()];
+        images.retain(|image| {
+            taken[image.table] += 1;
+            taken[image.table] <= self.quality.limit.unwrap_or(usize::MAX)
+        });
+        Ok(images)
+    }
+
+    /// The name of a table of images: that of its folder.
+    fn table_name(&self, table: usize) -> String {
+        let path = &self.quality.images[table].labels;
+        let folder = path.parent().and_then(|folder| folder.file_name());
+        folder.or_else(|| path.file_stem()).unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// What the bundle writes from the labels of each report, with the image whose labels are nearest.
+    fn written_from_labels(&mut self) -> Result<&[FromLabels], TrainingError> {
+        if self.from_labels.is_none() {
+            let (reports, images) = (self.reports(&self.quality.split)?, self.images()?);
+            let nearest = |(index, report): (usize, &Report)| {
+                studies::nearest_image(index, &report.present(), &images).unwrap_or_default()
+            };
+            let nearest: Vec<usize> = reports.iter().enumerate().map(nearest).collect();
+            let mut used = nearest.clone();
+            used.sort_unstable();
+            used.dedup();
+            let shown: Vec<Image> = used.iter().map(|&index| images[index].clone()).collect();
+            let tokens: BTreeMap<usize, Tensor> = used.into_iter().zip(self.networks.embed(&shown)?).collect();
+            let rule = self.networks.rule();
+            let findings: Vec<String> =
+                reports.iter().map(|report| rule.text(&agreement::findings(&report.present()))).collect();
+            let ask = |(findings, image): (&String, &usize)| self.networks.ask_report(findings, &tokens[image]);
+            let questions: Vec<Question> = findings.iter().zip(&nearest).map(ask).collect::<Result<_, _>>()?;
+            let texts = self.networks.answer("reports from labels", &questions)?;
+            let labels = self.networks.label(&texts)?;
+            let rest = findings.into_iter().zip(nearest).zip(texts.into_iter().zip(labels));
+            let written = reports.into_iter().zip(rest).map(|(report, ((findings, image), (text, labels)))| {
+                FromLabels { report, findings, image: tokens[&image].clone(), text, labels }
+            });
+            self.from_labels = Some(written.collect());
+        }
+        Ok(self.from_labels.as_deref().unwrap_or_default())
+    }
+}
+
+/// The labels of texts as flags.
+fn flags(labels: &[LabelValue]) -> Vec<agreement::Flags> {
+    labels.iter().map(present).collect()
+}

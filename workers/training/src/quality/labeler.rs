@@ -1,0 +1,71 @@
+//! The labeler on reports that it never saw.
+
+use radialog_schemas::{Finding, Label};
+
+use super::Bench;
+use super::agreement::{CLASSES, Pair, f1, macro_f1};
+use super::resampling::Resamples;
+use super::table::{Cell, Section, Table};
+use crate::error::TrainingError;
+use crate::prepare::LabelValue;
+
+pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
+    let reports = bench.reports(&bench.quality.split)?;
+    let texts: Vec<&str> = reports.iter().map(|report| report.findings.as_str()).collect();
+    let said = bench.networks.label(&texts)?;
+    let truths: Vec<LabelValue> = reports.iter().map(|report| report.labels).collect();
+    let studies: Vec<&String> = reports.iter().map(|report| &report.id).collect();
+    let resamples = Resamples::new(&studies, bench.quality.seed, "labeler");
+    let columns = ["positive", "F1", "F1 always", "negative", "F1 negative", "uncertain", "F1 uncertain"];
+    let mut table = Table::new(&format!("{} reports: F1 of each label", reports.len()), &columns);
+    let classes = [Label::Positive, Label::Negative, Label::Uncertain];
+    let pairs = classes.map(|label| pairs(&truths, &said, label));
+    let always: Vec<Pair> = pairs[0].iter().map(|pair| Pair { said: [true; CLASSES], ..*pair }).collect();
+    let support = |pairs: &[Pair], finding: Finding| {
+        pairs.iter().filter(|pair| pair.truth[finding as usize] == Some(true)).count()
+    };
+    let f1_of = |pairs: &[Pair], finding: Finding| match support(pairs, finding) {
+        0 => Cell::Undefined,
+        _ => resamples.measure(|at| Some(f1(pairs, at, finding))).into(),
+    };
+    for finding in Finding::ALL {
+        let [positive, negative, uncertain] = &pairs;
+        table.row(
+            finding.name(),
+            [
+                support(positive, finding).into(),
+                f1_of(positive, finding),
+                f1_of(&always, finding),
+                support(negative, finding).into(),
+                f1_of(negative, finding),
+                support(uncertain, finding).into(),
+                f1_of(uncertain, finding),
+            ],
+        );
+    }
+    let mean_of = |pairs: &[Pair]| {
+        let there: Vec<Finding> = Finding::ALL.into_iter().filter(|&finding| support(pairs, finding) > 0).collect();
+        let total = there.iter().map(|&finding| support(pairs, finding)).sum::<usize>();
+        (Cell::from(total), Cell::from(resamples.measure(|at| macro_f1(pairs, at, &there))))
+    };
+    let [(positive, f1), (negative, f1_negative), (uncertain, f1_uncertain)] =
+        [0, 1, 2].map(|class| mean_of(&pairs[class]));
+    let cells = [positive, f1, mean_of(&always).1, negative, f1_negative, uncertain, f1_uncertain];
+    table.row("mean of those there", cells);
+    let notes = vec![
+        "Positive: against the labels of the table, which follow from its annotators' tags of the whole report, while the \
+         labeler reads the findings section."
+            .to_owned(),
+        "Negative and uncertain: against a weak rule of ours that finds denials and hedges, so that these columns say how \
+         well the rule was learned, not how right it is."
+            .to_owned(),
+        "F1 always: calling every report positive.".to_owned(),
+    ];
+    Ok(Section { title: "Labels of reports (CheXbert)".into(), notes, tables: vec![table] })
+}
+
+/// Whether each report has this label of each finding, and whether it was said to.
+fn pairs(truths: &[LabelValue], said: &[LabelValue], label: Label) -> Vec<Pair> {
+    let is = |labels: &LabelValue| labels.map(|found| found == label);
+    truths.iter().zip(said).map(|(truth, said)| Pair::known(is(truth), is(said))).collect()
+}

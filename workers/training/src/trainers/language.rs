@@ -1,0 +1,206 @@
+//! `train language`: the language model on data sets of prompts and answers, an adapter beside frozen weights or all weights.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use candle_core::Tensor;
+use radialog_models::Dropout;
+use radialog_models::language::{LanguageModel, Sequence};
+
+use self::images::Images;
+use self::start::Start;
+use super::course::{Best, Plan, Subject, Training};
+use crate::curves::Chart;
+use crate::error::TrainingError;
+use crate::losses::language::Learned;
+use crate::optimizer::AdamW;
+use crate::random::Random;
+use crate::recipe::{LanguageRecipe, Read};
+use crate::samples::{Sample, Samples};
+
+mod images;
+mod order;
+mod start;
+
+/// Of the random draws of dropout.
+const DROPOUT: &str = "dropout";
+const CHARTS: [Chart; 2] = [("Loss", &["train_loss", "validation_loss"]), ("Validation", &["token_accuracy"])];
+
+/// The language model and its samples.
+pub struct Writing {
+    recipe: LanguageRecipe,
+    model: LanguageModel,
+    dropout: Dropout,
+    images: Images,
+    train: Part,
+    validate: Part,
+}
+
+/// Some of the samples of a file.
+struct Part {
+    samples: Rc<Samples>,
+    rows: Vec<usize>,
+}
+
+/// A sample with its image.
+pub struct Illustrated {
+    sample: Sample,
+    images: Vec<Tensor>,
+}
+
+impl Training<Writing> {
+    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    ///
+    /// # Errors
+    /// Data or weights that cannot be read; an image without image tokens; a checkpoint where none may be, or of another
+    /// recipe or geometry.
+    pub fn language(read: Read<LanguageRecipe>, out: &Path, resume: bool) -> Result<Self, TrainingError> {
+        let Read { recipe, hash } = read;
+        let start = Start::of(&recipe)?;
+        let rate = if recipe.full { recipe.dropout } else { recipe.lora.clone().unwrap_or_default().dropout };
+        let dropout = Dropout::new(rate, Random::stream(recipe.seed, DROPOUT).bits());
+        let model = start.model(&dropout)?;
+        let context = model.config().max_position_embeddings;
+        if recipe.cutoff > context {
+            let cutoff = recipe.cutoff;
+            let reason = format!("a cutoff of {cutoff} ids is over the model's context of {context}: lower it");
+            return Err(TrainingError::Empty(reason));
+        }
+        std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
+        let (train, validate) = parts(&recipe, &start, out)?;
+        let images = Images::open(&recipe.embeddings, model.config())?;
+        for part in [&train, &validate] {
+            for &row in &part.rows {
+                images.check(&part.samples.get(row)?)?;
+            }
+        }
+        let Start { component, variables, .. } = start;
+        let plan = Plan {
+            epochs: recipe.epochs,
+            schedule: recipe.schedule(),
+            accumulation: recipe.accumulation,
+            best: Best::Smallest,
+            clip: Some(recipe.clip),
+            checkpoint_steps: Some(recipe.checkpoint_steps),
+            adam: AdamW::language(),
+            title: "Language model",
+            charts: &CHARTS,
+            recipe: hash,
+        };
+        let subject = Writing { recipe, model, dropout, images, train, validate };
+        Self::start(subject, plan, component, variables, out, resume)
+    }
+}
+
+impl Writing {
+    fn load(&self, part: &Part, rows: &[usize]) -> Result<Vec<Illustrated>, TrainingError> {
+        let load = |&row: &usize| {
+            let sample = part.samples.get(row)?;
+            let images = self.images.of(&sample)?;
+            Ok(Illustrated { sample, images })
+        };
+        rows.iter().map(load).collect()
+    }
+
+    /// Logits of the positions that are learned, `[learned, vocab]`, and which these are.
+    fn forward(&self, batch: &[Illustrated]) -> Result<(Tensor, Learned), TrainingError> {
+        let ids = |sample: &Illustrated| sample.sample.example.ids.len();
+        let sequences: Vec<Sequence<'_>> =
+            batch.iter().map(|sample| Sequence { ids: &sample.sample.example.ids, images: &sample.images }).collect();
+        let lengths: Vec<usize> = batch.iter().map(ids).collect();
+        let hidden = self.model.forward_whole(&self.model.embed_whole(&sequences)?, &lengths)?;
+        let targets: Vec<_> = batch.iter().map(|sample| sample.sample.example.targets()).collect();
+        let learned = Learned::of(&targets);
+        Ok((self.model.logits(&learned.rows(&hidden)?)?, learned))
+    }
+}
+
+impl Subject for Writing {
+    type Batch = Vec<Illustrated>;
+
+    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
+        let order = order::epoch(&self.train.samples, &self.train.rows, self.recipe.balance, self.recipe.seed, epoch);
+        let batches: Vec<Vec<usize>> = order.chunks(self.recipe.batch_size).skip(skipped).map(<[_]>::to_vec).collect();
+        batches.into_iter().map(|rows| self.load(&self.train, &rows))
+    }
+
+    fn batches_in_epoch(&self) -> u64 {
+        self.train.rows.len().div_ceil(self.recipe.batch_size) as u64
+    }
+
+    fn loss(&self, batch: &Self::Batch) -> Result<Tensor, TrainingError> {
+        let (logits, learned) = self.forward(batch)?;
+        Ok(learned.loss(&logits)?)
+    }
+
+    fn names(&self, batch: &Self::Batch) -> Vec<String> {
+        batch.iter().map(|sample| sample.sample.name.clone()).collect()
+    }
+
+    /// Mean over all learned tokens, and not the original's mean of its batches' means.
+    fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
+        // The model is too large to have twice.
+        self.dropout.rest(true);
+        let (mut sum, mut right, mut tokens) = (0.0, 0.0, 0.0);
+        for rows in self.validate.rows.chunks(self.recipe.batch_size) {
+            let (logits, learned) = self.forward(&self.load(&self.validate, rows)?)?;
+            let logits = logits.detach();
+            sum += f64::from(learned.loss(&logits)?.to_scalar::<f32>()?) * learned.len() as f64;
+            right += learned.right(&logits)? as f64;
+            tokens += learned.len() as f64;
+        }
+        self.dropout.rest(false);
+        Ok(vec![("validation_loss", sum / tokens), ("token_accuracy", right / tokens)])
+    }
+
+    fn notes(&self) -> Vec<String> {
+        let parts = [("training", &self.train), ("validation", &self.validate)];
+        let mut notes: Vec<String> =
+            parts.iter().map(|(name, part)| format!("{} {name} samples", part.rows.len())).collect();
+        let mut dropped = self.train.samples.dropped;
+        if !Rc::ptr_eq(&self.train.samples, &self.validate.samples) {
+            dropped += self.validate.samples.dropped;
+        }
+        if dropped > 0 {
+            let cutoff = self.recipe.cutoff;
+            notes.push(format!("{dropped} samples are left out: their prompt fills the cutoff of {cutoff} ids"));
+        }
+        notes
+    }
+
+    fn draws(&self) -> u64 {
+        self.dropout.draws()
+    }
+
+    fn resume_draws(&self, draws: u64) {
+        self.dropout.resume(draws);
+    }
+}
+
+/// The samples to train on and those to validate on.
+fn parts(recipe: &LanguageRecipe, start: &Start, out: &Path) -> Result<(Part, Part), TrainingError> {
+    let encode = |files| Samples::encode(files, &start.tokenizer, recipe.cutoff, &out.join("samples.partial"));
+    let samples = Rc::new(encode(&recipe.data)?);
+    let all = |samples: &Rc<Samples>| Part { samples: samples.clone(), rows: (0..samples.len()).collect() };
+    let mut train = all(&samples);
+    let validate = if recipe.validation.is_empty() {
+        Random::stream(recipe.seed, "validation").shuffle(&mut train.rows);
+        let mut rows = train.rows.split_off(train.rows.len().saturating_sub(recipe.validation_size));
+        rows.sort_unstable();
+        train.rows.sort_unstable();
+        Part { samples, rows }
+    } else {
+        all(&Rc::new(encode(&recipe.validation)?))
+    };
+    for (what, part) in [("train on", &train), ("validate on", &validate)] {
+        if part.rows.is_empty() {
+            let dropped = part.samples.dropped;
+            let reason = format!(
+                "there are no samples to {what} ({dropped} were left out, since their prompt fills the cutoff): name files \
+                 with more samples or raise the cutoff"
+            );
+            return Err(TrainingError::Empty(reason));
+        }
+    }
+    Ok((train, validate))
+}

@@ -1,0 +1,62 @@
+//! Image tokens by the name of their image, read from memory-mapped files when a sample needs them.
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::VarBuilder;
+use radialog_models::bundle::loader::Weights;
+use radialog_models::language::LlamaConfig;
+
+use crate::error::TrainingError;
+use crate::samples::Sample;
+
+/// Files of image tokens.
+pub(super) struct Images {
+    files: Vec<PathBuf>,
+    tensors: VarBuilder<'static>,
+    placeholder: u32,
+    shape: (usize, usize),
+}
+
+impl Images {
+    /// Maps the files.
+    pub(super) fn open(files: &[PathBuf], llama: &LlamaConfig) -> Result<Self, TrainingError> {
+        Ok(Self {
+            files: files.to_vec(),
+            tensors: Weights::open(files)?.var_builder(DType::F32, &Device::Cpu),
+            placeholder: llama.image_token(),
+            shape: (llama.num_image_tokens, llama.image_dim),
+        })
+    }
+
+    /// Finds before the first step what [`Images::of`] would find.
+    pub(super) fn check(&self, sample: &Sample) -> Result<(), TrainingError> {
+        let count = sample.example.ids.iter().filter(|&&id| id == self.placeholder).count();
+        let Sample { dicom, name, .. } = sample;
+        if count != 0 && count != self.shape.0 {
+            let reason = format!(
+                "{name} has {count} image placeholders and an image has {}: it belongs to another model",
+                self.shape.0
+            );
+            return Err(TrainingError::Empty(reason));
+        }
+        if count != 0 && !self.tensors.contains_tensor(dicom) {
+            let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
+            let place = if files.is_empty() { "no embeddings are named".to_owned() } else { files.join(", ") };
+            let reason = format!(
+                "there are no image tokens of '{dicom}', which {name} needs ({place}): name a file of embeddings that has \
+                 them, or leave the sample out"
+            );
+            return Err(TrainingError::Empty(reason));
+        }
+        Ok(())
+    }
+
+    /// The image tokens of a sample's image, `[32, dim]`; none where its prompt shows no image.
+    pub(super) fn of(&self, sample: &Sample) -> Result<Vec<Tensor>, TrainingError> {
+        if !sample.example.ids.contains(&self.placeholder) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![self.tensors.get(self.shape, &sample.dicom)?])
+    }
+}

@@ -1,0 +1,268 @@
+//! What a training of the language model starts from, and how its checkpoints look: an adapter in PEFT's names beside
+//! links to the frozen weights, or all weights.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use radialog_models::Dropout;
+use radialog_models::bundle::config::LanguageComponent;
+use radialog_models::bundle::layout;
+use radialog_models::bundle::loader::Weights;
+use radialog_models::language::{Adapter, LanguageModel, LlamaConfig, LoraConfig};
+use radialog_models::prompt::Prompts;
+use radialog_models::tokenizers::LlamaTokenizer;
+use radialog_schemas::Stage;
+use safetensors::tensor::Dtype;
+use serde_json::json;
+
+use super::super::initial;
+use crate::checkpoint::{ComponentDescription, ComponentFile};
+use crate::error::TrainingError;
+use crate::random::Random;
+use crate::recipe::{LanguageRecipe, LoraRecipe};
+use crate::variables::Variables;
+
+/// Before the names of the model's tensors in an adapter, as PEFT writes it.
+const ADAPTER: &str = "base_model.model.";
+const PROJECTION: &str = "model.img_proj_layer";
+/// PEFT looks for these names in a folder.
+const ADAPTER_FILE: &str = "adapter_model.safetensors";
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+const TOKENIZER_FILE: &str = "language.tokenizer.json";
+/// Deviation of random matrices times the root of their inputs: GPT-2's 0.02 at its width of 768.
+const SPREAD: f64 = 0.55;
+
+/// Weights, tokenizer and the description of checkpoints.
+pub(super) struct Start {
+    /// The checkpoint's component.
+    pub component: ComponentDescription,
+    /// What is trained, and what goes with it.
+    pub variables: Variables,
+    /// Texts to ids.
+    pub tokenizer: LlamaTokenizer,
+    config: LanguageComponent,
+    /// The frozen weights beside an adapter.
+    frozen: Option<Weights>,
+}
+
+impl Start {
+    pub(super) fn of(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
+        match (&recipe.start, &recipe.geometry, &recipe.tokenizer) {
+            (Some(dir), ..) => {
+                let (config, weights, files) = initial::component::<LanguageComponent>(dir, Stage::Language)?;
+                let found = Found { config, weights, files };
+                if recipe.full { found.all_weights(recipe) } else { found.adapter(recipe) }
+            }
+            (None, Some(llama), Some(tokenizer)) => random(recipe, llama, tokenizer),
+            _ => Err(TrainingError::Empty("neither a start nor a geometry with a tokenizer".to_owned())),
+        }
+    }
+
+    /// The model with variables where it learns.
+    pub(super) fn model(&self, dropout: &Dropout) -> Result<LanguageModel, TrainingError> {
+        let variables = self.variables.var_builder(&Device::Cpu);
+        let llama = &self.config.llama;
+        let (Some(frozen), Some(lora)) = (&self.frozen, &self.config.lora) else {
+            return Ok(LanguageModel::load(llama, &variables, None)?.with_dropout(dropout.clone()));
+        };
+        let dtype = frozen.dtype("model.embed_tokens.weight").unwrap_or(DType::F32);
+        let base = frozen.var_builder(dtype, &Device::Cpu);
+        let adapter = Adapter { config: lora.clone(), weights: variables, dropout: dropout.clone() };
+        Ok(LanguageModel::load(llama, &base, Some(&adapter))?)
+    }
+}
+
+/// A bundle's language component.
+struct Found {
+    config: LanguageComponent,
+    weights: Weights,
+    files: BTreeMap<String, PathBuf>,
+}
+
+impl Found {
+    /// A new adapter, or the one that is there, beside weights that stay.
+    fn adapter(self, recipe: &LanguageRecipe) -> Result<Start, TrainingError> {
+        let wanted = recipe.lora.clone().unwrap_or_default();
+        let (old, mut config) = (self.old_adapter()?, self.config.clone());
+        let lora = LoraConfig { r: wanted.r, lora_alpha: wanted.alpha, target_modules: wanted.target_modules.clone() };
+        if wanted.resume_adapter && config.lora.as_ref() != Some(&lora) {
+            let reason = format!(
+                "lora.resume_adapter: the adapter of the bundle to start from is {:?}; give the same r, alpha and \
+                 target_modules in [lora]",
+                config.lora
+            );
+            return Err(TrainingError::Empty(reason));
+        }
+        config.lora = Some(lora);
+        let mut tensors = Vec::new();
+        for spec in layout::language_adapter(&config) {
+            let (name, shape) = (spec.header.name, spec.header.shape);
+            let mut random = Random::stream(recipe.seed, &name);
+            let path = name.strip_prefix(ADAPTER).unwrap_or(&name);
+            let tensor = match path.split_once(".lora_") {
+                None => self.projection(path, &shape, old.as_ref(), &mut random)?,
+                Some((path, part)) => match old.as_ref().filter(|_| wanted.resume_adapter) {
+                    Some(old) => old.matrix(path, &format!("lora_{}", &part[..1]), (shape[0], shape[1]))?,
+                    // As PEFT starts: the addition is nothing at first.
+                    None if part.starts_with('B') => Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?,
+                    None => uniform(&mut random, &shape, shape[1])?,
+                },
+            };
+            tensors.push((name, tensor));
+        }
+        let mut component = ComponentDescription::new(Stage::Language, &config, "")?
+            .with(ComponentFile::copied("tokenizer", TOKENIZER_FILE, self.tokenizer()?))
+            .with(ComponentFile::text("adapter_config", ADAPTER_CONFIG, adapter_config(&wanted)));
+        component.weights = ("adapter".to_owned(), ADAPTER_FILE.to_owned());
+        for (usage, path) in self.files.iter().filter(|(usage, _)| usage.starts_with("weights")) {
+            let name = usage.replacen("weights", "language.base", 1) + ".safetensors";
+            component = component.with(ComponentFile::linked(usage, &name, path)?);
+        }
+        let tokenizer = tokenizer(&self.tokenizer()?, &config.llama)?;
+        let frozen = Some(self.weights);
+        Ok(Start { component, variables: variables(tensors, recipe)?, tokenizer, config, frozen })
+    }
+
+    /// All weights, with what an adapter adds to them taken in.
+    fn all_weights(self, recipe: &LanguageRecipe) -> Result<Start, TrainingError> {
+        let old = self.old_adapter()?;
+        let config = LanguageComponent { lora: None, ..self.config.clone() };
+        let base = self.weights.var_builder(DType::F32, &Device::Cpu);
+        let mut tensors = Vec::new();
+        for spec in layout::language_base(&config, Dtype::F32) {
+            let (name, shape) = (spec.header.name, spec.header.shape);
+            let tensor = if name.starts_with(PROJECTION) {
+                self.projection(&name, &shape, old.as_ref(), &mut Random::stream(recipe.seed, &name))?
+            } else {
+                base.get(shape.as_slice(), &name)?
+            };
+            let path = name.strip_suffix(".weight").unwrap_or(&name);
+            let tensor = match old.as_ref().filter(|old| old.targets(path)) {
+                Some(old) => (tensor + old.addition(path, (shape[1], shape[0]))?)?,
+                None => tensor,
+            };
+            tensors.push((name, tensor));
+        }
+        whole(recipe, config, tensors, self.tokenizer()?)
+    }
+
+    fn old_adapter(&self) -> Result<Option<Adapter<'static>>, TrainingError> {
+        let Some(lora) = &self.config.lora else { return Ok(None) };
+        let of_adapter = |usage: &str| usage == "adapter" || usage.starts_with("adapter.");
+        let files = self.files.iter().filter(|(usage, _)| of_adapter(usage)).map(|(_, path)| path.clone());
+        let weights = Weights::open(&files.collect::<Vec<_>>())?.var_builder(DType::F32, &Device::Cpu);
+        Ok(Some(Adapter::new(lora.clone(), weights)))
+    }
+
+    /// The image projection that the bundle has, or a new one, as torch starts a linear layer.
+    fn projection(
+        &self,
+        path: &str,
+        shape: &[usize],
+        old: Option<&Adapter<'_>>,
+        random: &mut Random,
+    ) -> Result<Tensor, TrainingError> {
+        if let Some(tensor) = old.map(|old| old.extra(path, shape)).transpose()?.flatten() {
+            return Ok(tensor);
+        }
+        let base = self.weights.var_builder(DType::F32, &Device::Cpu);
+        match base.contains_tensor(path) {
+            true => Ok(base.get(shape, path)?),
+            false => uniform(random, shape, self.config.llama.image_dim),
+        }
+    }
+
+    fn tokenizer(&self) -> Result<PathBuf, TrainingError> {
+        let missing = || TrainingError::Empty("the bundle's language component has no tokenizer".to_owned());
+        self.files.get("tokenizer").cloned().ok_or_else(missing)
+    }
+}
+
+/// A model of this geometry with random weights.
+fn random(recipe: &LanguageRecipe, llama: &LlamaConfig, tokenizer: &Path) -> Result<Start, TrainingError> {
+    let prompts = Prompts { image_tokens: llama.num_image_tokens, ..Prompts::default() };
+    let config = LanguageComponent { llama: llama.clone(), lora: None, prompts };
+    let draw = |spec: layout::TensorSpec| {
+        let (name, shape) = (spec.header.name, spec.header.shape);
+        let mut random = Random::stream(recipe.seed, &name);
+        let tensor = match shape.as_slice() {
+            _ if name.starts_with(PROJECTION) => uniform(&mut random, &shape, llama.image_dim)?,
+            [_, inputs] => {
+                let deviation = SPREAD / (*inputs as f64).sqrt();
+                // Each half of a layer adds to the same sum.
+                let halves = if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
+                    (2.0 * llama.num_hidden_layers as f64).sqrt()
+                } else {
+                    1.0
+                };
+                let count = shape.iter().product();
+                let values = std::iter::repeat_with(|| (random.normal() * deviation / halves) as f32).take(count);
+                Tensor::from_vec(values.collect(), shape.as_slice(), &Device::Cpu)?
+            }
+            _ => Tensor::ones(shape.as_slice(), DType::F32, &Device::Cpu)?,
+        };
+        Ok((name, tensor))
+    };
+    let tensors = layout::language_base(&config, Dtype::F32).into_iter().map(draw);
+    whole(recipe, config, tensors.collect::<Result<_, TrainingError>>()?, tokenizer.to_owned())
+}
+
+/// A training of all weights.
+fn whole(
+    recipe: &LanguageRecipe,
+    config: LanguageComponent,
+    tensors: Vec<(String, Tensor)>,
+    path: PathBuf,
+) -> Result<Start, TrainingError> {
+    let tokenizer = tokenizer(&path, &config.llama)?;
+    let component = ComponentDescription::new(Stage::Language, &config, "")?.with(ComponentFile::copied(
+        "tokenizer",
+        TOKENIZER_FILE,
+        path,
+    ));
+    Ok(Start { component, variables: variables(tensors, recipe)?, tokenizer, config, frozen: None })
+}
+
+fn variables(tensors: Vec<(String, Tensor)>, recipe: &LanguageRecipe) -> Result<Variables, TrainingError> {
+    let stays = !recipe.train_projection;
+    Ok(Variables::of(tensors)?.freeze(|name| stays && name.contains(PROJECTION)))
+}
+
+fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<LlamaTokenizer, TrainingError> {
+    let tokenizer = LlamaTokenizer::from_file(path)?;
+    let (ours, models) = (tokenizer.image_id(), llama.image_token());
+    if ours != models {
+        let reason = format!(
+            "<IMG> has id {ours} and the model expects {models}: use the tokenizer of these weights, or a geometry whose \
+             vocab_size is the tokenizer's"
+        );
+        return Err(TrainingError::Content { path: path.to_owned(), line: None, reason });
+    }
+    Ok(tokenizer)
+}
+
+/// Uniform with the spread of torch's linear layers of so many inputs, which is also that of PEFT's `lora_A`.
+fn uniform(random: &mut Random, shape: &[usize], inputs: usize) -> Result<Tensor, TrainingError> {
+    let spread = 1.0 / (inputs as f64).sqrt();
+    let values = std::iter::repeat_with(|| random.between(-spread, spread) as f32).take(shape.iter().product());
+    Ok(Tensor::from_vec(values.collect(), shape, &Device::Cpu)?)
+}
+
+/// What PEFT reads beside an adapter.
+fn adapter_config(lora: &LoraRecipe) -> String {
+    let config = json!({
+        "base_model_name_or_path": lora.base_model,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": lora.r,
+        "target_modules": lora.target_modules,
+        "task_type": "CAUSAL_LM",
+    });
+    format!("{config:#}\n")
+}
