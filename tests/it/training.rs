@@ -16,6 +16,7 @@ mod examples;
 mod findings;
 mod findings_training;
 mod language;
+mod language_training;
 mod quality;
 mod sections;
 mod setup;

@@ -1,8 +1,11 @@
 //! What the benchmarks share.
 
-use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
 
-use candle_core::{DType, Device, Shape, Tensor};
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Result as CandleResult, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
@@ -21,10 +24,52 @@ pub fn processor_seconds() -> f64 {
     fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
+/// Most memory that this process has had, in bytes.
+pub fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
+}
+
+/// The middle one; of an even number the larger of two.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// A Python with these packages, in a virtual environment for peers that is made where there is none yet.
+///
+/// # Errors
+/// No `python3`, or a package that cannot be had.
+pub fn peer_python(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let folder = env::temp_dir().join(format!("radialog-peer-{name}"));
+    let python = folder.join("bin/python");
+    let complete = folder.join("complete");
+    if !complete.exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+        if !packages.is_empty() {
+            run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
+        }
+        fs::write(complete, "")?;
+    }
+    Ok(python)
+}
+
+/// What a command prints.
+///
+/// # Errors
+/// A command that cannot be run or fails, with what it says of it.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 struct Random;
 
 impl SimpleBackend for Random {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> CandleResult<Tensor> {
         let dims = shape.dims();
         let norm = name.ends_with("running_var") || (dims.len() == 1 && name.ends_with("weight"));
         let fan_in: usize = dims.iter().skip(1).product();
@@ -33,7 +78,7 @@ impl SimpleBackend for Random {
         formula.tensor().map_err(candle_core::Error::msg)?.to_dtype(dtype)?.to_device(device)
     }
 
-    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> CandleResult<Tensor> {
         candle_core::bail!("the shape of '{name}' is not known")
     }
 

@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::prompt::Prompts;
 use radialog_training::prepare::{
-    Coverage, Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, report_table_samples, samples,
-    write_reports,
+    Coverage, Dialogs, Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, report_table_samples,
+    samples, write_reports,
 };
 
 mod answers;
@@ -85,9 +85,22 @@ enum PrepareCommand {
         #[arg(long, value_name = "N", default_value_t = 1)]
         questions: usize,
     },
+    /// Make whole conversations of which every answer is learned: reports, all questions about them, corrections
+    ///
+    /// Reads the task files that `radialog prepare tasks` and `radialog prepare instruct` have written. The original's
+    /// samples learn one answer each; conversations teach a small model as much in a fifth of the time.
+    ///
+    /// Example: radialog prepare dialogs --pairs pairs.csv --tasks tasks --out dialogs.json
+    Dialogs {
+        #[command(flatten)]
+        data: DataArgs,
+        /// Folder of the task files instruct_large_{TASK}.json
+        #[arg(long, value_name = "DIR")]
+        tasks: PathBuf,
+    },
 }
 
-/// What both data sets are made from.
+/// What the data sets are made from.
 #[derive(Args)]
 struct DataArgs {
     #[command(flatten)]
@@ -136,6 +149,12 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             let (samples, seed) = (data.samples.read()?, data.samples.seed);
             let count = write_reports(&data.out, &samples, &Prompts::default(), data.coverage(1), seed)?;
             println!("{count} samples written to {}", data.out.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        PrepareCommand::Dialogs { data, tasks } => {
+            let (samples, prompts) = (data.samples()?, Prompts::default());
+            let dialogs = Dialogs { samples: &samples, prompts: &prompts, tasks, seed: data.seed };
+            println!("{} conversations written to {}", dialogs.run(&data.out)?, data.out.display());
             Ok(ExitCode::SUCCESS)
         }
         PrepareCommand::Instruct { data, tasks, task_prompts, mimic_nle, questions } => {

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
-use crate::layers::{Dropout, LayerNorm, Linear, layer_norm, softmax};
+use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm, softmax};
 
 /// Geometry that all blocks of a network share.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl FeedForward {
 
     /// `[B, n, width]` to the same.
     pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
-        let inner = self.intermediate.forward(hidden)?.gelu_erf()?;
+        let inner = gelu(&self.intermediate.forward(hidden)?)?;
         self.output.forward(&inner, hidden)
     }
 }

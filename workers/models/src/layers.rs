@@ -9,6 +9,7 @@ use crate::error::ModelError;
 mod cpu;
 mod dropout;
 mod norm;
+mod rows;
 mod trained;
 
 pub use dropout::Dropout;
@@ -184,9 +185,20 @@ pub(crate) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
     Ok(padded.max_pool2d_with_stride(3, 2)?)
 }
 
-/// Softmax over the last dimension. The fast kernel knows no gradient.
+/// The exact GELU.
+pub(crate) fn gelu(input: &Tensor) -> CandleResult<Tensor> {
+    if input.track_op() && input.device().is_cpu() {
+        input.contiguous()?.apply_op1(rows::Gelu)
+    } else {
+        input.gelu_erf()
+    }
+}
+
+/// Softmax over the last dimension. The tensor library's fast kernel knows no gradient.
 pub(crate) fn softmax(scores: &Tensor) -> CandleResult<Tensor> {
-    if scores.track_op() {
+    if scores.track_op() && scores.device().is_cpu() {
+        scores.contiguous()?.apply_op1(rows::Softmax)
+    } else if scores.track_op() {
         candle_nn::ops::softmax(scores, D::Minus1)
     } else {
         candle_nn::ops::softmax_last_dim(scores)

@@ -2,6 +2,7 @@
 //! (RG) and the instruction (INS) data set.
 
 mod answers;
+mod dialogs;
 mod export;
 mod instruct;
 mod json_list;
@@ -25,6 +26,7 @@ mod tokenizer;
 mod weak_labels;
 
 pub use answers::{ANSWER_TOKENS, PredictedReport, Question, answer, corrections, questions, write_task_file};
+pub use dialogs::Dialogs;
 pub use export::{Sectioning, SectioningSummary};
 pub use instruct::{Instruct, InstructSummary, TaskFile, TaskSample};
 pub(crate) use labels::value as label_value;

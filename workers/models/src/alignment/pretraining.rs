@@ -8,7 +8,7 @@ use super::{Alignment, AlignmentConfig};
 use crate::bert::FeedForward;
 use crate::bundle::config::AlignmentText;
 use crate::error::ModelError;
-use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
+use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm};
 
 /// What is added to the score of a position that must not be seen.
 const BLOCKED: f64 = -10_000.0;
@@ -156,8 +156,7 @@ impl AlignmentPretraining {
             hidden = feed_forward.forward(&layer.attention.forward(&hidden, &context, Some(&mask))?)?;
         }
         let (batch, length, width) = hidden.dims3()?;
-        let hidden =
-            self.head_norm.forward(&self.head.forward(&hidden)?.gelu_erf()?)?.reshape((batch * length, width))?;
+        let hidden = self.head_norm.forward(&gelu(&self.head.forward(&hidden)?)?)?.reshape((batch * length, width))?;
         let logits = hidden.matmul(&self.word_embeddings.embeddings().t()?)?.broadcast_add(&self.head_bias)?;
         Ok(logits.reshape((batch, length, ()))?)
     }

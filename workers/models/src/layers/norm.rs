@@ -4,6 +4,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops;
 
+use super::rows;
+
 /// Over the last dimension, with scale and shift.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerNorm {
@@ -21,7 +23,11 @@ impl LayerNorm {
     /// `[.., width]` to the same.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor> {
         let eps = self.eps as f32;
-        if input.track_op() || self.weight.track_op() {
+        let is_tracked = input.track_op() || self.weight.track_op();
+        if is_tracked && input.device().is_cpu() {
+            return input.contiguous()?.apply_op3(&self.weight, &self.bias, rows::Norm { eps });
+        }
+        if is_tracked {
             return ops::layer_norm_slow(input, &self.weight, &self.bias, eps);
         }
         ops::layer_norm(&input.contiguous()?, &self.weight, &self.bias, eps)

@@ -193,3 +193,51 @@ impl<'a> Table<'a> {
         Ok(values)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn row() -> ReportRow {
+        let mut labels = [Label::Blank; Finding::ALL.len()];
+        labels[Finding::Edema as usize] = Label::Positive;
+        labels[Finding::Fracture as usize] = Label::Negative;
+        labels[Finding::Pneumonia as usize] = Label::Uncertain;
+        ReportRow {
+            study: "CXR1".to_owned(),
+            split: "train".to_owned(),
+            findings: "Edema, \"mild\".".to_owned(),
+            impression: "Edema.".to_owned(),
+            indication: String::new(),
+            image: String::new(),
+            labels,
+        }
+    }
+
+    #[test]
+    fn both_tables_are_read_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reports.csv");
+        write_report_table(&path, &[row()]).unwrap();
+        assert_eq!(read_report_table(&path).unwrap(), [row()]);
+        assert!(
+            fs::read_to_string(&path).unwrap().contains("\"Edema, \"\"mild\"\". Edema.\""),
+            "text is both sections"
+        );
+        let pair = ReportRow { image: "a.png".to_owned(), ..row() };
+        write_pairs_table(&path, std::slice::from_ref(&pair)).unwrap();
+        assert_eq!(read_report_table(&path).unwrap(), [pair]);
+    }
+
+    #[test]
+    fn a_study_that_stands_twice_and_a_table_without_rows_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reports.csv");
+        write_report_table(&path, &[row(), row()]).unwrap();
+        let error = read_report_table(&path).unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("CXR1"), "{error}");
+        write_report_table(&path, &[]).unwrap();
+        assert!(read_report_table(&path).unwrap_err().to_string().contains("no row"));
+    }
+}

@@ -1,0 +1,50 @@
+//! Training beside PyTorch, sectioning beside the original's way of it in Python, and memory over the size of the data set.
+//! The peers are in `peers/` and run in virtual environments that this benchmark makes.
+//!
+//! `cargo bench --profile release --workspace --bench training -- [tiny] [published] [sections] [memory] [rounds=N]`; without
+//! a name all but `published`, which takes half an hour and 16 GiB.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+#[path = "training/memory.rs"]
+mod memory;
+#[path = "training/sections.rs"]
+mod sections;
+#[path = "training/steps.rs"]
+mod steps;
+#[path = "training/tasks.rs"]
+mod tasks;
+
+use tasks::Size;
+
+fn main() -> Result<()> {
+    if memory::is_child() {
+        return memory::child();
+    }
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let rounds = arguments.iter().find_map(|argument| argument.strip_prefix("rounds=")?.parse().ok()).unwrap_or(9);
+    let names: Vec<&String> = arguments.iter().filter(|argument| !argument.contains('=')).collect();
+    let wants = |name: &str| names.iter().any(|wanted| *wanted == name) || (names.is_empty() && name != "published");
+    if wants("tiny") {
+        steps::compare(Size::Tiny, rounds)?;
+    }
+    if wants("published") {
+        steps::compare(Size::Published, rounds)?;
+    }
+    if wants("sections") {
+        sections::compare()?;
+    }
+    if wants("memory") {
+        memory::compare()?;
+    }
+    Ok(())
+}
+
+/// A peer's script.
+fn peer(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(name)
+}
