@@ -152,8 +152,8 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         PrepareCommand::Dialogs { data, tasks } => {
-            let (samples, prompts) = (data.samples()?, Prompts::default());
-            let dialogs = Dialogs { samples: &samples, prompts: &prompts, tasks, seed: data.seed };
+            let (samples, prompts) = (data.samples.read()?, Prompts::default());
+            let dialogs = Dialogs { samples: &samples, prompts: &prompts, tasks, seed: data.samples.seed };
             println!("{} conversations written to {}", dialogs.run(&data.out)?, data.out.display());
             Ok(ExitCode::SUCCESS)
         }
