@@ -208,6 +208,7 @@ fn sample(task: Task, row: &ReportRow, question: String, answer: String) -> Task
         gt_report: row.findings.clone(),
         incorrect_report: None,
         task: question,
+        instruction: None,
         input: String::new(),
         output: answer,
         dicom: row.study.clone(),
