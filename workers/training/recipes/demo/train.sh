@@ -78,7 +78,7 @@ for split in train validate; do
 done
 train language
 
-step bundle bundle assemble bundle --half --name demo --version 1 --embedding alignment/best --findings findings/best \
+step bundle bundle assemble bundle --half --name demo --version 1 --embedding alignment/best --findings findings/last \
     --language language/best --scoring chexbert/best --license "Apache-2.0 for the weights; trained on NIH ChestX-ray14 \
 and on Open-i reports (CC BY-NC-ND 4.0). See MODEL_CARD.md. Research use only."
 step quality.json evaluate bundle --bundle bundle --openi findings-reports.csv --nih data/nih/labels.csv \
