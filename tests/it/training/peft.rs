@@ -71,7 +71,7 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
     candle_core::safetensors::save(&inputs.into(), workshop.path("inputs.safetensors"))?;
 
     let language = workshop.serve("out/last");
-    let ids = [before.as_slice(), &vec![image; config.llama.num_image_tokens], &after].concat();
+    let ids = [before.as_slice(), &vec![image; config.llama.num_image_tokens], after.as_slice()].concat();
     let input = language.model.embed_whole(&[Sequence { ids: &ids, images: &[tokens] }])?;
     let ours = language.model.logits(&language.model.forward_whole(&input, &[ids.len()])?)?;
 
