@@ -41,6 +41,7 @@ fn every_role_explains_itself_with_an_example() {
         &["prepare", "reports"],
         &["prepare", "instruct"],
         &["train", "findings"],
+        &["train", "alignment"],
         &["train", "chexbert"],
         &["completions"],
     ];
