@@ -16,6 +16,8 @@ mod examples;
 mod findings;
 mod findings_training;
 mod language;
+mod language_training;
+mod peft;
 mod quality;
 mod sections;
 mod setup;

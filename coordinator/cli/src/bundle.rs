@@ -1,10 +1,14 @@
 //! `radialog bundle`: make, check and show bundles.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use radialog_models::bundle::{Bundle, RandomBundle, Summary};
+use radialog_models::bundle::{Assembly, Bundle, RandomBundle, Summary};
+use radialog_schemas::Stage;
+
+use crate::args::UsageError;
 
 /// Make, check and show bundles of weights
 #[derive(Args)]
@@ -27,6 +31,39 @@ enum BundleCommand {
         /// The same seed gives the same bytes
         #[arg(long, default_value_t = 42)]
         seed: u64,
+    },
+    /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
+    ///
+    /// Takes what inference reads and leaves behind what only a training does. Example: radialog bundle assemble
+    /// runs/bundle --embedding runs/alignment/best --findings runs/findings/best --language runs/language/best --scoring
+    /// runs/chexbert/best --name mine --half
+    Assemble {
+        /// Folder to write
+        dir: PathBuf,
+        /// Bundle with the image encoder and the alignment module
+        #[arg(long, value_name = "BUNDLE")]
+        embedding: Option<PathBuf>,
+        /// Bundle with the findings classifier
+        #[arg(long, value_name = "BUNDLE")]
+        findings: Option<PathBuf>,
+        /// Bundle with the language model
+        #[arg(long, value_name = "BUNDLE")]
+        language: Option<PathBuf>,
+        /// Bundle with the labeler
+        #[arg(long, value_name = "BUNDLE")]
+        scoring: Option<PathBuf>,
+        /// Its name
+        #[arg(long)]
+        name: String,
+        /// Its version
+        #[arg(long, default_value = "1")]
+        version: String,
+        /// The terms under which it may be used
+        #[arg(long, default_value = "The terms of the training data and of the weights it started from apply.")]
+        license: String,
+        /// Store matrices in half precision (f16)
+        #[arg(long)]
+        half: bool,
     },
     /// Read every file of a bundle and compare its hash, tensors and shapes
     ///
@@ -59,6 +96,24 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             };
             let manifest = random.write(&dir)?;
             println!("wrote bundle '{}' ({}) to {}", manifest.name, manifest.hash().short(), dir.display());
+        }
+        BundleCommand::Assemble { dir, embedding, findings, language, scoring, name, version, license, half } => {
+            let parts = Stage::ALL.into_iter().zip([embedding, findings, language, scoring]);
+            let parts: BTreeMap<_, _> = parts.filter_map(|(stage, part)| Some((stage, part?))).collect();
+            if parts.is_empty() {
+                return Err(
+                    UsageError("name at least one of --embedding --findings --language --scoring".into()).into()
+                );
+            }
+            let manifest = Assembly { name, version, license, half, parts }.write(&dir)?;
+            let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
+            let mib = bytes as f64 / f64::from(1 << 20);
+            println!(
+                "wrote bundle '{}' ({}, {mib:.1} MiB) to {}",
+                manifest.name,
+                manifest.hash().short(),
+                dir.display()
+            );
         }
         BundleCommand::Verify { dir } => {
             let bundle = Bundle::open(&dir)?;

@@ -20,7 +20,7 @@ struct Ward {
 }
 
 impl Ward {
-    /// Four reports and images to test on. Training has reports, and images that are not there.
+    /// Four reports and images to test on. Training has reports, and images that cannot be read.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         RandomBundle::tiny(7).write(&dir.path().join("bundle")).unwrap();
@@ -37,7 +37,9 @@ impl Ward {
             reports += &format!("t{index},test,The heart is large. No effusion {index}.,{labels}\n");
             images += &format!("{name},p{},test,{labels}\n", index / 2);
             reports += &format!("trained-{index},train,Clear lungs.,{labels}\n");
-            images += &format!("missing-{index}.png,q{index},train,{labels}\n");
+            let damaged = format!("damaged-{index}.png");
+            fs::write(dir.path().join(&damaged), "no image").unwrap();
+            images += &format!("{damaged},q{index},train,{labels}\n");
         }
         fs::write(dir.path().join("reports.csv"), reports).unwrap();
         fs::write(dir.path().join("labels.csv"), images).unwrap();
@@ -88,7 +90,7 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
     assert!(tables(Part::Image)[0].rows.iter().all(|row| row.scores.len() == 4));
     let written = |part: Part| texts.iter().filter(|text| text.part == part).count();
     assert_eq!((written(Part::Report), written(Part::Image)), (TESTED, TESTED));
-    assert!(texts.iter().all(|text| !text.id.starts_with("trained") && !text.id.starts_with("missing")));
+    assert!(texts.iter().all(|text| !text.id.starts_with("trained") && !text.id.starts_with("damaged")));
     assert!(texts.iter().filter(|text| text.part == Part::Dialog).all(|text| text.right.is_some()));
     let told = told.into_inner().unwrap();
     assert_eq!(told.iter().filter(|what| *what == "reports from labels").count(), 1, "written once: {told:?}");

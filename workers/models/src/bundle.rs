@@ -11,6 +11,7 @@ use radialog_schemas::{ContentHash, ObjectKey, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+mod assembly;
 pub mod config;
 pub mod error;
 pub mod layout;
@@ -20,6 +21,7 @@ pub mod random;
 pub mod verify;
 pub mod writer;
 
+pub use assembly::Assembly;
 pub use config::Geometry;
 pub use error::BundleError;
 pub use random::RandomBundle;

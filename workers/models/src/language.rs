@@ -11,6 +11,7 @@ pub mod linear;
 pub mod llama;
 pub mod lora;
 pub mod sampler;
+mod trained;
 
 pub use config::{ConfigError, LlamaConfig};
 pub use engine::{ChatLimits, Completion, Engine, Event, Limits, Request, SequenceId, Turn};

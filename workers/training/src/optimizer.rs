@@ -8,8 +8,11 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use self::step::Step;
 use crate::error::TrainingError;
 use crate::variables::Variables;
+
+mod step;
 
 /// Names of the two moments in a checkpoint.
 const MOMENTS: [&str; 2] = ["first", "second"];
@@ -73,7 +76,8 @@ impl Gradients {
     pub fn add(&mut self, variables: &Variables, store: &GradStore, scale: f64) -> Result<(), TrainingError> {
         for (name, variable) in variables.learned() {
             let Some(gradient) = store.get(variable.as_tensor()) else { continue };
-            let gradient = (gradient.detach() * scale)?;
+            let gradient = gradient.detach();
+            let gradient = if scale == 1.0 { gradient } else { (gradient * scale)? };
             let sum = match self.sums.remove(name) {
                 Some(sum) => (sum + gradient)?,
                 None => gradient,
@@ -141,27 +145,18 @@ impl Optimizer {
     /// None but the tensor library's.
     pub fn step(&mut self, gradients: &Gradients, rate: f64) -> Result<(), TrainingError> {
         self.steps += 1;
-        let AdamW { betas: [beta1, beta2], eps, weight_decay, form } = self.settings;
-        let correction1 = 1.0 - beta1.powf(self.steps as f64);
-        let correction2 = (1.0 - beta2.powf(self.steps as f64)).sqrt();
         for (name, variable) in self.variables.learned() {
             let Some(gradient) = gradients.get(name) else { continue };
-            let [first, second] = match self.moments.remove(name) {
+            let moments = match self.moments.remove(name) {
                 Some(moments) => moments,
                 None => [gradient.zeros_like()?, gradient.zeros_like()?],
             };
-            let first = ((first * beta1)? + (gradient * (1.0 - beta1))?)?;
-            let second = ((second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-            let (root, scale) = match form {
-                AdamForm::Torch => (((second.sqrt()? / correction2)? + eps)?, 1.0 / correction1),
-                AdamForm::Transformers => ((second.sqrt()? + eps)?, correction2 / correction1),
+            let step = Step::of(&self.settings, self.steps, rate, decays(name, variable.dims().len()));
+            let moments = match variable.device().is_cpu() {
+                true => step.in_place(variable, gradient, moments)?,
+                false => step.composed(variable, gradient, moments)?,
             };
-            let moved = (first.div(&root)? * (rate * scale))?;
-            let value = variable.as_detached_tensor();
-            let decay = if decays(name, variable.dims().len()) { rate * weight_decay } else { 0.0 };
-            let value = if decay > 0.0 { (value * (1.0 - decay))? } else { value };
-            variable.set(&(value - moved)?)?;
-            self.moments.insert(name.to_owned(), [first, second]);
+            self.moments.insert(name.to_owned(), moments);
         }
         Ok(())
     }

@@ -23,11 +23,11 @@ use serde::Serialize;
 
 use agreement::present;
 use networks::{Networks, Question};
-use studies::{Image, Report};
+use studies::{Image, stated};
 use table::Section;
 
 use crate::error::TrainingError;
-use crate::prepare::LabelValue;
+use crate::prepare::{LabelValue, Pairing, ReportRow};
 use crate::recipe::ImageTable;
 
 /// Told what is being done, how many of it are done, and how many there are; from several threads.
@@ -169,10 +169,10 @@ struct Bench<'a> {
 
 /// A report of the table, and what the bundle writes from its labels.
 struct FromLabels {
-    report: Report,
+    report: ReportRow,
     /// As the request names them.
     findings: String,
-    /// Tokens of an image with labels like these.
+    /// Tokens of an image of another patient with labels like these.
     image: Tensor,
     text: String,
     /// Of the written text.
@@ -232,7 +232,7 @@ impl Quality {
 
 impl Bench<'_> {
     /// The reports of a split; all of the training split.
-    fn reports(&self, split: &str) -> Result<Vec<Report>, TrainingError> {
+    fn reports(&self, split: &str) -> Result<Vec<ReportRow>, TrainingError> {
         let path = self.quality.reports.clone().unwrap_or_default();
         let mut reports = studies::reports(&path, split)?;
         if split != TRAIN {
@@ -259,29 +259,28 @@ impl Bench<'_> {
         folder.or_else(|| path.file_stem()).unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// What the bundle writes from the labels of each report, with the image whose labels are nearest.
+    /// What the bundle writes from the labels of each report. Each request brings an image, paired as weakly as those of
+    /// training are.
     fn written_from_labels(&mut self) -> Result<&[FromLabels], TrainingError> {
         if self.from_labels.is_none() {
-            let (reports, images) = (self.reports(&self.quality.split)?, self.images()?);
-            let nearest = |(index, report): (usize, &Report)| {
-                studies::nearest_image(index, &report.present(), &images).unwrap_or_default()
-            };
-            let nearest: Vec<usize> = reports.iter().enumerate().map(nearest).collect();
-            let mut used = nearest.clone();
+            let tables = self.quality.images.iter().map(|table| (table.labels.clone(), table.images.clone())).collect();
+            let pairing = Pairing { images: tables, seed: self.quality.seed };
+            let (reports, _) = pairing.pair(&self.reports(&self.quality.split)?)?;
+            let mut used: Vec<&str> = reports.iter().map(|report| report.image.as_str()).collect();
             used.sort_unstable();
             used.dedup();
-            let shown: Vec<Image> = used.iter().map(|&index| images[index].clone()).collect();
-            let tokens: BTreeMap<usize, Tensor> = used.into_iter().zip(self.networks.embed(&shown)?).collect();
+            let tokens: BTreeMap<&str, Tensor> = used.iter().copied().zip(self.networks.embed(&used)?).collect();
             let rule = self.networks.rule();
             let findings: Vec<String> =
-                reports.iter().map(|report| rule.text(&agreement::findings(&report.present()))).collect();
-            let ask = |(findings, image): (&String, &usize)| self.networks.ask_report(findings, &tokens[image]);
-            let questions: Vec<Question> = findings.iter().zip(&nearest).map(ask).collect::<Result<_, _>>()?;
+                reports.iter().map(|report| rule.text(&agreement::findings(&stated(report)))).collect();
+            let images: Vec<Tensor> = reports.iter().map(|report| tokens[report.image.as_str()].clone()).collect();
+            let ask = |(findings, image): (&String, &Tensor)| self.networks.ask_report(findings, image);
+            let questions: Vec<Question> = findings.iter().zip(&images).map(ask).collect::<Result<_, _>>()?;
             let texts = self.networks.answer("reports from labels", &questions)?;
             let labels = self.networks.label(&texts)?;
-            let rest = findings.into_iter().zip(nearest).zip(texts.into_iter().zip(labels));
+            let rest = findings.into_iter().zip(images).zip(texts.into_iter().zip(labels));
             let written = reports.into_iter().zip(rest).map(|(report, ((findings, image), (text, labels)))| {
-                FromLabels { report, findings, image: tokens[&image].clone(), text, labels }
+                FromLabels { report, findings, image, text, labels }
             });
             self.from_labels = Some(written.collect());
         }

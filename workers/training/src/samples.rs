@@ -19,6 +19,8 @@ use crate::examples::Example;
 const TOGETHER: usize = 1024;
 /// Bytes of an id in the scratch file.
 const ID_BYTES: usize = 4;
+/// Set in an id of the scratch file that is learned.
+const LEARNED: u32 = 1 << 31;
 
 /// A row of an RG or INS data set.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +33,13 @@ struct Row {
     dicom: String,
     #[serde(default)]
     task_type: Option<String>,
+    /// How many answers are learned, from the last one back.
+    #[serde(default = "last_answer")]
+    answers: usize,
+}
+
+fn last_answer() -> usize {
+    1
 }
 
 impl Row {
@@ -50,7 +59,6 @@ impl Row {
 struct Place {
     offset: u64,
     ids: u32,
-    prompt: u32,
     dicom: u32,
     file: u16,
     row: u32,
@@ -60,8 +68,10 @@ struct Place {
 /// A sample that was read back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Its ids.
-    pub example: Example,
+    /// Prompt and answer, `<s>` first.
+    pub ids: Vec<u32>,
+    /// The id at each position where it is learned.
+    pub targets: Vec<Option<u32>>,
     /// The image.
     pub dicom: String,
     /// What errors call it.
@@ -150,9 +160,10 @@ impl Samples {
         let mut bytes = vec![0; place.ids as usize * ID_BYTES + place.dicom as usize];
         self.scratch.read_exact_at(&mut bytes, place.offset).map_err(TrainingError::io("read", &self.path))?;
         let dicom = bytes.split_off(place.ids as usize * ID_BYTES);
-        let ids = bytes.as_chunks::<ID_BYTES>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+        let marked: Vec<u32> = bytes.as_chunks::<ID_BYTES>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
         Ok(Sample {
-            example: Example { ids, prompt: place.prompt as usize },
+            ids: marked.iter().map(|id| id & !LEARNED).collect(),
+            targets: marked.iter().map(|id| (id & LEARNED != 0).then_some(id & !LEARNED)).collect(),
             dicom: String::from_utf8_lossy(&dicom).into_owned(),
             name: self.name(index),
         })
@@ -177,15 +188,18 @@ impl Encoder<'_> {
     }
 
     fn write_waiting(&mut self) -> Result<(), TrainingError> {
-        let encode =
-            |(_, _, row): &(usize, u32, Row)| Example::encode(self.tokenizer, &row.prompt(), &row.output, self.cutoff);
+        let encode = |(_, _, row): &(usize, u32, Row)| {
+            Example::encode_conversation(self.tokenizer, &row.prompt(), &row.output, row.answers, self.cutoff)
+        };
         let examples: Vec<Example> = self.waiting.par_iter().map(encode).collect::<Result<_, _>>()?;
         for ((file, number, row), example) in self.waiting.drain(..).zip(examples) {
             if !example.teaches() {
                 self.dropped += 1;
                 continue;
             }
-            let ids = example.ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
+            let learned = example.targets();
+            let marked = example.ids.iter().zip(learned).map(|(id, target)| id | target.map_or(0, |_| LEARNED));
+            let ids = marked.flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
             let dicom = row.dicom.as_bytes();
             for bytes in [ids.as_slice(), dicom] {
                 self.writer.write_all(bytes).map_err(TrainingError::io("write", self.path))?;
@@ -193,7 +207,6 @@ impl Encoder<'_> {
             self.places.push(Place {
                 offset: self.written,
                 ids: example.ids.len() as u32,
-                prompt: example.prompt as u32,
                 dicom: dicom.len() as u32,
                 file: file as u16,
                 row: number,

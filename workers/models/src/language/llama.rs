@@ -11,6 +11,7 @@ use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::Linear;
 use super::lora::Adapter;
+use super::trained;
 use crate::layers::Dropout;
 
 mod whole;
@@ -172,7 +173,8 @@ impl LanguageModel {
         let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
         let mut hidden = input.clone();
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&self.config, &hidden, &rotary, &Dropout::default(), |queries, keys, values| {
+            hidden = layer.forward(&self.config, &hidden, &Dropout::default(), |projected| {
+                let [queries, keys, values] = &self.heads(projected, &rotary)?;
                 let mut attended = Vec::with_capacity(spans.len());
                 let mut start = 0;
                 for span in spans.iter_mut() {
@@ -188,6 +190,14 @@ impl LanguageModel {
             span.cache.advance(span.len);
         }
         Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
+    }
+
+    /// Queries, keys and values `[positions, heads, head_dim]` of what a layer projects, rotated.
+    fn heads(&self, [q, k, v]: [Tensor; 3], rotary: &(Tensor, Tensor)) -> CandleResult<[Tensor; 3]> {
+        let (heads, kv_heads) = (self.config.num_attention_heads, self.config.kv_heads());
+        let split = |x: Tensor, count: usize| x.reshape((1, x.dim(0)?, count, self.config.head_dim()));
+        let (q, k) = (rotate(&split(q, heads)?, rotary)?, rotate(&split(k, kv_heads)?, rotary)?);
+        Ok([q.squeeze(0)?, k.squeeze(0)?, split(v, kv_heads)?.squeeze(0)?])
     }
 
     /// Logits `[positions, vocab]` in f32 of hidden states `[positions, hidden]`.
@@ -222,26 +232,33 @@ impl Layer {
         &self,
         config: &LlamaConfig,
         input: &Tensor,
-        rotary: &(Tensor, Tensor),
         dropout: &Dropout,
-        mut attend: impl FnMut(&Tensor, &Tensor, &Tensor) -> CandleResult<Tensor>,
+        mut attend: impl FnMut([Tensor; 3]) -> CandleResult<Tensor>,
     ) -> CandleResult<Tensor> {
         let eps = config.rms_norm_eps as f32;
         let x = rms_norm(input, &self.input_norm, eps)?;
-        let heads = |x: Tensor, count: usize| x.reshape((1, x.dim(0)?, count, config.head_dim()));
-        let q = rotate(&heads(self.q.forward(&x)?, config.num_attention_heads)?, rotary)?.squeeze(0)?;
-        let k = rotate(&heads(self.k.forward(&x)?, config.kv_heads())?, rotary)?.squeeze(0)?;
-        let v = heads(self.v.forward(&x)?, config.kv_heads())?.squeeze(0)?;
-        let x = (input + dropout.forward(&self.o.forward(&attend(&q, &k, &v)?)?)?)?;
+        let projected = [self.q.forward(&x)?, self.k.forward(&x)?, self.v.forward(&x)?];
+        let x = (input + dropout.forward(&self.o.forward(&attend(projected)?)?)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
-        let y = (silu(&self.gate.forward(&y)?)? * self.up.forward(&y)?)?;
+        let y = gated(&self.gate.forward(&y)?, &self.up.forward(&y)?)?;
         x + dropout.forward(&self.down.forward(&y)?)?
     }
 }
 
+/// `silu(gate) · up`.
+fn gated(gate: &Tensor, up: &Tensor) -> CandleResult<Tensor> {
+    if trained::applies(&[gate, up]) {
+        return trained::gated(gate, up);
+    }
+    silu(gate)? * up
+}
+
 /// RMSNorm. The fast kernel has no gradient.
 fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> CandleResult<Tensor> {
+    if trained::applies(&[x, weight]) {
+        return trained::rms_norm(x, weight, eps);
+    }
     if x.track_op() || weight.track_op() {
         return rms_norm_slow(x, weight, eps);
     }

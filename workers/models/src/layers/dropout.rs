@@ -4,8 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use candle_core::{Result, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
+
+use super::cpu::floats;
+
+/// Values that one thread takes at least.
+const PART: usize = 1 << 14;
 
 /// Zeroes a share of values and scales the rest up; without a rate it does nothing. Clones share their count of draws.
 #[derive(Clone, Debug, Default)]
@@ -43,12 +48,51 @@ impl Dropout {
             return Ok(input.clone());
         }
         let draw = self.draws.fetch_add(1, Ordering::Relaxed);
-        let key = mixed(self.seed ^ mixed(draw.wrapping_add(1)));
-        let kept = (1.0 / (1.0 - self.rate)) as f32;
-        let threshold = (self.rate * 16_777_216.0) as u64;
-        let value = |index: u64| if mixed(key.wrapping_add(index)) >> 40 < threshold { 0.0 } else { kept };
-        let mask: Vec<f32> = (0..input.elem_count()).into_par_iter().map(|index| value(index as u64)).collect();
-        input * Tensor::from_vec(mask, input.shape(), input.device())?.to_dtype(input.dtype())?
+        let mask = Mask {
+            key: mixed(self.seed ^ mixed(draw.wrapping_add(1))),
+            kept: (1.0 / (1.0 - self.rate)) as f32,
+            threshold: (self.rate * 16_777_216.0) as u64,
+        };
+        if input.device().is_cpu() && input.dtype() == DType::F32 {
+            return input.contiguous()?.apply_op1(mask);
+        }
+        let values: Vec<f32> = (0..input.elem_count() as u64).map(|index| mask.value(index)).collect();
+        input * Tensor::from_vec(values, input.shape(), input.device())?.to_dtype(input.dtype())?
+    }
+}
+
+/// What the values are multiplied with; drawn again for the gradient, and not kept.
+struct Mask {
+    key: u64,
+    kept: f32,
+    threshold: u64,
+}
+
+impl Mask {
+    fn value(&self, index: u64) -> f32 {
+        if mixed(self.key.wrapping_add(index)) >> 40 < self.threshold { 0.0 } else { self.kept }
+    }
+
+    fn times(&self, values: &[f32]) -> Vec<f32> {
+        let times = |(index, value): (usize, &f32)| value * self.value(index as u64);
+        values.par_iter().enumerate().with_min_len(PART).map(times).collect()
+    }
+}
+
+impl CustomOp1 for Mask {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(self.times(floats(storage, layout)?)), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let (storage, layout) = grad.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else { bail!("a dropout on a CPU has its gradient there") };
+        Tensor::from_vec(self.times(floats(storage, layout)?), grad.shape(), grad.device()).map(Some)
     }
 }
 

@@ -229,3 +229,6 @@ fn csv_studies(path: &Path) -> Result<Vec<Study>, TrainingError> {
     }
     Ok(studies)
 }
+
+#[cfg(test)]
+mod tests;

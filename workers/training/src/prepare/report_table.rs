@@ -141,14 +141,14 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
 }
 
 /// A CSV that is read by the names of its columns, whatever their case and order.
-pub(super) struct Table<'a> {
+pub(crate) struct Table<'a> {
     path: &'a Path,
     header: StringRecord,
     rows: csv::StringRecordsIntoIter<File>,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn open(path: &'a Path) -> Result<Self, TrainingError> {
+    pub(crate) fn open(path: &'a Path) -> Result<Self, TrainingError> {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let mut reader = csv::Reader::from_reader(file);
         let header = reader.headers().map_err(TrainingError::content(path))?.clone();
@@ -156,29 +156,29 @@ impl<'a> Table<'a> {
     }
 
     /// The place of a column.
-    pub(super) fn column(&self, name: &str) -> Result<usize, TrainingError> {
+    pub(crate) fn column(&self, name: &str) -> Result<usize, TrainingError> {
         self.optional(name).ok_or_else(|| {
             let found = self.header.iter().filter(|name| !name.is_empty()).take(20).collect::<Vec<_>>().join(", ");
             TrainingError::line(self.path, 1, format!("no column '{name}'; there are {found}"))
         })
     }
 
-    pub(super) fn optional(&self, name: &str) -> Option<usize> {
+    pub(crate) fn optional(&self, name: &str) -> Option<usize> {
         self.header.iter().position(|found| found.trim_start_matches('\u{feff}').eq_ignore_ascii_case(name))
     }
 
     /// The places of the 14 findings.
-    pub(super) fn findings(&self) -> Result<Vec<usize>, TrainingError> {
+    pub(crate) fn findings(&self) -> Result<Vec<usize>, TrainingError> {
         Finding::ALL.into_iter().map(|finding| self.column(finding.name())).collect()
     }
 
     /// The next row and its line.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, StringRecord)>, TrainingError> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, StringRecord)>, TrainingError> {
         let record = self.rows.next().transpose().map_err(TrainingError::content(self.path))?;
         Ok(record.map(|record| (record.position().map_or(0, csv::Position::line), record)))
     }
 
-    pub(super) fn labels(
+    pub(crate) fn labels(
         &self,
         record: &StringRecord,
         line: u64,
@@ -191,5 +191,55 @@ impl<'a> Table<'a> {
             *value = labels::value(cell).ok_or_else(|| TrainingError::line(self.path, line, reason()))?;
         }
         Ok(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn row() -> ReportRow {
+        let mut labels = [Label::Blank; Finding::ALL.len()];
+        labels[Finding::Edema as usize] = Label::Positive;
+        labels[Finding::Fracture as usize] = Label::Negative;
+        labels[Finding::Pneumonia as usize] = Label::Uncertain;
+        ReportRow {
+            study: "CXR1".to_owned(),
+            split: "train".to_owned(),
+            findings: "Edema, \"mild\".".to_owned(),
+            impression: "Edema.".to_owned(),
+            indication: String::new(),
+            image: String::new(),
+            labels,
+        }
+    }
+
+    #[test]
+    fn both_tables_are_read_as_they_were_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reports.csv");
+        write_report_table(&path, &[row()]).unwrap();
+        assert_eq!(read_report_table(&path).unwrap(), [row()]);
+        assert!(
+            fs::read_to_string(&path).unwrap().contains("\"Edema, \"\"mild\"\". Edema.\""),
+            "text is both sections"
+        );
+        let pair = ReportRow { image: "a.png".to_owned(), ..row() };
+        write_pairs_table(&path, std::slice::from_ref(&pair)).unwrap();
+        assert_eq!(read_report_table(&path).unwrap(), [pair]);
+    }
+
+    #[test]
+    fn a_study_that_stands_twice_and_a_table_without_rows_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reports.csv");
+        write_report_table(&path, &[row(), row()]).unwrap();
+        let error = read_report_table(&path).unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("CXR1"), "{error}");
+        write_report_table(&path, &[]).unwrap();
+        assert!(read_report_table(&path).unwrap_err().to_string().contains("no row"));
+        let error = read_report_table(&dir.path().join("none.csv")).unwrap_err().to_string();
+        assert!(error.contains("cannot open") && error.contains("none.csv"), "{error}");
     }
 }

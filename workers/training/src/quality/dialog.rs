@@ -10,6 +10,7 @@ use radialog_schemas::Finding;
 use super::agreement::{Flags, findings, mean, present};
 use super::networks::Question;
 use super::resampling::Resamples;
+use super::studies::stated;
 use super::table::{Cell, Section, Table};
 use super::{Bench, FromLabels, Part, TRAIN, Written, flags};
 use crate::error::TrainingError;
@@ -35,7 +36,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
     let questions =
         turns.iter().map(|turn| &written[turn.study]).map(|from| (from.findings.clone(), from.image.clone()));
     let questions: Vec<_> = questions.collect();
-    let ids: Vec<String> = turns.iter().map(|turn| written[turn.study].report.id.clone()).collect();
+    let ids: Vec<String> = turns.iter().map(|turn| written[turn.study].report.study.clone()).collect();
 
     let language = bench.networks.language()?;
     let prompts = &language.prompts;
@@ -83,7 +84,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
 }
 
 fn study(from: &FromLabels) -> Study {
-    Study { asked_for: real(from.report.present()), text: from.text.clone(), said: real(present(&from.labels)) }
+    Study { asked_for: real(stated(&from.report)), text: from.text.clone(), said: real(present(&from.labels)) }
 }
 
 /// Without "No Finding".
@@ -96,7 +97,7 @@ fn real(mut flags: Flags) -> Flags {
 fn frequencies(bench: &Bench<'_>) -> Result<[f32; Finding::ALL.len()], TrainingError> {
     let mut counts = [0.0; Finding::ALL.len()];
     for report in bench.reports(TRAIN)? {
-        for finding in findings(&real(report.present())) {
+        for finding in findings(&real(stated(&report))) {
             counts[finding as usize] += 1.0;
         }
     }

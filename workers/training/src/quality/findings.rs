@@ -20,7 +20,8 @@ struct Predicted {
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
     let images = bench.images()?;
     let trained = studies::images(&bench.quality.images, TRAIN)?;
-    let predictions = bench.networks.classify(&images)?;
+    let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
+    let predictions = bench.networks.classify(&paths)?;
     let mut overview = Table::new("all findings", &["images", "patients", "findings", "macro AUC", "macro F1"]);
     let mut tables = Vec::new();
     let mut notes = vec![

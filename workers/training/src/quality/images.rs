@@ -42,9 +42,10 @@ struct Comparison<'a> {
 
 pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
     let images = bench.images()?;
+    let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
     let networks = &bench.networks;
-    let predicted = networks.classify(&images)?;
-    let tokens = networks.embed(&images)?;
+    let predicted = networks.classify(&paths)?;
+    let tokens = networks.embed(&paths)?;
     let ask = |(report, tokens): (&radialog_schemas::FindingsReport, _)| networks.ask_report(&report.text, tokens);
     let questions: Vec<Question> = predicted.iter().zip(&tokens).map(ask).collect::<Result<_, _>>()?;
     let texts = networks.answer("reports from images", &questions)?;

@@ -14,7 +14,7 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
     let texts: Vec<&str> = reports.iter().map(|report| report.findings.as_str()).collect();
     let said = bench.networks.label(&texts)?;
     let truths: Vec<LabelValue> = reports.iter().map(|report| report.labels).collect();
-    let studies: Vec<&String> = reports.iter().map(|report| &report.id).collect();
+    let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
     let resamples = Resamples::new(&studies, bench.quality.seed, "labeler");
     let columns = ["positive", "F1", "F1 always", "negative", "F1 negative", "uncertain", "F1 uncertain"];
     let mut table = Table::new(&format!("{} reports: F1 of each label", reports.len()), &columns);
@@ -53,8 +53,8 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
     let cells = [positive, f1, mean_of(&always).1, negative, f1_negative, uncertain, f1_uncertain];
     table.row("mean of those there", cells);
     let notes = vec![
-        "Positive: against the labels of the table, which follow from its annotators' tags of the whole report, while the \
-         labeler reads the findings section."
+        "The labeler reads the findings section. Positive: against the labels of the table, which are its annotators' tags; \
+         unless the table was made with --of-findings, they cover the whole report."
             .to_owned(),
         "Negative and uncertain: against a weak rule of ours that finds denials and hedges, so that these columns say how \
          well the rule was learned, not how right it is."

@@ -1,6 +1,7 @@
 //! The networks of a bundle at work on many inputs: images are decoded and classified, texts are written and labelled, on
 //! all cores. What comes out does not depend on how the inputs are divided.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
@@ -16,7 +17,6 @@ use rayon::prelude::*;
 
 use super::Progress;
 use super::agreement::CLASSES;
-use super::studies::Image;
 use crate::error::TrainingError;
 use crate::images::{pixels, stack};
 use crate::prepare::LabelValue;
@@ -72,19 +72,19 @@ impl<'a> Networks<'a> {
     }
 
     /// The findings of each image.
-    pub(super) fn classify(&self, images: &[Image]) -> Result<Vec<FindingsReport>, TrainingError> {
+    pub(super) fn classify<P: AsRef<Path> + Sync>(&self, images: &[P]) -> Result<Vec<FindingsReport>, TrainingError> {
         let predictor = self.predictor.as_ref().ok_or_else(|| missing(Stage::Findings))?;
         self.each("classifying images", images, |image| {
-            let reports = predictor.predict(&self.pixels(image, predictor.input())?)?;
+            let reports = predictor.predict(&self.pixels(image.as_ref(), predictor.input())?)?;
             reports.into_iter().next().ok_or_else(|| missing(Stage::Findings))
         })
     }
 
     /// The image tokens of each image, `[32, 768]` at published geometry.
-    pub(super) fn embed(&self, images: &[Image]) -> Result<Vec<Tensor>, TrainingError> {
+    pub(super) fn embed<P: AsRef<Path> + Sync>(&self, images: &[P]) -> Result<Vec<Tensor>, TrainingError> {
         let embedder = self.embedder.as_ref().ok_or_else(|| missing(Stage::Embedding))?;
         self.each("embedding images", images, |image| {
-            Ok(embedder.embed(&self.pixels(image, embedder.input())?)?.get(0)?)
+            Ok(embedder.embed(&self.pixels(image.as_ref(), embedder.input())?)?.get(0)?)
         })
     }
 
@@ -158,8 +158,8 @@ impl<'a> Networks<'a> {
         Ok(answers)
     }
 
-    fn pixels(&self, image: &Image, input: InputSize) -> Result<Tensor, TrainingError> {
-        stack(vec![pixels(&image.path, input)?], input.side, &self.device)
+    fn pixels(&self, path: &Path, input: InputSize) -> Result<Tensor, TrainingError> {
+        stack(vec![pixels(path, input)?], input.side, &self.device)
     }
 
     /// Does the same with each item, on all cores.

@@ -6,10 +6,11 @@ use radialog_schemas::Finding;
 
 use super::agreement::{COMMON, Flags, Pair, macro_f1, mean, micro_f1};
 use super::resampling::Resamples;
-use super::studies::Report;
+use super::studies::stated;
 use super::table::{Cell, Section, Table};
 use super::{Bench, Part, TRAIN, Written, flags};
 use crate::error::TrainingError;
+use crate::prepare::ReportRow;
 use crate::text_scores::{BleuCounts, rouge_l, words};
 
 /// One way to come by a report for each study.
@@ -30,7 +31,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
         .iter()
         .map(|study| Written {
             part: Part::Report,
-            id: study.report.id.clone(),
+            id: study.report.study.clone(),
             findings: study.findings.clone(),
             asked: None,
             reference: Some(study.report.findings.clone()),
@@ -38,7 +39,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
             right: None,
         })
         .collect();
-    let reports: Vec<Report> = written.iter().map(|study| study.report.clone()).collect();
+    let reports: Vec<ReportRow> = written.iter().map(|study| study.report.clone()).collect();
     bench.texts.extend(texts);
 
     let trained = bench.reports(TRAIN)?;
@@ -46,20 +47,20 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
         Ok(Writer { name, labels: flags(&bench.networks.label(&texts)?), texts })
     };
     let frequent = vec![most_frequent(&trained).to_owned(); reports.len()];
-    let nearest = reports.iter().map(|report| nearest(&trained, &report.present()).to_owned()).collect();
+    let nearest = reports.iter().map(|report| nearest(&trained, &stated(report)).to_owned()).collect();
     let references = reports.iter().map(|report| report.findings.clone()).collect();
     let writers =
         [model, labelled("most frequent training report", frequent)?, labelled("nearest training report", nearest)?];
     let reference = labelled("the radiologist's own text", references)?;
 
-    let studies: Vec<&String> = reports.iter().map(|report| &report.id).collect();
+    let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
     let resamples = Resamples::new(&studies, bench.quality.seed, "reports");
     let wording = wording(&writers, &reference, &resamples);
     let content = content(&writers, &reference, &reports, &resamples);
     let notes = vec![
         format!(
-            "{} reports. The request names the report's own positive labels and brings an image of the same split with \
-             labels as near as there are: the image is no picture of this patient and says nothing that the request does not.",
+            "{} reports. The request names the report's own positive labels and brings an image of the same split, paired by \
+             labels as weakly as in training: it is no picture of this patient and says nothing that the request does not.",
             reports.len()
         ),
         "Nearest training report: the first with the fewest different positive labels.".to_owned(),
@@ -73,7 +74,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
 }
 
 /// The first of the texts that occur most often.
-fn most_frequent(reports: &[Report]) -> &str {
+fn most_frequent(reports: &[ReportRow]) -> &str {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for report in reports {
         *counts.entry(&report.findings).or_default() += 1;
@@ -83,8 +84,8 @@ fn most_frequent(reports: &[Report]) -> &str {
 }
 
 /// The first of the reports with the fewest different labels.
-fn nearest<'a>(reports: &'a [Report], flags: &Flags) -> &'a str {
-    let distance = |report: &&Report| report.present().iter().zip(flags).filter(|(a, b)| a != b).count();
+fn nearest<'a>(reports: &'a [ReportRow], flags: &Flags) -> &'a str {
+    let distance = |report: &&ReportRow| stated(report).iter().zip(flags).filter(|(a, b)| a != b).count();
     reports.iter().min_by_key(distance).map_or("", |report| &report.findings)
 }
 
@@ -112,11 +113,11 @@ fn wording(writers: &[Writer], reference: &Writer, resamples: &Resamples) -> Tab
     table
 }
 
-fn content(writers: &[Writer], reference: &Writer, reports: &[Report], resamples: &Resamples) -> Table {
+fn content(writers: &[Writer], reference: &Writer, reports: &[ReportRow], resamples: &Resamples) -> Table {
     let columns = ["macro F1 text", "micro F1 text", "macro F1 tags", "micro F1 tags"];
     let mut table =
         Table::new("labels of the text, beside those of the radiologist's text and beside its tags", &columns);
-    let tags: Vec<Flags> = reports.iter().map(Report::present).collect();
+    let tags: Vec<Flags> = reports.iter().map(stated).collect();
     let cells = |truths: &[Flags], said: &[Flags]| {
         let pairs: Vec<Pair> = truths.iter().zip(said).map(|(&truth, &said)| Pair::known(truth, said)).collect();
         let macro_f1 = resamples.measure(|at| macro_f1(&pairs, at, &Finding::ALL));
@@ -138,9 +139,11 @@ mod tests {
 
     use super::*;
 
-    fn report(text: &str, positive: &[Finding]) -> Report {
+    fn report(text: &str, positive: &[Finding]) -> ReportRow {
         let labels = Finding::ALL.map(|f| if positive.contains(&f) { Label::Positive } else { Label::Blank });
-        Report { id: text.into(), findings: text.into(), labels }
+        let (study, split) = (String::new(), "train".to_owned());
+        let (impression, indication, image) = Default::default();
+        ReportRow { study, split, findings: text.into(), impression, indication, image, labels }
     }
 
     #[test]
@@ -153,7 +156,7 @@ mod tests {
             report("a", &[Finding::Edema, Finding::Fracture]),
         ];
         assert_eq!(most_frequent(&reports), "a");
-        let flags = |positive: &[Finding]| report("", positive).present();
+        let flags = |positive: &[Finding]| stated(&report("", positive));
         assert_eq!(nearest(&reports, &flags(&[Finding::Edema])), "a");
         assert_eq!(nearest(&reports, &flags(&[])), "b");
         assert_eq!(nearest(&[], &flags(&[])), "");

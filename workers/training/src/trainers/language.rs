@@ -104,12 +104,12 @@ impl Writing {
 
     /// Logits of the positions that are learned, `[learned, vocab]`, and which these are.
     fn forward(&self, batch: &[Illustrated]) -> Result<(Tensor, Learned), TrainingError> {
-        let ids = |sample: &Illustrated| sample.sample.example.ids.len();
+        let ids = |sample: &Illustrated| sample.sample.ids.len();
         let sequences: Vec<Sequence<'_>> =
-            batch.iter().map(|sample| Sequence { ids: &sample.sample.example.ids, images: &sample.images }).collect();
+            batch.iter().map(|sample| Sequence { ids: &sample.sample.ids, images: &sample.images }).collect();
         let lengths: Vec<usize> = batch.iter().map(ids).collect();
         let hidden = self.model.forward_whole(&self.model.embed_whole(&sequences)?, &lengths)?;
-        let targets: Vec<_> = batch.iter().map(|sample| sample.sample.example.targets()).collect();
+        let targets: Vec<_> = batch.iter().map(|sample| sample.sample.targets.clone()).collect();
         let learned = Learned::of(&targets);
         Ok((self.model.logits(&learned.rows(&hidden)?)?, learned))
     }

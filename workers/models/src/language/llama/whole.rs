@@ -1,8 +1,8 @@
 //! Whole sequences without a cache, many in one pass: what training uses.
 
-use candle_core::Tensor;
+use candle_core::{Result as CandleResult, Tensor};
 
-use super::{LanguageModel, attention, rms_norm};
+use super::{LanguageModel, attention, rms_norm, trained};
 use crate::language::LanguageError;
 use crate::layers::Dropout;
 
@@ -104,22 +104,30 @@ impl LanguageModel {
     /// # Errors
     /// A sequence longer than the context, or lengths that do not add up.
     pub fn forward_whole(&self, input: &Tensor, lengths: &[usize]) -> Result<Tensor, LanguageError> {
+        let mut hidden = self.dropout.forward(input)?;
+        for layer in &self.layers {
+            hidden =
+                layer.forward(&self.config, &hidden, &self.dropout, |projected| self.attend(projected, lengths))?;
+        }
+        Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
+    }
+
+    fn attend(&self, projected: [Tensor; 3], lengths: &[usize]) -> CandleResult<Tensor> {
+        if self.device().is_cpu() {
+            let shape = (self.config.num_attention_heads, self.config.kv_heads(), self.config.head_dim());
+            return trained::attend(projected.each_ref(), &self.rotary, lengths, shape);
+        }
         let positions: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
         let positions = Tensor::new(positions, self.device())?;
         let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
-        let mut hidden = self.dropout.forward(input)?;
-        for layer in &self.layers {
-            hidden = layer.forward(&self.config, &hidden, &rotary, &self.dropout, |queries, keys, values| {
-                let mut attended = Vec::with_capacity(lengths.len());
-                let mut start = 0;
-                for &length in lengths {
-                    let part = |x: &Tensor| x.narrow(0, start, length)?.transpose(0, 1)?.contiguous();
-                    attended.push(attention(&part(queries)?, &part(keys)?, &part(values)?)?);
-                    start += length;
-                }
-                Tensor::cat(&attended, 0)
-            })?;
+        let [queries, keys, values] = &self.heads(projected, &rotary)?;
+        let mut attended = Vec::with_capacity(lengths.len());
+        let mut start = 0;
+        for &length in lengths {
+            let part = |x: &Tensor| x.narrow(0, start, length)?.transpose(0, 1)?.contiguous();
+            attended.push(attention(&part(queries)?, &part(keys)?, &part(values)?)?);
+            start += length;
         }
-        Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
+        Tensor::cat(&attended, 0)
     }
 }

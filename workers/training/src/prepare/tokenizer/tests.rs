@@ -28,14 +28,13 @@ fn a_llama_vocabulary_round_trips_every_text_and_has_its_image_token_last() {
     for text in TABLE.lines().chain(["  two  blanks ", "Ünïcode 胸 <s> <IMG>", "line\nbreak", "A(b)…"]) {
         assert_eq!(tokenizer.decode_text(&tokenizer.encode_plain(text).unwrap()), text);
     }
-    assert_eq!(tokenizer.encode_plain(" ASSISTANT:").unwrap().len(), tokenizer.encode_plain(" USER:").unwrap().len());
 }
 
 #[test]
 fn words_of_the_prompt_are_one_id_each() {
     let (json, _) = made(VocabularyKind::Bpe, 1500);
     let tokenizer = LlamaTokenizer::from_json(&json).unwrap();
-    for word in ["radiologist", "ASSISTANT", "predicted", "pneumothorax"] {
+    for word in ["radiologist", "ASSISTANT", "Predicted", "pneumothorax"] {
         assert_eq!(tokenizer.encode_plain(word).unwrap().len(), 1, "{word}");
     }
 }

@@ -31,7 +31,7 @@ impl Images {
 
     /// Finds before the first step what [`Images::of`] would find.
     pub(super) fn check(&self, sample: &Sample) -> Result<(), TrainingError> {
-        let count = sample.example.ids.iter().filter(|&&id| id == self.placeholder).count();
+        let count = sample.ids.iter().filter(|&&id| id == self.placeholder).count();
         let Sample { dicom, name, .. } = sample;
         if count != 0 && count != self.shape.0 {
             let reason = format!(
@@ -54,7 +54,7 @@ impl Images {
 
     /// The image tokens of a sample's image, `[32, dim]`; none where its prompt shows no image.
     pub(super) fn of(&self, sample: &Sample) -> Result<Vec<Tensor>, TrainingError> {
-        if !sample.example.ids.contains(&self.placeholder) {
+        if !sample.ids.contains(&self.placeholder) {
             return Ok(Vec::new());
         }
         Ok(vec![self.tensors.get(self.shape, &sample.dicom)?])
