@@ -48,6 +48,7 @@ fn every_role_explains_itself_with_an_example() {
         &["prepare", "tokenizer"],
         &["prepare", "tasks"],
         &["train", "findings"],
+        &["train", "alignment"],
         &["train", "chexbert"],
         &["completions"],
     ];
