@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use radialog_coordinator::BatchOptions;
 use radialog_coordinator::archive::Archive;
 use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::output::{OrderedRecords, RunFile};
+use radialog_coordinator::{BatchOptions, CoordinatorError};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -122,14 +122,23 @@ impl<'a> Session<'a> {
         };
         let shutdown = shutdown::on_signals()?;
         let backends = Backends::connect(&config).await?;
-        let summary = execute(options, &backends, bundle, &args.models, &config, args.progress, &shutdown).await?;
+        let summary = execute(options, &backends, bundle, &args.models, &config, args.progress, &shutdown).await;
+        let summary = summary.map_err(|error| match error.downcast_ref() {
+            Some(CoordinatorError::OtherRun { .. }) => {
+                error.context("delete the run's folder, or name another with --run")
+            }
+            _ => error,
+        })?;
         if summary.interrupted {
             let done = summary.done + summary.failed;
             println!("interrupted after {done}; run the same command again to go on");
             return Ok(None);
         }
-        for problem in &summary.problems {
+        for problem in summary.problems.iter().take(LISTED) {
             eprintln!("left out: {problem}");
+        }
+        if summary.problem_count > LISTED as u64 {
+            eprintln!("left out: {} entries in all", summary.problem_count);
         }
         let spec = RunFile::read(&folder)?.context("the run's folder has lost its run.json")?.spec;
         Ok(Some(Finished { archive: job.archive, folder, spec, backends }))
