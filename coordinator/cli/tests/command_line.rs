@@ -64,6 +64,7 @@ fn every_role_explains_itself_with_an_example() {
 #[test]
 fn weak_pairs_are_called_weak_and_no_reference() {
     let help = text(&radialog(&["prepare", "pairs", "--help"]).stdout);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(help.contains("WEAK") && help.contains("never a reference"), "{help}");
 }
 
