@@ -34,7 +34,7 @@ pub use labels::{LabelFile, LabelTable, LabelValue};
 pub use nih::{ImageRow, NihImages, read_nih, write_image_table};
 pub use open_i::{Agreement, OpenI, OpenIReports, RemovedWords};
 pub use pairs::{Pairing, PairingSummary};
-pub use pickle::{StoredArrays, import_embeddings};
+pub use pickle::import_embeddings;
 pub use predictions::{PredictionFile, read_predictions};
 pub use report_table::{
     PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table, write_report_table,
