@@ -35,7 +35,7 @@ pub use labels::{LabelFile, LabelTable, LabelValue};
 pub use nih::{ImageRow, NihImages, read_nih, write_image_table};
 pub use open_i::{Agreement, OpenI, OpenIReports, RemovedWords};
 pub use pairs::{Pairing, PairingSummary};
-pub use pickle::{StoredArrays, import_embeddings};
+pub use pickle::import_embeddings;
 pub use predictions::{PredictionFile, read_predictions};
 pub(crate) use report_table::Table;
 pub use report_table::{

@@ -2,12 +2,10 @@
 //! needs is understood; nothing of it is ever executed, and everything else is refused by name. Arrays stay where they are in
 //! the file until they are wanted, since a split has tens of gigabytes of them.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use super::tensor_file::TensorNames;
 use crate::error::TrainingError;
@@ -17,7 +15,7 @@ mod machine;
 use machine::{Fault, Machine, Value};
 
 /// Arrays of f32 in a file.
-pub struct StoredArrays {
+struct StoredArrays {
     path: PathBuf,
     file: File,
     arrays: Vec<(String, Place)>,
@@ -32,10 +30,7 @@ struct Place {
 
 impl StoredArrays {
     /// Finds the arrays of a file.
-    ///
-    /// # Errors
-    /// No such file, or one that is cut or holds anything but a dictionary of f32 arrays.
-    pub fn open(path: &Path) -> Result<Self, TrainingError> {
+    fn open(path: &Path) -> Result<Self, TrainingError> {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let read = || -> Result<Vec<(String, Place)>, Fault> {
             let length = file.metadata()?.len();
@@ -54,11 +49,6 @@ impl StoredArrays {
         Ok(Self { path: path.to_owned(), file, arrays })
     }
 
-    /// Ids in the order of the file.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.arrays.iter().map(|(name, _)| name.as_str())
-    }
-
     fn read(&mut self, index: usize) -> Result<Vec<f32>, TrainingError> {
         let Place { shape, offset } = &self.arrays[index].1;
         let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
@@ -75,7 +65,7 @@ impl StoredArrays {
 /// Writes the arrays of all files, e.g. one a split, as one safetensors file, and returns their number.
 ///
 /// # Errors
-/// As [`StoredArrays::open`]; an id that is in two files; arrays of different shapes; an output that cannot be written.
+/// No such file, or one that is cut or holds anything but a dictionary of f32 arrays; an id that is in two files; arrays of different shapes; an output that cannot be written.
 pub fn import_embeddings(files: &[PathBuf], output: &Path) -> Result<u64, TrainingError> {
     let mut stored = files.iter().map(|path| StoredArrays::open(path)).collect::<Result<Vec<_>, _>>()?;
     let first = stored.iter().flat_map(|file| &file.arrays).map(|(_, place)| place.shape.clone()).next();
@@ -110,7 +100,6 @@ fn place(value: &Value) -> Result<Place, Fault> {
     let Value::Array(array) = value else {
         return Err(Fault::Unknown(format!("{} instead of an array", value.kind())));
     };
-    let array: &Rc<RefCell<machine::Array>> = array;
     let array = array.borrow();
     let bytes = array.shape.iter().try_fold(4_u64, |bytes, side| bytes.checked_mul(*side as u64));
     if bytes != Some(array.length) {
