@@ -23,9 +23,11 @@ mod manifest;
 mod mimic;
 mod objects;
 mod rows;
+mod texts;
 mod tree;
 
 pub use image::{ImageSource, ReadError};
+pub use texts::{PromptList, ReportTable};
 
 /// How many files are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
 const PROBE: usize = 100;
@@ -146,10 +148,7 @@ pub enum Input {
 /// # Errors
 /// When it is not there, is neither a folder nor a manifest, or a table of it lacks a column.
 pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
-    let Files { name, tree, manifest } = match input {
-        Input::Path(path) => local(path).await?,
-        Input::Objects { url, store, prefix } => bucket(url, store, prefix),
-    };
+    let Found { name, tree, manifest } = Found::of(input).await?;
     if let Some(file) = manifest {
         let images = tree.clone();
         return checked(Manifest { name, tree, file, images, split: None, ids: Ids::Studies }).await;
@@ -175,18 +174,12 @@ pub async fn image_table(
     images: Option<&Path>,
     split: Option<&str>,
 ) -> Result<Arc<dyn Archive>, CoordinatorError> {
-    let Files { name, tree, manifest } = match input {
-        Input::Path(path) => local(path).await?,
-        Input::Objects { url, store, prefix } => bucket(url, store, prefix),
-    };
-    let Some(file) = manifest else {
-        return Err(CoordinatorError::Input { input: name, reason: "it is not a .csv file".into() });
-    };
+    let Table { name, tree, file } = Table::of(input).await?;
     let images: Arc<dyn Tree> = match images {
         None => tree.clone(),
         Some(folder) => match local(folder).await? {
-            Files { tree, manifest: None, .. } => tree,
-            Files { name, .. } => {
+            Found { tree, manifest: None, .. } => tree,
+            Found { name, .. } => {
                 return Err(CoordinatorError::Input { input: name, reason: "it is not a folder".into() });
             }
         },
@@ -202,14 +195,39 @@ async fn checked(manifest: Manifest) -> Result<Arc<dyn Archive>, CoordinatorErro
 }
 
 /// An input found: a tree, or a manifest in a tree.
-struct Files {
+struct Found {
     name: String,
     tree: Arc<dyn Tree>,
     manifest: Option<String>,
 }
 
+/// A table found in a tree.
+struct Table {
+    name: String,
+    tree: Arc<dyn Tree>,
+    file: String,
+}
+
+impl Found {
+    async fn of(input: &Input) -> Result<Self, CoordinatorError> {
+        match input {
+            Input::Path(path) => local(path).await,
+            Input::Objects { url, store, prefix } => Ok(bucket(url, store, prefix)),
+        }
+    }
+}
+
+impl Table {
+    async fn of(input: &Input) -> Result<Self, CoordinatorError> {
+        match Found::of(input).await? {
+            Found { name, tree, manifest: Some(file) } => Ok(Self { name, tree, file }),
+            Found { name, .. } => Err(CoordinatorError::Input { input: name, reason: "it is no .csv file".into() }),
+        }
+    }
+}
+
 /// The name of a local archive is its whole path, so that it is the same archive from wherever a run is resumed.
-async fn local(path: &Path) -> Result<Files, CoordinatorError> {
+async fn local(path: &Path) -> Result<Found, CoordinatorError> {
     let unusable = |reason: String| CoordinatorError::Input { input: path.display().to_string(), reason };
     let failed = |error: std::io::Error| unusable(error.to_string());
     let path = tokio::fs::canonicalize(path).await.map_err(failed)?;
@@ -217,7 +235,7 @@ async fn local(path: &Path) -> Result<Files, CoordinatorError> {
     if tokio::fs::metadata(&path).await.map_err(failed)?.is_dir() {
         // A root that cannot be read is no problem of an entry: nothing can be run.
         drop(tokio::fs::read_dir(&path).await.map_err(failed)?);
-        return Ok(Files { name, tree: Arc::new(LocalTree::new(path)), manifest: None });
+        return Ok(Found { name, tree: Arc::new(LocalTree::new(path)), manifest: None });
     }
     if !is_csv(&name) {
         return Err(unusable("it is neither a folder nor a .csv file".into()));
@@ -225,17 +243,17 @@ async fn local(path: &Path) -> Result<Files, CoordinatorError> {
     let file = path.file_name().and_then(|file| file.to_str());
     let manifest = Some(file.ok_or_else(|| unusable("its name is not UTF-8".into()))?.to_owned());
     let folder = path.parent().unwrap_or(&path).to_owned();
-    Ok(Files { name, tree: Arc::new(LocalTree::new(folder)), manifest })
+    Ok(Found { name, tree: Arc::new(LocalTree::new(folder)), manifest })
 }
 
-fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> Files {
+fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> Found {
     let (folder, file) = match prefix.rsplit_once('/').unwrap_or(("", prefix)) {
         (folder, file) if is_csv(file) => (folder, Some(file)),
         _ => (prefix, None),
     };
     let root = file.map_or(url, |file| url.strip_suffix(file).unwrap_or(url));
     let tree = Arc::new(ObjectTree::new(root, store.clone(), folder));
-    Files { name: url.trim_end_matches('/').to_owned(), tree, manifest: file.map(str::to_owned) }
+    Found { name: url.trim_end_matches('/').to_owned(), tree, manifest: file.map(str::to_owned) }
 }
 
 fn is_csv(path: &str) -> bool {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::config::Configs;
 use radialog_models::bundle::layout::{self, TensorSpec};
-use radialog_models::bundle::{Bundle, BundleError, Geometry, HashCache, RandomBundle};
+use radialog_models::bundle::{Assembly, Bundle, BundleError, Geometry, HashCache, RandomBundle};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, Stage};
 use safetensors::Dtype;
@@ -160,6 +160,31 @@ fn hashes_are_computed_once_a_file() -> Result<()> {
     fs::write(&file, content)?;
     fs::OpenOptions::new().write(true).open(&file)?.set_modified(time)?;
     assert_eq!(sample.cache.hash(&file)?, hash);
+    Ok(())
+}
+
+#[test]
+fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let sources = [1, 2].map(|seed| dir.path().join(format!("source-{seed}")));
+    for (seed, source) in (1..).zip(&sources) {
+        RandomBundle::tiny(seed).write(source)?;
+    }
+    let assembly = Assembly {
+        name: "mixed".to_owned(),
+        version: "1".to_owned(),
+        license: "none".to_owned(),
+        half: true,
+        parts: Stage::ALL.into_iter().zip(sources.iter().cycle().cloned()).collect(),
+    };
+    let target = dir.path().join("mixed");
+    assembly.write(&target)?;
+    assert!(assembly.write(&target).unwrap_err().to_string().contains("there already"));
+    let bundle = Bundle::open_with(&target, &Stage::ALL, &HashCache::at(dir.path().join("cache")))?;
+    bundle.verify()?;
+    assert!(bundle.manifest().random_weights, "what is random stays called so");
+    let size = |dir: &Path| -> Result<u64> { Ok(fs::metadata(dir.join("findings.safetensors"))?.len()) };
+    assert!(size(&target)? * 10 < size(&sources[1])? * 6);
     Ok(())
 }
 

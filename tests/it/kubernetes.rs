@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::{Stage, queues};
+use radialog_training::TrainingError;
+use radialog_training::recipe::FindingsRecipe;
 
 fn read(path: &str) -> String {
     let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s").join(path);
@@ -49,4 +51,18 @@ fn the_termination_grace_is_longer_than_the_workers_own() {
     for stage in Stage::ALL {
         assert!(setting(&read(&format!("base/{stage}.yaml")), "terminationGracePeriodSeconds") > grace, "{stage}");
     }
+}
+
+#[test]
+fn a_training_is_a_job_whose_next_pod_goes_on_from_the_last_checkpoint() {
+    let job = read("training/job.yaml");
+    assert!(job.contains("args: [train, findings, /recipe/recipe.toml, --out, /runs/findings, --resume=auto]"));
+    assert!(job.contains("podReplacementPolicy: Failed"), "two pods would write to one folder");
+    let kustomization = read("training/kustomization.yaml");
+    assert!(kustomization.contains("- job.yaml") && kustomization.contains("files: [recipe.toml]"));
+    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/training/recipe.toml");
+    let Err(TrainingError::Recipe { faults, .. }) = FindingsRecipe::read(&recipe) else {
+        panic!("the volumes of the Job are not here");
+    };
+    assert!(faults.iter().all(|fault| fault.contains("/data/")), "{faults:?}");
 }

@@ -9,7 +9,9 @@ use anyhow::{Context, Result, ensure};
 use radialog_tests::binary::{Role, radialog};
 use tempfile::TempDir;
 
+mod answers;
 mod images;
+mod labels;
 
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -46,14 +48,20 @@ impl Desk {
     async fn prepare_interrupted(&self, arguments: &[&str], run: &str, lines: usize) -> Result<Output> {
         let mut command = radialog(&[&["prepare"], arguments].concat())?;
         let mut role = Role::start(command.current_dir(self.dir.path()), &self.path("log"))?;
+        self.until_written(run, lines, "log").await?;
+        role.kill();
+        self.prepare(arguments).await
+    }
+
+    /// Waits until so many items of a run are done.
+    async fn until_written(&self, run: &str, lines: usize, log: &str) -> Result<()> {
         let results = self.path(run).join("results.jsonl");
         let begun = Instant::now();
         while written(&results) < lines {
-            ensure!(begun.elapsed() < PATIENCE, "{}", String::from_utf8_lossy(&self.read("log")?));
+            ensure!(begun.elapsed() < PATIENCE, "{}", String::from_utf8_lossy(&self.read(log)?));
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        role.kill();
-        self.prepare(arguments).await
+        Ok(())
     }
 }
 

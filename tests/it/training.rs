@@ -17,6 +17,7 @@ mod findings;
 mod findings_training;
 mod language;
 mod language_training;
+mod peft;
 mod quality;
 mod sections;
 mod setup;

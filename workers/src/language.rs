@@ -12,12 +12,13 @@ use radialog_models::bundle::{Bundle, BundleError};
 use radialog_models::language::{ChatLimits, Completion, Engine, Event, LanguageError, Limits, Request, SequenceId};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{ChatWork, Feed, Item, OpenTurn, Output, Prepared, StageWork};
-use radialog_schemas::{ContentHash, Failure, Stage, Task};
+use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 use tokio::sync::oneshot::Sender;
 
 use crate::StageOptions;
 use chat::Speech;
 
+mod answer;
 mod chat;
 mod report;
 
@@ -37,6 +38,8 @@ pub struct Prompted {
 /// What a text is for.
 enum Text {
     Report,
+    /// The answer to a text, without an image.
+    Answer,
     Turn(Speech),
 }
 
@@ -123,6 +126,7 @@ impl LanguageStage {
             let tokens = completion.tokens.len() as u32;
             let content = match text {
                 Text::Report => report::content(&self.language, prompt_tokens, &completion),
+                Text::Answer => answer::content(&self.language, prompt_tokens, &completion),
                 Text::Turn(speech) => speech.end(&self.language.tokenizer, prompt_tokens, &completion),
             };
             Output { content, tokens, model_time: time, batch }
@@ -149,8 +153,13 @@ impl StageWork for LanguageStage {
     }
 
     async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Prompted, Failure> {
-        let request = report::request(&self.language, task, objects).await?;
-        Ok(Prompted { request, text: Text::Report })
+        let (request, text) = match &task.work {
+            Work::Answer { prompt, generation } => {
+                (answer::request(&self.language, prompt, generation, &task.output, objects).await?, Text::Answer)
+            }
+            _ => (report::request(&self.language, task, objects).await?, Text::Report),
+        };
+        Ok(Prompted { request, text })
     }
 
     fn run(&self, feed: &mut dyn Feed<Prompted>) {

@@ -81,7 +81,7 @@ impl ServiceArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Models")]
 pub(crate) struct ModelArgs {
-    /// Bundle of weights: a folder, or s3://bucket/prefix. Default: a tiny bundle with random weights, whose text means nothing
+    /// Bundle of weights: a folder, or s3://bucket/prefix. Default: the demo bundle, small models that are often wrong
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
     pub(crate) bundle: Option<String>,
     /// Where models run: cpu, or cuda:0 in a build with --features cuda

@@ -1,30 +1,34 @@
-//! Where a bundle comes from: a folder, an S3 prefix, or the tiny random one that is made on first use.
+//! Where a bundle comes from: a folder, an S3 prefix, or the demo bundle that the binary brings.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use radialog_models::bundle::verify::user_cache_dir;
-use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
+use radialog_models::bundle::{Bundle, HashCache};
 use radialog_runtime::config::Config;
 use radialog_runtime::objects::s3::S3Objects;
 use radialog_schemas::Stage;
 use radialog_workers::bundle_cache::fetch_bundle;
 
 use crate::args::UsageError;
-
-/// Seed of the tiny bundle that runs where none is named: every machine makes the same one.
-const DEFAULT_SEED: u64 = 42;
+use crate::demo_bundle;
 
 /// Opens the bundle for these stages; hashes are verified, once per file.
 pub(crate) async fn open(source: Option<&str>, stages: &[Stage], config: &Config) -> anyhow::Result<Bundle> {
     let dir = match source {
-        None => tiny()?,
+        None => demo_bundle::unpack(&cache_dir()?.join("bundles"))?,
         Some(url) if url.starts_with("s3://") => fetch(url, stages, config).await?,
         Some(dir) => PathBuf::from(dir),
     };
     let stages = stages.to_vec();
     let open = move || Bundle::open_with(&dir, &stages, &HashCache::user());
     let bundle = tokio::task::spawn_blocking(open).await.context("reading the bundle was interrupted")??;
+    if source.is_none() {
+        eprintln!(
+            "note: the demo bundle: small models, trained on a few public images and reports; often wrong. Name another \
+             one with --bundle."
+        );
+    }
     if bundle.manifest().random_weights {
         eprintln!(
             "note: bundle '{}' has random weights: its findings and text mean nothing yet. Name a trained one with --bundle.",
@@ -36,13 +40,6 @@ pub(crate) async fn open(source: Option<&str>, stages: &[Stage], config: &Config
 
 fn cache_dir() -> anyhow::Result<PathBuf> {
     user_cache_dir().context("there is no home directory to cache bundles in: set RADIALOG_CACHE to a folder")
-}
-
-fn tiny() -> anyhow::Result<PathBuf> {
-    let random = RandomBundle::tiny(DEFAULT_SEED);
-    let dir = cache_dir()?.join("bundles").join(random.directory_name());
-    random.ensure(&dir)?;
-    Ok(dir)
 }
 
 async fn fetch(url: &str, stages: &[Stage], config: &Config) -> anyhow::Result<PathBuf> {

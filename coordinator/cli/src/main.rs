@@ -8,6 +8,7 @@ mod bundle_source;
 mod chat;
 mod coordinator;
 mod dead_letters;
+mod demo_bundle;
 mod doctor;
 mod embedded;
 mod evaluate;

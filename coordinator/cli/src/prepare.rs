@@ -13,8 +13,10 @@ use radialog_training::prepare::{
     samples, write_reports,
 };
 
+mod answers;
 mod embeddings;
 mod findings;
+mod labels;
 mod open_data;
 mod run;
 
@@ -30,15 +32,17 @@ pub(crate) struct PrepareArgs {
 
 #[derive(Subcommand)]
 enum PrepareCommand {
+    Answers(answers::AnswersArgs),
     Embeddings(embeddings::EmbeddingsArgs),
     Findings(findings::FindingsArgs),
+    Labels(labels::LabelsArgs),
     /// Cut MIMIC-CXR reports into sections: one CSV row an image, with impression, findings, last paragraph, comparison
     ///
     /// Example: radialog prepare sections --reports mimic-cxr-reports/files --images mimic-cxr-jpg/2.0.0/files --out
     /// sectioned.csv
     Sections {
-        /// Folder with pNN/pNNNNNNNN/sNNNNNNNN.txt
-        #[arg(long, value_name = "DIR")]
+        /// Folder with pNN/pNNNNNNNN/sNNNNNNNN.txt, or the published mimic-cxr-reports.zip, which is read as it is
+        #[arg(long, value_name = "DIR|ZIP")]
         reports: PathBuf,
         /// Folder with pNN/pNNNNNNNN/sNNNNNNNN/*.jpg; only the names are read
         #[arg(long, value_name = "DIR")]
@@ -60,7 +64,8 @@ enum PrepareCommand {
     /// Make the instruction data set (INS): reports, and follow-up tasks about them
     ///
     /// Questions about findings are answered from the labels, reasons from MIMIC-NLE. Tasks whose answers a language model
-    /// writes (EL, SU, RQA, CO) go in where --tasks has their files; `radialog prepare tasks` makes SU and CO without one.
+    /// writes (EL, SU, RQA, CO: `radialog prepare answers`) go in where --tasks has their files; `radialog prepare tasks`
+    /// makes SU and CO without one.
     ///
     /// Example: radialog prepare instruct --sectioned sectioned.csv --split-table mimic-cxr-2.0.0-split.csv --labels
     /// labels.csv --tasks large_instruct_data --out instruct.json
@@ -98,6 +103,19 @@ enum PrepareCommand {
 /// What the data sets are made from.
 #[derive(Args)]
 struct DataArgs {
+    #[command(flatten)]
+    samples: SampleArgs,
+    /// Every image once, and for every task, instead of the original's selection: for few images
+    #[arg(long)]
+    each_image: bool,
+    /// The JSON file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// The common table.
+#[derive(Args)]
+struct SampleArgs {
     /// Written by `radialog prepare sections`, or by the original
     #[arg(long, value_name = "FILE", required_unless_present = "pairs", requires = "labels")]
     sectioned: Option<PathBuf>,
@@ -114,31 +132,28 @@ struct DataArgs {
     /// CSV with dicom_id and the 14 findings, each 1, 0, -1 or empty
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
-    /// Every image once, and for every task, instead of the original's selection: for few images
-    #[arg(long)]
-    each_image: bool,
     /// The same seed gives the same bytes
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// The JSON file to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
 }
 
 pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
     match args.command {
+        PrepareCommand::Answers(args) => answers::run(args).await,
         PrepareCommand::Embeddings(args) => embeddings::run(args).await,
         PrepareCommand::Findings(args) => findings::run(args).await,
+        PrepareCommand::Labels(args) => labels::run(args).await,
         PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
         PrepareCommand::OpenData(command) => open_data::run(command),
         PrepareCommand::Reports { data } => {
-            let count = write_reports(&data.out, &data.samples()?, &Prompts::default(), data.coverage(1), data.seed)?;
+            let (samples, seed) = (data.samples.read()?, data.samples.seed);
+            let count = write_reports(&data.out, &samples, &Prompts::default(), data.coverage(1), seed)?;
             println!("{count} samples written to {}", data.out.display());
             Ok(ExitCode::SUCCESS)
         }
         PrepareCommand::Dialogs { data, tasks } => {
-            let (samples, prompts) = (data.samples()?, Prompts::default());
-            let dialogs = Dialogs { samples: &samples, prompts: &prompts, tasks, seed: data.seed };
+            let (samples, prompts) = (data.samples.read()?, Prompts::default());
+            let dialogs = Dialogs { samples: &samples, prompts: &prompts, tasks, seed: data.samples.seed };
             println!("{} conversations written to {}", dialogs.run(&data.out)?, data.out.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -180,7 +195,7 @@ fn instruct(
     questions: usize,
 ) -> anyhow::Result<ExitCode> {
     let task_prompts = task_prompts.map_or_else(TaskPrompts::own, TaskPrompts::read)?;
-    let (samples, prompts) = (data.samples()?, Prompts::default());
+    let (samples, prompts) = (data.samples.read()?, Prompts::default());
     let instruct = Instruct {
         samples: &samples,
         prompts: &prompts,
@@ -188,7 +203,7 @@ fn instruct(
         tasks,
         mimic_nle,
         coverage: data.coverage(questions),
-        seed: data.seed,
+        seed: data.samples.seed,
     };
     let summary = instruct.run(&data.out)?;
     println!("  reports {:>8}", summary.reports);
@@ -207,8 +222,10 @@ impl DataArgs {
     fn coverage(&self, questions: usize) -> Coverage {
         if self.each_image { Coverage::EachImage { questions } } else { Coverage::Original }
     }
+}
 
-    fn samples(&self) -> anyhow::Result<Vec<Sample>> {
+impl SampleArgs {
+    fn read(&self) -> anyhow::Result<Vec<Sample>> {
         if let Some(pairs) = &self.pairs {
             return Ok(report_table_samples(pairs, &self.split)?);
         }

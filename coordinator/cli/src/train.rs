@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_runtime::shutdown;
 use radialog_training::curves::Row;
 use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
-use radialog_training::trainers::{Outcome, StepReport, Subject, Training};
+use radialog_training::trainers::{Outcome, StepReport, Subject, Training, can_resume};
 use tokio_util::sync::CancellationToken;
 
 use crate::EXIT_INTERRUPTED;
@@ -66,7 +66,7 @@ enum TrainCommand {
     /// left out of a recipe is as in the original. Writes OUT/metrics.csv and OUT/curves.html, too. Ctrl-C writes a
     /// checkpoint and stops.
     ///
-    /// Example: radialog train language workers/training/recipes/language.toml --out runs/language
+    /// Example: radialog train language recipe.toml --out runs/language (workers/training/recipes/language.toml is one)
     Language(RecipeArgs),
 }
 
@@ -77,25 +77,48 @@ struct RecipeArgs {
     /// Folder of checkpoints and curves
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Go on from OUT/last: the result is that of an uninterrupted training
-    #[arg(long)]
-    resume: bool,
+    /// Go on from OUT/last: the result is that of an uninterrupted training. With --resume=auto a training that has no such
+    /// checkpoint yet begins, for jobs that are started again
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "never",
+          default_missing_value = "always", hide_default_value = true)]
+    resume: Resume,
+}
+
+/// Whether a training goes on from its last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Resume {
+    /// It begins; an earlier one in the folder is an error
+    Never,
+    /// It goes on; where there is no checkpoint is an error
+    Always,
+    /// It goes on where there is a checkpoint, and begins elsewhere
+    Auto,
+}
+
+impl Resume {
+    fn is_wanted(self, out: &Path) -> bool {
+        match self {
+            Resume::Never => false,
+            Resume::Always => true,
+            Resume::Auto => can_resume(out),
+        }
+    }
 }
 
 pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signals()?;
     let training = move || match args.command {
         TrainCommand::Findings(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::findings(FindingsRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+            finish(Training::findings(FindingsRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
         }
         TrainCommand::Alignment(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::alignment(AlignmentRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+            finish(Training::alignment(AlignmentRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
         }
         TrainCommand::Chexbert(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+            finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
         }
         TrainCommand::Language(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::language(LanguageRecipe::read(&recipe)?, &out, resume)?, &stop, &out)
+            finish(Training::language(LanguageRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
         }
     };
     tokio::task::spawn_blocking(training).await.context("the training ended unexpectedly")?

@@ -35,8 +35,10 @@ fn every_role_explains_itself_with_an_example() {
         &["bundle", "random"],
         &["evaluate", "run"],
         &["evaluate", "bundle"],
+        &["prepare", "answers"],
         &["prepare", "embeddings"],
         &["prepare", "findings"],
+        &["prepare", "labels"],
         &["prepare", "sections"],
         &["prepare", "reports"],
         &["prepare", "instruct"],
@@ -46,6 +48,7 @@ fn every_role_explains_itself_with_an_example() {
         &["prepare", "tokenizer"],
         &["prepare", "tasks"],
         &["train", "findings"],
+        &["train", "alignment"],
         &["train", "chexbert"],
         &["completions"],
     ];

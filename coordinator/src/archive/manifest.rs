@@ -12,12 +12,12 @@ use super::tree::Tree;
 use super::{Archive, Entries, Entry, Problem};
 use crate::CoordinatorError;
 
-const STUDY: &str = "study_id";
-const DICOM: &str = "dicom_id";
+pub(super) const STUDY: &str = "study_id";
+pub(super) const DICOM: &str = "dicom_id";
 const IMAGE: &str = "image";
-const SPLIT: &str = "split";
+pub(super) const SPLIT: &str = "split";
 /// An id travels in every message of its study.
-const LONGEST_ID: usize = 1024;
+pub(super) const LONGEST_ID: usize = 1024;
 
 /// The archive.
 pub(super) struct Manifest {

@@ -200,6 +200,6 @@ addEventListener("beforeunload", (event) => {
 store.keepFresh();
 await Promise.all([store.refresh().catch((error) => !store.view && openId() === null && tell(explain(error))), route()]);
 
-// Random weights make words, too; nobody must take them for a report.
+// Random weights and small models make words, too; nobody must take them for a report.
 const models = await api.models().catch(() => ({ data: [] }));
-show(byId("random"), models.data.some(({ id }) => id.startsWith("random-")));
+for (const name of ["random", "demo"]) show(byId(name), models.data.some(({ id }) => id.startsWith(name)));

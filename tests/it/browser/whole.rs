@@ -1,4 +1,4 @@
-//! The README's quickstart: one command, and a page over the whole system, with models of random weights.
+//! The README's quickstart: one command, and a page over the whole system, with the demo bundle.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,9 +38,9 @@ async fn one_command_opens_a_page_that_reports_answers_corrects_and_remembers() 
     let browser = Browser::open(Screen::DESKTOP).await?;
     browser.go(&url).await?;
     browser
-        .until("!document.getElementById('random').hidden")
+        .until("!document.getElementById('demo').hidden && document.getElementById('random').hidden")
         .await
-        .context("it says what random weights are worth")?;
+        .context("it says what small models are worth")?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     browser.until("document.querySelectorAll('.finding').length === 14").await?;

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -24,13 +25,13 @@ const GEOMETRY: &str = "[geometry]\nvocab_size = 1000\nhidden_size = 32\ninterme
 const IMAGES: usize = 4;
 const SAMPLES: usize = 12;
 
-struct Workshop {
+pub(super) struct Workshop {
     dir: tempfile::TempDir,
 }
 
 impl Workshop {
     /// Twelve training samples and three for validation, about four images.
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let workshop = Self { dir: tempfile::tempdir().unwrap() };
         let start = RandomBundle { dtype: safetensors::Dtype::F16, ..RandomBundle::tiny(7) };
         start.write(&workshop.path("start")).unwrap();
@@ -43,7 +44,7 @@ impl Workshop {
         workshop
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -60,7 +61,7 @@ impl Workshop {
         Training::language(LanguageRecipe::read(&self.path("recipe.toml"))?, &self.path(out), resume)
     }
 
-    fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> Outcome {
+    pub(super) fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> Outcome {
         let stop = Cell::new(false);
         let report = |report: radialog_training::trainers::StepReport| stop.set(report.step >= until);
         self.prepare(out, resume, keys).unwrap().run(&|| stop.get(), &report).unwrap()
@@ -71,7 +72,7 @@ impl Workshop {
     }
 
     /// A checkpoint as the language stage loads it.
-    fn serve(&self, dir: &str) -> Language {
+    pub(super) fn serve(&self, dir: &str) -> Language {
         let cache = HashCache::at(self.path("hashes.json"));
         let bundle = Bundle::open_with(&self.path(dir), &[Stage::Language], &cache).unwrap();
         bundle.verify().unwrap();
@@ -140,14 +141,17 @@ fn an_adapter_that_is_resumed_ends_with_the_same_bytes_and_its_frozen_weights_ar
 }
 
 #[test]
-fn all_weights_that_are_resumed_end_with_the_same_bytes() {
+fn all_weights_of_a_training_that_was_killed_end_with_the_same_bytes() {
     let workshop = Workshop::new();
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 2\nrate = 1e-2\ndropout = 0.1\n\
-         checkpoint_steps = 1\n{GEOMETRY}"
+         checkpoint_steps = 2\n{GEOMETRY}"
     );
     rows(workshop.run("whole", false, u64::MAX, &keys));
-    assert_eq!(workshop.run("parts", false, 2, &keys), Outcome::Interrupted);
+    // The third step is lost: the checkpoint is that of the second.
+    let killed = workshop.prepare("parts", false, &keys).unwrap();
+    let dies = |step: radialog_training::trainers::StepReport| assert!(step.step < 3, "killed");
+    std::panic::catch_unwind(AssertUnwindSafe(|| killed.run(&|| false, &dies))).unwrap_err();
     rows(workshop.run("parts", true, u64::MAX, &keys));
     for name in ["language.safetensors", "optimizer.safetensors"] {
         assert!(

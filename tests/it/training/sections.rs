@@ -99,3 +99,57 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
     let row = SectionedReader::open(&output).unwrap().next().unwrap().unwrap();
     assert_eq!((row.study.as_str(), row.report.findings.as_str()), ("s1", "clear"));
 }
+
+/// The published zip in small: invented reports, one of them stored and the others deflated, and a file that is none.
+const ZIP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/mimic/mimic-cxr-reports.zip");
+
+#[test]
+fn the_published_zip_gives_the_same_rows_as_its_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let (folder, images) = (root.path().join("reports"), root.path().join("images"));
+    let studies = [
+        ("p10/p10000001", "s1", "The", "Normal."),
+        ("p10/p10000001", "s2", "The", "Nothing new."),
+        ("p10/p10000002", "s4", "Both", "No change."),
+        ("p11/p11000001", "s9", "All", "Fine."),
+    ];
+    for (patient, study, findings, impression) in studies {
+        fs::create_dir_all(images.join(patient).join(study)).unwrap();
+        fs::write(images.join(patient).join(study).join("a.jpg"), b"").unwrap();
+        fs::create_dir_all(folder.join(patient)).unwrap();
+        let text = format!(
+            " FINAL REPORT\n EXAMINATION:  CHEST (PA AND LAT)\n \n FINDINGS: \n \n {findings} lungs are clear, the lungs are \
+             clear, the lungs are clear.\n \n IMPRESSION: \n \n {impression}\n"
+        );
+        fs::write(folder.join(patient).join(format!("{study}.txt")), text).unwrap();
+    }
+    let bytes = |reports: &Path| {
+        let output = root.path().join("out.csv");
+        let sectioning = Sectioning { reports: reports.to_owned(), images: images.clone(), output: output.clone() };
+        let summary = sectioning.run(&|_, _| ()).unwrap();
+        assert_eq!((summary.reports, summary.rows), (4, 4), "{summary:?}");
+        fs::read(output).unwrap()
+    };
+    assert_eq!(bytes(Path::new(ZIP)), bytes(&folder));
+}
+
+#[test]
+fn a_zip_that_is_damaged_or_none_is_named() {
+    let root = tempfile::tempdir().unwrap();
+    let reports = root.path().join("reports.zip");
+    let run = |bytes: &[u8]| {
+        fs::write(&reports, bytes).unwrap();
+        let output = root.path().join("out.csv");
+        Sectioning { reports: reports.clone(), images: root.path().to_owned(), output }.run(&|_, _| ())
+    };
+    let error = run(b"no zip").unwrap_err().to_string();
+    assert!(error.contains("reports.zip"), "{error}");
+    let mut bytes = fs::read(ZIP).unwrap();
+    let deflated = bytes.windows(2).position(|two| two == b"s2").unwrap() + 8;
+    bytes[deflated..deflated + 20].fill(0xff);
+    let summary = run(&bytes).unwrap();
+    assert!(
+        summary.problems.iter().any(|problem| problem.contains("s2.txt") && problem.contains("cannot read")),
+        "{summary:?}"
+    );
+}

@@ -1,9 +1,11 @@
 //! Reports of a batch: one prompt, one text.
 
 use bytes::Bytes;
+use candle_core::Tensor;
 use radialog_models::bundle::networks::Language;
 use radialog_models::image_tokens;
 use radialog_models::language::{Completion, Request, Sampling};
+use radialog_models::prompt::Prompt;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{
     ContentHash, ErrorCode, Failure, FindingsReport, GeneratedReport, Generation, ObjectKey, Stage, Task, Work,
@@ -20,11 +22,21 @@ pub(super) async fn request(language: &Language, task: &Task, objects: &dyn Obje
         tokio::try_join!(input::object(objects, embedding), input::json::<FindingsReport>(objects, findings))?;
     let image_tokens = image_tokens::decode(&content).map_err(|error| input::corrupt(embedding, error))?;
     let prompt = language.prompts.report(&findings.text);
-    let prompt = language.tokenizer.encode_prompt(&prompt).map_err(|e| Failure::new(ErrorCode::Model, e))?;
+    asked(language, &prompt, vec![image_tokens], generation, &task.output)
+}
+
+/// A prompt as the model takes it.
+pub(super) fn asked(
+    language: &Language,
+    prompt: &Prompt,
+    images: Vec<Tensor>,
+    generation: &Generation,
+    output: &ObjectKey,
+) -> Result<Request, Failure> {
     Ok(Request {
-        prompt,
-        images: vec![image_tokens],
-        sampling: Sampling { seed: seed_of(generation, &task.output), ..Sampling::from(generation) },
+        prompt: language.tokenizer.encode_prompt(prompt).map_err(|e| Failure::new(ErrorCode::Model, e))?,
+        images,
+        sampling: Sampling { seed: seed_of(generation, output), ..Sampling::from(generation) },
         max_new_tokens: generation.max_new_tokens as usize,
         turn: None,
     })
@@ -33,8 +45,13 @@ pub(super) async fn request(language: &Language, task: &Task, objects: &dyn Obje
 /// What is stored.
 pub(super) fn content(language: &Language, prompt_tokens: usize, completion: &Completion) -> Bytes {
     let answer = language.tokenizer.decode_continuation(&completion.tokens);
+    written(language.prompts.report_text(&answer), prompt_tokens, completion)
+}
+
+/// A text with its counts.
+pub(super) fn written(text: &str, prompt_tokens: usize, completion: &Completion) -> Bytes {
     input::to_json(&GeneratedReport {
-        text: language.prompts.report_text(&answer).to_owned(),
+        text: text.to_owned(),
         prompt_tokens: prompt_tokens as u32,
         tokens: completion.tokens.len() as u32,
         complete: completion.complete,

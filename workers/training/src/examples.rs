@@ -57,7 +57,8 @@ impl Example {
             starts.push(instruction.len());
         }
         let first = starts.len().saturating_sub(answers.max(1));
-        let mut read = Vec::from([0..place(starts[first])?]);
+        let mut read = Vec::new();
+        read.push(0..place(starts[first])?);
         for pair in starts[first..].windows(2) {
             let end = instruction[pair[0]..pair[1]].find(END).map_or(pair[1], |at| pair[0] + at + END.len());
             read.push(place(end)?..place(pair[1])?);

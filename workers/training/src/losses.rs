@@ -65,7 +65,7 @@ mod tests {
     fn one_operation_equals_the_composed_one_and_so_does_its_gradient() {
         let values: Vec<f32> = (0..140 * 9).map(|i| 3.0 * (i as f32 * 0.7).sin()).collect();
         let values = Tensor::from_vec(values, (140, 9), &Device::Cpu).unwrap();
-        let targets = Tensor::from_iter((0..140).map(|row| row % 9), &Device::Cpu).unwrap();
+        let targets = Tensor::from_iter((0..140u32).map(|row| row % 9), &Device::Cpu).unwrap();
         for smoothing in [0.0, 0.1] {
             let logits = candle_core::Var::from_tensor(&values).unwrap();
             let ours = cross_entropy(&logits, &targets, smoothing).unwrap();

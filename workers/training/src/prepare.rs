@@ -1,6 +1,7 @@
 //! From the published archives to the data sets that the trainings read: sectioned reports, labels, the report-generation
 //! (RG) and the instruction (INS) data set.
 
+mod answers;
 mod dialogs;
 mod export;
 mod instruct;
@@ -10,7 +11,9 @@ mod mimic_nle;
 mod nih;
 mod open_i;
 mod pairs;
+mod pickle;
 mod predictions;
+mod report_files;
 mod report_table;
 mod report_tasks;
 mod reports;
@@ -23,14 +26,16 @@ mod tensor_file;
 mod tokenizer;
 mod weak_labels;
 
+pub use answers::{ANSWER_TOKENS, PredictedReport, Question, answer, corrections, questions, write_task_file};
 pub use dialogs::Dialogs;
 pub use export::{Sectioning, SectioningSummary};
 pub use instruct::{Instruct, InstructSummary, TaskFile, TaskSample};
 pub(crate) use labels::value as label_value;
-pub use labels::{LabelTable, LabelValue};
+pub use labels::{LabelFile, LabelTable, LabelValue};
 pub use nih::{ImageRow, NihImages, read_nih, write_image_table};
 pub use open_i::{Agreement, OpenI, OpenIReports, RemovedWords};
 pub use pairs::{Pairing, PairingSummary};
+pub use pickle::{StoredArrays, import_embeddings};
 pub use predictions::{PredictionFile, read_predictions};
 pub(crate) use report_table::Table;
 pub use report_table::{

@@ -12,7 +12,7 @@ use radialog_coordinator::pipeline::OutputKeys;
 use radialog_models::image_tokens;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{Generation, ObjectKey, Source, Stage, StudyRecord};
-use radialog_training::prepare::TensorNames;
+use radialog_training::prepare::{TensorNames, import_embeddings};
 
 use super::run::{Finished, Job, Results, RunArgs, Session};
 use crate::{EXIT_INTERRUPTED, batch};
@@ -30,11 +30,15 @@ const FETCHES: usize = 16;
 /// Examples:
 ///   radialog prepare embeddings --images pairs.csv --split train --bundle runs/alignment/best --out embeddings.safetensors
 ///   radialog prepare embeddings --images nih/labels.csv --folder nih/images --bundle DIR --out embeddings.safetensors
+///   radialog prepare embeddings --from stage1_embeddings_train.pkl stage1_embeddings_test.pkl --out embeddings.safetensors
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct EmbeddingsArgs {
     #[command(flatten)]
     table: TableArgs,
+    /// The original's pickle files, e.g. one a split, instead of images and a bundle
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "images")]
+    from: Vec<PathBuf>,
     /// The safetensors file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -46,26 +50,33 @@ pub(crate) struct EmbeddingsArgs {
 #[derive(Args)]
 pub(super) struct TableArgs {
     /// CSV with a column image, and perhaps split and an id: a file, or s3://bucket/table.csv
-    #[arg(long, value_name = "TABLE")]
-    images: String,
+    #[arg(long, value_name = "TABLE", required_unless_present = "from")]
+    images: Option<String>,
     /// Folder that the images' names are relative to; the table's own without it
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", requires = "images")]
     folder: Option<PathBuf>,
     /// Only rows of this split: train, validate or test
-    #[arg(long)]
+    #[arg(long, requires = "images")]
     split: Option<String>,
 }
 
 impl TableArgs {
     /// The run over these images.
     pub(super) async fn run(&self, session: Session<'_>, stages: &'static [Stage]) -> anyhow::Result<Option<Finished>> {
-        let input = batch::input(&self.images, &session.config).await?;
+        let images = self.images.as_deref().context("--images TABLE is missing")?;
+        let input = batch::input(images, &session.config).await?;
         let archive = image_table(&input, self.folder.as_deref(), self.split.as_deref()).await?;
-        session.run(Job { archive, source: Source::Image, stages, generation: Generation::default() }).await
+        let bundle = session.bundle(stages).await?;
+        session.run(&bundle, Job { archive, source: Source::Image, stages, generation: Generation::default() }).await
     }
 }
 
 pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
+    if !args.from.is_empty() {
+        let count = import_embeddings(&args.from, &args.out)?;
+        println!("{count} embeddings written to {}", args.out.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let session = Session::configure(&args.run, &args.out)?;
     let Some(finished) = args.table.run(session, &[Stage::Embedding]).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));

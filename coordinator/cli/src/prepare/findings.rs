@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use radialog_schemas::{PredictedFinding, Stage, StudyRecord};
-use radialog_training::prepare::{PredictionFile, TensorNames};
+use radialog_training::prepare::{PredictionFile, TensorNames, read_predictions};
 
 use super::embeddings::TableArgs;
 use super::run::{RunArgs, Session};
@@ -21,13 +21,17 @@ use crate::EXIT_INTERRUPTED;
 /// The id is the column dicom_id, else study_id, else the image's name. The original looks for its files under the names
 /// structured_preds_chexpert_log_weighting_{val,test}_macro.json.
 ///
-/// Example:
+/// Examples:
 ///   radialog prepare findings --images nih/labels.csv --split test --bundle DIR --out findings.json
+///   radialog prepare findings --from structured_preds_chexpert_log_weighting_val_macro.json --out findings.json
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct FindingsArgs {
     #[command(flatten)]
     table: TableArgs,
+    /// A file of the original, checked and written anew, instead of images and a bundle
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "probabilities"])]
+    from: Option<PathBuf>,
     /// The JSON file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -39,6 +43,14 @@ pub(crate) struct FindingsArgs {
 }
 
 pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
+    if let Some(from) = &args.from {
+        let mut file = PredictionFile::create(&args.out)?;
+        for (id, findings) in read_predictions(from)? {
+            file.add(&id, findings.into_iter())?;
+        }
+        println!("findings of {} images written to {}", file.finish()?, args.out.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let session = Session::configure(&args.run, &args.out)?;
     let Some(finished) = args.table.run(session, &[Stage::Findings]).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));

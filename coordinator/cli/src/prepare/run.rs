@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use radialog_coordinator::BatchOptions;
 use radialog_coordinator::archive::Archive;
 use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::output::{OrderedRecords, RunFile};
+use radialog_coordinator::{BatchOptions, CoordinatorError};
+use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::shutdown;
@@ -91,15 +92,20 @@ impl<'a> Session<'a> {
         Ok(Self { args, folder, config })
     }
 
+    /// Opens the bundle, which must have these stages.
+    pub(super) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
+        let bundle = bundle_source::open(self.args.models.bundle.as_deref(), stages, &self.config).await?;
+        let manifest = bundle.manifest();
+        if let Some(missing) = stages.iter().find(|stage| !manifest.components.contains_key(stage)) {
+            bail!("bundle '{}' has no {missing} component: name one that has with --bundle", manifest.name);
+        }
+        Ok(Arc::new(bundle))
+    }
+
     /// Runs to the end; none where it was interrupted, which is told.
-    pub(super) async fn run(self, job: Job) -> anyhow::Result<Option<Finished>> {
+    pub(super) async fn run(self, bundle: &Arc<Bundle>, job: Job) -> anyhow::Result<Option<Finished>> {
         let Self { args, folder, config } = self;
         let stages = StageSet::closure_from(job.source, job.stages);
-        let wanted: Vec<Stage> = stages.iter().collect();
-        let bundle = Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
-        if let Some(missing) = wanted.iter().find(|stage| !bundle.manifest().components.contains_key(stage)) {
-            bail!("bundle '{}' has no {missing} component: name one that has with --bundle", bundle.manifest().name);
-        }
         let options = BatchOptions {
             archive: job.archive.clone(),
             out: folder.clone(),
@@ -116,14 +122,23 @@ impl<'a> Session<'a> {
         };
         let shutdown = shutdown::on_signals()?;
         let backends = Backends::connect(&config).await?;
-        let summary = execute(options, &backends, &bundle, &args.models, &config, args.progress, &shutdown).await?;
+        let summary = execute(options, &backends, bundle, &args.models, &config, args.progress, &shutdown).await;
+        let summary = summary.map_err(|error| match error.downcast_ref() {
+            Some(CoordinatorError::OtherRun { .. }) => {
+                error.context("delete the run's folder, or name another with --run")
+            }
+            _ => error,
+        })?;
         if summary.interrupted {
             let done = summary.done + summary.failed;
             println!("interrupted after {done}; run the same command again to go on");
             return Ok(None);
         }
-        for problem in &summary.problems {
+        for problem in summary.problems.iter().take(LISTED) {
             eprintln!("left out: {problem}");
+        }
+        if summary.problem_count > LISTED as u64 {
+            eprintln!("left out: {} entries in all", summary.problem_count);
         }
         let spec = RunFile::read(&folder)?.context("the run's folder has lost its run.json")?.spec;
         Ok(Some(Finished { archive: job.archive, folder, spec, backends }))

@@ -154,36 +154,3 @@ fn entry(path: &Path) -> Result<FileEntry, BundleError> {
     let size = fs::metadata(path).map_err(BundleError::io("read", path))?.len();
     Ok(FileEntry { size, sha256: verify::hash_file(path)? })
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::super::RandomBundle;
-    use super::*;
-
-    #[test]
-    fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() {
-        let dir = tempfile::tempdir().unwrap();
-        let sources: Vec<PathBuf> = [1, 2].map(|seed| dir.path().join(format!("source-{seed}"))).into();
-        for (seed, source) in (1..).zip(&sources) {
-            RandomBundle::tiny(seed).write(source).unwrap();
-        }
-        let parts = Stage::ALL.into_iter().zip(sources.iter().cycle().cloned()).collect();
-        let assembly = Assembly {
-            name: "mixed".to_owned(),
-            version: "1".to_owned(),
-            license: "none".to_owned(),
-            half: true,
-            parts,
-        };
-        let target = dir.path().join("mixed");
-        assembly.write(&target).unwrap();
-        assert!(assembly.write(&target).unwrap_err().to_string().contains("there already"));
-        let bundle = Bundle::open_with(&target, &Stage::ALL, &HashCache::at(dir.path().join("cache"))).unwrap();
-        bundle.verify().unwrap();
-        assert!(bundle.manifest().random_weights, "what is random stays called so");
-        let size = |dir: &Path| fs::metadata(dir.join("findings.safetensors")).unwrap().len();
-        assert!(size(&target) * 10 < size(&sources[1]) * 6);
-    }
-}

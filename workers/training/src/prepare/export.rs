@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::report_files::{ReportFiles, Text, list};
 use super::sectioned::{HEADER, SectionedRow};
 use crate::error::TrainingError;
 use crate::sections::Report;
@@ -16,7 +17,7 @@ const PATIENTS: usize = 256;
 /// What to read and where to write.
 #[derive(Clone, Debug)]
 pub struct Sectioning {
-    /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN.txt`.
+    /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN.txt`, or the published zip of it.
     pub reports: PathBuf,
     /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN/*.jpg`.
     pub images: PathBuf,
@@ -47,11 +48,13 @@ impl Sectioning {
     /// Folders that cannot be listed, no patient at all, or an output that cannot be written. The output appears under
     /// its name when it is whole.
     pub fn run(&self, progress: &dyn Fn(u64, u64)) -> Result<SectioningSummary, TrainingError> {
-        let patients = self.patients()?;
+        let mut files = ReportFiles::open(&self.reports)?;
+        let patients = files.patients()?;
         if patients.is_empty() {
             let shown = self.reports.display();
             return Err(TrainingError::Empty(format!(
-                "no patient folder pNN/pNNNNNNNN in '{shown}': give the folder that holds p10 to p19"
+                "no patient folder pNN/pNNNNNNNN in '{shown}': give the folder that holds p10 to p19, or \
+                 mimic-cxr-reports.zip"
             )));
         }
         let partial = self.output.with_extension("partial");
@@ -65,7 +68,9 @@ impl Sectioning {
         let mut summary = SectioningSummary::default();
         let total = patients.len() as u64;
         for (part, chunk) in patients.chunks(PATIENTS).enumerate() {
-            let read: Vec<Vec<Rows>> = chunk.par_iter().map(|patient| self.patient(patient)).collect();
+            let texts = files.studies(chunk);
+            let patients = chunk.par_iter().zip(texts);
+            let read: Vec<Vec<Rows>> = patients.map(|(patient, texts)| self.patient(patient, texts)).collect();
             for report in read.into_iter().flatten() {
                 summary.reports += 1;
                 match report {
@@ -86,33 +91,17 @@ impl Sectioning {
         Ok(summary)
     }
 
-    /// Paths `pNN/pNNNNNNNN`, sorted.
-    fn patients(&self) -> Result<Vec<PathBuf>, TrainingError> {
-        let mut patients = Vec::new();
-        for group in list(&self.reports)?.into_iter().filter(|name| name.starts_with('p') && name.len() == 3) {
-            let folder = self.reports.join(&group);
-            if folder.is_dir() {
-                let names = list(&folder)?.into_iter().filter(|name| name.starts_with('p'));
-                patients.extend(names.map(|name| Path::new(&group).join(name)));
-            }
+    fn patient(&self, patient: &Path, texts: Result<Vec<(String, Text)>, TrainingError>) -> Vec<Rows> {
+        match texts {
+            Ok(texts) => texts.into_iter().map(|(study, text)| self.study(patient, &study, text)).collect(),
+            Err(error) => vec![Err(error.to_string())],
         }
-        Ok(patients)
     }
 
-    fn patient(&self, patient: &Path) -> Vec<Rows> {
-        let folder = self.reports.join(patient);
-        let names = match list(&folder) {
-            Ok(names) => names,
-            Err(error) => return vec![Err(error.to_string())],
-        };
-        let reports = names.iter().filter(|name| name.starts_with('s')).filter_map(|name| name.strip_suffix(".txt"));
-        reports.map(|study| self.study(patient, study)).collect()
-    }
-
-    fn study(&self, patient: &Path, study: &str) -> Rows {
+    fn study(&self, patient: &Path, study: &str, text: Text) -> Rows {
         let note = format!("{study}.txt");
-        let path = self.reports.join(patient).join(&note);
-        let bytes = fs::read(&path).map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
+        let (path, bytes) = text.read();
+        let bytes = bytes.map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
         let text =
             String::from_utf8(bytes).map_err(|_| format!("'{}' is not UTF-8 text: convert it", path.display()))?;
         // As Python opens a text file.
@@ -130,16 +119,4 @@ impl Sectioning {
         };
         Ok(names.iter().filter_map(|name| name.strip_suffix(".jpg")).map(row).collect())
     }
-}
-
-/// The names in a folder, sorted.
-fn list(folder: &Path) -> Result<Vec<String>, TrainingError> {
-    let entries = fs::read_dir(folder).map_err(TrainingError::io("list", folder))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(TrainingError::io("list", folder))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort_unstable();
-    Ok(names)
 }

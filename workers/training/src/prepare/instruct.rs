@@ -35,6 +35,9 @@ pub struct TaskSample {
     pub incorrect_report: Option<String>,
     /// The question.
     pub task: String,
+    /// What the language model was told that wrote the answer; none where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instruction: Option<String>,
     /// Always empty; the original's format has it.
     #[serde(default)]
     pub input: String,
@@ -52,6 +55,7 @@ impl TaskSample {
             gt_report: sample.target().to_owned(),
             incorrect_report: None,
             task: question,
+            instruction: None,
             input: String::new(),
             output: answer,
             dicom: sample.dicom_id.clone(),
@@ -204,15 +208,14 @@ impl Instruct<'_> {
 
     /// The images of the two questions about findings: the last of six equal parts, halved; or all of them for each.
     fn findings_rows(&self) -> (Vec<usize>, Vec<usize>) {
-        let mut rows: Vec<usize> = (0..self.samples.len()).collect();
         if self.coverage != Coverage::Original {
+            let rows: Vec<usize> = (0..self.samples.len()).collect();
             return (rows.clone(), rows);
         }
-        self.random("parts").shuffle(&mut rows);
-        let part = parts(rows.len(), PARTS).nth(FINDINGS_PART).unwrap_or_default();
-        let halves = parts(part.len(), 2).next().unwrap_or_default().len();
-        let (presence, all) = rows[part].split_at(halves);
-        (presence.to_vec(), all.to_vec())
+        let mut presence = part_rows(self.samples.len(), self.seed, FINDINGS_PART);
+        let halves = parts(presence.len(), 2).next().unwrap_or_default().len();
+        let all = presence.split_off(halves);
+        (presence, all)
     }
 
     fn file(&self, task: Task) -> PathBuf {
@@ -220,8 +223,19 @@ impl Instruct<'_> {
     }
 
     fn random(&self, what: &str) -> Random {
-        Random::stream(self.seed, &format!("instruct {what}"))
+        stream(self.seed, what)
     }
+}
+
+/// The images of one of six equal parts, the same for all tasks of a seed.
+pub(super) fn part_rows(count: usize, seed: u64, part: usize) -> Vec<usize> {
+    let mut rows: Vec<usize> = (0..count).collect();
+    stream(seed, "parts").shuffle(&mut rows);
+    rows[parts(count, PARTS).nth(part).unwrap_or_default()].to_vec()
+}
+
+fn stream(seed: u64, what: &str) -> Random {
+    Random::stream(seed, &format!("instruct {what}"))
 }
 
 /// `count` items in `parts` almost equal parts; a remainder goes one each to the first.

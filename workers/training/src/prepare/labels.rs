@@ -1,9 +1,10 @@
 //! The label CSV: what CheXbert says about the findings section of each image.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
-use radialog_schemas::{Finding, Label};
+use radialog_schemas::{Finding, Label, Labels};
 
 use crate::error::TrainingError;
 
@@ -75,6 +76,53 @@ impl LabelTable {
     }
 }
 
+/// A label CSV in the making, row by row; it appears under its name when it is whole.
+pub struct LabelFile {
+    path: PathBuf,
+    partial: PathBuf,
+    writer: csv::Writer<File>,
+    count: u64,
+}
+
+impl LabelFile {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(path: &Path) -> Result<Self, TrainingError> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let mut writer = csv::Writer::from_path(&partial).map_err(TrainingError::content(&partial))?;
+        let header = [DICOM_ID].into_iter().chain(Finding::ALL.into_iter().map(Finding::name));
+        writer.write_record(header).map_err(TrainingError::content(&partial))?;
+        Ok(Self { path: path.to_owned(), partial, writer, count: 0 })
+    }
+
+    /// Adds an image's labels.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn add(&mut self, dicom: &str, labels: &Labels) -> Result<(), TrainingError> {
+        let cell = |finding| labels.get(&finding).copied().unwrap_or(Label::Blank).csv_value();
+        let row = [dicom].into_iter().chain(Finding::ALL.into_iter().map(cell));
+        self.count += 1;
+        self.writer.write_record(row).map_err(TrainingError::content(&self.partial))
+    }
+
+    /// Puts the file in its place and tells how many images it has.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn finish(self) -> Result<u64, TrainingError> {
+        let file = self.writer.into_inner();
+        let file = file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
+        file.sync_all().map_err(TrainingError::io("write", &self.partial))?;
+        fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))?;
+        Ok(self.count)
+    }
+}
+
 /// The label that a cell stands for. pandas writes integers as floats where a column has blanks.
 pub(crate) fn value(cell: &str) -> Option<Label> {
     let cell = cell.trim();
@@ -103,6 +151,21 @@ mod tests {
     fn only_1_0_minus_1_and_nothing_are_labels() {
         assert_eq!(["1", "1.0", "0", "-1.0", ""].map(|cell| value(cell).is_some()), [true; 5]);
         assert_eq!(["2", "yes", "0.5", "nan"].map(|cell| value(cell).is_some()), [false; 4]);
+    }
+
+    #[test]
+    fn a_written_table_reads_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels.csv");
+        let mut file = LabelFile::create(&path).unwrap();
+        let labels = [(Finding::Edema, Label::Positive), (Finding::Fracture, Label::Uncertain)];
+        file.add("d,1", &Labels::from(labels)).unwrap();
+        assert_eq!(file.finish().unwrap(), 1);
+        let read = LabelTable::read(&path).unwrap().get("d,1");
+        for finding in Finding::ALL {
+            let expected = labels.iter().find(|(named, _)| *named == finding).map_or(Label::Blank, |(_, label)| *label);
+            assert_eq!(read[finding as usize], expected);
+        }
     }
 
     #[test]

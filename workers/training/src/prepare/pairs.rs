@@ -12,9 +12,6 @@ use super::report_table::{ReportRow, Table};
 use crate::error::TrainingError;
 use crate::random::Random;
 
-/// How similar an image without any finding is to a report whose findings the images have no class for.
-const NEARLY_NOTHING: f64 = 0.5;
-
 /// What to pair.
 #[derive(Clone, Debug)]
 pub struct Pairing {
@@ -134,15 +131,13 @@ fn draw(groups: &mut Groups, report: Set, random: &mut Random) -> (f64, String) 
     (best, image.path.to_string_lossy().into_owned())
 }
 
-/// The share of common findings. Nothing and nothing are the same, and an image without any finding is the next best where a
-/// report has none that images have a class for.
+/// The share of common findings. A report without any that the images have a class for goes as well with an image that shows
+/// none as with one of which its source says nothing.
 fn similarity(report: Set, image: Set) -> f64 {
-    let all = (report | image).count_ones();
-    match (report, all) {
-        (_, 0) => 1.0,
-        (0, _) if image == bit(Finding::NoFinding) => NEARLY_NOTHING,
-        _ => f64::from((report & image).count_ones()) / f64::from(all),
+    if report == 0 && (image == 0 || image == bit(Finding::NoFinding)) {
+        return 1.0;
     }
+    f64::from((report & image).count_ones()) / f64::from((report | image).count_ones())
 }
 
 fn set(labels: &LabelValue, of: impl Fn(Label) -> bool) -> Set {

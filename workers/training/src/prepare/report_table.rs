@@ -239,5 +239,7 @@ mod tests {
         assert!(error.contains("line 3") && error.contains("CXR1"), "{error}");
         write_report_table(&path, &[]).unwrap();
         assert!(read_report_table(&path).unwrap_err().to_string().contains("no row"));
+        let error = read_report_table(&dir.path().join("none.csv")).unwrap_err().to_string();
+        assert!(error.contains("cannot open") && error.contains("none.csv"), "{error}");
     }
 }

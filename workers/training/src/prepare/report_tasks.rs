@@ -77,7 +77,7 @@ impl<'a> ReportTasks<'a> {
         let rule = WeakRule::own()?;
         let read = |row: &'a ReportRow| {
             let sentences = sentences(&row.findings);
-            let said = sentences.iter().map(|sentence| rule.sentence(sentence)).collect();
+            let said = sentences.iter().map(|sentence| rule.sentence_and_contraries(sentence)).collect();
             Read { row, sentences, said }
         };
         let reports: Vec<Read<'_>> = self.reports.iter().map(read).collect();
@@ -208,6 +208,7 @@ fn sample(task: Task, row: &ReportRow, question: String, answer: String) -> Task
         gt_report: row.findings.clone(),
         incorrect_report: None,
         task: question,
+        instruction: None,
         input: String::new(),
         output: answer,
         dicom: row.study.clone(),

@@ -37,6 +37,7 @@ struct FindingPhrases {
     finding: Finding,
     mentions: Vec<Phrase>,
     absent: Vec<Phrase>,
+    contrary: Vec<Phrase>,
     other: Vec<Phrase>,
 }
 
@@ -72,6 +73,8 @@ struct FindingLists {
     #[serde(default)]
     absent: Vec<String>,
     #[serde(default)]
+    contrary: Vec<String>,
+    #[serde(default)]
     other: Vec<String>,
 }
 
@@ -95,6 +98,7 @@ impl WeakRule {
                 finding: lists.name,
                 mentions: compile(&lists.mentions)?,
                 absent: compile(&lists.absent)?,
+                contrary: compile(&lists.contrary)?,
                 other: compile(&lists.other)?,
             })
         };
@@ -119,8 +123,17 @@ impl WeakRule {
         read.collect()
     }
 
-    /// What one sentence says.
+    /// What one sentence says, as CheXpert's labels count it.
     pub fn sentence(&self, sentence: &str) -> Vec<(Finding, Label)> {
+        self.read(sentence, false)
+    }
+
+    /// What one sentence says, and what cannot be true beside it, as denied.
+    pub(super) fn sentence_and_contraries(&self, sentence: &str) -> Vec<(Finding, Label)> {
+        self.read(sentence, true)
+    }
+
+    fn read(&self, sentence: &str, contraries: bool) -> Vec<(Finding, Label)> {
         let words = words(sentence);
         let cues = Cues::of(self, &words);
         let mut said = Vec::new();
@@ -128,7 +141,8 @@ impl WeakRule {
             let hidden: Vec<_> = phrases.other.iter().flat_map(|phrase| phrase.find(&words)).collect();
             let mentions = phrases.mentions.iter().flat_map(|phrase| phrase.find(&words));
             let seen = mentions.filter(|place| !hidden.iter().any(|other| overlap(other, place)));
-            let absent = phrases.absent.iter().any(|phrase| phrase.find(&words).next().is_some());
+            let contrary = phrases.contrary.iter().filter(|_| contraries);
+            let absent = phrases.absent.iter().chain(contrary).any(|phrase| phrase.find(&words).next().is_some());
             let labels = seen.map(|place| cues.label(place.start, place.end));
             let strongest = labels.chain(absent.then_some(Label::Negative)).max_by_key(|label| strength(*label));
             said.extend(strongest.map(|label| (phrases.finding, label)));

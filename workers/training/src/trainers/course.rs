@@ -149,6 +149,11 @@ pub enum Outcome {
     Interrupted,
 }
 
+/// Whether a training that writes to `out` has a checkpoint to go on from.
+pub fn can_resume(out: &Path) -> bool {
+    checkpoint::find(&out.join(LAST)).is_some()
+}
+
 impl<S: Subject> Training<S> {
     /// From the start or, with `resume`, from the last checkpoint in `out`.
     pub(super) fn start(

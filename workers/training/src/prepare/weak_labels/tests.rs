@@ -33,7 +33,7 @@ fn sentences_of_real_reports_are_read_as_a_person_reads_them() {
             "Small volume effusions and basilar airspace disease.",
             vec![(PleuralEffusion, Positive), (LungOpacity, Positive)],
         ),
-        ("Lungs are clear bilaterally.", vec![(LungOpacity, Negative)]),
+        ("Lungs are clear bilaterally.", vec![(LungOpacity, Blank)]),
         ("Cardiomegaly without lung infiltrates.", vec![(Cardiomegaly, Positive), (LungOpacity, Negative)]),
         ("Left basilar atelectasis versus infiltrate.", vec![(Atelectasis, Uncertain), (LungOpacity, Uncertain)]),
         ("Trace pericardial effusion.", vec![(PleuralEffusion, Blank)]),
@@ -75,4 +75,40 @@ fn every_mention_names_its_sentence() {
     let mentions = WeakRule::own().unwrap().mentions("The heart is normal in size. Small effusion.");
     assert_eq!(mentions[0], Mention { sentence: 0, finding: Finding::Cardiomegaly, label: Label::Negative });
     assert_eq!(mentions[1], Mention { sentence: 1, finding: Finding::PleuralEffusion, label: Label::Positive });
+}
+
+/// The sample impressions of the CheXpert labeler (Stanford ML Group, MIT licence) with the labels published beside them.
+#[test]
+fn the_published_sample_impressions_have_their_published_labels() {
+    use Finding::*;
+    use Label::*;
+    let cases: [(&str, &[(Finding, Label)]); 4] = [
+        (
+            "Heart size normal and lungs are clear. No edema or pneumonia. No effusion",
+            &[(Cardiomegaly, Negative), (Edema, Negative), (Pneumonia, Negative), (PleuralEffusion, Negative)],
+        ),
+        (
+            "1. Left pleural effusion with adjacent atelectasis. Right effusion is also present.\n\n2. Cardiomegaly without overt \
+             edema.",
+            &[(Cardiomegaly, Positive), (Edema, Negative), (Atelectasis, Positive), (PleuralEffusion, Positive)],
+        ),
+        (
+            "Minimal patchy airspace disease within the lingula, may reflect atelectasis or consolidation.",
+            &[(LungOpacity, Positive), (Consolidation, Uncertain), (Atelectasis, Uncertain)],
+        ),
+        ("1. Stable mild cardiomegaly. 2. Hyperexpanded but clear lungs.", &[(Cardiomegaly, Positive)]),
+    ];
+    for (text, published) in cases {
+        for finding in Finding::ALL {
+            let expected = published.iter().find(|(of, _)| *of == finding).map_or(Blank, |(_, label)| *label);
+            assert_eq!(label(text, finding), expected, "{finding} in: {text}");
+        }
+    }
+}
+
+#[test]
+fn clear_lungs_are_no_denial_of_opacities_and_yet_contrary_to_them() {
+    let rule = WeakRule::own().unwrap();
+    assert_eq!(rule.sentence("The lungs are clear."), []);
+    assert_eq!(rule.sentence_and_contraries("The lungs are clear."), [(Finding::LungOpacity, Label::Negative)]);
 }

@@ -1,0 +1,214 @@
+//! Texts instead of images: a table of reports to label, and a list of prompts to answer.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use radialog_schemas::{ErrorCode, GeneratedReport, TextPrompt};
+
+use super::manifest::{DICOM, LONGEST_ID, SPLIT, STUDY};
+use super::rows::{Row, Rows};
+use super::tree::Tree;
+use super::{Archive, Entries, Entry, ImageSource, Input, Problem, Table};
+use crate::CoordinatorError;
+
+/// A CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it. A row
+/// with one field more than the header has begins with its row's name, as pandas writes it.
+pub struct ReportTable {
+    name: String,
+    tree: Arc<dyn Tree>,
+    file: String,
+    text: String,
+    split: Option<String>,
+}
+
+/// One pass over a [`ReportTable`].
+struct Reports {
+    rows: Rows,
+    id: usize,
+    text: usize,
+    split: Option<(usize, String)>,
+    /// Rows that were passed over since they have no text.
+    blank: u64,
+}
+
+/// Prompts in memory, each with its id.
+pub struct PromptList {
+    name: String,
+    prompts: Arc<Vec<(String, TextPrompt)>>,
+}
+
+/// One pass over [`PromptList`].
+struct Pass {
+    prompts: Arc<Vec<(String, TextPrompt)>>,
+    next: usize,
+}
+
+impl ReportTable {
+    /// Opens a table; `text` is the column of the texts.
+    ///
+    /// # Errors
+    /// When it is not there, is no CSV, or lacks a column.
+    pub async fn open(input: &Input, text: &str, split: Option<&str>) -> Result<Self, CoordinatorError> {
+        let Table { name, tree, file } = Table::of(input).await?;
+        let split = split.map(str::to_owned);
+        let table = Self { name, tree, file, text: text.to_owned(), split };
+        table.pass().await?;
+        Ok(table)
+    }
+
+    /// How many rows have no text.
+    ///
+    /// # Errors
+    /// When the table cannot be read any more.
+    pub async fn blank_rows(&self) -> Result<u64, CoordinatorError> {
+        let mut pass = self.pass().await?;
+        while pass.next().await.is_some() {}
+        Ok(pass.blank)
+    }
+
+    async fn pass(&self) -> Result<Reports, CoordinatorError> {
+        let lines = self.tree.lines(&self.file).await;
+        let lines =
+            lines.map_err(|error| CoordinatorError::Input { input: self.name.clone(), reason: error.to_string() })?;
+        let mut required = vec![self.text.as_str()];
+        required.extend(self.split.as_ref().map(|_| SPLIT));
+        let rows = Rows::open(lines, self.tree.name(&self.file), &required).await?;
+        let Some(id) = rows.column(DICOM).or_else(|| rows.column(STUDY)) else {
+            let name = self.tree.name(&self.file);
+            return Err(CoordinatorError::Input { input: name, reason: format!("it has neither {DICOM} nor {STUDY}") });
+        };
+        let column = |name: &str| rows.column(name).unwrap_or_default();
+        let split = self.split.clone().map(|split| (column(SPLIT), split));
+        Ok(Reports { id, text: column(&self.text), split, rows, blank: 0 })
+    }
+}
+
+#[async_trait]
+impl Archive for ReportTable {
+    fn name(&self) -> String {
+        let split = self.split.as_ref().map_or_else(String::new, |split| format!(" ({split})"));
+        format!("{}, column {}{split}", self.name, self.text)
+    }
+
+    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+        Ok(Box::new(self.pass().await?))
+    }
+}
+
+#[async_trait]
+impl Entries for Reports {
+    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+        loop {
+            match self.rows.next().await? {
+                Ok(row) => match self.entry(&row) {
+                    Ok(None) => {}
+                    Ok(Some(entry)) => return Some(Ok(entry)),
+                    Err(message) => return Some(Err(Problem::new(row.place, ErrorCode::ArchiveEntry, message))),
+                },
+                Err(problem) => return Some(Err(problem)),
+            }
+        }
+    }
+}
+
+impl Reports {
+    fn entry(&mut self, row: &Row) -> Result<Option<Entry>, String> {
+        let (found, columns) = (row.fields.len(), self.rows.width());
+        let Some(shift) = found.checked_sub(columns).filter(|shift| *shift <= 1) else {
+            return Err(format!("the row has {found} fields, the header {columns}"));
+        };
+        let cell = |column: usize| row.fields[column + shift].trim();
+        if self.split.as_ref().is_some_and(|(column, wanted)| cell(*column) != wanted) {
+            return Ok(None);
+        }
+        let (id, text) = (cell(self.id), cell(self.text));
+        if text.is_empty() {
+            self.blank += 1;
+            return Ok(None);
+        }
+        if id.is_empty() || id.len() > LONGEST_ID {
+            return Err(format!("the row has no id, or one longer than {LONGEST_ID} bytes"));
+        }
+        let report = GeneratedReport { text: text.to_owned(), prompt_tokens: 0, tokens: 0, complete: true };
+        Ok(Some(Entry { place: row.place.clone(), ..Entry::new(id, id, Ok(inline(&report))) }))
+    }
+}
+
+impl PromptList {
+    /// An archive of these prompts. `name` must say where they come from: a run is only resumed over the same archive.
+    pub fn new(name: String, prompts: Vec<(String, TextPrompt)>) -> Self {
+        Self { name, prompts: Arc::new(prompts) }
+    }
+}
+
+#[async_trait]
+impl Archive for PromptList {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+        Ok(Box::new(Pass { prompts: self.prompts.clone(), next: 0 }))
+    }
+
+    async fn count(&self) -> Result<u64, CoordinatorError> {
+        Ok(self.prompts.len() as u64)
+    }
+}
+
+#[async_trait]
+impl Entries for Pass {
+    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+        let (id, prompt) = self.prompts.get(self.next)?;
+        self.next += 1;
+        Some(Ok(Entry::new(id, id, Ok(inline(prompt)))))
+    }
+}
+
+fn inline(text: &impl serde::Serialize) -> ImageSource {
+    let content = serde_json::to_vec(text).expect("texts have string keys only");
+    ImageSource::Inline(Bytes::from(content))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    async fn read(text: &str, split: Option<&str>) -> (Vec<Result<String, String>>, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reports.csv");
+        std::fs::write(&path, text).unwrap();
+        let table = ReportTable::open(&Input::Path(path), "findings", split).await.unwrap();
+        let mut entries = table.entries().await.unwrap();
+        let mut all = Vec::new();
+        while let Some(entry) = entries.next().await {
+            all.push(match entry {
+                Ok(entry) => {
+                    let ImageSource::Inline(content) = entry.image.unwrap() else { panic!("texts are inline") };
+                    let report: GeneratedReport = serde_json::from_slice(&content).unwrap();
+                    Ok(format!("{}: {}", entry.study, report.text))
+                }
+                Err(problem) => Err(problem.to_string()),
+            });
+        }
+        (all, table.blank_rows().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn rows_become_texts_and_those_without_text_are_counted() {
+        let text = "study_id,split,findings\ns1,train,\" Clear,\n lungs. \"\ns2,test,Edema.\ns3,train, \n,train,x\n";
+        let (all, blank) = read(text, Some("train")).await;
+        assert_eq!(all[0], Ok("s1: Clear,\n lungs.".to_owned()));
+        assert!(all[1].as_ref().unwrap_err().contains("line 6") && all.len() == 2, "{all:?}");
+        assert_eq!(blank, 1);
+    }
+
+    #[tokio::test]
+    async fn a_sectioned_table_has_one_field_more_than_names() {
+        let (all, _) = read("impression,findings,dicom_id\r\ns1,i,Clear.,d1\r\ns2,i\r\n", None).await;
+        assert_eq!(all[0], Ok("d1: Clear.".to_owned()));
+        assert!(all[1].as_ref().unwrap_err().contains("2 fields"));
+    }
+}

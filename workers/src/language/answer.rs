@@ -1,0 +1,32 @@
+//! Answers to texts, without an image: what data sets for training are written with.
+
+use bytes::Bytes;
+use radialog_models::bundle::networks::Language;
+use radialog_models::language::{Completion, Request};
+use radialog_models::prompt::Prompt;
+use radialog_runtime::objects::Objects;
+use radialog_schemas::{Failure, Generation, ObjectKey, TextPrompt};
+
+use super::report;
+use crate::input;
+
+/// Fetches the conversation that is to go on.
+pub(super) async fn request(
+    language: &Language,
+    prompt: &ObjectKey,
+    generation: &Generation,
+    output: &ObjectKey,
+    objects: &dyn Objects,
+) -> Result<Request, Failure> {
+    let TextPrompt { messages } = input::json(objects, prompt).await?;
+    if messages.len().is_multiple_of(2) {
+        return Err(input::corrupt(prompt, "the last message must be the user's"));
+    }
+    let messages: Vec<Prompt> = messages.iter().map(|text| Prompt::text(text)).chain([Prompt::default()]).collect();
+    report::asked(language, &language.prompts.conversation(&messages), Vec::new(), generation, output)
+}
+
+/// What is stored: all that the model wrote.
+pub(super) fn content(language: &Language, prompt_tokens: usize, completion: &Completion) -> Bytes {
+    report::written(&language.tokenizer.decode_continuation(&completion.tokens), prompt_tokens, completion)
+}

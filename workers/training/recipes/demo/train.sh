@@ -1,0 +1,85 @@
+#!/bin/sh
+# Trains the demo bundle from nothing: data sets, five trainings, the bundle, its figures. About an hour on two cores.
+#
+#   workers/training/recipes/demo/train.sh DATA OUT
+#
+# DATA has openi/reports.csv, nih/ and nih64/ (each labels.csv and images/); see the model card for where they come from.
+# OUT is a folder to write to. An interrupted run goes on where it was: give the same folders again.
+# RADIALOG names the binary; without it, radialog is built here.
+set -eu
+
+if [ $# -ne 2 ]; then
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    exit 64
+fi
+recipes=$(cd "$(dirname "$0")" && pwd)
+data=$(cd "$1" && pwd)
+mkdir -p "$2"
+cd "$2"
+if [ -z "${RADIALOG:-}" ]; then
+    cargo build --release --manifest-path "$recipes/../../../../Cargo.toml" -p radialog
+    RADIALOG=$recipes/../../../../target/release/radialog
+fi
+# The allocator keeps what a step frees: the next step wants the same again.
+export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
+
+# Runs a command whose result is FILE, unless that is there.
+step() {
+    file=$1
+    shift
+    if [ ! -e "$file" ]; then
+        echo "== radialog $*"
+        "$RADIALOG" "$@"
+    fi
+}
+
+# Trains RECIPE into the folder of its name, or goes on with it.
+train() {
+    if [ -e "$1.done" ]; then
+        return
+    fi
+    resume=
+    if [ -e "$1/last" ]; then
+        resume=--resume
+    fi
+    echo "== radialog train $1 $1.toml"
+    "$RADIALOG" train "$1" "$1.toml" --out "$1" $resume
+    touch "$1.done"
+}
+
+ln -sfn "$data" data
+cp "$recipes"/*.toml .
+
+step reports.csv prepare openi data/openi/reports.csv --out reports.csv
+step findings-reports.csv prepare openi data/openi/reports.csv --of-findings --out findings-reports.csv
+step pairs.csv prepare pairs --reports findings-reports.csv --images data/nih/labels.csv data/nih/images \
+    --images data/nih64/labels.csv data/nih64/images --out pairs.csv
+for tokenizer in "labeler wordpiece 2000" "alignment wordpiece 2001 --decoder" "language bpe 2000"; do
+    set -- $tokenizer
+    name=$1 kind=$2 vocabulary=$3
+    shift 3
+    step "$name.tokenizer.json" prepare tokenizer --kind "$kind" --texts reports.csv:findings reports.csv:impression \
+        --vocab "$vocabulary" "$@" --out "$name.tokenizer.json"
+done
+for split in train validate; do
+    step "tasks.$split" prepare tasks --reports pairs.csv --split $split --corrections 2 --out "tasks.$split"
+    step "instruct.$split.json" prepare instruct --pairs pairs.csv --split $split --each-image --questions 4 \
+        --tasks "tasks.$split" --out "instruct.$split.json"
+    step "dialogs.$split.json" prepare dialogs --pairs pairs.csv --split $split --tasks "tasks.$split" \
+        --out "dialogs.$split.json"
+done
+
+train chexbert
+train findings
+train alignment
+for split in train validate; do
+    step "embeddings.$split.safetensors" prepare embeddings --images pairs.csv --split $split --bundle alignment/best \
+        --out "embeddings.$split.safetensors"
+done
+train language
+
+step bundle bundle assemble bundle --half --name demo --version 1 --embedding alignment/best --findings findings/last \
+    --language language/best --scoring chexbert/best --license "Apache-2.0 for the weights; trained on NIH ChestX-ray14 \
+and on Open-i reports (CC BY-NC-ND 4.0). See MODEL_CARD.md. Research use only."
+step quality.json evaluate bundle --bundle bundle --openi findings-reports.csv --nih data/nih/labels.csv \
+    data/nih/images --nih data/nih64/labels.csv data/nih64/images --out quality.json
