@@ -160,10 +160,14 @@ fn print_table(table: &Table) {
 }
 
 fn written(cell: &Cell) -> String {
+    // No "-0.000".
+    let number = |value: f64| format!("{:.3}", (value * 1000.0).round() / 1000.0 + 0.0);
     match cell {
         Cell::Count(count) => count.to_string(),
-        Cell::Fixed(value) => format!("{value:.3}"),
-        Cell::Measured(measure) => format!("{:.3} [{:.3}, {:.3}]", measure.value, measure.low, measure.high),
+        Cell::Fixed(value) => number(*value),
+        Cell::Measured(measure) => {
+            format!("{} [{}, {}]", number(measure.value), number(measure.low), number(measure.high))
+        }
         Cell::Undefined => "-".into(),
     }
 }

@@ -39,6 +39,9 @@ impl Pair {
     }
 }
 
+/// A score of the pairs at some places, of some findings; none where it is not defined.
+pub(super) type Score = fn(&[Pair], &[usize], &[Finding]) -> Option<f64>;
+
 /// Right and wrong answers about some findings.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {

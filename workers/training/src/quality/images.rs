@@ -3,7 +3,7 @@
 
 use radialog_schemas::Finding;
 
-use super::agreement::{CLASSES, Flags, Pair, balanced_accuracy, f1, macro_f1, study_f1, with_both_answers};
+use super::agreement::{CLASSES, Flags, Pair, Score, balanced_accuracy, f1, macro_f1, study_f1, with_both_answers};
 use super::networks::Question;
 use super::resampling::{Measure, Resamples, permutation_test, shuffled};
 use super::table::{Cell, Section, Table};
@@ -13,9 +13,6 @@ use crate::random::Random;
 
 /// Shufflings of each resample, for the interval of the difference.
 const SHUFFLES: usize = 10;
-
-/// A score of pairs at some places.
-type Score = fn(&[Pair], &[usize], &[Finding]) -> Option<f64>;
 
 /// How reports and labels are compared.
 const SCORES: [(&str, Score); 4] = [
@@ -82,7 +79,7 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
             findings.len()
         ),
         "Shuffled: the same reports with images exchanged at random within each table, so that telling the tables apart is \
-         worth nothing. p: one-sided, 1000 permutations. Its interval, and that of the difference, draws patients."
+         worth nothing. p: one-sided, 1000 permutations, as if all images were of different patients; intervals draw patients."
             .to_owned(),
         "Balanced accuracy: mean of sensitivity and specificity, one half by chance. F1 of an image's labels: mean over \
          images, 1 where neither side has any."

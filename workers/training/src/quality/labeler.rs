@@ -3,7 +3,7 @@
 use radialog_schemas::{Finding, Label};
 
 use super::Bench;
-use super::agreement::{CLASSES, Pair, f1, macro_f1};
+use super::agreement::{CLASSES, Pair, Score, f1, macro_f1, micro_f1};
 use super::resampling::Resamples;
 use super::table::{Cell, Section, Table};
 use crate::error::TrainingError;
@@ -43,15 +43,21 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
             ],
         );
     }
-    let mean_of = |pairs: &[Pair]| {
-        let there: Vec<Finding> = Finding::ALL.into_iter().filter(|&finding| support(pairs, finding) > 0).collect();
-        let total = there.iter().map(|&finding| support(pairs, finding)).sum::<usize>();
-        (Cell::from(total), Cell::from(resamples.measure(|at| macro_f1(pairs, at, &there))))
+    let there = |pairs: &[Pair]| -> Vec<Finding> {
+        Finding::ALL.into_iter().filter(|&finding| support(pairs, finding) > 0).collect()
     };
-    let [(positive, f1), (negative, f1_negative), (uncertain, f1_uncertain)] =
-        [0, 1, 2].map(|class| mean_of(&pairs[class]));
-    let cells = [positive, f1, mean_of(&always).1, negative, f1_negative, uncertain, f1_uncertain];
-    table.row("mean of those there", cells);
+    let together: [(&str, Score); 2] =
+        [("mean of those there", macro_f1), ("all of them together", |pairs, at, of| Some(micro_f1(pairs, at, of)))];
+    for (name, score) in together {
+        let of = |pairs: &[Pair]| {
+            let there = there(pairs);
+            let total = there.iter().map(|&finding| support(pairs, finding)).sum::<usize>();
+            (Cell::from(total), Cell::from(resamples.measure(|at| score(pairs, at, &there))))
+        };
+        let [(positive, f1), (negative, f1_negative), (uncertain, f1_uncertain)] =
+            [0, 1, 2].map(|class| of(&pairs[class]));
+        table.row(name, [positive, f1, of(&always).1, negative, f1_negative, uncertain, f1_uncertain]);
+    }
     let notes = vec![
         "The labeler reads the findings section. Positive: against the labels of the table, which are its annotators' tags; \
          unless the table was made with --of-findings, they cover the whole report."
