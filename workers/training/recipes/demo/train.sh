@@ -79,7 +79,7 @@ done
 train language
 
 step bundle bundle assemble bundle --half --name demo --version 1 --embedding alignment/best --findings findings/last \
-    --language language/best --scoring chexbert/best --license "Apache-2.0 for the weights; trained on NIH ChestX-ray14 \
-and on Open-i reports (CC BY-NC-ND 4.0). See MODEL_CARD.md. Research use only."
+    --language language/last --scoring chexbert/best --license "Trained on NIH ChestX-ray14 (free to \
+use) and on Open-i reports (CC BY-NC-ND 4.0): for research and other non-commercial use. Not a medical device. See MODEL_CARD.md."
 step quality.json evaluate bundle --bundle bundle --openi findings-reports.csv --nih data/nih/labels.csv \
     data/nih/images --nih data/nih64/labels.csv data/nih64/images --out quality.json
