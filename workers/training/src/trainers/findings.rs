@@ -19,11 +19,13 @@ use crate::images::{Batching, ImageBatch, LabelledImage, Loader, labelled_images
 use crate::losses::findings::binary_cross_entropy;
 use crate::optimizer::AdamW;
 use crate::random::Random;
-use crate::recipe::{FindingsRecipe, Read};
+use crate::recipe::{Blank, FindingsRecipe, Read};
 use crate::variables::Variables;
 
 /// In front of the names of the tensors in a bundle.
 const PREFIX: &str = "model.";
+/// Logit of a finding that nothing is known about: a probability of 2 %.
+const UNKNOWN_LOGIT: f64 = -4.0;
 const CHARTS: [Chart; 3] = [
     ("Loss", &["train_loss", "validation_loss"]),
     ("Validation macro F1", &["macro_f1", "macro_f1_of_batches"]),
@@ -56,6 +58,9 @@ impl Training<Findings> {
         if train.len() < recipe.batch_size {
             let (found, needed) = (train.len(), recipe.batch_size);
             return Err(TrainingError::Empty(format!("{found} training images do not fill a batch of {needed}")));
+        }
+        if recipe.start.is_none() && recipe.blank == Blank::Mask {
+            silence_unknown(&variables, &train)?;
         }
         let weights = (0..Finding::ALL.len()).map(|finding| {
             let positives = train.iter().filter(|image| image.labels[finding] == Label::Positive).count();
@@ -143,6 +148,18 @@ impl Subject for Findings {
             ("validation_loss", mean_loss),
         ])
     }
+}
+
+/// Findings that no image has a label for are not said: no gradient would move their outputs from where they were drawn.
+fn silence_unknown(variables: &Variables, train: &[LabelledImage]) -> Result<(), TrainingError> {
+    let is_known = |finding: usize| train.iter().any(|image| image.labels[finding] != Label::Blank);
+    let known: Vec<bool> = (0..Finding::ALL.len()).map(is_known).collect();
+    let (Some(weight), Some(bias)) = (variables.get("fc2.weight"), variables.get("fc2.bias")) else { return Ok(()) };
+    let kept = Tensor::from_iter(known.iter().map(|known| f32::from(u8::from(*known))), &Device::Cpu)?;
+    weight.set(&weight.as_detached_tensor().broadcast_mul(&kept.unsqueeze(1)?)?)?;
+    let silent = ((1.0 - &kept)? * UNKNOWN_LOGIT)?;
+    bias.set(&((bias.as_detached_tensor() * kept)? + silent)?)?;
+    Ok(())
 }
 
 /// The configuration and the tensors that the training starts from.
