@@ -107,8 +107,8 @@ mod tests {
             }
             parts.into_iter().map(|ids| tokenizer.decode(&ids).trim().to_owned()).collect::<Vec<_>>()
         };
-        assert_eq!(learned(1), ["yes"]);
-        assert_eq!(learned(2), ["no", "yes"]);
-        assert_eq!(learned(9), ["heart is big", "no", "yes"]);
+        assert_eq!(learned(1), ["yes</s>"]);
+        assert_eq!(learned(2), ["no</s>", "yes</s>"]);
+        assert_eq!(learned(9), ["heart is big</s>", "no</s>", "yes</s>"]);
     }
 }

@@ -34,7 +34,7 @@ fn a_llama_vocabulary_round_trips_every_text_and_has_its_image_token_last() {
 fn words_of_the_prompt_are_one_id_each() {
     let (json, _) = made(VocabularyKind::Bpe, 1500);
     let tokenizer = LlamaTokenizer::from_json(&json).unwrap();
-    for word in ["radiologist", "ASSISTANT", "Predicted", "pneumothorax"] {
+    for word in ["radiologist", "ASSISTANT", "pneumothorax"] {
         assert_eq!(tokenizer.encode_plain(word).unwrap().len(), 1, "{word}");
     }
 }
