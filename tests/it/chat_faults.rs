@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use radialog_models::bundle::RandomBundle;
 use radialog_tests::binary::{Role, radialog};
 use radialog_tests::services::{ACCESS_KEY_ID, Broker, Redis, SECRET_ACCESS_KEY, Services};
 use reqwest::Client;
@@ -48,14 +49,19 @@ impl Ward {
     async fn new() -> Result<Self> {
         let s3 = Services::shared().await?.s3();
         let (broker, redis) = tokio::try_join!(Broker::start(1), Redis::durable())?;
+        let logs = tempfile::tempdir()?;
+        // Random weights rarely end an answer, so that there is time to break things in.
+        let bundle = logs.path().join("bundle");
+        RandomBundle::tiny(42).write(&bundle)?;
         let variables = vec![
+            ("RADIALOG_BUNDLE", bundle.display().to_string()),
             ("RADIALOG_AMQP_URL", broker.virtual_host()?),
             ("RADIALOG_REDIS_URL", redis.url().to_owned()),
             ("RADIALOG_S3_URL", s3.bucket()?),
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.into()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.into()),
         ];
-        Ok(Self { broker, redis, variables, logs: tempfile::tempdir()?, client: Client::new() })
+        Ok(Self { broker, redis, variables, logs, client: Client::new() })
     }
 
     fn start(&self, arguments: &[&str]) -> Result<Role> {

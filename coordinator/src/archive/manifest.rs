@@ -111,7 +111,11 @@ impl Table {
         let file = cell(self.image);
         let study = self.study.map_or_else(|| stem(file), cell);
         if study.is_empty() {
-            return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, "the row has no id"));
+            return Err(Problem::new(
+                row.place,
+                ErrorCode::ArchiveEntry,
+                "the row has no id: fill in its study_id or dicom_id",
+            ));
         }
         if study.len() > LONGEST_ID {
             let message = format!("its id is longer than {LONGEST_ID} bytes");

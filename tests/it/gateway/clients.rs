@@ -116,7 +116,8 @@ async fn requests_made_from_the_document_are_answered_as_it_says() -> Result<()>
     command.current_dir(folder.path());
     command.arg("run").arg(format!("{}/openapi.json", desk.gateway.url));
     command.args(["--header", "Authorization: Bearer rd-schemathesis"]);
-    command.args(["--max-examples", "40", "--seed", "7", "--workers", "2", "--request-timeout", "20", "--no-color"]);
+    // One worker: two threads that parse Python at a time break CPython 3.11's parser now and then (python/cpython#106905).
+    command.args(["--max-examples", "40", "--seed", "7", "--workers", "1", "--request-timeout", "20", "--no-color"]);
     // Not what a schema can say: that an image is one, and that a correction changes something. And what is deleted by
     // cancelling a turn is its work; the turn itself stays to be looked at.
     command.args(["--exclude-checks", "positive_data_acceptance,use_after_free"]);
