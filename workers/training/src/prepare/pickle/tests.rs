@@ -20,7 +20,10 @@ const DOUBLES: &[u8] = b"\x80\x03}q\x00X\x02\x00\x00\x00d1q\x01cnumpy._core.mult
 #[rustfmt::skip]
 const CALL: &[u8] = b"\x80\x03}q\x00X\x01\x00\x00\x00aq\x01cposix\x0asystem\x0aq\x02X\x08\x00\x00\x00echo badq\x03\x85q\x04Rq\x05s.";
 
-fn import(files: &[&[u8]]) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>, TrainingError> {
+/// Name, shape and values of each array.
+type Arrays = Vec<(String, Vec<usize>, Vec<f32>)>;
+
+fn import(files: &[&[u8]]) -> Result<Arrays, TrainingError> {
     let dir = tempfile::tempdir().unwrap();
     let mut paths = Vec::new();
     for (number, content) in files.iter().enumerate() {
