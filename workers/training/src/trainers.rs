@@ -9,6 +9,6 @@ mod language;
 
 pub use alignment::{Aligning, PairBatch};
 pub use chexbert::Labelling;
-pub use course::{Outcome, Plan, StepReport, Subject, Training, can_resume};
+pub use course::{Best, Outcome, Plan, StepReport, Subject, Training, can_resume};
 pub use findings::Findings;
 pub use language::Writing;

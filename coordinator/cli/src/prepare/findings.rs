@@ -35,7 +35,7 @@ pub(crate) struct FindingsArgs {
     /// The JSON file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Write the probabilities, too: one safetensors file, a tensor [14] an image, in the published order
+    /// Write the probabilities, too: one safetensors file, a tensor of 14 an image, in the published order
     #[arg(long, value_name = "FILE")]
     probabilities: Option<PathBuf>,
     #[command(flatten)]

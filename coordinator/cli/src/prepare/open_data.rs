@@ -86,7 +86,7 @@ pub(super) enum OpenDataCommand {
         /// Ids at most, special ones included; <IMG> comes after them
         #[arg(long, value_name = "N")]
         vocab: usize,
-        /// Add [DEC] as the last id, which the alignment module needs; wordpiece only
+        /// Add the decoder's start token DEC as the last id, which the alignment module needs; wordpiece only
         #[arg(long)]
         decoder: bool,
         /// The tokenizer.json to write
