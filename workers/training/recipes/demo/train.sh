@@ -17,8 +17,9 @@ data=$(cd "$1" && pwd)
 mkdir -p "$2"
 cd "$2"
 if [ -z "${RADIALOG:-}" ]; then
-    cargo build --release --manifest-path "$recipes/../../../../Cargo.toml" -p radialog
-    RADIALOG=$recipes/../../../../target/release/radialog
+    root=$(cd "$recipes/../../../.." && pwd)
+    cargo build --release --manifest-path "$root/Cargo.toml" -p radialog
+    RADIALOG=${CARGO_TARGET_DIR:-$root/target}/release/radialog
 fi
 # The allocator keeps what a step frees: the next step wants the same again.
 export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4000000000
