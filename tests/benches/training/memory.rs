@@ -29,7 +29,8 @@ pub(crate) fn is_child() -> bool {
 }
 
 pub(crate) fn compare() -> Result<()> {
-    let image = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden/01_preprocess/images/xray_00000001_000.png"))?;
+    let image =
+        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden/01_preprocess/images/xray_00000001_000.png"))?;
     for work in ["sections", "images"] {
         let mut peaks = Vec::new();
         for size in SIZES {
