@@ -86,7 +86,7 @@ impl AnswerTask {
 pub(crate) async fn run(args: AnswersArgs) -> anyhow::Result<ExitCode> {
     let task = args.task.task();
     std::fs::create_dir_all(&args.tasks).with_context(|| format!("cannot create {}", args.tasks.display()))?;
-    let out = args.tasks.join(format!("instruct_large_{}.json", task.name()));
+    let out = task.file(&args.tasks);
     let session = Session::configure(&args.run, &out)?;
     let bundle = session.bundle(&[Stage::Language]).await?;
     let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;

@@ -52,7 +52,7 @@ impl Dialogs<'_> {
     pub fn run(&self, output: &Path) -> Result<u64, TrainingError> {
         let mut asked: BTreeMap<String, Vec<TaskSample>> = BTreeMap::new();
         for task in Task::ALL {
-            let path = self.tasks.join(format!("instruct_large_{}.json", task.name()));
+            let path = task.file(&self.tasks);
             if !path.is_file() {
                 continue;
             }

@@ -120,7 +120,7 @@ impl Instruct<'_> {
             made.push((Task::Reason, mimic_nle::reasons(file, self.samples, self.task_prompts, random)?));
         }
         for (task, samples) in &made {
-            json_list::write(&self.file(*task), samples.iter().map(Ok), Characters::Kept)?;
+            json_list::write(&task.file(&self.tasks), samples.iter().map(Ok), Characters::Kept)?;
         }
         let mut summary = InstructSummary { tasks: Vec::new(), missing: Vec::new(), reports: 0, samples: 0 };
         let mut all: Vec<ReportSample> = report_samples(self.samples, self.prompts, self.coverage, self.seed).collect();
@@ -128,7 +128,7 @@ impl Instruct<'_> {
         let texts: HashMap<&str, String> =
             self.samples.iter().map(|sample| (sample.dicom_id.as_str(), sample.positive_text())).collect();
         for task in Task::ALL {
-            let path = self.file(task);
+            let path = task.file(&self.tasks);
             if !path.is_file() {
                 summary.missing.push(task);
                 continue;
@@ -216,10 +216,6 @@ impl Instruct<'_> {
         let halves = parts(presence.len(), 2).next().unwrap_or_default().len();
         let all = presence.split_off(halves);
         (presence, all)
-    }
-
-    fn file(&self, task: Task) -> PathBuf {
-        self.tasks.join(format!("instruct_large_{}.json", task.name()))
     }
 
     fn random(&self, what: &str) -> Random {

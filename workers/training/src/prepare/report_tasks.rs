@@ -3,7 +3,7 @@
 //! another report is put in, and the right report is the answer. Which sentence states what is told by the weak rule.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use radialog_schemas::{Finding, Label};
 
@@ -55,8 +55,10 @@ impl<'a> ReportTasks<'a> {
         }
         fs::create_dir_all(folder).map_err(TrainingError::io("create", folder))?;
         let write = |task: Task, samples: Vec<TaskSample>| {
-            let path: PathBuf = folder.join(format!("instruct_large_{}.json", task.name()));
-            Ok::<_, TrainingError>((task, json_list::write(&path, samples.iter().map(Ok), Characters::Kept)?))
+            Ok::<_, TrainingError>((
+                task,
+                json_list::write(&task.file(folder), samples.iter().map(Ok), Characters::Kept)?,
+            ))
         };
         Ok([write(Task::Summarise, summaries)?, write(Task::Correct, corrections)?])
     }

@@ -2,7 +2,7 @@
 //! format of the weights. A user who has the original's files names their folder.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::TrainingError;
 
@@ -53,6 +53,11 @@ impl Task {
             Task::Presence => "CPbQA",
             Task::AllFindings => "CPaQA",
         }
+    }
+
+    /// Its task file in a folder, named as the original names it.
+    pub fn file(self, folder: &Path) -> PathBuf {
+        folder.join(format!("instruct_large_{}.json", self.name()))
     }
 }
 

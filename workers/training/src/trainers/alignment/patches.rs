@@ -64,7 +64,9 @@ impl Patches {
         let path = out.join(FILE);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(TrainingError::io("open", &path))?;
-        let key = checksum(0, verify::hash_file(encoder)?.to_string().bytes().map(u32::from));
+        let InputSize { short_side, side } = self.input;
+        let seen = [short_side, side].map(|pixels| pixels as u32);
+        let key = checksum(0, verify::hash_file(encoder)?.to_string().bytes().map(u32::from).chain(seen));
         let mut rows = HashMap::new();
         for image in images {
             let next = rows.len() as u64;
