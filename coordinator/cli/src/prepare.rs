@@ -1,7 +1,7 @@
 //! `radialog prepare`: data sets for training, from the published archives.
 
 use std::io::{IsTerminal, stderr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -75,9 +75,8 @@ enum PrepareCommand {
         /// Folder of the task files instruct_large_{TASK}.json
         #[arg(long, value_name = "DIR")]
         tasks: PathBuf,
-        /// Folder with {NAME}_prompts.csv, e.g. the original's data/instruct_prompts; our own wording without it
-        #[arg(long, value_name = "DIR")]
-        task_prompts: Option<PathBuf>,
+        #[command(flatten)]
+        wording: WordingArgs,
         /// mimic-nle-train.json, for the reasoning task
         #[arg(long, value_name = "FILE")]
         mimic_nle: Option<PathBuf>,
@@ -98,6 +97,17 @@ enum PrepareCommand {
         #[arg(long, value_name = "DIR")]
         tasks: PathBuf,
     },
+}
+
+/// How tasks are asked for.
+#[derive(Args)]
+struct WordingArgs {
+    /// Folder with {NAME}_prompts.csv, e.g. the original's data/instruct_prompts; our own wording without it
+    #[arg(long, value_name = "DIR")]
+    task_prompts: Option<PathBuf>,
+    /// Word every second request as a model is asked later, in chat and in an evaluation: for a small model
+    #[arg(long)]
+    as_asked: bool,
 }
 
 /// What the data sets are made from.
@@ -157,8 +167,8 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             println!("{} conversations written to {}", dialogs.run(&data.out)?, data.out.display());
             Ok(ExitCode::SUCCESS)
         }
-        PrepareCommand::Instruct { data, tasks, task_prompts, mimic_nle, questions } => {
-            instruct(&data, tasks, task_prompts.as_deref(), mimic_nle, questions)
+        PrepareCommand::Instruct { data, tasks, wording, mimic_nle, questions } => {
+            instruct(&data, tasks, &wording.read()?, mimic_nle, questions)
         }
     }
 }
@@ -190,16 +200,15 @@ fn sections(sectioning: Sectioning) -> anyhow::Result<ExitCode> {
 fn instruct(
     data: &DataArgs,
     tasks: PathBuf,
-    task_prompts: Option<&Path>,
+    task_prompts: &TaskPrompts,
     mimic_nle: Option<PathBuf>,
     questions: usize,
 ) -> anyhow::Result<ExitCode> {
-    let task_prompts = task_prompts.map_or_else(TaskPrompts::own, TaskPrompts::read)?;
     let (samples, prompts) = (data.samples.read()?, Prompts::default());
     let instruct = Instruct {
         samples: &samples,
         prompts: &prompts,
-        task_prompts: &task_prompts,
+        task_prompts,
         tasks,
         mimic_nle,
         coverage: data.coverage(questions),
@@ -216,6 +225,13 @@ fn instruct(
     }
     println!("{} samples written to {}", summary.samples, data.out.display());
     Ok(ExitCode::SUCCESS)
+}
+
+impl WordingArgs {
+    fn read(&self) -> anyhow::Result<TaskPrompts> {
+        let prompts = self.task_prompts.as_deref().map_or_else(TaskPrompts::own, TaskPrompts::read)?;
+        Ok(if self.as_asked { prompts.with_questions(Prompts::default().questions) } else { prompts })
+    }
 }
 
 impl DataArgs {

@@ -118,7 +118,12 @@ fn both_checkpoints_are_bundles_that_predict() {
         assert_eq!(predictor.input().side, SIDE);
         let image = Tensor::full(0.5f32, (1, 3, SIDE, SIDE), &Device::Cpu).unwrap();
         let report = predictor.predict(&image).unwrap().remove(0);
-        assert!(report.findings.iter().all(|finding| finding.probability.is_finite()));
+        for predicted in &report.findings {
+            // No image has a label for fractures: none is seen, whatever the weights were drawn as.
+            let is_known = predicted.finding != Finding::Fracture;
+            assert!(is_known || (0.0..0.03).contains(&predicted.probability), "{predicted:?}");
+            assert!(predicted.probability.is_finite());
+        }
     }
 }
 

@@ -126,7 +126,7 @@ impl ComponentFile {
         match &self.source {
             Source::Copy(from) => {
                 fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
-                entry(&to)
+                Ok(verify::file_entry(&to)?)
             }
             Source::Link(from, entry) => {
                 if fs::hard_link(from, &to).is_err() {
@@ -136,7 +136,7 @@ impl ComponentFile {
             }
             Source::Text(text) => {
                 fs::write(&to, text).map_err(TrainingError::io("write", &to))?;
-                entry(&to)
+                Ok(verify::file_entry(&to)?)
             }
         }
     }
@@ -161,7 +161,7 @@ pub fn save(
         variables.snapshot()?.into_iter().map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: std::collections::HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
-    let mut files = BTreeMap::from([(name.clone(), entry(&weights)?)]);
+    let mut files = BTreeMap::from([(name.clone(), verify::file_entry(&weights)?)]);
     let mut usages = BTreeMap::from([(usage.clone(), name.clone())]);
     for file in &component.files {
         files.insert(file.name.clone(), file.put(&partial)?);
@@ -221,11 +221,6 @@ pub fn restore(
     variables.restore(&dir.join(&component.weights.1), component.prefix, &Device::Cpu)?;
     optimizer.restore(&dir.join(OPTIMIZER_FILE), state.progress.step, &Device::Cpu)?;
     Ok(state.progress)
-}
-
-fn entry(path: &Path) -> Result<FileEntry, TrainingError> {
-    let size = fs::metadata(path).map_err(TrainingError::io("read", path))?.len();
-    Ok(FileEntry { size, sha256: verify::hash_file(path)? })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainingError> {

@@ -14,12 +14,11 @@ use radialog_models::bundle::config::LanguageComponent;
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, TextPrompt};
 use radialog_training::prepare::{
-    ANSWER_TOKENS, PredictedReport, Question, Task, TaskPrompts, TaskSample, answer, corrections, questions,
-    write_task_file,
+    ANSWER_TOKENS, PredictedReport, Question, Task, TaskSample, answer, corrections, questions, write_task_file,
 };
 
-use super::SampleArgs;
 use super::run::{Finished, Job, RunArgs, Session};
+use super::{SampleArgs, WordingArgs};
 use crate::EXIT_INTERRUPTED;
 
 /// Task files for `prepare instruct` whose answers a language model writes from reports, without an image
@@ -48,9 +47,8 @@ pub(crate) struct AnswersArgs {
     /// Folder of the task files
     #[arg(long, value_name = "DIR")]
     tasks: PathBuf,
-    /// Folder with {NAME}_prompts.csv, e.g. the original's data/instruct_prompts; our own wording without it
-    #[arg(long, value_name = "DIR")]
-    task_prompts: Option<PathBuf>,
+    #[command(flatten)]
+    wording: WordingArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -110,7 +108,7 @@ pub(crate) async fn run(args: AnswersArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn ask(args: &AnswersArgs, task: Task, prompts: &Prompts) -> anyhow::Result<Vec<Question>> {
-    let task_prompts = args.task_prompts.as_deref().map_or_else(TaskPrompts::own, TaskPrompts::read)?;
+    let task_prompts = args.wording.read()?;
     let (samples, seed) = (args.samples.read()?, args.samples.seed);
     Ok(match (task, &args.reports) {
         (Task::Correct, Some(run)) => corrections(predicted(run)?, &samples, prompts, &task_prompts, seed),

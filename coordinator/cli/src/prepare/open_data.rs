@@ -6,9 +6,11 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 use radialog_schemas::Label;
 use radialog_training::prepare::{
-    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, TaskPrompts, Vocabulary, VocabularyKind, read_nih,
-    read_report_table, write_image_table, write_pairs_table, write_report_table,
+    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, Vocabulary, VocabularyKind, read_nih, read_report_table,
+    write_image_table, write_pairs_table, write_report_table,
 };
+
+use super::WordingArgs;
 
 #[derive(Subcommand)]
 pub(super) enum OpenDataCommand {
@@ -96,7 +98,7 @@ pub(super) enum OpenDataCommand {
     /// Make task files that need no language model: summaries (SU) and corrections (CO)
     ///
     /// A summary is the radiologist's own impression, where it is short and speaks for itself. A correction is sentence
-    /// surgery: sentences that state a finding are taken out, or one of another report is put in; weak, since phrase lists
+    /// surgery: sentences that state a finding are taken out, or ones of other reports are put in; weak, since phrase lists
     /// of ours tell which sentence states what. `radialog prepare instruct --tasks` reads the folder.
     ///
     /// Example: radialog prepare tasks --reports pairs.csv --out tasks
@@ -110,9 +112,8 @@ pub(super) enum OpenDataCommand {
         /// Most corrections a report
         #[arg(long, default_value_t = 1)]
         corrections: usize,
-        /// Folder with {NAME}_prompts.csv; our own wording without it
-        #[arg(long, value_name = "DIR")]
-        task_prompts: Option<PathBuf>,
+        #[command(flatten)]
+        wording: WordingArgs,
         /// The same seed gives the same bytes
         #[arg(long, default_value_t = 42)]
         seed: u64,
@@ -176,10 +177,10 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
         OpenDataCommand::Tokenizer { kind, texts, vocab, decoder, out } => {
             tokenizer(kind, &texts, vocab, decoder, out)?;
         }
-        OpenDataCommand::Tasks { reports, split, corrections, task_prompts, seed, out } => {
+        OpenDataCommand::Tasks { reports, split, corrections, wording, seed, out } => {
             let mut rows = read_report_table(&reports)?;
             rows.retain(|row| row.split == split);
-            let task_prompts = task_prompts.as_deref().map_or_else(TaskPrompts::own, TaskPrompts::read)?;
+            let task_prompts = wording.read()?;
             let tasks = ReportTasks { reports: &rows, task_prompts: &task_prompts, corrections, seed };
             for (task, samples) in tasks.write(&out)? {
                 println!("  {:<7} {samples:>8}", task.name());

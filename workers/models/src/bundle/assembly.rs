@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use radialog_schemas::Stage;
-use radialog_schemas::bundle::{Component, FileEntry, MANIFEST_FILE, Manifest};
+use radialog_schemas::bundle::{Component, MANIFEST_FILE, Manifest};
 use safetensors::tensor::Dtype;
 
 use super::config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
@@ -68,7 +68,7 @@ impl Assembly {
             let (config, weights) = contents(&bundle, stage)?;
             let mut component = Component { files: BTreeMap::new(), config };
             let mut add = |usage: &str, path: String| -> Result<(), BundleError> {
-                manifest.files.insert(path.clone(), entry(&dir.join(&path))?);
+                manifest.files.insert(path.clone(), verify::file_entry(&dir.join(&path))?);
                 component.files.insert(usage.to_owned(), path);
                 Ok(())
             };
@@ -148,9 +148,4 @@ fn contents(
             (json(serde_json::to_value(&config))?, vec![(WEIGHTS, layout::scoring(&config))])
         }
     })
-}
-
-fn entry(path: &Path) -> Result<FileEntry, BundleError> {
-    let size = fs::metadata(path).map_err(BundleError::io("read", path))?.len();
-    Ok(FileEntry { size, sha256: verify::hash_file(path)? })
 }

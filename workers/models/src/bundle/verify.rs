@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use radialog_schemas::ContentHash;
+use radialog_schemas::bundle::FileEntry;
 use serde::{Deserialize, Serialize};
 
 use super::error::BundleError;
@@ -128,6 +129,15 @@ pub fn user_cache_dir() -> Option<PathBuf> {
     var(CACHE_VARIABLE)
         .or_else(|| Some(var("XDG_CACHE_HOME")?.join("radialog")))
         .or_else(|| Some(var("HOME")?.join(".cache").join("radialog")))
+}
+
+/// A file's line in a manifest.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn file_entry(path: &Path) -> Result<FileEntry, BundleError> {
+    let size = fs::metadata(path).map_err(BundleError::io("read", path))?.len();
+    Ok(FileEntry { size, sha256: hash_file(path)? })
 }
 
 /// SHA-256 of a file's content, read piece by piece.

@@ -63,8 +63,9 @@ for tokenizer in "labeler wordpiece 2000" "alignment wordpiece 2001 --decoder" "
         --vocab "$vocabulary" "$@" --out "$name.tokenizer.json"
 done
 for split in train validate; do
-    step "tasks.$split" prepare tasks --reports pairs.csv --split $split --corrections 2 --out "tasks.$split"
-    step "instruct.$split.json" prepare instruct --pairs pairs.csv --split $split --each-image --questions 4 \
+    step "tasks.$split" prepare tasks --reports pairs.csv --split $split --corrections 3 --as-asked \
+        --out "tasks.$split"
+    step "instruct.$split.json" prepare instruct --pairs pairs.csv --split $split --each-image --questions 4 --as-asked \
         --tasks "tasks.$split" --out "instruct.$split.json"
     step "dialogs.$split.json" prepare dialogs --pairs pairs.csv --split $split --tasks "tasks.$split" \
         --out "dialogs.$split.json"

@@ -11,9 +11,8 @@ use radialog_schemas::{Finding, Label, Labels};
 use super::instruct::{TaskSample, part_rows};
 use super::json_list::{self, Characters};
 use super::labels::LabelValue;
-use super::mimic_nle::enumerate;
 use super::table::Sample;
-use super::task_prompts::{Task, TaskPrompts};
+use super::task_prompts::{Task, TaskPrompts, enumerate};
 use crate::error::TrainingError;
 use crate::random::Random;
 
@@ -64,7 +63,7 @@ pub fn questions(
     let random = &mut Random::stream(seed, &format!("answers {}", task.name()));
     let ask = |row: usize| {
         let sample = &samples[row];
-        let asked = random.pick(task_prompts.list(task.name())).clone();
+        let asked = task_prompts.request(task, random);
         let messages = vec![format!("Report: {}\n{asked}", sample.target())];
         question(prompts, TaskSample::new(task, sample, asked, String::new()), messages)
     };
@@ -86,20 +85,13 @@ pub fn corrections(
     for report in predicted {
         let Some(sample) = by_image.get(report.dicom_id.as_str()) else { continue };
         let (remove, add) = differences(&report.labels, &sample.labels);
-        let list = match (remove.is_empty(), add.is_empty()) {
-            (true, true) => continue,
-            (false, false) => "CO_both",
-            (true, false) => "CO_add",
-            (false, true) => "CO_rem",
-        };
-        let (remove, add) = (enumerate(&remove), enumerate(&add));
-        let asked = random.pick(task_prompts.list(list)).replace("<add>", &add).replace("<rem>", &remove);
+        let Some(asked) = task_prompts.correction(&add, &remove, random) else { continue };
         let mut explicit = String::from("Please provide an adapted report. ");
         if !remove.is_empty() {
-            explicit += &format!("Do not mention {remove}. ");
+            explicit += &format!("Do not mention {}. ", enumerate(&remove));
         }
         if !add.is_empty() {
-            explicit += &format!("Mention {add}. ");
+            explicit += &format!("Mention {}. ", enumerate(&add));
         }
         let messages = vec![WRITE_A_REPORT.to_owned(), report.text.clone(), explicit.trim().to_owned()];
         let mut asked = TaskSample::new(Task::Correct, sample, asked, String::new());
@@ -139,13 +131,13 @@ fn question(prompts: &Prompts, mut sample: TaskSample, messages: Vec<String>) ->
 }
 
 /// The names that only our report states, and those that only the radiologist's does.
-fn differences(ours: &Labels, reference: &LabelValue) -> (Vec<&'static str>, Vec<&'static str>) {
+fn differences(ours: &Labels, reference: &LabelValue) -> (Vec<Finding>, Vec<Finding>) {
     let (mut remove, mut add) = (Vec::new(), Vec::new());
     for finding in Finding::ALL.into_iter().filter(|finding| *finding != Finding::NoFinding) {
         let predicted = ours.get(&finding) == Some(&Label::Positive);
         match (predicted, reference[finding as usize] == Label::Positive) {
-            (true, false) => remove.push(finding.name()),
-            (false, true) => add.push(finding.name()),
+            (true, false) => remove.push(finding),
+            (false, true) => add.push(finding),
             _ => {}
         }
     }
@@ -182,7 +174,7 @@ mod tests {
             assert_eq!(all.len(), 10);
             for Question { sample, messages } in all {
                 let number = &sample.dicom[1..];
-                assert!(task_prompts.list(task.name()).contains(&sample.task));
+                assert!(task_prompts.all().any(|prompt| prompt == sample.task));
                 assert_eq!(messages, [format!("Report: Report {number}.\n{}", sample.task)]);
                 let instruction = format!("S. USER: Report: Report {number}.\n{} ASSISTANT:", sample.task);
                 assert_eq!(sample.instruction, Some(instruction));

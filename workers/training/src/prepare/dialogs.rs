@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::instruct::TaskSample;
 use super::json_list::{self, Characters};
-use super::table::Sample;
+use super::labels::positives;
+use super::table::{Sample, report_findings};
 use super::task_prompts::Task;
 use crate::error::TrainingError;
 use crate::random::Random;
@@ -75,21 +76,36 @@ impl Dialogs<'_> {
             let (corrections, mut questions): (Vec<_>, Vec<_>) =
                 asked.iter().partition(|task| task.incorrect_report.is_some());
             random.shuffle(&mut questions);
-            dialogs.push(self.dialog(sample, sample.target(), &questions, questions.len() + 1));
+            let findings = sample.report_findings();
+            dialogs.push(self.dialog(sample, &findings, sample.target(), &questions, questions.len() + 1));
             for correction in corrections {
                 let wrong = correction.incorrect_report.as_deref().unwrap_or_default();
+                let stated = correction.incorrect_findings.as_deref();
+                // A report that states what is there is led away from it: the questions are about another report.
+                let leads_away = stated == Some(positives(&sample.labels).as_slice());
+                let after = if leads_away { 0 } else { AFTER_CORRECTION.min(questions.len()) };
                 let first = random.below(questions.len().max(1));
-                let some = questions.iter().cycle().skip(first).take(AFTER_CORRECTION.min(questions.len()));
+                let some = questions.iter().cycle().skip(first).take(after);
                 let turns: Vec<_> = [correction].into_iter().chain(some.copied()).collect();
-                dialogs.push(self.dialog(sample, wrong, &turns, turns.len()));
+                // A report that is what its own findings ask for is learned, too.
+                let answers = turns.len() + usize::from(stated.is_some());
+                let stated = stated.map_or_else(|| findings.clone(), report_findings);
+                dialogs.push(self.dialog(sample, &stated, wrong, &turns, answers));
             }
         }
         random.shuffle(&mut dialogs);
         json_list::write(output, dialogs.into_iter().map(Ok), Characters::Kept)
     }
 
-    fn dialog<'s>(&self, sample: &'s Sample, report: &str, turns: &[&TaskSample], answers: usize) -> DialogSample<'s> {
-        let mut messages = vec![self.prompts.report_message(&sample.report_findings())];
+    fn dialog<'s>(
+        &self,
+        sample: &'s Sample,
+        findings: &str,
+        report: &str,
+        turns: &[&TaskSample],
+        answers: usize,
+    ) -> DialogSample<'s> {
+        let mut messages = vec![self.prompts.report_message(findings)];
         let mut output = report.to_owned();
         for turn in turns {
             messages.extend([Prompt::text(&output), Prompt::text(&turn.task)]);
@@ -108,5 +124,78 @@ impl Dialogs<'_> {
             task_type: "dialog",
             answers,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use radialog_schemas::{Finding, Label};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn sample(image: &str, report: &str, positive: &[Finding]) -> Sample {
+        Sample {
+            dicom_id: image.into(),
+            note_file: format!("{image}.txt"),
+            findings: report.into(),
+            labels: Finding::ALL
+                .map(|finding| if positive.contains(&finding) { Label::Positive } else { Label::Blank }),
+        }
+    }
+
+    fn task(task: Task, image: &str, question: &str, answer: &str) -> Value {
+        json!({"gt_report": "", "task": question, "output": answer, "dicom": image, "task_type": task.name()})
+    }
+
+    fn dialogs(tasks: &Path, seed: u64) -> Result<Vec<Value>, TrainingError> {
+        let samples =
+            [sample("one", " The heart is large.", &[Finding::Cardiomegaly]), sample("two", "Clear lungs.", &[])];
+        let prompts = Prompts::default();
+        let out = tasks.join("dialogs.json");
+        let made = Dialogs { samples: &samples, prompts: &prompts, tasks: tasks.to_owned(), seed }.run(&out)?;
+        let read: Vec<Value> = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
+        assert_eq!(made, read.len() as u64);
+        Ok(read)
+    }
+
+    #[test]
+    fn an_image_has_a_conversation_and_so_has_each_correction() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = dialogs(dir.path(), 1).unwrap_err().to_string();
+        assert!(error.contains("prepare tasks"), "{error}");
+
+        let write = |task: Task, samples: &[Value]| {
+            fs::write(task.file(dir.path()), serde_json::to_vec(samples).unwrap()).unwrap();
+        };
+        write(Task::AllFindings, &[task(Task::AllFindings, "one", "Which findings?", "Cardiomegaly")]);
+        write(Task::Summarise, &[task(Task::Summarise, "one", "In short?", " Cardiomegaly. ")]);
+        let mut correction = task(Task::Correct, "one", "There is no Edema.", "The heart is large.");
+        correction["incorrect_report"] = "The heart is large. There is edema.".into();
+        correction["incorrect_findings"] = json!(["Cardiomegaly", "Edema"]);
+        write(Task::Correct, &[correction]);
+
+        let made = dialogs(dir.path(), 1).unwrap();
+        assert_eq!(made, dialogs(dir.path(), 1).unwrap());
+        assert_eq!(made.len(), 3);
+        let text = |at: &Value| format!("{} {}", at["instruction"].as_str().unwrap(), at["output"].as_str().unwrap());
+        let find = |part: &str| made.iter().find(|dialog| text(dialog).contains(part)).unwrap();
+
+        let about = find("ASSISTANT: The heart is large.</s>USER: ");
+        assert!(text(about).contains("Predicted Findings: cardiomegaly."));
+        assert!(text(about).contains("USER: Which findings? ASSISTANT: cardiomegaly"), "{}", text(about));
+        assert!(text(about).contains("USER: In short? ASSISTANT: Cardiomegaly."));
+        assert_eq!(about["answers"], 3);
+
+        let corrected = find("There is no Edema.");
+        assert!(text(corrected).contains("Predicted Findings: cardiomegaly, edema."), "{}", text(corrected));
+        let turns = "ASSISTANT: The heart is large. There is edema.</s>USER: There is no Edema. ASSISTANT: The heart is large.</s>";
+        assert!(text(corrected).contains(turns), "{}", text(corrected));
+        assert_eq!(corrected["answers"], 4, "the wrong report is learned as one of its findings");
+
+        let bare = find("Clear lungs.");
+        assert!(text(bare).contains("Predicted Findings: no common findings."), "{}", text(bare));
+        assert_eq!((bare["output"].as_str(), &bare["answers"]), (Some("Clear lungs."), &json!(1)));
     }
 }

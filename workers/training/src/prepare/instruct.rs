@@ -33,6 +33,9 @@ pub struct TaskSample {
     /// The report that is corrected, in the correction task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incorrect_report: Option<String>,
+    /// What that report states, where it was made to state it. The original's files do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incorrect_findings: Option<Vec<Finding>>,
     /// The question.
     pub task: String,
     /// What the language model was told that wrote the answer; none where none did.
@@ -54,6 +57,7 @@ impl TaskSample {
         Self {
             gt_report: sample.target().to_owned(),
             incorrect_report: None,
+            incorrect_findings: None,
             task: question,
             instruction: None,
             input: String::new(),
@@ -185,8 +189,7 @@ impl Instruct<'_> {
                 let is_there = random.unit() < PRESENT_SHARE && !present.is_empty() || absent.is_empty();
                 let from = if is_there { &mut present } else { &mut absent };
                 let finding = from.remove(random.below(from.len()));
-                let question =
-                    random.pick(self.task_prompts.list(Task::Presence.name())).replace("<X>", finding.name());
+                let question = self.task_prompts.presence(finding, random);
                 let answer = if is_there { "yes" } else { "no" };
                 asked.push(TaskSample::new(Task::Presence, sample, question, answer.to_owned()));
             }
@@ -200,7 +203,7 @@ impl Instruct<'_> {
         let ask = |row: usize| {
             let sample = &self.samples[row];
             let names: Vec<_> = positives(&sample.labels).into_iter().map(Finding::name).collect();
-            let question = random.pick(self.task_prompts.list(Task::AllFindings.name())).clone();
+            let question = self.task_prompts.request(Task::AllFindings, random);
             TaskSample::new(Task::AllFindings, sample, question, names.join(", "))
         };
         rows.into_iter().map(ask).collect()

@@ -67,18 +67,9 @@ pub(super) fn reasons(
             continue;
         }
         let flagged = DIAGNOSES.into_iter().zip(&explanation.diagnosis_label).filter(|(_, flag)| **flag == 1.0);
-        let named: Vec<_> = flagged.map(|(finding, _)| finding.name()).collect();
-        let question = random.pick(prompts.list(Task::Reason.name())).replace("<X>", &enumerate(&named));
+        let named: Vec<Finding> = flagged.map(|(finding, _)| finding).collect();
+        let question = prompts.reasons(&named, random);
         reasons.push(TaskSample::new(Task::Reason, sample, question, explanation.nle));
     }
     Ok(reasons)
-}
-
-/// `A, B and C`.
-pub(super) fn enumerate(names: &[&str]) -> String {
-    match names {
-        [] => String::new(),
-        [only] => (*only).to_owned(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }

@@ -1,6 +1,7 @@
 //! `prepare tasks`: task files that need no language model, for open data. The summary (SU) is the radiologist's own
-//! impression. The correction (CO) is sentence surgery: sentences that state a finding are taken out of a report, or one of
-//! another report is put in, and the right report is the answer. Which sentence states what is told by the weak rule.
+//! impression. The correction (CO) is sentence surgery: sentences that state a finding are taken out of a report, or ones of
+//! other reports are put in; one form is the wrong report, the other the answer, so that all that is not asked for stays word
+//! by word. Which sentence states what is told by the weak rule.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +10,6 @@ use radialog_schemas::{Finding, Label};
 
 use super::instruct::TaskSample;
 use super::json_list::{self, Characters};
-use super::mimic_nle::enumerate;
 use super::report_table::ReportRow;
 use super::task_prompts::{Task, TaskPrompts};
 use super::weak_labels::{WeakRule, sentences};
@@ -20,6 +20,11 @@ use crate::random::Random;
 const LONGEST_SUMMARY: usize = 240;
 /// An impression with one of these points elsewhere and is no answer.
 const POINTERS: [&str; 6] = ["above", "see ", "discussed", "as described", "findings section", "dr."];
+
+/// How many findings are put in at once, drawn from these.
+const PUT_IN: [usize; 6] = [1, 1, 1, 1, 2, 3];
+/// Sentences that state one finding.
+const DONOR_SENTENCES: usize = 6;
 
 /// What to make.
 #[derive(Clone, Debug)]
@@ -66,13 +71,16 @@ impl<'a> ReportTasks<'a> {
     /// The impression where it is short and speaks for itself.
     fn summaries(&self) -> Vec<TaskSample> {
         let random = &mut Random::stream(self.seed, "summaries");
-        let prompts = self.task_prompts.list(Task::Summarise.name());
         let is_answer = |text: &str| {
             let small = text.to_lowercase();
             !text.is_empty() && text.len() <= LONGEST_SUMMARY && !POINTERS.iter().any(|pointer| small.contains(pointer))
         };
         let rows = self.reports.iter().filter(|row| !row.findings.is_empty() && is_answer(&row.impression));
-        rows.map(|row| sample(Task::Summarise, row, random.pick(prompts).clone(), row.impression.clone())).collect()
+        rows.map(|row| {
+            let request = self.task_prompts.request(Task::Summarise, random);
+            sample(Task::Summarise, row, request, row.impression.clone())
+        })
+        .collect()
     }
 
     fn corrections(&self) -> Result<Vec<TaskSample>, TrainingError> {
@@ -85,14 +93,15 @@ impl<'a> ReportTasks<'a> {
         let reports: Vec<Read<'_>> = self.reports.iter().map(read).collect();
         let donors = donors(&reports);
         let random = &mut Random::stream(self.seed, "corrections");
+        let is_same = |one: &TaskSample, other: &TaskSample| {
+            one.incorrect_report == other.incorrect_report && one.output == other.output
+        };
         let mut samples = Vec::new();
         for report in &reports {
             let mut made: Vec<TaskSample> = Vec::new();
             for _ in 0..self.corrections {
                 let sample = report.correction(self.task_prompts, &donors, random);
-                made.extend(
-                    sample.filter(|sample| made.iter().all(|other| other.incorrect_report != sample.incorrect_report)),
-                );
+                made.extend(sample.filter(|sample| made.iter().all(|other| !is_same(other, sample))));
             }
             samples.append(&mut made);
         }
@@ -100,29 +109,75 @@ impl<'a> ReportTasks<'a> {
     }
 }
 
-impl Read<'_> {
-    /// One wrong form of the report, and the request that puts it right.
-    fn correction(&self, prompts: &TaskPrompts, donors: &[(Finding, &str)], random: &mut Random) -> Option<TaskSample> {
-        let kind = random.below(3);
-        let removed = if kind == 1 { None } else { self.without_a_finding(random) };
-        let (kept, lost) = removed.unwrap_or_else(|| ((0..self.sentences.len()).collect(), Vec::new()));
-        let mut wrong: Vec<&str> = kept.iter().map(|at| self.sentences[*at]).collect();
-        let added = if kind == 0 { None } else { self.put_in(&kept, donors, &mut wrong, random) };
-        let (list, add, rem) = match (lost.is_empty(), added) {
-            (false, Some(added)) => ("CO_both", lost, vec![added]),
-            (false, None) => ("CO_add", lost, Vec::new()),
-            (true, Some(added)) => ("CO_rem", Vec::new(), vec![added]),
-            (true, None) => return None,
+/// A form of a report: sentences, and findings beside those of the report as it is.
+#[derive(Clone, Default)]
+struct Form<'a> {
+    sentences: Vec<&'a str>,
+    added: Vec<Finding>,
+    lost: Vec<Finding>,
+}
+
+impl<'a> Read<'a> {
+    /// Two forms of the report, and the request that makes one of the other. What comes in comes in at the end: a place
+    /// that nothing tells would have to be guessed.
+    fn correction(
+        &self,
+        prompts: &TaskPrompts,
+        donors: &[(Finding, &'a str)],
+        random: &mut Random,
+    ) -> Option<TaskSample> {
+        let whole: Vec<usize> = (0..self.sentences.len()).collect();
+        let without = self.without_a_finding(random);
+        let kind = if without.is_some() { random.below(5) } else { 2 + random.below(2) };
+        let (kept, lost) = without.unwrap_or_else(|| (whole.clone(), Vec::new()));
+        let missing: Vec<usize> = whole.iter().copied().filter(|at| !kept.contains(at)).collect();
+        let of = |places: &[usize]| places.iter().map(|at| self.sentences[*at]).collect::<Vec<_>>();
+        let with = |places: &[usize], more: &[&'a str]| [&of(places), more].concat();
+        let base = if kind == 4 { &kept } else { &whole };
+        let (stay, sentences, added) = match kind {
+            0 | 1 => (Vec::new(), Vec::new(), Vec::new()),
+            _ => self.put_in(base, donors, random)?,
         };
-        if wrong.is_empty() {
+        let (none, whole_text) = (Vec::new(), of(&whole));
+        let (wrong, right, add, remove) = match kind {
+            0 => (
+                Form { sentences: of(&kept), lost: lost.clone(), ..Form::default() },
+                with(&kept, &of(&missing)),
+                &lost,
+                &none,
+            ),
+            1 => (Form { sentences: whole_text, ..Form::default() }, of(&kept), &none, &lost),
+            2 => (Form { sentences: whole_text, ..Form::default() }, with(&stay, &sentences), &added, &none),
+            3 => {
+                let wrong = Form { sentences: with(&stay, &sentences), added: added.clone(), ..Form::default() };
+                (wrong, of(&stay), &none, &added)
+            }
+            _ => {
+                let wrong = Form { sentences: with(&stay, &sentences), added: added.clone(), lost: lost.clone() };
+                (wrong, with(&stay, &of(&missing)), &lost, &added)
+            }
+        };
+        if wrong.sentences.is_empty() || right.is_empty() {
             return None;
         }
-        let names =
-            |findings: &[Finding]| enumerate(&findings.iter().map(|finding| finding.name()).collect::<Vec<_>>());
-        let question = random.pick(prompts.list(list)).replace("<add>", &names(&add)).replace("<rem>", &names(&rem));
-        let mut sample = sample(Task::Correct, self.row, question, self.row.findings.clone());
-        sample.incorrect_report = Some(wrong.join(" "));
+        let question = prompts.correction(add, remove, random)?;
+        let mut sample = sample(Task::Correct, self.row, question, right.join(" "));
+        sample.incorrect_report = Some(wrong.sentences.join(" "));
+        sample.incorrect_findings = Some(self.stated(&wrong));
         Some(sample)
+    }
+
+    /// What a form states.
+    fn stated(&self, form: &Form<'_>) -> Vec<Finding> {
+        let is_stated = |finding: &Finding| {
+            form.added.contains(finding)
+                || self.row.labels[*finding as usize] == Label::Positive && !form.lost.contains(finding)
+        };
+        let mut stated: Vec<Finding> = Finding::ALL.into_iter().filter(is_stated).collect();
+        if stated.len() > 1 {
+            stated.retain(|finding| *finding != Finding::NoFinding);
+        }
+        stated
     }
 
     /// Takes out every sentence that states or thinks possible one finding, which the labels must confirm. Returns the
@@ -147,48 +202,44 @@ impl Read<'_> {
         (!kept.is_empty()).then_some((kept, lost))
     }
 
-    /// Puts in a sentence of another report that states a finding which this one does not have. Sentences that deny it go,
-    /// and where one of them denies something else too, another finding is taken.
-    fn put_in<'a>(
+    /// Sentences of other reports that state findings which this one does not have; one finding mostly, sometimes two or
+    /// three. Returns the sentences that stay (those that deny one of the findings go), the new ones, and the findings.
+    fn put_in(
         &self,
-        kept: &[usize],
+        base: &[usize],
         donors: &[(Finding, &'a str)],
-        wrong: &mut Vec<&'a str>,
         random: &mut Random,
-    ) -> Option<Finding>
-    where
-        Self: 'a,
-    {
-        let fits = |finding: Finding| {
-            let blank = !matches!(self.row.labels[finding as usize], Label::Positive | Label::Uncertain);
-            let alone = self
-                .said
-                .iter()
-                .filter(|said| said.iter().any(|(of, _)| *of == finding))
-                .all(|said| said.len() == 1 && said[0].1 == Label::Negative);
-            blank && alone
+    ) -> Option<(Vec<usize>, Vec<&'a str>, Vec<Finding>)> {
+        let fits = |finding: &Finding| {
+            !matches!(self.row.labels[*finding as usize], Label::Positive | Label::Uncertain)
+                && donors.iter().any(|(of, _)| of == finding)
+                // A sentence that denies it goes, and must not say anything else.
+                && self
+                    .said
+                    .iter()
+                    .filter(|said| said.iter().any(|(of, _)| of == finding))
+                    .all(|said| said.iter().all(|(_, label)| *label == Label::Negative))
         };
-        let findings: Vec<Finding> = Finding::ALL
-            .into_iter()
-            .filter(|finding| fits(*finding) && donors.iter().any(|(of, _)| of == finding))
-            .collect();
-        if findings.is_empty() {
+        let mut fitting: Vec<Finding> = Finding::ALL.into_iter().filter(fits).collect();
+        random.shuffle(&mut fitting);
+        fitting.truncate(*random.pick(&PUT_IN));
+        fitting.sort_unstable();
+        if fitting.is_empty() {
             return None;
         }
-        let finding = *random.pick(&findings);
-        let sentences: Vec<&str> =
-            donors.iter().filter(|(of, _)| *of == finding).map(|(_, sentence)| *sentence).collect();
-        let denies = |at: &usize| self.said[*at].iter().any(|(of, _)| *of == finding);
-        let stay: Vec<bool> = kept.iter().map(|at| !denies(at)).collect();
-        let mut stays = stay.into_iter();
-        wrong.retain(|_| stays.next().unwrap_or(true));
-        let at = random.below(wrong.len() + 1);
-        wrong.insert(at, *random.pick(sentences.as_slice()));
-        Some(finding)
+        let denies = |at: &&usize| self.said[**at].iter().any(|(of, _)| fitting.contains(of));
+        let stay = base.iter().filter(|at| !denies(at)).copied().collect();
+        let sentence = |finding: &Finding| {
+            let sentences: Vec<&str> =
+                donors.iter().filter(|(of, _)| of == finding).map(|(_, sentence)| *sentence).collect();
+            *random.pick(&sentences)
+        };
+        Some((stay, fitting.iter().map(sentence).collect(), fitting))
     }
 }
 
-/// Sentences that state one finding, which the labels confirm, and say nothing else: sorted, each once.
+/// Sentences that state one finding, which the labels confirm, and say nothing else: sorted, each once, and of a finding
+/// the shortest alone. Whoever learns from a hundred ways to say one thing says none of them.
 fn donors<'a>(reports: &[Read<'a>]) -> Vec<(Finding, &'a str)> {
     let mut donors = Vec::new();
     for report in reports {
@@ -200,15 +251,17 @@ fn donors<'a>(reports: &[Read<'a>]) -> Vec<(Finding, &'a str)> {
             }
         }
     }
-    donors.sort_unstable();
+    donors.sort_unstable_by_key(|(finding, sentence): &(Finding, &str)| (*finding, sentence.len(), *sentence));
     donors.dedup();
-    donors
+    let of_each = donors.chunk_by(|(one, _), (other, _)| one == other);
+    of_each.flat_map(|of| of.iter().take(DONOR_SENTENCES)).copied().collect()
 }
 
 fn sample(task: Task, row: &ReportRow, question: String, answer: String) -> TaskSample {
     TaskSample {
         gt_report: row.findings.clone(),
         incorrect_report: None,
+        incorrect_findings: None,
         task: question,
         instruction: None,
         input: String::new(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use radialog_models::findings::{NO_FINDINGS_TEXT, TextRule};
+use radialog_schemas::Finding;
 
 use super::labels::{LabelTable, LabelValue, positives};
 use super::report_table::{ReportRow, read_report_table};
@@ -26,10 +27,7 @@ pub struct Sample {
 impl Sample {
     /// The text behind "Predicted Findings:" in a request for a report: the positives, or that there are none.
     pub fn report_findings(&self) -> String {
-        match self.positive_text() {
-            text if text.is_empty() => NO_FINDINGS_TEXT.to_owned(),
-            text => text,
-        }
+        report_findings(&positives(&self.labels))
     }
 
     /// The positives, as the multi-turn tasks have them: nothing at all where there are none. The original meant to spell
@@ -41,6 +39,14 @@ impl Sample {
     /// What the model is to write.
     pub fn target(&self) -> &str {
         crate::sections::strip(&self.findings)
+    }
+}
+
+/// Findings as a request for a report names them.
+pub(super) fn report_findings(findings: &[Finding]) -> String {
+    match TextRule::Demo.text(findings) {
+        text if text.is_empty() => NO_FINDINGS_TEXT.to_owned(),
+        text => text,
     }
 }
 

@@ -4,7 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use radialog_models::prompt::Questions;
+use radialog_schemas::Finding;
+
 use crate::error::TrainingError;
+use crate::random::Random;
 
 /// A list of prompts: its name, and our own wording.
 type List = (&'static str, &'static str);
@@ -65,6 +69,8 @@ impl Task {
 #[derive(Clone, Debug)]
 pub struct TaskPrompts {
     lists: BTreeMap<String, Vec<String>>,
+    /// In whose words every second request is made.
+    asked: Option<Questions>,
 }
 
 impl TaskPrompts {
@@ -77,7 +83,7 @@ impl TaskPrompts {
             let path = format!("{name}_prompts.csv");
             Ok((name.to_owned(), parse(Path::new(&path), text)?))
         });
-        Ok(Self { lists: lists.collect::<Result<_, TrainingError>>()? })
+        Ok(Self { lists: lists.collect::<Result<_, TrainingError>>()?, asked: None })
     }
 
     /// The files `{NAME}_prompts.csv` of a folder; what is not there is taken from our own.
@@ -107,9 +113,71 @@ impl TaskPrompts {
         self.lists.values().flatten().map(String::as_str)
     }
 
-    /// The list of this name; never empty.
-    pub fn list(&self, name: &str) -> &[String] {
-        self.lists.get(name).map_or(&[], Vec::as_slice)
+    /// Every second request in the words in which a model is asked later, and not in those of a list: a small model does
+    /// not see from one wording what another means. Questions about regions stay as they are, since the lists name none.
+    #[must_use]
+    pub fn with_questions(mut self, questions: Questions) -> Self {
+        self.asked = Some(questions);
+        self
+    }
+
+    /// A request that names no finding.
+    pub(super) fn request(&self, task: Task, random: &mut Random) -> String {
+        let asked = self.asked(random).and_then(|questions| match task {
+            Task::Explain => Some(questions.plain_language.clone()),
+            Task::Summarise => Some(questions.summary.clone()),
+            Task::AllFindings => Some(questions.all_findings.clone()),
+            Task::Reason | Task::Correct | Task::Region | Task::Presence => None,
+        });
+        asked.unwrap_or_else(|| self.pick(task.name(), random).clone())
+    }
+
+    /// A question about one finding.
+    pub(super) fn presence(&self, finding: Finding, random: &mut Random) -> String {
+        match self.asked(random) {
+            Some(questions) => questions.presence(finding),
+            None => self.pick(Task::Presence.name(), random).replace("<X>", finding.name()),
+        }
+    }
+
+    /// What speaks for findings.
+    pub(super) fn reasons(&self, findings: &[Finding], random: &mut Random) -> String {
+        let asked = self.asked(random).and_then(|questions| questions.reasons(findings));
+        asked.unwrap_or_else(|| self.pick(Task::Reason.name(), random).replace("<X>", &enumerate(findings)))
+    }
+
+    /// A request to bring some findings into a report and to take others out. None where there is nothing to correct.
+    pub(super) fn correction(&self, add: &[Finding], remove: &[Finding], random: &mut Random) -> Option<String> {
+        let list = match (add.is_empty(), remove.is_empty()) {
+            (true, true) => return None,
+            (false, false) => "CO_both",
+            (false, true) => "CO_add",
+            (true, false) => "CO_rem",
+        };
+        let asked = self.asked(random).and_then(|questions| questions.correction(add, remove));
+        let listed = |random: &mut Random| {
+            self.pick(list, random).replace("<add>", &enumerate(add)).replace("<rem>", &enumerate(remove))
+        };
+        Some(asked.unwrap_or_else(|| listed(random)))
+    }
+
+    fn asked(&self, random: &mut Random) -> Option<&Questions> {
+        self.asked.as_ref().filter(|_| random.below(2) == 0)
+    }
+
+    /// One of the list of this name.
+    fn pick<'a>(&'a self, name: &str, random: &mut Random) -> &'a String {
+        random.pick(self.lists.get(name).map_or(&[], Vec::as_slice))
+    }
+}
+
+/// `A, B and C`, in capitals as the original has them.
+pub(super) fn enumerate(findings: &[Finding]) -> String {
+    let names: Vec<&str> = findings.iter().map(|finding| finding.name()).collect();
+    match names.as_slice() {
+        [] => String::new(),
+        [only] => (*only).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
     }
 }
 
@@ -146,9 +214,30 @@ mod tests {
             ("CO_rem", 5, vec!["<rem>"]),
         ];
         for (name, count, slots) in expected {
-            let list = prompts.list(name);
+            let list = &prompts.lists[name];
             assert_eq!(list.len(), count, "{name}");
             assert!(list.iter().all(|prompt| slots.iter().all(|slot| prompt.matches(slot).count() == 1)), "{name}");
+        }
+    }
+    #[test]
+    fn every_second_request_can_be_made_as_a_model_is_asked_later() {
+        let (listed, questions) = (TaskPrompts::own().unwrap(), Questions::default());
+        let mixed = listed.clone().with_questions(questions.clone());
+        let random = &mut Random::stream(1, "test");
+        let (add, remove) = ([Finding::Edema], [Finding::Fracture, Finding::PleuralEffusion]);
+        let asked = questions.correction(&add, &remove).unwrap();
+        let mut count = |prompts: &TaskPrompts| {
+            (0..200).filter(|_| prompts.correction(&add, &remove, random).unwrap() == asked).count()
+        };
+        assert_eq!(count(&listed), 0);
+        assert!((70..130).contains(&count(&mixed)));
+        assert_eq!(mixed.correction(&[], &[], random), None);
+        for _ in 0..20 {
+            let text = listed.correction(&add, &remove, random).unwrap();
+            assert!(text.contains("Edema") && text.contains("Fracture and Pleural Effusion"), "{text}");
+            let text = mixed.presence(Finding::Edema, random);
+            assert!(text == questions.presence(Finding::Edema) || text.contains("Edema"), "{text}");
+            assert!(!mixed.request(Task::Region, random).contains('{'));
         }
     }
 }

@@ -47,33 +47,50 @@ fn a_summary_is_the_impression_where_it_speaks_for_itself() {
     );
 }
 
-#[test]
-fn a_correction_answers_with_the_right_report_and_names_what_was_changed() {
-    let made = tasks(3);
-    assert!(
-        made.iter()
-            .any(|sample| sample.incorrect_report.as_deref() == Some("No pneumothorax. The bones are osteopenic."))
-    );
-    for sample in &made {
-        let wrong = sample.incorrect_report.as_deref().unwrap();
-        assert_eq!(sample.output, sample.gt_report);
-        assert_ne!(wrong, sample.output);
-        let adds = sample.dicom == "R1" && !wrong.contains("The heart is enlarged.");
-        assert_eq!(adds, sample.dicom == "R1" && sample.task.contains("Cardiomegaly"), "{sample:?}");
-        let removes = sample.dicom == "R1" && wrong.contains("Small left effusion.");
-        assert_eq!(removes, sample.dicom == "R1" && sample.task.contains("Pleural Effusion"), "{sample:?}");
-        assert!(!sample.task.contains('<'), "{}", sample.task);
-    }
+/// Wrong report, request and answer.
+fn parts(sample: &TaskSample) -> (&str, &str, &str) {
+    (sample.incorrect_report.as_deref().unwrap(), &sample.task, &sample.output)
 }
 
 #[test]
-fn a_sentence_that_denies_what_is_put_in_goes() {
+fn what_a_report_states_is_taken_out_and_comes_back_at_its_end() {
     let made = tasks(3);
-    let wrong: Vec<&str> =
-        made.iter().filter(|sample| sample.dicom == "R2").filter_map(|s| s.incorrect_report.as_deref()).collect();
-    let enlarged: Vec<_> = wrong.iter().filter(|wrong| wrong.contains("The heart is enlarged.")).collect();
-    assert!(!enlarged.is_empty());
-    assert!(enlarged.iter().all(|wrong| !wrong.contains("normal in size")));
+    let (whole, without) = (
+        "The heart is enlarged. No pneumothorax. The bones are osteopenic.",
+        "No pneumothorax. The bones are osteopenic.",
+    );
+    let at_its_end = format!("{without} The heart is enlarged.");
+    let find = |wrong: &str, right: &str| {
+        let fits = |sample: &&TaskSample| (parts(sample).0, parts(sample).2) == (wrong, right);
+        let sample = made.iter().find(fits).unwrap();
+        assert_eq!(sample.gt_report, whole);
+        assert!(sample.task.contains("Cardiomegaly"), "{}", sample.task);
+        sample.incorrect_findings.clone().unwrap()
+    };
+    assert_eq!(find(whole, without), [Finding::Cardiomegaly]);
+    assert_eq!(find(without, &at_its_end), []);
+}
+
+#[test]
+fn sentences_of_other_reports_are_put_in_and_taken_out_and_what_denies_them_goes() {
+    let made = tasks(3);
+    let of = |study: &str| made.iter().filter(move |sample| sample.dicom == study).map(parts).collect::<Vec<_>>();
+    // An enlarged heart is put into a report that says that it is normal.
+    let (whole, without) =
+        ("Small left effusion. The heart is normal in size. No edema.", "Small left effusion. No edema.");
+    let with = format!("{without} The heart is enlarged.");
+    let second = of("R2");
+    assert!(
+        second.iter().any(|&(wrong, task, right)| (wrong, right) == (whole, &with) && task.contains("Cardiomegaly"))
+    );
+    assert!(
+        second.iter().any(|&(wrong, task, right)| (wrong, right) == (&with, without) && task.contains("Cardiomegaly"))
+    );
+    // Both at once: the effusion is missed, the heart is wrong.
+    let both = second.iter().find(|(_, task, _)| task.contains("Cardiomegaly") && task.contains("Pleural Effusion"));
+    let &(wrong, _, right) = both.unwrap();
+    assert_eq!((wrong, right), ("No edema. The heart is enlarged.", "No edema. Small left effusion."));
+    assert!(made.iter().all(|sample| !sample.task.contains('<') && parts(sample).0 != parts(sample).2));
 }
 
 #[test]
