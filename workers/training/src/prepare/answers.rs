@@ -65,7 +65,7 @@ pub fn questions(
         let sample = &samples[row];
         let asked = task_prompts.request(task, random);
         let messages = vec![format!("Report: {}\n{asked}", sample.target())];
-        question(prompts, TaskSample::new(task, sample, asked, String::new()), messages)
+        question(prompts, TaskSample::new(task, sample.report(), asked, String::new()), messages)
     };
     Ok(part_rows(samples.len(), seed, part).into_iter().map(ask).collect())
 }
@@ -94,7 +94,7 @@ pub fn corrections(
             explicit += &format!("Mention {}. ", enumerate(&add));
         }
         let messages = vec![WRITE_A_REPORT.to_owned(), report.text.clone(), explicit.trim().to_owned()];
-        let mut asked = TaskSample::new(Task::Correct, sample, asked, String::new());
+        let mut asked = TaskSample::new(Task::Correct, sample.report(), asked, String::new());
         asked.incorrect_report = Some(report.text);
         questions.push(question(prompts, asked, messages));
     }

@@ -53,16 +53,17 @@ pub struct TaskSample {
 }
 
 impl TaskSample {
-    pub(super) fn new(task: Task, sample: &Sample, question: String, answer: String) -> Self {
+    /// A question about the report of an image.
+    pub(super) fn new(task: Task, (image, report): (&str, &str), question: String, answer: String) -> Self {
         Self {
-            gt_report: sample.target().to_owned(),
+            gt_report: report.to_owned(),
             incorrect_report: None,
             incorrect_findings: None,
             task: question,
             instruction: None,
             input: String::new(),
             output: answer,
-            dicom: sample.dicom_id.clone(),
+            dicom: image.to_owned(),
             task_type: task.name().to_owned(),
         }
     }
@@ -191,7 +192,7 @@ impl Instruct<'_> {
                 let finding = from.remove(random.below(from.len()));
                 let question = self.task_prompts.presence(finding, random);
                 let answer = if is_there { "yes" } else { "no" };
-                asked.push(TaskSample::new(Task::Presence, sample, question, answer.to_owned()));
+                asked.push(TaskSample::new(Task::Presence, sample.report(), question, answer.to_owned()));
             }
         }
         asked
@@ -204,7 +205,7 @@ impl Instruct<'_> {
             let sample = &self.samples[row];
             let names: Vec<_> = positives(&sample.labels).into_iter().map(Finding::name).collect();
             let question = self.task_prompts.request(Task::AllFindings, random);
-            TaskSample::new(Task::AllFindings, sample, question, names.join(", "))
+            TaskSample::new(Task::AllFindings, sample.report(), question, names.join(", "))
         };
         rows.into_iter().map(ask).collect()
     }

@@ -69,7 +69,7 @@ pub(super) fn reasons(
         let flagged = DIAGNOSES.into_iter().zip(&explanation.diagnosis_label).filter(|(_, flag)| **flag == 1.0);
         let named: Vec<Finding> = flagged.map(|(finding, _)| finding).collect();
         let question = prompts.reasons(&named, random);
-        reasons.push(TaskSample::new(Task::Reason, sample, question, explanation.nle));
+        reasons.push(TaskSample::new(Task::Reason, sample.report(), question, explanation.nle));
     }
     Ok(reasons)
 }

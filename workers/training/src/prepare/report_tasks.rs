@@ -78,7 +78,7 @@ impl<'a> ReportTasks<'a> {
         let rows = self.reports.iter().filter(|row| !row.findings.is_empty() && is_answer(&row.impression));
         rows.map(|row| {
             let request = self.task_prompts.request(Task::Summarise, random);
-            sample(Task::Summarise, row, request, row.impression.clone())
+            TaskSample::new(Task::Summarise, (&row.study, &row.findings), request, row.impression.clone())
         })
         .collect()
     }
@@ -109,12 +109,21 @@ impl<'a> ReportTasks<'a> {
     }
 }
 
-/// A form of a report: sentences, and findings beside those of the report as it is.
-#[derive(Clone, Default)]
-struct Form<'a> {
-    sentences: Vec<&'a str>,
-    added: Vec<Finding>,
-    lost: Vec<Finding>,
+/// How a report and its correction differ. The report's own statements are those that the labels confirm; others are put in.
+#[derive(Clone, Copy)]
+enum Edit {
+    AddOwn,
+    RemoveOwn,
+    AddOther,
+    RemoveOther,
+    /// One of its own is missed, and another is wrong.
+    Both,
+}
+
+impl Edit {
+    const ALL: [Edit; 5] = [Edit::AddOwn, Edit::RemoveOwn, Edit::AddOther, Edit::RemoveOther, Edit::Both];
+    /// For reports that state nothing.
+    const OF_OTHERS: [Edit; 2] = [Edit::AddOther, Edit::RemoveOther];
 }
 
 impl<'a> Read<'a> {
@@ -128,51 +137,41 @@ impl<'a> Read<'a> {
     ) -> Option<TaskSample> {
         let whole: Vec<usize> = (0..self.sentences.len()).collect();
         let without = self.without_a_finding(random);
-        let kind = if without.is_some() { random.below(5) } else { 2 + random.below(2) };
+        let edit = *random.pick(if without.is_some() { &Edit::ALL[..] } else { &Edit::OF_OTHERS });
         let (kept, lost) = without.unwrap_or_else(|| (whole.clone(), Vec::new()));
-        let missing: Vec<usize> = whole.iter().copied().filter(|at| !kept.contains(at)).collect();
-        let of = |places: &[usize]| places.iter().map(|at| self.sentences[*at]).collect::<Vec<_>>();
-        let with = |places: &[usize], more: &[&'a str]| [&of(places), more].concat();
-        let base = if kind == 4 { &kept } else { &whole };
-        let (stay, sentences, added) = match kind {
-            0 | 1 => (Vec::new(), Vec::new(), Vec::new()),
-            _ => self.put_in(base, donors, random)?,
+        let (stay, others, added) = match edit {
+            Edit::AddOwn | Edit::RemoveOwn => (Vec::new(), Vec::new(), Vec::new()),
+            Edit::AddOther | Edit::RemoveOther => self.put_in(&whole, donors, random)?,
+            Edit::Both => self.put_in(&kept, donors, random)?,
         };
-        let (none, whole_text) = (Vec::new(), of(&whole));
-        let (wrong, right, add, remove) = match kind {
-            0 => (
-                Form { sentences: of(&kept), lost: lost.clone(), ..Form::default() },
-                with(&kept, &of(&missing)),
-                &lost,
-                &none,
-            ),
-            1 => (Form { sentences: whole_text, ..Form::default() }, of(&kept), &none, &lost),
-            2 => (Form { sentences: whole_text, ..Form::default() }, with(&stay, &sentences), &added, &none),
-            3 => {
-                let wrong = Form { sentences: with(&stay, &sentences), added: added.clone(), ..Form::default() };
-                (wrong, of(&stay), &none, &added)
-            }
-            _ => {
-                let wrong = Form { sentences: with(&stay, &sentences), added: added.clone(), lost: lost.clone() };
-                (wrong, with(&stay, &of(&missing)), &lost, &added)
-            }
+        let text = |places: &[usize]| places.iter().map(|at| self.sentences[*at]).collect::<Vec<_>>();
+        let own = text(&whole.iter().copied().filter(|at| !kept.contains(at)).collect::<Vec<_>>());
+        let (whole, kept, stay) = (text(&whole), text(&kept), text(&stay));
+        let none = Vec::new();
+        let (wrong, right, missed, not_there) = match edit {
+            Edit::AddOwn => (kept.clone(), [kept, own].concat(), &lost, &none),
+            Edit::RemoveOwn => (whole, kept, &none, &lost),
+            Edit::AddOther => (whole, [stay, others].concat(), &added, &none),
+            Edit::RemoveOther => ([stay.clone(), others].concat(), stay, &none, &added),
+            Edit::Both => ([stay.clone(), others].concat(), [stay, own].concat(), &lost, &added),
         };
-        if wrong.sentences.is_empty() || right.is_empty() {
+        if wrong.is_empty() || right.is_empty() {
             return None;
         }
-        let question = prompts.correction(add, remove, random)?;
-        let mut sample = sample(Task::Correct, self.row, question, right.join(" "));
-        sample.incorrect_report = Some(wrong.sentences.join(" "));
-        sample.incorrect_findings = Some(self.stated(&wrong));
+        let question = prompts.correction(missed, not_there, random)?;
+        let report = (self.row.study.as_str(), self.row.findings.as_str());
+        let mut sample = TaskSample::new(Task::Correct, report, question, right.join(" "));
+        sample.incorrect_report = Some(wrong.join(" "));
+        let lacks = if matches!(edit, Edit::AddOwn | Edit::Both) { &lost } else { &none };
+        let has = if matches!(edit, Edit::RemoveOther | Edit::Both) { &added } else { &none };
+        sample.incorrect_findings = Some(self.stated(has, lacks));
         Some(sample)
     }
 
-    /// What a form states.
-    fn stated(&self, form: &Form<'_>) -> Vec<Finding> {
-        let is_stated = |finding: &Finding| {
-            form.added.contains(finding)
-                || self.row.labels[*finding as usize] == Label::Positive && !form.lost.contains(finding)
-        };
+    /// What a form of the report states that has some findings more and lacks others.
+    fn stated(&self, more: &[Finding], lost: &[Finding]) -> Vec<Finding> {
+        let is_own = |finding: &Finding| self.row.labels[*finding as usize] == Label::Positive;
+        let is_stated = |finding: &Finding| more.contains(finding) || is_own(finding) && !lost.contains(finding);
         let mut stated: Vec<Finding> = Finding::ALL.into_iter().filter(is_stated).collect();
         if stated.len() > 1 {
             stated.retain(|finding| *finding != Finding::NoFinding);
@@ -255,20 +254,6 @@ fn donors<'a>(reports: &[Read<'a>]) -> Vec<(Finding, &'a str)> {
     donors.dedup();
     let of_each = donors.chunk_by(|(one, _), (other, _)| one == other);
     of_each.flat_map(|of| of.iter().take(DONOR_SENTENCES)).copied().collect()
-}
-
-fn sample(task: Task, row: &ReportRow, question: String, answer: String) -> TaskSample {
-    TaskSample {
-        gt_report: row.findings.clone(),
-        incorrect_report: None,
-        incorrect_findings: None,
-        task: question,
-        instruction: None,
-        input: String::new(),
-        output: answer,
-        dicom: row.study.clone(),
-        task_type: task.name().to_owned(),
-    }
 }
 
 #[cfg(test)]

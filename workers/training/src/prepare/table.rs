@@ -36,6 +36,11 @@ impl Sample {
         TextRule::Demo.text(&positives(&self.labels))
     }
 
+    /// The image and what the model is to write about it.
+    pub(super) fn report(&self) -> (&str, &str) {
+        (&self.dicom_id, self.target())
+    }
+
     /// What the model is to write.
     pub fn target(&self) -> &str {
         crate::sections::strip(&self.findings)
