@@ -1,5 +1,5 @@
 #!/bin/sh
-# Trains the demo bundle from nothing: data sets, four trainings, the bundle, its figures. About an hour on two cores.
+# Trains the demo bundle from nothing: data sets, four trainings, the bundle, its figures. About three quarters of an hour on two cores.
 #
 #   workers/training/recipes/demo/train.sh DATA OUT
 #

@@ -46,7 +46,7 @@ struct DialogSample<'a> {
 
 impl Dialogs<'_> {
     /// Writes a conversation an image (its report, then all that is asked about it) and one a correction (the wrong report,
-    /// which is read, its correction, and some of the questions). Returns their number.
+    /// after a request that names what it states; its correction; some of the questions). Returns their number.
     ///
     /// # Errors
     /// Task files that cannot be read or hold something else; an output that cannot be written.
@@ -174,25 +174,32 @@ mod tests {
         let mut correction = task(Task::Correct, "one", "There is no Edema.", "The heart is large.");
         correction["incorrect_report"] = "The heart is large. There is edema.".into();
         correction["incorrect_findings"] = json!(["Cardiomegaly", "Edema"]);
-        write(Task::Correct, &[correction]);
+        let mut away = task(Task::Correct, "one", "Add Edema.", "The heart is large. Edema.");
+        away["incorrect_report"] = "The heart is large.".into();
+        away["incorrect_findings"] = json!(["Cardiomegaly"]);
+        write(Task::Correct, &[correction, away]);
 
         let made = dialogs(dir.path(), 1).unwrap();
         assert_eq!(made, dialogs(dir.path(), 1).unwrap());
-        assert_eq!(made.len(), 3);
+        assert_eq!(made.len(), 4);
         let text = |at: &Value| format!("{} {}", at["instruction"].as_str().unwrap(), at["output"].as_str().unwrap());
         let find = |part: &str| made.iter().find(|dialog| text(dialog).contains(part)).unwrap();
 
-        let about = find("ASSISTANT: The heart is large.</s>USER: ");
+        let about = made.iter().find(|dialog| dialog["answers"] == 3).unwrap();
         assert!(text(about).contains("Predicted Findings: cardiomegaly."));
+        assert!(text(about).contains("ASSISTANT: The heart is large.</s>USER: "));
         assert!(text(about).contains("USER: Which findings? ASSISTANT: cardiomegaly"), "{}", text(about));
         assert!(text(about).contains("USER: In short? ASSISTANT: Cardiomegaly."));
-        assert_eq!(about["answers"], 3);
 
         let corrected = find("There is no Edema.");
         assert!(text(corrected).contains("Predicted Findings: cardiomegaly, edema."), "{}", text(corrected));
         let turns = "ASSISTANT: The heart is large. There is edema.</s>USER: There is no Edema. ASSISTANT: The heart is large.</s>";
         assert!(text(corrected).contains(turns), "{}", text(corrected));
         assert_eq!(corrected["answers"], 4, "the wrong report is learned as one of its findings");
+
+        let away = find("Add Edema.");
+        assert_eq!(away["output"], "The heart is large. Edema.", "the questions are about a heart without edema");
+        assert_eq!(away["answers"], 2);
 
         let bare = find("Clear lungs.");
         assert!(text(bare).contains("Predicted Findings: no common findings."), "{}", text(bare));
