@@ -2,7 +2,7 @@
 //! The peers are in `peers/` and run in virtual environments that this benchmark makes.
 //!
 //! `cargo bench --profile release --workspace --bench training -- [tiny] [published] [sections] [memory] [rounds=N]`; without
-//! a name all but `published`, which takes half an hour and 16 GiB.
+//! a name all but `published`, which takes some four minutes a round and up to 16 GiB.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::env;
