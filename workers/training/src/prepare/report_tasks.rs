@@ -212,7 +212,7 @@ impl<'a> Read<'a> {
         let fits = |finding: &Finding| {
             !matches!(self.row.labels[*finding as usize], Label::Positive | Label::Uncertain)
                 && donors.iter().any(|(of, _)| of == finding)
-                // A sentence that denies it goes, and must not say anything else.
+                // Sentences that deny it go, whatever else they deny; one that states something has to stay.
                 && self
                     .said
                     .iter()

@@ -219,6 +219,7 @@ mod tests {
             assert!(list.iter().all(|prompt| slots.iter().all(|slot| prompt.matches(slot).count() == 1)), "{name}");
         }
     }
+
     #[test]
     fn every_second_request_can_be_made_as_a_model_is_asked_later() {
         let (listed, questions) = (TaskPrompts::own().unwrap(), Questions::default());
