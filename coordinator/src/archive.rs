@@ -83,7 +83,10 @@ pub struct Problem {
 impl Problem {
     /// A problem of this code.
     pub fn new(place: impl Into<String>, code: ErrorCode, message: impl fmt::Display) -> Self {
-        Self { place: place.into(), failure: Failure::new(code, message) }
+        Self {
+            place: place.into(),
+            failure: Failure::new(code, message),
+        }
     }
 }
 
@@ -148,10 +151,22 @@ pub enum Input {
 /// # Errors
 /// When it is not there, is neither a folder nor a manifest, or a table of it lacks a column.
 pub async fn open(input: &Input) -> Result<Arc<dyn Archive>, CoordinatorError> {
-    let Found { name, tree, manifest } = Found::of(input).await?;
+    let Found {
+        name,
+        tree,
+        manifest,
+    } = Found::of(input).await?;
     if let Some(file) = manifest {
         let images = tree.clone();
-        return checked(Manifest { name, tree, file, images, split: None, ids: Ids::Studies }).await;
+        return checked(Manifest {
+            name,
+            tree,
+            file,
+            images,
+            split: None,
+            ids: Ids::Studies,
+        })
+        .await;
     }
     let mut walk = tree.walk("");
     for _ in 0..PROBE {
@@ -178,14 +193,32 @@ pub async fn image_table(
     let images: Arc<dyn Tree> = match images {
         None => tree.clone(),
         Some(folder) => match local(folder).await? {
-            Found { tree, manifest: None, .. } => tree,
+            Found {
+                tree,
+                manifest: None,
+                ..
+            } => tree,
             Found { name, .. } => {
-                return Err(CoordinatorError::Input { input: name, reason: "it is not a folder".into() });
+                return Err(CoordinatorError::Input {
+                    input: name,
+                    reason: "it is not a folder".into(),
+                });
             }
         },
     };
-    let name = format!("{name}{}", split.map_or_else(String::new, |split| format!(" ({split})")));
-    checked(Manifest { name, tree, file, images, split: split.map(str::to_owned), ids: Ids::Images }).await
+    let name = format!(
+        "{name}{}",
+        split.map_or_else(String::new, |split| format!(" ({split})"))
+    );
+    checked(Manifest {
+        name,
+        tree,
+        file,
+        images,
+        split: split.map(str::to_owned),
+        ids: Ids::Images,
+    })
+    .await
 }
 
 /// Reads the header, so that a missing column is found before any work.
@@ -220,30 +253,51 @@ impl Found {
 impl Table {
     async fn of(input: &Input) -> Result<Self, CoordinatorError> {
         match Found::of(input).await? {
-            Found { name, tree, manifest: Some(file) } => Ok(Self { name, tree, file }),
-            Found { name, .. } => Err(CoordinatorError::Input { input: name, reason: "it is no .csv file".into() }),
+            Found {
+                name,
+                tree,
+                manifest: Some(file),
+            } => Ok(Self { name, tree, file }),
+            Found { name, .. } => Err(CoordinatorError::Input {
+                input: name,
+                reason: "it is no .csv file".into(),
+            }),
         }
     }
 }
 
 /// The name of a local archive is its whole path, so that it is the same archive from wherever a run is resumed.
 async fn local(path: &Path) -> Result<Found, CoordinatorError> {
-    let unusable = |reason: String| CoordinatorError::Input { input: path.display().to_string(), reason };
+    let unusable = |reason: String| CoordinatorError::Input {
+        input: path.display().to_string(),
+        reason,
+    };
     let failed = |error: std::io::Error| unusable(error.to_string());
     let path = tokio::fs::canonicalize(path).await.map_err(failed)?;
     let name = path.display().to_string();
     if tokio::fs::metadata(&path).await.map_err(failed)?.is_dir() {
         // A root that cannot be read is no problem of an entry: nothing can be run.
         drop(tokio::fs::read_dir(&path).await.map_err(failed)?);
-        return Ok(Found { name, tree: Arc::new(LocalTree::new(path)), manifest: None });
+        return Ok(Found {
+            name,
+            tree: Arc::new(LocalTree::new(path)),
+            manifest: None,
+        });
     }
     if !is_csv(&name) {
         return Err(unusable("it is neither a folder nor a .csv file".into()));
     }
     let file = path.file_name().and_then(|file| file.to_str());
-    let manifest = Some(file.ok_or_else(|| unusable("its name is not UTF-8".into()))?.to_owned());
+    let manifest = Some(
+        file.ok_or_else(|| unusable("its name is not UTF-8".into()))?
+            .to_owned(),
+    );
     let folder = path.parent().unwrap_or(&path).to_owned();
-    Ok(Found { name, tree: Arc::new(LocalTree::new(folder)), manifest })
+    Ok(Found {
+        name,
+        tree: Arc::new(LocalTree::new(folder)),
+        manifest,
+    })
 }
 
 fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> Found {
@@ -253,9 +307,14 @@ fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> Found {
     };
     let root = file.map_or(url, |file| url.strip_suffix(file).unwrap_or(url));
     let tree = Arc::new(ObjectTree::new(root, store.clone(), folder));
-    Found { name: url.trim_end_matches('/').to_owned(), tree, manifest: file.map(str::to_owned) }
+    Found {
+        name: url.trim_end_matches('/').to_owned(),
+        tree,
+        manifest: file.map(str::to_owned),
+    }
 }
 
 fn is_csv(path: &str) -> bool {
-    path.rsplit_once('.').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("csv"))
+    path.rsplit_once('.')
+        .is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("csv"))
 }

@@ -77,7 +77,10 @@ impl BatchOptions {
             components: self.components.clone(),
             conversation: None,
         };
-        RunFile { input: self.archive.name(), spec }
+        RunFile {
+            input: self.archive.name(),
+            spec,
+        }
     }
 }
 
@@ -109,19 +112,27 @@ impl Batch {
         // Ends our own parts when the run has ended or failed, and with the caller's.
         let stop = shutdown.child_token();
         let _stopped = stop.clone().drop_guard();
-        let conductor = Conductor { backends, patience: Patience::new(stop.clone()) };
+        let conductor = Conductor {
+            backends,
+            patience: Patience::new(stop.clone()),
+        };
         let spec = Arc::new(out.run().spec.clone());
         let mut meter = Meter::new(spec.run.clone(), spec.stages.clone());
         let dispatcher = Arc::new(Dispatcher {
             conductor: conductor.clone(),
             archive: options.archive,
             spec,
-            limits: Limits { studies: options.limit, image: options.image_limit, stall: options.stall },
+            limits: Limits {
+                studies: options.limit,
+                image: options.image_limit,
+                stall: options.stall,
+            },
             window: Arc::new(Semaphore::new(options.window.max(1))),
             wake: Arc::default(),
             ledger: Mutex::new(ledger),
         });
-        let consumer = ResultConsumer::with(conductor, "coordinator".to_owned(), dispatcher.wake.clone());
+        let consumer =
+            ResultConsumer::with(conductor, "coordinator".to_owned(), dispatcher.wake.clone());
         let outcome = drive(&dispatcher, consumer, &mut meter, &progress).await;
         stop.cancel();
         let interrupted = match outcome {
@@ -144,7 +155,12 @@ impl Batch {
             let resumed = ledger.tally().resumed;
             let studies = ledger.tally().studies() - resumed;
             summary.interrupted = interrupted;
-            summary.session = Session { resumed, studies, seconds, studies_per_second: studies as f64 / seconds };
+            summary.session = Session {
+                resumed,
+                studies,
+                seconds,
+                studies_per_second: studies as f64 / seconds,
+            };
             summary.problem_count = count;
             summary.problems = problems.to_vec();
         })

@@ -50,8 +50,9 @@ mod document {
 }
 
 /// Opens the archive at an address that is allowed.
-pub type OpenArchive =
-    Arc<dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync>;
+pub type OpenArchive = Arc<
+    dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync,
+>;
 
 /// How a gateway runs batches.
 #[derive(Clone)]
@@ -122,7 +123,14 @@ impl Batches {
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         let (places, here) = (Semaphore::new(RUNNING), Mutex::default());
-        Arc::new(Self { backends, bundle, settings, shutdown, places, here })
+        Arc::new(Self {
+            backends,
+            bundle,
+            settings,
+            shutdown,
+            places,
+            here,
+        })
     }
 
     /// Goes on with the batches that were running here when the process stopped.
@@ -134,17 +142,24 @@ impl Batches {
         if !directory.exists() {
             return Ok(0);
         }
-        let failed = |source| BatchesError::Directory { path: directory.clone(), source };
+        let failed = |source| BatchesError::Directory {
+            path: directory.clone(),
+            source,
+        };
         let mut count = 0;
         for entry in fs::read_dir(directory).map_err(failed)? {
             let file = entry.map_err(failed)?.path().join(REQUEST_FILE);
-            let requested = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Requested>(&text).ok());
+            let requested = fs::read(&file)
+                .ok()
+                .and_then(|text| serde_json::from_slice::<Requested>(&text).ok());
             match requested {
                 Some(requested) => {
                     self.spawn(requested);
                     count += 1;
                 }
-                None => warn!(file = %file.display(), "not the request of a batch; remove its folder"),
+                None => {
+                    warn!(file = %file.display(), "not the request of a batch; remove its folder")
+                }
             }
         }
         Ok(count)
@@ -165,13 +180,26 @@ impl Batches {
             return Ok(view);
         }
         self.check(&request.archive)?;
-        (self.settings.open)(request.archive.clone()).await.map_err(BatchesError::Archive)?;
-        let requested = Requested { id: id.to_owned(), owner: owner.to_owned(), created_ms, request };
+        (self.settings.open)(request.archive.clone())
+            .await
+            .map_err(BatchesError::Archive)?;
+        let requested = Requested {
+            id: id.to_owned(),
+            owner: owner.to_owned(),
+            created_ms,
+            request,
+        };
         let folder = self.folder(id);
-        let failed = |source| BatchesError::Directory { path: folder.clone(), source };
+        let failed = |source| BatchesError::Directory {
+            path: folder.clone(),
+            source,
+        };
         fs::create_dir_all(&folder).map_err(failed)?;
         fs::write(folder.join(REQUEST_FILE), json(&requested)).map_err(failed)?;
-        self.backends.state.put_document(&run(id), document::REQUEST, json(&requested)).await?;
+        self.backends
+            .state
+            .put_document(&run(id), document::REQUEST, json(&requested))
+            .await?;
         let view = requested.clone().view(BatchStatus::Queued, None, None);
         self.spawn(requested);
         Ok(view)
@@ -182,7 +210,9 @@ impl Batches {
     /// # Errors
     /// When the state store does not answer.
     pub async fn view(&self, owner: &str, id: &str) -> Result<Option<BatchView>, StateError> {
-        let Some(requested) = self.document::<Requested>(id, document::REQUEST).await? else { return Ok(None) };
+        let Some(requested) = self.document::<Requested>(id, document::REQUEST).await? else {
+            return Ok(None);
+        };
         if requested.owner != owner {
             return Ok(None);
         }
@@ -204,7 +234,10 @@ impl Batches {
         if self.view(owner, id).await?.is_none() {
             return Ok(false);
         }
-        self.backends.state.put_document(&run(id), document::CANCEL, "true".to_owned()).await?;
+        self.backends
+            .state
+            .put_document(&run(id), document::CANCEL, "true".to_owned())
+            .await?;
         if let Some(stop) = self.here().get(id) {
             stop.cancel();
         }
@@ -220,19 +253,28 @@ impl Batches {
         owner: &str,
         id: &str,
         file: &str,
-    ) -> Result<Option<impl Stream<Item = Result<Bytes, ObjectError>> + Send + use<>>, StateError> {
-        let Some(place) = FILES.iter().position(|name| *name == file) else { return Ok(None) };
+    ) -> Result<Option<impl Stream<Item = Result<Bytes, ObjectError>> + Send + use<>>, StateError>
+    {
+        let Some(place) = FILES.iter().position(|name| *name == file) else {
+            return Ok(None);
+        };
         if self.view(owner, id).await?.is_none() {
             return Ok(None);
         }
-        let Some(end) = self.document::<End>(id, document::END).await? else { return Ok(None) };
-        let keys: Vec<ObjectKey> =
-            (0..end.parts[place]).map(|part| ObjectKey::batch_part(id, FILES[place], part)).collect();
+        let Some(end) = self.document::<End>(id, document::END).await? else {
+            return Ok(None);
+        };
+        let keys: Vec<ObjectKey> = (0..end.parts[place])
+            .map(|part| ObjectKey::batch_part(id, FILES[place], part))
+            .collect();
         let objects = self.backends.objects.clone();
-        let parts = stream::unfold((keys.into_iter(), objects), |(mut keys, objects)| async move {
-            let part = objects.get(&keys.next()?).await;
-            Some((part, (keys, objects)))
-        });
+        let parts = stream::unfold(
+            (keys.into_iter(), objects),
+            |(mut keys, objects)| async move {
+                let part = objects.get(&keys.next()?).await;
+                Some((part, (keys, objects)))
+            },
+        );
         Ok(Some(parts))
     }
 
@@ -241,10 +283,15 @@ impl Batches {
         let climbs = archive.split('/').any(|part| part == ".." || part == ".");
         let is_under = |prefix: &String| {
             let prefix = prefix.trim_end_matches('/');
-            archive.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            archive
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         if climbs || !prefixes.iter().any(is_under) {
-            return Err(BatchesError::NotAllowed { archive: archive.to_owned(), prefixes: prefixes.clone() });
+            return Err(BatchesError::NotAllowed {
+                archive: archive.to_owned(),
+                prefixes: prefixes.clone(),
+            });
         }
         Ok(())
     }
@@ -266,7 +313,11 @@ impl Batches {
         });
     }
 
-    async fn carry_out(&self, requested: Requested, stop: &CancellationToken) -> Result<(), BatchesError> {
+    async fn carry_out(
+        &self,
+        requested: Requested,
+        stop: &CancellationToken,
+    ) -> Result<(), BatchesError> {
         let Requested { id, request, .. } = &requested;
         if self.document::<End>(id, document::END).await?.is_none() {
             // None where it is stopped while it waits.
@@ -285,12 +336,22 @@ impl Batches {
                 Err(error) => (BatchStatus::Failed, Some(error.to_string())),
             };
             let parts = results::store(&*self.backends.objects, id, &folder).await?;
-            let end = End { status, error, parts };
-            self.backends.state.put_document(&run(id), document::END, json(&end)).await?;
+            let end = End {
+                status,
+                error,
+                parts,
+            };
+            self.backends
+                .state
+                .put_document(&run(id), document::END, json(&end))
+                .await?;
             info!(batch = id, ?status, "a batch has ended");
         }
         let folder = self.folder(id);
-        fs::remove_dir_all(&folder).map_err(|source| BatchesError::Directory { path: folder, source })
+        fs::remove_dir_all(&folder).map_err(|source| BatchesError::Directory {
+            path: folder,
+            source,
+        })
     }
 
     /// Whether the batch came to its end.
@@ -302,14 +363,23 @@ impl Batches {
         stop: &CancellationToken,
     ) -> Result<bool, CoordinatorError> {
         let archive = (self.settings.open)(request.archive.clone()).await?;
-        let stages = if request.stages.is_empty() { StageSet::all() } else { StageSet::closure(&request.stages) };
-        let max_new_tokens = request.max_new_tokens.unwrap_or(Generation::default().max_new_tokens);
+        let stages = if request.stages.is_empty() {
+            StageSet::all()
+        } else {
+            StageSet::closure(&request.stages)
+        };
+        let max_new_tokens = request
+            .max_new_tokens
+            .unwrap_or(Generation::default().max_new_tokens);
         let options = BatchOptions {
             archive,
             out: out.to_owned(),
             source: Source::Image,
             stages,
-            generation: Generation { max_new_tokens, ..Generation::default() },
+            generation: Generation {
+                max_new_tokens,
+                ..Generation::default()
+            },
             bundle: self.bundle.bundle.clone(),
             components: self.bundle.components.clone(),
             window: DEFAULT_WINDOW,
@@ -341,8 +411,16 @@ impl Batches {
     }
 
     /// Shows the progress to other gateways, and hears whether one of them was told to cancel.
-    async fn share(&self, id: &str, snapshot: String, stop: &CancellationToken) -> Result<(), StateError> {
-        self.backends.state.put_document(&run(id), document::PROGRESS, snapshot).await?;
+    async fn share(
+        &self,
+        id: &str,
+        snapshot: String,
+        stop: &CancellationToken,
+    ) -> Result<(), StateError> {
+        self.backends
+            .state
+            .put_document(&run(id), document::PROGRESS, snapshot)
+            .await?;
         if self.is_cancelled(id).await? {
             stop.cancel();
         }
@@ -350,14 +428,27 @@ impl Batches {
     }
 
     async fn is_cancelled(&self, id: &str) -> Result<bool, StateError> {
-        Ok(self.backends.state.document(&run(id), document::CANCEL).await?.is_some())
+        Ok(self
+            .backends
+            .state
+            .document(&run(id), document::CANCEL)
+            .await?
+            .is_some())
     }
 
-    async fn document<T: for<'a> Deserialize<'a>>(&self, id: &str, name: &str) -> Result<Option<T>, StateError> {
+    async fn document<T: for<'a> Deserialize<'a>>(
+        &self,
+        id: &str,
+        name: &str,
+    ) -> Result<Option<T>, StateError> {
         let text = self.backends.state.document(&run(id), name).await?;
         text.map(|text| serde_json::from_str(&text))
             .transpose()
-            .map_err(|error| StateError(format!("document '{name}' of batch '{id}' is damaged: {error}")))
+            .map_err(|error| {
+                StateError(format!(
+                    "document '{name}' of batch '{id}' is damaged: {error}"
+                ))
+            })
     }
 
     fn folder(&self, id: &str) -> PathBuf {

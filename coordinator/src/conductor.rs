@@ -53,25 +53,41 @@ impl Conductor {
         }
         try_join_all(tasks).await?;
         try_join_all(concluded).await?;
-        let lines: Vec<Fact> = stream::iter(lines).buffered(ASSEMBLING).try_collect().await?;
+        let lines: Vec<Fact> = stream::iter(lines)
+            .buffered(ASSEMBLING)
+            .try_collect()
+            .await?;
         if !lines.is_empty() {
-            self.patience.until_done(|| self.backends.state.finish(&lines)).await?;
+            self.patience
+                .until_done(|| self.backends.state.finish(&lines))
+                .await?;
         }
         Ok(())
     }
 
     async fn publish(&self, task: &Task) -> Result<(), CoordinatorError> {
-        self.patience.until_done(|| publish(&*self.backends.queue, task)).await
+        self.patience
+            .until_done(|| publish(&*self.backends.queue, task))
+            .await
     }
 
-    async fn conclude(&self, conversation: &ConversationId, step: &Step) -> Result<(), CoordinatorError> {
+    async fn conclude(
+        &self,
+        conversation: &ConversationId,
+        step: &Step,
+    ) -> Result<(), CoordinatorError> {
         let Step { run, facts, .. } = step;
-        self.patience.until_done(|| conversation::conclude(&self.backends, conversation, run, facts)).await
+        self.patience
+            .until_done(|| conversation::conclude(&self.backends, conversation, run, facts))
+            .await
     }
 
     async fn line(&self, step: &Step) -> Result<Fact, CoordinatorError> {
         let objects = &*self.backends.objects;
-        let record = self.patience.until_done(|| record::finished(&step.run, &step.facts, objects)).await?;
+        let record = self
+            .patience
+            .until_done(|| record::finished(&step.run, &step.facts, objects))
+            .await?;
         Ok(Fact {
             run: step.run.run.clone(),
             study: record.study.clone(),
@@ -87,5 +103,13 @@ impl Conductor {
 /// When the broker does not confirm.
 pub(crate) async fn publish(queue: &dyn Queue, task: &Task) -> Result<(), QueueError> {
     let body = serde_json::to_vec(task).expect("a task has string keys only");
-    queue.publish(queues::work(task.work.stage()), Message { body: body.into(), ..Message::default() }).await
+    queue
+        .publish(
+            queues::work(task.work.stage()),
+            Message {
+                body: body.into(),
+                ..Message::default()
+            },
+        )
+        .await
 }

@@ -6,8 +6,9 @@ use radialog_runtime::objects::ObjectError;
 use radialog_runtime::queue::{Message, QueueError};
 use radialog_runtime::state::{Fact, StateError};
 use radialog_schemas::{
-    ChatImage, ChatTask, ContentHash, Conversation, ConversationId, ErrorCode, Failure, FindingsReport, Generation,
-    ObjectKey, RunId, RunSpec, SCHEMA_VERSION, Source, Stage, StageSet, StudyId, StudySpec, TurnRequest, queues,
+    ChatImage, ChatTask, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
+    FindingsReport, Generation, ObjectKey, RunId, RunSpec, SCHEMA_VERSION, Source, Stage, StageSet,
+    StudyId, StudySpec, TurnRequest, queues,
 };
 
 use crate::pipeline::{Command, Event, OutputKeys, STUDY_FIELD, StudyFacts, next};
@@ -89,7 +90,16 @@ pub async fn publish(
 ) -> Result<(), QueueError> {
     let task = ChatTask::new(conversation, turn, component);
     let body = serde_json::to_vec(&task).expect("a task has string keys only");
-    backends.queue.publish(queues::CHAT, Message { body: body.into(), ..Message::default() }).await
+    backends
+        .queue
+        .publish(
+            queues::CHAT,
+            Message {
+                body: body.into(),
+                ..Message::default()
+            },
+        )
+        .await
 }
 
 /// Gives the image to its two stages.
@@ -119,7 +129,10 @@ async fn prepare(
         split: None,
     };
     let document = serde_json::to_string(&run).expect("a specification has string keys only");
-    backends.state.put_document(&run.run, SPEC_DOCUMENT, document).await?;
+    backends
+        .state
+        .put_document(&run.run, SPEC_DOCUMENT, document)
+        .await?;
     let fact = Fact {
         run: run.run.clone(),
         study: spec.study.clone(),
@@ -128,7 +141,9 @@ async fn prepare(
     };
     backends.state.begin(std::slice::from_ref(&fact)).await?;
     let known = backends.state.record(&[fact]).await?.pop().flatten();
-    let Some(facts) = known.and_then(|facts| StudyFacts::parse(&facts).ok()) else { return Ok(()) };
+    let Some(facts) = known.and_then(|facts| StudyFacts::parse(&facts).ok()) else {
+        return Ok(());
+    };
     for command in next(&run, &facts, Event::Begun) {
         match command {
             Command::Publish(task) => conductor::publish(&*backends.queue, &task).await?,
@@ -152,11 +167,19 @@ pub(crate) async fn conclude(
         Some((_, failure)) => Err(failure.clone()),
         None => findings(backends, run, facts).await?,
     };
-    if let Some(turn) = backends.conversations.prepared(conversation, &outcome).await? {
+    if let Some(turn) = backends
+        .conversations
+        .prepared(conversation, &outcome)
+        .await?
+    {
         publish(backends, conversation, turn, run.component(Stage::Language)).await?;
     }
-    let study =
-        Fact { run: run.run.clone(), study: facts.spec.study.clone(), field: String::new(), value: String::new() };
+    let study = Fact {
+        run: run.run.clone(),
+        study: facts.spec.study.clone(),
+        field: String::new(),
+        value: String::new(),
+    };
     // The state has a line for every finished study; nobody collects this one.
     if backends.state.finish(&[study]).await? == [true] {
         backends.state.discard_finished(&run.run, 1).await?;
@@ -171,6 +194,11 @@ async fn findings(
 ) -> Result<Result<FindingsReport, Failure>, ObjectError> {
     let keys = OutputKeys::of(run, &facts.spec.input, None);
     let loaded = record::load(facts, &keys, Stage::Findings, &*backends.objects).await?;
-    let missing = || Failure::new(ErrorCode::ObjectMissing, "the image's findings are not in the store; start anew");
+    let missing = || {
+        Failure::new(
+            ErrorCode::ObjectMissing,
+            "the image's findings are not in the store; start anew",
+        )
+    };
     Ok(loaded.and_then(|findings| findings.ok_or_else(missing)))
 }

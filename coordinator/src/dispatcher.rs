@@ -59,7 +59,10 @@ impl Dispatcher {
     }
 
     /// Collects lines and looks after studies in flight until the intake has ended and all of them have their line.
-    pub(crate) async fn follow(&self, progress: &watch::Sender<Progress>) -> Result<(), CoordinatorError> {
+    pub(crate) async fn follow(
+        &self,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<(), CoordinatorError> {
         let mut swept = Instant::now();
         let mut stall = self.limits.stall;
         loop {
@@ -90,7 +93,11 @@ impl Dispatcher {
         let mut collected = 0;
         loop {
             // Reading again is part of every attempt: a discard whose answer was lost must not be repeated blindly.
-            let count = self.conductor.patience.until_done(|| self.collect_once()).await??;
+            let count = self
+                .conductor
+                .patience
+                .until_done(|| self.collect_once())
+                .await??;
             collected += count;
             if count < DRAIN {
                 return Ok(collected);
@@ -142,46 +149,82 @@ impl Dispatcher {
             lost.retain(|spec| self.ledger().is_in_flight(&spec.study));
         }
         if !lost.is_empty() {
-            warn!(studies = lost.len(), "the state store has lost studies; they begin again");
+            warn!(
+                studies = lost.len(),
+                "the state store has lost studies; they begin again"
+            );
             self.announce().await?;
             self.dispatch(&lost).await?;
         }
-        self.conductor.patience.until_done(|| self.share(progress)).await
+        self.conductor
+            .patience
+            .until_done(|| self.share(progress))
+            .await
     }
 
     /// Publishes whatever the studies in flight wait for once more.
     async fn again(&self) -> Result<(), CoordinatorError> {
         let studies = self.ledger().in_flight();
-        warn!(studies = studies.len(), "no study has finished for a long time; tasks are published again");
+        warn!(
+            studies = studies.len(),
+            "no study has finished for a long time; tasks are published again"
+        );
         self.dispatch(&studies).await
     }
 
     /// Tells all coordinators what the run is.
     pub(crate) async fn announce(&self) -> Result<(), CoordinatorError> {
-        let spec = serde_json::to_string(&*self.spec).expect("a specification has string keys only");
+        let spec =
+            serde_json::to_string(&*self.spec).expect("a specification has string keys only");
         let (state, run) = (&self.conductor.backends.state, &self.spec.run);
-        self.conductor.patience.until_done(|| state.put_document(run, SPEC_DOCUMENT, spec.clone())).await
+        self.conductor
+            .patience
+            .until_done(|| state.put_document(run, SPEC_DOCUMENT, spec.clone()))
+            .await
     }
 
     /// Begins studies, or takes them up where an earlier process left them.
     async fn dispatch(&self, studies: &[StudySpec]) -> Result<(), CoordinatorError> {
         let facts: Vec<Fact> = studies.iter().map(|spec| self.study_fact(spec)).collect();
         let state = &self.conductor.backends.state;
-        self.conductor.patience.until_done(|| state.begin(&facts)).await?;
+        self.conductor
+            .patience
+            .until_done(|| state.begin(&facts))
+            .await?;
         let step = |facts: StudyFacts| {
             let commands = next(&self.spec, &facts, Event::Begun);
-            Step { run: self.spec.clone(), facts, commands }
+            Step {
+                run: self.spec.clone(),
+                facts,
+                commands,
+            }
         };
-        let steps: Vec<Step> = self.facts(studies).await?.into_iter().flatten().map(step).collect();
+        let steps: Vec<Step> = self
+            .facts(studies)
+            .await?
+            .into_iter()
+            .flatten()
+            .map(step)
+            .collect();
         self.conductor.carry_out(&steps).await
     }
 
     /// What is known about studies: recording a fact that is there tells and changes nothing.
-    async fn facts(&self, studies: &[StudySpec]) -> Result<Vec<Option<StudyFacts>>, CoordinatorError> {
+    async fn facts(
+        &self,
+        studies: &[StudySpec],
+    ) -> Result<Vec<Option<StudyFacts>>, CoordinatorError> {
         let facts: Vec<Fact> = studies.iter().map(|spec| self.study_fact(spec)).collect();
         let state = &self.conductor.backends.state;
-        let known = self.conductor.patience.until_done(|| state.record(&facts)).await?;
-        Ok(known.into_iter().map(|facts| StudyFacts::parse(&facts?).ok()).collect())
+        let known = self
+            .conductor
+            .patience
+            .until_done(|| state.record(&facts))
+            .await?;
+        Ok(known
+            .into_iter()
+            .map(|facts| StudyFacts::parse(&facts?).ok())
+            .collect())
     }
 
     fn study_fact(&self, spec: &StudySpec) -> Fact {
@@ -196,12 +239,17 @@ impl Dispatcher {
     /// Counts the archive, so that the time left can be told.
     pub(crate) async fn count(&self) -> Result<(), CoordinatorError> {
         let count = self.archive.count().await?;
-        self.ledger().expect_total(self.limits.studies.map_or(count, |limit| limit.min(count)));
+        self.ledger()
+            .expect_total(self.limits.studies.map_or(count, |limit| limit.min(count)));
         Ok(())
     }
 
     /// Sends snapshots, for ever.
-    pub(crate) async fn report(&self, meter: &mut Meter, progress: &watch::Sender<Progress>) -> Infallible {
+    pub(crate) async fn report(
+        &self,
+        meter: &mut Meter,
+        progress: &watch::Sender<Progress>,
+    ) -> Infallible {
         loop {
             progress.send_replace(self.snapshot(meter));
             tokio::time::sleep(REPORT_EVERY).await;
@@ -210,12 +258,20 @@ impl Dispatcher {
 
     /// How far the run is.
     pub(crate) fn snapshot(&self, meter: &mut Meter) -> Progress {
-        Progress { paused: self.conductor.patience.trouble(), ..self.ledger().snapshot(meter) }
+        Progress {
+            paused: self.conductor.patience.trouble(),
+            ..self.ledger().snapshot(meter)
+        }
     }
 
     /// Shows a snapshot to other processes.
     pub(crate) async fn share(&self, progress: &watch::Sender<Progress>) -> Result<(), StateError> {
-        let snapshot = serde_json::to_string(&*progress.borrow()).expect("a snapshot has string keys only");
-        self.conductor.backends.state.put_document(&self.spec.run, PROGRESS_DOCUMENT, snapshot).await
+        let snapshot =
+            serde_json::to_string(&*progress.borrow()).expect("a snapshot has string keys only");
+        self.conductor
+            .backends
+            .state
+            .put_document(&self.spec.run, PROGRESS_DOCUMENT, snapshot)
+            .await
     }
 }

@@ -22,7 +22,9 @@ pub enum CoordinatorError {
         reason: String,
     },
     /// A table of the archive lacks a column.
-    #[error("'{file}' line 1 has no column '{column}'; it has: {found}. Add the column, or name it so, and run again")]
+    #[error(
+        "'{file}' line 1 has no column '{column}'; it has: {found}. Add the column, or name it so, and run again"
+    )]
     MissingColumn {
         /// The table.
         file: String,

@@ -68,7 +68,9 @@ fn advice(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::AddrInUse => {
             "another process has that port: stop it, or choose another one, e.g. --listen 127.0.0.1:7861"
         }
-        std::io::ErrorKind::PermissionDenied => "ports below 1024 are for root: choose one above, e.g. 7860",
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 are for root: choose one above, e.g. 7860"
+        }
         _ => "give an address of this machine with --listen",
     }
 }
@@ -115,12 +117,25 @@ impl Gateway {
         if config.keys.is_empty() && !config.listen.ip().is_loopback() {
             return Err(GatewayError::Open(config.listen));
         }
-        let failed = |reason| GatewayError::Listen { address: config.listen, reason };
+        let failed = |reason| GatewayError::Listen {
+            address: config.listen,
+            reason,
+        };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let callers = Callers::new(&config);
         let batches = OnceLock::new();
-        let inner = Inner { backends, bundle, config, callers, batches, shutdown };
-        Ok(Self { shared: Shared(Arc::new(inner)), listener })
+        let inner = Inner {
+            backends,
+            bundle,
+            config,
+            callers,
+            batches,
+            shutdown,
+        };
+        Ok(Self {
+            shared: Shared(Arc::new(inner)),
+            listener,
+        })
     }
 
     /// Runs batches, too: goes on with those that were running when an earlier process stopped.
@@ -128,9 +143,19 @@ impl Gateway {
     /// # Errors
     /// Where their folder cannot be read.
     pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
-        let Inner { backends, bundle, config, shutdown, .. } = &*self.shared;
+        let Inner {
+            backends,
+            bundle,
+            config,
+            shutdown,
+            ..
+        } = &*self.shared;
         let (directory, prefixes) = (config.directory.clone(), config.archives.clone());
-        let settings = BatchesSettings { directory, prefixes, open };
+        let settings = BatchesSettings {
+            directory,
+            prefixes,
+            open,
+        };
         let batches = Batches::new(backends.clone(), bundle.clone(), settings, shutdown.clone());
         batches.resume()?;
         self.shared.batches.get_or_init(|| batches);
@@ -159,7 +184,8 @@ impl Gateway {
                 tracing::debug!(%error, "events of one connection may be late");
             }
         });
-        let server = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let server = axum::serve(listener, router)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let late = async {
             shutdown.cancelled().await;
             tokio::time::sleep(grace).await;

@@ -73,7 +73,11 @@ impl RunFile {
             None => Ok(()),
             Some(difference) => {
                 let (dir, run) = (dir.to_owned(), self.spec.run.0.clone());
-                Err(CoordinatorError::OtherRun { dir, run, difference })
+                Err(CoordinatorError::OtherRun {
+                    dir,
+                    run,
+                    difference,
+                })
             }
         }
     }
@@ -81,14 +85,39 @@ impl RunFile {
     /// What differs, the run's id aside.
     fn difference(&self, wanted: &Self) -> Option<String> {
         let (then, now) = (&self.spec, &wanted.spec);
-        let differs =
-            |what: &str, then: String, now: String| (then != now).then(|| format!("{what} ({then}, now {now})"));
-        let names = |spec: &RunSpec| spec.stages.iter().map(|stage| stage.name()).collect::<Vec<_>>().join(",");
+        let differs = |what: &str, then: String, now: String| {
+            (then != now).then(|| format!("{what} ({then}, now {now})"))
+        };
+        let names = |spec: &RunSpec| {
+            spec.stages
+                .iter()
+                .map(|stage| stage.name())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
         differs("input", self.input.clone(), wanted.input.clone())
-            .or_else(|| differs("kind of input", format!("{:?}", then.source), format!("{:?}", now.source)))
-            .or_else(|| differs("bundle", then.bundle.short().to_owned(), now.bundle.short().to_owned()))
+            .or_else(|| {
+                differs(
+                    "kind of input",
+                    format!("{:?}", then.source),
+                    format!("{:?}", now.source),
+                )
+            })
+            .or_else(|| {
+                differs(
+                    "bundle",
+                    then.bundle.short().to_owned(),
+                    now.bundle.short().to_owned(),
+                )
+            })
             .or_else(|| differs("choice of stages", names(then), names(now)))
-            .or_else(|| differs("way of decoding", then.generation.fingerprint(), now.generation.fingerprint()))
+            .or_else(|| {
+                differs(
+                    "way of decoding",
+                    then.generation.fingerprint(),
+                    now.generation.fingerprint(),
+                )
+            })
             .or_else(|| (then.components != now.components).then(|| "bundle component".to_owned()))
     }
 }
@@ -98,11 +127,19 @@ impl OutputDir {
     pub(crate) fn open(dir: &Path, mut wanted: RunFile) -> Result<Self, CoordinatorError> {
         fs::create_dir_all(dir).map_err(CoordinatorError::output(dir))?;
         let path = dir.join(LOCK_FILE);
-        let lock = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let lock = lock.map_err(CoordinatorError::output(&path))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(CoordinatorError::Locked { dir: dir.to_owned() }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(CoordinatorError::Locked {
+                    dir: dir.to_owned(),
+                });
+            }
             Err(TryLockError::Error(error)) => return Err(CoordinatorError::output(&path)(error)),
         }
         let run = match RunFile::read(dir)? {
@@ -117,7 +154,11 @@ impl OutputDir {
                 wanted
             }
         };
-        Ok(Self { dir: dir.to_owned(), run, _lock: lock })
+        Ok(Self {
+            dir: dir.to_owned(),
+            run,
+            _lock: lock,
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -130,14 +171,27 @@ impl OutputDir {
 
     /// Writes `results.csv` and `summary.json` in one pass over `results.jsonl`. `complete` adds what the records do
     /// not tell.
-    pub(crate) fn conclude(&self, complete: impl FnOnce(&mut Summary)) -> Result<Summary, CoordinatorError> {
+    pub(crate) fn conclude(
+        &self,
+        complete: impl FnOnce(&mut Summary),
+    ) -> Result<Summary, CoordinatorError> {
         let spec = &self.run.spec;
-        let mut counting = Counting::new(spec.run.clone(), self.run.input.clone(), spec.bundle.clone());
+        let mut counting = Counting::new(
+            spec.run.clone(),
+            self.run.input.clone(),
+            spec.bundle.clone(),
+        );
         let mut table = Replacement::create(&self.dir.join(TABLE_FILE))?;
         let mut write = |cells: Vec<String>| {
             let mut writer = csv::Writer::from_writer(Vec::new());
-            writer.write_record(cells).expect("writing to memory does not fail");
-            table.write(&writer.into_inner().expect("writing to memory does not fail"))
+            writer
+                .write_record(cells)
+                .expect("writing to memory does not fail");
+            table.write(
+                &writer
+                    .into_inner()
+                    .expect("writing to memory does not fail"),
+            )
         };
         write(table::header())?;
         journal::for_each_record(&self.dir.join(RESULTS_FILE), |record, _| {
@@ -155,7 +209,10 @@ impl OutputDir {
 
 /// Different for every run, short enough to type.
 fn new_id(dir: &Path) -> RunId {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
     let seed = format!("{}/{now}/{}", dir.display(), std::process::id());
     RunId::from(ContentHash::of(seed.as_bytes()).short())
 }
@@ -178,7 +235,10 @@ mod tests {
             components: Stage::ALL.map(|_| ContentHash::of(bundle)),
             conversation: None,
         };
-        RunFile { input: input.into(), spec }
+        RunFile {
+            input: input.into(),
+            spec,
+        }
     }
 
     fn refusal(dir: &Path, wanted: RunFile) -> String {
@@ -193,7 +253,14 @@ mod tests {
         let id = first.run().spec.run.clone();
         assert!(refusal(&out, wanted("a", b"1")).contains("another process"));
         drop(first);
-        assert_eq!(OutputDir::open(&out, wanted("a", b"1")).unwrap().run().spec.run, id);
+        assert_eq!(
+            OutputDir::open(&out, wanted("a", b"1"))
+                .unwrap()
+                .run()
+                .spec
+                .run,
+            id
+        );
         assert!(refusal(&out, wanted("b", b"1")).contains("another input (a, now b)"));
         assert!(refusal(&out, wanted("a", b"2")).contains("another bundle"));
         let mut longer = wanted("a", b"1");
@@ -207,6 +274,9 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();
         let error = refusal(&file.join("out"), wanted("a", b"1"));
-        assert!(error.contains("file/out") && error.contains("run the same command again"), "{error}");
+        assert!(
+            error.contains("file/out") && error.contains("run the same command again"),
+            "{error}"
+        );
     }
 }

@@ -22,12 +22,18 @@ pub(crate) struct Patience {
 
 impl Patience {
     pub(crate) fn new(shutdown: CancellationToken) -> Self {
-        Self { shutdown, trouble: Arc::default() }
+        Self {
+            shutdown,
+            trouble: Arc::default(),
+        }
     }
 
     /// What is being waited for right now, for people.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn shutdown(&self) -> &CancellationToken {
@@ -38,7 +44,10 @@ impl Patience {
     ///
     /// # Errors
     /// Only [`CoordinatorError::Stopped`].
-    pub(crate) async fn until_done<T, E, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, CoordinatorError>
+    pub(crate) async fn until_done<T, E, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, CoordinatorError>
     where
         E: Display,
         F: Future<Output = Result<T, E>>,
@@ -93,7 +102,11 @@ mod tests {
         let value = patience
             .until_done(|| {
                 left -= 1;
-                let result = if left > 0 { Err("no broker") } else { Ok(seen.trouble()) };
+                let result = if left > 0 {
+                    Err("no broker")
+                } else {
+                    Ok(seen.trouble())
+                };
                 async move { result }
             })
             .await;

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use radialog_runtime::state::Facts;
-use radialog_schemas::{Failure, ObjectKey, Outcome, RunSpec, Source, Stage, StageResult, StudySpec, Task, Work};
+use radialog_schemas::{
+    Failure, ObjectKey, Outcome, RunSpec, Source, Stage, StageResult, StudySpec, Task, Work,
+};
 
 /// The field of a study's facts that holds its [`StudySpec`]; the others are stage names with a [`StageResult`].
 pub const STUDY_FIELD: &str = "study";
@@ -58,16 +60,21 @@ impl StudyFacts {
 
     /// Whether this stage's output is in the store.
     pub fn is_done(&self, stage: Stage) -> bool {
-        matches!(self.results.get(&stage).map(|result| &result.outcome), Some(Outcome::Done { .. }))
+        matches!(
+            self.results.get(&stage).map(|result| &result.outcome),
+            Some(Outcome::Done { .. })
+        )
     }
 
     /// The failure of the first stage in pipeline order that failed. Stages run side by side, so that the first one in
     /// time would differ between runs.
     pub fn failure(&self) -> Option<(Stage, &Failure)> {
-        self.results.iter().find_map(|(stage, result)| match &result.outcome {
-            Outcome::Failed(failure) => Some((*stage, failure)),
-            Outcome::Done { .. } => None,
-        })
+        self.results
+            .iter()
+            .find_map(|(stage, result)| match &result.outcome {
+                Outcome::Failed(failure) => Some((*stage, failure)),
+                Outcome::Done { .. } => None,
+            })
     }
 }
 
@@ -98,7 +105,9 @@ impl OutputKeys {
 /// of a failed stage is always waited for, and a study's record does not depend on which of them was faster.
 pub fn next(run: &RunSpec, facts: &StudyFacts, event: Event<'_>) -> Vec<Command> {
     let needs = |stage: &Stage| run.source.needs(*stage).iter();
-    let runs = |stage: &Stage| !facts.results.contains_key(stage) && needs(stage).all(|needed| facts.is_done(*needed));
+    let runs = |stage: &Stage| {
+        !facts.results.contains_key(stage) && needs(stage).all(|needed| facts.is_done(*needed))
+    };
     let running: Vec<Stage> = run.stages.iter().filter(runs).collect();
     if running.is_empty() {
         return vec![Command::Finish];
@@ -108,7 +117,11 @@ pub fn next(run: &RunSpec, facts: &StudyFacts, event: Event<'_>) -> Vec<Command>
         Event::Reported(stages) => needs(stage).any(|needed| stages.contains(needed)),
     };
     let keys = OutputKeys::of(run, &facts.spec.input, facts.spec.reference.as_ref());
-    running.into_iter().filter(made_ready).map(|stage| Command::Publish(task(run, facts, &keys, stage))).collect()
+    running
+        .into_iter()
+        .filter(made_ready)
+        .map(|stage| Command::Publish(task(run, facts, &keys, stage)))
+        .collect()
 }
 
 fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> Task {
@@ -117,17 +130,27 @@ fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> T
     let work = match stage {
         Stage::Embedding => Work::Embedding { image: input },
         Stage::Findings => Work::Findings { image: input },
-        Stage::Language if run.source == Source::Prompt => {
-            Work::Answer { prompt: input, generation: run.generation.clone() }
-        }
+        Stage::Language if run.source == Source::Prompt => Work::Answer {
+            prompt: input,
+            generation: run.generation.clone(),
+        },
         Stage::Language => Work::Report {
             embedding: key(Stage::Embedding),
             findings: key(Stage::Findings),
             generation: run.generation.clone(),
         },
-        Stage::Scoring => Work::Scoring { report: key(Stage::Language), reference: facts.spec.reference.clone() },
+        Stage::Scoring => Work::Scoring {
+            report: key(Stage::Language),
+            reference: facts.spec.reference.clone(),
+        },
     };
-    Task::new(&run.run, &facts.spec.study, run.component(stage), key(stage), work)
+    Task::new(
+        &run.run,
+        &facts.spec.study,
+        run.component(stage),
+        key(stage),
+        work,
+    )
 }
 
 #[cfg(test)]

@@ -53,8 +53,19 @@ pub async fn plan(options: &BatchOptions, objects: &dyn Objects) -> Result<Plan,
     if let Some(run) = RunFile::read(&options.out)? {
         run.agrees(&wanted, &options.out)?;
     }
-    let stages = options.stages.iter().map(|stage| StagePlan { stage, stored: 0, remaining: 0 }).collect();
-    let mut plan = Plan { stages, ..Plan::default() };
+    let stages = options
+        .stages
+        .iter()
+        .map(|stage| StagePlan {
+            stage,
+            stored: 0,
+            remaining: 0,
+        })
+        .collect();
+    let mut plan = Plan {
+        stages,
+        ..Plan::default()
+    };
     let mut known = written(options)?;
     let mut entries = options.archive.entries().await?;
     let mut ended = false;
@@ -68,7 +79,9 @@ pub async fn plan(options: &BatchOptions, objects: &dyn Objects) -> Result<Plan,
                     plan.studies += 1;
                     match known.is_written(&entry.study) {
                         true => plan.written += 1,
-                        false => chunk.push(stored(&wanted.spec, entry, options.image_limit, objects).boxed()),
+                        false => chunk.push(
+                            stored(&wanted.spec, entry, options.image_limit, objects).boxed(),
+                        ),
                     }
                 }
                 Some(Err(_)) => plan.problems += 1,
@@ -112,14 +125,18 @@ async fn stored(
     limit: u64,
     objects: &dyn Objects,
 ) -> Result<Option<Vec<bool>>, ObjectError> {
-    let Ok(source) = entry.image else { return Ok(None) };
+    let Ok(source) = entry.image else {
+        return Ok(None);
+    };
     let content: Bytes = match source.read(&entry.file, limit).await {
         Ok(content) => content,
         Err(ReadError::Study(_)) => return Ok(None),
         Err(ReadError::Store(error)) => return Err(error),
     };
     let input = run.source.key(&ContentHash::of(&content));
-    let reference = entry.reference.map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
+    let reference = entry
+        .reference
+        .map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
     let keys = OutputKeys::of(run, &input, reference.as_ref());
     let mut stages = Vec::new();
     for stage in run.stages.iter() {

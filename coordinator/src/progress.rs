@@ -130,14 +130,20 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(run: RunId, stages: StageSet) -> Self {
-        Self { run, stages, begun: Instant::now(), samples: VecDeque::new() }
+        Self {
+            run,
+            stages,
+            begun: Instant::now(),
+            samples: VecDeque::new(),
+        }
     }
 
     /// A snapshot; the number of studies in flight, `problems` and `paused` are the caller's to add.
     pub(crate) fn read(&mut self, tally: &Tally, in_flight: &StageCounts) -> Progress {
         let now = Instant::now();
         let counts = tally.stages.plus(in_flight);
-        self.samples.push_back((now, tally.studies(), counts.clone()));
+        self.samples
+            .push_back((now, tally.studies(), counts.clone()));
         while self.samples.len() > 2 && now - self.samples[0].0 > RATE_WINDOW {
             self.samples.pop_front();
         }
@@ -148,7 +154,9 @@ impl Meter {
             false => 0.0,
         };
         let stage = |stage| {
-            let sum = |counts: &StageCounts| counts.get(stage, StageEnd::Done) + counts.get(stage, StageEnd::Reused);
+            let sum = |counts: &StageCounts| {
+                counts.get(stage, StageEnd::Done) + counts.get(stage, StageEnd::Reused)
+            };
             StageProgress {
                 stage,
                 done: sum(&counts),
@@ -158,7 +166,9 @@ impl Meter {
             }
         };
         let studies_per_second = rate(tally.studies(), *studies);
-        let left = tally.total.map(|total| total.saturating_sub(tally.studies()));
+        let left = tally
+            .total
+            .map(|total| total.saturating_sub(tally.studies()));
         Progress {
             run: Some(self.run.clone()),
             total: tally.total,
@@ -168,7 +178,9 @@ impl Meter {
             stages: self.stages.iter().map(stage).collect(),
             seconds: (now - self.begun).as_secs_f64(),
             studies_per_second,
-            seconds_left: left.filter(|_| studies_per_second > 0.0).map(|left| left as f64 / studies_per_second),
+            seconds_left: left
+                .filter(|_| studies_per_second > 0.0)
+                .map(|left| left as f64 / studies_per_second),
             ..Progress::default()
         }
     }
@@ -182,7 +194,10 @@ mod tests {
     #[test]
     fn rates_and_time_left_follow_from_what_was_done_since_the_first_sample() {
         let mut meter = Meter::new(RunId::from("run"), StageSet::closure(&[Stage::Findings]));
-        let mut tally = Tally { total: Some(100), ..Tally::default() };
+        let mut tally = Tally {
+            total: Some(100),
+            ..Tally::default()
+        };
         let none = StageCounts::default();
         let first = meter.read(&tally, &none);
         assert_eq!((first.studies_per_second, first.seconds_left), (0.0, None));
@@ -194,7 +209,12 @@ mod tests {
         assert!(second.studies_per_second > 0.0);
         let left = second.seconds_left.unwrap();
         assert!((left - 90.0 / second.studies_per_second).abs() < 1e-9);
-        let [findings] = second.stages.as_slice() else { panic!("{second:?}") };
-        assert_eq!((findings.done, findings.reused, findings.failed), (12, 12, 0));
+        let [findings] = second.stages.as_slice() else {
+            panic!("{second:?}")
+        };
+        assert_eq!(
+            (findings.done, findings.reused, findings.failed),
+            (12, 12, 0)
+        );
     }
 }

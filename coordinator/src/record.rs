@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use futures::future::join3;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, Labels, PredictedFinding,
-    ReportLabels, RunSpec, Stage, StudyRecord, StudyStatus,
+    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, Labels,
+    PredictedFinding, ReportLabels, RunSpec, Stage, StudyRecord, StudyStatus,
 };
 use serde::de::DeserializeOwned;
 
@@ -35,9 +35,18 @@ pub(crate) async fn finished(
         (Stage::Language, report.as_ref().err()),
         (Stage::Scoring, labels.as_ref().err()),
     ];
-    let lost = lost.into_iter().find_map(|(stage, failure)| Some((stage, failure?)));
-    let failure = facts.failure().or(lost).map(|(stage, failure)| (stage, failure.clone()));
-    let (findings, report, labels) = (findings.ok().flatten(), report.ok().flatten(), labels.ok().flatten());
+    let lost = lost
+        .into_iter()
+        .find_map(|(stage, failure)| Some((stage, failure?)));
+    let failure = facts
+        .failure()
+        .or(lost)
+        .map(|(stage, failure)| (stage, failure.clone()));
+    let (findings, report, labels) = (
+        findings.ok().flatten(),
+        report.ok().flatten(),
+        labels.ok().flatten(),
+    );
 
     let spec = facts.spec.clone();
     let mut record = StudyRecord {
@@ -45,7 +54,11 @@ pub(crate) async fn finished(
         other_files: spec.other_files,
         indication: spec.indication,
         split: spec.split,
-        timings: facts.results.iter().map(|(stage, result)| (*stage, result.timings.clone())).collect(),
+        timings: facts
+            .results
+            .iter()
+            .map(|(stage, result)| (*stage, result.timings.clone()))
+            .collect(),
         ..empty(spec.study, spec.file, run.bundle.clone())
     };
     if let Some((stage, failure)) = failure {
@@ -147,7 +160,11 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
 /// CheXbert labels positive; blank, negative and uncertain do not count.
 fn disagreement(findings: &[PredictedFinding], report: &Labels) -> Vec<Finding> {
     let stated = |finding: Finding| report.get(&finding) == Some(&Label::Positive);
-    findings.iter().filter(|p| p.present != stated(p.finding)).map(|p| p.finding).collect()
+    findings
+        .iter()
+        .filter(|p| p.present != stated(p.finding))
+        .map(|p| p.finding)
+        .collect()
 }
 
 /// A stage's output, where the stage is done.
@@ -163,12 +180,17 @@ pub(crate) async fn load<T: DeserializeOwned>(
     let key = keys.output(stage);
     let content = match objects.get(key).await {
         Ok(content) => content,
-        Err(error @ ObjectError::NotFound(_)) => return Ok(Err(Failure::new(ErrorCode::ObjectMissing, error))),
+        Err(error @ ObjectError::NotFound(_)) => {
+            return Ok(Err(Failure::new(ErrorCode::ObjectMissing, error)));
+        }
         Err(error) => return Err(error),
     };
-    Ok(serde_json::from_slice(&content)
-        .map(Some)
-        .map_err(|error| Failure::new(ErrorCode::ObjectCorrupt, format!("object '{key}' is damaged: {error}"))))
+    Ok(serde_json::from_slice(&content).map(Some).map_err(|error| {
+        Failure::new(
+            ErrorCode::ObjectCorrupt,
+            format!("object '{key}' is damaged: {error}"),
+        )
+    }))
 }
 
 #[cfg(test)]
@@ -177,7 +199,11 @@ mod tests {
 
     #[test]
     fn a_finding_is_disputed_when_only_one_side_states_it() {
-        let predicted = |finding, present| PredictedFinding { finding, probability: 0.5, present };
+        let predicted = |finding, present| PredictedFinding {
+            finding,
+            probability: 0.5,
+            present,
+        };
         let findings = [
             predicted(Finding::Edema, true),
             predicted(Finding::Pneumonia, true),

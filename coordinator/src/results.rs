@@ -9,7 +9,9 @@ use futures::future::{join_all, try_join_all};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Consumer, Death, Delivery, Message};
 use radialog_runtime::state::{Fact, Facts};
-use radialog_schemas::{ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult, queues};
+use radialog_schemas::{
+    ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult, queues,
+};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -46,12 +48,24 @@ struct Envelope {
 impl ResultConsumer {
     /// A consumer that works until `shutdown`. `worker` names it in dead letters.
     pub fn new(backends: Backends, worker: impl Into<String>, shutdown: CancellationToken) -> Self {
-        Self::with(Conductor { backends, patience: Patience::new(shutdown) }, worker.into(), Arc::default())
+        Self::with(
+            Conductor {
+                backends,
+                patience: Patience::new(shutdown),
+            },
+            worker.into(),
+            Arc::default(),
+        )
     }
 
     /// Tells `wake` whenever studies were finished.
     pub(crate) fn with(conductor: Conductor, worker: String, wake: Arc<Notify>) -> Self {
-        Self { conductor, worker, wake, runs: HashMap::new() }
+        Self {
+            conductor,
+            worker,
+            wake,
+            runs: HashMap::new(),
+        }
     }
 
     /// Works until the shutdown. What was not settled by then goes back to the queue; handling it again changes nothing.
@@ -89,20 +103,33 @@ impl ResultConsumer {
                 Err(failure) => bad.push((delivery, failure)),
             }
         }
-        try_join_all(bad.into_iter().map(|(delivery, failure)| self.bury(delivery, failure))).await?;
+        try_join_all(
+            bad.into_iter()
+                .map(|(delivery, failure)| self.bury(delivery, failure)),
+        )
+        .await?;
 
         let facts: Vec<Fact> = good.iter().map(fact).collect();
         let state = self.conductor.backends.state.clone();
-        let known = self.conductor.patience.until_done(|| state.record(&facts)).await?;
+        let known = self
+            .conductor
+            .patience
+            .until_done(|| state.record(&facts))
+            .await?;
         let mut steps = Vec::new();
         for study in by_study(&good, known) {
             match self.step(&study).await? {
                 Some(step) => steps.push(step),
-                None => warn!(run = %study.run, "a result of a run whose facts cannot be read is dropped"),
+                None => {
+                    warn!(run = %study.run, "a result of a run whose facts cannot be read is dropped")
+                }
             }
         }
         self.conductor.carry_out(&steps).await?;
-        if steps.iter().any(|step| step.commands.contains(&Command::Finish)) {
+        if steps
+            .iter()
+            .any(|step| step.commands.contains(&Command::Finish))
+        {
             self.wake.notify_one();
         }
         // A lost acknowledgement only means that the result comes again.
@@ -115,10 +142,18 @@ impl ResultConsumer {
     }
 
     async fn step(&mut self, study: &Reported<'_>) -> Result<Option<Step>, CoordinatorError> {
-        let Some(run) = self.spec(study.run).await? else { return Ok(None) };
-        let Ok(facts) = StudyFacts::parse(&study.facts) else { return Ok(None) };
+        let Some(run) = self.spec(study.run).await? else {
+            return Ok(None);
+        };
+        let Ok(facts) = StudyFacts::parse(&study.facts) else {
+            return Ok(None);
+        };
         let commands = next(&run, &facts, Event::Reported(&study.stages));
-        Ok(Some(Step { run, facts, commands }))
+        Ok(Some(Step {
+            run,
+            facts,
+            commands,
+        }))
     }
 
     async fn spec(&mut self, run: &RunId) -> Result<Option<Arc<RunSpec>>, CoordinatorError> {
@@ -126,8 +161,14 @@ impl ResultConsumer {
             return Ok(Some(spec.clone()));
         }
         let state = self.conductor.backends.state.clone();
-        let document = self.conductor.patience.until_done(|| state.document(run, SPEC_DOCUMENT)).await?;
-        let Some(spec) = document.and_then(|text| serde_json::from_str(&text).ok()) else { return Ok(None) };
+        let document = self
+            .conductor
+            .patience
+            .until_done(|| state.document(run, SPEC_DOCUMENT))
+            .await?;
+        let Some(spec) = document.and_then(|text| serde_json::from_str(&text).ok()) else {
+            return Ok(None);
+        };
         let spec: Arc<RunSpec> = Arc::new(spec);
         if self.runs.len() >= CACHED_RUNS {
             self.runs.clear();
@@ -145,9 +186,18 @@ impl ResultConsumer {
             source: queues::RESULTS.to_owned(),
             worker: self.worker.clone(),
         };
-        let message = Message { death: Some(death), ..delivery.message };
-        let (queue, dead) = (&self.conductor.backends.queue, queues::dead(queues::RESULTS));
-        self.conductor.patience.until_done(|| queue.publish(&dead, message.clone())).await?;
+        let message = Message {
+            death: Some(death),
+            ..delivery.message
+        };
+        let (queue, dead) = (
+            &self.conductor.backends.queue,
+            queues::dead(queues::RESULTS),
+        );
+        self.conductor
+            .patience
+            .until_done(|| queue.publish(&dead, message.clone()))
+            .await?;
         if let Err(error) = delivery.receipt.ack().await {
             warn!(%error, "an acknowledgement was lost; the message is dead-lettered twice");
         }
@@ -168,7 +218,10 @@ async fn ready(consumer: &mut dyn Consumer) -> Vec<Delivery> {
 
 fn parse(body: &[u8]) -> Result<StageResult, Failure> {
     let invalid = |error: serde_json::Error| {
-        Failure::new(ErrorCode::MessageInvalid, format!("the message is not a stage's result: {error}"))
+        Failure::new(
+            ErrorCode::MessageInvalid,
+            format!("the message is not a stage's result: {error}"),
+        )
     };
     let envelope: Envelope = serde_json::from_slice(body).map_err(invalid)?;
     if envelope.schema_version != SCHEMA_VERSION {
@@ -204,13 +257,19 @@ fn by_study(results: &[StageResult], known: Vec<Option<Facts>>) -> Vec<Reported<
     let mut places = HashMap::new();
     for (result, facts) in results.iter().zip(known) {
         let Some(facts) = facts else { continue };
-        let place = *places.entry((&result.run, &result.study)).or_insert(studies.len());
+        let place = *places
+            .entry((&result.run, &result.study))
+            .or_insert(studies.len());
         match studies.get_mut(place) {
             Some(study) => {
                 study.stages.push(result.stage);
                 study.facts = facts;
             }
-            None => studies.push(Reported { run: &result.run, stages: vec![result.stage], facts }),
+            None => studies.push(Reported {
+                run: &result.run,
+                stages: vec![result.stage],
+                facts,
+            }),
         }
     }
     studies
@@ -226,7 +285,13 @@ mod tests {
         let code = |body: &[u8]| parse(body).unwrap_err().code;
         assert_eq!(code(b"not json"), ErrorCode::MessageInvalid);
         assert_eq!(code(b"{}"), ErrorCode::MessageInvalid);
-        assert_eq!(code(br#"{"schema_version": 99, "anything": 1}"#), ErrorCode::SchemaVersion);
-        assert_eq!(code(br#"{"schema_version": 1, "run": "r"}"#), ErrorCode::MessageInvalid);
+        assert_eq!(
+            code(br#"{"schema_version": 99, "anything": 1}"#),
+            ErrorCode::SchemaVersion
+        );
+        assert_eq!(
+            code(br#"{"schema_version": 1, "run": "r"}"#),
+            ErrorCode::MessageInvalid
+        );
     }
 }

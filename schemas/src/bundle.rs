@@ -59,7 +59,11 @@ impl Manifest {
         let mut parts = vec![config.into_bytes()];
         for (usage, path) in &component.files {
             parts.push(usage.clone().into_bytes());
-            parts.push(self.files.get(path).map_or_else(Vec::new, |file| file.sha256.as_str().into()));
+            parts.push(
+                self.files
+                    .get(path)
+                    .map_or_else(Vec::new, |file| file.sha256.as_str().into()),
+            );
         }
         ContentHash::of_parts(parts.iter().map(Vec::as_slice))
     }

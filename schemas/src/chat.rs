@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, Failure, Finding, FindingsReport, Generation, ObjectKey, SCHEMA_VERSION, ids::text_id};
+use crate::{
+    ContentHash, Failure, Finding, FindingsReport, Generation, ObjectKey, SCHEMA_VERSION,
+    ids::text_id,
+};
 
 text_id! {
     /// One conversation. Whoever knows it and holds its key can read it, so it cannot be guessed.
@@ -26,7 +29,12 @@ pub struct ChatTask {
 impl ChatTask {
     /// A task of the current schema version.
     pub fn new(conversation: &ConversationId, turn: u32, component: &ContentHash) -> Self {
-        Self { schema_version: SCHEMA_VERSION, conversation: conversation.clone(), turn, component: component.clone() }
+        Self {
+            schema_version: SCHEMA_VERSION,
+            conversation: conversation.clone(),
+            turn,
+            component: component.clone(),
+        }
     }
 }
 

@@ -112,7 +112,10 @@ pub struct Failure {
 impl Failure {
     /// A failure of this code.
     pub fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
-        Self { code, message: message.to_string() }
+        Self {
+            code,
+            message: message.to_string(),
+        }
     }
 
     /// What to do about it.

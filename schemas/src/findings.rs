@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 /// One CheXpert observation. The order of the variants is the published label order, used everywhere except inside
 /// CheXbert, whose head 13 is "No Finding".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[allow(missing_docs)] // the variants are the field's own names
 pub enum Finding {
     #[serde(rename = "No Finding")]
@@ -115,7 +117,14 @@ pub enum Label {
 impl Label {
     /// The label of a CheXbert class index, 0 to 3.
     pub fn from_class(class: usize) -> Option<Label> {
-        [Label::Blank, Label::Positive, Label::Negative, Label::Uncertain].get(class).copied()
+        [
+            Label::Blank,
+            Label::Positive,
+            Label::Negative,
+            Label::Uncertain,
+        ]
+        .get(class)
+        .copied()
     }
 
     /// The cell that the original program writes: empty, `1.0`, `0.0` or `-1.0`.
@@ -168,7 +177,10 @@ mod tests {
     fn every_name_parses_back_and_equals_its_json() {
         for finding in Finding::ALL {
             assert_eq!(finding.name().parse(), Ok(finding));
-            assert_eq!(serde_json::to_value(finding).ok(), Some(finding.name().into()));
+            assert_eq!(
+                serde_json::to_value(finding).ok(),
+                Some(finding.name().into())
+            );
         }
     }
 }

@@ -16,8 +16,8 @@ pub mod task;
 
 pub use bundle::Manifest;
 pub use chat::{
-    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent, TurnOutcome,
-    TurnRequest, TurnStatus,
+    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent,
+    TurnOutcome, TurnRequest, TurnStatus,
 };
 pub use correction::Correction;
 pub use error::{ErrorClass, ErrorCode, Failure};
@@ -27,7 +27,9 @@ pub use objects::ObjectKey;
 pub use record::{StudyRecord, StudyStatus};
 pub use result::{Outcome, StageResult, StageTimings};
 pub use stage::{Stage, StageSet};
-pub use task::{GeneratedReport, Generation, ReportLabels, RunSpec, Source, StudySpec, Task, TextPrompt, Work};
+pub use task::{
+    GeneratedReport, Generation, ReportLabels, RunSpec, Source, StudySpec, Task, TextPrompt, Work,
+};
 
 /// Version of every message in this crate. A reader dead-letters what it does not know.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::{ContentHash, ConversationId, Generation, Stage};
 
 /// The name of an object in the store, e.g. `embedding/3f…c1.safetensors`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct ObjectKey(String);
 
@@ -31,7 +33,12 @@ impl ObjectKey {
 
     /// Image tokens `[32, 768]` of an image.
     pub fn embedding(component: &ContentHash, image: &ObjectKey) -> Self {
-        Self::output(Stage::Embedding, component, &[image.as_str()], "safetensors")
+        Self::output(
+            Stage::Embedding,
+            component,
+            &[image.as_str()],
+            "safetensors",
+        )
     }
 
     /// The 14 findings of an image.
@@ -47,18 +54,37 @@ impl ObjectKey {
         generation: &Generation,
     ) -> Self {
         let options = generation.fingerprint();
-        Self::output(Stage::Language, component, &[embedding.as_str(), findings.as_str(), &options], "json")
+        Self::output(
+            Stage::Language,
+            component,
+            &[embedding.as_str(), findings.as_str(), &options],
+            "json",
+        )
     }
 
     /// The answer to a stored prompt under given decoding options.
     pub fn answer(component: &ContentHash, prompt: &ObjectKey, generation: &Generation) -> Self {
-        Self::output(Stage::Language, component, &[prompt.as_str(), &generation.fingerprint()], "json")
+        Self::output(
+            Stage::Language,
+            component,
+            &[prompt.as_str(), &generation.fingerprint()],
+            "json",
+        )
     }
 
     /// The CheXbert labels of a report and, where there is one, of its reference.
-    pub fn labels(component: &ContentHash, report: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
+    pub fn labels(
+        component: &ContentHash,
+        report: &ObjectKey,
+        reference: Option<&ObjectKey>,
+    ) -> Self {
         let reference = reference.map_or("", ObjectKey::as_str);
-        Self::output(Stage::Scoring, component, &[report.as_str(), reference], "json")
+        Self::output(
+            Stage::Scoring,
+            component,
+            &[report.as_str(), reference],
+            "json",
+        )
     }
 
     /// Prefix of all [`crate::Correction`]s.
@@ -75,13 +101,18 @@ impl ObjectKey {
     }
 
     fn output(stage: Stage, component: &ContentHash, inputs: &[&str], suffix: &str) -> Self {
-        let parts = std::iter::once(component.as_str()).chain(inputs.iter().copied()).map(str::as_bytes);
+        let parts = std::iter::once(component.as_str())
+            .chain(inputs.iter().copied())
+            .map(str::as_bytes);
         Self(format!("{stage}/{}.{suffix}", ContentHash::of_parts(parts)))
     }
 
     /// A key that came from outside, e.g. a listing. Empty parts, `.`, `..` and a leading `/` are refused.
     pub fn parse(text: &str) -> Option<Self> {
-        let ok = !text.is_empty() && text.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
+        let ok = !text.is_empty()
+            && text
+                .split('/')
+                .all(|part| !part.is_empty() && part != "." && part != "..");
         ok.then(|| Self(text.to_owned()))
     }
 
@@ -107,15 +138,31 @@ mod tests {
         let image = ObjectKey::image(&hash);
         let key = |generation: &Generation| ObjectKey::report(&hash, &image, &image, generation);
         let greedy = Generation::default();
-        let longer = Generation { max_new_tokens: greedy.max_new_tokens + 1, ..greedy.clone() };
-        let seeded = Generation { temperature: Some(0.7), seed: 1, ..greedy.clone() };
+        let longer = Generation {
+            max_new_tokens: greedy.max_new_tokens + 1,
+            ..greedy.clone()
+        };
+        let seeded = Generation {
+            temperature: Some(0.7),
+            seed: 1,
+            ..greedy.clone()
+        };
         assert_eq!(
             key(&greedy),
-            key(&Generation { seed: 9, ..greedy.clone() }),
+            key(&Generation {
+                seed: 9,
+                ..greedy.clone()
+            }),
             "a seed means nothing to greedy decoding"
         );
         assert_ne!(key(&greedy), key(&longer));
-        assert_ne!(key(&seeded), key(&Generation { seed: 2, ..seeded.clone() }));
+        assert_ne!(
+            key(&seeded),
+            key(&Generation {
+                seed: 2,
+                ..seeded.clone()
+            })
+        );
     }
 
     #[test]

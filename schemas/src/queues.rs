@@ -12,8 +12,12 @@ pub const RESULTS: &str = "radialog.results";
 pub const CHAT: &str = "radialog.chat";
 
 /// How long a failed task waits before each further attempt. Its length is the number of retries.
-pub const RETRY_DELAYS: [Duration; 4] =
-    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25), Duration::from_secs(120)];
+pub const RETRY_DELAYS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(25),
+    Duration::from_secs(120),
+];
 
 /// Only a backstop against a message that kills every worker: attempts are counted in [`header::ATTEMPT`].
 pub const DELIVERY_LIMIT: u32 = 1000;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, Failure, Finding, Labels, ObjectKey, PredictedFinding, Stage, StageTimings, StudyId};
+use crate::{
+    ContentHash, Failure, Finding, Labels, ObjectKey, PredictedFinding, Stage, StageTimings,
+    StudyId,
+};
 
 /// Whether a study has everything that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::Source;
 
 /// A kind of work with its own queue and its own workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Image to 32 x 768 image tokens.
@@ -24,7 +26,12 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in pipeline order.
-    pub const ALL: [Stage; 4] = [Stage::Embedding, Stage::Findings, Stage::Language, Stage::Scoring];
+    pub const ALL: [Stage; 4] = [
+        Stage::Embedding,
+        Stage::Findings,
+        Stage::Language,
+        Stage::Scoring,
+    ];
 
     /// The one word for this stage.
     pub fn name(self) -> &'static str {
@@ -59,7 +66,9 @@ impl FromStr for Stage {
         Self::ALL
             .into_iter()
             .find(|stage| stage.name() == name)
-            .ok_or_else(|| format!("'{name}' is not a stage; use embedding, findings, language or scoring"))
+            .ok_or_else(|| {
+                format!("'{name}' is not a stage; use embedding, findings, language or scoring")
+            })
     }
 }
 
@@ -87,7 +96,12 @@ impl StageSet {
             next += 1;
             stages.extend(source.needs(stage));
         }
-        Self(Stage::ALL.into_iter().filter(|stage| stages.contains(stage)).collect())
+        Self(
+            Stage::ALL
+                .into_iter()
+                .filter(|stage| stages.contains(stage))
+                .collect(),
+        )
     }
 
     /// Whether the run has this stage.
@@ -108,13 +122,22 @@ mod tests {
     #[test]
     fn asking_for_scoring_brings_every_stage_and_findings_only_itself() {
         assert_eq!(StageSet::closure(&[Stage::Scoring]), StageSet::all());
-        assert_eq!(StageSet::closure(&[Stage::Findings]), StageSet(vec![Stage::Findings]));
+        assert_eq!(
+            StageSet::closure(&[Stage::Findings]),
+            StageSet(vec![Stage::Findings])
+        );
     }
 
     #[test]
     fn a_text_needs_no_stage_before_the_one_that_reads_it() {
-        assert_eq!(StageSet::closure_from(Source::Report, &[Stage::Scoring]), StageSet(vec![Stage::Scoring]));
+        assert_eq!(
+            StageSet::closure_from(Source::Report, &[Stage::Scoring]),
+            StageSet(vec![Stage::Scoring])
+        );
         let labelled_answers = StageSet(vec![Stage::Language, Stage::Scoring]);
-        assert_eq!(StageSet::closure_from(Source::Prompt, &[Stage::Scoring]), labelled_answers);
+        assert_eq!(
+            StageSet::closure_from(Source::Prompt, &[Stage::Scoring]),
+            labelled_answers
+        );
     }
 }

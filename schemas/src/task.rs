@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, ConversationId, Labels, ObjectKey, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId};
+use crate::{
+    ContentHash, ConversationId, Labels, ObjectKey, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId,
+};
 
 /// One message to one stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -76,9 +78,22 @@ impl Work {
 
 impl Task {
     /// A task of the current schema version.
-    pub fn new(run: &RunId, study: &StudyId, component: &ContentHash, output: ObjectKey, work: Work) -> Self {
+    pub fn new(
+        run: &RunId,
+        study: &StudyId,
+        component: &ContentHash,
+        output: ObjectKey,
+        work: Work,
+    ) -> Self {
         let (run, study, component) = (run.clone(), study.clone(), component.clone());
-        Self { schema_version: SCHEMA_VERSION, run, study, component, output, work }
+        Self {
+            schema_version: SCHEMA_VERSION,
+            run,
+            study,
+            component,
+            output,
+            work,
+        }
     }
 }
 
@@ -100,7 +115,12 @@ pub struct Generation {
 
 impl Default for Generation {
     fn default() -> Self {
-        Self { max_new_tokens: 300, temperature: None, top_p: None, seed: 0 }
+        Self {
+            max_new_tokens: 300,
+            temperature: None,
+            top_p: None,
+            seed: 0,
+        }
     }
 }
 
@@ -109,7 +129,12 @@ impl Generation {
     pub fn fingerprint(&self) -> String {
         match self.temperature {
             None => format!("greedy/{}", self.max_new_tokens),
-            Some(t) => format!("sampled/{}/{t}/{}/{}", self.max_new_tokens, self.top_p.unwrap_or(1.0), self.seed),
+            Some(t) => format!(
+                "sampled/{}/{t}/{}/{}",
+                self.max_new_tokens,
+                self.top_p.unwrap_or(1.0),
+                self.seed
+            ),
         }
     }
 }

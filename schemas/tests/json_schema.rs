@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use radialog_schemas::{
-    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels, RunSpec, Stage,
-    StageResult, StudyRecord, StudySpec, Task, TextPrompt, TurnEvent, TurnRequest, queues,
+    ChatTask, Conversation, Correction, FindingsReport, GeneratedReport, Manifest, ReportLabels,
+    RunSpec, Stage, StageResult, StudyRecord, StudySpec, Task, TextPrompt, TurnEvent, TurnRequest,
+    queues,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, schema_for};
@@ -41,7 +42,10 @@ fn the_json_schemas_in_the_repository_are_those_of_the_types() -> std::io::Resul
 
 #[test]
 fn the_asyncapi_document_in_the_repository_is_that_of_the_types() -> std::io::Result<()> {
-    compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("asyncapi.json"), &asyncapi())
+    compare(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("asyncapi.json"),
+        &asyncapi(),
+    )
 }
 
 /// Writes the document, or compares it with what is stored.
@@ -51,7 +55,12 @@ fn compare(file: &Path, document: &impl Serialize) -> std::io::Result<()> {
         return std::fs::write(file, text);
     }
     let stored = std::fs::read_to_string(file).unwrap_or_default();
-    assert_eq!(stored, text, "{} is out of date: run with RADIALOG_WRITE_SCHEMAS=1", file.display());
+    assert_eq!(
+        stored,
+        text,
+        "{} is out of date: run with RADIALOG_WRITE_SCHEMAS=1",
+        file.display()
+    );
     Ok(())
 }
 
@@ -81,9 +90,21 @@ fn asyncapi() -> Value {
         });
         messages.insert(name.to_owned(), described);
     };
-    message("Task", "One study to one stage.", reference::<Task>(&mut generator));
-    message("ChatTask", "One turn of a conversation to answer.", reference::<ChatTask>(&mut generator));
-    message("StageResult", "What came of a task.", reference::<StageResult>(&mut generator));
+    message(
+        "Task",
+        "One study to one stage.",
+        reference::<Task>(&mut generator),
+    );
+    message(
+        "ChatTask",
+        "One turn of a conversation to answer.",
+        reference::<ChatTask>(&mut generator),
+    );
+    message(
+        "StageResult",
+        "What came of a task.",
+        reference::<StageResult>(&mut generator),
+    );
     let (mut channels, mut operations) = (Map::new(), Map::new());
     let work = Stage::ALL.map(|stage| (queues::work(stage), "Task", "coordinator", stage.name()));
     let others = [

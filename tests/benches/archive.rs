@@ -23,34 +23,69 @@ fn main() -> Result<()> {
     }
     let mut peaks = Vec::new();
     for studies in SIZES {
-        let output = Command::new(env::current_exe()?).env(STUDIES, studies.to_string()).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(env::current_exe()?)
+            .env(STUDIES, studies.to_string())
+            .output()?;
+        ensure!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let line = String::from_utf8(output.stdout)?;
         print!("{line}");
         let peak = line.split_whitespace().nth(2).context("no figure")?;
         peaks.push(peak.parse::<f64>()?);
     }
-    println!("peak of {} studies / peak of {}: {:.2}", SIZES[1], SIZES[0], peaks[1] / peaks[0]);
+    println!(
+        "peak of {} studies / peak of {}: {:.2}",
+        SIZES[1],
+        SIZES[0],
+        peaks[1] / peaks[0]
+    );
     Ok(())
 }
 
 fn one(studies: u64) -> Result<()> {
-    let runtime = Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()?;
+    let runtime = Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
     let dir = tempfile::tempdir()?;
     let summary = runtime.block_on(async {
         let backends = embedded(&dir.path().join("objects"))?;
         let _workers = workers(&backends, ToyStage::new).await?;
-        anyhow::Ok(run(options(synthetic(studies), &dir.path().join("out")), &backends).await?)
+        anyhow::Ok(
+            run(
+                options(synthetic(studies), &dir.path().join("out")),
+                &backends,
+            )
+            .await?,
+        )
     })?;
-    ensure!(summary.done == studies, "{} of {studies} done", summary.done);
-    println!("{studies} studies: {:.1} MiB peak, {:.0} studies/s", peak()?, summary.session.studies_per_second);
+    ensure!(
+        summary.done == studies,
+        "{} of {studies} done",
+        summary.done
+    );
+    println!(
+        "{studies} studies: {:.1} MiB peak, {:.0} studies/s",
+        peak()?,
+        summary.session.studies_per_second
+    );
     Ok(())
 }
 
 /// Of this process's resident memory, in MiB.
 fn peak() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM in /proc/self/status")?;
-    let kibibytes: f64 = line.split_whitespace().nth(1).context("VmHWM without a value")?.parse()?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .context("no VmHWM in /proc/self/status")?;
+    let kibibytes: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("VmHWM without a value")?
+        .parse()?;
     Ok(kibibytes / 1024.0)
 }

@@ -19,8 +19,8 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::conversations::{Conversations, Start};
 use radialog_schemas::{
-    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION, Stage, TurnEvent,
-    TurnOutcome, TurnRequest, queues,
+    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
+    Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
 };
 use radialog_tests::binary::Role;
 use radialog_tests::services::Services;
@@ -38,7 +38,9 @@ const STREAM_FOR: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     if let Ok(address) = env::var(ROLE) {
         return runtime.block_on(serve(&address));
     }
@@ -49,13 +51,18 @@ async fn serve(address: &str) -> Result<()> {
     let mut config = Config::load(None, env::vars(), [])?;
     config.gateway.listen = address.parse()?;
     let backends = Backends::connect(&config).await?;
-    let gateway = Gateway::bind(config.gateway, bundle(), backends, CancellationToken::new()).await?;
+    let gateway =
+        Gateway::bind(config.gateway, bundle(), backends, CancellationToken::new()).await?;
     Ok(gateway.serve(Duration::ZERO).await?)
 }
 
 fn bundle() -> BundleHashes {
     let components = Stage::ALL.map(ToyStage::component_of);
-    BundleHashes { name: "toy".into(), bundle: ContentHash::of(b"toy"), components }
+    BundleHashes {
+        name: "toy".into(),
+        bundle: ContentHash::of(b"toy"),
+        components,
+    }
 }
 
 async fn measure() -> Result<()> {
@@ -73,9 +80,17 @@ async fn measure() -> Result<()> {
         ("RADIALOG_GATEWAY_MAX_WAITING", plenty.clone()),
         ("RADIALOG_GATEWAY_MAX_TURNS", plenty),
     ];
-    let config = Config::load(None, variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())), [])?;
+    let config = Config::load(
+        None,
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        [],
+    )?;
     let backends = Backends::connect(&config).await?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port();
     let address = format!("127.0.0.1:{port}");
     let mut command = Command::new(env::current_exe()?);
     command.env(ROLE, &address).envs(variables);
@@ -93,12 +108,27 @@ async fn measure() -> Result<()> {
 }
 
 /// Turns a second, each taken, published, answered by a model that does nothing, and stored.
-async fn turns(backends: &Backends, client: &reqwest::Client, url: &str, gateway: &Role) -> Result<()> {
+async fn turns(
+    backends: &Backends,
+    client: &reqwest::Client,
+    url: &str,
+    gateway: &Role,
+) -> Result<()> {
     let worker = tokio::spawn(answer_everything(backends.clone()));
-    let (taken, processor, began) = (AtomicU64::new(0), processor_seconds(gateway)?, Instant::now());
+    let (taken, processor, began) = (
+        AtomicU64::new(0),
+        processor_seconds(gateway)?,
+        Instant::now(),
+    );
     try_join_all((0..CLIENTS).map(|_| async {
         let conversation = begin(backends).await?;
-        publish(backends, &conversation, 1, &ToyStage::component_of(Stage::Language)).await?;
+        publish(
+            backends,
+            &conversation,
+            1,
+            &ToyStage::component_of(Stage::Language),
+        )
+        .await?;
         let path = format!("{url}/v1/conversations/{conversation}/turns");
         let mut mine = 0;
         while began.elapsed() < TURNS_FOR {
@@ -132,7 +162,12 @@ async fn answer_everything(backends: Backends) -> Result<()> {
             let task: ChatTask = serde_json::from_slice(&delivery.message.body)?;
             let (id, turn) = (&task.conversation, task.turn);
             let next = match backends.conversations.start(id, turn).await? {
-                Start::Go { epoch, .. } => backends.conversations.finish(id, turn, epoch, &answer()).await?,
+                Start::Go { epoch, .. } => {
+                    backends
+                        .conversations
+                        .finish(id, turn, epoch, &answer())
+                        .await?
+                }
                 Start::Over { next } => next,
                 Start::Gone => None,
             };
@@ -164,7 +199,11 @@ async fn tokens(
     .await?;
     let readers: Vec<_> = ids
         .iter()
-        .map(|id| tokio::spawn(read(client.get(format!("{url}/v1/conversations/{id}/turns/1/events")))))
+        .map(|id| {
+            tokio::spawn(read(
+                client.get(format!("{url}/v1/conversations/{id}/turns/1/events")),
+            ))
+        })
         .collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
 
@@ -173,7 +212,10 @@ async fn tokens(
     let mut written = 0;
     while began.elapsed() < STREAM_FOR {
         ticks.tick().await;
-        let token = [TurnEvent::Token { id: 1, text: now().to_string() }];
+        let token = [TurnEvent::Token {
+            id: 1,
+            text: now().to_string(),
+        }];
         let append = |(id, epoch): (&ConversationId, &u64)| {
             let (id, epoch, token) = (id.clone(), *epoch, token.clone());
             async move { conversations.append(&id, 1, epoch, written, &token).await }
@@ -184,13 +226,19 @@ async fn tokens(
     let seconds = began.elapsed().as_secs_f64();
     let busy = (processor_seconds(gateway)? - processor) / seconds;
     try_join_all(
-        ids.iter().zip(&epochs).map(|(id, epoch)| async move { conversations.finish(id, 1, *epoch, &answer()).await }),
+        ids.iter()
+            .zip(&epochs)
+            .map(|(id, epoch)| async move { conversations.finish(id, 1, *epoch, &answer()).await }),
     )
     .await?;
     let mut latencies: Vec<u64> = Vec::new();
     for reader in join_all(readers).await {
         let of_one = reader??;
-        ensure!(of_one.len() as u64 == written, "a reader has {} of {written} tokens", of_one.len());
+        ensure!(
+            of_one.len() as u64 == written,
+            "a reader has {} of {written} tokens",
+            of_one.len()
+        );
         latencies.extend(of_one);
     }
     latencies.sort_unstable();
@@ -213,10 +261,16 @@ async fn read(request: reqwest::RequestBuilder) -> Result<Vec<u64>> {
     while let Some(piece) = body.next().await {
         rest.push_str(std::str::from_utf8(&piece?)?);
         while let Some((event, after)) = rest.split_once("\n\n") {
-            let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+            let data = event
+                .lines()
+                .find_map(|line| line.strip_prefix("data: "))
+                .unwrap_or_default();
             if event.contains("event: token") {
                 let token: serde_json::Value = serde_json::from_str(data)?;
-                let written: u64 = token["text"].as_str().context("a token has a text")?.parse()?;
+                let written: u64 = token["text"]
+                    .as_str()
+                    .context("a token has a text")?
+                    .parse()?;
                 latencies.push(now().saturating_sub(written));
             }
             rest = after.to_owned();
@@ -229,7 +283,11 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
-        id: ConversationId(format!("{:016x}{:016x}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))),
+        id: ConversationId(format!(
+            "{:016x}{:016x}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        )),
         owner: "local".into(),
         created_ms: 1,
         image: None,
@@ -238,7 +296,12 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         opening: Vec::new(),
     };
     let ask = Ask::Question { text: "?".into() };
-    let turn = TurnRequest { ask, generation: Generation::default(), asked_ms: 1, deadline_ms: None };
+    let turn = TurnRequest {
+        ask,
+        generation: Generation::default(),
+        asked_ms: 1,
+        deadline_ms: None,
+    };
     let conversations: &Arc<dyn Conversations> = &backends.conversations;
     conversations.create(&conversation, &[turn]).await?;
     Ok(conversation.id)
@@ -247,24 +310,49 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
 fn answer() -> TurnOutcome {
     let (prompt_tokens, cached_tokens, dropped_turns) = Default::default();
     let text = "No.".to_owned();
-    TurnOutcome::Done(Answer { text, prompt_tokens, cached_tokens, tokens: 2, complete: true, dropped_turns })
+    TurnOutcome::Done(Answer {
+        text,
+        prompt_tokens,
+        cached_tokens,
+        tokens: 2,
+        complete: true,
+        dropped_turns,
+    })
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64)
 }
 
 /// User and system time of the gateway so far.
 fn processor_seconds(gateway: &Role) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.0.id()))?;
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    Ok(fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0)
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    Ok(fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0)
 }
 
 /// Its resident memory, in MiB.
 fn resident(gateway: &Role) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.0.id()))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-    let kibibytes: f64 = line.split_whitespace().nth(1).context("VmRSS without a value")?.parse()?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .context("no VmRSS")?;
+    let kibibytes: f64 = line
+        .split_whitespace()
+        .nth(1)
+        .context("VmRSS without a value")?
+        .parse()?;
     Ok(kibibytes / 1024.0)
 }

@@ -18,7 +18,11 @@ const ANSWER: usize = 24;
 fn main() -> Result<()> {
     let bandwidth = read_bandwidth();
     println!("memory: {:.1} GB/s read", bandwidth / 1e9);
-    let layer = LlamaConfig { num_hidden_layers: 1, vocab_size: 512, ..LlamaConfig::vicuna_7b() };
+    let layer = LlamaConfig {
+        num_hidden_layers: 1,
+        vocab_size: 512,
+        ..LlamaConfig::vicuna_7b()
+    };
     let tiny = LlamaConfig {
         hidden_size: 64,
         intermediate_size: 172,
@@ -59,12 +63,25 @@ struct Figures {
 
 fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
     let cache_tokens = batch * (PROMPT + ANSWER + batch);
-    let mut engine = Engine::new(Arc::clone(model), Limits { sequences: batch, cache_tokens, ..Limits::default() });
+    let mut engine = Engine::new(
+        Arc::clone(model),
+        Limits {
+            sequences: batch,
+            cache_tokens,
+            ..Limits::default()
+        },
+    );
     for index in 0..batch {
         // The later ones are started later: all of them run for ANSWER steps together.
-        let prompt = (0..PROMPT as u32).map(|id| 3 + (id * 7 + index as u32) % 500).collect();
+        let prompt = (0..PROMPT as u32)
+            .map(|id| 3 + (id * 7 + index as u32) % 500)
+            .collect();
         let max_new_tokens = ANSWER + batch - index;
-        engine.admit(Request { prompt, max_new_tokens, ..Request::default() })?;
+        engine.admit(Request {
+            prompt,
+            max_new_tokens,
+            ..Request::default()
+        })?;
     }
     let before = processor_seconds();
     engine.step()?;
@@ -79,13 +96,18 @@ fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
         step = step.min(started.elapsed().as_secs_f64());
         steps += 1;
     }
-    Ok(Figures { prompt, step, step_processor: (processor_seconds() - before) / f64::from(steps) })
+    Ok(Figures {
+        prompt,
+        step,
+        step_processor: (processor_seconds() - before) / f64::from(steps),
+    })
 }
 
 /// Weights that a decode step reads.
 fn parameters(config: &LlamaConfig) -> usize {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    config.num_hidden_layers * (4 * hidden * hidden + 3 * hidden * inner) + config.vocab_size * hidden
+    config.num_hidden_layers * (4 * hidden * hidden + 3 * hidden * inner)
+        + config.vocab_size * hidden
 }
 
 /// Bytes per second that all threads read together.
@@ -97,7 +119,12 @@ fn read_bandwidth() -> f64 {
         let started = Instant::now();
         std::thread::scope(|scope| {
             for part in data.chunks(data.len().div_ceil(threads)) {
-                scope.spawn(move || black_box(part.iter().fold(0, |sum: u64, value| sum.wrapping_add(*value))));
+                scope.spawn(move || {
+                    black_box(
+                        part.iter()
+                            .fold(0, |sum: u64, value| sum.wrapping_add(*value)),
+                    )
+                });
             }
         });
         best = best.min(started.elapsed().as_secs_f64());

@@ -34,7 +34,9 @@ const EMBEDDING_BYTES: usize = 98_304;
 const ROLE: &str = "RADIALOG_BENCH_WORKER";
 
 fn main() -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     if env::var_os(ROLE).is_some() {
         return runtime.block_on(work());
     }
@@ -45,9 +47,14 @@ fn main() -> Result<()> {
     for round in 1..=repeats {
         let services = runtime.block_on(Services::shared())?;
         let dir = tempfile::tempdir()?;
-        let place = [("RADIALOG_OBJECTS_DIRECTORY", dir.path().join("objects").display().to_string())];
+        let place = [(
+            "RADIALOG_OBJECTS_DIRECTORY",
+            dir.path().join("objects").display().to_string(),
+        )];
         let rate = runtime.block_on(measure(services, &place, STUDIES, &dir))?;
-        println!("round {round}: radialog {rate:.0} studies/s ({STUDIES} studies, filesystem objects)");
+        println!(
+            "round {round}: radialog {rate:.0} studies/s ({STUDIES} studies, filesystem objects)"
+        );
         ours.push(rate);
         match &python {
             Ok((python, script)) => {
@@ -59,7 +66,10 @@ fn main() -> Result<()> {
         }
     }
     if !peers.is_empty() {
-        println!("radialog / celery: {:.2} (medians)", median(&ours) / median(&peers));
+        println!(
+            "radialog / celery: {:.2} (medians)",
+            median(&ours) / median(&peers)
+        );
     }
     let services = runtime.block_on(Services::shared())?;
     let dir = tempfile::tempdir()?;
@@ -69,16 +79,31 @@ fn main() -> Result<()> {
         ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.into()),
     ];
     let rate = runtime.block_on(measure(services, &place, S3_STUDIES, &dir))?;
-    println!("with an S3 server: {rate:.0} studies/s ({S3_STUDIES} studies; the server of the tests is the slow part)");
+    println!(
+        "with an S3 server: {rate:.0} studies/s ({S3_STUDIES} studies; the server of the tests is the slow part)"
+    );
     Ok(())
 }
 
 /// Studies per second of one run over fresh queues.
-async fn measure(services: &Services, place: &[(&str, String)], studies: u64, dir: &TempDir) -> Result<f64> {
-    let mut variables =
-        vec![("RADIALOG_AMQP_URL", services.amqp()?), ("RADIALOG_REDIS_URL", services.redis().to_owned())];
+async fn measure(
+    services: &Services,
+    place: &[(&str, String)],
+    studies: u64,
+    dir: &TempDir,
+) -> Result<f64> {
+    let mut variables = vec![
+        ("RADIALOG_AMQP_URL", services.amqp()?),
+        ("RADIALOG_REDIS_URL", services.redis().to_owned()),
+    ];
     variables.extend(place.iter().cloned());
-    let config = Config::load(None, variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())), [])?;
+    let config = Config::load(
+        None,
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        [],
+    )?;
     let backends = Backends::connect(&config).await?;
     let mut workers = Vec::new();
     for _ in 0..WORKERS {
@@ -90,7 +115,11 @@ async fn measure(services: &Services, place: &[(&str, String)], studies: u64, di
     for (name, studies) in [("warm", 50), ("out", studies)] {
         let options = house::options(house::synthetic(studies), &dir.path().join(name));
         let summary = house::run(options, &backends).await?;
-        ensure!(summary.done == studies, "{} of {studies} done", summary.done);
+        ensure!(
+            summary.done == studies,
+            "{} of {studies} done",
+            summary.done
+        );
         if name == "out" {
             return Ok(summary.session.studies_per_second);
         }
@@ -104,7 +133,12 @@ async fn work() -> Result<()> {
     let backends = Backends::connect(&config).await?;
     let runners = Stage::ALL.map(|stage| {
         let stage = Arc::new(ToyStage::new(stage).payload(EMBEDDING_BYTES));
-        let runner = Runner::new(stage, backends.queue.clone(), backends.objects.clone(), RunnerSettings::default());
+        let runner = Runner::new(
+            stage,
+            backends.queue.clone(),
+            backends.objects.clone(),
+            RunnerSettings::default(),
+        );
         tokio::spawn(runner.run(CancellationToken::new()))
     });
     for runner in runners {
@@ -117,16 +151,36 @@ async fn work() -> Result<()> {
 fn peer_environment() -> Result<(PathBuf, PathBuf)> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/bench/queue_bench.py");
     let script = env::var_os("RADIALOG_PEER_BENCH").map_or(default, PathBuf::from);
-    let script = script.canonicalize().with_context(|| format!("there is no {}", script.display()))?;
+    let script = script
+        .canonicalize()
+        .with_context(|| format!("there is no {}", script.display()))?;
     let python = peer_python("celery", &["celery[redis]"])?;
     Ok((python, script))
 }
 
 fn peer(python: &Path, script: &Path, services: &Services) -> Result<f64> {
     let mut command = Command::new(python);
-    command.arg(script).args(["celery", "--quorum", "--amqp", &services.amqp()?, "--redis", services.redis()]);
-    command.args(["--studies", &STUDIES.to_string(), "--workers", &WORKERS.to_string(), "--single", "1"]);
+    command.arg(script).args([
+        "celery",
+        "--quorum",
+        "--amqp",
+        &services.amqp()?,
+        "--redis",
+        services.redis(),
+    ]);
+    command.args([
+        "--studies",
+        &STUDIES.to_string(),
+        "--workers",
+        &WORKERS.to_string(),
+        "--single",
+        "1",
+    ]);
     let output = run(&mut command)?;
-    let rate = output.split("studies/s").next().and_then(|text| text.split_whitespace().last());
-    rate.and_then(|rate| rate.parse().ok()).with_context(|| format!("no figure in: {output}"))
+    let rate = output
+        .split("studies/s")
+        .next()
+        .and_then(|text| text.split_whitespace().last());
+    rate.and_then(|rate| rate.parse().ok())
+        .with_context(|| format!("no figure in: {output}"))
 }

@@ -31,7 +31,10 @@ async fn main() -> Result<()> {
     seconds.sort_by(f64::total_cmp);
     let (least, median, most) = (seconds[0], seconds[ROUNDS / 2], seconds[ROUNDS - 1]);
     println!("start of `radialog batch` to the first task in flight, {ROUNDS} rounds:");
-    println!("least {least:.3} s, median {median:.3} s, most {most:.3} s; median / 0.5 s: {:.2}", median / 0.5);
+    println!(
+        "least {least:.3} s, median {median:.3} s, most {most:.3} s; median / 0.5 s: {:.2}",
+        median / 0.5
+    );
     Ok(())
 }
 
@@ -44,17 +47,31 @@ async fn measure() -> Result<Duration> {
         ("RADIALOG_REDIS_URL", services.redis().to_owned()),
         ("RADIALOG_OBJECTS_DIRECTORY", objects),
     ];
-    let config = Config::load(None, variables.iter().map(|(name, value)| ((*name).to_owned(), value.clone())), [])?;
+    let config = Config::load(
+        None,
+        variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone())),
+        [],
+    )?;
     let backends = Backends::connect(&config).await?;
-    let mut consumer = backends.queue.consume(queues::work(Stage::Findings), 1).await?;
+    let mut consumer = backends
+        .queue
+        .consume(queues::work(Stage::Findings), 1)
+        .await?;
 
-    let xrays = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays").display().to_string();
+    let xrays = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/xrays")
+        .display()
+        .to_string();
     let out = dir.path().join("out").display().to_string();
     let mut batch = radialog(&["batch", &xrays, "--out", &out])?;
     batch.envs(variables);
     let started = Instant::now();
     let _batch = Role::start(&mut batch, &dir.path().join("log"))?;
-    let delivery = timeout(PATIENCE, consumer.next()).await.context("no task came; the batch did not start")?;
+    let delivery = timeout(PATIENCE, consumer.next())
+        .await
+        .context("no task came; the batch did not start")?;
     let time = started.elapsed();
     drop(delivery);
     Ok(time)

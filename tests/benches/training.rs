@@ -25,10 +25,21 @@ fn main() -> Result<()> {
     if memory::is_child() {
         return memory::child();
     }
-    let arguments: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let rounds = arguments.iter().find_map(|argument| argument.strip_prefix("rounds=")?.parse().ok()).unwrap_or(9);
-    let names: Vec<&String> = arguments.iter().filter(|argument| !argument.contains('=')).collect();
-    let wants = |name: &str| names.iter().any(|wanted| *wanted == name) || (names.is_empty() && name != "published");
+    let arguments: Vec<String> = env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    let rounds = arguments
+        .iter()
+        .find_map(|argument| argument.strip_prefix("rounds=")?.parse().ok())
+        .unwrap_or(9);
+    let names: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| !argument.contains('='))
+        .collect();
+    let wants = |name: &str| {
+        names.iter().any(|wanted| *wanted == name) || (names.is_empty() && name != "published")
+    };
     if wants("tiny") {
         steps::compare(Size::Tiny, rounds)?;
     }
@@ -46,5 +57,7 @@ fn main() -> Result<()> {
 
 /// A peer's script.
 fn peer(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("benches/peers")
+        .join(name)
 }

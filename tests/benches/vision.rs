@@ -20,13 +20,20 @@ const RUNS: usize = 9;
 const REPORT: u32 = 128;
 
 fn main() -> Result<()> {
-    let radiograph = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden/01_preprocess/images/xray_00000001_000.png");
+    let radiograph = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/golden/01_preprocess/images/xray_00000001_000.png"
+    );
     let file = fs::read(radiograph)?;
     let image = Preprocessed::from_bytes(&file, &Limits::default(), SHORT_SIDE)?;
     let input = |side| -> Result<Tensor> { Ok(image.tensor(side, &Device::Cpu)?.unsqueeze(0)?) };
 
     measure("decode and preprocess, 512 x 512", || {
-        Ok(Preprocessed::from_bytes(&file, &Limits::default(), SHORT_SIDE)?)
+        Ok(Preprocessed::from_bytes(
+            &file,
+            &Limits::default(),
+            SHORT_SIDE,
+        )?)
     })?;
 
     let config = VisionConfig::published();
@@ -41,7 +48,9 @@ fn main() -> Result<()> {
     let config = FindingsConfig::published();
     let classifier = FindingsClassifier::new(&config, random_weights(DType::F32))?;
     let findings = input(config.vision.image_size)?;
-    measure("findings classifier, 488", || Ok(classifier.forward(&findings)?))?;
+    measure("findings classifier, 488", || {
+        Ok(classifier.forward(&findings)?)
+    })?;
 
     let labeler = Chexbert::new(&ChexbertConfig::published(), random_weights(DType::F32))?;
     let report = [(0..REPORT).map(|id| 101 + id * 7).collect()];
@@ -60,9 +69,15 @@ fn measure<T>(name: &str, mut run: impl FnMut() -> Result<T>) -> Result<()> {
     }
     seconds.sort_by(f64::total_cmp);
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or(" unknown").trim();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap_or(" unknown")
+        .trim();
     let processor = (processor_seconds() - before) / RUNS as f64;
     let rate = 1.0 / seconds[RUNS / 2];
-    println!("{name}: {rate:.2} per second (median of {RUNS}), {processor:.3} processor-seconds each, peak {peak}");
+    println!(
+        "{name}: {rate:.2} per second (median of {RUNS}), {processor:.3} processor-seconds each, peak {peak}"
+    );
     Ok(())
 }

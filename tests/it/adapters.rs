@@ -17,7 +17,10 @@ use radialog_tests::services::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Services};
 
 /// The configuration of these addresses.
 pub(crate) fn config(overrides: &[(&str, &str)]) -> Config {
-    let owned: HashMap<_, _> = overrides.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let owned: HashMap<_, _> = overrides
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect();
     Config::load(None, [], owned).unwrap()
 }
 
@@ -29,15 +32,26 @@ pub(crate) async fn rabbitmq() -> Arc<dyn Queue> {
 /// A connection to this broker.
 pub(crate) async fn rabbitmq_at(url: &str) -> Arc<dyn Queue> {
     let config = config(&[("amqp.url", url)]);
-    Arc::new(RabbitQueue::connect(&config.amqp.unwrap(), "test", config.start_timeout).await.unwrap())
+    Arc::new(
+        RabbitQueue::connect(&config.amqp.unwrap(), "test", config.start_timeout)
+            .await
+            .unwrap(),
+    )
 }
 
 /// An empty S3 bucket.
 pub(crate) async fn s3() -> Arc<dyn Objects> {
     let bucket = Services::shared().await.unwrap().s3().bucket().unwrap();
-    let (id, secret) = (("s3.access_key_id", ACCESS_KEY_ID), ("s3.secret_access_key", SECRET_ACCESS_KEY));
+    let (id, secret) = (
+        ("s3.access_key_id", ACCESS_KEY_ID),
+        ("s3.secret_access_key", SECRET_ACCESS_KEY),
+    );
     let config = config(&[("s3.url", &bucket), id, secret]);
-    Arc::new(S3Objects::connect(&config.s3.unwrap(), config.start_timeout).await.unwrap())
+    Arc::new(
+        S3Objects::connect(&config.s3.unwrap(), config.start_timeout)
+            .await
+            .unwrap(),
+    )
 }
 
 /// The shared Redis.
@@ -48,7 +62,11 @@ pub(crate) async fn redis() -> Arc<dyn State> {
 /// A connection to this Redis.
 pub(crate) async fn redis_at(url: &str) -> Arc<dyn State> {
     let config = config(&[("redis.url", url)]);
-    Arc::new(RedisState::connect(&config.redis.unwrap(), config.start_timeout).await.unwrap())
+    Arc::new(
+        RedisState::connect(&config.redis.unwrap(), config.start_timeout)
+            .await
+            .unwrap(),
+    )
 }
 
 /// Conversations in the shared Redis.
@@ -59,7 +77,11 @@ pub(crate) async fn redis_conversations() -> Arc<dyn Conversations> {
 /// Conversations in this Redis.
 pub(crate) async fn redis_conversations_at(url: &str) -> Arc<dyn Conversations> {
     let config = config(&[("redis.url", url)]);
-    Arc::new(RedisConversations::connect(&config.redis.unwrap(), config.start_timeout).await.unwrap())
+    Arc::new(
+        RedisConversations::connect(&config.redis.unwrap(), config.start_timeout)
+            .await
+            .unwrap(),
+    )
 }
 
 /// Makes one module for each adapter, with each test of the suite run on a fresh instance of it.

@@ -35,7 +35,11 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let backends = embedded(&dir.path().join("objects")).unwrap();
         let workers = workers(&backends, make).await.unwrap();
-        Self { dir, backends, _workers: workers }
+        Self {
+            dir,
+            backends,
+            _workers: workers,
+        }
     }
 
     fn out(&self) -> std::path::PathBuf {
@@ -86,7 +90,9 @@ fn without_timings(out: &Path) -> BTreeMap<String, StudyRecord> {
 /// Failed studies and their codes.
 fn failures(out: &Path) -> BTreeMap<String, String> {
     let records = records(out).into_iter();
-    records.filter_map(|(study, record)| Some((study, record.error?.code.as_str()))).collect()
+    records
+        .filter_map(|(study, record)| Some((study, record.error?.code.as_str())))
+        .collect()
 }
 
 fn problems(summary: &Summary) -> BTreeSet<String> {

@@ -24,22 +24,32 @@ const REPORT: &str = "The lungs are clear. No pleural effusion.";
 async fn open(desk: &Desk, screen: Screen) -> Result<Browser> {
     let browser = Browser::open(screen).await?;
     browser.go(&desk.gateway.url).await?;
-    browser.until("document.querySelector('#choose')?.checkVisibility()").await?;
+    browser
+        .until("document.querySelector('#choose')?.checkVisibility()")
+        .await?;
     Ok(browser)
 }
 
 /// Chooses the shipped X-ray and begins.
 async fn begin(browser: &Browser) -> Result<()> {
-    browser.type_into("#file", xray_path().to_str().unwrap()).await?;
-    browser.until("document.querySelector('#preview').naturalWidth > 0").await?;
+    browser
+        .type_into("#file", xray_path().to_str().unwrap())
+        .await?;
+    browser
+        .until("document.querySelector('#preview').naturalWidth > 0")
+        .await?;
     browser.click("#begin").await?;
-    browser.until("document.querySelector('#work').checkVisibility()").await
+    browser
+        .until("document.querySelector('#work').checkVisibility()")
+        .await
 }
 
 /// Asks in words.
 async fn ask(browser: &Browser, question: &str) -> Result<()> {
     // Enter, as WebDriver writes it.
-    browser.type_into("#question", &format!("{question}\u{e007}")).await
+    browser
+        .type_into("#question", &format!("{question}\u{e007}"))
+        .await
 }
 
 /// CSS selector of a part of a turn.
@@ -50,7 +60,9 @@ fn turn(number: usize, part: &str) -> String {
 /// Waits until a turn has this status.
 async fn until_turn(browser: &Browser, number: usize, status: &str) -> Result<()> {
     let selector = format!("[data-turn=\"{number}\"][data-status=\"{status}\"]");
-    browser.until(&format!("document.querySelector({})", json!(selector))).await
+    browser
+        .until(&format!("document.querySelector({})", json!(selector)))
+        .await
 }
 
 /// The text of a turn's answer.
@@ -64,7 +76,9 @@ async fn assert_calm(browser: &Browser, desk_url: &str) -> Result<()> {
     ensure!(complaints.is_empty(), "the console says {complaints:?}");
     let requests = browser.requests().await?;
     ensure!(!requests.is_empty(), "no request was seen");
-    let own = |url: &String| url.starts_with(desk_url) || url.starts_with("blob:") || url.starts_with("data:");
+    let own = |url: &String| {
+        url.starts_with(desk_url) || url.starts_with("blob:") || url.starts_with("data:")
+    };
     let foreign: Vec<&String> = requests.iter().filter(|url| !own(url)).collect();
     ensure!(foreign.is_empty(), "the page asked {foreign:?}");
     Ok(())
@@ -72,7 +86,12 @@ async fn assert_calm(browser: &Browser, desk_url: &str) -> Result<()> {
 
 /// Nothing has to be moved sideways to be read.
 async fn assert_fits(browser: &Browser) -> Result<()> {
-    let overflow = browser.value("document.documentElement.scrollWidth - innerWidth").await?;
-    ensure!(overflow.as_i64() <= Some(0), "the page is {overflow} pixels wider than the screen");
+    let overflow = browser
+        .value("document.documentElement.scrollWidth - innerWidth")
+        .await?;
+    ensure!(
+        overflow.as_i64() <= Some(0),
+        "the page is {overflow} pixels wider than the screen"
+    );
     Ok(())
 }

@@ -28,16 +28,33 @@ impl Store {
         let dir = tempfile::tempdir()?;
         let manifest = RandomBundle::tiny(7).write(&dir.path().join("bundle"))?;
         let objects = FilesystemObjects::open(dir.path().join("objects"))?;
-        for file in manifest.files.keys().map(String::as_str).chain([MANIFEST_FILE]) {
+        for file in manifest
+            .files
+            .keys()
+            .map(String::as_str)
+            .chain([MANIFEST_FILE])
+        {
             let content = fs::read(dir.path().join("bundle").join(file))?;
             objects.put(&key(file), content.into()).await?;
         }
         let hashes = HashCache::at(dir.path().join("hashes.json"));
-        Ok(Self { dir, objects, hashes, manifest })
+        Ok(Self {
+            dir,
+            objects,
+            hashes,
+            manifest,
+        })
     }
 
     async fn fetch(&self, stages: &[Stage]) -> Result<PathBuf, FetchError> {
-        fetch_bundle(&self.objects, "bundles/tiny/", &self.dir.path().join("cache"), stages, &self.hashes).await
+        fetch_bundle(
+            &self.objects,
+            "bundles/tiny/",
+            &self.dir.path().join("cache"),
+            stages,
+            &self.hashes,
+        )
+        .await
     }
 }
 
@@ -87,11 +104,26 @@ async fn a_damaged_file_in_the_cache_is_downloaded_again() -> Result<()> {
 #[tokio::test]
 async fn a_damaged_file_in_the_store_is_refused_by_name_and_not_kept() -> Result<()> {
     let store = Store::new().await?;
-    store.objects.put(&key(SCORING), Bytes::from_static(b"short")).await?;
+    store
+        .objects
+        .put(&key(SCORING), Bytes::from_static(b"short"))
+        .await?;
     let error = store.fetch(&[Stage::Scoring]).await.unwrap_err();
-    assert!(matches!(&error, FetchError::Content { key: found, size: 5, .. } if *found == key(SCORING)), "{error}");
-    let dir = fs::read_dir(store.dir.path().join("cache"))?.next().unwrap()?.path();
-    let left: Vec<_> = fs::read_dir(dir)?.map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["scoring.tokenizer.json"], "only what was whole stays");
+    assert!(
+        matches!(&error, FetchError::Content { key: found, size: 5, .. } if *found == key(SCORING)),
+        "{error}"
+    );
+    let dir = fs::read_dir(store.dir.path().join("cache"))?
+        .next()
+        .unwrap()?
+        .path();
+    let left: Vec<_> = fs::read_dir(dir)?
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(
+        left,
+        ["scoring.tokenizer.json"],
+        "only what was whole stays"
+    );
     Ok(())
 }

@@ -55,9 +55,15 @@ impl Sample {
     fn declare(&self, file: &str) -> Result<()> {
         let content = fs::read(self.path(file))?;
         let mut manifest: Manifest = serde_json::from_slice(&fs::read(self.path(MANIFEST_FILE))?)?;
-        let entry = FileEntry { size: content.len() as u64, sha256: ContentHash::of(&content) };
+        let entry = FileEntry {
+            size: content.len() as u64,
+            sha256: ContentHash::of(&content),
+        };
         manifest.files.insert(file.into(), entry);
-        Ok(fs::write(self.path(MANIFEST_FILE), serde_json::to_vec(&manifest)?)?)
+        Ok(fs::write(
+            self.path(MANIFEST_FILE),
+            serde_json::to_vec(&manifest)?,
+        )?)
     }
 }
 
@@ -67,15 +73,28 @@ fn a_random_bundle_opens_and_says_that_it_is_random() -> Result<()> {
     let bundle = sample.open()?;
     bundle.verify()?;
     let summary = bundle.summary();
-    assert!(summary.random_weights && summary.name.contains("random") && summary.license.contains("mean nothing"));
-    assert!(summary.components.iter().all(|component| component.tensors > 0 && component.parameters > 0));
+    assert!(
+        summary.random_weights
+            && summary.name.contains("random")
+            && summary.license.contains("mean nothing")
+    );
+    assert!(
+        summary
+            .components
+            .iter()
+            .all(|component| component.tensors > 0 && component.parameters > 0)
+    );
     Ok(())
 }
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_and_another_seed_others() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let hash = |name: &str, seed| -> Result<_> { Ok(RandomBundle::tiny(seed).write(&dir.path().join(name))?.hash()) };
+    let hash = |name: &str, seed| -> Result<_> {
+        Ok(RandomBundle::tiny(seed)
+            .write(&dir.path().join(name))?
+            .hash())
+    };
     assert_eq!(hash("a", 1)?, hash("b", 1)?);
     assert_ne!(hash("c", 2)?, hash("d", 1)?);
     Ok(())
@@ -85,7 +104,10 @@ fn the_same_seed_gives_the_same_bytes_and_another_seed_others() -> Result<()> {
 fn a_directory_without_a_manifest_is_refused_by_name() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let error = Bundle::open(dir.path()).err().context("it opened")?;
-    assert!(matches!(&error, BundleError::NotABundle(path) if path == dir.path()), "{error}");
+    assert!(
+        matches!(&error, BundleError::NotABundle(path) if path == dir.path()),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -99,7 +121,9 @@ fn a_missing_tensor_is_named_with_its_shape_and_file() -> Result<()> {
         if tensor == "ln_vision.weight" && expected.len() == 1 && file.ends_with(EMBEDDING)),
         "{error}"
     );
-    assert!(error.to_string().contains("ln_vision.weight") && error.to_string().contains(EMBEDDING));
+    assert!(
+        error.to_string().contains("ln_vision.weight") && error.to_string().contains(EMBEDDING)
+    );
     Ok(())
 }
 
@@ -120,7 +144,9 @@ fn a_tensor_of_another_shape_is_named_with_both_shapes_and_its_file() -> Result<
 #[test]
 fn a_truncated_file_is_refused_whether_or_not_the_manifest_knows() -> Result<()> {
     let sample = Sample::new()?;
-    let file = fs::OpenOptions::new().write(true).open(sample.path(EMBEDDING))?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(sample.path(EMBEDDING))?;
     file.set_len(file.metadata()?.len() - 4)?;
     let error = sample.fault();
     assert!(
@@ -129,7 +155,10 @@ fn a_truncated_file_is_refused_whether_or_not_the_manifest_knows() -> Result<()>
     );
     sample.declare(EMBEDDING)?;
     let error = sample.fault();
-    assert!(matches!(&error, BundleError::Safetensors { file, .. } if file.ends_with(EMBEDDING)), "{error}");
+    assert!(
+        matches!(&error, BundleError::Safetensors { file, .. } if file.ends_with(EMBEDDING)),
+        "{error}"
+    );
     Ok(())
 }
 
@@ -158,7 +187,10 @@ fn hashes_are_computed_once_a_file() -> Result<()> {
     let mut content = fs::read(&file)?;
     *content.last_mut().context("empty")? ^= 1;
     fs::write(&file, content)?;
-    fs::OpenOptions::new().write(true).open(&file)?.set_modified(time)?;
+    fs::OpenOptions::new()
+        .write(true)
+        .open(&file)?
+        .set_modified(time)?;
     assert_eq!(sample.cache.hash(&file)?, hash);
     Ok(())
 }
@@ -175,15 +207,32 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
         version: "1".to_owned(),
         license: "none".to_owned(),
         half: true,
-        parts: Stage::ALL.into_iter().zip(sources.iter().cycle().cloned()).collect(),
+        parts: Stage::ALL
+            .into_iter()
+            .zip(sources.iter().cycle().cloned())
+            .collect(),
     };
     let target = dir.path().join("mixed");
     assembly.write(&target)?;
-    assert!(assembly.write(&target).unwrap_err().to_string().contains("there already"));
-    let bundle = Bundle::open_with(&target, &Stage::ALL, &HashCache::at(dir.path().join("cache")))?;
+    assert!(
+        assembly
+            .write(&target)
+            .unwrap_err()
+            .to_string()
+            .contains("there already")
+    );
+    let bundle = Bundle::open_with(
+        &target,
+        &Stage::ALL,
+        &HashCache::at(dir.path().join("cache")),
+    )?;
     bundle.verify()?;
-    assert!(bundle.manifest().random_weights, "what is random stays called so");
-    let size = |dir: &Path| -> Result<u64> { Ok(fs::metadata(dir.join("findings.safetensors"))?.len()) };
+    assert!(
+        bundle.manifest().random_weights,
+        "what is random stays called so"
+    );
+    let size =
+        |dir: &Path| -> Result<u64> { Ok(fs::metadata(dir.join("findings.safetensors"))?.len()) };
     assert!(size(&target)? * 10 < size(&sources[1])? * 6);
     Ok(())
 }
@@ -192,27 +241,43 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
 fn a_manifest_cannot_name_files_outside_its_bundle() -> Result<()> {
     let sample = Sample::new()?;
     let text = fs::read_to_string(sample.path(MANIFEST_FILE))?;
-    fs::write(sample.path(MANIFEST_FILE), text.replace(EMBEDDING, "../embedding.safetensors"))?;
+    fs::write(
+        sample.path(MANIFEST_FILE),
+        text.replace(EMBEDDING, "../embedding.safetensors"),
+    )?;
     let error = sample.fault();
-    assert!(error.to_string().contains("../embedding.safetensors"), "{error}");
+    assert!(
+        error.to_string().contains("../embedding.safetensors"),
+        "{error}"
+    );
     Ok(())
 }
 
 /// The tensors of the published checkpoints, as listed from the reference modules: `name<TAB>shape<TAB>dtype`.
 fn published(table: &str) -> Result<BTreeMap<String, Vec<usize>>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/keys").join(table);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/keys")
+        .join(table);
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let rows = text.lines().filter(|line| !line.starts_with('#') && !line.contains("rotary_emb"));
+    let rows = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.contains("rotary_emb"));
     rows.map(|row| {
         let mut cells = row.split('\t');
-        let (name, shape) = cells.next().zip(cells.next()).with_context(|| row.to_owned())?;
+        let (name, shape) = cells
+            .next()
+            .zip(cells.next())
+            .with_context(|| row.to_owned())?;
         Ok((name.to_owned(), serde_json::from_str(shape)?))
     })
     .collect()
 }
 
 fn shapes(specs: Vec<TensorSpec>) -> BTreeMap<String, Vec<usize>> {
-    specs.into_iter().map(|spec| (spec.header.name, spec.header.shape)).collect()
+    specs
+        .into_iter()
+        .map(|spec| (spec.header.name, spec.header.shape))
+        .collect()
 }
 
 #[test]
@@ -220,8 +285,14 @@ fn the_published_geometry_has_exactly_the_tensors_of_the_published_checkpoints()
     let configs = Configs::of(Geometry::Published);
     let language = &configs.language;
     for (table, specs) in [
-        ("alignment_checkpoint_4.tsv", layout::embedding(&configs.embedding)),
-        ("findings_classifier_ckpt.tsv", layout::findings(&configs.findings)),
+        (
+            "alignment_checkpoint_4.tsv",
+            layout::embedding(&configs.embedding),
+        ),
+        (
+            "findings_classifier_ckpt.tsv",
+            layout::findings(&configs.findings),
+        ),
         ("vicuna_7b.tsv", layout::language_base(language, Dtype::F16)),
         ("lora_adapter.tsv", layout::language_adapter(language)),
         ("chexbert.tsv", layout::scoring(&configs.scoring)),

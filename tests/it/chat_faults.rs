@@ -61,7 +61,13 @@ impl Ward {
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.into()),
             ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.into()),
         ];
-        Ok(Self { broker, redis, variables, logs, client: Client::new() })
+        Ok(Self {
+            broker,
+            redis,
+            variables,
+            logs,
+            client: Client::new(),
+        })
     }
 
     fn start(&self, arguments: &[&str]) -> Result<Role> {
@@ -75,13 +81,28 @@ impl Ward {
     }
 
     async fn gateway(&self) -> Result<Gateway> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?
+            .local_addr()?
+            .port();
         let address = format!("127.0.0.1:{port}");
         let role = self.start(&["gateway", "--listen", &address])?;
-        let gateway = Gateway { url: format!("http://{address}"), role };
+        let gateway = Gateway {
+            url: format!("http://{address}"),
+            role,
+        };
         let began = Instant::now();
-        while self.client.get(format!("{}/v1/models", gateway.url)).send().await.is_err() {
-            ensure!(began.elapsed() < PATIENCE, "the gateway does not start:\n{}", self.said("gateway"));
+        while self
+            .client
+            .get(format!("{}/v1/models", gateway.url))
+            .send()
+            .await
+            .is_err()
+        {
+            ensure!(
+                began.elapsed() < PATIENCE,
+                "the gateway does not start:\n{}",
+                self.said("gateway")
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(gateway)
@@ -96,8 +117,15 @@ impl Ward {
     async fn upload(&self, gateway: &Gateway, tokens: u32) -> Result<String> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays/00001300_000.jpg");
         let image = Part::bytes(std::fs::read(file)?).file_name("xray");
-        let form = Form::new().part("image", image).text("max_new_tokens", tokens.to_string());
-        let response = self.client.post(format!("{}/v1/conversations", gateway.url)).multipart(form).send().await?;
+        let form = Form::new()
+            .part("image", image)
+            .text("max_new_tokens", tokens.to_string());
+        let response = self
+            .client
+            .post(format!("{}/v1/conversations", gateway.url))
+            .multipart(form)
+            .send()
+            .await?;
         ensure!(response.status() == 202, "{}", response.text().await?);
         let view: Value = response.json().await?;
         Ok(view["id"].as_str().context("an id")?.to_owned())
@@ -109,7 +137,11 @@ impl Ward {
         let turn = json!({"task": "question", "text": text, "max_new_tokens": LONG});
         let began = Instant::now();
         loop {
-            let request = self.client.post(&path).header("Idempotency-Key", text).json(&turn);
+            let request = self
+                .client
+                .post(&path)
+                .header("Idempotency-Key", text)
+                .json(&turn);
             match request.timeout(Duration::from_secs(30)).send().await {
                 Ok(response) if response.status() == 202 => {
                     let view: Value = response.json().await?;
@@ -125,7 +157,14 @@ impl Ward {
     }
 
     /// Reads on until `tokens` more have come, or to the end; tries the gateways in turn.
-    async fn read(&self, gateways: &[&Gateway], id: &str, turn: u64, reader: &mut Reader, tokens: u64) -> Result<()> {
+    async fn read(
+        &self,
+        gateways: &[&Gateway],
+        id: &str,
+        turn: u64,
+        reader: &mut Reader,
+        tokens: u64,
+    ) -> Result<()> {
         let (began, mut left, mut attempt) = (Instant::now(), tokens, 0);
         while left > 0 && reader.end.is_none() {
             ensure!(
@@ -137,7 +176,10 @@ impl Ward {
             let gateway = gateways[attempt % gateways.len()];
             attempt += 1;
             let path = format!("{}/v1/conversations/{id}/turns/{turn}/events", gateway.url);
-            let request = self.client.get(path).header("Last-Event-ID", reader.last.to_string());
+            let request = self
+                .client
+                .get(path)
+                .header("Last-Event-ID", reader.last.to_string());
             let response = match request.send().await {
                 Ok(response) if response.status() == 200 => response,
                 _ => {
@@ -147,7 +189,9 @@ impl Ward {
             };
             let mut events = Events::new(response);
             while left > 0 && reader.end.is_none() {
-                let Ok(Ok(Some(event))) = tokio::time::timeout(Duration::from_secs(5), events.next()).await else {
+                let Ok(Ok(Some(event))) =
+                    tokio::time::timeout(Duration::from_secs(5), events.next()).await
+                else {
                     break;
                 };
                 left -= reader.take(event)?;
@@ -172,7 +216,9 @@ impl Reader {
             self.last = id;
         }
         match event.name.as_str() {
-            "token" => self.text.push_str(event.data["text"].as_str().context("a text")?),
+            "token" => self
+                .text
+                .push_str(event.data["text"].as_str().context("a text")?),
             "done" | "error" => self.end = Some(event.data),
             _ => return Ok(0),
         }
@@ -183,7 +229,12 @@ impl Reader {
     fn done(self) -> Result<String> {
         let end = self.end.context("the turn has not ended")?;
         ensure!(end["status"] == "done", "{end}");
-        ensure!(end["text"] == self.text.as_str(), "the reader has '{}', the turn {}", self.text, end["text"]);
+        ensure!(
+            end["text"] == self.text.as_str(),
+            "the reader has '{}', the turn {}",
+            self.text,
+            end["text"]
+        );
         Ok(self.text)
     }
 }
@@ -204,20 +255,31 @@ async fn a_reader_loses_no_word_while_workers_gateways_broker_and_state_are_kill
 
     // The language worker is killed in mid-answer, and another one continues.
     let id = ward.upload(&two, 32).await?;
-    ensure!(ward.answer(&[&two, &one], &id, 1).await? == report, "the report differs");
+    ensure!(
+        ward.answer(&[&two, &one], &id, 1).await? == report,
+        "the report differs"
+    );
     let turn = ward.ask(&one, &id, "Is there any effusion?").await?;
     let mut reader = Reader::default();
-    ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER).await?;
+    ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER)
+        .await?;
     let spare = ward.worker("language")?;
     language.kill();
     let mut language = spare;
-    ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER).await?;
-    ensure!(reader.end.is_none(), "the answer is over before the next fault: make it longer");
+    ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER)
+        .await?;
+    ensure!(
+        reader.end.is_none(),
+        "the answer is over before the next fault: make it longer"
+    );
 
     // Its gateway is killed; the reader goes on at the other one.
     one.role.kill();
     ward.read(&[&two], &id, turn, &mut reader, u64::MAX).await?;
-    ensure!(reader.done()? == expected, "the answer differs after the worker was killed");
+    ensure!(
+        reader.done()? == expected,
+        "the answer differs after the worker was killed"
+    );
 
     // Broker and state are killed and restarted in mid-answer, and once more the worker.
     let one = ward.gateway().await?;
@@ -226,7 +288,8 @@ async fn a_reader_loses_no_word_while_workers_gateways_broker_and_state_are_kill
         ward.answer(&[&one, &two], &id, 1).await?;
         let turn = ward.ask(&two, &id, "Is there any effusion?").await?;
         let mut reader = Reader::default();
-        ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER).await?;
+        ward.read(&[&one], &id, turn, &mut reader, BREAK_AFTER)
+            .await?;
         match fault {
             "broker" => {
                 ward.broker.stop();
@@ -241,8 +304,12 @@ async fn a_reader_loses_no_word_while_workers_gateways_broker_and_state_are_kill
                 language = ward.worker("language")?;
             }
         }
-        ward.read(&[&one, &two], &id, turn, &mut reader, u64::MAX).await?;
-        ensure!(reader.done()? == expected, "the answer differs after a fault of the {fault}");
+        ward.read(&[&one, &two], &id, turn, &mut reader, u64::MAX)
+            .await?;
+        ensure!(
+            reader.done()? == expected,
+            "the answer differs after a fault of the {fault}"
+        );
     }
     drop(language);
     Ok(())
@@ -252,8 +319,12 @@ async fn a_reader_loses_no_word_while_workers_gateways_broker_and_state_are_kill
 async fn many_conversations_are_answered_in_order_by_two_workers() -> Result<()> {
     let ward = Ward::new().await?;
     let (one, two) = (ward.gateway().await?, ward.gateway().await?);
-    let _workers =
-        [ward.worker("embedding")?, ward.worker("findings")?, ward.worker("language")?, ward.worker("language")?];
+    let _workers = [
+        ward.worker("embedding")?,
+        ward.worker("findings")?,
+        ward.worker("language")?,
+        ward.worker("language")?,
+    ];
     let mut conversations = Vec::new();
     for _ in 0..4 {
         conversations.push(ward.upload(&one, 8).await?);
@@ -270,7 +341,10 @@ async fn many_conversations_are_answered_in_order_by_two_workers() -> Result<()>
             texts.push(ward.answer(&[&one, &two], id, turn).await?);
         }
         // The same image and the same questions have the same answers, whichever worker gave them.
-        ensure!(*first.get_or_insert(texts.clone()) == texts, "conversations differ");
+        ensure!(
+            *first.get_or_insert(texts.clone()) == texts,
+            "conversations differ"
+        );
     }
     Ok(())
 }

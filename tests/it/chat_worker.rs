@@ -12,8 +12,9 @@ use radialog_runtime::queue::{Message, Queue};
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::stage::{ChatWork, StageWork};
 use radialog_schemas::{
-    Ask, ChatImage, ChatTask, ContentHash, Conversation, ConversationId, ErrorCode, FindingsReport, Generation,
-    ObjectKey, SCHEMA_VERSION, Stage, TurnEvent, TurnOutcome, TurnRequest, TurnStatus, queues,
+    Ask, ChatImage, ChatTask, ContentHash, Conversation, ConversationId, ErrorCode, FindingsReport,
+    Generation, ObjectKey, SCHEMA_VERSION, Stage, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+    queues,
 };
 use radialog_tests::desk::{Desk, WorkerHandle};
 use radialog_tests::stages::ToyStage;
@@ -38,12 +39,20 @@ mod adapters {
     use super::Table;
 
     pub(super) async fn memory() -> Table {
-        Table::new(Arc::new(MemoryQueue::default()), Arc::new(MemoryConversations::default())).await
+        Table::new(
+            Arc::new(MemoryQueue::default()),
+            Arc::new(MemoryConversations::default()),
+        )
+        .await
     }
 
     /// RabbitMQ and Redis.
     pub(super) async fn services() -> Table {
-        Table::new(crate::adapters::rabbitmq().await, crate::adapters::redis_conversations().await).await
+        Table::new(
+            crate::adapters::rabbitmq().await,
+            crate::adapters::redis_conversations().await,
+        )
+        .await
     }
 }
 
@@ -60,8 +69,16 @@ struct Table {
 impl Table {
     async fn new(queue: Arc<dyn Queue>, conversations: Arc<dyn Conversations>) -> Self {
         static TABLES: AtomicU64 = AtomicU64::new(0);
-        let (component, number) = (ToyStage::component_of(Stage::Language), TABLES.fetch_add(1, Ordering::Relaxed));
-        Self { desk: Desk::new(queue).await.unwrap(), conversations, component, number }
+        let (component, number) = (
+            ToyStage::component_of(Stage::Language),
+            TABLES.fetch_add(1, Ordering::Relaxed),
+        );
+        Self {
+            desk: Desk::new(queue).await.unwrap(),
+            conversations,
+            component,
+            number,
+        }
     }
 
     /// Starts a worker with this model.
@@ -69,7 +86,12 @@ impl Table {
     where
         W: StageWork + ChatWork<Input = <W as StageWork>::Input>,
     {
-        let runner = Runner::new(stage.clone(), self.desk.queue.clone(), self.desk.objects.clone(), settings);
+        let runner = Runner::new(
+            stage.clone(),
+            self.desk.queue.clone(),
+            self.desk.objects.clone(),
+            settings,
+        );
         let runner = runner.with_chat(self.conversations.clone());
         WorkerHandle::spawn(|shutdown: CancellationToken| runner.run(shutdown))
     }
@@ -79,8 +101,16 @@ impl Table {
         self.begin_with(self.conversation(name), questions).await
     }
 
-    async fn begin_with(&self, conversation: Conversation, questions: &[TurnRequest]) -> ConversationId {
-        let ready = self.conversations.create(&conversation, questions).await.unwrap();
+    async fn begin_with(
+        &self,
+        conversation: Conversation,
+        questions: &[TurnRequest],
+    ) -> ConversationId {
+        let ready = self
+            .conversations
+            .create(&conversation, questions)
+            .await
+            .unwrap();
         self.publish(&conversation.id, ready).await;
         conversation.id
     }
@@ -99,35 +129,79 @@ impl Table {
     }
 
     /// The same with an image whose embedding has this content; its findings are there already.
-    async fn begin_with_image(&self, name: &str, embedding: Bytes, questions: &[TurnRequest]) -> ConversationId {
+    async fn begin_with_image(
+        &self,
+        name: &str,
+        embedding: Bytes,
+        questions: &[TurnRequest],
+    ) -> ConversationId {
         let image = ObjectKey::image(&ContentHash::of(&embedding));
         let key = ObjectKey::embedding(&self.component, &image);
         self.desk.objects.put(&key, embedding).await.unwrap();
         let findings = ObjectKey::findings(&self.component, &image);
-        let image = ChatImage { image, media_type: "image/png".into(), embedding: key, findings };
-        let conversation = Conversation { image: Some(image), ..self.conversation(name) };
-        assert_eq!(self.conversations.create(&conversation, questions).await.unwrap(), None, "it is not prepared");
-        let findings = FindingsReport { findings: Vec::new(), text: "edema".into() };
-        let ready = self.conversations.prepared(&conversation.id, &Ok(findings)).await.unwrap();
+        let image = ChatImage {
+            image,
+            media_type: "image/png".into(),
+            embedding: key,
+            findings,
+        };
+        let conversation = Conversation {
+            image: Some(image),
+            ..self.conversation(name)
+        };
+        assert_eq!(
+            self.conversations
+                .create(&conversation, questions)
+                .await
+                .unwrap(),
+            None,
+            "it is not prepared"
+        );
+        let findings = FindingsReport {
+            findings: Vec::new(),
+            text: "edema".into(),
+        };
+        let ready = self
+            .conversations
+            .prepared(&conversation.id, &Ok(findings))
+            .await
+            .unwrap();
         self.publish(&conversation.id, ready).await;
         conversation.id
     }
 
     async fn ask(&self, id: &ConversationId, request: TurnRequest) -> u32 {
-        let added = self.conversations.add_turn(id, &request, None).await.unwrap().unwrap();
+        let added = self
+            .conversations
+            .add_turn(id, &request, None)
+            .await
+            .unwrap()
+            .unwrap();
         self.publish(id, added.ready.then_some(added.turn)).await;
         added.turn
     }
 
     async fn publish(&self, id: &ConversationId, turn: Option<u32>) {
         if let Some(turn) = turn {
-            self.publish_task(&ChatTask::new(id, turn, &self.component), 0).await;
+            self.publish_task(&ChatTask::new(id, turn, &self.component), 0)
+                .await;
         }
     }
 
     async fn publish_task(&self, task: &ChatTask, attempt: u32) {
         let body = serde_json::to_vec(task).unwrap().into();
-        self.desk.queue.publish(queues::CHAT, Message { body, attempt, ..Message::default() }).await.unwrap();
+        self.desk
+            .queue
+            .publish(
+                queues::CHAT,
+                Message {
+                    body,
+                    attempt,
+                    ..Message::default()
+                },
+            )
+            .await
+            .unwrap();
     }
 
     async fn snapshot(&self, id: &ConversationId) -> Snapshot {
@@ -139,32 +213,65 @@ impl Table {
     }
 
     async fn events(&self, id: &ConversationId, turn: u32) -> Vec<TurnEvent> {
-        let events = self.conversations.events(id, turn, 0, 100_000).await.unwrap();
-        assert!(events.iter().map(|(number, _)| *number).eq(1..=events.len() as u64), "numbers have no gap");
+        let events = self
+            .conversations
+            .events(id, turn, 0, 100_000)
+            .await
+            .unwrap();
+        assert!(
+            events
+                .iter()
+                .map(|(number, _)| *number)
+                .eq(1..=events.len() as u64),
+            "numbers have no gap"
+        );
         events.into_iter().map(|(_, event)| event).collect()
     }
 
     /// The tokens of a turn so far.
     async fn tokens(&self, id: &ConversationId, turn: u32) -> Vec<(u32, String)> {
         let events = self.events(id, turn).await;
-        let token = |event| if let TurnEvent::Token { id, text } = event { Some((id, text)) } else { None };
+        let token = |event| {
+            if let TurnEvent::Token { id, text } = event {
+                Some((id, text))
+            } else {
+                None
+            }
+        };
         events.into_iter().filter_map(token).collect()
     }
 
     /// Waits until a turn has so many tokens.
     async fn until_tokens(&self, id: &ConversationId, turn: u32, count: usize) {
-        until("tokens", || async { self.tokens(id, turn).await.len() >= count }).await;
+        until("tokens", || async {
+            self.tokens(id, turn).await.len() >= count
+        })
+        .await;
     }
 
     /// Waits until a turn has ended; whatever it says was said once, and its last event is its end.
     async fn ended(&self, id: &ConversationId, turn: u32) -> TurnOutcome {
-        until("the end of a turn", || async { self.turn(id, turn).await.status.is_final() }).await;
+        until("the end of a turn", || async {
+            self.turn(id, turn).await.status.is_final()
+        })
+        .await;
         let outcome = self.turn(id, turn).await.outcome.unwrap();
         let events = self.events(id, turn).await;
         assert_eq!(events.last(), Some(&TurnEvent::Ended(outcome.clone())));
-        assert_eq!(events.iter().filter(|event| matches!(event, TurnEvent::Ended(_))).count(), 1);
+        assert_eq!(
+            events
+                .iter()
+                .filter(|event| matches!(event, TurnEvent::Ended(_)))
+                .count(),
+            1
+        );
         if let TurnOutcome::Done(answer) = &outcome {
-            let said: String = self.tokens(id, turn).await.into_iter().map(|(_, text)| text).collect();
+            let said: String = self
+                .tokens(id, turn)
+                .await
+                .into_iter()
+                .map(|(_, text)| text)
+                .collect();
             assert_eq!(said, answer.text, "what was streamed is what was answered");
         }
         outcome
@@ -191,7 +298,10 @@ async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert!(tokio::time::timeout(SOON, wait).await.is_ok(), "waited for {what}");
+    assert!(
+        tokio::time::timeout(SOON, wait).await.is_ok(),
+        "waited for {what}"
+    );
 }
 
 fn question(text: &str) -> TurnRequest {
@@ -199,7 +309,12 @@ fn question(text: &str) -> TurnRequest {
 }
 
 fn request(ask: Ask) -> TurnRequest {
-    TurnRequest { ask, generation: Generation::default(), asked_ms: 1, deadline_ms: None }
+    TurnRequest {
+        ask,
+        generation: Generation::default(),
+        asked_ms: 1,
+        deadline_ms: None,
+    }
 }
 
 /// What the toy says when nothing goes wrong.
@@ -217,5 +332,8 @@ fn slow_toy() -> ToyStage {
 }
 
 fn settings() -> RunnerSettings {
-    RunnerSettings { grace: Duration::from_secs(5), ..RunnerSettings::default() }
+    RunnerSettings {
+        grace: Duration::from_secs(5),
+        ..RunnerSettings::default()
+    }
 }

@@ -7,7 +7,12 @@ const RECORDED: &str = include_str!("../fixtures/golden/08_metrics/labels.json")
 const TOLERANCE: f64 = 1e-9;
 
 fn flags(row: &Value) -> [bool; 14] {
-    let cells: Vec<bool> = row.as_array().unwrap().iter().map(|cell| cell.as_f64() == Some(1.0)).collect();
+    let cells: Vec<bool> = row
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cell| cell.as_f64() == Some(1.0))
+        .collect();
     cells.try_into().unwrap()
 }
 
@@ -24,14 +29,30 @@ fn clinical_scores_equal_the_recorded_ones() {
         let scores = counts.scores();
         let check = |what: &str, ours: f64, recorded: &Value| {
             let recorded = recorded.as_f64().unwrap();
-            assert!((ours - recorded).abs() < TOLERANCE, "{} {what}: {ours} instead of {recorded}", case["name"]);
+            assert!(
+                (ours - recorded).abs() < TOLERANCE,
+                "{} {what}: {ours} instead of {recorded}",
+                case["name"]
+            );
         };
         check("macro F1", scores.macro_f1, &case["macro"]["f1"]);
-        check("macro precision", scores.macro_precision, &case["macro"]["precision"]);
-        check("macro recall", scores.macro_recall, &case["macro"]["recall"]);
+        check(
+            "macro precision",
+            scores.macro_precision,
+            &case["macro"]["precision"],
+        );
+        check(
+            "macro recall",
+            scores.macro_recall,
+            &case["macro"]["recall"],
+        );
         check("sample F1", scores.sample_f1, &case["samples"]["f1"]);
         check("accuracy", scores.accuracy, &case["accuracy_flat"]);
-        for ((finding, ours), recorded) in scores.f1.iter().zip(case["per_class"]["f1"].as_array().unwrap()) {
+        for ((finding, ours), recorded) in scores
+            .f1
+            .iter()
+            .zip(case["per_class"]["f1"].as_array().unwrap())
+        {
             check(finding.name(), *ours, recorded);
         }
     }

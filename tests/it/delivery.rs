@@ -41,7 +41,10 @@ fn findings() -> ToyStage {
 
 /// Settings of a worker that does not make a test wait.
 fn settings() -> RunnerSettings {
-    RunnerSettings { grace: Duration::from_secs(5), ..RunnerSettings::default() }
+    RunnerSettings {
+        grace: Duration::from_secs(5),
+        ..RunnerSettings::default()
+    }
 }
 
 fn failure(result: &StageResult) -> Option<ErrorCode> {
@@ -53,7 +56,10 @@ fn failure(result: &StageResult) -> Option<ErrorCode> {
 
 /// The studies of these results, each once.
 fn studies(results: &[StageResult]) -> Vec<String> {
-    let mut studies: Vec<_> = results.iter().map(|result| result.study.as_str().to_owned()).collect();
+    let mut studies: Vec<_> = results
+        .iter()
+        .map(|result| result.study.as_str().to_owned())
+        .collect();
     studies.sort();
     studies.dedup();
     studies

@@ -45,10 +45,17 @@ fn archive(dir: &Path) -> Result<PathBuf> {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays");
     for entry in std::fs::read_dir(shipped)? {
         let path = entry?.path();
-        if !path.extension().is_some_and(|suffix| suffix == "jpg" || suffix == "png") {
+        if !path
+            .extension()
+            .is_some_and(|suffix| suffix == "jpg" || suffix == "png")
+        {
             continue;
         }
-        let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .context("a file has a name")?
+            .to_string_lossy()
+            .into_owned();
         let image = std::fs::read(&path)?;
         for repeat in 0..REPEATS {
             // Bytes after the end of an image change its hash, and nothing that is decoded.
@@ -57,14 +64,22 @@ fn archive(dir: &Path) -> Result<PathBuf> {
         }
     }
     // One study that can never work, so that failures are compared, too.
-    std::fs::write(dir.join("truncated.jpg"), &std::fs::read(dir.join(first_image(dir)?))?[..1000])?;
+    std::fs::write(
+        dir.join("truncated.jpg"),
+        &std::fs::read(dir.join(first_image(dir)?))?[..1000],
+    )?;
     Ok(dir.to_owned())
 }
 
 fn first_image(dir: &Path) -> Result<PathBuf> {
-    let mut names: Vec<PathBuf> = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let mut names: Vec<PathBuf> = std::fs::read_dir(dir)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
     names.sort();
-    names.into_iter().find(|path| path.extension().is_some_and(|suffix| suffix == "jpg")).context("no JPEG shipped")
+    names
+        .into_iter()
+        .find(|path| path.extension().is_some_and(|suffix| suffix == "jpg"))
+        .context("no JPEG shipped")
 }
 
 /// The lines of a run without their timings, by study; a study with two lines is an error.
@@ -87,14 +102,20 @@ fn written(out: &Path) -> usize {
 async fn until(what: &str, mut reached: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !reached() {
-        ensure!(begun.elapsed() < PATIENCE, "{what} took longer than {PATIENCE:?}");
+        ensure!(
+            begun.elapsed() < PATIENCE,
+            "{what} took longer than {PATIENCE:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "over another archive, the number of studies is the result")]
+#[expect(
+    clippy::print_stdout,
+    reason = "over another archive, the number of studies is the result"
+)]
 async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let images = dir.path().join("archive");
@@ -104,13 +125,24 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
 
     let embedded = dir.path().join("embedded");
     let out = embedded.to_str().context("a UTF-8 path")?;
-    let run = ["batch", archive, "--out", out, "--max-new-tokens", MAX_NEW_TOKENS];
+    let run = [
+        "batch",
+        archive,
+        "--out",
+        out,
+        "--max-new-tokens",
+        MAX_NEW_TOKENS,
+    ];
     let output = tokio::task::spawn_blocking({
         let mut command = radialog(&run)?;
         move || command.output()
     });
     let output = output.await??;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let expected = lines(&embedded)?;
 
     let mut broker = Broker::start(1).await?;
@@ -131,7 +163,14 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
     }
     let distributed = dir.path().join("distributed");
     let out = distributed.to_str().context("a UTF-8 path")?;
-    let run = ["batch", archive, "--out", out, "--max-new-tokens", MAX_NEW_TOKENS];
+    let run = [
+        "batch",
+        archive,
+        "--out",
+        out,
+        "--max-new-tokens",
+        MAX_NEW_TOKENS,
+    ];
     let mut coordinator = place.start(&run)?;
 
     // Spread over the run: each worker killed and started again, the broker restarted, the coordinator killed.
@@ -158,10 +197,22 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
     ensure!(ended.is_some_and(|status| status.success()), "{log}");
 
     let actual = lines(&distributed)?;
-    ensure!(actual.keys().eq(expected.keys()), "{} studies instead of {}", actual.len(), expected.len());
+    ensure!(
+        actual.keys().eq(expected.keys()),
+        "{} studies instead of {}",
+        actual.len(),
+        expected.len()
+    );
     for (study, line) in &expected {
-        ensure!(actual[study] == *line, "study {study}:\n{}\ninstead of\n{line}", actual[study]);
+        ensure!(
+            actual[study] == *line,
+            "study {study}:\n{}\ninstead of\n{line}",
+            actual[study]
+        );
     }
-    println!("distributed: {} studies, each once and equal to the embedded run", actual.len());
+    println!(
+        "distributed: {} studies, each once and equal to the embedded run",
+        actual.len()
+    );
     Ok(())
 }

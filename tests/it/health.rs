@@ -25,12 +25,20 @@ async fn get(address: SocketAddr, path: &str) -> String {
 #[tokio::test]
 async fn a_process_is_alive_at_once_and_ready_when_it_says_so() {
     let (readiness, shutdown) = (Readiness::default(), CancellationToken::new());
-    let address = serve("127.0.0.1:0".parse().unwrap(), readiness.clone(), shutdown.clone()).await.unwrap();
+    let address = serve(
+        "127.0.0.1:0".parse().unwrap(),
+        readiness.clone(),
+        shutdown.clone(),
+    )
+    .await
+    .unwrap();
     assert!(get(address, "/healthz").await.starts_with("HTTP/1.1 200"));
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
     readiness.set(true);
     assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
-    let taken = serve(address, readiness, shutdown.clone()).await.unwrap_err();
+    let taken = serve(address, readiness, shutdown.clone())
+        .await
+        .unwrap_err();
     assert!(taken.to_string().contains("--health-address"), "{taken}");
     shutdown.cancel();
 }
@@ -38,9 +46,18 @@ async fn a_process_is_alive_at_once_and_ready_when_it_says_so() {
 #[tokio::test]
 async fn metrics_tell_where_the_time_of_a_task_went() {
     let shutdown = CancellationToken::new();
-    let address = serve("127.0.0.1:0".parse().unwrap(), Readiness::default(), shutdown.clone()).await.unwrap();
+    let address = serve(
+        "127.0.0.1:0".parse().unwrap(),
+        Readiness::default(),
+        shutdown.clone(),
+    )
+    .await
+    .unwrap();
     let desk = Desk::new(Arc::new(MemoryQueue::default())).await.unwrap();
-    let worker = desk.start(&Arc::new(ToyStage::new(Stage::Findings)), RunnerSettings::default());
+    let worker = desk.start(
+        &Arc::new(ToyStage::new(Stage::Findings)),
+        RunnerSettings::default(),
+    );
     for study in ["good", "corrupt"] {
         desk.send(&desk.task(study).await.unwrap()).await.unwrap();
     }

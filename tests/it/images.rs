@@ -19,9 +19,15 @@ fn failure(bytes: &[u8]) -> Failure {
 fn a_file_cut_at_any_length_is_corrupt() {
     for name in ["gray_jpeg.jpg", "noise_tiny.png", "rgba.png", "gray16.png"] {
         let whole = file(name);
-        let lengths = (16..whole.len()).step_by(whole.len() / 40).chain([whole.len() - 1]);
+        let lengths = (16..whole.len())
+            .step_by(whole.len() / 40)
+            .chain([whole.len() - 1]);
         for length in lengths {
-            assert_eq!(failure(&whole[..length]).code, ErrorCode::ImageCorrupt, "{name} cut to {length} bytes");
+            assert_eq!(
+                failure(&whole[..length]).code,
+                ErrorCode::ImageCorrupt,
+                "{name} cut to {length} bytes"
+            );
         }
     }
 }
@@ -34,7 +40,11 @@ fn damage_anywhere_is_either_decoded_or_a_permanent_failure() {
             let mut bytes = whole.clone();
             bytes[position] ^= 1 << (round % 8);
             if let Err(failure) = decode(&bytes, &Limits::default()) {
-                assert_eq!(failure.class(), ErrorClass::Permanent, "{name}, byte {position}: {failure}");
+                assert_eq!(
+                    failure.class(),
+                    ErrorClass::Permanent,
+                    "{name}, byte {position}: {failure}"
+                );
             }
         }
     }
@@ -43,10 +53,28 @@ fn damage_anywhere_is_either_decoded_or_a_permanent_failure() {
 #[test]
 fn limits_are_checked_before_anything_is_decoded() {
     let png = file("wide_strip.png");
-    let few_pixels = Limits { max_pixels: 640 * 100 - 1, ..Limits::default() };
-    assert_eq!(decode(&png, &few_pixels).unwrap_err().code, ErrorCode::ImageTooLarge);
-    let few_bytes = Limits { max_bytes: png.len() as u64 - 1, ..Limits::default() };
-    assert_eq!(decode(&png, &few_bytes).unwrap_err().code, ErrorCode::ImageTooLarge);
-    let no_room_to_resize = Limits { max_pixels: 640 * 100, ..Limits::default() };
-    assert_eq!(decode(&png, &no_room_to_resize).unwrap_err().code, ErrorCode::ImageDimensions);
+    let few_pixels = Limits {
+        max_pixels: 640 * 100 - 1,
+        ..Limits::default()
+    };
+    assert_eq!(
+        decode(&png, &few_pixels).unwrap_err().code,
+        ErrorCode::ImageTooLarge
+    );
+    let few_bytes = Limits {
+        max_bytes: png.len() as u64 - 1,
+        ..Limits::default()
+    };
+    assert_eq!(
+        decode(&png, &few_bytes).unwrap_err().code,
+        ErrorCode::ImageTooLarge
+    );
+    let no_room_to_resize = Limits {
+        max_pixels: 640 * 100,
+        ..Limits::default()
+    };
+    assert_eq!(
+        decode(&png, &no_room_to_resize).unwrap_err().code,
+        ErrorCode::ImageDimensions
+    );
 }

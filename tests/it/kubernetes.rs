@@ -7,7 +7,9 @@ use radialog_training::TrainingError;
 use radialog_training::recipe::FindingsRecipe;
 
 fn read(path: &str) -> String {
-    let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s").join(path);
+    let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../k8s")
+        .join(path);
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
@@ -15,8 +17,14 @@ fn read(path: &str) -> String {
 fn every_stage_has_a_deployment_of_its_role() {
     for stage in Stage::ALL {
         let manifest = read(&format!("base/{stage}.yaml"));
-        assert!(manifest.contains(&format!("args: [worker, {stage}]")), "{stage}");
-        assert!(read("base/kustomization.yaml").contains(&format!("- {stage}.yaml")), "{stage}");
+        assert!(
+            manifest.contains(&format!("args: [worker, {stage}]")),
+            "{stage}"
+        );
+        assert!(
+            read("base/kustomization.yaml").contains(&format!("- {stage}.yaml")),
+            "{stage}"
+        );
     }
 }
 
@@ -26,15 +34,27 @@ fn every_stage_is_scaled_by_its_own_queue_counting_unacknowledged_messages() {
     let objects: Vec<&str> = manifest.split("---").collect();
     assert_eq!(objects.len(), Stage::ALL.len());
     for (stage, object) in Stage::ALL.into_iter().zip(objects) {
-        assert!(object.contains(&format!("scaleTargetRef: {{name: {stage}}}")), "{stage}");
-        assert!(object.contains(&format!("queueName: {},", queues::work(stage))), "{stage}");
-        assert!(object.contains("protocol: http"), "{stage}: amqp counts ready messages only");
+        assert!(
+            object.contains(&format!("scaleTargetRef: {{name: {stage}}}")),
+            "{stage}"
+        );
+        assert!(
+            object.contains(&format!("queueName: {},", queues::work(stage))),
+            "{stage}"
+        );
+        assert!(
+            object.contains("protocol: http"),
+            "{stage}: amqp counts ready messages only"
+        );
     }
 }
 
 #[test]
 fn chat_scales_the_language_stage_too_and_the_gateway_has_its_role() {
-    assert!(read("components/keda/scaled-objects.yaml").contains(&format!("queueName: {},", queues::CHAT)));
+    assert!(
+        read("components/keda/scaled-objects.yaml")
+            .contains(&format!("queueName: {},", queues::CHAT))
+    );
     let manifest = read("base/gateway.yaml");
     assert!(manifest.contains("args: [gateway, --listen, \"0.0.0.0:7860\"]"));
     assert!(read("components/network-policies/network-policy.yaml").contains("{port: 7860}"));
@@ -44,25 +64,48 @@ fn chat_scales_the_language_stage_too_and_the_gateway_has_its_role() {
 #[test]
 fn the_termination_grace_is_longer_than_the_workers_own() {
     let setting = |text: &str, name: &str| -> u32 {
-        let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
-        line.split(':').nth(1).unwrap().trim().trim_matches('"').parse().unwrap()
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(name))
+            .unwrap();
+        line.split(':')
+            .nth(1)
+            .unwrap()
+            .trim()
+            .trim_matches('"')
+            .parse()
+            .unwrap()
     };
     let grace = setting(&read("base/settings.yaml"), "RADIALOG_WORKER_GRACE");
     for stage in Stage::ALL {
-        assert!(setting(&read(&format!("base/{stage}.yaml")), "terminationGracePeriodSeconds") > grace, "{stage}");
+        assert!(
+            setting(
+                &read(&format!("base/{stage}.yaml")),
+                "terminationGracePeriodSeconds"
+            ) > grace,
+            "{stage}"
+        );
     }
 }
 
 #[test]
 fn a_training_is_a_job_whose_next_pod_goes_on_from_the_last_checkpoint() {
     let job = read("training/job.yaml");
-    assert!(job.contains("args: [train, findings, /recipe/recipe.toml, --out, /runs/findings, --resume=auto]"));
-    assert!(job.contains("podReplacementPolicy: Failed"), "two pods would write to one folder");
+    assert!(job.contains(
+        "args: [train, findings, /recipe/recipe.toml, --out, /runs/findings, --resume=auto]"
+    ));
+    assert!(
+        job.contains("podReplacementPolicy: Failed"),
+        "two pods would write to one folder"
+    );
     let kustomization = read("training/kustomization.yaml");
     assert!(kustomization.contains("- job.yaml") && kustomization.contains("files: [recipe.toml]"));
     let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/training/recipe.toml");
     let Err(TrainingError::Recipe { faults, .. }) = FindingsRecipe::read(&recipe) else {
         panic!("the volumes of the Job are not here");
     };
-    assert!(faults.iter().all(|fault| fault.contains("/data/")), "{faults:?}");
+    assert!(
+        faults.iter().all(|fault| fault.contains("/data/")),
+        "{faults:?}"
+    );
 }

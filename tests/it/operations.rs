@@ -28,21 +28,31 @@ impl Desk {
         let variables = [
             ("RADIALOG_AMQP_URL", services.amqp().unwrap()),
             ("RADIALOG_REDIS_URL", services.redis().to_owned()),
-            ("RADIALOG_OBJECTS_DIRECTORY", dir.path().join("objects").display().to_string()),
+            (
+                "RADIALOG_OBJECTS_DIRECTORY",
+                dir.path().join("objects").display().to_string(),
+            ),
         ];
         Self { variables, dir }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
         let mut command = radialog(arguments).unwrap();
-        command.envs(self.variables.iter().cloned()).output().unwrap()
+        command
+            .envs(self.variables.iter().cloned())
+            .output()
+            .unwrap()
     }
 
     /// What a command that must work prints.
     fn says(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let text = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         text
     }
 
@@ -72,13 +82,32 @@ async fn the_doctor_names_what_works_and_what_does_not() {
     let desk = Desk::new().await;
     let healthy = desk.says(&["doctor"]);
     for what in ["broker", "objects", "state", "bundle", "device", "limits"] {
-        assert!(healthy.lines().any(|line| line.starts_with("ok ") && line.contains(what)), "{what}: {healthy}");
+        assert!(
+            healthy
+                .lines()
+                .any(|line| line.starts_with("ok ") && line.contains(what)),
+            "{what}: {healthy}"
+        );
     }
-    let sick = desk.run(&["doctor", "--redis", "redis://127.0.0.1:1/0", "--bundle", "/nowhere"]);
+    let sick = desk.run(&[
+        "doctor",
+        "--redis",
+        "redis://127.0.0.1:1/0",
+        "--bundle",
+        "/nowhere",
+    ]);
     let text = String::from_utf8(sick.stdout).unwrap();
     assert_eq!(sick.status.code(), Some(1));
-    assert!(text.lines().any(|line| line.starts_with("FAIL  state") && line.contains("--redis")), "{text}");
-    assert!(text.lines().any(|line| line.starts_with("FAIL  bundle") && line.contains("/nowhere")), "{text}");
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("FAIL  state") && line.contains("--redis")),
+        "{text}"
+    );
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("FAIL  bundle") && line.contains("/nowhere")),
+        "{text}"
+    );
     assert!(text.contains("2 checks failed"), "{text}");
 }
 
@@ -87,24 +116,48 @@ async fn a_dead_letter_is_listed_shown_and_sent_again() {
     let desk = Desk::new().await;
     let queue = adapters::rabbitmq_at(&desk.variables[0].1).await;
     queue.declare().await.unwrap();
-    let (work, dead) = (queues::work(Stage::Scoring), queues::dead(queues::work(Stage::Scoring)));
+    let (work, dead) = (
+        queues::work(Stage::Scoring),
+        queues::dead(queues::work(Stage::Scoring)),
+    );
     let body = Bytes::from_static(b"this is no task");
-    queue.publish(work, Message { body, ..Message::default() }).await.unwrap();
+    queue
+        .publish(
+            work,
+            Message {
+                body,
+                ..Message::default()
+            },
+        )
+        .await
+        .unwrap();
     let mut worker = desk.start(&["worker", "scoring"]);
     until_depth(&*queue, &dead, 1).await;
     worker.kill();
 
     let counts = desk.says(&["dlq", "list"]);
     let line = counts.lines().find(|line| line.starts_with(work)).unwrap();
-    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), [work, "0", "1"]);
+    assert_eq!(
+        line.split_whitespace().collect::<Vec<_>>(),
+        [work, "0", "1"]
+    );
 
     let shown = desk.says(&["dlq", "show", "scoring", "--bodies"]);
-    assert!(shown.contains("message_invalid after 1 attempt, from radialog.scoring"), "{shown}");
+    assert!(
+        shown.contains("message_invalid after 1 attempt, from radialog.scoring"),
+        "{shown}"
+    );
     assert!(shown.contains("this is no task"), "{shown}");
     until_depth(&*queue, &dead, 1).await;
 
-    assert!(desk.says(&["dlq", "retry", "scoring", "--code", "crash"]).contains("0 sent again, 1 left"));
-    assert!(desk.says(&["dlq", "retry", "scoring"]).contains("1 sent again, 0 left"));
+    assert!(
+        desk.says(&["dlq", "retry", "scoring", "--code", "crash"])
+            .contains("0 sent again, 1 left")
+    );
+    assert!(
+        desk.says(&["dlq", "retry", "scoring"])
+            .contains("1 sent again, 0 left")
+    );
     until_depth(&*queue, work, 1).await;
     until_depth(&*queue, &dead, 0).await;
 
@@ -116,7 +169,10 @@ async fn a_dead_letter_is_listed_shown_and_sent_again() {
 #[tokio::test]
 async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
     let desk = Desk::new().await;
-    let xrays = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays").display().to_string();
+    let xrays = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("fixtures/xrays")
+        .display()
+        .to_string();
     let out = desk.dir.path().join("out").display().to_string();
     let batch = ["batch", &xrays, "--out", &out, "--max-new-tokens", "4"];
     let queue = adapters::rabbitmq_at(&desk.variables[0].1).await;
@@ -127,7 +183,8 @@ async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
     role.kill();
     let _coordinator = desk.start(&["coordinator"]);
     let workers = Stage::ALL.map(|stage| desk.start(&["worker", stage.name()]));
-    let run: RunFile = serde_json::from_slice(&std::fs::read(Path::new(&out).join("run.json")).unwrap()).unwrap();
+    let run: RunFile =
+        serde_json::from_slice(&std::fs::read(Path::new(&out).join("run.json")).unwrap()).unwrap();
     let state = adapters::redis_at(&desk.variables[1].1).await;
     for _ in 0..600 {
         if state.finished(&run.spec.run, 100).await.unwrap().len() == 10 {
@@ -139,7 +196,12 @@ async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
     drop(workers);
     desk.says(&batch);
     let lines = std::fs::read_to_string(Path::new(&out).join("results.jsonl")).unwrap();
-    assert_eq!(lines.lines().count(), 10, "{}", std::fs::read_to_string(desk.log()).unwrap());
+    assert_eq!(
+        lines.lines().count(),
+        10,
+        "{}",
+        std::fs::read_to_string(desk.log()).unwrap()
+    );
 }
 
 #[tokio::test]
@@ -158,21 +220,46 @@ async fn corrections_are_exported_in_the_format_of_the_instruct_data_set() {
         corrected: "No edema.".into(),
         noted_ms: 1,
     };
-    for one in [correction(1, None), correction(2, Some("The patient does not have edema."))] {
+    for one in [
+        correction(1, None),
+        correction(2, Some("The patient does not have edema.")),
+    ] {
         corrections::keep(&objects, &one).await.unwrap();
     }
     let (folder, out) = (folder.display().to_string(), dir.path().join("out.json"));
     let file = out.display().to_string();
-    let output = radialog(&["export", "corrections", "--objects", &folder, "--out", &file]).unwrap().output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let samples: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
+    let output = radialog(&[
+        "export",
+        "corrections",
+        "--objects",
+        &folder,
+        "--out",
+        &file,
+    ])
+    .unwrap()
+    .output()
+    .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let samples: Vec<serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
     let text = |sample: usize, field: &str| samples[sample][field].as_str().unwrap().to_owned();
-    assert_eq!((text(0, "task_type"), text(1, "task_type")), ("RG".into(), "CO".into()));
+    assert_eq!(
+        (text(0, "task_type"), text(1, "task_type")),
+        ("RG".into(), "CO".into())
+    );
     for sample in 0..2 {
         assert_eq!(text(sample, "output"), "No edema.");
         assert_eq!(text(sample, "instruction").matches("<IMG>").count(), 32);
         assert!(text(sample, "instruction").ends_with(" ASSISTANT:"));
     }
     let asked = "ASSISTANT: Edema.</s>USER: The patient does not have edema. ASSISTANT:";
-    assert!(text(1, "instruction").ends_with(asked), "{}", text(1, "instruction"));
+    assert!(
+        text(1, "instruction").ends_with(asked),
+        "{}",
+        text(1, "instruction")
+    );
 }

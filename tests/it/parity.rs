@@ -1,5 +1,8 @@
 //! Our networks and texts beside the original Python programs' recorded outputs.
-#![expect(clippy::print_stdout, reason = "the number of cases passed is this test's result")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the number of cases passed is this test's result"
+)]
 
 use std::path::Path;
 use std::time::Instant;
@@ -51,12 +54,19 @@ fn every_golden_case_is_reproduced() -> Result<()> {
     let mut failures = Vec::new();
     for root in golden::roots()? {
         let mut report = |path: &Path, started: Instant, outcome: Result<f64>| {
-            let name = path.strip_prefix(&root).unwrap_or(path).display().to_string();
+            let name = path
+                .strip_prefix(&root)
+                .unwrap_or(path)
+                .display()
+                .to_string();
             match outcome {
                 Ok(worst) => {
                     passed += 1;
                     let seconds = started.elapsed().as_secs_f64();
-                    println!("parity: {name}: {:.0}% of the tolerance, {seconds:.1} s", worst * 100.0);
+                    println!(
+                        "parity: {name}: {:.0}% of the tolerance, {seconds:.1} s",
+                        worst * 100.0
+                    );
                 }
                 Err(error) => failures.push(format!("{name}: {error:#}")),
             }
@@ -66,14 +76,20 @@ fn every_golden_case_is_reproduced() -> Result<()> {
             report(&file, Instant::now(), formula::check(&file).map(|()| 0.0));
         }
         for case in golden::cases(&root)? {
-            if NOT_INFERENCE.contains(&case.kind()) || !case.dir().to_string_lossy().contains(&only) {
+            if NOT_INFERENCE.contains(&case.kind()) || !case.dir().to_string_lossy().contains(&only)
+            {
                 continue;
             }
             report(case.dir(), Instant::now(), check(&case));
         }
     }
     if !failures.is_empty() {
-        bail!("{} of {} cases fail:\n{}", failures.len(), failures.len() + passed, failures.join("\n"));
+        bail!(
+            "{} of {} cases fail:\n{}",
+            failures.len(),
+            failures.len() + passed,
+            failures.join("\n")
+        );
     }
     println!("parity: {passed} cases passed");
     Ok(())
@@ -96,9 +112,15 @@ fn check(case: &Case) -> Result<f64> {
 /// Holds two f32 tensors to the same bytes: what a sample is batched with must not change its result.
 fn same_bytes(a: &Tensor, b: &Tensor) -> Result<()> {
     let bits = |tensor: &Tensor| -> Result<Vec<u32>> {
-        let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        let values = tensor
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         Ok(values.into_iter().map(f32::to_bits).collect())
     };
-    ensure!(a.dims() == b.dims() && bits(a)? == bits(b)?, "a sample's result depends on what it is batched with");
+    ensure!(
+        a.dims() == b.dims() && bits(a)? == bits(b)?,
+        "a sample's result depends on what it is batched with"
+    );
     Ok(())
 }

@@ -22,7 +22,9 @@ struct Desk {
 
 impl Desk {
     fn new() -> Result<Self> {
-        Ok(Self { dir: tempfile::tempdir()? })
+        Ok(Self {
+            dir: tempfile::tempdir()?,
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -45,7 +47,12 @@ impl Desk {
     }
 
     /// Runs it, kills it when `lines` items are done, and runs it to its end.
-    async fn prepare_interrupted(&self, arguments: &[&str], run: &str, lines: usize) -> Result<Output> {
+    async fn prepare_interrupted(
+        &self,
+        arguments: &[&str],
+        run: &str,
+        lines: usize,
+    ) -> Result<Output> {
         let mut command = radialog(&[&["prepare"], arguments].concat())?;
         let mut role = Role::start(command.current_dir(self.dir.path()), &self.path("log"))?;
         self.until_written(run, lines, "log").await?;
@@ -58,7 +65,11 @@ impl Desk {
         let results = self.path(run).join("results.jsonl");
         let begun = Instant::now();
         while written(&results) < lines {
-            ensure!(begun.elapsed() < PATIENCE, "{}", String::from_utf8_lossy(&self.read(log)?));
+            ensure!(
+                begun.elapsed() < PATIENCE,
+                "{}",
+                String::from_utf8_lossy(&self.read(log)?)
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())

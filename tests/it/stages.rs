@@ -12,8 +12,8 @@ use radialog_models::image_tokens;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{
-    ContentHash, ErrorCode, Finding, FindingsReport, GeneratedReport, Generation, Manifest, ObjectKey, Outcome,
-    ReportLabels, Stage, Task, Work,
+    ContentHash, ErrorCode, Finding, FindingsReport, GeneratedReport, Generation, Manifest,
+    ObjectKey, Outcome, ReportLabels, Stage, Task, Work,
 };
 use radialog_tests::desk::Desk;
 use radialog_workers::{StageOptions, load_stage};
@@ -25,7 +25,9 @@ const IMAGES: [&str; 2] = ["00001300_000.jpg", "2cd63b76.jpg"];
 /// One bundle for all tests of this file.
 pub(crate) static BUNDLE: LazyLock<(TempDir, Bundle)> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
-    RandomBundle::tiny(7).write(&dir.path().join("bundle")).unwrap();
+    RandomBundle::tiny(7)
+        .write(&dir.path().join("bundle"))
+        .unwrap();
     let cache = HashCache::at(dir.path().join("hashes.json"));
     let bundle = Bundle::open_with(&dir.path().join("bundle"), &Stage::ALL, &cache).unwrap();
     (dir, bundle)
@@ -43,13 +45,25 @@ impl House {
     async fn new(batch_limit: usize, generation: Generation) -> Result<Self> {
         let desk = Desk::new(Arc::new(MemoryQueue::default())).await?;
         let shutdown = CancellationToken::new();
-        let options = StageOptions { batch_limit, ..StageOptions::default() };
+        let options = StageOptions {
+            batch_limit,
+            ..StageOptions::default()
+        };
         for stage in Stage::ALL {
             let stage = load_stage(stage, &BUNDLE.1, &Device::Cpu, &options)?;
             let (backends, shutdown) = (desk.backends(), shutdown.clone());
-            tokio::spawn(async move { stage.run(&backends, RunnerSettings::default(), shutdown).await });
+            tokio::spawn(async move {
+                stage
+                    .run(&backends, RunnerSettings::default(), shutdown)
+                    .await
+            });
         }
-        Ok(Self { desk, manifest: BUNDLE.1.manifest(), generation, shutdown })
+        Ok(Self {
+            desk,
+            manifest: BUNDLE.1.manifest(),
+            generation,
+            shutdown,
+        })
     }
 
     fn component(&self, stage: Stage) -> ContentHash {
@@ -64,7 +78,9 @@ impl House {
         let mut outputs = BTreeMap::new();
         for result in self.desk.results(tasks.len()).await? {
             match result.outcome {
-                Outcome::Done { output } => drop(outputs.insert(output.clone(), self.desk.objects.get(&output).await?)),
+                Outcome::Done { output } => {
+                    drop(outputs.insert(output.clone(), self.desk.objects.get(&output).await?))
+                }
                 Outcome::Failed(failure) => bail!("{failure}"),
             }
         }
@@ -72,13 +88,22 @@ impl House {
     }
 
     fn task(&self, study: &str, output: ObjectKey, work: Work) -> Task {
-        Task::new(&"run".into(), &study.into(), &self.component(work.stage()), output, work)
+        Task::new(
+            &"run".into(),
+            &study.into(),
+            &self.component(work.stage()),
+            output,
+            work,
+        )
     }
 
     /// Every output of all four stages for these images.
     async fn all_outputs(&self, images: &[&str]) -> Result<BTreeMap<ObjectKey, Bytes>> {
         let reference = ObjectKey::reference(&ContentHash::of(b"reference"));
-        self.desk.objects.put(&reference, Bytes::from_static(b"No pleural effusion.")).await?;
+        self.desk
+            .objects
+            .put(&reference, Bytes::from_static(b"No pleural effusion."))
+            .await?;
         let [mut of_images, mut reports, mut labels] = [const { Vec::new() }; 3];
         for name in images {
             let content = std::fs::read(xrays().join(name))?;
@@ -86,13 +111,40 @@ impl House {
             self.desk.objects.put(&image, content.into()).await?;
             let embedding = ObjectKey::embedding(&self.component(Stage::Embedding), &image);
             let findings = ObjectKey::findings(&self.component(Stage::Findings), &image);
-            let report = ObjectKey::report(&self.component(Stage::Language), &embedding, &findings, &self.generation);
-            let scored = ObjectKey::labels(&self.component(Stage::Scoring), &report, Some(&reference));
-            of_images.push(self.task(name, embedding.clone(), Work::Embedding { image: image.clone() }));
+            let report = ObjectKey::report(
+                &self.component(Stage::Language),
+                &embedding,
+                &findings,
+                &self.generation,
+            );
+            let scored =
+                ObjectKey::labels(&self.component(Stage::Scoring), &report, Some(&reference));
+            of_images.push(self.task(
+                name,
+                embedding.clone(),
+                Work::Embedding {
+                    image: image.clone(),
+                },
+            ));
             of_images.push(self.task(name, findings.clone(), Work::Findings { image }));
             let generation = self.generation.clone();
-            reports.push(self.task(name, report.clone(), Work::Report { embedding, findings, generation }));
-            labels.push(self.task(name, scored, Work::Scoring { report, reference: Some(reference.clone()) }));
+            reports.push(self.task(
+                name,
+                report.clone(),
+                Work::Report {
+                    embedding,
+                    findings,
+                    generation,
+                },
+            ));
+            labels.push(self.task(
+                name,
+                scored,
+                Work::Scoring {
+                    report,
+                    reference: Some(reference.clone()),
+                },
+            ));
         }
         let mut outputs = self.run(&of_images).await?;
         outputs.append(&mut self.run(&reports).await?);
@@ -112,32 +164,73 @@ fn xrays() -> PathBuf {
 }
 
 fn greedy() -> Generation {
-    Generation { max_new_tokens: 40, ..Generation::default() }
+    Generation {
+        max_new_tokens: 40,
+        ..Generation::default()
+    }
 }
 
 #[tokio::test]
 async fn four_stages_turn_an_xray_into_tokens_findings_a_report_and_labels() -> Result<()> {
-    let outputs = House::new(8, greedy()).await?.all_outputs(&IMAGES[..1]).await?;
+    let outputs = House::new(8, greedy())
+        .await?
+        .all_outputs(&IMAGES[..1])
+        .await?;
     let of = |stage: &str| {
-        let found = outputs.iter().find(|(key, _)| key.as_str().starts_with(stage));
-        found.map(|(_, content)| content).with_context(|| format!("no output of {stage}"))
+        let found = outputs
+            .iter()
+            .find(|(key, _)| key.as_str().starts_with(stage));
+        found
+            .map(|(_, content)| content)
+            .with_context(|| format!("no output of {stage}"))
     };
     assert_eq!(image_tokens::decode(of("embedding")?)?.dims(), [32, 64]);
     let findings: FindingsReport = serde_json::from_slice(of("findings")?)?;
-    assert!(findings.findings.iter().map(|predicted| predicted.finding).eq(Finding::ALL));
-    assert!(findings.findings.iter().all(|predicted| predicted.present == (predicted.probability > 0.5)));
+    assert!(
+        findings
+            .findings
+            .iter()
+            .map(|predicted| predicted.finding)
+            .eq(Finding::ALL)
+    );
+    assert!(
+        findings
+            .findings
+            .iter()
+            .all(|predicted| predicted.present == (predicted.probability > 0.5))
+    );
     let report: GeneratedReport = serde_json::from_slice(of("language")?)?;
     assert!(!report.text.is_empty() && report.prompt_tokens > 32 && report.tokens <= 40);
     let labels: ReportLabels = serde_json::from_slice(of("scoring")?)?;
-    assert_eq!((labels.report.len(), labels.reference.map(|labels| labels.len())), (14, Some(14)));
+    assert_eq!(
+        (
+            labels.report.len(),
+            labels.reference.map(|labels| labels.len())
+        ),
+        (14, Some(14))
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn outputs_have_the_same_bytes_one_by_one_and_in_batches() -> Result<()> {
-    for generation in [greedy(), Generation { temperature: Some(0.8), top_p: Some(0.9), seed: 3, ..greedy() }] {
-        let alone = House::new(1, generation.clone()).await?.all_outputs(&IMAGES).await?;
-        let together = House::new(8, generation).await?.all_outputs(&IMAGES).await?;
+    for generation in [
+        greedy(),
+        Generation {
+            temperature: Some(0.8),
+            top_p: Some(0.9),
+            seed: 3,
+            ..greedy()
+        },
+    ] {
+        let alone = House::new(1, generation.clone())
+            .await?
+            .all_outputs(&IMAGES)
+            .await?;
+        let together = House::new(8, generation)
+            .await?
+            .all_outputs(&IMAGES)
+            .await?;
         assert_eq!(alone.len(), 4 * IMAGES.len());
         assert_eq!(alone, together);
     }
@@ -148,7 +241,10 @@ async fn outputs_have_the_same_bytes_one_by_one_and_in_batches() -> Result<()> {
 async fn images_differ_in_their_outputs() -> Result<()> {
     let outputs = House::new(8, greedy()).await?.all_outputs(&IMAGES).await?;
     for stage in ["embedding", "findings", "language"] {
-        let contents: Vec<_> = outputs.iter().filter(|(key, _)| key.as_str().starts_with(stage)).collect();
+        let contents: Vec<_> = outputs
+            .iter()
+            .filter(|(key, _)| key.as_str().starts_with(stage))
+            .collect();
         assert_ne!(contents[0].1, contents[1].1, "{stage}");
     }
     Ok(())
@@ -162,13 +258,36 @@ async fn an_input_that_cannot_be_decoded_fails_with_its_code() -> Result<()> {
     let findings = ObjectKey::findings(&house.component(Stage::Findings), &image);
     let embedding = ObjectKey::embedding(&house.component(Stage::Embedding), &image);
     house.desk.objects.put(&image, truncated.into()).await?;
-    house.desk.objects.put(&embedding, Bytes::from_static(b"not safetensors")).await?;
-    house.desk.objects.put(&findings, Bytes::from_static(b"{\"findings\":[],\"text\":\"\"}")).await?;
+    house
+        .desk
+        .objects
+        .put(&embedding, Bytes::from_static(b"not safetensors"))
+        .await?;
+    house
+        .desk
+        .objects
+        .put(
+            &findings,
+            Bytes::from_static(b"{\"findings\":[],\"text\":\"\"}"),
+        )
+        .await?;
     let other = ObjectKey::findings(&house.component(Stage::Findings), &findings);
-    let report = ObjectKey::report(&house.component(Stage::Language), &embedding, &findings, &greedy());
-    let work = Work::Report { embedding, findings, generation: greedy() };
+    let report = ObjectKey::report(
+        &house.component(Stage::Language),
+        &embedding,
+        &findings,
+        &greedy(),
+    );
+    let work = Work::Report {
+        embedding,
+        findings,
+        generation: greedy(),
+    };
     for (task, code) in [
-        (house.task("image", other, Work::Findings { image }), ErrorCode::ImageCorrupt),
+        (
+            house.task("image", other, Work::Findings { image }),
+            ErrorCode::ImageCorrupt,
+        ),
         (house.task("tokens", report, work), ErrorCode::ObjectCorrupt),
     ] {
         house.desk.send(&task).await?;

@@ -1,6 +1,9 @@
 //! Data preparation and training beside what the original Python programs recorded: sections, label masking, losses,
 //! gradients, optimizer steps, schedules.
-#![expect(clippy::print_stdout, reason = "the number of cases passed is this test's result")]
+#![expect(
+    clippy::print_stdout,
+    reason = "the number of cases passed is this test's result"
+)]
 
 use std::path::Path;
 use std::time::Instant;
@@ -45,17 +48,26 @@ fn every_golden_training_case_is_reproduced() -> Result<()> {
         let cases = golden::cases(root)?;
         let is_whole_set = index > 0;
         for (kind, check) in CHECKS {
-            let mut found = cases.iter().filter(|case| case.kind() == *kind && applies(case)).peekable();
+            let mut found = cases
+                .iter()
+                .filter(|case| case.kind() == *kind && applies(case))
+                .peekable();
             if is_whole_set && found.peek().is_none() {
                 failures.push(format!("'{}' has no case of kind '{kind}'", root.display()));
             }
             for case in found {
                 let started = Instant::now();
-                let name = case.dir().strip_prefix(root).unwrap_or(case.dir()).display().to_string();
+                let name = case
+                    .dir()
+                    .strip_prefix(root)
+                    .unwrap_or(case.dir())
+                    .display()
+                    .to_string();
                 match check(case).with_context(|| name.clone()) {
                     Ok(()) => {
                         passed += 1;
-                        let (share, seconds) = (case.worst() * 100.0, started.elapsed().as_secs_f64());
+                        let (share, seconds) =
+                            (case.worst() * 100.0, started.elapsed().as_secs_f64());
                         println!("training: {name}: {share:.0}% of the tolerance, {seconds:.1} s");
                     }
                     Err(error) => failures.push(format!("{error:#}")),
@@ -64,10 +76,17 @@ fn every_golden_training_case_is_reproduced() -> Result<()> {
         }
     }
     if std::env::var_os(GOLDEN_VARIABLE).is_some() && roots.len() < 2 {
-        failures.push(format!("{GOLDEN_VARIABLE} is set and its folder was not read"));
+        failures.push(format!(
+            "{GOLDEN_VARIABLE} is set and its folder was not read"
+        ));
     }
     if !failures.is_empty() {
-        bail!("{} of {} checks fail:\n{}", failures.len(), failures.len() + passed, failures.join("\n"));
+        bail!(
+            "{} of {} checks fail:\n{}",
+            failures.len(),
+            failures.len() + passed,
+            failures.join("\n")
+        );
     }
     println!("training: {passed} cases passed");
     Ok(())

@@ -20,15 +20,31 @@ pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
 /// clock where a machine is shared.
 pub fn processor_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+    let fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<f64>().ok())
+        .sum::<f64>()
+        / 100.0
 }
 
 /// Most memory that this process has had, in bytes.
 pub fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() * 1024
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap_or_default();
+    peak.trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .unwrap_or_default()
+        * 1024
 }
 
 /// The middle one; of an even number the larger of two.
@@ -49,7 +65,9 @@ pub fn peer_python(name: &str, packages: &[&str]) -> Result<PathBuf> {
     if !complete.exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         if !packages.is_empty() {
-            run(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
+            run(Command::new(&python)
+                .args(["-m", "pip", "install", "--quiet"])
+                .args(packages))?;
         }
         fs::write(complete, "")?;
     }
@@ -61,21 +79,48 @@ pub fn peer_python(name: &str, packages: &[&str]) -> Result<PathBuf> {
 /// # Errors
 /// A command that cannot be run or fails, with what it says of it.
 pub fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = command
+        .output()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 struct Random;
 
 impl SimpleBackend for Random {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> CandleResult<Tensor> {
         let dims = shape.dims();
         let norm = name.ends_with("running_var") || (dims.len() == 1 && name.ends_with("weight"));
         let fan_in: usize = dims.iter().skip(1).product();
-        let (offset, scale) = if norm { (1.0, 0.1) } else { (0.0, (1.0 / fan_in as f64).sqrt()) };
-        let formula = Formula { name: name.to_owned(), shape: dims.to_vec(), offset, scale, seed: 1 };
-        formula.tensor().map_err(candle_core::Error::msg)?.to_dtype(dtype)?.to_device(device)
+        let (offset, scale) = if norm {
+            (1.0, 0.1)
+        } else {
+            (0.0, (1.0 / fan_in as f64).sqrt())
+        };
+        let formula = Formula {
+            name: name.to_owned(),
+            shape: dims.to_vec(),
+            offset,
+            scale,
+            seed: 1,
+        };
+        formula
+            .tensor()
+            .map_err(candle_core::Error::msg)?
+            .to_dtype(dtype)?
+            .to_device(device)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> CandleResult<Tensor> {

@@ -16,12 +16,27 @@ pub fn program() -> Result<PathBuf> {
         return Ok(program.clone());
     }
     let test = std::env::current_exe()?;
-    let profile = test.ancestors().nth(2).context("a test lies in target/PROFILE/deps")?;
-    let target = profile.parent().context("a profile lies in the target folder")?;
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .context("a test lies in target/PROFILE/deps")?;
+    let target = profile
+        .parent()
+        .context("a profile lies in the target folder")?;
     let mut build = Command::new(env!("CARGO"));
     // By way of a test that needs the program, and of the whole workspace: as in the test command, so that dependencies have
     // the same features and are not built again.
-    build.args(["test", "--no-run", "--workspace", "--test", "command_line", "--quiet", "--target-dir"]).arg(target);
+    build
+        .args([
+            "test",
+            "--no-run",
+            "--workspace",
+            "--test",
+            "command_line",
+            "--quiet",
+            "--target-dir",
+        ])
+        .arg(target);
     if profile.ends_with("release") {
         build.arg("--release");
     }
@@ -36,7 +51,9 @@ pub fn program() -> Result<PathBuf> {
 /// As [`program`].
 pub fn radialog(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(program()?);
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RADIALOG_") && name != "RADIALOG_CACHE") {
+    for (name, _) in std::env::vars()
+        .filter(|(name, _)| name.starts_with("RADIALOG_") && name != "RADIALOG_CACHE")
+    {
         command.env_remove(name);
     }
     command.args(arguments);
@@ -52,8 +69,15 @@ impl Role {
     /// # Errors
     /// Where it does not start.
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
-        let output = std::fs::File::options().create(true).append(true).open(log)?;
-        let child = command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).spawn()?;
+        let output = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
         Ok(Self(child))
     }
 

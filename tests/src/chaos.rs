@@ -27,9 +27,17 @@ impl Chaos {
     /// Queue and objects of these backends, and a state of its own, all under this chaos.
     pub fn over(self: &Arc<Self>, backends: &Backends) -> Backends {
         Backends {
-            queue: Arc::new(ChaoticQueue { chaos: self.clone(), inner: backends.queue.clone() }),
-            objects: Arc::new(ChaoticObjects { chaos: self.clone(), inner: backends.objects.clone() }),
-            state: Arc::new(ChaoticState { chaos: self.clone() }),
+            queue: Arc::new(ChaoticQueue {
+                chaos: self.clone(),
+                inner: backends.queue.clone(),
+            }),
+            objects: Arc::new(ChaoticObjects {
+                chaos: self.clone(),
+                inner: backends.objects.clone(),
+            }),
+            state: Arc::new(ChaoticState {
+                chaos: self.clone(),
+            }),
             conversations: backends.conversations.clone(),
         }
     }
@@ -66,13 +74,17 @@ impl Chaos {
     fn state(&self) -> Result<Arc<MemoryState>, StateError> {
         match self.is_down() {
             true => Err(StateError("down".into())),
-            false => Ok(self.state.read().unwrap_or_else(PoisonError::into_inner).clone()),
+            false => Ok(self
+                .state
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()),
         }
     }
 
     fn answer<T>(&self, answer: T) -> Result<T, StateError> {
-        let lost =
-            self.lose_answers.load(Ordering::Relaxed) && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
+        let lost = self.lose_answers.load(Ordering::Relaxed)
+            && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
         match lost {
             true => Err(StateError("the connection broke".into())),
             false => Ok(answer),
@@ -96,7 +108,12 @@ impl Queue for ChaoticQueue {
             return Err(QueueError::Unreachable("down".into()));
         }
         let left = &self.chaos.messages_to_lose;
-        if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+        if left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok()
+        {
             return Ok(());
         }
         if self.chaos.twice.load(Ordering::Relaxed) {
@@ -126,7 +143,10 @@ struct ChaoticObjects {
 impl ChaoticObjects {
     fn inner(&self, key: &str) -> Result<&dyn Objects, ObjectError> {
         match self.chaos.is_down() {
-            true => Err(ObjectError::Store { key: key.to_owned(), reason: "down".into() }),
+            true => Err(ObjectError::Store {
+                key: key.to_owned(),
+                reason: "down".into(),
+            }),
             false => Ok(&*self.inner),
         }
     }
@@ -167,11 +187,13 @@ struct ChaoticState {
 #[async_trait]
 impl State for ChaoticState {
     async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError> {
-        self.chaos.answer(self.chaos.state()?.put_document(run, name, value).await?)
+        self.chaos
+            .answer(self.chaos.state()?.put_document(run, name, value).await?)
     }
 
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
-        self.chaos.answer(self.chaos.state()?.document(run, name).await?)
+        self.chaos
+            .answer(self.chaos.state()?.document(run, name).await?)
     }
 
     async fn begin(&self, facts: &[Fact]) -> Result<(), StateError> {
@@ -187,14 +209,17 @@ impl State for ChaoticState {
     }
 
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
-        self.chaos.answer(self.chaos.state()?.exist(run, studies).await?)
+        self.chaos
+            .answer(self.chaos.state()?.exist(run, studies).await?)
     }
 
     async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError> {
-        self.chaos.answer(self.chaos.state()?.finished(run, limit).await?)
+        self.chaos
+            .answer(self.chaos.state()?.finished(run, limit).await?)
     }
 
     async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError> {
-        self.chaos.answer(self.chaos.state()?.discard_finished(run, count).await?)
+        self.chaos
+            .answer(self.chaos.state()?.discard_finished(run, count).await?)
     }
 }

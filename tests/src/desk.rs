@@ -45,12 +45,21 @@ impl Desk {
         let directory = Arc::new(tempfile::tempdir()?);
         let objects = Arc::new(FilesystemObjects::open(directory.path())?);
         queue.declare().await?;
-        Ok(Self { queue, objects, run: "run".into(), _directory: directory })
+        Ok(Self {
+            queue,
+            objects,
+            run: "run".into(),
+            _directory: directory,
+        })
     }
 
     /// The same desk over another connection or store, e.g. one that fails.
     pub fn with(&self, queue: Arc<dyn Queue>, objects: Arc<dyn Objects>) -> Self {
-        Self { queue, objects, ..self.clone() }
+        Self {
+            queue,
+            objects,
+            ..self.clone()
+        }
     }
 
     /// All that a worker needs, with state and conversations of its own.
@@ -67,17 +76,28 @@ impl Desk {
     pub async fn task(&self, study: &str) -> Result<Task> {
         let task = self.task_without_image(study);
         if let Work::Findings { image } = &task.work {
-            self.objects.put(image, Bytes::from(study.to_owned())).await?;
+            self.objects
+                .put(image, Bytes::from(study.to_owned()))
+                .await?;
         }
         Ok(task)
     }
 
     /// The same task; its image does not exist.
     pub fn task_without_image(&self, study: &str) -> Task {
-        let image = ObjectKey::image(&ContentHash::of_parts([self.run.as_str().as_bytes(), study.as_bytes()]));
+        let image = ObjectKey::image(&ContentHash::of_parts([
+            self.run.as_str().as_bytes(),
+            study.as_bytes(),
+        ]));
         let component = ToyStage::component_of(Stage::Findings);
         let output = ObjectKey::findings(&component, &image);
-        Task::new(&self.run, &study.into(), &component, output, Work::Findings { image })
+        Task::new(
+            &self.run,
+            &study.into(),
+            &component,
+            output,
+            Work::Findings { image },
+        )
     }
 
     /// Publishes a task as its first attempt.
@@ -88,14 +108,27 @@ impl Desk {
     /// Publishes a task that was tried before.
     pub async fn send_attempt(&self, task: &Task, attempt: u32) -> Result<()> {
         let body = serde_json::to_vec(task)?.into();
-        let message = Message { body, attempt, ..Message::default() };
-        Ok(self.queue.publish(queues::work(task.work.stage()), message).await?)
+        let message = Message {
+            body,
+            attempt,
+            ..Message::default()
+        };
+        Ok(self
+            .queue
+            .publish(queues::work(task.work.stage()), message)
+            .await?)
     }
 
     /// Publishes anything.
     pub async fn send_bytes(&self, body: &[u8]) -> Result<()> {
-        let message = Message { body: Bytes::copy_from_slice(body), ..Message::default() };
-        Ok(self.queue.publish(queues::work(Stage::Findings), message).await?)
+        let message = Message {
+            body: Bytes::copy_from_slice(body),
+            ..Message::default()
+        };
+        Ok(self
+            .queue
+            .publish(queues::work(Stage::Findings), message)
+            .await?)
     }
 
     /// The next `count` results.
@@ -110,7 +143,9 @@ impl Desk {
             }
             anyhow::Ok(results)
         };
-        tokio::time::timeout(LIMIT, read).await.with_context(|| format!("fewer than {count} results"))?
+        tokio::time::timeout(LIMIT, read)
+            .await
+            .with_context(|| format!("fewer than {count} results"))?
     }
 
     /// The next dead letter of the stage, taken from its queue.
@@ -125,12 +160,19 @@ impl Desk {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(LIMIT, read).await.context("no dead letter came")?
+        tokio::time::timeout(LIMIT, read)
+            .await
+            .context("no dead letter came")?
     }
 
     /// Starts a worker.
     pub fn start(&self, stage: &Arc<ToyStage>, settings: RunnerSettings) -> WorkerHandle {
-        let runner = Runner::new(stage.clone(), self.queue.clone(), self.objects.clone(), settings);
+        let runner = Runner::new(
+            stage.clone(),
+            self.queue.clone(),
+            self.objects.clone(),
+            settings,
+        );
         WorkerHandle::spawn(|shutdown| runner.run(shutdown))
     }
 }

@@ -38,7 +38,11 @@ impl Case {
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self> {
         let dir = dir.into();
         let content = read_json(&dir.join(CASE_FILE))?;
-        Ok(Self { dir, content, worst: Cell::new(0.0) })
+        Ok(Self {
+            dir,
+            content,
+            worst: Cell::new(0.0),
+        })
     }
 
     /// Another case that this one names, by a path relative to this folder.
@@ -58,7 +62,10 @@ impl Case {
 
     /// A part of `case.json` by its JSON pointer, e.g. `/config/grid`.
     pub fn field<T: DeserializeOwned>(&self, pointer: &str) -> Result<T> {
-        let value = self.content.pointer(pointer).with_context(|| format!("{CASE_FILE} has no {pointer}"))?;
+        let value = self
+            .content
+            .pointer(pointer)
+            .with_context(|| format!("{CASE_FILE} has no {pointer}"))?;
         serde_json::from_value(value.clone()).with_context(|| format!("{CASE_FILE} {pointer}"))
     }
 
@@ -79,8 +86,16 @@ impl Case {
 
     /// The case's weights in f32, made when asked for.
     pub fn weights(&self) -> Result<VarBuilder<'static>> {
-        let weights = FormulaWeights::open(&self.dir, "weights_manifest.json", self.field("/weights/seed")?)?;
-        Ok(VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu))
+        let weights = FormulaWeights::open(
+            &self.dir,
+            "weights_manifest.json",
+            self.field("/weights/seed")?,
+        )?;
+        Ok(VarBuilder::from_backend(
+            Box::new(weights),
+            DType::F32,
+            Device::Cpu,
+        ))
     }
 
     /// An input made by the weight formula; `pointer` leads to its name, shape, offset, scale and seed.
@@ -89,8 +104,16 @@ impl Case {
     }
 
     /// Holds a tensor to a recorded one, within `tolerance`.
-    pub fn close(&self, name: &str, actual: &Tensor, expected: &Tensor, tolerance: Tolerance) -> Result<()> {
-        let share = tolerance.check(actual, expected).with_context(|| format!("output '{name}'"))?;
+    pub fn close(
+        &self,
+        name: &str,
+        actual: &Tensor,
+        expected: &Tensor,
+        tolerance: Tolerance,
+    ) -> Result<()> {
+        let share = tolerance
+            .check(actual, expected)
+            .with_context(|| format!("output '{name}'"))?;
         self.worst.set(self.worst.get().max(share));
         Ok(())
     }
@@ -103,7 +126,11 @@ impl Case {
     /// The tolerance of this case: `tolerance_calibrated` where there is one, else the bounds at `pointer`.
     pub fn tolerance(&self, pointer: &str) -> Result<Tolerance> {
         let calibrated = "/tolerance_calibrated";
-        self.field(if self.has(calibrated) { calibrated } else { pointer })
+        self.field(if self.has(calibrated) {
+            calibrated
+        } else {
+            pointer
+        })
     }
 }
 
@@ -116,11 +143,21 @@ pub fn roots() -> Result<Vec<PathBuf>> {
         Some(named) => {
             let named = PathBuf::from(named);
             // cargo runs tests in the crate's folder, but a person names a folder from the project's
-            let root = if named.is_relative() { tests.join("..").join(named) } else { named };
-            ensure!(root.is_dir(), "{GOLDEN_VARIABLE} names '{}', which is not a folder", root.display());
+            let root = if named.is_relative() {
+                tests.join("..").join(named)
+            } else {
+                named
+            };
+            ensure!(
+                root.is_dir(),
+                "{GOLDEN_VARIABLE} names '{}', which is not a folder",
+                root.display()
+            );
             roots.push(root);
         }
-        None => roots.extend(Some(tests.join("../../shared/golden")).filter(|default| default.is_dir())),
+        None => {
+            roots.extend(Some(tests.join("../../shared/golden")).filter(|default| default.is_dir()))
+        }
     }
     Ok(roots)
 }
@@ -138,7 +175,8 @@ pub fn cases(root: &Path) -> Result<Vec<Case>> {
 
 /// All tensors of a safetensors file, on the CPU.
 pub fn load_tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
-    candle_core::safetensors::load(path, &Device::Cpu).with_context(|| format!("'{}'", path.display()))
+    candle_core::safetensors::load(path, &Device::Cpu)
+        .with_context(|| format!("'{}'", path.display()))
 }
 
 /// A JSON file.

@@ -43,7 +43,10 @@ pub async fn workers(backends: &Backends, make: impl Fn(Stage) -> ToyStage) -> R
     let shutdown = CancellationToken::new();
     for stage in Stage::ALL {
         let (queue, objects) = (backends.queue.clone(), backends.objects.clone());
-        let settings = RunnerSettings { worker: format!("toy-{stage}"), ..RunnerSettings::default() };
+        let settings = RunnerSettings {
+            worker: format!("toy-{stage}"),
+            ..RunnerSettings::default()
+        };
         let runner = Runner::new(Arc::new(make(stage)), queue, objects, settings);
         let runner = match stage {
             Stage::Language => runner.with_chat(backends.conversations.clone()),
@@ -78,7 +81,9 @@ pub fn options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
 /// As [`Batch::run`].
 pub async fn run(options: BatchOptions, backends: &Backends) -> Result<Summary, CoordinatorError> {
     let (progress, _) = watch::channel(Progress::default());
-    Batch::new(options, backends.clone()).run(CancellationToken::new(), progress).await
+    Batch::new(options, backends.clone())
+        .run(CancellationToken::new(), progress)
+        .await
 }
 
 /// Studies `s000000`, `s000001` and so on, each with an image of its own that is none.
@@ -102,7 +107,10 @@ impl Archive for Synthetic {
     }
 
     async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
-        Ok(Box::new(Numbers { next: 0, end: self.studies }))
+        Ok(Box::new(Numbers {
+            next: 0,
+            end: self.studies,
+        }))
     }
 
     async fn count(&self) -> Result<u64, CoordinatorError> {

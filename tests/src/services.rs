@@ -40,11 +40,14 @@ impl Services {
     /// The shared services; the first caller starts them.
     pub async fn shared() -> Result<&'static Services> {
         static SHARED: OnceCell<Services> = OnceCell::const_new();
-        SHARED.get_or_try_init(|| async { runtime().spawn(Self::start()).await? }).await
+        SHARED
+            .get_or_try_init(|| async { runtime().spawn(Self::start()).await? })
+            .await
     }
 
     async fn start() -> Result<Self> {
-        let (broker, redis, s3) = tokio::try_join!(Broker::shared(), Redis::shared(), S3Server::start())?;
+        let (broker, redis, s3) =
+            tokio::try_join!(Broker::shared(), Redis::shared(), S3Server::start())?;
         Ok(Self { broker, redis, s3 })
     }
 
@@ -68,23 +71,33 @@ impl Services {
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build();
         runtime.expect("a runtime for the services")
     })
 }
 
 /// Repeats a check until it succeeds or the start timeout is over.
-async fn until_ready<F: Future<Output = bool>>(what: &str, mut is_ready: impl FnMut() -> F) -> Result<()> {
+async fn until_ready<F: Future<Output = bool>>(
+    what: &str,
+    mut is_ready: impl FnMut() -> F,
+) -> Result<()> {
     let ready = async {
         while !is_ready().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     let seconds = START_TIMEOUT.as_secs();
-    tokio::time::timeout(START_TIMEOUT, ready).await.with_context(|| format!("{what} did not start within {seconds} s"))
+    tokio::time::timeout(START_TIMEOUT, ready)
+        .await
+        .with_context(|| format!("{what} did not start within {seconds} s"))
 }
 
 /// A port that nobody listens on.
 fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
 }

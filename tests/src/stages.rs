@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, Item, Output, StageWork};
 use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, ObjectKey, PredictedFinding,
-    ReportLabels, Stage, StudyId, Task, Work,
+    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, ObjectKey,
+    PredictedFinding, ReportLabels, Stage, StudyId, Task, Work,
 };
 use tokio::sync::oneshot::Sender;
 
@@ -50,7 +50,16 @@ impl ToyStage {
     pub fn new(stage: Stage) -> Self {
         let component = Self::component_of(stage);
         let (delay, pause) = (Duration::ZERO, Duration::ZERO);
-        Self { stage, component, batch_limit: 16, delay, payload: 64, words: 20, pause, batches: Mutex::default() }
+        Self {
+            stage,
+            component,
+            batch_limit: 16,
+            delay,
+            payload: 64,
+            words: 20,
+            pause,
+            batches: Mutex::default(),
+        }
     }
 
     /// The component that this stage's tasks must name.
@@ -60,7 +69,10 @@ impl ToyStage {
 
     /// At most so many items at a time.
     pub fn batch_limit(self, batch_limit: usize) -> Self {
-        Self { batch_limit, ..self }
+        Self {
+            batch_limit,
+            ..self
+        }
     }
 
     /// Every batch takes so long.
@@ -75,22 +87,37 @@ impl ToyStage {
 
     /// Answers of turns have so many tokens, and all turns together get one more after each pause.
     pub fn speech(self, words: usize, pause: Duration) -> Self {
-        Self { words, pause, ..self }
+        Self {
+            words,
+            pause,
+            ..self
+        }
     }
 
     /// The studies of each batch so far. Not kept for batches without a delay, so that benchmarks stay flat.
     pub fn batches(&self) -> Vec<Vec<StudyId>> {
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.batches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn answer_all(&self, batch: Vec<(Task, Sender<Result<Output, Failure>>)>) {
         let started = Instant::now();
         if !self.delay.is_zero() {
             let studies = batch.iter().map(|(task, _)| task.study.clone()).collect();
-            self.batches.lock().unwrap_or_else(PoisonError::into_inner).push(studies);
+            self.batches
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(studies);
             std::thread::sleep(self.delay);
         }
-        assert!(!batch.iter().any(|(task, _)| task.study.as_str().contains(PANICS)), "told to panic");
+        assert!(
+            !batch
+                .iter()
+                .any(|(task, _)| task.study.as_str().contains(PANICS)),
+            "told to panic"
+        );
         let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let model_time = started.elapsed() / size;
         for (task, answer) in batch {
@@ -174,30 +201,57 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
     let chance = |finding: Finding| digest.as_str().as_bytes()[finding as usize];
     match &task.work {
         Work::Embedding { .. } => {
-            let mut content = digest.as_str().repeat(payload.div_ceil(digest.as_str().len())).into_bytes();
+            let mut content = digest
+                .as_str()
+                .repeat(payload.div_ceil(digest.as_str().len()))
+                .into_bytes();
             content.truncate(payload);
             content
         }
         Work::Findings { .. } => {
             let predict = |finding| {
                 let probability = f32::from(chance(finding)) / 255.0;
-                PredictedFinding { finding, probability, present: probability > 0.3 }
+                PredictedFinding {
+                    finding,
+                    probability,
+                    present: probability > 0.3,
+                }
             };
-            json(&FindingsReport { findings: Finding::ALL.map(predict).to_vec(), text: digest.short().into() })
+            json(&FindingsReport {
+                findings: Finding::ALL.map(predict).to_vec(),
+                text: digest.short().into(),
+            })
         }
         Work::Report { .. } => {
             let text = format!("Report {}.", digest.short());
-            json(&GeneratedReport { text, prompt_tokens: 100, tokens: 20, complete: true })
+            json(&GeneratedReport {
+                text,
+                prompt_tokens: 100,
+                tokens: 20,
+                complete: true,
+            })
         }
         Work::Answer { .. } => {
             let text = format!("Answer {}.", digest.short());
-            json(&GeneratedReport { text, prompt_tokens: 50, tokens: 10, complete: true })
+            json(&GeneratedReport {
+                text,
+                prompt_tokens: 50,
+                tokens: 10,
+                complete: true,
+            })
         }
         Work::Scoring { reference, .. } => {
-            let label =
-                |finding| (finding, Label::from_class(usize::from(chance(finding) % 4)).unwrap_or(Label::Blank));
+            let label = |finding| {
+                (
+                    finding,
+                    Label::from_class(usize::from(chance(finding) % 4)).unwrap_or(Label::Blank),
+                )
+            };
             let labels: BTreeMap<_, _> = Finding::ALL.map(label).into();
-            json(&ReportLabels { report: labels.clone(), reference: reference.as_ref().map(|_| labels) })
+            json(&ReportLabels {
+                report: labels.clone(),
+                reference: reference.as_ref().map(|_| labels),
+            })
         }
     }
 }
@@ -209,7 +263,11 @@ fn json(value: &impl serde::Serialize) -> Vec<u8> {
 fn inputs(work: &Work) -> Vec<&ObjectKey> {
     match work {
         Work::Embedding { image } | Work::Findings { image } => vec![image],
-        Work::Report { embedding, findings, .. } => vec![embedding, findings],
+        Work::Report {
+            embedding,
+            findings,
+            ..
+        } => vec![embedding, findings],
         Work::Answer { prompt, .. } => vec![prompt],
         Work::Scoring { report, reference } => std::iter::once(report).chain(reference).collect(),
     }

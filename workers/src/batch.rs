@@ -27,7 +27,12 @@ pub(crate) fn run<I>(
         let batch = items.len() as u32;
         let model_time = started.elapsed() / batch;
         for (item, content) in items.into_iter().zip(contents) {
-            let output = content.map(|content| Output { content, tokens: 0, model_time, batch });
+            let output = content.map(|content| Output {
+                content,
+                tokens: 0,
+                model_time,
+                batch,
+            });
             // Nobody listens any more after a shutdown.
             let _ = item.answer.send(output);
         }
@@ -53,5 +58,9 @@ pub(crate) fn images(
             Err(error) => vec![Err(Failure::from(error)); images.len()],
         }
     };
-    if device.is_cpu() { images.par_chunks(1).flat_map_iter(run).collect() } else { run(images) }
+    if device.is_cpu() {
+        images.par_chunks(1).flat_map_iter(run).collect()
+    } else {
+        run(images)
+    }
 }

@@ -31,7 +31,9 @@ pub enum FetchError {
         reason: String,
     },
     /// A file is not what the manifest says.
-    #[error("'{key}' has {size} bytes with sha256 {sha256}, which is not what bundle.json says; upload it again")]
+    #[error(
+        "'{key}' has {size} bytes with sha256 {sha256}, which is not what bundle.json says; upload it again"
+    )]
     Content {
         /// Its key.
         key: ObjectKey,
@@ -68,15 +70,24 @@ pub async fn fetch_bundle(
     };
     let manifest_key = key(MANIFEST_FILE)?;
     let content = objects.get(&manifest_key).await?;
-    let manifest: Manifest = serde_json::from_slice(&content)
-        .map_err(|error| FetchError::Manifest { key: manifest_key, reason: error.to_string() })?;
+    let manifest: Manifest =
+        serde_json::from_slice(&content).map_err(|error| FetchError::Manifest {
+            key: manifest_key,
+            reason: error.to_string(),
+        })?;
 
     let dir = cache.join(format!("bundle-{}", manifest.hash().short()));
-    let components = manifest.components.iter().filter(|(stage, _)| stages.contains(stage));
+    let components = manifest
+        .components
+        .iter()
+        .filter(|(stage, _)| stages.contains(stage));
     for path in components.flat_map(|(_, component)| component.files.values()) {
         let key = key(path)?;
         let Some(entry) = manifest.files.get(path) else {
-            return Err(FetchError::Manifest { key, reason: "a component names it, but it is not in 'files'".into() });
+            return Err(FetchError::Manifest {
+                key,
+                reason: "a component names it, but it is not in 'files'".into(),
+            });
         };
         let file = dir.join(path);
         if !intact(&file, entry, hashes).await {
@@ -109,14 +120,28 @@ async fn remember(file: &Path, entry: &FileEntry, hashes: &HashCache) {
     let _ = tokio::task::spawn_blocking(move || hashes.remember(&file, sha256)).await;
 }
 
-async fn download(objects: &dyn Objects, key: &ObjectKey, entry: &FileEntry, file: &Path) -> Result<(), FetchError> {
+async fn download(
+    objects: &dyn Objects,
+    key: &ObjectKey,
+    entry: &FileEntry,
+    file: &Path,
+) -> Result<(), FetchError> {
     let partial = partial(file);
     write(&partial, b"").await?;
-    let local = |source| FetchError::Local { path: partial.clone(), source };
-    let mut out = fs::OpenOptions::new().append(true).open(&partial).await.map_err(local)?;
+    let local = |source| FetchError::Local {
+        path: partial.clone(),
+        source,
+    };
+    let mut out = fs::OpenOptions::new()
+        .append(true)
+        .open(&partial)
+        .await
+        .map_err(local)?;
     let (mut size, mut hasher) = (0, ContentHash::hasher());
     while size < entry.size {
-        let piece = objects.get_range(key, size..entry.size.min(size + PIECE)).await?;
+        let piece = objects
+            .get_range(key, size..entry.size.min(size + PIECE))
+            .await?;
         if piece.is_empty() {
             break;
         }
@@ -128,7 +153,11 @@ async fn download(objects: &dyn Objects, key: &ObjectKey, entry: &FileEntry, fil
     let sha256 = hasher.finish();
     if size != entry.size || sha256 != entry.sha256 {
         let _ = fs::remove_file(&partial).await;
-        return Err(FetchError::Content { key: key.clone(), size, sha256 });
+        return Err(FetchError::Content {
+            key: key.clone(),
+            size,
+            sha256,
+        });
     }
     rename(&partial, file).await
 }
@@ -139,7 +168,10 @@ fn partial(file: &Path) -> PathBuf {
 }
 
 async fn write(path: &Path, content: &[u8]) -> Result<(), FetchError> {
-    let local = |source| FetchError::Local { path: path.to_owned(), source };
+    let local = |source| FetchError::Local {
+        path: path.to_owned(),
+        source,
+    };
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).await.map_err(local)?;
     }
@@ -147,5 +179,10 @@ async fn write(path: &Path, content: &[u8]) -> Result<(), FetchError> {
 }
 
 async fn rename(from: &Path, to: &Path) -> Result<(), FetchError> {
-    fs::rename(from, to).await.map_err(|source| FetchError::Local { path: to.to_owned(), source })
+    fs::rename(from, to)
+        .await
+        .map_err(|source| FetchError::Local {
+            path: to.to_owned(),
+            source,
+        })
 }

@@ -9,7 +9,9 @@ pub enum DeviceError {
     #[error("'{0}' is not a device; use cpu, cuda or cuda:N")]
     Name(String),
     /// The device does not work.
-    #[error("{name} cannot be used: {source}. Check nvidia-smi, and that the program was built with --features cuda")]
+    #[error(
+        "{name} cannot be used: {source}. Check nvidia-smi, and that the program was built with --features cuda"
+    )]
     Unavailable {
         /// The asked device.
         name: String,
@@ -31,7 +33,10 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
             .and_then(|ordinal| ordinal.parse().ok())
             .ok_or_else(|| DeviceError::Name(name.to_owned()))?,
     };
-    Device::new_cuda(ordinal).map_err(|source| DeviceError::Unavailable { name: name.to_owned(), source })
+    Device::new_cuda(ordinal).map_err(|source| DeviceError::Unavailable {
+        name: name.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -48,7 +53,10 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_is_named() {
-        let error = device("cuda:63").err().map(|error| error.to_string()).unwrap_or_default();
+        let error = device("cuda:63")
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
         assert!(error.starts_with("cuda:63 cannot be used"), "{error}");
     }
 }

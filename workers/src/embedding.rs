@@ -27,7 +27,11 @@ impl EmbeddingStage {
     ///
     /// # Errors
     /// A component that is missing or does not load.
-    pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
+    pub fn load(
+        bundle: &Bundle,
+        device: &Device,
+        options: &StageOptions,
+    ) -> Result<Self, BundleError> {
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Embedding),
             embedder: ImageEmbedder::load(bundle, device)?,
@@ -39,7 +43,9 @@ impl EmbeddingStage {
 
     fn embed(&self, images: &Tensor) -> Result<Vec<Bytes>, ModelError> {
         let tokens = self.embedder.embed(images)?;
-        (0..tokens.dim(0)?).map(|i| Ok(image_tokens::encode(&tokens.get(i)?)?.into())).collect()
+        (0..tokens.dim(0)?)
+            .map(|i| Ok(image_tokens::encode(&tokens.get(i)?)?.into()))
+            .collect()
     }
 }
 
@@ -68,6 +74,8 @@ impl StageWork for EmbeddingStage {
     }
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {
-        batch::run(feed, self.batch_limit, |images| batch::images(&self.device, images, |images| self.embed(images)));
+        batch::run(feed, self.batch_limit, |images| {
+            batch::images(&self.device, images, |images| self.embed(images))
+        });
     }
 }

@@ -27,7 +27,11 @@ impl FindingsStage {
     ///
     /// # Errors
     /// A component that is missing or does not load.
-    pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
+    pub fn load(
+        bundle: &Bundle,
+        device: &Device,
+        options: &StageOptions,
+    ) -> Result<Self, BundleError> {
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Findings),
             predictor: FindingsPredictor::load(bundle, device)?,
@@ -38,7 +42,12 @@ impl FindingsStage {
     }
 
     fn predict(&self, images: &Tensor) -> Result<Vec<Bytes>, ModelError> {
-        Ok(self.predictor.predict(images)?.iter().map(input::to_json).collect())
+        Ok(self
+            .predictor
+            .predict(images)?
+            .iter()
+            .map(input::to_json)
+            .collect())
     }
 }
 
@@ -67,6 +76,8 @@ impl StageWork for FindingsStage {
     }
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {
-        batch::run(feed, self.batch_limit, |images| batch::images(&self.device, images, |images| self.predict(images)));
+        batch::run(feed, self.batch_limit, |images| {
+            batch::images(&self.device, images, |images| self.predict(images))
+        });
     }
 }

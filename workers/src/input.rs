@@ -17,7 +17,10 @@ pub(crate) async fn object(objects: &dyn Objects, key: &ObjectKey) -> Result<Byt
 }
 
 /// An object that an earlier stage wrote as JSON.
-pub(crate) async fn json<T: DeserializeOwned>(objects: &dyn Objects, key: &ObjectKey) -> Result<T, Failure> {
+pub(crate) async fn json<T: DeserializeOwned>(
+    objects: &dyn Objects,
+    key: &ObjectKey,
+) -> Result<T, Failure> {
     serde_json::from_slice(&object(objects, key).await?).map_err(|error| corrupt(key, error))
 }
 
@@ -34,20 +37,33 @@ pub(crate) async fn image(
     };
     tokio::task::spawn_blocking(decode)
         .await
-        .unwrap_or_else(|_| Err(Failure::new(ErrorCode::ImageUnreadable, "the decoder failed on this image")))
+        .unwrap_or_else(|_| {
+            Err(Failure::new(
+                ErrorCode::ImageUnreadable,
+                "the decoder failed on this image",
+            ))
+        })
 }
 
 /// What a stage stores as JSON.
 pub(crate) fn to_json(output: &impl Serialize) -> Bytes {
-    serde_json::to_vec(output).expect("outputs have only string keys").into()
+    serde_json::to_vec(output)
+        .expect("outputs have only string keys")
+        .into()
 }
 
 /// An object that is there and cannot be decoded.
 pub(crate) fn corrupt(key: &ObjectKey, error: impl fmt::Display) -> Failure {
-    Failure::new(ErrorCode::ObjectCorrupt, format!("object '{key}' cannot be decoded: {error}"))
+    Failure::new(
+        ErrorCode::ObjectCorrupt,
+        format!("object '{key}' cannot be decoded: {error}"),
+    )
 }
 
 /// A task that came to the wrong queue.
 pub(crate) fn not_ours(stage: Stage) -> Failure {
-    Failure::new(ErrorCode::MessageInvalid, format!("this is not a task of the {stage} stage"))
+    Failure::new(
+        ErrorCode::MessageInvalid,
+        format!("this is not a task of the {stage} stage"),
+    )
 }

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 use candle_core::Device;
 use radialog_models::bundle::networks;
 use radialog_models::bundle::{Bundle, BundleError};
-use radialog_models::language::{ChatLimits, Completion, Engine, Event, LanguageError, Limits, Request, SequenceId};
+use radialog_models::language::{
+    ChatLimits, Completion, Engine, Event, LanguageError, Limits, Request, SequenceId,
+};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{ChatWork, Feed, Item, OpenTurn, Output, Prepared, StageWork};
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
@@ -59,10 +61,16 @@ impl LanguageStage {
     ///
     /// # Errors
     /// A component that is missing or does not load.
-    pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
+    pub fn load(
+        bundle: &Bundle,
+        device: &Device,
+        options: &StageOptions,
+    ) -> Result<Self, BundleError> {
         let language = networks::Language::load(bundle, device)?;
         let config = language.model.config();
-        let tokens = |bytes: u64| usize::try_from(bytes / config.cache_bytes_per_token() as u64).unwrap_or(usize::MAX);
+        let tokens = |bytes: u64| {
+            usize::try_from(bytes / config.cache_bytes_per_token() as u64).unwrap_or(usize::MAX)
+        };
         let cache_tokens = tokens(options.cache_bytes);
         let chat = ChatLimits {
             sequences: 1,
@@ -73,7 +81,11 @@ impl LanguageStage {
         let sequences = options.batch_limit + chat.sequences;
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Language),
-            limits: Limits { sequences, cache_tokens, chat },
+            limits: Limits {
+                sequences,
+                cache_tokens,
+                chat,
+            },
             language: Arc::new(language),
         })
     }
@@ -82,12 +94,30 @@ impl LanguageStage {
         Engine::new(self.language.model.clone(), self.limits)
     }
 
-    fn admit(&self, engine: &mut Engine, writing: &mut HashMap<SequenceId, Writing>, item: Item<Prompted>) {
-        let Item { input: Prompted { request, text }, answer, .. } = item;
+    fn admit(
+        &self,
+        engine: &mut Engine,
+        writing: &mut HashMap<SequenceId, Writing>,
+        item: Item<Prompted>,
+    ) {
+        let Item {
+            input: Prompted { request, text },
+            answer,
+            ..
+        } = item;
         let prompt_tokens = request.prompt.len();
         match engine.admit(request) {
             Ok(id) => {
-                writing.insert(id, Writing { text, answer, prompt_tokens, time: Duration::ZERO, batch: 0 });
+                writing.insert(
+                    id,
+                    Writing {
+                        text,
+                        answer,
+                        prompt_tokens,
+                        time: Duration::ZERO,
+                        batch: 0,
+                    },
+                );
             }
             // Nobody listens any more after a shutdown.
             Err(error) => drop(answer.send(Err(failure(error)))),
@@ -95,7 +125,12 @@ impl LanguageStage {
     }
 
     /// Applies what a step did, and answers the sequences that have left.
-    fn settle(&self, writing: &mut HashMap<SequenceId, Writing>, events: Vec<Event>, time: Duration) {
+    fn settle(
+        &self,
+        writing: &mut HashMap<SequenceId, Writing>,
+        events: Vec<Event>,
+        time: Duration,
+    ) {
         let sequences: BTreeSet<SequenceId> = events.iter().map(sequence_of).collect();
         let batch = sequences.len() as u32;
         for sequence in sequences {
@@ -107,7 +142,11 @@ impl LanguageStage {
         for event in events {
             match event {
                 Event::Token { sequence, token } => {
-                    if let Some(Writing { text: Text::Turn(speech), .. }) = writing.get_mut(&sequence) {
+                    if let Some(Writing {
+                        text: Text::Turn(speech),
+                        ..
+                    }) = writing.get_mut(&sequence)
+                    {
                         speech.say(&self.language.tokenizer, token);
                     }
                 }
@@ -121,15 +160,28 @@ impl LanguageStage {
     }
 
     fn finish(&self, writing: Writing, result: Result<Completion, LanguageError>) {
-        let Writing { text, answer, prompt_tokens, time, batch } = writing;
+        let Writing {
+            text,
+            answer,
+            prompt_tokens,
+            time,
+            batch,
+        } = writing;
         let output = result.map_err(failure).map(|completion| {
             let tokens = completion.tokens.len() as u32;
             let content = match text {
                 Text::Report => report::content(&self.language, prompt_tokens, &completion),
                 Text::Answer => answer::content(&self.language, prompt_tokens, &completion),
-                Text::Turn(speech) => speech.end(&self.language.tokenizer, prompt_tokens, &completion),
+                Text::Turn(speech) => {
+                    speech.end(&self.language.tokenizer, prompt_tokens, &completion)
+                }
             };
-            Output { content, tokens, model_time: time, batch }
+            Output {
+                content,
+                tokens,
+                model_time: time,
+                batch,
+            }
         });
         // Nobody listens any more after a shutdown.
         let _ = answer.send(output);
@@ -154,10 +206,14 @@ impl StageWork for LanguageStage {
 
     async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Prompted, Failure> {
         let (request, text) = match &task.work {
-            Work::Answer { prompt, generation } => {
-                (answer::request(&self.language, prompt, generation, &task.output, objects).await?, Text::Answer)
-            }
-            _ => (report::request(&self.language, task, objects).await?, Text::Report),
+            Work::Answer { prompt, generation } => (
+                answer::request(&self.language, prompt, generation, &task.output, objects).await?,
+                Text::Answer,
+            ),
+            _ => (
+                report::request(&self.language, task, objects).await?,
+                Text::Report,
+            ),
         };
         Ok(Prompted { request, text })
     }
@@ -200,10 +256,25 @@ impl ChatWork for LanguageStage {
         self.limits.sequences
     }
 
-    async fn prepare(&self, turn: OpenTurn<'_>, objects: &dyn Objects) -> Result<Prepared<Prompted>, Failure> {
-        let window = self.language.model.config().max_position_embeddings.min(self.limits.cache_tokens);
+    async fn prepare(
+        &self,
+        turn: OpenTurn<'_>,
+        objects: &dyn Objects,
+    ) -> Result<Prepared<Prompted>, Failure> {
+        let window = self
+            .language
+            .model
+            .config()
+            .max_position_embeddings
+            .min(self.limits.cache_tokens);
         let (request, speech, asked) = chat::request(&self.language, window, turn, objects).await?;
-        Ok(Prepared { input: Prompted { request, text: Text::Turn(speech) }, asked })
+        Ok(Prepared {
+            input: Prompted {
+                request,
+                text: Text::Turn(speech),
+            },
+            asked,
+        })
     }
 }
 

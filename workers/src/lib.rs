@@ -40,7 +40,12 @@ pub struct StageOptions {
 
 impl Default for StageOptions {
     fn default() -> Self {
-        Self { batch_limit: 8, cache_bytes: 4 << 30, kept_cache_bytes: 2 << 30, image_limits: Limits::default() }
+        Self {
+            batch_limit: 8,
+            cache_bytes: 4 << 30,
+            kept_cache_bytes: 2 << 30,
+            image_limits: Limits::default(),
+        }
     }
 }
 
@@ -67,10 +72,18 @@ pub fn load_stage(
     options: &StageOptions,
 ) -> Result<LoadedStage, BundleError> {
     Ok(match stage {
-        Stage::Embedding => LoadedStage::Embedding(Arc::new(EmbeddingStage::load(bundle, device, options)?)),
-        Stage::Findings => LoadedStage::Findings(Arc::new(FindingsStage::load(bundle, device, options)?)),
-        Stage::Language => LoadedStage::Language(Arc::new(LanguageStage::load(bundle, device, options)?)),
-        Stage::Scoring => LoadedStage::Scoring(Arc::new(ScoringStage::load(bundle, device, options)?)),
+        Stage::Embedding => {
+            LoadedStage::Embedding(Arc::new(EmbeddingStage::load(bundle, device, options)?))
+        }
+        Stage::Findings => {
+            LoadedStage::Findings(Arc::new(FindingsStage::load(bundle, device, options)?))
+        }
+        Stage::Language => {
+            LoadedStage::Language(Arc::new(LanguageStage::load(bundle, device, options)?))
+        }
+        Stage::Scoring => {
+            LoadedStage::Scoring(Arc::new(ScoringStage::load(bundle, device, options)?))
+        }
     })
 }
 
@@ -85,14 +98,34 @@ impl LoadedStage {
         settings: RunnerSettings,
         shutdown: CancellationToken,
     ) -> Result<(), RunError> {
-        let Backends { queue, objects, conversations, .. } = backends.clone();
+        let Backends {
+            queue,
+            objects,
+            conversations,
+            ..
+        } = backends.clone();
         match self {
-            LoadedStage::Embedding(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
-            LoadedStage::Findings(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
-            LoadedStage::Language(stage) => {
-                Runner::new(stage, queue, objects, settings).with_chat(conversations).run(shutdown).await
+            LoadedStage::Embedding(stage) => {
+                Runner::new(stage, queue, objects, settings)
+                    .run(shutdown)
+                    .await
             }
-            LoadedStage::Scoring(stage) => Runner::new(stage, queue, objects, settings).run(shutdown).await,
+            LoadedStage::Findings(stage) => {
+                Runner::new(stage, queue, objects, settings)
+                    .run(shutdown)
+                    .await
+            }
+            LoadedStage::Language(stage) => {
+                Runner::new(stage, queue, objects, settings)
+                    .with_chat(conversations)
+                    .run(shutdown)
+                    .await
+            }
+            LoadedStage::Scoring(stage) => {
+                Runner::new(stage, queue, objects, settings)
+                    .run(shutdown)
+                    .await
+            }
         }
     }
 }

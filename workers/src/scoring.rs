@@ -7,7 +7,9 @@ use radialog_models::bundle::networks::Labeler;
 use radialog_models::bundle::{Bundle, BundleError};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
-use radialog_schemas::{ContentHash, ErrorCode, Failure, GeneratedReport, Labels, ReportLabels, Stage, Task, Work};
+use radialog_schemas::{
+    ContentHash, ErrorCode, Failure, GeneratedReport, Labels, ReportLabels, Stage, Task, Work,
+};
 
 use crate::{StageOptions, batch, input};
 
@@ -29,7 +31,11 @@ impl ScoringStage {
     ///
     /// # Errors
     /// A component that is missing or does not load.
-    pub fn load(bundle: &Bundle, device: &Device, options: &StageOptions) -> Result<Self, BundleError> {
+    pub fn load(
+        bundle: &Bundle,
+        device: &Device,
+        options: &StageOptions,
+    ) -> Result<Self, BundleError> {
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Scoring),
             labeler: Labeler::load(bundle, device)?,
@@ -38,21 +44,29 @@ impl ScoringStage {
     }
 
     fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        self.labeler.encode(text).map_err(|error| Failure::new(ErrorCode::Model, error))
+        self.labeler
+            .encode(text)
+            .map_err(|error| Failure::new(ErrorCode::Model, error))
     }
 
     fn label(&self, inputs: &[&Texts]) -> Vec<Result<Bytes, Failure>> {
-        let texts = |texts: &&Texts| std::iter::once(texts.report.clone()).chain(texts.reference.clone());
+        let texts =
+            |texts: &&Texts| std::iter::once(texts.report.clone()).chain(texts.reference.clone());
         let flat: Vec<Vec<u32>> = inputs.iter().flat_map(texts).collect();
         let mut labels = match self.labeler.label(&flat) {
             Ok(labels) => labels.into_iter(),
             Err(error) => return vec![Err(Failure::from(error)); inputs.len()],
         };
         let mut next = || -> Result<Labels, Failure> {
-            labels.next().ok_or_else(|| Failure::new(ErrorCode::Model, "the labeler returned too few labels"))
+            labels.next().ok_or_else(|| {
+                Failure::new(ErrorCode::Model, "the labeler returned too few labels")
+            })
         };
         let answer = |texts: &&Texts| {
-            let (report, reference) = (next()?, texts.reference.as_ref().map(|_| next()).transpose()?);
+            let (report, reference) = (
+                next()?,
+                texts.reference.as_ref().map(|_| next()).transpose()?,
+            );
             Ok(input::to_json(&ReportLabels { report, reference }))
         };
         inputs.iter().map(answer).collect()
@@ -84,10 +98,15 @@ impl StageWork for ScoringStage {
             None => None,
             Some(key) => {
                 let text = input::object(objects, key).await?;
-                Some(self.encode(std::str::from_utf8(&text).map_err(|error| input::corrupt(key, error))?)?)
+                Some(self.encode(
+                    std::str::from_utf8(&text).map_err(|error| input::corrupt(key, error))?,
+                )?)
             }
         };
-        Ok(Texts { report: self.encode(&report.text)?, reference })
+        Ok(Texts {
+            report: self.encode(&report.text)?,
+            reference,
+        })
     }
 
     fn run(&self, feed: &mut dyn Feed<Texts>) {

@@ -55,13 +55,18 @@ impl ServiceArgs {
     /// The whole configuration, validated, of a command that a person waits for: it logs only what went wrong.
     pub(crate) fn load_quiet(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
         let mut config = self.read(more)?;
-        config.telemetry.filter.get_or_insert_with(|| "warn".to_owned());
+        config
+            .telemetry
+            .filter
+            .get_or_insert_with(|| "warn".to_owned());
         Self::log(&config)?;
         Ok(config)
     }
 
     fn log(config: &Config) -> Result<(), ConfigError> {
-        telemetry::init(&config.telemetry).map_err(|error| ConfigError { faults: vec![error.to_string()] })
+        telemetry::init(&config.telemetry).map_err(|error| ConfigError {
+            faults: vec![error.to_string()],
+        })
     }
 
     fn read(&self, more: &[(&str, Option<String>)]) -> Result<Config, ConfigError> {
@@ -72,7 +77,10 @@ impl ServiceArgs {
             ("redis.url", self.redis.clone()),
             ("objects.directory", objects),
         ];
-        let given = flags.iter().chain(more).filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
+        let given = flags
+            .iter()
+            .chain(more)
+            .filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
         Config::load(self.config.as_deref(), std::env::vars(), given)
     }
 }
@@ -94,7 +102,10 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     pub(crate) fn stage_options(&self) -> StageOptions {
-        StageOptions { batch_limit: self.batch_size as usize, ..StageOptions::default() }
+        StageOptions {
+            batch_limit: self.batch_size as usize,
+            ..StageOptions::default()
+        }
     }
 }
 
@@ -108,12 +119,18 @@ pub(crate) struct HealthArgs {
 
 impl HealthArgs {
     pub(crate) fn setting(&self) -> (&'static str, Option<String>) {
-        ("health.address", self.health_address.map(|address| address.to_string()))
+        (
+            "health.address",
+            self.health_address.map(|address| address.to_string()),
+        )
     }
 }
 
 /// Serves health and metrics where an address is configured.
-pub(crate) async fn serve_health(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Readiness> {
+pub(crate) async fn serve_health(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Readiness> {
     let readiness = Readiness::default();
     if let Some(address) = config.health.address {
         let bound = health::serve(address, readiness.clone(), shutdown.clone()).await?;

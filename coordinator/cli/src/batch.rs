@@ -105,27 +105,36 @@ pub(crate) enum ProgressStyle {
 impl GenerationArgs {
     fn generation(&self) -> Result<Generation, UsageError> {
         let within = |name: &str, value: Option<f64>, most: f64| match value {
-            Some(v) if !(v > 0.0 && v <= most) => {
-                Err(UsageError(format!("--{name} {v} is not over 0 and up to {most}")))
-            }
+            Some(v) if !(v > 0.0 && v <= most) => Err(UsageError(format!(
+                "--{name} {v} is not over 0 and up to {most}"
+            ))),
             _ => Ok(()),
         };
         within("temperature", self.temperature, 10.0)?;
         within("top-p", self.top_p, 1.0)?;
         let (temperature, top_p) = (self.temperature, self.top_p);
-        Ok(Generation { max_new_tokens: self.max_new_tokens, temperature, top_p, seed: self.seed })
+        Ok(Generation {
+            max_new_tokens: self.max_new_tokens,
+            temperature,
+            top_p,
+            seed: self.seed,
+        })
     }
 }
 
 pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let generation = args.generation.generation()?;
     let mut config = args.services.load_quiet(&[args.health.setting()])?;
-    config.objects.directory.get_or_insert_with(|| args.out.join("objects"));
+    config
+        .objects
+        .directory
+        .get_or_insert_with(|| args.out.join("objects"));
     broker_and_state(&config)?;
     let stages = StageSet::closure(&args.stages);
     let archive = archive::open(&input(&args.input, &config).await?).await?;
     let wanted: Vec<Stage> = stages.iter().collect();
-    let bundle = Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
+    let bundle =
+        Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
     let options = BatchOptions {
         archive,
         out: args.out.clone(),
@@ -150,9 +159,22 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let readiness = serve_health(&config, &shutdown).await?;
     let backends = Backends::connect(&config).await?;
     readiness.set(true);
-    let summary = execute(options, &backends, &bundle, &args.models, &config, args.progress, &shutdown).await?;
+    let summary = execute(
+        options,
+        &backends,
+        &bundle,
+        &args.models,
+        &config,
+        args.progress,
+        &shutdown,
+    )
+    .await?;
     table::print_summary(&summary, &args.out);
-    Ok(if summary.interrupted { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::SUCCESS })
+    Ok(if summary.interrupted {
+        ExitCode::from(EXIT_INTERRUPTED)
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// Refuses a broker without a state that is shared, and the other way round.
@@ -160,7 +182,8 @@ pub(crate) fn broker_and_state(config: &Config) -> Result<(), UsageError> {
     match config.amqp.is_some() == config.redis.is_some() {
         true => Ok(()),
         false => Err(UsageError(
-            "--amqp and --redis go together: give both, or none to run everything in this process".into(),
+            "--amqp and --redis go together: give both, or none to run everything in this process"
+                .into(),
         )),
     }
 }
@@ -183,7 +206,11 @@ pub(crate) async fn execute(
     };
     let (sender, receiver) = watch::channel(Progress::default());
     let display = progress::show(style, receiver);
-    let summary = run_beside(Batch::new(options, backends.clone()).run(shutdown.child_token(), sender), workers).await;
+    let summary = run_beside(
+        Batch::new(options, backends.clone()).run(shutdown.child_token(), sender),
+        workers,
+    )
+    .await;
     display.await?;
     summary
 }
@@ -208,5 +235,9 @@ pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<Input> 
         return Ok(Input::Path(name.into()));
     }
     let (store, prefix) = bundle_source::bucket(name, config).await?;
-    Ok(Input::Objects { url: name.to_owned(), store: Arc::new(store), prefix })
+    Ok(Input::Objects {
+        url: name.to_owned(),
+        store: Arc::new(store),
+        prefix,
+    })
 }

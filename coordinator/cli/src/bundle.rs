@@ -59,7 +59,10 @@ enum BundleCommand {
         #[arg(long, default_value = "1")]
         version: String,
         /// The terms under which it may be used
-        #[arg(long, default_value = "The terms of the training data and of the weights it started from apply.")]
+        #[arg(
+            long,
+            default_value = "The terms of the training data and of the weights it started from apply."
+        )]
         license: String,
         /// Store matrices in half precision (f16)
         #[arg(long)]
@@ -89,23 +92,54 @@ enum GeometryArg {
 
 pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        BundleCommand::Random { dir, geometry, seed } => {
+        BundleCommand::Random {
+            dir,
+            geometry,
+            seed,
+        } => {
             let random = match geometry {
                 GeometryArg::Tiny => RandomBundle::tiny(seed),
                 GeometryArg::Published => RandomBundle::published(seed),
             };
             let manifest = random.write(&dir)?;
-            println!("wrote bundle '{}' ({}) to {}", manifest.name, manifest.hash().short(), dir.display());
+            println!(
+                "wrote bundle '{}' ({}) to {}",
+                manifest.name,
+                manifest.hash().short(),
+                dir.display()
+            );
         }
-        BundleCommand::Assemble { dir, embedding, findings, language, scoring, name, version, license, half } => {
-            let parts = Stage::ALL.into_iter().zip([embedding, findings, language, scoring]);
-            let parts: BTreeMap<_, _> = parts.filter_map(|(stage, part)| Some((stage, part?))).collect();
+        BundleCommand::Assemble {
+            dir,
+            embedding,
+            findings,
+            language,
+            scoring,
+            name,
+            version,
+            license,
+            half,
+        } => {
+            let parts = Stage::ALL
+                .into_iter()
+                .zip([embedding, findings, language, scoring]);
+            let parts: BTreeMap<_, _> = parts
+                .filter_map(|(stage, part)| Some((stage, part?)))
+                .collect();
             if parts.is_empty() {
-                return Err(
-                    UsageError("name at least one of --embedding --findings --language --scoring".into()).into()
-                );
+                return Err(UsageError(
+                    "name at least one of --embedding --findings --language --scoring".into(),
+                )
+                .into());
             }
-            let manifest = Assembly { name, version, license, half, parts }.write(&dir)?;
+            let manifest = Assembly {
+                name,
+                version,
+                license,
+                half,
+                parts,
+            }
+            .write(&dir)?;
             let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
             let mib = bytes as f64 / f64::from(1 << 20);
             println!(
@@ -118,7 +152,11 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         BundleCommand::Verify { dir } => {
             let bundle = Bundle::open(&dir)?;
             bundle.verify()?;
-            println!("bundle '{}' is whole: {} files verified", bundle.manifest().name, bundle.manifest().files.len());
+            println!(
+                "bundle '{}' is whole: {} files verified",
+                bundle.manifest().name,
+                bundle.manifest().files.len()
+            );
         }
         BundleCommand::Show { dir } => print_summary(&Bundle::open(&dir)?.summary()),
     }
@@ -137,7 +175,10 @@ fn print_summary(bundle: &Summary) {
     if bundle.random_weights {
         println!("  random weights: findings and text mean nothing");
     }
-    println!("  {:<10} {:>8} {:>14} {:>10}  hash", "component", "tensors", "parameters", "MiB");
+    println!(
+        "  {:<10} {:>8} {:>14} {:>10}  hash",
+        "component", "tensors", "parameters", "MiB"
+    );
     for part in &bundle.components {
         let mib = part.bytes as f64 / f64::from(1 << 20);
         println!(

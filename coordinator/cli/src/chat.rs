@@ -42,7 +42,13 @@ pub(crate) struct ChatArgs {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Key of that gateway
-    #[arg(long, env = "RADIALOG_API_KEY", hide_env_values = true, requires = "url", value_name = "KEY")]
+    #[arg(
+        long,
+        env = "RADIALOG_API_KEY",
+        hide_env_values = true,
+        requires = "url",
+        value_name = "KEY"
+    )]
     api_key: Option<String>,
     /// Go on with an earlier conversation of that gateway
     #[arg(long, requires = "url", conflicts_with = "image", value_name = "ID")]
@@ -84,18 +90,26 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
 
 /// With a gateway and workers in this process; nothing of it stays.
 async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
-    let mut config = args.services.load_quiet(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
+    let mut config = args
+        .services
+        .load_quiet(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
     let objects = std::env::temp_dir().join(format!("radialog-chat-{}", std::process::id()));
-    config.objects.directory.get_or_insert_with(|| objects.clone());
+    config
+        .objects
+        .directory
+        .get_or_insert_with(|| objects.clone());
     let stop = CancellationToken::new();
     let everything = Everything::start(config, &args.models, stop.clone()).await?;
     let url = everything.url()?;
     let running = tokio::spawn(everything.run());
     let outcome = talk(args, &url).await;
     stop.cancel();
-    let ended = running.await.context("the gateway in this process ended unexpectedly")?;
+    let ended = running
+        .await
+        .context("the gateway in this process ended unexpectedly")?;
     if objects.exists() {
-        std::fs::remove_dir_all(&objects).with_context(|| format!("cannot remove {}", objects.display()))?;
+        std::fs::remove_dir_all(&objects)
+            .with_context(|| format!("cannot remove {}", objects.display()))?;
     }
     outcome?;
     ended
@@ -104,15 +118,30 @@ async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
 /// Returns the conversation's id.
 async fn talk(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
     let client = Client::new(url, args.api_key.clone())?;
-    let options = TurnOptions { max_new_tokens: Some(args.max_new_tokens), ..TurnOptions::default() };
+    let options = TurnOptions {
+        max_new_tokens: Some(args.max_new_tokens),
+        ..TurnOptions::default()
+    };
     println!("Research use only. Not a medical device. /help lists what can be asked.\n");
     let view = match (&args.image, &args.resume) {
-        (Some(image), _) => client.begin(image, args.indication.as_deref(), &options).await?,
+        (Some(image), _) => {
+            client
+                .begin(image, args.indication.as_deref(), &options)
+                .await?
+        }
         (None, Some(id)) => client.conversation(id).await?,
-        (None, None) => return Err(UsageError("name an image, or --resume a conversation".into()).into()),
+        (None, None) => {
+            return Err(UsageError("name an image, or --resume a conversation".into()).into());
+        }
     };
     let lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut dialog = Dialog { client, options, lines, findings: None, id: view.id.0.clone() };
+    let mut dialog = Dialog {
+        client,
+        options,
+        lines,
+        findings: None,
+        id: view.id.0.clone(),
+    };
     dialog.replay(&view).await?;
     while let Some(line) = dialog.ask_for_line().await? {
         match command::parse(&line) {
@@ -121,10 +150,12 @@ async fn talk(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
             Ok(Typed::Help) => println!("{}", command::HELP),
             Ok(Typed::Show) => dialog.show_findings(),
             Ok(Typed::Save(file)) => dialog.save(Path::new(&file)).await?,
-            Ok(Typed::Ask(ask)) => match dialog.client.ask(&dialog.id, ask, &dialog.options).await {
-                Ok(turn) => dialog.follow(&turn).await?,
-                Err(error) => println!("{error:#}"),
-            },
+            Ok(Typed::Ask(ask)) => {
+                match dialog.client.ask(&dialog.id, ask, &dialog.options).await {
+                    Ok(turn) => dialog.follow(&turn).await?,
+                    Err(error) => println!("{error:#}"),
+                }
+            }
             Err(words) => println!("{words}"),
         }
     }
@@ -142,7 +173,10 @@ impl Dialog {
             if turn.turn > 1 {
                 println!("> {}", turn.asked.as_deref().unwrap_or_default().trim());
             }
-            print!("{}", turn.edited.as_ref().unwrap_or(&turn.text).trim_start());
+            print!(
+                "{}",
+                turn.edited.as_ref().unwrap_or(&turn.text).trim_start()
+            );
             if turn.status.is_final() {
                 println!("{}\n", ending(turn));
             } else {
@@ -201,7 +235,10 @@ impl Dialog {
         let view = self.client.conversation(&self.id).await?;
         match std::fs::write(file, serde_json::to_string_pretty(&view)?) {
             Ok(()) => println!("saved in {}", file.display()),
-            Err(error) => println!("cannot write {}: {error}; name another file", file.display()),
+            Err(error) => println!(
+                "cannot write {}: {error}; name another file",
+                file.display()
+            ),
         }
         Ok(())
     }
@@ -229,7 +266,11 @@ fn tell(news: News, known: &mut Option<FindingsReport>) {
 /// What is to be said after an answer.
 fn ending(turn: &TurnView) -> String {
     let cut = turn.usage.as_ref().is_some_and(|usage| !usage.complete);
-    let mut words = if cut { " [cut at the longest answer]".to_owned() } else { String::new() };
+    let mut words = if cut {
+        " [cut at the longest answer]".to_owned()
+    } else {
+        String::new()
+    };
     match (turn.status, &turn.error) {
         (TurnStatus::Cancelled, _) => words.push_str(" [stopped]"),
         (_, Some(error)) => words.push_str(&format!(" [{}: {}]", error.code, error.message)),
@@ -237,7 +278,10 @@ fn ending(turn: &TurnView) -> String {
     }
     if !turn.dropped_turns.is_empty() {
         let dropped: Vec<String> = turn.dropped_turns.iter().map(u32::to_string).collect();
-        words.push_str(&format!(" [without turn {}, which the context had no room for]", dropped.join(", ")));
+        words.push_str(&format!(
+            " [without turn {}, which the context had no room for]",
+            dropped.join(", ")
+        ));
     }
     words
 }
@@ -245,9 +289,15 @@ fn ending(turn: &TurnView) -> String {
 fn print_findings(report: &FindingsReport) {
     for predicted in &report.findings {
         let filled = (predicted.probability * BAR as f32).round() as usize;
-        let bar: String = (0..BAR).map(|at| if at < filled { '#' } else { '.' }).collect();
+        let bar: String = (0..BAR)
+            .map(|at| if at < filled { '#' } else { '.' })
+            .collect();
         let mark = if predicted.present { "present" } else { "" };
-        println!("  {:26} {bar} {:3.0} % {mark}", predicted.finding.name(), predicted.probability * 100.0);
+        println!(
+            "  {:26} {bar} {:3.0} % {mark}",
+            predicted.finding.name(),
+            predicted.probability * 100.0
+        );
     }
     println!();
 }

@@ -36,6 +36,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let backends = Backends::connect(&config).await?;
     readiness.set(true);
     tracing::info!("coordinator ready");
-    ResultConsumer::new(backends, config.worker.worker, shutdown).run().await?;
+    ResultConsumer::new(backends, config.worker.worker, shutdown)
+        .run()
+        .await?;
     Ok(ExitCode::SUCCESS)
 }

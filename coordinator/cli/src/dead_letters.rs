@@ -100,7 +100,11 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             let queue = connect(&services).await?;
             println!("{:<24} {:>8} {:>8}", "queue", "waiting", "dead");
             for name in queues::all() {
-                println!("{name:<24} {:>8} {:>8}", queue.depth(name).await?, queue.depth(&queues::dead(name)).await?);
+                println!(
+                    "{name:<24} {:>8} {:>8}",
+                    queue.depth(name).await?,
+                    queue.depth(&queues::dead(name)).await?
+                );
             }
         }
         DlqCommand::Show { letters, bodies } => {
@@ -127,9 +131,16 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
                     left += 1;
                     continue;
                 }
-                let target = death.map_or_else(|| letters.source().map(str::to_owned), |death| Ok(death.source))?;
-                let message =
-                    radialog_runtime::queue::Message { attempt: 0, death: None, published: None, ..delivery.message };
+                let target = death.map_or_else(
+                    || letters.source().map(str::to_owned),
+                    |death| Ok(death.source),
+                )?;
+                let message = radialog_runtime::queue::Message {
+                    attempt: 0,
+                    death: None,
+                    published: None,
+                    ..delivery.message
+                };
                 queue.publish(&target, message).await?;
                 delivery.receipt.ack().await?;
                 sent += 1;
@@ -148,7 +159,10 @@ fn describe(delivery: &Delivery) -> String {
                 0 => "1 attempt".to_owned(),
                 earlier => format!("{} attempts", earlier + 1),
             };
-            format!("{} after {attempts}, from {} by {}: {}", death.code, death.source, death.worker, death.reason)
+            format!(
+                "{} after {attempts}, from {} by {}: {}",
+                death.code, death.source, death.worker, death.reason
+            )
         }
     }
 }

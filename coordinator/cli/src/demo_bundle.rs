@@ -35,13 +35,20 @@ pub(crate) fn unpack(cache: &Path) -> anyhow::Result<PathBuf> {
     let partial = cache.join(format!(".demo.{}.partial", std::process::id()));
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(&partial)?;
-        FILES.iter().try_for_each(|(name, content)| fs::write(partial.join(name), content))?;
+        FILES
+            .iter()
+            .try_for_each(|(name, content)| fs::write(partial.join(name), content))?;
         match fs::rename(&partial, &dir) {
             // Another process was faster; its bytes are the same.
             Err(_) if dir.join(MANIFEST_FILE).is_file() => fs::remove_dir_all(&partial),
             result => result,
         }
     };
-    write().with_context(|| format!("cannot write the demo bundle to {}: set RADIALOG_CACHE", dir.display()))?;
+    write().with_context(|| {
+        format!(
+            "cannot write the demo bundle to {}: set RADIALOG_CACHE",
+            dir.display()
+        )
+    })?;
     Ok(dir)
 }

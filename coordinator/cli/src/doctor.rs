@@ -46,16 +46,31 @@ impl Checks {
 
 pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.services.load_quiet(&[])?;
-    config.objects.directory.get_or_insert_with(|| std::env::temp_dir().join("radialog-doctor"));
+    config
+        .objects
+        .directory
+        .get_or_insert_with(|| std::env::temp_dir().join("radialog-doctor"));
     let mut checks = Checks::default();
     checks.report("broker", broker(&config).await);
     checks.report("objects", objects(&config).await);
     checks.report("state", state(&config).await);
     let bundle = bundle_source::open(args.models.bundle.as_deref(), &Stage::ALL, &config).await;
-    checks
-        .report("bundle", bundle.map(|bundle| format!("'{}' opens and its hashes are right", bundle.manifest().name)));
+    checks.report(
+        "bundle",
+        bundle.map(|bundle| {
+            format!(
+                "'{}' opens and its hashes are right",
+                bundle.manifest().name
+            )
+        }),
+    );
     let device = radialog_workers::device::device(&args.models.device);
-    checks.report("device", device.map(|_| args.models.device.clone()).map_err(Into::into));
+    checks.report(
+        "device",
+        device
+            .map(|_| args.models.device.clone())
+            .map_err(Into::into),
+    );
     checks.report("limits", limits());
     if checks.failed > 0 {
         println!("{} checks failed", checks.failed);
@@ -86,10 +101,21 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
     store.put(&key, content.clone()).await?;
     let read = store.get(&key).await?;
     store.delete(&key).await?;
-    anyhow::ensure!(read == content, "the store returned something else than was put");
+    anyhow::ensure!(
+        read == content,
+        "the store returned something else than was put"
+    );
     let place = match &config.s3 {
         Some(s3) => format!("bucket '{}'", s3.bucket),
-        None => format!("folder {}", config.objects.directory.as_deref().unwrap_or(Path::new("")).display()),
+        None => format!(
+            "folder {}",
+            config
+                .objects
+                .directory
+                .as_deref()
+                .unwrap_or(Path::new(""))
+                .display()
+        ),
     };
     Ok(format!("{place}: put, get and delete work"))
 }

@@ -23,7 +23,10 @@ pub(crate) struct Workers {
 impl Workers {
     /// No workers: they run elsewhere.
     pub(crate) fn none() -> Self {
-        Self { tasks: JoinSet::new(), stop: CancellationToken::new() }
+        Self {
+            tasks: JoinSet::new(),
+            stop: CancellationToken::new(),
+        }
     }
 
     /// One worker per stage.
@@ -41,7 +44,9 @@ impl Workers {
             let (backends, stop) = (backends.clone(), workers.stop.clone());
             let settings = settings.clone();
             workers.tasks.spawn(async move {
-                let load = tokio::task::spawn_blocking(move || load_stage(stage, &bundle, &device, &options));
+                let load = tokio::task::spawn_blocking(move || {
+                    load_stage(stage, &bundle, &device, &options)
+                });
                 let loaded = load.await.context("loading the model was interrupted")??;
                 Ok(loaded.run(&backends, settings, stop).await?)
             });

@@ -64,9 +64,13 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
     let objects = Backends::objects(&config).await?;
     let (corrections, unreadable) = corrections::all(&*objects).await?;
-    let samples: Vec<Sample> = corrections.into_iter().map(|correction| sample(&prompts, correction)).collect();
+    let samples: Vec<Sample> = corrections
+        .into_iter()
+        .map(|correction| sample(&prompts, correction))
+        .collect();
     let text = serde_json::to_string_pretty(&samples)?;
-    std::fs::write(&args.out, text + "\n").with_context(|| format!("cannot write {}", args.out.display()))?;
+    std::fs::write(&args.out, text + "\n")
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
     for key in &unreadable {
         eprintln!("left out: object '{key}' is damaged, or from another version");
     }
@@ -77,10 +81,30 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
 fn sample(prompts: &Prompts, correction: Correction) -> Sample {
     let request = prompts.report_message(&correction.findings);
     let (messages, task_type) = match &correction.asked {
-        Some(asked) => (vec![request, Prompt::text(&correction.report), Prompt::text(asked), Prompt::default()], "CO"),
+        Some(asked) => (
+            vec![
+                request,
+                Prompt::text(&correction.report),
+                Prompt::text(asked),
+                Prompt::default(),
+            ],
+            "CO",
+        ),
         None => (vec![request, Prompt::default()], "RG"),
     };
-    let dicom = correction.image.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+    let dicom = correction
+        .image
+        .as_str()
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     let instruction = prompts.conversation(&messages).to_string();
-    Sample { instruction, input: "", output: correction.corrected, dicom, task_type }
+    Sample {
+        instruction,
+        input: "",
+        output: correction.corrected,
+        dicom,
+        task_type,
+    }
 }

@@ -58,7 +58,10 @@ pub(crate) struct ListenArgs {
 
 impl ListenArgs {
     pub(crate) fn setting(&self) -> (&'static str, Option<String>) {
-        ("gateway.listen", self.listen.map(|address| address.to_string()))
+        (
+            "gateway.listen",
+            self.listen.map(|address| address.to_string()),
+        )
     }
 }
 
@@ -66,8 +69,13 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     if let Some(GatewayCommand::NewKey(args)) = &args.command {
         return keys::new_key(args);
     }
-    let config = args.services.load(&[args.listen.setting(), args.health.setting()])?;
-    if config.amqp.is_none() || config.redis.is_none() || (config.s3.is_none() && config.objects.directory.is_none()) {
+    let config = args
+        .services
+        .load(&[args.listen.setting(), args.health.setting()])?;
+    if config.amqp.is_none()
+        || config.redis.is_none()
+        || (config.s3.is_none() && config.objects.directory.is_none())
+    {
         return Err(UsageError(
             "a gateway shares everything with its workers: give --amqp URL, --redis URL and --s3 URL (or --objects DIR \
              on a shared disk). To run all of it in one process, use `radialog serve`"
@@ -94,9 +102,19 @@ pub(crate) async fn bind(
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Gateway> {
     let manifest = bundle.manifest();
-    let hashes =
-        BundleHashes { name: manifest.name.clone(), bundle: manifest.hash(), components: manifest.component_hashes() };
-    match Gateway::bind(config.gateway.clone(), hashes, backends.clone(), shutdown.clone()).await {
+    let hashes = BundleHashes {
+        name: manifest.name.clone(),
+        bundle: manifest.hash(),
+        components: manifest.component_hashes(),
+    };
+    match Gateway::bind(
+        config.gateway.clone(),
+        hashes,
+        backends.clone(),
+        shutdown.clone(),
+    )
+    .await
+    {
         Err(error @ GatewayError::Open(_)) => Err(UsageError(error.to_string()).into()),
         bound => Ok(bound?.with_batches(open_archive(config.clone()))?),
     }
@@ -107,10 +125,19 @@ fn open_archive(config: Config) -> OpenArchive {
     Arc::new(move |url| {
         let config = config.clone();
         Box::pin(async move {
-            let refused =
-                |error: anyhow::Error| CoordinatorError::Input { input: url.clone(), reason: format!("{error:#}") };
-            let (store, prefix) = bundle_source::bucket(&url, &config).await.map_err(refused)?;
-            archive::open(&Input::Objects { url: url.clone(), store: Arc::new(store), prefix }).await
+            let refused = |error: anyhow::Error| CoordinatorError::Input {
+                input: url.clone(),
+                reason: format!("{error:#}"),
+            };
+            let (store, prefix) = bundle_source::bucket(&url, &config)
+                .await
+                .map_err(refused)?;
+            archive::open(&Input::Objects {
+                url: url.clone(),
+                store: Arc::new(store),
+                prefix,
+            })
+            .await
         })
     })
 }
@@ -123,7 +150,12 @@ pub(crate) async fn answer(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let results = ResultConsumer::new(backends, config.worker.worker.clone(), shutdown.clone());
-    let serving = async { gateway.serve(config.worker.grace).await.map_err(anyhow::Error::new) };
+    let serving = async {
+        gateway
+            .serve(config.worker.grace)
+            .await
+            .map_err(anyhow::Error::new)
+    };
     let consuming = async { results.run().await.map_err(anyhow::Error::new) };
     // One that fails ends the other.
     let ended = tokio::try_join!(serving, consuming);

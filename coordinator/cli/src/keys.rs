@@ -23,13 +23,23 @@ pub(crate) struct NewKeyArgs {
 
 pub(crate) fn new_key(args: &NewKeyArgs) -> anyhow::Result<ExitCode> {
     if !is_key_name(&args.name) {
-        let message = format!("'{}' is no name for a key; use up to 64 letters, digits, '-', '_' and '.'", args.name);
+        let message = format!(
+            "'{}' is no name for a key; use up to 64 letters, digits, '-', '_' and '.'",
+            args.name
+        );
         return Err(UsageError(message).into());
     }
     // Two of them are 244 random bits.
-    let key = format!("{PREFIX}{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    let key = format!(
+        "{PREFIX}{}{}",
+        Uuid::new_v4().simple(),
+        Uuid::new_v4().simple()
+    );
     let hash = ContentHash::of(key.as_bytes());
     println!("key for {} (not shown again): {key}", args.name);
-    println!("entry for gateway.keys, or RADIALOG_GATEWAY_KEYS (several with commas): {}:{hash}", args.name);
+    println!(
+        "entry for gateway.keys, or RADIALOG_GATEWAY_KEYS (several with commas): {}:{hash}",
+        args.name
+    );
     Ok(ExitCode::SUCCESS)
 }

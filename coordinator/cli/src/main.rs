@@ -1,5 +1,9 @@
 //! RaDialog: the one binary, whose subcommands are the roles.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the command line")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "this is the command line"
+)]
 
 mod args;
 mod batch;
@@ -94,7 +98,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Prepare(args) => prepare::run(args).await,
         Command::Train(args) => train::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "radialog",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -108,7 +117,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli.command,
         Err(error) => {
             drop(error.print());
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
         }
     };
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -117,6 +130,12 @@ fn main() -> ExitCode {
     let outcome = runtime.and_then(|runtime| runtime.block_on(run(command)));
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        ExitCode::from(if error.is::<ConfigError>() || error.is::<args::UsageError>() { EXIT_USAGE } else { 1 })
+        ExitCode::from(
+            if error.is::<ConfigError>() || error.is::<args::UsageError>() {
+                EXIT_USAGE
+            } else {
+                1
+            },
+        )
     })
 }

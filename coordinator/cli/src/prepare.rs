@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::prompt::Prompts;
 use radialog_training::prepare::{
-    Coverage, Dialogs, Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts, report_table_samples,
-    samples, write_reports,
+    Coverage, Dialogs, Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts,
+    report_table_samples, samples, write_reports,
 };
 
 mod answers;
@@ -127,7 +127,12 @@ struct DataArgs {
 #[derive(Args)]
 struct SampleArgs {
     /// Written by `radialog prepare sections`, or by the original
-    #[arg(long, value_name = "FILE", required_unless_present = "pairs", requires = "labels")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "pairs",
+        requires = "labels"
+    )]
     sectioned: Option<PathBuf>,
     /// Written by `radialog prepare pairs` or `radialog prepare openi`, in place of the other tables: the study stands for
     /// the image. Pairs are weak: for training only
@@ -153,29 +158,61 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         PrepareCommand::Embeddings(args) => embeddings::run(args).await,
         PrepareCommand::Findings(args) => findings::run(args).await,
         PrepareCommand::Labels(args) => labels::run(args).await,
-        PrepareCommand::Sections { reports, images, out } => sections(Sectioning { reports, images, output: out }),
+        PrepareCommand::Sections {
+            reports,
+            images,
+            out,
+        } => sections(Sectioning {
+            reports,
+            images,
+            output: out,
+        }),
         PrepareCommand::OpenData(command) => open_data::run(command),
         PrepareCommand::Reports { data } => {
             let (samples, seed) = (data.samples.read()?, data.samples.seed);
-            let count = write_reports(&data.out, &samples, &Prompts::default(), data.coverage(1), seed)?;
+            let count = write_reports(
+                &data.out,
+                &samples,
+                &Prompts::default(),
+                data.coverage(1),
+                seed,
+            )?;
             println!("{count} samples written to {}", data.out.display());
             Ok(ExitCode::SUCCESS)
         }
         PrepareCommand::Dialogs { data, tasks } => {
             let (samples, prompts) = (data.samples.read()?, Prompts::default());
-            let dialogs = Dialogs { samples: &samples, prompts: &prompts, tasks, seed: data.samples.seed };
-            println!("{} conversations written to {}", dialogs.run(&data.out)?, data.out.display());
+            let dialogs = Dialogs {
+                samples: &samples,
+                prompts: &prompts,
+                tasks,
+                seed: data.samples.seed,
+            };
+            println!(
+                "{} conversations written to {}",
+                dialogs.run(&data.out)?,
+                data.out.display()
+            );
             Ok(ExitCode::SUCCESS)
         }
-        PrepareCommand::Instruct { data, tasks, wording, mimic_nle, questions } => {
-            instruct(&data, tasks, &wording.read()?, mimic_nle, questions)
-        }
+        PrepareCommand::Instruct {
+            data,
+            tasks,
+            wording,
+            mimic_nle,
+            questions,
+        } => instruct(&data, tasks, &wording.read()?, mimic_nle, questions),
     }
 }
 
 fn sections(sectioning: Sectioning) -> anyhow::Result<ExitCode> {
-    let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} patients  {per_sec}  {eta} left");
+    let bar = if stderr().is_terminal() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
+    let style =
+        ProgressStyle::with_template("{bar:40} {pos}/{len} patients  {per_sec}  {eta} left");
     bar.set_style(style.context("progress bar")?);
     let summary = sectioning.run(&|done, total| {
         bar.set_length(total);
@@ -183,7 +220,10 @@ fn sections(sectioning: Sectioning) -> anyhow::Result<ExitCode> {
     })?;
     bar.finish_and_clear();
     let path = sectioning.output.display();
-    println!("{} reports, {} rows (one an image) written to {path}", summary.reports, summary.rows);
+    println!(
+        "{} reports, {} rows (one an image) written to {path}",
+        summary.reports, summary.rows
+    );
     if summary.problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -217,26 +257,50 @@ fn instruct(
     let summary = instruct.run(&data.out)?;
     println!("  reports {:>8}", summary.reports);
     for file in &summary.tasks {
-        println!("  {:<7} {:>8}  {}", file.task.name(), file.samples, if file.made { "made" } else { "read" });
+        println!(
+            "  {:<7} {:>8}  {}",
+            file.task.name(),
+            file.samples,
+            if file.made { "made" } else { "read" }
+        );
     }
     let missing: Vec<_> = summary.missing.iter().map(|task| task.name()).collect();
     if !missing.is_empty() {
-        println!("  without {}: no file in {}", missing.join(", "), instruct.tasks.display());
+        println!(
+            "  without {}: no file in {}",
+            missing.join(", "),
+            instruct.tasks.display()
+        );
     }
-    println!("{} samples written to {}", summary.samples, data.out.display());
+    println!(
+        "{} samples written to {}",
+        summary.samples,
+        data.out.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 impl WordingArgs {
     fn read(&self) -> anyhow::Result<TaskPrompts> {
-        let prompts = self.task_prompts.as_deref().map_or_else(TaskPrompts::own, TaskPrompts::read)?;
-        Ok(if self.as_asked { prompts.with_questions(Prompts::default().questions) } else { prompts })
+        let prompts = self
+            .task_prompts
+            .as_deref()
+            .map_or_else(TaskPrompts::own, TaskPrompts::read)?;
+        Ok(if self.as_asked {
+            prompts.with_questions(Prompts::default().questions)
+        } else {
+            prompts
+        })
     }
 }
 
 impl DataArgs {
     fn coverage(&self, questions: usize) -> Coverage {
-        if self.each_image { Coverage::EachImage { questions } } else { Coverage::Original }
+        if self.each_image {
+            Coverage::EachImage { questions }
+        } else {
+            Coverage::Original
+        }
     }
 }
 
@@ -245,9 +309,16 @@ impl SampleArgs {
         if let Some(pairs) = &self.pairs {
             return Ok(report_table_samples(pairs, &self.split)?);
         }
-        let (sectioned, labels) =
-            self.sectioned.as_ref().zip(self.labels.as_ref()).context("--sectioned and --labels")?;
-        let splits = self.split_table.as_deref().map(SplitTable::read).transpose()?;
+        let (sectioned, labels) = self
+            .sectioned
+            .as_ref()
+            .zip(self.labels.as_ref())
+            .context("--sectioned and --labels")?;
+        let splits = self
+            .split_table
+            .as_deref()
+            .map(SplitTable::read)
+            .transpose()?;
         let split = splits.as_ref().map(|table| (table, self.split.as_str()));
         Ok(samples(sectioned, split, &LabelTable::read(labels)?)?)
     }

@@ -27,8 +27,11 @@ pub(crate) fn show(style: ProgressStyle, snapshots: watch::Receiver<Progress>) -
 
 async fn bars(mut snapshots: watch::Receiver<Progress>) {
     let all = MultiProgress::new();
-    let plain = |template: &str| BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar());
-    let total = all.add(ProgressBar::new(0).with_style(plain("{bar:40} {pos}/{len} studies  {msg}")));
+    let plain = |template: &str| {
+        BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar())
+    };
+    let total =
+        all.add(ProgressBar::new(0).with_style(plain("{bar:40} {pos}/{len} studies  {msg}")));
     let stages = all.add(ProgressBar::new_spinner().with_style(plain("{msg}")));
     while snapshots.changed().await.is_ok() {
         let now = snapshots.borrow_and_update().clone();
@@ -81,7 +84,12 @@ pub(crate) fn overview(now: &Progress) -> String {
 }
 
 fn stage_line(stage: &StageProgress) -> String {
-    let mut line = format!("  {:<10} {:>8} done  {:>7.1}/s", stage.stage.name(), stage.done, stage.per_second);
+    let mut line = format!(
+        "  {:<10} {:>8} done  {:>7.1}/s",
+        stage.stage.name(),
+        stage.done,
+        stage.per_second
+    );
     if stage.reused > 0 {
         line += &format!("  {} reused", stage.reused);
     }

@@ -45,12 +45,23 @@ pub(crate) struct Everything {
 
 impl Everything {
     /// Listens; nothing is answered before [`Everything::run`].
-    pub(crate) async fn start(config: Config, models: &ModelArgs, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let bundle = Arc::new(bundle_source::open(models.bundle.as_deref(), &Stage::ALL, &config).await?);
+    pub(crate) async fn start(
+        config: Config,
+        models: &ModelArgs,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let bundle =
+            Arc::new(bundle_source::open(models.bundle.as_deref(), &Stage::ALL, &config).await?);
         let backends = Backends::connect(&config).await?;
         let gateway = gateway::bind(&config, &bundle, &backends, &shutdown).await?;
         let workers = Workers::start(&Stage::ALL, &bundle, models, &backends, &config.worker)?;
-        Ok(Self { gateway, workers, backends, config, shutdown })
+        Ok(Self {
+            gateway,
+            workers,
+            backends,
+            config,
+            shutdown,
+        })
     }
 
     /// Where it listens.
@@ -60,7 +71,13 @@ impl Everything {
 
     /// Answers until the shutdown, and then finishes what is in the models.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let Self { gateway, mut workers, backends, config, shutdown } = self;
+        let Self {
+            gateway,
+            mut workers,
+            backends,
+            config,
+            shutdown,
+        } = self;
         tokio::select! {
             ended = gateway::answer(gateway, &config, backends, shutdown) => {
                 ended?;
@@ -72,10 +89,13 @@ impl Everything {
 }
 
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args.services.load_quiet(&[args.listen.setting(), args.health.setting()])?;
+    let config = args
+        .services
+        .load_quiet(&[args.listen.setting(), args.health.setting()])?;
     if config.amqp.is_some() != config.redis.is_some() {
         return Err(UsageError(
-            "--amqp and --redis go together: give both, or none to keep everything in this process".into(),
+            "--amqp and --redis go together: give both, or none to keep everything in this process"
+                .into(),
         )
         .into());
     }

@@ -30,20 +30,31 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
     let dir = Path::new(&args.run);
-    let run = if dir.is_dir() { read_folder(dir)? } else { RunId(args.run.clone()) };
+    let run = if dir.is_dir() {
+        read_folder(dir)?
+    } else {
+        RunId(args.run.clone())
+    };
     if config.redis.is_none() {
         if !dir.is_dir() {
-            bail!("'{}' is not a folder; to look a run up by its id, give --redis URL", args.run);
+            bail!(
+                "'{}' is not a folder; to look a run up by its id, give --redis URL",
+                args.run
+            );
         }
         return Ok(ExitCode::SUCCESS);
     }
     let state = Backends::state(&config).await?;
     match state.document(&run, PROGRESS_DOCUMENT).await? {
-        None => bail!("no run '{run}' is known to this Redis; it forgets a run 7 days after its last sign of life"),
+        None => bail!(
+            "no run '{run}' is known to this Redis; it forgets a run 7 days after its last sign of life"
+        ),
         Some(text) => {
-            let progress: Progress =
-                serde_json::from_str(&text).context("the run's progress is from another version")?;
-            let of = progress.total.map_or_else(|| "?".to_owned(), |total| total.to_string());
+            let progress: Progress = serde_json::from_str(&text)
+                .context("the run's progress is from another version")?;
+            let of = progress
+                .total
+                .map_or_else(|| "?".to_owned(), |total| total.to_string());
             println!(
                 "run {run}: {}/{of} studies, {} in flight, {}",
                 progress.done + progress.failed,
@@ -71,7 +82,10 @@ fn read_folder(dir: &Path) -> anyhow::Result<RunId> {
         bail!("'{}' holds no run", dir.display());
     };
     let (mut done, mut failed) = (0_u64, 0_u64);
-    let lines = File::open(dir.join(RESULTS_FILE)).map(BufReader::new).into_iter().flat_map(BufRead::lines);
+    let lines = File::open(dir.join(RESULTS_FILE))
+        .map(BufReader::new)
+        .into_iter()
+        .flat_map(BufRead::lines);
     // The last line may be half written.
     for record in lines.filter_map(|line| serde_json::from_str::<StudyRecord>(&line.ok()?).ok()) {
         match record.status {
@@ -79,6 +93,9 @@ fn read_folder(dir: &Path) -> anyhow::Result<RunId> {
             StudyStatus::Failed => failed += 1,
         }
     }
-    println!("run {} over {}: {done} done, {failed} failed so far", file.spec.run, file.input);
+    println!(
+        "run {} over {}: {done} done, {failed} failed so far",
+        file.spec.run, file.input
+    );
     Ok(file.spec.run)
 }

@@ -14,12 +14,26 @@ const LISTED: usize = 5;
 pub(crate) fn print_summary(summary: &Summary, out: &Path) {
     let session = &summary.session;
     println!();
-    println!("run {}: {}", summary.run, if summary.interrupted { "interrupted" } else { "complete" });
+    println!(
+        "run {}: {}",
+        summary.run,
+        if summary.interrupted {
+            "interrupted"
+        } else {
+            "complete"
+        }
+    );
     println!("  done      {:>8}", summary.done);
     println!("  failed    {:>8}{}", summary.failed, by_code(summary));
-    println!("  reused    {:>8}  (every output was stored already)", summary.reused);
+    println!(
+        "  reused    {:>8}  (every output was stored already)",
+        summary.reused
+    );
     if session.resumed > 0 {
-        println!("  resumed   {:>8}  (written in earlier sessions)", session.resumed);
+        println!(
+            "  resumed   {:>8}  (written in earlier sessions)",
+            session.resumed
+        );
     }
     println!(
         "  this session: {} studies in {}, {:.1} studies/s",
@@ -28,7 +42,10 @@ pub(crate) fn print_summary(summary: &Summary, out: &Path) {
         session.studies_per_second
     );
     println!();
-    println!("  {:<10} {:>8} {:>8} {:>8}   mean ms in queue, fetch, model, store", "stage", "done", "reused", "failed");
+    println!(
+        "  {:<10} {:>8} {:>8} {:>8}   mean ms in queue, fetch, model, store",
+        "stage", "done", "reused", "failed"
+    );
     for (stage, sums) in &summary.stages {
         let runs = (sums.done + sums.reused + sums.failed).max(1) as f64;
         println!(
@@ -47,14 +64,25 @@ pub(crate) fn print_summary(summary: &Summary, out: &Path) {
         println!("\n  findings of the images (share of studies)");
         for finding in Finding::ALL {
             let share = summary.prevalence.get(&finding).copied().unwrap_or(0.0);
-            println!("  {:<28} {:>6.1} %  {}", finding.name(), 100.0 * share, bar(share));
+            println!(
+                "  {:<28} {:>6.1} %  {}",
+                finding.name(),
+                100.0 * share,
+                bar(share)
+            );
         }
     }
     if let Some(rate) = summary.disagreement_rate {
-        println!("\n  reports that disagree with the image's findings in at least one finding: {:.1} %", 100.0 * rate);
+        println!(
+            "\n  reports that disagree with the image's findings in at least one finding: {:.1} %",
+            100.0 * rate
+        );
     }
     if summary.problem_count > 0 {
-        println!("\n  {} entries of the archive could not be used:", summary.problem_count);
+        println!(
+            "\n  {} entries of the archive could not be used:",
+            summary.problem_count
+        );
         for problem in summary.problems.iter().take(LISTED) {
             println!("    {problem}");
         }
@@ -72,10 +100,18 @@ pub(crate) fn print_summary(summary: &Summary, out: &Path) {
 }
 
 pub(crate) fn print_plan(plan: &Plan) {
-    println!("{} studies, of which {} are complete in {RESULTS_FILE}", plan.studies, plan.written);
+    println!(
+        "{} studies, of which {} are complete in {RESULTS_FILE}",
+        plan.studies, plan.written
+    );
     println!("  {:<10} {:>10} {:>10}", "stage", "stored", "remaining");
     for stage in &plan.stages {
-        println!("  {:<10} {:>10} {:>10}", stage.stage.name(), stage.stored, stage.remaining);
+        println!(
+            "  {:<10} {:>10} {:>10}",
+            stage.stage.name(),
+            stage.stored,
+            stage.remaining
+        );
     }
     if plan.unreadable > 0 {
         println!("{} images cannot be read and will fail", plan.unreadable);
@@ -90,7 +126,11 @@ fn by_code(summary: &Summary) -> String {
     if summary.failed_by_code.is_empty() {
         return String::new();
     }
-    let codes: Vec<String> = summary.failed_by_code.iter().map(|(code, count)| format!("{code} {count}")).collect();
+    let codes: Vec<String> = summary
+        .failed_by_code
+        .iter()
+        .map(|(code, count)| format!("{code} {count}"))
+        .collect();
     format!("  ({})", codes.join(", "))
 }
 

@@ -108,23 +108,57 @@ impl Resume {
 pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signals()?;
     let training = move || match args.command {
-        TrainCommand::Findings(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::findings(FindingsRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
-        }
-        TrainCommand::Alignment(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::alignment(AlignmentRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
-        }
-        TrainCommand::Chexbert(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
-        }
-        TrainCommand::Language(RecipeArgs { recipe, out, resume }) => {
-            finish(Training::language(LanguageRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?, &stop, &out)
-        }
+        TrainCommand::Findings(RecipeArgs {
+            recipe,
+            out,
+            resume,
+        }) => finish(
+            Training::findings(FindingsRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?,
+            &stop,
+            &out,
+        ),
+        TrainCommand::Alignment(RecipeArgs {
+            recipe,
+            out,
+            resume,
+        }) => finish(
+            Training::alignment(
+                AlignmentRecipe::read(&recipe)?,
+                &out,
+                resume.is_wanted(&out),
+            )?,
+            &stop,
+            &out,
+        ),
+        TrainCommand::Chexbert(RecipeArgs {
+            recipe,
+            out,
+            resume,
+        }) => finish(
+            Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?,
+            &stop,
+            &out,
+        ),
+        TrainCommand::Language(RecipeArgs {
+            recipe,
+            out,
+            resume,
+        }) => finish(
+            Training::language(LanguageRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?,
+            &stop,
+            &out,
+        ),
     };
-    tokio::task::spawn_blocking(training).await.context("the training ended unexpectedly")?
+    tokio::task::spawn_blocking(training)
+        .await
+        .context("the training ended unexpectedly")?
 }
 
-fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Path) -> anyhow::Result<ExitCode> {
+fn finish<S: Subject>(
+    training: Training<S>,
+    stop: &CancellationToken,
+    out: &Path,
+) -> anyhow::Result<ExitCode> {
     for note in training.notes() {
         eprintln!("{note}");
     }
@@ -143,21 +177,35 @@ fn finish<S: Subject>(training: Training<S>, stop: &CancellationToken, out: &Pat
 
 /// What each epoch came to, in the columns that the training has.
 fn print_rows(rows: &[Row]) {
-    let columns = COLUMNS.iter().filter(|(name, _)| rows.iter().any(|row| row.get(name).is_some()));
+    let columns = COLUMNS
+        .iter()
+        .filter(|(name, _)| rows.iter().any(|row| row.get(name).is_some()));
     let columns: Vec<_> = columns.collect();
     let line = |cells: Vec<String>| println!("  {:>5} {}", cells[0], cells[1..].join(" "));
     let heading = columns.iter().map(|(_, heading)| format!("{heading:>14}"));
     line(["epoch".to_owned()].into_iter().chain(heading).collect());
     for row in rows {
         let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
-        let cells = columns.iter().map(|(name, _)| format!("{:>14.4}", value(name)));
-        line([value("epoch").to_string()].into_iter().chain(cells).collect());
+        let cells = columns
+            .iter()
+            .map(|(name, _)| format!("{:>14.4}", value(name)));
+        line(
+            [value("epoch").to_string()]
+                .into_iter()
+                .chain(cells)
+                .collect(),
+        );
     }
 }
 
 fn progress_bar() -> anyhow::Result<ProgressBar> {
-    let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    let style = ProgressStyle::with_template("{bar:40} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
+    let bar = if stderr().is_terminal() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
+    let style =
+        ProgressStyle::with_template("{bar:40} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
     bar.set_style(style.context("progress bar")?);
     Ok(bar)
 }
@@ -165,7 +213,12 @@ fn progress_bar() -> anyhow::Result<ProgressBar> {
 fn show(bar: &ProgressBar, step: &StepReport) {
     bar.set_length(step.total);
     bar.set_position(step.step);
-    let message = format!("epoch {}  mean loss {:.4}  rate {:.1e}", step.epoch + 1, step.loss, step.rate);
+    let message = format!(
+        "epoch {}  mean loss {:.4}  rate {:.1e}",
+        step.epoch + 1,
+        step.loss,
+        step.rate
+    );
     if bar.is_hidden() && step.step.is_multiple_of(LINE_EVERY) {
         eprintln!("step {}/{}  {message}", step.step, step.total);
     }

@@ -36,7 +36,11 @@ pub(crate) struct WorkerArgs {
 }
 
 pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
-    let more = [("worker.name", args.name), ("worker.grace", args.grace.map(|s| s.to_string())), args.health.setting()];
+    let more = [
+        ("worker.name", args.name),
+        ("worker.grace", args.grace.map(|s| s.to_string())),
+        args.health.setting(),
+    ];
     let config = args.services.load(&more)?;
     if config.amqp.is_none() {
         return Err(UsageError(
@@ -51,8 +55,14 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let bundle = bundle_source::open(args.models.bundle.as_deref(), &[args.stage], &config).await?;
     let (stage, options) = (args.stage, args.models.stage_options());
     let load = move || load_stage(stage, &bundle, &device, &options);
-    let (backends, loaded) = tokio::join!(Backends::connect(&config), tokio::task::spawn_blocking(load));
-    let (backends, loaded) = (backends?, loaded.context("loading the model was interrupted")??);
+    let (backends, loaded) = tokio::join!(
+        Backends::connect(&config),
+        tokio::task::spawn_blocking(load)
+    );
+    let (backends, loaded) = (
+        backends?,
+        loaded.context("loading the model was interrupted")??,
+    );
     readiness.set(true);
     loaded.run(&backends, config.worker, shutdown).await?;
     Ok(ExitCode::SUCCESS)

@@ -6,7 +6,12 @@ use std::process::{Command, Output};
 fn radialog(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
     command.args(arguments).env("RADIALOG_START_TIMEOUT", "1");
-    for service in ["RADIALOG_AMQP_URL", "RADIALOG_S3_URL", "RADIALOG_REDIS_URL", "RADIALOG_CONFIG"] {
+    for service in [
+        "RADIALOG_AMQP_URL",
+        "RADIALOG_S3_URL",
+        "RADIALOG_REDIS_URL",
+        "RADIALOG_CONFIG",
+    ] {
         command.env_remove(service);
     }
     command.output().unwrap()
@@ -65,15 +70,24 @@ fn every_role_explains_itself_with_an_example() {
 fn weak_pairs_are_called_weak_and_no_reference() {
     let help = text(&radialog(&["prepare", "pairs", "--help"]).stdout);
     let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(help.contains("WEAK") && help.contains("never a reference"), "{help}");
+    assert!(
+        help.contains("WEAK") && help.contains("never a reference"),
+        "{help}"
+    );
 }
 
 #[test]
 fn data_sets_of_the_language_model_need_pairs_or_the_tables_of_the_original() {
     let output = radialog(&["prepare", "reports", "--out", "x.json"]);
     assert_eq!(output.status.code(), Some(64));
-    assert!(text(&output.stderr).contains("--sectioned"), "{}", text(&output.stderr));
-    let output = radialog(&["prepare", "reports", "--pairs", "p.csv", "--labels", "l.csv", "--out", "x.json"]);
+    assert!(
+        text(&output.stderr).contains("--sectioned"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = radialog(&[
+        "prepare", "reports", "--pairs", "p.csv", "--labels", "l.csv", "--out", "x.json",
+    ]);
     assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
 }
 
@@ -87,30 +101,71 @@ fn open_data_becomes_a_data_set_step_by_step() {
     std::fs::write(path("open.csv"), reports).unwrap();
     let done = |arguments: &[&str]| {
         let output = radialog(&[&["prepare"], arguments].concat());
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
         text(&output.stdout)
     };
     let printed = done(&["openi", &path("open.csv"), "--out", &path("reports.csv")]);
-    assert!(printed.contains("2 reports written") && printed.contains("Cardiomegaly"), "{printed}");
+    assert!(
+        printed.contains("2 reports written") && printed.contains("Cardiomegaly"),
+        "{printed}"
+    );
     std::fs::create_dir(path("images")).unwrap();
     for name in ["a.png", "b.png"] {
         std::fs::write(path(&format!("images/{name}")), "").unwrap();
     }
-    std::fs::write(path("labels.csv"), "image,split,nih_labels\na.png,train,No Finding\nb.png,train,Cardiomegaly\n")
-        .unwrap();
+    std::fs::write(
+        path("labels.csv"),
+        "image,split,nih_labels\na.png,train,No Finding\nb.png,train,Cardiomegaly\n",
+    )
+    .unwrap();
     done(&["nih", &path("labels.csv"), "--out", &path("images.csv")]);
     let images = ["--images", &path("images.csv"), &path("images")];
-    let printed =
-        done(&[&["pairs", "--reports", &path("reports.csv"), "--out", &path("pairs.csv")], images.as_slice()].concat());
-    assert!(printed.contains("2 weak pairs (for training only)"), "{printed}");
+    let printed = done(
+        &[
+            &[
+                "pairs",
+                "--reports",
+                &path("reports.csv"),
+                "--out",
+                &path("pairs.csv"),
+            ],
+            images.as_slice(),
+        ]
+        .concat(),
+    );
+    assert!(
+        printed.contains("2 weak pairs (for training only)"),
+        "{printed}"
+    );
     let pairs = std::fs::read_to_string(path("pairs.csv")).unwrap();
     assert!(
-        pairs.lines().nth(1).unwrap().contains("b.png") && pairs.lines().nth(2).unwrap().contains("a.png"),
+        pairs.lines().nth(1).unwrap().contains("b.png")
+            && pairs.lines().nth(2).unwrap().contains("a.png"),
         "{pairs}"
     );
     let texts = format!("{}:findings", path("reports.csv"));
-    done(&["tokenizer", "--kind", "bpe", "--texts", &texts, "--vocab", "400", "--out", &path("tokenizer.json")]);
-    done(&["tasks", "--reports", &path("pairs.csv"), "--out", &path("tasks")]);
+    done(&[
+        "tokenizer",
+        "--kind",
+        "bpe",
+        "--texts",
+        &texts,
+        "--vocab",
+        "400",
+        "--out",
+        &path("tokenizer.json"),
+    ]);
+    done(&[
+        "tasks",
+        "--reports",
+        &path("pairs.csv"),
+        "--out",
+        &path("tasks"),
+    ]);
     let printed = done(&[
         "instruct",
         "--pairs",
@@ -123,14 +178,26 @@ fn open_data_becomes_a_data_set_step_by_step() {
         "--out",
         &path("instruct.json"),
     ]);
-    assert!(printed.contains("SU             2  read") && printed.contains("CPbQA          6  made"), "{printed}");
+    assert!(
+        printed.contains("SU             2  read") && printed.contains("CPbQA          6  made"),
+        "{printed}"
+    );
 }
 
 #[test]
 fn a_wrong_flag_is_usage_and_exits_with_64() {
-    for arguments in [["worker", "radiology"], ["batch", "--no-such-flag"], ["dlq", "burn"]] {
+    for arguments in [
+        ["worker", "radiology"],
+        ["batch", "--no-such-flag"],
+        ["dlq", "burn"],
+    ] {
         let output = radialog(&arguments);
-        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(64),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
     }
 }
 
@@ -138,7 +205,11 @@ fn a_wrong_flag_is_usage_and_exits_with_64() {
 fn a_worker_without_a_broker_says_what_to_give() {
     let output = radialog(&["worker", "scoring"]);
     assert_eq!(output.status.code(), Some(64));
-    assert!(text(&output.stderr).contains("--amqp"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("--amqp"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
@@ -146,7 +217,10 @@ fn a_gateway_without_its_services_says_what_to_give_and_what_else_to_run() {
     let output = radialog(&["gateway"]);
     assert_eq!(output.status.code(), Some(64));
     let error = text(&output.stderr);
-    assert!(error.contains("--amqp") && error.contains("radialog serve"), "{error}");
+    assert!(
+        error.contains("--amqp") && error.contains("radialog serve"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -154,17 +228,32 @@ fn an_api_key_is_shown_once_with_its_entry_for_the_configuration() {
     let output = radialog(&["gateway", "new-key", "ward-3"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     let printed = text(&output.stdout);
-    let key = printed.split_whitespace().find(|word| word.starts_with("rd-")).unwrap();
-    let entry = printed.split_whitespace().find(|word| word.starts_with("ward-3:")).unwrap();
+    let key = printed
+        .split_whitespace()
+        .find(|word| word.starts_with("rd-"))
+        .unwrap();
+    let entry = printed
+        .split_whitespace()
+        .find(|word| word.starts_with("ward-3:"))
+        .unwrap();
     let hash = radialog_schemas::ContentHash::of(key.as_bytes());
     assert_eq!(entry, format!("ward-3:{hash}"));
-    assert_ne!(text(&radialog(&["gateway", "new-key", "ward-3"]).stdout), printed, "keys are random");
-    assert_eq!(radialog(&["gateway", "new-key", "ward 3"]).status.code(), Some(64));
+    assert_ne!(
+        text(&radialog(&["gateway", "new-key", "ward-3"]).stdout),
+        printed,
+        "keys are random"
+    );
+    assert_eq!(
+        radialog(&["gateway", "new-key", "ward 3"]).status.code(),
+        Some(64)
+    );
 }
 
 #[test]
 fn all_faults_of_the_configuration_are_told_at_once() {
-    let output = radialog(&["worker", "scoring", "--amqp", "http://x", "--redis", "ftp://y"]);
+    let output = radialog(&[
+        "worker", "scoring", "--amqp", "http://x", "--redis", "ftp://y",
+    ]);
     assert_eq!(output.status.code(), Some(64));
     let error = text(&output.stderr);
     assert!(error.contains("amqp") && error.contains("redis"), "{error}");
@@ -173,21 +262,44 @@ fn all_faults_of_the_configuration_are_told_at_once() {
 #[test]
 fn an_archive_that_is_not_there_is_named() {
     let out = tempfile::tempdir().unwrap();
-    let output = radialog(&["batch", "no/such/folder", "--out", out.path().to_str().unwrap()]);
+    let output = radialog(&[
+        "batch",
+        "no/such/folder",
+        "--out",
+        out.path().to_str().unwrap(),
+    ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("no/such/folder"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("no/such/folder"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
 fn an_unreachable_broker_is_an_error_after_the_stated_time() {
     let out = tempfile::tempdir().unwrap();
     let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
-    let services = ["--amqp", "amqp://127.0.0.1:9", "--redis", "redis://127.0.0.1:9"];
+    let services = [
+        "--amqp",
+        "amqp://127.0.0.1:9",
+        "--redis",
+        "redis://127.0.0.1:9",
+    ];
     let begun = std::time::Instant::now();
-    let output = radialog(&[&["batch", archive, "--out", out.path().to_str().unwrap()], services.as_slice()].concat());
+    let output = radialog(
+        &[
+            &["batch", archive, "--out", out.path().to_str().unwrap()],
+            services.as_slice(),
+        ]
+        .concat(),
+    );
     assert_eq!(output.status.code(), Some(1));
     let error = text(&output.stderr);
-    assert!(error.contains("--amqp") || error.contains("--redis"), "{error}");
+    assert!(
+        error.contains("--amqp") || error.contains("--redis"),
+        "{error}"
+    );
     assert!(begun.elapsed().as_secs() < 30, "took {:?}", begun.elapsed());
 }
 
@@ -195,9 +307,20 @@ fn an_unreachable_broker_is_an_error_after_the_stated_time() {
 fn an_unknown_bundle_is_refused_before_any_work() {
     let out = tempfile::tempdir().unwrap();
     let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
-    let output = radialog(&["batch", archive, "--out", out.path().to_str().unwrap(), "--bundle", "no/such/bundle"]);
+    let output = radialog(&[
+        "batch",
+        archive,
+        "--out",
+        out.path().to_str().unwrap(),
+        "--bundle",
+        "no/such/bundle",
+    ]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("no/such/bundle"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("no/such/bundle"),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(!out.path().join("results.jsonl").exists());
 }
 
@@ -213,23 +336,41 @@ fn the_quality_of_a_bundle_is_printed_and_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
-    let findings = radialog_schemas::Finding::ALL.map(|finding| finding.name()).join(",");
+    let findings = radialog_schemas::Finding::ALL
+        .map(|finding| finding.name())
+        .join(",");
     let rows = "00001300_000.jpg,test,1,0,,,,,,,,,,,,\n00001680_000.jpg,test,0,1,,,,,,,,,,,,\nnone.jpg,train,1,0,,,,,,,,,,,,\n";
-    std::fs::write(path("labels.csv"), format!("image,split,{findings}\n{rows}")).unwrap();
-    assert!(radialog(&["bundle", "random", &path("bundle"), "--seed", "7"]).status.success());
+    std::fs::write(
+        path("labels.csv"),
+        format!("image,split,{findings}\n{rows}"),
+    )
+    .unwrap();
+    assert!(
+        radialog(&["bundle", "random", &path("bundle"), "--seed", "7"])
+            .status
+            .success()
+    );
     let (bundle, out, table) = (path("bundle"), path("quality.json"), path("labels.csv"));
     let common = ["evaluate", "bundle", "--bundle", &bundle, "--out", &out];
     let output = radialog(&[&common[..], &["--nih", &table, images]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     let printed = text(&output.stdout);
-    assert!(printed.contains("Findings of images") && printed.contains("Reports from images"), "{printed}");
+    assert!(
+        printed.contains("Findings of images") && printed.contains("Reports from images"),
+        "{printed}"
+    );
     let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert!(
-        written["parts"]["findings"]["tables"][0]["rows"][0]["scores"]["macro AUC"]["value"].is_number(),
+        written["parts"]["findings"]["tables"][0]["rows"][0]["scores"]["macro AUC"]["value"]
+            .is_number(),
         "{written}"
     );
 
     let output = radialog(&[&common[..], &["--nih", &table, images, "--only", "report"]].concat());
     assert_eq!(output.status.code(), Some(64));
-    assert!(text(&output.stderr).contains("--openi"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("--openi"),
+        "{}",
+        text(&output.stderr)
+    );
 }

@@ -29,7 +29,10 @@ impl Archive for ImageFolder {
     }
 
     async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
-        Ok(Box::new(Files { tree: self.tree.clone(), walk: self.tree.walk("") }))
+        Ok(Box::new(Files {
+            tree: self.tree.clone(),
+            walk: self.tree.walk(""),
+        }))
     }
 }
 
@@ -43,10 +46,14 @@ impl Entries for Files {
             };
             match Suffix::of(&path) {
                 Suffix::Image => {
-                    let study = path.rsplit_once('.').map_or(path.as_str(), |(stem, _)| stem);
+                    let study = path
+                        .rsplit_once('.')
+                        .map_or(path.as_str(), |(stem, _)| stem);
                     return Some(Ok(Entry::new(study, path.clone(), self.tree.image(&path))));
                 }
-                Suffix::Unsupported => return Some(Ok(Entry::new(&path, path.clone(), Err(unsupported(&path))))),
+                Suffix::Unsupported => {
+                    return Some(Ok(Entry::new(&path, path.clone(), Err(unsupported(&path)))));
+                }
                 Suffix::Other => {}
             }
         }
@@ -65,7 +72,13 @@ mod tests {
     #[tokio::test]
     async fn a_folder_is_read_in_order_with_paths_as_ids() {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["ward/2.JPG", "ward/1.png", "notes.txt", "scan.dcm", "scan.png"] {
+        for path in [
+            "ward/2.JPG",
+            "ward/1.png",
+            "notes.txt",
+            "scan.dcm",
+            "scan.png",
+        ] {
             fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
             fs::write(dir.path().join(path), b"x").unwrap();
         }
@@ -74,13 +87,21 @@ mod tests {
         let mut seen = Vec::new();
         while let Some(entry) = entries.next().await {
             let entry = entry.unwrap();
-            seen.push((entry.study.0, entry.file, entry.image.err().map(|failure| failure.code)));
+            seen.push((
+                entry.study.0,
+                entry.file,
+                entry.image.err().map(|failure| failure.code),
+            ));
         }
         let row = |study: &str, file: &str, code| (study.to_owned(), file.to_owned(), code);
         assert_eq!(
             seen,
             [
-                row("scan.dcm", "scan.dcm", Some(ErrorCode::ImageFormatUnsupported)),
+                row(
+                    "scan.dcm",
+                    "scan.dcm",
+                    Some(ErrorCode::ImageFormatUnsupported)
+                ),
                 row("scan", "scan.png", None),
                 row("ward/1", "ward/1.png", None),
                 row("ward/2", "ward/2.JPG", None),
@@ -94,8 +115,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("x.png"), b"x").unwrap();
         for path in [dir.path().join("nowhere"), dir.path().join("x.png")] {
-            let error = open(&Input::Path(path.clone())).await.err().unwrap().to_string();
-            assert!(error.contains(path.to_str().unwrap()) && error.contains("CSV manifest"), "{error}");
+            let error = open(&Input::Path(path.clone()))
+                .await
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(
+                error.contains(path.to_str().unwrap()) && error.contains("CSV manifest"),
+                "{error}"
+            );
         }
     }
 }

@@ -10,8 +10,9 @@ use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{ErrorCode, Failure, ObjectKey};
 
 /// Formats that people keep X-rays in and that the models do not read.
-const UNSUPPORTED: [&str; 12] =
-    ["gif", "bmp", "dcm", "dicom", "tif", "tiff", "webp", "jp2", "j2k", "heic", "avif", "nii"];
+const UNSUPPORTED: [&str; 12] = [
+    "gif", "bmp", "dcm", "dicom", "tif", "tiff", "webp", "jp2", "j2k", "heic", "avif", "nii",
+];
 
 /// Where an image is.
 #[derive(Clone)]
@@ -51,7 +52,10 @@ pub(super) enum Suffix {
 impl Suffix {
     pub(super) fn of(path: &str) -> Self {
         let name = path.rsplit('/').next().unwrap_or(path);
-        let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix).to_ascii_lowercase();
+        let suffix = name
+            .rsplit_once('.')
+            .map_or("", |(_, suffix)| suffix)
+            .to_ascii_lowercase();
         match suffix.as_str() {
             "png" | "jpg" | "jpeg" => Self::Image,
             other if UNSUPPORTED.contains(&other) => Self::Unsupported,
@@ -62,7 +66,10 @@ impl Suffix {
 
 /// What becomes of a study whose image has an [`Suffix::Unsupported`] suffix.
 pub(super) fn unsupported(path: &str) -> Failure {
-    Failure::new(ErrorCode::ImageFormatUnsupported, format!("'{path}' is neither PNG nor JPEG; convert it"))
+    Failure::new(
+        ErrorCode::ImageFormatUnsupported,
+        format!("'{path}' is neither PNG nor JPEG; convert it"),
+    )
 }
 
 impl ImageSource {
@@ -73,7 +80,9 @@ impl ImageSource {
     pub async fn size(&self, file: &str) -> Result<u64, ReadError> {
         match self {
             Self::File(path) => {
-                let metadata = tokio::fs::metadata(path).await.map_err(|error| io_failure(file, &error))?;
+                let metadata = tokio::fs::metadata(path)
+                    .await
+                    .map_err(|error| io_failure(file, &error))?;
                 Ok(metadata.len())
             }
             Self::Object { store, key } => {
@@ -97,7 +106,9 @@ impl ImageSource {
             Self::File(path) => {
                 let (path, name) = (path.clone(), file.to_owned());
                 let reading = tokio::task::spawn_blocking(move || read_file(&path, &name, limit));
-                reading.await.unwrap_or_else(|panic| Err(unreadable(file, panic)))?
+                reading
+                    .await
+                    .unwrap_or_else(|panic| Err(unreadable(file, panic)))?
             }
             Self::Object { store, key } => match store.get(key).await {
                 Ok(content) => content,
@@ -107,7 +118,9 @@ impl ImageSource {
             Self::Inline(content) => content.clone(),
         };
         if content.is_empty() {
-            return Err(Failure::new(ErrorCode::ImageEmpty, format!("'{file}' has no bytes")).into());
+            return Err(
+                Failure::new(ErrorCode::ImageEmpty, format!("'{file}' has no bytes")).into(),
+            );
         }
         Ok(content)
     }
@@ -132,7 +145,9 @@ fn read_file(path: &Path, name: &str, limit: u64) -> Result<Bytes, Failure> {
     let file = File::open(path).map_err(|error| io_failure(name, &error))?;
     let mut content = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
     // The file may have grown since its size was taken.
-    file.take(limit + 1).read_to_end(&mut content).map_err(|error| io_failure(name, &error))?;
+    file.take(limit + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| io_failure(name, &error))?;
     if content.len() as u64 > limit {
         return Err(too_large(name, limit));
     }
@@ -151,11 +166,17 @@ fn missing(file: &str) -> Failure {
 }
 
 fn unreadable(file: &str, reason: impl std::fmt::Display) -> Failure {
-    Failure::new(ErrorCode::ImageUnreadable, format!("'{file}' cannot be read: {reason}"))
+    Failure::new(
+        ErrorCode::ImageUnreadable,
+        format!("'{file}' cannot be read: {reason}"),
+    )
 }
 
 fn too_large(file: &str, limit: u64) -> Failure {
-    Failure::new(ErrorCode::ImageTooLarge, format!("'{file}' is larger than the limit of {limit} bytes"))
+    Failure::new(
+        ErrorCode::ImageTooLarge,
+        format!("'{file}' is larger than the limit of {limit} bytes"),
+    )
 }
 
 #[cfg(test)]
@@ -184,8 +205,14 @@ mod tests {
         let file = |name| ImageSource::File(path(name));
         assert_eq!(code(file("empty.png"), 10).await, ErrorCode::ImageEmpty);
         assert_eq!(code(file("large.png"), 10).await, ErrorCode::ImageTooLarge);
-        assert_eq!(code(file("folder.png"), 1 << 20).await, ErrorCode::ImageUnreadable);
-        assert_eq!(code(file("dangling.png"), 10).await, ErrorCode::ImageMissing);
+        assert_eq!(
+            code(file("folder.png"), 1 << 20).await,
+            ErrorCode::ImageUnreadable
+        );
+        assert_eq!(
+            code(file("dangling.png"), 10).await,
+            ErrorCode::ImageMissing
+        );
         assert_eq!(file("large.png").read("x.png", 11).await.unwrap().len(), 11);
     }
 

@@ -63,7 +63,10 @@ impl Archive for Manifest {
             .tree
             .lines(&self.file)
             .await
-            .map_err(|error| CoordinatorError::Input { input: self.name.clone(), reason: error.to_string() })?;
+            .map_err(|error| CoordinatorError::Input {
+                input: self.name.clone(),
+                reason: error.to_string(),
+            })?;
         let mut required = vec![IMAGE];
         required.extend((self.ids == Ids::Studies).then_some(STUDY));
         required.extend(self.split.as_ref().map(|_| SPLIT));
@@ -107,7 +110,12 @@ impl Table {
 
     fn entry(&self, row: Row) -> Result<Entry, Problem> {
         let cell = |column: usize| row.fields.get(column).map_or("", |field| field.trim());
-        let optional = |column: Option<usize>| column.map(cell).filter(|cell| !cell.is_empty()).map(str::to_owned);
+        let optional = |column: Option<usize>| {
+            column
+                .map(cell)
+                .filter(|cell| !cell.is_empty())
+                .map(str::to_owned)
+        };
         let file = cell(self.image);
         let study = self.study.map_or_else(|| stem(file), cell);
         if study.is_empty() {
@@ -121,7 +129,12 @@ impl Table {
             let message = format!("its id is longer than {LONGEST_ID} bytes");
             return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, message));
         }
-        let unusable = |reason: String| Err(Failure::new(ErrorCode::ArchiveEntry, format!("{}: {reason}", row.place)));
+        let unusable = |reason: String| {
+            Err(Failure::new(
+                ErrorCode::ArchiveEntry,
+                format!("{}: {reason}", row.place),
+            ))
+        };
         let (fields, columns) = (row.fields.len(), self.rows.width());
         let image = if fields != columns {
             unusable(format!("the row has {fields} fields, the header {columns}"))
@@ -170,10 +183,15 @@ mod tests {
         let all =
             read("split,study_id,image,reference,other\ntest,s1,png/1.png,\"Clear, lungs.\",x\n,s2,2.png,,\n").await;
         let first = all[0].as_ref().unwrap();
-        assert_eq!((first.study.as_str(), first.file.as_str()), ("s1", "png/1.png"));
+        assert_eq!(
+            (first.study.as_str(), first.file.as_str()),
+            ("s1", "png/1.png")
+        );
         assert_eq!(first.reference.as_deref(), Some("Clear, lungs."));
         assert_eq!(first.split.as_deref(), Some("test"));
-        assert!(matches!(first.image.as_ref().unwrap(), ImageSource::File(path) if path.ends_with("png/1.png")));
+        assert!(
+            matches!(first.image.as_ref().unwrap(), ImageSource::File(path) if path.ends_with("png/1.png"))
+        );
         let second = all[1].as_ref().unwrap();
         assert_eq!((&second.reference, &second.split), (&None, &None));
     }
@@ -181,11 +199,21 @@ mod tests {
     #[tokio::test]
     async fn rows_that_cannot_be_used_are_named_with_their_line() {
         let all = read("study_id,image\n,1.png\ns2,\ns3\ns4,4.png,extra\ns5,5.png\n").await;
-        assert!(all[0].as_ref().unwrap_err().to_string().contains("list.csv line 2"), "{all:?}");
+        assert!(
+            all[0]
+                .as_ref()
+                .unwrap_err()
+                .to_string()
+                .contains("list.csv line 2"),
+            "{all:?}"
+        );
         for (index, line) in [(1, 3), (2, 4), (3, 5)] {
             let failure = all[index].as_ref().unwrap().image.as_ref().unwrap_err();
             assert_eq!(failure.code, ErrorCode::ArchiveEntry);
-            assert!(failure.message.contains(&format!("list.csv line {line}: ")), "{failure}");
+            assert!(
+                failure.message.contains(&format!("list.csv line {line}: ")),
+                "{failure}"
+            );
         }
         assert!(all[4].as_ref().unwrap().image.is_ok());
     }

@@ -66,28 +66,59 @@ impl<'a> StudyFolder<'a> {
         let (group_path, patient) = patient_path.rsplit_once('/')?;
         let group = group_path.rsplit('/').next()?;
         let is_numbered = |name: &str, letter: char, digits: usize| {
-            name.strip_prefix(letter)
-                .is_some_and(|rest| rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit()))
+            name.strip_prefix(letter).is_some_and(|rest| {
+                rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit())
+            })
         };
         let ok = is_numbered(group, 'p', 2)
             && is_numbered(patient, 'p', 8)
             && is_numbered(study, 's', 8)
             && patient.starts_with(group);
-        ok.then(|| Self { root: &path[..group_path.len() - group.len()], study, file })
+        ok.then(|| Self {
+            root: &path[..group_path.len() - group.len()],
+            study,
+            file,
+        })
     }
 }
 
 impl Mimic {
     /// Reads the tables, where there are any.
-    pub(super) async fn open(name: String, tree: Arc<dyn Tree>, root: &str) -> Result<Self, CoordinatorError> {
+    pub(super) async fn open(
+        name: String,
+        tree: Arc<dyn Tree>,
+        root: &str,
+    ) -> Result<Self, CoordinatorError> {
         let beside = root.strip_suffix("files/").unwrap_or(root);
-        let mut mimic = Self { name, tree, root: root.to_owned(), table: Arc::default(), problems: Vec::new() };
+        let mut mimic = Self {
+            name,
+            tree,
+            root: root.to_owned(),
+            table: Arc::default(),
+            problems: Vec::new(),
+        };
         let mut table = HashMap::new();
         for release in RELEASES {
             let path = |kind| format!("{beside}mimic-cxr-{release}-{kind}.csv");
-            mimic.read(&path("split"), "split", &SPLITS, &mut table, |image, value| image.split = Some(value)).await?;
+            mimic
+                .read(
+                    &path("split"),
+                    "split",
+                    &SPLITS,
+                    &mut table,
+                    |image, value| image.split = Some(value),
+                )
+                .await?;
             let view = "ViewPosition";
-            mimic.read(&path("metadata"), view, &FRONTAL, &mut table, |image, value| image.view = Some(value)).await?;
+            mimic
+                .read(
+                    &path("metadata"),
+                    view,
+                    &FRONTAL,
+                    &mut table,
+                    |image, value| image.view = Some(value),
+                )
+                .await?;
         }
         mimic.table = Arc::new(table);
         Ok(mimic)
@@ -105,14 +136,26 @@ impl Mimic {
         let lines = match self.tree.lines(path).await {
             Ok(lines) => lines,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(CoordinatorError::Input { input: name, reason: error.to_string() }),
+            Err(error) => {
+                return Err(CoordinatorError::Input {
+                    input: name,
+                    reason: error.to_string(),
+                });
+            }
         };
         let mut rows = Rows::open(lines, name, &["dicom_id", column]).await?;
-        let (dicom, column) = (rows.column("dicom_id").unwrap_or(0), rows.column(column).unwrap_or(0));
+        let (dicom, column) = (
+            rows.column("dicom_id").unwrap_or(0),
+            rows.column(column).unwrap_or(0),
+        );
         while let Some(row) = rows.next().await {
             match row {
                 Ok(row) => {
-                    let (Some(dicom), Some(value)) = (row.fields.get(dicom), row.fields.get(column)) else { continue };
+                    let (Some(dicom), Some(value)) =
+                        (row.fields.get(dicom), row.fields.get(column))
+                    else {
+                        continue;
+                    };
                     if let Some(value) = values.iter().position(|known| known == value) {
                         set(table.entry(hash(dicom)).or_default(), value as u8);
                     }
@@ -149,7 +192,10 @@ impl Entries for Studies {
         }
         let mut files: Vec<String> = Vec::new();
         while let Some(path) = self.next_image().await {
-            if files.first().is_some_and(|first| folder(first) != folder(&path)) {
+            if files
+                .first()
+                .is_some_and(|first| folder(first) != folder(&path))
+            {
                 self.ahead = Some(path);
                 break;
             }
@@ -170,7 +216,9 @@ impl Studies {
         }
         loop {
             match self.walk.next().await? {
-                Ok(path) if Suffix::of(&path) != Suffix::Other && StudyFolder::of(&path).is_some() => {
+                Ok(path)
+                    if Suffix::of(&path) != Suffix::Other && StudyFolder::of(&path).is_some() =>
+                {
                     return Some(path);
                 }
                 Ok(_) => {}
@@ -186,7 +234,12 @@ impl Studies {
             let dicom = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
             self.table.get(&hash(dicom)).copied().unwrap_or_default()
         };
-        let rank = |path: &&String| (Suffix::of(path) != Suffix::Image, known(path).view.unwrap_or(u8::MAX));
+        let rank = |path: &&String| {
+            (
+                Suffix::of(path) != Suffix::Image,
+                known(path).view.unwrap_or(u8::MAX),
+            )
+        };
         let primary = files.iter().min_by_key(rank)?;
         let image = match Suffix::of(primary) {
             Suffix::Image => self.tree.image(primary),
@@ -194,8 +247,14 @@ impl Studies {
         };
         let study = StudyFolder::of(primary)?.study;
         Some(Entry {
-            other_files: files.iter().filter(|file| *file != primary).cloned().collect(),
-            split: known(&primary).split.map(|split| SPLITS[usize::from(split)].to_owned()),
+            other_files: files
+                .iter()
+                .filter(|file| *file != primary)
+                .cloned()
+                .collect(),
+            split: known(&primary)
+                .split
+                .map(|split| SPLITS[usize::from(split)].to_owned()),
             ..Entry::new(study, primary.clone(), image)
         })
     }
@@ -241,15 +300,30 @@ mod tests {
     async fn a_study_folder_is_one_study_with_its_frontal_image() {
         let dir = tempfile::tempdir().unwrap();
         let base = "mimic-cxr-jpg/2.0.0/";
-        for file in ["p10/p10000032/s50414267/a.jpg", "p10/p10000032/s50414267/b.jpg", "p11/p11000001/s50000002/c.jpg"]
-        {
+        for file in [
+            "p10/p10000032/s50414267/a.jpg",
+            "p10/p10000032/s50414267/b.jpg",
+            "p11/p11000001/s50000002/c.jpg",
+        ] {
             write(dir.path(), &format!("{base}files/{file}"), "x");
         }
-        write(dir.path(), &format!("{base}files/p10/p10000032/index.html"), "x");
+        write(
+            dir.path(),
+            &format!("{base}files/p10/p10000032/index.html"),
+            "x",
+        );
         let split = "dicom_id,study_id,subject_id,split\na,1,1,train\nb,1,1,train\nc,2,2,test\n";
-        write(dir.path(), &format!("{base}mimic-cxr-2.0.0-split.csv"), split);
+        write(
+            dir.path(),
+            &format!("{base}mimic-cxr-2.0.0-split.csv"),
+            split,
+        );
         let views = "dicom_id,ViewPosition\na,LATERAL\nb,AP\n";
-        write(dir.path(), &format!("{base}mimic-cxr-2.0.0-metadata.csv"), views);
+        write(
+            dir.path(),
+            &format!("{base}mimic-cxr-2.0.0-metadata.csv"),
+            views,
+        );
         let all = read(dir.path()).await;
         let ids: Vec<_> = all.iter().map(|entry| entry.study.as_str()).collect();
         assert_eq!(ids, ["s50414267", "s50000002"]);

@@ -37,8 +37,16 @@ struct Listing {
 impl ObjectTree {
     pub(super) fn new(url: &str, store: Arc<dyn Objects>, prefix: &str) -> Self {
         let prefix = prefix.trim_matches('/');
-        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Self { url: url.trim_end_matches('/').to_owned(), store, prefix }
+        let prefix = if prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{prefix}/")
+        };
+        Self {
+            url: url.trim_end_matches('/').to_owned(),
+            store,
+            prefix,
+        }
     }
 
     fn key(&self, path: &str) -> Option<ObjectKey> {
@@ -61,16 +69,24 @@ impl Tree for ObjectTree {
 
     fn image(&self, path: &str) -> Result<ImageSource, Failure> {
         let key = self.key(path).ok_or_else(|| {
-            Failure::new(ErrorCode::ImageMissing, format!("'{path}' is not a path below the archive"))
+            Failure::new(
+                ErrorCode::ImageMissing,
+                format!("'{path}' is not a path below the archive"),
+            )
         })?;
-        Ok(ImageSource::Object { store: self.store.clone(), key })
+        Ok(ImageSource::Object {
+            store: self.store.clone(),
+            key,
+        })
     }
 
     /// Tables are read whole: the contract of a store knows no ranges.
     async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>> {
         let key = self.key(path).ok_or(io::ErrorKind::NotFound)?;
         let content = self.store.get(&key).await.map_err(|error| match error {
-            radialog_runtime::objects::ObjectError::NotFound(_) => io::Error::from(io::ErrorKind::NotFound),
+            radialog_runtime::objects::ObjectError::NotFound(_) => {
+                io::Error::from(io::ErrorKind::NotFound)
+            }
             other => io::Error::other(other),
         })?;
         Ok(Box::new(Cursor::new(content)))
@@ -91,7 +107,11 @@ impl Walk for Listing {
             if self.ended {
                 return None;
             }
-            match self.store.list(&self.prefix, self.last.as_ref(), PAGE).await {
+            match self
+                .store
+                .list(&self.prefix, self.last.as_ref(), PAGE)
+                .await
+            {
                 Ok(page) => {
                     self.ended = page.len() < PAGE;
                     self.last = page.last().map(|entry| entry.key.clone());

@@ -45,13 +45,32 @@ enum Fault {
 
 impl Rows {
     /// Reads the header; `required` columns must be there.
-    pub(super) async fn open(lines: Lines, file: String, required: &[&str]) -> Result<Self, CoordinatorError> {
-        let mut rows = Self { lines, file, header: Vec::new(), pushed_back: VecDeque::new(), line: 1, failed: false };
-        let first = rows.next_line().await.map_err(|error| rows.unusable(error))?.unwrap_or_default();
+    pub(super) async fn open(
+        lines: Lines,
+        file: String,
+        required: &[&str],
+    ) -> Result<Self, CoordinatorError> {
+        let mut rows = Self {
+            lines,
+            file,
+            header: Vec::new(),
+            pushed_back: VecDeque::new(),
+            line: 1,
+            failed: false,
+        };
+        let first = rows
+            .next_line()
+            .await
+            .map_err(|error| rows.unusable(error))?
+            .unwrap_or_default();
         let first = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first);
         let text = std::str::from_utf8(first).map_err(|error| rows.unusable(error))?;
-        let header = split(text).map_err(|_| rows.unusable("the quoting of its first line is broken"))?;
-        rows.header = header.into_iter().map(|name| name.trim().to_owned()).collect();
+        let header =
+            split(text).map_err(|_| rows.unusable("the quoting of its first line is broken"))?;
+        rows.header = header
+            .into_iter()
+            .map(|name| name.trim().to_owned())
+            .collect();
         if let Some(missing) = required.iter().find(|name| rows.column(name).is_none()) {
             return Err(CoordinatorError::MissingColumn {
                 file: rows.file,
@@ -76,7 +95,13 @@ impl Rows {
     pub(super) async fn next(&mut self) -> Option<Result<Row, Problem>> {
         while !self.failed {
             let place = format!("{} line {}", self.file, self.line);
-            let problem = |message: String| Some(Err(Problem::new(place.clone(), ErrorCode::ArchiveEntry, message)));
+            let problem = |message: String| {
+                Some(Err(Problem::new(
+                    place.clone(),
+                    ErrorCode::ArchiveEntry,
+                    message,
+                )))
+            };
             let mut text = match self.next_line().await {
                 Ok(Some(line)) => line,
                 Ok(None) => return None,
@@ -131,7 +156,10 @@ impl Rows {
     }
 
     fn unusable(&self, reason: impl std::fmt::Display) -> CoordinatorError {
-        CoordinatorError::Input { input: self.file.clone(), reason: reason.to_string() }
+        CoordinatorError::Input {
+            input: self.file.clone(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -161,14 +189,20 @@ fn split(text: &str) -> Result<Vec<String>, Fault> {
             field.push_str(&rest[..end]);
             rest = &rest[end..];
             if field.contains('"') {
-                return Err(Fault::Bad("a quote stands inside a field that does not begin with one"));
+                return Err(Fault::Bad(
+                    "a quote stands inside a field that does not begin with one",
+                ));
             }
         }
         fields.push(field);
         match rest.strip_prefix(',') {
             Some(behind) => rest = behind,
             None if rest.is_empty() => return Ok(fields),
-            None => return Err(Fault::Bad("something stands between a closing quote and the next comma")),
+            None => {
+                return Err(Fault::Bad(
+                    "something stands between a closing quote and the next comma",
+                ));
+            }
         }
     }
 }
@@ -181,7 +215,9 @@ mod tests {
     use super::*;
 
     async fn read(text: &'static str) -> Vec<Result<(String, Vec<String>), String>> {
-        let mut rows = Rows::open(Box::new(Cursor::new(text)), "t.csv".into(), &["a", "b"]).await.unwrap();
+        let mut rows = Rows::open(Box::new(Cursor::new(text)), "t.csv".into(), &["a", "b"])
+            .await
+            .unwrap();
         let mut all = Vec::new();
         while let Some(row) = rows.next().await {
             all.push(match row {
@@ -193,7 +229,10 @@ mod tests {
     }
 
     fn row(line: u64, fields: &[&str]) -> Result<(String, Vec<String>), String> {
-        Ok((format!("t.csv line {line}"), fields.iter().map(|field| (*field).to_owned()).collect()))
+        Ok((
+            format!("t.csv line {line}"),
+            fields.iter().map(|field| (*field).to_owned()).collect(),
+        ))
     }
 
     #[tokio::test]
@@ -205,12 +244,22 @@ mod tests {
     #[tokio::test]
     async fn bad_quoting_costs_one_row_and_names_its_line() {
         let rows = read("a,b\n1,x\n2,\"open\n3,y\n4,\"z\"z\n5,z\"z\n6,\"last\"\n").await;
-        let Err(open) = &rows[1] else { panic!("{rows:?}") };
+        let Err(open) = &rows[1] else {
+            panic!("{rows:?}")
+        };
         // The quote that opens in line 3 closes in line 5, where something else follows.
         assert!(open.starts_with("t.csv line 3:"), "{open}");
         assert_eq!(rows[2], row(4, &["3", "y"]));
-        assert!(rows[3].as_ref().is_err_and(|text| text.starts_with("t.csv line 5:")));
-        assert!(rows[4].as_ref().is_err_and(|text| text.starts_with("t.csv line 6:")));
+        assert!(
+            rows[3]
+                .as_ref()
+                .is_err_and(|text| text.starts_with("t.csv line 5:"))
+        );
+        assert!(
+            rows[4]
+                .as_ref()
+                .is_err_and(|text| text.starts_with("t.csv line 6:"))
+        );
         assert_eq!(rows[5], row(7, &["6", "last"]));
         assert_eq!(rows.len(), 6);
     }
@@ -218,14 +267,24 @@ mod tests {
     #[tokio::test]
     async fn a_quote_that_never_closes_costs_one_row() {
         let rows = read("a,b\n1,\"open\n2,x\n3,y").await;
-        assert!(rows[0].as_ref().is_err_and(|text| text.contains("t.csv line 2: ") && text.contains("not closed")));
+        assert!(
+            rows[0]
+                .as_ref()
+                .is_err_and(|text| text.contains("t.csv line 2: ") && text.contains("not closed"))
+        );
         assert_eq!(rows[1..], [row(3, &["2", "x"]), row(4, &["3", "y"])]);
     }
 
     #[tokio::test]
     async fn a_missing_column_is_named_with_its_file() {
-        let error = Rows::open(Box::new(Cursor::new("a,c\n")), "t.csv".into(), &["a", "b"]).await.err().unwrap();
+        let error = Rows::open(Box::new(Cursor::new("a,c\n")), "t.csv".into(), &["a", "b"])
+            .await
+            .err()
+            .unwrap();
         let text = error.to_string();
-        assert!(text.contains("t.csv") && text.contains("'b'") && text.contains("a, c"), "{text}");
+        assert!(
+            text.contains("t.csv") && text.contains("'b'") && text.contains("a, c"),
+            "{text}"
+        );
     }
 }

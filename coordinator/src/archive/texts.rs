@@ -49,10 +49,20 @@ impl ReportTable {
     ///
     /// # Errors
     /// When it is not there, is no CSV, or lacks a column.
-    pub async fn open(input: &Input, text: &str, split: Option<&str>) -> Result<Self, CoordinatorError> {
+    pub async fn open(
+        input: &Input,
+        text: &str,
+        split: Option<&str>,
+    ) -> Result<Self, CoordinatorError> {
         let Table { name, tree, file } = Table::of(input).await?;
         let split = split.map(str::to_owned);
-        let table = Self { name, tree, file, text: text.to_owned(), split };
+        let table = Self {
+            name,
+            tree,
+            file,
+            text: text.to_owned(),
+            split,
+        };
         table.pass().await?;
         Ok(table)
     }
@@ -69,25 +79,39 @@ impl ReportTable {
 
     async fn pass(&self) -> Result<Reports, CoordinatorError> {
         let lines = self.tree.lines(&self.file).await;
-        let lines =
-            lines.map_err(|error| CoordinatorError::Input { input: self.name.clone(), reason: error.to_string() })?;
+        let lines = lines.map_err(|error| CoordinatorError::Input {
+            input: self.name.clone(),
+            reason: error.to_string(),
+        })?;
         let mut required = vec![self.text.as_str()];
         required.extend(self.split.as_ref().map(|_| SPLIT));
         let rows = Rows::open(lines, self.tree.name(&self.file), &required).await?;
         let Some(id) = rows.column(DICOM).or_else(|| rows.column(STUDY)) else {
             let name = self.tree.name(&self.file);
-            return Err(CoordinatorError::Input { input: name, reason: format!("it has neither {DICOM} nor {STUDY}") });
+            return Err(CoordinatorError::Input {
+                input: name,
+                reason: format!("it has neither {DICOM} nor {STUDY}"),
+            });
         };
         let column = |name: &str| rows.column(name).unwrap_or_default();
         let split = self.split.clone().map(|split| (column(SPLIT), split));
-        Ok(Reports { id, text: column(&self.text), split, rows, blank: 0 })
+        Ok(Reports {
+            id,
+            text: column(&self.text),
+            split,
+            rows,
+            blank: 0,
+        })
     }
 }
 
 #[async_trait]
 impl Archive for ReportTable {
     fn name(&self) -> String {
-        let split = self.split.as_ref().map_or_else(String::new, |split| format!(" ({split})"));
+        let split = self
+            .split
+            .as_ref()
+            .map_or_else(String::new, |split| format!(" ({split})"));
         format!("{}, column {}{split}", self.name, self.text)
     }
 
@@ -104,7 +128,13 @@ impl Entries for Reports {
                 Ok(row) => match self.entry(&row) {
                     Ok(None) => {}
                     Ok(Some(entry)) => return Some(Ok(entry)),
-                    Err(message) => return Some(Err(Problem::new(row.place, ErrorCode::ArchiveEntry, message))),
+                    Err(message) => {
+                        return Some(Err(Problem::new(
+                            row.place,
+                            ErrorCode::ArchiveEntry,
+                            message,
+                        )));
+                    }
                 },
                 Err(problem) => return Some(Err(problem)),
             }
@@ -119,7 +149,11 @@ impl Reports {
             return Err(format!("the row has {found} fields, the header {columns}"));
         };
         let cell = |column: usize| row.fields[column + shift].trim();
-        if self.split.as_ref().is_some_and(|(column, wanted)| cell(*column) != wanted) {
+        if self
+            .split
+            .as_ref()
+            .is_some_and(|(column, wanted)| cell(*column) != wanted)
+        {
             return Ok(None);
         }
         let (id, text) = (cell(self.id), cell(self.text));
@@ -128,17 +162,30 @@ impl Reports {
             return Ok(None);
         }
         if id.is_empty() || id.len() > LONGEST_ID {
-            return Err(format!("the row has no id, or one longer than {LONGEST_ID} bytes"));
+            return Err(format!(
+                "the row has no id, or one longer than {LONGEST_ID} bytes"
+            ));
         }
-        let report = GeneratedReport { text: text.to_owned(), prompt_tokens: 0, tokens: 0, complete: true };
-        Ok(Some(Entry { place: row.place.clone(), ..Entry::new(id, id, Ok(inline(&report))) }))
+        let report = GeneratedReport {
+            text: text.to_owned(),
+            prompt_tokens: 0,
+            tokens: 0,
+            complete: true,
+        };
+        Ok(Some(Entry {
+            place: row.place.clone(),
+            ..Entry::new(id, id, Ok(inline(&report)))
+        }))
     }
 }
 
 impl PromptList {
     /// An archive of these prompts. `name` must say where they come from: a run is only resumed over the same archive.
     pub fn new(name: String, prompts: Vec<(String, TextPrompt)>) -> Self {
-        Self { name, prompts: Arc::new(prompts) }
+        Self {
+            name,
+            prompts: Arc::new(prompts),
+        }
     }
 }
 
@@ -149,7 +196,10 @@ impl Archive for PromptList {
     }
 
     async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
-        Ok(Box::new(Pass { prompts: self.prompts.clone(), next: 0 }))
+        Ok(Box::new(Pass {
+            prompts: self.prompts.clone(),
+            next: 0,
+        }))
     }
 
     async fn count(&self) -> Result<u64, CoordinatorError> {
@@ -180,13 +230,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reports.csv");
         std::fs::write(&path, text).unwrap();
-        let table = ReportTable::open(&Input::Path(path), "findings", split).await.unwrap();
+        let table = ReportTable::open(&Input::Path(path), "findings", split)
+            .await
+            .unwrap();
         let mut entries = table.entries().await.unwrap();
         let mut all = Vec::new();
         while let Some(entry) = entries.next().await {
             all.push(match entry {
                 Ok(entry) => {
-                    let ImageSource::Inline(content) = entry.image.unwrap() else { panic!("texts are inline") };
+                    let ImageSource::Inline(content) = entry.image.unwrap() else {
+                        panic!("texts are inline")
+                    };
                     let report: GeneratedReport = serde_json::from_slice(&content).unwrap();
                     Ok(format!("{}: {}", entry.study, report.text))
                 }
@@ -201,13 +255,20 @@ mod tests {
         let text = "study_id,split,findings\ns1,train,\" Clear,\n lungs. \"\ns2,test,Edema.\ns3,train, \n,train,x\n";
         let (all, blank) = read(text, Some("train")).await;
         assert_eq!(all[0], Ok("s1: Clear,\n lungs.".to_owned()));
-        assert!(all[1].as_ref().unwrap_err().contains("line 6") && all.len() == 2, "{all:?}");
+        assert!(
+            all[1].as_ref().unwrap_err().contains("line 6") && all.len() == 2,
+            "{all:?}"
+        );
         assert_eq!(blank, 1);
     }
 
     #[tokio::test]
     async fn a_sectioned_table_has_one_field_more_than_names() {
-        let (all, _) = read("impression,findings,dicom_id\r\ns1,i,Clear.,d1\r\ns2,i\r\n", None).await;
+        let (all, _) = read(
+            "impression,findings,dicom_id\r\ns1,i,Clear.,d1\r\ns2,i\r\n",
+            None,
+        )
+        .await;
         assert_eq!(all[0], Ok("d1: Clear.".to_owned()));
         assert!(all[1].as_ref().unwrap_err().contains("2 fields"));
     }

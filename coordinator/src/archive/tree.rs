@@ -51,7 +51,11 @@ impl LocalTree {
 #[async_trait]
 impl Tree for LocalTree {
     fn walk(&self, under: &str) -> Box<dyn Walk> {
-        Box::new(LocalWalk { root: self.root.clone(), start: Some(under.into()), levels: Vec::new() })
+        Box::new(LocalWalk {
+            root: self.root.clone(),
+            start: Some(under.into()),
+            levels: Vec::new(),
+        })
     }
 
     fn image(&self, path: &str) -> Result<ImageSource, Failure> {
@@ -131,12 +135,17 @@ impl LocalWalk {
             Problem::new(place.clone(), ErrorCode::ArchiveEntry, message)
         };
         let listing = tokio::task::spawn_blocking(move || list(&folder)).await;
-        let (id, children) =
-            listing.map_err(|panic| problem(panic.to_string()))?.map_err(|error| problem(error.to_string()))?;
+        let (id, children) = listing
+            .map_err(|panic| problem(panic.to_string()))?
+            .map_err(|error| problem(error.to_string()))?;
         if self.levels.iter().any(|level| level.id == id) {
             return Err(problem("it links back to a folder above it".into()));
         }
-        self.levels.push(Level { id, path, children: children.into_iter() });
+        self.levels.push(Level {
+            id,
+            path,
+            children: children.into_iter(),
+        });
         Ok(())
     }
 }
@@ -188,13 +197,24 @@ mod tests {
     #[tokio::test]
     async fn paths_come_in_byte_order_as_an_object_store_lists_them() {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["b.png", "a/z.png", "a/b/c.png", "a.png", "a-b/d.png", ".hidden/e.png", "a/._f.png"] {
+        for path in [
+            "b.png",
+            "a/z.png",
+            "a/b/c.png",
+            "a.png",
+            "a-b/d.png",
+            ".hidden/e.png",
+            "a/._f.png",
+        ] {
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"x").unwrap();
         }
         let (paths, problems) = all(&mut *LocalTree::new(dir.path().into()).walk("")).await;
-        assert_eq!(paths, ["a-b/d.png", "a.png", "a/b/c.png", "a/z.png", "b.png"]);
+        assert_eq!(
+            paths,
+            ["a-b/d.png", "a.png", "a/b/c.png", "a/z.png", "b.png"]
+        );
         assert!(paths.is_sorted() && problems.is_empty());
     }
 
@@ -216,8 +236,17 @@ mod tests {
         assert_eq!(paths, ["z.png"]);
         let named: Vec<String> = problems.iter().map(Problem::to_string).collect();
         assert_eq!(named.len(), 3, "{named:?}");
-        assert!(named[0].starts_with("caf\\xe9.png: ") && named[0].contains("not UTF-8"), "{named:?}");
-        assert!(named[1].contains("/gone") && named[1].contains("left out"), "{named:?}");
-        assert!(named[2].contains("/loop/back") && named[2].contains("links back"), "{named:?}");
+        assert!(
+            named[0].starts_with("caf\\xe9.png: ") && named[0].contains("not UTF-8"),
+            "{named:?}"
+        );
+        assert!(
+            named[1].contains("/gone") && named[1].contains("left out"),
+            "{named:?}"
+        );
+        assert!(
+            named[2].contains("/loop/back") && named[2].contains("links back"),
+            "{named:?}"
+        );
     }
 }

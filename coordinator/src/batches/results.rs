@@ -13,11 +13,18 @@ use super::{BatchesError, FILES};
 const PART: u64 = 8 << 20;
 
 /// Stores the files of an output directory; returns how many parts each has, 0 where it is not there.
-pub(super) async fn store(objects: &dyn Objects, id: &str, out: &Path) -> Result<[u32; 3], BatchesError> {
+pub(super) async fn store(
+    objects: &dyn Objects,
+    id: &str,
+    out: &Path,
+) -> Result<[u32; 3], BatchesError> {
     let mut parts = [0; 3];
     for (file, count) in FILES.iter().zip(&mut parts) {
         let path = out.join(file);
-        let failed = |source| BatchesError::Directory { path: path.clone(), source };
+        let failed = |source| BatchesError::Directory {
+            path: path.clone(),
+            source,
+        };
         let mut content = match File::open(&path).await {
             Ok(content) => content,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
@@ -25,11 +32,17 @@ pub(super) async fn store(objects: &dyn Objects, id: &str, out: &Path) -> Result
         };
         loop {
             let mut part = Vec::new();
-            (&mut content).take(PART).read_to_end(&mut part).await.map_err(failed)?;
+            (&mut content)
+                .take(PART)
+                .read_to_end(&mut part)
+                .await
+                .map_err(failed)?;
             if part.is_empty() {
                 break;
             }
-            objects.put(&ObjectKey::batch_part(id, file, *count), part.into()).await?;
+            objects
+                .put(&ObjectKey::batch_part(id, file, *count), part.into())
+                .await?;
             *count += 1;
         }
     }

@@ -80,10 +80,31 @@ pub(super) struct End {
 
 impl Requested {
     /// As its owner sees it.
-    pub(super) fn view(self, status: BatchStatus, progress: Option<Progress>, end: Option<End>) -> BatchView {
-        let Self { id, created_ms, request, .. } = self;
-        let written = end.iter().flat_map(|end| FILES.iter().zip(end.parts)).filter(|(_, parts)| *parts > 0);
+    pub(super) fn view(
+        self,
+        status: BatchStatus,
+        progress: Option<Progress>,
+        end: Option<End>,
+    ) -> BatchView {
+        let Self {
+            id,
+            created_ms,
+            request,
+            ..
+        } = self;
+        let written = end
+            .iter()
+            .flat_map(|end| FILES.iter().zip(end.parts))
+            .filter(|(_, parts)| *parts > 0);
         let results = written.map(|(file, _)| (*file).to_owned()).collect();
-        BatchView { id, created_ms, request, status, error: end.and_then(|end| end.error), progress, results }
+        BatchView {
+            id,
+            created_ms,
+            request,
+            status,
+            error: end.and_then(|end| end.error),
+            progress,
+            results,
+        }
     }
 }

@@ -66,7 +66,8 @@ impl Dispatcher {
             .buffered(UPLOADS)
             .ready_chunks(BEGIN);
         while let Some(chunk) = prepared.next().await {
-            self.begin(chunk.into_iter().collect::<Result<_, CoordinatorError>>()?).await?;
+            self.begin(chunk.into_iter().collect::<Result<_, CoordinatorError>>()?)
+                .await?;
         }
         Ok(())
     }
@@ -74,7 +75,9 @@ impl Dispatcher {
     /// The next entry that has no line yet; at the end, notes the true size of the archive.
     async fn admit(&self, entries: &mut dyn Entries, taken: &mut u64) -> Option<Entry> {
         while self.limits.studies.is_none_or(|limit| *taken < limit) {
-            let Some(entry) = entries.next().await else { break };
+            let Some(entry) = entries.next().await else {
+                break;
+            };
             let mut ledger = self.ledger();
             let entry = match entry {
                 Ok(entry) => entry,
@@ -105,15 +108,25 @@ impl Dispatcher {
             Ok(size) => size,
             Err(failure) => return Ok(self.failed(entry, failure)),
         };
-        let wanted = u32::try_from(size.min(self.limits.image) >> 10).unwrap_or(ROOM).clamp(1, ROOM);
+        let wanted = u32::try_from(size.min(self.limits.image) >> 10)
+            .unwrap_or(ROOM)
+            .clamp(1, ROOM);
         let _held = room.acquire_many(wanted).await;
-        let content = match self.look(|| source.read(&entry.file, self.limits.image)).await? {
+        let content = match self
+            .look(|| source.read(&entry.file, self.limits.image))
+            .await?
+        {
             Ok(content) => content,
             Err(failure) => return Ok(self.failed(entry, failure)),
         };
-        let input = self.store(content, |content| self.spec.source.key(content)).await?;
+        let input = self
+            .store(content, |content| self.spec.source.key(content))
+            .await?;
         let reference = match &entry.reference {
-            Some(text) => Some(self.store(Bytes::from(text.clone()), ObjectKey::reference).await?),
+            Some(text) => Some(
+                self.store(Bytes::from(text.clone()), ObjectKey::reference)
+                    .await?,
+            ),
             None => None,
         };
         Ok(Prepared::Study(StudySpec {
@@ -128,7 +141,10 @@ impl Dispatcher {
     }
 
     /// Waits out the archive's store; what is wrong with the image itself is an answer.
-    async fn look<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<Result<T, Failure>, CoordinatorError>
+    async fn look<T, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<Result<T, Failure>, CoordinatorError>
     where
         F: Future<Output = Result<T, ReadError>>,
     {
@@ -172,10 +188,17 @@ impl Dispatcher {
     }
 
     fn failed(&self, entry: Entry, failure: Failure) -> Prepared {
-        Prepared::Failed(record::line(&record::failed(entry, failure, &self.spec.bundle)))
+        Prepared::Failed(record::line(&record::failed(
+            entry,
+            failure,
+            &self.spec.bundle,
+        )))
     }
 
-    async fn begin(&self, chunk: Vec<(Prepared, OwnedSemaphorePermit)>) -> Result<(), CoordinatorError> {
+    async fn begin(
+        &self,
+        chunk: Vec<(Prepared, OwnedSemaphorePermit)>,
+    ) -> Result<(), CoordinatorError> {
         let (mut studies, mut lines) = (Vec::new(), Vec::new());
         {
             let mut ledger = self.ledger();

@@ -66,7 +66,10 @@ impl Ledger {
         let mut ids = HashSet::new();
         for line in lines {
             match serde_json::from_str::<StudyRecord>(line) {
-                Ok(record) if self.studies.is_written(&record.study) || !ids.insert(record.study.clone()) => {
+                Ok(record)
+                    if self.studies.is_written(&record.study)
+                        || !ids.insert(record.study.clone()) =>
+                {
                     self.in_flight.remove(&record.study);
                 }
                 Ok(record) => fresh.push((line.as_str(), record)),
@@ -86,8 +89,15 @@ impl Ledger {
     /// Whether the entry is to be run now. The second entry of a study becomes a problem.
     pub(crate) fn admit(&mut self, entry: &Entry) -> Admission {
         if !self.studies.see(&entry.study) {
-            let message = format!("study '{}' was named before; this entry is not run", entry.study);
-            self.problem(Problem::new(&entry.place, ErrorCode::DuplicateStudy, message));
+            let message = format!(
+                "study '{}' was named before; this entry is not run",
+                entry.study
+            );
+            self.problem(Problem::new(
+                &entry.place,
+                ErrorCode::DuplicateStudy,
+                message,
+            ));
             return Admission::Duplicate;
         }
         match self.studies.is_written(&entry.study) {
@@ -110,7 +120,12 @@ impl Ledger {
         if self.studies.is_written(&spec.study) {
             return false;
         }
-        let in_flight = InFlight { spec: spec.clone(), begun: false, counts: StageCounts::default(), _place: place };
+        let in_flight = InFlight {
+            spec: spec.clone(),
+            begun: false,
+            counts: StageCounts::default(),
+            _place: place,
+        };
         self.in_flight.insert(spec.study.clone(), in_flight);
         true
     }
@@ -132,7 +147,11 @@ impl Ledger {
 
     /// The studies whose tasks are published.
     pub(crate) fn in_flight(&self) -> Vec<StudySpec> {
-        self.in_flight.values().filter(|study| study.begun).map(|study| study.spec.clone()).collect()
+        self.in_flight
+            .values()
+            .filter(|study| study.begun)
+            .map(|study| study.spec.clone())
+            .collect()
     }
 
     pub(crate) fn is_in_flight(&self, study: &StudyId) -> bool {
@@ -177,7 +196,10 @@ impl Ledger {
     }
 
     pub(crate) fn snapshot(&self, meter: &mut Meter) -> Progress {
-        let in_flight = self.in_flight.values().fold(StageCounts::default(), |sum, study| sum.plus(&study.counts));
+        let in_flight = self
+            .in_flight
+            .values()
+            .fold(StageCounts::default(), |sum, study| sum.plus(&study.counts));
         Progress {
             in_flight: self.in_flight.len() as u64,
             problems: self.problem_count,

@@ -11,7 +11,11 @@ const SVG: &str = "image/svg+xml";
 /// A file that keeps its name.
 macro_rules! asset {
     ($media_type:expr, $name:literal) => {
-        (concat!("/assets/", $name), $media_type, include_bytes!(concat!("../ui/", $name)))
+        (
+            concat!("/assets/", $name),
+            $media_type,
+            include_bytes!(concat!("../ui/", $name)),
+        )
     };
 }
 
@@ -62,7 +66,10 @@ mod tests {
     #[test]
     fn every_file_of_the_page_is_served() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ui");
-        let files = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().file_name());
+        let files = std::fs::read_dir(folder)
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().file_name());
         let files: BTreeSet<String> = files.map(|name| name.into_string().unwrap()).collect();
         let name = |path: &str| match path {
             "/" => "index.html".to_owned(),

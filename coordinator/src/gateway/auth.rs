@@ -32,7 +32,10 @@ pub(super) struct Caller {
 
 impl Callers {
     pub(super) fn new(config: &GatewayConfig) -> Self {
-        let caller = |name: &str, limits| Caller { owner: name.into(), limits: Arc::new(limits) };
+        let caller = |name: &str, limits| Caller {
+            owner: name.into(),
+            limits: Arc::new(limits),
+        };
         let known = |key: &ApiKey| (key.clone(), caller(&key.name, Limits::of(config)));
         Self {
             keys: config.keys.iter().map(known).collect(),
@@ -52,9 +55,15 @@ impl Callers {
             });
         }
         let missing = || {
-            Refusal::new(ProblemCode::Unauthorized, "send your key as `Authorization: Bearer KEY`; the operator has it")
+            Refusal::new(
+                ProblemCode::Unauthorized,
+                "send your key as `Authorization: Bearer KEY`; the operator has it",
+            )
         };
-        let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).ok_or_else(missing)?;
+        let value = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .ok_or_else(missing)?;
         let (scheme, key) = value.split_once(' ').ok_or_else(missing)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(missing());
@@ -63,25 +72,47 @@ impl Callers {
         // All keys are compared whole, so that the time tells nothing about any of them.
         let mut found = None;
         for (known, caller) in &self.keys {
-            if bool::from(known.sha256.as_str().as_bytes().ct_eq(digest.as_str().as_bytes())) {
+            if bool::from(
+                known
+                    .sha256
+                    .as_str()
+                    .as_bytes()
+                    .ct_eq(digest.as_str().as_bytes()),
+            ) {
                 found = Some(caller.clone());
             }
         }
         found.ok_or_else(|| {
-            Refusal::new(ProblemCode::Unauthorized, "this API key is not known; ask the operator for one")
+            Refusal::new(
+                ProblemCode::Unauthorized,
+                "this API key is not known; ask the operator for one",
+            )
         })
     }
 
     /// The address that was asked is this machine's own name, and the page that asks, if one does, is ours or listed.
     /// The first stops pages that point their own name at 127.0.0.1, the second all others.
     fn is_local(&self, headers: &HeaderMap) -> bool {
-        let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-        let Some(host) = text(header::HOST).and_then(|host| host.parse::<Authority>().ok()) else { return false };
+        let text = |name| {
+            headers
+                .get(name)
+                .map(|value| value.to_str().unwrap_or_default())
+        };
+        let Some(host) = text(header::HOST).and_then(|host| host.parse::<Authority>().ok()) else {
+            return false;
+        };
         let name = host.host().trim_start_matches('[').trim_end_matches(']');
-        let own = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let own = name == "localhost"
+            || name
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback());
         own && text(header::ORIGIN).is_none_or(|origin| {
-            let from = origin.parse::<Uri>().ok().and_then(|uri| uri.authority().cloned());
-            from.is_some_and(|from| from == host) || self.origins.iter().any(|listed| listed == origin)
+            let from = origin
+                .parse::<Uri>()
+                .ok()
+                .and_then(|uri| uri.authority().cloned());
+            from.is_some_and(|from| from == host)
+                || self.origins.iter().any(|listed| listed == origin)
         })
     }
 }
@@ -95,36 +126,68 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect()
     }
 
     fn code(callers: &Callers, pairs: &[(&str, &str)]) -> Option<ProblemCode> {
-        callers.of(&headers(pairs)).err().map(|refusal| refusal.problem.code)
+        callers
+            .of(&headers(pairs))
+            .err()
+            .map(|refusal| refusal.problem.code)
     }
 
     #[test]
     fn a_key_is_its_owner_and_anything_else_is_nobody() {
-        let key = ApiKey { name: "ward".into(), sha256: ContentHash::of(b"rd-secret") };
-        let callers = Callers::new(&GatewayConfig { keys: vec![key], ..GatewayConfig::default() });
-        let owner = callers.of(&headers(&[("authorization", "Bearer rd-secret")])).unwrap().owner;
+        let key = ApiKey {
+            name: "ward".into(),
+            sha256: ContentHash::of(b"rd-secret"),
+        };
+        let callers = Callers::new(&GatewayConfig {
+            keys: vec![key],
+            ..GatewayConfig::default()
+        });
+        let owner = callers
+            .of(&headers(&[("authorization", "Bearer rd-secret")]))
+            .unwrap()
+            .owner;
         assert_eq!(&*owner, "ward");
-        assert_eq!(code(&callers, &[("authorization", "bearer rd-secret")]), None, "the scheme's case is free");
+        assert_eq!(
+            code(&callers, &[("authorization", "bearer rd-secret")]),
+            None,
+            "the scheme's case is free"
+        );
         for wrong in ["Bearer rd-secre", "Bearer ", "Basic rd-secret", "rd-secret"] {
-            assert_eq!(code(&callers, &[("authorization", wrong)]), Some(ProblemCode::Unauthorized), "{wrong}");
+            assert_eq!(
+                code(&callers, &[("authorization", wrong)]),
+                Some(ProblemCode::Unauthorized),
+                "{wrong}"
+            );
         }
         assert_eq!(code(&callers, &[]), Some(ProblemCode::Unauthorized));
     }
 
     #[test]
     fn without_keys_only_this_machine_and_its_own_pages_may_ask() {
-        let config = GatewayConfig { origins: vec!["https://viewer.example".into()], ..GatewayConfig::default() };
+        let config = GatewayConfig {
+            origins: vec!["https://viewer.example".into()],
+            ..GatewayConfig::default()
+        };
         let callers = Callers::new(&config);
         for good in [
             &[("host", "127.0.0.1:7860")][..],
             &[("host", "localhost:7860")],
             &[("host", "[::1]:7860")],
-            &[("host", "localhost:7860"), ("origin", "http://localhost:7860")],
-            &[("host", "localhost:7860"), ("origin", "https://viewer.example")],
+            &[
+                ("host", "localhost:7860"),
+                ("origin", "http://localhost:7860"),
+            ],
+            &[
+                ("host", "localhost:7860"),
+                ("origin", "https://viewer.example"),
+            ],
         ] {
             assert_eq!(code(&callers, good), None, "{good:?}");
         }
@@ -132,11 +195,21 @@ mod tests {
             &[][..],
             &[("host", "evil.example")],
             &[("host", "127.0.0.1.evil.example")],
-            &[("host", "localhost:7860"), ("origin", "https://evil.example")],
-            &[("host", "localhost:7860"), ("origin", "http://localhost:1234")],
+            &[
+                ("host", "localhost:7860"),
+                ("origin", "https://evil.example"),
+            ],
+            &[
+                ("host", "localhost:7860"),
+                ("origin", "http://localhost:1234"),
+            ],
             &[("host", "localhost:7860"), ("origin", "null")],
         ] {
-            assert_eq!(code(&callers, bad), Some(ProblemCode::ForbiddenOrigin), "{bad:?}");
+            assert_eq!(
+                code(&callers, bad),
+                Some(ProblemCode::ForbiddenOrigin),
+                "{bad:?}"
+            );
         }
     }
 }

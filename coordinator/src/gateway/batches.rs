@@ -29,20 +29,37 @@ impl FromRequestParts<Shared> for Named {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Answer<Self> {
-        let parameters = RawPathParams::from_request_parts(parts, shared).await.map_err(|_| no_batch())?;
-        let value =
-            |wanted: &str| parameters.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned());
+        let parameters = RawPathParams::from_request_parts(parts, shared)
+            .await
+            .map_err(|_| no_batch())?;
+        let value = |wanted: &str| {
+            parameters
+                .iter()
+                .find(|(name, _)| *name == wanted)
+                .map(|(_, value)| value.to_owned())
+        };
         let batch = value("batch").ok_or_else(no_batch)?;
-        Ok(Self { batch, file: value("file").unwrap_or_default() })
+        Ok(Self {
+            batch,
+            file: value("file").unwrap_or_default(),
+        })
     }
 }
 
 fn no_batch() -> Refusal {
-    Refusal::new(ProblemCode::NotFound, "there is no such batch, or it is forgotten after a week")
+    Refusal::new(
+        ProblemCode::NotFound,
+        "there is no such batch, or it is forgotten after a week",
+    )
 }
 
 fn batches(shared: &Shared) -> Answer<&Arc<Batches>> {
-    shared.batches.get().ok_or_else(|| Refusal::new(ProblemCode::ArchiveNotAllowed, "this gateway runs no batches"))
+    shared.batches.get().ok_or_else(|| {
+        Refusal::new(
+            ProblemCode::ArchiveNotAllowed,
+            "this gateway runs no batches",
+        )
+    })
 }
 
 pub(super) async fn start(
@@ -51,43 +68,78 @@ pub(super) async fn start(
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(request): JsonBody<NewBatch>,
 ) -> Answer<Accepted<BatchView>> {
-    if request.max_new_tokens.is_some_and(|tokens| !(1..=radialog_schemas::http::MAX_NEW_TOKENS).contains(&tokens)) {
-        let detail = format!("max_new_tokens is 1 to {}", radialog_schemas::http::MAX_NEW_TOKENS);
+    if request
+        .max_new_tokens
+        .is_some_and(|tokens| !(1..=radialog_schemas::http::MAX_NEW_TOKENS).contains(&tokens))
+    {
+        let detail = format!(
+            "max_new_tokens is 1 to {}",
+            radialog_schemas::http::MAX_NEW_TOKENS
+        );
         return Err(Refusal::new(ProblemCode::InvalidRequest, detail));
     }
     let id = key.map_or_else(
         || create::new_id().0,
         |key| {
-            let hash = ContentHash::of_parts([b"batch".as_slice(), caller.owner.as_bytes(), key.as_bytes()]);
+            let hash = ContentHash::of_parts([
+                b"batch".as_slice(),
+                caller.owner.as_bytes(),
+                key.as_bytes(),
+            ]);
             hash.as_str()[..ID_LENGTH].to_owned()
         },
     );
-    let view = batches(&shared)?.start(&id, &caller.owner, create::now_ms(), request.clone()).await?;
+    let view = batches(&shared)?
+        .start(&id, &caller.owner, create::now_ms(), request.clone())
+        .await?;
     if view.request != request {
         let detail = "this Idempotency-Key started another batch; give each new request a new key";
         return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
     }
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/batches/{id}"))], Json(view)))
+    Ok((
+        StatusCode::ACCEPTED,
+        [(header::LOCATION, format!("/v1/batches/{id}"))],
+        Json(view),
+    ))
 }
 
-pub(super) async fn get(State(shared): State<Shared>, caller: Caller, named: Named) -> Answer<Json<BatchView>> {
+pub(super) async fn get(
+    State(shared): State<Shared>,
+    caller: Caller,
+    named: Named,
+) -> Answer<Json<BatchView>> {
     let view = batches(&shared)?.view(&caller.owner, &named.batch).await?;
     view.map(Json).ok_or_else(no_batch)
 }
 
-pub(super) async fn cancel(State(shared): State<Shared>, caller: Caller, named: Named) -> Answer<StatusCode> {
-    match batches(&shared)?.cancel(&caller.owner, &named.batch).await? {
+pub(super) async fn cancel(
+    State(shared): State<Shared>,
+    caller: Caller,
+    named: Named,
+) -> Answer<StatusCode> {
+    match batches(&shared)?
+        .cancel(&caller.owner, &named.batch)
+        .await?
+    {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(no_batch()),
     }
 }
 
-pub(super) async fn result(State(shared): State<Shared>, caller: Caller, named: Named) -> Answer<Response> {
-    let content = batches(&shared)?.result(&caller.owner, &named.batch, &named.file).await?;
+pub(super) async fn result(
+    State(shared): State<Shared>,
+    caller: Caller,
+    named: Named,
+) -> Answer<Response> {
+    let content = batches(&shared)?
+        .result(&caller.owner, &named.batch, &named.file)
+        .await?;
     let missing = "there is no such file, or the batch has not ended; its view lists its results";
     let content = content.ok_or_else(|| Refusal::new(ProblemCode::NotFound, missing))?;
     let disposition = format!("attachment; filename=\"{}\"", named.file);
-    let headers =
-        [(header::CONTENT_TYPE, "application/octet-stream".to_owned()), (header::CONTENT_DISPOSITION, disposition)];
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, disposition),
+    ];
     Ok((headers, Body::from_stream(content)).into_response())
 }

@@ -48,7 +48,10 @@ pub(super) async fn read(request: Request, limit: u64) -> Answer<Bytes> {
     let mut content = Vec::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| {
-            Refusal::new(ProblemCode::IncompleteBody, "the body ended before its announced end; send it again")
+            Refusal::new(
+                ProblemCode::IncompleteBody,
+                "the body ended before its announced end; send it again",
+            )
         })?;
         if content.len() as u64 + piece.len() as u64 > limit {
             drain(pieces).await;
@@ -81,13 +84,26 @@ async fn drain(mut pieces: axum::body::BodyDataStream) {
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// The body's type without parameters, in lower case; empty where none is said.
 pub(super) fn media_type(headers: &HeaderMap) -> String {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 pub(super) fn is_json(media_type: &str) -> bool {
@@ -111,7 +127,10 @@ pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> Answer<T> {
 
 pub(super) fn utf8(content: &[u8]) -> Answer<&str> {
     std::str::from_utf8(content).map_err(|error| {
-        let detail = format!("byte {} is not UTF-8; encode the text as UTF-8", error.valid_up_to());
+        let detail = format!(
+            "byte {} is not UTF-8; encode the text as UTF-8",
+            error.valid_up_to()
+        );
         Refusal::new(ProblemCode::InvalidUtf8, detail)
     })
 }
@@ -147,7 +166,10 @@ mod tests {
     use super::*;
 
     fn code(content: &[u8]) -> ProblemCode {
-        parse::<std::collections::BTreeMap<String, u32>>(content).unwrap_err().problem.code
+        parse::<std::collections::BTreeMap<String, u32>>(content)
+            .unwrap_err()
+            .problem
+            .code
     }
 
     #[test]
@@ -156,13 +178,25 @@ mod tests {
         assert_eq!(code(b"{\"a\": -1}"), ProblemCode::InvalidRequest);
         assert_eq!(code(b"{\"a\xff\": 1}"), ProblemCode::InvalidUtf8);
         assert_eq!(code(b""), ProblemCode::InvalidJson);
-        assert_eq!(parse::<Value>(br#""\ud800""#).unwrap_err().problem.code, ProblemCode::InvalidJson);
+        assert_eq!(
+            parse::<Value>(br#""\ud800""#).unwrap_err().problem.code,
+            ProblemCode::InvalidJson
+        );
     }
 
     #[test]
     fn texts_are_counted_in_characters() {
         assert!(check_text("text", &"ü".repeat(MAX_TEXT)).is_ok());
-        assert_eq!(check_text("text", &"ü".repeat(MAX_TEXT + 1)).unwrap_err().problem.code, ProblemCode::TextTooLong);
-        assert_eq!(check_text("text", " \n").unwrap_err().problem.code, ProblemCode::TextEmpty);
+        assert_eq!(
+            check_text("text", &"ü".repeat(MAX_TEXT + 1))
+                .unwrap_err()
+                .problem
+                .code,
+            ProblemCode::TextTooLong
+        );
+        assert_eq!(
+            check_text("text", " \n").unwrap_err().problem.code,
+            ProblemCode::TextEmpty
+        );
     }
 }

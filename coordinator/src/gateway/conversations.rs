@@ -22,13 +22,24 @@ const LISTED: usize = 200;
 /// Snapshots read at a time.
 const AT_ONCE: usize = 16;
 
-pub(super) async fn list(State(shared): State<Shared>, caller: Caller) -> Answer<Json<ConversationList>> {
-    let ids = shared.backends.conversations.list(&caller.owner, LISTED).await?;
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    caller: Caller,
+) -> Answer<Json<ConversationList>> {
+    let ids = shared
+        .backends
+        .conversations
+        .list(&caller.owner, LISTED)
+        .await?;
     let look = |id: ConversationId| {
         let conversations = shared.backends.conversations.clone();
         async move { conversations.snapshot(&id).await }
     };
-    let snapshots: Vec<_> = stream::iter(ids).map(look).buffered(AT_ONCE).collect().await;
+    let snapshots: Vec<_> = stream::iter(ids)
+        .map(look)
+        .buffered(AT_ONCE)
+        .collect()
+        .await;
     let mut conversations = Vec::with_capacity(snapshots.len());
     for snapshot in snapshots {
         // One that was removed meanwhile is not there.
@@ -37,7 +48,10 @@ pub(super) async fn list(State(shared): State<Shared>, caller: Caller) -> Answer
     Ok(Json(ConversationList { conversations }))
 }
 
-pub(super) async fn get(State(shared): State<Shared>, Own(snapshot): Own) -> Answer<Json<ConversationView>> {
+pub(super) async fn get(
+    State(shared): State<Shared>,
+    Own(snapshot): Own,
+) -> Answer<Json<ConversationView>> {
     Ok(Json(view::conversation(&shared, &snapshot).await?))
 }
 
@@ -49,10 +63,21 @@ pub(super) async fn delete(State(shared): State<Shared>, Own(snapshot): Own) -> 
 /// Removes a conversation, and its image with all outputs when nothing else has it.
 pub(super) async fn remove(shared: &Shared, id: &ConversationId) -> Answer<()> {
     let removed = shared.backends.conversations.delete(id).await?;
-    let Some((conversation, image_stays)) = removed else { return Ok(()) };
+    let Some((conversation, image_stays)) = removed else {
+        return Ok(());
+    };
     let objects = &*shared.backends.objects;
     corrections::forget_all(objects, id).await?;
-    if let (Some(ChatImage { image, embedding, findings, .. }), false) = (conversation.image, image_stays) {
+    if let (
+        Some(ChatImage {
+            image,
+            embedding,
+            findings,
+            ..
+        }),
+        false,
+    ) = (conversation.image, image_stays)
+    {
         for key in [&embedding, &findings, &image] {
             objects.delete(key).await?;
         }
@@ -61,13 +86,28 @@ pub(super) async fn remove(shared: &Shared, id: &ConversationId) -> Answer<()> {
     Ok(())
 }
 
-pub(super) async fn image(State(shared): State<Shared>, Own(snapshot): Own, headers: HeaderMap) -> Answer<Response> {
-    let none = || Refusal::new(ProblemCode::NotFound, "the conversation has no image, or it is not stored any more");
+pub(super) async fn image(
+    State(shared): State<Shared>,
+    Own(snapshot): Own,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let none = || {
+        Refusal::new(
+            ProblemCode::NotFound,
+            "the conversation has no image, or it is not stored any more",
+        )
+    };
     let image = snapshot.conversation.image.ok_or_else(none)?;
-    let tag = format!("\"{}\"", image.image.as_str().rsplit('/').next().unwrap_or_default());
+    let tag = format!(
+        "\"{}\"",
+        image.image.as_str().rsplit('/').next().unwrap_or_default()
+    );
     let tag = HeaderValue::from_str(&tag).map_err(|_| none())?;
     // Private: it is a patient's. For ever: the tag is the content's hash.
-    let cache = (header::CACHE_CONTROL, HeaderValue::from_static("private, max-age=31536000, immutable"));
+    let cache = (
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("private, max-age=31536000, immutable"),
+    );
     if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag), cache]).into_response());
     }
@@ -76,5 +116,13 @@ pub(super) async fn image(State(shared): State<Shared>, Own(snapshot): Own, head
         content => content?,
     };
     let media_type = HeaderValue::from_str(&image.media_type).map_err(|_| none())?;
-    Ok(([(header::CONTENT_TYPE, media_type), (header::ETAG, tag), cache], content).into_response())
+    Ok((
+        [
+            (header::CONTENT_TYPE, media_type),
+            (header::ETAG, tag),
+            cache,
+        ],
+        content,
+    )
+        .into_response())
 }

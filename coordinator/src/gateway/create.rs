@@ -10,7 +10,8 @@ use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
 use radialog_schemas::{
-    Ask, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage, TurnRequest,
+    Ask, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage,
+    TurnRequest,
 };
 use uuid::Uuid;
 
@@ -49,9 +50,16 @@ pub(super) async fn create(
     IdempotencyKey(key): IdempotencyKey,
     upload: Upload,
 ) -> Answer<Accepted<ConversationView>> {
-    let Upload { conversation: asked, image } = upload;
-    for (field, text) in [("question", &asked.question), ("indication", &asked.indication)] {
-        text.as_deref().map_or(Ok(()), |text| check_text(field, text))?;
+    let Upload {
+        conversation: asked,
+        image,
+    } = upload;
+    for (field, text) in [
+        ("question", &asked.question),
+        ("indication", &asked.indication),
+    ] {
+        text.as_deref()
+            .map_or(Ok(()), |text| check_text(field, text))?;
     }
     let generation = generation(&asked.options)?;
     let image = match image {
@@ -59,23 +67,53 @@ pub(super) async fn create(
         None => None,
     };
     let report = image.as_ref().map(|_| Ask::Report);
-    let asks: Vec<Ask> = report.into_iter().chain(asked.question.map(|text| Ask::Question { text })).collect();
+    let asks: Vec<Ask> = report
+        .into_iter()
+        .chain(asked.question.map(|text| Ask::Question { text }))
+        .collect();
     if asks.is_empty() {
-        return Err(Refusal::new(ProblemCode::InvalidRequest, "give an image, a question, or both"));
+        return Err(Refusal::new(
+            ProblemCode::InvalidRequest,
+            "give an image, a question, or both",
+        ));
     }
-    let turns = asks.into_iter().map(|ask| request(&shared, ask, &generation, &asked.options)).collect();
-    let id = key.as_deref().map_or_else(new_id, |key| known_id(&caller, key));
+    let turns = asks
+        .into_iter()
+        .map(|ask| request(&shared, ask, &generation, &asked.options))
+        .collect();
+    let id = key
+        .as_deref()
+        .map_or_else(new_id, |key| known_id(&caller, key));
     let owner = caller.owner.to_string();
-    let beginning = Beginning { id, owner, image, indication: asked.indication, opening: Vec::new(), turns };
+    let beginning = Beginning {
+        id,
+        owner,
+        image,
+        indication: asked.indication,
+        opening: Vec::new(),
+        turns,
+    };
     let snapshot = match key {
-        Some(_) => match shared.backends.conversations.snapshot(&beginning.id).await? {
+        Some(_) => match shared
+            .backends
+            .conversations
+            .snapshot(&beginning.id)
+            .await?
+        {
             Some(known) => repeat(&shared, &beginning, known).await?,
             None => begin(&shared, beginning).await?,
         },
         None => begin(&shared, beginning).await?,
     };
-    let location = [(header::LOCATION, view::conversation_path(&snapshot.conversation.id))];
-    Ok((StatusCode::ACCEPTED, location, Json(view::conversation(&shared, &snapshot).await?)))
+    let location = [(
+        header::LOCATION,
+        view::conversation_path(&snapshot.conversation.id),
+    )];
+    Ok((
+        StatusCode::ACCEPTED,
+        location,
+        Json(view::conversation(&shared, &snapshot).await?),
+    ))
 }
 
 /// Refuses new work where too much waits already.
@@ -95,7 +133,11 @@ pub(super) fn new_id() -> ConversationId {
 
 /// The name that every gateway gives this request.
 fn known_id(caller: &Caller, key: &str) -> ConversationId {
-    let hash = ContentHash::of_parts([b"conversation".as_slice(), caller.owner.as_bytes(), key.as_bytes()]);
+    let hash = ContentHash::of_parts([
+        b"conversation".as_slice(),
+        caller.owner.as_bytes(),
+        key.as_bytes(),
+    ]);
     ConversationId(hash.as_str()[..ID_LENGTH].to_owned())
 }
 
@@ -104,29 +146,50 @@ async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answ
     let conversation = &known.conversation;
     let image = beginning.image.as_ref().map(|image| &image.key);
     let asked = |turns: &[TurnRequest]| -> Vec<_> {
-        turns.iter().map(|turn| (turn.ask.clone(), turn.generation.clone())).collect()
+        turns
+            .iter()
+            .map(|turn| (turn.ask.clone(), turn.generation.clone()))
+            .collect()
     };
-    let first: Vec<TurnRequest> =
-        known.turns.iter().take(beginning.turns.len()).map(|turn| turn.request.clone()).collect();
+    let first: Vec<TurnRequest> = known
+        .turns
+        .iter()
+        .take(beginning.turns.len())
+        .map(|turn| turn.request.clone())
+        .collect();
     let is_same = *conversation.owner == beginning.owner
         && conversation.image.as_ref().map(|image| &image.image) == image
         && conversation.indication == beginning.indication
         && asked(&first) == asked(&beginning.turns);
     if !is_same {
-        let detail = "this Idempotency-Key made another conversation; give each new request a new key";
+        let detail =
+            "this Idempotency-Key made another conversation; give each new request a new key";
         return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
     }
     if let Some(image) = &beginning.image {
         store(shared, &conversation.id, image).await?;
     }
-    conversation::begin(&shared.backends, &shared.bundle, conversation, &beginning.turns).await?;
+    conversation::begin(
+        &shared.backends,
+        &shared.bundle,
+        conversation,
+        &beginning.turns,
+    )
+    .await?;
     Ok(known)
 }
 
 /// Begins a conversation.
 pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snapshot> {
     check_room(shared).await?;
-    let Beginning { id, owner, image, indication, opening, turns } = beginning;
+    let Beginning {
+        id,
+        owner,
+        image,
+        indication,
+        opening,
+        turns,
+    } = beginning;
     if let Some(checked) = &image {
         store(shared, &id, checked).await?;
     }
@@ -142,7 +205,11 @@ pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snaps
         opening,
     };
     conversation::begin(&shared.backends, &shared.bundle, &conversation, &turns).await?;
-    let snapshot = shared.backends.conversations.snapshot(&conversation.id).await?;
+    let snapshot = shared
+        .backends
+        .conversations
+        .snapshot(&conversation.id)
+        .await?;
     snapshot.ok_or_else(Refusal::no_conversation)
 }
 
@@ -151,7 +218,12 @@ async fn store(shared: &Shared, id: &ConversationId, image: &CheckedImage) -> An
     let (objects, whole) = (&shared.backends.objects, Some(image.content.len() as u64));
     loop {
         let stored = objects.size(&image.key).await? == whole;
-        if shared.backends.conversations.claim_image(id, &image.key, stored).await? {
+        if shared
+            .backends
+            .conversations
+            .claim_image(id, &image.key, stored)
+            .await?
+        {
             break;
         }
         tokio::time::sleep(REMOVAL_PAUSE).await;
@@ -163,34 +235,66 @@ async fn store(shared: &Shared, id: &ConversationId, image: &CheckedImage) -> An
 }
 
 /// A turn as it goes into the state.
-pub(super) fn request(shared: &Shared, ask: Ask, generation: &Generation, options: &TurnOptions) -> TurnRequest {
-    let asked = options.deadline_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+pub(super) fn request(
+    shared: &Shared,
+    ask: Ask,
+    generation: &Generation,
+    options: &TurnOptions,
+) -> TurnRequest {
+    let asked = options
+        .deadline_seconds
+        .map(|seconds| Duration::from_secs(seconds.into()));
     let wait = asked.or(shared.config.deadline);
     let now = now_ms();
-    let deadline_ms = wait.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
-    TurnRequest { ask, generation: generation.clone(), asked_ms: now, deadline_ms }
+    let deadline_ms =
+        wait.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
+    TurnRequest {
+        ask,
+        generation: generation.clone(),
+        asked_ms: now,
+        deadline_ms,
+    }
 }
 
 /// How to decode, as far as the options say.
 pub(super) fn generation(options: &TurnOptions) -> Answer<Generation> {
     let default = Generation::default();
     let max_new_tokens = options.max_new_tokens.unwrap_or(default.max_new_tokens);
-    let outside =
-        |field: &str, range: &str| Refusal::new(ProblemCode::InvalidRequest, format!("'{field}' is not {range}"));
+    let outside = |field: &str, range: &str| {
+        Refusal::new(
+            ProblemCode::InvalidRequest,
+            format!("'{field}' is not {range}"),
+        )
+    };
     if !(1..=MAX_NEW_TOKENS).contains(&max_new_tokens) {
-        return Err(outside("max_new_tokens", &format!("from 1 to {MAX_NEW_TOKENS}")));
+        return Err(outside(
+            "max_new_tokens",
+            &format!("from 1 to {MAX_NEW_TOKENS}"),
+        ));
     }
-    if options.temperature.is_some_and(|value| !(0.0..=2.0).contains(&value)) {
+    if options
+        .temperature
+        .is_some_and(|value| !(0.0..=2.0).contains(&value))
+    {
         return Err(outside("temperature", "from 0 to 2"));
     }
-    if options.top_p.is_some_and(|value| !(value > 0.0 && value <= 1.0)) {
+    if options
+        .top_p
+        .is_some_and(|value| !(value > 0.0 && value <= 1.0))
+    {
         return Err(outside("top_p", "over 0 and up to 1"));
     }
     if options.seed.is_some_and(|seed| seed > MAX_SEED) {
         return Err(outside("seed", &format!("from 0 to {MAX_SEED}")));
     }
-    if options.deadline_seconds.is_some_and(|seconds| !(1..=MAX_DEADLINE_SECONDS).contains(&seconds)) {
-        return Err(outside("deadline_seconds", &format!("from 1 to {MAX_DEADLINE_SECONDS}")));
+    if options
+        .deadline_seconds
+        .is_some_and(|seconds| !(1..=MAX_DEADLINE_SECONDS).contains(&seconds))
+    {
+        return Err(outside(
+            "deadline_seconds",
+            &format!("from 1 to {MAX_DEADLINE_SECONDS}"),
+        ));
     }
     let temperature = options.temperature.filter(|value| *value > 0.0);
     Ok(Generation {
@@ -202,7 +306,9 @@ pub(super) fn generation(options: &TurnOptions) -> Answer<Generation> {
 }
 
 pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -214,17 +320,43 @@ mod tests {
 
     #[test]
     fn a_temperature_of_0_is_greedy_and_options_have_their_ranges() {
-        let cold = TurnOptions { temperature: Some(0.0), top_p: Some(0.9), ..TurnOptions::default() };
+        let cold = TurnOptions {
+            temperature: Some(0.0),
+            top_p: Some(0.9),
+            ..TurnOptions::default()
+        };
         assert_eq!(generation(&cold).unwrap(), Generation::default());
         for wrong in [
-            TurnOptions { max_new_tokens: Some(0), ..TurnOptions::default() },
-            TurnOptions { max_new_tokens: Some(MAX_NEW_TOKENS + 1), ..TurnOptions::default() },
-            TurnOptions { temperature: Some(2.1), ..TurnOptions::default() },
-            TurnOptions { top_p: Some(0.0), ..TurnOptions::default() },
-            TurnOptions { seed: Some(MAX_SEED + 1), ..TurnOptions::default() },
-            TurnOptions { deadline_seconds: Some(0), ..TurnOptions::default() },
+            TurnOptions {
+                max_new_tokens: Some(0),
+                ..TurnOptions::default()
+            },
+            TurnOptions {
+                max_new_tokens: Some(MAX_NEW_TOKENS + 1),
+                ..TurnOptions::default()
+            },
+            TurnOptions {
+                temperature: Some(2.1),
+                ..TurnOptions::default()
+            },
+            TurnOptions {
+                top_p: Some(0.0),
+                ..TurnOptions::default()
+            },
+            TurnOptions {
+                seed: Some(MAX_SEED + 1),
+                ..TurnOptions::default()
+            },
+            TurnOptions {
+                deadline_seconds: Some(0),
+                ..TurnOptions::default()
+            },
         ] {
-            assert_eq!(generation(&wrong).unwrap_err().problem.code, ProblemCode::InvalidRequest, "{wrong:?}");
+            assert_eq!(
+                generation(&wrong).unwrap_err().problem.code,
+                ProblemCode::InvalidRequest,
+                "{wrong:?}"
+            );
         }
     }
 }

@@ -72,7 +72,10 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     if !operation.bodies.is_empty() {
         let mut content = Map::new();
         for (media_type, schema) in &operation.bodies {
-            content.insert((*media_type).to_owned(), json!({"schema": schema(generator)}));
+            content.insert(
+                (*media_type).to_owned(),
+                json!({"schema": schema(generator)}),
+            );
         }
         described["requestBody"] = json!({"required": true, "content": content});
     }
@@ -88,11 +91,14 @@ fn answers(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
             known["content"][media_type] = json!({"schema": schema(generator)});
         }
         if answer.status == 202 {
-            known["headers"]["Location"] =
-                json!({"description": "Where it is.", "schema": {"type": "string", "format": "uri-reference"}});
+            known["headers"]["Location"] = json!({"description": "Where it is.", "schema": {"type": "string", "format": "uri-reference"}});
         }
     }
-    let always = if operation.access == Access::Open { &[][..] } else { &ALWAYS };
+    let always = if operation.access == Access::Open {
+        &[][..]
+    } else {
+        &ALWAYS
+    };
     for status in operation.problems.iter().chain(always) {
         answers.insert(status.to_string(), refusal(operation, *status, generator));
     }
@@ -104,9 +110,11 @@ fn refusal(operation: &Operation, status: u16, generator: &mut SchemaGenerator) 
         "openai" => (JSON, generator.subschema_for::<ErrorBody>()),
         _ => (PROBLEM, generator.subschema_for::<Problem>()),
     };
-    let mut described = json!({"description": meaning(status), "content": {media_type: {"schema": schema}}});
+    let mut described =
+        json!({"description": meaning(status), "content": {media_type: {"schema": schema}}});
     if matches!(status, 429 | 503) {
-        let seconds = json!({"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}});
+        let seconds =
+            json!({"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}});
         described["headers"]["Retry-After"] = seconds;
     }
     described
@@ -174,7 +182,10 @@ mod tests {
             std::fs::write(file, text).unwrap();
         } else {
             let stored = std::fs::read_to_string(file).unwrap_or_default();
-            assert_eq!(stored, text, "openapi.json is out of date: run with RADIALOG_WRITE_SCHEMAS=1");
+            assert_eq!(
+                stored, text,
+                "openapi.json is out of date: run with RADIALOG_WRITE_SCHEMAS=1"
+            );
         }
     }
 }

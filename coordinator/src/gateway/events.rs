@@ -44,12 +44,21 @@ pub(super) async fn follow(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     if after > turn.events {
-        let detail = format!("the turn has {} events so far; go on after one that you have read", turn.events);
+        let detail = format!(
+            "the turn has {} events so far; go on after one that you have read",
+            turn.events
+        );
         return Err(Refusal::new(ProblemCode::InvalidRequest, detail));
     }
     let open = Open::new(caller.limits.stream()?);
     let reader = Reader::open(&shared, at.id(), at.turn, after).await?;
-    let follower = Follower { shared, id: at.id().clone(), turn: at.turn, reader, _open: open };
+    let follower = Follower {
+        shared,
+        id: at.id().clone(),
+        turn: at.turn,
+        reader,
+        _open: open,
+    };
     Ok(answer(events(follower)))
 }
 
@@ -59,13 +68,19 @@ where
     S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
 {
     let mut response = Sse::new(events).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+        .headers_mut()
+        .insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
 
 /// A stream that is open, and counted as such.
-pub(super) struct Open(#[expect(dead_code, reason = "held while the stream is open")] OwnedSemaphorePermit);
+pub(super) struct Open(
+    #[expect(dead_code, reason = "held while the stream is open")] OwnedSemaphorePermit,
+);
 
 impl Open {
     pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
@@ -80,11 +95,23 @@ impl Drop for Open {
     }
 }
 
-fn after(headers: &HeaderMap, query: Result<Query<After>, axum::extract::rejection::QueryRejection>) -> Answer<u64> {
-    let invalid = |what: &str| Refusal::new(ProblemCode::InvalidRequest, format!("{what} is not the id of an event"));
+fn after(
+    headers: &HeaderMap,
+    query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+) -> Answer<u64> {
+    let invalid = |what: &str| {
+        Refusal::new(
+            ProblemCode::InvalidRequest,
+            format!("{what} is not the id of an event"),
+        )
+    };
     let Query(query) = query.map_err(|_| invalid("'after'"))?;
     match headers.get(LAST_EVENT_ID) {
-        Some(id) => id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| invalid("Last-Event-ID")),
+        Some(id) => id
+            .to_str()
+            .ok()
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| invalid("Last-Event-ID")),
         None => Ok(query.after.unwrap_or(0)),
     }
 }
@@ -102,11 +129,15 @@ fn events(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
         let event = match follower.reader.next().await? {
             News::Alive => Event::default().comment(""),
             News::Queued(position) => event("queued", None, &QueuedEvent { position }),
-            News::Event(number, TurnEvent::Findings(findings)) => event("findings", Some(number), &findings),
+            News::Event(number, TurnEvent::Findings(findings)) => {
+                event("findings", Some(number), &findings)
+            }
             News::Event(number, TurnEvent::Started { asked }) => {
                 event("started", Some(number), &StartedEvent { asked })
             }
-            News::Event(number, TurnEvent::Token { text, .. }) => event("token", Some(number), &TokenEvent { text }),
+            News::Event(number, TurnEvent::Token { text, .. }) => {
+                event("token", Some(number), &TokenEvent { text })
+            }
             News::Event(number, TurnEvent::Ended(outcome)) => match view::outcome_error(&outcome) {
                 Some(error) => event("error", Some(number), &error),
                 None => follower.done(number).await?,
@@ -119,7 +150,13 @@ fn events(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
 impl Follower {
     /// The whole turn; none where it is gone.
     async fn done(&mut self, number: u64) -> Option<Event> {
-        let snapshot = self.shared.backends.conversations.snapshot(&self.id).await.ok()??;
+        let snapshot = self
+            .shared
+            .backends
+            .conversations
+            .snapshot(&self.id)
+            .await
+            .ok()??;
         let view = view::turn(&self.shared, &snapshot, self.turn).await.ok()?;
         Some(event("done", Some(number), &view))
     }

@@ -24,32 +24,62 @@ const HEADERS: [(HeaderName, &str); 7] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::X_FRAME_OPTIONS, "DENY"),
     (header::REFERRER_POLICY, "no-referrer"),
-    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
-    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    (HeaderName::from_static("permissions-policy"), "camera=(), geolocation=(), microphone=()"),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(), geolocation=(), microphone=()",
+    ),
 ];
 
 /// Requests of the handler, counted under this route.
 pub(super) fn observed(handler: MethodRouter<Shared>, route: &'static str) -> MethodRouter<Shared> {
-    handler.layer(middleware::from_fn(move |request: Request, next: Next| async move {
-        let (begun, method) = (Instant::now(), request.method().clone());
-        let response = next.run(request).await;
-        metrics().http(route, method.as_str(), response.status().as_u16(), begun.elapsed());
-        response
-    }))
+    handler.layer(middleware::from_fn(
+        move |request: Request, next: Next| async move {
+            let (begun, method) = (Instant::now(), request.method().clone());
+            let response = next.run(request).await;
+            metrics().http(
+                route,
+                method.as_str(),
+                response.status().as_u16(),
+                begun.elapsed(),
+            );
+            response
+        },
+    ))
 }
 
 /// Lets a caller in who is known and within the limits; the request ends within its time.
 pub(super) async fn admit(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let time = shared.config.request_timeout;
-    let late =
-        || Refusal::new(ProblemCode::Timeout, format!("there was no answer within {time:?}; ask again")).after(1);
-    timeout(time, unhurried(State(shared), request, next)).await.unwrap_or_else(|_| late().into_response())
+    let late = || {
+        Refusal::new(
+            ProblemCode::Timeout,
+            format!("there was no answer within {time:?}; ask again"),
+        )
+        .after(1)
+    };
+    timeout(time, unhurried(State(shared), request, next))
+        .await
+        .unwrap_or_else(|_| late().into_response())
 }
 
 /// The same without a time: the answer may take as long as a model does.
-pub(super) async fn unhurried(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
-    let admitted = shared.callers.of(request.headers()).and_then(|caller| Ok((caller.limits.request()?, caller)));
+pub(super) async fn unhurried(
+    State(shared): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let admitted = shared
+        .callers
+        .of(request.headers())
+        .and_then(|caller| Ok((caller.limits.request()?, caller)));
     match admitted {
         Ok((_permit, caller)) => {
             request.extensions_mut().insert(caller);
@@ -67,19 +97,30 @@ pub(super) async fn secure(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
-        headers.entry(name).or_insert(HeaderValue::from_static(value));
+        headers
+            .entry(name)
+            .or_insert(HeaderValue::from_static(value));
     }
-    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
 /// Listed pages of other hosts may ask with a key; they send no cookies, for there are none.
 pub(super) fn cors(origins: &[String]) -> CorsLayer {
-    let origins = origins.iter().filter_map(|origin| origin.parse::<HeaderValue>().ok());
+    let origins = origins
+        .iter()
+        .filter_map(|origin| origin.parse::<HeaderValue>().ok());
     let asked = ["idempotency-key", "last-event-id"].map(HeaderName::from_static);
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE].into_iter().chain(asked).collect::<Vec<_>>())
+        .allow_headers(
+            [header::AUTHORIZATION, header::CONTENT_TYPE]
+                .into_iter()
+                .chain(asked)
+                .collect::<Vec<_>>(),
+        )
         .expose_headers([header::LOCATION, header::RETRY_AFTER])
 }

@@ -35,9 +35,18 @@ impl CheckedImage {
         let (max_bytes, max_pixels) = (config.max_image_bytes, config.max_image_pixels);
         let checking = tokio::task::spawn_blocking(move || {
             let media_type = check(&content, max_bytes, max_pixels)?;
-            Ok(Self { key: ObjectKey::image(&ContentHash::of(&content)), content, media_type })
+            Ok(Self {
+                key: ObjectKey::image(&ContentHash::of(&content)),
+                content,
+                media_type,
+            })
         });
-        checking.await.unwrap_or_else(|_| Err(Refusal::new(ProblemCode::Internal, "checking the image failed")))
+        checking.await.unwrap_or_else(|_| {
+            Err(Refusal::new(
+                ProblemCode::Internal,
+                "checking the image failed",
+            ))
+        })
     }
 }
 
@@ -47,7 +56,10 @@ fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> Answer<&'static str
         return Err(corrupt("it has no bytes"));
     }
     if content.len() as u64 > max_bytes {
-        let detail = format!("the image has {} bytes, the limit is {max_bytes}; downsample it", content.len());
+        let detail = format!(
+            "the image has {} bytes, the limit is {max_bytes}; downsample it",
+            content.len()
+        );
         return Err(Refusal::new(ProblemCode::ImageTooLarge, detail));
     }
     let (header, media_type) = if content.starts_with(PNG) {
@@ -67,11 +79,15 @@ impl Header {
         let Self { width, height } = self;
         let (short, long) = (width.min(height), width.max(height));
         if width.saturating_mul(height) > max_pixels {
-            let detail = format!("the image has {width} x {height} pixels, the limit is {max_pixels}; downsample it");
+            let detail = format!(
+                "the image has {width} x {height} pixels, the limit is {max_pixels}; downsample it"
+            );
             return Err(Refusal::new(ProblemCode::ImageTooLarge, detail));
         }
         if short < 2 || SHORT_SIDE * SHORT_SIDE * long / short > max_pixels {
-            let detail = format!("{width} x {height} pixels are no picture of a chest; send the whole image");
+            let detail = format!(
+                "{width} x {height} pixels are no picture of a chest; send the whole image"
+            );
             return Err(Refusal::new(ProblemCode::ImageDimensions, detail));
         }
         Ok(())
@@ -79,13 +95,29 @@ impl Header {
 }
 
 fn png(content: &[u8]) -> Answer<Header> {
-    let chunk = content.get(PNG.len()..).filter(|chunk| chunk.get(4..8) == Some(b"IHDR"));
-    let word = |offset: usize| chunk?.get(offset..offset + 4)?.try_into().ok().map(u32::from_be_bytes);
-    let header = word(8).zip(word(12)).ok_or_else(|| corrupt("it has no header"))?;
-    if !content.windows(PNG_END.len()).any(|window| window == PNG_END) {
+    let chunk = content
+        .get(PNG.len()..)
+        .filter(|chunk| chunk.get(4..8) == Some(b"IHDR"));
+    let word = |offset: usize| {
+        chunk?
+            .get(offset..offset + 4)?
+            .try_into()
+            .ok()
+            .map(u32::from_be_bytes)
+    };
+    let header = word(8)
+        .zip(word(12))
+        .ok_or_else(|| corrupt("it has no header"))?;
+    if !content
+        .windows(PNG_END.len())
+        .any(|window| window == PNG_END)
+    {
         return Err(corrupt("its end is missing"));
     }
-    Ok(Header { width: header.0.into(), height: header.1.into() })
+    Ok(Header {
+        width: header.0.into(),
+        height: header.1.into(),
+    })
 }
 
 /// Follows the markers to the end of the image.
@@ -97,10 +129,15 @@ fn jpeg(content: &[u8]) -> Answer<Header> {
             0xD9 => return header.ok_or_else(|| corrupt("it has no header")),
             0x01 | 0xD0..=0xD8 => {}
             marker => {
-                let length = content.get(at..at + 2).map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])));
+                let length = content
+                    .get(at..at + 2)
+                    .map(|two| usize::from(u16::from_be_bytes([two[0], two[1]])));
                 let length = length.ok_or_else(|| corrupt("it is cut"))?.max(2);
-                let segment = content.get(at + 2..at + length).ok_or_else(|| corrupt("it is cut"))?;
-                let is_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
+                let segment = content
+                    .get(at + 2..at + length)
+                    .ok_or_else(|| corrupt("it is cut"))?;
+                let is_frame =
+                    matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
                 if is_frame && header.is_none() {
                     header = Some(frame(segment)?);
                 }
@@ -124,16 +161,25 @@ fn next_marker(content: &[u8], at: &mut usize) -> Option<u8> {
 }
 
 fn frame(segment: &[u8]) -> Answer<Header> {
-    let &[_, h1, h0, w1, w0, components, ..] = segment else { return Err(corrupt("its header is cut")) };
+    let &[_, h1, h0, w1, w0, components, ..] = segment else {
+        return Err(corrupt("its header is cut"));
+    };
     if !matches!(components, 1 | 3) {
-        let detail = format!("the JPEG has {components} colour components; convert it to grey or RGB");
+        let detail =
+            format!("the JPEG has {components} colour components; convert it to grey or RGB");
         return Err(Refusal::new(ProblemCode::ImageFormatUnsupported, detail));
     }
-    Ok(Header { width: u16::from_be_bytes([w1, w0]).into(), height: u16::from_be_bytes([h1, h0]).into() })
+    Ok(Header {
+        width: u16::from_be_bytes([w1, w0]).into(),
+        height: u16::from_be_bytes([h1, h0]).into(),
+    })
 }
 
 fn corrupt(what: &str) -> Refusal {
-    Refusal::new(ProblemCode::ImageCorrupt, format!("the image is truncated or corrupt ({what}); copy it again"))
+    Refusal::new(
+        ProblemCode::ImageCorrupt,
+        format!("the image is truncated or corrupt ({what}); copy it again"),
+    )
 }
 
 #[cfg(test)]
@@ -166,10 +212,19 @@ mod tests {
 
     #[test]
     fn formats_are_told_by_their_content() {
-        assert_eq!(check(&png_of(600, 500), 1000, 1_000_000).unwrap(), "image/png");
-        assert_eq!(check(&jpeg_of(600, 500, 1), 1000, 1_000_000).unwrap(), "image/jpeg");
+        assert_eq!(
+            check(&png_of(600, 500), 1000, 1_000_000).unwrap(),
+            "image/png"
+        );
+        assert_eq!(
+            check(&jpeg_of(600, 500, 1), 1000, 1_000_000).unwrap(),
+            "image/jpeg"
+        );
         assert_eq!(code(b"GIF89a..."), ProblemCode::ImageFormatUnsupported);
-        assert_eq!(code(&jpeg_of(600, 500, 4)), ProblemCode::ImageFormatUnsupported);
+        assert_eq!(
+            code(&jpeg_of(600, 500, 4)),
+            ProblemCode::ImageFormatUnsupported
+        );
     }
 
     #[test]
@@ -177,7 +232,11 @@ mod tests {
         assert_eq!(code(b""), ProblemCode::ImageCorrupt);
         for whole in [png_of(600, 500), jpeg_of(600, 500, 3)] {
             for length in [8, whole.len() - 1] {
-                assert_eq!(code(&whole[..length]), ProblemCode::ImageCorrupt, "{length} bytes");
+                assert_eq!(
+                    code(&whole[..length]),
+                    ProblemCode::ImageCorrupt,
+                    "{length} bytes"
+                );
             }
         }
     }
@@ -185,9 +244,15 @@ mod tests {
     #[test]
     fn bombs_and_strips_are_refused_by_their_header() {
         assert_eq!(code(&png_of(60_000, 60_000)), ProblemCode::ImageTooLarge);
-        assert_eq!(code(&jpeg_of(60_000, 60_000, 1)), ProblemCode::ImageTooLarge);
+        assert_eq!(
+            code(&jpeg_of(60_000, 60_000, 1)),
+            ProblemCode::ImageTooLarge
+        );
         assert_eq!(code(&png_of(0, 500)), ProblemCode::ImageDimensions);
         assert_eq!(code(&png_of(2, 10_000)), ProblemCode::ImageDimensions);
-        assert_eq!(code(&[png_of(600, 500), vec![0; 1000]].concat()), ProblemCode::ImageTooLarge);
+        assert_eq!(
+            code(&[png_of(600, 500), vec![0; 1000]].concat()),
+            ProblemCode::ImageTooLarge
+        );
     }
 }

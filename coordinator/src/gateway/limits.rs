@@ -37,7 +37,11 @@ impl Limits {
     /// For everybody on this machine, who could as well start another gateway.
     pub(super) fn none() -> Self {
         let open = || Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        Self { rate: None, concurrent: open(), streams: open() }
+        Self {
+            rate: None,
+            concurrent: open(),
+            streams: open(),
+        }
     }
 
     /// Counts a request. It is in work while the permit lives.
@@ -46,7 +50,9 @@ impl Limits {
             && let Err(early) = limiter.check()
         {
             let wait = early.wait_time_from(DefaultClock::default().now());
-            let detail = format!("this key may send {rate} requests a second; wait as long as Retry-After says");
+            let detail = format!(
+                "this key may send {rate} requests a second; wait as long as Retry-After says"
+            );
             return Err(Refusal::new(ProblemCode::RateLimited, detail).after(whole_seconds(wait)));
         }
         take(&self.concurrent, "requests in work")
@@ -77,22 +83,38 @@ mod tests {
 
     #[test]
     fn a_burst_is_taken_and_what_is_over_it_is_told_when_to_come_back() {
-        let limits = Limits::of(&GatewayConfig { rate: 2, ..GatewayConfig::default() });
+        let limits = Limits::of(&GatewayConfig {
+            rate: 2,
+            ..GatewayConfig::default()
+        });
         for _ in 0..4 {
             drop(limits.request().unwrap());
         }
         let refusal = limits.request().unwrap_err();
-        assert_eq!((refusal.problem.code, refusal.retry_after), (ProblemCode::RateLimited, Some(1)));
+        assert_eq!(
+            (refusal.problem.code, refusal.retry_after),
+            (ProblemCode::RateLimited, Some(1))
+        );
     }
 
     #[test]
     fn a_place_is_free_again_when_its_permit_is_dropped() {
-        let limits = Limits::of(&GatewayConfig { concurrent: 1, streams: 1, ..GatewayConfig::default() });
+        let limits = Limits::of(&GatewayConfig {
+            concurrent: 1,
+            streams: 1,
+            ..GatewayConfig::default()
+        });
         let held = limits.request().unwrap();
-        assert_eq!(limits.request().unwrap_err().problem.code, ProblemCode::TooManyRequests);
+        assert_eq!(
+            limits.request().unwrap_err().problem.code,
+            ProblemCode::TooManyRequests
+        );
         drop(held);
         drop(limits.request().unwrap());
         let _stream = limits.stream().unwrap();
-        assert_eq!(limits.stream().unwrap_err().problem.code, ProblemCode::TooManyRequests);
+        assert_eq!(
+            limits.stream().unwrap_err().problem.code,
+            ProblemCode::TooManyRequests
+        );
     }
 }

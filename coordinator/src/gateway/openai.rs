@@ -9,11 +9,13 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use radialog_schemas::http::openai::{
-    AnswerMessage, ChatCompletion, ChatCompletionRequest, Choice, ErrorBody, ErrorDetail, Model, ModelList,
-    PromptTokensDetails, Role, Usage,
+    AnswerMessage, ChatCompletion, ChatCompletionRequest, Choice, ErrorBody, ErrorDetail, Model,
+    ModelList, PromptTokensDetails, Role, Usage,
 };
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
-use radialog_schemas::{Answer as TurnAnswer, ConversationId, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome};
+use radialog_schemas::{
+    Answer as TurnAnswer, ConversationId, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome,
+};
 use tokio::time::sleep;
 
 use self::messages::Dialog;
@@ -54,20 +56,41 @@ impl axum::extract::FromRequest<Shared> for Body {
 
 pub(super) async fn models(State(shared): State<Shared>) -> Json<ModelList> {
     let (object, owned_by) = ("model".to_owned(), ALIAS.to_owned());
-    let model = Model { id: shared.bundle.name.clone(), object, created: 0, owned_by };
-    Json(ModelList { object: "list".into(), data: vec![model] })
+    let model = Model {
+        id: shared.bundle.name.clone(),
+        object,
+        created: 0,
+        owned_by,
+    };
+    Json(ModelList {
+        object: "list".into(),
+        data: vec![model],
+    })
 }
 
-pub(super) async fn complete(State(shared): State<Shared>, caller: Caller, Body(asked): Body) -> Answer<Response> {
+pub(super) async fn complete(
+    State(shared): State<Shared>,
+    caller: Caller,
+    Body(asked): Body,
+) -> Answer<Response> {
     let options = options(&shared, &asked)?;
-    let include_usage = asked.stream_options.as_ref().and_then(|options| options.include_usage).unwrap_or(false);
+    let include_usage = asked
+        .stream_options
+        .as_ref()
+        .and_then(|options| options.include_usage)
+        .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
     let (model, dialog) = (asked.model, Dialog::new(asked.messages)?);
     let image = match dialog.image {
         Some(content) => Some(CheckedImage::new(content, &shared.config).await?),
         None => None,
     };
-    let turn = create::request(&shared, dialog.ask, &create::generation(&options)?, &options);
+    let turn = create::request(
+        &shared,
+        dialog.ask,
+        &create::generation(&options)?,
+        &options,
+    );
     let open = Open::new(caller.limits.stream()?);
     let beginning = Beginning {
         id: create::new_id(),
@@ -79,12 +102,27 @@ pub(super) async fn complete(State(shared): State<Shared>, caller: Caller, Body(
         turns: vec![turn],
     };
     // From here on: it may exist even where beginning it fails or is abandoned half way.
-    let conversation = Ephemeral { shared: shared.clone(), id: beginning.id.clone() };
+    let conversation = Ephemeral {
+        shared: shared.clone(),
+        id: beginning.id.clone(),
+    };
     create::begin(&shared, beginning).await?;
     let reader = Reader::open(&shared, &conversation.id, 1, 0).await?;
-    let head = Head { id: format!("chatcmpl-{}", conversation.id), created: now_ms() / 1000, model };
-    let following = Following { reader, conversation, _open: open };
-    if is_stream { Ok(stream::answer(head, following, include_usage)) } else { following.whole(head).await }
+    let head = Head {
+        id: format!("chatcmpl-{}", conversation.id),
+        created: now_ms() / 1000,
+        model,
+    };
+    let following = Following {
+        reader,
+        conversation,
+        _open: open,
+    };
+    if is_stream {
+        Ok(stream::answer(head, following, include_usage))
+    } else {
+        following.whole(head).await
+    }
 }
 
 /// What all pieces of an answer say.
@@ -118,18 +156,29 @@ impl Following {
 }
 
 fn stopped() -> Refusal {
-    Refusal::new(ProblemCode::Unavailable, "the gateway stopped before the answer's end; ask again").after(1)
+    Refusal::new(
+        ProblemCode::Unavailable,
+        "the gateway stopped before the answer's end; ask again",
+    )
+    .after(1)
 }
 
 fn completion(head: Head, answer: TurnAnswer) -> ChatCompletion {
     let (usage, finish_reason) = (usage(&answer), finish_reason(&answer));
-    let message = AnswerMessage { role: Role::Assistant, content: answer.text };
+    let message = AnswerMessage {
+        role: Role::Assistant,
+        content: answer.text,
+    };
     ChatCompletion {
         id: head.id,
         object: "chat.completion".into(),
         created: head.created,
         model: head.model,
-        choices: vec![Choice { index: 0, message, finish_reason }],
+        choices: vec![Choice {
+            index: 0,
+            message,
+            finish_reason,
+        }],
         usage,
     }
 }
@@ -143,13 +192,18 @@ fn usage(answer: &TurnAnswer) -> Usage {
         prompt_tokens: answer.prompt_tokens,
         completion_tokens: answer.tokens,
         total_tokens: answer.prompt_tokens.saturating_add(answer.tokens),
-        prompt_tokens_details: PromptTokensDetails { cached_tokens: answer.cached_tokens },
+        prompt_tokens_details: PromptTokensDetails {
+            cached_tokens: answer.cached_tokens,
+        },
     }
 }
 
 fn options(shared: &Shared, asked: &ChatCompletionRequest) -> Answer<TurnOptions> {
     if asked.model != ALIAS && asked.model != shared.bundle.name {
-        let detail = format!("there is no model of this name; this gateway has '{}'", shared.bundle.name);
+        let detail = format!(
+            "there is no model of this name; this gateway has '{}'",
+            shared.bundle.name
+        );
         return Err(Refusal::new(ProblemCode::NotFound, detail));
     }
     let unsupported = [
@@ -164,7 +218,10 @@ fn options(shared: &Shared, asked: &ChatCompletionRequest) -> Answer<TurnOptions
         return Err(Refusal::new(ProblemCode::InvalidRequest, detail));
     }
     Ok(TurnOptions {
-        max_new_tokens: asked.max_completion_tokens.or(asked.max_tokens).map(|most| most.min(MAX_NEW_TOKENS)),
+        max_new_tokens: asked
+            .max_completion_tokens
+            .or(asked.max_tokens)
+            .map(|most| most.min(MAX_NEW_TOKENS)),
         temperature: asked.temperature,
         top_p: asked.top_p,
         seed: asked.seed.map(|seed| seed.unsigned_abs() & MAX_SEED),
@@ -195,7 +252,9 @@ impl Drop for Ephemeral {
 /// Errors in OpenAI's format, whoever made them.
 pub(super) async fn errors(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
-    let Some(refusal) = response.extensions().get::<Refusal>() else { return response };
+    let Some(refusal) = response.extensions().get::<Refusal>() else {
+        return response;
+    };
     let problem = &refusal.problem;
     let mut rewritten = error(problem.status, &problem.detail, Some(problem.code.as_str()));
     for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
@@ -207,7 +266,11 @@ pub(super) async fn errors(request: Request, next: Next) -> Response {
 }
 
 fn failed(failure: &Failure) -> Response {
-    error(failure_status(failure), &failure.message, Some(failure.code.as_str()))
+    error(
+        failure_status(failure),
+        &failure.message,
+        Some(failure.code.as_str()),
+    )
 }
 
 fn failure_status(failure: &Failure) -> u16 {
@@ -221,10 +284,15 @@ fn failure_status(failure: &Failure) -> u16 {
 fn error(status: u16, message: &str, code: Option<String>) -> Response {
     // Their API has no 422.
     let status = if status == 422 { 400 } else { status };
-    let body = Json(ErrorBody { error: detail(status, message, code) });
+    let body = Json(ErrorBody {
+        error: detail(status, message, code),
+    });
     let mut response = body.into_response();
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
@@ -235,5 +303,10 @@ fn detail(status: u16, message: &str, code: Option<String>) -> ErrorDetail {
         500.. => "server_error",
         _ => "invalid_request_error",
     };
-    ErrorDetail { message: message.to_owned(), kind: kind.to_owned(), param: None, code }
+    ErrorDetail {
+        message: message.to_owned(),
+        kind: kind.to_owned(),
+        param: None,
+        code,
+    }
 }

@@ -41,13 +41,17 @@ impl OwnTurn {
 /// A turn by its number.
 pub(super) fn turn(snapshot: &Snapshot, number: u32) -> Answer<&Turn> {
     let place = (number as usize).checked_sub(1);
-    place.and_then(|place| snapshot.turns.get(place)).ok_or_else(Refusal::no_turn)
+    place
+        .and_then(|place| snapshot.turns.get(place))
+        .ok_or_else(Refusal::no_turn)
 }
 
 /// The caller's conversation.
 pub(super) async fn own(shared: &Shared, caller: &Caller, id: &ConversationId) -> Answer<Snapshot> {
     let snapshot = shared.backends.conversations.snapshot(id).await?;
-    snapshot.filter(|snapshot| *snapshot.conversation.owner == *caller.owner).ok_or_else(Refusal::no_conversation)
+    snapshot
+        .filter(|snapshot| *snapshot.conversation.owner == *caller.owner)
+        .ok_or_else(Refusal::no_conversation)
 }
 
 impl FromRequestParts<Shared> for Caller {
@@ -64,7 +68,10 @@ impl FromRequestParts<Shared> for Own {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Answer<Self> {
         let caller = Caller::from_request_parts(parts, shared).await?;
-        let id = parameter(parts, shared, "id").await.filter(|id| is_id(id)).ok_or_else(Refusal::no_conversation)?;
+        let id = parameter(parts, shared, "id")
+            .await
+            .filter(|id| is_id(id))
+            .ok_or_else(Refusal::no_conversation)?;
         Ok(Self(own(shared, &caller, &ConversationId(id)).await?))
     }
 }
@@ -76,9 +83,15 @@ impl FromRequestParts<Shared> for OwnTurn {
         let Own(snapshot) = Own::from_request_parts(parts, shared).await?;
         let number = parameter(parts, shared, "turn").await;
         let is_number = |text: &String| text.bytes().all(|byte| byte.is_ascii_digit());
-        let number = number.filter(is_number).and_then(|text| text.parse().ok()).ok_or_else(Refusal::no_turn)?;
+        let number = number
+            .filter(is_number)
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(Refusal::no_turn)?;
         turn(&snapshot, number)?;
-        Ok(Self { snapshot, turn: number })
+        Ok(Self {
+            snapshot,
+            turn: number,
+        })
     }
 }
 
@@ -86,10 +99,17 @@ impl FromRequestParts<Shared> for IdempotencyKey {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Answer<Self> {
-        let Some(value) = parts.headers.get(IDEMPOTENCY_KEY) else { return Ok(Self(None)) };
-        let key = value.to_str().ok().filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+        let Some(value) = parts.headers.get(IDEMPOTENCY_KEY) else {
+            return Ok(Self(None));
+        };
+        let key = value
+            .to_str()
+            .ok()
+            .filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
         let key = key.ok_or_else(|| {
-            let detail = format!("an Idempotency-Key has 1 to {LONGEST_KEY} visible ASCII characters; a UUID will do");
+            let detail = format!(
+                "an Idempotency-Key has 1 to {LONGEST_KEY} visible ASCII characters; a UUID will do"
+            );
             Refusal::new(ProblemCode::InvalidRequest, detail)
         })?;
         Ok(Self(Some(key.to_owned())))
@@ -97,10 +117,18 @@ impl FromRequestParts<Shared> for IdempotencyKey {
 }
 
 async fn parameter(parts: &mut Parts, shared: &Shared, name: &str) -> Option<String> {
-    let parameters = RawPathParams::from_request_parts(parts, shared).await.ok()?;
-    parameters.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+    let parameters = RawPathParams::from_request_parts(parts, shared)
+        .await
+        .ok()?;
+    parameters
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| value.to_owned())
 }
 
 fn is_id(text: &str) -> bool {
-    text.len() == ID_LENGTH && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    text.len() == ID_LENGTH
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

@@ -29,20 +29,32 @@ pub(super) type Answer<T> = Result<T, Refusal>;
 
 impl Refusal {
     pub(super) fn new(code: ProblemCode, detail: impl Display) -> Self {
-        Self { problem: Problem::new(code, detail), retry_after: None }
+        Self {
+            problem: Problem::new(code, detail),
+            retry_after: None,
+        }
     }
 
     pub(super) fn after(self, seconds: u64) -> Self {
-        Self { retry_after: Some(seconds.max(1)), ..self }
+        Self {
+            retry_after: Some(seconds.max(1)),
+            ..self
+        }
     }
 
     /// The same for what is not there and for what is somebody else's.
     pub(super) fn no_conversation() -> Self {
-        Self::new(ProblemCode::NotFound, "there is no such conversation; GET /v1/conversations lists yours")
+        Self::new(
+            ProblemCode::NotFound,
+            "there is no such conversation; GET /v1/conversations lists yours",
+        )
     }
 
     pub(super) fn no_turn() -> Self {
-        Self::new(ProblemCode::NotFound, "the conversation has no such turn; its view lists all turns")
+        Self::new(
+            ProblemCode::NotFound,
+            "the conversation has no such turn; its view lists all turns",
+        )
     }
 
     fn unavailable(error: &dyn Display) -> Self {
@@ -91,10 +103,14 @@ impl From<BatchesError> for Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status =
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self.problem)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -21,7 +21,11 @@ pub(super) async fn ready(shared: &Shared, id: &ConversationId, turn: Option<u32
     let publishing = tokio::spawn(async move {
         let component = shared.bundle.component(Stage::Language);
         let once = || conversation::publish(&shared.backends, &id, turn, component);
-        if Patience::new(shared.shutdown.clone()).until_done(once).await.is_err() {
+        if Patience::new(shared.shutdown.clone())
+            .until_done(once)
+            .await
+            .is_err()
+        {
             tracing::warn!(conversation = %id, turn, "stopped before a turn was published; its reader publishes it again");
         }
     });
@@ -39,7 +43,11 @@ pub(super) async fn forgotten(shared: &Shared, snapshot: &Snapshot) -> Answer<()
     let is_prepared = snapshot.conversation.image.is_none() || snapshot.prepared.is_some();
     let queues = match is_prepared {
         true => vec![queues::CHAT],
-        false => vec![queues::work(Stage::Embedding), queues::work(Stage::Findings), queues::RESULTS],
+        false => vec![
+            queues::work(Stage::Embedding),
+            queues::work(Stage::Findings),
+            queues::RESULTS,
+        ],
     };
     for queue in queues {
         if shared.backends.queue.depth(queue).await? > 0 {
@@ -47,5 +55,11 @@ pub(super) async fn forgotten(shared: &Shared, snapshot: &Snapshot) -> Answer<()
         }
     }
     tracing::info!(conversation = %snapshot.conversation.id, "a turn waits and nothing for it is in the broker: again");
-    Ok(conversation::begin(&shared.backends, &shared.bundle, &snapshot.conversation, &[]).await?)
+    Ok(conversation::begin(
+        &shared.backends,
+        &shared.bundle,
+        &snapshot.conversation,
+        &[],
+    )
+    .await?)
 }

@@ -65,12 +65,23 @@ struct Waiting {
 
 impl Reader {
     /// Reads the events over number `after`.
-    pub(super) async fn open(shared: &Shared, id: &ConversationId, turn: u32, after: u64) -> Result<Self, StateError> {
+    pub(super) async fn open(
+        shared: &Shared,
+        id: &ConversationId,
+        turn: u32,
+        after: u64,
+    ) -> Result<Self, StateError> {
         // Before anything is read, so that nothing falls between.
         let watch = shared.backends.conversations.watch(id, turn).await?;
         let now = Instant::now();
         let patience = FORGOTTEN * shared.config.heartbeat;
-        let waiting = Waiting { position: None, ask: now, pause: FIRST_POSITION, forgotten: now + patience, patience };
+        let waiting = Waiting {
+            position: None,
+            ask: now,
+            pause: FIRST_POSITION,
+            forgotten: now + patience,
+            patience,
+        };
         Ok(Self {
             shared: shared.clone(),
             id: id.clone(),
@@ -93,7 +104,9 @@ impl Reader {
             if let Some((number, event)) = self.take() {
                 self.over = matches!(event, TurnEvent::Ended(_));
                 self.beat = Instant::now() + self.shared.config.heartbeat;
-                metrics().http_event_lag.observe(self.arrived.elapsed().as_secs_f64());
+                metrics()
+                    .http_event_lag
+                    .observe(self.arrived.elapsed().as_secs_f64());
                 return Some(News::Event(number, event));
             }
             let found = match self.read().await {
@@ -117,7 +130,10 @@ impl Reader {
                 Found::Gone => break,
                 Found::Nothing => {}
             }
-            let ask = self.waiting.as_ref().map_or(self.beat, |waiting| waiting.ask);
+            let ask = self
+                .waiting
+                .as_ref()
+                .map_or(self.beat, |waiting| waiting.ask);
             tokio::select! {
                 () = self.shared.shutdown.cancelled() => return None,
                 news = self.watch.news() => {
@@ -161,7 +177,9 @@ impl Reader {
     async fn read(&mut self) -> Result<Found, StateError> {
         let conversations = self.shared.backends.conversations.clone();
         if self.look {
-            let events = conversations.events(&self.id, self.turn, self.after, PAGE).await?;
+            let events = conversations
+                .events(&self.id, self.turn, self.after, PAGE)
+                .await?;
             self.look = events.len() == PAGE;
             if !events.is_empty() {
                 self.doubt = false;
@@ -176,7 +194,11 @@ impl Reader {
             }
             self.doubt = false;
         }
-        let Some(waiting) = self.waiting.as_mut().filter(|waiting| waiting.ask <= Instant::now()) else {
+        let Some(waiting) = self
+            .waiting
+            .as_mut()
+            .filter(|waiting| waiting.ask <= Instant::now())
+        else {
             return Ok(Found::Nothing);
         };
         let Some(position) = conversations.position(&self.id, self.turn).await? else {
@@ -199,7 +221,9 @@ impl Reader {
 }
 
 async fn remind(shared: &Shared, id: &ConversationId) -> Result<(), StateError> {
-    let Some(snapshot) = shared.backends.conversations.snapshot(id).await? else { return Ok(()) };
+    let Some(snapshot) = shared.backends.conversations.snapshot(id).await? else {
+        return Ok(());
+    };
     let reminding: Answer<()> = publish::forgotten(shared, &snapshot).await;
     // Said in the log already; the next reminder comes.
     let _ = reminding;

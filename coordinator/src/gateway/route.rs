@@ -59,7 +59,12 @@ pub(super) struct Documented {
 pub(super) const JSON: &str = "application/json";
 
 impl Operation {
-    fn new(method: Method, path: &'static str, id: &'static str, handler: MethodRouter<Shared>) -> Self {
+    fn new(
+        method: Method,
+        path: &'static str,
+        id: &'static str,
+        handler: MethodRouter<Shared>,
+    ) -> Self {
         Self {
             method,
             path,
@@ -77,7 +82,11 @@ impl Operation {
     }
 
     fn says(self, summary: &'static str, description: &'static str) -> Self {
-        Self { summary, description, ..self }
+        Self {
+            summary,
+            description,
+            ..self
+        }
     }
 
     fn tag(self, tag: &'static str) -> Self {
@@ -90,41 +99,72 @@ impl Operation {
 
     /// Names of entries under `components/parameters`.
     fn with(self, parameters: &[&'static str]) -> Self {
-        Self { parameters: parameters.to_vec(), ..self }
+        Self {
+            parameters: parameters.to_vec(),
+            ..self
+        }
     }
 
     fn reads<T: JsonSchema>(mut self, media_type: &'static str) -> Self {
-        self.bodies.push((media_type, |generator| generator.subschema_for::<T>()));
+        self.bodies
+            .push((media_type, |generator| generator.subschema_for::<T>()));
         self
     }
 
     fn gives<T: JsonSchema>(mut self, status: u16, description: &'static str) -> Self {
-        let content = (JSON, (|generator| generator.subschema_for::<T>()) as SchemaOf);
-        self.answers.push(Documented { status, description, content: Some(content) });
+        let content = (
+            JSON,
+            (|generator| generator.subschema_for::<T>()) as SchemaOf,
+        );
+        self.answers.push(Documented {
+            status,
+            description,
+            content: Some(content),
+        });
         self
     }
 
-    fn gives_bytes(mut self, status: u16, media_type: &'static str, description: &'static str) -> Self {
+    fn gives_bytes(
+        mut self,
+        status: u16,
+        media_type: &'static str,
+        description: &'static str,
+    ) -> Self {
         let schema = |_: &mut SchemaGenerator| Schema::default();
-        self.answers.push(Documented { status, description, content: Some((media_type, schema)) });
+        self.answers.push(Documented {
+            status,
+            description,
+            content: Some((media_type, schema)),
+        });
         self
     }
 
     fn gives_nothing(mut self, status: u16, description: &'static str) -> Self {
-        self.answers.push(Documented { status, description, content: None });
+        self.answers.push(Documented {
+            status,
+            description,
+            content: None,
+        });
         self
     }
 
     fn refuses(self, problems: &[u16]) -> Self {
-        Self { problems: problems.to_vec(), ..self }
+        Self {
+            problems: problems.to_vec(),
+            ..self
+        }
     }
 
     fn route(self, shared: &Shared) -> MethodRouter<Shared> {
         let state = shared.clone();
         let admitted = match self.access {
             Access::Open => self.handler,
-            Access::Key => self.handler.layer(middleware::from_fn_with_state(state, guard::admit)),
-            Access::Unhurried => self.handler.layer(middleware::from_fn_with_state(state, guard::unhurried)),
+            Access::Key => self
+                .handler
+                .layer(middleware::from_fn_with_state(state, guard::admit)),
+            Access::Unhurried => self
+                .handler
+                .layer(middleware::from_fn_with_state(state, guard::unhurried)),
         };
         let spoken = match self.tag {
             table::OPENAI => admitted.layer(middleware::from_fn(openai::errors)),
@@ -155,10 +195,16 @@ pub(super) fn router(shared: &Shared) -> Router {
 }
 
 async fn unknown() -> Refusal {
-    Refusal::new(ProblemCode::NotFound, "there is nothing at this path; /docs lists what there is")
+    Refusal::new(
+        ProblemCode::NotFound,
+        "there is nothing at this path; /docs lists what there is",
+    )
 }
 
 async fn other_method(request: Request) -> Refusal {
-    let detail = format!("{} is not possible here; the header Allow lists what is", request.method());
+    let detail = format!(
+        "{} is not possible here; the header Allow lists what is",
+        request.method()
+    );
     Refusal::new(ProblemCode::MethodNotAllowed, detail)
 }

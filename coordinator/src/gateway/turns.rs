@@ -27,12 +27,19 @@ pub(super) async fn add(
     let generation = create::generation(&asked.options)?;
     let request = create::request(&shared, asked.ask, &generation, &asked.options);
     if before.turns.len() >= shared.config.max_turns as usize {
-        let detail = format!("a conversation has at most {} turns; start a new one", shared.config.max_turns);
+        let detail = format!(
+            "a conversation has at most {} turns; start a new one",
+            shared.config.max_turns
+        );
         return Err(Refusal::new(ProblemCode::ConversationFull, detail));
     }
     create::check_room(&shared).await?;
     let id = &conversation.id;
-    let added = shared.backends.conversations.add_turn(id, &request, key.as_deref()).await?;
+    let added = shared
+        .backends
+        .conversations
+        .add_turn(id, &request, key.as_deref())
+        .await?;
     let added = added.ok_or_else(Refusal::no_conversation)?;
     publish::ready(&shared, id, added.ready.then_some(added.turn)).await;
     let after = path::own(&shared, &caller, id).await?;
@@ -42,7 +49,11 @@ pub(super) async fn add(
         return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
     }
     let location = [(header::LOCATION, view::turn_path(id, added.turn))];
-    Ok((StatusCode::ACCEPTED, location, Json(view::turn(&shared, &after, added.turn).await?)))
+    Ok((
+        StatusCode::ACCEPTED,
+        location,
+        Json(view::turn(&shared, &after, added.turn).await?),
+    ))
 }
 
 fn check(ask: &Ask, has_image: bool) -> Answer<()> {
@@ -55,7 +66,9 @@ fn check(ask: &Ask, has_image: bool) -> Answer<()> {
         Ask::Correction { add, remove } if add.iter().any(|finding| remove.contains(finding)) => {
             invalid("a correction cannot both add and remove the same finding")
         }
-        Ask::Reasons { findings } if findings.is_empty() => invalid("name at least one finding to give reasons for"),
+        Ask::Reasons { findings } if findings.is_empty() => {
+            invalid("name at least one finding to give reasons for")
+        }
         Ask::Report if !has_image => {
             invalid("the conversation has no image to report on; start a new one with an image")
         }
@@ -68,7 +81,11 @@ pub(super) async fn get(State(shared): State<Shared>, at: OwnTurn) -> Answer<Jso
 }
 
 pub(super) async fn cancel(State(shared): State<Shared>, at: OwnTurn) -> Answer<StatusCode> {
-    let ready = shared.backends.conversations.cancel(at.id(), at.turn).await?;
+    let ready = shared
+        .backends
+        .conversations
+        .cancel(at.id(), at.turn)
+        .await?;
     publish::ready(&shared, at.id(), ready).await;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -96,7 +113,13 @@ pub(super) async fn forget_edit(State(shared): State<Shared>, at: OwnTurn) -> An
 }
 
 async fn rewrite(shared: &Shared, at: &OwnTurn, text: Option<&str>) -> Answer<()> {
-    if !at.state()?.status.is_final() || !shared.backends.conversations.edit(at.id(), at.turn, text).await? {
+    if !at.state()?.status.is_final()
+        || !shared
+            .backends
+            .conversations
+            .edit(at.id(), at.turn, text)
+            .await?
+    {
         let detail = "the turn is still being answered; wait for its end, or cancel it, and then rewrite the answer";
         return Err(Refusal::new(ProblemCode::TurnNotFinal, detail));
     }

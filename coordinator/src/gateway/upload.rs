@@ -16,7 +16,13 @@ const FORM: &str = "multipart/form-data";
 /// Starts of what would have to be fetched.
 const REMOTE: [&str; 5] = ["http:", "https:", "ftp:", "file:", "//"];
 /// Fields of a form that are numbers.
-const NUMBERS: [&str; 5] = ["max_new_tokens", "temperature", "top_p", "seed", "deadline_seconds"];
+const NUMBERS: [&str; 5] = [
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "deadline_seconds",
+];
 
 /// What was asked, and the image's bytes.
 pub(super) struct Upload {
@@ -36,46 +42,71 @@ impl FromRequest<Shared> for Upload {
             let mut conversation: NewConversation = body::parse(&content)?;
             let image = conversation.image.take();
             let image = image.map(|uri| data_uri("image", &uri)).transpose()?;
-            Ok(Self { conversation, image })
+            Ok(Self {
+                conversation,
+                image,
+            })
         } else if kind == FORM {
             let (parts, content) = request.into_parts();
             let content = body::read(Request::from_parts(parts.clone(), content), limit).await?;
             let form = Multipart::from_request(Request::from_parts(parts, again(content)), &());
-            let form = form.await.map_err(|error| Refusal::new(ProblemCode::InvalidMultipart, error.body_text()))?;
+            let form = form
+                .await
+                .map_err(|error| Refusal::new(ProblemCode::InvalidMultipart, error.body_text()))?;
             read_form(form).await
         } else {
             body::discard(request).await;
-            Err(unsupported(&kind, "application/json or multipart/form-data"))
+            Err(unsupported(
+                &kind,
+                "application/json or multipart/form-data",
+            ))
         }
     }
 }
 
 /// Base64 makes four bytes of three.
 pub(super) fn body_limit(max_image_bytes: u64) -> u64 {
-    max_image_bytes.div_ceil(3).saturating_mul(4).saturating_add(JSON_LIMIT)
+    max_image_bytes
+        .div_ceil(3)
+        .saturating_mul(4)
+        .saturating_add(JSON_LIMIT)
 }
 
 /// The bytes of `data:image/png;base64,...`.
 pub(super) fn data_uri(field: &str, uri: &str) -> Answer<Bytes> {
     let start: String = uri.chars().take(8).collect::<String>().to_ascii_lowercase();
     if REMOTE.iter().any(|remote| start.starts_with(remote)) {
-        let detail = format!("'{field}' is an address, and nothing is ever fetched; send the file as a data URI");
+        let detail = format!(
+            "'{field}' is an address, and nothing is ever fetched; send the file as a data URI"
+        );
         return Err(Refusal::new(ProblemCode::RemoteUrl, detail));
     }
     let wrong = || {
-        let detail = format!("'{field}' is not data:image/png;base64,... or data:image/jpeg;base64,...");
+        let detail =
+            format!("'{field}' is not data:image/png;base64,... or data:image/jpeg;base64,...");
         Refusal::new(ProblemCode::InvalidRequest, detail)
     };
-    let (head, content) = uri.split_once(',').filter(|_| start.starts_with("data:")).ok_or_else(wrong)?;
+    let (head, content) = uri
+        .split_once(',')
+        .filter(|_| start.starts_with("data:"))
+        .ok_or_else(wrong)?;
     let head = head["data:".len()..].to_ascii_lowercase();
-    let media_type = head.strip_suffix(";base64").ok_or_else(wrong)?.split(';').next().unwrap_or_default();
+    let media_type = head
+        .strip_suffix(";base64")
+        .ok_or_else(wrong)?
+        .split(';')
+        .next()
+        .unwrap_or_default();
     if !matches!(media_type, "image/png" | "image/jpeg" | "image/jpg") {
         let detail = format!("'{field}' says that it is '{media_type}'; convert it to PNG or JPEG");
         return Err(Refusal::new(ProblemCode::ImageFormatUnsupported, detail));
     }
-    let content = STANDARD
-        .decode(content)
-        .map_err(|error| Refusal::new(ProblemCode::InvalidRequest, format!("'{field}' is not base64: {error}")))?;
+    let content = STANDARD.decode(content).map_err(|error| {
+        Refusal::new(
+            ProblemCode::InvalidRequest,
+            format!("'{field}' is not base64: {error}"),
+        )
+    })?;
     Ok(content.into())
 }
 
@@ -92,14 +123,23 @@ async fn read_form(mut form: Multipart) -> Answer<Upload> {
             }
             "question" | "indication" => Value::String(utf8(&content)?.to_owned()),
             name if NUMBERS.contains(&name) => serde_json::from_str(utf8(&content)?.trim())
-                .map_err(|_| Refusal::new(ProblemCode::InvalidRequest, format!("'{name}' is not a number")))?,
+                .map_err(|_| {
+                    Refusal::new(
+                        ProblemCode::InvalidRequest,
+                        format!("'{name}' is not a number"),
+                    )
+                })?,
             _ => continue,
         };
         fields.insert(name, value);
     }
     let conversation = serde_json::from_value(Value::Object(fields));
-    let conversation = conversation.map_err(|error| Refusal::new(ProblemCode::InvalidRequest, error))?;
-    Ok(Upload { conversation, image })
+    let conversation =
+        conversation.map_err(|error| Refusal::new(ProblemCode::InvalidRequest, error))?;
+    Ok(Upload {
+        conversation,
+        image,
+    })
 }
 
 async fn content(field: Field<'_>) -> Answer<Bytes> {
@@ -118,13 +158,30 @@ mod tests {
 
     #[test]
     fn only_inline_images_of_the_two_formats_are_taken() {
-        assert_eq!(data_uri("image", "data:image/png;base64,AQID").unwrap(), Bytes::from_static(&[1, 2, 3]));
+        assert_eq!(
+            data_uri("image", "data:image/png;base64,AQID").unwrap(),
+            Bytes::from_static(&[1, 2, 3])
+        );
         let code = |uri: &str| data_uri("image", uri).unwrap_err().problem.code;
-        for remote in ["http://169.254.169.254/latest", "HTTPS://host/x.png", "file:///etc/passwd", "//host/x.png"] {
+        for remote in [
+            "http://169.254.169.254/latest",
+            "HTTPS://host/x.png",
+            "file:///etc/passwd",
+            "//host/x.png",
+        ] {
             assert_eq!(code(remote), ProblemCode::RemoteUrl, "{remote}");
         }
-        assert_eq!(code("data:image/gif;base64,AQID"), ProblemCode::ImageFormatUnsupported);
-        for wrong in ["", "AQID", "data:image/png,AQID", "data:image/png;base64,A-_D", "data:image/png;base64,AQI"] {
+        assert_eq!(
+            code("data:image/gif;base64,AQID"),
+            ProblemCode::ImageFormatUnsupported
+        );
+        for wrong in [
+            "",
+            "AQID",
+            "data:image/png,AQID",
+            "data:image/png;base64,A-_D",
+            "data:image/png;base64,AQI",
+        ] {
             assert_eq!(code(wrong), ProblemCode::InvalidRequest, "{wrong}");
         }
     }

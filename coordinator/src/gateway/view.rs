@@ -2,7 +2,9 @@
 
 use futures::future::try_join_all;
 use radialog_runtime::conversations::{Snapshot, Turn};
-use radialog_schemas::http::{ConversationEntry, ConversationView, ImageView, TurnError, TurnUsage, TurnView};
+use radialog_schemas::http::{
+    ConversationEntry, ConversationView, ImageView, TurnError, TurnUsage, TurnView,
+};
 use radialog_schemas::{Ask, ConversationId, TurnEvent, TurnOutcome, TurnStatus};
 
 use super::Shared;
@@ -23,13 +25,19 @@ pub(super) fn turn_path(id: &ConversationId, turn: u32) -> String {
 }
 
 pub(super) async fn conversation(shared: &Shared, snapshot: &Snapshot) -> Answer<ConversationView> {
-    let turns = (1..).zip(&snapshot.turns).map(|(number, _)| turn(shared, snapshot, number));
+    let turns = (1..)
+        .zip(&snapshot.turns)
+        .map(|(number, _)| turn(shared, snapshot, number));
     Ok(ConversationView {
         id: snapshot.conversation.id.clone(),
         created_ms: snapshot.conversation.created_ms,
         indication: snapshot.conversation.indication.clone(),
         image: image(snapshot),
-        findings: snapshot.prepared.as_ref().and_then(|prepared| prepared.as_ref().ok()).cloned(),
+        findings: snapshot
+            .prepared
+            .as_ref()
+            .and_then(|prepared| prepared.as_ref().ok())
+            .cloned(),
         turns: try_join_all(turns).await?,
     })
 }
@@ -76,7 +84,11 @@ pub(super) async fn turn(shared: &Shared, snapshot: &Snapshot, number: u32) -> A
 async fn written(shared: &Shared, id: &ConversationId, turn: u32) -> Answer<(String, u64)> {
     let (mut text, mut last) = (String::new(), 0);
     loop {
-        let events = shared.backends.conversations.events(id, turn, last, PAGE).await?;
+        let events = shared
+            .backends
+            .conversations
+            .events(id, turn, last, PAGE)
+            .await?;
         let is_last_page = events.len() < PAGE;
         for (number, event) in events {
             last = number;
@@ -98,32 +110,51 @@ fn error(turn: &Turn) -> Option<TurnError> {
 pub(super) fn outcome_error(outcome: &TurnOutcome) -> Option<TurnError> {
     match outcome {
         TurnOutcome::Done(_) => None,
-        TurnOutcome::Failed(failure) => {
-            Some(TurnError { code: failure.code.as_str(), message: failure.message.clone() })
-        }
-        TurnOutcome::Cancelled => {
-            Some(TurnError { code: "cancelled".into(), message: "the turn was cancelled".into() })
-        }
+        TurnOutcome::Failed(failure) => Some(TurnError {
+            code: failure.code.as_str(),
+            message: failure.message.clone(),
+        }),
+        TurnOutcome::Cancelled => Some(TurnError {
+            code: "cancelled".into(),
+            message: "the turn was cancelled".into(),
+        }),
     }
 }
 
 fn image(snapshot: &Snapshot) -> Option<ImageView> {
     let href = format!("{}/image", conversation_path(&snapshot.conversation.id));
-    snapshot.conversation.image.as_ref().map(|image| ImageView { href, media_type: image.media_type.clone() })
+    snapshot.conversation.image.as_ref().map(|image| ImageView {
+        href,
+        media_type: image.media_type.clone(),
+    })
 }
 
 pub(super) fn entry(snapshot: &Snapshot) -> ConversationEntry {
-    let question = snapshot.turns.iter().find_map(|turn| match &turn.request.ask {
-        Ask::Question { text } => Some(text),
-        _ => None,
-    });
-    let title = question.or(snapshot.conversation.indication.as_ref()).map(String::as_str).unwrap_or_default();
+    let question = snapshot
+        .turns
+        .iter()
+        .find_map(|turn| match &turn.request.ask {
+            Ask::Question { text } => Some(text),
+            _ => None,
+        });
+    let title = question
+        .or(snapshot.conversation.indication.as_ref())
+        .map(String::as_str)
+        .unwrap_or_default();
     let open = snapshot.turns.iter().find(|turn| !turn.status.is_final());
-    let status = open.or(snapshot.turns.last()).map_or(TurnStatus::Done, |turn| turn.status);
+    let status = open
+        .or(snapshot.turns.last())
+        .map_or(TurnStatus::Done, |turn| turn.status);
     ConversationEntry {
         id: snapshot.conversation.id.clone(),
         created_ms: snapshot.conversation.created_ms,
-        title: title.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(TITLE).collect(),
+        title: title
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .chars()
+            .take(TITLE)
+            .collect(),
         turns: u32::try_from(snapshot.turns.len()).unwrap_or(u32::MAX),
         status,
         image: image(snapshot),

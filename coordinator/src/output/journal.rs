@@ -29,10 +29,18 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Opens or creates the file, cuts off a broken last line, and shows every record to `seen`.
-    pub(crate) fn open(dir: &Path, mut seen: impl FnMut(StudyRecord)) -> Result<Self, CoordinatorError> {
+    pub(crate) fn open(
+        dir: &Path,
+        mut seen: impl FnMut(StudyRecord),
+    ) -> Result<Self, CoordinatorError> {
         let path = dir.join(RESULTS_FILE);
         let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(false).read(true).write(true).open(&path);
+        let file = options
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path);
         let file = file.map_err(CoordinatorError::output(&path))?;
         let mut length = 0;
         for_each_record(&path, |record, line| {
@@ -40,13 +48,24 @@ impl Journal {
             length += line.len() as u64;
             Ok(())
         })?;
-        let mut journal = Self { path, file, length, synced: Instant::now(), dirty: false };
-        journal.cut().map_err(CoordinatorError::output(&journal.path))?;
+        let mut journal = Self {
+            path,
+            file,
+            length,
+            synced: Instant::now(),
+            dirty: false,
+        };
+        journal
+            .cut()
+            .map_err(CoordinatorError::output(&journal.path))?;
         Ok(journal)
     }
 
     /// Appends lines and hands them to the system. After an error the file holds what it held before.
-    pub(crate) fn append<'a>(&mut self, lines: impl Iterator<Item = &'a str>) -> Result<(), CoordinatorError> {
+    pub(crate) fn append<'a>(
+        &mut self,
+        lines: impl Iterator<Item = &'a str>,
+    ) -> Result<(), CoordinatorError> {
         let mut text = String::new();
         for line in lines {
             text.push_str(line);
@@ -71,7 +90,9 @@ impl Journal {
     /// Puts every line on disk.
     pub(crate) fn sync(&mut self) -> Result<(), CoordinatorError> {
         if self.dirty {
-            self.file.sync_data().map_err(CoordinatorError::output(&self.path))?;
+            self.file
+                .sync_data()
+                .map_err(CoordinatorError::output(&self.path))?;
             self.dirty = false;
         }
         self.synced = Instant::now();
@@ -94,7 +115,9 @@ pub(crate) fn for_each_record(
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
-        reader.read_until(b'\n', &mut line).map_err(CoordinatorError::output(path))?;
+        reader
+            .read_until(b'\n', &mut line)
+            .map_err(CoordinatorError::output(path))?;
         if line.last() != Some(&b'\n') {
             break;
         }
@@ -165,7 +188,11 @@ mod tests {
     #[test]
     fn a_damaged_line_in_the_middle_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(RESULTS_FILE), format!("{}\n{{\n{}\n", line("a", true), line("b", true))).unwrap();
+        fs::write(
+            dir.path().join(RESULTS_FILE),
+            format!("{}\n{{\n{}\n", line("a", true), line("b", true)),
+        )
+        .unwrap();
         let error = Journal::open(dir.path(), |_| ()).err().unwrap().to_string();
         assert!(error.contains("results.jsonl' line 2"), "{error}");
     }
@@ -183,8 +210,17 @@ mod tests {
     fn a_full_disk_is_an_error_that_says_what_to_do() {
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let path = PathBuf::from("out/results.jsonl");
-        let mut journal = Journal { path, file, length: 0, synced: Instant::now(), dirty: false };
+        let mut journal = Journal {
+            path,
+            file,
+            length: 0,
+            synced: Instant::now(),
+            dirty: false,
+        };
         let error = journal.append(["{}"].into_iter()).unwrap_err().to_string();
-        assert!(error.contains("out/results.jsonl") && error.contains("free some space"), "{error}");
+        assert!(
+            error.contains("out/results.jsonl") && error.contains("free some space"),
+            "{error}"
+        );
     }
 }

@@ -38,7 +38,13 @@ impl OrderedRecords {
         })?;
         places.sort_unstable();
         let file = BufReader::new(File::open(&path).map_err(CoordinatorError::output(&path))?);
-        Ok(Self { entries: archive.entries().await?, passed: StudySet::default(), path, file, places })
+        Ok(Self {
+            entries: archive.entries().await?,
+            passed: StudySet::default(),
+            path,
+            file,
+            places,
+        })
     }
 
     /// The next study that has a record. Entries that are no study, or a study that came before, are passed over as in the
@@ -79,13 +85,19 @@ impl OrderedRecords {
         // Relative, so that a neighbour is found in what is read already.
         let mut read = || {
             let here = self.file.stream_position()?;
-            self.file.seek_relative(offset.wrapping_sub(here).cast_signed())?;
+            self.file
+                .seek_relative(offset.wrapping_sub(here).cast_signed())?;
             self.file.read_until(b'\n', &mut line)
         };
         read().map_err(CoordinatorError::output(&self.path))?;
         serde_json::from_slice(&line).map_err(|error| CoordinatorError::Damaged {
             file: self.path.clone(),
-            line: self.places.iter().filter(|(_, place)| *place < offset).count() as u64 + 1,
+            line: self
+                .places
+                .iter()
+                .filter(|(_, place)| *place < offset)
+                .count() as u64
+                + 1,
             reason: error.to_string(),
         })
     }

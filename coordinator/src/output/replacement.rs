@@ -19,11 +19,17 @@ impl Replacement {
         part.push(".part");
         let part = PathBuf::from(part);
         let file = File::create(&part).map_err(CoordinatorError::output(&part))?;
-        Ok(Self { path: path.to_owned(), part, writer: BufWriter::with_capacity(1 << 16, file) })
+        Ok(Self {
+            path: path.to_owned(),
+            part,
+            writer: BufWriter::with_capacity(1 << 16, file),
+        })
     }
 
     pub(crate) fn write(&mut self, content: &[u8]) -> Result<(), CoordinatorError> {
-        self.writer.write_all(content).map_err(CoordinatorError::output(&self.part))
+        self.writer
+            .write_all(content)
+            .map_err(CoordinatorError::output(&self.part))
     }
 
     /// Puts the content in place.

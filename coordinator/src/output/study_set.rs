@@ -20,7 +20,9 @@ pub(crate) struct StudySet {
 
 impl Default for StudySet {
     fn default() -> Self {
-        Self { slots: HashSet::with_capacity_and_hasher(CAPACITY, BuildHasherDefault::default()) }
+        Self {
+            slots: HashSet::with_capacity_and_hasher(CAPACITY, BuildHasherDefault::default()),
+        }
     }
 }
 
@@ -37,7 +39,9 @@ impl StudySet {
 
     /// Whether the study has its line.
     pub(crate) fn is_written(&self, study: &StudyId) -> bool {
-        self.slots.get(&Slot::of(study)).is_some_and(|slot| slot.0 & WRITTEN != 0)
+        self.slots
+            .get(&Slot::of(study))
+            .is_some_and(|slot| slot.0 & WRITTEN != 0)
     }
 
     fn mark(&mut self, study: &StudyId, flag: u64) -> bool {

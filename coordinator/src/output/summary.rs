@@ -125,7 +125,13 @@ impl Counting {
             problem_count: 0,
             problems: Vec::new(),
         };
-        Self { summary, with_findings: 0, present: BTreeMap::new(), scored: 0, disputed: 0 }
+        Self {
+            summary,
+            with_findings: 0,
+            present: BTreeMap::new(),
+            scored: 0,
+            disputed: 0,
+        }
     }
 
     pub(super) fn add(&mut self, record: &StudyRecord) {
@@ -138,7 +144,10 @@ impl Counting {
             }
             StudyStatus::Failed => {
                 summary.failed += 1;
-                let code = record.error.as_ref().map_or_else(|| "unknown".to_owned(), |error| error.code.as_str());
+                let code = record
+                    .error
+                    .as_ref()
+                    .map_or_else(|| "unknown".to_owned(), |error| error.code.as_str());
                 *summary.failed_by_code.entry(code).or_default() += 1;
             }
         }
@@ -167,14 +176,20 @@ impl Counting {
             }
         }
         count(&mut summary.report_labels, record.report_labels.as_ref());
-        count(&mut summary.reference_labels, record.reference_labels.as_ref());
+        count(
+            &mut summary.reference_labels,
+            record.reference_labels.as_ref(),
+        );
     }
 
     pub(super) fn finish(self) -> Summary {
         let share = |count: u64, of: u64| count as f64 / of as f64;
         let mut summary = self.summary;
-        summary.prevalence =
-            self.present.into_iter().map(|(finding, count)| (finding, share(count, self.with_findings))).collect();
+        summary.prevalence = self
+            .present
+            .into_iter()
+            .map(|(finding, count)| (finding, share(count, self.with_findings)))
+            .collect();
         summary.disagreement_rate = (self.scored > 0).then(|| share(self.disputed, self.scored));
         summary
     }

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 use Stage::{Embedding, Findings, Language, Scoring};
-use radialog_schemas::{ContentHash, ErrorCode, Generation, RunId, SCHEMA_VERSION, StageSet, StageTimings, StudyId};
+use radialog_schemas::{
+    ContentHash, ErrorCode, Generation, RunId, SCHEMA_VERSION, StageSet, StageTimings, StudyId,
+};
 
 use super::*;
 
@@ -39,7 +41,15 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
     let failure = |stage: Stage| Outcome::Failed(Failure::new(ErrorCode::Model, stage));
     let mut results = BTreeMap::new();
     for stage in done {
-        results.insert(*stage, result(*stage, Outcome::Done { output: image.clone() }));
+        results.insert(
+            *stage,
+            result(
+                *stage,
+                Outcome::Done {
+                    output: image.clone(),
+                },
+            ),
+        );
     }
     for stage in failed {
         results.insert(*stage, result(*stage, failure(*stage)));
@@ -85,7 +95,11 @@ fn what_follows_from_each_report() {
         ("scoring failed",                      &[Embedding, Findings, Language],        &[Scoring],             &[Scoring],   None),
     ];
     for (name, done, failed, reported, expected) in table {
-        let steps = steps(&run(&[Scoring]), &facts(done, failed), Event::Reported(reported));
+        let steps = steps(
+            &run(&[Scoring]),
+            &facts(done, failed),
+            Event::Reported(reported),
+        );
         assert_eq!(steps.as_deref(), expected, "{name}");
     }
 }
@@ -103,15 +117,29 @@ fn a_study_that_begins_again_publishes_whatever_has_not_reported() {
     ];
     for (done, failed, expected) in table {
         let steps = steps(&run(&[Scoring]), &facts(done, failed), Event::Begun);
-        assert_eq!(steps.as_deref(), expected, "done {done:?} failed {failed:?}");
+        assert_eq!(
+            steps.as_deref(),
+            expected,
+            "done {done:?} failed {failed:?}"
+        );
     }
 }
 
 #[test]
 fn a_run_ends_with_the_stages_it_was_asked_for() {
     let findings_only = run(&[Findings]);
-    assert_eq!(steps(&findings_only, &facts(&[], &[]), Event::Begun), Some(vec![Findings]));
-    assert_eq!(steps(&findings_only, &facts(&[Findings], &[]), Event::Reported(&[Findings])), None);
+    assert_eq!(
+        steps(&findings_only, &facts(&[], &[]), Event::Begun),
+        Some(vec![Findings])
+    );
+    assert_eq!(
+        steps(
+            &findings_only,
+            &facts(&[Findings], &[]),
+            Event::Reported(&[Findings])
+        ),
+        None
+    );
     let reports = run(&[Language]);
     let done = facts(&[Embedding, Findings, Language], &[]);
     assert_eq!(steps(&reports, &done, Event::Reported(&[Language])), None);
@@ -129,38 +157,81 @@ fn a_report_task_reads_the_outputs_of_its_two_predecessors() {
     let facts = facts(&[Embedding, Findings], &[]);
     let keys = OutputKeys::of(&run, &facts.spec.input, None);
     let commands = next(&run, &facts, Event::Begun);
-    let [Command::Publish(task)] = commands.as_slice() else { panic!("{commands:?}") };
+    let [Command::Publish(task)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
     assert_eq!(&task.output, keys.output(Language));
     assert_eq!(&task.component, run.component(Language));
-    let Work::Report { embedding, findings, .. } = &task.work else { panic!("{task:?}") };
-    assert_eq!((embedding, findings), (keys.output(Embedding), keys.output(Findings)));
+    let Work::Report {
+        embedding,
+        findings,
+        ..
+    } = &task.work
+    else {
+        panic!("{task:?}")
+    };
+    assert_eq!(
+        (embedding, findings),
+        (keys.output(Embedding), keys.output(Findings))
+    );
 }
 
 #[test]
 fn a_text_goes_to_its_stage_at_once_and_to_no_other() {
-    let from =
-        |source, wanted: &[Stage]| RunSpec { source, stages: StageSet::closure_from(source, wanted), ..run(&[]) };
+    let from = |source, wanted: &[Stage]| RunSpec {
+        source,
+        stages: StageSet::closure_from(source, wanted),
+        ..run(&[])
+    };
     let labels = from(Source::Report, &[Scoring]);
     let commands = next(&labels, &facts(&[], &[]), Event::Begun);
-    let [Command::Publish(task)] = commands.as_slice() else { panic!("{commands:?}") };
-    let Work::Scoring { report, reference: None } = &task.work else { panic!("{task:?}") };
+    let [Command::Publish(task)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    let Work::Scoring {
+        report,
+        reference: None,
+    } = &task.work
+    else {
+        panic!("{task:?}")
+    };
     assert_eq!(*report, facts(&[], &[]).spec.input);
-    assert_eq!(steps(&labels, &facts(&[Scoring], &[]), Event::Reported(&[Scoring])), None);
+    assert_eq!(
+        steps(
+            &labels,
+            &facts(&[Scoring], &[]),
+            Event::Reported(&[Scoring])
+        ),
+        None
+    );
 
     let answers = from(Source::Prompt, &[Scoring]);
     let commands = next(&answers, &facts(&[], &[]), Event::Begun);
-    let [Command::Publish(task)] = commands.as_slice() else { panic!("{commands:?}") };
-    assert!(matches!(&task.work, Work::Answer { prompt, .. } if *prompt == facts(&[], &[]).spec.input));
+    let [Command::Publish(task)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert!(
+        matches!(&task.work, Work::Answer { prompt, .. } if *prompt == facts(&[], &[]).spec.input)
+    );
     let answered = facts(&[Language], &[]);
-    assert_eq!(steps(&answers, &answered, Event::Reported(&[Language])), Some(vec![Scoring]));
+    assert_eq!(
+        steps(&answers, &answered, Event::Reported(&[Language])),
+        Some(vec![Scoring])
+    );
 }
 
 #[test]
 fn facts_read_back_as_written() {
     let facts = facts(&[Embedding], &[Findings]);
-    let mut fields = Facts::from([(STUDY_FIELD.to_owned(), serde_json::to_string(&facts.spec).unwrap())]);
+    let mut fields = Facts::from([(
+        STUDY_FIELD.to_owned(),
+        serde_json::to_string(&facts.spec).unwrap(),
+    )]);
     for (stage, result) in &facts.results {
-        fields.insert(stage.name().to_owned(), serde_json::to_string(result).unwrap());
+        fields.insert(
+            stage.name().to_owned(),
+            serde_json::to_string(result).unwrap(),
+        );
     }
     assert_eq!(StudyFacts::parse(&fields).unwrap(), facts);
     fields.remove(STUDY_FIELD);

@@ -88,7 +88,10 @@ impl ProblemCode {
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
-            Self::InvalidJson | Self::InvalidUtf8 | Self::InvalidMultipart | Self::IncompleteBody => 400,
+            Self::InvalidJson
+            | Self::InvalidUtf8
+            | Self::InvalidMultipart
+            | Self::IncompleteBody => 400,
             Self::Unauthorized => 401,
             Self::ForbiddenOrigin | Self::ArchiveNotAllowed => 403,
             Self::NotFound => 404,

@@ -29,8 +29,10 @@ pub(crate) fn is_child() -> bool {
 }
 
 pub(crate) fn compare() -> Result<()> {
-    let image =
-        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/golden/01_preprocess/images/xray_00000001_000.png"))?;
+    let image = fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/fixtures/golden/01_preprocess/images/xray_00000001_000.png"
+    ))?;
     for work in ["sections", "images"] {
         let mut peaks = Vec::new();
         for size in SIZES {
@@ -41,10 +43,19 @@ pub(crate) fn compare() -> Result<()> {
             }
             let mut command = Command::new(env::current_exe()?);
             let answer = run(command.env(CHILD, work).current_dir(dir.path()))?;
-            peaks.push(answer.trim().parse::<f64>().with_context(|| format!("no figure in '{answer}'"))?);
+            peaks.push(
+                answer
+                    .trim()
+                    .parse::<f64>()
+                    .with_context(|| format!("no figure in '{answer}'"))?,
+            );
         }
         let [small, large] = [peaks[0], peaks[1]].map(|bytes| bytes / f64::from(1 << 20));
-        let what = if work == "sections" { "prepare sections" } else { "loading of images" };
+        let what = if work == "sections" {
+            "prepare sections"
+        } else {
+            "loading of images"
+        };
         let [few, many] = SIZES;
         println!(
             "peak memory of {what}: {small:.0} MiB for {few}, {large:.0} MiB for {many}; ratio {:.2}",
@@ -59,8 +70,11 @@ pub(crate) fn child() -> Result<()> {
     let here = env::current_dir()?;
     match env::var(CHILD)?.as_str() {
         "sections" => {
-            let work =
-                Sectioning { reports: here.join("reports"), images: here.join("images"), output: here.join("out.csv") };
+            let work = Sectioning {
+                reports: here.join("reports"),
+                images: here.join("images"),
+                output: here.join("out.csv"),
+            };
             work.run(&|_, _| ())?;
         }
         "images" => load(&here)?,
@@ -86,16 +100,23 @@ fn table(dir: &Path, size: usize, image: &[u8]) -> Result<()> {
 }
 
 fn load(dir: &Path) -> Result<()> {
-    let table = ImageTable { labels: dir.join("labels.csv"), images: dir.join("images") };
+    let table = ImageTable {
+        labels: dir.join("labels.csv"),
+        images: dir.join("images"),
+    };
     let images = labelled_images(&[table], "train")?;
     let batching = Batching {
-        input: InputSize { short_side: 512, side: 488 },
+        input: InputSize {
+            short_side: 512,
+            side: 488,
+        },
         blank: Blank::Mask,
         augment: None,
         device: Device::Cpu,
     };
     let batches: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
-    for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)).take(BATCHES) {
+    for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)).take(BATCHES)
+    {
         batch?;
     }
     Ok(())

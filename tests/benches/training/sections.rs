@@ -50,18 +50,33 @@ pub(crate) fn compare() -> Result<()> {
     let path = |name: &str| dir.path().join(name);
     for _ in 0..ROUNDS {
         let (started, processor) = (Instant::now(), processor_seconds());
-        let work = Sectioning { reports: path("reports"), images: path("images"), output: path("ours.csv") };
+        let work = Sectioning {
+            reports: path("reports"),
+            images: path("images"),
+            output: path("ours.csv"),
+        };
         let summary = work.run(&|_, _| ())?;
-        ensure!(summary.rows == REPORTS as u64 && summary.problems.is_empty(), "{} rows", summary.rows);
+        ensure!(
+            summary.rows == REPORTS as u64 && summary.problems.is_empty(),
+            "{} rows",
+            summary.rows
+        );
         ours.push(started.elapsed().as_secs_f64());
         used += (processor_seconds() - processor) / ROUNDS as f64;
         let started = Instant::now();
         let mut command = Command::new(&python);
-        command.arg(super::peer("sections.py")).args([path("reports"), path("images"), path("theirs.csv")]);
+        command.arg(super::peer("sections.py")).args([
+            path("reports"),
+            path("images"),
+            path("theirs.csv"),
+        ]);
         run(&mut command)?;
         theirs.push(started.elapsed().as_secs_f64());
     }
-    ensure!(fs::read(path("ours.csv"))? == fs::read(path("theirs.csv"))?, "the rows differ");
+    ensure!(
+        fs::read(path("ours.csv"))? == fs::read(path("theirs.csv"))?,
+        "the rows differ"
+    );
     let rate = |seconds: &[f64]| REPORTS as f64 / median(seconds);
     let (ours, theirs) = (rate(&ours), rate(&theirs));
     println!(

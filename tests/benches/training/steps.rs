@@ -32,7 +32,9 @@ pub(crate) fn compare(size: Size, rounds: usize) -> Result<()> {
         compare_task(&task?, &python, rounds)?;
     }
     if size == Size::Published {
-        println!("language at the published geometry (7B, f32 gradients of activations) does not fit 24 GiB");
+        println!(
+            "language at the published geometry (7B, f32 gradients of activations) does not fit 24 GiB"
+        );
     }
     Ok(())
 }
@@ -41,7 +43,11 @@ fn compare_task(task: &Task, python: &Path, rounds: usize) -> Result<()> {
     let loss = (task.loss)(false)?.to_scalar::<f32>()?;
     let (mut peer, theirs) = Peer::start(task, python)?;
     let difference = (f64::from(loss) - theirs).abs();
-    ensure!(difference < TOLERANCE * theirs.abs().max(1.0), "{}: loss {loss}, the peer's {theirs}", task.name);
+    ensure!(
+        difference < TOLERANCE * theirs.abs().max(1.0),
+        "{}: loss {loss}, the peer's {theirs}",
+        task.name
+    );
 
     let mut optimizer = Optimizer::new(task.adam, task.variables.clone());
     let mut ours = || -> Result<[f64; 2]> {
@@ -50,7 +56,10 @@ fn compare_task(task: &Task, python: &Path, rounds: usize) -> Result<()> {
         gradients.add(&task.variables, &(task.loss)(true)?.backward()?, 1.0)?;
         gradients.clip(task.clip.unwrap_or(f64::INFINITY))?;
         optimizer.step(&gradients, task.rate)?;
-        Ok([started.elapsed().as_secs_f64(), processor_seconds() - processor])
+        Ok([
+            started.elapsed().as_secs_f64(),
+            processor_seconds() - processor,
+        ])
     };
     ours()?;
     peer.step()?;
@@ -61,8 +70,10 @@ fn compare_task(task: &Task, python: &Path, rounds: usize) -> Result<()> {
     }
     peer.process.kill()?;
     peer.process.wait()?;
-    let seconds = |steps: &[[f64; 2]]| median(&steps.iter().map(|step| step[0]).collect::<Vec<_>>());
-    let processor = |steps: &[[f64; 2]]| steps.iter().map(|step| step[1]).sum::<f64>() / steps.len() as f64;
+    let seconds =
+        |steps: &[[f64; 2]]| median(&steps.iter().map(|step| step[0]).collect::<Vec<_>>());
+    let processor =
+        |steps: &[[f64; 2]]| steps.iter().map(|step| step[1]).sum::<f64>() / steps.len() as f64;
     let (own_seconds, other_seconds) = (seconds(&own), seconds(&other));
     println!(
         "  {}: radialog {own_seconds:.4} ({:.3}), PyTorch {other_seconds:.4} ({:.3}); PyTorch / radialog {:.2}; loss {loss:.5} \
@@ -82,20 +93,37 @@ impl Peer {
         let path = |name: &str| dir.path().join(name);
         fs::write(path("config.json"), serde_json::to_vec(&task.config)?)?;
         let weights = task.variables.snapshot()?;
-        let files: [(&str, &HashMap<String, Tensor>); 3] =
-            [("weights", &weights), ("base", &task.base), ("inputs", &task.inputs)];
+        let files: [(&str, &HashMap<String, Tensor>); 3] = [
+            ("weights", &weights),
+            ("base", &task.base),
+            ("inputs", &task.inputs),
+        ];
         for (name, tensors) in files {
             candle_core::safetensors::save(tensors, path(name))?;
         }
         let mut command = Command::new(python);
-        command.arg(super::peer("training_steps.py")).arg(task.kind).arg(path("config.json"));
-        command.args(files.map(|(name, _)| path(name))).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(super::peer("training_steps.py"))
+            .arg(task.kind)
+            .arg(path("config.json"));
+        command
+            .args(files.map(|(name, _)| path(name)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut process = command.spawn()?;
         let steps = process.stdin.take().context("the peer's input")?;
         let answers = BufReader::new(process.stdout.take().context("the peer's output")?);
-        let mut peer = Self { process, steps, answers };
+        let mut peer = Self {
+            process,
+            steps,
+            answers,
+        };
         let answer = peer.answer()?;
-        let loss = answer.strip_prefix("loss ").with_context(|| format!("no loss in '{answer}'"))?.trim().parse()?;
+        let loss = answer
+            .strip_prefix("loss ")
+            .with_context(|| format!("no loss in '{answer}'"))?
+            .trim()
+            .parse()?;
         Ok((peer, loss))
     }
 
@@ -103,13 +131,19 @@ impl Peer {
         writeln!(self.steps)?;
         self.steps.flush()?;
         let answer = self.answer()?;
-        let (seconds, processor) = answer.trim().split_once(' ').with_context(|| format!("no times in '{answer}'"))?;
+        let (seconds, processor) = answer
+            .trim()
+            .split_once(' ')
+            .with_context(|| format!("no times in '{answer}'"))?;
         Ok([seconds.parse()?, processor.parse()?])
     }
 
     fn answer(&mut self) -> Result<String> {
         let mut line = String::new();
-        ensure!(self.answers.read_line(&mut line)? > 0, "the peer has ended; what it says stands above");
+        ensure!(
+            self.answers.read_line(&mut line)? > 0,
+            "the peer has ended; what it says stands above"
+        );
         Ok(line)
     }
 }

@@ -58,11 +58,17 @@ pub(crate) struct Task {
 
 /// One after the other, so that only one is in memory.
 pub(crate) fn tasks(size: Size) -> Result<impl Iterator<Item = Result<Task>>> {
-    Ok([findings, alignment, chexbert, language].into_iter().map(move |task| task(size)))
+    Ok([findings, alignment, chexbert, language]
+        .into_iter()
+        .map(move |task| task(size)))
 }
 
 fn configs(size: Size) -> Configs {
-    Configs::of(if size == Size::Tiny { Geometry::Tiny } else { Geometry::Published })
+    Configs::of(if size == Size::Tiny {
+        Geometry::Tiny
+    } else {
+        Geometry::Published
+    })
 }
 
 fn findings(size: Size) -> Result<Task> {
@@ -71,11 +77,28 @@ fn findings(size: Size) -> Result<Task> {
     let side = config.classifier.vision.image_size;
     let variables = drawn(&required(layout::findings(&config)), "model.")?;
     let network = FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
-    let positive = Tensor::from_iter((0..batch * 14).map(|cell| f32::from(u8::from(cell % 3 == 0))), &Device::Cpu)?;
-    let (images, targets) = (numbers(&[batch, 3, side, side])?.abs()?, positive.reshape((batch, 14))?);
+    let positive = Tensor::from_iter(
+        (0..batch * 14).map(|cell| f32::from(u8::from(cell % 3 == 0))),
+        &Device::Cpu,
+    )?;
+    let (images, targets) = (
+        numbers(&[batch, 3, side, side])?.abs()?,
+        positive.reshape((batch, 14))?,
+    );
     let (mask, weights) = (targets.ones_like()?, (numbers(&[14])?.abs()? + 1.0)?);
-    let inputs = named([("images", &images), ("targets", &targets), ("weights", &weights)]);
-    let loss = move |_| Ok(binary_cross_entropy(&network.forward(&images)?.logits, &targets, &mask, &weights)?);
+    let inputs = named([
+        ("images", &images),
+        ("targets", &targets),
+        ("weights", &weights),
+    ]);
+    let loss = move |_| {
+        Ok(binary_cross_entropy(
+            &network.forward(&images)?.logits,
+            &targets,
+            &mask,
+            &weights,
+        )?)
+    };
     Ok(Task {
         name: format!("findings, {batch} images of {side} x {side}"),
         kind: "findings",
@@ -91,19 +114,51 @@ fn findings(size: Size) -> Result<Task> {
 }
 
 fn alignment(size: Size) -> Result<Task> {
-    let EmbeddingComponent { vision, alignment, text } = configs(size).embedding;
+    let EmbeddingComponent {
+        vision,
+        alignment,
+        text,
+    } = configs(size).embedding;
     let batch = if size == Size::Tiny { 8 } else { 4 };
-    let text = text.unwrap_or(AlignmentText { vocab_size: 401, max_position_embeddings: 512, embed_dim: 64 });
-    let component = EmbeddingComponent { vision, alignment, text: Some(text) };
+    let text = text.unwrap_or(AlignmentText {
+        vocab_size: 401,
+        max_position_embeddings: 512,
+        embed_dim: 64,
+    });
+    let component = EmbeddingComponent {
+        vision,
+        alignment,
+        text: Some(text),
+    };
     let is_learned = |spec: &TensorSpec| {
         let name = &spec.header.name;
-        !name.starts_with("visual_encoder.") && !name.contains("decoder.") && !name.ends_with("position_ids")
+        !name.starts_with("visual_encoder.")
+            && !name.contains("decoder.")
+            && !name.ends_with("position_ids")
     };
-    let specs: Vec<_> = layout::embedding(&component).into_iter().filter(is_learned).collect();
+    let specs: Vec<_> = layout::embedding(&component)
+        .into_iter()
+        .filter(is_learned)
+        .collect();
     let variables = drawn(&specs, "")?;
-    let EmbeddingComponent { vision, alignment, text } = component;
-    let text = text.unwrap_or(AlignmentText { vocab_size: 0, max_position_embeddings: 0, embed_dim: 0 });
-    let network = |dropout| AlignmentPretraining::new(&alignment, &text, variables.var_builder(&Device::Cpu), dropout);
+    let EmbeddingComponent {
+        vision,
+        alignment,
+        text,
+    } = component;
+    let text = text.unwrap_or(AlignmentText {
+        vocab_size: 0,
+        max_position_embeddings: 0,
+        embed_dim: 0,
+    });
+    let network = |dropout| {
+        AlignmentPretraining::new(
+            &alignment,
+            &text,
+            variables.var_builder(&Device::Cpu),
+            dropout,
+        )
+    };
     let (plain, dropping) = (network(Dropout::default())?, network(Dropout::new(0.1, 1))?);
     let grid = vision.trunk_grid();
     let patches = numbers(&[batch, alignment.encoder_width, grid, grid])?;
@@ -111,11 +166,19 @@ fn alignment(size: Size) -> Result<Task> {
         ids: ids(batch, REPORT, text.vocab_size - 1)?,
         mask: Tensor::ones((batch, REPORT), DType::F32, &Device::Cpu)?,
     };
-    let others: Vec<u32> = (0..batch as u32).map(|row| (row + 1) % batch as u32).collect();
-    let negatives = Negatives { image_for_text: others.clone(), text_for_image: others.clone() };
+    let others: Vec<u32> = (0..batch as u32)
+        .map(|row| (row + 1) % batch as u32)
+        .collect();
+    let negatives = Negatives {
+        image_for_text: others.clone(),
+        text_for_image: others.clone(),
+    };
     let others = Tensor::new(others, &Device::Cpu)?.to_dtype(DType::I64)?;
     let mut inputs = named([("patches", &patches), ("mask", &texts.mask)]);
-    inputs.extend(named([("image_for_text", &others), ("text_for_image", &others)]));
+    inputs.extend(named([
+        ("image_for_text", &others),
+        ("text_for_image", &others),
+    ]));
     inputs.insert("ids".to_owned(), texts.ids.to_dtype(DType::I64)?);
     let start = text.vocab_size as u32 - 1;
     let loss = move |drops: bool| -> Result<Tensor> {
@@ -148,14 +211,22 @@ fn chexbert(size: Size) -> Result<Task> {
     let batch = if size == Size::Tiny { 16 } else { 4 };
     let variables = drawn(&required(layout::scoring(&component)), "module.")?;
     let config: ChexbertConfig = component.chexbert;
-    let network = |dropout| Chexbert::with_dropout(&config, variables.var_builder(&Device::Cpu), dropout);
+    let network =
+        |dropout| Chexbert::with_dropout(&config, variables.var_builder(&Device::Cpu), dropout);
     let (plain, dropping) = (network(Dropout::default())?, network(Dropout::new(0.1, 1))?);
     let ids = ids(batch, REPORT, config.vocab_size)?;
     let rows: Vec<Vec<u32>> = ids.to_vec2()?;
     let classes: Vec<Vec<Option<u32>>> = (0..14)
-        .map(|head| (0..batch).map(|row| Some(((row + head) % if head == 13 { 2 } else { 4 }) as u32)).collect())
+        .map(|head| {
+            (0..batch)
+                .map(|row| Some(((row + head) % if head == 13 { 2 } else { 4 }) as u32))
+                .collect()
+        })
         .collect();
-    let known = classes.iter().flatten().map(|class| class.map_or(-100, i64::from));
+    let known = classes
+        .iter()
+        .flatten()
+        .map(|class| class.map_or(-100, i64::from));
     let known = Tensor::from_iter(known, &Device::Cpu)?.reshape((14, batch))?;
     let inputs = named([("ids", &ids.to_dtype(DType::I64)?), ("classes", &known)]);
     let loss = move |drops: bool| -> Result<Tensor> {
@@ -192,24 +263,41 @@ fn language(size: Size) -> Result<Task> {
     let f32 = safetensors::Dtype::F32;
     let base = drawn(&required(layout::language_base(&component, f32)), "")?.snapshot()?;
     let variables = drawn(&required(layout::language_adapter(&component)), "")?;
-    let lora = component.lora.clone().context("both geometries have an adapter")?;
+    let lora = component
+        .lora
+        .clone()
+        .context("both geometries have an adapter")?;
     let dropout = Dropout::new(0.05, 1);
     let weights = variables.var_builder(&Device::Cpu);
-    let adapter = Adapter { config: lora.clone(), weights, dropout: dropout.clone() };
+    let adapter = Adapter {
+        config: lora.clone(),
+        weights,
+        dropout: dropout.clone(),
+    };
     let builder = VarBuilder::from_tensors(base.clone(), DType::F32, &Device::Cpu);
     let model = LanguageModel::load(&llama, &builder, Some(&adapter))?;
 
     let images = numbers(&[batch, llama.num_image_tokens, llama.image_dim])?;
     let mut rows: Vec<Vec<u32>> = ids(batch, SEQUENCE, llama.vocab_size)?.to_vec2()?;
     // The answer, which is learned, is the second half.
-    let half =
-        |row: &Vec<u32>| row.iter().enumerate().map(|(place, &id)| (place >= SEQUENCE / 2).then_some(id)).collect();
+    let half = |row: &Vec<u32>| {
+        row.iter()
+            .enumerate()
+            .map(|(place, &id)| (place >= SEQUENCE / 2).then_some(id))
+            .collect()
+    };
     let targets: Vec<Vec<Option<u32>>> = rows.iter().map(half).collect();
-    let labels = targets.iter().flatten().map(|target| target.map_or(-100, i64::from));
+    let labels = targets
+        .iter()
+        .flatten()
+        .map(|target| target.map_or(-100, i64::from));
     let labels = Tensor::from_iter(labels, &Device::Cpu)?.reshape((batch, SEQUENCE))?;
     let plain: Vec<i64> = rows.iter().flatten().map(|&id| i64::from(id)).collect();
     let inputs = named([
-        ("ids", &Tensor::from_vec(plain, (batch, SEQUENCE), &Device::Cpu)?),
+        (
+            "ids",
+            &Tensor::from_vec(plain, (batch, SEQUENCE), &Device::Cpu)?,
+        ),
         ("labels", &labels),
         ("images", &images),
     ]);
@@ -219,7 +307,10 @@ fn language(size: Size) -> Result<Task> {
     let learned = Learned::of(&targets);
     let loss = move |drops: bool| -> Result<Tensor> {
         dropout.rest(!drops);
-        let embedded = rows.iter().enumerate().map(|(row, ids)| Ok(model.embed(ids, &[images.get(row)?])?));
+        let embedded = rows
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| Ok(model.embed(ids, &[images.get(row)?])?));
         let embedded = Tensor::cat(&embedded.collect::<Result<Vec<_>>>()?, 0)?;
         let hidden = model.forward_whole(&embedded, &vec![SEQUENCE; batch])?;
         Ok(learned.loss(&model.logits(&learned.rows(&hidden)?)?)?)
@@ -251,18 +342,28 @@ fn required(specs: Vec<TensorSpec>) -> Vec<TensorSpec> {
 fn drawn(specs: &[TensorSpec], prefix: &str) -> Result<Variables> {
     let builder = random_weights(DType::F32);
     let draw = |spec: &TensorSpec| -> Result<(String, Tensor)> {
-        let name = spec.header.name.strip_prefix(prefix).unwrap_or(&spec.header.name).to_owned();
+        let name = spec
+            .header
+            .name
+            .strip_prefix(prefix)
+            .unwrap_or(&spec.header.name)
+            .to_owned();
         let tensor = match name.as_str() {
             "temp" => Tensor::new(0.07f32, &Device::Cpu)?,
             _ => builder.get(spec.header.shape.as_slice(), &name)?,
         };
         Ok((name, tensor))
     };
-    Ok(Variables::of(specs.iter().map(draw).collect::<Result<Vec<_>>>()?)?)
+    Ok(Variables::of(
+        specs.iter().map(draw).collect::<Result<Vec<_>>>()?,
+    )?)
 }
 
 fn named<const N: usize>(tensors: [(&str, &Tensor); N]) -> HashMap<String, Tensor> {
-    tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor.clone())).collect()
+    tensors
+        .into_iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+        .collect()
 }
 
 /// From -1 to 1.

@@ -29,8 +29,16 @@ async fn files_that_cannot_be_read_fail_with_a_code_and_their_name() {
         ("moving.gif", "image_format_unsupported"),
         ("scan.dcm", "image_format_unsupported"),
     ];
-    assert_eq!(failures(&place.out()), expected.map(|(study, code)| (study.to_owned(), code.to_owned())).into());
-    for record in records(&place.out()).values().filter(|record| record.error.is_some()) {
+    assert_eq!(
+        failures(&place.out()),
+        expected
+            .map(|(study, code)| (study.to_owned(), code.to_owned()))
+            .into()
+    );
+    for record in records(&place.out())
+        .values()
+        .filter(|record| record.error.is_some())
+    {
         let error = record.error.as_ref().unwrap();
         assert!(error.message.contains(&record.file), "{error}");
         assert_eq!(record.failed_stage, None);
@@ -51,20 +59,48 @@ async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
                 s7,3.png,\n\
                 s8,,x\n";
     place.write_file("list.csv", rows.as_bytes());
-    let summary = run(options(place.archive("list.csv").await, &place.out()), &place.backends).await.unwrap();
+    let summary = run(
+        options(place.archive("list.csv").await, &place.out()),
+        &place.backends,
+    )
+    .await
+    .unwrap();
     assert_eq!(summary.done, 2);
-    let expected = [("s2", "image_missing"), ("s3", "archive_entry"), ("s8", "archive_entry")];
-    assert_eq!(failures(&place.out()), expected.map(|(study, code)| (study.to_owned(), code.to_owned())).into());
-    assert!(records(&place.out())["s3"].error.as_ref().unwrap().message.contains("list.csv line 5"));
+    let expected = [
+        ("s2", "image_missing"),
+        ("s3", "archive_entry"),
+        ("s8", "archive_entry"),
+    ];
+    assert_eq!(
+        failures(&place.out()),
+        expected
+            .map(|(study, code)| (study.to_owned(), code.to_owned()))
+            .into()
+    );
+    assert!(
+        records(&place.out())["s3"]
+            .error
+            .as_ref()
+            .unwrap()
+            .message
+            .contains("list.csv line 5")
+    );
     let problems = problems(&summary);
     assert_eq!(summary.problem_count, 3, "{problems:?}");
-    let named = |line: &str, words: &str| problems.iter().any(|p| p.contains(line) && p.contains(words));
+    let named = |line: &str, words: &str| {
+        problems
+            .iter()
+            .any(|p| p.contains(line) && p.contains(words))
+    };
     assert!(named("list.csv line 6", "duplicate_study"), "{problems:?}");
     assert!(named("list.csv line 7", "quote"), "{problems:?}");
     assert!(named("list.csv line 8", "study_id"), "{problems:?}");
 
     let record = &records(&place.out())["s1"];
-    assert_eq!(record.file, "1.png", "the first of two entries is the one that is run");
+    assert_eq!(
+        record.file, "1.png",
+        "the first of two entries is the one that is run"
+    );
     assert!(record.reference_labels.is_some());
 }
 
@@ -72,12 +108,35 @@ async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
 async fn paths_that_are_no_text_and_second_files_of_a_study_are_named() {
     let place = Place::new().await;
     place.write(&["a.jpg", "a.png", "b.png"]);
-    fs::write(place.dir.path().join("archive").join(OsStr::from_bytes(b"caf\xe9.png")), b"x").unwrap();
-    let summary = run(options(place.archive("").await, &place.out()), &place.backends).await.unwrap();
+    fs::write(
+        place
+            .dir
+            .path()
+            .join("archive")
+            .join(OsStr::from_bytes(b"caf\xe9.png")),
+        b"x",
+    )
+    .unwrap();
+    let summary = run(
+        options(place.archive("").await, &place.out()),
+        &place.backends,
+    )
+    .await
+    .unwrap();
     assert_eq!(summary.done, 2);
     let problems = problems(&summary);
-    assert!(problems.iter().any(|p| p.starts_with("caf\\xe9.png: archive_entry")), "{problems:?}");
-    assert!(problems.iter().any(|p| p.starts_with("a.png: duplicate_study")), "{problems:?}");
+    assert!(
+        problems
+            .iter()
+            .any(|p| p.starts_with("caf\\xe9.png: archive_entry")),
+        "{problems:?}"
+    );
+    assert!(
+        problems
+            .iter()
+            .any(|p| p.starts_with("a.png: duplicate_study")),
+        "{problems:?}"
+    );
 }
 
 #[tokio::test]
@@ -86,10 +145,17 @@ async fn an_input_that_is_unusable_as_a_whole_does_not_start() {
     place.write_file("list.csv", b"study,image\ns1,1.png\n");
     let open = async |name: &str| {
         let path = place.dir.path().join("archive").join(name);
-        archive::open(&Input::Path(path)).await.err().unwrap().to_string()
+        archive::open(&Input::Path(path))
+            .await
+            .err()
+            .unwrap()
+            .to_string()
     };
     let error = open("list.csv").await;
-    assert!(error.contains("list.csv") && error.contains("'study_id'"), "{error}");
+    assert!(
+        error.contains("list.csv") && error.contains("'study_id'"),
+        "{error}"
+    );
     assert!(open("nowhere").await.contains("nowhere"));
 }
 
@@ -99,8 +165,16 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
     let bucket = place.dir.path().join("bucket");
     let store = Arc::new(FilesystemObjects::open(&bucket).unwrap());
     let csv = "study_id,image\ns1,a.png\ns2,../climb.png\ns3,none.png\n";
-    for (key, content) in [("x/a.png", "a"), ("x/b/c.jpg", "c"), ("x/list.csv", csv), ("other/d.png", "d")] {
-        store.put(&ObjectKey::parse(key).unwrap(), content.into()).await.unwrap();
+    for (key, content) in [
+        ("x/a.png", "a"),
+        ("x/b/c.jpg", "c"),
+        ("x/list.csv", csv),
+        ("other/d.png", "d"),
+    ] {
+        store
+            .put(&ObjectKey::parse(key).unwrap(), content.into())
+            .await
+            .unwrap();
     }
     let input = |prefix: &str| Input::Objects {
         url: format!("s3://bucket/{prefix}"),
@@ -108,11 +182,19 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
         prefix: prefix.into(),
     };
     let folder = archive::open(&input("x")).await.unwrap();
-    run(options(folder, &place.out()), &place.backends).await.unwrap();
-    assert_eq!(records(&place.out()).keys().collect::<Vec<_>>(), ["a", "b/c"]);
+    run(options(folder, &place.out()), &place.backends)
+        .await
+        .unwrap();
+    assert_eq!(
+        records(&place.out()).keys().collect::<Vec<_>>(),
+        ["a", "b/c"]
+    );
 
     let out = place.dir.path().join("manifest");
     let manifest = archive::open(&input("x/list.csv")).await.unwrap();
     let summary = run(options(manifest, &out), &place.backends).await.unwrap();
-    assert_eq!((summary.done, summary.failed_by_code["image_missing"]), (1, 2));
+    assert_eq!(
+        (summary.done, summary.failed_by_code["image_missing"]),
+        (1, 2)
+    );
 }

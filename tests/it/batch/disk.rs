@@ -16,12 +16,20 @@ impl<'a> SmallDisk<'a> {
     fn mount(path: &'a Path, option: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", option, "tmpfs"]).arg(path);
-        command.status().is_ok_and(|status| status.success()).then(|| Self(path))
+        command
+            .args(["-t", "tmpfs", "-o", option, "tmpfs"])
+            .arg(path);
+        command
+            .status()
+            .is_ok_and(|status| status.success())
+            .then(|| Self(path))
     }
 
     fn remount(&self, option: &str) {
-        let status = Command::new("mount").args(["-o", &format!("remount,{option}")]).arg(self.0).status();
+        let status = Command::new("mount")
+            .args(["-o", &format!("remount,{option}")])
+            .arg(self.0)
+            .status();
         assert!(status.unwrap().success());
     }
 }
@@ -37,7 +45,9 @@ async fn a_full_disk_stops_the_run_and_what_was_done_stays_usable() {
     let place = Place::new().await;
     let out = place.out();
     // Without root, the journal's own test with a full device has to do.
-    let Some(disk) = SmallDisk::mount(&out, "size=256k") else { return };
+    let Some(disk) = SmallDisk::mount(&out, "size=256k") else {
+        return;
+    };
     let options = || options(synthetic(500), &out);
     let error = run(options(), &place.backends).await.unwrap_err();
     assert!(matches!(error, CoordinatorError::Output { .. }));
@@ -61,8 +71,14 @@ async fn a_read_only_directory_is_refused_before_any_work() {
     if disk.is_none() {
         fs::set_permissions(&out, Permissions::from_mode(0o555)).unwrap();
     }
-    let error = run(options(synthetic(5), &out), &place.backends).await.unwrap_err().to_string();
-    assert!(error.contains("make the directory writable or choose another --out"), "{error}");
+    let error = run(options(synthetic(5), &out), &place.backends)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("make the directory writable or choose another --out"),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,8 +86,14 @@ async fn a_directory_with_another_run_is_refused_with_what_differs() {
     let place = Place::new().await;
     let options = || options(synthetic(5), &place.out());
     run(options(), &place.backends).await.unwrap();
-    let other = BatchOptions { bundle: radialog_schemas::ContentHash::of(b"other"), ..options() };
+    let other = BatchOptions {
+        bundle: radialog_schemas::ContentHash::of(b"other"),
+        ..options()
+    };
     let error = run(other, &place.backends).await.unwrap_err().to_string();
-    assert!(error.contains("another bundle") && error.contains("--out"), "{error}");
+    assert!(
+        error.contains("another bundle") && error.contains("--out"),
+        "{error}"
+    );
     assert_eq!(records(&place.out()).len(), 5);
 }

@@ -17,7 +17,9 @@ const STUDIES: u64 = 300;
 /// Compares with a run over a place of its own in which nothing happens.
 async fn assert_as_if_nothing_happened(out: &Path) {
     let quiet = Place::new().await;
-    run(options(synthetic(STUDIES), &quiet.out()), &quiet.backends).await.unwrap();
+    run(options(synthetic(STUDIES), &quiet.out()), &quiet.backends)
+        .await
+        .unwrap();
     let expected = without_timings(&quiet.out());
     let found = without_timings(out);
     assert_eq!(found.len() as u64, STUDIES);
@@ -30,7 +32,10 @@ async fn slow_place() -> Place {
 }
 
 fn narrow(place: &Place) -> BatchOptions {
-    BatchOptions { window: 40, ..options(synthetic(STUDIES), &place.out()) }
+    BatchOptions {
+        window: 40,
+        ..options(synthetic(STUDIES), &place.out())
+    }
 }
 
 /// Lets `trouble` happen when a few studies are done.
@@ -44,7 +49,11 @@ async fn run_with_trouble<F: Future>(
     let running = tokio::spawn(batch.run(CancellationToken::new(), progress));
     seen.wait_for(|progress| progress.done >= 40).await.unwrap();
     trouble().await;
-    tokio::time::timeout(Duration::from_secs(60), running).await.expect("the run hangs").unwrap().unwrap()
+    tokio::time::timeout(Duration::from_secs(60), running)
+        .await
+        .expect("the run hangs")
+        .unwrap()
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,8 +61,10 @@ async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
     let place = slow_place().await;
     for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
         let (progress, _) = watch::channel(Progress::default());
-        let running =
-            tokio::spawn(Batch::new(narrow(&place), place.backends.clone()).run(CancellationToken::new(), progress));
+        let running = tokio::spawn(
+            Batch::new(narrow(&place), place.backends.clone())
+                .run(CancellationToken::new(), progress),
+        );
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
         // Dropped wherever it is, with the state, the queues and the workers going on, as by SIGKILL.
         running.abort();
@@ -112,7 +123,15 @@ async fn tasks_that_the_broker_lost_are_published_again() {
     let chaos = Arc::new(Chaos::default());
     let backends = chaos.over(&place.backends);
     chaos.lose_messages(30);
-    run(BatchOptions { stall: Duration::from_millis(500), ..narrow(&place) }, &backends).await.unwrap();
+    run(
+        BatchOptions {
+            stall: Duration::from_millis(500),
+            ..narrow(&place)
+        },
+        &backends,
+    )
+    .await
+    .unwrap();
     assert_as_if_nothing_happened(&place.out()).await;
 }
 
@@ -144,8 +163,16 @@ async fn two_coordinators_share_the_results_queue() {
 async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_run_goes_on() {
     let place = Place::new().await;
     for body in ["not json", r#"{"schema_version": 99}"#] {
-        let message = Message { body: body.into(), ..Message::default() };
-        place.backends.queue.publish(queues::RESULTS, message).await.unwrap();
+        let message = Message {
+            body: body.into(),
+            ..Message::default()
+        };
+        place
+            .backends
+            .queue
+            .publish(queues::RESULTS, message)
+            .await
+            .unwrap();
     }
     run(narrow(&place), &place.backends).await.unwrap();
     let dead = queues::dead(queues::RESULTS);

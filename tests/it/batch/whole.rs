@@ -15,7 +15,12 @@ use super::*;
 async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
     let place = Place::new().await;
     place.write(&["a.png", "b/c.jpg", "b/d.JPEG", "notes.txt"]);
-    let summary = run(options(place.archive("").await, &place.out()), &place.backends).await.unwrap();
+    let summary = run(
+        options(place.archive("").await, &place.out()),
+        &place.backends,
+    )
+    .await
+    .unwrap();
     let records = records(&place.out());
     assert_eq!(records.keys().collect::<Vec<_>>(), ["a", "b/c", "b/d"]);
     for record in records.values() {
@@ -25,13 +30,22 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
         assert!(record.report.is_some() && record.disagreement.is_some());
         assert_eq!(record.timings.len(), 4);
     }
-    assert_eq!((summary.studies, summary.done, summary.failed, summary.reused), (3, 3, 0, 0));
+    assert_eq!(
+        (
+            summary.studies,
+            summary.done,
+            summary.failed,
+            summary.reused
+        ),
+        (3, 3, 0, 0)
+    );
     assert_eq!(summary.stages[&Stage::Scoring].done, 3);
     assert_eq!(summary.prevalence.len(), 14);
     assert!(!summary.interrupted && summary.disagreement_rate.is_some());
     let table = fs::read_to_string(place.out().join("results.csv")).unwrap();
     assert_eq!(table.lines().count(), 4);
-    let written: Summary = serde_json::from_slice(&fs::read(place.out().join("summary.json")).unwrap()).unwrap();
+    let written: Summary =
+        serde_json::from_slice(&fs::read(place.out().join("summary.json")).unwrap()).unwrap();
     assert_eq!((written.run, written.done), (summary.run, 3));
 }
 
@@ -40,8 +54,12 @@ async fn a_second_run_reuses_every_output_and_gives_the_same_records() {
     let place = Place::new().await;
     let archive = || synthetic(50);
     let other = place.dir.path().join("other");
-    run(options(archive(), &place.out()), &place.backends).await.unwrap();
-    let summary = run(options(archive(), &other), &place.backends).await.unwrap();
+    run(options(archive(), &place.out()), &place.backends)
+        .await
+        .unwrap();
+    let summary = run(options(archive(), &other), &place.backends)
+        .await
+        .unwrap();
     assert_eq!((summary.done, summary.reused), (50, 50));
     assert_eq!(summary.stages[&Stage::Language].reused, 50);
     assert_eq!(without_timings(&place.out()), without_timings(&other));
@@ -58,15 +76,25 @@ async fn an_interrupted_run_resumes_with_what_is_missing() {
     seen.wait_for(|progress| progress.done >= 50).await.unwrap();
     shutdown.cancel();
     let first = running.await.unwrap().unwrap();
-    assert!(first.interrupted && first.done >= 50 && first.done < 400, "{first:?}");
+    assert!(
+        first.interrupted && first.done >= 50 && first.done < 400,
+        "{first:?}"
+    );
 
-    let second = run(options(archive(), &place.out()), &place.backends).await.unwrap();
-    assert_eq!((second.studies, second.done, second.interrupted), (400, 400, false));
+    let second = run(options(archive(), &place.out()), &place.backends)
+        .await
+        .unwrap();
+    assert_eq!(
+        (second.studies, second.done, second.interrupted),
+        (400, 400, false)
+    );
     assert_eq!(second.session.resumed, first.studies);
     assert_eq!(second.session.studies, 400 - first.studies);
     assert_eq!(records(&place.out()).len(), 400);
 
-    let third = run(options(archive(), &place.out()), &place.backends).await.unwrap();
+    let third = run(options(archive(), &place.out()), &place.backends)
+        .await
+        .unwrap();
     assert_eq!((third.studies, third.session.studies), (400, 0));
 }
 
@@ -81,14 +109,28 @@ async fn failed_studies_are_run_again_only_when_asked() {
     assert_eq!(first.failed_by_code["image_corrupt"], 1);
     let record = &records(&place.out())[CORRUPT];
     assert_eq!(record.failed_stage, Some(Stage::Embedding));
-    assert_eq!(record.timings.len(), 2, "the sibling of the failed stage was waited for");
+    assert_eq!(
+        record.timings.len(),
+        2,
+        "the sibling of the failed stage was waited for"
+    );
     assert_eq!(first.stages[&Stage::Findings].failed, 1);
 
-    assert_eq!(run(options().await, &place.backends).await.unwrap().session.studies, 0);
+    assert_eq!(
+        run(options().await, &place.backends)
+            .await
+            .unwrap()
+            .session
+            .studies,
+        0
+    );
     let mut again = options().await;
     again.retry_failed = true;
     let third = run(again, &place.backends).await.unwrap();
-    assert_eq!((third.session.studies, third.session.resumed, third.studies), (1, 1, 2));
+    assert_eq!(
+        (third.session.studies, third.session.resumed, third.studies),
+        (1, 1, 2)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +141,10 @@ async fn only_the_asked_stages_run_and_only_the_first_studies() {
     options.limit = Some(7);
     let summary = run(options, &place.backends).await.unwrap();
     assert_eq!(summary.done, 7);
-    assert_eq!(summary.stages.keys().collect::<Vec<_>>(), [&Stage::Findings]);
+    assert_eq!(
+        summary.stages.keys().collect::<Vec<_>>(),
+        [&Stage::Findings]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,13 +154,27 @@ async fn a_plan_tells_what_is_stored_and_writes_nothing() {
     first.stages = StageSet::closure(&[Stage::Findings]);
     run(first, &place.backends).await.unwrap();
     let elsewhere = place.dir.path().join("elsewhere");
-    let plan = plan(&options(synthetic(12), &elsewhere), &*place.backends.objects).await.unwrap();
+    let plan = plan(
+        &options(synthetic(12), &elsewhere),
+        &*place.backends.objects,
+    )
+    .await
+    .unwrap();
     assert_eq!((plan.studies, plan.written, plan.unreadable), (12, 0, 0));
-    let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.stage, stage.stored, stage.remaining)).collect();
+    let stages: Vec<_> = plan
+        .stages
+        .iter()
+        .map(|stage| (stage.stage, stage.stored, stage.remaining))
+        .collect();
     let nothing = |stage| (stage, 0, 12);
     assert_eq!(
         stages,
-        [nothing(Stage::Embedding), (Stage::Findings, 10, 2), nothing(Stage::Language), nothing(Stage::Scoring)]
+        [
+            nothing(Stage::Embedding),
+            (Stage::Findings, 10, 2),
+            nothing(Stage::Language),
+            nothing(Stage::Scoring)
+        ]
     );
     assert!(!elsewhere.exists());
 }

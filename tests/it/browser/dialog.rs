@@ -7,56 +7,105 @@ use super::{REPORT, answer, ask, assert_calm, assert_fits, begin, open, turn, un
 use crate::gateway::desk::{Desk, UNLIMITED};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survives_a_reload() -> Result<()> {
+async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survives_a_reload()
+-> Result<()> {
     let desk = Desk::with(UNLIMITED, |_| {}).await?;
     let browser = open(&desk, Screen::DESKTOP).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     assert_eq!(answer(&browser, 1).await?, REPORT);
-    assert_eq!(browser.value("document.querySelectorAll('.finding').length").await?, 14);
+    assert_eq!(
+        browser
+            .value("document.querySelectorAll('.finding').length")
+            .await?,
+        14
+    );
     assert!(browser.text("#findings-summary").await?.contains("present"));
 
     ask(&browser, "Is there an effusion?").await?;
     ask(&browser, "On which side?").await?;
     until_turn(&browser, 3, "done").await?;
-    assert_eq!(answer(&browser, 2).await?, "You asked: Is there an effusion?");
+    assert_eq!(
+        answer(&browser, 2).await?,
+        "You asked: Is there an effusion?"
+    );
     assert_eq!(answer(&browser, 3).await?, "You asked: On which side?");
 
     // One to add and one to remove, whatever the classifier says.
-    browser.value("document.querySelector('.finding input:not(:checked):not(:disabled)').click()").await?;
-    browser.value("document.querySelector('.finding.present:not(.fixed) input:checked').click()").await?;
+    browser
+        .value("document.querySelector('.finding input:not(:checked):not(:disabled)').click()")
+        .await?;
+    browser
+        .value("document.querySelector('.finding.present:not(.fixed) input:checked').click()")
+        .await?;
     let ticks = "[...document.querySelectorAll('.finding input')].map((box) => box.checked)";
     let ticked = browser.value(ticks).await?;
     browser.click(".pending .primary").await?;
     until_turn(&browser, 4, "done").await?;
     assert_eq!(answer(&browser, 4).await?, "Task correction.");
     let asked = browser.text(&turn(4, ".asked-text")).await?;
-    assert!(asked.starts_with("Correct the report: add ") && asked.contains("; remove "), "{asked}");
+    assert!(
+        asked.starts_with("Correct the report: add ") && asked.contains("; remove "),
+        "{asked}"
+    );
 
-    browser.click(&turn(4, "[aria-label='Accept this correction']")).await?;
-    browser.until(&format!("document.querySelector({:?}).textContent.includes('Accepted')", turn(4, ".notes"))).await?;
+    browser
+        .click(&turn(4, "[aria-label='Accept this correction']"))
+        .await?;
+    browser
+        .until(&format!(
+            "document.querySelector({:?}).textContent.includes('Accepted')",
+            turn(4, ".notes")
+        ))
+        .await?;
 
-    browser.click(&turn(1, "[aria-label='Edit the report']")).await?;
-    browser.type_into(".editor textarea", " Seen by a person.").await?;
+    browser
+        .click(&turn(1, "[aria-label='Edit the report']"))
+        .await?;
+    browser
+        .type_into(".editor textarea", " Seen by a person.")
+        .await?;
     browser.click(".editor .primary").await?;
     browser.until("!document.querySelector('.editor')").await?;
 
-    let view = desk.gateway.view(&format!("/v1/conversations/{}", open_id(&browser).await?)).await?;
-    assert_eq!(view["turns"][0]["edited"], format!("{REPORT} Seen by a person."));
+    let view = desk
+        .gateway
+        .view(&format!("/v1/conversations/{}", open_id(&browser).await?))
+        .await?;
+    assert_eq!(
+        view["turns"][0]["edited"],
+        format!("{REPORT} Seen by a person.")
+    );
     assert_eq!(view["turns"][3]["request"]["task"], "correction");
     assert_eq!(view["turns"][3]["edited"], "Task correction.");
 
     browser.reload().await?;
     until_turn(&browser, 4, "done").await?;
-    assert_eq!(answer(&browser, 1).await?, format!("{REPORT} Seen by a person."));
+    assert_eq!(
+        answer(&browser, 1).await?,
+        format!("{REPORT} Seen by a person.")
+    );
     assert_eq!(answer(&browser, 3).await?, "You asked: On which side?");
-    browser.until("document.querySelectorAll('.finding').length === 14").await?;
-    assert_eq!(browser.value(ticks).await?, ticked, "what was corrected is as it was ticked");
-    browser.until("document.querySelector('.viewer-readout').textContent.includes('pixels')").await?;
-
-    browser.click(&turn(1, "[aria-label='Undo my changes']")).await?;
     browser
-        .until(&format!("!document.querySelector({:?}).checkVisibility()", turn(1, "[aria-label='Undo my changes']")))
+        .until("document.querySelectorAll('.finding').length === 14")
+        .await?;
+    assert_eq!(
+        browser.value(ticks).await?,
+        ticked,
+        "what was corrected is as it was ticked"
+    );
+    browser
+        .until("document.querySelector('.viewer-readout').textContent.includes('pixels')")
+        .await?;
+
+    browser
+        .click(&turn(1, "[aria-label='Undo my changes']"))
+        .await?;
+    browser
+        .until(&format!(
+            "!document.querySelector({:?}).checkVisibility()",
+            turn(1, "[aria-label='Undo my changes']")
+        ))
         .await?;
     assert_eq!(answer(&browser, 1).await?, REPORT);
     assert_calm(&browser, &desk.gateway.url).await?;
@@ -71,9 +120,21 @@ async fn every_screen_shows_all_of_the_page_without_scrolling_sideways() -> Resu
     begin(&browser).await?;
     ask(&browser, "Is there an effusion?").await?;
     until_turn(&browser, 2, "done").await?;
-    let smallest = Screen { width: 360, height: 640, ..Screen::PHONE };
-    let tablet = Screen { width: 820, height: 1180, ..Screen::PHONE };
-    let wide = Screen { width: 2560, height: 1300, ..Screen::DESKTOP };
+    let smallest = Screen {
+        width: 360,
+        height: 640,
+        ..Screen::PHONE
+    };
+    let tablet = Screen {
+        width: 820,
+        height: 1180,
+        ..Screen::PHONE
+    };
+    let wide = Screen {
+        width: 2560,
+        height: 1300,
+        ..Screen::DESKTOP
+    };
     for (name, screen) in [
         ("desktop-light", Screen::DESKTOP),
         ("desktop-dark", Screen::DESKTOP.dark()),
@@ -84,12 +145,22 @@ async fn every_screen_shows_all_of_the_page_without_scrolling_sideways() -> Resu
         ("wide", wide),
     ] {
         browser.look(screen).await?;
-        let ground = browser.value("getComputedStyle(document.body).backgroundColor").await?;
+        let ground = browser
+            .value("getComputedStyle(document.body).backgroundColor")
+            .await?;
         assert_eq!(ground == "rgb(13, 19, 22)", screen.dark, "{name}: {ground}");
-        assert_eq!(browser.text(".disclaimer").await?, "Research use only. Not a medical device.", "{name}");
+        assert_eq!(
+            browser.text(".disclaimer").await?,
+            "Research use only. Not a medical device.",
+            "{name}"
+        );
         for pane in ["image", "dialog"] {
             // On a phone they take turns.
-            if browser.value("document.querySelector('#show-image').checkVisibility()").await? == true {
+            if browser
+                .value("document.querySelector('#show-image').checkVisibility()")
+                .await?
+                == true
+            {
                 browser.click(&format!("#show-{pane}")).await?;
             }
             assert_fits(&browser).await?;
@@ -99,7 +170,9 @@ async fn every_screen_shows_all_of_the_page_without_scrolling_sideways() -> Resu
     browser.look(Screen::PHONE).await?;
     browser.click("#open-list").await?;
     browser.click("#new").await?;
-    browser.until("document.querySelector('#start').checkVisibility()").await?;
+    browser
+        .until("document.querySelector('#start').checkVisibility()")
+        .await?;
     assert_fits(&browser).await?;
     browser.picture("phone-start").await?;
     assert_calm(&browser, &desk.gateway.url).await?;
@@ -117,20 +190,38 @@ async fn conversations_are_listed_opened_and_deleted_after_asking() -> Result<()
         until_turn(&browser, 1, "done").await?;
         assert_eq!(answer(&browser, 1).await?, format!("You asked: {question}"));
     }
-    browser.until("document.querySelectorAll('.item').length === 2").await?;
-    assert_eq!(browser.text(".item:first-child .item-title").await?, "What is an infiltrate?", "the latest first");
+    browser
+        .until("document.querySelectorAll('.item').length === 2")
+        .await?;
+    assert_eq!(
+        browser.text(".item:first-child .item-title").await?,
+        "What is an infiltrate?",
+        "the latest first"
+    );
     browser.click(".item:last-child .item-link").await?;
-    browser.until("document.querySelector('.asked-text')?.textContent === 'What is an effusion?'").await?;
+    browser
+        .until("document.querySelector('.asked-text')?.textContent === 'What is an effusion?'")
+        .await?;
 
     let remove = "document.querySelector('.item:last-child .icon-button').click()";
     browser.value(remove).await?;
     assert!(browser.text("dialog").await?.contains("cannot be undone"));
     browser.click("dialog .button:not(.danger)").await?;
-    assert_eq!(browser.value("document.querySelectorAll('.item').length").await?, 2, "kept");
+    assert_eq!(
+        browser
+            .value("document.querySelectorAll('.item').length")
+            .await?,
+        2,
+        "kept"
+    );
     browser.value(remove).await?;
     browser.click("dialog .danger").await?;
-    browser.until("document.querySelectorAll('.item').length === 1").await?;
-    browser.until("document.querySelector('#start').checkVisibility()").await?;
+    browser
+        .until("document.querySelectorAll('.item').length === 1")
+        .await?;
+    browser
+        .until("document.querySelector('#start').checkVisibility()")
+        .await?;
     let list: serde_json::Value = desk.gateway.get("/v1/conversations").await?.json().await?;
     assert_eq!(list["conversations"].as_array().map(Vec::len), Some(1));
     assert_calm(&browser, &desk.gateway.url).await?;
@@ -148,8 +239,11 @@ async fn what_anybody_writes_is_shown_as_text() -> Result<()> {
     until_turn(&browser, 2, "done").await?;
     assert_eq!(answer(&browser, 2).await?, format!("You asked: {attack}"));
     assert!(browser.text(".indication").await?.ends_with(attack));
-    browser.until("document.querySelector('.item-title').textContent.startsWith('<img')").await?;
-    let inside = "document.querySelectorAll('#turns img, #turns script, #turns b, .item-title *').length";
+    browser
+        .until("document.querySelector('.item-title').textContent.startsWith('<img')")
+        .await?;
+    let inside =
+        "document.querySelectorAll('#turns img, #turns script, #turns b, .item-title *').length";
     assert_eq!(browser.value(inside).await?, 0);
     assert_calm(&browser, &desk.gateway.url).await?;
     browser.close().await
@@ -166,10 +260,16 @@ async fn a_stopped_answer_keeps_its_words_and_lets_the_next_one_through() -> Res
     ask(&browser, "after it").await?;
     // The worker has words for no more than this.
     browser
-        .until(&format!("document.querySelector({:?}).textContent.trim() === 'You asked:'", turn(2, ".answer-text")))
+        .until(&format!(
+            "document.querySelector({:?}).textContent.trim() === 'You asked:'",
+            turn(2, ".answer-text")
+        ))
         .await?;
     assert_eq!(browser.text(&turn(2, ".status")).await?, "Writing…");
-    assert_eq!(browser.text(&turn(3, ".status")).await?, "Waits for the answer above");
+    assert_eq!(
+        browser.text(&turn(3, ".status")).await?,
+        "Waits for the answer above"
+    );
 
     browser.click(&turn(2, ".answer-head > .button")).await?;
     // It stops at its next word.
@@ -180,7 +280,10 @@ async fn a_stopped_answer_keeps_its_words_and_lets_the_next_one_through() -> Res
     until_turn(&browser, 3, "done").await?;
     assert_eq!(answer(&browser, 3).await?, "You asked: after it");
     let stopped = answer(&browser, 2).await?;
-    assert!(stopped.starts_with("You asked:") && stopped.len() < "You asked: one two three".len(), "{stopped}");
+    assert!(
+        stopped.starts_with("You asked:") && stopped.len() < "You asked: one two three".len(),
+        "{stopped}"
+    );
 
     browser.reload().await?;
     until_turn(&browser, 2, "cancelled").await?;

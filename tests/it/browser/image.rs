@@ -33,17 +33,32 @@ async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
     let desk = Desk::with(UNLIMITED, |_| {}).await?;
     let browser = open(&desk, Screen::DESKTOP).await?;
     browser.requests().await?;
-    browser.type_into("#file", xray_path().to_str().unwrap()).await?;
-    browser.until("document.querySelector('#preview').naturalWidth > 0").await?;
+    browser
+        .type_into("#file", xray_path().to_str().unwrap())
+        .await?;
+    browser
+        .until("document.querySelector('#preview').naturalWidth > 0")
+        .await?;
     assert!(browser.text("#preview-size").await?.contains("pixels"));
-    let sent: Vec<String> = browser.requests().await?.into_iter().filter(|url| url.starts_with("http")).collect();
-    assert!(sent.iter().all(|url| url.ends_with("/v1/conversations")), "only the list is read: {sent:?}");
+    let sent: Vec<String> = browser
+        .requests()
+        .await?
+        .into_iter()
+        .filter(|url| url.starts_with("http"))
+        .collect();
+    assert!(
+        sent.iter().all(|url| url.ends_with("/v1/conversations")),
+        "only the list is read: {sent:?}"
+    );
     assert!(desk.stored("images").is_empty());
 
     // Dropped and pasted images take the same way.
     for (kind, event) in [
         ("drop", "new DragEvent('drop', { dataTransfer: data })"),
-        ("paste", "new ClipboardEvent('paste', { clipboardData: data })"),
+        (
+            "paste",
+            "new ClipboardEvent('paste', { clipboardData: data })",
+        ),
     ] {
         browser.click("#remove-image").await?;
         let script = format!(
@@ -53,7 +68,9 @@ async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
              window.dispatchEvent({event}); }})()"
         );
         browser.value(&script).await?;
-        browser.until("document.querySelector('#preview-size').textContent.startsWith('7 × 5 pixels')").await?;
+        browser
+            .until("document.querySelector('#preview-size').textContent.startsWith('7 × 5 pixels')")
+            .await?;
         assert_eq!(browser.text("#preview-name").await?, format!("{kind}.png"));
     }
     assert_calm(&browser, &desk.gateway.url).await?;
@@ -65,13 +82,18 @@ async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<
     let desk = Desk::with(UNLIMITED, |_| {}).await?;
     let browser = open(&desk, Screen::DESKTOP).await?;
     begin(&browser).await?;
-    browser.until("document.querySelector('.viewer-readout').textContent.includes('pixels')").await?;
+    browser
+        .until("document.querySelector('.viewer-readout').textContent.includes('pixels')")
+        .await?;
     let (grey, shown) = look(&browser).await?;
     assert!(grey > 1.0 && grey < 254.0, "{grey}");
 
     browser.click("[aria-label='Invert']").await?;
     let (inverted, _) = look(&browser).await?;
-    assert!((inverted - (255.0 - grey)).abs() < 1.0, "{grey} inverted is {inverted}");
+    assert!(
+        (inverted - (255.0 - grey)).abs() < 1.0,
+        "{grey} inverted is {inverted}"
+    );
     browser.click("[aria-label='Invert']").await?;
 
     // Only what is brighter than 250 is white with this window.
@@ -89,12 +111,19 @@ async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<
     assert_eq!(look(&browser).await?, (grey, shown), "reset");
     browser.click("[aria-label='Zoom out']").await?;
     let (_, smaller) = look(&browser).await?;
-    assert!((smaller / shown - 1.0 / 1.5625).abs() < 0.01, "{smaller} of {shown}");
+    assert!(
+        (smaller / shown - 1.0 / 1.5625).abs() < 0.01,
+        "{smaller} of {shown}"
+    );
 
     // The keyboard does the same.
-    browser.value("document.querySelector('.viewer-stage canvas').focus()").await?;
+    browser
+        .value("document.querySelector('.viewer-stage canvas').focus()")
+        .await?;
     browser.type_keys("i").await?;
-    browser.until("document.querySelector('[aria-label=Invert]').ariaPressed === 'true'").await?;
+    browser
+        .until("document.querySelector('[aria-label=Invert]').ariaPressed === 'true'")
+        .await?;
     browser.type_keys("r").await?;
     assert_eq!(look(&browser).await?, (grey, shown), "reset with R");
     // Far enough to the side that less of it is on the stage.

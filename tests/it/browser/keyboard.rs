@@ -17,29 +17,43 @@ async fn tasks_can_be_chosen_with_the_keyboard_alone() -> Result<()> {
     let desk = Desk::with(UNLIMITED, |_| {}).await?;
     let browser = open(&desk, Screen::DESKTOP).await?;
     browser.type_keys(TAB).await?;
-    assert_eq!(browser.value("document.activeElement.id").await?, "skip", "the first stop leads past the list");
+    assert_eq!(
+        browser.value("document.activeElement.id").await?,
+        "skip",
+        "the first stop leads past the list"
+    );
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
 
-    let opener =
-        "[...document.querySelectorAll('.chips [aria-haspopup=menu]')].find((each) => each.textContent === 'Region')";
+    let opener = "[...document.querySelectorAll('.chips [aria-haspopup=menu]')].find((each) => each.textContent === 'Region')";
     browser.value(&format!("{opener}.focus()")).await?;
     browser.type_keys(DOWN).await?;
-    assert_eq!(browser.value("document.activeElement.textContent").await?, "Heart");
-    browser.until(&format!("{opener}.ariaExpanded === 'true'")).await?;
+    assert_eq!(
+        browser.value("document.activeElement.textContent").await?,
+        "Heart"
+    );
+    browser
+        .until(&format!("{opener}.ariaExpanded === 'true'"))
+        .await?;
     browser.type_keys(ESCAPE).await?;
-    browser.until(&format!("document.activeElement === {opener}")).await?;
+    browser
+        .until(&format!("document.activeElement === {opener}"))
+        .await?;
     browser.type_keys(DOWN).await?;
     browser.type_keys(DOWN).await?;
     browser.type_keys(ENTER).await?;
     until_turn(&browser, 2, "done").await?;
     assert_eq!(answer(&browser, 2).await?, "Task region.");
-    assert_eq!(browser.text("[data-turn='2'] .asked-text").await?, "What about the lungs?");
+    assert_eq!(
+        browser.text("[data-turn='2'] .asked-text").await?,
+        "What about the lungs?"
+    );
     browser.close().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_can_be_used_has_a_name_and_answers_are_said_by_the_sentence() -> Result<()> {
+async fn everything_that_can_be_used_has_a_name_and_answers_are_said_by_the_sentence() -> Result<()>
+{
     let desk = Desk::with(UNLIMITED, |_| {}).await?;
     let browser = open(&desk, Screen::DESKTOP).await?;
     let said = "(window.said = [], new MutationObserver((changes) => { for (const change of changes) \
@@ -48,10 +62,20 @@ async fn everything_that_can_be_used_has_a_name_and_answers_are_said_by_the_sent
     browser.value(&format!("{said}, true")).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
-    browser.until(&format!("said.join(' ').includes({})", json!(REPORT))).await?;
+    browser
+        .until(&format!("said.join(' ').includes({})", json!(REPORT)))
+        .await?;
     let pieces = browser.value("said.length").await?;
-    assert!(pieces.as_u64() <= Some(4), "{pieces} announcements for two sentences");
-    assert_eq!(browser.value("document.querySelector('#announce').ariaLive").await?, "polite");
+    assert!(
+        pieces.as_u64() <= Some(4),
+        "{pieces} announcements for two sentences"
+    );
+    assert_eq!(
+        browser
+            .value("document.querySelector('#announce').ariaLive")
+            .await?,
+        "polite"
+    );
 
     let nameless = "[...document.querySelectorAll('button, a, input, textarea, canvas, [role=menuitem]')]\
         .filter((each) => !(each.ariaLabel || each.innerText?.trim() || each.textContent.trim() || each.labels?.length))\
@@ -61,6 +85,11 @@ async fn everything_that_can_be_used_has_a_name_and_answers_are_said_by_the_sent
         return getComputedStyle(document.querySelector('#question')).outlineStyle; })()";
     assert_ne!(browser.value(unlit).await?, "none", "the focus is seen");
     assert_eq!(browser.value("document.documentElement.lang").await?, "en");
-    assert_eq!(browser.value("document.querySelectorAll('h1:not([hidden])').length > 0").await?, true);
+    assert_eq!(
+        browser
+            .value("document.querySelectorAll('h1:not([hidden])').length > 0")
+            .await?,
+        true
+    );
     browser.close().await
 }

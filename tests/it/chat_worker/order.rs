@@ -11,32 +11,50 @@ on_each_adapter! { memory, services: {
 }}
 
 async fn turns_are_answered_in_order_and_each_knows_those_before_it(table: Table) {
-    let id = table.begin("order", &[question("one"), question("two")]).await;
+    let id = table
+        .begin("order", &[question("one"), question("two")])
+        .await;
     let worker = table.start(&Arc::new(toy()), settings());
     assert_eq!(table.ask(&id, question("three")).await, 3);
     for (turn, asked) in (1..).zip(["one", "two", "three"]) {
-        assert_eq!(table.text(&id, turn).await, toy_text(asked, turn as usize - 1));
+        assert_eq!(
+            table.text(&id, turn).await,
+            toy_text(asked, turn as usize - 1)
+        );
     }
     worker.stop().await.unwrap();
-    assert_eq!(table.desk.queue.depth(queues::CHAT).await.unwrap(), 0, "every message is settled");
+    assert_eq!(
+        table.desk.queue.depth(queues::CHAT).await.unwrap(),
+        0,
+        "every message is settled"
+    );
 }
 
 async fn conversations_are_answered_side_by_side(table: Table) {
     let worker = table.start(&Arc::new(slow_toy()), settings());
     let mut ids = Vec::new();
     for number in 0..20 {
-        ids.push(table.begin(&format!("side-{number}"), &[question("one")]).await);
+        ids.push(
+            table
+                .begin(&format!("side-{number}"), &[question("one")])
+                .await,
+        );
     }
     let began = std::time::Instant::now();
     for id in &ids {
         assert_eq!(table.text(id, 1).await, toy_text("one", 0));
     }
-    assert!(began.elapsed() < Duration::from_secs(15), "twenty answers take little longer than one");
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "twenty answers take little longer than one"
+    );
     worker.stop().await.unwrap();
 }
 
 async fn a_turn_that_is_published_twice_is_answered_once(table: Table) {
-    let id = table.begin("twice", &[question("one"), question("two")]).await;
+    let id = table
+        .begin("twice", &[question("one"), question("two")])
+        .await;
     for _ in 0..3 {
         table.publish(&id, Some(1)).await;
     }
@@ -49,12 +67,26 @@ async fn a_turn_that_is_published_twice_is_answered_once(table: Table) {
     assert_eq!(table.text(&id, 2).await, toy_text("two", 1));
     worker.stop().await.unwrap();
     assert_eq!(table.desk.queue.depth(queues::CHAT).await.unwrap(), 0);
-    assert_eq!(table.desk.queue.depth(&queues::dead(queues::CHAT)).await.unwrap(), 0);
+    assert_eq!(
+        table
+            .desk
+            .queue
+            .depth(&queues::dead(queues::CHAT))
+            .await
+            .unwrap(),
+        0
+    );
 }
 
 async fn a_turn_begins_with_its_question_and_its_tokens_follow(table: Table) {
     let worker = table.start(&Arc::new(toy()), settings());
-    let id = table.begin_with_image("events", Bytes::from_static(b"any"), &[request(Ask::Report)]).await;
+    let id = table
+        .begin_with_image(
+            "events",
+            Bytes::from_static(b"any"),
+            &[request(Ask::Report)],
+        )
+        .await;
     table.ended(&id, 1).await;
     let events = table.events(&id, 1).await;
     let names: Vec<_> = events

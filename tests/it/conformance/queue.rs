@@ -51,7 +51,10 @@ on_each_adapter! { memory, rabbitmq: {
 }}
 
 fn message(text: &str) -> Message {
-    Message { body: text.to_owned().into(), ..Message::default() }
+    Message {
+        body: text.to_owned().into(),
+        ..Message::default()
+    }
 }
 
 fn body(delivery: &Delivery) -> String {
@@ -69,22 +72,42 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
 }
 
 async fn nothing_comes(consumer: &mut Box<dyn Consumer>) -> bool {
-    tokio::time::timeout(A_WHILE, consumer.next()).await.is_err()
+    tokio::time::timeout(A_WHILE, consumer.next())
+        .await
+        .is_err()
 }
 
 async fn a_message_arrives_as_it_was_published(queue: Arc<dyn Queue>) {
-    let death = Death { code: "model".into(), reason: "ä".into(), source: WORK.into(), worker: "w".into() };
+    let death = Death {
+        code: "model".into(),
+        reason: "ä".into(),
+        source: WORK.into(),
+        worker: "w".into(),
+    };
     let traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned());
-    let sent = Message { attempt: 3, traceparent, death: Some(death), ..message("{\"a\": 1}") };
+    let sent = Message {
+        attempt: 3,
+        traceparent,
+        death: Some(death),
+        ..message("{\"a\": 1}")
+    };
     queue.publish(WORK, sent.clone()).await.unwrap();
     let delivery = next(&mut queue.consume(WORK, 1).await.unwrap()).await;
     assert!(delivery.message.published.unwrap().elapsed().unwrap() < SOON);
-    assert_eq!(Message { published: None, ..delivery.message }, sent);
+    assert_eq!(
+        Message {
+            published: None,
+            ..delivery.message
+        },
+        sent
+    );
     assert!(!delivery.redelivered);
     assert_eq!(delivery.returns, 0);
 }
 
-async fn messages_come_in_the_order_of_publishing_and_acknowledged_ones_are_gone(queue: Arc<dyn Queue>) {
+async fn messages_come_in_the_order_of_publishing_and_acknowledged_ones_are_gone(
+    queue: Arc<dyn Queue>,
+) {
     publish(&queue, &["a", "b", "c"]).await;
     let mut consumer = queue.consume(WORK, 10).await.unwrap();
     for expected in ["a", "b", "c"] {
@@ -140,9 +163,19 @@ async fn what_a_dropped_consumer_held_comes_again_marked(queue: Arc<dyn Queue>) 
     }
     // A broker may give out the third before it knows that the first consumer is gone.
     came.sort();
-    assert_eq!(came, [("a".into(), true, 1), ("b".into(), true, 1), ("c".into(), false, 0)]);
+    assert_eq!(
+        came,
+        [
+            ("a".into(), true, 1),
+            ("b".into(), true, 1),
+            ("c".into(), false, 0)
+        ]
+    );
     for delivery in held {
-        assert!(delivery.receipt.ack().await.is_err(), "the receipt went with its consumer");
+        assert!(
+            delivery.receipt.ack().await.is_err(),
+            "the receipt went with its consumer"
+        );
     }
 }
 
@@ -151,7 +184,11 @@ async fn what_is_handed_back_comes_again_soon(queue: Arc<dyn Queue>) {
     let mut consumer = queue.consume(WORK, 1).await.unwrap();
     next(&mut consumer).await.receipt.hand_back().await.unwrap();
     let again = next(&mut consumer).await;
-    assert_eq!((body(&again).as_str(), again.message.attempt), ("a", 0), "a hand-back is not an attempt");
+    assert_eq!(
+        (body(&again).as_str(), again.message.attempt),
+        ("a", 0),
+        "a hand-back is not an attempt"
+    );
     assert!(again.redelivered);
 }
 
@@ -159,18 +196,30 @@ async fn a_retried_message_comes_back_to_the_work_queue_after_its_delay(queue: A
     let mut consumer = queue.consume(WORK, 10).await.unwrap();
     let sent = Instant::now();
     for text in ["a", "b"] {
-        let retried = Message { attempt: 1, ..message(text) };
-        queue.publish(&queues::retry(WORK, 0), retried).await.unwrap();
+        let retried = Message {
+            attempt: 1,
+            ..message(text)
+        };
+        queue
+            .publish(&queues::retry(WORK, 0), retried)
+            .await
+            .unwrap();
     }
     assert!(nothing_comes(&mut consumer).await);
     for expected in ["a", "b"] {
         let delivery = next(&mut consumer).await;
-        assert_eq!((body(&delivery).as_str(), delivery.message.attempt), (expected, 1));
+        assert_eq!(
+            (body(&delivery).as_str(), delivery.message.attempt),
+            (expected, 1)
+        );
         assert!(!delivery.redelivered, "waiting is no crash");
         delivery.receipt.ack().await.unwrap();
     }
     let waited = sent.elapsed();
-    assert!(waited >= queues::RETRY_DELAYS[0] && waited < 8 * queues::RETRY_DELAYS[0], "{waited:?}");
+    assert!(
+        waited >= queues::RETRY_DELAYS[0] && waited < 8 * queues::RETRY_DELAYS[0],
+        "{waited:?}"
+    );
 }
 
 async fn taking_gives_one_message_and_dropping_it_hands_it_back(queue: Arc<dyn Queue>) {
@@ -178,7 +227,10 @@ async fn taking_gives_one_message_and_dropping_it_hands_it_back(queue: Arc<dyn Q
     assert!(queue.take(&dead).await.unwrap().is_none());
     queue.publish(&dead, message("a")).await.unwrap();
     queue.publish(&dead, message("b")).await.unwrap();
-    let (first, second) = (queue.take(&dead).await.unwrap().unwrap(), queue.take(&dead).await.unwrap().unwrap());
+    let (first, second) = (
+        queue.take(&dead).await.unwrap().unwrap(),
+        queue.take(&dead).await.unwrap().unwrap(),
+    );
     assert_eq!((body(&first).as_str(), body(&second).as_str()), ("a", "b"));
     assert!(queue.take(&dead).await.unwrap().is_none());
     second.receipt.ack().await.unwrap();
@@ -193,11 +245,17 @@ async fn taking_gives_one_message_and_dropping_it_hands_it_back(queue: Arc<dyn Q
     assert_eq!(body(&again), "a");
 }
 
-async fn publishing_to_a_queue_that_does_not_exist_is_an_error_and_harms_nobody(queue: Arc<dyn Queue>) {
+async fn publishing_to_a_queue_that_does_not_exist_is_an_error_and_harms_nobody(
+    queue: Arc<dyn Queue>,
+) {
     let publish = |number: usize| {
         let queue = queue.clone();
         async move {
-            let to = if number.is_multiple_of(3) { "radialog.nowhere" } else { WORK };
+            let to = if number.is_multiple_of(3) {
+                "radialog.nowhere"
+            } else {
+                WORK
+            };
             (to, queue.publish(to, message("x")).await)
         }
     };
@@ -255,18 +313,26 @@ async fn next_can_be_cut_short_without_losing_a_message(queue: Arc<dyn Queue>) {
         let queue = queue.clone();
         async move {
             for number in 0..50 {
-                queue.publish(WORK, message(&number.to_string())).await.unwrap();
+                queue
+                    .publish(WORK, message(&number.to_string()))
+                    .await
+                    .unwrap();
             }
         }
     });
     let mut received = Vec::new();
     while received.len() < 50 {
         // Shorter than a message takes to come, most of the time.
-        if let Ok(delivery) = tokio::time::timeout(Duration::from_micros(200), consumer.next()).await {
+        if let Ok(delivery) =
+            tokio::time::timeout(Duration::from_micros(200), consumer.next()).await
+        {
             received.push(body(&delivery));
             delivery.receipt.ack().await.unwrap();
         }
     }
     publisher.await.unwrap();
-    assert_eq!(received, (0..50).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert_eq!(
+        received,
+        (0..50).map(|number| number.to_string()).collect::<Vec<_>>()
+    );
 }

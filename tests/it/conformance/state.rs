@@ -40,23 +40,41 @@ on_each_adapter! { memory, redis: {
 /// A run that no other test uses, also where the store is shared.
 fn run() -> RunId {
     static RUNS: AtomicU64 = AtomicU64::new(0);
-    RunId(format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed)))
+    RunId(format!(
+        "{}-{}",
+        std::process::id(),
+        RUNS.fetch_add(1, Ordering::Relaxed)
+    ))
 }
 
 fn fact(run: &RunId, study: &str, field: &str, value: &str) -> Fact {
-    Fact { run: run.clone(), study: study.into(), field: field.into(), value: value.into() }
+    Fact {
+        run: run.clone(),
+        study: study.into(),
+        field: field.into(),
+        value: value.into(),
+    }
 }
 
 fn facts(pairs: &[(&str, &str)]) -> Facts {
-    pairs.iter().map(|(field, value)| (field.to_string(), value.to_string())).collect::<BTreeMap<_, _>>()
+    pairs
+        .iter()
+        .map(|(field, value)| (field.to_string(), value.to_string()))
+        .collect::<BTreeMap<_, _>>()
 }
 
 async fn a_document_is_replaced_and_belongs_to_its_run(state: Arc<dyn State>) {
     let (run, other) = (run(), run());
     assert_eq!(state.document(&run, "spec").await.unwrap(), None);
     for value in ["one", "two"] {
-        state.put_document(&run, "spec", value.into()).await.unwrap();
-        assert_eq!(state.document(&run, "spec").await.unwrap().as_deref(), Some(value));
+        state
+            .put_document(&run, "spec", value.into())
+            .await
+            .unwrap();
+        assert_eq!(
+            state.document(&run, "spec").await.unwrap().as_deref(),
+            Some(value)
+        );
     }
     assert_eq!(state.document(&run, "progress").await.unwrap(), None);
     assert_eq!(state.document(&other, "spec").await.unwrap(), None);
@@ -64,62 +82,136 @@ async fn a_document_is_replaced_and_belongs_to_its_run(state: Arc<dyn State>) {
 
 async fn a_fact_is_written_once(state: Arc<dyn State>) {
     let run = run();
-    state.begin(&[fact(&run, "s", "study", "spec")]).await.unwrap();
-    let recorded = state.record(&[fact(&run, "s", "findings", "first")]).await.unwrap();
-    assert_eq!(recorded, [Some(facts(&[("study", "spec"), ("findings", "first")]))]);
-    let again = state.record(&[fact(&run, "s", "findings", "second")]).await.unwrap();
+    state
+        .begin(&[fact(&run, "s", "study", "spec")])
+        .await
+        .unwrap();
+    let recorded = state
+        .record(&[fact(&run, "s", "findings", "first")])
+        .await
+        .unwrap();
+    assert_eq!(
+        recorded,
+        [Some(facts(&[("study", "spec"), ("findings", "first")]))]
+    );
+    let again = state
+        .record(&[fact(&run, "s", "findings", "second")])
+        .await
+        .unwrap();
     assert_eq!(again, recorded);
 }
 
 async fn a_study_that_was_never_begun_takes_no_facts(state: Arc<dyn State>) {
     let run = run();
-    assert_eq!(state.record(&[fact(&run, "s", "findings", "x")]).await.unwrap(), [None]);
+    assert_eq!(
+        state
+            .record(&[fact(&run, "s", "findings", "x")])
+            .await
+            .unwrap(),
+        [None]
+    );
     assert_eq!(state.exist(&run, &["s".into()]).await.unwrap(), [false]);
-    assert_eq!(state.finish(&[fact(&run, "s", "", "line")]).await.unwrap(), [false]);
+    assert_eq!(
+        state.finish(&[fact(&run, "s", "", "line")]).await.unwrap(),
+        [false]
+    );
     assert_eq!(state.finished(&run, 10).await.unwrap(), [""; 0]);
 }
 
 async fn beginning_again_keeps_what_is_there(state: Arc<dyn State>) {
     let run = run();
-    let begin = [fact(&run, "s", "study", "spec"), fact(&run, "t", "study", "spec")];
+    let begin = [
+        fact(&run, "s", "study", "spec"),
+        fact(&run, "t", "study", "spec"),
+    ];
     state.begin(&begin).await.unwrap();
-    state.record(&[fact(&run, "s", "findings", "x")]).await.unwrap();
+    state
+        .record(&[fact(&run, "s", "findings", "x")])
+        .await
+        .unwrap();
     state.begin(&begin).await.unwrap();
-    state.begin(&[fact(&run, "s", "study", "another"), fact(&run, "s", "language", "known")]).await.unwrap();
-    let recorded = state.record(&[fact(&run, "s", "findings", "y")]).await.unwrap();
-    assert_eq!(recorded, [Some(facts(&[("study", "spec"), ("findings", "x"), ("language", "known")]))]);
-    assert_eq!(state.exist(&run, &["s".into(), "u".into(), "t".into()]).await.unwrap(), [true, false, true]);
+    state
+        .begin(&[
+            fact(&run, "s", "study", "another"),
+            fact(&run, "s", "language", "known"),
+        ])
+        .await
+        .unwrap();
+    let recorded = state
+        .record(&[fact(&run, "s", "findings", "y")])
+        .await
+        .unwrap();
+    assert_eq!(
+        recorded,
+        [Some(facts(&[
+            ("study", "spec"),
+            ("findings", "x"),
+            ("language", "known")
+        ]))]
+    );
+    assert_eq!(
+        state
+            .exist(&run, &["s".into(), "u".into(), "t".into()])
+            .await
+            .unwrap(),
+        [true, false, true]
+    );
 }
 
 async fn finishing_removes_the_study_and_appends_its_line_once(state: Arc<dyn State>) {
     let run = run();
-    state.begin(&[fact(&run, "s", "study", "spec")]).await.unwrap();
+    state
+        .begin(&[fact(&run, "s", "study", "spec")])
+        .await
+        .unwrap();
     let line = fact(&run, "s", "", "line");
-    assert_eq!(state.finish(&[line.clone(), line.clone()]).await.unwrap(), [true, false]);
+    assert_eq!(
+        state.finish(&[line.clone(), line.clone()]).await.unwrap(),
+        [true, false]
+    );
     assert_eq!(state.finish(&[line]).await.unwrap(), [false]);
     assert_eq!(state.finished(&run, 10).await.unwrap(), ["line"]);
-    assert_eq!(state.record(&[fact(&run, "s", "late", "x")]).await.unwrap(), [None], "a late result finds nothing");
+    assert_eq!(
+        state.record(&[fact(&run, "s", "late", "x")]).await.unwrap(),
+        [None],
+        "a late result finds nothing"
+    );
 }
 
 async fn finished_lines_are_read_and_discarded_in_order(state: Arc<dyn State>) {
     let run = run();
     for number in 0..5 {
         let study = number.to_string();
-        state.begin(&[fact(&run, &study, "study", "spec")]).await.unwrap();
-        state.finish(&[fact(&run, &study, "", &format!("line {number}"))]).await.unwrap();
+        state
+            .begin(&[fact(&run, &study, "study", "spec")])
+            .await
+            .unwrap();
+        state
+            .finish(&[fact(&run, &study, "", &format!("line {number}"))])
+            .await
+            .unwrap();
     }
     assert_eq!(state.finished(&run, 2).await.unwrap(), ["line 0", "line 1"]);
     assert_eq!(state.finished(&run, 0).await.unwrap(), [""; 0]);
     state.discard_finished(&run, 0).await.unwrap();
     state.discard_finished(&run, 2).await.unwrap();
-    assert_eq!(state.finished(&run, 100).await.unwrap(), ["line 2", "line 3", "line 4"]);
+    assert_eq!(
+        state.finished(&run, 100).await.unwrap(),
+        ["line 2", "line 3", "line 4"]
+    );
     state.discard_finished(&run, 100).await.unwrap();
     assert_eq!(state.finished(&run, 100).await.unwrap(), [""; 0]);
 }
 
 async fn batches_answer_in_order_and_may_name_a_study_twice(state: Arc<dyn State>) {
     let (run, other) = (run(), run());
-    state.begin(&[fact(&run, "s", "study", "a"), fact(&other, "s", "study", "b")]).await.unwrap();
+    state
+        .begin(&[
+            fact(&run, "s", "study", "a"),
+            fact(&other, "s", "study", "b"),
+        ])
+        .await
+        .unwrap();
     let batch = [
         fact(&other, "s", "x", "1"),
         fact(&run, "missing", "x", "2"),
@@ -137,7 +229,10 @@ async fn batches_answer_in_order_and_may_name_a_study_twice(state: Arc<dyn State
 
 async fn racing_coordinators_see_each_fact_and_finish_once(state: Arc<dyn State>) {
     let run = run();
-    state.begin(&[fact(&run, "s", "study", "spec")]).await.unwrap();
+    state
+        .begin(&[fact(&run, "s", "study", "spec")])
+        .await
+        .unwrap();
     let recorded = join_all((0..16).map(|number| {
         let (state, fact) = (state.clone(), fact(&run, "s", &format!("f{number}"), "x"));
         tokio::spawn(async move { state.record(&[fact]).await.unwrap().remove(0).unwrap() })
@@ -150,7 +245,13 @@ async fn racing_coordinators_see_each_fact_and_finish_once(state: Arc<dyn State>
         tokio::spawn(async move { state.finish(&[line]).await.unwrap().remove(0) })
     }))
     .await;
-    assert_eq!(finished.into_iter().filter(|finished| *finished.as_ref().unwrap()).count(), 1);
+    assert_eq!(
+        finished
+            .into_iter()
+            .filter(|finished| *finished.as_ref().unwrap())
+            .count(),
+        1
+    );
     assert_eq!(state.finished(&run, 10).await.unwrap().len(), 1);
 }
 

@@ -23,7 +23,10 @@ async fn desk_and_link() -> (Desk, Proxy, Arc<dyn Queue>) {
 }
 
 fn message(text: &str) -> Message {
-    Message { body: text.to_owned().into(), ..Message::default() }
+    Message {
+        body: text.to_owned().into(),
+        ..Message::default()
+    }
 }
 
 #[tokio::test]
@@ -39,10 +42,16 @@ async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
     proxy.heal();
     let again = [next(&mut consumer).await, next(&mut consumer).await];
     for delivery in held {
-        assert!(delivery.receipt.ack().await.is_err(), "a stale receipt must not settle another delivery");
+        assert!(
+            delivery.receipt.ack().await.is_err(),
+            "a stale receipt must not settle another delivery"
+        );
     }
     let more = tokio::time::timeout(Duration::from_millis(500), consumer.next()).await;
-    assert!(more.is_err(), "the prefetch of 2 holds for the new subscription, too");
+    assert!(
+        more.is_err(),
+        "the prefetch of 2 holds for the new subscription, too"
+    );
     assert_eq!(desk.queue.depth(WORK).await.unwrap(), 2);
     let mut bodies = BTreeSet::new();
     for delivery in again {
@@ -98,7 +107,11 @@ async fn a_message_whose_confirm_was_lost_is_published_again() {
     proxy.cut();
     proxy.heal();
     publishing.await.unwrap().unwrap();
-    assert_eq!(desk.queue.depth(WORK).await.unwrap(), 2, "a duplicate, which is harmless, instead of a loss");
+    assert_eq!(
+        desk.queue.depth(WORK).await.unwrap(),
+        2,
+        "a duplicate, which is harmless, instead of a loss"
+    );
 }
 
 #[tokio::test]
@@ -106,7 +119,9 @@ async fn a_worker_outlives_cuts_of_its_link() {
     let (desk, proxy, behind) = desk_and_link().await;
     let sent = send_many(&desk, 60).await;
     let stage = Arc::new(findings().batch_limit(4).delay(Duration::from_millis(50)));
-    let worker = desk.with(behind, desk.objects.clone()).start(&stage, settings());
+    let worker = desk
+        .with(behind, desk.objects.clone())
+        .start(&stage, settings());
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(200)).await;
         proxy.cut();
@@ -126,7 +141,10 @@ async fn a_worker_outlives_cuts_of_its_link() {
 async fn a_link_that_falls_silent_is_noticed_by_its_heartbeats() {
     let url = Services::shared().await.unwrap().amqp().unwrap();
     let proxy = Proxy::start(&url).await.unwrap();
-    let config = config(&[("amqp.url", &proxy.in_front_of(&url)), ("amqp.heartbeat", "1")]);
+    let config = config(&[
+        ("amqp.url", &proxy.in_front_of(&url)),
+        ("amqp.heartbeat", "1"),
+    ]);
     let behind = Backends::queue(&config).await.unwrap();
     proxy.deafen();
     let began = Instant::now();
@@ -135,5 +153,9 @@ async fn a_link_that_falls_silent_is_noticed_by_its_heartbeats() {
     // New connections work again; nobody closes the deaf one.
     proxy.heal();
     publishing.await.unwrap().unwrap();
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -30,7 +30,12 @@ async fn a_task_is_done_and_done_again_it_is_reused(desk: Desk) {
     for reused in [false, true] {
         desk.send(&task).await.unwrap();
         let result = desk.results(1).await.unwrap().remove(0);
-        assert_eq!(result.outcome, Outcome::Done { output: task.output.clone() });
+        assert_eq!(
+            result.outcome,
+            Outcome::Done {
+                output: task.output.clone()
+            }
+        );
         assert_eq!(result.timings.reused, reused);
     }
     assert!(desk.objects.size(&task.output).await.unwrap().is_some());
@@ -41,23 +46,41 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(desk: Desk) {
     let worker = desk.start(&Arc::new(findings()), settings());
     desk.send_bytes(b"hello").await.unwrap();
     let death = desk.dead_letter().await.unwrap().death.unwrap();
-    assert_eq!((death.code.as_str(), death.source.as_str()), ("message_invalid", WORK));
+    assert_eq!(
+        (death.code.as_str(), death.source.as_str()),
+        ("message_invalid", WORK)
+    );
 
     desk.send_bytes(&vec![b' '; 200_000]).await.unwrap();
     let letter = desk.dead_letter().await.unwrap();
-    assert_eq!((letter.death.unwrap().code.as_str(), letter.body.len()), ("message_invalid", 200_000));
+    assert_eq!(
+        (letter.death.unwrap().code.as_str(), letter.body.len()),
+        ("message_invalid", 200_000)
+    );
 
     let mut newer = serde_json::to_value(desk.task("newer").await.unwrap()).unwrap();
     newer["schema_version"] = 99.into();
     desk.send_bytes(newer.to_string().as_bytes()).await.unwrap();
-    assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "schema_version");
+    assert_eq!(
+        desk.dead_letter().await.unwrap().death.unwrap().code,
+        "schema_version"
+    );
     let lost = desk.results(1).await.unwrap().remove(0);
-    assert_eq!((lost.study.as_str(), failure(&lost)), ("newer", Some(ErrorCode::SchemaVersion)));
+    assert_eq!(
+        (lost.study.as_str(), failure(&lost)),
+        ("newer", Some(ErrorCode::SchemaVersion))
+    );
 
     let missing = desk.task_without_image("missing");
     desk.send(&missing).await.unwrap();
-    assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "object_missing");
-    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), Some(ErrorCode::ObjectMissing));
+    assert_eq!(
+        desk.dead_letter().await.unwrap().death.unwrap().code,
+        "object_missing"
+    );
+    assert_eq!(
+        failure(&desk.results(1).await.unwrap()[0]),
+        Some(ErrorCode::ObjectMissing)
+    );
 
     desk.send(&desk.task("good").await.unwrap()).await.unwrap();
     assert_eq!(failure(&desk.results(1).await.unwrap()[0]), None);
@@ -66,10 +89,21 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(desk: Desk) {
 
 async fn a_study_with_a_bad_image_fails_without_a_dead_letter(desk: Desk) {
     let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send(&desk.task("corrupt").await.unwrap()).await.unwrap();
-    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), Some(ErrorCode::ImageCorrupt));
+    desk.send(&desk.task("corrupt").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        failure(&desk.results(1).await.unwrap()[0]),
+        Some(ErrorCode::ImageCorrupt)
+    );
     worker.stop().await.unwrap();
-    assert!(desk.queue.take("radialog.findings.dead").await.unwrap().is_none());
+    assert!(
+        desk.queue
+            .take("radialog.findings.dead")
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 async fn a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed(desk: Desk) {
@@ -77,23 +111,44 @@ async fn a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed(desk: D
     let sent = ["a", "b", "panics", "c", "d"];
     for study in sent {
         // The last attempt, so that the poison is given up at once.
-        desk.send_attempt(&desk.task(study).await.unwrap(), 4).await.unwrap();
+        desk.send_attempt(&desk.task(study).await.unwrap(), 4)
+            .await
+            .unwrap();
     }
     let worker = desk.start(&stage, settings());
     for result in desk.results(sent.len()).await.unwrap() {
         let expected = (result.study.as_str() == "panics").then_some(ErrorCode::Crash);
         assert_eq!(failure(&result), expected, "{}", result.study);
     }
-    assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "crash");
+    assert_eq!(
+        desk.dead_letter().await.unwrap().death.unwrap().code,
+        "crash"
+    );
     worker.stop().await.unwrap();
 }
 
 async fn a_failure_that_may_pass_is_retried_later_with_the_attempt_counted(desk: Desk) {
     let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send_attempt(&desk.task("fails").await.unwrap(), 1).await.unwrap();
-    assert_eq!(take(&desk.queue, "radialog.findings.retry.5s").await.message.attempt, 2);
-    desk.send(&desk.task("fails too").await.unwrap()).await.unwrap();
-    assert_eq!(take(&desk.queue, "radialog.findings.retry.1s").await.message.attempt, 1);
+    desk.send_attempt(&desk.task("fails").await.unwrap(), 1)
+        .await
+        .unwrap();
+    assert_eq!(
+        take(&desk.queue, "radialog.findings.retry.5s")
+            .await
+            .message
+            .attempt,
+        2
+    );
+    desk.send(&desk.task("fails too").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        take(&desk.queue, "radialog.findings.retry.1s")
+            .await
+            .message
+            .attempt,
+        1
+    );
     worker.stop().await.unwrap();
 }
 
@@ -102,18 +157,32 @@ async fn a_task_for_another_bundle_waits_for_another_worker(desk: Desk) {
     let mut task = desk.task("study").await.unwrap();
     task.component = radialog_schemas::ContentHash::of(b"another");
     desk.send(&task).await.unwrap();
-    assert_eq!(take(&desk.queue, "radialog.findings.retry.1s").await.message.attempt, 1);
+    assert_eq!(
+        take(&desk.queue, "radialog.findings.retry.1s")
+            .await
+            .message
+            .attempt,
+        1
+    );
     worker.stop().await.unwrap();
 }
 
 async fn a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered(desk: Desk) {
     let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send_attempt(&desk.task("fails").await.unwrap(), 4).await.unwrap();
+    desk.send_attempt(&desk.task("fails").await.unwrap(), 4)
+        .await
+        .unwrap();
     let result = desk.results(1).await.unwrap().remove(0);
-    assert_eq!((failure(&result), result.timings.attempt), (Some(ErrorCode::Model), 4));
+    assert_eq!(
+        (failure(&result), result.timings.attempt),
+        (Some(ErrorCode::Model), 4)
+    );
     let letter = desk.dead_letter().await.unwrap();
     let death = letter.death.unwrap();
-    assert_eq!((death.code.as_str(), death.worker), ("model", settings().worker));
+    assert_eq!(
+        (death.code.as_str(), death.worker),
+        ("model", settings().worker)
+    );
     assert_eq!(letter.attempt, 4);
     worker.stop().await.unwrap();
 }
@@ -130,13 +199,19 @@ async fn what_a_crashed_worker_held_runs_alone(desk: Desk) {
     assert_eq!(studies(&desk.results(3).await.unwrap()), ["a", "b", "c"]);
     worker.stop().await.unwrap();
     for batch in stage.batches() {
-        assert_eq!(batch.len(), 1, "two suspects, and one that came when they were gone: {batch:?}");
+        assert_eq!(
+            batch.len(),
+            1,
+            "two suspects, and one that came when they were gone: {batch:?}"
+        );
     }
 }
 
 async fn a_task_that_its_workers_keep_dying_on_has_its_attempts_counted(desk: Desk) {
     for (study, attempt) in [("killer", 4), ("innocent", 0)] {
-        desk.send_attempt(&desk.task(study).await.unwrap(), attempt).await.unwrap();
+        desk.send_attempt(&desk.task(study).await.unwrap(), attempt)
+            .await
+            .unwrap();
     }
     for _ in 0..2 {
         let mut dies = desk.queue.consume(WORK, 2).await.unwrap();
@@ -148,13 +223,26 @@ async fn a_task_that_its_workers_keep_dying_on_has_its_attempts_counted(desk: De
     // The innocent one is done, and its needless next attempt finds the output.
     let mut results = desk.results(3).await.unwrap();
     results.sort_by_key(|result| (result.study.clone(), result.timings.reused));
-    let told: Vec<_> = results.iter().map(|r| (r.study.as_str(), failure(r), r.timings.reused)).collect();
+    let told: Vec<_> = results
+        .iter()
+        .map(|r| (r.study.as_str(), failure(r), r.timings.reused))
+        .collect();
     let killer = ("killer", Some(ErrorCode::Crash), false);
-    assert_eq!(told, [("innocent", None, false), ("innocent", None, true), killer]);
+    assert_eq!(
+        told,
+        [("innocent", None, false), ("innocent", None, true), killer]
+    );
     assert_eq!(results[1].timings.attempt, 1);
-    assert_eq!(desk.dead_letter().await.unwrap().death.unwrap().code, "crash");
+    assert_eq!(
+        desk.dead_letter().await.unwrap().death.unwrap().code,
+        "crash"
+    );
     worker.stop().await.unwrap();
-    assert_eq!(stage.batches(), [["innocent".into()]], "the killer never ran again");
+    assert_eq!(
+        stage.batches(),
+        [["innocent".into()]],
+        "the killer never ran again"
+    );
 }
 
 async fn two_tasks_for_one_output_compute_it_once(desk: Desk) {
@@ -165,7 +253,13 @@ async fn two_tasks_for_one_output_compute_it_once(desk: Desk) {
     let stage = Arc::new(findings().delay(Duration::from_millis(50)));
     let worker = desk.start(&stage, settings());
     let results = desk.results(5).await.unwrap();
-    assert_eq!(results.iter().filter(|result| !result.timings.reused).count(), 1);
+    assert_eq!(
+        results
+            .iter()
+            .filter(|result| !result.timings.reused)
+            .count(),
+        1
+    );
     worker.stop().await.unwrap();
     assert_eq!(stage.batches().len(), 1);
 }

@@ -39,14 +39,25 @@ enum Failure {
 
 impl Failing {
     fn new(desk: &Desk, how: Failure, times: usize) -> Arc<Self> {
-        Arc::new(Self { objects: desk.objects.clone(), how, left: AtomicUsize::new(times) })
+        Arc::new(Self {
+            objects: desk.objects.clone(),
+            how,
+            left: AtomicUsize::new(times),
+        })
     }
 
     fn check(&self, key: &ObjectKey) -> Result<(), ObjectError> {
-        let less = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let less = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
         match (less, self.how) {
             (Err(_), _) => Ok(()),
-            (Ok(_), Failure::Away) => Err(ObjectError::Store { key: key.to_string(), reason: "unplugged".into() }),
+            (Ok(_), Failure::Away) => Err(ObjectError::Store {
+                key: key.to_string(),
+                reason: "unplugged".into(),
+            }),
             (Ok(_), Failure::Full) => Err(ObjectError::Full(key.clone())),
         }
     }
@@ -77,7 +88,12 @@ impl Objects for Failing {
         self.objects.delete(key).await
     }
 
-    async fn list(&self, p: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Vec<ObjectEntry>, ObjectError> {
+    async fn list(
+        &self,
+        p: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, ObjectError> {
         self.objects.list(p, after, limit).await
     }
 }
@@ -86,42 +102,79 @@ async fn while_the_store_is_away_no_attempt_is_burned(desk: Desk) {
     let sent = send_many(&desk, 6).await;
     // Every one of them fails two or three times before the store is back.
     let failing = Failing::new(&desk, Failure::Away, 15);
-    let worker = desk.with(desk.queue.clone(), failing).start(&Arc::new(findings()), settings());
+    let worker = desk
+        .with(desk.queue.clone(), failing)
+        .start(&Arc::new(findings()), settings());
     let results = desk.results(sent.len()).await.unwrap();
     assert_eq!(studies(&results), sent);
-    assert!(results.iter().all(|result| failure(result).is_none() && result.timings.attempt == 0));
+    assert!(
+        results
+            .iter()
+            .all(|result| failure(result).is_none() && result.timings.attempt == 0)
+    );
     worker.stop().await.unwrap();
-    assert!(desk.queue.take("radialog.findings.dead").await.unwrap().is_none());
+    assert!(
+        desk.queue
+            .take("radialog.findings.dead")
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 async fn a_store_that_stays_away_gets_the_tasks_handed_back(desk: Desk) {
     send_many(&desk, 2).await;
     let failing = Failing::new(&desk, Failure::Away, usize::MAX);
-    let impatient = RunnerSettings { store_patience: Duration::from_millis(300), ..settings() };
-    let worker = desk.with(desk.queue.clone(), failing.clone()).start(&Arc::new(findings()), impatient);
+    let impatient = RunnerSettings {
+        store_patience: Duration::from_millis(300),
+        ..settings()
+    };
+    let worker = desk
+        .with(desk.queue.clone(), failing.clone())
+        .start(&Arc::new(findings()), impatient);
     tokio::time::sleep(Duration::from_secs(2)).await;
     failing.left.store(0, Ordering::Relaxed);
     let results = desk.results(2).await.unwrap();
-    assert!(results.iter().all(|result| failure(result).is_none()), "{results:?}");
+    assert!(
+        results.iter().all(|result| failure(result).is_none()),
+        "{results:?}"
+    );
     worker.stop().await.unwrap();
-    assert!(desk.queue.take("radialog.findings.dead").await.unwrap().is_none());
+    assert!(
+        desk.queue
+            .take("radialog.findings.dead")
+            .await
+            .unwrap()
+            .is_none()
+    );
 }
 
 async fn a_full_store_ends_the_worker_with_a_clear_error(desk: Desk) {
     send_many(&desk, 1).await;
     let full = Failing::new(&desk, Failure::Full, usize::MAX);
-    let worker = desk.with(desk.queue.clone(), full).start(&Arc::new(findings()), settings());
+    let worker = desk
+        .with(desk.queue.clone(), full)
+        .start(&Arc::new(findings()), settings());
     let error = worker.ended().await.unwrap().unwrap_err();
-    assert!(matches!(error, RunError::StoreFull(_)) && error.to_string().contains("Free some space"), "{error}");
+    assert!(
+        matches!(error, RunError::StoreFull(_)) && error.to_string().contains("Free some space"),
+        "{error}"
+    );
     let worker = desk.start(&Arc::new(findings()), settings());
-    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), None, "with room again, the task is done");
+    assert_eq!(
+        failure(&desk.results(1).await.unwrap()[0]),
+        None,
+        "with room again, the task is done"
+    );
     worker.stop().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_broker_that_is_restarted_in_mid_run_loses_nothing() {
     let mut broker = Broker::start(1).await.unwrap();
-    let desk = Desk::new(rabbitmq_at(&broker.virtual_host().unwrap()).await).await.unwrap();
+    let desk = Desk::new(rabbitmq_at(&broker.virtual_host().unwrap()).await)
+        .await
+        .unwrap();
     let sent = send_many(&desk, 60).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
     let worker = desk.start(&stage, settings());
@@ -133,7 +186,11 @@ async fn a_broker_that_is_restarted_in_mid_run_loses_nothing() {
         results.extend(desk.results(1).await.unwrap());
     }
     assert_eq!(studies(&results), sent);
-    assert!(results.iter().all(|result| failure(result).is_none() && result.timings.attempt <= 1));
+    assert!(
+        results
+            .iter()
+            .all(|result| failure(result).is_none() && result.timings.attempt <= 1)
+    );
     worker.stop().await.unwrap();
     assert_eq!(desk.queue.depth(WORK).await.unwrap(), 0);
 }
@@ -143,7 +200,14 @@ async fn a_redis_that_forgets_everything_is_gone_on_with() {
     let mut redis = Redis::start().await.unwrap();
     let state = redis_at(redis.url()).await;
     let run = RunId::from("run");
-    let fact = |field: &str| [Fact { run: run.clone(), study: "s".into(), field: field.into(), value: "x".into() }];
+    let fact = |field: &str| {
+        [Fact {
+            run: run.clone(),
+            study: "s".into(),
+            field: field.into(),
+            value: "x".into(),
+        }]
+    };
     state.begin(&fact("study")).await.unwrap();
     assert!(state.record(&fact("findings")).await.unwrap()[0].is_some());
     redis.stop();
@@ -153,7 +217,11 @@ async fn a_redis_that_forgets_everything_is_gone_on_with() {
         redis.start_again().await
     });
     restarted.unwrap();
-    assert_eq!(recorded.unwrap(), [None], "the study is unknown, and its scripts are loaded again");
+    assert_eq!(
+        recorded.unwrap(),
+        [None],
+        "the study is unknown, and its scripts are loaded again"
+    );
     assert_eq!(state.exist(&run, &["s".into()]).await.unwrap(), [false]);
     state.begin(&fact("study")).await.unwrap();
     assert!(state.record(&fact("findings")).await.unwrap()[0].is_some());
@@ -169,7 +237,11 @@ async fn services_that_are_not_there_are_told_after_the_start_timeout() {
     for (name, url) in nowhere {
         let config = config(&[(name, url), ("start.timeout", "1")]);
         let began = std::time::Instant::now();
-        let error = radialog_runtime::backends::Backends::connect(&config).await.err().unwrap().to_string();
+        let error = radialog_runtime::backends::Backends::connect(&config)
+            .await
+            .err()
+            .unwrap()
+            .to_string();
         assert!(began.elapsed() < Duration::from_secs(5), "{name}");
         let flag = format!("--{}", name.split('.').next().unwrap());
         assert!(error.contains(&flag), "{error}");

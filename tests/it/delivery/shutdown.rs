@@ -19,7 +19,9 @@ on_each_adapter! { memory, rabbitmq: {
     another_worker_takes_over,
 }}
 
-async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_uncounted(desk: Desk) {
+async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_uncounted(
+    desk: Desk,
+) {
     send_many(&desk, 12).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(300)));
     let worker = desk.start(&stage, settings());
@@ -29,7 +31,11 @@ async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_
     worker.stop().await.unwrap();
     let finished: usize = stage.batches().iter().map(Vec::len).sum();
     assert!((1..=4).contains(&finished), "{finished}");
-    assert_eq!(desk.results(finished).await.unwrap().len(), finished, "what was in the model is done");
+    assert_eq!(
+        desk.results(finished).await.unwrap().len(),
+        finished,
+        "what was in the model is done"
+    );
 
     let mut consumer = desk.queue.consume(WORK, 100).await.unwrap();
     for _ in finished..12 {
@@ -42,7 +48,13 @@ async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_
 async fn a_batch_that_outlasts_the_grace_period_is_handed_back(desk: Desk) {
     send_many(&desk, 1).await;
     let stage = Arc::new(findings().delay(Duration::from_secs(3)));
-    let worker = desk.start(&stage, RunnerSettings { grace: Duration::from_millis(100), ..settings() });
+    let worker = desk.start(
+        &stage,
+        RunnerSettings {
+            grace: Duration::from_millis(100),
+            ..settings()
+        },
+    );
     while stage.batches().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -77,6 +89,14 @@ async fn sigterm_asks_for_a_clean_stop() {
     let shutdown = on_signals().unwrap();
     assert!(!shutdown.is_cancelled());
     let pid = std::process::id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-    tokio::time::timeout(SOON, shutdown.cancelled()).await.unwrap();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    tokio::time::timeout(SOON, shutdown.cancelled())
+        .await
+        .unwrap();
 }

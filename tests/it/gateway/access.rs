@@ -30,9 +30,20 @@ async fn only_known_keys_may_ask_and_the_description_is_for_everybody() -> Resul
         }
         let response = request.send().await?;
         assert_eq!(response.headers()["www-authenticate"], "Bearer");
-        assert_eq!(problem(response).await?, (401, "unauthorized".into(), None), "{stranger:?}");
+        assert_eq!(
+            problem(response).await?,
+            (401, "unauthorized".into(), None),
+            "{stranger:?}"
+        );
     }
-    assert_eq!(desk.gateway.as_owner("rd-ward").get("/v1/conversations").await?.status(), 200);
+    assert_eq!(
+        desk.gateway
+            .as_owner("rd-ward")
+            .get("/v1/conversations")
+            .await?
+            .status(),
+        200
+    );
     let document: Value = desk.gateway.get("/openapi.json").await?.json().await?;
     assert_eq!(document["openapi"], "3.1.0");
     Ok(())
@@ -41,7 +52,10 @@ async fn only_known_keys_may_ask_and_the_description_is_for_everybody() -> Resul
 #[tokio::test]
 async fn another_keys_conversation_is_not_there_in_any_way() -> Result<()> {
     let desk = Desk::with(UNLIMITED, two_owners).await?;
-    let (ward, lab) = (desk.gateway.as_owner("rd-ward"), desk.gateway.as_owner("rd-lab"));
+    let (ward, lab) = (
+        desk.gateway.as_owner("rd-ward"),
+        desk.gateway.as_owner("rd-lab"),
+    );
     let path = ward.begin(&about_xray()).await?;
     ward.view_when(&path, 1, "done").await?;
     let nobody = format!("/v1/conversations/{}", "0".repeat(32));
@@ -68,7 +82,10 @@ async fn another_keys_conversation_is_not_there_in_any_way() -> Result<()> {
             answers.push((response.status(), headers, response.text().await?));
         }
         assert_eq!(answers[0].0, 404, "{method} {below}");
-        assert_eq!(answers[0], answers[1], "{method} {below}: the answers tell the two apart");
+        assert_eq!(
+            answers[0], answers[1],
+            "{method} {below}: the answers tell the two apart"
+        );
     }
     let list: Value = lab.get("/v1/conversations").await?.json().await?;
     assert_eq!(list, json!({"conversations": []}));
@@ -81,8 +98,13 @@ async fn the_same_idempotency_key_of_another_owner_is_another_conversation() -> 
     let desk = Desk::with(UNLIMITED, two_owners).await?;
     let mut ids = Vec::new();
     for owner in ["rd-ward", "rd-lab"] {
-        let request = desk.gateway.as_owner(owner).ask(Method::POST, "/v1/conversations");
-        let request = request.header("Idempotency-Key", "same").json(&json!({"question": "x"}));
+        let request = desk
+            .gateway
+            .as_owner(owner)
+            .ask(Method::POST, "/v1/conversations");
+        let request = request
+            .header("Idempotency-Key", "same")
+            .json(&json!({"question": "x"}));
         let view: Value = request.send().await?.json().await?;
         ids.push(view["id"].clone());
     }
@@ -91,25 +113,35 @@ async fn the_same_idempotency_key_of_another_owner_is_another_conversation() -> 
 }
 
 #[tokio::test]
-async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_not_held_up() -> Result<()> {
+async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_not_held_up()
+-> Result<()> {
     let limits = |config: &mut GatewayConfig| {
         two_owners(config);
         config.rate = 1;
         config.streams = 1;
     };
     let desk = Desk::with(0, limits).await?;
-    let (ward, lab) = (desk.gateway.as_owner("rd-ward"), desk.gateway.as_owner("rd-lab"));
+    let (ward, lab) = (
+        desk.gateway.as_owner("rd-ward"),
+        desk.gateway.as_owner("rd-lab"),
+    );
     for _ in 0..2 {
         assert_eq!(ward.get("/v1/conversations").await?.status(), 200);
     }
-    assert_eq!(problem(ward.get("/v1/conversations").await?).await?, (429, "rate_limited".into(), Some(1)));
+    assert_eq!(
+        problem(ward.get("/v1/conversations").await?).await?,
+        (429, "rate_limited".into(), Some(1))
+    );
     assert_eq!(lab.get("/v1/conversations").await?.status(), 200);
     tokio::time::sleep(Duration::from_millis(2100)).await;
     let path = ward.begin(&json!({"question": "x"})).await?;
     let stream = ward.follow(&path, 1, None).await?;
     tokio::time::sleep(Duration::from_millis(2100)).await;
     let second = ward.get(&format!("{path}/turns/1/events")).await?;
-    assert_eq!(problem(second).await?, (429, "too_many_requests".into(), Some(1)));
+    assert_eq!(
+        problem(second).await?,
+        (429, "too_many_requests".into(), Some(1))
+    );
     drop(stream);
     tokio::time::sleep(Duration::from_millis(2100)).await;
     drop(ward.follow(&path, 1, None).await?);
@@ -123,16 +155,34 @@ async fn a_full_queue_is_back_pressure_and_not_a_longer_queue() -> Result<()> {
     desk.gateway.view_when(&path, 1, "running").await?;
     let turns = format!("{path}/turns");
     for _ in 0..2 {
-        assert_eq!(desk.gateway.post(&turns, &json!({"task": "summary"})).await?.status(), 202);
+        assert_eq!(
+            desk.gateway
+                .post(&turns, &json!({"task": "summary"}))
+                .await?
+                .status(),
+            202
+        );
     }
-    let refused = desk.gateway.post(&turns, &json!({"task": "summary"})).await?;
+    let refused = desk
+        .gateway
+        .post(&turns, &json!({"task": "summary"}))
+        .await?;
     assert_eq!(problem(refused).await?, (503, "busy".into(), Some(10)));
-    let refused = desk.gateway.post("/v1/conversations", &about_xray()).await?;
+    let refused = desk
+        .gateway
+        .post("/v1/conversations", &about_xray())
+        .await?;
     assert_eq!(problem(refused).await?.1, "busy");
     assert_eq!(desk.stored("images").len(), 0, "nothing of it is kept");
     desk.scribe.allow(UNLIMITED);
     desk.gateway.view_when(&path, 3, "done").await?;
-    assert_eq!(desk.gateway.post(&turns, &json!({"task": "summary"})).await?.status(), 202);
+    assert_eq!(
+        desk.gateway
+            .post(&turns, &json!({"task": "summary"}))
+            .await?
+            .status(),
+        202
+    );
     Ok(())
 }
 
@@ -141,20 +191,45 @@ async fn a_conversation_has_a_last_turn() -> Result<()> {
     let desk = Desk::with(UNLIMITED, |config| config.max_turns = 2).await?;
     let path = desk.gateway.begin(&json!({"question": "x"})).await?;
     let turns = format!("{path}/turns");
-    assert_eq!(desk.gateway.post(&turns, &json!({"task": "summary"})).await?.status(), 202);
-    let refused = desk.gateway.post(&turns, &json!({"task": "summary"})).await?;
-    assert_eq!(problem(refused).await?, (409, "conversation_full".into(), None));
+    assert_eq!(
+        desk.gateway
+            .post(&turns, &json!({"task": "summary"}))
+            .await?
+            .status(),
+        202
+    );
+    let refused = desk
+        .gateway
+        .post(&turns, &json!({"task": "summary"}))
+        .await?;
+    assert_eq!(
+        problem(refused).await?,
+        (409, "conversation_full".into(), None)
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn without_keys_web_pages_of_others_and_other_names_of_this_machine_are_refused() -> Result<()> {
+async fn without_keys_web_pages_of_others_and_other_names_of_this_machine_are_refused() -> Result<()>
+{
     let desk = Desk::start().await?;
     for (name, value) in [("Origin", "https://evil.example"), ("Host", "evil.example")] {
-        let response = desk.gateway.ask(Method::GET, "/v1/conversations").header(name, value).send().await?;
-        assert_eq!(problem(response).await?, (403, "forbidden_origin".into(), None), "{name}");
+        let response = desk
+            .gateway
+            .ask(Method::GET, "/v1/conversations")
+            .header(name, value)
+            .send()
+            .await?;
+        assert_eq!(
+            problem(response).await?,
+            (403, "forbidden_origin".into(), None),
+            "{name}"
+        );
     }
-    let own = desk.gateway.ask(Method::GET, "/v1/conversations").header("Origin", &desk.gateway.url);
+    let own = desk
+        .gateway
+        .ask(Method::GET, "/v1/conversations")
+        .header("Origin", &desk.gateway.url);
     assert_eq!(own.send().await?.status(), 200);
     Ok(())
 }
@@ -166,19 +241,36 @@ async fn cross_origin_requests_are_off_until_an_origin_is_listed() -> Result<()>
             .ask(Method::OPTIONS, "/v1/conversations")
             .header("Origin", "https://viewer.example")
             .header("Access-Control-Request-Method", "POST")
-            .header("Access-Control-Request-Headers", "authorization,idempotency-key")
+            .header(
+                "Access-Control-Request-Headers",
+                "authorization,idempotency-key",
+            )
             .send()
     };
     let closed = Desk::start().await?;
-    assert_eq!(preflight(&closed).await?.headers().get("access-control-allow-origin"), None);
+    assert_eq!(
+        preflight(&closed)
+            .await?
+            .headers()
+            .get("access-control-allow-origin"),
+        None
+    );
     let listed = |config: &mut GatewayConfig| {
         two_owners(config);
         config.origins = vec!["https://viewer.example".into()];
     };
     let open = Desk::with(UNLIMITED, listed).await?;
     let response = preflight(&open).await?;
-    assert_eq!(response.headers()["access-control-allow-origin"], "https://viewer.example");
-    let other = open.gateway.ask(Method::GET, "/v1/models").header("Origin", "https://evil.example").send().await?;
+    assert_eq!(
+        response.headers()["access-control-allow-origin"],
+        "https://viewer.example"
+    );
+    let other = open
+        .gateway
+        .ask(Method::GET, "/v1/models")
+        .header("Origin", "https://evil.example")
+        .send()
+        .await?;
     assert_eq!(other.headers().get("access-control-allow-origin"), None);
     Ok(())
 }
@@ -186,16 +278,31 @@ async fn cross_origin_requests_are_off_until_an_origin_is_listed() -> Result<()>
 #[tokio::test]
 async fn every_answer_has_strict_headers() -> Result<()> {
     let desk = Desk::start().await?;
-    for path in ["/", "/docs", "/openapi.json", "/v1/conversations", "/nothing"] {
+    for path in [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/conversations",
+        "/nothing",
+    ] {
         let response = desk.gateway.get(path).await?;
         let headers = response.headers();
         let policy = headers["content-security-policy"].to_str()?;
-        assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{path}: {policy}");
-        assert!(policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
+        assert!(
+            policy.starts_with("default-src 'none'; script-src 'self';"),
+            "{path}: {policy}"
+        );
+        assert!(
+            policy.contains("frame-ancestors 'none'") && !policy.contains("unsafe"),
+            "{path}: {policy}"
+        );
         assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
         assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
     }
-    assert_eq!(desk.gateway.get("/v1/conversations").await?.headers()["cache-control"], "no-store");
+    assert_eq!(
+        desk.gateway.get("/v1/conversations").await?.headers()["cache-control"],
+        "no-store"
+    );
     Ok(())
 }
 
@@ -203,7 +310,10 @@ async fn every_answer_has_strict_headers() -> Result<()> {
 async fn a_gateway_for_everybody_without_keys_and_one_on_a_busy_port_do_not_start() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let start = async |listen: &str| {
-        let config = GatewayConfig { listen: listen.parse()?, ..GatewayConfig::default() };
+        let config = GatewayConfig {
+            listen: listen.parse()?,
+            ..GatewayConfig::default()
+        };
         let bundle = BundleHashes {
             name: "toy".into(),
             bundle: ContentHash::of(b"toy bundle"),
@@ -213,7 +323,10 @@ async fn a_gateway_for_everybody_without_keys_and_one_on_a_busy_port_do_not_star
         anyhow::Ok(Gateway::bind(config, bundle, backends, CancellationToken::new()).await)
     };
     let open = start("0.0.0.0:0").await?.err().unwrap();
-    assert!(matches!(open, GatewayError::Open(_)) && open.to_string().contains("new-key"), "{open}");
+    assert!(
+        matches!(open, GatewayError::Open(_)) && open.to_string().contains("new-key"),
+        "{open}"
+    );
     let first = start("127.0.0.1:0").await?.ok().unwrap();
     let busy = start(&first.address()?.to_string()).await?.err().unwrap();
     assert!(busy.to_string().contains("choose another one"), "{busy}");

@@ -30,17 +30,56 @@ async fn bad_images_are_refused_by_what_is_wrong_with_them() -> Result<()> {
     let large = [xray(), vec![0; 1 << 20]].concat();
     for (what, body, status, code) in [
         ("too large", image(&large), 413, "image_too_large"),
-        ("too many pixels", image(&png(60_000, 60_000)), 413, "image_too_large"),
+        (
+            "too many pixels",
+            image(&png(60_000, 60_000)),
+            413,
+            "image_too_large",
+        ),
         ("a strip", image(&png(1, 1000)), 422, "image_dimensions"),
-        ("wrong type", image(b"GIF89a and so on"), 415, "image_format_unsupported"),
-        ("claimed wrong type", json!({"image": "data:image/gif;base64,AAAA"}), 415, "image_format_unsupported"),
+        (
+            "wrong type",
+            image(b"GIF89a and so on"),
+            415,
+            "image_format_unsupported",
+        ),
+        (
+            "claimed wrong type",
+            json!({"image": "data:image/gif;base64,AAAA"}),
+            415,
+            "image_format_unsupported",
+        ),
         ("cut", image(&xray()[..5000]), 422, "image_corrupt"),
-        ("no bytes", json!({"image": "data:image/png;base64,"}), 422, "image_corrupt"),
-        ("no base64", json!({"image": "data:image/png;base64,%%%"}), 422, "invalid_request"),
-        ("an address", json!({"image": "http://127.0.0.1:9/x.png"}), 422, "remote_url"),
-        ("a file", json!({"image": "file:///etc/passwd"}), 422, "remote_url"),
+        (
+            "no bytes",
+            json!({"image": "data:image/png;base64,"}),
+            422,
+            "image_corrupt",
+        ),
+        (
+            "no base64",
+            json!({"image": "data:image/png;base64,%%%"}),
+            422,
+            "invalid_request",
+        ),
+        (
+            "an address",
+            json!({"image": "http://127.0.0.1:9/x.png"}),
+            422,
+            "remote_url",
+        ),
+        (
+            "a file",
+            json!({"image": "file:///etc/passwd"}),
+            422,
+            "remote_url",
+        ),
     ] {
-        assert_eq!(refused(&desk, &body).await?, (status, code.to_owned()), "{what}");
+        assert_eq!(
+            refused(&desk, &body).await?,
+            (status, code.to_owned()),
+            "{what}"
+        );
     }
     assert_eq!(desk.stored("images").len(), 0);
     let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
@@ -49,22 +88,48 @@ async fn bad_images_are_refused_by_what_is_wrong_with_them() -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_code() -> Result<()> {
+async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_code() -> Result<()>
+{
     let desk = Desk::start().await?;
     // A whole file by its markers; the toys do not decode, so that only the header counts here.
-    let path = desk.gateway.begin(&json!({"image": data_uri(&xray())})).await?;
+    let path = desk
+        .gateway
+        .begin(&json!({"image": data_uri(&xray())}))
+        .await?;
     desk.gateway.view_when(&path, 1, "done").await?;
     let id = radialog_schemas::ConversationId::from("0".repeat(32).as_str());
-    let mut conversation =
-        desk.backends.conversations.snapshot(&path.rsplit('/').next().unwrap().into()).await?.unwrap();
+    let mut conversation = desk
+        .backends
+        .conversations
+        .snapshot(&path.rsplit('/').next().unwrap().into())
+        .await?
+        .unwrap();
     conversation.conversation.id = id.clone();
     let requests = [conversation.turns[0].request.clone()];
-    desk.backends.conversations.create(&conversation.conversation, &requests).await?;
-    let failure = radialog_schemas::Failure::new(radialog_schemas::ErrorCode::ImageCorrupt, "copy it again");
-    desk.backends.conversations.prepared(&id, &Err(failure)).await?;
-    let view = desk.gateway.view(&format!("/v1/conversations/{id}")).await?;
-    assert_eq!(view["turns"][0]["error"], json!({"code": "image_corrupt", "message": "copy it again"}));
-    let events = desk.gateway.follow(&format!("/v1/conversations/{id}"), 1, None).await?.rest().await?;
+    desk.backends
+        .conversations
+        .create(&conversation.conversation, &requests)
+        .await?;
+    let failure =
+        radialog_schemas::Failure::new(radialog_schemas::ErrorCode::ImageCorrupt, "copy it again");
+    desk.backends
+        .conversations
+        .prepared(&id, &Err(failure))
+        .await?;
+    let view = desk
+        .gateway
+        .view(&format!("/v1/conversations/{id}"))
+        .await?;
+    assert_eq!(
+        view["turns"][0]["error"],
+        json!({"code": "image_corrupt", "message": "copy it again"})
+    );
+    let events = desk
+        .gateway
+        .follow(&format!("/v1/conversations/{id}"), 1, None)
+        .await?
+        .rest()
+        .await?;
     assert_eq!(events.last().unwrap().data["code"], "image_corrupt");
     Ok(())
 }
@@ -73,14 +138,29 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
 async fn bad_texts_are_refused_with_the_limit_named() -> Result<()> {
     let desk = Desk::start().await?;
     for text in ["", " \n\t"] {
-        assert_eq!(refused(&desk, &json!({"question": text})).await?, (422, "text_empty".to_owned()));
+        assert_eq!(
+            refused(&desk, &json!({"question": text})).await?,
+            (422, "text_empty".to_owned())
+        );
     }
     let long = "x".repeat(100_000);
-    assert_eq!(refused(&desk, &json!({"question": long})).await?, (422, "text_too_long".to_owned()));
-    assert_eq!(refused(&desk, &json!({"question": "x", "indication": long})).await?, (422, "text_too_long".to_owned()));
-    let path = desk.gateway.begin(&json!({"question": "x".repeat(16_000)})).await?;
+    assert_eq!(
+        refused(&desk, &json!({"question": long})).await?,
+        (422, "text_too_long".to_owned())
+    );
+    assert_eq!(
+        refused(&desk, &json!({"question": "x", "indication": long})).await?,
+        (422, "text_too_long".to_owned())
+    );
+    let path = desk
+        .gateway
+        .begin(&json!({"question": "x".repeat(16_000)}))
+        .await?;
     let turns = format!("{path}/turns");
-    let response = desk.gateway.post(&turns, &json!({"task": "question", "text": long})).await?;
+    let response = desk
+        .gateway
+        .post(&turns, &json!({"task": "question", "text": long}))
+        .await?;
     let body = response.json::<Value>().await?;
     assert!(body["detail"].as_str().unwrap().contains("16000"), "{body}");
     for body in [
@@ -105,7 +185,10 @@ async fn bad_texts_are_refused_with_the_limit_named() -> Result<()> {
 async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> Result<()> {
     let desk = Desk::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
     let send = |kind: Option<&str>, body: Vec<u8>| {
-        let request = desk.gateway.ask(Method::POST, "/v1/conversations").body(body);
+        let request = desk
+            .gateway
+            .ask(Method::POST, "/v1/conversations")
+            .body(body);
         let request = match kind {
             Some(kind) => request.header("Content-Type", kind),
             None => request,
@@ -117,25 +200,68 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
     };
     let json = Some("application/json");
     let is = |status: u16, code: &str| (status, code.to_owned());
-    assert_eq!(send(json, b"{\"question\": ".to_vec()).await?, is(400, "invalid_json"));
-    assert_eq!(send(json, b"{\"question\": \"\xff\xfe\"}".to_vec()).await?, is(400, "invalid_utf8"));
-    assert_eq!(send(json, b"{}".to_vec()).await?, is(422, "invalid_request"));
-    assert_eq!(send(json, b"{\"question\": 7}".to_vec()).await?, is(422, "invalid_request"));
-    let deep = format!("{{\"question\": \"x\", \"more\": {}", "[".repeat(100_000));
-    assert_eq!(send(json, deep.into_bytes()).await?, is(400, "invalid_json"));
-    assert_eq!(send(Some("text/plain"), b"hello".to_vec()).await?, is(415, "unsupported_media_type"));
-    assert_eq!(send(None, b"hello".to_vec()).await?, is(415, "unsupported_media_type"));
-    assert_eq!(send(Some("multipart/form-data"), b"x".to_vec()).await?, is(400, "invalid_multipart"));
     assert_eq!(
-        send(Some("multipart/form-data; boundary=b"), b"--b\r\nx".to_vec()).await?,
+        send(json, b"{\"question\": ".to_vec()).await?,
+        is(400, "invalid_json")
+    );
+    assert_eq!(
+        send(json, b"{\"question\": \"\xff\xfe\"}".to_vec()).await?,
+        is(400, "invalid_utf8")
+    );
+    assert_eq!(
+        send(json, b"{}".to_vec()).await?,
+        is(422, "invalid_request")
+    );
+    assert_eq!(
+        send(json, b"{\"question\": 7}".to_vec()).await?,
+        is(422, "invalid_request")
+    );
+    let deep = format!("{{\"question\": \"x\", \"more\": {}", "[".repeat(100_000));
+    assert_eq!(
+        send(json, deep.into_bytes()).await?,
+        is(400, "invalid_json")
+    );
+    assert_eq!(
+        send(Some("text/plain"), b"hello".to_vec()).await?,
+        is(415, "unsupported_media_type")
+    );
+    assert_eq!(
+        send(None, b"hello".to_vec()).await?,
+        is(415, "unsupported_media_type")
+    );
+    assert_eq!(
+        send(Some("multipart/form-data"), b"x".to_vec()).await?,
         is(400, "invalid_multipart")
     );
-    assert_eq!(send(json, vec![b' '; 8 << 20]).await?, is(413, "body_too_large"));
+    assert_eq!(
+        send(
+            Some("multipart/form-data; boundary=b"),
+            b"--b\r\nx".to_vec()
+        )
+        .await?,
+        is(400, "invalid_multipart")
+    );
+    assert_eq!(
+        send(json, vec![b' '; 8 << 20]).await?,
+        is(413, "body_too_large")
+    );
     let form = Form::new().part("question", Part::bytes(b"\xff\xfe".to_vec()));
-    let response = desk.gateway.ask(Method::POST, "/v1/conversations").multipart(form).send().await?;
+    let response = desk
+        .gateway
+        .ask(Method::POST, "/v1/conversations")
+        .multipart(form)
+        .send()
+        .await?;
     assert_eq!(problem(response).await?.1, "invalid_utf8");
-    let form = Form::new().text("question", "x").text("max_new_tokens", "many");
-    let response = desk.gateway.ask(Method::POST, "/v1/conversations").multipart(form).send().await?;
+    let form = Form::new()
+        .text("question", "x")
+        .text("max_new_tokens", "many");
+    let response = desk
+        .gateway
+        .ask(Method::POST, "/v1/conversations")
+        .multipart(form)
+        .send()
+        .await?;
     assert_eq!(problem(response).await?.1, "invalid_request");
     Ok(())
 }
@@ -159,12 +285,22 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Res
         format!("{path}/image"),
         "/nothing".into(),
     ] {
-        assert_eq!(problem(desk.gateway.get(&missing).await?).await?.1, "not_found", "{missing}");
+        assert_eq!(
+            problem(desk.gateway.get(&missing).await?).await?.1,
+            "not_found",
+            "{missing}"
+        );
     }
     let response = desk.gateway.ask(Method::PATCH, &path).send().await?;
     assert!(response.headers()["allow"].to_str()?.contains("DELETE"));
-    assert_eq!(problem(response).await?, (405, "method_not_allowed".into(), None));
-    let request = desk.gateway.ask(Method::POST, "/v1/conversations").header("Idempotency-Key", "x".repeat(256));
+    assert_eq!(
+        problem(response).await?,
+        (405, "method_not_allowed".into(), None)
+    );
+    let request = desk
+        .gateway
+        .ask(Method::POST, "/v1/conversations")
+        .header("Idempotency-Key", "x".repeat(256));
     let response = request.json(&json!({"question": "x"})).send().await?;
     assert_eq!(problem(response).await?.1, "invalid_request");
     Ok(())
@@ -174,12 +310,20 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Res
 async fn what_is_no_http_does_not_disturb() -> Result<()> {
     let desk = Desk::start().await?;
     let address = desk.gateway.url.trim_start_matches("http://").to_owned();
-    for garbage in [&b"\x16\x03\x01\x02\0\x01\0"[..], b"GET / HTTP/9.9\r\n\r\n", &[b'x'; 100_000]] {
+    for garbage in [
+        &b"\x16\x03\x01\x02\0\x01\0"[..],
+        b"GET / HTTP/9.9\r\n\r\n",
+        &[b'x'; 100_000],
+    ] {
         let mut socket = TcpStream::connect(&address).await?;
         socket.write_all(garbage).await?;
         let mut answer = Vec::new();
         // Some of it is answered with 400, some only with the end of the connection.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), socket.read_to_end(&mut answer)).await;
+        let _ = tokio::time::timeout(
+            std::time::Duration::from_secs(5),
+            socket.read_to_end(&mut answer),
+        )
+        .await;
     }
     assert_eq!(desk.gateway.get("/v1/models").await?.status(), 200);
     Ok(())

@@ -14,7 +14,11 @@ use super::desk::{Desk, Running, UNLIMITED, key, problem, xray};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A desk whose gateway may read `s3://archive/cxr`, which holds so many studies.
-async fn desk(studies: usize, directory: &TempDir, change: impl FnOnce(&mut GatewayConfig)) -> Result<Desk> {
+async fn desk(
+    studies: usize,
+    directory: &TempDir,
+    change: impl FnOnce(&mut GatewayConfig),
+) -> Result<Desk> {
     let desk = Desk::with(UNLIMITED, |config| {
         config.archives = vec!["s3://archive/cxr/".into()];
         config.directory = directory.path().to_owned();
@@ -45,29 +49,62 @@ async fn view_when(gateway: &Running, path: &str, status: &str) -> Result<Value>
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, looking).await.with_context(|| format!("{path} is not {status}"))?
+    tokio::time::timeout(PATIENCE, looking)
+        .await
+        .with_context(|| format!("{path} is not {status}"))?
 }
 
 #[tokio::test]
 async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let desk = desk(3, &directory, |_| {}).await?;
-    let started = desk.gateway.post("/v1/batches", &findings_of("s3://archive/cxr")).await?;
+    let started = desk
+        .gateway
+        .post("/v1/batches", &findings_of("s3://archive/cxr"))
+        .await?;
     assert_eq!(started.status(), 202);
     let path = started.headers()["location"].to_str()?.to_owned();
     let view = view_when(&desk.gateway, &path, "done").await?;
     assert_eq!(view["progress"]["done"], 3);
-    assert_eq!(view["results"], json!(["results.jsonl", "results.csv", "summary.json"]));
+    assert_eq!(
+        view["results"],
+        json!(["results.jsonl", "results.csv", "summary.json"])
+    );
 
-    let lines = desk.gateway.get(&format!("{path}/results/results.jsonl")).await?.error_for_status()?.text().await?;
-    let mut studies: Vec<String> =
-        lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["study"].to_string()).collect();
+    let lines = desk
+        .gateway
+        .get(&format!("{path}/results/results.jsonl"))
+        .await?
+        .error_for_status()?
+        .text()
+        .await?;
+    let mut studies: Vec<String> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["study"].to_string())
+        .collect();
     studies.sort();
     assert_eq!(studies, ["\"study-0\"", "\"study-1\"", "\"study-2\""]);
-    let summary: Value = desk.gateway.get(&format!("{path}/results/summary.json")).await?.json().await?;
+    let summary: Value = desk
+        .gateway
+        .get(&format!("{path}/results/summary.json"))
+        .await?
+        .json()
+        .await?;
     assert_eq!(summary["done"], 3);
-    assert_eq!(problem(desk.gateway.get(&format!("{path}/results/secrets.txt")).await?).await?.0, 404);
-    assert!(std::fs::read_dir(directory.path())?.next().is_none(), "nothing stays in the gateway's folder");
+    assert_eq!(
+        problem(
+            desk.gateway
+                .get(&format!("{path}/results/secrets.txt"))
+                .await?
+        )
+        .await?
+        .0,
+        404
+    );
+    assert!(
+        std::fs::read_dir(directory.path())?.next().is_none(),
+        "nothing stays in the gateway's folder"
+    );
     Ok(())
 }
 
@@ -75,62 +112,121 @@ async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
 async fn only_allowed_prefixes_are_read() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let desk = desk(1, &directory, |_| {}).await?;
-    let refused =
-        ["s3://archive/cxr-2", "s3://archive", "s3://archive/cxr/../secret", "http://host/x", "/etc", "s3://other/cxr"];
+    let refused = [
+        "s3://archive/cxr-2",
+        "s3://archive",
+        "s3://archive/cxr/../secret",
+        "http://host/x",
+        "/etc",
+        "s3://other/cxr",
+    ];
     for archive in refused {
-        let answer = problem(desk.gateway.post("/v1/batches", &findings_of(archive)).await?).await?;
-        assert_eq!((answer.0, answer.1.as_str()), (403, "archive_not_allowed"), "{archive}");
+        let answer = problem(
+            desk.gateway
+                .post("/v1/batches", &findings_of(archive))
+                .await?,
+        )
+        .await?;
+        assert_eq!(
+            (answer.0, answer.1.as_str()),
+            (403, "archive_not_allowed"),
+            "{archive}"
+        );
     }
     let manifest = ObjectKey::parse("cxr/studies.csv").context("a key")?;
-    desk.backends.objects.put(&manifest, "name,picture\na,b\n".into()).await?;
-    let unusable =
-        problem(desk.gateway.post("/v1/batches", &findings_of("s3://archive/cxr/studies.csv")).await?).await?;
+    desk.backends
+        .objects
+        .put(&manifest, "name,picture\na,b\n".into())
+        .await?;
+    let unusable = problem(
+        desk.gateway
+            .post("/v1/batches", &findings_of("s3://archive/cxr/studies.csv"))
+            .await?,
+    )
+    .await?;
     assert_eq!((unusable.0, unusable.1.as_str()), (422, "invalid_request"));
     let long = json!({"archive": "s3://archive/cxr", "max_new_tokens": 100_000});
-    assert_eq!(problem(desk.gateway.post("/v1/batches", &long).await?).await?.0, 422);
+    assert_eq!(
+        problem(desk.gateway.post("/v1/batches", &long).await?)
+            .await?
+            .0,
+        422
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn a_batch_is_its_owners_alone_and_the_same_key_gives_it_again() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let desk = desk(1, &directory, |config| config.keys = vec![key("ward", "one"), key("lab", "two")]).await?;
+    let desk = desk(1, &directory, |config| {
+        config.keys = vec![key("ward", "one"), key("lab", "two")]
+    })
+    .await?;
     let (ward, lab) = (desk.gateway.as_owner("one"), desk.gateway.as_owner("two"));
     let start = |archive: &str| {
-        let request = ward.ask(Method::POST, "/v1/batches").header("Idempotency-Key", "monday");
+        let request = ward
+            .ask(Method::POST, "/v1/batches")
+            .header("Idempotency-Key", "monday");
         request.json(&findings_of(archive)).send()
     };
     // Twice at a time, as a hasty client retries.
     let (first, second) = tokio::try_join!(start("s3://archive/cxr"), start("s3://archive/cxr"))?;
     let path = first.headers()["location"].to_str()?.to_owned();
     assert_eq!(second.headers()["location"].to_str()?, path);
-    assert_eq!(start("s3://archive/cxr").await?.headers()["location"].to_str()?, path);
-    assert_eq!(problem(start("s3://archive/cxr/study").await?).await?.1, "idempotency_mismatch");
+    assert_eq!(
+        start("s3://archive/cxr").await?.headers()["location"].to_str()?,
+        path
+    );
+    assert_eq!(
+        problem(start("s3://archive/cxr/study").await?).await?.1,
+        "idempotency_mismatch"
+    );
     view_when(&ward, &path, "done").await?;
     for other in [path.clone(), format!("{path}/results/results.jsonl")] {
         assert_eq!(problem(lab.get(&other).await?).await?.0, 404, "{other}");
     }
     assert_eq!(lab.delete(&path).await?, 404);
-    assert_eq!(ward.delete(&path).await?, 204, "what has ended stays as it is");
+    assert_eq!(
+        ward.delete(&path).await?,
+        204,
+        "what has ended stays as it is"
+    );
     assert_eq!(ward.view(&path).await?["status"], "done");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_batch_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_another_one() -> Result<()> {
+async fn a_batch_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_another_one()
+-> Result<()> {
     let directory = tempfile::tempdir()?;
     // Nobody writes reports here, so that a batch with all stages never ends.
     let desk = desk(2, &directory, |_| {}).await?;
-    let started = desk.gateway.post("/v1/batches", &json!({"archive": "s3://archive/cxr"})).await?;
+    let started = desk
+        .gateway
+        .post("/v1/batches", &json!({"archive": "s3://archive/cxr"}))
+        .await?;
     let path = started.headers()["location"].to_str()?.to_owned();
     view_when(&desk.gateway, &path, "running").await?;
-    let Desk { backends, gateway, .. } = &desk;
-    let other = Running::start(backends, |config| config.archives = vec!["s3://archive/cxr".into()]).await?;
-    assert_eq!(other.view(&path).await?["status"], "running", "every gateway can tell");
+    let Desk {
+        backends, gateway, ..
+    } = &desk;
+    let other = Running::start(backends, |config| {
+        config.archives = vec!["s3://archive/cxr".into()]
+    })
+    .await?;
+    assert_eq!(
+        other.view(&path).await?["status"],
+        "running",
+        "every gateway can tell"
+    );
 
     let again = tempfile::tempdir()?;
     copy_requests(directory.path(), again.path())?;
-    assert_eq!(std::fs::read_dir(again.path())?.count(), 1, "the request is kept while it runs");
+    assert_eq!(
+        std::fs::read_dir(again.path())?.count(),
+        1,
+        "the request is kept while it runs"
+    );
     let third = Running::start(backends, |config| {
         config.archives = vec!["s3://archive/cxr".into()];
         config.directory = again.path().to_owned();
@@ -149,7 +245,10 @@ fn copy_requests(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
         let entry = entry?;
         let folder = to.join(entry.file_name());
         std::fs::create_dir(&folder)?;
-        std::fs::copy(entry.path().join("request.json"), folder.join("request.json"))?;
+        std::fs::copy(
+            entry.path().join("request.json"),
+            folder.join("request.json"),
+        )?;
     }
     Ok(())
 }

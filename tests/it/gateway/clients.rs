@@ -42,25 +42,46 @@ except openai.NotFoundError as error:
 /// A folder with the packages; the first caller makes it.
 fn python() -> Result<PathBuf> {
     static INSTALLING: Mutex<()> = Mutex::new(());
-    let _turn = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = INSTALLING
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let test = std::env::current_exe()?;
-    let target = test.ancestors().nth(3).context("a test lies in target/PROFILE/deps")?;
+    let target = test
+        .ancestors()
+        .nth(3)
+        .context("a test lies in target/PROFILE/deps")?;
     let folder = target.join("python-clients");
     let wanted = PACKAGES.join("\n");
     let done = folder.join("installed");
     if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
         return Ok(folder.join("bin"));
     }
-    if run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)).is_err() {
+    if run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&folder))
+    .is_err()
+    {
         // Debian has it in a package of its own.
         let mut install = Command::new("apt-get");
-        install.args(["install", "-y", "--no-install-recommends", "python3", "python3-venv"]);
+        install.args([
+            "install",
+            "-y",
+            "--no-install-recommends",
+            "python3",
+            "python3-venv",
+        ]);
         let installed = run(install.env("DEBIAN_FRONTEND", "noninteractive"));
-        let made = installed.and_then(|()| run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder)));
+        let made = installed.and_then(|()| {
+            run(Command::new("python3")
+                .args(["-m", "venv", "--clear"])
+                .arg(&folder))
+        });
         made.context("this test needs Python 3 with venv: `apt-get install python3-venv`")?;
     }
     let pip = folder.join("bin/pip");
-    let installed = run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES));
+    let installed = run(Command::new(pip)
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(PACKAGES));
     installed.context("this test needs PyPI, or a mirror of it that pip is configured for")?;
     std::fs::write(done, wanted)?;
     Ok(folder.join("bin"))
@@ -68,7 +89,8 @@ fn python() -> Result<PathBuf> {
 
 fn run(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    let output =
+        output.with_context(|| format!("cannot run {}", command.get_program().display()))?;
     ensure!(output.status.success(), "{}", text(&output));
     Ok(())
 }
@@ -92,12 +114,21 @@ async fn the_official_openai_client_streams_a_report_and_gets_a_follow_up() -> R
     let bin = installed().await?;
     let desk = Desk::start().await?;
     let mut command = Command::new(bin.join("python"));
-    command.args(["-c", OPENAI, &desk.gateway.url]).arg(xray_path()).env_remove("OPENAI_BASE_URL");
+    command
+        .args(["-c", OPENAI, &desk.gateway.url])
+        .arg(xray_path())
+        .env_remove("OPENAI_BASE_URL");
     let output = beside(command).await?;
     ensure!(output.status.success(), "{}", text(&output));
     let text = text(&output);
-    assert!(text.contains("report: The lungs are clear. No pleural effusion."), "{text}");
-    assert!(text.contains("answer: You asked: Is there edema? | "), "{text}");
+    assert!(
+        text.contains("report: The lungs are clear. No pleural effusion."),
+        "{text}"
+    );
+    assert!(
+        text.contains("answer: You asked: Is there edema? | "),
+        "{text}"
+    );
     assert!(text.contains("refused: not_found"), "{text}");
     Ok(())
 }
@@ -114,13 +145,28 @@ async fn requests_made_from_the_document_are_answered_as_it_says() -> Result<()>
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(bin.join("schemathesis"));
     command.current_dir(folder.path());
-    command.arg("run").arg(format!("{}/openapi.json", desk.gateway.url));
+    command
+        .arg("run")
+        .arg(format!("{}/openapi.json", desk.gateway.url));
     command.args(["--header", "Authorization: Bearer rd-schemathesis"]);
     // One worker: two threads that parse Python at a time break CPython 3.11's parser now and then (python/cpython#106905).
-    command.args(["--max-examples", "40", "--seed", "7", "--workers", "1", "--request-timeout", "20", "--no-color"]);
+    command.args([
+        "--max-examples",
+        "40",
+        "--seed",
+        "7",
+        "--workers",
+        "1",
+        "--request-timeout",
+        "20",
+        "--no-color",
+    ]);
     // Not what a schema can say: that an image is one, and that a correction changes something. And what is deleted by
     // cancelling a turn is its work; the turn itself stays to be looked at.
-    command.args(["--exclude-checks", "positive_data_acceptance,use_after_free"]);
+    command.args([
+        "--exclude-checks",
+        "positive_data_acceptance,use_after_free",
+    ]);
     let output = beside(command).await?;
     if !output.status.success() {
         bail!("{}", last_lines(&text(&output), 400));

@@ -13,7 +13,8 @@ use radialog_schemas::Ask;
 #[tokio::test]
 async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Result<()> {
     let desk = Desk::start().await?;
-    let body = json!({"image": data_uri(&xray()), "question": "Is there edema?", "indication": "Cough."});
+    let body =
+        json!({"image": data_uri(&xray()), "question": "Is there edema?", "indication": "Cough."});
     let response = desk.gateway.post("/v1/conversations", &body).await?;
     assert_eq!(response.status(), 202);
     let location = response.headers()["location"].to_str()?.to_owned();
@@ -24,31 +25,56 @@ async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Res
     assert_eq!(view["turns"][0]["request"]["task"], "report");
     assert_eq!(view["turns"][1]["request"]["text"], "Is there edema?");
 
-    let events = desk.gateway.follow(&location, 1, None).await?.rest().await?;
+    let events = desk
+        .gateway
+        .follow(&location, 1, None)
+        .await?
+        .rest()
+        .await?;
     assert_eq!(text(&events), answer(&Ask::Report));
-    let names: Vec<&str> =
-        events.iter().map(|event| event.name.as_str()).filter(|name| *name != "queued" && *name != "token").collect();
+    let names: Vec<&str> = events
+        .iter()
+        .map(|event| event.name.as_str())
+        .filter(|name| *name != "queued" && *name != "token")
+        .collect();
     assert_eq!(names, ["findings", "started", "done"]);
-    let findings = events.iter().find(|event| event.name == "findings").unwrap();
+    let findings = events
+        .iter()
+        .find(|event| event.name == "findings")
+        .unwrap();
     assert_eq!(findings.data["findings"].as_array().unwrap().len(), 14);
     let done = &events.last().unwrap().data;
-    assert_eq!((&done["status"], &done["text"]), (&json!("done"), &json!(answer(&Ask::Report))));
+    assert_eq!(
+        (&done["status"], &done["text"]),
+        (&json!("done"), &json!(answer(&Ask::Report)))
+    );
     assert_eq!(done["usage"]["prompt_tokens"], 50);
 
     let view = desk.gateway.view_when(&location, 2, "done").await?;
     assert_eq!(view["turns"][1]["text"], "You asked: Is there edema?");
     assert_eq!(view["indication"], "Cough.");
     assert_eq!(view["findings"], findings.data);
-    let image = desk.gateway.get(view["image"]["href"].as_str().unwrap()).await?;
+    let image = desk
+        .gateway
+        .get(view["image"]["href"].as_str().unwrap())
+        .await?;
     assert_eq!(image.headers()["content-type"], "image/jpeg");
     let tag = image.headers()["etag"].clone();
     assert_eq!(image.bytes().await?, xray());
-    let again = desk.gateway.ask(Method::GET, view["image"]["href"].as_str().unwrap());
-    assert_eq!(again.header("If-None-Match", tag).send().await?.status(), 304);
+    let again = desk
+        .gateway
+        .ask(Method::GET, view["image"]["href"].as_str().unwrap());
+    assert_eq!(
+        again.header("If-None-Match", tag).send().await?.status(),
+        304
+    );
 
     let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
     let entry = &list["conversations"][0];
-    assert_eq!((&entry["id"], &entry["title"], &entry["turns"]), (&json!(id), &json!("Is there edema?"), &json!(2)));
+    assert_eq!(
+        (&entry["id"], &entry["title"], &entry["turns"]),
+        (&json!(id), &json!("Is there edema?"), &json!(2))
+    );
     assert_eq!(entry["status"], "done");
     Ok(())
 }
@@ -57,14 +83,27 @@ async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Res
 async fn a_form_with_a_file_is_the_same_as_a_data_uri() -> Result<()> {
     let desk = Desk::start().await?;
     let form = Form::new()
-        .part("image", Part::bytes(xray()).file_name("x.jpg").mime_str("image/jpeg")?)
+        .part(
+            "image",
+            Part::bytes(xray())
+                .file_name("x.jpg")
+                .mime_str("image/jpeg")?,
+        )
         .text("question", "Größe des Herzens?")
         .text("max_new_tokens", "12");
-    let response = desk.gateway.ask(Method::POST, "/v1/conversations").multipart(form).send().await?;
+    let response = desk
+        .gateway
+        .ask(Method::POST, "/v1/conversations")
+        .multipart(form)
+        .send()
+        .await?;
     assert_eq!(response.status(), 202);
     let view: Value = response.json().await?;
     assert_eq!(view["turns"][1]["request"]["text"], "Größe des Herzens?");
-    assert_eq!(view["turns"][1]["request"]["generation"]["max_new_tokens"], 12);
+    assert_eq!(
+        view["turns"][1]["request"]["generation"]["max_new_tokens"],
+        12
+    );
     assert_eq!(view["image"]["media_type"], "image/jpeg");
     Ok(())
 }
@@ -72,11 +111,20 @@ async fn a_form_with_a_file_is_the_same_as_a_data_uri() -> Result<()> {
 #[tokio::test]
 async fn a_question_alone_is_a_conversation_in_words() -> Result<()> {
     let desk = Desk::start().await?;
-    let path = desk.gateway.begin(&json!({"question": "What is edema?"})).await?;
+    let path = desk
+        .gateway
+        .begin(&json!({"question": "What is edema?"}))
+        .await?;
     let view = desk.gateway.view_when(&path, 1, "done").await?;
-    assert_eq!((&view["image"], &view["findings"]), (&Value::Null, &Value::Null));
+    assert_eq!(
+        (&view["image"], &view["findings"]),
+        (&Value::Null, &Value::Null)
+    );
     assert_eq!(view["turns"][0]["text"], "You asked: What is edema?");
-    let report = desk.gateway.post(&format!("{path}/turns"), &json!({"task": "report"})).await?;
+    let report = desk
+        .gateway
+        .post(&format!("{path}/turns"), &json!({"task": "report"}))
+        .await?;
     assert_eq!(problem(report).await?.1, "invalid_request");
     Ok(())
 }
@@ -85,7 +133,10 @@ async fn a_question_alone_is_a_conversation_in_words() -> Result<()> {
 async fn an_idempotency_key_gives_the_same_conversation_again() -> Result<()> {
     let desk = Desk::start().await?;
     let send = |body: Value| {
-        let request = desk.gateway.ask(Method::POST, "/v1/conversations").header("Idempotency-Key", "first");
+        let request = desk
+            .gateway
+            .ask(Method::POST, "/v1/conversations")
+            .header("Idempotency-Key", "first");
         async move { anyhow::Ok(request.json(&body).send().await?) }
     };
     let first: Value = send(about_xray()).await?.json().await?;
@@ -94,22 +145,36 @@ async fn an_idempotency_key_gives_the_same_conversation_again() -> Result<()> {
     let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
     assert_eq!(list["conversations"].as_array().unwrap().len(), 1);
     let other = send(json!({"question": "Something else?"})).await?;
-    assert_eq!(problem(other).await?, (422, "idempotency_mismatch".into(), None));
+    assert_eq!(
+        problem(other).await?,
+        (422, "idempotency_mismatch".into(), None)
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn a_removed_conversation_takes_its_image_along_unless_something_else_uses_it() -> Result<()> {
+async fn a_removed_conversation_takes_its_image_along_unless_something_else_uses_it() -> Result<()>
+{
     let desk = Desk::start().await?;
     let first = desk.gateway.begin(&about_xray()).await?;
     desk.gateway.view_when(&first, 1, "done").await?;
     let second = desk.gateway.begin(&about_xray()).await?;
     desk.gateway.view_when(&second, 1, "done").await?;
     assert_eq!(desk.gateway.delete(&first).await?, 204);
-    assert_eq!(problem(desk.gateway.get(&first).await?).await?.1, "not_found");
+    assert_eq!(
+        problem(desk.gateway.get(&first).await?).await?.1,
+        "not_found"
+    );
     assert_eq!(desk.gateway.delete(&first).await?, 404);
-    assert_eq!(desk.stored("images").len(), 1, "the second conversation has it");
-    assert_eq!(desk.gateway.get(&format!("{second}/image")).await?.status(), 200);
+    assert_eq!(
+        desk.stored("images").len(),
+        1,
+        "the second conversation has it"
+    );
+    assert_eq!(
+        desk.gateway.get(&format!("{second}/image")).await?.status(),
+        200
+    );
     Ok(())
 }
 

@@ -7,13 +7,20 @@ use serde_json::json;
 use super::desk::{Desk, about_xray};
 
 #[tokio::test]
-async fn a_rewritten_report_is_kept_as_data_until_it_or_its_conversation_is_removed() -> Result<()> {
+async fn a_rewritten_report_is_kept_as_data_until_it_or_its_conversation_is_removed() -> Result<()>
+{
     let desk = Desk::start().await?;
     let path = desk.gateway.begin(&about_xray()).await?;
     let view = desk.gateway.view_when(&path, 1, "done").await?;
     let edit = format!("{path}/turns/1/edit");
     let kept = async || anyhow::Ok(corrections::all(&*desk.backends.objects).await?.0);
-    assert_eq!(desk.gateway.put(&edit, &json!({"text": "Clear lungs."})).await?.status(), 200);
+    assert_eq!(
+        desk.gateway
+            .put(&edit, &json!({"text": "Clear lungs."}))
+            .await?
+            .status(),
+        200
+    );
     let data = kept().await?;
     assert_eq!(data.len(), 1);
     assert_eq!(data[0].corrected, "Clear lungs.");

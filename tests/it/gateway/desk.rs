@@ -55,7 +55,10 @@ impl Desk {
     }
 
     /// With so many words to begin with, and other settings.
-    pub(crate) async fn with(words: usize, change: impl FnOnce(&mut GatewayConfig)) -> Result<Self> {
+    pub(crate) async fn with(
+        words: usize,
+        change: impl FnOnce(&mut GatewayConfig),
+    ) -> Result<Self> {
         let objects = tempfile::tempdir()?;
         let backends = house::embedded(objects.path())?;
         backends.queue.declare().await?;
@@ -63,7 +66,12 @@ impl Desk {
         let workers = CancellationToken::new();
         for stage in [Stage::Embedding, Stage::Findings] {
             let (queue, objects) = (backends.queue.clone(), backends.objects.clone());
-            let runner = Runner::new(Arc::new(ToyStage::new(stage)), queue, objects, RunnerSettings::default());
+            let runner = Runner::new(
+                Arc::new(ToyStage::new(stage)),
+                queue,
+                objects,
+                RunnerSettings::default(),
+            );
             tokio::spawn(runner.run(workers.clone()));
         }
         let stop = CancellationToken::new();
@@ -71,20 +79,37 @@ impl Desk {
         tokio::spawn(results.run());
         let scribe = Scribe::start(&backends, words);
         let gateway = Running::start(&backends, change).await?;
-        Ok(Self { backends, gateway, scribe, objects, _workers: workers.drop_guard(), _results: stop.drop_guard() })
+        Ok(Self {
+            backends,
+            gateway,
+            scribe,
+            objects,
+            _workers: workers.drop_guard(),
+            _results: stop.drop_guard(),
+        })
     }
 
     /// Names of the objects under this prefix.
     pub(crate) fn stored(&self, prefix: &str) -> Vec<String> {
-        let folder = std::fs::read_dir(self.objects.path().join(prefix)).into_iter().flatten();
-        folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        let folder = std::fs::read_dir(self.objects.path().join(prefix))
+            .into_iter()
+            .flatten();
+        folder
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect()
     }
 }
 
 impl Running {
     /// A gateway over these backends on a free port.
-    pub(crate) async fn start(backends: &Backends, change: impl FnOnce(&mut GatewayConfig)) -> Result<Self> {
-        let mut config = GatewayConfig { listen: "127.0.0.1:0".parse()?, ..GatewayConfig::default() };
+    pub(crate) async fn start(
+        backends: &Backends,
+        change: impl FnOnce(&mut GatewayConfig),
+    ) -> Result<Self> {
+        let mut config = GatewayConfig {
+            listen: "127.0.0.1:0".parse()?,
+            ..GatewayConfig::default()
+        };
         change(&mut config);
         let bundle = BundleHashes {
             name: "toy".into(),
@@ -95,21 +120,36 @@ impl Running {
         let gateway = Gateway::bind(config, bundle, backends.clone(), stop.clone()).await?;
         let gateway = gateway.with_batches(open_archive(backends))?;
         let url = format!("http://{}", gateway.address()?);
-        let serving = tokio::spawn(async move { gateway.serve(Duration::from_secs(5)).await.unwrap() });
-        Ok(Self { url, client: Client::new(), key: None, stop, serving })
+        let serving =
+            tokio::spawn(async move { gateway.serve(Duration::from_secs(5)).await.unwrap() });
+        Ok(Self {
+            url,
+            client: Client::new(),
+            key: None,
+            stop,
+            serving,
+        })
     }
 
     /// The same gateway as the owner of this key sees it.
     pub(crate) fn as_owner(&self, key: &str) -> Self {
         let serving = tokio::spawn(async {});
         let (url, client) = (self.url.clone(), self.client.clone());
-        Self { url, client, key: Some(key.to_owned()), stop: CancellationToken::new(), serving }
+        Self {
+            url,
+            client,
+            key: Some(key.to_owned()),
+            stop: CancellationToken::new(),
+            serving,
+        }
     }
 
     /// Stops it as SIGTERM does.
     pub(crate) async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.serving).await.context("the gateway did not stop")??;
+        tokio::time::timeout(PATIENCE, self.serving)
+            .await
+            .context("the gateway did not stop")??;
         Ok(())
     }
 
@@ -134,7 +174,12 @@ impl Running {
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Result<u16> {
-        Ok(self.ask(Method::DELETE, path).send().await?.status().as_u16())
+        Ok(self
+            .ask(Method::DELETE, path)
+            .send()
+            .await?
+            .status()
+            .as_u16())
     }
 
     /// Begins a conversation, and returns its path.
@@ -170,7 +215,9 @@ impl Running {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, looking).await.with_context(|| format!("turn {turn} is not {status}"))?
+        tokio::time::timeout(PATIENCE, looking)
+            .await
+            .with_context(|| format!("turn {turn} is not {status}"))?
     }
 }
 
@@ -179,22 +226,41 @@ fn open_archive(backends: &Backends) -> OpenArchive {
     let store = backends.objects.clone();
     Arc::new(move |url| {
         let prefix = url.trim_start_matches("s3://archive/").to_owned();
-        let input = Input::Objects { url, store: store.clone(), prefix };
+        let input = Input::Objects {
+            url,
+            store: store.clone(),
+            prefix,
+        };
         Box::pin(async move { archive::open(&input).await })
     })
 }
 
 /// Status, code, and `Retry-After` of a problem, which must be one.
 pub(crate) async fn problem(response: Response) -> Result<(u16, String, Option<u64>)> {
-    let retry = response.headers().get("retry-after").map(|seconds| seconds.to_str().unwrap().parse().unwrap());
+    let retry = response
+        .headers()
+        .get("retry-after")
+        .map(|seconds| seconds.to_str().unwrap().parse().unwrap());
     let status = response.status().as_u16();
-    let kind = response.headers().get("content-type").map(|kind| kind.to_str().unwrap().to_owned());
+    let kind = response
+        .headers()
+        .get("content-type")
+        .map(|kind| kind.to_str().unwrap().to_owned());
     let text = response.text().await?;
-    ensure!(kind.as_deref() == Some("application/problem+json"), "{status}: {text}");
+    ensure!(
+        kind.as_deref() == Some("application/problem+json"),
+        "{status}: {text}"
+    );
     let body: Value = serde_json::from_str(&text)?;
-    ensure!(body["status"] == status && !body["detail"].as_str().unwrap_or_default().is_empty(), "{body}");
+    ensure!(
+        body["status"] == status && !body["detail"].as_str().unwrap_or_default().is_empty(),
+        "{body}"
+    );
     let code = body["code"].as_str().context("no code")?.to_owned();
-    ensure!(body["type"] == format!("urn:radialog:problem:{code}"), "{body}");
+    ensure!(
+        body["type"] == format!("urn:radialog:problem:{code}"),
+        "{body}"
+    );
     Ok((status, code, retry))
 }
 
@@ -218,5 +284,8 @@ pub(crate) fn about_xray() -> Value {
 
 /// A key as the configuration holds it.
 pub(crate) fn key(name: &str, text: &str) -> ApiKey {
-    ApiKey { name: name.to_owned(), sha256: ContentHash::of(text.as_bytes()) }
+    ApiKey {
+        name: name.to_owned(),
+        sha256: ContentHash::of(text.as_bytes()),
+    }
 }

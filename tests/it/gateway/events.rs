@@ -16,7 +16,8 @@ fn numbers(events: &[Event]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_reader_that_comes_back_at_another_gateway_misses_no_event_and_sees_none_twice() -> Result<()> {
+async fn a_reader_that_comes_back_at_another_gateway_misses_no_event_and_sees_none_twice()
+-> Result<()> {
     let desk = Desk::with(3, |_| {}).await?;
     let path = desk.gateway.begin(&about_xray()).await?;
     let mut first = desk.gateway.follow(&path, 1, None).await?;
@@ -31,7 +32,10 @@ async fn a_reader_that_comes_back_at_another_gateway_misses_no_event_and_sees_no
     seen.extend(other.follow(&path, 1, last).await?.rest().await?);
     assert_eq!(text(&seen), answer(&Ask::Report));
     let numbers = numbers(&seen);
-    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?}");
+    assert!(
+        numbers.iter().copied().eq(1..=numbers.len() as u64),
+        "{numbers:?}"
+    );
     assert_eq!(seen.last().unwrap().name, "done");
     Ok(())
 }
@@ -40,7 +44,9 @@ async fn a_reader_that_comes_back_at_another_gateway_misses_no_event_and_sees_no
 async fn a_restarted_gateway_ends_its_streams_and_they_go_on_where_they_were() -> Result<()> {
     let desk = Desk::with(2, |_| {}).await?;
     let other = Running::start(&desk.backends, |_| {}).await?;
-    let path = other.begin(&json!({"question": "one two three four"})).await?;
+    let path = other
+        .begin(&json!({"question": "one two three four"}))
+        .await?;
     let mut reader = other.follow(&path, 1, None).await?;
     let token = reader.until("token").await?;
     other.stop().await?;
@@ -55,24 +61,40 @@ async fn a_restarted_gateway_ends_its_streams_and_they_go_on_where_they_were() -
 }
 
 #[tokio::test]
-async fn an_answer_goes_on_when_another_worker_takes_it_and_the_reader_sees_neither_gap_nor_repeat() -> Result<()> {
+async fn an_answer_goes_on_when_another_worker_takes_it_and_the_reader_sees_neither_gap_nor_repeat()
+-> Result<()> {
     let mut desk = Desk::with(4, |_| {}).await?;
-    let path = desk.gateway.begin(&json!({"question": "one two three four"})).await?;
+    let path = desk
+        .gateway
+        .begin(&json!({"question": "one two three four"}))
+        .await?;
     let mut reader = desk.gateway.follow(&path, 1, None).await?;
     let mut seen = Vec::new();
-    while seen.iter().filter(|event: &&Event| event.name == "token").count() < 4 {
+    while seen
+        .iter()
+        .filter(|event: &&Event| event.name == "token")
+        .count()
+        < 4
+    {
         seen.push(reader.next().await?.unwrap());
     }
     // The worker with the turn is gone; its task comes again.
     desk.scribe = Scribe::start(&desk.backends, UNLIMITED);
     let id = radialog_schemas::ConversationId::from(path.rsplit('/').next().unwrap());
-    let component = radialog_tests::stages::ToyStage::component_of(radialog_schemas::Stage::Language);
+    let component =
+        radialog_tests::stages::ToyStage::component_of(radialog_schemas::Stage::Language);
     radialog_coordinator::conversation::publish(&desk.backends, &id, 1, &component).await?;
     seen.extend(reader.rest().await?);
     assert_eq!(text(&seen), "You asked: one two three four");
     let numbers = numbers(&seen);
-    assert!(numbers.iter().copied().eq(1..=numbers.len() as u64), "{numbers:?}");
-    assert_eq!(seen.iter().filter(|event| event.name == "started").count(), 2);
+    assert!(
+        numbers.iter().copied().eq(1..=numbers.len() as u64),
+        "{numbers:?}"
+    );
+    assert_eq!(
+        seen.iter().filter(|event| event.name == "started").count(),
+        2
+    );
     Ok(())
 }
 
@@ -85,12 +107,21 @@ async fn a_turn_that_is_over_is_read_whole_and_then_needs_no_stream() -> Result<
     assert_eq!(text(&events), "You asked: Why?");
     let last = view["turns"][0]["last_event"].as_u64().unwrap();
     assert_eq!(numbers(&events).last(), Some(&last));
-    let all_read = desk.gateway.get(&format!("{path}/turns/1/events?after={last}")).await?;
+    let all_read = desk
+        .gateway
+        .get(&format!("{path}/turns/1/events?after={last}"))
+        .await?;
     assert_eq!(all_read.status(), 204);
-    let ahead = desk.gateway.get(&format!("{path}/turns/1/events?after={}", last + 1)).await?;
+    let ahead = desk
+        .gateway
+        .get(&format!("{path}/turns/1/events?after={}", last + 1))
+        .await?;
     assert_eq!(ahead.status(), 204, "a final turn has nothing more to say");
     for wrong in ["abc", "-1"] {
-        let response = desk.gateway.get(&format!("{path}/turns/1/events?after={wrong}")).await?;
+        let response = desk
+            .gateway
+            .get(&format!("{path}/turns/1/events?after={wrong}"))
+            .await?;
         assert_eq!(problem(response).await?.1, "invalid_request");
     }
     Ok(())
@@ -99,7 +130,10 @@ async fn a_turn_that_is_over_is_read_whole_and_then_needs_no_stream() -> Result<
 #[tokio::test]
 async fn the_view_of_a_running_turn_and_the_events_after_it_make_the_whole() -> Result<()> {
     let desk = Desk::with(3, |_| {}).await?;
-    let path = desk.gateway.begin(&json!({"question": "one two three"})).await?;
+    let path = desk
+        .gateway
+        .begin(&json!({"question": "one two three"}))
+        .await?;
     let view = loop {
         let view = desk.gateway.view_when(&path, 1, "running").await?;
         if view["turns"][0]["text"] == "You asked: one " {
@@ -120,7 +154,9 @@ async fn a_queued_turn_tells_its_place_and_a_silent_stream_that_it_is_alive() ->
     let path = desk.gateway.begin(&json!({"question": "first"})).await?;
     desk.gateway.view_when(&path, 1, "running").await?;
     for _ in 0..2 {
-        desk.gateway.post(&format!("{path}/turns"), &json!({"task": "summary"})).await?;
+        desk.gateway
+            .post(&format!("{path}/turns"), &json!({"task": "summary"}))
+            .await?;
     }
     let mut reader = desk.gateway.follow(&path, 3, None).await?;
     assert_eq!(reader.next().await?.unwrap().data, json!({"position": 1}));
@@ -145,13 +181,27 @@ async fn a_stream_ends_when_its_conversation_is_removed() -> Result<()> {
 
 #[tokio::test]
 async fn a_turn_that_nobody_published_is_published_when_its_reader_has_waited() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| config.heartbeat = Duration::from_millis(300)).await?;
+    let desk = Desk::with(UNLIMITED, |config| {
+        config.heartbeat = Duration::from_millis(300)
+    })
+    .await?;
     let path = desk.gateway.begin(&json!({"question": "first"})).await?;
     desk.gateway.view_when(&path, 1, "done").await?;
     // As a gateway leaves it that is killed between the two.
     let id = radialog_schemas::ConversationId::from(path.rsplit('/').next().unwrap());
-    let request = desk.backends.conversations.snapshot(&id).await?.unwrap().turns[0].request.clone();
-    desk.backends.conversations.add_turn(&id, &request, None).await?;
+    let request = desk
+        .backends
+        .conversations
+        .snapshot(&id)
+        .await?
+        .unwrap()
+        .turns[0]
+        .request
+        .clone();
+    desk.backends
+        .conversations
+        .add_turn(&id, &request, None)
+        .await?;
     let events = desk.gateway.follow(&path, 2, None).await?.rest().await?;
     assert_eq!(text(&events), "You asked: first");
     Ok(())
@@ -161,7 +211,10 @@ async fn a_turn_that_nobody_published_is_published_when_its_reader_has_waited() 
 async fn a_reader_that_does_not_read_holds_nobody_up() -> Result<()> {
     let desk = Desk::start().await?;
     let words = "word ".repeat(3000);
-    let path = desk.gateway.begin(&json!({"question": words.trim()})).await?;
+    let path = desk
+        .gateway
+        .begin(&json!({"question": words.trim()}))
+        .await?;
     let address = desk.gateway.url.trim_start_matches("http://").to_owned();
     let mut slow = tokio::net::TcpStream::connect(&address).await?;
     let request = format!("GET {path}/turns/1/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
@@ -172,11 +225,17 @@ async fn a_reader_that_does_not_read_holds_nobody_up() -> Result<()> {
     let mut read = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     while !String::from_utf8_lossy(&read).contains("event: done") {
-        let length = tokio::time::timeout(Duration::from_secs(20), slow.read(&mut buffer)).await??;
+        let length =
+            tokio::time::timeout(Duration::from_secs(20), slow.read(&mut buffer)).await??;
         assert!(length > 0, "the stream ended early");
         read.extend_from_slice(&buffer[..length]);
     }
-    assert_eq!(String::from_utf8_lossy(&read).matches("event: token").count(), 3002);
+    assert_eq!(
+        String::from_utf8_lossy(&read)
+            .matches("event: token")
+            .count(),
+        3002
+    );
     Ok(())
 }
 
@@ -194,7 +253,10 @@ async fn a_thousand_idle_readers_cost_little_and_all_hear_the_end() -> Result<()
     tokio::time::sleep(Duration::from_secs(5)).await;
     let used = cpu_time()? - before;
     // Other tests of this process run beside; alone it is a few hundredths of a second.
-    assert!(used < Duration::from_secs(8), "1000 idle readers used {used:?} of CPU time in 5 s");
+    assert!(
+        used < Duration::from_secs(8),
+        "1000 idle readers used {used:?} of CPU time in 5 s"
+    );
     desk.scribe.allow(UNLIMITED);
     for reader in readers {
         assert_eq!(text(&reader.rest().await?), "You asked: Why?");
@@ -205,7 +267,12 @@ async fn a_thousand_idle_readers_cost_little_and_all_hear_the_end() -> Result<()
 /// What this process has used so far.
 fn cpu_time() -> Result<Duration> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
     let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
     Ok(Duration::from_millis(ticks * 10))
 }

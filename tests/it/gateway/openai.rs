@@ -27,27 +27,37 @@ fn streamed(mut request: Value) -> Value {
 
 /// The data of all events up to `[DONE]`, which must be there.
 async fn chunks(desk: &Desk, request: &Value) -> Result<Vec<Value>> {
-    let events = Events::new(desk.gateway.post(PATH, request).await?).rest().await?;
-    let mut data: Vec<Value> =
-        events.into_iter().filter(|event| event.name != "comment").map(|event| event.data).collect();
+    let events = Events::new(desk.gateway.post(PATH, request).await?)
+        .rest()
+        .await?;
+    let mut data: Vec<Value> = events
+        .into_iter()
+        .filter(|event| event.name != "comment")
+        .map(|event| event.data)
+        .collect();
     anyhow::ensure!(data.pop() == Some(json!("[DONE]")));
     Ok(data)
 }
 
 fn content(chunks: &[Value]) -> String {
-    let pieces = chunks.iter().flat_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+    let pieces = chunks
+        .iter()
+        .flat_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
     pieces.collect()
 }
 
 /// Waits until nothing of any conversation is left.
 async fn nothing_is_kept(desk: &Desk) -> Result<()> {
     let clean = async {
-        while !desk.stored("images").is_empty() || desk.backends.conversations.waiting().await? > 0 {
+        while !desk.stored("images").is_empty() || desk.backends.conversations.waiting().await? > 0
+        {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         anyhow::Ok(())
     };
-    tokio::time::timeout(Duration::from_secs(10), clean).await.context("something was kept")?
+    tokio::time::timeout(Duration::from_secs(10), clean)
+        .await
+        .context("something was kept")?
 }
 
 #[tokio::test]
@@ -58,10 +68,16 @@ async fn an_image_alone_is_answered_with_its_report_and_nothing_is_kept() -> Res
     let body: Value = response.json().await?;
     assert_eq!(body["object"], "chat.completion");
     let choice = &body["choices"][0];
-    assert_eq!(choice["message"], json!({"role": "assistant", "content": answer(&Ask::Report)}));
+    assert_eq!(
+        choice["message"],
+        json!({"role": "assistant", "content": answer(&Ask::Report)})
+    );
     assert_eq!(choice["finish_reason"], "stop");
     assert_eq!(body["usage"]["prompt_tokens"], 50);
-    assert_eq!(body["usage"]["total_tokens"].as_u64(), Some(50 + body["usage"]["completion_tokens"].as_u64().unwrap()));
+    assert_eq!(
+        body["usage"]["total_tokens"].as_u64(),
+        Some(50 + body["usage"]["completion_tokens"].as_u64().unwrap())
+    );
     let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
     assert_eq!(list, json!({"conversations": []}));
     nothing_is_kept(&desk).await
@@ -73,24 +89,43 @@ async fn a_streamed_answer_comes_in_chunks_with_its_usage_where_asked_for() -> R
     let mut request = streamed(asked(json!("one two three")));
     let plain = chunks(&desk, &request).await?;
     assert_eq!(content(&plain), "You asked: one two three");
-    assert_eq!(plain[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
+    assert_eq!(
+        plain[0]["choices"][0]["delta"],
+        json!({"role": "assistant", "content": ""})
+    );
     assert_eq!(plain.last().unwrap()["choices"][0]["finish_reason"], "stop");
-    assert!(plain.iter().all(|chunk| chunk["object"] == "chat.completion.chunk" && chunk["id"] == plain[0]["id"]));
+    assert!(
+        plain.iter().all(
+            |chunk| chunk["object"] == "chat.completion.chunk" && chunk["id"] == plain[0]["id"]
+        )
+    );
     request["stream_options"] = json!({"include_usage": true});
     let counted = chunks(&desk, &request).await?;
     let last = counted.last().unwrap();
-    assert_eq!((&last["choices"], &last["usage"]["prompt_tokens"]), (&json!([]), &json!(50)));
+    assert_eq!(
+        (&last["choices"], &last["usage"]["prompt_tokens"]),
+        (&json!([]), &json!(50))
+    );
     nothing_is_kept(&desk).await
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_stops_its_answer() -> Result<()> {
     let desk = Desk::with(1, |_| {}).await?;
-    let mut reader = Events::new(desk.gateway.post(PATH, &streamed(asked(json!([image()])))).await?);
-    while reader.next().await?.context("the stream ended")?.data["choices"][0]["delta"]["content"] != "The " {}
+    let mut reader = Events::new(
+        desk.gateway
+            .post(PATH, &streamed(asked(json!([image()]))))
+            .await?,
+    );
+    while reader.next().await?.context("the stream ended")?.data["choices"][0]["delta"]["content"]
+        != "The "
+    {}
     drop(reader);
     nothing_is_kept(&desk).await?;
-    let request = desk.gateway.ask(reqwest::Method::POST, PATH).json(&asked(json!([image()])));
+    let request = desk
+        .gateway
+        .ask(reqwest::Method::POST, PATH)
+        .json(&asked(json!([image()])));
     let abandoned = tokio::time::timeout(Duration::from_millis(500), request.send()).await;
     assert!(abandoned.is_err(), "no word was allowed");
     nothing_is_kept(&desk).await
@@ -114,7 +149,10 @@ async fn models_are_listed_by_the_bundles_name() -> Result<()> {
 
 #[tokio::test]
 async fn errors_have_openais_format() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| config.keys = vec![key("ward", "rd-ward")]).await?;
+    let desk = Desk::with(UNLIMITED, |config| {
+        config.keys = vec![key("ward", "rd-ward")]
+    })
+    .await?;
     let ward = desk.gateway.as_owner("rd-ward");
     let with = |field: &str, value: Value| {
         let mut request = asked(json!("x"));
@@ -135,15 +173,30 @@ async fn errors_have_openais_format() -> Result<()> {
         (with("model", json!("gpt-4o")), 404, "not_found"),
         (with("n", json!(2)), 400, "invalid_request"),
         (with("temperature", json!(3)), 400, "invalid_request"),
-        (with("tools", json!([{"type": "function"}])), 400, "invalid_request"),
+        (
+            with("tools", json!([{"type": "function"}])),
+            400,
+            "invalid_request",
+        ),
         (with("messages", json!([])), 400, "invalid_request"),
-        (with("messages", json!([{"role": "wizard", "content": "x"}])), 400, "invalid_request"),
+        (
+            with("messages", json!([{"role": "wizard", "content": "x"}])),
+            400,
+            "invalid_request",
+        ),
     ] {
         let response = ward.post(PATH, &request).await?;
         let found = response.status().as_u16();
         let body: Value = response.json().await?;
-        assert_eq!((found, &body["error"]["code"]), (status, &json!(code)), "{body}");
-        assert!(body["error"]["type"].is_string() && body["error"]["message"].is_string(), "{body}");
+        assert_eq!(
+            (found, &body["error"]["code"]),
+            (status, &json!(code)),
+            "{body}"
+        );
+        assert!(
+            body["error"]["type"].is_string() && body["error"]["message"].is_string(),
+            "{body}"
+        );
     }
     let stranger = desk.gateway.post(PATH, &asked(json!("x"))).await?;
     assert_eq!(stranger.status(), 401);

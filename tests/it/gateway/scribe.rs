@@ -45,13 +45,23 @@ pub(crate) fn answer(ask: &Ask) -> String {
     match ask {
         Ask::Report => "The lungs are clear. No pleural effusion.".to_owned(),
         Ask::Question { text } => format!("You asked: {text}"),
-        other => format!("Task {}.", serde_json::to_value(other).unwrap()["task"].as_str().unwrap()),
+        other => format!(
+            "Task {}.",
+            serde_json::to_value(other).unwrap()["task"]
+                .as_str()
+                .unwrap()
+        ),
     }
 }
 
 fn tokens(text: &str) -> Vec<TurnEvent> {
     let words = text.split_inclusive(' ').enumerate();
-    words.map(|(id, word)| TurnEvent::Token { id: u32::try_from(id).unwrap(), text: word.to_owned() }).collect()
+    words
+        .map(|(id, word)| TurnEvent::Token {
+            id: u32::try_from(id).unwrap(),
+            text: word.to_owned(),
+        })
+        .collect()
 }
 
 async fn work(backends: Backends, words: Arc<Semaphore>) -> Result<()> {
@@ -72,13 +82,20 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Resul
     let (id, turn) = (&task.conversation, task.turn);
     let conversations = &backends.conversations;
     let (epoch, snapshot, events) = match conversations.start(id, turn).await? {
-        Start::Go { epoch, snapshot, events } => (epoch, snapshot, events),
+        Start::Go {
+            epoch,
+            snapshot,
+            events,
+        } => (epoch, snapshot, events),
         Start::Over { next } => return next_turn(backends, task, next).await,
         Start::Gone => return Ok(()),
     };
     let request = &snapshot.turns[turn as usize - 1].request;
     let text = answer(&request.ask);
-    let written = events.iter().filter(|event| matches!(event, TurnEvent::Token { .. })).count();
+    let written = events
+        .iter()
+        .filter(|event| matches!(event, TurnEvent::Token { .. }))
+        .count();
     let mut last = events.len() as u64;
     let mut outcome = match text.contains(FAILS) {
         true => TurnOutcome::Failed(Failure::new(ErrorCode::Model, "told to fail")),
@@ -91,12 +108,17 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Resul
             text: text.clone(),
         }),
     };
-    let started = TurnEvent::Started { asked: format!("{:?}", request.ask) };
+    let started = TurnEvent::Started {
+        asked: format!("{:?}", request.ask),
+    };
     for event in std::iter::once(started).chain(tokens(&text).into_iter().skip(written)) {
         if matches!(event, TurnEvent::Token { .. }) {
             words.acquire().await?.forget();
         }
-        match conversations.append(id, turn, epoch, last, &[event]).await? {
+        match conversations
+            .append(id, turn, epoch, last, &[event])
+            .await?
+        {
             Appended::Done => last += 1,
             Appended::Cancelled => {
                 outcome = TurnOutcome::Cancelled;

@@ -29,7 +29,10 @@ impl Events {
     pub(crate) fn new(response: Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { response, buffer: String::new() }
+        Self {
+            response,
+            buffer: String::new(),
+        }
     }
 
     /// The next event; none at the end of the stream.
@@ -40,7 +43,9 @@ impl Events {
                 self.buffer = rest.to_owned();
                 return Ok(Some(event));
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.context("no event came")??;
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk())
+                .await
+                .context("no event came")??;
             let Some(chunk) = chunk else { return Ok(None) };
             self.buffer.push_str(std::str::from_utf8(&chunk)?);
         }
@@ -49,7 +54,10 @@ impl Events {
     /// The next event of this name.
     pub(crate) async fn until(&mut self, name: &str) -> Result<Event> {
         loop {
-            let event = self.next().await?.with_context(|| format!("the stream ended before '{name}'"))?;
+            let event = self
+                .next()
+                .await?
+                .with_context(|| format!("the stream ended before '{name}'"))?;
             if event.name == name {
                 return Ok(event);
             }
@@ -68,11 +76,19 @@ impl Events {
 
 /// What the token events among these say together.
 pub(crate) fn text(events: &[Event]) -> String {
-    events.iter().filter(|event| event.name == "token").map(|event| event.data["text"].as_str().unwrap()).collect()
+    events
+        .iter()
+        .filter(|event| event.name == "token")
+        .map(|event| event.data["text"].as_str().unwrap())
+        .collect()
 }
 
 fn parse(block: &str) -> Event {
-    let mut event = Event { id: None, name: "comment".into(), data: Value::Null };
+    let mut event = Event {
+        id: None,
+        name: "comment".into(),
+        data: Value::Null,
+    };
     for line in block.lines() {
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -80,7 +96,8 @@ fn parse(block: &str) -> Event {
             "id" => event.id = Some(value.parse().unwrap()),
             "event" => event.name = value.to_owned(),
             "data" => {
-                event.data = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
+                event.data =
+                    serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
                 if event.name == "comment" {
                     event.name = "message".into();
                 }

@@ -25,22 +25,43 @@ async fn every_task_is_a_turn_and_turns_are_answered_in_order() -> Result<()> {
     for (number, task) in (2..).zip(&tasks) {
         let response = desk.gateway.post(&format!("{path}/turns"), task).await?;
         assert_eq!(response.status(), 202);
-        assert_eq!(response.headers()["location"], format!("{path}/turns/{number}"));
+        assert_eq!(
+            response.headers()["location"],
+            format!("{path}/turns/{number}")
+        );
         let view: Value = response.json().await?;
-        assert_eq!((&view["turn"], &view["status"]), (&json!(number), &json!("queued")));
+        assert_eq!(
+            (&view["turn"], &view["status"]),
+            (&json!(number), &json!("queued"))
+        );
         assert_eq!(view["request"]["task"], task["task"]);
         assert_eq!(view["events"], format!("{path}/turns/{number}/events"));
     }
     desk.scribe.allow(UNLIMITED);
-    let view = desk.gateway.view_when(&path, tasks.len() + 1, "done").await?;
-    let texts: Vec<&str> =
-        view["turns"].as_array().unwrap().iter().map(|turn| turn["text"].as_str().unwrap()).collect();
-    assert_eq!(&texts[1..4], ["You asked: Why?", "Task correction.", "Task all_findings."]);
+    let view = desk
+        .gateway
+        .view_when(&path, tasks.len() + 1, "done")
+        .await?;
+    let texts: Vec<&str> = view["turns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|turn| turn["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        &texts[1..4],
+        ["You asked: Why?", "Task correction.", "Task all_findings."]
+    );
     assert_eq!(
         view["turns"][1]["request"]["generation"],
         json!({"max_new_tokens": 300, "temperature": 0.5, "seed": 7})
     );
-    let turn: Value = desk.gateway.get(&format!("{path}/turns/3")).await?.json().await?;
+    let turn: Value = desk
+        .gateway
+        .get(&format!("{path}/turns/3"))
+        .await?
+        .json()
+        .await?;
     assert_eq!(turn, view["turns"][2]);
     Ok(())
 }
@@ -48,9 +69,16 @@ async fn every_task_is_a_turn_and_turns_are_answered_in_order() -> Result<()> {
 #[tokio::test]
 async fn a_queued_turn_that_is_cancelled_never_runs_and_a_running_one_stops() -> Result<()> {
     let desk = Desk::with(3, |_| {}).await?;
-    let path = desk.gateway.begin(&json!({"question": "one two three"})).await?;
-    desk.gateway.post(&format!("{path}/turns"), &json!({"task": "summary"})).await?;
-    desk.gateway.post(&format!("{path}/turns"), &json!({"task": "all_findings"})).await?;
+    let path = desk
+        .gateway
+        .begin(&json!({"question": "one two three"}))
+        .await?;
+    desk.gateway
+        .post(&format!("{path}/turns"), &json!({"task": "summary"}))
+        .await?;
+    desk.gateway
+        .post(&format!("{path}/turns"), &json!({"task": "all_findings"}))
+        .await?;
     let mut reader = desk.gateway.follow(&path, 1, None).await?;
     for _ in 0..3 {
         reader.until("token").await?;
@@ -60,29 +88,56 @@ async fn a_queued_turn_that_is_cancelled_never_runs_and_a_running_one_stops() ->
     // The worker is in the middle of one token; it may end that one.
     desk.scribe.allow(1);
     let rest = reader.rest().await?;
-    assert_eq!((rest.len(), rest[0].name.as_str(), rest[1].name.as_str()), (2, "token", "error"));
+    assert_eq!(
+        (rest.len(), rest[0].name.as_str(), rest[1].name.as_str()),
+        (2, "token", "error")
+    );
     assert_eq!(rest[1].data["code"], "cancelled");
     desk.scribe.allow(UNLIMITED);
     let view = desk.gateway.view_when(&path, 3, "done").await?;
     assert_eq!(view["turns"][0]["status"], "cancelled");
-    assert_eq!(view["turns"][0]["text"], "You asked: one two ", "what was written stays");
-    assert_eq!((&view["turns"][1]["status"], &view["turns"][1]["asked"]), (&json!("cancelled"), &Value::Null));
+    assert_eq!(
+        view["turns"][0]["text"], "You asked: one two ",
+        "what was written stays"
+    );
+    assert_eq!(
+        (&view["turns"][1]["status"], &view["turns"][1]["asked"]),
+        (&json!("cancelled"), &Value::Null)
+    );
     assert_eq!(view["turns"][2]["text"], "Task all_findings.");
-    assert_eq!(desk.gateway.delete(&format!("{path}/turns/3")).await?, 204, "a final turn stays as it is");
-    assert_eq!(desk.gateway.view(&path).await?["turns"][2]["status"], "done");
+    assert_eq!(
+        desk.gateway.delete(&format!("{path}/turns/3")).await?,
+        204,
+        "a final turn stays as it is"
+    );
+    assert_eq!(
+        desk.gateway.view(&path).await?["turns"][2]["status"],
+        "done"
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn a_failed_turn_has_its_code_and_the_next_one_runs() -> Result<()> {
     let desk = Desk::start().await?;
-    let path = desk.gateway.begin(&json!({"question": "This fails."})).await?;
+    let path = desk
+        .gateway
+        .begin(&json!({"question": "This fails."}))
+        .await?;
     let events = desk.gateway.follow(&path, 1, None).await?.rest().await?;
     let error = events.last().unwrap();
-    assert_eq!((error.name.as_str(), &error.data["code"]), ("error", &json!("model")));
-    desk.gateway.post(&format!("{path}/turns"), &json!({"task": "summary"})).await?;
+    assert_eq!(
+        (error.name.as_str(), &error.data["code"]),
+        ("error", &json!("model"))
+    );
+    desk.gateway
+        .post(&format!("{path}/turns"), &json!({"task": "summary"}))
+        .await?;
     let view = desk.gateway.view_when(&path, 2, "done").await?;
-    assert_eq!((&view["turns"][0]["status"], &view["turns"][0]["error"]), (&json!("failed"), &error.data));
+    assert_eq!(
+        (&view["turns"][0]["status"], &view["turns"][0]["error"]),
+        (&json!("failed"), &error.data)
+    );
     Ok(())
 }
 
@@ -91,15 +146,27 @@ async fn an_idempotency_key_gives_the_same_turn_again() -> Result<()> {
     let desk = Desk::start().await?;
     let path = desk.gateway.begin(&json!({"question": "first"})).await?;
     let send = |body: Value| {
-        let request = desk.gateway.ask(Method::POST, &format!("{path}/turns")).header("Idempotency-Key", "k");
+        let request = desk
+            .gateway
+            .ask(Method::POST, &format!("{path}/turns"))
+            .header("Idempotency-Key", "k");
         async move { anyhow::Ok(request.json(&body).send().await?) }
     };
     let first: Value = send(json!({"task": "summary"})).await?.json().await?;
     let again: Value = send(json!({"task": "summary"})).await?.json().await?;
     assert_eq!((&first["turn"], &again["turn"]), (&json!(2), &json!(2)));
     let other = send(json!({"task": "plain_language"})).await?;
-    assert_eq!(problem(other).await?, (422, "idempotency_mismatch".into(), None));
-    assert_eq!(desk.gateway.view(&path).await?["turns"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        problem(other).await?,
+        (422, "idempotency_mismatch".into(), None)
+    );
+    assert_eq!(
+        desk.gateway.view(&path).await?["turns"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
     Ok(())
 }
 
@@ -112,11 +179,22 @@ async fn a_report_is_rewritten_once_it_is_there_and_the_rewriting_can_be_forgott
     assert_eq!(problem(early).await?, (409, "turn_not_final".into(), None));
     desk.scribe.allow(UNLIMITED);
     desk.gateway.view_when(&path, 1, "done").await?;
-    let view: Value = desk.gateway.put(&edit, &json!({"text": "Clear."})).await?.json().await?;
-    assert_eq!((&view["edited"], &view["turn"]), (&json!("Clear."), &json!(1)));
+    let view: Value = desk
+        .gateway
+        .put(&edit, &json!({"text": "Clear."}))
+        .await?
+        .json()
+        .await?;
+    assert_eq!(
+        (&view["edited"], &view["turn"]),
+        (&json!("Clear."), &json!(1))
+    );
     assert_ne!(view["text"], "Clear.", "the model's own words stay");
     assert_eq!(desk.gateway.delete(&edit).await?, 204);
-    assert_eq!(desk.gateway.view(&path).await?["turns"][0]["edited"], Value::Null);
+    assert_eq!(
+        desk.gateway.view(&path).await?["turns"][0]["edited"],
+        Value::Null
+    );
     Ok(())
 }
 

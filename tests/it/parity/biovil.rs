@@ -12,7 +12,10 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let config: VisionConfig = case.field("/config")?;
     let encoder = ImageEncoder::with_previous(&config, case.weights()?)?;
     let inputs = case.tensors("inputs.safetensors")?;
-    let (current, previous) = (network_input(&inputs["current_u8"])?, network_input(&inputs["previous_u8"])?);
+    let (current, previous) = (
+        network_input(&inputs["current_u8"])?,
+        network_input(&inputs["previous_u8"])?,
+    );
     let alone = encoder.features(&current, None)?;
     let compared = encoder.features(&current, Some(&previous))?;
 
@@ -26,11 +29,19 @@ pub(super) fn check(case: &Case) -> Result<()> {
         case.close(&key, output(features, name)?, &expected, tolerance)?;
     }
 
-    same_bytes(&encoder.project(&current)?, &alone.projected_patch_embeddings)?;
+    same_bytes(
+        &encoder.project(&current)?,
+        &alone.projected_patch_embeddings,
+    )?;
     for index in 0..current.dim(0)? {
         let (image, before) = (current.narrow(0, index, 1)?, previous.narrow(0, index, 1)?);
-        let single = encoder.features(&image, Some(&before))?.projected_patch_embeddings;
-        same_bytes(&single, &compared.projected_patch_embeddings.narrow(0, index, 1)?)?;
+        let single = encoder
+            .features(&image, Some(&before))?
+            .projected_patch_embeddings;
+        same_bytes(
+            &single,
+            &compared.projected_patch_embeddings.narrow(0, index, 1)?,
+        )?;
     }
     Ok(())
 }

@@ -61,12 +61,20 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let mut used = 0;
     for dialogue in &dialogues {
         let name = dialogue.image.rsplit('/').next().unwrap_or_default();
-        let recorded: HashMap<&str, &Tensor> =
-            outputs.iter().filter_map(|(key, t)| Some((key.strip_prefix(name)?.strip_prefix('.')?, t))).collect();
+        let recorded: HashMap<&str, &Tensor> = outputs
+            .iter()
+            .filter_map(|(key, t)| Some((key.strip_prefix(name)?.strip_prefix('.')?, t)))
+            .collect();
         used += recorded.len();
-        chain.check(case, dialogue, &recorded).with_context(|| name.to_owned())?;
+        chain
+            .check(case, dialogue, &recorded)
+            .with_context(|| name.to_owned())?;
     }
-    ensure!(used == outputs.len(), "{} outputs, {used} belong to an image", outputs.len());
+    ensure!(
+        used == outputs.len(),
+        "{} outputs, {used} belong to an image",
+        outputs.len()
+    );
     Ok(())
 }
 
@@ -77,7 +85,11 @@ impl Chain {
             let path: String = case.field(&format!("/weights/{name}"))?;
             case.sibling(path.split(' ').next().unwrap_or_default())
         };
-        let (image_encoder, alignment, findings) = (part("image_encoder")?, part("alignment")?, part("findings")?);
+        let (image_encoder, alignment, findings) = (
+            part("image_encoder")?,
+            part("alignment")?,
+            part("findings")?,
+        );
         let vision: VisionConfig = image_encoder.field("/config")?;
         let classifier: FindingsConfig = findings.field("/config")?;
         let rule: String = case.field("/tolerance/tokens")?;
@@ -85,7 +97,10 @@ impl Chain {
         Ok(Self {
             encoder: ImageEncoder::single_image(&vision, image_encoder.weights()?)?,
             vision,
-            alignment: Alignment::new(&alignment.field::<AlignmentConfig>("/config")?, alignment.weights()?)?,
+            alignment: Alignment::new(
+                &alignment.field::<AlignmentConfig>("/config")?,
+                alignment.weights()?,
+            )?,
             classifier_side: classifier.vision.image_size,
             classifier: FindingsClassifier::new(&classifier, findings.weights()?)?,
             model: Arc::new(language_model(&part("language_model")?)?),
@@ -95,17 +110,30 @@ impl Chain {
         })
     }
 
-    fn check(&self, case: &Case, dialogue: &Dialogue, recorded: &HashMap<&str, &Tensor>) -> Result<()> {
+    fn check(
+        &self,
+        case: &Case,
+        dialogue: &Dialogue,
+        recorded: &HashMap<&str, &Tensor>,
+    ) -> Result<()> {
         let close = |name: &str, actual: &Tensor| -> Result<()> {
-            let expected = recorded.get(name).with_context(|| format!("'{name}' is not recorded"))?;
-            case.close(name, actual, expected, case.tolerance(&format!("/tolerance/{}", last_part(name)))?)
+            let expected = recorded
+                .get(name)
+                .with_context(|| format!("'{name}' is not recorded"))?;
+            case.close(
+                name,
+                actual,
+                expected,
+                case.tolerance(&format!("/tolerance/{}", last_part(name)))?,
+            )
         };
         let image = Preprocessed::from_bytes(
             &std::fs::read(case.dir().join(&dialogue.image))?,
             &ImageLimits::default(),
             SHORT_SIDE,
         )?;
-        let input = |side: usize| -> Result<Tensor> { Ok(image.tensor(side, &Device::Cpu)?.unsqueeze(0)?) };
+        let input =
+            |side: usize| -> Result<Tensor> { Ok(image.tensor(side, &Device::Cpu)?.unsqueeze(0)?) };
 
         let patches = self.encoder.project(&input(self.vision.image_size)?)?;
         let tokens = self.alignment.forward_image(&patches)?.tokens.squeeze(0)?;
@@ -114,7 +142,11 @@ impl Chain {
         let classified = self.classifier.forward(&input(self.classifier_side)?)?;
         close("findings_logits", &classified.logits.squeeze(0)?)?;
         let predicted = classified.reports(TextRule::Demo)?;
-        ensure!(predicted[0].text == dialogue.findings_text, "findings '{}'", predicted[0].text);
+        ensure!(
+            predicted[0].text == dialogue.findings_text,
+            "findings '{}'",
+            predicted[0].text
+        );
 
         let prompts = Prompts::demo();
         let mut messages = vec![prompts.report_message(&dialogue.findings_text)];
@@ -124,15 +156,29 @@ impl Chain {
             }
             messages.push(Prompt::default());
             let prompt = prompts.conversation(&messages);
-            ensure!(prompt.to_string() == turn.prompt, "prompt of turn {index}: '{prompt}'");
+            ensure!(
+                prompt.to_string() == turn.prompt,
+                "prompt of turn {index}: '{prompt}'"
+            );
             let ids = self.tokenizer.encode_prompt(&prompt)?;
             ensure!(ids == turn.input_ids, "ids of turn {index}: {ids:?}");
-            close(&format!("turn{index}.first_step_logits"), &self.first_logits(&ids, &tokens)?)?;
+            close(
+                &format!("turn{index}.first_step_logits"),
+                &self.first_logits(&ids, &tokens)?,
+            )?;
             if turn.min_margin > self.least_margin {
                 let new = self.answer(ids, &tokens)?;
-                ensure!(new == turn.new_ids, "answer of turn {index}: {new:?}, recorded {:?}", turn.new_ids);
+                ensure!(
+                    new == turn.new_ids,
+                    "answer of turn {index}: {new:?}, recorded {:?}",
+                    turn.new_ids
+                );
                 let reply = self.tokenizer.decode_continuation(&new);
-                ensure!(reply == turn.reply, "reply of turn {index}: '{reply}', recorded '{}'", turn.reply);
+                ensure!(
+                    reply == turn.reply,
+                    "reply of turn {index}: '{reply}', recorded '{}'",
+                    turn.reply
+                );
             }
             messages.pop();
             messages.push(Prompt::text(&turn.reply));
@@ -144,13 +190,28 @@ impl Chain {
     fn first_logits(&self, ids: &[u32], tokens: &Tensor) -> Result<Tensor> {
         let mut cache = self.model.cache(ids.len())?;
         let input = self.model.embed(ids, std::slice::from_ref(tokens))?;
-        let hidden = self.model.forward(&input, &mut [Span { cache: &mut cache, len: ids.len() }])?;
-        Ok(self.model.logits(&hidden.narrow(0, ids.len() - 1, 1)?)?.squeeze(0)?)
+        let hidden = self.model.forward(
+            &input,
+            &mut [Span {
+                cache: &mut cache,
+                len: ids.len(),
+            }],
+        )?;
+        Ok(self
+            .model
+            .logits(&hidden.narrow(0, ids.len() - 1, 1)?)?
+            .squeeze(0)?)
     }
 
     fn answer(&self, prompt: Vec<u32>, tokens: &Tensor) -> Result<Vec<u32>> {
-        let mut engine =
-            Engine::new(self.model.clone(), Limits { sequences: 1, cache_tokens: usize::MAX, ..Limits::default() });
+        let mut engine = Engine::new(
+            self.model.clone(),
+            Limits {
+                sequences: 1,
+                cache_tokens: usize::MAX,
+                ..Limits::default()
+            },
+        );
         engine.admit(Request {
             prompt,
             images: vec![tokens.clone()],
@@ -170,21 +231,35 @@ impl Chain {
 
 fn language_model(case: &Case) -> Result<LanguageModel> {
     let config: LlamaConfig = case.field("/config")?;
-    let weights = FormulaWeights::open(case.dir(), "adapter_manifest.json", case.field("/weights/seed")?)?;
+    let weights = FormulaWeights::open(
+        case.dir(),
+        "adapter_manifest.json",
+        case.field("/weights/seed")?,
+    )?;
     let lora = LoraConfig {
         r: case.field("/config/lora/r")?,
         lora_alpha: case.field("/config/lora/alpha")?,
         target_modules: case.field("/config/lora/target_modules")?,
     };
-    let adapter = Adapter::new(lora, VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu));
-    Ok(LanguageModel::load(&config, &case.weights()?, Some(&adapter))?)
+    let adapter = Adapter::new(
+        lora,
+        VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu),
+    );
+    Ok(LanguageModel::load(
+        &config,
+        &case.weights()?,
+        Some(&adapter),
+    )?)
 }
 
 /// The last user's message in a written prompt.
 fn question<'a>(prompts: &Prompts, prompt: &'a str) -> Result<&'a str> {
     let [user, assistant] = &prompts.roles;
-    let (_, last) = prompt.rsplit_once(&format!("{user}: ")).context("no user's turn")?;
-    last.strip_suffix(&format!(" {assistant}:")).context("the prompt does not end in an open turn")
+    let (_, last) = prompt
+        .rsplit_once(&format!("{user}: "))
+        .context("no user's turn")?;
+    last.strip_suffix(&format!(" {assistant}:"))
+        .context("the prompt does not end in an open turn")
 }
 
 fn last_part(name: &str) -> &str {

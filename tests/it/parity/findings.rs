@@ -34,21 +34,57 @@ pub(super) fn check(case: &Case) -> Result<()> {
         };
         case.close(&key, actual, &expected, tolerance)?;
     }
-    let (first, other) = (images.narrow(0, 0, 1)?, (1.0 - images.narrow(0, images.dim(0)? - 1, 1)?)?);
+    let (first, other) = (
+        images.narrow(0, 0, 1)?,
+        (1.0 - images.narrow(0, images.dim(0)? - 1, 1)?)?,
+    );
     let pair = classifier.forward(&Tensor::cat(&[other, first], 0)?)?;
-    same_bytes(&pair.logits.narrow(0, 1, 1)?, &output.logits.narrow(0, 0, 1)?)?;
+    same_bytes(
+        &pair.logits.narrow(0, 1, 1)?,
+        &output.logits.narrow(0, 0, 1)?,
+    )?;
 
     let predictions: Vec<Prediction> = case.field("/predictions")?;
-    let (reports, demo) = (output.reports(TextRule::TestProgram)?, output.reports(TextRule::Demo)?);
-    ensure!(reports.len() == predictions.len(), "{} images, {} predictions", reports.len(), predictions.len());
+    let (reports, demo) = (
+        output.reports(TextRule::TestProgram)?,
+        output.reports(TextRule::Demo)?,
+    );
+    ensure!(
+        reports.len() == predictions.len(),
+        "{} images, {} predictions",
+        reports.len(),
+        predictions.len()
+    );
     for (index, recorded) in predictions.iter().enumerate() {
-        let present = reports[index].findings.iter().filter(|finding| finding.present);
+        let present = reports[index]
+            .findings
+            .iter()
+            .filter(|finding| finding.present);
         let present: Vec<_> = present.map(|finding| finding.finding.name()).collect();
-        ensure!(present == recorded.predicted, "image {index}: {present:?}, recorded {:?}", recorded.predicted);
-        ensure!(present.is_empty() == recorded.eval_no_labels, "image {index}: no labels");
-        let text = if recorded.eval_no_labels { NO_FINDINGS_TEXT } else { &recorded.eval_text };
-        ensure!(reports[index].text == text, "image {index}: '{}'", reports[index].text);
-        ensure!(demo[index].text == recorded.demo_text, "image {index}: demo text '{}'", demo[index].text);
+        ensure!(
+            present == recorded.predicted,
+            "image {index}: {present:?}, recorded {:?}",
+            recorded.predicted
+        );
+        ensure!(
+            present.is_empty() == recorded.eval_no_labels,
+            "image {index}: no labels"
+        );
+        let text = if recorded.eval_no_labels {
+            NO_FINDINGS_TEXT
+        } else {
+            &recorded.eval_text
+        };
+        ensure!(
+            reports[index].text == text,
+            "image {index}: '{}'",
+            reports[index].text
+        );
+        ensure!(
+            demo[index].text == recorded.demo_text,
+            "image {index}: demo text '{}'",
+            demo[index].text
+        );
     }
     Ok(())
 }

@@ -36,13 +36,24 @@ pub(super) fn check(file: &Path) -> Result<()> {
             ensure!(formula.bits(index) == bits, "bits {index} of '{name}'");
         }
         for (index, &bits) in &example.u24_at {
-            ensure!(formula.bits(index.parse()?) == bits, "bits {index} of '{name}'");
+            ensure!(
+                formula.bits(index.parse()?) == bits,
+                "bits {index} of '{name}'"
+            );
         }
         let values = formula.values();
         ensure!(values.starts_with(&example.values), "values of '{name}'");
-        ensure!(example.last.is_none_or(|last| values.last() == Some(&last)), "last value of '{name}'");
+        ensure!(
+            example.last.is_none_or(|last| values.last() == Some(&last)),
+            "last value of '{name}'"
+        );
         let sum: f64 = values.iter().copied().map(f64::from).sum();
-        ensure!(example.sum_f64.is_none_or(|expected| (sum - expected).abs() < 1e-6), "sum of '{name}': {sum}");
+        ensure!(
+            example
+                .sum_f64
+                .is_none_or(|expected| (sum - expected).abs() < 1e-6),
+            "sum of '{name}': {sum}"
+        );
     }
     Ok(())
 }
@@ -54,9 +65,19 @@ pub(super) fn check_probes(case: &Case) -> Result<()> {
         return Ok(());
     }
     let weights = FormulaWeights::open(case.dir(), MANIFEST, case.field("/weights/seed")?)?;
-    for (name, index, value) in probes.iter().filter(|(name, ..)| weights.names().any(|known| known == name)) {
-        let found = weights.tensor(name)?.flatten_all()?.get(*index)?.to_scalar::<f32>()?;
-        ensure!(found == *value, "'{name}' at {index}: {found}, recorded {value}");
+    for (name, index, value) in probes
+        .iter()
+        .filter(|(name, ..)| weights.names().any(|known| known == name))
+    {
+        let found = weights
+            .tensor(name)?
+            .flatten_all()?
+            .get(*index)?
+            .to_scalar::<f32>()?;
+        ensure!(
+            found == *value,
+            "'{name}' at {index}: {found}, recorded {value}"
+        );
     }
     if case.dir().join("weights.safetensors").is_file() {
         for (name, stored) in case.tensors("weights.safetensors")? {
@@ -65,8 +86,13 @@ pub(super) fn check_probes(case: &Case) -> Result<()> {
             if !weights.names().any(|known| known == name) {
                 continue;
             }
-            let difference = (weights.tensor(name)? - stored.to_dtype(DType::F32)?)?.abs()?.flatten_all()?;
-            ensure!(difference.sum_all()?.to_scalar::<f32>()? == 0.0, "stored '{name}' differs from the formula's");
+            let difference = (weights.tensor(name)? - stored.to_dtype(DType::F32)?)?
+                .abs()?
+                .flatten_all()?;
+            ensure!(
+                difference.sum_all()?.to_scalar::<f32>()? == 0.0,
+                "stored '{name}' differs from the formula's"
+            );
         }
     }
     Ok(())

@@ -68,7 +68,11 @@ pub(super) fn check(case: &Case) -> Result<()> {
         Ok(Some(Adapter::new(lora(case)?, weights)))
     };
     let load = |config: &LlamaConfig| -> Result<Arc<LanguageModel>> {
-        Ok(Arc::new(LanguageModel::load(config, &case.weights()?, adapter()?.as_ref())?))
+        Ok(Arc::new(LanguageModel::load(
+            config,
+            &case.weights()?,
+            adapter()?.as_ref(),
+        )?))
     };
     check_model(case, &config, "/tolerance", &load)
 }
@@ -80,26 +84,43 @@ pub(super) fn check_files(case: &Case) -> Result<()> {
     config.image_token_id = case.field("/config/image_token_id")?;
     let base = case.tensors("base_safetensors/model.safetensors")?;
     let adapter = |targets: Option<Vec<String>>| -> Result<Adapter> {
-        let mut config: LoraConfig = read_json(&case.dir().join("adapter_safetensors/adapter_config.json"))?;
+        let mut config: LoraConfig =
+            read_json(&case.dir().join("adapter_safetensors/adapter_config.json"))?;
         config.target_modules = targets.unwrap_or(config.target_modules);
         let weights = case.tensors("adapter_safetensors/adapter_model.safetensors")?;
-        Ok(Adapter::new(config, VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu)))
+        Ok(Adapter::new(
+            config,
+            VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu),
+        ))
     };
     for dtype in [DType::F32, DType::F16] {
         let base = VarBuilder::from_tensors(base.clone(), dtype, &Device::Cpu);
         let load = |config: &LlamaConfig| -> Result<Arc<LanguageModel>> {
-            Ok(Arc::new(LanguageModel::load(config, &base, Some(&adapter(None)?))?))
+            Ok(Arc::new(LanguageModel::load(
+                config,
+                &base,
+                Some(&adapter(None)?),
+            )?))
         };
-        check_model(case, &config, "/tolerance/outputs", &load).with_context(|| format!("{dtype:?}"))?;
+        check_model(case, &config, "/tolerance/outputs", &load)
+            .with_context(|| format!("{dtype:?}"))?;
 
         let outputs = case.tensors("outputs.safetensors")?;
-        let entries: HashMap<String, Entry> = case.json(&case.field::<String>("/inputs/tokens")?)?;
+        let entries: HashMap<String, Entry> =
+            case.json(&case.field::<String>("/inputs/tokens")?)?;
         for (name, expected) in &outputs {
-            let Some(entry) = name.strip_suffix(".logits_without_lora") else { continue };
+            let Some(entry) = name.strip_suffix(".logits_without_lora") else {
+                continue;
+            };
             let model = LanguageModel::load(&config, &base, Some(&adapter(Some(Vec::new()))?))?;
             let rows = rows(case, entries.get(entry).context("no such entry")?, &config)?;
             let actual = output(&model, &rows[0], "logits", None)?;
-            case.close(name, &actual, expected, case.tolerance("/tolerance/outputs")?)?;
+            case.close(
+                name,
+                &actual,
+                expected,
+                case.tolerance("/tolerance/outputs")?,
+            )?;
         }
     }
     Ok(())
@@ -116,16 +137,31 @@ fn check_model(
     let entries = entries(case)?;
     for (name, expected) in case.tensors("outputs.safetensors")? {
         let (entry, quantity) = name.split_once('.').unwrap_or(("batch", &name));
-        let entry = entries.get(entry).with_context(|| format!("output '{name}' belongs to nothing"))?;
+        let entry = entries
+            .get(entry)
+            .with_context(|| format!("output '{name}' belongs to nothing"))?;
         let rows = rows(case, entry, config)?;
         let actual = match quantity.split_once("_first") {
             _ if quantity == "logits_without_lora" => continue,
             _ if quantity == "last_logits_with_image" => without_placeholder(&model, &rows[0])?,
             Some(("step_scores", steps)) => {
                 let steps = steps.parse()?;
-                let new = entry.new_ids.as_ref().context("no new_ids")?.all().remove(0);
+                let new = entry
+                    .new_ids
+                    .as_ref()
+                    .context("no new_ids")?
+                    .all()
+                    .remove(0);
                 let ids = [rows[0].ids.as_slice(), &new[..steps - 1]].concat();
-                output(&model, &Row { ids, images: rows[0].images.clone() }, "logits", Some(steps))?
+                output(
+                    &model,
+                    &Row {
+                        ids,
+                        images: rows[0].images.clone(),
+                    },
+                    "logits",
+                    Some(steps),
+                )?
             }
             _ => {
                 let (what, last) = match quantity.split_once("_last") {
@@ -135,7 +171,11 @@ fn check_model(
                 };
                 let each = rows.iter().map(|row| {
                     let output = output(&model, row, what, last)?;
-                    if quantity == "last_logits" { Ok(output.squeeze(0)?) } else { Ok(output) }
+                    if quantity == "last_logits" {
+                        Ok(output.squeeze(0)?)
+                    } else {
+                        Ok(output)
+                    }
                 });
                 let each = each.collect::<Result<Vec<_>>>()?;
                 match entry.input_ids {
@@ -147,7 +187,8 @@ fn check_model(
         case.close(&name, &actual, &expected, tolerance)?;
     }
     for (name, entry) in &entries {
-        check_generation(case, &model, entry, load).with_context(|| format!("generation of '{name}'"))?;
+        check_generation(case, &model, entry, load)
+            .with_context(|| format!("generation of '{name}'"))?;
     }
     Ok(())
 }
@@ -157,7 +198,13 @@ fn output(model: &LanguageModel, row: &Row, what: &str, last: Option<usize>) -> 
     let input = model.embed(&row.ids, &row.images)?;
     let len = row.ids.len();
     let mut cache = model.cache(len)?;
-    let hidden = model.forward(&input, &mut [Span { cache: &mut cache, len }])?;
+    let hidden = model.forward(
+        &input,
+        &mut [Span {
+            cache: &mut cache,
+            len,
+        }],
+    )?;
     let hidden = match last {
         Some(last) => hidden.narrow(0, len - last, last)?,
         None => hidden,
@@ -173,11 +220,24 @@ fn output(model: &LanguageModel, row: &Row, what: &str, last: Option<usize>) -> 
 /// first tokens with it, which is what is recorded.
 fn without_placeholder(model: &LanguageModel, row: &Row) -> Result<Tensor> {
     let config = model.config();
-    let blind = Row { ids: row.ids.clone(), images: Vec::new() };
+    let blind = Row {
+        ids: row.ids.clone(),
+        images: Vec::new(),
+    };
     let [ours, expected] = [row, &blind].map(|row| output(model, row, "logits", Some(1)));
-    let difference = (ours? - expected?)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
-    ensure!(difference == 0.0, "an image changes a prompt without placeholders");
-    let mut overwritten = Row { ids: row.ids.clone(), images: row.images.clone() };
+    let difference = (ours? - expected?)?
+        .abs()?
+        .flatten_all()?
+        .max(0)?
+        .to_scalar::<f32>()?;
+    ensure!(
+        difference == 0.0,
+        "an image changes a prompt without placeholders"
+    );
+    let mut overwritten = Row {
+        ids: row.ids.clone(),
+        images: row.images.clone(),
+    };
     overwritten.ids[..config.num_image_tokens].fill(config.image_token());
     Ok(output(model, &overwritten, "logits", Some(1))?.squeeze(0)?)
 }
@@ -193,12 +253,20 @@ fn check_generation(
     if let Some(prompts) = &entry.prompt {
         let tokenizer = LlamaTokenizer::from_file(&tokenizer)?;
         for (prompt, row) in prompts.all().iter().zip(&rows) {
-            ensure!(tokenizer.encode(prompt)? == row.ids, "ids of the prompt {prompt:?}");
+            ensure!(
+                tokenizer.encode(prompt)? == row.ids,
+                "ids of the prompt {prompt:?}"
+            );
         }
     }
-    let Some(expected) = entry.new_ids.as_ref().map(OneOrMany::all) else { return Ok(()) };
+    let Some(expected) = entry.new_ids.as_ref().map(OneOrMany::all) else {
+        return Ok(());
+    };
     let model = match entry.eos_token_id {
-        Some(eos_token_id) => &load(&LlamaConfig { eos_token_id, ..model.config().clone() })?,
+        Some(eos_token_id) => &load(&LlamaConfig {
+            eos_token_id,
+            ..model.config().clone()
+        })?,
         None => model,
     };
     let limits = Limits {
@@ -226,12 +294,23 @@ fn check_generation(
         }
     }
     for (sequence, expected) in order.iter().zip(&expected) {
-        let mut tokens = finished.remove(sequence).context("a sequence never finished")?;
+        let mut tokens = finished
+            .remove(sequence)
+            .context("a sequence never finished")?;
         if let Some(reply) = &entry.reply {
             let tokenizer = LlamaTokenizer::from_file(&tokenizer)?;
-            ensure!(tokenizer.decode_continuation(&tokens) == *reply, "reply {reply:?}");
+            ensure!(
+                tokenizer.decode_continuation(&tokens) == *reply,
+                "reply {reply:?}"
+            );
             let whole = tokenizer.decode_text(&[rows[0].ids.as_slice(), &tokens].concat());
-            ensure!(entry.decoded_skip_special.as_ref().is_none_or(|text| *text == whole), "text {whole:?}");
+            ensure!(
+                entry
+                    .decoded_skip_special
+                    .as_ref()
+                    .is_none_or(|text| *text == whole),
+                "text {whole:?}"
+            );
         }
         tokens.resize(expected.len(), PAD);
         ensure!(tokens == *expected, "ids {tokens:?}, recorded {expected:?}");
@@ -241,11 +320,20 @@ fn check_generation(
 
 /// What was generated, by name. A variant of another entry, such as `batch_early_eos` of `batch`, has its inputs.
 fn entries(case: &Case) -> Result<BTreeMap<String, Entry>> {
-    let file = if case.has("/inputs/text") { "/inputs/text" } else { "/inputs/tokens" };
+    let file = if case.has("/inputs/text") {
+        "/inputs/text"
+    } else {
+        "/inputs/tokens"
+    };
     let mut entries: BTreeMap<String, Entry> = case.json(&case.field::<String>(file)?)?;
     let full = entries.clone();
-    for (name, entry) in entries.iter_mut().filter(|(_, entry)| entry.input_ids.is_none()) {
-        let base = full.iter().find(|(base, entry)| name.starts_with(base.as_str()) && entry.input_ids.is_some());
+    for (name, entry) in entries
+        .iter_mut()
+        .filter(|(_, entry)| entry.input_ids.is_none())
+    {
+        let base = full
+            .iter()
+            .find(|(base, entry)| name.starts_with(base.as_str()) && entry.input_ids.is_some());
         let (_, base) = base.with_context(|| format!("'{name}' has no inputs"))?;
         entry.input_ids.clone_from(&base.input_ids);
         entry.dicom.clone_from(&base.dicom);
@@ -260,12 +348,23 @@ fn rows(case: &Case, entry: &Entry, config: &LlamaConfig) -> Result<Vec<Row>> {
     ids.into_iter()
         .enumerate()
         .map(|(index, ids)| {
-            let ids = ids.into_iter().skip_while(|&id| id == PAD).collect::<Vec<_>>();
-            let images = studies
-                .get(index)
-                .map(|study| Formula { name: image.name.replace("<dicom>", study), ..image.clone() }.tensor());
+            let ids = ids
+                .into_iter()
+                .skip_while(|&id| id == PAD)
+                .collect::<Vec<_>>();
+            let images = studies.get(index).map(|study| {
+                Formula {
+                    name: image.name.replace("<dicom>", study),
+                    ..image.clone()
+                }
+                .tensor()
+            });
             let images = images.into_iter().collect::<Result<Vec<_>>>()?;
-            ensure!(images.iter().all(|image| image.dims() == [config.num_image_tokens, config.image_dim]));
+            ensure!(
+                images
+                    .iter()
+                    .all(|image| image.dims() == [config.num_image_tokens, config.image_dim])
+            );
             Ok(Row { ids, images })
         })
         .collect()

@@ -35,7 +35,9 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let outputs = case.tensors("outputs.safetensors")?;
     let images: Vec<Image> = case.field("/images")?;
     for key in outputs.keys() {
-        let known = images.iter().any(|image| key.starts_with(&format!("{}.", name(image))));
+        let known = images
+            .iter()
+            .any(|image| key.starts_with(&format!("{}.", name(image))));
         ensure!(known, "{key} belongs to no image of the case");
     }
     for image in &images {
@@ -53,42 +55,76 @@ fn check_image(case: &Case, image: &Image, outputs: &HashMap<String, Tensor>) ->
     if let Some(decoded) = recorded("decoded_u8") {
         let ours = Preprocessed::from_gray(&gray, SHORT_SIDE);
         gray = gray_of(decoded)?;
-        let error = mean_difference(ours.resized(), Preprocessed::from_gray(&gray, SHORT_SIDE).resized());
+        let error = mean_difference(
+            ours.resized(),
+            Preprocessed::from_gray(&gray, SHORT_SIDE).resized(),
+        );
         let bound = 255.0 * case.field::<f64>("/tolerance/jpeg_mean_abs")?;
-        ensure!(error < bound, "the decoded JPEG is {error} grey levels off on average, bound {bound}");
+        ensure!(
+            error < bound,
+            "the decoded JPEG is {error} grey levels off on average, bound {bound}"
+        );
     }
-    ensure!(ContentHash::of(gray.pixels()) == image.gray_sha256, "grey pixels");
+    ensure!(
+        ContentHash::of(gray.pixels()) == image.gray_sha256,
+        "grey pixels"
+    );
     if let Some(expected) = recorded("gray_u8") {
-        ensure!(expected.flatten_all()?.to_vec1::<u8>()? == gray.pixels(), "grey pixels");
+        ensure!(
+            expected.flatten_all()?.to_vec1::<u8>()? == gray.pixels(),
+            "grey pixels"
+        );
     }
 
     let preprocessed = Preprocessed::from_gray(&gray, SHORT_SIDE);
     let resized = preprocessed.resized();
-    ensure!((resized.width(), resized.height()) == image.resized_wh, "resized size");
-    ensure!(ContentHash::of(resized.pixels()) == image.resized_sha256, "resized pixels");
-    check_crop(&preprocessed, &image.embedding, recorded("embedding_u8")).context("embedding crop")?;
+    ensure!(
+        (resized.width(), resized.height()) == image.resized_wh,
+        "resized size"
+    );
+    ensure!(
+        ContentHash::of(resized.pixels()) == image.resized_sha256,
+        "resized pixels"
+    );
+    check_crop(&preprocessed, &image.embedding, recorded("embedding_u8"))
+        .context("embedding crop")?;
     check_crop(&preprocessed, &image.findings, recorded("findings_u8")).context("findings crop")
 }
 
 fn check_crop(image: &Preprocessed, crop: &Crop, recorded: Option<&Tensor>) -> Result<()> {
     let side = crop.shape.1;
     if let Some(expected) = recorded {
-        ensure!(expected.flatten_all()?.to_vec1::<u8>()? == image.crop(side).pixels(), "pixels");
+        ensure!(
+            expected.flatten_all()?.to_vec1::<u8>()? == image.crop(side).pixels(),
+            "pixels"
+        );
     }
     let tensor = image.tensor(side, &Device::Cpu)?;
     ensure!(tensor.dims3()? == crop.shape, "tensor shape");
     let values: Vec<f32> = tensor.flatten_all()?.to_vec1()?;
     let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len() as f64;
-    ensure!((mean - crop.mean).abs() < 1e-7, "mean {mean}, recorded {}", crop.mean);
+    ensure!(
+        (mean - crop.mean).abs() < 1e-7,
+        "mean {mean}, recorded {}",
+        crop.mean
+    );
     ensure!(values.starts_with(&crop.first5), "first values");
-    ensure!(values[side / 2 * side + side / 2] == crop.center, "centre value");
+    ensure!(
+        values[side / 2 * side + side / 2] == crop.center,
+        "centre value"
+    );
     Ok(())
 }
 
 /// The grey image of decoded pixels `[height, width]` or `[height, width, channels]`.
 fn gray_of(decoded: &Tensor) -> Result<GrayImage> {
     let channels = decoded.dims().get(2).copied().unwrap_or(1);
-    Ok(GrayImage::from_samples(decoded.dim(1)?, decoded.dim(0)?, channels, decoded.flatten_all()?.to_vec1()?))
+    Ok(GrayImage::from_samples(
+        decoded.dim(1)?,
+        decoded.dim(0)?,
+        channels,
+        decoded.flatten_all()?.to_vec1()?,
+    ))
 }
 
 fn name(image: &Image) -> &str {
@@ -96,6 +132,11 @@ fn name(image: &Image) -> &str {
 }
 
 fn mean_difference(a: &GrayImage, b: &GrayImage) -> f64 {
-    let sum: u64 = a.pixels().iter().zip(b.pixels()).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
+    let sum: u64 = a
+        .pixels()
+        .iter()
+        .zip(b.pixels())
+        .map(|(&a, &b)| u64::from(a.abs_diff(b)))
+        .sum();
     sum as f64 / a.pixels().len() as f64
 }

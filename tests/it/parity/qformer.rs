@@ -18,16 +18,24 @@ pub(super) fn check(case: &Case) -> Result<()> {
 
     let mut outputs = case.tensors("outputs.safetensors")?;
     outputs.retain(|key, _| !key.starts_with(TRAINING));
-    let images = outputs.get("forward_image.query_output").context("no query_output is recorded")?.dim(0)?;
+    let images = outputs
+        .get("forward_image.query_output")
+        .context("no query_output is recorded")?
+        .dim(0)?;
     let aligned = alignment.forward_image(&features.narrow(0, 0, images)?)?;
     for (key, expected) in outputs {
         let actual = match key.as_str() {
             "forward_image.query_output" => aligned.tokens.clone(),
-            "forward_image.image_embeds_first4rows" => aligned.image_embeds.narrow(1, 0, expected.dim(1)?)?,
+            "forward_image.image_embeds_first4rows" => {
+                aligned.image_embeds.narrow(1, 0, expected.dim(1)?)?
+            }
             _ => anyhow::bail!("unknown output '{key}'"),
         };
         case.close(&key, &actual, &expected, tolerance)?;
     }
     let last = features.narrow(0, images - 1, 1)?;
-    same_bytes(&alignment.forward_image(&last)?.tokens, &aligned.tokens.narrow(0, images - 1, 1)?)
+    same_bytes(
+        &alignment.forward_image(&last)?.tokens,
+        &aligned.tokens.narrow(0, images - 1, 1)?,
+    )
 }

@@ -50,8 +50,16 @@ fn check_llama(case: &Case, file: &str) -> Result<()> {
         same(&expected.text, &ids, &expected.ids)?;
         same(&expected.text, &ids[1..], &expected.ids_no_bos)?;
         same(&expected.text, &tokenizer.decode(&ids), &expected.decoded)?;
-        same(&expected.text, &tokenizer.decode_text(&ids), &expected.decoded_skip_special)?;
-        same(&expected.text, &tokenizer.decode_text(&ids), &expected.batch_decoded_skip_special)?;
+        same(
+            &expected.text,
+            &tokenizer.decode_text(&ids),
+            &expected.decoded_skip_special,
+        )?;
+        same(
+            &expected.text,
+            &tokenizer.decode_text(&ids),
+            &expected.batch_decoded_skip_special,
+        )?;
     }
     Ok(())
 }
@@ -66,8 +74,16 @@ struct Decoding {
 fn check_decoding(case: &Case, file: &str) -> Result<()> {
     let tokenizer = llama(case)?;
     for expected in case.json::<Vec<Decoding>>(file)? {
-        same(&expected.ids, &tokenizer.decode(&expected.ids), &expected.decoded)?;
-        same(&expected.ids, &tokenizer.decode_text(&expected.ids), &expected.decoded_skip_special)?;
+        same(
+            &expected.ids,
+            &tokenizer.decode(&expected.ids),
+            &expected.decoded,
+        )?;
+        same(
+            &expected.ids,
+            &tokenizer.decode_text(&expected.ids),
+            &expected.decoded_skip_special,
+        )?;
     }
     Ok(())
 }
@@ -96,13 +112,21 @@ fn check_batches(case: &Case, file: &str) -> Result<()> {
     let tokenizer = llama(case)?;
     let batches: Batches = case.json(file)?;
     for batch in batches.padding_left {
-        let rows = batch.texts.iter().map(|text| tokenizer.encode(text)).collect::<Result<Vec<_>, _>>()?;
+        let rows = batch
+            .texts
+            .iter()
+            .map(|text| tokenizer.encode(text))
+            .collect::<Result<Vec<_>, _>>()?;
         let (ids, mask) = tokenizer.pad_left(&rows);
         same(&batch.texts, &ids, &batch.input_ids)?;
         same(&batch.texts, &mask, &batch.attention_mask)?;
     }
     // The beginning is cut, the start token is not.
-    let Truncated { text, max_length, input_ids } = batches.truncation_left;
+    let Truncated {
+        text,
+        max_length,
+        input_ids,
+    } = batches.truncation_left;
     let ids = tokenizer.encode(&text)?;
     let cut = ids.len().saturating_sub(max_length);
     same(&text, &[&ids[..1], &ids[1 + cut..]].concat(), &input_ids)
@@ -122,8 +146,16 @@ fn check_bert(case: &Case, file: &str) -> Result<()> {
     let labeler = BertTokenizer::from_file(&path)?;
     let qformer = BertTokenizer::from_file(&path)?.with_decoder_token()?;
     for expected in case.json::<Vec<BertText>>(file)? {
-        same(&expected.text, &labeler.encode(&expected.text, 512)?, &expected.labeler_ids)?;
-        same(&expected.text, &labeler.encode(&expected.text, usize::MAX)?, &expected.ids)?;
+        same(
+            &expected.text,
+            &labeler.encode(&expected.text, 512)?,
+            &expected.labeler_ids,
+        )?;
+        same(
+            &expected.text,
+            &labeler.encode(&expected.text, usize::MAX)?,
+            &expected.ids,
+        )?;
         let (ids, mask) = qformer.encode_padded(&expected.text, QFORMER_LENGTH)?;
         same(&expected.text, &ids, &expected.qformer_ids_len32)?;
         same(&expected.text, &mask, &expected.qformer_mask_len32)?;
@@ -164,17 +196,31 @@ struct QuestionPrompts {
 fn check_questions(case: &Case, file: &str) -> Result<()> {
     let expected: QuestionPrompts = case.json(file)?;
     let prompts = Prompts::default();
-    let classes = expected.classes.iter().map(|name| name.parse::<Finding>()).collect::<Result<Vec<_>, _>>();
+    let classes = expected
+        .classes
+        .iter()
+        .map(|name| name.parse::<Finding>())
+        .collect::<Result<Vec<_>, _>>();
     let classes = classes.map_err(anyhow::Error::msg)?;
     let where_only = |these: &[f32], others: &[f32]| -> Vec<Finding> {
         let pairs = these.iter().zip(others).zip(&classes);
-        pairs.filter(|((this, other), _)| **this == 1.0 && **other == 0.0).map(|(_, finding)| *finding).collect()
+        pairs
+            .filter(|((this, other), _)| **this == 1.0 && **other == 0.0)
+            .map(|(_, finding)| *finding)
+            .collect()
     };
     for (index, history) in expected.history.iter().enumerate() {
         let (predicted, labels) = (&expected.predicted[index], &expected.labels[index]);
-        let correction = prompts.questions.correction(&where_only(labels, predicted), &where_only(predicted, labels));
+        let correction = prompts.questions.correction(
+            &where_only(labels, predicted),
+            &where_only(predicted, labels),
+        );
         let correction = correction.as_deref().unwrap_or(KEEP);
-        same(history, &prompts.follow_up(history, correction, 1), &expected.correction[index])?;
+        same(
+            history,
+            &prompts.follow_up(history, correction, 1),
+            &expected.correction[index],
+        )?;
         let all = prompts.follow_up(history, &prompts.questions.all_findings, 1);
         same(history, &all, &expected.findings_all[index])?;
     }
@@ -191,7 +237,9 @@ fn vocabulary(case: &Case) -> Result<PathBuf> {
 }
 
 fn llama(case: &Case) -> Result<LlamaTokenizer> {
-    Ok(LlamaTokenizer::from_file(&vocabulary(case)?.join("llama/tokenizer.json"))?)
+    Ok(LlamaTokenizer::from_file(
+        &vocabulary(case)?.join("llama/tokenizer.json"),
+    )?)
 }
 
 fn same<T, E>(of: &(impl std::fmt::Debug + ?Sized), actual: &T, expected: &E) -> Result<()>
@@ -199,6 +247,9 @@ where
     T: PartialEq<E> + std::fmt::Debug + ?Sized,
     E: std::fmt::Debug + ?Sized,
 {
-    ensure!(actual == expected, "{of:?}: {actual:?}, recorded {expected:?}");
+    ensure!(
+        actual == expected,
+        "{of:?}: {actual:?}, recorded {expected:?}"
+    );
     Ok(())
 }

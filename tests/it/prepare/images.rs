@@ -21,7 +21,11 @@ const IMAGES: [&str; 3] = ["00001300_000.jpg", "00005288_014.jpg", "2cd63b76.jpg
 fn table(desk: &Desk) -> Result<()> {
     let mut text = String::from("study_id,split,image,report\n");
     for row in 0..12 {
-        writeln!(text, "s{row},train,{XRAYS}/{},\"Clear, lungs.\"", IMAGES[row % IMAGES.len()])?;
+        writeln!(
+            text,
+            "s{row},train,{XRAYS}/{},\"Clear, lungs.\"",
+            IMAGES[row % IMAGES.len()]
+        )?;
     }
     text += "gone,train,gone.jpg,\nbroken,train,broken.png,\n";
     writeln!(text, "other,test,{XRAYS}/{},", IMAGES[0])?;
@@ -42,7 +46,11 @@ fn tensor(image: &[u8], InputSize { short_side, side }: InputSize) -> Result<Ten
 
 fn values(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
     let data = tensors.tensor(name)?;
-    Ok(data.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect())
+    Ok(data
+        .data()
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,11 +58,30 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
     let desk = Desk::new()?;
     table(&desk)?;
     let bundle = bundle(&desk.path("bundle"))?;
-    let arguments = ["embeddings", "--images", "table.csv", "--split", "train", "--bundle", "bundle", "--out"];
-    let whole = desk.prepare(&[&arguments[..], &["whole.safetensors"]].concat()).await?;
+    let arguments = [
+        "embeddings",
+        "--images",
+        "table.csv",
+        "--split",
+        "train",
+        "--bundle",
+        "bundle",
+        "--out",
+    ];
+    let whole = desk
+        .prepare(&[&arguments[..], &["whole.safetensors"]].concat())
+        .await?;
     let text = shown(&whole);
-    ensure!(whole.status.success() && text.contains("12 embeddings"), "{text}");
-    ensure!(text.contains("2 failed") && text.contains("gone: image_missing") && text.contains("broken: "), "{text}");
+    ensure!(
+        whole.status.success() && text.contains("12 embeddings"),
+        "{text}"
+    );
+    ensure!(
+        text.contains("2 failed")
+            && text.contains("gone: image_missing")
+            && text.contains("broken: "),
+        "{text}"
+    );
 
     let content = desk.read("whole.safetensors")?;
     let tensors = SafeTensors::deserialize(&content)?;
@@ -65,11 +92,16 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
         let expected = embedder.embed(&tensor(&image, embedder.input())?)?.get(0)?;
         let name = format!("s{row}");
         ensure!(tensors.tensor(&name)?.shape() == expected.dims());
-        ensure!(values(&tensors, &name)? == expected.flatten_all()?.to_vec1::<f32>()?, "row {row}");
+        ensure!(
+            values(&tensors, &name)? == expected.flatten_all()?.to_vec1::<f32>()?,
+            "row {row}"
+        );
     }
 
     let again = [&arguments[..], &["killed.safetensors"]].concat();
-    let killed = desk.prepare_interrupted(&again, "killed.safetensors.run", 2).await?;
+    let killed = desk
+        .prepare_interrupted(&again, "killed.safetensors.run", 2)
+        .await?;
     ensure!(killed.status.success(), "{}", shown(&killed));
     ensure!(desk.read("killed.safetensors")? == content);
     Ok(())
@@ -80,35 +112,85 @@ async fn findings_are_listed_where_they_are_probable() -> Result<()> {
     let desk = Desk::new()?;
     table(&desk)?;
     let bundle = bundle(&desk.path("bundle"))?;
-    let arguments = ["findings", "--images", "table.csv", "--split", "test", "--bundle", "bundle"];
-    let files = ["--out", "findings.json", "--probabilities", "findings.safetensors"];
+    let arguments = [
+        "findings",
+        "--images",
+        "table.csv",
+        "--split",
+        "test",
+        "--bundle",
+        "bundle",
+    ];
+    let files = [
+        "--out",
+        "findings.json",
+        "--probabilities",
+        "findings.safetensors",
+    ];
     let output = desk.prepare(&[&arguments[..], &files].concat()).await?;
     ensure!(output.status.success(), "{}", shown(&output));
 
     let predictor = FindingsPredictor::load(&bundle, &Device::Cpu)?;
     let image = std::fs::read(Path::new(XRAYS).join(IMAGES[0]))?;
-    let expected = predictor.predict(&tensor(&image, predictor.input())?)?.remove(0).findings;
-    let listed: Vec<&str> = expected.iter().filter(|found| found.present).map(|found| found.finding.name()).collect();
+    let expected = predictor
+        .predict(&tensor(&image, predictor.input())?)?
+        .remove(0)
+        .findings;
+    let listed: Vec<&str> = expected
+        .iter()
+        .filter(|found| found.present)
+        .map(|found| found.finding.name())
+        .collect();
     let read: Value = serde_json::from_slice(&desk.read("findings.json")?)?;
     ensure!(read == serde_json::json!({ "other": listed }), "{read}");
     let content = desk.read("findings.safetensors")?;
     let probabilities = values(&SafeTensors::deserialize(&content)?, "other")?;
     ensure!(probabilities.len() == Finding::ALL.len());
-    ensure!(probabilities.iter().zip(&expected).all(|(ours, found)| *ours == found.probability));
+    ensure!(
+        probabilities
+            .iter()
+            .zip(&expected)
+            .all(|(ours, found)| *ours == found.probability)
+    );
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that_says_so() -> Result<()> {
+async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that_says_so()
+-> Result<()> {
     let desk = Desk::new()?;
     desk.write("bad.csv", "study_id,split,image\na,train,gone.jpg\n")?;
-    let output = desk.prepare(&["embeddings", "--images", "bad.csv", "--out", "a.safetensors"]).await?;
-    ensure!(output.status.code() == Some(1) && shown(&output).contains("nothing to write"), "{}", shown(&output));
+    let output = desk
+        .prepare(&[
+            "embeddings",
+            "--images",
+            "bad.csv",
+            "--out",
+            "a.safetensors",
+        ])
+        .await?;
+    ensure!(
+        output.status.code() == Some(1) && shown(&output).contains("nothing to write"),
+        "{}",
+        shown(&output)
+    );
     ensure!(!desk.path("a.safetensors").exists());
 
     desk.write("none.csv", "study_id,image\na,gone.jpg\n")?;
-    let arguments = ["embeddings", "--images", "none.csv", "--split", "train", "--out", "b.safetensors"];
+    let arguments = [
+        "embeddings",
+        "--images",
+        "none.csv",
+        "--split",
+        "train",
+        "--out",
+        "b.safetensors",
+    ];
     let output = desk.prepare(&arguments).await?;
-    ensure!(output.status.code() == Some(1) && shown(&output).contains("no column 'split'"), "{}", shown(&output));
+    ensure!(
+        output.status.code() == Some(1) && shown(&output).contains("no column 'split'"),
+        "{}",
+        shown(&output)
+    );
     Ok(())
 }

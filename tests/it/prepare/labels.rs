@@ -13,25 +13,60 @@ use super::{Desk, shown};
 
 /// Reports whose lengths differ.
 fn text(row: usize) -> String {
-    let words = ["The heart", "is large", "and the lungs are clear", "without an effusion", "or edema"];
-    (0..=row % 7).map(|word| words[(row + word) % words.len()]).collect::<Vec<_>>().join(" ")
+    let words = [
+        "The heart",
+        "is large",
+        "and the lungs are clear",
+        "without an effusion",
+        "or edema",
+    ];
+    (0..=row % 7)
+        .map(|word| words[(row + word) % words.len()])
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_after_a_kill() -> Result<()> {
+async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_after_a_kill()
+-> Result<()> {
     let desk = Desk::new()?;
     RandomBundle::tiny(7).write(&desk.path("bundle"))?;
-    let names = "impression,findings,last_paragraph,comparison,dicom_id,Img_Filename,Img_Folder,Note_file";
+    let names =
+        "impression,findings,last_paragraph,comparison,dicom_id,Img_Filename,Img_Folder,Note_file";
     let mut table = format!("{names}\r\n");
     for row in 0..40 {
-        let findings = if row % 10 == 9 { String::new() } else { text(row) };
-        writeln!(table, "s{row},i,\"{findings}\",,,d{row},d{row}.jpg,files/p10/p1/s{row},s{row}.txt\r")?;
+        let findings = if row % 10 == 9 {
+            String::new()
+        } else {
+            text(row)
+        };
+        writeln!(
+            table,
+            "s{row},i,\"{findings}\",,,d{row},d{row}.jpg,files/p10/p1/s{row},s{row}.txt\r"
+        )?;
     }
     desk.write("sectioned.csv", &table)?;
-    let arguments = ["labels", "--reports", "sectioned.csv", "--bundle", "bundle", "--out"];
-    let whole = desk.prepare(&[&arguments[..], &["whole.csv"]].concat()).await?;
-    ensure!(whole.status.success() && shown(&whole).contains("labels of 36 reports"), "{}", shown(&whole));
-    ensure!(shown(&whole).contains("4 rows without text"), "{}", shown(&whole));
+    let arguments = [
+        "labels",
+        "--reports",
+        "sectioned.csv",
+        "--bundle",
+        "bundle",
+        "--out",
+    ];
+    let whole = desk
+        .prepare(&[&arguments[..], &["whole.csv"]].concat())
+        .await?;
+    ensure!(
+        whole.status.success() && shown(&whole).contains("labels of 36 reports"),
+        "{}",
+        shown(&whole)
+    );
+    ensure!(
+        shown(&whole).contains("4 rows without text"),
+        "{}",
+        shown(&whole)
+    );
 
     let bundle = Bundle::open(&desk.path("bundle"))?;
     let labeler = Labeler::load(&bundle, &Device::Cpu)?;
@@ -41,11 +76,18 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
         let expected: Labels = labeler.label(&[labeler.encode(&text(row))?])?.remove(0);
         let labels = read.get(&format!("d{row}"));
         let blank = Label::Blank;
-        ensure!(Finding::ALL.iter().all(|f| labels[*f as usize] == *expected.get(f).unwrap_or(&blank)), "row {row}");
+        ensure!(
+            Finding::ALL
+                .iter()
+                .all(|f| labels[*f as usize] == *expected.get(f).unwrap_or(&blank)),
+            "row {row}"
+        );
     }
 
     let killed = [&arguments[..], &["killed.csv"]].concat();
-    let killed = desk.prepare_interrupted(&killed, "killed.csv.run", 1).await?;
+    let killed = desk
+        .prepare_interrupted(&killed, "killed.csv.run", 1)
+        .await?;
     ensure!(killed.status.success(), "{}", shown(&killed));
     ensure!(desk.read("killed.csv")? == desk.read("whole.csv")?);
     Ok(())

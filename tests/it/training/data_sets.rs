@@ -7,15 +7,21 @@ use std::path::{Path, PathBuf};
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{Finding, Label};
 use radialog_training::prepare::{
-    Coverage, Instruct, LabelTable, LabelValue, ReportSample, Sample, SplitTable, Task, TaskPrompts, samples,
-    write_reports,
+    Coverage, Instruct, LabelTable, LabelValue, ReportSample, Sample, SplitTable, Task,
+    TaskPrompts, samples, write_reports,
 };
 use serde_json::{Value, json};
 
 const IMAGE_BLOCK: usize = 32;
 
 fn labels(positive: &[Finding]) -> LabelValue {
-    Finding::ALL.map(|finding| if positive.contains(&finding) { Label::Positive } else { Label::Blank })
+    Finding::ALL.map(|finding| {
+        if positive.contains(&finding) {
+            Label::Positive
+        } else {
+            Label::Blank
+        }
+    })
 }
 
 /// 120 images: every third one has no finding, the others two.
@@ -24,7 +30,11 @@ fn archive() -> Vec<Sample> {
         dicom_id: format!("d{index}"),
         note_file: format!("s{}.txt", index / 2),
         findings: format!(" Report {index}: the heart is é large. "),
-        labels: if index.is_multiple_of(3) { labels(&[]) } else { labels(&[Finding::Edema, Finding::PleuralEffusion]) },
+        labels: if index.is_multiple_of(3) {
+            labels(&[])
+        } else {
+            labels(&[Finding::Edema, Finding::PleuralEffusion])
+        },
     };
     (0..120).map(sample).collect()
 }
@@ -47,7 +57,8 @@ impl Made {
 fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> Made {
     let dir = tempfile::tempdir().unwrap();
     let mimic_nle = prepare(dir.path());
-    let (samples, prompts, task_prompts) = (archive(), Prompts::default(), TaskPrompts::own().unwrap());
+    let (samples, prompts, task_prompts) =
+        (archive(), Prompts::default(), TaskPrompts::own().unwrap());
     let instruct = Instruct {
         samples: &samples,
         prompts: &prompts,
@@ -67,7 +78,14 @@ fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> Made {
 fn the_report_data_set_has_the_published_prompt_and_proportions() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("reports.json");
-    let count = write_reports(&path, &archive(), &Prompts::default(), Coverage::Original, 42).unwrap();
+    let count = write_reports(
+        &path,
+        &archive(),
+        &Prompts::default(),
+        Coverage::Original,
+        42,
+    )
+    .unwrap();
     let made = read(&path);
     assert_eq!(made.len() as u64, count);
     // 80 images with findings, twice, and one without for 13 of them.
@@ -77,11 +95,25 @@ fn the_report_data_set_has_the_published_prompt_and_proportions() {
         assert_eq!(sample.instruction.matches("<IMG>").count(), IMAGE_BLOCK);
         assert_eq!(sample.output, sample.output.trim());
     }
-    assert!(made[0].instruction.contains("Predicted Findings: edema, pleural effusion. You"));
-    assert!(made[171].instruction.contains("Predicted Findings: no common findings. You"));
+    assert!(
+        made[0]
+            .instruction
+            .contains("Predicted Findings: edema, pleural effusion. You")
+    );
+    assert!(
+        made[171]
+            .instruction
+            .contains("Predicted Findings: no common findings. You")
+    );
     let text = fs::read_to_string(&path).unwrap();
-    assert!(text.starts_with("[\n    {\n        \"instruction\": \"A chat"), "indented as Python does");
-    assert!(text.contains("é large"), "characters outside ASCII stand as they are");
+    assert!(
+        text.starts_with("[\n    {\n        \"instruction\": \"A chat"),
+        "indented as Python does"
+    );
+    assert!(
+        text.contains("é large"),
+        "characters outside ASCII stand as they are"
+    );
 }
 
 #[test]
@@ -98,17 +130,32 @@ fn questions_about_findings_are_answered_from_the_labels() {
     let mut answers: BTreeMap<String, u32> = BTreeMap::new();
     for sample in read_tasks(&made.file("instruct_large_CPbQA.json")) {
         let positive = sample["task"].as_str().unwrap().contains("Edema")
-            || sample["task"].as_str().unwrap().contains("Pleural Effusion");
+            || sample["task"]
+                .as_str()
+                .unwrap()
+                .contains("Pleural Effusion");
         let dicom: usize = sample["dicom"].as_str().unwrap()[1..].parse().unwrap();
-        let expected = if positive && !dicom.is_multiple_of(3) { "yes" } else { "no" };
+        let expected = if positive && !dicom.is_multiple_of(3) {
+            "yes"
+        } else {
+            "no"
+        };
         assert_eq!(sample["output"], expected, "{sample}");
         *answers.entry(expected.to_owned()).or_default() += 1;
     }
-    assert_eq!(answers.values().sum::<u32>(), 10, "one twelfth of the images");
+    assert_eq!(
+        answers.values().sum::<u32>(),
+        10,
+        "one twelfth of the images"
+    );
     assert_eq!(answers.len(), 2, "{answers:?}");
     for sample in read_tasks(&made.file("instruct_large_CPaQA.json")) {
         let dicom: usize = sample["dicom"].as_str().unwrap()[1..].parse().unwrap();
-        let expected = if dicom.is_multiple_of(3) { "" } else { "Edema, Pleural Effusion" };
+        let expected = if dicom.is_multiple_of(3) {
+            ""
+        } else {
+            "Edema, Pleural Effusion"
+        };
         assert_eq!(sample["output"], expected);
     }
 }
@@ -120,15 +167,32 @@ fn a_follow_up_has_the_report_as_history_and_no_words_for_no_findings() {
     let all: Vec<_> = made.samples.iter().filter(follow_up).collect();
     assert_eq!(all.len(), 20);
     for sample in &all {
-        assert!(sample.instruction.ends_with(" ASSISTANT:"), "{}", sample.instruction);
-        assert!(sample.instruction.contains("ASSISTANT: Report "), "a blank stands before an earlier answer");
+        assert!(
+            sample.instruction.ends_with(" ASSISTANT:"),
+            "{}",
+            sample.instruction
+        );
+        assert!(
+            sample.instruction.contains("ASSISTANT: Report "),
+            "a blank stands before an earlier answer"
+        );
         assert_eq!(sample.instruction.matches("<IMG>").count(), IMAGE_BLOCK);
         assert!(!sample.instruction.contains("no common findings"));
     }
-    assert!(all.iter().any(|sample| sample.instruction.contains("Predicted Findings: . You")));
-    assert!(all.iter().any(|sample| sample.output == "edema, pleural effusion"), "a list of findings is lower-case");
+    assert!(
+        all.iter()
+            .any(|sample| sample.instruction.contains("Predicted Findings: . You"))
+    );
+    assert!(
+        all.iter()
+            .any(|sample| sample.output == "edema, pleural effusion"),
+        "a list of findings is lower-case"
+    );
     let text = fs::read_to_string(made.file("instruct.json")).unwrap();
-    assert!(text.is_ascii() && text.contains("\\u00e9"), "the fused file is ASCII");
+    assert!(
+        text.is_ascii() && text.contains("\\u00e9"),
+        "the fused file is ASCII"
+    );
 }
 
 #[test]
@@ -139,9 +203,20 @@ fn a_correction_file_brings_its_wrong_report_as_history() {
         fs::write(dir.join("instruct_large_CO.json"), sample.to_string()).unwrap();
         None
     });
-    let correction = made.samples.iter().find(|sample| sample.instruction.contains("Correct it.")).unwrap();
-    assert!(correction.instruction.contains("ASSISTANT: wrong</s>USER: Correct it. ASSISTANT:"));
-    assert_eq!((correction.output.as_str(), correction.dicom.as_str()), ("corrected", "d1"));
+    let correction = made
+        .samples
+        .iter()
+        .find(|sample| sample.instruction.contains("Correct it."))
+        .unwrap();
+    assert!(
+        correction
+            .instruction
+            .contains("ASSISTANT: wrong</s>USER: Correct it. ASSISTANT:")
+    );
+    assert_eq!(
+        (correction.output.as_str(), correction.dicom.as_str()),
+        ("corrected", "d1")
+    );
 }
 
 #[test]
@@ -149,39 +224,65 @@ fn an_explanation_that_is_not_in_the_findings_is_left_out() {
     let made = instruct(1, |dir| {
         let path = dir.join("nle.json");
         let flags = json!([0, 0, 1, 0, 0, 0, 1, 0, 0, 1]);
-        let line =
-            |study: &str, nle: &str| json!({"report_ID": study, "nle": nle, "diagnosis_label": flags}).to_string();
-        let lines = [line("s0", "the heart is é large."), line("s1", "from the impression"), line("s999", "the heart")];
+        let line = |study: &str, nle: &str| {
+            json!({"report_ID": study, "nle": nle, "diagnosis_label": flags}).to_string()
+        };
+        let lines = [
+            line("s0", "the heart is é large."),
+            line("s1", "from the impression"),
+            line("s999", "the heart"),
+        ];
         fs::write(&path, lines.join("\n")).unwrap();
         Some(path)
     });
     let samples = read_tasks(&made.file("instruct_large_RE.json"));
     assert_eq!(samples.len(), 1);
     assert_eq!(samples[0]["dicom"], "d0", "the first image of the study");
-    assert!(samples[0]["task"].as_str().unwrap().contains("Edema, Pleural Effusion and Pneumothorax"));
+    assert!(
+        samples[0]["task"]
+            .as_str()
+            .unwrap()
+            .contains("Edema, Pleural Effusion and Pneumothorax")
+    );
 }
 
 #[test]
 fn rows_without_findings_or_of_another_split_are_left_out() {
     let dir = tempfile::tempdir().unwrap();
-    let (table, splits) = (dir.path().join("sectioned.csv"), dir.path().join("split.csv"));
-    let header = "impression,findings,last_paragraph,comparison,dicom_id,Img_Filename,Img_Folder,Note_file";
-    let row = |dicom: &str, findings: &str| format!("s1,i,\"{findings}\",,,{dicom},{dicom}.jpg,files/p10/p1/s1,s1.txt");
+    let (table, splits) = (
+        dir.path().join("sectioned.csv"),
+        dir.path().join("split.csv"),
+    );
+    let header =
+        "impression,findings,last_paragraph,comparison,dicom_id,Img_Filename,Img_Folder,Note_file";
+    let row = |dicom: &str, findings: &str| {
+        format!("s1,i,\"{findings}\",,,{dicom},{dicom}.jpg,files/p10/p1/s1,s1.txt")
+    };
     let rows = [row("a", "one\n two"), row("b", ""), row("c", "three")];
     fs::write(&table, format!("{header}\r\n{}\r\n", rows.join("\r\n"))).unwrap();
-    fs::write(&splits, "dicom_id,study_id,subject_id,split\na,1,1,train\nb,1,1,train\nc,1,1,test\n").unwrap();
+    fs::write(
+        &splits,
+        "dicom_id,study_id,subject_id,split\na,1,1,train\nb,1,1,train\nc,1,1,test\n",
+    )
+    .unwrap();
     let splits = SplitTable::read(&splits).unwrap();
     let train = samples(&table, Some((&splits, "train")), &LabelTable::default()).unwrap();
     assert_eq!(train.len(), 1);
-    assert_eq!((train[0].dicom_id.as_str(), train[0].findings.as_str()), ("a", "one two"));
-    let error = samples(&table, Some((&splits, "validate")), &LabelTable::default()).unwrap_err().to_string();
+    assert_eq!(
+        (train[0].dicom_id.as_str(), train[0].findings.as_str()),
+        ("a", "one two")
+    );
+    let error = samples(&table, Some((&splits, "validate")), &LabelTable::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("validate"), "{error}");
 }
 
 #[test]
 fn a_task_that_needs_a_language_model_is_named_where_its_file_is_missing() {
     let dir = tempfile::tempdir().unwrap();
-    let (samples, prompts, task_prompts) = (archive(), Prompts::default(), TaskPrompts::own().unwrap());
+    let (samples, prompts, task_prompts) =
+        (archive(), Prompts::default(), TaskPrompts::own().unwrap());
     let instruct = Instruct {
         samples: &samples,
         prompts: &prompts,
@@ -192,7 +293,16 @@ fn a_task_that_needs_a_language_model_is_named_where_its_file_is_missing() {
         seed: 1,
     };
     let summary = instruct.run(&dir.path().join("out.json")).unwrap();
-    assert_eq!(summary.missing, [Task::Explain, Task::Reason, Task::Correct, Task::Summarise, Task::Region]);
+    assert_eq!(
+        summary.missing,
+        [
+            Task::Explain,
+            Task::Reason,
+            Task::Correct,
+            Task::Summarise,
+            Task::Region
+        ]
+    );
     assert_eq!(summary.samples, summary.reports + 20);
 }
 

@@ -23,16 +23,37 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let samples: Vec<Recorded> = case.json("training_examples.json")?;
     ensure!(!samples.is_empty(), "no sample is recorded");
     for (index, sample) in samples.iter().enumerate() {
-        let ours = Example::encode(&tokenizer, &sample.instruction, &sample.output, sample.cutoff_len)?;
-        ensure!(ours.ids == sample.input_ids, "sample {index}: {:?}, recorded {:?}", ours.ids, sample.input_ids);
+        let ours = Example::encode(
+            &tokenizer,
+            &sample.instruction,
+            &sample.output,
+            sample.cutoff_len,
+        )?;
+        ensure!(
+            ours.ids == sample.input_ids,
+            "sample {index}: {:?}, recorded {:?}",
+            ours.ids,
+            sample.input_ids
+        );
         ensure!(
             ours.read.len() == 1 && ours.read[0] == (0..sample.user_len),
             "sample {index}: {:?} is prompt",
             ours.read
         );
-        let labels: Vec<i64> = ours.targets().into_iter().map(|target| target.map_or(-100, i64::from)).collect();
-        ensure!(labels == sample.labels, "sample {index}: labels {labels:?}, recorded {:?}", sample.labels);
-        ensure!(ours.teaches() == sample.labels.iter().any(|label| *label >= 0), "sample {index}");
+        let labels: Vec<i64> = ours
+            .targets()
+            .into_iter()
+            .map(|target| target.map_or(-100, i64::from))
+            .collect();
+        ensure!(
+            labels == sample.labels,
+            "sample {index}: labels {labels:?}, recorded {:?}",
+            sample.labels
+        );
+        ensure!(
+            ours.teaches() == sample.labels.iter().any(|label| *label >= 0),
+            "sample {index}"
+        );
     }
     Ok(())
 }

@@ -61,18 +61,23 @@ impl Workshop {
     }
 
     fn training(&self, out: &str, resume: bool) -> Result<Training<Findings>, TrainingError> {
-        Training::findings(FindingsRecipe::read(&self.path("recipe.toml"))?, &self.path(out), resume)
+        Training::findings(
+            FindingsRecipe::read(&self.path("recipe.toml"))?,
+            &self.path(out),
+            resume,
+        )
     }
 
     /// Runs until the end, or until so many steps are done.
     fn run(&self, out: &str, resume: bool, until: u64) -> Result<Outcome, TrainingError> {
         let stop = AtomicBool::new(false);
-        self.training(out, resume)?.run(&|| stop.load(Ordering::Relaxed), &|report| {
-            assert_eq!(report.total, 3 * EPOCHS);
-            if report.step >= until {
-                stop.store(true, Ordering::Relaxed);
-            }
-        })
+        self.training(out, resume)?
+            .run(&|| stop.load(Ordering::Relaxed), &|report| {
+                assert_eq!(report.total, 3 * EPOCHS);
+                if report.step >= until {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            })
     }
 }
 
@@ -82,9 +87,17 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 /// All of a run's measurements but the time.
 fn measured(outcome: Outcome) -> Vec<Vec<f64>> {
-    let Outcome::Complete(rows) = outcome else { panic!("the run was interrupted") };
+    let Outcome::Complete(rows) = outcome else {
+        panic!("the run was interrupted")
+    };
     rows.into_iter()
-        .map(|row| row.0.into_iter().filter(|(name, _)| name != "seconds").map(|(_, v)| v).collect())
+        .map(|row| {
+            row.0
+                .into_iter()
+                .filter(|(name, _)| name != "seconds")
+                .map(|(_, v)| v)
+                .collect()
+        })
         .collect()
 }
 
@@ -93,18 +106,30 @@ fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one() {
     let workshop = Workshop::new("");
     let whole = measured(workshop.run("whole", false, u64::MAX).unwrap());
     // Once inside each epoch.
-    assert_eq!(workshop.run("parts", false, 2).unwrap(), Outcome::Interrupted);
-    assert_eq!(workshop.run("parts", true, 4).unwrap(), Outcome::Interrupted);
+    assert_eq!(
+        workshop.run("parts", false, 2).unwrap(),
+        Outcome::Interrupted
+    );
+    assert_eq!(
+        workshop.run("parts", true, 4).unwrap(),
+        Outcome::Interrupted
+    );
     let parts = measured(workshop.run("parts", true, u64::MAX).unwrap());
     assert_eq!(whole, parts);
     for name in ["findings.safetensors", "optimizer.safetensors"] {
         let file = |run: &str| workshop.path(run).join("last").join(name);
-        assert!(bytes(&file("whole")) == bytes(&file("parts")), "{name} differs");
+        assert!(
+            bytes(&file("whole")) == bytes(&file("parts")),
+            "{name} differs"
+        );
     }
     let csv = fs::read_to_string(workshop.path("parts/metrics.csv")).unwrap();
     assert_eq!(csv.lines().count() as u64, 1 + EPOCHS, "{csv}");
     let html = fs::read_to_string(workshop.path("parts/curves.html")).unwrap();
-    assert!(html.contains("<polyline") && !html.contains("src="), "the curves need nothing else");
+    assert!(
+        html.contains("<polyline") && !html.contains("src="),
+        "the curves need nothing else"
+    );
 }
 
 #[test]
@@ -113,7 +138,12 @@ fn both_checkpoints_are_bundles_that_predict() {
     workshop.run("out", false, u64::MAX).unwrap();
     for checkpoint in ["last", "best"] {
         let cache = HashCache::at(workshop.path("hashes.json"));
-        let bundle = Bundle::open_with(&workshop.path("out").join(checkpoint), &[Stage::Findings], &cache).unwrap();
+        let bundle = Bundle::open_with(
+            &workshop.path("out").join(checkpoint),
+            &[Stage::Findings],
+            &cache,
+        )
+        .unwrap();
         let predictor = FindingsPredictor::load(&bundle, &Device::Cpu).unwrap();
         assert_eq!(predictor.input().side, SIDE);
         let image = Tensor::full(0.5f32, (1, 3, SIDE, SIDE), &Device::Cpu).unwrap();
@@ -121,7 +151,10 @@ fn both_checkpoints_are_bundles_that_predict() {
         for predicted in &report.findings {
             // No image has a label for fractures: none is seen, whatever the weights were drawn as.
             let is_known = predicted.finding != Finding::Fracture;
-            assert!(is_known || (0.0..0.03).contains(&predicted.probability), "{predicted:?}");
+            assert!(
+                is_known || (0.0..0.03).contains(&predicted.probability),
+                "{predicted:?}"
+            );
             assert!(predicted.probability.is_finite());
         }
     }
@@ -130,7 +163,9 @@ fn both_checkpoints_are_bundles_that_predict() {
 #[test]
 fn the_loss_of_the_training_images_falls() {
     let workshop = Workshop::new("");
-    let text = fs::read_to_string(workshop.path("recipe.toml")).unwrap().replace("augment = true", "augment = false");
+    let text = fs::read_to_string(workshop.path("recipe.toml"))
+        .unwrap()
+        .replace("augment = true", "augment = false");
     fs::write(workshop.path("recipe.toml"), text).unwrap();
     let rows = measured(workshop.run("out", false, u64::MAX).unwrap());
     // Epoch, step, rate, loss.
@@ -141,12 +176,22 @@ fn the_loss_of_the_training_images_falls() {
 #[test]
 fn another_recipe_a_second_start_and_nothing_to_resume_are_refused() {
     let workshop = Workshop::new("");
-    let refusal = |out, resume| workshop.training(out, resume).map(|_| ()).unwrap_err().to_string();
+    let refusal = |out, resume| {
+        workshop
+            .training(out, resume)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
     assert!(refusal("out", true).contains("without --resume"));
     assert_eq!(workshop.run("out", false, 1).unwrap(), Outcome::Interrupted);
     assert!(refusal("out", false).contains("--resume"));
     let recipe = fs::read_to_string(workshop.path("recipe.toml")).unwrap();
-    fs::write(workshop.path("recipe.toml"), recipe.replace("rate = 1e-3", "rate = 1e-4")).unwrap();
+    fs::write(
+        workshop.path("recipe.toml"),
+        recipe.replace("rate = 1e-3", "rate = 1e-4"),
+    )
+    .unwrap();
     assert!(refusal("out", true).contains("another recipe"));
 }
 
@@ -154,18 +199,33 @@ fn another_recipe_a_second_start_and_nothing_to_resume_are_refused() {
 fn a_loss_that_is_no_number_stops_with_the_images_of_its_batch_and_keeps_the_checkpoint() {
     let workshop = Workshop::new("checkpoint_steps = 1");
     let recipe = fs::read_to_string(workshop.path("recipe.toml")).unwrap();
-    fs::write(workshop.path("recipe.toml"), recipe.replace("rate = 1e-3", "rate = 1e30")).unwrap();
+    fs::write(
+        workshop.path("recipe.toml"),
+        recipe.replace("rate = 1e-3", "rate = 1e30"),
+    )
+    .unwrap();
     let error = workshop.run("out", false, u64::MAX).unwrap_err();
-    let TrainingError::NotANumber { step, samples } = &error else { panic!("{error}") };
-    assert!(*step > 1 && samples.len() == 4 && samples[0].ends_with(".png"), "{error}");
-    assert!(workshop.training("out", true).is_ok(), "the checkpoint before is whole");
+    let TrainingError::NotANumber { step, samples } = &error else {
+        panic!("{error}")
+    };
+    assert!(
+        *step > 1 && samples.len() == 4 && samples[0].ends_with(".png"),
+        "{error}"
+    );
+    assert!(
+        workshop.training("out", true).is_ok(),
+        "the checkpoint before is whole"
+    );
 }
 
 #[test]
 fn an_image_that_cannot_be_read_is_named() {
     let workshop = Workshop::new("");
     fs::write(workshop.path("images/binary.png"), b"not an image").unwrap();
-    let error = workshop.run("out", false, u64::MAX).unwrap_err().to_string();
+    let error = workshop
+        .run("out", false, u64::MAX)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("binary.png"), "{error}");
 }
 

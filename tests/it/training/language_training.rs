@@ -32,13 +32,26 @@ pub(super) struct Workshop {
 impl Workshop {
     /// Twelve training samples and three for validation, about four images.
     pub(super) fn new() -> Self {
-        let workshop = Self { dir: tempfile::tempdir().unwrap() };
-        let start = RandomBundle { dtype: safetensors::Dtype::F16, ..RandomBundle::tiny(7) };
+        let workshop = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        let start = RandomBundle {
+            dtype: safetensors::Dtype::F16,
+            ..RandomBundle::tiny(7)
+        };
         start.write(&workshop.path("start")).unwrap();
-        let image = |index: usize| (format!("image{index}"), Tensor::randn(0f32, 1.0, (32, 64), &Device::Cpu).unwrap());
+        let image = |index: usize| {
+            (
+                format!("image{index}"),
+                Tensor::randn(0f32, 1.0, (32, 64), &Device::Cpu).unwrap(),
+            )
+        };
         let images: HashMap<String, Tensor> = (0..IMAGES).map(image).collect();
         candle_core::safetensors::save(&images, workshop.path("images.safetensors")).unwrap();
-        workshop.write("train.json", &Value::from_iter((0..SAMPLES).map(sample)).to_string());
+        workshop.write(
+            "train.json",
+            &Value::from_iter((0..SAMPLES).map(sample)).to_string(),
+        );
         let lines: Vec<String> = (0..3).map(|index| sample(index).to_string()).collect();
         workshop.write("validate.jsonl", &lines.join("\n"));
         workshop
@@ -53,18 +66,31 @@ impl Workshop {
     }
 
     /// Prepares a training with these keys beside the data.
-    fn prepare(&self, out: &str, resume: bool, keys: &str) -> Result<Training<Writing>, TrainingError> {
+    fn prepare(
+        &self,
+        out: &str,
+        resume: bool,
+        keys: &str,
+    ) -> Result<Training<Writing>, TrainingError> {
         let data = "data = [\"train.json\"]\nvalidation = [\"validate.jsonl\"]\nembeddings = [\"images.safetensors\"]\n\
                     batch_size = 2\naccumulation = 2\nwarmup = 2\n";
         let data = if keys.contains("data =") { "" } else { data };
         self.write("recipe.toml", &format!("{data}{keys}"));
-        Training::language(LanguageRecipe::read(&self.path("recipe.toml"))?, &self.path(out), resume)
+        Training::language(
+            LanguageRecipe::read(&self.path("recipe.toml"))?,
+            &self.path(out),
+            resume,
+        )
     }
 
     pub(super) fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> Outcome {
         let stop = Cell::new(false);
-        let report = |report: radialog_training::trainers::StepReport| stop.set(report.step >= until);
-        self.prepare(out, resume, keys).unwrap().run(&|| stop.get(), &report).unwrap()
+        let report =
+            |report: radialog_training::trainers::StepReport| stop.set(report.step >= until);
+        self.prepare(out, resume, keys)
+            .unwrap()
+            .run(&|| stop.get(), &report)
+            .unwrap()
     }
 
     fn bytes(&self, path: &str) -> Vec<u8> {
@@ -82,18 +108,34 @@ impl Workshop {
     /// The validation loss of a checkpoint as it is served.
     fn served_loss(&self, dir: &str) -> f64 {
         let language = self.serve(dir);
-        let images = candle_core::safetensors::load(self.path("images.safetensors"), &Device::Cpu).unwrap();
+        let images =
+            candle_core::safetensors::load(self.path("images.safetensors"), &Device::Cpu).unwrap();
         let (mut sum, mut count) = (0.0, 0);
         for index in 0..3 {
-            let (sample, text) = (sample(index), |value: &Value| value.as_str().unwrap().to_owned());
+            let (sample, text) = (sample(index), |value: &Value| {
+                value.as_str().unwrap().to_owned()
+            });
             let (prompt, answer) = (text(&sample["instruction"]), text(&sample["output"]));
             let example = Example::encode(&language.tokenizer, &prompt, &answer, 1024).unwrap();
             let images = [images[sample["dicom"].as_str().unwrap()].clone()];
-            let input = language.model.embed_whole(&[Sequence { ids: &example.ids, images: &images }]).unwrap();
-            let hidden = language.model.forward_whole(&input, &[example.ids.len()]).unwrap();
+            let input = language
+                .model
+                .embed_whole(&[Sequence {
+                    ids: &example.ids,
+                    images: &images,
+                }])
+                .unwrap();
+            let hidden = language
+                .model
+                .forward_whole(&input, &[example.ids.len()])
+                .unwrap();
             let learned = Learned::of(&[example.targets()]);
-            let logits = language.model.logits(&learned.rows(&hidden).unwrap()).unwrap();
-            sum += f64::from(learned.loss(&logits).unwrap().to_scalar::<f32>().unwrap()) * learned.len() as f64;
+            let logits = language
+                .model
+                .logits(&learned.rows(&hidden).unwrap())
+                .unwrap();
+            sum += f64::from(learned.loss(&logits).unwrap().to_scalar::<f32>().unwrap())
+                * learned.len() as f64;
             count += learned.len();
         }
         sum / count as f64
@@ -102,7 +144,10 @@ impl Workshop {
 
 fn sample(index: usize) -> Value {
     let image = "<IMG>".repeat(32);
-    let (lungs, heart) = (["clear", "congested", "hazy"][index % 3], ["normal", "enlarged"][index % 2]);
+    let (lungs, heart) = (
+        ["clear", "congested", "hazy"][index % 3],
+        ["normal", "enlarged"][index % 2],
+    );
     json!({
         "instruction": format!("You are a radiologist. USER: Image information: {image}. Describe it. ASSISTANT:"),
         "input": "",
@@ -123,21 +168,33 @@ fn inode(path: &Path) -> u64 {
 }
 
 #[test]
-fn an_adapter_that_is_resumed_ends_with_the_same_bytes_and_its_frozen_weights_are_those_of_the_start() {
+fn an_adapter_that_is_resumed_ends_with_the_same_bytes_and_its_frozen_weights_are_those_of_the_start()
+ {
     let workshop = Workshop::new();
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ndropout = 0.2\n";
     rows(workshop.run("whole", false, u64::MAX, keys));
     assert_eq!(workshop.run("parts", false, 4, keys), Outcome::Interrupted);
     rows(workshop.run("parts", true, u64::MAX, keys));
-    for name in ["adapter_model.safetensors", "optimizer.safetensors", "bundle.json"] {
+    for name in [
+        "adapter_model.safetensors",
+        "optimizer.safetensors",
+        "bundle.json",
+    ] {
         assert!(
-            workshop.bytes(&format!("whole/last/{name}")) == workshop.bytes(&format!("parts/last/{name}")),
+            workshop.bytes(&format!("whole/last/{name}"))
+                == workshop.bytes(&format!("parts/last/{name}")),
             "{name}"
         );
     }
     let base = "last/language.base.safetensors";
-    assert_eq!(inode(&workshop.path("whole").join(base)), inode(&workshop.path("start/language.safetensors")));
-    assert_eq!(inode(&workshop.path("parts").join(base)), inode(&workshop.path("start/language.safetensors")));
+    assert_eq!(
+        inode(&workshop.path("whole").join(base)),
+        inode(&workshop.path("start/language.safetensors"))
+    );
+    assert_eq!(
+        inode(&workshop.path("parts").join(base)),
+        inode(&workshop.path("start/language.safetensors"))
+    );
 }
 
 #[test]
@@ -155,7 +212,8 @@ fn all_weights_of_a_training_that_was_killed_end_with_the_same_bytes() {
     rows(workshop.run("parts", true, u64::MAX, &keys));
     for name in ["language.safetensors", "optimizer.safetensors"] {
         assert!(
-            workshop.bytes(&format!("whole/last/{name}")) == workshop.bytes(&format!("parts/last/{name}")),
+            workshop.bytes(&format!("whole/last/{name}"))
+                == workshop.bytes(&format!("parts/last/{name}")),
             "{name}"
         );
     }
@@ -166,8 +224,12 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
     let workshop = Workshop::new();
     let lora = "[lora]\nr = 4\nalpha = 8\ntarget_modules = [\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \
                 \"up_proj\", \"down_proj\"]\n";
-    let learned =
-        rows(workshop.run("lora", false, u64::MAX, &format!("start = \"start\"\nepochs = 8\nrate = 1e-2\n{lora}")));
+    let learned = rows(workshop.run(
+        "lora",
+        false,
+        u64::MAX,
+        &format!("start = \"start\"\nepochs = 8\nrate = 1e-2\n{lora}"),
+    ));
     let loss = |row: &radialog_training::curves::Row| row.get("validation_loss").unwrap();
     let (first, last) = (loss(&learned[0]), loss(&learned[7]));
     assert!(last < 0.8 * first, "{first} then {last}");
@@ -175,13 +237,31 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
     assert!((served - last).abs() < 1e-4, "{served} and {last}");
     // Steps this small change nothing: what is measured are the weights that the training started from.
     let still = "epochs = 1\nrate = 1e-12\n";
-    let whole = rows(workshop.run("whole", false, u64::MAX, &format!("start = \"lora/last\"\nfull = true\n{still}")));
-    assert!((loss(&whole[0]) - last).abs() < 1e-4, "{} and {last}", loss(&whole[0]));
+    let whole = rows(workshop.run(
+        "whole",
+        false,
+        u64::MAX,
+        &format!("start = \"lora/last\"\nfull = true\n{still}"),
+    ));
+    assert!(
+        (loss(&whole[0]) - last).abs() < 1e-4,
+        "{} and {last}",
+        loss(&whole[0])
+    );
     assert!((workshop.served_loss("whole/last") - last).abs() < 1e-4);
-    assert!(!workshop.path("whole/last/adapter_model.safetensors").exists());
-    let goes_on = format!("start = \"lora/last\"\n{still}{lora}dropout = 0.0\nresume_adapter = true\n");
+    assert!(
+        !workshop
+            .path("whole/last/adapter_model.safetensors")
+            .exists()
+    );
+    let goes_on =
+        format!("start = \"lora/last\"\n{still}{lora}dropout = 0.0\nresume_adapter = true\n");
     let goes_on = rows(workshop.run("on", false, u64::MAX, &goes_on));
-    assert!((loss(&goes_on[0]) - last).abs() < 1e-4, "{} and {last}", loss(&goes_on[0]));
+    assert!(
+        (loss(&goes_on[0]) - last).abs() < 1e-4,
+        "{} and {last}",
+        loss(&goes_on[0])
+    );
 }
 
 #[test]
@@ -194,35 +274,82 @@ fn a_small_model_from_random_weights_learns_its_texts() {
     );
     let rows = rows(workshop.run("out", false, u64::MAX, &keys));
     let value = |name: &str| rows[29].get(name).unwrap();
-    assert!(rows[0].get("train_loss").unwrap() > 3.0 && value("train_loss") < 0.5, "{}", value("train_loss"));
+    assert!(
+        rows[0].get("train_loss").unwrap() > 3.0 && value("train_loss") < 0.5,
+        "{}",
+        value("train_loss")
+    );
     assert!(value("token_accuracy") > 0.8, "{}", value("token_accuracy"));
 }
 
 #[test]
 fn a_frozen_projection_stays_as_it_is() {
     let workshop = Workshop::new();
-    rows(workshop.run("out", false, u64::MAX, "start = \"start\"\ntrain_projection = false\nepochs = 1\n"));
-    let tensors = |path: &str| candle_core::safetensors::load(workshop.path(path), &Device::Cpu).unwrap();
-    let (before, after) = (tensors("start/adapter.safetensors"), tensors("out/last/adapter_model.safetensors"));
-    let bits = |tensor: &Tensor| tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    rows(workshop.run(
+        "out",
+        false,
+        u64::MAX,
+        "start = \"start\"\ntrain_projection = false\nepochs = 1\n",
+    ));
+    let tensors =
+        |path: &str| candle_core::safetensors::load(workshop.path(path), &Device::Cpu).unwrap();
+    let (before, after) = (
+        tensors("start/adapter.safetensors"),
+        tensors("out/last/adapter_model.safetensors"),
+    );
+    let bits = |tensor: &Tensor| {
+        tensor
+            .to_dtype(DType::F32)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+    };
     let name = "base_model.model.model.img_proj_layer.weight";
     assert_eq!(bits(&before[name]), bits(&after[name]));
     let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight";
-    assert!(bits(&after[name]).iter().any(|value| *value != 0.0), "the additions learn");
+    assert!(
+        bits(&after[name]).iter().any(|value| *value != 0.0),
+        "the additions learn"
+    );
 }
 
 #[test]
 fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
     let workshop = Workshop::new();
     let mut long = sample(0);
-    long["instruction"] = format!("{} {}", "word ".repeat(400), long["instruction"].as_str().unwrap()).into();
-    workshop.write("long.json", &json!([long, sample(1), sample(2)]).to_string());
+    long["instruction"] = format!(
+        "{} {}",
+        "word ".repeat(400),
+        long["instruction"].as_str().unwrap()
+    )
+    .into();
+    workshop.write(
+        "long.json",
+        &json!([long, sample(1), sample(2)]).to_string(),
+    );
     let keys = "start = \"start\"\ncutoff = 300\nembeddings = [\"images.safetensors\"]\nvalidation_size = 1\n";
-    let notes = workshop.prepare("out", false, &format!("data = [\"long.json\"]\n{keys}")).unwrap().notes();
-    assert!(notes.iter().any(|note| note.starts_with("1 samples are left out")), "{notes:?}");
-    assert!(notes.contains(&"1 training samples".to_owned()), "{notes:?}");
+    let notes = workshop
+        .prepare("out", false, &format!("data = [\"long.json\"]\n{keys}"))
+        .unwrap()
+        .notes();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.starts_with("1 samples are left out")),
+        "{notes:?}"
+    );
+    assert!(
+        notes.contains(&"1 training samples".to_owned()),
+        "{notes:?}"
+    );
     workshop.write("long.json", &json!([sample(1)]).to_string());
-    let error = workshop.prepare("none", false, &format!("data = [\"long.json\"]\n{keys}")).err().unwrap().to_string();
+    let error = workshop
+        .prepare("none", false, &format!("data = [\"long.json\"]\n{keys}"))
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("no samples to train on"), "{error}");
 }
 
@@ -231,18 +358,31 @@ fn faulty_samples_are_named() {
     let workshop = Workshop::new();
     let error = |train: &str, keys: &str| {
         workshop.write("train.json", train);
-        workshop.prepare("out", false, keys).err().unwrap().to_string()
+        workshop
+            .prepare("out", false, keys)
+            .err()
+            .unwrap()
+            .to_string()
     };
     let mut foreign = sample(3);
     foreign["dicom"] = "s50000001".into();
-    let missing = error(&json!([sample(0), foreign]).to_string(), "start = \"start\"\n");
-    assert!(missing.contains("'s50000001'") && missing.contains("train.json sample 2"), "{missing}");
+    let missing = error(
+        &json!([sample(0), foreign]).to_string(),
+        "start = \"start\"\n",
+    );
+    assert!(
+        missing.contains("'s50000001'") && missing.contains("train.json sample 2"),
+        "{missing}"
+    );
     let mut cut = sample(3);
     cut["instruction"] = "See <IMG><IMG>. ASSISTANT:".into();
     let cut = error(&json!([cut]).to_string(), "start = \"start\"\n");
     assert!(cut.contains("2 image placeholders"), "{cut}");
     let broken = error("[{\"instruction\": \"a\"}]", "start = \"start\"\n");
-    assert!(broken.contains("sample 1") && broken.contains("output"), "{broken}");
+    assert!(
+        broken.contains("sample 1") && broken.contains("output"),
+        "{broken}"
+    );
 }
 
 #[test]
@@ -251,7 +391,15 @@ fn a_loss_that_is_no_number_names_its_samples_and_leaves_the_last_checkpoint() {
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 9\nrate = 1e30\ncheckpoint_steps = 1\n{GEOMETRY}"
     );
-    let error = workshop.prepare("out", false, &keys).unwrap().run(&|| false, &|_| {}).unwrap_err().to_string();
-    assert!(error.contains("not a number") && error.contains("train.json sample"), "{error}");
+    let error = workshop
+        .prepare("out", false, &keys)
+        .unwrap()
+        .run(&|| false, &|_| {})
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("not a number") && error.contains("train.json sample"),
+        "{error}"
+    );
     workshop.serve("out/last");
 }

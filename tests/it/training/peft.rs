@@ -1,6 +1,9 @@
 //! A trained adapter in Python: PEFT loads the folder of a checkpoint as it is, and gives the same logits. PyTorch's packages
 //! take gigabytes, so that this runs only where `RADIALOG_PEFT` is set.
-#![expect(clippy::print_stdout, reason = "whether it ran, and how close both are, is this test's result")]
+#![expect(
+    clippy::print_stdout,
+    reason = "whether it ran, and how close both are, is this test's result"
+)]
 
 use std::fs;
 use std::process::Command;
@@ -19,7 +22,12 @@ use super::language_training::Workshop;
 /// Says that the test is wanted.
 const VARIABLE: &str = "RADIALOG_PEFT";
 /// What is installed.
-const PACKAGES: [&str; 4] = ["torch==2.5.1", "numpy<3", "transformers>=4.46,<5", "peft>=0.13,<1"];
+const PACKAGES: [&str; 4] = [
+    "torch==2.5.1",
+    "numpy<3",
+    "transformers>=4.46,<5",
+    "peft>=0.13,<1",
+];
 /// Furthest that a logit may be from Python's.
 const TOLERANCE: f32 = 1e-4;
 
@@ -52,34 +60,79 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ntarget_modules = [\"q_proj\", \"v_proj\", \"down_proj\"]\n";
     workshop.run("out", false, u64::MAX, keys);
 
-    let bundle = Bundle::open_with(&workshop.path("out/last"), &[Stage::Language], &HashCache::at(workshop.path("h")))?;
+    let bundle = Bundle::open_with(
+        &workshop.path("out/last"),
+        &[Stage::Language],
+        &HashCache::at(workshop.path("h")),
+    )?;
     let config: LanguageComponent = bundle.config(Stage::Language)?;
     let mut hugging_face = serde_json::to_value(&config.llama)?;
     hugging_face["model_type"] = json!("llama");
     hugging_face["architectures"] = json!(["LlamaForCausalLM"]);
     fs::create_dir(workshop.path("base"))?;
     fs::write(workshop.path("base/config.json"), hugging_face.to_string())?;
-    let base = candle_core::safetensors::load(workshop.path("start/language.safetensors"), &Device::Cpu)?;
+    let base =
+        candle_core::safetensors::load(workshop.path("start/language.safetensors"), &Device::Cpu)?;
     let base: Vec<(String, Tensor)> = base.into_iter().collect();
     let format = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize_to_file(base, Some(format), &workshop.path("base/model.safetensors"))?;
 
-    let (before, after, image) = ([1u32, 300, 301, 302], [303u32, 304, 305, 306, 307], config.llama.image_token());
-    let tokens = Tensor::randn(0f32, 1.0, (config.llama.num_image_tokens, config.llama.image_dim), &Device::Cpu)?;
+    let (before, after, image) = (
+        [1u32, 300, 301, 302],
+        [303u32, 304, 305, 306, 307],
+        config.llama.image_token(),
+    );
+    let tokens = Tensor::randn(
+        0f32,
+        1.0,
+        (config.llama.num_image_tokens, config.llama.image_dim),
+        &Device::Cpu,
+    )?;
     let as_python = |ids: &[u32]| Tensor::new(ids, &Device::Cpu)?.to_dtype(candle_core::DType::I64);
-    let inputs = [("before", as_python(&before)?), ("after", as_python(&after)?), ("image", tokens.clone())];
+    let inputs = [
+        ("before", as_python(&before)?),
+        ("after", as_python(&after)?),
+        ("image", tokens.clone()),
+    ];
     candle_core::safetensors::save(&inputs.into(), workshop.path("inputs.safetensors"))?;
 
     let language = workshop.serve("out/last");
-    let ids = [before.as_slice(), &vec![image; config.llama.num_image_tokens], after.as_slice()].concat();
-    let input = language.model.embed_whole(&[Sequence { ids: &ids, images: &[tokens] }])?;
-    let ours = language.model.logits(&language.model.forward_whole(&input, &[ids.len()])?)?;
+    let ids = [
+        before.as_slice(),
+        &vec![image; config.llama.num_image_tokens],
+        after.as_slice(),
+    ]
+    .concat();
+    let input = language.model.embed_whole(&[Sequence {
+        ids: &ids,
+        images: &[tokens],
+    }])?;
+    let ours = language
+        .model
+        .logits(&language.model.forward_whole(&input, &[ids.len()])?)?;
 
     let python = peer_python("peft", &PACKAGES)?;
-    let paths = ["base", "out/last", "inputs.safetensors", "logits.safetensors"].map(|name| workshop.path(name));
-    println!("{}", run(Command::new(python).args(["-c", PYTHON]).args(&paths).env("HF_HUB_OFFLINE", "1"))?.trim());
+    let paths = [
+        "base",
+        "out/last",
+        "inputs.safetensors",
+        "logits.safetensors",
+    ]
+    .map(|name| workshop.path(name));
+    println!(
+        "{}",
+        run(Command::new(python)
+            .args(["-c", PYTHON])
+            .args(&paths)
+            .env("HF_HUB_OFFLINE", "1"))?
+        .trim()
+    );
     let theirs = &candle_core::safetensors::load(&paths[3], &Device::Cpu)?["logits"];
-    let worst = (ours - theirs)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f32>()?;
+    let worst = (ours - theirs)?
+        .abs()?
+        .flatten_all()?
+        .max(0)?
+        .to_scalar::<f32>()?;
     println!("largest difference of a logit: {worst:.1e}");
     ensure!(worst < TOLERANCE, "a logit differs by {worst}");
     Ok(())

@@ -23,18 +23,32 @@ impl Ward {
     /// Four reports and images to test on. Training has reports, and images that cannot be read.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        RandomBundle::tiny(7).write(&dir.path().join("bundle")).unwrap();
+        RandomBundle::tiny(7)
+            .write(&dir.path().join("bundle"))
+            .unwrap();
         let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
         let labels = |positive: usize| {
-            Finding::ALL.map(|finding| if finding as usize == positive { "1" } else { "0" }).join(",")
+            Finding::ALL
+                .map(|finding| {
+                    if finding as usize == positive {
+                        "1"
+                    } else {
+                        "0"
+                    }
+                })
+                .join(",")
         };
         let mut reports = format!("study_id,split,findings,{}\n", names.join(","));
         let mut images = format!("image,patient_id,split,{}\n", names.join(","));
         let source = roots().unwrap()[0].join("01_preprocess/images");
-        for (index, name) in ["binary.png", "noise_tiny.png", "rgb.png", "gray16.png"].into_iter().enumerate() {
+        for (index, name) in ["binary.png", "noise_tiny.png", "rgb.png", "gray16.png"]
+            .into_iter()
+            .enumerate()
+        {
             fs::copy(source.join(name), dir.path().join(name)).unwrap();
             let labels = labels(index % 2);
-            reports += &format!("t{index},test,The heart is large. No effusion {index}.,{labels}\n");
+            reports +=
+                &format!("t{index},test,The heart is large. No effusion {index}.,{labels}\n");
             images += &format!("{name},p{},test,{labels}\n", index / 2);
             reports += &format!("trained-{index},train,Clear lungs.,{labels}\n");
             let damaged = format!("damaged-{index}.png");
@@ -53,7 +67,10 @@ impl Ward {
     fn quality(&self, parts: &[Part]) -> Quality {
         Quality {
             reports: Some(self.path("reports.csv")),
-            images: vec![ImageTable { labels: self.path("labels.csv"), images: self.dir.path().to_owned() }],
+            images: vec![ImageTable {
+                labels: self.path("labels.csv"),
+                images: self.dir.path().to_owned(),
+            }],
             parts: parts.to_vec(),
             split: "test".into(),
             seed: 5,
@@ -63,7 +80,12 @@ impl Ward {
     }
 
     fn bundle(&self, quality: &Quality) -> Bundle {
-        Bundle::open_with(&self.path("bundle"), &quality.stages(), &HashCache::at(self.path("hashes"))).unwrap()
+        Bundle::open_with(
+            &self.path("bundle"),
+            &quality.stages(),
+            &HashCache::at(self.path("hashes")),
+        )
+        .unwrap()
     }
 }
 
@@ -82,30 +104,86 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
     assert!(report.random_weights);
     assert_eq!(report.parts.keys().copied().collect::<Vec<_>>(), Part::ALL);
     let tables = |part: Part| &report.parts[&part].tables;
-    assert_eq!(tables(Part::Findings)[0].rows[0].scores["images"], Cell::Count(TESTED as u64));
-    assert_eq!(tables(Part::Findings)[0].rows[0].scores["patients"], Cell::Count(2));
-    assert!(matches!(tables(Part::Findings)[0].rows[0].scores["macro AUC"], Cell::Measured(_)));
+    assert_eq!(
+        tables(Part::Findings)[0].rows[0].scores["images"],
+        Cell::Count(TESTED as u64)
+    );
+    assert_eq!(
+        tables(Part::Findings)[0].rows[0].scores["patients"],
+        Cell::Count(2)
+    );
+    assert!(matches!(
+        tables(Part::Findings)[0].rows[0].scores["macro AUC"],
+        Cell::Measured(_)
+    ));
     assert!(tables(Part::Chexbert)[0].title.starts_with("4 reports"));
-    assert_eq!(tables(Part::Report)[0].rows.len(), 3, "the bundle and two baselines");
-    assert!(tables(Part::Image)[0].rows.iter().all(|row| row.scores.len() == 4));
+    assert_eq!(
+        tables(Part::Report)[0].rows.len(),
+        3,
+        "the bundle and two baselines"
+    );
+    assert!(
+        tables(Part::Image)[0]
+            .rows
+            .iter()
+            .all(|row| row.scores.len() == 4)
+    );
     let written = |part: Part| texts.iter().filter(|text| text.part == part).count();
-    assert_eq!((written(Part::Report), written(Part::Image)), (TESTED, TESTED));
-    assert!(texts.iter().all(|text| !text.id.starts_with("trained") && !text.id.starts_with("damaged")));
-    assert!(texts.iter().filter(|text| text.part == Part::Dialog).all(|text| text.right.is_some()));
+    assert_eq!(
+        (written(Part::Report), written(Part::Image)),
+        (TESTED, TESTED)
+    );
+    assert!(
+        texts
+            .iter()
+            .all(|text| !text.id.starts_with("trained") && !text.id.starts_with("damaged"))
+    );
+    assert!(
+        texts
+            .iter()
+            .filter(|text| text.part == Part::Dialog)
+            .all(|text| text.right.is_some())
+    );
     let told = told.into_inner().unwrap();
-    assert_eq!(told.iter().filter(|what| *what == "reports from labels").count(), 1, "written once: {told:?}");
+    assert_eq!(
+        told.iter()
+            .filter(|what| *what == "reports from labels")
+            .count(),
+        1,
+        "written once: {told:?}"
+    );
 
     let (again, _) = quality.measure(&bundle, &|_, _, _| {}).unwrap();
-    assert_eq!(serde_json::to_value(&again).unwrap(), serde_json::to_value(&report).unwrap());
+    assert_eq!(
+        serde_json::to_value(&again).unwrap(),
+        serde_json::to_value(&report).unwrap()
+    );
 }
 
 #[test]
 fn a_part_needs_its_table_and_a_split_its_rows() {
     let ward = Ward::new();
-    let measure = |quality: &Quality| quality.measure(&ward.bundle(quality), &|_, _, _| {}).unwrap_err();
-    let without = Quality { images: Vec::new(), ..ward.quality(&[Part::Findings]) };
-    assert!(measure(&without).to_string().contains("give a table of images"));
-    let other = Quality { split: "validate".into(), ..ward.quality(&[Part::Chexbert]) };
+    let measure = |quality: &Quality| {
+        quality
+            .measure(&ward.bundle(quality), &|_, _, _| {})
+            .unwrap_err()
+    };
+    let without = Quality {
+        images: Vec::new(),
+        ..ward.quality(&[Part::Findings])
+    };
+    assert!(
+        measure(&without)
+            .to_string()
+            .contains("give a table of images")
+    );
+    let other = Quality {
+        split: "validate".into(),
+        ..ward.quality(&[Part::Chexbert])
+    };
     let error = measure(&other);
-    assert!(matches!(error, TrainingError::Empty(_)) && error.to_string().contains("'validate'"), "{error}");
+    assert!(
+        matches!(error, TrainingError::Empty(_)) && error.to_string().contains("'validate'"),
+        "{error}"
+    );
 }

@@ -23,18 +23,37 @@ struct Recorded {
 
 /// Holds every report's sections, and the bytes of the CSV.
 pub(super) fn check(case: &Case) -> Result<()> {
-    let reports: Vec<Recorded> = case.json(&case.field::<String>("/reports").map(|_| "reports.json".to_owned())?)?;
+    let reports: Vec<Recorded> = case.json(
+        &case
+            .field::<String>("/reports")
+            .map(|_| "reports.json".to_owned())?,
+    )?;
     for report in &reports {
         let ours = sections(&report.text);
         let name = &report.name;
         let names: Vec<_> = ours.iter().map(|section| section.name.as_str()).collect();
-        ensure!(names == report.section_names, "{name}: {names:?}, recorded {:?}", report.section_names);
+        ensure!(
+            names == report.section_names,
+            "{name}: {names:?}, recorded {:?}",
+            report.section_names
+        );
         let texts: Vec<_> = ours.iter().map(|section| section.text).collect();
-        ensure!(texts == report.sections, "{name}: {texts:?}, recorded {:?}", report.sections);
+        ensure!(
+            texts == report.sections,
+            "{name}: {texts:?}, recorded {:?}",
+            report.sections
+        );
         let starts: Vec<_> = ours.iter().map(|section| section.start).collect();
-        ensure!(starts == report.section_idx, "{name}: {starts:?}, recorded {:?}", report.section_idx);
+        ensure!(
+            starts == report.section_idx,
+            "{name}: {starts:?}, recorded {:?}",
+            report.section_idx
+        );
     }
-    check_csv(&reports, &case.dir().join(case.field::<String>("/csv/file")?))
+    check_csv(
+        &reports,
+        &case.dir().join(case.field::<String>("/csv/file")?),
+    )
 }
 
 fn check_csv(reports: &[Recorded], recorded: &Path) -> Result<()> {
@@ -48,13 +67,21 @@ fn check_csv(reports: &[Recorded], recorded: &Path) -> Result<()> {
         write_study(&sectioning, report)?;
     }
     let summary = sectioning.run(&|_, _| ())?;
-    ensure!(summary.problems.is_empty() && summary.reports == reports.len() as u64, "{summary:?}");
+    ensure!(
+        summary.problems.is_empty() && summary.reports == reports.len() as u64,
+        "{summary:?}"
+    );
 
     let (ours, theirs) = (raw_rows(&sectioning.output)?, raw_rows(recorded)?);
     ensure!(ours == theirs, "the rows of the CSV differ");
-    for (ours, theirs) in SectionedReader::open(&sectioning.output)?.zip(SectionedReader::open(recorded)?) {
+    for (ours, theirs) in
+        SectionedReader::open(&sectioning.output)?.zip(SectionedReader::open(recorded)?)
+    {
         // Both orders are sorted, by other columns.
-        ensure!(ours?.dicom_id.len() == theirs?.dicom_id.len(), "an image is not where the reader expects it");
+        ensure!(
+            ours?.dicom_id.len() == theirs?.dicom_id.len(),
+            "an image is not where the reader expects it"
+        );
     }
     Ok(())
 }
@@ -88,20 +115,43 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
     fs::create_dir_all(reports.join(patient)).unwrap();
     fs::create_dir_all(images.join(patient).join("s3")).unwrap();
     fs::create_dir_all(images.join(patient).join("s1")).unwrap();
-    fs::write(reports.join(patient).join("s1.txt"), b" x\n FINDINGS: clear\n").unwrap();
+    fs::write(
+        reports.join(patient).join("s1.txt"),
+        b" x\n FINDINGS: clear\n",
+    )
+    .unwrap();
     fs::write(images.join(patient).join("s1/a.jpg"), b"").unwrap();
     fs::write(reports.join(patient).join("s2.txt"), b"no images").unwrap();
     fs::write(reports.join(patient).join("s3.txt"), b"\xff\xfe").unwrap();
     let output = root.path().join("out.csv");
-    let summary = Sectioning { reports, images, output: output.clone() }.run(&|_, _| ()).unwrap();
+    let summary = Sectioning {
+        reports,
+        images,
+        output: output.clone(),
+    }
+    .run(&|_, _| ())
+    .unwrap();
     assert_eq!((summary.reports, summary.rows), (3, 1));
-    assert!(summary.problems[0].contains("s2.txt") && summary.problems[1].contains("s3.txt"), "{summary:?}");
-    let row = SectionedReader::open(&output).unwrap().next().unwrap().unwrap();
-    assert_eq!((row.study.as_str(), row.report.findings.as_str()), ("s1", "clear"));
+    assert!(
+        summary.problems[0].contains("s2.txt") && summary.problems[1].contains("s3.txt"),
+        "{summary:?}"
+    );
+    let row = SectionedReader::open(&output)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (row.study.as_str(), row.report.findings.as_str()),
+        ("s1", "clear")
+    );
 }
 
 /// The published zip in small: invented reports, one of them stored and the others deflated, and a file that is none.
-const ZIP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/mimic/mimic-cxr-reports.zip");
+const ZIP: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/fixtures/mimic/mimic-cxr-reports.zip"
+);
 
 #[test]
 fn the_published_zip_gives_the_same_rows_as_its_folder() {
@@ -125,7 +175,11 @@ fn the_published_zip_gives_the_same_rows_as_its_folder() {
     }
     let bytes = |reports: &Path| {
         let output = root.path().join("out.csv");
-        let sectioning = Sectioning { reports: reports.to_owned(), images: images.clone(), output: output.clone() };
+        let sectioning = Sectioning {
+            reports: reports.to_owned(),
+            images: images.clone(),
+            output: output.clone(),
+        };
         let summary = sectioning.run(&|_, _| ()).unwrap();
         assert_eq!((summary.reports, summary.rows), (4, 4), "{summary:?}");
         fs::read(output).unwrap()
@@ -140,7 +194,12 @@ fn a_zip_that_is_damaged_or_none_is_named() {
     let run = |bytes: &[u8]| {
         fs::write(&reports, bytes).unwrap();
         let output = root.path().join("out.csv");
-        Sectioning { reports: reports.clone(), images: root.path().to_owned(), output }.run(&|_, _| ())
+        Sectioning {
+            reports: reports.clone(),
+            images: root.path().to_owned(),
+            output,
+        }
+        .run(&|_, _| ())
     };
     let error = run(b"no zip").unwrap_err().to_string();
     assert!(error.contains("reports.zip"), "{error}");
@@ -149,7 +208,10 @@ fn a_zip_that_is_damaged_or_none_is_named() {
     bytes[deflated..deflated + 20].fill(0xff);
     let summary = run(&bytes).unwrap();
     assert!(
-        summary.problems.iter().any(|problem| problem.contains("s2.txt") && problem.contains("cannot read")),
+        summary
+            .problems
+            .iter()
+            .any(|problem| problem.contains("s2.txt") && problem.contains("cannot read")),
         "{summary:?}"
     );
 }

@@ -32,7 +32,9 @@ impl Formula {
     /// The hash that the tensor's values start from.
     pub fn key(&self) -> u64 {
         let bytes = format!("{}:{}", self.seed, self.name).into_bytes();
-        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
     }
 
     /// The 24 bits behind element `index`.
@@ -52,7 +54,11 @@ impl Formula {
 
     /// The values as an f32 tensor.
     pub fn tensor(&self) -> Result<Tensor> {
-        Ok(Tensor::from_vec(self.values(), self.shape.as_slice(), &Device::Cpu)?)
+        Ok(Tensor::from_vec(
+            self.values(),
+            self.shape.as_slice(),
+            &Device::Cpu,
+        )?)
     }
 }
 
@@ -92,10 +98,23 @@ impl FormulaWeights {
     /// The weights that a manifest in `dir` describes, with the `overrides.safetensors` beside it where it needs them.
     pub fn open(dir: &Path, manifest: &str, seed: u64) -> Result<Self> {
         let entries: Vec<Entry> = read_json(&dir.join(manifest))?;
-        let overridden = entries.iter().any(|entry| matches!(entry.kind, Kind::Override));
-        let overrides = if overridden { load_tensors(&dir.join("overrides.safetensors"))? } else { HashMap::new() };
-        let entries = entries.into_iter().map(|entry| (entry.formula.name.clone(), entry)).collect();
-        Ok(Self { seed, entries, overrides })
+        let overridden = entries
+            .iter()
+            .any(|entry| matches!(entry.kind, Kind::Override));
+        let overrides = if overridden {
+            load_tensors(&dir.join("overrides.safetensors"))?
+        } else {
+            HashMap::new()
+        };
+        let entries = entries
+            .into_iter()
+            .map(|entry| (entry.formula.name.clone(), entry))
+            .collect();
+        Ok(Self {
+            seed,
+            entries,
+            overrides,
+        })
     }
 
     /// Every tensor's name.
@@ -105,18 +124,38 @@ impl FormulaWeights {
 
     /// One tensor, in f32.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let entry = self.entries.get(name).with_context(|| format!("the manifest has no '{name}'"))?;
+        let entry = self
+            .entries
+            .get(name)
+            .with_context(|| format!("the manifest has no '{name}'"))?;
         let shape = entry.formula.shape.as_slice();
         match entry.kind {
-            Kind::Uniform => Formula { seed: self.seed, ..entry.formula.clone() }.tensor(),
-            Kind::Const => Ok(Tensor::full(entry.formula.offset as f32, shape, &Device::Cpu)?),
+            Kind::Uniform => Formula {
+                seed: self.seed,
+                ..entry.formula.clone()
+            }
+            .tensor(),
+            Kind::Const => Ok(Tensor::full(
+                entry.formula.offset as f32,
+                shape,
+                &Device::Cpu,
+            )?),
             Kind::Arange => {
                 let count = shape.iter().product::<usize>() as u32;
-                Ok(Tensor::arange(0, count, &Device::Cpu)?.to_dtype(DType::F32)?.reshape(shape)?)
+                Ok(Tensor::arange(0, count, &Device::Cpu)?
+                    .to_dtype(DType::F32)?
+                    .reshape(shape)?)
             }
             Kind::Override => {
-                let tensor = self.overrides.get(name).with_context(|| format!("no override of '{name}'"))?;
-                ensure!(tensor.dims() == shape, "override of '{name}': {:?}, not {shape:?}", tensor.dims());
+                let tensor = self
+                    .overrides
+                    .get(name)
+                    .with_context(|| format!("no override of '{name}'"))?;
+                ensure!(
+                    tensor.dims() == shape,
+                    "override of '{name}': {:?}, not {shape:?}",
+                    tensor.dims()
+                );
                 Ok(tensor.to_dtype(DType::F32)?)
             }
             Kind::Tied => self.tensor(entry.tied_to.as_deref().context("tied to nothing")?),
@@ -125,20 +164,41 @@ impl FormulaWeights {
 }
 
 impl SimpleBackend for FormulaWeights {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         let tensor = self.get_unchecked(name, dtype, device)?;
         if tensor.shape() != &shape {
             let msg = format!("shape mismatch for {name}");
-            return Err(Error::UnexpectedShape { msg, expected: shape, got: tensor.shape().clone() });
+            return Err(Error::UnexpectedShape {
+                msg,
+                expected: shape,
+                got: tensor.shape().clone(),
+            });
         }
         Ok(tensor)
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn get_unchecked(
+        &self,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         if !self.entries.contains_key(name) {
-            return Err(Error::CannotFindTensor { path: name.to_owned() });
+            return Err(Error::CannotFindTensor {
+                path: name.to_owned(),
+            });
         }
-        self.tensor(name).map_err(Error::msg)?.to_dtype(dtype)?.to_device(device)
+        self.tensor(name)
+            .map_err(Error::msg)?
+            .to_dtype(dtype)?
+            .to_device(device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

@@ -28,23 +28,36 @@ pub enum Tolerance {
 impl Tolerance {
     /// Holds `actual` to `expected`; returns the error as a share of what is allowed, at most 1.
     pub fn check(self, actual: &Tensor, expected: &Tensor) -> Result<f64> {
-        ensure!(actual.dims() == expected.dims(), "shape {:?}, recorded {:?}", actual.dims(), expected.dims());
+        ensure!(
+            actual.dims() == expected.dims(),
+            "shape {:?}, recorded {:?}",
+            actual.dims(),
+            expected.dims()
+        );
         let flat = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
         let (actual, expected) = (flat(actual)?, flat(expected)?);
         let errors = || actual.iter().zip(&expected).map(|(a, e)| (a - e).abs());
         // f64::max would drop them.
-        ensure!(!errors().any(f64::is_nan), "an output or a recorded value is not a number");
+        ensure!(
+            !errors().any(f64::is_nan),
+            "an output or a recorded value is not a number"
+        );
         let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
         let share = match self {
             Tolerance::Calibrated { max_abs, mean_abs } => {
                 let mean = errors().sum::<f64>() / actual.len().max(1) as f64;
                 largest(&mut [largest(&mut errors()) / max_abs, mean / mean_abs].into_iter())
             }
-            Tolerance::Elementwise { atol, rtol } => {
-                largest(&mut errors().zip(&expected).map(|(error, e)| error / (atol + rtol * e.abs())))
-            }
+            Tolerance::Elementwise { atol, rtol } => largest(
+                &mut errors()
+                    .zip(&expected)
+                    .map(|(error, e)| error / (atol + rtol * e.abs())),
+            ),
         };
-        ensure!(share <= 1.0, "error is {share:.3} times what {self:?} allows");
+        ensure!(
+            share <= 1.0,
+            "error is {share:.3} times what {self:?} allows"
+        );
         Ok(share)
     }
 }
@@ -63,7 +76,10 @@ mod tests {
 
     #[test]
     fn both_calibrated_bounds_count() {
-        let bounds = Tolerance::Calibrated { max_abs: 1.0, mean_abs: 0.5 };
+        let bounds = Tolerance::Calibrated {
+            max_abs: 1.0,
+            mean_abs: 0.5,
+        };
         assert_eq!(share(bounds, &[0.5, 0.0], &[0.0, 0.0]).unwrap(), 0.5);
         assert!(share(bounds, &[1.5, 0.0, 0.0, 0.0], &[0.0; 4]).is_err());
         assert!(share(bounds, &[0.75, 0.75], &[0.0, 0.0]).is_err());
@@ -71,14 +87,24 @@ mod tests {
 
     #[test]
     fn a_nan_or_another_shape_fails() {
-        let bounds = Tolerance::Elementwise { atol: 1.0, rtol: 0.0 };
+        let bounds = Tolerance::Elementwise {
+            atol: 1.0,
+            rtol: 0.0,
+        };
         assert!(share(bounds, &[f32::NAN, 0.0], &[0.0, 0.0]).is_err());
         assert!(share(bounds, &[0.0], &[0.0, 0.0]).is_err());
     }
 
     #[test]
     fn calibrated_bounds_are_read_with_their_note() {
-        let read: Tolerance = serde_json::from_str(r#"{"max_abs": 1, "mean_abs": 2, "note": "x"}"#).unwrap();
-        assert_eq!(read, Tolerance::Calibrated { max_abs: 1.0, mean_abs: 2.0 });
+        let read: Tolerance =
+            serde_json::from_str(r#"{"max_abs": 1, "mean_abs": 2, "note": "x"}"#).unwrap();
+        assert_eq!(
+            read,
+            Tolerance::Calibrated {
+                max_abs: 1.0,
+                mean_abs: 2.0
+            }
+        );
     }
 }

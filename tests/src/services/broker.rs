@@ -43,7 +43,11 @@ impl Broker {
     /// The broker that `RADIALOG_TEST_AMQP` names, or one of our own.
     pub(super) async fn shared() -> Result<Self> {
         match std::env::var(VARIABLE) {
-            Ok(address) => Ok(Self { address, own: None, next_host: AtomicUsize::new(0) }),
+            Ok(address) => Ok(Self {
+                address,
+                own: None,
+                next_host: AtomicUsize::new(0),
+            }),
             Err(_) => Self::start(VIRTUAL_HOSTS).await,
         }
     }
@@ -54,7 +58,11 @@ impl Broker {
         let mut node = Node::prepare(script, virtual_hosts)?;
         node.start().await?;
         let address = format!("amqp://guest:guest@127.0.0.1:{}", node.port);
-        Ok(Self { address, own: Some(node), next_host: AtomicUsize::new(0) })
+        Ok(Self {
+            address,
+            own: Some(node),
+            next_host: AtomicUsize::new(0),
+        })
     }
 
     /// The address of a virtual host that no other caller gets. A broker that was named by the environment has only
@@ -67,7 +75,10 @@ impl Broker {
             return Ok(self.address.clone());
         }
         let host = self.next_host.fetch_add(1, Ordering::Relaxed);
-        ensure!(host < VIRTUAL_HOSTS, "more tests than virtual hosts: raise VIRTUAL_HOSTS");
+        ensure!(
+            host < VIRTUAL_HOSTS,
+            "more tests than virtual hosts: raise VIRTUAL_HOSTS"
+        );
         Ok(format!("{}/test{host}", self.address))
     }
 
@@ -117,11 +128,20 @@ impl Node {
             .env("ERL_EPMD_PORT", mapper.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
             // Erlang's schedulers spin before they sleep, which takes the processor from those who share it.
-            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none");
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "+sbwt none +sbwtdcpu none +sbwtdio none",
+            );
         // Erlang would start its port mapper as a daemon that outlives everything; in the foreground it is ours.
         let mut epmd = Command::new("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &mapper.to_string()]);
-        Ok(Self { command, port, directory, running: Vec::new(), epmd })
+        Ok(Self {
+            command,
+            port,
+            directory,
+            running: Vec::new(),
+            epmd,
+        })
     }
 
     async fn start(&mut self) -> Result<()> {
@@ -139,17 +159,26 @@ async fn answers(port: u16) -> bool {
         stream.write_all(PROTOCOL_HEADER).await?;
         stream.read_u8().await
     };
-    matches!(tokio::time::timeout(std::time::Duration::from_secs(1), greet).await, Ok(Ok(1)))
+    matches!(
+        tokio::time::timeout(std::time::Duration::from_secs(1), greet).await,
+        Ok(Ok(1))
+    )
 }
 
 /// The virtual hosts and the user, for a node without its management plugin.
 fn definitions(virtual_hosts: usize) -> String {
-    let names = || (0..virtual_hosts).map(|host| format!("test{host}")).chain(["/".to_owned()]);
-    let hosts: Vec<_> = names().map(|name| serde_json::json!({ "name": name })).collect();
-    let everything =
-        |name| serde_json::json!({ "user": "guest", "vhost": name, "configure": ".*", "write": ".*", "read": ".*" });
+    let names = || {
+        (0..virtual_hosts)
+            .map(|host| format!("test{host}"))
+            .chain(["/".to_owned()])
+    };
+    let hosts: Vec<_> = names()
+        .map(|name| serde_json::json!({ "name": name }))
+        .collect();
+    let everything = |name| serde_json::json!({ "user": "guest", "vhost": name, "configure": ".*", "write": ".*", "read": ".*" });
     let permissions: Vec<_> = names().map(everything).collect();
-    let users = [serde_json::json!({ "name": "guest", "password": "guest", "tags": "administrator" })];
+    let users =
+        [serde_json::json!({ "name": "guest", "password": "guest", "tags": "administrator" })];
     serde_json::json!({ "users": users, "vhosts": hosts, "permissions": permissions }).to_string()
 }
 

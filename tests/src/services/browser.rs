@@ -36,9 +36,19 @@ pub struct Screen {
 
 impl Screen {
     /// A desktop.
-    pub const DESKTOP: Screen = Screen { width: 1440, height: 900, dark: false, touch: false };
+    pub const DESKTOP: Screen = Screen {
+        width: 1440,
+        height: 900,
+        dark: false,
+        touch: false,
+    };
     /// A phone.
-    pub const PHONE: Screen = Screen { width: 390, height: 844, dark: false, touch: true };
+    pub const PHONE: Screen = Screen {
+        width: 390,
+        height: 844,
+        dark: false,
+        touch: true,
+    };
 
     /// The same screen of somebody who prefers dark pages.
     pub fn dark(self) -> Self {
@@ -63,7 +73,9 @@ struct Driver {
 impl Driver {
     async fn shared() -> Result<&'static Driver> {
         static SHARED: OnceCell<Driver> = OnceCell::const_new();
-        SHARED.get_or_try_init(|| async { runtime().spawn(Self::start()).await? }).await
+        SHARED
+            .get_or_try_init(|| async { runtime().spawn(Self::start()).await? })
+            .await
     }
 
     async fn start() -> Result<Self> {
@@ -78,8 +90,14 @@ impl Driver {
         // Profiles and sockets of the browsers go away with the folder.
         command.env("TMPDIR", directory.path());
         let process = Process::start(&command, &directory.path().join("output"))?;
-        until_ready("chromedriver", || async move { TcpStream::connect(("127.0.0.1", port)).await.is_ok() }).await?;
-        Ok(Self { url: format!("http://127.0.0.1:{port}"), _own: Some((process, directory)) })
+        until_ready("chromedriver", || async move {
+            TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+        })
+        .await?;
+        Ok(Self {
+            url: format!("http://127.0.0.1:{port}"),
+            _own: Some((process, directory)),
+        })
     }
 }
 
@@ -94,11 +112,22 @@ impl Browser {
         let driver = Driver::shared().await?;
         // fantoccini brings no connector of its own without TLS, which a driver on this machine does not have.
         let mut builder = ClientBuilder::new(HttpConnector::new());
-        let page =
-            builder.capabilities(capabilities()).connect(&driver.url).await.context("Chromium does not start")?;
-        let id = page.session_id().await?.context("the driver gave no session")?;
+        let page = builder
+            .capabilities(capabilities())
+            .connect(&driver.url)
+            .await
+            .context("Chromium does not start")?;
+        let id = page
+            .session_id()
+            .await?
+            .context("the driver gave no session")?;
         let session = format!("{}/session/{id}", driver.url);
-        let browser = Self { page, session, http: reqwest::Client::new(), _turn: turn };
+        let browser = Self {
+            page,
+            session,
+            http: reqwest::Client::new(),
+            _turn: turn,
+        };
         browser.look(screen).await?;
         Ok(browser)
     }
@@ -108,16 +137,28 @@ impl Browser {
     /// # Errors
     /// When the browser is gone, as in all that follows.
     pub async fn look(&self, screen: Screen) -> Result<()> {
-        let Screen { width, height, dark, touch } = screen;
-        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch});
-        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await?;
-        self.devtools("Emulation.setTouchEmulationEnabled", json!({"enabled": touch})).await?;
+        let Screen {
+            width,
+            height,
+            dark,
+            touch,
+        } = screen;
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch});
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
+            .await?;
+        self.devtools(
+            "Emulation.setTouchEmulationEnabled",
+            json!({"enabled": touch}),
+        )
+        .await?;
         let scheme = if dark { "dark" } else { "light" };
         let features = json!({"features": [
             {"name": "prefers-color-scheme", "value": scheme},
             {"name": "prefers-reduced-motion", "value": "reduce"},
         ]});
-        self.devtools("Emulation.setEmulatedMedia", features).await?;
+        self.devtools("Emulation.setEmulatedMedia", features)
+            .await?;
         Ok(())
     }
 
@@ -143,7 +184,10 @@ impl Browser {
     /// Where it throws.
     pub async fn value(&self, expression: &str) -> Result<Value> {
         let script = format!("return ({expression})");
-        self.page.execute(&script, Vec::new()).await.with_context(|| format!("in the page: {expression}"))
+        self.page
+            .execute(&script, Vec::new())
+            .await
+            .with_context(|| format!("in the page: {expression}"))
     }
 
     /// Waits until a JavaScript expression is true.
@@ -172,9 +216,16 @@ impl Browser {
     /// # Errors
     /// Where it is not there or cannot be clicked, e.g. since something lies over it.
     pub async fn click(&self, selector: &str) -> Result<()> {
-        self.until(&format!("document.querySelector({})?.checkVisibility()", json!(selector))).await?;
+        self.until(&format!(
+            "document.querySelector({})?.checkVisibility()",
+            json!(selector)
+        ))
+        .await?;
         let element = self.page.find(Locator::Css(selector)).await?;
-        element.click().await.with_context(|| format!("cannot click {selector}"))
+        element
+            .click()
+            .await
+            .with_context(|| format!("cannot click {selector}"))
     }
 
     /// Types into what a CSS selector finds first. A file input takes the path of a file.
@@ -183,7 +234,10 @@ impl Browser {
     /// Where it is not there or takes no text.
     pub async fn type_into(&self, selector: &str, text: &str) -> Result<()> {
         let element = self.page.find(Locator::Css(selector)).await?;
-        element.send_keys(text).await.with_context(|| format!("cannot type into {selector}"))
+        element
+            .send_keys(text)
+            .await
+            .with_context(|| format!("cannot type into {selector}"))
     }
 
     /// Types to whatever has the focus.
@@ -199,7 +253,12 @@ impl Browser {
     /// # Errors
     /// When the browser is gone.
     pub async fn text(&self, selector: &str) -> Result<String> {
-        let text = self.value(&format!("document.querySelector({})?.innerText ?? ''", json!(selector))).await?;
+        let text = self
+            .value(&format!(
+                "document.querySelector({})?.innerText ?? ''",
+                json!(selector)
+            ))
+            .await?;
         Ok(text.as_str().unwrap_or_default().trim().to_owned())
     }
 
@@ -209,7 +268,10 @@ impl Browser {
     /// When the browser is gone.
     pub async fn complaints(&self) -> Result<Vec<String>> {
         let entries = self.log("browser").await?;
-        Ok(entries.iter().map(|entry| format!("{}: {}", entry["level"], entry["message"])).collect())
+        Ok(entries
+            .iter()
+            .map(|entry| format!("{}: {}", entry["level"], entry["message"]))
+            .collect())
     }
 
     /// The addresses that the page asked for since the last call.
@@ -222,7 +284,11 @@ impl Browser {
             let event: Value = serde_json::from_str(entry["message"].as_str().unwrap_or("{}"))?;
             if event["message"]["method"] == "Network.requestWillBeSent" {
                 let url = &event["message"]["params"]["request"]["url"];
-                requests.push(url.as_str().context("a request without an address")?.to_owned());
+                requests.push(
+                    url.as_str()
+                        .context("a request without an address")?
+                        .to_owned(),
+                );
             }
         }
         Ok(requests)
@@ -234,7 +300,11 @@ impl Browser {
     /// Where it cannot be written.
     pub async fn picture(&self, name: &str) -> Result<PathBuf> {
         let program = std::env::current_exe()?;
-        let folder = program.ancestors().nth(3).context("a test lies in target/PROFILE/deps")?.join("screenshots");
+        let folder = program
+            .ancestors()
+            .nth(3)
+            .context("a test lies in target/PROFILE/deps")?
+            .join("screenshots");
         std::fs::create_dir_all(&folder)?;
         let file = folder.join(format!("{name}.png"));
         std::fs::write(&file, self.page.screenshot().await?)?;
@@ -255,15 +325,28 @@ impl Browser {
     }
 
     async fn devtools(&self, command: &str, parameters: Value) -> Result<Value> {
-        self.command("goog/cdp/execute", &json!({"cmd": command, "params": parameters})).await
+        self.command(
+            "goog/cdp/execute",
+            &json!({"cmd": command, "params": parameters}),
+        )
+        .await
     }
 
     /// A command that only Chromium's driver knows.
     async fn command(&self, path: &str, body: &Value) -> Result<Value> {
-        let answer = self.http.post(format!("{}/{path}", self.session)).json(body).send().await?;
+        let answer = self
+            .http
+            .post(format!("{}/{path}", self.session))
+            .json(body)
+            .send()
+            .await?;
         let status = answer.status();
         let mut answer: Value = answer.json().await?;
-        ensure!(status.is_success(), "{path}: {}", answer["value"]["message"]);
+        ensure!(
+            status.is_success(),
+            "{path}: {}",
+            answer["value"]["message"]
+        );
         Ok(answer["value"].take())
     }
 }
@@ -283,7 +366,10 @@ fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::new();
     capabilities.insert("browserName".to_owned(), json!("chrome"));
     capabilities.insert("goog:chromeOptions".to_owned(), json!({"args": arguments}));
-    capabilities.insert("goog:loggingPrefs".to_owned(), json!({"browser": "ALL", "performance": "ALL"}));
+    capabilities.insert(
+        "goog:loggingPrefs".to_owned(),
+        json!({"browser": "ALL", "performance": "ALL"}),
+    );
     // Leaving a page with unsent words asks; a test means it.
     capabilities.insert("unhandledPromptBehavior".to_owned(), json!("accept"));
     capabilities

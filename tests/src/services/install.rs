@@ -10,7 +10,9 @@ use anyhow::{Result, bail};
 pub(super) fn program(candidates: &[&str], package: &str, variable: &str) -> Result<PathBuf> {
     // Packages are installed one at a time: apt refuses to run twice.
     static INSTALLING: Mutex<()> = Mutex::new(());
-    let _turn = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = INSTALLING
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(path) = find(candidates) {
         return Ok(path);
     }
@@ -28,13 +30,21 @@ fn find(candidates: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     // Joining an absolute path replaces the folder.
-    candidates.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file()))
+    candidates.iter().find_map(|name| {
+        folders
+            .iter()
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
+    })
 }
 
 /// Debian starts a service when its package is installed; a policy that forbids it is honoured also in containers.
 fn install(package: &str) {
     tracing::info!(package, "installing with apt-get");
-    for arguments in [vec!["update"], vec!["install", "-y", "--no-install-recommends", package]] {
+    for arguments in [
+        vec!["update"],
+        vec!["install", "-y", "--no-install-recommends", package],
+    ] {
         let run = Command::new("apt-get")
             .args(arguments)
             .env("DEBIAN_FRONTEND", "noninteractive")

@@ -21,12 +21,21 @@ impl Process {
     pub(super) fn start(command: &Command, log: &Path) -> Result<Self> {
         let output = File::options().create(true).append(true).open(log)?;
         let mut guard = Command::new("sh");
-        guard.args(["-c", GUARD, "guard"]).arg(command.get_program()).args(command.get_args());
+        guard
+            .args(["-c", GUARD, "guard"])
+            .arg(command.get_program())
+            .args(command.get_args());
         for (name, value) in command.get_envs() {
             guard.env(name, value.unwrap_or_default());
         }
-        guard.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output).process_group(0);
-        let guard = guard.spawn().with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        guard
+            .stdin(Stdio::piped())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0);
+        let guard = guard
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Self { guard })
     }
 }

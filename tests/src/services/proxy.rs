@@ -32,8 +32,16 @@ impl Proxy {
         let (link, state) = watch::channel(Link::Whole);
         let address = listener.local_addr()?;
         let running = CancellationToken::new();
-        tokio::spawn(running.clone().run_until_cancelled_owned(accept(listener, target, state)));
-        Ok(Self { address, link, _running: running.drop_guard() })
+        tokio::spawn(
+            running
+                .clone()
+                .run_until_cancelled_owned(accept(listener, target, state)),
+        );
+        Ok(Self {
+            address,
+            link,
+            _running: running.drop_guard(),
+        })
     }
 
     /// `url` with its host and port replaced by the proxy's.
@@ -61,8 +69,12 @@ impl Proxy {
 /// Where host and port stand in a URL.
 fn authority(url: &str) -> (usize, usize) {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
-    let end = url[after_scheme..].find('/').map_or(url.len(), |at| after_scheme + at);
-    let start = url[after_scheme..end].rfind('@').map_or(after_scheme, |at| after_scheme + at + 1);
+    let end = url[after_scheme..]
+        .find('/')
+        .map_or(url.len(), |at| after_scheme + at);
+    let start = url[after_scheme..end]
+        .rfind('@')
+        .map_or(after_scheme, |at| after_scheme + at + 1);
     (start, end)
 }
 
@@ -76,9 +88,12 @@ async fn accept(listener: TcpListener, target: String, link: watch::Receiver<Lin
 
 /// Copies both ways until one side ends or the link is cut; then both sides are closed.
 async fn pass(mut client: TcpStream, target: String, link: watch::Receiver<Link>) {
-    let Ok(mut server) = TcpStream::connect(&target).await else { return };
+    let Ok(mut server) = TcpStream::connect(&target).await else {
+        return;
+    };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.split(), server.split());
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.split(), server.split());
     let answers = async {
         tokio::select! {
             _ = copy(&mut from_server, &mut to_client) => {}

@@ -49,11 +49,28 @@ impl Redis {
         let program = install::program(&["redis-server"], "redis-server", VARIABLE)?;
         let (directory, port) = (tempfile::tempdir()?, free_port()?);
         let mut command = Command::new(program);
-        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]).args(persistence);
+        command
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--save",
+                "",
+            ])
+            .args(persistence);
         command.arg("--dir").arg(directory.path());
-        let mut server = Server { command, port, directory, running: None };
+        let mut server = Server {
+            command,
+            port,
+            directory,
+            running: None,
+        };
         server.start().await?;
-        Ok(Self { url: format!("redis://127.0.0.1:{port}/0"), own: Some(server) })
+        Ok(Self {
+            url: format!("redis://127.0.0.1:{port}/0"),
+            own: Some(server),
+        })
     }
 
     /// Its address.
@@ -79,7 +96,10 @@ impl Redis {
 
 impl Server {
     async fn start(&mut self) -> Result<()> {
-        self.running = Some(Process::start(&self.command, &self.directory.path().join("output"))?);
+        self.running = Some(Process::start(
+            &self.command,
+            &self.directory.path().join("output"),
+        )?);
         until_ready("Redis", || answers(self.port)).await
     }
 }

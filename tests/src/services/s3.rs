@@ -31,13 +31,18 @@ impl S3Server {
     /// Starts a server on a free port, for as long as the process lives.
     pub async fn start() -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let files = FileSystem::new(directory.path()).map_err(|error| anyhow!("no S3 server: {error:?}"))?;
+        let files = FileSystem::new(directory.path())
+            .map_err(|error| anyhow!("no S3 server: {error:?}"))?;
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         runtime().spawn(serve(listener, builder.build()));
-        Ok(Self { endpoint, directory, buckets: AtomicUsize::new(0) })
+        Ok(Self {
+            endpoint,
+            directory,
+            buckets: AtomicUsize::new(0),
+        })
     }
 
     /// The address, e.g. `http://127.0.0.1:9000`.
@@ -66,7 +71,9 @@ async fn serve(listener: TcpListener, service: S3Service) {
         let service = service.clone();
         tokio::spawn(async move {
             // A client that goes away is no matter.
-            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(socket), service).await;
+            let _ = Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(socket), service)
+                .await;
         });
     }
 }

@@ -26,7 +26,10 @@ pub struct Speech {
 
 impl Speech {
     pub(super) fn answered_by(self, answer: Sender<Result<Output, Failure>>) -> Self {
-        Self { answer: Some(answer), ..self }
+        Self {
+            answer: Some(answer),
+            ..self
+        }
     }
 
     /// One more word; none once it has ended, or nobody listens.
@@ -34,7 +37,10 @@ impl Speech {
         let answer = self.answer.take().filter(|answer| !answer.is_closed())?;
         if let Some(word) = self.words.get(self.next).filter(|_| self.next < self.limit) {
             // The runner is there for as long as the answer is wanted.
-            let _ = self.voice.send(TurnEvent::Token { id: self.next as u32, text: word.clone() });
+            let _ = self.voice.send(TurnEvent::Token {
+                id: self.next as u32,
+                text: word.clone(),
+            });
             self.next += 1;
             assert!(!self.panics, "told to panic");
             return Some(self.answered_by(answer));
@@ -73,17 +79,27 @@ impl ChatWork for ToyStage {
         TURN_LIMIT
     }
 
-    async fn prepare(&self, turn: OpenTurn<'_>, objects: &dyn Objects) -> Result<Prepared<ToyInput>, Failure> {
+    async fn prepare(
+        &self,
+        turn: OpenTurn<'_>,
+        objects: &dyn Objects,
+    ) -> Result<Prepared<ToyInput>, Failure> {
         if let Some(image) = &turn.snapshot.conversation.image {
             objects.get(&image.embedding).await?;
         }
         let index = turn.number as usize - 1;
         let asked = asked(&turn.snapshot.turns[index].request.ask);
         if asked.contains(CORRUPT) {
-            return Err(Failure::new(ErrorCode::ContextLength, "told to be too long"));
+            return Err(Failure::new(
+                ErrorCode::ContextLength,
+                "told to be too long",
+            ));
         }
         let earlier = &turn.snapshot.turns[..index];
-        let answered = earlier.iter().filter(|turn| matches!(turn.outcome, Some(TurnOutcome::Done(_)))).count();
+        let answered = earlier
+            .iter()
+            .filter(|turn| matches!(turn.outcome, Some(TurnOutcome::Done(_))))
+            .count();
         let speech = Speech {
             words: words(&asked, answered, self.words),
             next: turn.written.len(),
@@ -93,7 +109,10 @@ impl ChatWork for ToyStage {
             voice: turn.voice,
             answer: None,
         };
-        Ok(Prepared { input: ToyInput::Turn(speech), asked })
+        Ok(Prepared {
+            input: ToyInput::Turn(speech),
+            asked,
+        })
     }
 }
 
@@ -109,5 +128,9 @@ fn asked(ask: &Ask) -> String {
 pub fn words(asked: &str, answered_before: usize, count: usize) -> Vec<String> {
     let start = format!("Answer {} to \"{asked}\":", answered_before + 1);
     let start = start.split_whitespace().map(str::to_owned);
-    start.chain((1..).map(|number| format!("word{number}"))).take(count).map(|word| format!(" {word}")).collect()
+    start
+        .chain((1..).map(|number| format!("word{number}")))
+        .take(count)
+        .map(|word| format!(" {word}"))
+        .collect()
 }

@@ -59,7 +59,14 @@ impl AlignmentConfig {
 
     fn shape(&self, dropout: Dropout) -> Result<BertShape, ModelError> {
         let (width, heads) = (self.hidden_size, self.num_attention_heads);
-        BertShape { width, heads, feed_forward: self.intermediate_size, eps: self.layer_norm_eps, dropout }.check()
+        BertShape {
+            width,
+            heads,
+            feed_forward: self.intermediate_size,
+            eps: self.layer_norm_eps,
+            dropout,
+        }
+        .check()
     }
 }
 
@@ -96,13 +103,18 @@ impl Alignment {
         Self::with_dropout(config, vb, Dropout::default())
     }
 
-    fn with_dropout(config: &AlignmentConfig, vb: VarBuilder<'_>, dropout: Dropout) -> Result<Self, ModelError> {
+    fn with_dropout(
+        config: &AlignmentConfig,
+        vb: VarBuilder<'_>,
+        dropout: Dropout,
+    ) -> Result<Self, ModelError> {
         let shape = config.shape(dropout.clone())?;
         let bert = vb.pp("Qformer.bert");
         let layer = |index: usize| {
             let vb = bert.pp("encoder.layer").pp(index);
             let crosses = index.is_multiple_of(config.cross_attention_freq);
-            let cross = crosses.then(|| Attention::new(&shape, config.encoder_width, &vb.pp("crossattention")));
+            let cross = crosses
+                .then(|| Attention::new(&shape, config.encoder_width, &vb.pp("crossattention")));
             Ok(Layer {
                 attention: Attention::new(&shape, shape.width, &vb.pp("attention"))?,
                 crossattention: cross.transpose()?,
@@ -111,9 +123,14 @@ impl Alignment {
         };
         Ok(Self {
             ln_vision: layer_norm(config.encoder_width, VISION_NORM_EPS, vb.pp("ln_vision"))?,
-            query_tokens: vb.get((1, config.num_query_token, config.hidden_size), "query_tokens")?,
+            query_tokens: vb.get(
+                (1, config.num_query_token, config.hidden_size),
+                "query_tokens",
+            )?,
             embeddings_norm: layer_norm(shape.width, shape.eps, bert.pp("embeddings.LayerNorm"))?,
-            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?,
+            layers: (0..config.num_hidden_layers)
+                .map(layer)
+                .collect::<Result<_, ModelError>>()?,
             encoder_width: config.encoder_width,
             dropout,
         })
@@ -123,7 +140,10 @@ impl Alignment {
     pub fn forward_image(&self, patches: &Tensor) -> Result<AlignedImage, ModelError> {
         let image_embeds = self.image_embeds(patches)?;
         let tokens = each_sample(&image_embeds, |image| self.query(image))?;
-        Ok(AlignedImage { tokens, image_embeds })
+        Ok(AlignedImage {
+            tokens,
+            image_embeds,
+        })
     }
 
     /// The map is reshaped, not transposed: a row is a strip of about seven channels over all positions. The Q-Former was
@@ -131,10 +151,15 @@ impl Alignment {
     fn image_embeds(&self, patches: &Tensor) -> Result<Tensor, ModelError> {
         let (batch, channels, rows, columns) = patches.dims4()?;
         if channels != self.encoder_width {
-            let message = format!("{channels} channels of image features, expected {}", self.encoder_width);
+            let message = format!(
+                "{channels} channels of image features, expected {}",
+                self.encoder_width
+            );
             return Err(ModelError::Input(message));
         }
-        Ok(self.ln_vision.forward(&patches.reshape((batch, rows * columns, channels))?)?)
+        Ok(self
+            .ln_vision
+            .forward(&patches.reshape((batch, rows * columns, channels))?)?)
     }
 
     fn query(&self, image: &Tensor) -> Result<Tensor, ModelError> {
@@ -142,10 +167,16 @@ impl Alignment {
     }
 
     /// Like `query`; `see` is shown what goes into each block.
-    fn query_from(&self, image: &Tensor, mut see: impl FnMut(&Tensor)) -> Result<Tensor, ModelError> {
+    fn query_from(
+        &self,
+        image: &Tensor,
+        mut see: impl FnMut(&Tensor),
+    ) -> Result<Tensor, ModelError> {
         let queries = self.embeddings_norm.forward(&self.query_tokens)?;
         let (_, count, width) = queries.dims3()?;
-        let queries = queries.broadcast_as((image.dim(0)?, count, width))?.contiguous()?;
+        let queries = queries
+            .broadcast_as((image.dim(0)?, count, width))?
+            .contiguous()?;
         let mut hidden = self.dropout.forward(&queries)?;
         for layer in &self.layers {
             see(&hidden);

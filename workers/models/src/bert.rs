@@ -20,7 +20,10 @@ impl BertShape {
     /// Refuses heads that do not divide the width.
     pub(crate) fn check(self) -> Result<Self, ModelError> {
         if self.heads == 0 || !self.width.is_multiple_of(self.heads) {
-            return Err(ModelError::Geometry(format!("width {} cannot be cut into {} heads", self.width, self.heads)));
+            return Err(ModelError::Geometry(format!(
+                "width {} cannot be cut into {} heads",
+                self.width, self.heads
+            )));
         }
         Ok(self)
     }
@@ -54,7 +57,11 @@ struct Output {
 
 impl Attention {
     /// Attention to `context_width` wide tokens; for self-attention that is the shape's own width.
-    pub(crate) fn new(shape: &BertShape, context_width: usize, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn new(
+        shape: &BertShape,
+        context_width: usize,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self, ModelError> {
         let projections = vb.pp("self");
         Ok(Self {
             query: Linear::new(shape.width, shape.width, projections.pp("query"))?,
@@ -76,7 +83,9 @@ impl Attention {
     ) -> Result<Tensor, ModelError> {
         let split = |projection: &Linear, input: &Tensor| -> Result<Tensor, ModelError> {
             let (batch, length, _) = input.dims3()?;
-            let projected = projection.forward(input)?.reshape((batch, length, self.heads, ()))?;
+            let projected = projection
+                .forward(input)?
+                .reshape((batch, length, self.heads, ()))?;
             Ok(projected.transpose(1, 2)?.contiguous()?)
         };
         let query = split(&self.query, hidden)?;
@@ -85,14 +94,23 @@ impl Attention {
         if let Some(mask) = mask {
             scores = scores.broadcast_add(mask)?;
         }
-        let attended = self.dropout.forward(&softmax(&scores)?)?.matmul(&value)?.transpose(1, 2)?;
-        self.output.forward(&attended.reshape(hidden.shape())?, hidden)
+        let attended = self
+            .dropout
+            .forward(&softmax(&scores)?)?
+            .matmul(&value)?
+            .transpose(1, 2)?;
+        self.output
+            .forward(&attended.reshape(hidden.shape())?, hidden)
     }
 }
 
 impl FeedForward {
     /// The layers `intermediate{suffix}` and `output{suffix}` of a block.
-    pub(crate) fn new(shape: &BertShape, suffix: &str, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+    pub(crate) fn new(
+        shape: &BertShape,
+        suffix: &str,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self, ModelError> {
         let intermediate = vb.pp(format!("intermediate{suffix}.dense"));
         Ok(Self {
             intermediate: Linear::new(shape.width, shape.feed_forward, intermediate)?,
@@ -117,6 +135,8 @@ impl Output {
     }
 
     fn forward(&self, inner: &Tensor, residual: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.norm.forward(&(self.dropout.forward(&self.dense.forward(inner)?)? + residual)?)?)
+        Ok(self
+            .norm
+            .forward(&(self.dropout.forward(&self.dense.forward(inner)?)? + residual)?)?)
     }
 }

@@ -103,13 +103,19 @@ impl Bundle {
     /// shape that the configuration does not ask for.
     pub fn open_with(dir: &Path, stages: &[Stage], cache: &HashCache) -> Result<Self, BundleError> {
         let manifest = read_manifest(dir)?;
-        let mut bundle = Self { dir: dir.to_path_buf(), manifest, weights: BTreeMap::new() };
+        let mut bundle = Self {
+            dir: dir.to_path_buf(),
+            manifest,
+            weights: BTreeMap::new(),
+        };
         for &stage in stages {
             bundle.check_files(stage, |path| cache.hash(path))?;
             for usage in [WEIGHTS, ADAPTER] {
                 let files = bundle.files(stage, usage)?;
                 if !files.is_empty() {
-                    bundle.weights.insert((stage, usage), Weights::open(&files)?);
+                    bundle
+                        .weights
+                        .insert((stage, usage), Weights::open(&files)?);
                 }
             }
             bundle.check_tensors(stage)?;
@@ -148,9 +154,16 @@ impl Bundle {
     /// Data for people.
     pub fn summary(&self) -> Summary {
         let components = self.manifest.components.iter().map(|(&stage, component)| {
-            let counts: Vec<_> =
-                self.weights.iter().filter(|((s, _), _)| *s == stage).map(|(_, w)| w.count()).collect();
-            let sizes = component.files.values().filter_map(|path| self.manifest.files.get(path));
+            let counts: Vec<_> = self
+                .weights
+                .iter()
+                .filter(|((s, _), _)| *s == stage)
+                .map(|(_, w)| w.count())
+                .collect();
+            let sizes = component
+                .files
+                .values()
+                .filter_map(|path| self.manifest.files.get(path));
             ComponentSummary {
                 stage,
                 hash: self.manifest.component_hash(stage),
@@ -186,29 +199,50 @@ impl Bundle {
     /// For `map_err` beside networks.
     fn model_error<E: fmt::Display>(&self, stage: Stage) -> impl FnOnce(E) -> BundleError {
         let dir = self.dir.clone();
-        move |reason| BundleError::Model { dir, stage, reason: reason.to_string() }
+        move |reason| BundleError::Model {
+            dir,
+            stage,
+            reason: reason.to_string(),
+        }
     }
 
     /// The component's file of this use.
     fn file(&self, stage: Stage, usage: &str) -> Result<PathBuf, BundleError> {
-        self.files(stage, usage)?.into_iter().next().ok_or_else(|| self.no_file(stage, usage))
+        self.files(stage, usage)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| self.no_file(stage, usage))
     }
 
     fn no_file(&self, stage: Stage, usage: &str) -> BundleError {
         let reason = format!("{stage} has no '{usage}' file, or this stage was not opened");
-        BundleError::Unusable { file: self.dir.join(MANIFEST_FILE), reason }
+        BundleError::Unusable {
+            file: self.dir.join(MANIFEST_FILE),
+            reason,
+        }
     }
 
     fn component(&self, stage: Stage) -> Result<&Component, BundleError> {
-        let missing = || BundleError::NoComponent { dir: self.dir.clone(), stage };
+        let missing = || BundleError::NoComponent {
+            dir: self.dir.clone(),
+            stage,
+        };
         self.manifest.components.get(&stage).ok_or_else(missing)
     }
 
     /// The component's files of this use, its shards in order.
     fn files(&self, stage: Stage, usage: &str) -> Result<Vec<PathBuf>, BundleError> {
-        let shard_of = |name: &str| name == usage || name.strip_prefix(usage).is_some_and(|rest| rest.starts_with('.'));
+        let shard_of = |name: &str| {
+            name == usage
+                || name
+                    .strip_prefix(usage)
+                    .is_some_and(|rest| rest.starts_with('.'))
+        };
         let files = self.component(stage)?.files.iter();
-        Ok(files.filter(|(name, _)| shard_of(name)).map(|(_, path)| self.dir.join(path)).collect())
+        Ok(files
+            .filter(|(name, _)| shard_of(name))
+            .map(|(_, path)| self.dir.join(path))
+            .collect())
     }
 
     fn check_files(
@@ -220,15 +254,28 @@ impl Bundle {
             let file = self.dir.join(path);
             let Some(entry) = self.manifest.files.get(path) else {
                 let reason = format!("'{path}' of {stage} is not in its list of files");
-                return Err(BundleError::Unusable { file: self.dir.join(MANIFEST_FILE), reason });
+                return Err(BundleError::Unusable {
+                    file: self.dir.join(MANIFEST_FILE),
+                    reason,
+                });
             };
-            let size = fs::metadata(&file).map_err(BundleError::io("open", &file))?.len();
+            let size = fs::metadata(&file)
+                .map_err(BundleError::io("open", &file))?
+                .len();
             if size != entry.size {
-                return Err(BundleError::Size { file, expected: entry.size, found: size });
+                return Err(BundleError::Size {
+                    file,
+                    expected: entry.size,
+                    found: size,
+                });
             }
             let found = hash(&file)?;
             if found != entry.sha256 {
-                return Err(BundleError::Hash { file, expected: entry.sha256.clone(), found });
+                return Err(BundleError::Hash {
+                    file,
+                    expected: entry.sha256.clone(),
+                    found,
+                });
             }
         }
         Ok(())
@@ -239,14 +286,22 @@ impl Bundle {
         let f32 = safetensors::Dtype::F32;
         let weights = self.weights(stage, WEIGHTS)?;
         match stage {
-            Stage::Embedding => weights.check(&layout::embedding(&self.config::<EmbeddingComponent>(stage)?)),
-            Stage::Findings => weights.check(&layout::findings(&self.config::<FindingsComponent>(stage)?)),
-            Stage::Scoring => weights.check(&layout::scoring(&self.config::<ScoringComponent>(stage)?)),
+            Stage::Embedding => weights.check(&layout::embedding(
+                &self.config::<EmbeddingComponent>(stage)?,
+            )),
+            Stage::Findings => {
+                weights.check(&layout::findings(&self.config::<FindingsComponent>(stage)?))
+            }
+            Stage::Scoring => {
+                weights.check(&layout::scoring(&self.config::<ScoringComponent>(stage)?))
+            }
             Stage::Language => {
                 let config = self.config::<LanguageComponent>(stage)?;
                 weights.check(&layout::language_base(&config, f32))?;
                 match &config.lora {
-                    Some(_) => self.weights(stage, ADAPTER)?.check(&layout::language_adapter(&config)),
+                    Some(_) => self
+                        .weights(stage, ADAPTER)?
+                        .check(&layout::language_adapter(&config)),
                     None => Ok(()),
                 }
             }
@@ -254,7 +309,9 @@ impl Bundle {
     }
 
     fn weights(&self, stage: Stage, usage: &'static str) -> Result<&Weights, BundleError> {
-        self.weights.get(&(stage, usage)).ok_or_else(|| self.no_file(stage, usage))
+        self.weights
+            .get(&(stage, usage))
+            .ok_or_else(|| self.no_file(stage, usage))
     }
 }
 
@@ -272,10 +329,17 @@ pub fn read_manifest(dir: &Path) -> Result<Manifest, BundleError> {
     };
     let manifest: Manifest = serde_json::from_slice(&text).map_err(BundleError::unusable(&path))?;
     if manifest.format != FORMAT {
-        let reason = format!("it has format {} and this version reads {FORMAT}", manifest.format);
+        let reason = format!(
+            "it has format {} and this version reads {FORMAT}",
+            manifest.format
+        );
         return Err(BundleError::Unusable { file: path, reason });
     }
-    if let Some(outside) = manifest.files.keys().find(|name| ObjectKey::parse(name).is_none()) {
+    if let Some(outside) = manifest
+        .files
+        .keys()
+        .find(|name| ObjectKey::parse(name).is_none())
+    {
         let reason = format!("it names '{outside}', which is not a file inside the bundle");
         return Err(BundleError::Unusable { file: path, reason });
     }

@@ -84,7 +84,11 @@ impl Chexbert {
     }
 
     /// A labeler for training: its weights are variables.
-    pub fn with_dropout(config: &ChexbertConfig, vb: VarBuilder<'_>, dropout: Dropout) -> Result<Self, ModelError> {
+    pub fn with_dropout(
+        config: &ChexbertConfig,
+        vb: VarBuilder<'_>,
+        dropout: Dropout,
+    ) -> Result<Self, ModelError> {
         let shape = BertShape {
             width: config.hidden_size,
             heads: config.num_attention_heads,
@@ -96,23 +100,38 @@ impl Chexbert {
         let embeddings = vb.pp("bert.embeddings");
         let layer = |index: usize| {
             let vb = vb.pp("bert.encoder.layer").pp(index);
-            Ok((Attention::new(&shape, shape.width, &vb.pp("attention"))?, FeedForward::new(&shape, "", &vb)?))
+            Ok((
+                Attention::new(&shape, shape.width, &vb.pp("attention"))?,
+                FeedForward::new(&shape, "", &vb)?,
+            ))
         };
         let head = |(index, finding)| {
             let classes = if finding == Finding::NoFinding { 2 } else { 4 };
             Linear::new(shape.width, classes, vb.pp("linear_heads").pp(index))
         };
         Ok(Self {
-            word_embeddings: embedding(config.vocab_size, shape.width, embeddings.pp("word_embeddings"))?,
+            word_embeddings: embedding(
+                config.vocab_size,
+                shape.width,
+                embeddings.pp("word_embeddings"),
+            )?,
             position_embeddings: embedding(
                 config.max_position_embeddings,
                 shape.width,
                 embeddings.pp("position_embeddings"),
             )?,
-            token_type: embeddings.pp("token_type_embeddings").get((2, shape.width), "weight")?.get(0)?,
+            token_type: embeddings
+                .pp("token_type_embeddings")
+                .get((2, shape.width), "weight")?
+                .get(0)?,
             embeddings_norm: layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?,
-            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, ModelError>>()?,
-            linear_heads: (0_usize..).zip(Finding::chexbert_order()).map(head).collect::<Result<_, ModelError>>()?,
+            layers: (0..config.num_hidden_layers)
+                .map(layer)
+                .collect::<Result<_, ModelError>>()?,
+            linear_heads: (0_usize..)
+                .zip(Finding::chexbert_order())
+                .map(head)
+                .collect::<Result<_, ModelError>>()?,
             dropout,
             max_length: config.max_position_embeddings,
             device: vb.device().clone(),
@@ -131,14 +150,26 @@ impl Chexbert {
     pub fn forward(&self, reports: &[Vec<u32>]) -> Result<ChexbertOutput, ModelError> {
         for ids in reports {
             if ids.is_empty() || ids.len() > self.max_length {
-                let message = format!("report of {} ids, must have 1 to {}", ids.len(), self.max_length);
+                let message = format!(
+                    "report of {} ids, must have 1 to {}",
+                    ids.len(),
+                    self.max_length
+                );
                 return Err(ModelError::Input(message));
             }
         }
-        let at_once = if self.device.is_cpu() && !self.token_type.track_op() { 1 } else { reports.len().max(1) };
-        let batches = reports.chunks(at_once).map(|batch| self.forward_batch(batch)).collect::<Result<Vec<_>, _>>()?;
-        let join =
-            |part: &dyn Fn(&ChexbertOutput) -> Tensor| Tensor::cat(&batches.iter().map(part).collect::<Vec<_>>(), 0);
+        let at_once = if self.device.is_cpu() && !self.token_type.track_op() {
+            1
+        } else {
+            reports.len().max(1)
+        };
+        let batches = reports
+            .chunks(at_once)
+            .map(|batch| self.forward_batch(batch))
+            .collect::<Result<Vec<_>, _>>()?;
+        let join = |part: &dyn Fn(&ChexbertOutput) -> Tensor| {
+            Tensor::cat(&batches.iter().map(part).collect::<Vec<_>>(), 0)
+        };
         Ok(ChexbertOutput {
             cls_hidden: join(&|output| output.cls_hidden.clone())?,
             logits: (0..self.linear_heads.len())
@@ -157,7 +188,13 @@ impl Chexbert {
 
     fn forward_batch(&self, reports: &[Vec<u32>]) -> Result<ChexbertOutput, ModelError> {
         let length = reports.iter().map(Vec::len).max().unwrap_or_default();
-        let padded = |ids: &Vec<u32>| ids.iter().copied().chain(std::iter::repeat(0)).take(length).collect::<Vec<_>>();
+        let padded = |ids: &Vec<u32>| {
+            ids.iter()
+                .copied()
+                .chain(std::iter::repeat(0))
+                .take(length)
+                .collect::<Vec<_>>()
+        };
         let ids: Vec<u32> = reports.iter().flat_map(padded).collect();
         let ids = Tensor::from_vec(ids, (reports.len(), length), &self.device)?;
         let positions = Tensor::arange(0, length as u32, &self.device)?;
@@ -166,25 +203,38 @@ impl Chexbert {
             .forward(&ids)?
             .broadcast_add(&self.position_embeddings.forward(&positions)?)?
             .broadcast_add(&self.token_type)?;
-        let mut hidden = self.dropout.forward(&self.embeddings_norm.forward(&embedded)?)?;
+        let mut hidden = self
+            .dropout
+            .forward(&self.embeddings_norm.forward(&embedded)?)?;
         let mask = self.padding_mask(reports, length)?;
         for (attention, feed_forward) in &self.layers {
-            hidden = feed_forward.forward(&attention.forward(&hidden, &hidden, mask.as_ref())?)?;
+            hidden =
+                feed_forward.forward(&attention.forward(&hidden, &hidden, mask.as_ref())?)?;
         }
         let cls_hidden = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
         let dropped = self.dropout.forward(&cls_hidden)?;
-        let logits = self.linear_heads.iter().map(|head| head.forward(&dropped)).collect::<Result<_, _>>()?;
+        let logits = self
+            .linear_heads
+            .iter()
+            .map(|head| head.forward(&dropped))
+            .collect::<Result<_, _>>()?;
         Ok(ChexbertOutput { cls_hidden, logits })
     }
 
     /// `[B, 1, 1, length]`, where any report is shorter than the batch.
-    fn padding_mask(&self, reports: &[Vec<u32>], length: usize) -> Result<Option<Tensor>, ModelError> {
+    fn padding_mask(
+        &self,
+        reports: &[Vec<u32>],
+        length: usize,
+    ) -> Result<Option<Tensor>, ModelError> {
         if reports.iter().all(|ids| ids.len() == length) {
             return Ok(None);
         }
+        let padding = reports
+            .iter()
+            .flat_map(|ids| (0..length).map(|position| f32::from(u8::from(position >= ids.len()))));
         let padding =
-            reports.iter().flat_map(|ids| (0..length).map(|position| f32::from(u8::from(position >= ids.len()))));
-        let padding = Tensor::from_iter(padding, &self.device)?.reshape((reports.len(), 1, 1, length))?;
+            Tensor::from_iter(padding, &self.device)?.reshape((reports.len(), 1, 1, length))?;
         Ok(Some((padding * BLOCKED)?))
     }
 }
@@ -195,7 +245,10 @@ fn labels(logits: &[Tensor], reports: usize) -> Result<Vec<Labels>, ModelError> 
     for (finding, logits) in Finding::chexbert_order().zip(logits) {
         let rows = logits.to_dtype(DType::F32)?.to_vec2::<f32>()?;
         for (labels, row) in labels.iter_mut().zip(&rows) {
-            let best = (0..row.len()).fold(0, |best, class| if row[class] > row[best] { class } else { best });
+            let best = (0..row.len()).fold(
+                0,
+                |best, class| if row[class] > row[best] { class } else { best },
+            );
             labels.insert(finding, Label::from_class(best).unwrap_or(Label::Blank));
         }
     }
@@ -206,7 +259,11 @@ fn labels(logits: &[Tensor], reports: usize) -> Result<Vec<Labels>, ModelError> 
 pub fn clean_text(report: &str) -> String {
     // Python counts the four separator controls as white space too
     let is_space = |c: char| c.is_whitespace() || matches!(c, '\x1c'..='\x1f');
-    report.split(is_space).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+    report
+        .split(is_space)
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 #[cfg(test)]
@@ -216,7 +273,10 @@ mod tests {
 
     #[test]
     fn runs_of_white_space_become_one_space() {
-        assert_eq!(clean_text("  Heart\n size\t\tis   normal. \n"), "Heart size is normal.");
+        assert_eq!(
+            clean_text("  Heart\n size\t\tis   normal. \n"),
+            "Heart size is normal."
+        );
         assert_eq!(clean_text(" \n"), "");
     }
 

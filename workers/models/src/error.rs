@@ -47,7 +47,9 @@ pub enum ModelError {
 impl ModelError {
     /// Names the file in an error about a weight; other errors stay as they are.
     pub fn in_file(mut self, path: &Path) -> Self {
-        if let ModelError::WeightMissing { file, .. } | ModelError::WeightShape { file, .. } = &mut self {
+        if let ModelError::WeightMissing { file, .. } | ModelError::WeightShape { file, .. } =
+            &mut self
+        {
             file.get_or_insert_with(|| path.to_owned());
         }
         self
@@ -60,7 +62,10 @@ impl From<candle_core::Error> for ModelError {
         match error {
             Error::WithBacktrace { inner, .. } | Error::Context { inner, .. } => Self::from(*inner),
             Error::WithPath { inner, path } => Self::from(*inner).in_file(&path),
-            Error::CannotFindTensor { path } => ModelError::WeightMissing { tensor: path, file: None },
+            Error::CannotFindTensor { path } => ModelError::WeightMissing {
+                tensor: path,
+                file: None,
+            },
             Error::UnexpectedShape { msg, expected, got } if msg.starts_with(SHAPE_MISMATCH) => {
                 ModelError::WeightShape {
                     tensor: msg[SHAPE_MISMATCH.len()..].to_owned(),
@@ -81,7 +86,10 @@ impl From<ModelError> for Failure {
 }
 
 fn place(file: &Option<PathBuf>) -> String {
-    file.as_ref().map_or_else(|| "the weights".to_owned(), |path| format!("'{}'", path.display()))
+    file.as_ref().map_or_else(
+        || "the weights".to_owned(),
+        |path| format!("'{}'", path.display()),
+    )
 }
 
 #[cfg(test)]
@@ -96,18 +104,33 @@ mod tests {
 
     fn weights() -> VarBuilder<'static> {
         let tensor = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
-        VarBuilder::from_tensors(HashMap::from([("a.weight".to_owned(), tensor)]), DType::F32, &Device::Cpu)
+        VarBuilder::from_tensors(
+            HashMap::from([("a.weight".to_owned(), tensor)]),
+            DType::F32,
+            &Device::Cpu,
+        )
     }
 
     #[test]
     fn a_missing_weight_names_tensor_and_file() {
-        let error = ModelError::from(weights().pp("a").get(3, "bias").unwrap_err()).in_file(Path::new("w.safetensors"));
-        assert!(error.to_string().starts_with("tensor 'a.bias' is missing in 'w.safetensors'"), "{error}");
+        let error = ModelError::from(weights().pp("a").get(3, "bias").unwrap_err())
+            .in_file(Path::new("w.safetensors"));
+        assert!(
+            error
+                .to_string()
+                .starts_with("tensor 'a.bias' is missing in 'w.safetensors'"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_weight_of_another_shape_names_both_shapes() {
         let error = ModelError::from(weights().pp("a").get((3, 2), "weight").unwrap_err());
-        assert!(error.to_string().contains("'a.weight' in the weights has shape [2, 3], expected [3, 2]"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("'a.weight' in the weights has shape [2, 3], expected [3, 2]"),
+            "{error}"
+        );
     }
 }

@@ -28,8 +28,16 @@ pub struct FindingsConfig {
 impl FindingsConfig {
     /// The published geometry: 488 pixels, for a grid of 16 x 16 patches.
     pub fn published() -> Self {
-        let vision = VisionConfig { image_size: 488, joint_feature_size: 128, ..VisionConfig::published() };
-        Self { vision, pool: 4, fc_hidden: 512 }
+        let vision = VisionConfig {
+            image_size: 488,
+            joint_feature_size: 128,
+            ..VisionConfig::published()
+        };
+        Self {
+            vision,
+            pool: 4,
+            fc_hidden: 512,
+        }
     }
 }
 
@@ -59,7 +67,10 @@ impl FindingsClassifier {
     pub fn new(config: &FindingsConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
         let grid = config.vision.trunk_grid();
         if config.pool == 0 || config.pool > grid {
-            let message = format!("a pool of {} over a grid of {grid} x {grid} patches", config.pool);
+            let message = format!(
+                "a pool of {} over a grid of {grid} x {grid} patches",
+                config.pool
+            );
             return Err(ModelError::Geometry(message));
         }
         let pooled = grid / config.pool;
@@ -79,7 +90,11 @@ impl FindingsClassifier {
             let hidden = self.fc1.forward(&features.flatten_from(1)?)?.relu()?;
             self.fc2.forward(&hidden)
         })?;
-        Ok(FindingsOutput { probs: sigmoid(&logits)?, logits, pooled_features })
+        Ok(FindingsOutput {
+            probs: sigmoid(&logits)?,
+            logits,
+            pooled_features,
+        })
     }
 }
 
@@ -87,7 +102,10 @@ impl FindingsOutput {
     /// The predictions of each image, with their text.
     pub fn reports(&self, rule: TextRule) -> Result<Vec<FindingsReport>, ModelError> {
         let probabilities: Vec<Vec<f32>> = self.probs.to_vec2()?;
-        Ok(probabilities.iter().map(|probabilities| report(probabilities, rule)).collect())
+        Ok(probabilities
+            .iter()
+            .map(|probabilities| report(probabilities, rule))
+            .collect())
     }
 }
 
@@ -106,22 +124,43 @@ pub enum TextRule {
 impl TextRule {
     /// The text for findings in the published order.
     pub fn text(self, present: &[Finding]) -> String {
-        let spares_no_finding = |finding: &Finding| matches!(finding, Finding::NoFinding | Finding::SupportDevices);
-        let drop_no_finding = self == TextRule::TestProgram && !present.iter().all(spares_no_finding);
+        let spares_no_finding =
+            |finding: &Finding| matches!(finding, Finding::NoFinding | Finding::SupportDevices);
+        let drop_no_finding =
+            self == TextRule::TestProgram && !present.iter().all(spares_no_finding);
         if self == TextRule::TestProgram && present.is_empty() {
             return NO_FINDINGS_TEXT.to_owned();
         }
-        let kept = present.iter().filter(|&&finding| !(drop_no_finding && finding == Finding::NoFinding));
-        kept.map(|finding| finding.name().to_lowercase()).collect::<Vec<_>>().join(", ")
+        let kept = present
+            .iter()
+            .filter(|&&finding| !(drop_no_finding && finding == Finding::NoFinding));
+        kept.map(|finding| finding.name().to_lowercase())
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
 /// The report of 14 probabilities in the published order; a finding is present over one half.
 fn report(probabilities: &[f32], rule: TextRule) -> FindingsReport {
-    let predict = |(finding, &probability)| PredictedFinding { finding, probability, present: probability > 0.5 };
-    let findings: Vec<_> = Finding::ALL.into_iter().zip(probabilities).map(predict).collect();
-    let present: Vec<_> = findings.iter().filter(|predicted| predicted.present).map(|p| p.finding).collect();
-    FindingsReport { text: rule.text(&present), findings }
+    let predict = |(finding, &probability)| PredictedFinding {
+        finding,
+        probability,
+        present: probability > 0.5,
+    };
+    let findings: Vec<_> = Finding::ALL
+        .into_iter()
+        .zip(probabilities)
+        .map(predict)
+        .collect();
+    let present: Vec<_> = findings
+        .iter()
+        .filter(|predicted| predicted.present)
+        .map(|p| p.finding)
+        .collect();
+    FindingsReport {
+        text: rule.text(&present),
+        findings,
+    }
 }
 
 #[cfg(test)]
@@ -133,15 +172,24 @@ mod tests {
     fn no_finding_gives_way_to_real_findings_only() {
         let text = |present: &[Finding]| TextRule::TestProgram.text(present);
         assert_eq!(text(&[NoFinding, Edema]), "edema");
-        assert_eq!(text(&[NoFinding, Edema, SupportDevices]), "edema, support devices");
-        assert_eq!(text(&[NoFinding, SupportDevices]), "no finding, support devices");
+        assert_eq!(
+            text(&[NoFinding, Edema, SupportDevices]),
+            "edema, support devices"
+        );
+        assert_eq!(
+            text(&[NoFinding, SupportDevices]),
+            "no finding, support devices"
+        );
         assert_eq!(text(&[NoFinding]), "no finding");
         assert_eq!(text(&[]), "no common findings");
     }
 
     #[test]
     fn the_demo_takes_the_names_as_they_are() {
-        assert_eq!(TextRule::Demo.text(&[NoFinding, Edema]), "no finding, edema");
+        assert_eq!(
+            TextRule::Demo.text(&[NoFinding, Edema]),
+            "no finding, edema"
+        );
         assert_eq!(TextRule::Demo.text(&[]), "");
     }
 
@@ -150,6 +198,9 @@ mod tests {
         let mut probabilities = [0.1; 14];
         probabilities[5] = 0.5;
         probabilities[13] = 0.501;
-        assert_eq!(report(&probabilities, TextRule::default()).text, "support devices");
+        assert_eq!(
+            report(&probabilities, TextRule::default()).text,
+            "support devices"
+        );
     }
 }

@@ -26,7 +26,10 @@ pub fn decode(content: &[u8]) -> Result<Tensor> {
     let mut tensors: HashMap<String, Tensor> = load_buffer(content, &Device::Cpu)?;
     match tensors.remove(NAME) {
         Some(tokens) if tokens.rank() == 2 => tokens.to_dtype(DType::F32),
-        Some(tokens) => bail!("'{NAME}' has shape {:?} and must have two dimensions", tokens.dims()),
+        Some(tokens) => bail!(
+            "'{NAME}' has shape {:?} and must have two dimensions",
+            tokens.dims()
+        ),
         None => bail!("there is no tensor '{NAME}'"),
     }
 }
@@ -39,9 +42,13 @@ mod tests {
 
     #[test]
     fn image_tokens_come_back_as_they_were() {
-        let tokens = Tensor::new(&[[1.5f32, -0.25], [f32::MIN_POSITIVE, 3.0]], &Device::Cpu).unwrap();
+        let tokens =
+            Tensor::new(&[[1.5f32, -0.25], [f32::MIN_POSITIVE, 3.0]], &Device::Cpu).unwrap();
         let content = encode(&tokens).unwrap();
-        assert_eq!(decode(&content).unwrap().to_vec2::<f32>().unwrap(), tokens.to_vec2::<f32>().unwrap());
+        assert_eq!(
+            decode(&content).unwrap().to_vec2::<f32>().unwrap(),
+            tokens.to_vec2::<f32>().unwrap()
+        );
         assert!(decode(&content[..content.len() - 1]).is_err());
     }
 }

@@ -25,7 +25,9 @@ use radialog_schemas::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum LanguageError {
     /// The prompt leaves no room for an answer.
-    #[error("the prompt has {tokens} tokens and the model's context is {context}: shorten the conversation")]
+    #[error(
+        "the prompt has {tokens} tokens and the model's context is {context}: shorten the conversation"
+    )]
     ContextLength {
         /// Tokens of the prompt.
         tokens: usize,
@@ -46,7 +48,9 @@ pub enum LanguageError {
     #[error("the prompt is empty: encode it with the bundle's tokenizer")]
     EmptyPrompt,
     /// An id that the embedding does not have.
-    #[error("token {token} is not in the model's vocabulary of {vocabulary}: the tokenizer belongs to other weights")]
+    #[error(
+        "token {token} is not in the model's vocabulary of {vocabulary}: the tokenizer belongs to other weights"
+    )]
     UnknownToken {
         /// The id.
         token: u32,
@@ -62,7 +66,9 @@ pub enum LanguageError {
         block: usize,
     },
     /// Not one embedding per block of placeholders.
-    #[error("the prompt has {blocks} image blocks and {images} image embeddings were given: give one per block")]
+    #[error(
+        "the prompt has {blocks} image blocks and {images} image embeddings were given: give one per block"
+    )]
     ImageCount {
         /// Blocks in the prompt.
         blocks: usize,
@@ -70,7 +76,9 @@ pub enum LanguageError {
         images: usize,
     },
     /// An image embedding of the wrong shape.
-    #[error("an image embedding has shape {found:?} and the model takes {expected:?}: it belongs to another bundle")]
+    #[error(
+        "an image embedding has shape {found:?} and the model takes {expected:?}: it belongs to another bundle"
+    )]
     ImageShape {
         /// What was given.
         found: Vec<usize>,
@@ -92,7 +100,9 @@ impl LanguageError {
     /// The stable code of this failure.
     pub fn code(&self) -> ErrorCode {
         match self {
-            LanguageError::ContextLength { .. } | LanguageError::CacheLimit { .. } => ErrorCode::ContextLength,
+            LanguageError::ContextLength { .. } | LanguageError::CacheLimit { .. } => {
+                ErrorCode::ContextLength
+            }
             LanguageError::ImageShape { .. } => ErrorCode::ObjectCorrupt,
             _ => ErrorCode::Model,
         }

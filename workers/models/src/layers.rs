@@ -46,12 +46,20 @@ pub(crate) struct ConvShape {
 impl ConvShape {
     /// A 1 x 1 convolution of stride 1.
     pub(crate) fn pointwise(input: usize, output: usize) -> Self {
-        Self { input, output, kernel: 1, stride: 1 }
+        Self {
+            input,
+            output,
+            kernel: 1,
+            stride: 1,
+        }
     }
 
     /// The convolution's `weight` in the checkpoint, `[out, in, kernel, kernel]`.
     fn weight(self, vb: &VarBuilder<'_>) -> Result<Tensor, ModelError> {
-        Ok(vb.get((self.output, self.input, self.kernel, self.kernel), "weight")?)
+        Ok(vb.get(
+            (self.output, self.input, self.kernel, self.kernel),
+            "weight",
+        )?)
     }
 }
 
@@ -70,7 +78,10 @@ impl Conv {
     pub(crate) fn with_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let (weight, bias) = (shape.weight(vb)?, vb.get(shape.output, "bias")?);
         if weight.is_variable() {
-            return Ok(Self::trained(shape, trained::Weights::with_bias(weight, bias)));
+            return Ok(Self::trained(
+                shape,
+                trained::Weights::with_bias(weight, bias),
+            ));
         }
         Self::new(shape, weight, bias)
     }
@@ -85,11 +96,17 @@ impl Conv {
         let vector = |name: &str| norm.get(shape.output, name);
         let trained = shape.weight(conv)?;
         if trained.is_variable() {
-            return Ok(Self::trained(shape, trained::Weights::with_norm(trained, norm, eps)?));
+            return Ok(Self::trained(
+                shape,
+                trained::Weights::with_norm(trained, norm, eps)?,
+            ));
         }
         let scale = (vector("weight")? / (vector("running_var")? + eps)?.sqrt()?)?;
         let bias = (vector("bias")? - (vector("running_mean")? * &scale)?)?;
-        let weight = shape.weight(conv)?.broadcast_mul(&scale.reshape((shape.output, 1, 1, 1))?)?;
+        let weight =
+            shape
+                .weight(conv)?
+                .broadcast_mul(&scale.reshape((shape.output, 1, 1, 1))?)?;
         Self::new(shape, weight, bias)
     }
 
@@ -99,11 +116,19 @@ impl Conv {
         } else {
             Weights::Device(weight, bias.reshape((1, shape.output, 1, 1))?)
         };
-        Ok(Self { shape, weights, relu: false })
+        Ok(Self {
+            shape,
+            weights,
+            relu: false,
+        })
     }
 
     fn trained(shape: ConvShape, weights: trained::Weights) -> Self {
-        Self { shape, weights: Weights::Trained(weights), relu: false }
+        Self {
+            shape,
+            weights: Weights::Trained(weights),
+            relu: false,
+        }
     }
 
     /// The same with a ReLU behind it.
@@ -117,11 +142,21 @@ impl Conv {
     }
 
     /// Like [`Conv::forward`], with `residual` (of the output's shape) added before the ReLU.
-    pub(crate) fn forward_with(&self, map: &Tensor, residual: Option<&Tensor>) -> Result<Tensor, ModelError> {
+    pub(crate) fn forward_with(
+        &self,
+        map: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor, ModelError> {
         let (weight, bias) = match &self.weights {
-            Weights::Trained(weights) => return weights.forward(map, self.shape, residual, self.relu),
+            Weights::Trained(weights) => {
+                return weights.forward(map, self.shape, residual, self.relu);
+            }
             Weights::Cpu(weights) => {
-                let convolution = cpu::Convolution { shape: self.shape, weights, relu: self.relu };
+                let convolution = cpu::Convolution {
+                    shape: self.shape,
+                    weights,
+                    relu: self.relu,
+                };
                 return Ok(match residual {
                     None => map.apply_op1_no_bwd(&convolution)?,
                     Some(residual) => map.apply_op2_no_bwd(residual, &convolution)?,
@@ -130,7 +165,9 @@ impl Conv {
             Weights::Device(weight, bias) => (weight, bias),
         };
         let padding = self.shape.kernel / 2;
-        let mut output = map.conv2d(weight, padding, self.shape.stride, 1, 1)?.broadcast_add(bias)?;
+        let mut output = map
+            .conv2d(weight, padding, self.shape.stride, 1, 1)?
+            .broadcast_add(bias)?;
         if let Some(residual) = residual {
             output = (output + residual)?;
         }
@@ -151,10 +188,17 @@ impl Linear {
     pub(crate) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
         let weight = vb.get((output, input), "weight")?;
         if !vb.device().is_cpu() || weight.is_variable() {
-            return Ok(Linear::Device(candle_nn::Linear::new(weight, Some(vb.get(output, "bias")?))));
+            return Ok(Linear::Device(candle_nn::Linear::new(
+                weight,
+                Some(vb.get(output, "bias")?),
+            )));
         }
         let weight = weight.reshape((output, input, 1, 1))?;
-        Ok(Linear::Cpu(Conv::new(ConvShape::pointwise(input, output), weight, vb.get(output, "bias")?)?))
+        Ok(Linear::Cpu(Conv::new(
+            ConvShape::pointwise(input, output),
+            weight,
+            vb.get(output, "bias")?,
+        )?))
     }
 
     /// `[.., input]` to `[.., output]`.
@@ -208,12 +252,20 @@ pub(crate) fn softmax(scores: &Tensor) -> CandleResult<Tensor> {
 /// `[B, C, h, w]` as a map: on a CPU `[B, h, w, C]`, where a convolution reads and writes whole pixels; elsewhere
 /// unchanged.
 pub(crate) fn to_map(features: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(if features.device().is_cpu() { features.permute((0, 2, 3, 1))?.contiguous()? } else { features.clone() })
+    Ok(if features.device().is_cpu() {
+        features.permute((0, 2, 3, 1))?.contiguous()?
+    } else {
+        features.clone()
+    })
 }
 
 /// A map as `[B, C, h, w]`.
 pub(crate) fn from_map(map: &Tensor) -> Result<Tensor, ModelError> {
-    Ok(if map.device().is_cpu() { map.permute((0, 3, 1, 2))?.contiguous()? } else { map.clone() })
+    Ok(if map.device().is_cpu() {
+        map.permute((0, 3, 1, 2))?.contiguous()?
+    } else {
+        map.clone()
+    })
 }
 
 /// Runs `network` on a batch, outermost dimension first. On a CPU it sees one sample at a time, so that a sample's result
@@ -227,6 +279,8 @@ pub(crate) fn each_sample(
     if count <= 1 || !batch.device().is_cpu() || batch.track_op() {
         return network(batch);
     }
-    let outputs = (0..count).map(|index| network(&batch.narrow(0, index, 1)?)).collect::<Result<Vec<_>, _>>()?;
+    let outputs = (0..count)
+        .map(|index| network(&batch.narrow(0, index, 1)?))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Tensor::cat(&outputs, 0)?)
 }

@@ -41,7 +41,10 @@ pub struct Limits {
 impl Default for Limits {
     /// 128 MiB and 40 million pixels: twice the largest radiography detectors.
     fn default() -> Self {
-        Self { max_bytes: 128 << 20, max_pixels: 40_000_000 }
+        Self {
+            max_bytes: 128 << 20,
+            max_pixels: 40_000_000,
+        }
     }
 }
 
@@ -50,7 +53,8 @@ impl Limits {
     fn check(&self, width: u64, height: u64) -> Result<(), Failure> {
         let (short, long) = (width.min(height), width.max(height));
         if short < 2 {
-            let message = format!("image of {width} x {height} pixels: both sides must be 2 or more");
+            let message =
+                format!("image of {width} x {height} pixels: both sides must be 2 or more");
             return Err(Failure::new(ErrorCode::ImageDimensions, message));
         }
         if width.saturating_mul(height) > self.max_pixels {
@@ -62,7 +66,9 @@ impl Limits {
         }
         let side = SHORT_SIDE as u64;
         if side * side * long / short > self.max_pixels {
-            let message = format!("image of {width} x {height} pixels is too elongated to be resized: crop it");
+            let message = format!(
+                "image of {width} x {height} pixels is too elongated to be resized: crop it"
+            );
             return Err(Failure::new(ErrorCode::ImageDimensions, message));
         }
         Ok(())
@@ -94,7 +100,9 @@ impl Preprocessed {
 
     /// Resizes a grey image of at least 1 x 1 pixels, its shorter side to `short_side` pixels.
     pub fn from_gray(image: &GrayImage, short_side: usize) -> Self {
-        Self { resized: resize::shorter_side(image, short_side) }
+        Self {
+            resized: resize::shorter_side(image, short_side),
+        }
     }
 
     /// The resized image.
@@ -109,7 +117,12 @@ impl Preprocessed {
 
     /// The centre crop as network input `[3, side, side]`, f32 from 0 to 1, three equal channels.
     pub fn tensor(&self, side: usize, device: &Device) -> Result<Tensor, ModelError> {
-        let pixels: Vec<f32> = self.crop(side).pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
+        let pixels: Vec<f32> = self
+            .crop(side)
+            .pixels()
+            .iter()
+            .map(|&pixel| f32::from(pixel) / 255.0)
+            .collect();
         let plane = Tensor::from_vec(pixels, (1, side, side), device)?;
         Ok(plane.expand((3, side, side))?.contiguous()?)
     }
@@ -121,10 +134,17 @@ impl Preprocessed {
 /// dropped. Everything else fails with the image's [`ErrorCode`].
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure> {
     if bytes.is_empty() {
-        return Err(Failure::new(ErrorCode::ImageEmpty, "image file has no bytes: copy it again"));
+        return Err(Failure::new(
+            ErrorCode::ImageEmpty,
+            "image file has no bytes: copy it again",
+        ));
     }
     if bytes.len() as u64 > limits.max_bytes {
-        let message = format!("image file of {} bytes is over the limit of {}", bytes.len(), limits.max_bytes);
+        let message = format!(
+            "image file of {} bytes is over the limit of {}",
+            bytes.len(),
+            limits.max_bytes
+        );
         return Err(Failure::new(ErrorCode::ImageTooLarge, message));
     }
     if bytes.starts_with(&png::SIGNATURE) {
@@ -132,14 +152,24 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure> {
     } else if bytes.starts_with(&jpeg::SIGNATURE) {
         jpeg::decode(bytes, limits)
     } else {
-        let known = OTHER_FORMATS
-            .iter()
-            .find(|(_, offset, magic)| bytes.get(*offset..).is_some_and(|rest| rest.starts_with(magic)));
-        let what = known.map_or("not an image".to_owned(), |(name, ..)| format!("a {name} file"));
-        Err(Failure::new(ErrorCode::ImageFormatUnsupported, format!("{what}: convert it to PNG or JPEG")))
+        let known = OTHER_FORMATS.iter().find(|(_, offset, magic)| {
+            bytes
+                .get(*offset..)
+                .is_some_and(|rest| rest.starts_with(magic))
+        });
+        let what = known.map_or("not an image".to_owned(), |(name, ..)| {
+            format!("a {name} file")
+        });
+        Err(Failure::new(
+            ErrorCode::ImageFormatUnsupported,
+            format!("{what}: convert it to PNG or JPEG"),
+        ))
     }
 }
 
 fn corrupt(format: &str, detail: impl std::fmt::Display) -> Failure {
-    Failure::new(ErrorCode::ImageCorrupt, format!("{format} file is truncated or corrupt ({detail}): copy it again"))
+    Failure::new(
+        ErrorCode::ImageCorrupt,
+        format!("{format} file is truncated or corrupt ({detail}): copy it again"),
+    )
 }

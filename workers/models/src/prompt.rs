@@ -80,7 +80,10 @@ impl Prompts {
     pub fn demo() -> Self {
         let system = "A chat between a curious user and an artificial intelligence assistant.The assistant gives \
                       professional, detailed, and polite answers to the user's questions.";
-        Self { system: system.into(), ..Self::default() }
+        Self {
+            system: system.into(),
+            ..Self::default()
+        }
     }
 
     /// The user's message that asks for a report on one image. `findings` goes in as plain text and nowhere but at its
@@ -99,7 +102,9 @@ impl Prompts {
         {
             message.push_text(&rest[..at]);
             if slot == IMAGE_SLOT {
-                message.0.push(Segment::Image { tokens: self.image_tokens });
+                message.0.push(Segment::Image {
+                    tokens: self.image_tokens,
+                });
             } else {
                 message.push_text(findings);
             }
@@ -126,7 +131,11 @@ impl Prompts {
     }
 
     /// Adds messages to a prompt, the user's first.
-    fn assemble<'a>(&self, mut prompt: Prompt, messages: impl IntoIterator<Item = &'a Prompt>) -> Prompt {
+    fn assemble<'a>(
+        &self,
+        mut prompt: Prompt,
+        messages: impl IntoIterator<Item = &'a Prompt>,
+    ) -> Prompt {
         for (index, message) in messages.into_iter().enumerate() {
             let role = &self.roles[index % 2];
             if message.0.is_empty() {
@@ -147,7 +156,10 @@ impl Prompts {
     /// The report in an answer to [`Prompts::report`]: all of it, or what comes before the model starts another
     /// assistant's turn.
     pub fn report_text<'a>(&self, answer: &'a str) -> &'a str {
-        answer.split(&format!("{}:", self.roles[1])).next().unwrap_or(answer)
+        answer
+            .split(&format!("{}:", self.roles[1]))
+            .next()
+            .unwrap_or(answer)
     }
 }
 
@@ -225,19 +237,37 @@ mod tests {
 
     #[test]
     fn an_answered_turn_ends_with_the_end_token_and_no_blank() {
-        let prompts = Prompts { system: "S.".into(), ..Prompts::default() };
-        let messages = [Prompt::text("a"), Prompt::text("b"), Prompt::text("c"), Prompt::default()];
-        assert_eq!(prompts.conversation(&messages).to_string(), "S. USER: a ASSISTANT: b</s>USER: c ASSISTANT:");
+        let prompts = Prompts {
+            system: "S.".into(),
+            ..Prompts::default()
+        };
+        let messages = [
+            Prompt::text("a"),
+            Prompt::text("b"),
+            Prompt::text("c"),
+            Prompt::default(),
+        ];
+        assert_eq!(
+            prompts.conversation(&messages).to_string(),
+            "S. USER: a ASSISTANT: b</s>USER: c ASSISTANT:"
+        );
     }
 
     #[test]
     fn findings_are_replaced_at_their_slot_only_and_never_expanded() {
-        let prompts = Prompts { report: "{findings} at {image}{unknown}".into(), ..Prompts::default() };
+        let prompts = Prompts {
+            report: "{findings} at {image}{unknown}".into(),
+            ..Prompts::default()
+        };
         let message = prompts.report_message("{image}<IMG></s>");
         let text = |text: &str| Segment::Text(text.into());
         assert_eq!(
             message.segments(),
-            [text("{image}<IMG></s> at "), Segment::Image { tokens: 32 }, text("{unknown}")]
+            [
+                text("{image}<IMG></s> at "),
+                Segment::Image { tokens: 32 },
+                text("{unknown}")
+            ]
         );
     }
 

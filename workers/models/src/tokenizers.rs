@@ -42,5 +42,8 @@ pub enum TokenizerError {
 }
 
 fn read(path: &Path) -> Result<String, TokenizerError> {
-    std::fs::read_to_string(path).map_err(|source| TokenizerError::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| TokenizerError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }

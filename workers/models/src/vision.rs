@@ -67,7 +67,10 @@ impl VisionConfig {
 
     /// What the encoder sees of an image.
     pub fn input(&self) -> InputSize {
-        InputSize { short_side: self.short_side, side: self.image_size }
+        InputSize {
+            short_side: self.short_side,
+            side: self.image_size,
+        }
     }
 
     /// Rows (and columns) of the trunk's output: five halvings, rounded up.
@@ -78,15 +81,23 @@ impl VisionConfig {
     /// Refuses an input that no crop can be, and sizes of nothing.
     fn check(&self) -> Result<(), ModelError> {
         if !(1..=SHORT_SIDE).contains(&self.short_side) {
-            let message = format!("short_side {} is not within 1 to {SHORT_SIDE}", self.short_side);
+            let message = format!(
+                "short_side {} is not within 1 to {SHORT_SIDE}",
+                self.short_side
+            );
             return Err(ModelError::Geometry(message));
         }
         if !(1..=self.short_side).contains(&self.image_size) {
-            let message = format!("image_size {} is not within 1 to {}", self.image_size, self.short_side);
+            let message = format!(
+                "image_size {} is not within 1 to {}",
+                self.image_size, self.short_side
+            );
             return Err(ModelError::Geometry(message));
         }
         if [self.stem_width, self.vit_dim, self.joint_feature_size].contains(&0) {
-            return Err(ModelError::Geometry("stem_width, vit_dim or joint_feature_size is 0".to_owned()));
+            return Err(ModelError::Geometry(
+                "stem_width, vit_dim or joint_feature_size is 0".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -157,29 +168,45 @@ impl ImageEncoder {
     /// An encoder that can also compare an image with a previous one.
     pub fn with_previous(config: &VisionConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
         let pooler = TemporalPooler::new(config, &vb.pp("encoder.vit_pooler"))?;
-        Ok(Self { vit_pooler: Some(pooler), ..Self::single_image(config, vb)? })
+        Ok(Self {
+            vit_pooler: Some(pooler),
+            ..Self::single_image(config, vb)?
+        })
     }
 
     /// Projected patches `[B, P, h, w]` of images `[B, 3, H, W]`: all that RaDialog's own path uses.
     pub fn project(&self, images: &Tensor) -> Result<Tensor, ModelError> {
         let project = |images: &Tensor| self.project_patches(&self.patches(images, None)?);
         // Batch norms in training need the whole batch.
-        if self.missing_previous_emb.is_variable() { project(images) } else { each_sample(images, project) }
+        if self.missing_previous_emb.is_variable() {
+            project(images)
+        } else {
+            each_sample(images, project)
+        }
     }
 
     /// All features of images `[B, 3, H, W]`, each compared with its previous image of the same shape where given.
     ///
     /// A previous image needs an encoder made by [`ImageEncoder::with_previous`] and the pooler's grid.
-    pub fn features(&self, images: &Tensor, previous: Option<&Tensor>) -> Result<ImageFeatures, ModelError> {
+    pub fn features(
+        &self,
+        images: &Tensor,
+        previous: Option<&Tensor>,
+    ) -> Result<ImageFeatures, ModelError> {
         let stacked = match previous {
             None => images.unsqueeze(1)?,
             Some(previous) => Tensor::stack(&[images, previous], 1)?,
         };
         let patch_embeddings = each_sample(&stacked, |images| {
-            let previous = if images.dim(1)? == 2 { Some(images.get_on_dim(1, 1)?) } else { None };
+            let previous = if images.dim(1)? == 2 {
+                Some(images.get_on_dim(1, 1)?)
+            } else {
+                None
+            };
             self.patches(&images.get_on_dim(1, 0)?, previous.as_ref())
         })?;
-        let projected_patch_embeddings = each_sample(&patch_embeddings, |patches| self.project_patches(patches))?;
+        let projected_patch_embeddings =
+            each_sample(&patch_embeddings, |patches| self.project_patches(patches))?;
         Ok(ImageFeatures {
             img_embedding: patch_embeddings.mean((2, 3))?,
             projected_global_embedding: projected_patch_embeddings.mean((2, 3))?,
@@ -191,12 +218,16 @@ impl ImageEncoder {
     fn patches(&self, images: &Tensor, previous: Option<&Tensor>) -> Result<Tensor, ModelError> {
         let own = self.reduced(images)?;
         let compared = match previous {
-            None => self.missing_previous_emb.broadcast_as(own.shape())?.contiguous()?,
+            None => self
+                .missing_previous_emb
+                .broadcast_as(own.shape())?
+                .contiguous()?,
             Some(previous) => {
-                let pooler = self
-                    .vit_pooler
-                    .as_ref()
-                    .ok_or_else(|| ModelError::Input("this encoder was made without its temporal pooler".to_owned()))?;
+                let pooler = self.vit_pooler.as_ref().ok_or_else(|| {
+                    ModelError::Input(
+                        "this encoder was made without its temporal pooler".to_owned(),
+                    )
+                })?;
                 pooler.forward(&own, &self.reduced(previous)?)?
             }
         };
@@ -217,11 +248,15 @@ impl ImageEncoder {
 /// the published seed makes.
 fn projector(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<[Conv; 2], ModelError> {
     let (input, output) = (2 * config.vit_dim, config.joint_feature_size);
-    let seeded = if !vb.contains_tensor("projector.model.0.weight") && projector_seed::fits(input, output) {
-        Some(projector_seed::weights(projector_seed::TRAINING_SEED, vb.device())?)
-    } else {
-        None
-    };
+    let seeded =
+        if !vb.contains_tensor("projector.model.0.weight") && projector_seed::fits(input, output) {
+            Some(projector_seed::weights(
+                projector_seed::TRAINING_SEED,
+                vb.device(),
+            )?)
+        } else {
+            None
+        };
     let model = seeded.as_ref().unwrap_or(vb).pp("projector.model");
     let first = ConvShape::pointwise(input, output);
     let second = ConvShape::pointwise(output, output);

@@ -58,7 +58,12 @@ impl Backends {
             Self::state(config),
             Self::conversations(config)
         )?;
-        Ok(Self { queue, objects, state, conversations })
+        Ok(Self {
+            queue,
+            objects,
+            state,
+            conversations,
+        })
     }
 
     /// The broker alone; its queues are declared.
@@ -67,7 +72,9 @@ impl Backends {
     /// As [`Backends::connect`].
     pub async fn queue(config: &Config) -> Result<Arc<dyn Queue>, ConnectError> {
         let queue: Arc<dyn Queue> = match &config.amqp {
-            Some(amqp) => Arc::new(RabbitQueue::connect(amqp, &config.worker.worker, config.start_timeout).await?),
+            Some(amqp) => Arc::new(
+                RabbitQueue::connect(amqp, &config.worker.worker, config.start_timeout).await?,
+            ),
             None => Arc::new(MemoryQueue::default()),
         };
         queue.declare().await?;
@@ -79,7 +86,11 @@ impl Backends {
     /// # Errors
     /// As [`Backends::connect`].
     pub async fn objects(config: &Config) -> Result<Arc<dyn Objects>, ConnectError> {
-        let directory = config.objects.directory.as_deref().unwrap_or(DEFAULT_DIRECTORY.as_ref());
+        let directory = config
+            .objects
+            .directory
+            .as_deref()
+            .unwrap_or(DEFAULT_DIRECTORY.as_ref());
         Ok(match &config.s3 {
             Some(s3) => Arc::new(S3Objects::connect(s3, config.start_timeout).await?),
             None => Arc::new(FilesystemObjects::open(directory)?),
@@ -103,7 +114,9 @@ impl Backends {
     /// As [`Backends::connect`].
     pub async fn conversations(config: &Config) -> Result<Arc<dyn Conversations>, ConnectError> {
         Ok(match &config.redis {
-            Some(redis) => Arc::new(RedisConversations::connect(redis, config.start_timeout).await?),
+            Some(redis) => {
+                Arc::new(RedisConversations::connect(redis, config.start_timeout).await?)
+            }
             None => Arc::new(MemoryConversations::default()),
         })
     }

@@ -12,7 +12,11 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, pause: first }
+        Self {
+            first,
+            longest,
+            pause: first,
+        }
     }
 
     /// The pause before the next attempt, and a longer one the time after.

@@ -109,7 +109,9 @@ impl Config {
         let config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),
-            objects: ObjectsConfig { directory: reader.text("objects", "directory").map(PathBuf::from) },
+            objects: ObjectsConfig {
+                directory: reader.text("objects", "directory").map(PathBuf::from),
+            },
             redis: redis(&mut reader),
             worker: RunnerSettings {
                 worker: reader.text("worker", "name").unwrap_or(defaults.worker),
@@ -117,7 +119,9 @@ impl Config {
                 store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
             },
             gateway: GatewayConfig::read(&mut reader),
-            health: HealthConfig { address: reader.parsed("health", "address") },
+            health: HealthConfig {
+                address: reader.parsed("health", "address"),
+            },
             telemetry: TelemetryConfig {
                 json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
                 filter: reader.text("telemetry", "filter"),
@@ -134,12 +138,20 @@ fn amqp(reader: &mut Reader) -> Option<AmqpConfig> {
     let publish_timeout = reader.seconds("amqp", "publish_timeout", Duration::from_secs(60));
     let url = url?;
     if let Err(error) = url.parse::<AMQPUri>() {
-        reader.fault("amqp", "url", &format!("{error}; write amqp://user:password@host:5672/%2f"));
+        reader.fault(
+            "amqp",
+            "url",
+            &format!("{error}; write amqp://user:password@host:5672/%2f"),
+        );
     }
     if heartbeat.as_secs() == 0 || heartbeat.as_secs() > u64::from(u16::MAX) {
         reader.fault("amqp", "heartbeat", "heartbeats take 1 to 65535 seconds");
     }
-    Some(AmqpConfig { url: url.into(), heartbeat, publish_timeout })
+    Some(AmqpConfig {
+        url: url.into(),
+        heartbeat,
+        publish_timeout,
+    })
 }
 
 fn redis(reader: &mut Reader) -> Option<RedisConfig> {
@@ -147,7 +159,11 @@ fn redis(reader: &mut Reader) -> Option<RedisConfig> {
     let timeout = reader.seconds("redis", "timeout", Duration::from_secs(10));
     let url: SecretString = url?.into();
     if url.expose_secret().into_connection_info().is_err() {
-        reader.fault("redis", "url", "not a Redis address; write redis://:password@host:6379/0");
+        reader.fault(
+            "redis",
+            "url",
+            "not a Redis address; write redis://:password@host:6379/0",
+        );
     }
     Some(RedisConfig { url, timeout })
 }
@@ -158,9 +174,16 @@ mod tests {
 
     use super::*;
 
-    fn load(environment: &[(&str, &str)], overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let owned =
-            |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Vec<_>>();
+    fn load(
+        environment: &[(&str, &str)],
+        overrides: &[(&str, &str)],
+    ) -> Result<Config, ConfigError> {
+        let owned = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(k, v)| (k.to_string(), v.to_string()))
+                .collect::<Vec<_>>()
+        };
         Config::load(None, owned(environment), owned(overrides))
     }
 
@@ -173,31 +196,55 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_environment() {
-        let environment = [("RADIALOG_WORKER_NAME", "env"), ("RADIALOG_WORKER_GRACE", "3")];
+        let environment = [
+            ("RADIALOG_WORKER_NAME", "env"),
+            ("RADIALOG_WORKER_GRACE", "3"),
+        ];
         let config = load(&environment, &[("worker.name", "flag")]).unwrap();
-        assert_eq!((config.worker.worker.as_str(), config.worker.grace), ("flag", Duration::from_secs(3)));
+        assert_eq!(
+            (config.worker.worker.as_str(), config.worker.grace),
+            ("flag", Duration::from_secs(3))
+        );
     }
 
     #[test]
     fn all_faults_are_told_at_once_with_their_source() {
-        let environment = [("RADIALOG_AMQP_URL", "http://x"), ("RADIALOG_REDIS_URI", "redis://x")];
-        let error = load(&environment, &[("health.address", "8080"), ("worker.grace", "soon")]).unwrap_err();
+        let environment = [
+            ("RADIALOG_AMQP_URL", "http://x"),
+            ("RADIALOG_REDIS_URI", "redis://x"),
+        ];
+        let error = load(
+            &environment,
+            &[("health.address", "8080"), ("worker.grace", "soon")],
+        )
+        .unwrap_err();
         let text = error.to_string();
         assert_eq!(error.faults.len(), 4, "{text}");
-        for source in ["RADIALOG_AMQP_URL", "RADIALOG_REDIS_URI", "--health-address", "--worker-grace"] {
+        for source in [
+            "RADIALOG_AMQP_URL",
+            "RADIALOG_REDIS_URI",
+            "--health-address",
+            "--worker-grace",
+        ] {
             assert!(text.contains(source), "{source} in {text}");
         }
     }
 
     #[test]
     fn a_file_is_read_and_its_unknown_fields_are_faults() {
-        let file = tempfile(concat!("[worker]\nname = \"toml\"\ngrace = 7\n", "[amqp]\nhartbeat = 3\n"));
+        let file = tempfile(concat!(
+            "[worker]\nname = \"toml\"\ngrace = 7\n",
+            "[amqp]\nhartbeat = 3\n"
+        ));
         let error = Config::load(Some(&file), [], []).unwrap_err();
         assert_eq!(error.faults.len(), 1);
         assert!(error.faults[0].contains("amqp.hartbeat"), "{error}");
         std::fs::write(&file, "[worker]\nname = \"toml\"\ngrace = 7\n").unwrap();
         let config = Config::load(Some(&file), [], []).unwrap();
-        assert_eq!((config.worker.worker.as_str(), config.worker.grace), ("toml", Duration::from_secs(7)));
+        assert_eq!(
+            (config.worker.worker.as_str(), config.worker.grace),
+            ("toml", Duration::from_secs(7))
+        );
         std::fs::remove_file(file).unwrap();
         let missing = Config::load(Some(Path::new("/nowhere/radialog.toml")), [], []).unwrap_err();
         assert!(missing.to_string().contains("/nowhere/radialog.toml"));
@@ -216,11 +263,17 @@ mod tests {
         assert!(config.s3.is_some());
         assert!(!format!("{config:?}").contains("hunter2"));
         let faulty = [("RADIALOG_AMQP_URL", "amqp//user:hunter2@host")];
-        assert!(!load(&faulty, &[]).unwrap_err().to_string().contains("hunter2"));
+        assert!(
+            !load(&faulty, &[])
+                .unwrap_err()
+                .to_string()
+                .contains("hunter2")
+        );
     }
 
     fn tempfile(content: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("radialog-config-{}.toml", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("radialog-config-{}.toml", std::process::id()));
         std::fs::write(&path, content).unwrap();
         path
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
+    TurnRequest, TurnStatus,
 };
 
 use crate::state::StateError;
@@ -109,7 +110,12 @@ pub trait Conversations: Send + Sync + 'static {
     /// `stored`: it is in the store already; where that is so for the first conversation that claims it, it outlives all of
     /// them. False where it is being removed right now: ask again in a moment, looking anew whether it is stored. Claimed
     /// before [`Conversations::create`], and before the image is stored.
-    async fn claim_image(&self, id: &ConversationId, image: &ObjectKey, stored: bool) -> Result<bool, StateError>;
+    async fn claim_image(
+        &self,
+        id: &ConversationId,
+        image: &ObjectKey,
+        stored: bool,
+    ) -> Result<bool, StateError>;
 
     /// Ends the removal of an image that [`Conversations::delete`] has asked for. An image whose removal is never ended can be
     /// claimed again after half a minute.
@@ -117,7 +123,11 @@ pub trait Conversations: Send + Sync + 'static {
 
     /// Begins a conversation with its first turns, queued. Does nothing where it is there already. Returns the turn that
     /// is ready, if one is, in both cases.
-    async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError>;
+    async fn create(
+        &self,
+        conversation: &Conversation,
+        turns: &[TurnRequest],
+    ) -> Result<Option<u32>, StateError>;
 
     /// The conversation as it stands.
     async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError>;
@@ -171,7 +181,12 @@ pub trait Conversations: Send + Sync + 'static {
     async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError>;
 
     /// Keeps a person's version of an answer, or forgets it. False where there is no such turn or it is not final.
-    async fn edit(&self, id: &ConversationId, turn: u32, text: Option<&str>) -> Result<bool, StateError>;
+    async fn edit(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        text: Option<&str>,
+    ) -> Result<bool, StateError>;
 
     /// Up to `limit` events of a turn with numbers over `after`.
     async fn events(
@@ -188,7 +203,8 @@ pub trait Conversations: Send + Sync + 'static {
     /// Removes the conversation; running turns are fenced off. Returns it, and whether its image must stay, because another
     /// conversation has claimed it, or it was stored before the first one did. Where it must not, nobody can claim it until
     /// [`Conversations::image_removed`].
-    async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError>;
+    async fn delete(&self, id: &ConversationId)
+    -> Result<Option<(Conversation, bool)>, StateError>;
 
     /// Turns of all conversations that wait for a worker.
     async fn waiting(&self) -> Result<u64, StateError>;

@@ -53,13 +53,19 @@ pub async fn serve(
             false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
         }
     };
-    let metrics = || async { ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], metrics().render()) };
+    let metrics = || async {
+        (
+            [(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)],
+            metrics().render(),
+        )
+    };
     let routes = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics));
     tokio::spawn(async move {
-        let server = axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
+        let server =
+            axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
         if let Err(error) = server.await {
             tracing::error!(%error, "the health server ended");
         }

@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use radialog_schemas::{ErrorCode, Stage, TurnOutcome};
 
 /// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
-const SECONDS: [f64; 11] = [0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
+const SECONDS: [f64; 11] = [
+    0.001, 0.004, 0.016, 0.064, 0.256, 1.0, 4.0, 16.0, 64.0, 256.0, 1024.0,
+];
 /// 20 microseconds to 5 seconds: what an event spends in the gateway.
-const LAG_SECONDS: [f64; 10] = [0.000_02, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0];
+const LAG_SECONDS: [f64; 10] = [
+    0.000_02, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0,
+];
 const ITEMS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
 /// The process's metrics.
@@ -98,15 +102,33 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         Self {
-            queue_wait: seconds(r, "radialog_queue_wait_seconds", "From publishing a task to a worker having it"),
+            queue_wait: seconds(
+                r,
+                "radialog_queue_wait_seconds",
+                "From publishing a task to a worker having it",
+            ),
             queue_work: gauge(
                 r,
                 "radialog_queue_work_seconds",
                 "Work that waits: messages times measured service time",
             ),
-            queue_depth: int_gauge(r, "radialog_queue_depth_messages", "Messages that wait, without those in flight"),
-            queue_reconnects: keep(r, IntCounter::new("radialog_queue_reconnects_total", "Broken broker connections")),
-            task_fetch: seconds(r, "radialog_task_fetch_seconds", "Fetching and decoding a task's inputs"),
+            queue_depth: int_gauge(
+                r,
+                "radialog_queue_depth_messages",
+                "Messages that wait, without those in flight",
+            ),
+            queue_reconnects: keep(
+                r,
+                IntCounter::new(
+                    "radialog_queue_reconnects_total",
+                    "Broken broker connections",
+                ),
+            ),
+            task_fetch: seconds(
+                r,
+                "radialog_task_fetch_seconds",
+                "Fetching and decoding a task's inputs",
+            ),
             task_store: seconds(r, "radialog_task_store_seconds", "Storing a task's output"),
             task_done: counter(
                 r,
@@ -114,35 +136,75 @@ impl Metrics {
                 "Tasks done; reused=true: the output was there",
                 &["reused"],
             ),
-            task_retries: counter(r, "radialog_task_retries_total", "Tasks sent to a retry queue", &[]),
-            task_failures: counter(r, "radialog_task_failures_total", "Failed attempts by code", &["code"]),
-            task_dead_letters: counter(r, "radialog_task_dead_letters_total", "Dead letters by code", &["code"]),
-            task_in_flight: int_gauge(r, "radialog_task_inflight_tasks", "Tasks that this worker holds"),
-            model_time: seconds(r, "radialog_model_item_seconds", "The model's time for one item"),
-            model_batch: histogram(r, "radialog_model_batch_items", "Items that shared a run of the model", &ITEMS),
+            task_retries: counter(
+                r,
+                "radialog_task_retries_total",
+                "Tasks sent to a retry queue",
+                &[],
+            ),
+            task_failures: counter(
+                r,
+                "radialog_task_failures_total",
+                "Failed attempts by code",
+                &["code"],
+            ),
+            task_dead_letters: counter(
+                r,
+                "radialog_task_dead_letters_total",
+                "Dead letters by code",
+                &["code"],
+            ),
+            task_in_flight: int_gauge(
+                r,
+                "radialog_task_inflight_tasks",
+                "Tasks that this worker holds",
+            ),
+            model_time: seconds(
+                r,
+                "radialog_model_item_seconds",
+                "The model's time for one item",
+            ),
+            model_batch: histogram(
+                r,
+                "radialog_model_batch_items",
+                "Items that shared a run of the model",
+                &ITEMS,
+            ),
             model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
             model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
             http_requests: keep(
                 r,
                 IntCounterVec::new(
-                    Opts::new("radialog_http_requests_total", "Requests answered by the gateway"),
+                    Opts::new(
+                        "radialog_http_requests_total",
+                        "Requests answered by the gateway",
+                    ),
                     &["route", "method", "status"],
                 ),
             ),
             http_time: keep(
                 r,
                 HistogramVec::new(
-                    HistogramOpts::new("radialog_http_request_seconds", "From a request to its answer's head")
-                        .buckets(SECONDS.to_vec()),
+                    HistogramOpts::new(
+                        "radialog_http_request_seconds",
+                        "From a request to its answer's head",
+                    )
+                    .buckets(SECONDS.to_vec()),
                     &["route"],
                 ),
             ),
-            http_streams: keep(r, IntGauge::new("radialog_http_open_streams", "Event streams that are open")),
+            http_streams: keep(
+                r,
+                IntGauge::new("radialog_http_open_streams", "Event streams that are open"),
+            ),
             http_event_lag: keep(
                 r,
                 Histogram::with_opts(
-                    HistogramOpts::new("radialog_http_event_lag_seconds", "From an event's arrival to its reader")
-                        .buckets(LAG_SECONDS.to_vec()),
+                    HistogramOpts::new(
+                        "radialog_http_event_lag_seconds",
+                        "From an event's arrival to its reader",
+                    )
+                    .buckets(LAG_SECONDS.to_vec()),
                 ),
             ),
             chat_first_token: seconds(
@@ -150,8 +212,17 @@ impl Metrics {
                 "radialog_chat_first_token_seconds",
                 "From publishing a turn to its first token",
             ),
-            chat_in_flight: int_gauge(r, "radialog_chat_inflight_tasks", "Turns that this worker holds"),
-            chat_done: counter(r, "radialog_chat_done_total", "Turns that ended, by outcome", &["outcome"]),
+            chat_in_flight: int_gauge(
+                r,
+                "radialog_chat_inflight_tasks",
+                "Turns that this worker holds",
+            ),
+            chat_done: counter(
+                r,
+                "radialog_chat_done_total",
+                "Turns that ended, by outcome",
+                &["outcome"],
+            ),
             chat_prompt_tokens: counter(
                 r,
                 "radialog_chat_prompt_tokens_total",
@@ -164,8 +235,12 @@ impl Metrics {
 
     /// Counts a request of the gateway.
     pub fn http(&self, route: &str, method: &str, status: u16, time: Duration) {
-        self.http_requests.with_label_values(&[route, method, status.to_string().as_str()]).inc();
-        self.http_time.with_label_values(&[route]).observe(time.as_secs_f64());
+        self.http_requests
+            .with_label_values(&[route, method, status.to_string().as_str()])
+            .inc();
+        self.http_time
+            .with_label_values(&[route])
+            .observe(time.as_secs_f64());
     }
 
     /// The metrics of one stage.
@@ -211,18 +286,26 @@ impl Metrics {
 impl StageMetrics {
     /// Counts a failed attempt.
     pub fn failure(&self, code: ErrorCode) {
-        metrics().task_failures.with_label_values(&[self.stage.name(), &code.as_str()]).inc();
+        metrics()
+            .task_failures
+            .with_label_values(&[self.stage.name(), &code.as_str()])
+            .inc();
     }
 
     /// Counts a dead letter.
     pub fn dead_letter(&self, code: ErrorCode) {
-        metrics().task_dead_letters.with_label_values(&[self.stage.name(), &code.as_str()]).inc();
+        metrics()
+            .task_dead_letters
+            .with_label_values(&[self.stage.name(), &code.as_str()])
+            .inc();
     }
 
     /// Notes how much waits in the stage's queue, and how long that takes at the measured time of one task.
     pub fn waiting(&self, messages: u64, service_time: Duration) {
-        self.queue_depth.set(i64::try_from(messages).unwrap_or(i64::MAX));
-        self.queue_work.set(messages as f64 * service_time.as_secs_f64());
+        self.queue_depth
+            .set(i64::try_from(messages).unwrap_or(i64::MAX));
+        self.queue_work
+            .set(messages as f64 * service_time.as_secs_f64());
     }
 }
 
@@ -234,18 +317,29 @@ impl ChatMetrics {
             TurnOutcome::Failed(_) => "failed",
             TurnOutcome::Cancelled => "cancelled",
         };
-        metrics().chat_done.with_label_values(&[self.stage.name(), name]).inc();
+        metrics()
+            .chat_done
+            .with_label_values(&[self.stage.name(), name])
+            .inc();
         if let TurnOutcome::Done(answer) = outcome {
-            let tokens = |cached: &str| metrics().chat_prompt_tokens.with_label_values(&[self.stage.name(), cached]);
+            let tokens = |cached: &str| {
+                metrics()
+                    .chat_prompt_tokens
+                    .with_label_values(&[self.stage.name(), cached])
+            };
             tokens("true").inc_by(u64::from(answer.cached_tokens));
-            tokens("false").inc_by(u64::from(answer.prompt_tokens.saturating_sub(answer.cached_tokens)));
+            tokens("false").inc_by(u64::from(
+                answer.prompt_tokens.saturating_sub(answer.cached_tokens),
+            ));
         }
     }
 }
 
 fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("the names and labels above are valid");
-    registry.register(Box::new(metric.clone())).expect("each name above is registered once");
+    registry
+        .register(Box::new(metric.clone()))
+        .expect("each name above is registered once");
     metric
 }
 
@@ -259,7 +353,9 @@ fn seconds(registry: &Registry, name: &str, help: &str) -> HistogramVec {
 }
 
 fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let labels: Vec<&str> = std::iter::once("stage").chain(labels.iter().copied()).collect();
+    let labels: Vec<&str> = std::iter::once("stage")
+        .chain(labels.iter().copied())
+        .collect();
     keep(registry, IntCounterVec::new(Opts::new(name, help), &labels))
 }
 
@@ -268,7 +364,10 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> GaugeVec {
 }
 
 fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    keep(registry, IntGaugeVec::new(Opts::new(name, help), &["stage"]))
+    keep(
+        registry,
+        IntGaugeVec::new(Opts::new(name, help), &["stage"]),
+    )
 }
 
 #[cfg(test)]
@@ -281,13 +380,28 @@ mod tests {
         stage.failure(ErrorCode::Model);
         stage.waiting(10, Duration::from_millis(500));
         let text = metrics().render();
-        assert!(text.contains("radialog_queue_work_seconds{stage=\"findings\"} 5"), "{text}");
-        assert!(text.contains("radialog_task_failures_total{code=\"model\",stage=\"findings\"} 1"), "{text}");
-        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(|line| line.split(' ').next());
+        assert!(
+            text.contains("radialog_queue_work_seconds{stage=\"findings\"} 5"),
+            "{text}"
+        );
+        assert!(
+            text.contains("radialog_task_failures_total{code=\"model\",stage=\"findings\"} 1"),
+            "{text}"
+        );
+        let names = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE "))
+            .map(|line| line.split(' ').next());
         for name in names.flatten() {
             let unit = name.rsplit('_').next();
             assert!(name.starts_with("radialog_"), "{name}");
-            assert!(matches!(unit, Some("seconds" | "total" | "messages" | "tasks" | "items" | "streams")), "{name}");
+            assert!(
+                matches!(
+                    unit,
+                    Some("seconds" | "total" | "messages" | "tasks" | "items" | "streams")
+                ),
+                "{name}"
+            );
         }
     }
 }

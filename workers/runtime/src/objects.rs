@@ -61,7 +61,11 @@ pub trait Objects: Send + Sync + 'static {
     /// The bytes of the object in `range`, cut at its end. An adapter that can read a part does; this reads the whole.
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
         let content = self.get(key).await?;
-        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+        let at = |offset: u64| {
+            usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .min(content.len())
+        };
         Ok(content.slice(at(range.start)..at(range.end).max(at(range.start))))
     }
 

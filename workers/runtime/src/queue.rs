@@ -13,7 +13,9 @@ pub mod rabbitmq;
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// No connection, or it broke.
-    #[error("the message broker is unreachable: {0}. Check --amqp, and that RabbitMQ runs and accepts this user")]
+    #[error(
+        "the message broker is unreachable: {0}. Check --amqp, and that RabbitMQ runs and accepts this user"
+    )]
     Unreachable(String),
     /// The broker did not confirm a message.
     #[error("the broker did not take a message for queue '{queue}': {reason}")]

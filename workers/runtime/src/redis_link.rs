@@ -31,18 +31,35 @@ impl RedisLink {
         scripts: fn() -> Vec<&'static Script>,
     ) -> Result<Self, StateError> {
         let client = Client::open(config.url.expose_secret()).map_err(failed)?;
-        let settings = settings(config).set_connection_timeout(Some(config.timeout.min(start_timeout)));
-        let connection = ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
-        let link = Self { connection, timeout: config.timeout, scripts };
-        tokio::time::timeout(start_timeout, link.run::<()>(redis::pipe().cmd("PING").ignore()))
-            .await
-            .map_err(|_| StateError(format!("no answer within {} s", start_timeout.as_secs_f64())))??;
+        let settings =
+            settings(config).set_connection_timeout(Some(config.timeout.min(start_timeout)));
+        let connection =
+            ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
+        let link = Self {
+            connection,
+            timeout: config.timeout,
+            scripts,
+        };
+        tokio::time::timeout(
+            start_timeout,
+            link.run::<()>(redis::pipe().cmd("PING").ignore()),
+        )
+        .await
+        .map_err(|_| {
+            StateError(format!(
+                "no answer within {} s",
+                start_timeout.as_secs_f64()
+            ))
+        })??;
         Ok(link)
     }
 
     /// Runs a pipeline in one round trip; repeats it while the connection is being replaced, so that it must be harmless
     /// to run it twice.
-    pub(crate) async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StateError> {
+    pub(crate) async fn run<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> Result<T, StateError> {
         let began = Instant::now();
         let mut backoff = BACKOFF;
         loop {
@@ -52,7 +69,9 @@ impl RedisLink {
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.load_scripts().await.map_err(failed)?;
                 }
-                Err(error) if is_passing(&error) && began.elapsed() + backoff.peek() < self.timeout => {
+                Err(error)
+                    if is_passing(&error) && began.elapsed() + backoff.peek() < self.timeout =>
+                {
                     tracing::debug!(%error, "Redis does not answer; trying again");
                     tokio::time::sleep(backoff.next()).await;
                 }
@@ -73,13 +92,22 @@ impl RedisLink {
 
 /// How connections behave, apart from what only some of them need.
 pub(crate) fn settings(config: &RedisConfig) -> ConnectionManagerConfig {
-    ConnectionManagerConfig::new().set_response_timeout(Some(config.timeout)).set_max_delay(LONGEST_PAUSE)
+    ConnectionManagerConfig::new()
+        .set_response_timeout(Some(config.timeout))
+        .set_max_delay(LONGEST_PAUSE)
 }
 
 /// Whether the same command may succeed on the next connection, or once Redis has loaded its data.
 fn is_passing(error: &RedisError) -> bool {
-    let loading = [ServerErrorKind::BusyLoading, ServerErrorKind::TryAgain, ServerErrorKind::MasterDown];
-    error.is_io_error() || loading.into_iter().any(|kind| error.kind() == ErrorKind::Server(kind))
+    let loading = [
+        ServerErrorKind::BusyLoading,
+        ServerErrorKind::TryAgain,
+        ServerErrorKind::MasterDown,
+    ];
+    error.is_io_error()
+        || loading
+            .into_iter()
+            .any(|kind| error.kind() == ErrorKind::Server(kind))
 }
 
 pub(crate) fn failed(error: RedisError) -> StateError {

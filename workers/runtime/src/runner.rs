@@ -89,12 +89,26 @@ pub struct Runner<W: StageWork> {
 }
 
 /// Who answers turns, and where conversations are.
-type Talk<W> = (Arc<dyn ChatWork<Input = <W as StageWork>::Input>>, Arc<dyn Conversations>);
+type Talk<W> = (
+    Arc<dyn ChatWork<Input = <W as StageWork>::Input>>,
+    Arc<dyn Conversations>,
+);
 
 impl<W: StageWork> Runner<W> {
     /// A worker of this stage over these adapters.
-    pub fn new(work: Arc<W>, queue: Arc<dyn Queue>, objects: Arc<dyn Objects>, settings: RunnerSettings) -> Self {
-        Self { work, queue, objects, settings, conversations: None }
+    pub fn new(
+        work: Arc<W>,
+        queue: Arc<dyn Queue>,
+        objects: Arc<dyn Objects>,
+        settings: RunnerSettings,
+    ) -> Self {
+        Self {
+            work,
+            queue,
+            objects,
+            settings,
+            conversations: None,
+        }
     }
 
     /// The same worker, which also answers the turns of these conversations, before its tasks.
@@ -120,9 +134,18 @@ impl<W: StageWork> Runner<W> {
         let mut turns = None;
         let chat = match self.conversations {
             Some((work, conversations)) => {
-                turns = Some(self.queue.consume(queues::CHAT, chat::prefetch(work.turn_limit())).await?);
+                turns = Some(
+                    self.queue
+                        .consume(queues::CHAT, chat::prefetch(work.turn_limit()))
+                        .await?,
+                );
                 let patience = Patience::new(self.settings.store_patience);
-                Some(Arc::new(Chat::new(work, conversations, patience, metrics().chat(stage))))
+                Some(Arc::new(Chat::new(
+                    work,
+                    conversations,
+                    patience,
+                    metrics().chat(stage),
+                )))
             }
             None => None,
         };
@@ -177,7 +200,14 @@ impl<W: StageWork> Runner<W> {
                 }
             }
         };
-        let drained = stop(&worker, consumer.as_mut(), turns.as_deref_mut(), &mut tasks, self.settings.grace).await;
+        let drained = stop(
+            &worker,
+            consumer.as_mut(),
+            turns.as_deref_mut(),
+            &mut tasks,
+            self.settings.grace,
+        )
+        .await;
         tracing::info!(%stage, "worker stopped");
         outcome.and(drained)
     }
@@ -190,7 +220,10 @@ fn ticks(period: Duration) -> Interval {
 }
 
 /// The next turn; never for a stage that has no conversations.
-async fn next_turn<I>(chat: &Option<Arc<Chat<I>>>, turns: &mut Option<Box<dyn Consumer>>) -> (Arc<Chat<I>>, Delivery) {
+async fn next_turn<I>(
+    chat: &Option<Arc<Chat<I>>>,
+    turns: &mut Option<Box<dyn Consumer>>,
+) -> (Arc<Chat<I>>, Delivery) {
     match (chat, turns) {
         (Some(chat), Some(turns)) => (chat.clone(), turns.next().await),
         _ => std::future::pending().await,
@@ -221,7 +254,10 @@ async fn stop<W: StageWork>(
     match tokio::time::timeout(grace, drain).await {
         Ok(outcome) => outcome,
         Err(_) => {
-            tracing::warn!(unfinished = tasks.len(), "the grace period is over; handing back");
+            tracing::warn!(
+                unfinished = tasks.len(),
+                "the grace period is over; handing back"
+            );
             tasks.shutdown().await;
             Ok(())
         }

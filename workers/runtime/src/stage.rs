@@ -101,5 +101,9 @@ pub trait ChatWork: Send + Sync + 'static {
     fn turn_limit(&self) -> usize;
 
     /// Fetches what a turn needs and assembles its prompt. Runs for several turns at once beside the model.
-    async fn prepare(&self, turn: OpenTurn<'_>, objects: &dyn Objects) -> Result<Prepared<Self::Input>, Failure>;
+    async fn prepare(
+        &self,
+        turn: OpenTurn<'_>,
+        objects: &dyn Objects,
+    ) -> Result<Prepared<Self::Input>, Failure>;
 }

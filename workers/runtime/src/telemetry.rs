@@ -26,8 +26,11 @@ pub struct TelemetryError {
 pub fn init(config: &TelemetryConfig) -> Result<(), TelemetryError> {
     let configured = config.filter.as_deref().unwrap_or(DEFAULT_FILTER);
     let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| configured.to_owned());
-    let directives = EnvFilter::try_new(&filter).map_err(|reason| TelemetryError { filter, reason })?;
-    let output = tracing_subscriber::fmt().with_env_filter(directives).with_writer(std::io::stderr);
+    let directives =
+        EnvFilter::try_new(&filter).map_err(|reason| TelemetryError { filter, reason })?;
+    let output = tracing_subscriber::fmt()
+        .with_env_filter(directives)
+        .with_writer(std::io::stderr);
     let installed = if config.json {
         output.json().flatten_event(true).try_init()
     } else {

@@ -18,23 +18,37 @@ impl TraceContext {
     /// A new trace.
     pub fn start() -> Self {
         let trace = (u128::from(random()) << 64) | u128::from(random());
-        Self { trace, parent: random(), sampled: true }
+        Self {
+            trace,
+            parent: random(),
+            sampled: true,
+        }
     }
 
     /// The same trace from a new span on.
     #[must_use]
     pub fn child(self) -> Self {
-        Self { parent: random(), ..self }
+        Self {
+            parent: random(),
+            ..self
+        }
     }
 
     /// Reads a `traceparent` header; none where it is not valid.
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.split('-');
-        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (version, trace, parent, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let whole = version != "00" || parts.next().is_none();
-        let shape =
-            version.len() == 2 && version != "ff" && trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
-        let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let shape = version.len() == 2
+            && version != "ff"
+            && trace.len() == 32
+            && parent.len() == 16
+            && flags.len() == 2;
+        let digits = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
         if !(whole && shape && [version, trace, parent, flags].into_iter().all(digits)) {
             return None;
         }
@@ -49,7 +63,13 @@ impl TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.parent, u8::from(self.sampled))
+        write!(
+            f,
+            "00-{:032x}-{:016x}-{:02x}",
+            self.trace,
+            self.parent,
+            u8::from(self.sampled)
+        )
     }
 }
 
@@ -75,11 +95,19 @@ mod tests {
     fn invalid_headers_are_ignored() {
         let zero = format!("00-{:032x}-{:016x}-01", 0, 1);
         let upper = "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01";
-        for header in
-            ["", "00", "00-1-2-3", zero.as_str(), upper, "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"]
-        {
+        for header in [
+            "",
+            "00",
+            "00-1-2-3",
+            zero.as_str(),
+            upper,
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
             assert_eq!(TraceContext::parse(header), None, "{header}");
         }
-        assert!(TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").is_some());
+        assert!(
+            TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+                .is_some()
+        );
     }
 }

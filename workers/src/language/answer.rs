@@ -20,13 +20,30 @@ pub(super) async fn request(
 ) -> Result<Request, Failure> {
     let TextPrompt { messages } = input::json(objects, prompt).await?;
     if messages.len().is_multiple_of(2) {
-        return Err(input::corrupt(prompt, "the last message must be the user's"));
+        return Err(input::corrupt(
+            prompt,
+            "the last message must be the user's",
+        ));
     }
-    let messages: Vec<Prompt> = messages.iter().map(|text| Prompt::text(text)).chain([Prompt::default()]).collect();
-    report::asked(language, &language.prompts.conversation(&messages), Vec::new(), generation, output)
+    let messages: Vec<Prompt> = messages
+        .iter()
+        .map(|text| Prompt::text(text))
+        .chain([Prompt::default()])
+        .collect();
+    report::asked(
+        language,
+        &language.prompts.conversation(&messages),
+        Vec::new(),
+        generation,
+        output,
+    )
 }
 
 /// What is stored: all that the model wrote.
 pub(super) fn content(language: &Language, prompt_tokens: usize, completion: &Completion) -> Bytes {
-    report::written(&language.tokenizer.decode_continuation(&completion.tokens), prompt_tokens, completion)
+    report::written(
+        &language.tokenizer.decode_continuation(&completion.tokens),
+        prompt_tokens,
+        completion,
+    )
 }

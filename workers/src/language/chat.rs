@@ -25,7 +25,12 @@ pub(super) struct Speech {
 
 impl Speech {
     /// An answer of at most `most` tokens behind those that are written already.
-    fn new(voice: UnboundedSender<TurnEvent>, tokenizer: &LlamaTokenizer, written: &[u32], most: usize) -> Self {
+    fn new(
+        voice: UnboundedSender<TurnEvent>,
+        tokenizer: &LlamaTokenizer,
+        written: &[u32],
+        most: usize,
+    ) -> Self {
         let mut text = TextStream::default();
         for &id in written {
             text.push(tokenizer, id);
@@ -35,7 +40,12 @@ impl Speech {
             // The text ended with the last of them.
             text.finish();
         }
-        Self { voice, text, left, dropped_turns: Vec::new() }
+        Self {
+            voice,
+            text,
+            left,
+            dropped_turns: Vec::new(),
+        }
     }
 
     /// Passes a token on.
@@ -49,7 +59,12 @@ impl Speech {
     }
 
     /// The whole answer. The end token is passed on only where it ends an unfinished character.
-    pub(super) fn end(mut self, tokenizer: &LlamaTokenizer, prompt_tokens: usize, completion: &Completion) -> Bytes {
+    pub(super) fn end(
+        mut self,
+        tokenizer: &LlamaTokenizer,
+        prompt_tokens: usize,
+        completion: &Completion,
+    ) -> Bytes {
         let rest = self.text.finish();
         if let Some(&id) = completion.tokens.last().filter(|_| !rest.is_empty()) {
             self.send(id, rest);
@@ -77,26 +92,44 @@ pub(super) async fn request(
     turn: OpenTurn<'_>,
     objects: &dyn Objects,
 ) -> Result<(Request, Speech, String), Failure> {
-    let OpenTurn { snapshot, number, written, voice } = turn;
+    let OpenTurn {
+        snapshot,
+        number,
+        written,
+        voice,
+    } = turn;
     let (dialog, open) = dialog(language, snapshot, number)?;
     let asked = dialog.asked.readable();
     let generation = &open.request.generation;
-    let fitted = dialog.fit(&language.prompts, &language.tokenizer, window, generation.max_new_tokens as usize)?;
+    let fitted = dialog.fit(
+        &language.prompts,
+        &language.tokenizer,
+        window,
+        generation.max_new_tokens as usize,
+    )?;
     let image = snapshot.conversation.image.as_ref();
     let mut images = Vec::new();
     if let Some(image) = image {
         let content = input::object(objects, &image.embedding).await?;
-        images.push(image_tokens::decode(&content).map_err(|error| input::corrupt(&image.embedding, error))?);
+        images.push(
+            image_tokens::decode(&content)
+                .map_err(|error| input::corrupt(&image.embedding, error))?,
+        );
     }
     let speech = Speech::new(voice, &language.tokenizer, written, fitted.max_new_tokens);
-    let speech = Speech { dropped_turns: fitted.dropped, ..speech };
+    let speech = Speech {
+        dropped_turns: fitted.dropped,
+        ..speech
+    };
     let request = Request {
         prompt: fitted.ids,
         images,
         sampling: Sampling::from(generation),
         max_new_tokens: fitted.max_new_tokens,
         turn: Some(Turn {
-            images: image.map(|image| image.embedding.to_string()).unwrap_or_default(),
+            images: image
+                .map(|image| image.embedding.to_string())
+                .unwrap_or_default(),
             written: written.to_vec(),
         }),
     };
@@ -110,29 +143,58 @@ fn dialog<'a>(
     number: u32,
 ) -> Result<(Dialog, &'a conversations::Turn), Failure> {
     let prompts = &language.prompts;
-    let nothing = || Failure::new(ErrorCode::MessageInvalid, "the turn asks nothing: name at least one finding");
-    let open = (number as usize).checked_sub(1).and_then(|index| snapshot.turns.get(index)).ok_or_else(nothing)?;
+    let nothing = || {
+        Failure::new(
+            ErrorCode::MessageInvalid,
+            "the turn asks nothing: name at least one finding",
+        )
+    };
+    let open = (number as usize)
+        .checked_sub(1)
+        .and_then(|index| snapshot.turns.get(index))
+        .ok_or_else(nothing)?;
     let findings = match (&snapshot.conversation.image, &snapshot.prepared) {
         (Some(_), Some(Ok(report))) => Some(report.text.as_str()),
         _ => None,
     };
     let opening = snapshot.conversation.opening.iter().map(|exchange| {
-        let ask = Ask::Question { text: exchange.user.clone() };
+        let ask = Ask::Question {
+            text: exchange.user.clone(),
+        };
         (None, ask, exchange.assistant.as_str())
     });
     let turns = (1..number).zip(&snapshot.turns);
-    let turns = turns.filter_map(|(number, turn)| Some((Some(number), turn.request.ask.clone(), answer_of(turn)?)));
+    let turns = turns.filter_map(|(number, turn)| {
+        Some((Some(number), turn.request.ask.clone(), answer_of(turn)?))
+    });
     let mut past: Vec<Past> = Vec::new();
     for (turn, ask, answer) in opening.chain(turns) {
         let answer = prompts.plain(answer);
         // An empty answer would leave its turn open, and what asks nothing has none that matters.
         let findings = findings.filter(|_| past.is_empty());
-        let Some(asked) = prompts.message(&ask, findings).filter(|_| answer != Prompt::default()) else { continue };
-        past.push(Past { turn, asked, answer });
+        let Some(asked) = prompts
+            .message(&ask, findings)
+            .filter(|_| answer != Prompt::default())
+        else {
+            continue;
+        };
+        past.push(Past {
+            turn,
+            asked,
+            answer,
+        });
     }
     let findings = findings.filter(|_| past.is_empty());
-    let asked = prompts.message(&open.request.ask, findings).filter(|asked| *asked != Prompt::default());
-    Ok((Dialog { past, asked: asked.ok_or_else(nothing)? }, open))
+    let asked = prompts
+        .message(&open.request.ask, findings)
+        .filter(|asked| *asked != Prompt::default());
+    Ok((
+        Dialog {
+            past,
+            asked: asked.ok_or_else(nothing)?,
+        },
+        open,
+    ))
 }
 
 /// What a turn has answered: a person's version, or the model's words. A turn that was cancelled or failed has no answer,
@@ -155,13 +217,25 @@ mod tests {
     use super::*;
 
     /// What a worker says that finds `written` and generates the rest of `tokens`.
-    fn say(tokenizer: &LlamaTokenizer, tokens: &[u32], written: usize, most: usize) -> (Vec<u32>, String, Answer) {
+    fn say(
+        tokenizer: &LlamaTokenizer,
+        tokens: &[u32],
+        written: usize,
+        most: usize,
+    ) -> (Vec<u32>, String, Answer) {
         let (voice, mut said) = unbounded_channel();
         let mut speech = Speech::new(voice, tokenizer, &tokens[..written], most);
         let complete = tokens.last() == Some(&tokenizer.eos_id());
         let ends = tokens.len() - usize::from(complete);
-        tokens[..ends].iter().skip(written).for_each(|&id| speech.say(tokenizer, id));
-        let completion = Completion { tokens: tokens.to_vec(), complete, cached: 0 };
+        tokens[..ends]
+            .iter()
+            .skip(written)
+            .for_each(|&id| speech.say(tokenizer, id));
+        let completion = Completion {
+            tokens: tokens.to_vec(),
+            complete,
+            cached: 0,
+        };
         let answer = serde_json::from_slice(&speech.end(tokenizer, 1, &completion)).unwrap();
         let (mut ids, mut text) = (Vec::new(), String::new());
         while let Ok(TurnEvent::Token { id, text: more }) = said.try_recv() {

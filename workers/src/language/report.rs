@@ -8,21 +8,40 @@ use radialog_models::language::{Completion, Request, Sampling};
 use radialog_models::prompt::Prompt;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{
-    ContentHash, ErrorCode, Failure, FindingsReport, GeneratedReport, Generation, ObjectKey, Stage, Task, Work,
+    ContentHash, ErrorCode, Failure, FindingsReport, GeneratedReport, Generation, ObjectKey, Stage,
+    Task, Work,
 };
 
 use crate::input;
 
 /// Fetches what a report is written from.
-pub(super) async fn request(language: &Language, task: &Task, objects: &dyn Objects) -> Result<Request, Failure> {
-    let Work::Report { embedding, findings, generation } = &task.work else {
+pub(super) async fn request(
+    language: &Language,
+    task: &Task,
+    objects: &dyn Objects,
+) -> Result<Request, Failure> {
+    let Work::Report {
+        embedding,
+        findings,
+        generation,
+    } = &task.work
+    else {
         return Err(input::not_ours(Stage::Language));
     };
-    let (content, findings) =
-        tokio::try_join!(input::object(objects, embedding), input::json::<FindingsReport>(objects, findings))?;
-    let image_tokens = image_tokens::decode(&content).map_err(|error| input::corrupt(embedding, error))?;
+    let (content, findings) = tokio::try_join!(
+        input::object(objects, embedding),
+        input::json::<FindingsReport>(objects, findings)
+    )?;
+    let image_tokens =
+        image_tokens::decode(&content).map_err(|error| input::corrupt(embedding, error))?;
     let prompt = language.prompts.report(&findings.text);
-    asked(language, &prompt, vec![image_tokens], generation, &task.output)
+    asked(
+        language,
+        &prompt,
+        vec![image_tokens],
+        generation,
+        &task.output,
+    )
 }
 
 /// A prompt as the model takes it.
@@ -34,9 +53,15 @@ pub(super) fn asked(
     output: &ObjectKey,
 ) -> Result<Request, Failure> {
     Ok(Request {
-        prompt: language.tokenizer.encode_prompt(prompt).map_err(|e| Failure::new(ErrorCode::Model, e))?,
+        prompt: language
+            .tokenizer
+            .encode_prompt(prompt)
+            .map_err(|e| Failure::new(ErrorCode::Model, e))?,
         images,
-        sampling: Sampling { seed: seed_of(generation, output), ..Sampling::from(generation) },
+        sampling: Sampling {
+            seed: seed_of(generation, output),
+            ..Sampling::from(generation)
+        },
         max_new_tokens: generation.max_new_tokens as usize,
         turn: None,
     })
@@ -45,7 +70,11 @@ pub(super) fn asked(
 /// What is stored.
 pub(super) fn content(language: &Language, prompt_tokens: usize, completion: &Completion) -> Bytes {
     let answer = language.tokenizer.decode_continuation(&completion.tokens);
-    written(language.prompts.report_text(&answer), prompt_tokens, completion)
+    written(
+        language.prompts.report_text(&answer),
+        prompt_tokens,
+        completion,
+    )
 }
 
 /// A text with its counts.
@@ -60,6 +89,9 @@ pub(super) fn written(text: &str, prompt_tokens: usize, completion: &Completion)
 
 /// Each study draws from a stream of its own, so that a sampled report does not depend on what else is in the batch.
 fn seed_of(generation: &Generation, output: &ObjectKey) -> u64 {
-    let hash = ContentHash::of_parts([&generation.seed.to_le_bytes()[..], output.as_str().as_bytes()]);
+    let hash = ContentHash::of_parts([
+        &generation.seed.to_le_bytes()[..],
+        output.as_str().as_bytes(),
+    ]);
     u64::from_str_radix(&hash.as_str()[..16], 16).expect("a hash is hexadecimal")
 }

@@ -49,24 +49,40 @@ impl Augmentation {
         let (sin, cos) = self.turn.sin_cos();
         let slope = self.shear.tan();
         let source = |index: usize| {
-            let (x, y) = ((index % side) as f64 - centre, (index / side) as f64 - centre);
+            let (x, y) = (
+                (index % side) as f64 - centre,
+                (index / side) as f64 - centre,
+            );
             let (turned_x, turned_y) = (cos * x + sin * y, cos * y - sin * x);
-            let (from_x, from_y) = ((turned_x + slope * turned_y + centre).round(), (turned_y + centre).round());
+            let (from_x, from_y) = (
+                (turned_x + slope * turned_y + centre).round(),
+                (turned_y + centre).round(),
+            );
             let inside = |at: f64| at >= 0.0 && at < side as f64;
-            if inside(from_x) && inside(from_y) { pixels[from_y as usize * side + from_x as usize] } else { 0.0 }
+            if inside(from_x) && inside(from_y) {
+                pixels[from_y as usize * side + from_x as usize]
+            } else {
+                0.0
+            }
         };
         (0..side * side).map(source).collect()
     }
 
     fn brighten(&self, pixels: &mut [f32]) {
-        pixels.iter_mut().for_each(|pixel| *pixel = (*pixel * self.brightness).clamp(0.0, 1.0));
+        pixels
+            .iter_mut()
+            .for_each(|pixel| *pixel = (*pixel * self.brightness).clamp(0.0, 1.0));
     }
 
     /// Away from the mean, or towards it.
     fn stretch(&self, pixels: &mut [f32]) {
-        let mean = (pixels.iter().copied().map(f64::from).sum::<f64>() / pixels.len().max(1) as f64) as f32;
-        let stretched = |pixel: f32| (self.contrast * pixel + (1.0 - self.contrast) * mean).clamp(0.0, 1.0);
-        pixels.iter_mut().for_each(|pixel| *pixel = stretched(*pixel));
+        let mean = (pixels.iter().copied().map(f64::from).sum::<f64>() / pixels.len().max(1) as f64)
+            as f32;
+        let stretched =
+            |pixel: f32| (self.contrast * pixel + (1.0 - self.contrast) * mean).clamp(0.0, 1.0);
+        pixels
+            .iter_mut()
+            .for_each(|pixel| *pixel = stretched(*pixel));
     }
 }
 
@@ -75,14 +91,24 @@ mod tests {
     use super::*;
 
     fn still() -> Augmentation {
-        Augmentation { turn: 0.0, shear: 0.0, brightness: 1.0, contrast: 1.0, brightness_first: true }
+        Augmentation {
+            turn: 0.0,
+            shear: 0.0,
+            brightness: 1.0,
+            contrast: 1.0,
+            brightness_first: true,
+        }
     }
 
     #[test]
     fn nothing_drawn_changes_nothing_and_a_quarter_turn_moves_the_corner() {
         let pixels: Vec<f32> = (0..9).map(|value| value as f32 / 10.0).collect();
         assert_eq!(still().apply(&pixels, 3), pixels);
-        let turned = Augmentation { turn: std::f64::consts::FRAC_PI_2, ..still() }.apply(&pixels, 3);
+        let turned = Augmentation {
+            turn: std::f64::consts::FRAC_PI_2,
+            ..still()
+        }
+        .apply(&pixels, 3);
         assert_eq!((turned[0], turned[4]), (pixels[6], pixels[4]));
     }
 
@@ -92,6 +118,11 @@ mod tests {
         let first = Augmentation::draw(1, "a.png");
         assert_eq!(first, Augmentation::draw(1, "a.png"));
         assert_ne!(first, Augmentation::draw(2, "a.png"));
-        assert!(first.apply(&pixels, 8).iter().all(|value| (0.0..=1.0).contains(value)));
+        assert!(
+            first
+                .apply(&pixels, 8)
+                .iter()
+                .all(|value| (0.0..=1.0).contains(value))
+        );
     }
 }

@@ -69,10 +69,21 @@ impl ComponentDescription {
     ///
     /// # Errors
     /// A configuration that is no JSON.
-    pub fn new(stage: Stage, config: &impl Serialize, prefix: &'static str) -> Result<Self, TrainingError> {
+    pub fn new(
+        stage: Stage,
+        config: &impl Serialize,
+        prefix: &'static str,
+    ) -> Result<Self, TrainingError> {
         let name = format!("{}.safetensors", stage.name());
-        let config = serde_json::to_value(config).map_err(TrainingError::content(Path::new(MANIFEST_FILE)))?;
-        Ok(Self { stage, config, weights: ("weights".to_owned(), name), prefix, files: Vec::new() })
+        let config = serde_json::to_value(config)
+            .map_err(TrainingError::content(Path::new(MANIFEST_FILE)))?;
+        Ok(Self {
+            stage,
+            config,
+            weights: ("weights".to_owned(), name),
+            prefix,
+            files: Vec::new(),
+        })
     }
 
     /// The same with another file.
@@ -100,7 +111,11 @@ enum Source {
 impl ComponentFile {
     /// A small file, copied from `path`.
     pub fn copied(usage: &str, name: &str, path: PathBuf) -> Self {
-        Self { usage: usage.to_owned(), name: name.to_owned(), source: Source::Copy(path) }
+        Self {
+            usage: usage.to_owned(),
+            name: name.to_owned(),
+            source: Source::Copy(path),
+        }
     }
 
     /// Frozen weights: a checkpoint has a hard link to `path`, and a copy only where the file system knows none. The hash
@@ -110,15 +125,30 @@ impl ComponentFile {
     /// A file that cannot be read.
     pub fn linked(usage: &str, name: &str, path: &Path) -> Result<Self, TrainingError> {
         // A link to a symbolic link would not keep the file.
-        let path = path.canonicalize().map_err(TrainingError::io("open", path))?;
-        let size = fs::metadata(&path).map_err(TrainingError::io("read", &path))?.len();
-        let entry = FileEntry { size, sha256: HashCache::user().hash(&path)? };
-        Ok(Self { usage: usage.to_owned(), name: name.to_owned(), source: Source::Link(path, entry) })
+        let path = path
+            .canonicalize()
+            .map_err(TrainingError::io("open", path))?;
+        let size = fs::metadata(&path)
+            .map_err(TrainingError::io("read", &path))?
+            .len();
+        let entry = FileEntry {
+            size,
+            sha256: HashCache::user().hash(&path)?,
+        };
+        Ok(Self {
+            usage: usage.to_owned(),
+            name: name.to_owned(),
+            source: Source::Link(path, entry),
+        })
     }
 
     /// A text that is written as it is.
     pub fn text(usage: &str, name: &str, text: String) -> Self {
-        Self { usage: usage.to_owned(), name: name.to_owned(), source: Source::Text(text) }
+        Self {
+            usage: usage.to_owned(),
+            name: name.to_owned(),
+            source: Source::Text(text),
+        }
     }
 
     fn put(&self, dir: &Path) -> Result<FileEntry, TrainingError> {
@@ -157,8 +187,10 @@ pub fn save(
     fs::create_dir_all(&partial).map_err(TrainingError::io("create", &partial))?;
     let (usage, name) = &component.weights;
     let weights = partial.join(name);
-    let tensors =
-        variables.snapshot()?.into_iter().map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
+    let tensors = variables
+        .snapshot()?
+        .into_iter()
+        .map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: std::collections::HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
     let mut files = BTreeMap::from([(name.clone(), verify::file_entry(&weights)?)]);
@@ -182,7 +214,13 @@ pub fn save(
     write_json(&partial.join(MANIFEST_FILE), &manifest)?;
     if let Some((optimizer, progress, recipe)) = resume {
         optimizer.save(&partial.join(OPTIMIZER_FILE))?;
-        write_json(&partial.join(STATE_FILE), &State { recipe: recipe.clone(), progress: progress.clone() })?;
+        write_json(
+            &partial.join(STATE_FILE),
+            &State {
+                recipe: recipe.clone(),
+                progress: progress.clone(),
+            },
+        )?;
     }
     // Two renames: between them the previous checkpoint is whole under its other name, where `find` looks for it.
     let previous = beside(dir, "previous");
@@ -196,7 +234,9 @@ pub fn save(
 
 /// The checkpoint in `dir`, or the one before where a save was interrupted.
 pub fn find(dir: &Path) -> Option<PathBuf> {
-    [dir.to_owned(), beside(dir, "previous")].into_iter().find(|dir| dir.join(STATE_FILE).is_file())
+    [dir.to_owned(), beside(dir, "previous")]
+        .into_iter()
+        .find(|dir| dir.join(STATE_FILE).is_file())
 }
 
 /// Puts variables and optimizer back to where a checkpoint was written.
@@ -214,11 +254,20 @@ pub fn restore(
     let text = fs::read(&path).map_err(TrainingError::io("read", &path))?;
     let state: State = serde_json::from_slice(&text).map_err(TrainingError::content(&path))?;
     if state.recipe != *recipe {
-        let reason = "it was written with another recipe: resume with that one, or name another --out".to_owned();
-        return Err(TrainingError::Checkpoint { path: dir.to_owned(), reason });
+        let reason =
+            "it was written with another recipe: resume with that one, or name another --out"
+                .to_owned();
+        return Err(TrainingError::Checkpoint {
+            path: dir.to_owned(),
+            reason,
+        });
     }
     bundle::read_manifest(dir)?;
-    variables.restore(&dir.join(&component.weights.1), component.prefix, &Device::Cpu)?;
+    variables.restore(
+        &dir.join(&component.weights.1),
+        component.prefix,
+        &Device::Cpu,
+    )?;
     optimizer.restore(&dir.join(OPTIMIZER_FILE), state.progress.step, &Device::Cpu)?;
     Ok(state.progress)
 }
@@ -231,7 +280,9 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), TrainingError> 
 
 fn remove(dir: &Path) -> Result<(), TrainingError> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TrainingError::io("remove", dir)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(TrainingError::io("remove", dir)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -258,23 +309,36 @@ mod tests {
         let tensor = Tensor::ones(2, DType::F32, &Device::Cpu).unwrap();
         candle_core::safetensors::save(&[("a", tensor.clone())].into(), &frozen).unwrap();
         let component = ComponentDescription::new(Stage::Findings, &(), "").unwrap();
-        let component = ComponentDescription { weights: ("weights.2".into(), "moved.safetensors".into()), ..component }
-            .with(ComponentFile::linked("weights", "kept.safetensors", &frozen).unwrap())
-            .with(ComponentFile::text("note", "note.txt", "a note".into()));
+        let component = ComponentDescription {
+            weights: ("weights.2".into(), "moved.safetensors".into()),
+            ..component
+        }
+        .with(ComponentFile::linked("weights", "kept.safetensors", &frozen).unwrap())
+        .with(ComponentFile::text("note", "note.txt", "a note".into()));
         let variables = Variables::of([("b".to_owned(), tensor)]).unwrap();
         for _ in 0..2 {
             save(&dir.path().join("last"), &component, &variables, None).unwrap();
         }
         let kept = dir.path().join("last/kept.safetensors");
-        assert_eq!(fs::metadata(&kept).unwrap().ino(), fs::metadata(&frozen).unwrap().ino());
+        assert_eq!(
+            fs::metadata(&kept).unwrap().ino(),
+            fs::metadata(&frozen).unwrap().ino()
+        );
         fs::remove_file(&frozen).unwrap();
         let manifest = bundle::read_manifest(&dir.path().join("last")).unwrap();
         for (name, entry) in &manifest.files {
-            assert_eq!(entry.sha256, verify::hash_file(&dir.path().join("last").join(name)).unwrap(), "{name}");
+            assert_eq!(
+                entry.sha256,
+                verify::hash_file(&dir.path().join("last").join(name)).unwrap(),
+                "{name}"
+            );
         }
         // Its configuration is none of a classifier: what fails is that, and not the files.
-        let error =
-            Bundle::open_with(&dir.path().join("last"), &[Stage::Findings], &HashCache::at(dir.path().join("h")));
+        let error = Bundle::open_with(
+            &dir.path().join("last"),
+            &[Stage::Findings],
+            &HashCache::at(dir.path().join("h")),
+        );
         assert!(error.err().unwrap().to_string().contains("configuration"));
     }
 }

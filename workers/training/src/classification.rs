@@ -24,7 +24,11 @@ pub struct Scores {
 impl Predictions {
     /// Adds one image: 14 logits, truths and whether each is known.
     pub fn add(&mut self, logits: &[f32], truths: &[f32], known: &[f32]) {
-        for (cells, ((&logit, &truth), &known)) in self.cells.iter_mut().zip(logits.iter().zip(truths).zip(known)) {
+        for (cells, ((&logit, &truth), &known)) in self
+            .cells
+            .iter_mut()
+            .zip(logits.iter().zip(truths).zip(known))
+        {
             if known > 0.0 {
                 cells.push((logit, truth > 0.5));
             }
@@ -35,21 +39,43 @@ impl Predictions {
     pub fn scores(&self) -> Scores {
         let f1 = self.cells.iter().map(|cells| f1(cells)).sum::<f64>() / CLASSES as f64;
         let aucs: Vec<f64> = self.cells.iter().filter_map(|cells| auc(cells)).collect();
-        let auc = if aucs.is_empty() { 0.0 } else { aucs.iter().sum::<f64>() / aucs.len() as f64 };
-        Scores { macro_f1: f1, macro_auc: auc }
+        let auc = if aucs.is_empty() {
+            0.0
+        } else {
+            aucs.iter().sum::<f64>() / aucs.len() as f64
+        };
+        Scores {
+            macro_f1: f1,
+            macro_auc: auc,
+        }
     }
 
     /// The area under the ROC curve of each finding that has both answers.
     pub fn aucs(&self) -> Vec<(Finding, f64)> {
-        Finding::ALL.into_iter().zip(&self.cells).filter_map(|(finding, cells)| Some((finding, auc(cells)?))).collect()
+        Finding::ALL
+            .into_iter()
+            .zip(&self.cells)
+            .filter_map(|(finding, cells)| Some((finding, auc(cells)?)))
+            .collect()
     }
 }
 
 fn f1(cells: &[(f32, bool)]) -> f64 {
-    let count =
-        |of: &dyn Fn(bool, bool) -> bool| cells.iter().filter(|(logit, truth)| of(*logit > 0.0, *truth)).count();
-    let (right, wrong) = (count(&|said, truth| said && truth), count(&|said, truth| said != truth));
-    if right + wrong == 0 { 0.0 } else { 2.0 * right as f64 / (2 * right + wrong) as f64 }
+    let count = |of: &dyn Fn(bool, bool) -> bool| {
+        cells
+            .iter()
+            .filter(|(logit, truth)| of(*logit > 0.0, *truth))
+            .count()
+    };
+    let (right, wrong) = (
+        count(&|said, truth| said && truth),
+        count(&|said, truth| said != truth),
+    );
+    if right + wrong == 0 {
+        0.0
+    } else {
+        2.0 * right as f64 / (2 * right + wrong) as f64
+    }
 }
 
 /// The share of pairs of a positive and a negative that are in order; ties count half.
@@ -78,9 +104,15 @@ mod tests {
 
     #[test]
     fn the_area_counts_pairs_in_order_and_ties_half() {
-        assert_eq!(auc(&[(0.1, false), (0.4, true), (0.35, false), (0.8, true)]), Some(1.0));
+        assert_eq!(
+            auc(&[(0.1, false), (0.4, true), (0.35, false), (0.8, true)]),
+            Some(1.0)
+        );
         assert_eq!(auc(&[(0.5, false), (0.5, true)]), Some(0.5));
-        assert_eq!(auc(&[(0.1, false), (0.4, false), (0.35, true), (0.8, true)]), Some(0.75));
+        assert_eq!(
+            auc(&[(0.1, false), (0.4, false), (0.35, true), (0.8, true)]),
+            Some(0.75)
+        );
         assert_eq!(auc(&[(0.1, true)]), None);
     }
 

@@ -38,7 +38,8 @@ pub struct ClinicalScores {
 impl LabelCounts {
     /// Counts one finished study; false where it has no reference to compare with.
     pub fn add_record(&mut self, record: &StudyRecord) -> bool {
-        let (Some(report), Some(reference)) = (&record.report_labels, &record.reference_labels) else {
+        let (Some(report), Some(reference)) = (&record.report_labels, &record.reference_labels)
+        else {
             return false;
         };
         self.add(&present(reference), &present(report));
@@ -64,7 +65,11 @@ impl LabelCounts {
     /// The scores of all that was counted.
     pub fn scores(&self) -> ClinicalScores {
         let mean = |of: &dyn Fn(usize) -> f64| (0..CLASSES).map(of).sum::<f64>() / CLASSES as f64;
-        let (tp, fp, fne) = (&self.true_positive, &self.false_positive, &self.false_negative);
+        let (tp, fp, fne) = (
+            &self.true_positive,
+            &self.false_positive,
+            &self.false_negative,
+        );
         let f1 = |c: usize| ratio(2 * tp[c], 2 * tp[c] + fp[c] + fne[c]);
         let wrong: u64 = fp.iter().chain(fne).sum();
         let cells = self.reports * CLASSES as u64;
@@ -73,7 +78,11 @@ impl LabelCounts {
             macro_f1: mean(&f1),
             macro_precision: mean(&|c| ratio(tp[c], tp[c] + fp[c])),
             macro_recall: mean(&|c| ratio(tp[c], tp[c] + fne[c])),
-            sample_f1: if self.reports == 0 { 0.0 } else { self.sample_f1 / self.reports as f64 },
+            sample_f1: if self.reports == 0 {
+                0.0
+            } else {
+                self.sample_f1 / self.reports as f64
+            },
             accuracy: ratio(cells - wrong, cells),
             f1: Finding::ALL.into_iter().zip((0..CLASSES).map(f1)).collect(),
         }
@@ -85,7 +94,11 @@ fn present(labels: &Labels) -> [bool; CLASSES] {
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 / whole as f64
+    }
 }
 
 #[cfg(test)]
@@ -95,7 +108,10 @@ mod tests {
     #[test]
     fn nothing_counted_scores_zero_instead_of_nan() {
         let scores = LabelCounts::default().scores();
-        assert_eq!((scores.macro_f1, scores.accuracy, scores.sample_f1), (0.0, 0.0, 0.0));
+        assert_eq!(
+            (scores.macro_f1, scores.accuracy, scores.sample_f1),
+            (0.0, 0.0, 0.0)
+        );
     }
 
     #[test]

@@ -24,7 +24,10 @@ pub type Chart = (&'static str, &'static [&'static str]);
 impl Row {
     /// The value of this name.
     pub fn get(&self, name: &str) -> Option<f64> {
-        self.0.iter().find(|(found, _)| found == name).map(|(_, value)| *value)
+        self.0
+            .iter()
+            .find(|(found, _)| found == name)
+            .map(|(_, value)| *value)
     }
 }
 
@@ -49,8 +52,17 @@ pub fn write_csv(path: &Path, rows: &[Row]) -> Result<(), TrainingError> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn write_html(path: &Path, title: &str, rows: &[Row], axis: &str, charts: &[Chart]) -> Result<(), TrainingError> {
-    let drawn: String = charts.iter().map(|chart| draw(rows, axis, *chart)).collect();
+pub fn write_html(
+    path: &Path,
+    title: &str,
+    rows: &[Row],
+    axis: &str,
+    charts: &[Chart],
+) -> Result<(), TrainingError> {
+    let drawn: String = charts
+        .iter()
+        .map(|chart| draw(rows, axis, *chart))
+        .collect();
     let html = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\n<style>body{{font:14px \
          sans-serif;margin:24px}}figure{{display:inline-block;margin:12px}}svg{{background:#fff;border:1px solid \
@@ -61,11 +73,16 @@ pub fn write_html(path: &Path, title: &str, rows: &[Row], axis: &str, charts: &[
 
 fn draw(rows: &[Row], axis: &str, (title, names): Chart) -> String {
     let points = |name: &str| -> Vec<(f64, f64)> {
-        let pairs = rows.iter().filter_map(|row| Some((row.get(axis)?, row.get(name)?)));
+        let pairs = rows
+            .iter()
+            .filter_map(|row| Some((row.get(axis)?, row.get(name)?)));
         pairs.filter(|(_, value)| value.is_finite()).collect()
     };
     let curves: Vec<_> = names.iter().map(|name| (*name, points(name))).collect();
-    let all: Vec<(f64, f64)> = curves.iter().flat_map(|(_, points)| points.iter().copied()).collect();
+    let all: Vec<(f64, f64)> = curves
+        .iter()
+        .flat_map(|(_, points)| points.iter().copied())
+        .collect();
     let (x0, x1) = bounds(all.iter().map(|point| point.0));
     let (y0, y1) = bounds(all.iter().map(|point| point.1));
     let (width, height) = CHART;
@@ -74,17 +91,28 @@ fn draw(rows: &[Row], axis: &str, (title, names): Chart) -> String {
         let down = height - MARGIN - (y - y0) / (y1 - y0) * (height - 2.0 * MARGIN);
         (across, down)
     };
-    let mut svg = format!("<figure><figcaption>{title}</figcaption><svg width=\"{width}\" height=\"{height}\">");
+    let mut svg = format!(
+        "<figure><figcaption>{title}</figcaption><svg width=\"{width}\" height=\"{height}\">"
+    );
     let (left, bottom, right) = (MARGIN, height - MARGIN, width - MARGIN);
     // Writing to a String cannot fail.
-    let _ = write!(svg, "<path d=\"M{left} {MARGIN}V{bottom}H{right}\" stroke=\"#888\" fill=\"none\"/>");
+    let _ = write!(
+        svg,
+        "<path d=\"M{left} {MARGIN}V{bottom}H{right}\" stroke=\"#888\" fill=\"none\"/>"
+    );
     let (middle, text) = (bottom + 16.0, "font-size=\"11\" fill=\"#555\"");
     let _ = write!(
         svg,
         "<text x=\"4\" y=\"{bottom}\" {text}>{y0:.3}</text><text x=\"4\" y=\"{MARGIN}\" {text}>{y1:.3}</text>"
     );
-    let _ = write!(svg, "<text x=\"{left}\" y=\"{middle}\" {text}>{axis} {x0}</text>");
-    let _ = write!(svg, "<text x=\"{right}\" y=\"{middle}\" text-anchor=\"end\" {text}>{x1}</text>");
+    let _ = write!(
+        svg,
+        "<text x=\"{left}\" y=\"{middle}\" {text}>{axis} {x0}</text>"
+    );
+    let _ = write!(
+        svg,
+        "<text x=\"{right}\" y=\"{middle}\" text-anchor=\"end\" {text}>{x1}</text>"
+    );
     for (index, (name, points)) in curves.iter().enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
         let line: Vec<String> = points
@@ -101,7 +129,10 @@ fn draw(rows: &[Row], axis: &str, (title, names): Chart) -> String {
         );
         for &point in points {
             let (x, y) = place(point);
-            let _ = write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{colour}\"/>");
+            let _ = write!(
+                svg,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\" fill=\"{colour}\"/>"
+            );
         }
         let y = 14.0 + 13.0 * index as f64;
         let _ = write!(
@@ -114,8 +145,9 @@ fn draw(rows: &[Row], axis: &str, (title, names): Chart) -> String {
 
 /// The least and the largest value, never the same.
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
     match (low, high) {
         _ if low > high => (0.0, 1.0),
         _ if low == high => (low - 0.5, high + 0.5),

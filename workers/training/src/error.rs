@@ -86,18 +86,30 @@ impl TrainingError {
     /// For `map_err` beside file operations.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| TrainingError::Io { action, path, source }
+        move |source| TrainingError::Io {
+            action,
+            path,
+            source,
+        }
     }
 
     /// For `map_err` beside parsers of whole files.
     pub(crate) fn content<E: fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
-        move |reason| TrainingError::Content { path, line: None, reason: reason.to_string() }
+        move |reason| TrainingError::Content {
+            path,
+            line: None,
+            reason: reason.to_string(),
+        }
     }
 
     /// A fault in one line of a file.
     pub(crate) fn line(path: &Path, line: u64, reason: impl Into<String>) -> Self {
-        TrainingError::Content { path: path.to_owned(), line: Some(line), reason: reason.into() }
+        TrainingError::Content {
+            path: path.to_owned(),
+            line: Some(line),
+            reason: reason.into(),
+        }
     }
 }
 

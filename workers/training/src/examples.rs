@@ -51,7 +51,10 @@ impl Example {
             ids.push(tokenizer.eos_id());
         }
         let place = |end: usize| Ok(tokenizer.encode(&instruction[..end])?.len().min(ids.len()));
-        let mut starts: Vec<usize> = instruction.match_indices(ANSWER).map(|(at, word)| at + word.len()).collect();
+        let mut starts: Vec<usize> = instruction
+            .match_indices(ANSWER)
+            .map(|(at, word)| at + word.len())
+            .collect();
         // A prompt of another form is read whole.
         if starts.last() != Some(&instruction.len()) {
             starts.push(instruction.len());
@@ -60,7 +63,9 @@ impl Example {
         let mut read = Vec::new();
         read.push(0..place(starts[first])?);
         for pair in starts[first..].windows(2) {
-            let end = instruction[pair[0]..pair[1]].find(END).map_or(pair[1], |at| pair[0] + at + END.len());
+            let end = instruction[pair[0]..pair[1]]
+                .find(END)
+                .map_or(pair[1], |at| pair[0] + at + END.len());
             read.push(place(end)?..place(pair[1])?);
         }
         Ok(Self { ids, read })
@@ -96,7 +101,8 @@ mod tests {
         let tokenizer = LlamaTokenizer::from_file(&file).unwrap();
         let instruction = "Be kind. USER: a ASSISTANT: heart is big</s>USER: b ASSISTANT: no</s>USER: c ASSISTANT:";
         let learned = |answers| {
-            let example = Example::encode_conversation(&tokenizer, instruction, "yes", answers, 500).unwrap();
+            let example =
+                Example::encode_conversation(&tokenizer, instruction, "yes", answers, 500).unwrap();
             let mut parts = vec![Vec::new()];
             for target in example.targets() {
                 match target {
@@ -105,7 +111,10 @@ mod tests {
                     None => parts.push(Vec::new()),
                 }
             }
-            parts.into_iter().map(|ids| tokenizer.decode(&ids).trim().to_owned()).collect::<Vec<_>>()
+            parts
+                .into_iter()
+                .map(|ids| tokenizer.decode(&ids).trim().to_owned())
+                .collect::<Vec<_>>()
         };
         assert_eq!(learned(1), ["yes</s>"]);
         assert_eq!(learned(2), ["no</s>", "yes</s>"]);

@@ -56,19 +56,29 @@ pub struct Batching {
 ///
 /// # Errors
 /// A table without the columns `image`, `split` and the 14 findings, another label than 1, 0, -1 or nothing, or no image.
-pub fn labelled_images(tables: &[ImageTable], split: &str) -> Result<Vec<LabelledImage>, TrainingError> {
+pub fn labelled_images(
+    tables: &[ImageTable],
+    split: &str,
+) -> Result<Vec<LabelledImage>, TrainingError> {
     let mut images = Vec::new();
     for table in tables {
         let path = &table.labels;
         let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-        let header = reader.headers().map_err(TrainingError::content(path))?.clone();
+        let header = reader
+            .headers()
+            .map_err(TrainingError::content(path))?
+            .clone();
         let column = |name: &str| {
             let found = header.iter().position(|found| found == name);
-            let reason = || format!("no column '{name}': it needs image, split and the 14 findings");
+            let reason =
+                || format!("no column '{name}': it needs image, split and the 14 findings");
             found.ok_or_else(|| TrainingError::line(path, 1, reason()))
         };
         let (image, of_split) = (column("image")?, column("split")?);
-        let columns = Finding::ALL.into_iter().map(|finding| column(finding.name())).collect::<Result<Vec<_>, _>>()?;
+        let columns = Finding::ALL
+            .into_iter()
+            .map(|finding| column(finding.name()))
+            .collect::<Result<Vec<_>, _>>()?;
         for record in reader.records() {
             let record = record.map_err(TrainingError::content(path))?;
             if record.get(of_split) != Some(split) {
@@ -79,13 +89,19 @@ pub fn labelled_images(tables: &[ImageTable], split: &str) -> Result<Vec<Labelle
             for (label, &column) in labels.iter_mut().zip(&columns) {
                 let cell = record.get(column).unwrap_or_default();
                 let reason = || format!("'{cell}' is not a label: use 1, 0, -1 or nothing");
-                *label = crate::prepare::label_value(cell).ok_or_else(|| TrainingError::line(path, line, reason()))?;
+                *label = crate::prepare::label_value(cell)
+                    .ok_or_else(|| TrainingError::line(path, line, reason()))?;
             }
-            images.push(LabelledImage { path: table.images.join(record.get(image).unwrap_or_default()), labels });
+            images.push(LabelledImage {
+                path: table.images.join(record.get(image).unwrap_or_default()),
+                labels,
+            });
         }
     }
     if images.is_empty() {
-        return Err(TrainingError::Empty(format!("no image of the split '{split}' in the tables of the recipe")));
+        return Err(TrainingError::Empty(format!(
+            "no image of the split '{split}' in the tables of the recipe"
+        )));
     }
     Ok(images)
 }
@@ -96,9 +112,15 @@ impl Batching {
     /// # Errors
     /// An image that cannot be read, with its name.
     pub fn batch(&self, images: &[LabelledImage]) -> Result<ImageBatch, TrainingError> {
-        let planes = images.par_iter().map(|image| self.plane(image)).collect::<Result<Vec<_>, _>>()?;
+        let planes = images
+            .par_iter()
+            .map(|image| self.plane(image))
+            .collect::<Result<Vec<_>, _>>()?;
         let cells = |of: &dyn Fn(Label) -> bool| {
-            let cells = images.iter().flat_map(|image| image.labels).map(|label| f32::from(u8::from(of(label))));
+            let cells = images
+                .iter()
+                .flat_map(|image| image.labels)
+                .map(|label| f32::from(u8::from(of(label))));
             Tensor::from_iter(cells, &self.device)?.reshape((images.len(), Finding::ALL.len()))
         };
         Ok(ImageBatch {
@@ -124,18 +146,32 @@ pub(crate) fn pixels(path: &Path, input: InputSize) -> Result<Vec<f32>, Training
     let bytes = fs::read(path).map_err(TrainingError::io("read", path))?;
     let read = Preprocessed::from_bytes(&bytes, &Limits::default(), input.short_side);
     let read = read.map_err(|failure| TrainingError::content(path)(failure.message))?;
-    Ok(read.crop(input.side).pixels().iter().map(|&pixel| f32::from(pixel) / 255.0).collect())
+    Ok(read
+        .crop(input.side)
+        .pixels()
+        .iter()
+        .map(|&pixel| f32::from(pixel) / 255.0)
+        .collect())
 }
 
 /// Grey planes as network input `[B, 3, side, side]`.
-pub(crate) fn stack(planes: Vec<Vec<f32>>, side: usize, device: &Device) -> Result<Tensor, TrainingError> {
+pub(crate) fn stack(
+    planes: Vec<Vec<f32>>,
+    side: usize,
+    device: &Device,
+) -> Result<Tensor, TrainingError> {
     let count = planes.len();
     let planes = Tensor::from_vec(planes.concat(), (count, 1, side, side), device)?;
     Ok(planes.expand((count, 3, side, side))?.contiguous()?)
 }
 
 fn name(image: &LabelledImage) -> String {
-    image.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    image
+        .path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Loads batches on a thread of its own, in order, some ahead of use.
@@ -161,7 +197,10 @@ impl<B: Send + 'static> Loader<B> {
                 }
             }
         });
-        Self { batches: Some(receiver), thread: Some(thread) }
+        Self {
+            batches: Some(receiver),
+            thread: Some(thread),
+        }
     }
 }
 

@@ -24,7 +24,10 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Resul
 /// The same of the tensor library's own operations, for other devices.
 fn composed(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
     let log_probabilities = log_softmax(logits, D::Minus1)?;
-    let of_target = log_probabilities.gather(&targets.unsqueeze(1)?, 1)?.mean_all()?.neg()?;
+    let of_target = log_probabilities
+        .gather(&targets.unsqueeze(1)?, 1)?
+        .mean_all()?
+        .neg()?;
     if smoothing == 0.0 {
         return Ok(of_target);
     }
@@ -34,14 +37,26 @@ fn composed(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor>
 
 /// Cross entropy over the rows of `logits [n, classes]` that have a target; none at all is an error, since its mean would
 /// not be a number.
-pub(crate) fn cross_entropy_of_some(logits: &Tensor, targets: &[Option<u32>], smoothing: f64) -> Result<Tensor> {
-    let (rows, classes): (Vec<u32>, Vec<u32>) =
-        (0..).zip(targets).filter_map(|(row, target)| target.map(|target| (row, target))).unzip();
+pub(crate) fn cross_entropy_of_some(
+    logits: &Tensor,
+    targets: &[Option<u32>],
+    smoothing: f64,
+) -> Result<Tensor> {
+    let (rows, classes): (Vec<u32>, Vec<u32>) = (0..)
+        .zip(targets)
+        .filter_map(|(row, target)| target.map(|target| (row, target)))
+        .unzip();
     if rows.is_empty() {
-        candle_core::bail!("a batch without any target: leave out samples whose prompt fills the cutoff");
+        candle_core::bail!(
+            "a batch without any target: leave out samples whose prompt fills the cutoff"
+        );
     }
     let rows = Tensor::new(rows, logits.device())?;
-    cross_entropy(&logits.index_select(&rows, 0)?, &Tensor::new(classes, logits.device())?, smoothing)
+    cross_entropy(
+        &logits.index_select(&rows, 0)?,
+        &Tensor::new(classes, logits.device())?,
+        smoothing,
+    )
 }
 
 #[cfg(test)]
@@ -56,7 +71,10 @@ mod tests {
         let logits = Tensor::zeros((3, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
         let targets = Tensor::new(&[0u32, 4, 2], &Device::Cpu).unwrap();
         for smoothing in [0.0, 0.1] {
-            let loss = cross_entropy(&logits, &targets, smoothing).unwrap().to_scalar::<f32>().unwrap();
+            let loss = cross_entropy(&logits, &targets, smoothing)
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
             assert!((loss - 5f32.ln()).abs() < 1e-6, "{loss}");
         }
     }
@@ -70,10 +88,27 @@ mod tests {
             let logits = candle_core::Var::from_tensor(&values).unwrap();
             let ours = cross_entropy(&logits, &targets, smoothing).unwrap();
             let theirs = composed(&logits, &targets, smoothing).unwrap();
-            let gradient =
-                |loss: &Tensor| loss.affine(2.0, 0.0).unwrap().backward().unwrap().get(&logits).unwrap().clone();
-            for (ours, theirs) in [(ours.clone(), theirs.clone()), (gradient(&ours), gradient(&theirs))] {
-                let worst = (ours - theirs).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+            let gradient = |loss: &Tensor| {
+                loss.affine(2.0, 0.0)
+                    .unwrap()
+                    .backward()
+                    .unwrap()
+                    .get(&logits)
+                    .unwrap()
+                    .clone()
+            };
+            for (ours, theirs) in [
+                (ours.clone(), theirs.clone()),
+                (gradient(&ours), gradient(&theirs)),
+            ] {
+                let worst = (ours - theirs)
+                    .unwrap()
+                    .abs()
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .max(0)
+                    .unwrap();
                 assert!(worst.to_scalar::<f32>().unwrap() < 1e-6, "{worst}");
             }
         }
@@ -88,7 +123,10 @@ mod tests {
     #[test]
     fn rows_without_target_do_not_count_and_a_batch_of_them_is_an_error() {
         let logits = Tensor::new(&[[9f32, 0.0], [0.0, 0.0]], &Device::Cpu).unwrap();
-        let loss = cross_entropy_of_some(&logits, &[None, Some(1)], 0.0).unwrap().to_scalar::<f32>().unwrap();
+        let loss = cross_entropy_of_some(&logits, &[None, Some(1)], 0.0)
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap();
         assert!((loss - 2f32.ln()).abs() < 1e-6, "{loss}");
         assert!(cross_entropy_of_some(&logits, &[None, None], 0.0).is_err());
     }

@@ -43,17 +43,32 @@ pub enum AdamForm {
 impl AdamW {
     /// The findings classifier's: no decay.
     pub fn findings() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-6, weight_decay: 0.0, form: AdamForm::Transformers }
+        Self {
+            betas: [0.9, 0.999],
+            eps: 1e-6,
+            weight_decay: 0.0,
+            form: AdamForm::Transformers,
+        }
     }
 
     /// The alignment module's.
     pub fn alignment() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.05, form: AdamForm::Torch }
+        Self {
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.05,
+            form: AdamForm::Torch,
+        }
     }
 
     /// The language model's: no decay.
     pub fn language() -> Self {
-        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0, form: AdamForm::Torch }
+        Self {
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.0,
+            form: AdamForm::Torch,
+        }
     }
 }
 
@@ -73,11 +88,22 @@ impl Gradients {
     ///
     /// # Errors
     /// None but the tensor library's.
-    pub fn add(&mut self, variables: &Variables, store: &GradStore, scale: f64) -> Result<(), TrainingError> {
+    pub fn add(
+        &mut self,
+        variables: &Variables,
+        store: &GradStore,
+        scale: f64,
+    ) -> Result<(), TrainingError> {
         for (name, variable) in variables.learned() {
-            let Some(gradient) = store.get(variable.as_tensor()) else { continue };
+            let Some(gradient) = store.get(variable.as_tensor()) else {
+                continue;
+            };
             let gradient = gradient.detach();
-            let gradient = if scale == 1.0 { gradient } else { (gradient * scale)? };
+            let gradient = if scale == 1.0 {
+                gradient
+            } else {
+                (gradient * scale)?
+            };
             let sum = match self.sums.remove(name) {
                 Some(sum) => (sum + gradient)?,
                 None => gradient,
@@ -131,7 +157,12 @@ pub struct Optimizer {
 impl Optimizer {
     /// Starts with empty moments.
     pub fn new(settings: AdamW, variables: Variables) -> Self {
-        Self { settings, variables, moments: BTreeMap::new(), steps: 0 }
+        Self {
+            settings,
+            variables,
+            moments: BTreeMap::new(),
+            steps: 0,
+        }
     }
 
     /// Steps taken.
@@ -146,12 +177,19 @@ impl Optimizer {
     pub fn step(&mut self, gradients: &Gradients, rate: f64) -> Result<(), TrainingError> {
         self.steps += 1;
         for (name, variable) in self.variables.learned() {
-            let Some(gradient) = gradients.get(name) else { continue };
+            let Some(gradient) = gradients.get(name) else {
+                continue;
+            };
             let moments = match self.moments.remove(name) {
                 Some(moments) => moments,
                 None => [gradient.zeros_like()?, gradient.zeros_like()?],
             };
-            let step = Step::of(&self.settings, self.steps, rate, decays(name, variable.dims().len()));
+            let step = Step::of(
+                &self.settings,
+                self.steps,
+                rate,
+                decays(name, variable.dims().len()),
+            );
             let moments = match variable.device().is_cpu() {
                 true => step.in_place(variable, gradient, moments)?,
                 false => step.composed(variable, gradient, moments)?,
@@ -167,7 +205,10 @@ impl Optimizer {
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), TrainingError> {
         let tensors = self.moments.iter().flat_map(|(name, moments)| {
-            MOMENTS.iter().zip(moments).map(move |(moment, tensor)| (format!("{moment}.{name}"), tensor.clone()))
+            MOMENTS
+                .iter()
+                .zip(moments)
+                .map(move |(moment, tensor)| (format!("{moment}.{name}"), tensor.clone()))
         });
         let tensors: std::collections::HashMap<_, _> = tensors.collect();
         candle_core::safetensors::save(&tensors, path).map_err(TrainingError::content(path))
@@ -177,15 +218,28 @@ impl Optimizer {
     ///
     /// # Errors
     /// A file that cannot be read or belongs to other variables.
-    pub fn restore(&mut self, path: &Path, steps: u64, device: &Device) -> Result<(), TrainingError> {
-        let mut tensors = candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
+    pub fn restore(
+        &mut self,
+        path: &Path,
+        steps: u64,
+        device: &Device,
+    ) -> Result<(), TrainingError> {
+        let mut tensors =
+            candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
         self.moments.clear();
         for (name, variable) in self.variables.learned() {
             let [first, second] = MOMENTS.map(|moment| tensors.remove(&format!("{moment}.{name}")));
-            let (Some(first), Some(second)) = (first, second) else { continue };
+            let (Some(first), Some(second)) = (first, second) else {
+                continue;
+            };
             if first.dims() != variable.dims() {
-                let reason = format!("the moments of '{name}' have another shape than the recipe's geometry");
-                return Err(TrainingError::Checkpoint { path: path.to_owned(), reason });
+                let reason = format!(
+                    "the moments of '{name}' have another shape than the recipe's geometry"
+                );
+                return Err(TrainingError::Checkpoint {
+                    path: path.to_owned(),
+                    reason,
+                });
             }
             self.moments.insert(name.to_owned(), [first, second]);
         }

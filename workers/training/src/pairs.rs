@@ -24,34 +24,59 @@ type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>, TrainingError>;
 ///
 /// # Errors
 /// A table without its columns, an image that is not there, or no pair.
-pub fn pairs(tables: &[PairTable], split: &str, encode: Encode<'_>) -> Result<Vec<Pair>, TrainingError> {
+pub fn pairs(
+    tables: &[PairTable],
+    split: &str,
+    encode: Encode<'_>,
+) -> Result<Vec<Pair>, TrainingError> {
     let mut pairs = Vec::new();
     for table in tables {
         match &table.split_table {
-            Some(splits) => sectioned(table, &SplitTable::read(splits)?, split, encode, &mut pairs)?,
+            Some(splits) => {
+                sectioned(table, &SplitTable::read(splits)?, split, encode, &mut pairs)?
+            }
             None => plain(table, split, encode, &mut pairs)?,
         }
     }
     if pairs.is_empty() {
-        let reason = format!("no pair with a text of the split '{split}' in the tables of the recipe");
+        let reason =
+            format!("no pair with a text of the split '{split}' in the tables of the recipe");
         return Err(TrainingError::Empty(reason));
     }
     // Told before hours of training and not in the middle of them.
     let images: BTreeSet<&Path> = pairs.iter().map(|pair| pair.image.as_path()).collect();
     if let Some(missing) = images.iter().find(|image| !image.is_file()) {
-        let reason = "no such image: a table of the recipe names it; check its folder of images".to_owned();
-        return Err(TrainingError::Content { path: missing.to_path_buf(), line: None, reason });
+        let reason =
+            "no such image: a table of the recipe names it; check its folder of images".to_owned();
+        return Err(TrainingError::Content {
+            path: missing.to_path_buf(),
+            line: None,
+            reason,
+        });
     }
     Ok(pairs)
 }
 
-fn plain(table: &PairTable, split: &str, encode: Encode<'_>, pairs: &mut Vec<Pair>) -> Result<(), TrainingError> {
+fn plain(
+    table: &PairTable,
+    split: &str,
+    encode: Encode<'_>,
+    pairs: &mut Vec<Pair>,
+) -> Result<(), TrainingError> {
     let path = &table.pairs;
     let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-    let header = reader.headers().map_err(TrainingError::content(path))?.clone();
+    let header = reader
+        .headers()
+        .map_err(TrainingError::content(path))?
+        .clone();
     let column = |name: &str| {
         let found = header.iter().position(|found| found == name);
-        let reason = || format!("no column '{name}': it needs image, split and {}", table.text);
+        let reason = || {
+            format!(
+                "no column '{name}': it needs image, split and {}",
+                table.text
+            )
+        };
         found.ok_or_else(|| TrainingError::line(path, 1, reason()))
     };
     let (image, of_split, text) = (column("image")?, column("split")?, column(&table.text)?);
@@ -60,7 +85,10 @@ fn plain(table: &PairTable, split: &str, encode: Encode<'_>, pairs: &mut Vec<Pai
         let cell = |column: usize| record.get(column).unwrap_or_default();
         let text = strip(cell(text));
         if cell(of_split) == split && !text.is_empty() {
-            pairs.push(Pair { image: folder(table).join(cell(image)), ids: encode(text)? });
+            pairs.push(Pair {
+                image: folder(table).join(cell(image)),
+                ids: encode(text)?,
+            });
         }
     }
     Ok(())
@@ -87,14 +115,21 @@ fn sectioned(
         let text = strip(&text);
         if splits.get(&row.dicom_id) == Some(split) && !text.is_empty() {
             let image = folder(table).join(&row.image_folder).join(&row.image_file);
-            pairs.push(Pair { image, ids: encode(text)? });
+            pairs.push(Pair {
+                image,
+                ids: encode(text)?,
+            });
         }
     }
     Ok(())
 }
 
 fn folder(table: &PairTable) -> &Path {
-    table.images.as_deref().or_else(|| table.pairs.parent()).unwrap_or(Path::new("."))
+    table
+        .images
+        .as_deref()
+        .or_else(|| table.pairs.parent())
+        .unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -131,8 +166,10 @@ mod tests {
         );
         fs::write(dir.path().join("pairs.csv"), rows).unwrap();
         let pairs = read(dir.path(), None).unwrap();
-        let expected =
-            [("clear", beside), ("ok", whole)].map(|(text, image)| Pair { image, ids: letters(text).unwrap() });
+        let expected = [("clear", beside), ("ok", whole)].map(|(text, image)| Pair {
+            image,
+            ids: letters(text).unwrap(),
+        });
         assert_eq!(pairs, expected);
     }
 
@@ -143,10 +180,21 @@ mod tests {
         fs::create_dir_all(dir.path().join(folder)).unwrap();
         fs::write(dir.path().join(folder).join("d1.jpg"), "").unwrap();
         let header = crate::prepare::HEADER.join(",");
-        let row =
-            |dicom: &str| format!("s50000001,,\"\n all\n is well\",,,{dicom},{dicom}.jpg,{folder},s50000001.txt\n");
-        fs::write(dir.path().join("pairs.csv"), format!("{header}\n{}{}", row("d1"), row("d2"))).unwrap();
-        fs::write(dir.path().join("split.csv"), "dicom_id,split\nd1,train\nd2,test\n").unwrap();
+        let row = |dicom: &str| {
+            format!(
+                "s50000001,,\"\n all\n is well\",,,{dicom},{dicom}.jpg,{folder},s50000001.txt\n"
+            )
+        };
+        fs::write(
+            dir.path().join("pairs.csv"),
+            format!("{header}\n{}{}", row("d1"), row("d2")),
+        )
+        .unwrap();
+        fs::write(
+            dir.path().join("split.csv"),
+            "dicom_id,split\nd1,train\nd2,test\n",
+        )
+        .unwrap();
         let pairs = read(dir.path(), Some("split.csv")).unwrap();
         assert_eq!(pairs.len(), 1);
         assert_eq!(pairs[0].ids, letters("all is well").unwrap());
@@ -155,8 +203,15 @@ mod tests {
     #[test]
     fn an_image_that_is_not_there_is_named_before_anything_is_trained() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("pairs.csv"), "split,image,findings\ntrain,gone.png,x\n").unwrap();
+        fs::write(
+            dir.path().join("pairs.csv"),
+            "split,image,findings\ntrain,gone.png,x\n",
+        )
+        .unwrap();
         let error = read(dir.path(), None).unwrap_err().to_string();
-        assert!(error.contains("gone.png") && error.contains("no such image"), "{error}");
+        assert!(
+            error.contains("gone.png") && error.contains("no such image"),
+            "{error}"
+        );
     }
 }

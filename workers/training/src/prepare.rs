@@ -26,7 +26,9 @@ mod tensor_file;
 mod tokenizer;
 mod weak_labels;
 
-pub use answers::{ANSWER_TOKENS, PredictedReport, Question, answer, corrections, questions, write_task_file};
+pub use answers::{
+    ANSWER_TOKENS, PredictedReport, Question, answer, corrections, questions, write_task_file,
+};
 pub use dialogs::Dialogs;
 pub use export::{Sectioning, SectioningSummary};
 pub use instruct::{Instruct, InstructSummary, TaskFile, TaskSample};
@@ -39,7 +41,8 @@ pub use pickle::import_embeddings;
 pub use predictions::{PredictionFile, read_predictions};
 pub(crate) use report_table::Table;
 pub use report_table::{
-    PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table, write_report_table,
+    PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table,
+    write_report_table,
 };
 pub use report_tasks::ReportTasks;
 pub use reports::{Coverage, ReportSample, report_samples, write_reports};

@@ -114,7 +114,13 @@ pub struct Written {
 
 impl Part {
     /// All parts, in the order in which they are measured.
-    pub const ALL: [Part; 5] = [Part::Findings, Part::Chexbert, Part::Report, Part::Image, Part::Dialog];
+    pub const ALL: [Part; 5] = [
+        Part::Findings,
+        Part::Chexbert,
+        Part::Report,
+        Part::Image,
+        Part::Dialog,
+    ];
 
     /// As it is written on the command line and in the results.
     pub fn name(self) -> &'static str {
@@ -154,7 +160,10 @@ impl FromStr for Part {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let all = Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|part| part.name() == name).ok_or_else(|| format!("'{name}' is not one of {all}"))
+        Self::ALL
+            .into_iter()
+            .find(|part| part.name() == name)
+            .ok_or_else(|| format!("'{name}' is not one of {all}"))
     }
 }
 
@@ -182,7 +191,10 @@ struct FromLabels {
 impl Quality {
     /// The components of the bundle that are needed.
     pub fn stages(&self) -> Vec<Stage> {
-        Stage::ALL.into_iter().filter(|stage| self.parts.iter().any(|part| part.stages().contains(stage))).collect()
+        Stage::ALL
+            .into_iter()
+            .filter(|stage| self.parts.iter().any(|part| part.stages().contains(stage)))
+            .collect()
     }
 
     /// Measures all parts, and returns what was written, too.
@@ -196,15 +208,26 @@ impl Quality {
         progress: Progress<'_>,
     ) -> Result<(QualityReport, Vec<Written>), TrainingError> {
         for &part in &self.parts {
-            let lacks = match (part.needs_reports() && self.reports.is_none(), part.needs_images()) {
+            let lacks = match (
+                part.needs_reports() && self.reports.is_none(),
+                part.needs_images(),
+            ) {
                 (true, _) => "a table of reports",
                 (false, true) if self.images.is_empty() => "a table of images",
                 _ => continue,
             };
-            return Err(TrainingError::Empty(format!("to measure '{}', give {lacks}", part.name())));
+            return Err(TrainingError::Empty(format!(
+                "to measure '{}', give {lacks}",
+                part.name()
+            )));
         }
         let networks = Networks::load(bundle, &self.stages(), &self.device, progress)?;
-        let mut bench = Bench { quality: self, networks, texts: Vec::new(), from_labels: None };
+        let mut bench = Bench {
+            quality: self,
+            networks,
+            texts: Vec::new(),
+            from_labels: None,
+        };
         let mut parts = BTreeMap::new();
         for &part in &self.parts {
             let section = match part {
@@ -256,32 +279,67 @@ impl Bench<'_> {
     fn table_name(&self, table: usize) -> String {
         let path = &self.quality.images[table].labels;
         let folder = path.parent().and_then(|folder| folder.file_name());
-        folder.or_else(|| path.file_stem()).unwrap_or_default().to_string_lossy().into_owned()
+        folder
+            .or_else(|| path.file_stem())
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// What the bundle writes from the labels of each report. Each request brings an image, paired as weakly as those of
     /// training are.
     fn written_from_labels(&mut self) -> Result<&[FromLabels], TrainingError> {
         if self.from_labels.is_none() {
-            let tables = self.quality.images.iter().map(|table| (table.labels.clone(), table.images.clone())).collect();
-            let pairing = Pairing { images: tables, seed: self.quality.seed };
+            let tables = self
+                .quality
+                .images
+                .iter()
+                .map(|table| (table.labels.clone(), table.images.clone()))
+                .collect();
+            let pairing = Pairing {
+                images: tables,
+                seed: self.quality.seed,
+            };
             let (reports, _) = pairing.pair(&self.reports(&self.quality.split)?)?;
             let mut used: Vec<&str> = reports.iter().map(|report| report.image.as_str()).collect();
             used.sort_unstable();
             used.dedup();
-            let tokens: BTreeMap<&str, Tensor> = used.iter().copied().zip(self.networks.embed(&used)?).collect();
+            let tokens: BTreeMap<&str, Tensor> = used
+                .iter()
+                .copied()
+                .zip(self.networks.embed(&used)?)
+                .collect();
             let rule = self.networks.rule();
-            let findings: Vec<String> =
-                reports.iter().map(|report| rule.text(&agreement::findings(&stated(report)))).collect();
-            let images: Vec<Tensor> = reports.iter().map(|report| tokens[report.image.as_str()].clone()).collect();
-            let ask = |(findings, image): (&String, &Tensor)| self.networks.ask_report(findings, image);
-            let questions: Vec<Question> = findings.iter().zip(&images).map(ask).collect::<Result<_, _>>()?;
+            let findings: Vec<String> = reports
+                .iter()
+                .map(|report| rule.text(&agreement::findings(&stated(report))))
+                .collect();
+            let images: Vec<Tensor> = reports
+                .iter()
+                .map(|report| tokens[report.image.as_str()].clone())
+                .collect();
+            let ask =
+                |(findings, image): (&String, &Tensor)| self.networks.ask_report(findings, image);
+            let questions: Vec<Question> = findings
+                .iter()
+                .zip(&images)
+                .map(ask)
+                .collect::<Result<_, _>>()?;
             let texts = self.networks.answer("reports from labels", &questions)?;
             let labels = self.networks.label(&texts)?;
-            let rest = findings.into_iter().zip(images).zip(texts.into_iter().zip(labels));
-            let written = reports.into_iter().zip(rest).map(|(report, ((findings, image), (text, labels)))| {
-                FromLabels { report, findings, image, text, labels }
-            });
+            let rest = findings
+                .into_iter()
+                .zip(images)
+                .zip(texts.into_iter().zip(labels));
+            let written = reports.into_iter().zip(rest).map(
+                |(report, ((findings, image), (text, labels)))| FromLabels {
+                    report,
+                    findings,
+                    image,
+                    text,
+                    labels,
+                },
+            );
             self.from_labels = Some(written.collect());
         }
         Ok(self.from_labels.as_deref().unwrap_or_default())

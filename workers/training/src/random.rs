@@ -65,7 +65,10 @@ impl Random {
                 return index;
             }
         }
-        weights.iter().rposition(|&weight| weight > 0.0).unwrap_or_default()
+        weights
+            .iter()
+            .rposition(|&weight| weight > 0.0)
+            .unwrap_or_default()
     }
 
     /// Puts the items in a random order (Fisher and Yates).
@@ -92,7 +95,14 @@ mod tests {
     fn a_shuffle_keeps_every_item_and_moves_most() {
         let mut items: Vec<usize> = (0..1000).collect();
         Random::stream(1, "x").shuffle(&mut items);
-        assert!(items.iter().enumerate().filter(|(index, item)| index == *item).count() < 20);
+        assert!(
+            items
+                .iter()
+                .enumerate()
+                .filter(|(index, item)| index == *item)
+                .count()
+                < 20
+        );
         items.sort_unstable();
         assert!(items.iter().enumerate().all(|(index, item)| index == *item));
     }
@@ -113,7 +123,14 @@ mod tests {
         let mut random = Random::stream(7, "n");
         let values: Vec<f64> = (0..20_000).map(|_| random.normal()).collect();
         let mean = values.iter().sum::<f64>() / 20_000.0;
-        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / 20_000.0;
-        assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
+        let variance = values
+            .iter()
+            .map(|value| (value - mean).powi(2))
+            .sum::<f64>()
+            / 20_000.0;
+        assert!(
+            mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05,
+            "{mean} {variance}"
+        );
     }
 }

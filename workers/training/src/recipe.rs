@@ -37,7 +37,9 @@ fn default_accumulation() -> usize {
 }
 
 fn rising_and_falling(rate: f64, warmup: Option<u64>) -> Schedule {
-    warmup.map_or(Schedule::Constant { rate }, |warmup| Schedule::WarmupLinear { rate, warmup })
+    warmup.map_or(Schedule::Constant { rate }, |warmup| {
+        Schedule::WarmupLinear { rate, warmup }
+    })
 }
 
 /// A recipe as it stands in its file, and the file's text.
@@ -45,7 +47,10 @@ fn parse<T: DeserializeOwned>(path: &Path) -> Result<(T, String), TrainingError>
     let text = fs::read_to_string(path).map_err(TrainingError::io("read", path))?;
     let fault = |error: toml::de::Error| {
         let faults = vec![error.to_string().trim().to_owned()];
-        TrainingError::Recipe { path: path.to_owned(), faults }
+        TrainingError::Recipe {
+            path: path.to_owned(),
+            faults,
+        }
     };
     let recipe = toml::from_str(&text).map_err(fault)?;
     Ok((recipe, text))
@@ -68,23 +73,41 @@ impl Faults {
             "start, geometry: give one of them: a bundle to start from, or a geometry for random weights",
         );
         if let Some(start) = start {
-            self.unless(start.is_dir(), format!("start: no bundle '{}'", start.display()));
+            self.unless(
+                start.is_dir(),
+                format!("start: no bundle '{}'", start.display()),
+            );
         }
     }
 
-    fn steps(&mut self, epochs: u64, rate: f64, accumulation: usize, clip: Option<f64>, checkpoint_steps: Option<u64>) {
+    fn steps(
+        &mut self,
+        epochs: u64,
+        rate: f64,
+        accumulation: usize,
+        clip: Option<f64>,
+        checkpoint_steps: Option<u64>,
+    ) {
         self.unless(accumulation > 0, "accumulation: must be 1 or more");
         self.unless(epochs > 0, "epochs: must be 1 or more");
-        self.unless(rate.is_finite() && rate > 0.0, format!("rate: {rate} is not over 0"));
+        self.unless(
+            rate.is_finite() && rate > 0.0,
+            format!("rate: {rate} is not over 0"),
+        );
         self.unless(clip.is_none_or(|clip| clip > 0.0), "clip: must be over 0");
-        self.unless(checkpoint_steps != Some(0), "checkpoint_steps: must be 1 or more");
+        self.unless(
+            checkpoint_steps != Some(0),
+            "checkpoint_steps: must be 1 or more",
+        );
     }
 
     /// Keys of a geometry that it does not have; geometries are read leniently elsewhere and cannot refuse them.
     fn unknown_geometry(&mut self, text: &str, geometry: Option<&impl Serialize>) {
         let known = geometry.and_then(|geometry| serde_json::to_value(geometry).ok());
         let written = toml::from_str::<toml::Table>(text).ok();
-        let (Some(known), Some(written)) = (known, written) else { return };
+        let (Some(known), Some(written)) = (known, written) else {
+            return;
+        };
         if let Some(written) = written.get("geometry").and_then(toml::Value::as_table) {
             self.unknown_keys("geometry", written, &known);
         }
@@ -104,8 +127,14 @@ impl Faults {
 
     fn none<T>(self, path: &Path, text: &str, recipe: T) -> Result<Read<T>, TrainingError> {
         if self.0.is_empty() {
-            return Ok(Read { recipe, hash: ContentHash::of(text.as_bytes()) });
+            return Ok(Read {
+                recipe,
+                hash: ContentHash::of(text.as_bytes()),
+            });
         }
-        Err(TrainingError::Recipe { path: path.to_owned(), faults: self.0 })
+        Err(TrainingError::Recipe {
+            path: path.to_owned(),
+            faults: self.0,
+        })
     }
 }

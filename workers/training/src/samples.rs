@@ -45,12 +45,19 @@ fn last_answer() -> usize {
 impl Row {
     /// As the original's only template joins them.
     fn prompt(&self) -> String {
-        if self.input.is_empty() { self.instruction.clone() } else { format!("{} {}", self.instruction, self.input) }
+        if self.input.is_empty() {
+            self.instruction.clone()
+        } else {
+            format!("{} {}", self.instruction, self.input)
+        }
     }
 
     /// A request for a report; whatever follows an answer, or names another task, is about one.
     fn is_report(&self) -> bool {
-        self.task_type.as_deref().is_none_or(|task| task == "report") && !self.instruction.contains("</s>")
+        self.task_type
+            .as_deref()
+            .is_none_or(|task| task == "report")
+            && !self.instruction.contains("</s>")
     }
 }
 
@@ -90,7 +97,10 @@ pub struct Samples {
 
 impl fmt::Debug for Samples {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Samples").field("files", &self.files).field("samples", &self.places.len()).finish()
+        f.debug_struct("Samples")
+            .field("files", &self.files)
+            .field("samples", &self.places.len())
+            .finish()
     }
 }
 
@@ -121,12 +131,25 @@ impl Samples {
             rows(path, &mut |row, content| encoder.add(index, row, content))?;
         }
         encoder.write_waiting()?;
-        let Encoder { mut writer, places, dropped, .. } = encoder;
-        writer.flush().map_err(TrainingError::io("write", scratch))?;
+        let Encoder {
+            mut writer,
+            places,
+            dropped,
+            ..
+        } = encoder;
+        writer
+            .flush()
+            .map_err(TrainingError::io("write", scratch))?;
         let file = File::open(scratch).map_err(TrainingError::io("open", scratch))?;
         // The file lives as long as it is open, and nothing is left of it however the training ends.
         fs::remove_file(scratch).map_err(TrainingError::io("remove", scratch))?;
-        Ok(Self { files: files.to_vec(), scratch: file, path: scratch.to_owned(), places, dropped })
+        Ok(Self {
+            files: files.to_vec(),
+            scratch: file,
+            path: scratch.to_owned(),
+            places,
+            dropped,
+        })
     }
 
     /// How many teach something.
@@ -147,7 +170,10 @@ impl Samples {
     /// What errors call a sample.
     pub fn name(&self, index: usize) -> String {
         let place = &self.places[index];
-        let file = self.files[usize::from(place.file)].file_name().unwrap_or_default().to_string_lossy();
+        let file = self.files[usize::from(place.file)]
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         format!("{file} sample {}", place.row)
     }
 
@@ -158,12 +184,22 @@ impl Samples {
     pub fn get(&self, index: usize) -> Result<Sample, TrainingError> {
         let place = self.places[index];
         let mut bytes = vec![0; place.ids as usize * ID_BYTES + place.dicom as usize];
-        self.scratch.read_exact_at(&mut bytes, place.offset).map_err(TrainingError::io("read", &self.path))?;
+        self.scratch
+            .read_exact_at(&mut bytes, place.offset)
+            .map_err(TrainingError::io("read", &self.path))?;
         let dicom = bytes.split_off(place.ids as usize * ID_BYTES);
-        let marked: Vec<u32> = bytes.as_chunks::<ID_BYTES>().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
+        let marked: Vec<u32> = bytes
+            .as_chunks::<ID_BYTES>()
+            .0
+            .iter()
+            .map(|id| u32::from_le_bytes(*id))
+            .collect();
         Ok(Sample {
             ids: marked.iter().map(|id| id & !LEARNED).collect(),
-            targets: marked.iter().map(|id| (id & LEARNED != 0).then_some(id & !LEARNED)).collect(),
+            targets: marked
+                .iter()
+                .map(|id| (id & LEARNED != 0).then_some(id & !LEARNED))
+                .collect(),
             dicom: String::from_utf8_lossy(&dicom).into_owned(),
             name: self.name(index),
         })
@@ -184,25 +220,45 @@ struct Encoder<'a> {
 impl Encoder<'_> {
     fn add(&mut self, file: usize, row: u32, content: Row) -> Result<(), TrainingError> {
         self.waiting.push((file, row, content));
-        if self.waiting.len() == TOGETHER { self.write_waiting() } else { Ok(()) }
+        if self.waiting.len() == TOGETHER {
+            self.write_waiting()
+        } else {
+            Ok(())
+        }
     }
 
     fn write_waiting(&mut self) -> Result<(), TrainingError> {
         let encode = |(_, _, row): &(usize, u32, Row)| {
-            Example::encode_conversation(self.tokenizer, &row.prompt(), &row.output, row.answers, self.cutoff)
+            Example::encode_conversation(
+                self.tokenizer,
+                &row.prompt(),
+                &row.output,
+                row.answers,
+                self.cutoff,
+            )
         };
-        let examples: Vec<Example> = self.waiting.par_iter().map(encode).collect::<Result<_, _>>()?;
+        let examples: Vec<Example> = self
+            .waiting
+            .par_iter()
+            .map(encode)
+            .collect::<Result<_, _>>()?;
         for ((file, number, row), example) in self.waiting.drain(..).zip(examples) {
             if !example.teaches() {
                 self.dropped += 1;
                 continue;
             }
             let learned = example.targets();
-            let marked = example.ids.iter().zip(learned).map(|(id, target)| id | target.map_or(0, |_| LEARNED));
+            let marked = example
+                .ids
+                .iter()
+                .zip(learned)
+                .map(|(id, target)| id | target.map_or(0, |_| LEARNED));
             let ids = marked.flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
             let dicom = row.dicom.as_bytes();
             for bytes in [ids.as_slice(), dicom] {
-                self.writer.write_all(bytes).map_err(TrainingError::io("write", self.path))?;
+                self.writer
+                    .write_all(bytes)
+                    .map_err(TrainingError::io("write", self.path))?;
             }
             self.places.push(Place {
                 offset: self.written,
@@ -219,7 +275,10 @@ impl Encoder<'_> {
 }
 
 /// Gives each row of a file, counted from 1, to `take`: a JSON array, or one object after the other.
-fn rows(path: &Path, take: &mut dyn FnMut(u32, Row) -> Result<(), TrainingError>) -> Result<(), TrainingError> {
+fn rows(
+    path: &Path,
+    take: &mut dyn FnMut(u32, Row) -> Result<(), TrainingError>,
+) -> Result<(), TrainingError> {
     let file = File::open(path).map_err(TrainingError::io("open", path))?;
     let mut reader = BufReader::new(file);
     let is_array = starts_with_bracket(path)?;
@@ -227,8 +286,13 @@ fn rows(path: &Path, take: &mut dyn FnMut(u32, Row) -> Result<(), TrainingError>
     let mut failure = None;
     let result = if is_array {
         let mut deserializer = serde_json::Deserializer::from_reader(&mut reader);
-        let each = Each { number: &mut number, take, failure: &mut failure };
-        each.deserialize(&mut deserializer).and_then(|()| deserializer.end())
+        let each = Each {
+            number: &mut number,
+            take,
+            failure: &mut failure,
+        };
+        each.deserialize(&mut deserializer)
+            .and_then(|()| deserializer.end())
     } else {
         let mut rows = serde_json::Deserializer::from_reader(&mut reader).into_iter::<Row>();
         rows.try_for_each(|row| {
@@ -241,8 +305,10 @@ fn rows(path: &Path, take: &mut dyn FnMut(u32, Row) -> Result<(), TrainingError>
         (None, Ok(())) => Ok(()),
         (None, Err(error)) => {
             let line = error.line() as u64;
-            let reason =
-                format!("sample {} cannot be read: {error}; a sample has instruction, output and dicom", number);
+            let reason = format!(
+                "sample {} cannot be read: {error}; a sample has instruction, output and dicom",
+                number
+            );
             Err(TrainingError::line(path, line, reason))
         }
     }
@@ -291,7 +357,9 @@ impl<'de> Visitor<'de> for Each<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         loop {
             *self.number += 1;
-            let Some(row) = items.next_element::<Row>()? else { break };
+            let Some(row) = items.next_element::<Row>()? else {
+                break;
+            };
             if let Err(error) = (self.take)(*self.number, row) {
                 let shown = serde::de::Error::custom(&error);
                 *self.failure = Some(error);

@@ -39,16 +39,29 @@ impl Schedule {
     pub fn rate(&self, step: u64, total: u64, epoch: u64, in_epoch: u64) -> f64 {
         match *self {
             Schedule::Constant { rate } => rate,
-            Schedule::WarmupCosine { rate, start, warmup, .. } if epoch == 0 => {
+            Schedule::WarmupCosine {
+                rate,
+                start,
+                warmup,
+                ..
+            } if epoch == 0 => {
                 rate.min(start + (rate - start) * in_epoch as f64 / warmup.max(1) as f64)
             }
-            Schedule::WarmupCosine { rate, least, epochs, .. } => {
+            Schedule::WarmupCosine {
+                rate,
+                least,
+                epochs,
+                ..
+            } => {
                 let part = epoch as f64 / epochs.max(1) as f64;
                 (rate - least) * 0.5 * (1.0 + (std::f64::consts::PI * part).cos()) + least
             }
-            Schedule::WarmupLinear { rate, warmup } if step < warmup => rate * step as f64 / warmup as f64,
+            Schedule::WarmupLinear { rate, warmup } if step < warmup => {
+                rate * step as f64 / warmup as f64
+            }
             Schedule::WarmupLinear { rate, warmup } => {
-                rate * total.saturating_sub(step) as f64 / total.saturating_sub(warmup).max(1) as f64
+                rate * total.saturating_sub(step) as f64
+                    / total.saturating_sub(warmup).max(1) as f64
             }
         }
     }
@@ -60,7 +73,10 @@ mod tests {
 
     #[test]
     fn a_linear_schedule_rises_to_its_rate_and_falls_to_nothing() {
-        let schedule = Schedule::WarmupLinear { rate: 1.0, warmup: 10 };
+        let schedule = Schedule::WarmupLinear {
+            rate: 1.0,
+            warmup: 10,
+        };
         let rates = [0, 5, 10, 55, 100].map(|step| schedule.rate(step, 100, 0, step));
         assert_eq!(rates, [0.0, 0.5, 1.0, 0.5, 0.0]);
     }

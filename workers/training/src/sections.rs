@@ -72,7 +72,11 @@ pub fn sections(text: &str) -> Vec<Section<'_>> {
     {
         last.text = kept;
         let start = last.start + kept.chars().count();
-        sections.push(Section { name: LAST_PARAGRAPH.to_owned(), text: rest, start });
+        sections.push(Section {
+            name: LAST_PARAGRAPH.to_owned(),
+            text: rest,
+            start,
+        });
     }
     sections
 }
@@ -84,10 +88,18 @@ pub(crate) fn strip(text: &str) -> &str {
 
 fn cut(text: &str) -> Vec<Section<'_>> {
     let Some(first) = header(text, 0) else {
-        return vec![Section { name: FULL_REPORT.to_owned(), text, start: 0 }];
+        return vec![Section {
+            name: FULL_REPORT.to_owned(),
+            text,
+            start: 0,
+        }];
     };
     let before = &text[..first.name_start];
-    let mut sections = vec![Section { name: PREAMBLE.to_owned(), text: before, start: 0 }];
+    let mut sections = vec![Section {
+        name: PREAMBLE.to_owned(),
+        text: before,
+        start: 0,
+    }];
     // Characters before byte `counted`, so that a long report is counted once.
     let (mut characters, mut counted) = (0, 0);
     let mut next = Some(first);
@@ -101,7 +113,11 @@ fn cut(text: &str) -> Vec<Section<'_>> {
         next = header(text, start + skipped);
         let end = next.as_ref().map_or(text.len(), |header| header.start);
         let name = names::normalise(&current.name.to_lowercase());
-        sections.push(Section { name, text: &text[start..end], start: characters });
+        sections.push(Section {
+            name,
+            text: &text[start..end],
+            start: characters,
+        });
     }
     sections
 }
@@ -120,7 +136,12 @@ fn header(text: &str, from: usize) -> Option<Header<'_>> {
             && let Some(space) = behind.next().filter(|&c| is_space(c))
         {
             let end = name_start + length + 1 + space.len_utf8();
-            return Some(Header { start, name: &rest[..length], name_start, end });
+            return Some(Header {
+                start,
+                name: &rest[..length],
+                name_start,
+                end,
+            });
         }
         search = start + 1;
     }
@@ -145,7 +166,10 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Vec<String> {
-        sections(text).into_iter().map(|section| section.name).collect()
+        sections(text)
+            .into_iter()
+            .map(|section| section.name)
+            .collect()
     }
 
     #[test]

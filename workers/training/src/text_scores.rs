@@ -55,11 +55,16 @@ fn is_short_form(word: &str) -> bool {
 }
 
 fn push_word(words: &mut Vec<String>, word: &str) {
-    let ending = ENDINGS.into_iter().find(|ending| word.len() > ending.len() && word.ends_with(ending));
+    let ending = ENDINGS
+        .into_iter()
+        .find(|ending| word.len() > ending.len() && word.ends_with(ending));
     match ending {
         _ if word.is_empty() => {}
         _ if word == "cannot" => words.extend(["can".to_owned(), "not".to_owned()]),
-        Some(ending) => words.extend([word[..word.len() - ending.len()].to_owned(), ending.to_owned()]),
+        Some(ending) => words.extend([
+            word[..word.len() - ending.len()].to_owned(),
+            ending.to_owned(),
+        ]),
         None => words.push(word.to_owned()),
     }
 }
@@ -78,8 +83,11 @@ pub struct BleuCounts {
 impl BleuCounts {
     /// Counts one text beside its reference.
     pub fn of<S: AsRef<str>>(candidate: &[S], reference: &[S]) -> Self {
-        let mut counts =
-            Self { length: candidate.len() as u64, reference_length: reference.len() as u64, ..Self::default() };
+        let mut counts = Self {
+            length: candidate.len() as u64,
+            reference_length: reference.len() as u64,
+            ..Self::default()
+        };
         for order in 0..ORDERS {
             let there = grams(reference, order + 1);
             for (gram, count) in grams(candidate, order + 1) {
@@ -103,10 +111,15 @@ impl BleuCounts {
     /// BLEU-1 to BLEU-4, each 0 to 1, of all that was counted.
     pub fn scores(&self) -> [f64; ORDERS] {
         let ratio = (self.length as f64 + TINY) / (self.reference_length as f64 + SMALL);
-        let brevity = if ratio < 1.0 { (1.0 - 1.0 / ratio).exp() } else { 1.0 };
+        let brevity = if ratio < 1.0 {
+            (1.0 - 1.0 / ratio).exp()
+        } else {
+            1.0
+        };
         let mut product = 1.0;
         std::array::from_fn(|order| {
-            product *= (self.matches[order] as f64 + TINY) / (self.candidates[order] as f64 + SMALL);
+            product *=
+                (self.matches[order] as f64 + TINY) / (self.candidates[order] as f64 + SMALL);
             product.powf(1.0 / (order + 1) as f64) * brevity
         })
     }
@@ -116,7 +129,9 @@ impl BleuCounts {
 fn grams<S: AsRef<str>>(words: &[S], order: usize) -> HashMap<Vec<&str>, u64> {
     let mut grams = HashMap::new();
     for window in words.windows(order) {
-        *grams.entry(window.iter().map(AsRef::as_ref).collect()).or_insert(0) += 1;
+        *grams
+            .entry(window.iter().map(AsRef::as_ref).collect())
+            .or_insert(0) += 1;
     }
     grams
 }
@@ -127,7 +142,10 @@ pub fn rouge_l<S: AsRef<str>>(candidate: &[S], reference: &[S]) -> f64 {
     if common == 0.0 {
         return 0.0;
     }
-    let (precision, recall) = (common / candidate.len() as f64, common / reference.len() as f64);
+    let (precision, recall) = (
+        common / candidate.len() as f64,
+        common / reference.len() as f64,
+    );
     (1.0 + BETA * BETA) * precision * recall / (recall + BETA * BETA * precision)
 }
 
@@ -138,7 +156,11 @@ fn longest_common<S: AsRef<str>>(a: &[S], b: &[S]) -> usize {
         let mut diagonal = 0;
         for (at, other) in b.iter().enumerate() {
             let above = row[at + 1];
-            row[at + 1] = if word.as_ref() == other.as_ref() { diagonal + 1 } else { above.max(row[at]) };
+            row[at + 1] = if word.as_ref() == other.as_ref() {
+                diagonal + 1
+            } else {
+                above.max(row[at])
+            };
             diagonal = above;
         }
     }
@@ -155,12 +177,16 @@ mod tests {
 
     #[test]
     fn words_are_lower_case_and_numbers_stay_whole() {
-        let expected = ["a", "3.5", "x", "2,000", "cm", "mid-svc", ",", "no", "effusion", "."];
+        let expected = [
+            "a", "3.5", "x", "2,000", "cm", "mid-svc", ",", "no", "effusion", ".",
+        ];
         assert_eq!(words("A 3.5 x 2,000 cm mid-SVC, no effusion."), expected);
         assert!(words(" \n").is_empty());
         assert_eq!(
             words("Dr. Smith isn't in at 4:15 p.m. on"),
-            ["dr.", "smith", "is", "n't", "in", "at", "4:15", "p.m.", "on"]
+            [
+                "dr.", "smith", "is", "n't", "in", "at", "4:15", "p.m.", "on"
+            ]
         );
         assert_eq!(words("cannot: no.Yes"), ["can", "not", ":", "no.yes"]);
     }
@@ -168,7 +194,10 @@ mod tests {
     #[test]
     fn repeated_words_match_only_as_often_as_the_reference_has_them() {
         let counts = BleuCounts::of(&split("the the the cat"), &split("the cat sat"));
-        assert_eq!((counts.matches, counts.candidates), ([2, 1, 0, 0], [4, 3, 2, 1]));
+        assert_eq!(
+            (counts.matches, counts.candidates),
+            ([2, 1, 0, 0], [4, 3, 2, 1])
+        );
         assert!((counts.scores()[0] - 0.5).abs() < 1e-6);
     }
 
@@ -186,7 +215,10 @@ mod tests {
         assert_eq!(rouge_l(&split("a b"), &split("a b")), 1.0);
         assert_eq!(rouge_l(&split("x"), &split("a b")), 0.0);
         assert_eq!(rouge_l::<&str>(&[], &split("a b")), 0.0);
-        let (long, short) = (rouge_l(&split("a b c d"), &split("a b")), rouge_l(&split("a b"), &split("a b c d")));
+        let (long, short) = (
+            rouge_l(&split("a b c d"), &split("a b")),
+            rouge_l(&split("a b"), &split("a b c d")),
+        );
         assert!(long > short, "{long} {short}");
         // P = 1, R = 1/2
         assert!((short - 2.44 * 0.5 / (0.5 + 1.44)).abs() < 1e-12);

@@ -27,24 +27,38 @@ impl Variables {
     /// Out of memory.
     pub fn of(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self, TrainingError> {
         let variable = |(name, tensor): (String, Tensor)| Ok((name, Var::from_tensor(&tensor)?));
-        let variables = tensors.into_iter().map(variable).collect::<Result<_, TrainingError>>()?;
-        Ok(Self { variables, frozen: BTreeSet::new() })
+        let variables = tensors
+            .into_iter()
+            .map(variable)
+            .collect::<Result<_, TrainingError>>()?;
+        Ok(Self {
+            variables,
+            frozen: BTreeSet::new(),
+        })
     }
 
     /// The same, where those of such names stay as they are: they are in checkpoints, and have no gradient.
     pub fn freeze(mut self, is_frozen: impl Fn(&str) -> bool) -> Self {
-        self.frozen = self.variables.keys().filter(|name| is_frozen(name)).cloned().collect();
+        self.frozen = self
+            .variables
+            .keys()
+            .filter(|name| is_frozen(name))
+            .cloned()
+            .collect();
         self
     }
 
     /// Those that the optimizer moves, by name.
     pub fn learned(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.all().filter(|(name, _)| !is_statistic(name) && !self.frozen.contains(*name))
+        self.all()
+            .filter(|(name, _)| !is_statistic(name) && !self.frozen.contains(*name))
     }
 
     /// All, by name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Var)> {
-        self.variables.iter().map(|(name, variable)| (name.as_str(), variable))
+        self.variables
+            .iter()
+            .map(|(name, variable)| (name.as_str(), variable))
     }
 
     /// One of them.
@@ -57,7 +71,9 @@ impl Variables {
     /// # Errors
     /// Out of memory.
     pub fn snapshot(&self) -> Result<HashMap<String, Tensor>, TrainingError> {
-        let copy = |(name, variable): (&String, &Var)| Ok((name.clone(), variable.as_detached_tensor().copy()?));
+        let copy = |(name, variable): (&String, &Var)| {
+            Ok((name.clone(), variable.as_detached_tensor().copy()?))
+        };
         self.variables.iter().map(copy).collect()
     }
 
@@ -71,9 +87,13 @@ impl Variables {
     /// # Errors
     /// A variable that the file does not have, or has in another shape.
     pub fn restore(&self, path: &Path, prefix: &str, device: &Device) -> Result<(), TrainingError> {
-        let tensors = candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
+        let tensors =
+            candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
         for (name, variable) in &self.variables {
-            let fault = |reason: String| TrainingError::Checkpoint { path: path.to_owned(), reason };
+            let fault = |reason: String| TrainingError::Checkpoint {
+                path: path.to_owned(),
+                reason,
+            };
             let found = tensors.get(&format!("{prefix}{name}"));
             let tensor = found.ok_or_else(|| fault(format!("it has no '{prefix}{name}'")))?;
             if tensor.dims() != variable.dims() {
@@ -89,11 +109,22 @@ impl Variables {
 }
 
 impl SimpleBackend for Variables {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> CandleResult<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> CandleResult<Tensor> {
         let tensor = self.get_unchecked(name, dtype, device)?;
         if tensor.shape() != &shape {
             let msg = format!("shape mismatch for {name}");
-            return Err(Error::UnexpectedShape { msg, expected: shape, got: tensor.shape().clone() });
+            return Err(Error::UnexpectedShape {
+                msg,
+                expected: shape,
+                got: tensor.shape().clone(),
+            });
         }
         Ok(tensor)
     }
@@ -104,7 +135,9 @@ impl SimpleBackend for Variables {
             false => variable.as_tensor().clone(),
         };
         let found = self.variables.get(name).map(value);
-        found.ok_or_else(|| Error::CannotFindTensor { path: name.to_owned() })
+        found.ok_or_else(|| Error::CannotFindTensor {
+            path: name.to_owned(),
+        })
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures::StreamExt;
-use radialog_schemas::http::{ConversationView, NewTurn, Problem, TurnError, TurnOptions, TurnView};
+use radialog_schemas::http::{
+    ConversationView, NewTurn, Problem, TurnError, TurnOptions, TurnView,
+};
 use radialog_schemas::{Ask, FindingsReport};
 use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response, StatusCode};
@@ -39,8 +41,14 @@ pub(super) enum News {
 
 impl Client {
     pub(super) fn new(url: &str, key: Option<String>) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(10)).build()?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), key })
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .build()?;
+        Ok(Self {
+            http,
+            url: url.trim_end_matches('/').to_owned(),
+            key,
+        })
     }
 
     /// Sends an image.
@@ -50,8 +58,13 @@ impl Client {
         indication: Option<&str>,
         options: &TurnOptions,
     ) -> anyhow::Result<ConversationView> {
-        let content = tokio::fs::read(image).await.with_context(|| format!("cannot read {}", image.display()))?;
-        let name = image.file_name().map_or_else(|| "image".into(), |name| name.to_string_lossy().into_owned());
+        let content = tokio::fs::read(image)
+            .await
+            .with_context(|| format!("cannot read {}", image.display()))?;
+        let name = image.file_name().map_or_else(
+            || "image".into(),
+            |name| name.to_string_lossy().into_owned(),
+        );
         let mut form = Form::new().part("image", Part::bytes(content).file_name(name));
         if let Some(indication) = indication {
             form = form.text("indication", indication.to_owned());
@@ -59,16 +72,31 @@ impl Client {
         if let Some(tokens) = options.max_new_tokens {
             form = form.text("max_new_tokens", tokens.to_string());
         }
-        self.json(self.http.post(self.at("/v1/conversations")).multipart(form)).await
+        self.json(self.http.post(self.at("/v1/conversations")).multipart(form))
+            .await
     }
 
     pub(super) async fn conversation(&self, id: &str) -> anyhow::Result<ConversationView> {
-        self.json(self.http.get(self.at(&format!("/v1/conversations/{id}")))).await
+        self.json(self.http.get(self.at(&format!("/v1/conversations/{id}"))))
+            .await
     }
 
-    pub(super) async fn ask(&self, id: &str, ask: Ask, options: &TurnOptions) -> anyhow::Result<TurnView> {
-        let turn = NewTurn { ask, options: options.clone() };
-        self.json(self.http.post(self.at(&format!("/v1/conversations/{id}/turns"))).json(&turn)).await
+    pub(super) async fn ask(
+        &self,
+        id: &str,
+        ask: Ask,
+        options: &TurnOptions,
+    ) -> anyhow::Result<TurnView> {
+        let turn = NewTurn {
+            ask,
+            options: options.clone(),
+        };
+        self.json(
+            self.http
+                .post(self.at(&format!("/v1/conversations/{id}/turns")))
+                .json(&turn),
+        )
+        .await
     }
 
     pub(super) async fn cancel(&self, id: &str, turn: u32) -> anyhow::Result<()> {
@@ -77,11 +105,18 @@ impl Client {
     }
 
     /// Follows a turn to its end, through any number of lost connections.
-    pub(super) async fn follow(&self, turn: &TurnView, mut tell: impl FnMut(News)) -> anyhow::Result<()> {
+    pub(super) async fn follow(
+        &self,
+        turn: &TurnView,
+        mut tell: impl FnMut(News),
+    ) -> anyhow::Result<()> {
         let mut last = turn.last_event;
         let mut failed = 0;
         loop {
-            let request = self.http.get(self.at(&turn.events)).header("Last-Event-ID", last.to_string());
+            let request = self
+                .http
+                .get(self.at(&turn.events))
+                .header("Last-Event-ID", last.to_string());
             let before = last;
             match self.read(request, &mut last, &mut tell).await {
                 Ok(true) => return Ok(()),
@@ -103,7 +138,12 @@ impl Client {
     }
 
     /// Whether the turn has ended; false where the stream ended before.
-    async fn read(&self, request: RequestBuilder, last: &mut u64, tell: &mut impl FnMut(News)) -> anyhow::Result<bool> {
+    async fn read(
+        &self,
+        request: RequestBuilder,
+        last: &mut u64,
+        tell: &mut impl FnMut(News),
+    ) -> anyhow::Result<bool> {
         let mut body = self.send(request).await?.bytes_stream();
         let mut parser = Parser::default();
         while let Some(piece) = tokio::time::timeout(SILENCE, body.next()).await? {
@@ -130,7 +170,10 @@ impl Client {
             Some(key) => request.bearer_auth(key),
             None => request,
         };
-        let response = request.send().await.with_context(|| format!("the gateway at {} does not answer", self.url))?;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("the gateway at {} does not answer", self.url))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -139,7 +182,11 @@ impl Client {
             Ok(problem) => problem.detail,
             Err(_) => status.to_string(),
         };
-        let advice = if status == StatusCode::UNAUTHORIZED { "; give the key with --api-key" } else { "" };
+        let advice = if status == StatusCode::UNAUTHORIZED {
+            "; give the key with --api-key"
+        } else {
+            ""
+        };
         match status.is_server_error() {
             true => bail!("{words}"),
             false => Err(Refused(format!("{words}{advice}")).into()),

@@ -36,19 +36,33 @@ pub(super) enum Typed {
 pub(super) fn parse(line: &str) -> Result<Typed, String> {
     let line = line.trim();
     let Some(command) = line.strip_prefix('/') else {
-        return Ok(if line.is_empty() { Typed::Nothing } else { Typed::Ask(Ask::Question { text: line.to_owned() }) });
+        return Ok(if line.is_empty() {
+            Typed::Nothing
+        } else {
+            Typed::Ask(Ask::Question {
+                text: line.to_owned(),
+            })
+        });
     };
-    let (name, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
+    let (name, rest) = command
+        .split_once(char::is_whitespace)
+        .unwrap_or((command, ""));
     let rest = rest.trim();
     Ok(match name {
         "report" => Typed::Ask(Ask::Report),
         "correct" => Typed::Ask(correction(rest)?),
         "findings" => Typed::Ask(Ask::AllFindings),
-        "is" => Typed::Ask(Ask::Presence { finding: finding(rest)? }),
+        "is" => Typed::Ask(Ask::Presence {
+            finding: finding(rest)?,
+        }),
         "summary" => Typed::Ask(Ask::Summary),
         "plain" => Typed::Ask(Ask::PlainLanguage),
-        "region" => Typed::Ask(Ask::Region { region: region(rest)? }),
-        "why" => Typed::Ask(Ask::Reasons { findings: list(rest).map(finding).collect::<Result<_, _>>()? }),
+        "region" => Typed::Ask(Ask::Region {
+            region: region(rest)?,
+        }),
+        "why" => Typed::Ask(Ask::Reasons {
+            findings: list(rest).map(finding).collect::<Result<_, _>>()?,
+        }),
         "show" => Typed::Show,
         "save" if !rest.is_empty() => Typed::Save(rest.to_owned()),
         "save" => return Err("/save needs the name of a file".to_owned()),
@@ -64,22 +78,32 @@ fn correction(text: &str) -> Result<Ask, String> {
         match item.split_at_checked(1) {
             Some(("+", name)) => add.push(finding(name)?),
             Some(("-", name)) => remove.push(finding(name)?),
-            _ => return Err(format!("'{item}' has neither + nor -, e.g. /correct +edema, -fracture")),
+            _ => {
+                return Err(format!(
+                    "'{item}' has neither + nor -, e.g. /correct +edema, -fracture"
+                ));
+            }
         }
     }
     if add.is_empty() && remove.is_empty() {
-        return Err("/correct needs findings to add or remove, e.g. /correct +edema, -fracture".to_owned());
+        return Err(
+            "/correct needs findings to add or remove, e.g. /correct +edema, -fracture".to_owned(),
+        );
     }
     Ok(Ask::Correction { add, remove })
 }
 
 fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|item| !item.is_empty())
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
 }
 
 fn finding(name: &str) -> Result<Finding, String> {
     let names = || Finding::ALL.map(Finding::name).join(", ");
-    name.trim().parse().map_err(|error| format!("{error}: {}", names()))
+    name.trim()
+        .parse()
+        .map_err(|error| format!("{error}: {}", names()))
 }
 
 fn region(name: &str) -> Result<Region, String> {
@@ -97,11 +121,32 @@ mod tests {
             Ok(Typed::Ask(ask)) => ask,
             other => panic!("{line}: {other:?}"),
         };
-        assert_eq!(ask(" Is it bad? "), Ask::Question { text: "Is it bad?".into() });
-        assert_eq!(ask("/is pleural effusion"), Ask::Presence { finding: Finding::PleuralEffusion });
-        assert_eq!(ask("/region Lungs"), Ask::Region { region: Region::Lungs });
-        let (add, remove) = (vec![Finding::Edema], vec![Finding::Fracture, Finding::LungLesion]);
-        assert_eq!(ask("/correct +edema, -fracture, - lung lesion"), Ask::Correction { add, remove });
+        assert_eq!(
+            ask(" Is it bad? "),
+            Ask::Question {
+                text: "Is it bad?".into()
+            }
+        );
+        assert_eq!(
+            ask("/is pleural effusion"),
+            Ask::Presence {
+                finding: Finding::PleuralEffusion
+            }
+        );
+        assert_eq!(
+            ask("/region Lungs"),
+            Ask::Region {
+                region: Region::Lungs
+            }
+        );
+        let (add, remove) = (
+            vec![Finding::Edema],
+            vec![Finding::Fracture, Finding::LungLesion],
+        );
+        assert_eq!(
+            ask("/correct +edema, -fracture, - lung lesion"),
+            Ask::Correction { add, remove }
+        );
         assert_eq!(parse("  "), Ok(Typed::Nothing));
     }
 

@@ -59,15 +59,26 @@ mod tests {
 
     #[test]
     fn events_come_out_whole_however_the_body_is_cut() {
-        let body =
-            ": hi\n\nid: 7\nevent: token\ndata: {\"text\":\"é\"}\n\nevent: queued\r\ndata: a\r\ndata: b\r\n\r\nid: 8";
+        let body = ": hi\n\nid: 7\nevent: token\ndata: {\"text\":\"é\"}\n\nevent: queued\r\ndata: a\r\ndata: b\r\n\r\nid: 8";
         let expected = [
-            Event { id: Some(7), name: "token".into(), data: "{\"text\":\"é\"}".into() },
-            Event { id: None, name: "queued".into(), data: "a\nb".into() },
+            Event {
+                id: Some(7),
+                name: "token".into(),
+                data: "{\"text\":\"é\"}".into(),
+            },
+            Event {
+                id: None,
+                name: "queued".into(),
+                data: "a\nb".into(),
+            },
         ];
         for size in 1..body.len() {
             let mut parser = Parser::default();
-            let events: Vec<Event> = body.as_bytes().chunks(size).flat_map(|piece| parser.push(piece)).collect();
+            let events: Vec<Event> = body
+                .as_bytes()
+                .chunks(size)
+                .flat_map(|piece| parser.push(piece))
+                .collect();
             assert_eq!(events, expected, "pieces of {size}");
         }
     }

@@ -74,9 +74,15 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         bar.finish_and_clear();
         result
     });
-    let (report, texts): (QualityReport, Vec<Written>) =
-        measured.await.context("the evaluation ended unexpectedly")??;
-    println!("bundle '{}' ({}), split '{}'", report.bundle, report.hash.short(), report.split);
+    let (report, texts): (QualityReport, Vec<Written>) = measured
+        .await
+        .context("the evaluation ended unexpectedly")??;
+    println!(
+        "bundle '{}' ({}), split '{}'",
+        report.bundle,
+        report.hash.short(),
+        report.split
+    );
     // In the order of the work, which is also that of the pipeline.
     for section in Part::ALL.iter().filter_map(|part| report.parts.get(part)) {
         print_section(section);
@@ -91,14 +97,29 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn quality(args: &BundleArgs) -> anyhow::Result<Quality> {
-    let table = |pair: &[PathBuf]| ImageTable { labels: pair[0].clone(), images: pair[1].clone() };
+    let table = |pair: &[PathBuf]| ImageTable {
+        labels: pair[0].clone(),
+        images: pair[1].clone(),
+    };
     let images: Vec<ImageTable> = args.nih.chunks_exact(2).map(table).collect();
-    let possible =
-        |part: &Part| (args.openi.is_some() || !part.needs_reports()) && (!images.is_empty() || !part.needs_images());
-    let asked = |part: &Part| if args.only.is_empty() { possible(part) } else { args.only.contains(part) };
+    let possible = |part: &Part| {
+        (args.openi.is_some() || !part.needs_reports())
+            && (!images.is_empty() || !part.needs_images())
+    };
+    let asked = |part: &Part| {
+        if args.only.is_empty() {
+            possible(part)
+        } else {
+            args.only.contains(part)
+        }
+    };
     let parts: Vec<Part> = Part::ALL.into_iter().filter(asked).collect();
     if let Some(part) = parts.iter().find(|part| !possible(part)) {
-        let needs = if args.openi.is_none() && part.needs_reports() { "--openi TABLE" } else { "--nih TABLE FOLDER" };
+        let needs = if args.openi.is_none() && part.needs_reports() {
+            "--openi TABLE"
+        } else {
+            "--nih TABLE FOLDER"
+        };
         return Err(UsageError(format!("to measure '{}', give {needs}", part.name())).into());
     }
     if parts.is_empty() {
@@ -106,12 +127,26 @@ fn quality(args: &BundleArgs) -> anyhow::Result<Quality> {
     }
     let device = device::device(&args.device)?;
     let (reports, split) = (args.openi.clone(), args.split.clone());
-    Ok(Quality { reports, images, parts, split, seed: args.seed, limit: args.limit, device })
+    Ok(Quality {
+        reports,
+        images,
+        parts,
+        split,
+        seed: args.seed,
+        limit: args.limit,
+        device,
+    })
 }
 
 fn progress_bar() -> anyhow::Result<ProgressBar> {
-    let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
-    bar.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len}  {msg}").context("progress bar")?);
+    let bar = if stderr().is_terminal() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
+    bar.set_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len}  {msg}").context("progress bar")?,
+    );
     Ok(bar)
 }
 
@@ -140,17 +175,33 @@ fn print_section(section: &Section) {
 fn print_table(table: &Table) {
     println!("\n  {}", table.title);
     let cells = |row: &radialog_training::quality::table::Row| -> Vec<String> {
-        table.columns.iter().map(|column| row.scores.get(column).map(written).unwrap_or_default()).collect()
+        table
+            .columns
+            .iter()
+            .map(|column| row.scores.get(column).map(written).unwrap_or_default())
+            .collect()
     };
     let rows: Vec<Vec<String>> = table.rows.iter().map(cells).collect();
-    let name = table.rows.iter().map(|row| row.name.chars().count()).max().unwrap_or_default();
+    let name = table
+        .rows
+        .iter()
+        .map(|row| row.name.chars().count())
+        .max()
+        .unwrap_or_default();
     let width = |column: usize| {
-        let longest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+        let longest = rows
+            .iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default();
         longest.max(table.columns[column].chars().count())
     };
     let widths: Vec<usize> = (0..table.columns.len()).map(width).collect();
     let line = |first: &str, cells: &[String]| {
-        let cells = cells.iter().zip(&widths).map(|(cell, &width)| format!("  {cell:>width$}"));
+        let cells = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("  {cell:>width$}"));
         println!("  {first:<name$}{}", cells.collect::<String>());
     };
     line("", &table.columns);
@@ -166,7 +217,12 @@ fn written(cell: &Cell) -> String {
         Cell::Count(count) => count.to_string(),
         Cell::Fixed(value) => number(*value),
         Cell::Measured(measure) => {
-            format!("{} [{}, {}]", number(measure.value), number(measure.low), number(measure.high))
+            format!(
+                "{} [{}, {}]",
+                number(measure.value),
+                number(measure.low),
+                number(measure.high)
+            )
         }
         Cell::Undefined => "-".into(),
     }

@@ -30,13 +30,14 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let file = args.out.join(RESULTS_FILE);
     let shown = file.display();
     let lines = BufReader::new(
-        File::open(&file).with_context(|| format!("cannot open {shown}: give the folder that was --out"))?,
+        File::open(&file)
+            .with_context(|| format!("cannot open {shown}: give the folder that was --out"))?,
     );
     let mut counts = LabelCounts::default();
     let mut without = 0_u64;
     for (number, line) in lines.lines().enumerate() {
-        let record: StudyRecord =
-            serde_json::from_str(&line?).with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
+        let record: StudyRecord = serde_json::from_str(&line?)
+            .with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
         if !counts.add_record(&record) {
             without += 1;
         }
@@ -47,7 +48,10 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             "none of the {without} studies has a reference to compare with: use a CSV manifest with a reference column"
         );
     }
-    println!("{} reports with a reference, {without} studies without", scores.reports);
+    println!(
+        "{} reports with a reference, {without} studies without",
+        scores.reports
+    );
     println!("  macro F1         {:.4}", scores.macro_f1);
     println!("  macro precision  {:.4}", scores.macro_precision);
     println!("  macro recall     {:.4}", scores.macro_recall);

@@ -14,7 +14,8 @@ use radialog_models::bundle::config::LanguageComponent;
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, TextPrompt};
 use radialog_training::prepare::{
-    ANSWER_TOKENS, PredictedReport, Question, Task, TaskSample, answer, corrections, questions, write_task_file,
+    ANSWER_TOKENS, PredictedReport, Question, Task, TaskSample, answer, corrections, questions,
+    write_task_file,
 };
 
 use super::run::{Finished, Job, RunArgs, Session};
@@ -83,27 +84,38 @@ impl AnswerTask {
 
 pub(crate) async fn run(args: AnswersArgs) -> anyhow::Result<ExitCode> {
     let task = args.task.task();
-    std::fs::create_dir_all(&args.tasks).with_context(|| format!("cannot create {}", args.tasks.display()))?;
+    std::fs::create_dir_all(&args.tasks)
+        .with_context(|| format!("cannot create {}", args.tasks.display()))?;
     let out = task.file(&args.tasks);
     let session = Session::configure(&args.run, &out)?;
     let bundle = session.bundle(&[Stage::Language]).await?;
     let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
     let questions = ask(&args, task, &prompts)?;
     if questions.is_empty() {
-        bail!("no image has anything to ask about: {} is not written", out.display());
+        bail!(
+            "no image has anything to ask about: {} is not written",
+            out.display()
+        );
     }
     let job = Job {
         archive: Arc::new(archive(task, &questions)),
         source: Source::Prompt,
         stages: &[Stage::Language],
-        generation: Generation { max_new_tokens: ANSWER_TOKENS, ..Generation::default() },
+        generation: Generation {
+            max_new_tokens: ANSWER_TOKENS,
+            ..Generation::default()
+        },
     };
     let Some(finished) = session.run(&bundle, job).await? else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let samples = answered(&finished, task, questions, &prompts).await?;
     let count = write_task_file(&out, samples.into_iter().map(Ok))?;
-    println!("{count} samples of {} written to {}", task.name(), out.display());
+    println!(
+        "{count} samples of {} written to {}",
+        task.name(),
+        out.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -111,7 +123,9 @@ fn ask(args: &AnswersArgs, task: Task, prompts: &Prompts) -> anyhow::Result<Vec<
     let task_prompts = args.wording.read()?;
     let (samples, seed) = (args.samples.read()?, args.samples.seed);
     Ok(match (task, &args.reports) {
-        (Task::Correct, Some(run)) => corrections(predicted(run)?, &samples, prompts, &task_prompts, seed),
+        (Task::Correct, Some(run)) => {
+            corrections(predicted(run)?, &samples, prompts, &task_prompts, seed)
+        }
         _ => questions(task, &samples, prompts, &task_prompts, seed)?,
     })
 }
@@ -120,15 +134,20 @@ fn ask(args: &AnswersArgs, task: Task, prompts: &Prompts) -> anyhow::Result<Vec<
 fn predicted(run: &Path) -> anyhow::Result<Vec<PredictedReport>> {
     let path = run.join(RESULTS_FILE);
     let shown = path.display();
-    let file = File::open(&path).with_context(|| format!("cannot open {shown}: give a folder that was --out"))?;
+    let file = File::open(&path)
+        .with_context(|| format!("cannot open {shown}: give a folder that was --out"))?;
     let mut reports = Vec::new();
     for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let record: StudyRecord =
-            serde_json::from_str(&line?).with_context(|| format!("{shown} line {number}: not a study record"))?;
+        let record: StudyRecord = serde_json::from_str(&line?)
+            .with_context(|| format!("{shown} line {number}: not a study record"))?;
         let id = record.study.as_str();
         let dicom_id = id.rsplit('/').next().unwrap_or(id).to_owned();
         if let (Some(text), Some(labels)) = (record.report, record.report_labels) {
-            reports.push(PredictedReport { dicom_id, text, labels });
+            reports.push(PredictedReport {
+                dicom_id,
+                text,
+                labels,
+            });
         }
     }
     if reports.is_empty() {
@@ -141,11 +160,26 @@ fn predicted(run: &Path) -> anyhow::Result<Vec<PredictedReport>> {
 
 /// Its name has a hash of all prompts, so that a run is not resumed with others.
 fn archive(task: Task, questions: &[Question]) -> PromptList {
-    let prompt = |question: &Question| TextPrompt { messages: question.messages.clone() };
-    let prompts: Vec<_> = questions.iter().map(|question| (question.sample.dicom.clone(), prompt(question))).collect();
-    let parts = prompts.iter().flat_map(|(id, prompt)| std::iter::once(id).chain(&prompt.messages));
+    let prompt = |question: &Question| TextPrompt {
+        messages: question.messages.clone(),
+    };
+    let prompts: Vec<_> = questions
+        .iter()
+        .map(|question| (question.sample.dicom.clone(), prompt(question)))
+        .collect();
+    let parts = prompts
+        .iter()
+        .flat_map(|(id, prompt)| std::iter::once(id).chain(&prompt.messages));
     let hash = ContentHash::of_parts(parts.map(String::as_bytes));
-    PromptList::new(format!("{} prompts of {} ({})", prompts.len(), task.name(), hash.short()), prompts)
+    PromptList::new(
+        format!(
+            "{} prompts of {} ({})",
+            prompts.len(),
+            task.name(),
+            hash.short()
+        ),
+        prompts,
+    )
 }
 
 /// The questions that were answered, with their answers.
@@ -161,9 +195,13 @@ async fn answered(
     while let Some(record) = results.next().await? {
         // Both are in the order of the questions; some may have failed.
         let asked = questions.find(|question| question.sample.dicom == record.study.as_str());
-        let asked = asked.context("the run's folder is of other questions: delete it and run again")?;
+        let asked =
+            asked.context("the run's folder is of other questions: delete it and run again")?;
         let written = record.report.as_deref().unwrap_or_default();
-        samples.push(TaskSample { output: answer(task, written, prompts), ..asked.sample });
+        samples.push(TaskSample {
+            output: answer(task, written, prompts),
+            ..asked.sample
+        });
     }
     results.tell_failures();
     Ok(samples)

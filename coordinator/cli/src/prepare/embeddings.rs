@@ -62,12 +62,29 @@ pub(super) struct TableArgs {
 
 impl TableArgs {
     /// The run over these images.
-    pub(super) async fn run(&self, session: Session<'_>, stages: &'static [Stage]) -> anyhow::Result<Option<Finished>> {
-        let images = self.images.as_deref().context("--images TABLE is missing")?;
+    pub(super) async fn run(
+        &self,
+        session: Session<'_>,
+        stages: &'static [Stage],
+    ) -> anyhow::Result<Option<Finished>> {
+        let images = self
+            .images
+            .as_deref()
+            .context("--images TABLE is missing")?;
         let input = batch::input(images, &session.config).await?;
         let archive = image_table(&input, self.folder.as_deref(), self.split.as_deref()).await?;
         let bundle = session.bundle(stages).await?;
-        session.run(&bundle, Job { archive, source: Source::Image, stages, generation: Generation::default() }).await
+        session
+            .run(
+                &bundle,
+                Job {
+                    archive,
+                    source: Source::Image,
+                    stages,
+                    generation: Generation::default(),
+                },
+            )
+            .await
     }
 }
 
@@ -100,17 +117,26 @@ pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
     let mut fetched = Box::pin(contents(&finished, finished.results().await?));
     while let Some(content) = fetched.next().await {
         let (values, found) = tokens(&content?)?;
-        ensure!(found == shape, "an embedding has the shape {found:?} and another {shape:?}: they are of two bundles");
+        ensure!(
+            found == shape,
+            "an embedding has the shape {found:?} and another {shape:?}: they are of two bundles"
+        );
         rows.add(&values)?;
         count += 1;
     }
     rows.finish()?;
-    println!("{count} embeddings {shape:?} written to {}", args.out.display());
+    println!(
+        "{count} embeddings {shape:?} written to {}",
+        args.out.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
 /// The stored outputs in the order of the table.
-fn contents(finished: &Finished, results: Results) -> impl stream::Stream<Item = anyhow::Result<Bytes>> {
+fn contents(
+    finished: &Finished,
+    results: Results,
+) -> impl stream::Stream<Item = anyhow::Result<Bytes>> {
     let objects = &*finished.backends.objects;
     let keys = stream::unfold(results, move |mut results| async move {
         let key = match results.next().await {
@@ -120,21 +146,29 @@ fn contents(finished: &Finished, results: Results) -> impl stream::Stream<Item =
         };
         Some((key, results))
     });
-    keys.map(move |key| async move { fetch(objects, &key?).await }).buffered(FETCHES)
+    keys.map(move |key| async move { fetch(objects, &key?).await })
+        .buffered(FETCHES)
 }
 
 fn key(finished: &Finished, record: &StudyRecord) -> anyhow::Result<ObjectKey> {
     let input = record.input.as_ref();
-    let input = input.context("the run's folder is from an earlier version: delete it and run again")?;
-    Ok(OutputKeys::of(&finished.spec, input, None).output(Stage::Embedding).clone())
+    let input =
+        input.context("the run's folder is from an earlier version: delete it and run again")?;
+    Ok(OutputKeys::of(&finished.spec, input, None)
+        .output(Stage::Embedding)
+        .clone())
 }
 
 async fn fetch(objects: &dyn Objects, key: &ObjectKey) -> anyhow::Result<Bytes> {
-    objects.get(key).await.context("what the run has made is gone: delete the run's folder and run again")
+    objects
+        .get(key)
+        .await
+        .context("what the run has made is gone: delete the run's folder and run again")
 }
 
 /// Values and shape.
 fn tokens(content: &[u8]) -> anyhow::Result<(Vec<f32>, Vec<usize>)> {
-    let tensor = image_tokens::decode(content).context("an embedding in the object store is damaged")?;
+    let tensor =
+        image_tokens::decode(content).context("an embedding in the object store is damaged")?;
     Ok((tensor.flatten_all()?.to_vec1()?, tensor.dims().to_vec()))
 }

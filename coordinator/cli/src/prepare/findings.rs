@@ -48,7 +48,11 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
         for (id, findings) in read_predictions(from)? {
             file.add(&id, findings.into_iter())?;
         }
-        println!("findings of {} images written to {}", file.finish()?, args.out.display());
+        println!(
+            "findings of {} images written to {}",
+            file.finish()?,
+            args.out.display()
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let session = Session::configure(&args.run, &args.out)?;
@@ -57,22 +61,37 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
     };
     let mut results = finished.results().await?;
     let mut file = PredictionFile::create(&args.out)?;
-    let mut names = args.probabilities.as_deref().map(|path| TensorNames::create(path, &[14])).transpose()?;
+    let mut names = args
+        .probabilities
+        .as_deref()
+        .map(|path| TensorNames::create(path, &[14]))
+        .transpose()?;
     while let Some(record) = results.next().await? {
-        let present = findings(&record)?.iter().filter(|predicted| predicted.present);
-        file.add(record.study.as_str(), present.map(|predicted| predicted.finding))?;
+        let present = findings(&record)?
+            .iter()
+            .filter(|predicted| predicted.present);
+        file.add(
+            record.study.as_str(),
+            present.map(|predicted| predicted.finding),
+        )?;
         if let Some(names) = &mut names {
             names.add(record.study.as_str())?;
         }
     }
     results.tell_failures();
     let count = file.finish()?;
-    println!("findings of {count} images written to {}", args.out.display());
+    println!(
+        "findings of {count} images written to {}",
+        args.out.display()
+    );
     if let (Some(names), Some(path)) = (names, &args.probabilities) {
         let mut rows = names.rows()?;
         let mut results = finished.results().await?;
         while let Some(record) = results.next().await? {
-            let probabilities: Vec<f32> = findings(&record)?.iter().map(|predicted| predicted.probability).collect();
+            let probabilities: Vec<f32> = findings(&record)?
+                .iter()
+                .map(|predicted| predicted.probability)
+                .collect();
             rows.add(&probabilities)?;
         }
         rows.finish()?;
@@ -82,5 +101,10 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn findings(record: &StudyRecord) -> anyhow::Result<&[PredictedFinding]> {
-    record.findings.as_deref().with_context(|| format!("'{}' has no findings: delete the run's folder", record.study))
+    record.findings.as_deref().with_context(|| {
+        format!(
+            "'{}' has no findings: delete the run's folder",
+            record.study
+        )
+    })
 }

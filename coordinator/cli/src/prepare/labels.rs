@@ -59,12 +59,17 @@ pub(crate) async fn run(args: LabelsArgs) -> anyhow::Result<ExitCode> {
     let mut file = LabelFile::create(&args.out)?;
     while let Some(record) = results.next().await? {
         let labels = record.report_labels.as_ref();
-        let labels = labels.with_context(|| format!("'{}' has no labels: delete the run's folder", record.study))?;
+        let labels = labels.with_context(|| {
+            format!("'{}' has no labels: delete the run's folder", record.study)
+        })?;
         file.add(record.study.as_str(), labels)?;
     }
     results.tell_failures();
     let count = file.finish()?;
     let blank = table.blank_rows().await?;
-    println!("labels of {count} reports written to {}; {blank} rows without text left out", args.out.display());
+    println!(
+        "labels of {count} reports written to {}; {blank} rows without text left out",
+        args.out.display()
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 use radialog_schemas::Label;
 use radialog_training::prepare::{
-    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, Vocabulary, VocabularyKind, read_nih, read_report_table,
-    write_image_table, write_pairs_table, write_report_table,
+    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, Vocabulary, VocabularyKind, read_nih,
+    read_report_table, write_image_table, write_pairs_table, write_report_table,
 };
 
 use super::WordingArgs;
@@ -141,24 +141,51 @@ pub(super) enum Kind {
 
 pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
     match command {
-        OpenDataCommand::Openi { source, removed_words, of_findings, out } => {
+        OpenDataCommand::Openi {
+            source,
+            removed_words,
+            of_findings,
+            out,
+        } => {
             let removed = match removed_words {
                 Removed::Mend => RemovedWords::Mend,
                 Removed::Drop => RemovedWords::Drop,
                 Removed::Keep => RemovedWords::Keep,
             };
-            let reports = OpenI { source, removed, of_findings }.read()?;
+            let reports = OpenI {
+                source,
+                removed,
+                of_findings,
+            }
+            .read()?;
             write_report_table(&out, &reports.rows)?;
             print_agreement(&reports);
-            println!("{} reports written to {}", reports.rows.len(), out.display());
+            println!(
+                "{} reports written to {}",
+                reports.rows.len(),
+                out.display()
+            );
         }
         OpenDataCommand::Nih { source, out } => {
             let images = read_nih(&source)?;
             write_image_table(&out, &images.rows)?;
-            println!("{} images written to {}; {} are not there", images.rows.len(), out.display(), images.missing);
+            println!(
+                "{} images written to {}; {} are not there",
+                images.rows.len(),
+                out.display(),
+                images.missing
+            );
         }
-        OpenDataCommand::Pairs { reports, images, seed, out } => {
-            let images = images.chunks(2).map(|two| (two[0].clone(), two[1].clone())).collect();
+        OpenDataCommand::Pairs {
+            reports,
+            images,
+            seed,
+            out,
+        } => {
+            let images = images
+                .chunks(2)
+                .map(|two| (two[0].clone(), two[1].clone()))
+                .collect();
             let (pairs, sides) = Pairing { images, seed }.pair(&read_report_table(&reports)?)?;
             write_pairs_table(&out, &pairs)?;
             println!(
@@ -172,16 +199,38 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
                     of.reports, of.exact, of.similarity, of.most
                 );
             }
-            println!("{} weak pairs (for training only) written to {}", pairs.len(), out.display());
+            println!(
+                "{} weak pairs (for training only) written to {}",
+                pairs.len(),
+                out.display()
+            );
         }
-        OpenDataCommand::Tokenizer { kind, texts, vocab, decoder, out } => {
+        OpenDataCommand::Tokenizer {
+            kind,
+            texts,
+            vocab,
+            decoder,
+            out,
+        } => {
             tokenizer(kind, &texts, vocab, decoder, out)?;
         }
-        OpenDataCommand::Tasks { reports, split, corrections, wording, seed, out } => {
+        OpenDataCommand::Tasks {
+            reports,
+            split,
+            corrections,
+            wording,
+            seed,
+            out,
+        } => {
             let mut rows = read_report_table(&reports)?;
             rows.retain(|row| row.split == split);
             let task_prompts = wording.read()?;
-            let tasks = ReportTasks { reports: &rows, task_prompts: &task_prompts, corrections, seed };
+            let tasks = ReportTasks {
+                reports: &rows,
+                task_prompts: &task_prompts,
+                corrections,
+                seed,
+            };
             for (task, samples) in tasks.write(&out)? {
                 println!("  {:<7} {samples:>8}", task.name());
             }
@@ -191,13 +240,23 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn tokenizer(kind: Kind, texts: &[String], size: usize, decoder: bool, out: PathBuf) -> anyhow::Result<()> {
+fn tokenizer(
+    kind: Kind,
+    texts: &[String],
+    size: usize,
+    decoder: bool,
+    out: PathBuf,
+) -> anyhow::Result<()> {
     let split = |text: &String| {
-        let (file, column) = text.rsplit_once(':').ok_or_else(|| anyhow::anyhow!("'{text}' is not FILE:COLUMN"))?;
+        let (file, column) = text
+            .rsplit_once(':')
+            .ok_or_else(|| anyhow::anyhow!("'{text}' is not FILE:COLUMN"))?;
         anyhow::Ok((PathBuf::from(file), column.to_owned()))
     };
     let kind = match kind {
-        Kind::Bpe if decoder => anyhow::bail!("--decoder belongs to --kind wordpiece: the language model has no [DEC]"),
+        Kind::Bpe if decoder => {
+            anyhow::bail!("--decoder belongs to --kind wordpiece: the language model has no [DEC]")
+        }
         Kind::Bpe => VocabularyKind::Bpe,
         Kind::Wordpiece => VocabularyKind::WordPiece { decoder },
     };
@@ -209,13 +268,22 @@ fn tokenizer(kind: Kind, texts: &[String], size: usize, decoder: bool, out: Path
 
 /// How far tags and weak rule agree, and what became of it.
 fn print_agreement(reports: &OpenIReports) {
-    println!("{:<27}|  tagged, and in the text         |  not tagged, and in the text", "");
+    println!(
+        "{:<27}|  tagged, and in the text         |  not tagged, and in the text",
+        ""
+    );
     println!(
         "{:<27}| {:>6} {:>8} {:>6} {:>9} | {:>6} {:>8} {:>6} |  labels 1, 0, -1",
         "finding", "stated", "possible", "denied", "no word", "stated", "possible", "denied"
     );
     for (finding, counts) in &reports.agreement {
-        let of = |label: Label| reports.rows.iter().filter(|row| row.labels[*finding as usize] == label).count();
+        let of = |label: Label| {
+            reports
+                .rows
+                .iter()
+                .filter(|row| row.labels[*finding as usize] == label)
+                .count()
+        };
         println!(
             "{:<27}| {:>6} {:>8} {:>6} {:>9} | {:>6} {:>8} {:>6} |  {}, {}, {}",
             finding.name(),
@@ -231,5 +299,8 @@ fn print_agreement(reports: &OpenIReports) {
             of(Label::Uncertain)
         );
     }
-    println!("left out: {} that nobody tagged, {} without any text left", reports.untagged, reports.without_text);
+    println!(
+        "left out: {} that nobody tagged, {} without any text left",
+        reports.untagged, reports.without_text
+    );
 }

@@ -87,24 +87,46 @@ impl<'a> Session<'a> {
             name.into()
         });
         let mut config = args.services.load_quiet(&[])?;
-        config.objects.directory.get_or_insert_with(|| folder.join("objects"));
+        config
+            .objects
+            .directory
+            .get_or_insert_with(|| folder.join("objects"));
         broker_and_state(&config)?;
-        Ok(Self { args, folder, config })
+        Ok(Self {
+            args,
+            folder,
+            config,
+        })
     }
 
     /// Opens the bundle, which must have these stages.
     pub(super) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
-        let bundle = bundle_source::open(self.args.models.bundle.as_deref(), stages, &self.config).await?;
+        let bundle =
+            bundle_source::open(self.args.models.bundle.as_deref(), stages, &self.config).await?;
         let manifest = bundle.manifest();
-        if let Some(missing) = stages.iter().find(|stage| !manifest.components.contains_key(stage)) {
-            bail!("bundle '{}' has no {missing} component: name one that has with --bundle", manifest.name);
+        if let Some(missing) = stages
+            .iter()
+            .find(|stage| !manifest.components.contains_key(stage))
+        {
+            bail!(
+                "bundle '{}' has no {missing} component: name one that has with --bundle",
+                manifest.name
+            );
         }
         Ok(Arc::new(bundle))
     }
 
     /// Runs to the end; none where it was interrupted, which is told.
-    pub(super) async fn run(self, bundle: &Arc<Bundle>, job: Job) -> anyhow::Result<Option<Finished>> {
-        let Self { args, folder, config } = self;
+    pub(super) async fn run(
+        self,
+        bundle: &Arc<Bundle>,
+        job: Job,
+    ) -> anyhow::Result<Option<Finished>> {
+        let Self {
+            args,
+            folder,
+            config,
+        } = self;
         let stages = StageSet::closure_from(job.source, job.stages);
         let options = BatchOptions {
             archive: job.archive.clone(),
@@ -122,7 +144,16 @@ impl<'a> Session<'a> {
         };
         let shutdown = shutdown::on_signals()?;
         let backends = Backends::connect(&config).await?;
-        let summary = execute(options, &backends, bundle, &args.models, &config, args.progress, &shutdown).await;
+        let summary = execute(
+            options,
+            &backends,
+            bundle,
+            &args.models,
+            &config,
+            args.progress,
+            &shutdown,
+        )
+        .await;
         let summary = summary.map_err(|error| match error.downcast_ref() {
             Some(CoordinatorError::OtherRun { .. }) => {
                 error.context("delete the run's folder, or name another with --run")
@@ -140,8 +171,15 @@ impl<'a> Session<'a> {
         if summary.problem_count > LISTED as u64 {
             eprintln!("left out: {} entries in all", summary.problem_count);
         }
-        let spec = RunFile::read(&folder)?.context("the run's folder has lost its run.json")?.spec;
-        Ok(Some(Finished { archive: job.archive, folder, spec, backends }))
+        let spec = RunFile::read(&folder)?
+            .context("the run's folder has lost its run.json")?
+            .spec;
+        Ok(Some(Finished {
+            archive: job.archive,
+            folder,
+            spec,
+            backends,
+        }))
     }
 }
 
@@ -149,7 +187,11 @@ impl Finished {
     /// One pass over the results.
     pub(super) async fn results(&self) -> anyhow::Result<Results> {
         let records = OrderedRecords::open(&*self.archive, &self.folder).await?;
-        Ok(Results { records, failed: BTreeMap::new(), failures: Vec::new() })
+        Ok(Results {
+            records,
+            failed: BTreeMap::new(),
+            failures: Vec::new(),
+        })
     }
 }
 
@@ -157,7 +199,9 @@ impl Results {
     /// The next item that did not fail.
     pub(super) async fn next(&mut self) -> anyhow::Result<Option<StudyRecord>> {
         while let Some(record) = self.records.next().await? {
-            let Some(error) = &record.error else { return Ok(Some(record)) };
+            let Some(error) = &record.error else {
+                return Ok(Some(record));
+            };
             *self.failed.entry(error.code.as_str()).or_default() += 1;
             if self.failures.len() < LISTED {
                 self.failures.push(format!("{}: {error}", record.study));
@@ -171,8 +215,16 @@ impl Results {
         if self.failed.is_empty() {
             return;
         }
-        let counts: Vec<String> = self.failed.iter().map(|(code, count)| format!("{code} {count}")).collect();
-        eprintln!("{} failed and are left out ({}):", self.failed.values().sum::<u64>(), counts.join(", "));
+        let counts: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(code, count)| format!("{code} {count}"))
+            .collect();
+        eprintln!(
+            "{} failed and are left out ({}):",
+            self.failed.values().sum::<u64>(),
+            counts.join(", ")
+        );
         for failure in &self.failures {
             eprintln!("  {failure}");
         }

@@ -28,7 +28,9 @@ pub(super) struct Dialog {
 impl Dialog {
     pub(super) fn new(messages: Vec<ChatMessage>) -> Answer<Self> {
         if messages.is_empty() || messages.len() > MOST_MESSAGES {
-            return Err(invalid(&format!("'messages' has 1 to {MOST_MESSAGES} messages")));
+            return Err(invalid(&format!(
+                "'messages' has 1 to {MOST_MESSAGES} messages"
+            )));
         }
         let mut image = None;
         // Sides take turns in here.
@@ -40,7 +42,9 @@ impl Dialog {
                     return Err(invalid("only the user's messages may have an image"));
                 }
                 if image.replace(data_uri("image_url", &uri)?).is_some() {
-                    return Err(invalid("the messages have more than one image; the model reads one"));
+                    return Err(invalid(
+                        "the messages have more than one image; the model reads one",
+                    ));
                 }
             }
             match said.last_mut() {
@@ -63,7 +67,11 @@ impl Dialog {
                 Ask::Question { text: asked }
             }
         };
-        Ok(Self { image, opening: opening(said)?, ask })
+        Ok(Self {
+            image,
+            opening: opening(said)?,
+            ask,
+        })
     }
 }
 
@@ -74,7 +82,10 @@ fn opening(said: Vec<(Role, String)>) -> Answer<Vec<Exchange>> {
         let (Role::User, Some((_, assistant))) = (role, said.next()) else {
             return Err(invalid("the first message must be the user's"));
         };
-        opening.push(Exchange { user: user.trim().to_owned(), assistant });
+        opening.push(Exchange {
+            user: user.trim().to_owned(),
+            assistant,
+        });
     }
     Ok(opening)
 }
@@ -91,7 +102,9 @@ fn read(content: Content) -> Answer<(String, Option<String>)> {
                     Part::Text { text } => words.push(text),
                     Part::ImageUrl { image_url } => {
                         if image.replace(image_url.url).is_some() {
-                            return Err(invalid("a message has more than one image; the model reads one"));
+                            return Err(invalid(
+                                "a message has more than one image; the model reads one",
+                            ));
                         }
                     }
                 }
@@ -131,7 +144,12 @@ mod tests {
         assert_eq!((report.ask, report.image.unwrap().len()), (Ask::Report, 3));
         let words = json!({"type": "text", "text": "Is there edema?"});
         let question = dialog(json!([{"role": "user", "content": [words, image()]}])).unwrap();
-        assert_eq!(question.ask, Ask::Question { text: "Is there edema?".into() });
+        assert_eq!(
+            question.ask,
+            Ask::Question {
+                text: "Is there edema?".into()
+            }
+        );
     }
 
     #[test]
@@ -144,8 +162,19 @@ mod tests {
             {"role": "user", "content": "Look again."},
         ]))
         .unwrap();
-        assert_eq!(dialog.opening, [Exchange { user: String::new(), assistant: "Clear lungs.".into() }]);
-        assert_eq!(dialog.ask, Ask::Question { text: "Really?\nLook again.".into() });
+        assert_eq!(
+            dialog.opening,
+            [Exchange {
+                user: String::new(),
+                assistant: "Clear lungs.".into()
+            }]
+        );
+        assert_eq!(
+            dialog.ask,
+            Ask::Question {
+                text: "Really?\nLook again.".into()
+            }
+        );
         assert!(dialog.image.is_some());
     }
 
@@ -155,9 +184,18 @@ mod tests {
         let user = |content: Value| json!({"role": "user", "content": content});
         assert_eq!(code(json!([])), ProblemCode::InvalidRequest);
         assert_eq!(code(json!([user(json!(" "))])), ProblemCode::TextEmpty);
-        assert_eq!(code(json!([user(json!([image(), image()]))])), ProblemCode::InvalidRequest);
-        assert_eq!(code(json!([{"role": "assistant", "content": "x"}])), ProblemCode::InvalidRequest);
-        assert_eq!(code(json!([{"role": "assistant", "content": "x"}, user(json!("y"))])), ProblemCode::InvalidRequest);
+        assert_eq!(
+            code(json!([user(json!([image(), image()]))])),
+            ProblemCode::InvalidRequest
+        );
+        assert_eq!(
+            code(json!([{"role": "assistant", "content": "x"}])),
+            ProblemCode::InvalidRequest
+        );
+        assert_eq!(
+            code(json!([{"role": "assistant", "content": "x"}, user(json!("y"))])),
+            ProblemCode::InvalidRequest
+        );
         let remote = json!({"type": "image_url", "image_url": {"url": "http://host/x.png"}});
         assert_eq!(code(json!([user(json!([remote]))])), ProblemCode::RemoteUrl);
         let long = "x".repeat(MAX_TEXT + 1);

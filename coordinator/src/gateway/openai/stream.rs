@@ -6,7 +6,9 @@ use std::convert::Infallible;
 use axum::response::Response;
 use axum::response::sse::Event;
 use futures::stream;
-use radialog_schemas::http::openai::{ChatCompletionChunk, ChunkChoice, Delta, ErrorBody, Role, Usage};
+use radialog_schemas::http::openai::{
+    ChatCompletionChunk, ChunkChoice, Delta, ErrorBody, Role, Usage,
+};
 use radialog_schemas::{TurnEvent, TurnOutcome};
 use serde::Serialize;
 
@@ -25,8 +27,17 @@ struct Streaming {
 }
 
 pub(super) fn answer(head: Head, following: Following, include_usage: bool) -> Response {
-    let mut streaming = Streaming { head, following, include_usage, ready: VecDeque::new(), over: false };
-    let first = Delta { role: Some(Role::Assistant), content: Some(String::new()) };
+    let mut streaming = Streaming {
+        head,
+        following,
+        include_usage,
+        ready: VecDeque::new(),
+        over: false,
+    };
+    let first = Delta {
+        role: Some(Role::Assistant),
+        content: Some(String::new()),
+    };
     streaming.push(Some((first, None)), None);
     let pieces = stream::unfold(streaming, |mut streaming| async move {
         let event = streaming.next().await?;
@@ -42,7 +53,16 @@ impl Streaming {
                 None => self.fail(503, &stopped().problem.detail, None),
                 Some(News::Alive | News::Queued(_)) => return Some(Event::default().comment("")),
                 Some(News::Event(_, TurnEvent::Token { text, .. })) if !text.is_empty() => {
-                    self.push(Some((Delta { role: None, content: Some(text) }, None)), None);
+                    self.push(
+                        Some((
+                            Delta {
+                                role: None,
+                                content: Some(text),
+                            },
+                            None,
+                        )),
+                        None,
+                    );
                 }
                 Some(News::Event(_, TurnEvent::Ended(outcome))) => self.end(outcome),
                 Some(News::Event(..)) => {}
@@ -62,19 +82,29 @@ impl Streaming {
                 self.over = true;
             }
             TurnOutcome::Failed(failure) => {
-                self.fail(failure_status(&failure), &failure.message, Some(failure.code.as_str()));
+                self.fail(
+                    failure_status(&failure),
+                    &failure.message,
+                    Some(failure.code.as_str()),
+                );
             }
             TurnOutcome::Cancelled => self.fail(503, &stopped().problem.detail, None),
         }
     }
 
     fn fail(&mut self, status: u16, message: &str, code: Option<String>) {
-        self.ready.push_back(data(&ErrorBody { error: detail(status, message, code) }));
+        self.ready.push_back(data(&ErrorBody {
+            error: detail(status, message, code),
+        }));
         self.over = true;
     }
 
     fn push(&mut self, choice: Option<(Delta, Option<String>)>, usage: Option<Usage>) {
-        let choice = choice.map(|(delta, finish_reason)| ChunkChoice { index: 0, delta, finish_reason });
+        let choice = choice.map(|(delta, finish_reason)| ChunkChoice {
+            index: 0,
+            delta,
+            finish_reason,
+        });
         self.ready.push_back(data(&ChatCompletionChunk {
             id: self.head.id.clone(),
             object: "chat.completion.chunk".into(),

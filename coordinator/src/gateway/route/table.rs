@@ -4,7 +4,8 @@ use axum::http::Method;
 use axum::routing::{delete, get, post, put};
 use radialog_schemas::http::openai::{ChatCompletion, ChatCompletionRequest, ModelList};
 use radialog_schemas::http::{
-    ConversationList, ConversationView, EditedAnswer, NewConversation, NewConversationForm, NewTurn, TurnView,
+    ConversationList, ConversationView, EditedAnswer, NewConversation, NewConversationForm,
+    NewTurn, TurnView,
 };
 use serde_json::Value;
 
@@ -32,11 +33,19 @@ pub(in crate::gateway) fn operations() -> Vec<Operation> {
     all.extend(batch_operations());
     all.extend(openai_operations());
     all.push(
-        Operation::new(Method::GET, page::DOCUMENT, "getDocument", get(page::openapi))
-            .says("This document", "OpenAPI 3.1. The same for everybody, and needs no key.")
-            .tag("about")
-            .access(Access::Open)
-            .gives::<Value>(200, "The document."),
+        Operation::new(
+            Method::GET,
+            page::DOCUMENT,
+            "getDocument",
+            get(page::openapi),
+        )
+        .says(
+            "This document",
+            "OpenAPI 3.1. The same for everybody, and needs no key.",
+        )
+        .tag("about")
+        .access(Access::Open)
+        .gives::<Value>(200, "The document."),
     );
     all
 }

@@ -59,13 +59,21 @@ impl AlignmentPretraining {
     ) -> Result<Self, ModelError> {
         let shape = config.shape(dropout.clone())?;
         let (width, bert) = (shape.width, vb.pp("Qformer.bert"));
-        let layer = |index: usize| FeedForward::new(&shape, "", &bert.pp("encoder.layer").pp(index));
+        let layer =
+            |index: usize| FeedForward::new(&shape, "", &bert.pp("encoder.layer").pp(index));
         let table = |name: &str, rows: usize| -> Result<Embedding, ModelError> {
-            Ok(Embedding::new(bert.pp("embeddings").pp(name).get((rows, width), "weight")?, width))
+            Ok(Embedding::new(
+                bert.pp("embeddings")
+                    .pp(name)
+                    .get((rows, width), "weight")?,
+                width,
+            ))
         };
         let predictions = vb.pp("Qformer.cls.predictions");
         Ok(Self {
-            text_feed_forward: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
+            text_feed_forward: (0..config.num_hidden_layers)
+                .map(layer)
+                .collect::<Result<_, _>>()?,
             word_embeddings: table("word_embeddings", text.vocab_size)?,
             position_embeddings: table("position_embeddings", text.max_position_embeddings)?,
             head: Linear::new(width, width, predictions.pp("transform.dense"))?,
@@ -99,8 +107,13 @@ impl AlignmentPretraining {
     /// Strips of another width.
     pub fn look(&self, image_embeds: &Tensor) -> Result<Looked, ModelError> {
         let mut inputs = Vec::new();
-        let tokens = self.queries.query_from(image_embeds, |input| inputs.push(input.clone()))?;
-        Ok(Looked { features: unit_length(&self.vision_proj.forward(&tokens)?)?, inputs })
+        let tokens = self
+            .queries
+            .query_from(image_embeds, |input| inputs.push(input.clone()))?;
+        Ok(Looked {
+            features: unit_length(&self.vision_proj.forward(&tokens)?)?,
+            inputs,
+        })
     }
 
     /// Features `[B, embed_dim]`, of length 1, of texts read alone.
@@ -111,9 +124,14 @@ impl AlignmentPretraining {
         let mut hidden = self.embedded(texts)?;
         let mask = padding(&texts.mask)?;
         for (layer, feed_forward) in self.queries.layers.iter().zip(&self.text_feed_forward) {
-            hidden = feed_forward.forward(&layer.attention.forward(&hidden, &hidden, Some(&mask))?)?;
+            hidden =
+                feed_forward.forward(&layer.attention.forward(&hidden, &hidden, Some(&mask))?)?;
         }
-        unit_length(&self.text_proj.forward(&hidden.narrow(1, 0, 1)?.squeeze(1)?)?)
+        unit_length(
+            &self
+                .text_proj
+                .forward(&hidden.narrow(1, 0, 1)?.squeeze(1)?)?,
+        )
     }
 
     /// Logits `[B, 2]` of whether each text belongs to its image; both are read together.
@@ -121,9 +139,14 @@ impl AlignmentPretraining {
     /// # Errors
     /// Not as many images as texts.
     pub fn match_logits(&self, image_embeds: &Tensor, texts: &Texts) -> Result<Tensor, ModelError> {
-        let queries = self.queries.embeddings_norm.forward(&self.queries.query_tokens)?;
+        let queries = self
+            .queries
+            .embeddings_norm
+            .forward(&self.queries.query_tokens)?;
         let (batch, (_, count, width)) = (texts.ids.dim(0)?, queries.dims3()?);
-        let queries = self.dropout.forward(&queries.broadcast_as((batch, count, width))?.contiguous()?)?;
+        let queries = self
+            .dropout
+            .forward(&queries.broadcast_as((batch, count, width))?.contiguous()?)?;
         let mut hidden = Tensor::cat(&[queries, self.embedded(texts)?], 1)?;
         let seen = Tensor::ones((batch, count), DType::F32, texts.mask.device())?;
         let mask = padding(&Tensor::cat(&[seen, texts.mask.clone()], 1)?)?;
@@ -153,11 +176,20 @@ impl AlignmentPretraining {
         let layers = self.queries.layers.iter().zip(&self.text_feed_forward);
         for ((layer, feed_forward), input) in layers.zip(&looked.inputs) {
             let context = Tensor::cat(&[input, &hidden], 1)?;
-            hidden = feed_forward.forward(&layer.attention.forward(&hidden, &context, Some(&mask))?)?;
+            hidden = feed_forward.forward(&layer.attention.forward(
+                &hidden,
+                &context,
+                Some(&mask),
+            )?)?;
         }
         let (batch, length, width) = hidden.dims3()?;
-        let hidden = self.head_norm.forward(&gelu(&self.head.forward(&hidden)?)?)?.reshape((batch * length, width))?;
-        let logits = hidden.matmul(&self.word_embeddings.embeddings().t()?)?.broadcast_add(&self.head_bias)?;
+        let hidden = self
+            .head_norm
+            .forward(&gelu(&self.head.forward(&hidden)?)?)?
+            .reshape((batch * length, width))?;
+        let logits = hidden
+            .matmul(&self.word_embeddings.embeddings().t()?)?
+            .broadcast_add(&self.head_bias)?;
         Ok(logits.reshape((batch, length, ()))?)
     }
 
@@ -165,7 +197,9 @@ impl AlignmentPretraining {
         let positions = Tensor::arange(0, texts.ids.dim(1)? as u32, texts.ids.device())?;
         let words = self.word_embeddings.forward(&texts.ids)?;
         let sum = words.broadcast_add(&self.position_embeddings.forward(&positions)?)?;
-        Ok(self.dropout.forward(&self.queries.embeddings_norm.forward(&sum)?)?)
+        Ok(self
+            .dropout
+            .forward(&self.queries.embeddings_norm.forward(&sum)?)?)
     }
 }
 
@@ -178,7 +212,8 @@ fn padding(mask: &Tensor) -> Result<Tensor, ModelError> {
 fn causal(mask: &Tensor, queries: usize) -> Result<Tensor, ModelError> {
     let (batch, length) = mask.dims2()?;
     let device = mask.device();
-    let earlier = (0..length * length).map(|index| f32::from(u8::from(index % length <= index / length)));
+    let earlier =
+        (0..length * length).map(|index| f32::from(u8::from(index % length <= index / length)));
     let earlier = Tensor::from_iter(earlier, device)?.reshape((1, length, length))?;
     let texts = earlier.broadcast_mul(&mask.unsqueeze(1)?)?;
     let images = Tensor::ones((batch, length, queries), DType::F32, device)?;

@@ -36,7 +36,10 @@ impl Assembly {
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
         if dir.exists() {
             let reason = "it is there already: name another folder, or remove it".to_owned();
-            return Err(BundleError::Unusable { file: dir.to_path_buf(), reason });
+            return Err(BundleError::Unusable {
+                file: dir.to_path_buf(),
+                reason,
+            });
         }
         let name = dir.file_name().unwrap_or_default().to_string_lossy();
         let partial = dir.with_file_name(format!(".{name}.{}.partial", std::process::id()));
@@ -66,9 +69,14 @@ impl Assembly {
             let bundle = Bundle::open_with(part, &[stage], &HashCache::user())?;
             manifest.random_weights |= bundle.manifest.random_weights;
             let (config, weights) = contents(&bundle, stage)?;
-            let mut component = Component { files: BTreeMap::new(), config };
+            let mut component = Component {
+                files: BTreeMap::new(),
+                config,
+            };
             let mut add = |usage: &str, path: String| -> Result<(), BundleError> {
-                manifest.files.insert(path.clone(), verify::file_entry(&dir.join(&path))?);
+                manifest
+                    .files
+                    .insert(path.clone(), verify::file_entry(&dir.join(&path))?);
                 component.files.insert(usage.to_owned(), path);
                 Ok(())
             };
@@ -81,14 +89,18 @@ impl Assembly {
                 add(usage, path)?;
             }
             if matches!(stage, Stage::Language | Stage::Scoring) {
-                let (source, path) = (bundle.file(stage, TOKENIZER)?, format!("{stage}.tokenizer.json"));
+                let (source, path) = (
+                    bundle.file(stage, TOKENIZER)?,
+                    format!("{stage}.tokenizer.json"),
+                );
                 fs::copy(&source, dir.join(&path)).map_err(BundleError::io("copy", &source))?;
                 add(TOKENIZER, path)?;
             }
             manifest.components.insert(stage, component);
         }
         let path = dir.join(MANIFEST_FILE);
-        let mut text = serde_json::to_vec_pretty(&manifest).map_err(BundleError::unusable(&path))?;
+        let mut text =
+            serde_json::to_vec_pretty(&manifest).map_err(BundleError::unusable(&path))?;
         text.push(b'\n');
         fs::write(&path, text).map_err(BundleError::io("write", &path))?;
         Ok(manifest)
@@ -105,12 +117,21 @@ impl Assembly {
         let weights = bundle.weights(stage, usage)?;
         let builder = |dtype| weights.var_builder(dtype, &Device::Cpu);
         let mut tensors: HashMap<String, Tensor> = HashMap::new();
-        for spec in specs.iter().filter(|spec| spec.required && spec.header.dtype != Dtype::I64) {
+        for spec in specs
+            .iter()
+            .filter(|spec| spec.required && spec.header.dtype != Dtype::I64)
+        {
             let (name, shape) = (&spec.header.name, spec.header.shape.as_slice());
             let stored = weights.dtype(name).unwrap_or(DType::F32);
             // Vectors are biases, norms and statistics: small, and the first to suffer.
-            let dtype = if self.half && shape.len() > 1 { DType::F16 } else { stored };
-            let tensor = builder(dtype).get(shape, name).map_err(bundle.model_error(stage))?;
+            let dtype = if self.half && shape.len() > 1 {
+                DType::F16
+            } else {
+                stored
+            };
+            let tensor = builder(dtype)
+                .get(shape, name)
+                .map_err(bundle.model_error(stage))?;
             tensors.insert(name.clone(), tensor);
         }
         candle_core::safetensors::save(&tensors, path).map_err(BundleError::unusable(path))
@@ -118,7 +139,10 @@ impl Assembly {
 }
 
 /// A component's configuration and the tensors that inference reads, by the use of their file.
-#[expect(clippy::type_complexity, reason = "a list of files, each with its list of tensors")]
+#[expect(
+    clippy::type_complexity,
+    reason = "a list of files, each with its list of tensors"
+)]
 fn contents(
     bundle: &Bundle,
     stage: Stage,
@@ -128,12 +152,21 @@ fn contents(
     };
     Ok(match stage {
         Stage::Embedding => {
-            let config = EmbeddingComponent { text: None, ..bundle.config(stage)? };
-            (json(serde_json::to_value(&config))?, vec![(WEIGHTS, layout::embedding(&config))])
+            let config = EmbeddingComponent {
+                text: None,
+                ..bundle.config(stage)?
+            };
+            (
+                json(serde_json::to_value(&config))?,
+                vec![(WEIGHTS, layout::embedding(&config))],
+            )
         }
         Stage::Findings => {
             let config: FindingsComponent = bundle.config(stage)?;
-            (json(serde_json::to_value(&config))?, vec![(WEIGHTS, layout::findings(&config))])
+            (
+                json(serde_json::to_value(&config))?,
+                vec![(WEIGHTS, layout::findings(&config))],
+            )
         }
         Stage::Language => {
             let config: LanguageComponent = bundle.config(stage)?;
@@ -145,7 +178,10 @@ fn contents(
         }
         Stage::Scoring => {
             let config: ScoringComponent = bundle.config(stage)?;
-            (json(serde_json::to_value(&config))?, vec![(WEIGHTS, layout::scoring(&config))])
+            (
+                json(serde_json::to_value(&config))?,
+                vec![(WEIGHTS, layout::scoring(&config))],
+            )
         }
     })
 }

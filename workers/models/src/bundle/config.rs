@@ -145,8 +145,8 @@ impl Configs {
             Stage::Embedding | Stage::Findings => None,
             Stage::Language => Some(("language.tokenizer.json", self.toy_llama().json)),
             Stage::Scoring => {
-                let json =
-                    toy::bert(self.scoring.chexbert.vocab_size).expect("both geometries have room for every character");
+                let json = toy::bert(self.scoring.chexbert.vocab_size)
+                    .expect("both geometries have room for every character");
                 Some(("scoring.tokenizer.json", json))
             }
         }
@@ -157,33 +157,55 @@ impl Configs {
         let llama = &self.language.llama;
         let first = self.toy_llama().first_word as usize;
         let end = llama.eos_token_id as usize;
-        for spec in base.iter_mut().filter(|spec| spec.header.name == "lm_head.weight") {
+        for spec in base
+            .iter_mut()
+            .filter(|spec| spec.header.name == "lm_head.weight")
+        {
             if let Init::Uniform { spread, .. } = spec.init {
-                spec.init = Init::Words { spread, width: llama.hidden_size, first, end };
+                spec.init = Init::Words {
+                    spread,
+                    width: llama.hidden_size,
+                    first,
+                    end,
+                };
             }
         }
     }
 
     fn toy_llama(&self) -> ToyLlama {
-        toy::llama(self.language.llama.vocab_size).expect("both geometries have room for every byte")
+        toy::llama(self.language.llama.vocab_size)
+            .expect("both geometries have room for every byte")
     }
 
     fn published() -> Self {
-        let text = AlignmentText { vocab_size: 30_523, max_position_embeddings: 512, embed_dim: 256 };
-        let lora = LoraConfig { r: 8, lora_alpha: 16.0, target_modules: ["q_proj", "v_proj"].map(String::from).into() };
+        let text = AlignmentText {
+            vocab_size: 30_523,
+            max_position_embeddings: 512,
+            embed_dim: 256,
+        };
+        let lora = LoraConfig {
+            r: 8,
+            lora_alpha: 16.0,
+            target_modules: ["q_proj", "v_proj"].map(String::from).into(),
+        };
         Self {
             embedding: EmbeddingComponent {
                 vision: VisionConfig::published(),
                 alignment: AlignmentConfig::published(),
                 text: Some(text),
             },
-            findings: FindingsComponent { classifier: FindingsConfig::published(), text_rule: TextRule::default() },
+            findings: FindingsComponent {
+                classifier: FindingsConfig::published(),
+                text_rule: TextRule::default(),
+            },
             language: LanguageComponent {
                 llama: LlamaConfig::vicuna_7b(),
                 lora: Some(lora),
                 prompts: Prompts::default(),
             },
-            scoring: ScoringComponent { chexbert: ChexbertConfig::published() },
+            scoring: ScoringComponent {
+                chexbert: ChexbertConfig::published(),
+            },
         }
     }
 
@@ -191,7 +213,12 @@ impl Configs {
     /// inputs take the same path.
     fn tiny() -> Self {
         let width = 64;
-        let Self { mut embedding, mut findings, mut language, mut scoring } = Self::published();
+        let Self {
+            mut embedding,
+            mut findings,
+            mut language,
+            mut scoring,
+        } = Self::published();
         for vision in [&mut embedding.vision, &mut findings.classifier.vision] {
             vision.stem_width = 8;
             vision.vit_dim = width;
@@ -224,6 +251,11 @@ impl Configs {
             intermediate_size: 2 * width,
             ..scoring.chexbert
         };
-        Self { embedding, findings, language, scoring }
+        Self {
+            embedding,
+            findings,
+            language,
+            scoring,
+        }
     }
 }

@@ -116,12 +116,19 @@ impl BundleError {
     /// For `map_err` beside file operations.
     pub(super) fn io(action: &'static str, file: &Path) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_path_buf();
-        move |source| Self::Io { action, file, source }
+        move |source| Self::Io {
+            action,
+            file,
+            source,
+        }
     }
 
     /// For `map_err` beside parsers.
     pub(super) fn unusable<E: std::fmt::Display>(file: &Path) -> impl FnOnce(E) -> Self {
         let file = file.to_path_buf();
-        move |reason| Self::Unusable { file, reason: reason.to_string() }
+        move |reason| Self::Unusable {
+            file,
+            reason: reason.to_string(),
+        }
     }
 }

@@ -3,7 +3,9 @@
 
 use safetensors::tensor::Dtype;
 
-use super::config::{AlignmentText, EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
+use super::config::{
+    AlignmentText, EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent,
+};
 use super::writer::TensorHeader;
 use crate::alignment::AlignmentConfig;
 use crate::chexbert::ChexbertConfig;
@@ -73,7 +75,11 @@ pub fn findings(config: &FindingsComponent) -> Vec<TensorSpec> {
     let pooled = config.vision.trunk_grid() / config.pool.max(1);
     let mut layout = Layout::new(Dtype::F32);
     layout.image_encoder("model.biovil_encoder", &config.vision);
-    layout.linear("model.fc1", config.vision.joint_feature_size * pooled * pooled, config.fc_hidden);
+    layout.linear(
+        "model.fc1",
+        config.vision.joint_feature_size * pooled * pooled,
+        config.fc_hidden,
+    );
     layout.linear("model.fc2", config.fc_hidden, classes);
     layout.unused(|layout| layout.constant("criterion.pos_weight", &[classes], 1.0));
     layout.specs
@@ -90,7 +96,11 @@ pub fn language_base(config: &LanguageComponent, dtype: Dtype) -> Vec<TensorSpec
             layout.matrix(&format!("{block}.{name}.weight"), inputs, outputs);
         }
         layout.constant(&format!("{block}.input_layernorm.weight"), &[width], 1.0);
-        layout.constant(&format!("{block}.post_attention_layernorm.weight"), &[width], 1.0);
+        layout.constant(
+            &format!("{block}.post_attention_layernorm.weight"),
+            &[width],
+            1.0,
+        );
     }
     layout.constant("model.norm.weight", &[width], 1.0);
     if !llama.tie_word_embeddings {
@@ -106,17 +116,31 @@ pub fn language_base(config: &LanguageComponent, dtype: Dtype) -> Vec<TensorSpec
 pub fn language_adapter(config: &LanguageComponent) -> Vec<TensorSpec> {
     let root = "base_model.model.model";
     let mut layout = Layout::new(Dtype::F32);
-    let Some(lora) = &config.lora else { return layout.specs };
+    let Some(lora) = &config.lora else {
+        return layout.specs;
+    };
     for i in 0..config.llama.num_hidden_layers {
         for (name, inputs, outputs) in layer_matrices(&config.llama) {
             let target = name.rsplit('.').next().unwrap_or(name);
             if lora.target_modules.iter().any(|wanted| wanted == target) {
-                layout.matrix(&format!("{root}.layers.{i}.{name}.lora_A.weight"), inputs, lora.r);
-                layout.matrix(&format!("{root}.layers.{i}.{name}.lora_B.weight"), lora.r, outputs);
+                layout.matrix(
+                    &format!("{root}.layers.{i}.{name}.lora_A.weight"),
+                    inputs,
+                    lora.r,
+                );
+                layout.matrix(
+                    &format!("{root}.layers.{i}.{name}.lora_B.weight"),
+                    lora.r,
+                    outputs,
+                );
             }
         }
     }
-    layout.linear(&format!("{root}.img_proj_layer"), config.llama.image_dim, config.llama.hidden_size);
+    layout.linear(
+        &format!("{root}.img_proj_layer"),
+        config.llama.image_dim,
+        config.llama.hidden_size,
+    );
     layout.specs
 }
 
@@ -141,7 +165,11 @@ pub fn scoring(config: &ScoringComponent) -> Vec<TensorSpec> {
     let mut layout = Layout::new(Dtype::F32);
     layout.bert(bert);
     for (head, classes) in (0..14).map(|head| (head, if head == 13 { 2 } else { 4 })) {
-        layout.linear(&format!("module.linear_heads.{head}"), bert.hidden_size, classes);
+        layout.linear(
+            &format!("module.linear_heads.{head}"),
+            bert.hidden_size,
+            classes,
+        );
     }
     layout.specs
 }
@@ -154,7 +182,11 @@ struct Layout {
 
 impl Layout {
     fn new(dtype: Dtype) -> Self {
-        Self { specs: Vec::new(), dtype, required: true }
+        Self {
+            specs: Vec::new(),
+            dtype,
+            required: true,
+        }
     }
 
     fn unused(&mut self, build: impl FnOnce(&mut Self)) {
@@ -164,16 +196,40 @@ impl Layout {
     }
 
     fn push(&mut self, name: &str, shape: &[usize], dtype: Dtype, init: Init) {
-        let header = TensorHeader { name: name.to_owned(), shape: shape.to_vec(), dtype };
-        self.specs.push(TensorSpec { header, init, required: self.required });
+        let header = TensorHeader {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            dtype,
+        };
+        self.specs.push(TensorSpec {
+            header,
+            init,
+            required: self.required,
+        });
     }
 
     fn uniform(&mut self, name: &str, shape: &[usize], spread: f32) {
-        self.push(name, shape, self.dtype, Init::Uniform { centre: 0.0, spread });
+        self.push(
+            name,
+            shape,
+            self.dtype,
+            Init::Uniform {
+                centre: 0.0,
+                spread,
+            },
+        );
     }
 
     fn constant(&mut self, name: &str, shape: &[usize], centre: f32) {
-        self.push(name, shape, self.dtype, Init::Uniform { centre, spread: 0.0 });
+        self.push(
+            name,
+            shape,
+            self.dtype,
+            Init::Uniform {
+                centre,
+                spread: 0.0,
+            },
+        );
     }
 
     /// Unit variance in, unit variance out: a uniform value has variance spread² / 3.
@@ -189,7 +245,11 @@ impl Layout {
     /// A convolution whose outputs go through a ReLU, which halves their power.
     fn conv(&mut self, name: &str, inputs: usize, outputs: usize, kernel: usize) {
         let spread = (6.0 / (inputs * kernel * kernel) as f32).sqrt();
-        self.uniform(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel], spread);
+        self.uniform(
+            &format!("{name}.weight"),
+            &[outputs, inputs, kernel, kernel],
+            spread,
+        );
     }
 
     fn norm(&mut self, name: &str, width: usize) {
@@ -209,16 +269,41 @@ impl Layout {
     fn image_encoder(&mut self, root: &str, config: &VisionConfig) {
         let width = config.vit_dim;
         let features = 8 * config.stem_width * RESNET_EXPANSION;
-        self.uniform(&format!("{root}.encoder.missing_previous_emb"), &[1, width, 1, 1], 0.5);
+        self.uniform(
+            &format!("{root}.encoder.missing_previous_emb"),
+            &[1, width, 1, 1],
+            0.5,
+        );
         self.resnet(&format!("{root}.encoder.encoder"), config.stem_width);
-        self.unused(|layout| layout.linear(&format!("{root}.encoder.encoder.fc"), features, IMAGENET_CLASSES));
-        self.conv(&format!("{root}.encoder.backbone_to_vit"), features, width, 1);
+        self.unused(|layout| {
+            layout.linear(
+                &format!("{root}.encoder.encoder.fc"),
+                features,
+                IMAGENET_CLASSES,
+            )
+        });
+        self.conv(
+            &format!("{root}.encoder.backbone_to_vit"),
+            features,
+            width,
+            1,
+        );
         let pooler = format!("{root}.encoder.vit_pooler");
         self.unused(|layout| layout.temporal_pooler(&pooler, width, config.vit_blocks));
         let projected = config.joint_feature_size;
-        self.conv(&format!("{root}.projector.model.0"), 2 * width, projected, 1);
+        self.conv(
+            &format!("{root}.projector.model.0"),
+            2 * width,
+            projected,
+            1,
+        );
         self.batch_norm(&format!("{root}.projector.model.1"), projected, 1.0);
-        self.conv(&format!("{root}.projector.model.3"), projected, projected, 1);
+        self.conv(
+            &format!("{root}.projector.model.3"),
+            projected,
+            projected,
+            1,
+        );
         self.uniform(&format!("{root}.projector.model.3.bias"), &[projected], 0.1);
     }
 
@@ -270,11 +355,17 @@ impl Layout {
             let layer = format!("Qformer.bert.encoder.layer.{i}");
             self.attention(&format!("{layer}.attention"), width, width);
             if i % config.cross_attention_freq == 0 {
-                self.attention(&format!("{layer}.crossattention"), width, config.encoder_width);
+                self.attention(
+                    &format!("{layer}.crossattention"),
+                    width,
+                    config.encoder_width,
+                );
             }
             self.feed_forward(&layer, "_query", width, config.intermediate_size);
             if text.is_some() {
-                self.unused(|layout| layout.feed_forward(&layer, "", width, config.intermediate_size));
+                self.unused(|layout| {
+                    layout.feed_forward(&layer, "", width, config.intermediate_size)
+                });
             }
         }
         if let Some(text) = text {
@@ -283,9 +374,22 @@ impl Layout {
     }
     fn alignment_text(&mut self, width: usize, text: &AlignmentText) {
         let (vocabulary, positions) = (text.vocab_size, text.max_position_embeddings);
-        self.push("Qformer.bert.embeddings.position_ids", &[1, positions], Dtype::I64, Init::Counting);
-        self.uniform("Qformer.bert.embeddings.word_embeddings.weight", &[vocabulary, width], 0.06);
-        self.uniform("Qformer.bert.embeddings.position_embeddings.weight", &[positions, width], 0.06);
+        self.push(
+            "Qformer.bert.embeddings.position_ids",
+            &[1, positions],
+            Dtype::I64,
+            Init::Counting,
+        );
+        self.uniform(
+            "Qformer.bert.embeddings.word_embeddings.weight",
+            &[vocabulary, width],
+            0.06,
+        );
+        self.uniform(
+            "Qformer.bert.embeddings.position_embeddings.weight",
+            &[positions, width],
+            0.06,
+        );
         self.uniform("Qformer.cls.predictions.bias", &[vocabulary], 0.1);
         self.linear("Qformer.cls.predictions.transform.dense", width, width);
         self.norm("Qformer.cls.predictions.transform.LayerNorm", width);
@@ -299,12 +403,32 @@ impl Layout {
     fn bert(&mut self, config: &ChexbertConfig) {
         let (width, positions) = (config.hidden_size, config.max_position_embeddings);
         let root = "module.bert.embeddings";
-        self.unused(|layout| layout.push(&format!("{root}.position_ids"), &[1, positions], Dtype::I64, Init::Counting));
-        self.uniform(&format!("{root}.word_embeddings.weight"), &[config.vocab_size, width], 1.0);
-        self.uniform(&format!("{root}.position_embeddings.weight"), &[positions, width], 0.1);
-        self.uniform(&format!("{root}.token_type_embeddings.weight"), &[2, width], 0.1);
+        self.unused(|layout| {
+            layout.push(
+                &format!("{root}.position_ids"),
+                &[1, positions],
+                Dtype::I64,
+                Init::Counting,
+            )
+        });
+        self.uniform(
+            &format!("{root}.word_embeddings.weight"),
+            &[config.vocab_size, width],
+            1.0,
+        );
+        self.uniform(
+            &format!("{root}.position_embeddings.weight"),
+            &[positions, width],
+            0.1,
+        );
+        self.uniform(
+            &format!("{root}.token_type_embeddings.weight"),
+            &[2, width],
+            0.1,
+        );
         self.norm(&format!("{root}.LayerNorm"), width);
-        for layer in (0..config.num_hidden_layers).map(|i| format!("module.bert.encoder.layer.{i}")) {
+        for layer in (0..config.num_hidden_layers).map(|i| format!("module.bert.encoder.layer.{i}"))
+        {
             self.attention(&format!("{layer}.attention"), width, width);
             self.feed_forward(&layer, "", width, config.intermediate_size);
         }

@@ -39,16 +39,27 @@ impl Weights {
     /// # Errors
     /// Files that cannot be opened, are truncated or are not safetensors.
     pub fn open(paths: &[PathBuf]) -> Result<Self, BundleError> {
-        let mut inner = Inner { files: Vec::new(), tensors: HashMap::new() };
+        let mut inner = Inner {
+            files: Vec::new(),
+            tensors: HashMap::new(),
+        };
         for path in paths {
             let map = map_file(path)?;
-            let (header, metadata) = SafeTensors::read_metadata(&map)
-                .map_err(|error| BundleError::Safetensors { file: path.clone(), reason: error.to_string() })?;
+            let (header, metadata) =
+                SafeTensors::read_metadata(&map).map_err(|error| BundleError::Safetensors {
+                    file: path.clone(),
+                    reason: error.to_string(),
+                })?;
             // 8 bytes of header length, the header, then the data that offsets count from.
             let data = 8 + header;
             for (name, info) in metadata.tensors() {
                 let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
-                let entry = Entry { file: inner.files.len(), dtype: info.dtype, shape: info.shape.clone(), bytes };
+                let entry = Entry {
+                    file: inner.files.len(),
+                    dtype: info.dtype,
+                    shape: info.shape.clone(),
+                    bytes,
+                };
                 inner.tensors.insert(name, entry);
             }
             inner.files.push((path.clone(), map));
@@ -58,13 +69,21 @@ impl Weights {
 
     /// Number of tensors and of their elements.
     pub fn count(&self) -> (usize, u64) {
-        let elements = self.0.tensors.values().map(|entry| entry.shape.iter().product::<usize>() as u64).sum();
+        let elements = self
+            .0
+            .tensors
+            .values()
+            .map(|entry| entry.shape.iter().product::<usize>() as u64)
+            .sum();
         (self.0.tensors.len(), elements)
     }
 
     /// The type that a tensor is stored in, where there is such a tensor and candle has the type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.0.tensors.get(name).and_then(|entry| entry.dtype.try_into().ok())
+        self.0
+            .tensors
+            .get(name)
+            .and_then(|entry| entry.dtype.try_into().ok())
     }
 
     /// Checks names and shapes against what a configuration asks for.
@@ -75,10 +94,21 @@ impl Weights {
         for TensorSpec { header, .. } in layout.iter().filter(|spec| spec.required) {
             let (tensor, expected) = (header.name.clone(), header.shape.clone());
             match self.0.tensors.get(&tensor) {
-                None => return Err(BundleError::TensorMissing { tensor, expected, file: self.first_file() }),
+                None => {
+                    return Err(BundleError::TensorMissing {
+                        tensor,
+                        expected,
+                        file: self.first_file(),
+                    });
+                }
                 Some(entry) if entry.shape != expected => {
                     let (found, file) = (entry.shape.clone(), self.0.files[entry.file].0.clone());
-                    return Err(BundleError::TensorShape { tensor, expected, found, file });
+                    return Err(BundleError::TensorShape {
+                        tensor,
+                        expected,
+                        found,
+                        file,
+                    });
                 }
                 Some(_) => {}
             }
@@ -92,32 +122,59 @@ impl Weights {
     }
 
     fn first_file(&self) -> PathBuf {
-        self.0.files.first().map(|(path, _)| path.clone()).unwrap_or_default()
+        self.0
+            .files
+            .first()
+            .map(|(path, _)| path.clone())
+            .unwrap_or_default()
     }
 
     fn find(&self, name: &str) -> candle_core::Result<&Entry> {
-        let missing = || Error::CannotFindTensor { path: name.to_owned() }.with_path(self.first_file());
+        let missing = || {
+            Error::CannotFindTensor {
+                path: name.to_owned(),
+            }
+            .with_path(self.first_file())
+        };
         self.0.tensors.get(name).ok_or_else(missing)
     }
 
     fn load(&self, entry: &Entry, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         let data = &self.0.files[entry.file].1[entry.bytes.clone()];
-        TensorView::new(entry.dtype, entry.shape.clone(), data)?.load(device)?.to_dtype(dtype)
+        TensorView::new(entry.dtype, entry.shape.clone(), data)?
+            .load(device)?
+            .to_dtype(dtype)
     }
 }
 
 impl SimpleBackend for Weights {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         let entry = self.find(name)?;
         if entry.shape != shape.dims() {
             let msg = format!("shape mismatch for {name}");
-            let error = Error::UnexpectedShape { msg, expected: shape, got: entry.shape.clone().into() };
+            let error = Error::UnexpectedShape {
+                msg,
+                expected: shape,
+                got: entry.shape.clone().into(),
+            };
             return Err(error.with_path(&self.0.files[entry.file].0));
         }
         self.load(entry, dtype, device)
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn get_unchecked(
+        &self,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         self.load(self.find(name)?, dtype, device)
     }
 

@@ -32,11 +32,14 @@ impl ImageEmbedder {
     pub fn load(bundle: &Bundle, device: &Device) -> Result<Self, BundleError> {
         let stage = Stage::Embedding;
         let config: EmbeddingComponent = bundle.config(stage)?;
-        let weights = bundle.weights(stage, WEIGHTS)?.var_builder(DType::F32, device);
+        let weights = bundle
+            .weights(stage, WEIGHTS)?
+            .var_builder(DType::F32, device);
         let encoder = ImageEncoder::single_image(&config.vision, weights.pp("visual_encoder"));
         Ok(Self {
             encoder: encoder.map_err(bundle.model_error(stage))?,
-            alignment: Alignment::new(&config.alignment, weights).map_err(bundle.model_error(stage))?,
+            alignment: Alignment::new(&config.alignment, weights)
+                .map_err(bundle.model_error(stage))?,
             input: config.vision.input(),
         })
     }
@@ -51,7 +54,10 @@ impl ImageEmbedder {
     /// # Errors
     /// Images of another shape.
     pub fn embed(&self, images: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(self.alignment.forward_image(&self.encoder.project(images)?)?.tokens)
+        Ok(self
+            .alignment
+            .forward_image(&self.encoder.project(images)?)?
+            .tokens)
     }
 }
 
@@ -70,7 +76,9 @@ impl FindingsPredictor {
     pub fn load(bundle: &Bundle, device: &Device) -> Result<Self, BundleError> {
         let stage = Stage::Findings;
         let config: FindingsComponent = bundle.config(stage)?;
-        let weights = bundle.weights(stage, WEIGHTS)?.var_builder(DType::F32, device);
+        let weights = bundle
+            .weights(stage, WEIGHTS)?
+            .var_builder(DType::F32, device);
         let classifier = FindingsClassifier::new(&config.classifier, weights.pp("model"));
         Ok(Self {
             classifier: classifier.map_err(bundle.model_error(stage))?,
@@ -107,11 +115,17 @@ impl Labeler {
     pub fn load(bundle: &Bundle, device: &Device) -> Result<Self, BundleError> {
         let stage = Stage::Scoring;
         let config: ScoringComponent = bundle.config(stage)?;
-        let weights = bundle.weights(stage, WEIGHTS)?.var_builder(DType::F32, device);
-        let chexbert = Chexbert::new(&config.chexbert, weights.pp("module")).map_err(bundle.model_error(stage))?;
+        let weights = bundle
+            .weights(stage, WEIGHTS)?
+            .var_builder(DType::F32, device);
+        let chexbert = Chexbert::new(&config.chexbert, weights.pp("module"))
+            .map_err(bundle.model_error(stage))?;
         let path = bundle.file(stage, TOKENIZER)?;
         let tokenizer = BertTokenizer::from_file(&path).map_err(BundleError::unusable(&path))?;
-        Ok(Self { chexbert, tokenizer })
+        Ok(Self {
+            chexbert,
+            tokenizer,
+        })
     }
 
     /// A report's ids, cleaned and cut as the labeler was trained.
@@ -119,7 +133,8 @@ impl Labeler {
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode(&self, report: &str) -> Result<Vec<u32>, TokenizerError> {
-        self.tokenizer.encode(&chexbert::clean_text(report), self.chexbert.max_length())
+        self.tokenizer
+            .encode(&chexbert::clean_text(report), self.chexbert.max_length())
     }
 
     /// Labels of reports given as ids.
@@ -150,22 +165,37 @@ impl Language {
         let stage = Stage::Language;
         let config: LanguageComponent = bundle.config(stage)?;
         let weights = bundle.weights(stage, WEIGHTS)?;
-        let dtype = weights.dtype("model.embed_tokens.weight").unwrap_or(DType::F32);
+        let dtype = weights
+            .dtype("model.embed_tokens.weight")
+            .unwrap_or(DType::F32);
         let base = weights.var_builder(dtype, device);
         let adapter = match config.lora {
-            Some(lora) => Some(Adapter::new(lora, bundle.weights(stage, ADAPTER)?.var_builder(DType::F32, device))),
+            Some(lora) => Some(Adapter::new(
+                lora,
+                bundle
+                    .weights(stage, ADAPTER)?
+                    .var_builder(DType::F32, device),
+            )),
             None => None,
         };
-        let model = LanguageModel::load(&config.llama, &base, adapter.as_ref()).map_err(bundle.model_error(stage))?;
+        let model = LanguageModel::load(&config.llama, &base, adapter.as_ref())
+            .map_err(bundle.model_error(stage))?;
         let tokenizer = llama_tokenizer(bundle, &config.llama)?;
-        Ok(Self { model: Arc::new(model), tokenizer, prompts: config.prompts })
+        Ok(Self {
+            model: Arc::new(model),
+            tokenizer,
+            prompts: config.prompts,
+        })
     }
 
     /// Finds what loading would find, without the memory that the model needs: its tensors are checked when the bundle is
     /// opened.
     pub(super) fn check(bundle: &Bundle) -> Result<(), BundleError> {
         let config: LanguageComponent = bundle.config(Stage::Language)?;
-        config.llama.validate().map_err(bundle.model_error(Stage::Language))?;
+        config
+            .llama
+            .validate()
+            .map_err(bundle.model_error(Stage::Language))?;
         llama_tokenizer(bundle, &config.llama).map(|_| ())
     }
 }
@@ -175,8 +205,9 @@ fn llama_tokenizer(bundle: &Bundle, llama: &LlamaConfig) -> Result<LlamaTokenize
     let tokenizer = LlamaTokenizer::from_file(&path).map_err(BundleError::unusable(&path))?;
     let (ours, models) = (tokenizer.image_id(), llama.image_token());
     if ours != models {
-        let reason =
-            format!("<IMG> has id {ours} and the language model expects {models}: it belongs to another model");
+        let reason = format!(
+            "<IMG> has id {ours} and the language model expects {models}: it belongs to another model"
+        );
         return Err(BundleError::Unusable { file: path, reason });
     }
     Ok(tokenizer)

@@ -43,20 +43,36 @@ type WeightsFile = (&'static str, &'static str, Vec<TensorSpec>);
 impl RandomBundle {
     /// The bundle of the quickstart.
     pub fn tiny(seed: u64) -> Self {
-        Self { geometry: Geometry::Tiny, seed, dtype: Dtype::F32 }
+        Self {
+            geometry: Geometry::Tiny,
+            seed,
+            dtype: Dtype::F32,
+        }
     }
 
     /// Published shapes, the language model in f16 as published.
     pub fn published(seed: u64) -> Self {
-        Self { geometry: Geometry::Published, seed, dtype: Dtype::F16 }
+        Self {
+            geometry: Geometry::Published,
+            seed,
+            dtype: Dtype::F16,
+        }
     }
 
     /// A directory name that says what is in it, and that changes when anything that determines the content does.
     pub fn directory_name(&self) -> String {
         let configs = Configs::of(self.geometry);
-        let tensors: Vec<_> = Stage::ALL.into_iter().flat_map(|stage| self.weights(stage, &configs)).collect();
+        let tensors: Vec<_> = Stage::ALL
+            .into_iter()
+            .flat_map(|stage| self.weights(stage, &configs))
+            .collect();
         let hash = ContentHash::of(format!("{configs:?} {tensors:?}").as_bytes());
-        format!("random-{}-seed-{}-{}", self.geometry, self.seed, hash.short())
+        format!(
+            "random-{}-seed-{}-{}",
+            self.geometry,
+            self.seed,
+            hash.short()
+        )
     }
 
     /// Writes the bundle where there is none yet.
@@ -106,16 +122,27 @@ impl RandomBundle {
             files: BTreeMap::new(),
         };
         for stage in Stage::ALL {
-            let mut component = Component { files: BTreeMap::new(), config: configs.to_json(stage) };
+            let mut component = Component {
+                files: BTreeMap::new(),
+                config: configs.to_json(stage),
+            };
             let mut add = |usage: &str, path: &str, entry: FileEntry| {
                 component.files.insert(usage.to_owned(), path.to_owned());
                 manifest.files.insert(path.to_owned(), entry);
             };
             for (usage, path, specs) in self.weights(stage, &configs) {
-                add(usage, path, write_weights(&dir.join(path), specs, self.seed)?);
+                add(
+                    usage,
+                    path,
+                    write_weights(&dir.join(path), specs, self.seed)?,
+                );
             }
             if let Some((path, json)) = configs.tokenizer(stage) {
-                add("tokenizer", path, write_file(&dir.join(path), json.as_bytes())?);
+                add(
+                    "tokenizer",
+                    path,
+                    write_file(&dir.join(path), json.as_bytes())?,
+                );
             }
             manifest.components.insert(stage, component);
         }
@@ -126,18 +153,34 @@ impl RandomBundle {
     fn weights(&self, stage: Stage, configs: &Configs) -> Vec<WeightsFile> {
         match stage {
             Stage::Embedding => {
-                vec![("weights", "embedding.safetensors", layout::embedding(&configs.embedding))]
+                vec![(
+                    "weights",
+                    "embedding.safetensors",
+                    layout::embedding(&configs.embedding),
+                )]
             }
-            Stage::Findings => vec![("weights", "findings.safetensors", layout::findings(&configs.findings))],
+            Stage::Findings => vec![(
+                "weights",
+                "findings.safetensors",
+                layout::findings(&configs.findings),
+            )],
             Stage::Language => {
                 let mut base = layout::language_base(&configs.language, self.dtype);
                 configs.speak_words(&mut base);
                 vec![
                     ("weights", "language.safetensors", base),
-                    ("adapter", "adapter.safetensors", layout::language_adapter(&configs.language)),
+                    (
+                        "adapter",
+                        "adapter.safetensors",
+                        layout::language_adapter(&configs.language),
+                    ),
                 ]
             }
-            Stage::Scoring => vec![("weights", "scoring.safetensors", layout::scoring(&configs.scoring))],
+            Stage::Scoring => vec![(
+                "weights",
+                "scoring.safetensors",
+                layout::scoring(&configs.scoring),
+            )],
         }
     }
 }
@@ -153,10 +196,17 @@ fn pretty(value: &impl Serialize) -> Vec<u8> {
 
 fn write_file(path: &Path, content: &[u8]) -> Result<FileEntry, BundleError> {
     fs::write(path, content).map_err(BundleError::io("write", path))?;
-    Ok(FileEntry { size: content.len() as u64, sha256: ContentHash::of(content) })
+    Ok(FileEntry {
+        size: content.len() as u64,
+        sha256: ContentHash::of(content),
+    })
 }
 
-fn write_weights(path: &Path, mut specs: Vec<TensorSpec>, seed: u64) -> Result<FileEntry, BundleError> {
+fn write_weights(
+    path: &Path,
+    mut specs: Vec<TensorSpec>,
+    seed: u64,
+) -> Result<FileEntry, BundleError> {
     // Wide types first, so that every tensor starts at a multiple of its element's size.
     specs.sort_by_key(|spec| std::cmp::Reverse(spec.header.dtype.bitsize()));
     let headers: Vec<TensorHeader> = specs.iter().map(|spec| spec.header.clone()).collect();
@@ -168,9 +218,12 @@ fn write_weights(path: &Path, mut specs: Vec<TensorSpec>, seed: u64) -> Result<F
         let key = fnv1a(&format!("{seed}:{}", spec.header.name));
         for start in (0..elements).step_by(BLOCK) {
             buffer.resize(BLOCK.min(elements - start) * width, 0);
-            buffer.par_chunks_mut(GRAIN * width).enumerate().for_each(|(grain, bytes)| {
-                draw(spec, key, start + grain * GRAIN, bytes);
-            });
+            buffer
+                .par_chunks_mut(GRAIN * width)
+                .enumerate()
+                .for_each(|(grain, bytes)| {
+                    draw(spec, key, start + grain * GRAIN, bytes);
+                });
             writer.write(&buffer)?;
         }
     }
@@ -181,9 +234,14 @@ fn write_weights(path: &Path, mut specs: Vec<TensorSpec>, seed: u64) -> Result<F
 fn draw(spec: &TensorSpec, key: u64, first: usize, bytes: &mut [u8]) {
     let value = |i: usize| match spec.init {
         Init::Counting => i as f32,
-        Init::Uniform { centre, spread: 0.0 } => centre,
+        Init::Uniform {
+            centre,
+            spread: 0.0,
+        } => centre,
         Init::Uniform { centre, spread } => centre + spread * uniform(key, i as u64),
-        Init::Words { width, first, end, .. } if i / width < first && i / width != end => 0.0,
+        Init::Words {
+            width, first, end, ..
+        } if i / width < first && i / width != end => 0.0,
         Init::Words { spread, .. } => spread * uniform(key, i as u64),
     };
     match spec.header.dtype {
@@ -211,5 +269,7 @@ fn uniform(key: u64, i: u64) -> f32 {
 
 /// FNV-1a, 64 bits: gives each tensor a stream of its own.
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+    text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
 }

@@ -45,12 +45,16 @@ struct Stamp {
 impl HashCache {
     /// The user's cache. Without a home directory nothing is remembered.
     pub fn user() -> Self {
-        Self { file: user_cache_dir().map(|dir| dir.join("hashes.json")) }
+        Self {
+            file: user_cache_dir().map(|dir| dir.join("hashes.json")),
+        }
     }
 
     /// A cache in this file.
     pub fn at(file: impl Into<PathBuf>) -> Self {
-        Self { file: Some(file.into()) }
+        Self {
+            file: Some(file.into()),
+        }
     }
 
     /// The file's hash: remembered, or computed and remembered.
@@ -65,7 +69,13 @@ impl HashCache {
             return Ok(known.sha256);
         }
         let sha256 = hash_file(path)?;
-        self.insert(path, Hashed { stamp, sha256: sha256.clone() })?;
+        self.insert(
+            path,
+            Hashed {
+                stamp,
+                sha256: sha256.clone(),
+            },
+        )?;
         Ok(sha256)
     }
 
@@ -74,18 +84,27 @@ impl HashCache {
     /// # Errors
     /// The file cannot be read.
     pub fn remember(&self, path: &Path, sha256: ContentHash) -> Result<(), BundleError> {
-        self.insert(path, Hashed { stamp: Stamp::of(path)?, sha256 })
+        self.insert(
+            path,
+            Hashed {
+                stamp: Stamp::of(path)?,
+                sha256,
+            },
+        )
     }
 
     fn read(&self) -> BTreeMap<String, Hashed> {
         let text = self.file.as_ref().and_then(|file| fs::read(file).ok());
-        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        text.and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
     }
 
     /// Reads again before writing, so that processes that hash different files at once lose at most each other's
     /// last entry, which costs one more hash and nothing else.
     fn insert(&self, path: &Path, entry: Hashed) -> Result<(), BundleError> {
-        let Some(file) = &self.file else { return Ok(()) };
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
         let mut entries = self.read();
         entries.insert(key(path)?, entry);
         let write = || -> std::io::Result<()> {
@@ -107,7 +126,11 @@ impl Stamp {
     fn of(path: &Path) -> Result<Self, BundleError> {
         let meta = fs::metadata(path).map_err(BundleError::io("read", path))?;
         let changed_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
-        Ok(Self { size: meta.len(), changed_ns, inode: meta.ino() })
+        Ok(Self {
+            size: meta.len(),
+            changed_ns,
+            inode: meta.ino(),
+        })
     }
 }
 
@@ -120,12 +143,20 @@ fn key(path: &Path) -> Result<String, BundleError> {
 /// Part of a temporary name that no other process or thread has.
 pub(super) fn unique() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!(
+        "{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
 }
 
 /// Where this user's caches are.
 pub fn user_cache_dir() -> Option<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let var = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     var(CACHE_VARIABLE)
         .or_else(|| Some(var("XDG_CACHE_HOME")?.join("radialog")))
         .or_else(|| Some(var("HOME")?.join(".cache").join("radialog")))
@@ -136,8 +167,13 @@ pub fn user_cache_dir() -> Option<PathBuf> {
 /// # Errors
 /// The file cannot be read.
 pub fn file_entry(path: &Path) -> Result<FileEntry, BundleError> {
-    let size = fs::metadata(path).map_err(BundleError::io("read", path))?.len();
-    Ok(FileEntry { size, sha256: hash_file(path)? })
+    let size = fs::metadata(path)
+        .map_err(BundleError::io("read", path))?
+        .len();
+    Ok(FileEntry {
+        size,
+        sha256: hash_file(path)?,
+    })
 }
 
 /// SHA-256 of a file's content, read piece by piece.
@@ -149,7 +185,10 @@ pub fn hash_file(path: &Path) -> Result<ContentHash, BundleError> {
     let mut hasher = ContentHash::hasher();
     let mut buffer = vec![0; READ_SIZE];
     loop {
-        match file.read(&mut buffer).map_err(BundleError::io("read", path))? {
+        match file
+            .read(&mut buffer)
+            .map_err(BundleError::io("read", path))?
+        {
             0 => return Ok(hasher.finish()),
             count => hasher.update(&buffer[..count]),
         }

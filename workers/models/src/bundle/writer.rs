@@ -64,7 +64,9 @@ impl SafetensorsWriter {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), BundleError> {
-        self.file.write_all(piece).map_err(BundleError::io("write", &self.path))?;
+        self.file
+            .write_all(piece)
+            .map_err(BundleError::io("write", &self.path))?;
         self.hasher.update(piece);
         self.written += piece.len() as u64;
         Ok(())
@@ -76,11 +78,19 @@ impl SafetensorsWriter {
     /// The file cannot be written, or the data has another size than the header says.
     pub fn finish(self) -> Result<FileEntry, BundleError> {
         if self.written != self.announced {
-            return Err(BundleError::Size { file: self.path, expected: self.announced, found: self.written });
+            return Err(BundleError::Size {
+                file: self.path,
+                expected: self.announced,
+                found: self.written,
+            });
         }
         let file = self.file.into_inner().map_err(|error| error.into_error());
-        file.and_then(|file| file.sync_all()).map_err(BundleError::io("write", &self.path))?;
-        Ok(FileEntry { size: self.written, sha256: self.hasher.finish() })
+        file.and_then(|file| file.sync_all())
+            .map_err(BundleError::io("write", &self.path))?;
+        Ok(FileEntry {
+            size: self.written,
+            sha256: self.hasher.finish(),
+        })
     }
 }
 

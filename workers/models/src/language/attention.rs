@@ -28,7 +28,12 @@ fn on_cpu(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     let (q_storage, q_layout) = queries.storage_and_layout();
     let (k_storage, k_layout) = keys.storage_and_layout();
     let (v_storage, v_layout) = values.storage_and_layout();
-    let queries_of = heads_of(&q_storage, q_layout, heads / kv_heads * new * width, heads / kv_heads)?;
+    let queries_of = heads_of(
+        &q_storage,
+        q_layout,
+        heads / kv_heads * new * width,
+        heads / kv_heads,
+    )?;
     let keys_of = heads_of(&k_storage, k_layout, all * width, 1)?;
     let values_of = heads_of(&v_storage, v_layout, all * width, 1)?;
 
@@ -52,7 +57,9 @@ fn on_cpu(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     if heads * new * all * width < PARALLEL {
         out.chunks_mut(group * width).enumerate().for_each(attend);
     } else {
-        out.par_chunks_mut(group * width).enumerate().for_each(attend);
+        out.par_chunks_mut(group * width)
+            .enumerate()
+            .for_each(attend);
     }
     Tensor::from_vec(out, (heads, new, width), queries.device())
 }
@@ -64,7 +71,9 @@ fn heads_of<'a>(
     len: usize,
     heads_each: usize,
 ) -> Result<impl Fn(usize) -> &'a [f32]> {
-    let Storage::Cpu(CpuStorage::F32(values)) = storage else { bail!("attention takes f32 on a CPU") };
+    let Storage::Cpu(CpuStorage::F32(values)) = storage else {
+        bail!("attention takes f32 on a CPU")
+    };
     let (start, stride) = (layout.start_offset(), layout.stride()[0] * heads_each);
     Ok(move |head| &values[start + head * stride..][..len])
 }
@@ -83,15 +92,29 @@ fn softmax(scores: &mut [f32], divisor: f32) {
 fn with_masks(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
     let ((heads, new, width), (kv_heads, all, _)) = (queries.dims3()?, keys.dims3()?);
     let group = heads / kv_heads * new;
-    let scores = queries.reshape((kv_heads, group, width))?.matmul(&keys.t()?)?;
-    let mut scores = (scores.to_dtype(DType::F32)? / (width as f64).sqrt())?.reshape((heads, new, all))?;
+    let scores = queries
+        .reshape((kv_heads, group, width))?
+        .matmul(&keys.t()?)?;
+    let mut scores =
+        (scores.to_dtype(DType::F32)? / (width as f64).sqrt())?.reshape((heads, new, all))?;
     if new > 1 {
-        let hidden = |row: usize, key: usize| if key > all - new + row { f32::NEG_INFINITY } else { 0.0 };
-        let mask: Vec<f32> = (0..new * all).map(|index| hidden(index / all, index % all)).collect();
+        let hidden = |row: usize, key: usize| {
+            if key > all - new + row {
+                f32::NEG_INFINITY
+            } else {
+                0.0
+            }
+        };
+        let mask: Vec<f32> = (0..new * all)
+            .map(|index| hidden(index / all, index % all))
+            .collect();
         scores = scores.broadcast_add(&Tensor::from_vec(mask, (new, all), queries.device())?)?;
     }
     let weights = crate::layers::softmax(&scores)?.to_dtype(queries.dtype())?;
-    weights.reshape((kv_heads, group, all))?.matmul(values)?.reshape((heads, new, width))
+    weights
+        .reshape((kv_heads, group, all))?
+        .matmul(values)?
+        .reshape((heads, new, width))
 }
 
 #[cfg(test)]
@@ -103,7 +126,9 @@ mod tests {
     use super::*;
 
     fn wave(heads: usize, positions: usize, phase: f32) -> Tensor {
-        let values: Vec<f32> = (0..heads * positions * 16).map(|i| (i as f32 * 0.7 + phase).sin()).collect();
+        let values: Vec<f32> = (0..heads * positions * 16)
+            .map(|i| (i as f32 * 0.7 + phase).sin())
+            .collect();
         Tensor::from_vec(values, (heads, positions, 16), &Device::Cpu).unwrap()
     }
 
@@ -113,7 +138,14 @@ mod tests {
             let (queries, keys, values) = (wave(4, new, 0.0), wave(2, all, 1.0), wave(2, all, 2.0));
             let ours = on_cpu(&queries, &keys, &values).unwrap();
             let theirs = with_masks(&queries, &keys, &values).unwrap();
-            let worst = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let worst = (ours - theirs)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
             assert!(worst < 1e-6, "{new} of {all}: {worst}");
         }
     }
@@ -124,7 +156,14 @@ mod tests {
         let together = attention(&queries, &keys, &values).unwrap();
         let alone = attention(&queries.narrow(1, 5, 1).unwrap(), &keys, &values).unwrap();
         let bits = |tensor: &Tensor| {
-            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            tensor
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+                .iter()
+                .map(|x| x.to_bits())
+                .collect::<Vec<_>>()
         };
         assert_eq!(bits(&together.narrow(0, 5, 1).unwrap()), bits(&alone));
     }

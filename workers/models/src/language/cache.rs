@@ -19,11 +19,22 @@ impl KvCache {
     ///
     /// # Errors
     /// Out of device memory.
-    pub fn new(config: &LlamaConfig, capacity: usize, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(
+        config: &LlamaConfig,
+        capacity: usize,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let shape = (config.kv_heads(), capacity, config.head_dim());
         let zeros = || Tensor::zeros(shape, dtype, device);
-        let layers = (0..config.num_hidden_layers).map(|_| Ok((zeros()?, zeros()?))).collect::<Result<_>>()?;
-        Ok(Self { layers, len: 0, capacity })
+        let layers = (0..config.num_hidden_layers)
+            .map(|_| Ok((zeros()?, zeros()?)))
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            layers,
+            len: 0,
+            capacity,
+        })
     }
 
     /// Positions held.
@@ -56,7 +67,12 @@ impl KvCache {
 
     /// Writes new keys and values `[kv_heads, new, head_dim]` of one layer behind what is held, and returns all of that
     /// layer, `[kv_heads, len + new, head_dim]`. The length changes by [`KvCache::advance`] once all layers are written.
-    pub(super) fn write(&self, layer: usize, keys: &Tensor, values: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(super) fn write(
+        &self,
+        layer: usize,
+        keys: &Tensor,
+        values: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let (all_keys, all_values) = &self.layers[layer];
         all_keys.slice_set(&keys.contiguous()?, 1, self.len)?;
         all_values.slice_set(&values.contiguous()?, 1, self.len)?;

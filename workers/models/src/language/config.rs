@@ -111,8 +111,14 @@ impl LlamaConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let heads = self.num_attention_heads;
         let rules = [
-            (heads > 0 && self.hidden_size.is_multiple_of(heads), "hidden_size is no multiple of num_attention_heads"),
-            (heads > 0 && self.head_dim().is_multiple_of(2), "the width of a head is odd"),
+            (
+                heads > 0 && self.hidden_size.is_multiple_of(heads),
+                "hidden_size is no multiple of num_attention_heads",
+            ),
+            (
+                heads > 0 && self.head_dim().is_multiple_of(2),
+                "the width of a head is odd",
+            ),
             (
                 self.kv_heads() > 0 && heads.is_multiple_of(self.kv_heads()),
                 "num_attention_heads is no multiple of num_key_value_heads",
@@ -163,16 +169,37 @@ mod tests {
             "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 172, "pad_token_id": 0}"#;
         let config: LlamaConfig = serde_json::from_str(json).unwrap();
         config.validate().unwrap();
-        assert_eq!((config.kv_heads(), config.head_dim(), config.image_token()), (4, 16, 512));
+        assert_eq!(
+            (config.kv_heads(), config.head_dim(), config.image_token()),
+            (4, 16, 512)
+        );
         assert_eq!(config.max_position_embeddings, 2048);
     }
 
     #[test]
     fn a_faulty_geometry_is_named() {
-        let faulty = LlamaConfig { num_key_value_heads: Some(5), ..LlamaConfig::vicuna_7b() };
-        assert!(faulty.validate().unwrap_err().to_string().contains("num_key_value_heads"));
-        let newer = LlamaConfig { rope_scaling: Some("yarn".into()), ..LlamaConfig::vicuna_7b() };
-        assert!(newer.validate().unwrap_err().to_string().contains("rope_scaling"));
+        let faulty = LlamaConfig {
+            num_key_value_heads: Some(5),
+            ..LlamaConfig::vicuna_7b()
+        };
+        assert!(
+            faulty
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("num_key_value_heads")
+        );
+        let newer = LlamaConfig {
+            rope_scaling: Some("yarn".into()),
+            ..LlamaConfig::vicuna_7b()
+        };
+        assert!(
+            newer
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("rope_scaling")
+        );
     }
 
     #[test]

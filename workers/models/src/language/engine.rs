@@ -143,7 +143,15 @@ impl Engine {
     /// An engine without sequences.
     pub fn new(model: Arc<LanguageModel>, limits: Limits) -> Self {
         let kept = KeptCaches::new(limits.chat.kept_tokens);
-        Self { model, limits, waiting: Default::default(), running: Vec::new(), prefixes: Vec::new(), kept, next: 0 }
+        Self {
+            model,
+            limits,
+            waiting: Default::default(),
+            running: Vec::new(),
+            prefixes: Vec::new(),
+            kept,
+            next: 0,
+        }
     }
 
     /// Takes a sequence in; it starts in the next step that has room for it: turns first, and each kind in order of
@@ -152,14 +160,20 @@ impl Engine {
     /// # Errors
     /// A prompt that is empty, leaves no room for an answer in the context, or could never fit the cache limit.
     pub fn admit(&mut self, request: Request) -> Result<SequenceId, LanguageError> {
-        let (tokens, context) = (request.prompt.len(), self.model.config().max_position_embeddings);
+        let (tokens, context) = (
+            request.prompt.len(),
+            self.model.config().max_position_embeddings,
+        );
         if tokens == 0 {
             return Err(LanguageError::EmptyPrompt);
         }
         if tokens >= context {
             return Err(LanguageError::ContextLength { tokens, context });
         }
-        let (tokens, limit) = (self.reservation(&request), self.limits_of(request.turn.is_some()).1);
+        let (tokens, limit) = (
+            self.reservation(&request),
+            self.limits_of(request.turn.is_some()).1,
+        );
         if tokens > limit {
             return Err(LanguageError::CacheLimit { tokens, limit });
         }
@@ -176,12 +190,17 @@ impl Engine {
             return 0;
         }
         let all = self.limits.sequences.saturating_sub(self.running.len());
-        all.min(self.limits_of(false).0.saturating_sub(self.usage(false).0)).saturating_sub(others.len())
+        all.min(self.limits_of(false).0.saturating_sub(self.usage(false).0))
+            .saturating_sub(others.len())
     }
 
     /// How many more turns could run now; none while one waits already.
     pub fn turn_room(&self) -> usize {
-        if self.waiting[0].is_empty() { self.limits.sequences.saturating_sub(self.running.len()) } else { 0 }
+        if self.waiting[0].is_empty() {
+            self.limits.sequences.saturating_sub(self.running.len())
+        } else {
+            0
+        }
     }
 
     /// Whether there is nothing to do.
@@ -196,7 +215,9 @@ impl Engine {
 
     /// Forgets a sequence; nothing more is reported of it. What it knew is kept if it was a turn.
     pub fn cancel(&mut self, id: SequenceId) {
-        self.waiting.iter_mut().for_each(|waiting| waiting.retain(|waiting| waiting.id != id));
+        self.waiting
+            .iter_mut()
+            .for_each(|waiting| waiting.retain(|waiting| waiting.id != id));
         let cancelled = self.running.extract_if(.., |running| running.id == id);
         self.kept.extend(cancelled.filter_map(Running::keep));
     }
@@ -208,11 +229,15 @@ impl Engine {
     /// The network failed on the running sequences; they are all lost and must be admitted again.
     pub fn step(&mut self) -> Result<Vec<Event>, LanguageError> {
         let mut events = Vec::new();
-        self.decode(&mut events).inspect_err(|_| self.running.clear())?;
+        self.decode(&mut events)
+            .inspect_err(|_| self.running.clear())?;
         if let Some(Waiting { id, request }) = self.next_to_start() {
             match self.start(id, request, &mut events) {
                 Ok(running) => self.running.extend(running),
-                Err(error) => events.push(Event::Finished { sequence: id, result: Err(error) }),
+                Err(error) => events.push(Event::Finished {
+                    sequence: id,
+                    result: Err(error),
+                }),
             }
         }
         Ok(events)
@@ -222,11 +247,23 @@ impl Engine {
         if self.running.is_empty() {
             return Ok(());
         }
-        let last: Vec<u32> = self.running.iter().filter_map(|running| running.tokens.last().copied()).collect();
+        let last: Vec<u32> = self
+            .running
+            .iter()
+            .filter_map(|running| running.tokens.last().copied())
+            .collect();
         let input = self.model.embed(&last, &[])?;
-        let mut spans: Vec<Span> =
-            self.running.iter_mut().map(|running| Span { cache: &mut running.cache, len: 1 }).collect();
-        let logits = self.model.logits(&self.model.forward(&input, &mut spans)?)?;
+        let mut spans: Vec<Span> = self
+            .running
+            .iter_mut()
+            .map(|running| Span {
+                cache: &mut running.cache,
+                len: 1,
+            })
+            .collect();
+        let logits = self
+            .model
+            .logits(&self.model.forward(&input, &mut spans)?)?;
         let mut row = 0;
         let eos = self.model.config().eos_token_id;
         let ended = self.running.extract_if(.., |running| {
@@ -245,29 +282,49 @@ impl Engine {
         let fits = |(sequences, tokens): (usize, usize), (most, most_tokens): (usize, usize)| {
             sequences < most && tokens + needed <= most_tokens
         };
-        let (all, limits) = (self.usage(true), (self.limits.sequences, self.limits.cache_tokens));
+        let (all, limits) = (
+            self.usage(true),
+            (self.limits.sequences, self.limits.cache_tokens),
+        );
         let fits = fits(all, limits) && (is_turn || fits(self.usage(false), self.limits_of(false)));
-        if fits { self.waiting[kind].pop_front() } else { None }
+        if fits {
+            self.waiting[kind].pop_front()
+        } else {
+            None
+        }
     }
 
     /// Sequences and cache tokens that run: all of them, or those that are no turns.
     fn usage(&self, with_turns: bool) -> (usize, usize) {
-        let counted = self.running.iter().filter(|running| with_turns || running.turn.is_none());
-        counted.fold((0, 0), |(sequences, tokens), running| (sequences + 1, tokens + running.cache.capacity()))
+        let counted = self
+            .running
+            .iter()
+            .filter(|running| with_turns || running.turn.is_none());
+        counted.fold((0, 0), |(sequences, tokens), running| {
+            (sequences + 1, tokens + running.cache.capacity())
+        })
     }
 
     /// Most sequences and cache tokens of turns, or of what is none.
     fn limits_of(&self, turns: bool) -> (usize, usize) {
-        let Limits { sequences, cache_tokens, chat } = self.limits;
+        let Limits {
+            sequences,
+            cache_tokens,
+            chat,
+        } = self.limits;
         match turns {
             true => (sequences, cache_tokens),
-            false => (sequences.saturating_sub(chat.sequences), cache_tokens.saturating_sub(chat.cache_tokens)),
+            false => (
+                sequences.saturating_sub(chat.sequences),
+                cache_tokens.saturating_sub(chat.cache_tokens),
+            ),
         }
     }
 
     /// Cache tokens that a request needs at most.
     fn reservation(&self, request: &Request) -> usize {
-        (request.prompt.len() + request.max_new_tokens.max(1)).min(self.model.config().max_position_embeddings)
+        (request.prompt.len() + request.max_new_tokens.max(1))
+            .min(self.model.config().max_position_embeddings)
     }
 
     /// Runs the prompt and takes the first token; none where that was the last one.
@@ -278,14 +335,30 @@ impl Engine {
         events: &mut Vec<Event>,
     ) -> Result<Option<Running>, LanguageError> {
         let mut cache = self.model.cache(self.reservation(&request))?;
-        let Request { prompt, images, sampling, turn, .. } = request;
+        let Request {
+            prompt,
+            images,
+            sampling,
+            turn,
+            ..
+        } = request;
         let max_new_tokens = cache.capacity() - prompt.len();
-        let (image, eos) = (self.model.config().image_token(), self.model.config().eos_token_id);
+        let (image, eos) = (
+            self.model.config().image_token(),
+            self.model.config().eos_token_id,
+        );
         let (images_name, written) = turn.map(|turn| (turn.images, turn.written)).unzip();
         let tokens = written.unwrap_or_default();
         let complete = tokens.last() == Some(&eos);
         if complete || tokens.len() >= max_new_tokens {
-            events.push(Event::Finished { sequence: id, result: Ok(Completion { tokens, complete, cached: 0 }) });
+            events.push(Event::Finished {
+                sequence: id,
+                result: Ok(Completion {
+                    tokens,
+                    complete,
+                    cached: 0,
+                }),
+            });
             return Ok(None);
         }
         let ids = [prompt.as_slice(), &tokens].concat();
@@ -299,16 +372,33 @@ impl Engine {
             self.run_prefix(&ids[..cut], &mut cache)?;
         }
         let (known, rest) = ids.split_at(cache.len());
-        let seen = known.iter().filter(|&&id| id == image).count() / self.model.config().num_image_tokens;
-        let input = self.model.embed(rest, images.get(seen..).unwrap_or_default())?;
+        let seen =
+            known.iter().filter(|&&id| id == image).count() / self.model.config().num_image_tokens;
+        let input = self
+            .model
+            .embed(rest, images.get(seen..).unwrap_or_default())?;
         let len = input.dim(0)?;
-        let hidden = self.model.forward(&input, &mut [Span { cache: &mut cache, len }])?;
+        let hidden = self.model.forward(
+            &input,
+            &mut [Span {
+                cache: &mut cache,
+                len,
+            }],
+        )?;
         let logits = self.model.logits(&hidden.narrow(0, len - 1, 1)?)?.get(0)?;
         let mut sampler = Sampler::new(sampling, image as usize);
         sampler.skip(tokens.len())?;
         let cached = cached.min(prompt.len());
         let turn = images_name.map(|name| (prompt, name));
-        let mut running = Running { id, cache, sampler, tokens, max_new_tokens, cached, turn };
+        let mut running = Running {
+            id,
+            cache,
+            sampler,
+            tokens,
+            max_new_tokens,
+            cached,
+            turn,
+        };
         if running.go_on(Ok(logits), eos, events) {
             return Ok(Some(running));
         }
@@ -327,11 +417,23 @@ impl Engine {
             return Ok(cache.copy_from(&self.prefixes[0].cache, ids.len())?);
         }
         let input = self.model.embed(ids, &[])?;
-        self.model.forward(&input, &mut [Span { cache, len: ids.len() }])?;
+        self.model.forward(
+            &input,
+            &mut [Span {
+                cache,
+                len: ids.len(),
+            }],
+        )?;
         if ids.len() <= LONGEST_PREFIX {
             let mut kept = self.model.cache(ids.len())?;
             kept.copy_from(cache, ids.len())?;
-            self.prefixes.insert(0, Prefix { ids: ids.to_vec(), cache: kept });
+            self.prefixes.insert(
+                0,
+                Prefix {
+                    ids: ids.to_vec(),
+                    cache: kept,
+                },
+            );
             self.prefixes.truncate(KEPT_PREFIXES);
         }
         Ok(())
@@ -340,12 +442,20 @@ impl Engine {
 
 impl Running {
     /// Takes the next token from its logits `[vocab]` and says whether the sequence goes on.
-    fn go_on(&mut self, logits: candle_core::Result<Tensor>, eos: u32, events: &mut Vec<Event>) -> bool {
+    fn go_on(
+        &mut self,
+        logits: candle_core::Result<Tensor>,
+        eos: u32,
+        events: &mut Vec<Event>,
+    ) -> bool {
         let sequence = self.id;
         let token = match logits.and_then(|logits| self.sampler.next(&logits)) {
             Ok(token) => token,
             Err(error) => {
-                events.push(Event::Finished { sequence, result: Err(error.into()) });
+                events.push(Event::Finished {
+                    sequence,
+                    result: Err(error.into()),
+                });
                 return false;
             }
         };
@@ -357,7 +467,14 @@ impl Running {
         let ends = complete || self.tokens.len() >= self.max_new_tokens;
         if ends {
             let (tokens, cached) = (self.tokens.clone(), self.cached);
-            events.push(Event::Finished { sequence, result: Ok(Completion { tokens, complete, cached }) });
+            events.push(Event::Finished {
+                sequence,
+                result: Ok(Completion {
+                    tokens,
+                    complete,
+                    cached,
+                }),
+            });
         }
         !ends
     }
@@ -369,7 +486,12 @@ impl Running {
         ids.extend(self.tokens);
         // The last token was chosen and never read.
         ids.truncate(self.cache.len());
-        Some(Kept { images, ids, prompt, cache: self.cache })
+        Some(Kept {
+            images,
+            ids,
+            prompt,
+            cache: self.cache,
+        })
     }
 }
 

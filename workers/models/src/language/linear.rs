@@ -42,7 +42,10 @@ struct LowRank {
 impl Linear {
     /// A layer of `weight [out, in]`.
     pub fn new(weight: Tensor) -> Self {
-        Self { weight, low_rank: None }
+        Self {
+            weight,
+            low_rank: None,
+        }
     }
 
     /// Adds `scale · up (down x)` with `down [r, in]` and `up [out, r]` in f32. An f32 weight takes the addition in; a
@@ -57,8 +60,16 @@ impl Linear {
         }
         let dtype = compute_dtype(&self.weight);
         let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
-        let low_rank = LowRank { down, up, scale, dropout: Dropout::default() };
-        Ok(Self { low_rank: Some(low_rank), ..self })
+        let low_rank = LowRank {
+            down,
+            up,
+            scale,
+            dropout: Dropout::default(),
+        };
+        Ok(Self {
+            low_rank: Some(low_rank),
+            ..self
+        })
     }
 
     /// The same with dropout of what goes into the low-rank addition, where there is one beside the weight.
@@ -77,16 +88,23 @@ impl Linear {
         let y = product(x, &self.weight)?;
         match &self.low_rank {
             None => Ok(y),
-            Some(LowRank { down, up, scale, dropout }) => {
-                y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?
-            }
+            Some(LowRank {
+                down,
+                up,
+                scale,
+                dropout,
+            }) => y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?,
         }
     }
 }
 
 /// The type that activations have beside this weight.
 pub(super) fn compute_dtype(weight: &Tensor) -> DType {
-    if weight.device().is_cpu() { DType::F32 } else { weight.dtype() }
+    if weight.device().is_cpu() {
+        DType::F32
+    } else {
+        weight.dtype()
+    }
 }
 
 /// `x · weightᵀ`.
@@ -107,7 +125,10 @@ fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let (x_storage, x_layout) = x.storage_and_layout();
     let Storage::Cpu(CpuStorage::F32(values)) = &*x_storage else {
-        bail!("the language model computes in f32 on a CPU, not in {:?}", x.dtype())
+        bail!(
+            "the language model computes in f32 on a CPU, not in {:?}",
+            x.dtype()
+        )
     };
     let values = &values[x_layout.start_offset()..][..rows * inner];
     let (w_storage, w_layout) = weight.storage_and_layout();
@@ -116,9 +137,14 @@ fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         Storage::Cpu(CpuStorage::F32(weight)) => products(values, &weight[range], inner),
         Storage::Cpu(CpuStorage::F16(weight)) => products(values, &weight[range], inner),
         Storage::Cpu(CpuStorage::BF16(weight)) => products(values, &weight[range], inner),
-        _ => bail!("weights of the language model are f32, f16 or bf16, not {:?}", weight.dtype()),
+        _ => bail!(
+            "weights of the language model are f32, f16 or bf16, not {:?}",
+            weight.dtype()
+        ),
     };
-    Tensor::from_vec(out, (columns, rows), &Device::Cpu)?.t()?.contiguous()
+    Tensor::from_vec(out, (columns, rows), &Device::Cpu)?
+        .t()?
+        .contiguous()
 }
 
 /// Column-major: all rows of the first output column, then of the second.
@@ -147,7 +173,12 @@ pub(super) fn rows_by_columns<W: Weight>(x: &[f32], weight: &[W], inner: usize, 
             let out = &mut out[column * rows..];
             let x = &x[row * inner..];
             column += match (pair, columns - column >= TILE.1) {
-                (true, true) => store(tile::<{ TILE.0 }, { TILE.1 }, W>(x, weight, inner), out, rows, row),
+                (true, true) => store(
+                    tile::<{ TILE.0 }, { TILE.1 }, W>(x, weight, inner),
+                    out,
+                    rows,
+                    row,
+                ),
                 (true, false) => store(tile::<{ TILE.0 }, 1, W>(x, weight, inner), out, rows, row),
                 (false, true) => store(tile::<1, { TILE.1 }, W>(x, weight, inner), out, rows, row),
                 (false, false) => store(tile::<1, 1, W>(x, weight, inner), out, rows, row),
@@ -158,7 +189,12 @@ pub(super) fn rows_by_columns<W: Weight>(x: &[f32], weight: &[W], inner: usize, 
 }
 
 /// Writes a tile and returns how many columns it had.
-fn store<const R: usize, const C: usize>(tile: [[f32; C]; R], out: &mut [f32], rows: usize, row: usize) -> usize {
+fn store<const R: usize, const C: usize>(
+    tile: [[f32; C]; R],
+    out: &mut [f32],
+    rows: usize,
+    row: usize,
+) -> usize {
     for (r, values) in tile.iter().enumerate() {
         for (c, value) in values.iter().enumerate() {
             out[c * rows + row + r] = *value;
@@ -171,7 +207,11 @@ fn store<const R: usize, const C: usize>(tile: [[f32; C]; R], out: &mut [f32], r
 /// the parts, then over the rest: in the same order for every `R` and `C`. Arrays go by value because the compiler
 /// keeps them in registers then.
 #[inline(never)]
-fn tile<const R: usize, const C: usize, W: Weight>(x: &[f32], weight: &[W], inner: usize) -> [[f32; C]; R] {
+fn tile<const R: usize, const C: usize, W: Weight>(
+    x: &[f32],
+    weight: &[W],
+    inner: usize,
+) -> [[f32; C]; R] {
     let (count, rest) = (inner / LANES, inner / LANES * LANES..inner);
     let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * inner..][..inner]);
     let columns: [&[W]; C] = std::array::from_fn(|c| &weight[c * inner..][..inner]);
@@ -179,7 +219,8 @@ fn tile<const R: usize, const C: usize, W: Weight>(x: &[f32], weight: &[W], inne
     let column_chunks = columns.map(|column| &column.as_chunks::<LANES>().0[..count]);
     let mut sums = [[[0.0; LANES]; C]; R];
     for index in 0..count {
-        let weights: [[f32; LANES]; C] = std::array::from_fn(|c| W::to_f32(&column_chunks[c][index]));
+        let weights: [[f32; LANES]; C] =
+            std::array::from_fn(|c| W::to_f32(&column_chunks[c][index]));
         for r in 0..R {
             let values = row_chunks[r][index];
             for c in 0..C {
@@ -192,7 +233,9 @@ fn tile<const R: usize, const C: usize, W: Weight>(x: &[f32], weight: &[W], inne
             let [s0, s1, s2, s3, s4, s5, s6, s7] = sums[r][c];
             let sum = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7));
             let pairs = rows[r][rest.clone()].iter().zip(&columns[c][rest.clone()]);
-            pairs.fold(sum, |sum, (value, weight)| value.mul_add(weight.value(), sum))
+            pairs.fold(sum, |sum, (value, weight)| {
+                value.mul_add(weight.value(), sum)
+            })
         })
     })
 }
@@ -259,12 +302,21 @@ mod tests {
     use super::*;
 
     fn ramp(rows: usize, columns: usize) -> Tensor {
-        let values: Vec<f32> = (0..rows * columns).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5).collect();
+        let values: Vec<f32> = (0..rows * columns)
+            .map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5)
+            .collect();
         Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
     }
 
     fn bits(tensor: &Tensor) -> Vec<u32> {
-        tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        tensor
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+            .into_iter()
+            .map(f32::to_bits)
+            .collect()
     }
 
     #[test]
@@ -276,7 +328,11 @@ mod tests {
                 let together = linear.forward(&x).unwrap();
                 for row in 0..7 {
                     let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
-                    assert_eq!(bits(&alone), bits(&together.narrow(0, row, 1).unwrap()), "{inner} {columns} {dtype:?}");
+                    assert_eq!(
+                        bits(&alone),
+                        bits(&together.narrow(0, row, 1).unwrap()),
+                        "{inner} {columns} {dtype:?}"
+                    );
                 }
             }
         }
@@ -287,7 +343,14 @@ mod tests {
         let (x, weight) = (ramp(5, 172), ramp(67, 172));
         let ours = Linear::new(weight.clone()).forward(&x).unwrap();
         let theirs = x.matmul(&weight.t().unwrap()).unwrap();
-        let worst = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let worst = (ours - theirs)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap();
         assert!(worst < 1e-5, "{worst}");
     }
 
@@ -295,10 +358,23 @@ mod tests {
     fn a_low_rank_addition_is_the_same_merged_and_beside() {
         let (x, weight, down, up) = (ramp(3, 64), ramp(40, 64), ramp(8, 64), ramp(40, 8));
         let half = weight.to_dtype(DType::F16).unwrap();
-        let beside = Linear::new(half.clone()).with_low_rank(&down, &up, 2.0).unwrap();
-        let merged = Linear::new(half.to_dtype(DType::F32).unwrap()).with_low_rank(&down, &up, 2.0).unwrap();
+        let beside = Linear::new(half.clone())
+            .with_low_rank(&down, &up, 2.0)
+            .unwrap();
+        let merged = Linear::new(half.to_dtype(DType::F32).unwrap())
+            .with_low_rank(&down, &up, 2.0)
+            .unwrap();
         assert!(beside.low_rank.is_some() && merged.low_rank.is_none());
         let difference = (beside.forward(&x).unwrap() - merged.forward(&x).unwrap()).unwrap();
-        assert!(difference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-5);
+        assert!(
+            difference
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+                < 1e-5
+        );
     }
 }

@@ -59,10 +59,22 @@ impl LanguageModel {
     ///
     /// # Errors
     /// Tensors that are missing or have another shape than the configuration says.
-    pub fn load(config: &LlamaConfig, weights: &VarBuilder, adapter: Option<&Adapter>) -> Result<Self, LanguageError> {
+    pub fn load(
+        config: &LlamaConfig,
+        weights: &VarBuilder,
+        adapter: Option<&Adapter>,
+    ) -> Result<Self, LanguageError> {
         config.validate()?;
-        let dtype = if weights.device().is_cpu() { DType::F32 } else { weights.dtype() };
-        let loader = Loader { weights, adapter, dtype };
+        let dtype = if weights.device().is_cpu() {
+            DType::F32
+        } else {
+            weights.dtype()
+        };
+        let loader = Loader {
+            weights,
+            adapter,
+            dtype,
+        };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
         let embedding = weights.get((vocabulary, hidden), "model.embed_tokens.weight")?;
         let head = match config.tie_word_embeddings {
@@ -99,7 +111,12 @@ impl LanguageModel {
     /// # Errors
     /// Out of device memory.
     pub fn cache(&self, capacity: usize) -> Result<KvCache, LanguageError> {
-        Ok(KvCache::new(&self.config, capacity, self.dtype, self.device())?)
+        Ok(KvCache::new(
+            &self.config,
+            capacity,
+            self.dtype,
+            self.device(),
+        )?)
     }
 
     /// The decoder's input for a prompt, `[ids, hidden]`: each block of image placeholders is replaced by the projected
@@ -123,7 +140,10 @@ impl LanguageModel {
             }
             let block = self.config.num_image_tokens;
             if !run.len().is_multiple_of(block) {
-                return Err(LanguageError::PlaceholderRun { run: run.len(), block });
+                return Err(LanguageError::PlaceholderRun {
+                    run: run.len(),
+                    block,
+                });
             }
             for _ in 0..run.len() / block {
                 if let Some(tokens) = images.get(used) {
@@ -133,7 +153,10 @@ impl LanguageModel {
             }
         }
         if used != images.len() && used > 0 {
-            return Err(LanguageError::ImageCount { blocks: used, images: images.len() });
+            return Err(LanguageError::ImageCount {
+                blocks: used,
+                images: images.len(),
+            });
         }
         if parts.is_empty() {
             return Err(LanguageError::EmptyPrompt);
@@ -149,13 +172,19 @@ impl LanguageModel {
     fn checked(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
         let expected = [self.config.num_image_tokens, self.config.image_dim];
         if tokens.dims() != expected {
-            return Err(LanguageError::ImageShape { found: tokens.dims().to_vec(), expected });
+            return Err(LanguageError::ImageShape {
+                found: tokens.dims().to_vec(),
+                expected,
+            });
         }
         Ok(tokens.to_device(self.device())?.to_dtype(self.dtype)?)
     }
 
     fn project_rows(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
-        let (projection, bias) = self.projection.as_ref().ok_or(LanguageError::NoImageProjection)?;
+        let (projection, bias) = self
+            .projection
+            .as_ref()
+            .ok_or(LanguageError::NoImageProjection)?;
         Ok(projection.forward(tokens)?.broadcast_add(bias)?)
     }
 
@@ -170,7 +199,10 @@ impl LanguageModel {
             start..start + span.len as u32
         });
         let positions = Tensor::new(positions.collect::<Vec<_>>(), self.device())?;
-        let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
+        let rotary = (
+            self.rotary.0.index_select(&positions, 0)?,
+            self.rotary.1.index_select(&positions, 0)?,
+        );
         let mut hidden = input.clone();
         for (index, layer) in self.layers.iter().enumerate() {
             hidden = layer.forward(&self.config, &hidden, &Dropout::default(), |projected| {
@@ -178,7 +210,8 @@ impl LanguageModel {
                 let mut attended = Vec::with_capacity(spans.len());
                 let mut start = 0;
                 for span in spans.iter_mut() {
-                    let part = |x: &Tensor| x.narrow(0, start, span.len)?.transpose(0, 1)?.contiguous();
+                    let part =
+                        |x: &Tensor| x.narrow(0, start, span.len)?.transpose(0, 1)?.contiguous();
                     let (keys, values) = span.cache.write(index, &part(keys)?, &part(values)?)?;
                     attended.push(attention(&part(queries)?, &keys, &values)?);
                     start += span.len;
@@ -189,15 +222,31 @@ impl LanguageModel {
         for span in spans {
             span.cache.advance(span.len);
         }
-        Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
+        Ok(rms_norm(
+            &hidden,
+            &self.norm,
+            self.config.rms_norm_eps as f32,
+        )?)
     }
 
     /// Queries, keys and values `[positions, heads, head_dim]` of what a layer projects, rotated.
-    fn heads(&self, [q, k, v]: [Tensor; 3], rotary: &(Tensor, Tensor)) -> CandleResult<[Tensor; 3]> {
+    fn heads(
+        &self,
+        [q, k, v]: [Tensor; 3],
+        rotary: &(Tensor, Tensor),
+    ) -> CandleResult<[Tensor; 3]> {
         let (heads, kv_heads) = (self.config.num_attention_heads, self.config.kv_heads());
-        let split = |x: Tensor, count: usize| x.reshape((1, x.dim(0)?, count, self.config.head_dim()));
-        let (q, k) = (rotate(&split(q, heads)?, rotary)?, rotate(&split(k, kv_heads)?, rotary)?);
-        Ok([q.squeeze(0)?, k.squeeze(0)?, split(v, kv_heads)?.squeeze(0)?])
+        let split =
+            |x: Tensor, count: usize| x.reshape((1, x.dim(0)?, count, self.config.head_dim()));
+        let (q, k) = (
+            rotate(&split(q, heads)?, rotary)?,
+            rotate(&split(k, kv_heads)?, rotary)?,
+        );
+        Ok([
+            q.squeeze(0)?,
+            k.squeeze(0)?,
+            split(v, kv_heads)?.squeeze(0)?,
+        ])
     }
 
     /// Logits `[positions, vocab]` in f32 of hidden states `[positions, hidden]`.
@@ -214,7 +263,10 @@ impl Layer {
         let path = |name: &str| format!("model.layers.{index}.{name}");
         let linear = |name: &str, inputs, outputs| loader.linear(&path(name), inputs, outputs);
         let hidden = config.hidden_size;
-        let (inner, narrow) = (config.intermediate_size, config.kv_heads() * config.head_dim());
+        let (inner, narrow) = (
+            config.intermediate_size,
+            config.kv_heads() * config.head_dim(),
+        );
         Ok(Self {
             input_norm: loader.vector(&path("input_layernorm.weight"), hidden)?,
             q: linear("self_attn.q_proj", hidden, hidden)?,
@@ -237,7 +289,11 @@ impl Layer {
     ) -> CandleResult<Tensor> {
         let eps = config.rms_norm_eps as f32;
         let x = rms_norm(input, &self.input_norm, eps)?;
-        let projected = [self.q.forward(&x)?, self.k.forward(&x)?, self.v.forward(&x)?];
+        let projected = [
+            self.q.forward(&x)?,
+            self.k.forward(&x)?,
+            self.v.forward(&x)?,
+        ];
         let x = (input + dropout.forward(&self.o.forward(&attend(projected)?)?)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
@@ -272,7 +328,10 @@ fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> CandleResult<Tensor> {
     }
     let half = x.dim(3)? / 2;
     let (first, second) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
-    let (cos, sin) = (cos.unsqueeze(0)?.unsqueeze(2)?, sin.unsqueeze(0)?.unsqueeze(2)?);
+    let (cos, sin) = (
+        cos.unsqueeze(0)?.unsqueeze(2)?,
+        sin.unsqueeze(0)?.unsqueeze(2)?,
+    );
     let turned = [
         (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?,
         (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?,
@@ -280,15 +339,28 @@ fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> CandleResult<Tensor> {
     Tensor::cat(&turned, 3)
 }
 
-fn rotary_tables(config: &LlamaConfig, dtype: DType, device: &Device) -> CandleResult<(Tensor, Tensor)> {
+fn rotary_tables(
+    config: &LlamaConfig,
+    dtype: DType,
+    device: &Device,
+) -> CandleResult<(Tensor, Tensor)> {
     let width = config.head_dim();
-    let frequencies: Vec<f32> =
-        (0..width).step_by(2).map(|i| 1.0 / config.rope_theta.powf(i as f32 / width as f32)).collect();
+    let frequencies: Vec<f32> = (0..width)
+        .step_by(2)
+        .map(|i| 1.0 / config.rope_theta.powf(i as f32 / width as f32))
+        .collect();
     let angles: Vec<f32> = (0..config.max_position_embeddings)
-        .flat_map(|position| frequencies.iter().map(move |frequency| position as f32 * frequency))
+        .flat_map(|position| {
+            frequencies
+                .iter()
+                .map(move |frequency| position as f32 * frequency)
+        })
         .collect();
     let angles = Tensor::from_vec(angles, (config.max_position_embeddings, width / 2), device)?;
-    Ok((angles.cos()?.to_dtype(dtype)?, angles.sin()?.to_dtype(dtype)?))
+    Ok((
+        angles.cos()?.to_dtype(dtype)?,
+        angles.sin()?.to_dtype(dtype)?,
+    ))
 }
 
 /// Where tensors come from while a model loads.
@@ -300,7 +372,10 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<Linear> {
-        let linear = Linear::new(self.weights.get((outputs, inputs), &format!("{path}.weight"))?);
+        let linear = Linear::new(
+            self.weights
+                .get((outputs, inputs), &format!("{path}.weight"))?,
+        );
         match self.adapter {
             Some(adapter) => adapter.apply(linear, path, (inputs, outputs)),
             None => Ok(linear),
@@ -308,18 +383,29 @@ impl Loader<'_> {
     }
 
     fn vector(&self, name: &str, len: usize) -> CandleResult<Tensor> {
-        self.weights.get_with_hints_dtype(len, name, Init::default(), self.dtype)
+        self.weights
+            .get_with_hints_dtype(len, name, Init::default(), self.dtype)
     }
 
     /// The image projection comes with the adapter, or with a base that was saved with it.
     fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<(Linear, Tensor)>> {
         let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
             let path = format!("model.img_proj_layer.{name}");
-            if let Some(tensor) = self.adapter.map(|adapter| adapter.extra(&path, shape)).transpose()?.flatten() {
+            if let Some(tensor) = self
+                .adapter
+                .map(|adapter| adapter.extra(&path, shape))
+                .transpose()?
+                .flatten()
+            {
                 return tensor.to_dtype(self.dtype).map(Some);
             }
             let found = self.weights.contains_tensor(&path);
-            found.then(|| self.weights.get_with_hints_dtype(shape, &path, Init::default(), self.dtype)).transpose()
+            found
+                .then(|| {
+                    self.weights
+                        .get_with_hints_dtype(shape, &path, Init::default(), self.dtype)
+                })
+                .transpose()
         };
         let weight = tensor("weight", &[config.hidden_size, config.image_dim])?;
         let bias = tensor("bias", &[config.hidden_size])?;

@@ -31,7 +31,11 @@ pub struct Adapter<'a> {
 impl<'a> Adapter<'a> {
     /// An adapter as inference uses it.
     pub fn new(config: LoraConfig, weights: VarBuilder<'a>) -> Self {
-        Self { config, weights, dropout: Dropout::default() }
+        Self {
+            config,
+            weights,
+            dropout: Dropout::default(),
+        }
     }
 }
 
@@ -39,17 +43,27 @@ impl Adapter<'_> {
     /// Whether the layer of this name in the base, e.g. `model.layers.0.self_attn.q_proj`, has an addition.
     pub fn targets(&self, path: &str) -> bool {
         let module = path.rsplit('.').next().unwrap_or(path);
-        self.config.target_modules.iter().any(|target| target == module)
+        self.config
+            .target_modules
+            .iter()
+            .any(|target| target == module)
     }
 
     /// The layer with its addition, where this adapter targets it.
-    pub(super) fn apply(&self, linear: Linear, path: &str, (inputs, outputs): (usize, usize)) -> Result<Linear> {
+    pub(super) fn apply(
+        &self,
+        linear: Linear,
+        path: &str,
+        (inputs, outputs): (usize, usize),
+    ) -> Result<Linear> {
         if !self.targets(path) {
             return Ok(linear);
         }
         let down = self.matrix(path, "lora_A", (self.config.r, inputs))?;
         let up = self.matrix(path, "lora_B", (outputs, self.config.r))?;
-        Ok(linear.with_low_rank(&down, &up, self.scale())?.with_dropout(&self.dropout))
+        Ok(linear
+            .with_low_rank(&down, &up, self.scale())?
+            .with_dropout(&self.dropout))
     }
 
     /// What is added to a targeted layer's weight, `[outputs, inputs]`.
@@ -75,7 +89,9 @@ impl Adapter<'_> {
         if !self.weights.contains_tensor(&name) {
             return Ok(None);
         }
-        self.weights.get_with_hints_dtype(shape, &name, Init::default(), DType::F32).map(Some)
+        self.weights
+            .get_with_hints_dtype(shape, &name, Init::default(), DType::F32)
+            .map(Some)
     }
 
     /// One of a layer's two matrices, `lora_A` or `lora_B`. Older PEFT names `lora_A.weight` what newer ones name
@@ -86,7 +102,12 @@ impl Adapter<'_> {
     pub fn matrix(&self, path: &str, part: &str, shape: (usize, usize)) -> Result<Tensor> {
         let name = |adapter: &str| format!("base_model.model.{path}.{part}.{adapter}weight");
         let newer = name("default.");
-        let name = if self.weights.contains_tensor(&newer) { newer } else { name("") };
-        self.weights.get_with_hints_dtype(shape, &name, Init::default(), DType::F32)
+        let name = if self.weights.contains_tensor(&newer) {
+            newer
+        } else {
+            name("")
+        };
+        self.weights
+            .get_with_hints_dtype(shape, &name, Init::default(), DType::F32)
     }
 }

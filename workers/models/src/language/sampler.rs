@@ -17,7 +17,11 @@ pub struct Sampling {
 
 impl From<&Generation> for Sampling {
     fn from(generation: &Generation) -> Self {
-        Self { temperature: generation.temperature, top_p: generation.top_p, seed: generation.seed }
+        Self {
+            temperature: generation.temperature,
+            top_p: generation.top_p,
+            seed: generation.seed,
+        }
     }
 }
 
@@ -31,7 +35,10 @@ impl Sampler {
     /// A sampler that only chooses ids below `vocabulary`: behind it may lie the row of `<IMG>`, which nobody trained.
     pub fn new(sampling: Sampling, vocabulary: usize) -> Self {
         let processor = LogitsProcessor::new(sampling.seed, sampling.temperature, sampling.top_p);
-        Self { processor, vocabulary }
+        Self {
+            processor,
+            vocabulary,
+        }
     }
 
     /// Makes the draws of so many tokens that were chosen elsewhere, so that the next one is drawn as it would have been
@@ -71,7 +78,12 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_maximum_and_never_an_id_outside_the_vocabulary() {
-        assert_eq!(Sampler::new(Sampling::default(), 4).next(&logits()).unwrap(), 1);
+        assert_eq!(
+            Sampler::new(Sampling::default(), 4)
+                .next(&logits())
+                .unwrap(),
+            1
+        );
     }
 
     #[test]
@@ -83,7 +95,11 @@ mod tests {
     #[test]
     fn skipped_tokens_leave_the_stream_where_chosen_ones_would() {
         for top_p in [None, Some(0.9), Some(0.1)] {
-            let sampling = Sampling { temperature: Some(1.5), top_p, seed: 11 };
+            let sampling = Sampling {
+                temperature: Some(1.5),
+                top_p,
+                seed: 11,
+            };
             let mut whole = Sampler::new(sampling, 5);
             let all: Vec<_> = (0..30).map(|_| whole.next(&logits()).unwrap()).collect();
             for cut in [1, 7, 29] {
@@ -97,13 +113,25 @@ mod tests {
 
     #[test]
     fn a_seed_repeats_its_tokens_and_top_p_keeps_to_the_likely_ones() {
-        let sampling = Sampling { temperature: Some(1.0), top_p: Some(0.5), seed: 3 };
+        let sampling = Sampling {
+            temperature: Some(1.0),
+            top_p: Some(0.5),
+            seed: 3,
+        };
         let draw = |sampling| {
             let mut sampler = Sampler::new(sampling, 4);
-            (0..20).map(|_| sampler.next(&logits()).unwrap()).collect::<Vec<_>>()
+            (0..20)
+                .map(|_| sampler.next(&logits()).unwrap())
+                .collect::<Vec<_>>()
         };
         assert_eq!(draw(sampling), draw(sampling));
-        assert_ne!(draw(sampling), draw(Sampling { seed: 4, ..sampling }));
+        assert_ne!(
+            draw(sampling),
+            draw(Sampling {
+                seed: 4,
+                ..sampling
+            })
+        );
         assert!(draw(sampling).iter().all(|id| [1, 2].contains(id)));
     }
 }

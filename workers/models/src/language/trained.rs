@@ -19,18 +19,27 @@ const ROWS: usize = 64;
 
 /// Whether these operations apply: a gradient is wanted, and the values are on a CPU.
 pub(super) fn applies(tensors: &[&Tensor]) -> bool {
-    tensors.iter().any(|tensor| tensor.track_op()) && tensors.iter().all(|tensor| tensor.device().is_cpu())
+    tensors.iter().any(|tensor| tensor.track_op())
+        && tensors.iter().all(|tensor| tensor.device().is_cpu())
 }
 
 /// The values of a contiguous tensor.
 fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) = layout.contiguous_offsets().ok_or_else(|| Error::msg("a trained layer takes whole tensors"))?;
+    let (start, end) = layout
+        .contiguous_offsets()
+        .ok_or_else(|| Error::msg("a trained layer takes whole tensors"))?;
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
 /// Gives the values of contiguous tensors on a CPU to `use_them`.
-fn with_floats<const N: usize, T>(tensors: [&Tensor; N], use_them: impl FnOnce([&[f32]; N]) -> T) -> Result<T> {
-    let whole = tensors.map(Tensor::contiguous).into_iter().collect::<Result<Vec<_>>>()?;
+fn with_floats<const N: usize, T>(
+    tensors: [&Tensor; N],
+    use_them: impl FnOnce([&[f32]; N]) -> T,
+) -> Result<T> {
+    let whole = tensors
+        .map(Tensor::contiguous)
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
     let stored: Vec<_> = whole.iter().map(Tensor::storage_and_layout).collect();
     let mut values: [&[f32]; N] = [&[]; N];
     for (value, (storage, layout)) in values.iter_mut().zip(&stored) {
@@ -51,7 +60,13 @@ fn exp(x: f32) -> f32 {
     // ln 2 in two parts, the first with few digits, so that the rest is exact.
     let rest = n.mul_add(2.121_944_4e-4, n.mul_add(-355.0 / 512.0, x));
     let mut sum = 1.987_569_2e-4;
-    for factor in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+    for factor in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ] {
         sum = f32::mul_add(sum, rest, factor);
     }
     let sum = sum.mul_add(rest * rest, rest) + 1.0;
@@ -67,21 +82,37 @@ mod tests {
     use super::*;
 
     fn wave(shape: (usize, usize), phase: f32) -> Var {
-        let values: Vec<f32> = (0..shape.0 * shape.1).map(|i| 1.5 * (i as f32 * 0.7 + phase).sin()).collect();
+        let values: Vec<f32> = (0..shape.0 * shape.1)
+            .map(|i| 1.5 * (i as f32 * 0.7 + phase).sin())
+            .collect();
         Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap()
     }
 
     /// Holds outputs and gradients of two ways to compute the same to each other.
     fn same(inputs: &[&Var], ours: &Tensor, theirs: &Tensor) {
         let close = |ours: &Tensor, theirs: &Tensor| {
-            let largest =
-                |x: Tensor| x.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            let largest = |x: Tensor| {
+                x.abs()
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .max(0)
+                    .unwrap()
+                    .to_scalar::<f32>()
+                    .unwrap()
+            };
             let (worst, size) = (largest((ours - theirs).unwrap()), largest(theirs.clone()));
             assert!(worst < 2e-6 * size.max(1.0), "{worst} of {size}");
         };
         close(ours, theirs);
-        let weights = wave((ours.dims()[0], ours.elem_count() / ours.dims()[0]), 0.3).as_detached_tensor();
-        let gradients = |out: &Tensor| (out.reshape(weights.shape()).unwrap() * &weights).unwrap().backward().unwrap();
+        let weights =
+            wave((ours.dims()[0], ours.elem_count() / ours.dims()[0]), 0.3).as_detached_tensor();
+        let gradients = |out: &Tensor| {
+            (out.reshape(weights.shape()).unwrap() * &weights)
+                .unwrap()
+                .backward()
+                .unwrap()
+        };
         let (ours, theirs) = (gradients(ours), gradients(theirs));
         for input in inputs {
             close(ours.get(input).unwrap(), theirs.get(input).unwrap());
@@ -90,8 +121,15 @@ mod tests {
 
     #[test]
     fn the_norm_equals_the_textbook_form() {
-        let (x, weight) = (wave((150, 24), 0.0), Var::from_tensor(&wave((1, 24), 1.0).squeeze(0).unwrap()).unwrap());
-        same(&[&x, &weight], &rms_norm(&x, &weight, 1e-5).unwrap(), &ops::rms_norm_slow(&x, &weight, 1e-5).unwrap());
+        let (x, weight) = (
+            wave((150, 24), 0.0),
+            Var::from_tensor(&wave((1, 24), 1.0).squeeze(0).unwrap()).unwrap(),
+        );
+        same(
+            &[&x, &weight],
+            &rms_norm(&x, &weight, 1e-5).unwrap(),
+            &ops::rms_norm_slow(&x, &weight, 1e-5).unwrap(),
+        );
     }
 
     #[test]
@@ -103,15 +141,26 @@ mod tests {
 
     #[test]
     fn a_product_with_frozen_weights_has_the_gradient_of_its_input() {
-        let (x, weight) = (wave((30, 24), 0.0), wave((10, 24), 1.0).as_detached_tensor());
-        same(&[&x], &frozen_product(&x, &weight).unwrap(), &x.matmul(&weight.t().unwrap()).unwrap());
+        let (x, weight) = (
+            wave((30, 24), 0.0),
+            wave((10, 24), 1.0).as_detached_tensor(),
+        );
+        same(
+            &[&x],
+            &frozen_product(&x, &weight).unwrap(),
+            &x.matmul(&weight.t().unwrap()).unwrap(),
+        );
     }
 
     #[test]
     fn attention_of_packed_sequences_equals_that_of_each_alone() {
         let (shape, lengths) = ((4, 2, 6), [7, 150, 1, 64]);
         let all = lengths.iter().sum();
-        let (queries, keys, values) = (wave((all, 24), 0.0), wave((all, 12), 1.0), wave((all, 12), 2.0));
+        let (queries, keys, values) = (
+            wave((all, 24), 0.0),
+            wave((all, 12), 1.0),
+            wave((all, 12), 2.0),
+        );
         let angles = wave((150, 3), 0.5).as_detached_tensor();
         let rotary = (angles.cos().unwrap(), angles.sin().unwrap());
         let ours = attend([&queries, &keys, &values], &rotary, &lengths, shape).unwrap();
@@ -119,22 +168,37 @@ mod tests {
         let mut parts = Vec::new();
         for length in lengths {
             let heads = |x: &Tensor, count: usize| {
-                x.narrow(0, start, length).unwrap().reshape((length, count, 6)).unwrap().transpose(0, 1).unwrap()
+                x.narrow(0, start, length)
+                    .unwrap()
+                    .reshape((length, count, 6))
+                    .unwrap()
+                    .transpose(0, 1)
+                    .unwrap()
             };
             let rotate = |x: &Tensor| {
                 let (first, second) = (x.narrow(2, 0, 3).unwrap(), x.narrow(2, 3, 3).unwrap());
                 let table = |table: &Tensor| table.narrow(0, 0, length).unwrap();
                 let (cos, sin) = (table(&rotary.0), table(&rotary.1));
                 let times = |x: &Tensor, y: &Tensor| x.broadcast_mul(y).unwrap();
-                let parts = [times(&first, &cos) - times(&second, &sin), times(&second, &cos) + times(&first, &sin)];
-                Tensor::cat(&parts.map(Result::unwrap), 2).unwrap().contiguous().unwrap()
+                let parts = [
+                    times(&first, &cos) - times(&second, &sin),
+                    times(&second, &cos) + times(&first, &sin),
+                ];
+                Tensor::cat(&parts.map(Result::unwrap), 2)
+                    .unwrap()
+                    .contiguous()
+                    .unwrap()
             };
             let (queries, keys) = (rotate(&heads(&queries, 4)), rotate(&heads(&keys, 2)));
             let values = heads(&values, 2).contiguous().unwrap();
             parts.push(super::super::attention::attention(&queries, &keys, &values).unwrap());
             start += length;
         }
-        same(&[&queries, &keys, &values], &ours, &Tensor::cat(&parts, 0).unwrap());
+        same(
+            &[&queries, &keys, &values],
+            &ours,
+            &Tensor::cat(&parts, 0).unwrap(),
+        );
     }
 
     #[test]

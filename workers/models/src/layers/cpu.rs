@@ -32,7 +32,10 @@ impl Weights {
     /// From `weight [out, in, kernel, kernel]` and `bias [out]`.
     pub(super) fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
         let rows = weight.permute((2, 3, 1, 0))?.flatten_all()?;
-        Ok(Self { weight: rows.to_vec1()?.into(), bias: bias.to_vec1()?.into() })
+        Ok(Self {
+            weight: rows.to_vec1()?.into(),
+            bias: bias.to_vec1()?.into(),
+        })
     }
 }
 
@@ -86,14 +89,28 @@ impl CustomOp2 for Convolution<'_> {
 }
 
 impl Convolution<'_> {
-    fn run(&self, input: &[f32], shape: &Shape, residual: Option<(&[f32], &Shape)>) -> Result<(CpuStorage, Shape)> {
+    fn run(
+        &self,
+        input: &[f32],
+        shape: &Shape,
+        residual: Option<(&[f32], &Shape)>,
+    ) -> Result<(CpuStorage, Shape)> {
         let (batch, rows, columns, channels) = shape.dims4()?;
-        let (output_rows, output_columns) = (rows.div_ceil(self.shape.stride), columns.div_ceil(self.shape.stride));
+        let (output_rows, output_columns) = (
+            rows.div_ceil(self.shape.stride),
+            columns.div_ceil(self.shape.stride),
+        );
         let output = Shape::from((batch, output_rows, output_columns, self.shape.output));
         if channels != self.shape.input || residual.is_some_and(|(_, shape)| *shape != output) {
-            bail!("a map of shape {shape:?} for a convolution {:?}", self.shape);
+            bail!(
+                "a map of shape {shape:?} for a convolution {:?}",
+                self.shape
+            );
         }
-        let (input_size, size) = (rows * columns * channels, output_rows * output_columns * self.shape.output);
+        let (input_size, size) = (
+            rows * columns * channels,
+            output_rows * output_columns * self.shape.output,
+        );
         let mut result = vec![0f32; batch * size];
         for (index, result) in result.chunks_exact_mut(size).enumerate() {
             let image = Image {
@@ -120,20 +137,28 @@ impl CustomOp1 for MaxPool {
         let (batch, rows, columns, channels) = layout.shape().dims4()?;
         let (output_rows, output_columns) = (rows.div_ceil(2), columns.div_ceil(2));
         let mut result = vec![0f32; batch * output_rows * output_columns * channels];
-        result.par_chunks_exact_mut(output_columns * channels).enumerate().for_each(|(index, line)| {
-            let (image, row) = (index / output_rows, index % output_rows);
-            for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
-                for y in window(row, rows) {
-                    for x in window(column, columns) {
-                        let start = ((image * rows + y) * columns + x) * channels;
-                        for (largest, &value) in pixel.iter_mut().zip(&input[start..start + channels]) {
-                            *largest = at_least(value, *largest);
+        result
+            .par_chunks_exact_mut(output_columns * channels)
+            .enumerate()
+            .for_each(|(index, line)| {
+                let (image, row) = (index / output_rows, index % output_rows);
+                for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
+                    for y in window(row, rows) {
+                        for x in window(column, columns) {
+                            let start = ((image * rows + y) * columns + x) * channels;
+                            for (largest, &value) in
+                                pixel.iter_mut().zip(&input[start..start + channels])
+                            {
+                                *largest = at_least(value, *largest);
+                            }
                         }
                     }
                 }
-            }
-        });
-        Ok((CpuStorage::F32(result), Shape::from((batch, output_rows, output_columns, channels))))
+            });
+        Ok((
+            CpuStorage::F32(result),
+            Shape::from((batch, output_rows, output_columns, channels)),
+        ))
     }
 }
 
@@ -146,29 +171,48 @@ impl Image<'_> {
     fn convolve(&self, result: &mut [f32]) {
         let Convolution { shape, weights, .. } = self.convolution;
         let (depth, width) = (shape.kernel * shape.kernel * shape.input, shape.output);
-        let pixels = (TILE_NUMBERS / depth.max(width)).clamp(*TILE_PIXELS.start(), *TILE_PIXELS.end());
+        let pixels =
+            (TILE_NUMBERS / depth.max(width)).clamp(*TILE_PIXELS.start(), *TILE_PIXELS.end());
         let tiles = (result.len() / width).div_ceil(pixels);
         let pixels = (result.len() / width).div_ceil(tiles);
         let threads = rayon::current_num_threads();
-        let parallelism = if tiles < threads { Parallelism::Rayon(threads.div_ceil(tiles)) } else { Parallelism::None };
-        result.par_chunks_mut(pixels * width).enumerate().for_each_init(Vec::new, |patches, (index, tile)| {
-            let first = index * pixels;
-            let count = tile.len() / width;
-            if shape.kernel == 1 && shape.stride == 1 {
-                multiply(&self.input[first * depth..][..count * depth], &weights.weight, tile, depth, parallelism);
-            } else {
-                patches.resize(count * depth, 0.0);
-                self.gather(first, depth, patches);
-                multiply(patches, &weights.weight, tile, depth, parallelism);
-            }
-            self.finish(first, tile);
-        });
+        let parallelism = if tiles < threads {
+            Parallelism::Rayon(threads.div_ceil(tiles))
+        } else {
+            Parallelism::None
+        };
+        result
+            .par_chunks_mut(pixels * width)
+            .enumerate()
+            .for_each_init(Vec::new, |patches, (index, tile)| {
+                let first = index * pixels;
+                let count = tile.len() / width;
+                if shape.kernel == 1 && shape.stride == 1 {
+                    multiply(
+                        &self.input[first * depth..][..count * depth],
+                        &weights.weight,
+                        tile,
+                        depth,
+                        parallelism,
+                    );
+                } else {
+                    patches.resize(count * depth, 0.0);
+                    self.gather(first, depth, patches);
+                    multiply(patches, &weights.weight, tile, depth, parallelism);
+                }
+                self.finish(first, tile);
+            });
     }
 
     /// Copies the patches of consecutive output pixels, from `first` on, each as rows of pixels; zeros where a patch
     /// reaches over the edge.
     fn gather(&self, first: usize, depth: usize, patches: &mut [f32]) {
-        let ConvShape { input: channels, kernel, stride, .. } = self.convolution.shape;
+        let ConvShape {
+            input: channels,
+            kernel,
+            stride,
+            ..
+        } = self.convolution.shape;
         let padding = kernel / 2;
         for (pixel, patch) in (first..).zip(patches.chunks_exact_mut(depth)) {
             let top = (pixel / self.output_columns * stride) as isize - padding as isize;
@@ -193,13 +237,19 @@ impl Image<'_> {
 
     /// Adds bias and residual and applies the ReLU to consecutive output pixels from `first` on.
     fn finish(&self, first: usize, tile: &mut [f32]) {
-        let Convolution { shape, weights, relu } = self.convolution;
+        let Convolution {
+            shape,
+            weights,
+            relu,
+        } = self.convolution;
         let (width, floor) = (shape.output, if *relu { 0.0 } else { f32::NEG_INFINITY });
         match self.residual {
             Some(residual) => {
                 let residual = residual[first * width..].chunks_exact(width);
                 for (pixel, residual) in tile.chunks_exact_mut(width).zip(residual) {
-                    for ((value, bias), residual) in pixel.iter_mut().zip(&*weights.bias).zip(residual) {
+                    for ((value, bias), residual) in
+                        pixel.iter_mut().zip(&*weights.bias).zip(residual)
+                    {
                         *value = at_least(*value + bias + residual, floor);
                     }
                 }
@@ -221,9 +271,18 @@ fn at_least(value: f32, floor: f32) -> f32 {
 }
 
 /// `left [m, depth]` times `right [depth, n]` into `result [m, n]`, all row-major.
-fn multiply(left: &[f32], right: &[f32], result: &mut [f32], depth: usize, parallelism: Parallelism) {
+fn multiply(
+    left: &[f32],
+    right: &[f32],
+    result: &mut [f32],
+    depth: usize,
+    parallelism: Parallelism,
+) {
     let (m, n) = (left.len() / depth, right.len() / depth);
-    assert!(left.len() == m * depth && right.len() == depth * n && result.len() == m * n, "matrices do not fit");
+    assert!(
+        left.len() == m * depth && right.len() == depth * n && result.len() == m * n,
+        "matrices do not fit"
+    );
     let (depth_stride, n_stride) = (depth as isize, n as isize);
     #[expect(unsafe_code, reason = "the matrix product takes pointers")]
     // SAFETY: the strides are those of row-major matrices, whose lengths were checked; `result` is borrowed alone.
@@ -254,7 +313,9 @@ fn multiply(left: &[f32], right: &[f32], result: &mut [f32], depth: usize, paral
 
 /// The values of a contiguous tensor.
 pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) = layout.contiguous_offsets().ok_or_else(|| Error::msg("a map must be contiguous"))?;
+    let (start, end) = layout
+        .contiguous_offsets()
+        .ok_or_else(|| Error::msg("a map must be contiguous"))?;
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
@@ -276,7 +337,16 @@ mod tests {
     }
 
     fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+        (a - b)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar()
+            .unwrap()
     }
 
     fn as_map(features: &Tensor) -> Tensor {
@@ -285,21 +355,52 @@ mod tests {
 
     #[test]
     fn a_convolution_agrees_with_the_tensor_library() {
-        for (kernel, stride, side) in [(1, 1, 9), (1, 2, 9), (3, 1, 13), (3, 2, 13), (3, 2, 14), (7, 2, 31)] {
-            let shape = ConvShape { input: 5, output: 20, kernel, stride };
-            let (input, weight) = (noise(&[2, 5, side, side + 2], 1), noise(&[20, 5, kernel, kernel], 2));
+        for (kernel, stride, side) in [
+            (1, 1, 9),
+            (1, 2, 9),
+            (3, 1, 13),
+            (3, 2, 13),
+            (3, 2, 14),
+            (7, 2, 31),
+        ] {
+            let shape = ConvShape {
+                input: 5,
+                output: 20,
+                kernel,
+                stride,
+            };
+            let (input, weight) = (
+                noise(&[2, 5, side, side + 2], 1),
+                noise(&[20, 5, kernel, kernel], 2),
+            );
             let bias = noise(&[20], 3);
             let plain = input.conv2d(&weight, kernel / 2, stride, 1, 1).unwrap();
             let residual = noise(plain.dims(), 4);
-            let expected = plain.broadcast_add(&bias.reshape((1, 20, 1, 1)).unwrap()).unwrap();
+            let expected = plain
+                .broadcast_add(&bias.reshape((1, 20, 1, 1)).unwrap())
+                .unwrap();
             let with_residual = (&expected + &residual).unwrap().relu().unwrap();
 
             let weights = Weights::new(&weight, &bias).unwrap();
-            let convolution = |relu| Convolution { shape, weights: &weights, relu };
-            let actual = as_map(&input).apply_op1_no_bwd(&convolution(false)).unwrap();
-            assert!(largest_difference(&actual, &as_map(&expected)) < 1e-4, "{shape:?}");
-            let actual = as_map(&input).apply_op2_no_bwd(&as_map(&residual), &convolution(true)).unwrap();
-            assert!(largest_difference(&actual, &as_map(&with_residual)) < 1e-4, "{shape:?} with residual");
+            let convolution = |relu| Convolution {
+                shape,
+                weights: &weights,
+                relu,
+            };
+            let actual = as_map(&input)
+                .apply_op1_no_bwd(&convolution(false))
+                .unwrap();
+            assert!(
+                largest_difference(&actual, &as_map(&expected)) < 1e-4,
+                "{shape:?}"
+            );
+            let actual = as_map(&input)
+                .apply_op2_no_bwd(&as_map(&residual), &convolution(true))
+                .unwrap();
+            assert!(
+                largest_difference(&actual, &as_map(&with_residual)) < 1e-4,
+                "{shape:?} with residual"
+            );
         }
     }
 
@@ -307,7 +408,11 @@ mod tests {
     fn the_pool_agrees_with_the_tensor_library() {
         for side in [8, 9] {
             let input = noise(&[2, 3, side, side + 1], 5).abs().unwrap();
-            let padded = input.pad_with_zeros(2, 1, 1).unwrap().pad_with_zeros(3, 1, 1).unwrap();
+            let padded = input
+                .pad_with_zeros(2, 1, 1)
+                .unwrap()
+                .pad_with_zeros(3, 1, 1)
+                .unwrap();
             let expected = padded.max_pool2d_with_stride(3, 2).unwrap();
             let actual = as_map(&input).apply_op1_no_bwd(&MaxPool).unwrap();
             assert_eq!(largest_difference(&actual, &as_map(&expected)), 0.0);
@@ -316,17 +421,38 @@ mod tests {
 
     #[test]
     fn a_result_does_not_depend_on_the_number_of_threads() {
-        let shape = ConvShape { input: 64, output: 96, kernel: 3, stride: 1 };
+        let shape = ConvShape {
+            input: 64,
+            output: 96,
+            kernel: 3,
+            stride: 1,
+        };
         let weights = Weights::new(&noise(&[96, 64, 3, 3], 1), &noise(&[96], 2)).unwrap();
         let input = as_map(&noise(&[1, 64, 17, 17], 3));
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let convolution = Convolution { shape, weights: &weights, relu: false };
-            pool.install(|| input.apply_op1_no_bwd(&convolution)).unwrap()
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let convolution = Convolution {
+                shape,
+                weights: &weights,
+                relu: false,
+            };
+            pool.install(|| input.apply_op1_no_bwd(&convolution))
+                .unwrap()
         };
         let alone = run(1).flatten_all().unwrap().to_vec1::<f32>().unwrap();
         for threads in [2, 3, 8] {
-            assert_eq!(run(threads).flatten_all().unwrap().to_vec1::<f32>().unwrap(), alone, "{threads} threads");
+            assert_eq!(
+                run(threads)
+                    .flatten_all()
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap(),
+                alone,
+                "{threads} threads"
+            );
         }
     }
 }

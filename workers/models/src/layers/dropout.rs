@@ -24,7 +24,12 @@ pub struct Dropout {
 impl Dropout {
     /// Drops this share of values, 0 to 1.
     pub fn new(rate: f64, seed: u64) -> Self {
-        Self { rate, seed, draws: Arc::default(), rests: Arc::default() }
+        Self {
+            rate,
+            seed,
+            draws: Arc::default(),
+            rests: Arc::default(),
+        }
     }
 
     /// Whether nothing is dropped for now: a network that is too large to have twice is measured as it stands.
@@ -56,7 +61,9 @@ impl Dropout {
         if input.device().is_cpu() && input.dtype() == DType::F32 {
             return input.contiguous()?.apply_op1(mask);
         }
-        let values: Vec<f32> = (0..input.elem_count() as u64).map(|index| mask.value(index)).collect();
+        let values: Vec<f32> = (0..input.elem_count() as u64)
+            .map(|index| mask.value(index))
+            .collect();
         input * Tensor::from_vec(values, input.shape(), input.device())?.to_dtype(input.dtype())?
     }
 }
@@ -70,12 +77,21 @@ struct Mask {
 
 impl Mask {
     fn value(&self, index: u64) -> f32 {
-        if mixed(self.key.wrapping_add(index)) >> 40 < self.threshold { 0.0 } else { self.kept }
+        if mixed(self.key.wrapping_add(index)) >> 40 < self.threshold {
+            0.0
+        } else {
+            self.kept
+        }
     }
 
     fn times(&self, values: &[f32]) -> Vec<f32> {
         let times = |(index, value): (usize, &f32)| value * self.value(index as u64);
-        values.par_iter().enumerate().with_min_len(PART).map(times).collect()
+        values
+            .par_iter()
+            .enumerate()
+            .with_min_len(PART)
+            .map(times)
+            .collect()
     }
 }
 
@@ -85,14 +101,24 @@ impl CustomOp1 for Mask {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(self.times(floats(storage, layout)?)), layout.shape().clone()))
+        Ok((
+            CpuStorage::F32(self.times(floats(storage, layout)?)),
+            layout.shape().clone(),
+        ))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         let (storage, layout) = grad.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else { bail!("a dropout on a CPU has its gradient there") };
-        Tensor::from_vec(self.times(floats(storage, layout)?), grad.shape(), grad.device()).map(Some)
+        let Storage::Cpu(storage) = &*storage else {
+            bail!("a dropout on a CPU has its gradient there")
+        };
+        Tensor::from_vec(
+            self.times(floats(storage, layout)?),
+            grad.shape(),
+            grad.device(),
+        )
+        .map(Some)
     }
 }
 
@@ -115,8 +141,15 @@ mod tests {
     fn a_share_is_dropped_the_mean_is_kept_and_a_resumed_count_gives_the_same_mask() {
         let ones = Tensor::ones((100, 200), DType::F32, &Device::Cpu).unwrap();
         let dropout = Dropout::new(0.1, 7);
-        let values =
-            |dropout: &Dropout| dropout.forward(&ones).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let values = |dropout: &Dropout| {
+            dropout
+                .forward(&ones)
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .to_vec1::<f32>()
+                .unwrap()
+        };
         let (first, second) = (values(&dropout), values(&dropout));
         let zeros = first.iter().filter(|value| **value == 0.0).count();
         assert!((1800..2200).contains(&zeros), "{zeros} of 20000");

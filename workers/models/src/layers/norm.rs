@@ -16,7 +16,11 @@ pub(crate) struct LayerNorm {
 
 /// The norm's `weight` and `bias`, `[width]` each.
 pub(crate) fn layer_norm(width: usize, eps: f64, vb: VarBuilder<'_>) -> Result<LayerNorm> {
-    Ok(LayerNorm { weight: vb.get(width, "weight")?, bias: vb.get(width, "bias")?, eps })
+    Ok(LayerNorm {
+        weight: vb.get(width, "weight")?,
+        bias: vb.get(width, "bias")?,
+        eps,
+    })
 }
 
 impl LayerNorm {
@@ -25,7 +29,9 @@ impl LayerNorm {
         let eps = self.eps as f32;
         let is_tracked = input.track_op() || self.weight.track_op();
         if is_tracked && input.device().is_cpu() {
-            return input.contiguous()?.apply_op3(&self.weight, &self.bias, rows::Norm { eps });
+            return input
+                .contiguous()?
+                .apply_op3(&self.weight, &self.bias, rows::Norm { eps });
         }
         if is_tracked {
             return ops::layer_norm_slow(input, &self.weight, &self.bias, eps);

@@ -50,7 +50,9 @@ impl CustomOp3 for Norm {
         let (weight, bias) = (floats(weight, weight_layout)?, floats(bias, bias_layout)?);
         let result = each_row(floats(input, layout)?, weight.len(), |row, result| {
             let (mean, inverse) = moments(row, self.eps);
-            for (((result, value), weight), bias) in result.iter_mut().zip(row).zip(weight).zip(bias) {
+            for (((result, value), weight), bias) in
+                result.iter_mut().zip(row).zip(weight).zip(bias)
+            {
                 *result = (value - mean) * inverse * weight + bias;
             }
         });
@@ -65,10 +67,18 @@ impl CustomOp3 for Norm {
         _: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let all = input.apply_op3_no_bwd(weight, &gradient.contiguous()?, &NormGradient { eps: self.eps })?;
+        let all = input.apply_op3_no_bwd(
+            weight,
+            &gradient.contiguous()?,
+            &NormGradient { eps: self.eps },
+        )?;
         let rows = all.dim(0)? - 2;
         let of_input = all.narrow(0, 0, rows)?.reshape(input.shape())?;
-        Ok((Some(of_input), Some(all.get(rows)?), Some(all.get(rows + 1)?)))
+        Ok((
+            Some(of_input),
+            Some(all.get(rows)?),
+            Some(all.get(rows + 1)?),
+        ))
     }
 }
 
@@ -92,12 +102,17 @@ impl CustomOp3 for NormGradient {
         let mut result = vec![0f32; (count + 2) * width];
         let (map, rest) = result.split_at_mut(count * width);
         let length = part_length(width);
-        let parts = map.par_chunks_mut(length).zip(values.par_chunks(length)).zip(gradient.par_chunks(length));
+        let parts = map
+            .par_chunks_mut(length)
+            .zip(values.par_chunks(length))
+            .zip(gradient.par_chunks(length));
         let sums: Vec<[Vec<f32>; 2]> = parts
             .map(|((map, values), gradient)| {
                 let mut sums = [vec![0f32; width], vec![0f32; width]];
-                let rows =
-                    map.chunks_exact_mut(width).zip(values.chunks_exact(width)).zip(gradient.chunks_exact(width));
+                let rows = map
+                    .chunks_exact_mut(width)
+                    .zip(values.chunks_exact(width))
+                    .zip(gradient.chunks_exact(width));
                 for ((map, row), gradient) in rows {
                     self.row(map, row, gradient, weight, &mut sums);
                 }
@@ -105,7 +120,9 @@ impl CustomOp3 for NormGradient {
             })
             .collect();
         for part in sums {
-            rest.iter_mut().zip(part.iter().flatten()).for_each(|(sum, value)| *sum += value);
+            rest.iter_mut()
+                .zip(part.iter().flatten())
+                .for_each(|(sum, value)| *sum += value);
         }
         Ok((CpuStorage::F32(result), Shape::from((count + 2, width))))
     }
@@ -133,7 +150,8 @@ impl NormGradient {
         let share = 1.0 / row.len() as f32;
         for column in 0..row.len() {
             let normal = (row[column] - mean) * inverse;
-            map[column] = inverse * (gradient[column] * weight[column] - share * (sum + normal * along));
+            map[column] =
+                inverse * (gradient[column] * weight[column] - share * (sum + normal * along));
         }
     }
 }
@@ -159,7 +177,9 @@ impl CustomOp1 for Softmax {
     }
 
     fn bwd(&self, _: &Tensor, result: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        result.apply_op2_no_bwd(&gradient.contiguous()?, &SoftmaxGradient).map(Some)
+        result
+            .apply_op2_no_bwd(&gradient.contiguous()?, &SoftmaxGradient)
+            .map(Some)
     }
 }
 
@@ -178,7 +198,11 @@ impl CustomOp2 for SoftmaxGradient {
         let width = *layout.dims().last().unwrap_or(&1);
         let pair = (floats(shares, layout)?, floats(gradient, gradient_layout)?);
         let result = each_pair(pair, width, |shares, gradient, result| {
-            let along: f32 = shares.iter().zip(gradient).map(|(share, gradient)| share * gradient).sum();
+            let along: f32 = shares
+                .iter()
+                .zip(gradient)
+                .map(|(share, gradient)| share * gradient)
+                .sum();
             for ((result, share), gradient) in result.iter_mut().zip(shares).zip(gradient) {
                 *result = share * (gradient - along);
             }
@@ -193,12 +217,16 @@ impl CustomOp1 for Gelu {
     }
 
     fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let result = each_row(floats(input, layout)?, 1, |row, result| result[0] = row[0] * normal_share(row[0]));
+        let result = each_row(floats(input, layout)?, 1, |row, result| {
+            result[0] = row[0] * normal_share(row[0])
+        });
         Ok((CpuStorage::F32(result), layout.shape().clone()))
     }
 
     fn bwd(&self, input: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        input.apply_op2_no_bwd(&gradient.contiguous()?, &GeluGradient).map(Some)
+        input
+            .apply_op2_no_bwd(&gradient.contiguous()?, &GeluGradient)
+            .map(Some)
     }
 }
 
@@ -235,7 +263,11 @@ fn normal_share(value: f32) -> f32 {
 fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     let share = 1.0 / row.len() as f32;
     let mean = row.iter().sum::<f32>() * share;
-    let variance = row.iter().map(|value| (value - mean) * (value - mean)).sum::<f32>() * share;
+    let variance = row
+        .iter()
+        .map(|value| (value - mean) * (value - mean))
+        .sum::<f32>()
+        * share;
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
@@ -249,9 +281,15 @@ fn each_pair(
     work: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
 ) -> Vec<f32> {
     let (mut result, length) = (vec![0f32; first.len()], part_length(width));
-    let parts = result.par_chunks_mut(length).zip(first.par_chunks(length)).zip(second.par_chunks(length));
+    let parts = result
+        .par_chunks_mut(length)
+        .zip(first.par_chunks(length))
+        .zip(second.par_chunks(length));
     parts.for_each(|((result, first), second)| {
-        let rows = result.chunks_exact_mut(width).zip(first.chunks_exact(width)).zip(second.chunks_exact(width));
+        let rows = result
+            .chunks_exact_mut(width)
+            .zip(first.chunks_exact(width))
+            .zip(second.chunks_exact(width));
         rows.for_each(|((result, first), second)| work(first, second, result));
     });
     result
@@ -270,24 +308,56 @@ mod tests {
     use super::*;
 
     fn wave(shape: &[usize], phase: f32) -> Tensor {
-        let values: Vec<f32> = (0..shape.iter().product()).map(|i| 2.0 * (i as f32 * 0.73 + phase).sin()).collect();
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|i| 2.0 * (i as f32 * 0.73 + phase).sin())
+            .collect();
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 
     fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+        (a - b)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .max(0)
+            .unwrap()
+            .to_scalar()
+            .unwrap()
     }
 
     /// Holds values and gradients of an operation to those of its composed form.
     fn hold(variables: &[&Var], expected: Tensor, found: Tensor) {
         assert!(worst(&expected, &found) < 1e-5);
         let gradient = wave(found.dims(), 4.0);
-        let [expected, found] =
-            [expected, found].map(|out| (out * &gradient).unwrap().sum_all().unwrap().backward().unwrap());
+        let [expected, found] = [expected, found].map(|out| {
+            (out * &gradient)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward()
+                .unwrap()
+        });
         for variable in variables {
-            let (expected, found) = (expected.get(variable).unwrap(), found.get(variable).unwrap());
-            let largest: f32 = expected.abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap();
-            assert!(worst(expected, found) < 1e-4 * largest.max(0.1), "{:?}", variable.dims());
+            let (expected, found) = (
+                expected.get(variable).unwrap(),
+                found.get(variable).unwrap(),
+            );
+            let largest: f32 = expected
+                .abs()
+                .unwrap()
+                .flatten_all()
+                .unwrap()
+                .max(0)
+                .unwrap()
+                .to_scalar()
+                .unwrap();
+            assert!(
+                worst(expected, found) < 1e-4 * largest.max(0.1),
+                "{:?}",
+                variable.dims()
+            );
         }
     }
 

@@ -1,7 +1,9 @@
 //! Convolutions and pooling in training: the maps of inference, with operations that have a gradient, and batch norms
 //! that follow each batch.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
+};
 use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
@@ -29,16 +31,32 @@ pub(super) struct Weights {
 
 impl Weights {
     pub(super) fn without_bias(weight: Tensor) -> Self {
-        Self { weight, bias: None, norm: None }
+        Self {
+            weight,
+            bias: None,
+            norm: None,
+        }
     }
 
     pub(super) fn with_bias(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias: Some(bias), norm: None }
+        Self {
+            weight,
+            bias: Some(bias),
+            norm: None,
+        }
     }
 
-    pub(super) fn with_norm(weight: Tensor, norm: &VarBuilder<'_>, eps: f64) -> Result<Self, ModelError> {
+    pub(super) fn with_norm(
+        weight: Tensor,
+        norm: &VarBuilder<'_>,
+        eps: f64,
+    ) -> Result<Self, ModelError> {
         let norm = BatchNorm::new(weight.dim(0)?, norm, eps)?;
-        Ok(Self { weight, bias: None, norm: Some(norm) })
+        Ok(Self {
+            weight,
+            bias: None,
+            norm: Some(norm),
+        })
     }
 
     /// A map to a map; `residual` is added before the ReLU.
@@ -49,7 +67,12 @@ impl Weights {
         residual: Option<&Tensor>,
         relu: bool,
     ) -> Result<Tensor, ModelError> {
-        let ConvShape { input, output, kernel, stride } = shape;
+        let ConvShape {
+            input,
+            output,
+            kernel,
+            stride,
+        } = shape;
         let early = relu && residual.is_none();
         let convolved = if map.device().is_cpu() {
             let (batch, rows, columns, _) = map.dims4()?;
@@ -60,17 +83,22 @@ impl Weights {
                 map.contiguous()?.apply_op1(Patches { shape })?
             };
             let weight = self.weight.permute((2, 3, 1, 0))?.reshape(((), output))?;
-            self.finish(&patches.matmul(&weight)?, early)?.reshape((batch, rows, columns, output))?
+            self.finish(&patches.matmul(&weight)?, early)?
+                .reshape((batch, rows, columns, output))?
         } else {
-            let output = map.conv2d(&self.weight, kernel / 2, stride, 1, 1)?.permute((0, 2, 3, 1))?;
-            let rows = self.finish(&output.flatten_to(2)?, early)?.reshape(output.shape())?;
+            let output = map
+                .conv2d(&self.weight, kernel / 2, stride, 1, 1)?
+                .permute((0, 2, 3, 1))?;
+            let rows = self
+                .finish(&output.flatten_to(2)?, early)?
+                .reshape(output.shape())?;
             rows.permute((0, 3, 1, 2))?.contiguous()?
         };
         Ok(match residual {
             None => convolved,
-            Some(residual) if relu && map.device().is_cpu() => {
-                convolved.contiguous()?.apply_op2(&residual.contiguous()?, AddRelu)?
-            }
+            Some(residual) if relu && map.device().is_cpu() => convolved
+                .contiguous()?
+                .apply_op2(&residual.contiguous()?, AddRelu)?,
             Some(residual) => {
                 let sum = (convolved + residual)?;
                 if relu { sum.relu()? } else { sum }
@@ -92,7 +120,9 @@ impl Weights {
 /// The numbers of a contiguous tensor in main memory.
 fn with_floats<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> T) -> CandleResult<T> {
     let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { bail!("a fused layer is for a CPU") };
+    let Storage::Cpu(storage) = &*storage else {
+        bail!("a fused layer is for a CPU")
+    };
     Ok(read(floats(storage, layout)?))
 }
 
@@ -107,14 +137,20 @@ pub(super) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
 
 fn halve(map: &Tensor, dim: usize) -> CandleResult<Tensor> {
     let size = map.dim(dim)?;
-    let map = if size % 2 == 1 { map.pad_with_zeros(dim, 0, 1)? } else { map.clone() };
+    let map = if size % 2 == 1 {
+        map.pad_with_zeros(dim, 0, 1)?
+    } else {
+        map.clone()
+    };
     let mut dims = map.dims().to_vec();
     dims[dim] = size.div_ceil(2);
     dims.insert(dim + 1, 2);
     let pairs = map.reshape(dims)?;
     let half = |index| pairs.narrow(dim + 1, index, 1)?.squeeze(dim + 1);
     let (even, odd) = (half(0)?, half(1)?);
-    let before = odd.narrow(dim, 0, size.div_ceil(2) - 1)?.pad_with_zeros(dim, 1, 0)?;
+    let before = odd
+        .narrow(dim, 0, size.div_ceil(2) - 1)?
+        .pad_with_zeros(dim, 1, 0)?;
     even.maximum(&odd)?.maximum(&before)
 }
 
@@ -141,20 +177,30 @@ impl CustomOp1 for Patches {
         let (new_rows, new_columns) = (rows.div_ceil(stride), columns.div_ceil(stride));
         let depth = kernel * kernel * channels;
         let mut result = vec![0f32; batch * new_rows * new_columns * depth];
-        result.par_chunks_exact_mut(new_columns * depth).enumerate().for_each(|(index, line)| {
-            let (image, row) = (index / new_rows, index % new_rows);
-            for (column, patch) in line.chunks_exact_mut(depth).enumerate() {
-                for (source, target) in places(row, column, kernel, stride, (rows, columns)) {
-                    let from = (image * rows * columns + source) * channels;
-                    patch[target * channels..][..channels].copy_from_slice(&values[from..from + channels]);
+        result
+            .par_chunks_exact_mut(new_columns * depth)
+            .enumerate()
+            .for_each(|(index, line)| {
+                let (image, row) = (index / new_rows, index % new_rows);
+                for (column, patch) in line.chunks_exact_mut(depth).enumerate() {
+                    for (source, target) in places(row, column, kernel, stride, (rows, columns)) {
+                        let from = (image * rows * columns + source) * channels;
+                        patch[target * channels..][..channels]
+                            .copy_from_slice(&values[from..from + channels]);
+                    }
                 }
-            }
-        });
-        Ok((CpuStorage::F32(result), Shape::from((batch * new_rows * new_columns, depth))))
+            });
+        Ok((
+            CpuStorage::F32(result),
+            Shape::from((batch * new_rows * new_columns, depth)),
+        ))
     }
 
     fn bwd(&self, map: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        let op = Unpatched { shape: self.shape, map: map.shape().clone() };
+        let op = Unpatched {
+            shape: self.shape,
+            map: map.shape().clone(),
+        };
         gradient.contiguous()?.apply_op1_no_bwd(&op).map(Some)
     }
 }
@@ -172,18 +218,23 @@ impl CustomOp1 for Unpatched {
         let depth = kernel * kernel * channels;
         let mut result = vec![0f32; batch * rows * columns * channels];
         // Images are apart, so that threads never add to the same place and the order of sums is fixed.
-        result.par_chunks_exact_mut(rows * columns * channels).enumerate().for_each(|(image, map)| {
-            let patches = values[image * new_rows * new_columns * depth..].chunks_exact(depth);
-            for (index, patch) in patches.take(new_rows * new_columns).enumerate() {
-                let (row, column) = (index / new_columns, index % new_columns);
-                for (target, source) in places(row, column, kernel, stride, (rows, columns)) {
-                    let sums = &mut map[target * channels..][..channels];
-                    for (sum, value) in sums.iter_mut().zip(&patch[source * channels..][..channels]) {
-                        *sum += value;
+        result
+            .par_chunks_exact_mut(rows * columns * channels)
+            .enumerate()
+            .for_each(|(image, map)| {
+                let patches = values[image * new_rows * new_columns * depth..].chunks_exact(depth);
+                for (index, patch) in patches.take(new_rows * new_columns).enumerate() {
+                    let (row, column) = (index / new_columns, index % new_columns);
+                    for (target, source) in places(row, column, kernel, stride, (rows, columns)) {
+                        let sums = &mut map[target * channels..][..channels];
+                        for (sum, value) in
+                            sums.iter_mut().zip(&patch[source * channels..][..channels])
+                        {
+                            *sum += value;
+                        }
                     }
                 }
-            }
-        });
+            });
         debug_assert_eq!(result.len(), batch * rows * columns * channels);
         Ok((CpuStorage::F32(result), self.map.clone()))
     }
@@ -199,8 +250,12 @@ fn places(
 ) -> impl Iterator<Item = (usize, usize)> {
     let padding = kernel / 2;
     (0..kernel * kernel).filter_map(move |place| {
-        let y = (row * stride + place / kernel).checked_sub(padding).filter(|y| *y < rows)?;
-        let x = (column * stride + place % kernel).checked_sub(padding).filter(|x| *x < columns)?;
+        let y = (row * stride + place / kernel)
+            .checked_sub(padding)
+            .filter(|y| *y < rows)?;
+        let x = (column * stride + place % kernel)
+            .checked_sub(padding)
+            .filter(|x| *x < columns)?;
         Some((y * columns + x, place))
     })
 }
@@ -214,32 +269,61 @@ mod tests {
 
     fn wave(shape: &[usize], phase: f32) -> Tensor {
         let count: usize = shape.iter().product();
-        let values: Vec<f32> = (0..count).map(|i| (i as f32 * 0.73 + phase).sin()).collect();
+        let values: Vec<f32> = (0..count)
+            .map(|i| (i as f32 * 0.73 + phase).sin())
+            .collect();
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 
     fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+        (a - b)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar()
+            .unwrap()
     }
 
     #[test]
     fn a_trained_convolution_and_its_gradients_agree_with_the_tensor_library() {
         for (kernel, stride, side) in [(1, 1, 5), (1, 2, 5), (3, 1, 6), (3, 2, 7), (7, 2, 9)] {
-            let shape = ConvShape { input: 3, output: 4, kernel, stride };
+            let shape = ConvShape {
+                input: 3,
+                output: 4,
+                kernel,
+                stride,
+            };
             let weight = Var::from_tensor(&wave(&[4, 3, kernel, kernel], 1.0)).unwrap();
             // Square: the gradient of the library takes the output padding of both sides from one.
             let image = Var::from_tensor(&wave(&[2, 3, side, side], 0.0)).unwrap();
             let plain = image.conv2d(&weight, kernel / 2, stride, 1, 1).unwrap();
             let out_grad = wave(plain.dims(), 2.0);
-            let expected = (&plain * &out_grad).unwrap().sum_all().unwrap().backward().unwrap();
+            let expected = (&plain * &out_grad)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward()
+                .unwrap();
 
             let map = image.permute((0, 2, 3, 1)).unwrap();
-            let ours = Weights::without_bias(weight.as_tensor().clone()).forward(&map, shape, None, false).unwrap();
+            let ours = Weights::without_bias(weight.as_tensor().clone())
+                .forward(&map, shape, None, false)
+                .unwrap();
             let ours = ours.permute((0, 3, 1, 2)).unwrap();
             assert!(worst(&ours, &plain) < 1e-4);
-            let found = (&ours * &out_grad).unwrap().sum_all().unwrap().backward().unwrap();
+            let found = (&ours * &out_grad)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward()
+                .unwrap();
             for var in [&weight, &image] {
-                assert!(worst(found.get(var).unwrap(), expected.get(var).unwrap()) < 1e-3, "{kernel} {stride}");
+                assert!(
+                    worst(found.get(var).unwrap(), expected.get(var).unwrap()) < 1e-3,
+                    "{kernel} {stride}"
+                );
             }
         }
     }
@@ -252,8 +336,21 @@ mod tests {
             let plain = halve(&halve(&map, 1).unwrap(), 2).unwrap();
             assert_eq!(worst(&ours, &plain), 0.0, "side {side}");
             let cotangent = wave(plain.dims(), 1.0);
-            let slope = |output: &Tensor| (output * &cotangent).unwrap().sum_all().unwrap().backward().unwrap();
-            assert!(worst(slope(&ours).get(&map).unwrap(), slope(&plain).get(&map).unwrap()) < 1e-6, "side {side}");
+            let slope = |output: &Tensor| {
+                (output * &cotangent)
+                    .unwrap()
+                    .sum_all()
+                    .unwrap()
+                    .backward()
+                    .unwrap()
+            };
+            assert!(
+                worst(
+                    slope(&ours).get(&map).unwrap(),
+                    slope(&plain).get(&map).unwrap()
+                ) < 1e-6,
+                "side {side}"
+            );
         }
     }
 }

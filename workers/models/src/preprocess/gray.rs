@@ -22,8 +22,16 @@ impl GrayImage {
     /// # Panics
     /// If `pixels` does not hold exactly that many.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Self {
-        assert_eq!(pixels.len(), width * height, "a grey image holds one byte a pixel");
-        Self { width, height, pixels }
+        assert_eq!(
+            pixels.len(),
+            width * height,
+            "a grey image holds one byte a pixel"
+        );
+        Self {
+            width,
+            height,
+            pixels,
+        }
     }
 
     /// The grey image of 8-bit samples with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) interleaved channels: all
@@ -63,7 +71,9 @@ impl GrayImage {
                 samples
                     .chunks_exact(*channels)
                     .map(|pixel| match *pixel {
-                        [red, green, blue] | [red, green, blue, _] => luma(remap(red), remap(green), remap(blue)),
+                        [red, green, blue] | [red, green, blue, _] => {
+                            luma(remap(red), remap(green), remap(blue))
+                        }
                         _ => remap(pixel[0]),
                     })
                     .collect()
@@ -74,9 +84,18 @@ impl GrayImage {
 
     /// The centre `side` x `side` pixels; offsets are rounded half to even, as the reference does.
     pub(super) fn centre_crop(&self, side: usize) -> Self {
-        let (top, left) = (centre_offset(self.height, side), centre_offset(self.width, side));
+        let (top, left) = (
+            centre_offset(self.height, side),
+            centre_offset(self.width, side),
+        );
         let rows = self.pixels.chunks_exact(self.width).skip(top).take(side);
-        Self::new(side, side, rows.flat_map(|row| &row[left..left + side]).copied().collect())
+        Self::new(
+            side,
+            side,
+            rows.flat_map(|row| &row[left..left + side])
+                .copied()
+                .collect(),
+        )
     }
 }
 
@@ -88,9 +107,13 @@ struct Remap {
 
 impl Remap {
     fn of(samples: impl Iterator<Item = u16>) -> Self {
-        let (min, max) = samples.fold((u16::MAX, 0), |(min, max), sample| (min.min(sample), max.max(sample)));
+        let (min, max) = samples.fold((u16::MAX, 0), |(min, max), sample| {
+            (min.min(sample), max.max(sample))
+        });
         let range = max.saturating_sub(min);
-        let table = (0..=range).map(|value| (f64::from(value) / f64::from(range.max(1)) * 255.0) as u8).collect();
+        let table = (0..=range)
+            .map(|value| (f64::from(value) / f64::from(range.max(1)) * 255.0) as u8)
+            .collect();
         Self { min, table }
     }
 
@@ -101,13 +124,18 @@ impl Remap {
 
 /// Pillow's conversion of RGB to mode L.
 fn luma(red: u8, green: u8, blue: u8) -> u8 {
-    ((19595 * u32::from(red) + 38470 * u32::from(green) + 7471 * u32::from(blue) + 32768) >> 16) as u8
+    ((19595 * u32::from(red) + 38470 * u32::from(green) + 7471 * u32::from(blue) + 32768) >> 16)
+        as u8
 }
 
 fn centre_offset(size: usize, crop: usize) -> usize {
     let margin = size - crop;
     let half = margin / 2;
-    if margin % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
+    if margin % 2 == 1 && half % 2 == 1 {
+        half + 1
+    } else {
+        half
+    }
 }
 
 #[cfg(test)]
@@ -124,7 +152,10 @@ mod tests {
 
     #[test]
     fn a_constant_image_becomes_black() {
-        assert_eq!(GrayImage::remapped(2, 1, &Samples::Sixteen(vec![700, 700])).pixels(), [0, 0]);
+        assert_eq!(
+            GrayImage::remapped(2, 1, &Samples::Sixteen(vec![700, 700])).pixels(),
+            [0, 0]
+        );
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure
         1 => (ColorType::L8, 1),
         3 => (ColorType::Rgb8, 3),
         count => {
-            let message = format!("JPEG of {count} colour components (CMYK?): convert it to grey or RGB");
+            let message =
+                format!("JPEG of {count} colour components (CMYK?): convert it to grey or RGB");
             return Err(Failure::new(ErrorCode::ImageColorUnsupported, message));
         }
     };
@@ -49,8 +50,14 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure
         return Err(corrupt("JPEG", "its headers contradict each other"));
     }
     let mut data = vec![0; size];
-    decoder.read_image(&mut data).map_err(|error| corrupt("JPEG", error))?;
-    Ok(GrayImage::remapped(width, height, &Samples::Eight(data, channels)))
+    decoder
+        .read_image(&mut data)
+        .map_err(|error| corrupt("JPEG", error))?;
+    Ok(GrayImage::remapped(
+        width,
+        height,
+        &Samples::Eight(data, channels),
+    ))
 }
 
 /// Follows the markers to the end of the image and returns the frame on the way.
@@ -66,8 +73,11 @@ fn walk(bytes: &[u8]) -> Result<Frame, &'static str> {
         }
         let length = bytes.get(at..at + 2).ok_or("cut in a segment")?;
         let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let segment = bytes.get(at + 2..at + length.max(2)).ok_or("cut in a segment")?;
-        if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) && frame.is_none() {
+        let segment = bytes
+            .get(at + 2..at + length.max(2))
+            .ok_or("cut in a segment")?;
+        if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) && frame.is_none()
+        {
             frame = Some(parse_frame(marker, segment).ok_or("bad frame header")?);
         }
         at += length.max(2);
@@ -88,9 +98,17 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
 }
 
 fn parse_frame(marker: u8, segment: &[u8]) -> Option<Frame> {
-    let &[precision, h1, h0, w1, w0, components, ..] = segment else { return None };
+    let &[precision, h1, h0, w1, w0, components, ..] = segment else {
+        return None;
+    };
     let (height, width) = (u16::from_be_bytes([h1, h0]), u16::from_be_bytes([w1, w0]));
-    Some(Frame { marker, precision, width, height, components })
+    Some(Frame {
+        marker,
+        precision,
+        width,
+        height,
+        components,
+    })
 }
 
 #[cfg(test)]
@@ -115,12 +133,18 @@ mod tests {
 
     #[test]
     fn four_components_are_refused_as_colour() {
-        assert_eq!(code(&header_only(8, 8, 4)), ErrorCode::ImageColorUnsupported);
+        assert_eq!(
+            code(&header_only(8, 8, 4)),
+            ErrorCode::ImageColorUnsupported
+        );
     }
 
     #[test]
     fn a_bomb_is_refused_from_its_header() {
-        assert_eq!(code(&header_only(60_000, 60_000, 1)), ErrorCode::ImageTooLarge);
+        assert_eq!(
+            code(&header_only(60_000, 60_000, 1)),
+            ErrorCode::ImageTooLarge
+        );
         assert_eq!(code(&header_only(0, 0, 1)), ErrorCode::ImageDimensions);
     }
 

@@ -15,10 +15,21 @@ struct Taps {
 pub(super) fn shorter_side(image: &GrayImage, side: usize) -> GrayImage {
     let (width, height) = (image.width(), image.height());
     let longer = |long: usize, short: usize| ((side * long) as f64 / short as f64) as usize;
-    let (new_width, new_height) =
-        if width <= height { (side, longer(height, width)) } else { (longer(width, height), side) };
-    let image = if new_width == width { image.clone() } else { horizontal(image, new_width) };
-    if new_height == height { image } else { vertical(&image, new_height) }
+    let (new_width, new_height) = if width <= height {
+        (side, longer(height, width))
+    } else {
+        (longer(width, height), side)
+    };
+    let image = if new_width == width {
+        image.clone()
+    } else {
+        horizontal(image, new_width)
+    };
+    if new_height == height {
+        image
+    } else {
+        vertical(&image, new_height)
+    }
 }
 
 fn horizontal(image: &GrayImage, width: usize) -> GrayImage {
@@ -27,7 +38,11 @@ fn horizontal(image: &GrayImage, width: usize) -> GrayImage {
     for row in image.pixels().chunks_exact(image.width()) {
         pixels.extend(taps.iter().map(|tap| {
             let window = &row[tap.first..tap.first + tap.weights.len()];
-            let sum: i32 = window.iter().zip(&tap.weights).map(|(&pixel, weight)| i32::from(pixel) * weight).sum();
+            let sum: i32 = window
+                .iter()
+                .zip(&tap.weights)
+                .map(|(&pixel, weight)| i32::from(pixel) * weight)
+                .sum();
             to_pixel(sum)
         }));
     }
@@ -64,11 +79,16 @@ fn taps(input: usize, output: usize) -> Vec<Taps> {
             let centre = (index as f64 + 0.5) * scale;
             let first = (centre - support + 0.5).max(0.0) as usize;
             let last = ((centre + support + 0.5) as usize).min(input);
-            let weights: Vec<f64> =
-                (first..last).map(|x| (1.0 - ((x as f64 - centre + 0.5) * inverse).abs()).max(0.0)).collect();
+            let weights: Vec<f64> = (first..last)
+                .map(|x| (1.0 - ((x as f64 - centre + 0.5) * inverse).abs()).max(0.0))
+                .collect();
             let total: f64 = weights.iter().sum();
-            let fixed = |weight: &f64| (weight / total * f64::from(1 << FRACTION_BITS) + 0.5) as i32;
-            Taps { first, weights: weights.iter().map(fixed).collect() }
+            let fixed =
+                |weight: &f64| (weight / total * f64::from(1 << FRACTION_BITS) + 0.5) as i32;
+            Taps {
+                first,
+                weights: weights.iter().map(fixed).collect(),
+            }
         })
         .collect()
 }

@@ -81,7 +81,11 @@ impl Questions {
             (true, false) => &self.correct_wrong,
             (false, true) => &self.correct_missed,
         };
-        Some(template.replace(MISSED_SLOT, &missed).replace(WRONG_SLOT, &wrong))
+        Some(
+            template
+                .replace(MISSED_SLOT, &missed)
+                .replace(WRONG_SLOT, &wrong),
+        )
     }
 
     /// How one region is.
@@ -116,7 +120,9 @@ impl Prompts {
             (Ask::Report, Some(findings)) => return Some(self.report_message(findings)),
             (Ask::Report, None) => Prompt::text(&questions.report),
             (Ask::Question { text }, _) => self.plain(text),
-            (Ask::Correction { add, remove }, _) => Prompt::text(&questions.correction(add, remove)?),
+            (Ask::Correction { add, remove }, _) => {
+                Prompt::text(&questions.correction(add, remove)?)
+            }
             (Ask::AllFindings, _) => Prompt::text(&questions.all_findings),
             (Ask::Presence { finding }, _) => Prompt::text(&questions.presence(*finding)),
             (Ask::Summary, _) => Prompt::text(&questions.summary),
@@ -124,7 +130,9 @@ impl Prompts {
             (Ask::Region { region }, _) => Prompt::text(&questions.region(*region)),
             (Ask::Reasons { findings }, _) => Prompt::text(&questions.reasons(findings)?),
         };
-        let mut message = findings.map(|findings| self.fill(&self.image, findings)).unwrap_or_default();
+        let mut message = findings
+            .map(|findings| self.fill(&self.image, findings))
+            .unwrap_or_default();
         message.push(&question);
         Some(message)
     }
@@ -141,8 +149,11 @@ impl Prompts {
 
 /// `a, b and c` in lower case.
 fn list(findings: &[Finding]) -> String {
-    let names: Vec<_> =
-        findings.iter().filter(|&&finding| finding != Finding::NoFinding).map(|finding| finding.name()).collect();
+    let names: Vec<_> = findings
+        .iter()
+        .filter(|&&finding| finding != Finding::NoFinding)
+        .map(|finding| finding.name())
+        .collect();
     match names.as_slice() {
         [] => String::new(),
         [name] => name.to_lowercase(),
@@ -161,7 +172,9 @@ mod tests {
         let questions = Questions::default();
         let missed = [Finding::Edema, Finding::Fracture, Finding::PleuralOther];
         assert_eq!(
-            questions.correction(&missed, &[Finding::LungLesion]).as_deref(),
+            questions
+                .correction(&missed, &[Finding::LungLesion])
+                .as_deref(),
             Some(
                 "Please adapt the report with the following corrections: Include edema, fracture and pleural other and \
                  remove lung lesion. Don't make other changes."
@@ -173,24 +186,43 @@ mod tests {
     #[test]
     fn every_task_has_its_words_and_the_first_message_brings_the_image() {
         let prompts = Prompts::default();
-        let say = |ask: Ask, findings: Option<&str>| prompts.message(&ask, findings).map(|message| message.readable());
+        let say = |ask: Ask, findings: Option<&str>| {
+            prompts
+                .message(&ask, findings)
+                .map(|message| message.readable())
+        };
         let question = |text: &str| Ask::Question { text: text.into() };
         let bring = "Image information: <IMG>. Predicted Findings: edema. ";
         for (ask, words) in [
             (question("Sure?"), "Sure?"),
             (Ask::AllFindings, "List all the findings in this report."),
-            (Ask::Presence { finding: Finding::LungOpacity }, " Is there any Lung Opacity?"),
             (
-                Ask::Correction { add: vec![Finding::Edema], remove: vec![] },
+                Ask::Presence {
+                    finding: Finding::LungOpacity,
+                },
+                " Is there any Lung Opacity?",
+            ),
+            (
+                Ask::Correction {
+                    add: vec![Finding::Edema],
+                    remove: vec![],
+                },
                 "The patient also has edema, correct the report. Don't make other changes.",
             ),
-            (Ask::Summary, "Summarize this report in one or two sentences."),
             (
-                Ask::Region { region: Region::Heart },
+                Ask::Summary,
+                "Summarize this report in one or two sentences.",
+            ),
+            (
+                Ask::Region {
+                    region: Region::Heart,
+                },
                 "Is there anything abnormal about the heart according to this report?",
             ),
             (
-                Ask::Reasons { findings: vec![Finding::Edema, Finding::Pneumonia] },
+                Ask::Reasons {
+                    findings: vec![Finding::Edema, Finding::Pneumonia],
+                },
                 "Which parts of this report support that the patient has edema and pneumonia?",
             ),
         ] {
@@ -199,9 +231,21 @@ mod tests {
         }
         let first = say(Ask::Report, Some("edema")).unwrap();
         assert_eq!(first, prompts.report_message("edema").readable());
-        assert_eq!(say(Ask::Report, None), first.strip_prefix(bring).map(str::to_owned));
+        assert_eq!(
+            say(Ask::Report, None),
+            first.strip_prefix(bring).map(str::to_owned)
+        );
         assert_eq!(say(Ask::Reasons { findings: vec![] }, None), None);
-        assert_eq!(say(Ask::Correction { add: vec![], remove: vec![Finding::NoFinding] }, None), None);
+        assert_eq!(
+            say(
+                Ask::Correction {
+                    add: vec![],
+                    remove: vec![Finding::NoFinding]
+                },
+                None
+            ),
+            None
+        );
     }
 
     #[test]

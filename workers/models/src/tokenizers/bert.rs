@@ -31,10 +31,21 @@ impl BertTokenizer {
     /// # Errors
     /// Not a tokenizer, or one without `[CLS]`, `[SEP]`, `[PAD]`.
     pub fn from_json(json: &str) -> Result<Self, TokenizerError> {
-        let tokenizer: Tokenizer = json.parse().map_err(|error| TokenizerError::Format(format!("{error}")))?;
-        let find = |token: &'static str| tokenizer.token_to_id(token).ok_or(TokenizerError::MissingToken(token));
+        let tokenizer: Tokenizer = json
+            .parse()
+            .map_err(|error| TokenizerError::Format(format!("{error}")))?;
+        let find = |token: &'static str| {
+            tokenizer
+                .token_to_id(token)
+                .ok_or(TokenizerError::MissingToken(token))
+        };
         let (cls, sep, pad) = (find("[CLS]")?, find("[SEP]")?, find("[PAD]")?);
-        Ok(Self { tokenizer, cls, sep, pad })
+        Ok(Self {
+            tokenizer,
+            cls,
+            sep,
+            pad,
+        })
     }
 
     /// The Q-Former's variant: `[DEC]`, which starts its captions, gets the first id after the vocabulary.
@@ -74,10 +85,19 @@ impl BertTokenizer {
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode(&self, text: &str, limit: usize) -> Result<Vec<u32>, TokenizerError> {
-        let encoding =
-            self.tokenizer.encode_fast(text, false).map_err(|error| TokenizerError::Encode(error.to_string()))?;
-        let words = encoding.get_ids().iter().copied().take(limit.saturating_sub(2));
-        Ok(std::iter::once(self.cls).chain(words).chain([self.sep]).collect())
+        let encoding = self
+            .tokenizer
+            .encode_fast(text, false)
+            .map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        let words = encoding
+            .get_ids()
+            .iter()
+            .copied()
+            .take(limit.saturating_sub(2));
+        Ok(std::iter::once(self.cls)
+            .chain(words)
+            .chain([self.sep])
+            .collect())
     }
 
     /// [`Self::encode`] padded to exactly `length` ids, with the mask (1 on tokens, 0 on padding), as the Q-Former
@@ -85,7 +105,11 @@ impl BertTokenizer {
     ///
     /// # Errors
     /// Only a broken tokenizer file.
-    pub fn encode_padded(&self, text: &str, length: usize) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+    pub fn encode_padded(
+        &self,
+        text: &str,
+        length: usize,
+    ) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
         let mut ids = self.encode(text, length)?;
         let mut mask = vec![1; ids.len()];
         ids.resize(length, self.pad);

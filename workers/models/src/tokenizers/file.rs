@@ -40,7 +40,10 @@ pub fn llama(pieces: &[String], merges: &[String]) -> String {
 /// An uncased WordPiece vocabulary; those of `specials` that it has are special tokens.
 pub fn bert(pieces: &[String], specials: &[&str]) -> String {
     let is_special = |piece: &str| specials.contains(&piece);
-    let added = pieces.iter().enumerate().filter(|(_, piece)| is_special(piece));
+    let added = pieces
+        .iter()
+        .enumerate()
+        .filter(|(_, piece)| is_special(piece));
     let added: Vec<Value> = added.map(|(id, piece)| special(id, piece)).collect();
     let json = json!({
         "version": "1.0",

@@ -76,11 +76,19 @@ impl LlamaTokenizer {
     /// # Errors
     /// Not a BPE tokenizer, or one without `<s>`, `</s>`, `<unk>`.
     pub fn from_json(json: &str) -> Result<Self, TokenizerError> {
-        let TokenizerJson { added_tokens, model } =
-            serde_json::from_str(json).map_err(|error| TokenizerError::Format(error.to_string()))?;
+        let TokenizerJson {
+            added_tokens,
+            model,
+        } = serde_json::from_str(json)
+            .map_err(|error| TokenizerError::Format(error.to_string()))?;
         let find = |content: &'static str| {
-            let added = added_tokens.iter().find(|token| token.content == content).map(|token| token.id);
-            added.or_else(|| model.token_to_id(content)).ok_or(TokenizerError::MissingToken(content))
+            let added = added_tokens
+                .iter()
+                .find(|token| token.content == content)
+                .map(|token| token.id);
+            added
+                .or_else(|| model.token_to_id(content))
+                .ok_or(TokenizerError::MissingToken(content))
         };
         let (bos, eos, unk) = (find(BOS)?, find(EOS)?, find(UNK)?);
         let image = find(IMAGE).unwrap_or(model.get_vocab_size() as u32);
@@ -93,10 +101,23 @@ impl LlamaTokenizer {
                 _ => Piece::parse(&model.id_to_token(id).unwrap_or_default()),
             })
             .collect();
-        let tokenizer = Self { model, pieces, bos, eos, unk, image };
+        let tokenizer = Self {
+            model,
+            pieces,
+            bos,
+            eos,
+            unk,
+            image,
+        };
         for content in [BOS, EOS, UNK, IMAGE] {
-            if tokenizer.encode_plain(content)?.iter().any(|&id| tokenizer.is_special(id)) {
-                return Err(TokenizerError::Format(format!("a merge makes the special token '{content}' out of text")));
+            if tokenizer
+                .encode_plain(content)?
+                .iter()
+                .any(|&id| tokenizer.is_special(id))
+            {
+                return Err(TokenizerError::Format(format!(
+                    "a merge makes the special token '{content}' out of text"
+                )));
             }
         }
         Ok(tokenizer)
@@ -128,7 +149,12 @@ impl LlamaTokenizer {
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let specials = [(BOS, self.bos), (EOS, self.eos), (UNK, self.unk), (IMAGE, self.image)];
+        let specials = [
+            (BOS, self.bos),
+            (EOS, self.eos),
+            (UNK, self.unk),
+            (IMAGE, self.image),
+        ];
         let mut cuts = Vec::new();
         let mut rest = text;
         while let Some((at, content, id)) = specials
@@ -154,7 +180,9 @@ impl LlamaTokenizer {
         for segment in prompt.segments() {
             match segment {
                 Segment::Text(text) => cuts.push(Cut::Text(text)),
-                Segment::Image { tokens } => cuts.extend((0..*tokens).map(|_| Cut::Special(self.image))),
+                Segment::Image { tokens } => {
+                    cuts.extend((0..*tokens).map(|_| Cut::Special(self.image)))
+                }
                 Segment::End => cuts.push(Cut::Special(self.eos)),
             }
         }
@@ -169,9 +197,13 @@ impl LlamaTokenizer {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let marked: String =
-            std::iter::once(BLANK).chain(text.chars().map(|c| if c == ' ' { BLANK } else { c })).collect();
-        let tokens = self.model.tokenize(&marked).map_err(|error| TokenizerError::Encode(error.to_string()))?;
+        let marked: String = std::iter::once(BLANK)
+            .chain(text.chars().map(|c| if c == ' ' { BLANK } else { c }))
+            .collect();
+        let tokens = self
+            .model
+            .tokenize(&marked)
+            .map_err(|error| TokenizerError::Encode(error.to_string()))?;
         Ok(tokens.into_iter().map(|token| token.id).collect())
     }
 
@@ -181,8 +213,12 @@ impl LlamaTokenizer {
         rows.iter()
             .map(|row| {
                 let missing = longest - row.len();
-                let ids = std::iter::repeat_n(self.unk, missing).chain(row.iter().copied()).collect();
-                let mask = std::iter::repeat_n(0, missing).chain(row.iter().map(|_| 1)).collect();
+                let ids = std::iter::repeat_n(self.unk, missing)
+                    .chain(row.iter().copied())
+                    .collect();
+                let mask = std::iter::repeat_n(0, missing)
+                    .chain(row.iter().map(|_| 1))
+                    .collect();
                 (ids, mask)
             })
             .unzip()
@@ -220,15 +256,24 @@ impl LlamaTokenizer {
     }
 
     fn encode_cuts(&self, cuts: &[Cut]) -> Result<Vec<u32>, TokenizerError> {
-        let is_image = |index: usize| matches!(cuts.get(index), Some(Cut::Special(id)) if *id == self.image);
+        let is_image =
+            |index: usize| matches!(cuts.get(index), Some(Cut::Special(id)) if *id == self.image);
         let mut ids = vec![self.bos];
         for (index, cut) in cuts.iter().enumerate() {
             match cut {
                 Cut::Special(id) => ids.push(*id),
                 Cut::Text(text) => {
                     let after_image = index.checked_sub(1).is_some_and(&is_image);
-                    let text = if after_image { text.trim_start_matches(is_space) } else { text };
-                    let text = if is_image(index + 1) { text.trim_end_matches(is_space) } else { text };
+                    let text = if after_image {
+                        text.trim_start_matches(is_space)
+                    } else {
+                        text
+                    };
+                    let text = if is_image(index + 1) {
+                        text.trim_end_matches(is_space)
+                    } else {
+                        text
+                    };
                     ids.extend(self.encode_plain(text)?);
                 }
             }
@@ -266,7 +311,11 @@ impl LlamaTokenizer {
                 Piece::Text(piece) => {
                     push_bytes(&mut text, &mut bytes);
                     let drop = drop_blank && text.is_empty();
-                    text += if drop { piece.strip_prefix(' ').unwrap_or(piece) } else { piece };
+                    text += if drop {
+                        piece.strip_prefix(' ').unwrap_or(piece)
+                    } else {
+                        piece
+                    };
                     drop_blank = false;
                 }
                 Piece::Special(_) => {}
@@ -279,7 +328,9 @@ impl LlamaTokenizer {
 
 impl Piece {
     fn parse(token: &str) -> Self {
-        let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+        let byte = token
+            .strip_prefix("<0x")
+            .and_then(|rest| rest.strip_suffix('>'));
         match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => Piece::Byte(byte),
             None => Piece::Text(token.replace(BLANK, " ")),
@@ -316,14 +367,24 @@ mod tests {
     #[test]
     fn an_assembled_prompt_has_the_ids_of_its_written_form() {
         let prompts = Prompts::default();
-        let messages =
-            [prompts.report_message("edema"), Prompt::text("No edema."), Prompt::text("sure?"), Prompt::default()];
+        let messages = [
+            prompts.report_message("edema"),
+            Prompt::text("No edema."),
+            Prompt::text("sure?"),
+            Prompt::default(),
+        ];
         let prompt = prompts.conversation(&messages);
         let tokenizer = tokenizer();
         let ids = tokenizer.encode_prompt(&prompt).unwrap();
         assert_eq!(ids, tokenizer.encode(&prompt.to_string()).unwrap());
-        assert_eq!(ids.iter().filter(|&&id| id == tokenizer.image_id()).count(), 32);
-        assert_eq!(ids.iter().filter(|&&id| id == tokenizer.eos_id()).count(), 1);
+        assert_eq!(
+            ids.iter().filter(|&&id| id == tokenizer.image_id()).count(),
+            32
+        );
+        assert_eq!(
+            ids.iter().filter(|&&id| id == tokenizer.eos_id()).count(),
+            1
+        );
     }
 
     #[test]
@@ -360,12 +421,18 @@ mod tests {
         let tokenizer = tokenizer();
         let heart = tokenizer.encode_plain("❤").unwrap();
         assert_eq!(tokenizer.decode_text(&heart), "❤");
-        assert_eq!(tokenizer.decode_text(&heart[..heart.len() - 1]), "\u{fffd}\u{fffd}");
+        assert_eq!(
+            tokenizer.decode_text(&heart[..heart.len() - 1]),
+            "\u{fffd}\u{fffd}"
+        );
     }
 
     #[test]
     fn a_file_without_the_special_tokens_is_refused() {
         let json = r#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
-        assert!(matches!(LlamaTokenizer::from_json(json), Err(TokenizerError::MissingToken("<s>"))));
+        assert!(matches!(
+            LlamaTokenizer::from_json(json),
+            Err(TokenizerError::MissingToken("<s>"))
+        ));
     }
 }

@@ -34,7 +34,10 @@ pub struct ToyLlama {
 pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
     let mut pieces = file::llama_base();
     if size < pieces.len() {
-        return Err(TokenizerError::TooSmall { asked: size, least: pieces.len() });
+        return Err(TokenizerError::TooSmall {
+            asked: size,
+            least: pieces.len(),
+        });
     }
 
     // Every word is reached from its start, one character at a time. The merges of one word cannot disturb another:
@@ -44,17 +47,29 @@ pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
     let mut merges: Vec<String> = Vec::new();
     for word in WORDS.split_whitespace() {
         let whole = format!("{BLANK}{word}");
-        let ends = whole.char_indices().map(|(at, _)| at).skip(2).chain([whole.len()]);
+        let ends = whole
+            .char_indices()
+            .map(|(at, _)| at)
+            .skip(2)
+            .chain([whole.len()]);
         let steps: Vec<&str> = ends.map(|end| &whole[..end]).collect();
         let known = |piece: &str| fragments.iter().chain(&words).any(|other| other == piece);
-        let new: Vec<&str> = steps.iter().copied().filter(|piece| !known(piece)).collect();
+        let new: Vec<&str> = steps
+            .iter()
+            .copied()
+            .filter(|piece| !known(piece))
+            .collect();
         if pieces.len() + fragments.len() + words.len() + new.len() > size {
             break;
         }
         for piece in new {
             let (start, last) = piece.split_at(piece.len() - 1);
             merges.push(format!("{start} {last}"));
-            if piece == whole { words.push(piece.into()) } else { fragments.push(piece.into()) }
+            if piece == whole {
+                words.push(piece.into())
+            } else {
+                fragments.push(piece.into())
+            }
         }
     }
     pieces.append(&mut fragments);
@@ -62,7 +77,10 @@ pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
     pieces.append(&mut words);
     pieces.extend(fillers().take(size - pieces.len()));
 
-    Ok(ToyLlama { json: file::llama(&pieces, &merges), first_word })
+    Ok(ToyLlama {
+        json: file::llama(&pieces, &merges),
+        first_word,
+    })
 }
 
 /// Makes an uncased WordPiece vocabulary of exactly `size` tokens: the content of a `tokenizer.json`. Special tokens
@@ -73,7 +91,10 @@ pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
 pub fn bert(size: usize) -> Result<String, TokenizerError> {
     const SPECIAL: [&str; 4] = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     let letters = || ('a'..='z').chain('0'..='9');
-    let mut characters: Vec<String> = ('!'..='~').filter(|c| !c.is_ascii_uppercase()).map(String::from).collect();
+    let mut characters: Vec<String> = ('!'..='~')
+        .filter(|c| !c.is_ascii_uppercase())
+        .map(String::from)
+        .collect();
     characters.extend(letters().map(|c| format!("##{c}")));
 
     let least = 1 + SPECIAL.len() + characters.len();
@@ -85,7 +106,13 @@ pub fn bert(size: usize) -> Result<String, TokenizerError> {
     pieces.extend((0..unused).map(|index| format!("[unused{index}]")));
     pieces.extend(SPECIAL.map(String::from));
     pieces.append(&mut characters);
-    pieces.extend(WORDS.split_whitespace().map(String::from).chain(fillers()).take(size - pieces.len()));
+    pieces.extend(
+        WORDS
+            .split_whitespace()
+            .map(String::from)
+            .chain(fillers())
+            .take(size - pieces.len()),
+    );
 
     let special: Vec<&str> = std::iter::once("[PAD]").chain(SPECIAL).collect();
     Ok(file::bert(&pieces, &special))
@@ -143,7 +170,10 @@ mod tests {
         let words: Vec<&str> = WORDS.split_whitespace().collect();
         for id in toy.first_word..3000 {
             let text = tokenizer.decode_continuation(&[id]);
-            assert!(text.starts_with(' ') && text.split_whitespace().all(|word| words.contains(&word)), "{id}: {text}");
+            assert!(
+                text.starts_with(' ') && text.split_whitespace().all(|word| words.contains(&word)),
+                "{id}: {text}"
+            );
         }
     }
 
@@ -161,7 +191,13 @@ mod tests {
 
     #[test]
     fn a_vocabulary_without_room_for_single_characters_is_refused() {
-        assert!(matches!(llama(300), Err(TokenizerError::TooSmall { asked: 300, .. })));
-        assert!(matches!(bert(50), Err(TokenizerError::TooSmall { asked: 50, .. })));
+        assert!(matches!(
+            llama(300),
+            Err(TokenizerError::TooSmall { asked: 300, .. })
+        ));
+        assert!(matches!(
+            bert(50),
+            Err(TokenizerError::TooSmall { asked: 50, .. })
+        ));
     }
 }

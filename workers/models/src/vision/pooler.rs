@@ -41,25 +41,41 @@ impl TemporalPooler {
     pub(super) fn new(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let (width, grid) = (config.vit_dim, config.grid);
         if !width.is_multiple_of(config.vit_heads) || width % 2 == 1 {
-            return Err(ModelError::Geometry(format!("vit_dim {width} with {} heads", config.vit_heads)));
+            return Err(ModelError::Geometry(format!(
+                "vit_dim {width} with {} heads",
+                config.vit_heads
+            )));
         }
         let types = vb.get((2, 1, width), "type_embed")?;
         let positions = sine_positions(grid, width, vb.device())?.to_dtype(vb.dtype())?;
-        let added = positions.unsqueeze(0)?.broadcast_add(&types)?.reshape((1, 2 * grid.0 * grid.1, width))?;
+        let added = positions.unsqueeze(0)?.broadcast_add(&types)?.reshape((
+            1,
+            2 * grid.0 * grid.1,
+            width,
+        ))?;
         let block = |index| Block::new(config, &vb.pp("blocks").pp(index));
         Ok(Self {
             added,
-            blocks: (0..config.vit_blocks).map(block).collect::<Result<_, _>>()?,
+            blocks: (0..config.vit_blocks)
+                .map(block)
+                .collect::<Result<_, _>>()?,
             norm_post: layer_norm(width, config.ln_eps, vb.pp("norm_post"))?,
             grid,
         })
     }
 
     /// Two maps `[B, V, h, w]` to one `[B, V, h, w]`, where `h` and `w` are the pooler's grid.
-    pub(super) fn forward(&self, current: &Tensor, previous: &Tensor) -> Result<Tensor, ModelError> {
+    pub(super) fn forward(
+        &self,
+        current: &Tensor,
+        previous: &Tensor,
+    ) -> Result<Tensor, ModelError> {
         let (batch, width, rows, columns) = current.dims4()?;
         if (rows, columns) != self.grid {
-            let message = format!("a grid of {rows} x {columns}, but the temporal pooler is made for {:?}", self.grid);
+            let message = format!(
+                "a grid of {rows} x {columns}, but the temporal pooler is made for {:?}",
+                self.grid
+            );
             return Err(ModelError::Input(message));
         }
         let tokens = |map: &Tensor| map.flatten_from(2)?.transpose(1, 2);
@@ -67,8 +83,13 @@ impl TemporalPooler {
         for block in &self.blocks {
             hidden = block.forward(&hidden, &self.added)?;
         }
-        let kept = self.norm_post.forward(&hidden)?.narrow(1, 0, rows * columns)?;
-        Ok(kept.transpose(1, 2)?.reshape((batch, width, rows, columns))?)
+        let kept = self
+            .norm_post
+            .forward(&hidden)?
+            .narrow(1, 0, rows * columns)?;
+        Ok(kept
+            .transpose(1, 2)?
+            .reshape((batch, width, rows, columns))?)
     }
 }
 
@@ -106,23 +127,40 @@ impl Attention {
         let head_width = width / self.heads;
         let split = |projection: &Linear| {
             let projected = projection.forward(hidden)?;
-            projected.reshape((batch, length, self.heads, head_width))?.transpose(1, 2)?.contiguous()
+            projected
+                .reshape((batch, length, self.heads, head_width))?
+                .transpose(1, 2)?
+                .contiguous()
         };
-        let (query, key, value) = (split(&self.proj_q)?, split(&self.proj_k)?, split(&self.proj_v)?);
+        let (query, key, value) = (
+            split(&self.proj_q)?,
+            split(&self.proj_k)?,
+            split(&self.proj_v)?,
+        );
         let scores = (query.matmul(&key.t()?)? * (head_width as f64).powf(-0.5))?;
         let context = softmax_last_dim(&scores)?.matmul(&value)?;
-        Ok(self.proj.forward(&context.transpose(1, 2)?.reshape((batch, length, width))?)?)
+        Ok(self
+            .proj
+            .forward(&context.transpose(1, 2)?.reshape((batch, length, width))?)?)
     }
 }
 
 /// The sine position embedding `[hw, V]`: V/2 entries for the row, then V/2 for the column.
-fn sine_positions((rows, columns): (usize, usize), width: usize, device: &Device) -> Result<Tensor, ModelError> {
+fn sine_positions(
+    (rows, columns): (usize, usize),
+    width: usize,
+    device: &Device,
+) -> Result<Tensor, ModelError> {
     let entries = width / 2;
     let axis = |index: usize, size: usize| {
         let angle = (index + 1) as f64 / (size as f64 + 1e-6) * TAU;
         (0..entries).map(move |entry| {
             let value = angle / 10000f64.powf((entry / 2 * 2) as f64 / entries as f64);
-            (if entry % 2 == 0 { value.sin() } else { value.cos() }) as f32
+            (if entry % 2 == 0 {
+                value.sin()
+            } else {
+                value.cos()
+            }) as f32
         })
     };
     let values: Vec<f32> = (0..rows * columns)
@@ -138,12 +176,19 @@ mod tests {
 
     #[test]
     fn positions_have_the_published_values() {
-        let positions = sine_positions((14, 14), 256, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
-        for (token, expected) in
-            [(0, [0.4338837, 0.9009689, 0.3789338, 0.9254238]), (17, [0.7818314, 0.6234899, 0.7013487, 0.7128184])]
-        {
+        let positions = sine_positions((14, 14), 256, &Device::Cpu)
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap();
+        for (token, expected) in [
+            (0, [0.4338837, 0.9009689, 0.3789338, 0.9254238]),
+            (17, [0.7818314, 0.6234899, 0.7013487, 0.7128184]),
+        ] {
             for (value, expected) in positions[token].iter().zip(expected) {
-                assert!((value - expected).abs() < 1e-6, "token {token}: {value}, published {expected}");
+                assert!(
+                    (value - expected).abs() < 1e-6,
+                    "token {token}: {value}, published {expected}"
+                );
             }
         }
         assert_eq!(positions[0][..128], positions[0][128..]);

@@ -36,7 +36,9 @@ pub fn weights(seed: u32, device: &Device) -> Result<VarBuilder<'static>, ModelE
     generator.skip(DRAWS_BEFORE);
     let mut uniform = |shape: &[usize], fan_in: usize| {
         let bound = (1.0 / (fan_in as f64).sqrt()) as f32;
-        let values = (0..shape.iter().product()).map(|_| generator.uniform(bound)).collect();
+        let values = (0..shape.iter().product())
+            .map(|_| generator.uniform(bound))
+            .collect();
         Tensor::from_vec::<_, f32>(values, shape, device)
     };
     let mut tensors = HashMap::new();
@@ -44,7 +46,12 @@ pub fn weights(seed: u32, device: &Device) -> Result<VarBuilder<'static>, ModelE
     insert("0.weight", uniform(&[output, input, 1, 1], input)?);
     insert("3.weight", uniform(&[output, output, 1, 1], output)?);
     insert("3.bias", uniform(&[output], output)?);
-    for (name, value) in [("weight", 1f32), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
+    for (name, value) in [
+        ("weight", 1f32),
+        ("bias", 0.0),
+        ("running_mean", 0.0),
+        ("running_var", 1.0),
+    ] {
         insert(&format!("1.{name}"), Tensor::full(value, output, device)?);
     }
     Ok(VarBuilder::from_tensors(tensors, DType::F32, device))
@@ -64,16 +71,23 @@ impl MersenneTwister {
         let mut state = [seed; Self::SIZE];
         for index in 1..Self::SIZE {
             let previous = state[index - 1];
-            state[index] = 1_812_433_253u32.wrapping_mul(previous ^ (previous >> 30)).wrapping_add(index as u32);
+            state[index] = 1_812_433_253u32
+                .wrapping_mul(previous ^ (previous >> 30))
+                .wrapping_add(index as u32);
         }
-        Self { state, next: Self::SIZE }
+        Self {
+            state,
+            next: Self::SIZE,
+        }
     }
 
     fn refill(&mut self) {
         for index in 0..Self::SIZE {
-            let joined = (self.state[index] & 0x8000_0000) | (self.state[(index + 1) % Self::SIZE] & 0x7FFF_FFFF);
+            let joined = (self.state[index] & 0x8000_0000)
+                | (self.state[(index + 1) % Self::SIZE] & 0x7FFF_FFFF);
             let twist = if joined & 1 == 1 { 0x9908_B0DF } else { 0 };
-            self.state[index] = self.state[(index + Self::SHIFT) % Self::SIZE] ^ (joined >> 1) ^ twist;
+            self.state[index] =
+                self.state[(index + Self::SHIFT) % Self::SIZE] ^ (joined >> 1) ^ twist;
         }
         self.next = 0;
     }
@@ -114,17 +128,35 @@ mod tests {
     use super::*;
 
     fn values(weights: &VarBuilder<'_>, name: &str) -> Vec<f32> {
-        let tensor = weights.get_unchecked(&format!("projector.model.{name}")).unwrap();
+        let tensor = weights
+            .get_unchecked(&format!("projector.model.{name}"))
+            .unwrap();
         tensor.flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    fn assert_published(weights: &VarBuilder<'_>, name: &str, first: &[f32], last: &[f32], sum: f64) {
+    fn assert_published(
+        weights: &VarBuilder<'_>,
+        name: &str,
+        first: &[f32],
+        last: &[f32],
+        sum: f64,
+    ) {
         let values = values(weights, name);
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-9);
-        assert!(close(&values[..first.len()], first), "{name} starts {:?}", &values[..first.len()]);
-        assert!(close(&values[values.len() - last.len()..], last), "{name} ends otherwise");
+        assert!(
+            close(&values[..first.len()], first),
+            "{name} starts {:?}",
+            &values[..first.len()]
+        );
+        assert!(
+            close(&values[values.len() - last.len()..], last),
+            "{name} ends otherwise"
+        );
         let total: f64 = values.iter().copied().map(f64::from).sum();
-        assert!((total - sum).abs() < 1e-6, "{name} sums to {total}, published {sum}");
+        assert!(
+            (total - sum).abs() < 1e-6,
+            "{name} sums to {total}, published {sum}"
+        );
     }
 
     #[test]

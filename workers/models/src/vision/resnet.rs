@@ -27,7 +27,12 @@ struct Bottleneck {
 
 impl ResNet {
     pub(super) fn new(stem: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
-        let shape = ConvShape { input: 3, output: stem, kernel: 7, stride: 2 };
+        let shape = ConvShape {
+            input: 3,
+            output: stem,
+            kernel: 7,
+            stride: 2,
+        };
         let conv1 = Conv::with_norm(shape, &vb.pp("conv1"), &vb.pp("bn1"), eps)?.relu();
         let mut layers = Vec::new();
         let mut input = stem;
@@ -36,7 +41,14 @@ impl ResNet {
             for block in 0..blocks {
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 let vb = vb.pp(format!("layer{}", stage + 1)).pp(block);
-                layers.push(Bottleneck::new(input, middle, stride, block == 0, eps, &vb)?);
+                layers.push(Bottleneck::new(
+                    input,
+                    middle,
+                    stride,
+                    block == 0,
+                    eps,
+                    &vb,
+                )?);
                 input = EXPANSION * middle;
             }
         }
@@ -46,7 +58,9 @@ impl ResNet {
     /// `[B, 3, H, W]` to a map of `32 stem` channels, its sides divided by 32, rounded up at each halving.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
         let features = max_pool(&self.conv1.forward(&to_map(images)?)?)?;
-        self.layers.iter().try_fold(features, |features, block| block.forward(&features))
+        self.layers
+            .iter()
+            .try_fold(features, |features, block| block.forward(&features))
     }
 }
 
@@ -61,15 +75,34 @@ impl Bottleneck {
     ) -> Result<Self, ModelError> {
         let output = EXPANSION * middle;
         let conv = |shape: ConvShape, index: usize| {
-            Conv::with_norm(shape, &vb.pp(format!("conv{index}")), &vb.pp(format!("bn{index}")), eps)
+            Conv::with_norm(
+                shape,
+                &vb.pp(format!("conv{index}")),
+                &vb.pp(format!("bn{index}")),
+                eps,
+            )
         };
         let downsample = downsample.then(|| {
-            let shape = ConvShape { input, output, kernel: 1, stride };
+            let shape = ConvShape {
+                input,
+                output,
+                kernel: 1,
+                stride,
+            };
             Conv::with_norm(shape, &vb.pp("downsample.0"), &vb.pp("downsample.1"), eps)
         });
         Ok(Self {
             conv1: conv(ConvShape::pointwise(input, middle), 1)?.relu(),
-            conv2: conv(ConvShape { input: middle, output: middle, kernel: 3, stride }, 2)?.relu(),
+            conv2: conv(
+                ConvShape {
+                    input: middle,
+                    output: middle,
+                    kernel: 3,
+                    stride,
+                },
+                2,
+            )?
+            .relu(),
             conv3: conv(ConvShape::pointwise(middle, output), 3)?.relu(),
             downsample: downsample.transpose()?,
         })

@@ -10,7 +10,8 @@ use radialog_schemas::ContentHash;
 use super::reader::Reader;
 
 /// As in the original demo.
-const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
 const MIB: u64 = 1 << 20;
 
 /// `[gateway]`.
@@ -101,15 +102,19 @@ impl GatewayConfig {
             rate: at_least_one(reader, "rate", default.rate),
             concurrent: at_least_one(reader, "concurrent", default.concurrent),
             streams: at_least_one(reader, "streams", default.streams),
-            max_image_bytes: at_least_one(reader, "max_image_mib", default.max_image_bytes / MIB).saturating_mul(MIB),
+            max_image_bytes: at_least_one(reader, "max_image_mib", default.max_image_bytes / MIB)
+                .saturating_mul(MIB),
             max_image_pixels: at_least_one(reader, "max_image_pixels", default.max_image_pixels),
             max_waiting: at_least_one(reader, "max_waiting", default.max_waiting),
             max_turns: at_least_one(reader, "max_turns", default.max_turns),
             request_timeout: seconds(reader, "request_timeout", default.request_timeout),
-            deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO)).filter(|limit| !limit.is_zero()),
+            deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO))
+                .filter(|limit| !limit.is_zero()),
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
             archives: archives(reader),
-            directory: reader.parsed("gateway", "directory").unwrap_or(default.directory),
+            directory: reader
+                .parsed("gateway", "directory")
+                .unwrap_or(default.directory),
             origins: origins(reader),
         }
     }
@@ -148,7 +153,10 @@ fn keys(reader: &mut Reader) -> Vec<ApiKey> {
 fn key(entry: &str) -> Option<ApiKey> {
     let (name, digest) = entry.split_once(':')?;
     let sha256 = ContentHash::from_hex(digest)?;
-    is_key_name(name).then(|| ApiKey { name: name.to_owned(), sha256 })
+    is_key_name(name).then(|| ApiKey {
+        name: name.to_owned(),
+        sha256,
+    })
 }
 
 /// Names of keys stand in logs, in state and in this list.
@@ -159,8 +167,15 @@ pub fn is_key_name(name: &str) -> bool {
 
 fn archives(reader: &mut Reader) -> Vec<String> {
     let archives = reader.list("gateway", "archives");
-    for archive in archives.iter().filter(|archive| !archive.starts_with("s3://")) {
-        reader.fault("gateway", "archives", &format!("'{archive}' is no archive; write s3://bucket/prefix"));
+    for archive in archives
+        .iter()
+        .filter(|archive| !archive.starts_with("s3://"))
+    {
+        reader.fault(
+            "gateway",
+            "archives",
+            &format!("'{archive}' is no archive; write s3://bucket/prefix"),
+        );
     }
     archives
 }
@@ -168,7 +183,9 @@ fn archives(reader: &mut Reader) -> Vec<String> {
 fn origins(reader: &mut Reader) -> Vec<String> {
     let origins = reader.list("gateway", "origins");
     for origin in &origins {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        let host = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
         if !host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' '])) {
             reader.fault(
                 "gateway",
@@ -187,7 +204,11 @@ mod tests {
     use super::super::Config;
 
     fn load(keys: &str) -> Result<Config, super::super::ConfigError> {
-        Config::load(None, [("RADIALOG_GATEWAY_KEYS".to_owned(), keys.to_owned())], [])
+        Config::load(
+            None,
+            [("RADIALOG_GATEWAY_KEYS".to_owned(), keys.to_owned())],
+            [],
+        )
     }
 
     #[test]
@@ -203,15 +224,32 @@ mod tests {
     #[test]
     fn a_bad_key_is_a_fault_that_does_not_show_it() {
         let error = load("rd-secret").unwrap_err().to_string();
-        assert!(error.contains("new-key") && !error.contains("secret"), "{error}");
+        assert!(
+            error.contains("new-key") && !error.contains("secret"),
+            "{error}"
+        );
         let digest = "01".repeat(32);
-        assert!(load(&format!("a:{digest},a:{digest}")).unwrap_err().to_string().contains("twice"));
+        assert!(
+            load(&format!("a:{digest},a:{digest}"))
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
     }
 
     #[test]
     fn limits_are_positive_and_origins_are_whole() {
-        let environment = [("RADIALOG_GATEWAY_RATE", "0"), ("RADIALOG_GATEWAY_ORIGINS", "*")];
+        let environment = [
+            ("RADIALOG_GATEWAY_RATE", "0"),
+            ("RADIALOG_GATEWAY_ORIGINS", "*"),
+        ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(Config::load(None, environment, []).unwrap_err().faults.len(), 2);
+        assert_eq!(
+            Config::load(None, environment, [])
+                .unwrap_err()
+                .faults
+                .len(),
+            2
+        );
     }
 }

@@ -30,16 +30,29 @@ impl Reader {
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let mut reader =
-            Self { values: BTreeMap::new(), foreign: BTreeMap::new(), known: BTreeSet::new(), faults: Vec::new() };
+        let mut reader = Self {
+            values: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            known: BTreeSet::new(),
+            faults: Vec::new(),
+        };
         if let Some(file) = file {
             reader.read_file(file);
         }
         for (variable, text) in environment {
-            match variable.strip_prefix(PREFIX).and_then(|name| name.split_once('_')) {
+            match variable
+                .strip_prefix(PREFIX)
+                .and_then(|name| name.split_once('_'))
+            {
                 Some((area, field)) => {
                     let key = (area.to_lowercase(), field.to_lowercase());
-                    reader.values.insert(key, Value { text, source: variable });
+                    reader.values.insert(
+                        key,
+                        Value {
+                            text,
+                            source: variable,
+                        },
+                    );
                 }
                 None => {
                     reader.foreign.insert(variable, text);
@@ -53,7 +66,9 @@ impl Reader {
                 "url" => format!("--{area}"),
                 _ => format!("--{area}-{}", field.replace('_', "-")),
             };
-            reader.values.insert((area.to_owned(), field.to_owned()), Value { text, source });
+            reader
+                .values
+                .insert((area.to_owned(), field.to_owned()), Value { text, source });
         }
         reader
     }
@@ -62,19 +77,27 @@ impl Reader {
         let shown = file.display();
         let table = std::fs::read_to_string(file)
             .map_err(|error| format!("{shown}: {error}; check the path of the configuration file"))
-            .and_then(|text| text.parse::<toml::Table>().map_err(|error| format!("{shown}: {error}")));
+            .and_then(|text| {
+                text.parse::<toml::Table>()
+                    .map_err(|error| format!("{shown}: {error}"))
+            });
         match table {
             Err(fault) => self.faults.push(fault),
             Ok(areas) => {
                 for (area, fields) in areas {
                     let toml::Value::Table(fields) = fields else {
-                        self.faults.push(format!("{shown}: '{area}' stands outside of a section; write [{area}]"));
+                        self.faults.push(format!(
+                            "{shown}: '{area}' stands outside of a section; write [{area}]"
+                        ));
                         continue;
                     };
                     for (field, value) in fields {
-                        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                        let text = value
+                            .as_str()
+                            .map_or_else(|| value.to_string(), str::to_owned);
                         let source = format!("{shown}: {area}.{field}");
-                        self.values.insert((area.clone(), field), Value { text, source });
+                        self.values
+                            .insert((area.clone(), field), Value { text, source });
                     }
                 }
             }
@@ -91,29 +114,55 @@ impl Reader {
     }
 
     /// A field, or a variable that other tools use for the same thing.
-    pub(super) fn text_or_foreign(&mut self, area: &str, field: &str, variable: &str) -> Option<String> {
-        self.text(area, field).or_else(|| self.foreign.get(variable).cloned()).filter(|text| !text.is_empty())
+    pub(super) fn text_or_foreign(
+        &mut self,
+        area: &str,
+        field: &str,
+        variable: &str,
+    ) -> Option<String> {
+        self.text(area, field)
+            .or_else(|| self.foreign.get(variable).cloned())
+            .filter(|text| !text.is_empty())
     }
 
     /// A field of a type that says itself what is wrong.
-    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(&mut self, area: &str, field: &str) -> Option<T> {
+    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(
+        &mut self,
+        area: &str,
+        field: &str,
+    ) -> Option<T> {
         let text = self.text(area, field)?;
-        text.parse().map_err(|error| self.fault(area, field, &format!("'{text}': {error}"))).ok()
+        text.parse()
+            .map_err(|error| self.fault(area, field, &format!("'{text}': {error}")))
+            .ok()
     }
 
     /// A field with several entries: separated by commas, or a list of the file.
     pub(super) fn list(&mut self, area: &str, field: &str) -> Vec<String> {
         let text = self.text(area, field).unwrap_or_default();
-        let entries = text.trim().trim_start_matches('[').trim_end_matches(']').split(',');
+        let entries = text
+            .trim()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .split(',');
         let clean = |entry: &str| entry.trim().trim_matches('"').to_owned();
-        entries.map(clean).filter(|entry| !entry.is_empty()).collect()
+        entries
+            .map(clean)
+            .filter(|entry| !entry.is_empty())
+            .collect()
     }
 
     /// A duration in seconds, fractions allowed.
     pub(super) fn seconds(&mut self, area: &str, field: &str, default: Duration) -> Duration {
-        let Some(seconds) = self.parsed::<f64>(area, field) else { return default };
+        let Some(seconds) = self.parsed::<f64>(area, field) else {
+            return default;
+        };
         Duration::try_from_secs_f64(seconds).unwrap_or_else(|_| {
-            self.fault(area, field, &format!("{seconds} is not a duration in seconds"));
+            self.fault(
+                area,
+                field,
+                &format!("{seconds} is not a duration in seconds"),
+            );
             default
         })
     }
@@ -128,14 +177,21 @@ impl Reader {
         let text = self.text(area, field)?;
         let word = words.into_iter().find(|word| *word == text);
         if word.is_none() {
-            self.fault(area, field, &format!("'{text}' is not one of {}", words.join(", ")));
+            self.fault(
+                area,
+                field,
+                &format!("'{text}' is not one of {}", words.join(", ")),
+            );
         }
         word
     }
 
     /// Notes what is wrong with a field.
     pub(super) fn fault(&mut self, area: &str, field: &str, what: &str) {
-        let source = self.values.get(&(area.to_owned(), field.to_owned())).map(|value| value.source.clone());
+        let source = self
+            .values
+            .get(&(area.to_owned(), field.to_owned()))
+            .map(|value| value.source.clone());
         let source = source.unwrap_or_else(|| format!("{area}.{field}"));
         self.faults.push(format!("{source}: {what}"));
     }
@@ -146,8 +202,12 @@ impl Reader {
         for ((area, field), value) in &self.values {
             let ours = !value.source.starts_with(PREFIX) || areas.contains(area);
             if ours && !self.known.contains(&(area.clone(), field.clone())) {
-                let fields: Vec<&str> =
-                    self.known.iter().filter(|(known, _)| known == area).map(|(_, field)| field.as_str()).collect();
+                let fields: Vec<&str> = self
+                    .known
+                    .iter()
+                    .filter(|(known, _)| known == area)
+                    .map(|(_, field)| field.as_str())
+                    .collect();
                 let advice = match fields.as_slice() {
                     [] => format!("there is no section [{area}]"),
                     fields => format!("[{area}] has no such field; it has {}", fields.join(", ")),
@@ -155,6 +215,12 @@ impl Reader {
                 self.faults.push(format!("{}: {advice}", value.source));
             }
         }
-        if self.faults.is_empty() { Ok(()) } else { Err(ConfigError { faults: self.faults }) }
+        if self.faults.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError {
+                faults: self.faults,
+            })
+        }
     }
 }

@@ -40,30 +40,51 @@ impl S3Config {
     pub(super) fn read(reader: &mut Reader) -> Option<Self> {
         let url = reader.text("s3", "url");
         let endpoint = reader.text_or_foreign("s3", "endpoint", "AWS_ENDPOINT_URL");
-        let region = reader.text_or_foreign("s3", "region", "AWS_REGION").unwrap_or_else(|| "us-east-1".into());
+        let region = reader
+            .text_or_foreign("s3", "region", "AWS_REGION")
+            .unwrap_or_else(|| "us-east-1".into());
         let access_key_id = reader.text_or_foreign("s3", "access_key_id", "AWS_ACCESS_KEY_ID");
-        let secret_access_key = reader.text_or_foreign("s3", "secret_access_key", "AWS_SECRET_ACCESS_KEY");
+        let secret_access_key =
+            reader.text_or_foreign("s3", "secret_access_key", "AWS_SECRET_ACCESS_KEY");
         let path_style = reader.choice("s3", "path_style", ["true", "false"]);
         let timeout = reader.seconds("s3", "timeout", Duration::from_secs(30));
         let attempts = reader.parsed("s3", "attempts").unwrap_or(3);
 
         let url = url?;
         let Some((endpoint, bucket, prefix)) = place(&url, endpoint) else {
-            reader.fault("s3", "url", "write s3://bucket/prefix, or http://host:9000/bucket/prefix");
+            reader.fault(
+                "s3",
+                "url",
+                "write s3://bucket/prefix, or http://host:9000/bucket/prefix",
+            );
             return None;
         };
         let credentials = match (access_key_id, secret_access_key) {
-            (Some(access_key_id), Some(secret)) => {
-                Some(S3Credentials { access_key_id, secret_access_key: secret.into() })
-            }
+            (Some(access_key_id), Some(secret)) => Some(S3Credentials {
+                access_key_id,
+                secret_access_key: secret.into(),
+            }),
             (None, None) => None,
             _ => {
-                reader.fault("s3", "access_key_id", "set both access_key_id and secret_access_key, or neither");
+                reader.fault(
+                    "s3",
+                    "access_key_id",
+                    "set both access_key_id and secret_access_key, or neither",
+                );
                 None
             }
         };
         let path_style = path_style.map_or(endpoint.is_some(), |word| word == "true");
-        Some(Self { endpoint, bucket, prefix, region, credentials, path_style, timeout, attempts })
+        Some(Self {
+            endpoint,
+            bucket,
+            prefix,
+            region,
+            credentials,
+            path_style,
+            timeout,
+            attempts,
+        })
     }
 }
 
@@ -79,8 +100,16 @@ fn place(url: &str, endpoint: Option<String>) -> Option<(Option<String>, String,
         _ => return None,
     };
     let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-    let named = !bucket.is_empty() && endpoint.as_deref() != Some("http://") && endpoint.as_deref() != Some("https://");
-    named.then(|| (endpoint, bucket.to_owned(), prefix.trim_matches('/').to_owned()))
+    let named = !bucket.is_empty()
+        && endpoint.as_deref() != Some("http://")
+        && endpoint.as_deref() != Some("https://");
+    named.then(|| {
+        (
+            endpoint,
+            bucket.to_owned(),
+            prefix.trim_matches('/').to_owned(),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -91,10 +120,22 @@ mod tests {
     fn both_ways_of_writing_a_bucket_are_understood() {
         let local = Some("http://localhost:9000".to_owned());
         let expected = (local.clone(), "data".to_owned(), "a/b".to_owned());
-        assert_eq!(place("http://localhost:9000/data/a/b/", None), Some(expected.clone()));
+        assert_eq!(
+            place("http://localhost:9000/data/a/b/", None),
+            Some(expected.clone())
+        );
         assert_eq!(place("s3://data/a/b", local), Some(expected));
-        assert_eq!(place("s3://data", None), Some((None, "data".to_owned(), String::new())));
-        for wrong in ["data", "s3://", "http://localhost:9000", "http:///data", "ftp://x/y"] {
+        assert_eq!(
+            place("s3://data", None),
+            Some((None, "data".to_owned(), String::new()))
+        );
+        for wrong in [
+            "data",
+            "s3://",
+            "http://localhost:9000",
+            "http:///data",
+            "ftp://x/y",
+        ] {
             assert_eq!(place(wrong, None), None, "{wrong}");
         }
     }

@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    ChatImage, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest,
-    TurnStatus,
+    ChatImage, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent,
+    TurnOutcome, TurnRequest, TurnStatus,
 };
 use tokio::sync::watch;
 
-use super::{Added, Appended, Conversations, LONGEST_REMOVAL, Numbered, Snapshot, Start, Turn, Watch};
+use super::{
+    Added, Appended, Conversations, LONGEST_REMOVAL, Numbered, Snapshot, Start, Turn, Watch,
+};
 use crate::state::StateError;
 
 /// Conversations in this process's memory.
@@ -89,7 +91,10 @@ impl All {
     }
 
     fn waiting(&self) -> impl Iterator<Item = &TurnRecord> {
-        self.records.values().flat_map(|record| &record.turns).filter(|turn| turn.status == TurnStatus::Queued)
+        self.records
+            .values()
+            .flat_map(|record| &record.turns)
+            .filter(|turn| turn.status == TurnStatus::Queued)
     }
 }
 
@@ -113,22 +118,31 @@ impl Record {
     }
 
     fn start(&mut self, number: u32) -> Start {
-        let Some(turn) = self.turn(number) else { return Start::Gone };
+        let Some(turn) = self.turn(number) else {
+            return Start::Gone;
+        };
         if turn.cancelling && !turn.status.is_final() {
             turn.end(TurnOutcome::Cancelled);
         }
         let ready = self.ready();
         let first = self.turns.iter().position(|turn| !turn.status.is_final());
-        let is_running =
-            first.is_some_and(|first| first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running);
+        let is_running = first.is_some_and(|first| {
+            first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running
+        });
         if ready != Some(number) && !is_running {
             return Start::Over { next: ready };
         }
-        let Some(turn) = self.turn(number) else { return Start::Gone };
+        let Some(turn) = self.turn(number) else {
+            return Start::Gone;
+        };
         turn.status = TurnStatus::Running;
         turn.epoch += 1;
         let (epoch, events) = (turn.epoch, turn.events.clone());
-        Start::Go { epoch, snapshot: Box::new(self.snapshot()), events }
+        Start::Go {
+            epoch,
+            snapshot: Box::new(self.snapshot()),
+            events,
+        }
     }
 }
 
@@ -169,16 +183,28 @@ impl TurnRecord {
         } else if last != after + events.len() as u64 {
             return Appended::Fenced;
         }
-        if self.cancelling { Appended::Cancelled } else { Appended::Done }
+        if self.cancelling {
+            Appended::Cancelled
+        } else {
+            Appended::Done
+        }
     }
 }
 
 #[async_trait]
 impl Conversations for MemoryConversations {
-    async fn claim_image(&self, id: &ConversationId, image: &ObjectKey, stored: bool) -> Result<bool, StateError> {
+    async fn claim_image(
+        &self,
+        id: &ConversationId,
+        image: &ObjectKey,
+        stored: bool,
+    ) -> Result<bool, StateError> {
         let mut all = self.all();
         let users = all.images.entry(image.clone()).or_default();
-        if users.removing.is_some_and(|since| since.elapsed() < LONGEST_REMOVAL) {
+        if users
+            .removing
+            .is_some_and(|since| since.elapsed() < LONGEST_REMOVAL)
+        {
             return Ok(false);
         }
         users.foreign |= stored && users.conversations.is_empty();
@@ -189,18 +215,31 @@ impl Conversations for MemoryConversations {
 
     async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
         let mut all = self.all();
-        if all.images.get(image).is_some_and(|users| users.removing.is_some()) {
+        if all
+            .images
+            .get(image)
+            .is_some_and(|users| users.removing.is_some())
+        {
             all.images.remove(image);
         }
         Ok(())
     }
 
-    async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError> {
+    async fn create(
+        &self,
+        conversation: &Conversation,
+        turns: &[TurnRequest],
+    ) -> Result<Option<u32>, StateError> {
         let mut all = self.all();
         if !all.records.contains_key(&conversation.id) {
             let turns = turns.iter().map(|turn| all.turn(turn)).collect();
             let (conversation, idempotency) = (conversation.clone(), HashMap::new());
-            let record = Record { conversation, prepared: None, turns, idempotency };
+            let record = Record {
+                conversation,
+                prepared: None,
+                turns,
+                idempotency,
+            };
             all.records.insert(record.conversation.id.clone(), record);
         }
         Ok(all.records.get(&conversation.id).and_then(Record::ready))
@@ -212,10 +251,18 @@ impl Conversations for MemoryConversations {
 
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError> {
         let all = self.all();
-        let mut owned: Vec<&Conversation> =
-            all.records.values().map(|record| &record.conversation).filter(|c| c.owner == owner).collect();
+        let mut owned: Vec<&Conversation> = all
+            .records
+            .values()
+            .map(|record| &record.conversation)
+            .filter(|c| c.owner == owner)
+            .collect();
         owned.sort_by_key(|conversation| std::cmp::Reverse(conversation.created_ms));
-        Ok(owned.into_iter().take(limit).map(|conversation| conversation.id.clone()).collect())
+        Ok(owned
+            .into_iter()
+            .take(limit)
+            .map(|conversation| conversation.id.clone())
+            .collect())
     }
 
     async fn add_turn(
@@ -226,8 +273,12 @@ impl Conversations for MemoryConversations {
     ) -> Result<Option<Added>, StateError> {
         let mut all = self.all();
         let new = all.turn(request);
-        let Some(record) = all.records.get_mut(id) else { return Ok(None) };
-        let known = idempotency.and_then(|key| record.idempotency.get(key)).copied();
+        let Some(record) = all.records.get_mut(id) else {
+            return Ok(None);
+        };
+        let known = idempotency
+            .and_then(|key| record.idempotency.get(key))
+            .copied();
         let turn = known.unwrap_or_else(|| {
             record.turns.push(new);
             record.turns.len() as u32
@@ -240,7 +291,10 @@ impl Conversations for MemoryConversations {
         {
             added.end(TurnOutcome::Failed(failure));
         }
-        Ok(Some(Added { turn, ready: record.ready() == Some(turn) }))
+        Ok(Some(Added {
+            turn,
+            ready: record.ready() == Some(turn),
+        }))
     }
 
     async fn prepared(
@@ -253,7 +307,11 @@ impl Conversations for MemoryConversations {
                 record.prepared = Some(outcome.clone());
                 match outcome {
                     Ok(findings) => {
-                        if let Some(first) = record.turns.first_mut().filter(|turn| !turn.status.is_final()) {
+                        if let Some(first) = record
+                            .turns
+                            .first_mut()
+                            .filter(|turn| !turn.status.is_final())
+                        {
                             first.write(TurnEvent::Findings(findings.clone()));
                         }
                     }
@@ -270,7 +328,9 @@ impl Conversations for MemoryConversations {
     }
 
     async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError> {
-        Ok(self.with(id, |record| record.start(turn)).unwrap_or(Start::Gone))
+        Ok(self
+            .with(id, |record| record.start(turn))
+            .unwrap_or(Start::Gone))
     }
 
     async fn append(
@@ -315,10 +375,17 @@ impl Conversations for MemoryConversations {
         Ok(self.with(id, cancel).flatten())
     }
 
-    async fn edit(&self, id: &ConversationId, turn: u32, text: Option<&str>) -> Result<bool, StateError> {
+    async fn edit(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        text: Option<&str>,
+    ) -> Result<bool, StateError> {
         let edit = |record: &mut Record| {
             let current = record.turn(turn).filter(|turn| turn.status.is_final());
-            current.map(|turn| turn.edited = text.map(str::to_owned)).is_some()
+            current
+                .map(|turn| turn.edited = text.map(str::to_owned))
+                .is_some()
         };
         Ok(self.with(id, edit).unwrap_or(false))
     }
@@ -344,10 +411,17 @@ impl Conversations for MemoryConversations {
         Ok(Box::new(MemoryWatch(self.with(id, subscribe).flatten())))
     }
 
-    async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError> {
+    async fn delete(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<(Conversation, bool)>, StateError> {
         let mut all = self.all();
-        let Some(Record { conversation, .. }) = all.records.remove(id) else { return Ok(None) };
-        let Some(ChatImage { image, .. }) = &conversation.image else { return Ok(Some((conversation, false))) };
+        let Some(Record { conversation, .. }) = all.records.remove(id) else {
+            return Ok(None);
+        };
+        let Some(ChatImage { image, .. }) = &conversation.image else {
+            return Ok(Some((conversation, false)));
+        };
         let users = all.images.entry(image.clone()).or_default();
         users.conversations.remove(id);
         let stays = users.foreign || !users.conversations.is_empty();
@@ -365,9 +439,17 @@ impl Conversations for MemoryConversations {
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
         let mut all = self.all();
-        let place = all.records.get_mut(id).and_then(|record| record.turn(turn)).map(|turn| (turn.status, turn.place));
-        let Some((TurnStatus::Queued, place)) = place else { return Ok(None) };
-        Ok(Some(all.waiting().filter(|other| other.place < place).count() as u64))
+        let place = all
+            .records
+            .get_mut(id)
+            .and_then(|record| record.turn(turn))
+            .map(|turn| (turn.status, turn.place));
+        let Some((TurnStatus::Queued, place)) = place else {
+            return Ok(None);
+        };
+        Ok(Some(
+            all.waiting().filter(|other| other.place < place).count() as u64,
+        ))
     }
 }
 
@@ -377,7 +459,9 @@ struct MemoryWatch(Option<watch::Receiver<()>>);
 #[async_trait]
 impl Watch for MemoryWatch {
     async fn news(&mut self) -> Vec<Numbered> {
-        let Some(news) = &mut self.0 else { return std::future::pending().await };
+        let Some(news) = &mut self.0 else {
+            return std::future::pending().await;
+        };
         if news.changed().await.is_err() {
             // Said once, so that the reader looks and finds nothing.
             self.0 = None;

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome, TurnRequest,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
+    TurnRequest,
 };
 use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Script};
@@ -38,9 +39,15 @@ impl RedisConversations {
     ///
     /// # Errors
     /// Where Redis did not answer in that time, or refuses the user.
-    pub async fn connect(config: &RedisConfig, start_timeout: Duration) -> Result<Self, StateError> {
+    pub async fn connect(
+        config: &RedisConfig,
+        start_timeout: Duration,
+    ) -> Result<Self, StateError> {
         let link = RedisLink::connect(config, start_timeout, scripts::all).await?;
-        Ok(Self { link, subscriptions: Subscriptions::new(config)? })
+        Ok(Self {
+            link,
+            subscriptions: Subscriptions::new(config)?,
+        })
     }
 
     /// Runs a script on a conversation.
@@ -51,56 +58,117 @@ impl RedisConversations {
         arguments: &[&str],
     ) -> Result<T, StateError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("EVALSHA").arg(script.get_hash()).arg(1).arg(keys::conversation(id));
+        pipeline
+            .cmd("EVALSHA")
+            .arg(script.get_hash())
+            .arg(1)
+            .arg(keys::conversation(id));
         pipeline.arg(TIME_TO_LIVE.as_secs()).arg(arguments);
-        self.link.run::<(T,)>(&pipeline).await.map(|(answer,)| answer)
+        self.link
+            .run::<(T,)>(&pipeline)
+            .await
+            .map(|(answer,)| answer)
     }
 
     /// Notes turns that wait for a worker.
-    async fn wait(&self, id: &ConversationId, turns: impl IntoIterator<Item = u32>) -> Result<(), StateError> {
+    async fn wait(
+        &self,
+        id: &ConversationId,
+        turns: impl IntoIterator<Item = u32>,
+    ) -> Result<(), StateError> {
         let mut pipeline = redis::pipe();
         for turn in turns {
-            pipeline.zadd(keys::WAITING, keys::waiting(id, turn), now()).ignore();
+            pipeline
+                .zadd(keys::WAITING, keys::waiting(id, turn), now())
+                .ignore();
         }
-        if pipeline.is_empty() { Ok(()) } else { self.link.run(&pipeline).await }
+        if pipeline.is_empty() {
+            Ok(())
+        } else {
+            self.link.run(&pipeline).await
+        }
     }
 
     /// Forgets turns that do not wait any more.
     async fn wait_no_more(&self, id: &ConversationId, turns: &[u32]) -> Result<(), StateError> {
         let mut pipeline = redis::pipe();
         for turn in turns {
-            pipeline.zrem(keys::WAITING, keys::waiting(id, *turn)).ignore();
+            pipeline
+                .zrem(keys::WAITING, keys::waiting(id, *turn))
+                .ignore();
         }
-        if pipeline.is_empty() { Ok(()) } else { self.link.run(&pipeline).await }
+        if pipeline.is_empty() {
+            Ok(())
+        } else {
+            self.link.run(&pipeline).await
+        }
     }
 
     async fn read(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError> {
-        let (all,) = self.link.run(redis::pipe().hgetall(keys::conversation(id))).await?;
+        let (all,) = self
+            .link
+            .run(redis::pipe().hgetall(keys::conversation(id)))
+            .await?;
         fields::snapshot(&all)
     }
 }
 
 #[async_trait]
 impl Conversations for RedisConversations {
-    async fn claim_image(&self, id: &ConversationId, image: &ObjectKey, stored: bool) -> Result<bool, StateError> {
+    async fn claim_image(
+        &self,
+        id: &ConversationId,
+        image: &ObjectKey,
+        stored: bool,
+    ) -> Result<bool, StateError> {
         let mut pipeline = redis::pipe();
-        pipeline.cmd("EVALSHA").arg(scripts::CLAIM.get_hash()).arg(1).arg(keys::image(image));
-        pipeline.arg(id.as_str()).arg(if stored { "1" } else { "0" });
-        self.link.run::<(bool,)>(&pipeline).await.map(|(claimed,)| claimed)
+        pipeline
+            .cmd("EVALSHA")
+            .arg(scripts::CLAIM.get_hash())
+            .arg(1)
+            .arg(keys::image(image));
+        pipeline
+            .arg(id.as_str())
+            .arg(if stored { "1" } else { "0" });
+        self.link
+            .run::<(bool,)>(&pipeline)
+            .await
+            .map(|(claimed,)| claimed)
     }
 
     async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
-        self.link.run(redis::pipe().srem(keys::image(image), scripts::REMOVING).ignore()).await
+        self.link
+            .run(
+                redis::pipe()
+                    .srem(keys::image(image), scripts::REMOVING)
+                    .ignore(),
+            )
+            .await
     }
 
-    async fn create(&self, conversation: &Conversation, turns: &[TurnRequest]) -> Result<Option<u32>, StateError> {
+    async fn create(
+        &self,
+        conversation: &Conversation,
+        turns: &[TurnRequest],
+    ) -> Result<Option<u32>, StateError> {
         let (id, owner) = (&conversation.id, keys::owner(&conversation.owner));
-        self.link.run::<()>(redis::pipe().zadd(owner, id.as_str(), conversation.created_ms).ignore()).await?;
-        let has_image = if conversation.image.is_some() { "1" } else { "0" };
+        self.link
+            .run::<()>(
+                redis::pipe()
+                    .zadd(owner, id.as_str(), conversation.created_ms)
+                    .ignore(),
+            )
+            .await?;
+        let has_image = if conversation.image.is_some() {
+            "1"
+        } else {
+            "0"
+        };
         let mut arguments = vec![json(conversation), has_image.to_owned()];
         arguments.extend(turns.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (ready, queued): (u32, Vec<u32>) = self.script(&scripts::CREATE, id, &arguments).await?;
+        let (ready, queued): (u32, Vec<u32>) =
+            self.script(&scripts::CREATE, id, &arguments).await?;
         self.wait(id, queued).await?;
         Ok(some(ready))
     }
@@ -110,9 +178,13 @@ impl Conversations for RedisConversations {
     }
 
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError> {
-        let Some(last) = limit.checked_sub(1) else { return Ok(Vec::new()) };
+        let Some(last) = limit.checked_sub(1) else {
+            return Ok(Vec::new());
+        };
         let last = isize::try_from(last).unwrap_or(isize::MAX);
-        let range = redis::pipe().zrevrange(keys::owner(owner), 0, last).to_owned();
+        let range = redis::pipe()
+            .zrevrange(keys::owner(owner), 0, last)
+            .to_owned();
         let (ids,): (Vec<String>,) = self.link.run(&range).await?;
         Ok(ids.into_iter().map(ConversationId).collect())
     }
@@ -124,11 +196,15 @@ impl Conversations for RedisConversations {
         idempotency: Option<&str>,
     ) -> Result<Option<Added>, StateError> {
         let arguments = [&*json(request), idempotency.unwrap_or_default()];
-        let (turn, ready, queued): (u32, u32, bool) = self.script(&scripts::ADD_TURN, id, &arguments).await?;
+        let (turn, ready, queued): (u32, u32, bool) =
+            self.script(&scripts::ADD_TURN, id, &arguments).await?;
         if queued {
             self.wait(id, [turn]).await?;
         }
-        Ok(some(turn).map(|turn| Added { turn, ready: ready == turn }))
+        Ok(some(turn).map(|turn| Added {
+            turn,
+            ready: ready == turn,
+        }))
     }
 
     async fn prepared(
@@ -144,7 +220,8 @@ impl Conversations for RedisConversations {
             }
         };
         let arguments = [&*json(outcome), &event, &end];
-        let (ready, ended): (u32, Vec<u32>) = self.script(&scripts::PREPARED, id, &arguments).await?;
+        let (ready, ended): (u32, Vec<u32>) =
+            self.script(&scripts::PREPARED, id, &arguments).await?;
         self.wait_no_more(id, &ended).await?;
         Ok(some(ready))
     }
@@ -160,9 +237,15 @@ impl Conversations for RedisConversations {
             epoch => epoch.cast_unsigned(),
         };
         let events = self.events(id, turn, 0, usize::MAX).await?;
-        let Some(snapshot) = self.read(id).await? else { return Ok(Start::Gone) };
+        let Some(snapshot) = self.read(id).await? else {
+            return Ok(Start::Gone);
+        };
         let events = events.into_iter().map(|(_, event)| event).collect();
-        Ok(Start::Go { epoch, snapshot: Box::new(snapshot), events })
+        Ok(Start::Go {
+            epoch,
+            snapshot: Box::new(snapshot),
+            events,
+        })
     }
 
     async fn append(
@@ -177,15 +260,21 @@ impl Conversations for RedisConversations {
             TurnEvent::Started { asked } => Some(asked.as_str()),
             _ => None,
         });
-        let mut arguments =
-            vec![turn.to_string(), epoch.to_string(), after.to_string(), asked.unwrap_or_default().to_owned()];
+        let mut arguments = vec![
+            turn.to_string(),
+            epoch.to_string(),
+            after.to_string(),
+            asked.unwrap_or_default().to_owned(),
+        ];
         arguments.extend(events.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        Ok(match self.script::<u32>(&scripts::APPEND, id, &arguments).await? {
-            0 => Appended::Done,
-            1 => Appended::Cancelled,
-            _ => Appended::Fenced,
-        })
+        Ok(
+            match self.script::<u32>(&scripts::APPEND, id, &arguments).await? {
+                0 => Appended::Done,
+                1 => Appended::Cancelled,
+                _ => Appended::Fenced,
+            },
+        )
     }
 
     async fn finish(
@@ -196,24 +285,46 @@ impl Conversations for RedisConversations {
         outcome: &TurnOutcome,
     ) -> Result<Option<u32>, StateError> {
         let event = TurnEvent::Ended(outcome.clone());
-        let arguments =
-            [&*turn.to_string(), &*epoch.to_string(), &*text(&outcome.status()), &json(outcome), &json(&event)];
-        self.script(&scripts::FINISH, id, &arguments).await.map(some)
+        let arguments = [
+            &*turn.to_string(),
+            &*epoch.to_string(),
+            &*text(&outcome.status()),
+            &json(outcome),
+            &json(&event),
+        ];
+        self.script(&scripts::FINISH, id, &arguments)
+            .await
+            .map(some)
     }
 
     async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError> {
         let (outcome, event) = cancelled();
-        let (ready, ended): (u32, bool) =
-            self.script(&scripts::CANCEL, id, &[&*turn.to_string(), &outcome, &event]).await?;
+        let (ready, ended): (u32, bool) = self
+            .script(
+                &scripts::CANCEL,
+                id,
+                &[&*turn.to_string(), &outcome, &event],
+            )
+            .await?;
         if ended {
             self.wait_no_more(id, &[turn]).await?;
         }
         Ok(some(ready))
     }
 
-    async fn edit(&self, id: &ConversationId, turn: u32, text: Option<&str>) -> Result<bool, StateError> {
+    async fn edit(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+        text: Option<&str>,
+    ) -> Result<bool, StateError> {
         let is_text = if text.is_some() { "1" } else { "0" };
-        self.script(&scripts::EDIT, id, &[&*turn.to_string(), is_text, text.unwrap_or_default()]).await
+        self.script(
+            &scripts::EDIT,
+            id,
+            &[&*turn.to_string(), is_text, text.unwrap_or_default()],
+        )
+        .await
     }
 
     async fn events(
@@ -225,32 +336,60 @@ impl Conversations for RedisConversations {
     ) -> Result<Vec<Numbered>, StateError> {
         let from = format!("{}-0", after.saturating_add(1));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let range = redis::pipe().xrange_count(keys::events(id, turn), from, "+", limit).to_owned();
+        let range = redis::pipe()
+            .xrange_count(keys::events(id, turn), from, "+", limit)
+            .to_owned();
         let (reply,): (StreamRangeReply,) = self.link.run(&range).await?;
         let entry = |entry: &redis::streams::StreamId| {
-            let number = entry.id.split('-').next().and_then(|number| number.parse().ok());
-            let event = entry.get::<String>(scripts::EVENT_FIELD).and_then(|event| serde_json::from_str(&event).ok());
-            number.zip(event).ok_or_else(|| StateError(format!("entry {} of a turn's events is no event", entry.id)))
+            let number = entry
+                .id
+                .split('-')
+                .next()
+                .and_then(|number| number.parse().ok());
+            let event = entry
+                .get::<String>(scripts::EVENT_FIELD)
+                .and_then(|event| serde_json::from_str(&event).ok());
+            number.zip(event).ok_or_else(|| {
+                StateError(format!("entry {} of a turn's events is no event", entry.id))
+            })
         };
         reply.ids.iter().map(entry).collect()
     }
 
     async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError> {
-        Ok(Box::new(self.subscriptions.watch(keys::news(id, turn)).await?))
+        Ok(Box::new(
+            self.subscriptions.watch(keys::news(id, turn)).await?,
+        ))
     }
 
-    async fn delete(&self, id: &ConversationId) -> Result<Option<(Conversation, bool)>, StateError> {
-        let Some(Snapshot { conversation, turns, .. }) = self.read(id).await? else { return Ok(None) };
+    async fn delete(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<(Conversation, bool)>, StateError> {
+        let Some(Snapshot {
+            conversation,
+            turns,
+            ..
+        }) = self.read(id).await?
+        else {
+            return Ok(None);
+        };
         self.script::<()>(&scripts::DELETE, id, &[]).await?;
         let turns: Vec<u32> = (1..=turns.len() as u32).collect();
         self.wait_no_more(id, &turns).await?;
         let mut pipeline = redis::pipe();
-        pipeline.zrem(keys::owner(&conversation.owner), id.as_str()).ignore();
+        pipeline
+            .zrem(keys::owner(&conversation.owner), id.as_str())
+            .ignore();
         let Some(image) = &conversation.image else {
             self.link.run::<()>(&pipeline).await?;
             return Ok(Some((conversation, false)));
         };
-        pipeline.cmd("EVALSHA").arg(scripts::RELEASE.get_hash()).arg(1).arg(keys::image(&image.image));
+        pipeline
+            .cmd("EVALSHA")
+            .arg(scripts::RELEASE.get_hash())
+            .arg(1)
+            .arg(keys::image(&image.image));
         pipeline.arg(id.as_str()).arg(LONGEST_REMOVAL.as_secs());
         let (stays,): (bool,) = self.link.run(&pipeline).await?;
         Ok(Some((conversation, stays)))
@@ -259,19 +398,33 @@ impl Conversations for RedisConversations {
     async fn waiting(&self) -> Result<u64, StateError> {
         let lost = now().saturating_sub(LONGEST_WAIT.as_millis() as u64);
         let mut pipeline = redis::pipe();
-        pipeline.zrembyscore(keys::WAITING, 0, lost).ignore().zcard(keys::WAITING);
-        self.link.run::<(u64,)>(&pipeline).await.map(|(waiting,)| waiting)
+        pipeline
+            .zrembyscore(keys::WAITING, 0, lost)
+            .ignore()
+            .zcard(keys::WAITING);
+        self.link
+            .run::<(u64,)>(&pipeline)
+            .await
+            .map(|(waiting,)| waiting)
     }
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
-        let rank = redis::pipe().zrank(keys::WAITING, keys::waiting(id, turn)).to_owned();
-        self.link.run::<(Option<u64>,)>(&rank).await.map(|(position,)| position)
+        let rank = redis::pipe()
+            .zrank(keys::WAITING, keys::waiting(id, turn))
+            .to_owned();
+        self.link
+            .run::<(Option<u64>,)>(&rank)
+            .await
+            .map(|(position,)| position)
     }
 }
 
 /// The outcome and the event of a cancelled turn.
 fn cancelled() -> (String, String) {
-    (json(&TurnOutcome::Cancelled), json(&TurnEvent::Ended(TurnOutcome::Cancelled)))
+    (
+        json(&TurnOutcome::Cancelled),
+        json(&TurnEvent::Ended(TurnOutcome::Cancelled)),
+    )
 }
 
 fn json<T: Serialize>(value: &T) -> String {
@@ -289,5 +442,7 @@ fn some(turn: u32) -> Option<u32> {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -34,13 +34,18 @@ impl FilesystemObjects {
         fs::create_dir_all(&root)
             .and_then(|()| fs::read_dir(&root).map(drop))
             .map_err(|error| store_error(&root.display().to_string(), &error))?;
-        Ok(Self { root, writes: AtomicU64::new(0) })
+        Ok(Self {
+            root,
+            writes: AtomicU64::new(0),
+        })
     }
 
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, ObjectError> {
         // Keys arrive in messages, unchecked: a key must not climb out of the root or name an unfinished file.
         match ObjectKey::parse(key.as_str()) {
-            Some(_) if !key.as_str().contains(['\\', '\0']) && !key.as_str().contains(UNFINISHED) => {
+            Some(_)
+                if !key.as_str().contains(['\\', '\0']) && !key.as_str().contains(UNFINISHED) =>
+            {
                 Ok(self.root.join(key.as_str()))
             }
             _ => Err(ObjectError::NotFound(key.clone())),
@@ -53,7 +58,8 @@ impl Objects for FilesystemObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let path = self.path(key)?;
         let serial = self.writes.fetch_add(1, Ordering::Relaxed);
-        let unfinished = path.with_file_name(format!("{UNFINISHED}{}-{serial}", std::process::id()));
+        let unfinished =
+            path.with_file_name(format!("{UNFINISHED}{}-{serial}", std::process::id()));
         let written = blocking(move || write_then_rename(&unfinished, &path, &content)).await;
         written.map_err(|error| match object_error(key, &error) {
             // Part of the path is a file: a place to write is missing, not an object to read.
@@ -64,7 +70,9 @@ impl Objects for FilesystemObjects {
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         let path = self.path(key)?;
-        fs::read(path).map(Bytes::from).map_err(|error| object_error(key, &error))
+        fs::read(path)
+            .map(Bytes::from)
+            .map_err(|error| object_error(key, &error))
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
@@ -73,10 +81,13 @@ impl Objects for FilesystemObjects {
             let mut file = fs::File::open(path)?;
             file.seek(SeekFrom::Start(range.start))?;
             let mut content = Vec::new();
-            file.take(range.end.saturating_sub(range.start)).read_to_end(&mut content)?;
+            file.take(range.end.saturating_sub(range.start))
+                .read_to_end(&mut content)?;
             Ok(content)
         };
-        read().map(Bytes::from).map_err(|error| object_error(key, &error))
+        read()
+            .map(Bytes::from)
+            .map_err(|error| object_error(key, &error))
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
@@ -105,7 +116,12 @@ impl Objects for FilesystemObjects {
         let (root, owned_prefix) = (self.root.clone(), prefix.to_owned());
         let after = after.map_or_else(String::new, |key| key.as_str().to_owned());
         let listing = blocking(move || {
-            let mut listing = Listing { prefix: &owned_prefix, after: &after, limit, entries: Vec::new() };
+            let mut listing = Listing {
+                prefix: &owned_prefix,
+                after: &after,
+                limit,
+                entries: Vec::new(),
+            };
             listing.visit(&root, "").map(|()| listing.entries)
         });
         listing.await.map_err(|error| store_error(prefix, &error))
@@ -126,7 +142,9 @@ impl Listing<'_> {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             // A name that is not UTF-8 cannot be a key.
-            let Ok(mut name) = entry.file_name().into_string() else { continue };
+            let Ok(mut name) = entry.file_name().into_string() else {
+                continue;
+            };
             if name.starts_with(UNFINISHED) {
                 continue;
             }
@@ -154,7 +172,10 @@ impl Listing<'_> {
                 && let Some(key) = ObjectKey::parse(&child)
             {
                 match fs::metadata(&path) {
-                    Ok(metadata) => self.entries.push(ObjectEntry { key, size: metadata.len() }),
+                    Ok(metadata) => self.entries.push(ObjectEntry {
+                        key,
+                        size: metadata.len(),
+                    }),
                     Err(error) if is_absent(&error) => {}
                     Err(error) => return Err(error),
                 }
@@ -167,9 +188,10 @@ impl Listing<'_> {
 fn write_then_rename(unfinished: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     let write = || fs::File::create(unfinished).and_then(|mut file| file.write_all(content));
     let written = match write() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| write())
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path
+            .parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| write()),
         other => other,
     };
     let finished = written.and_then(|()| fs::rename(unfinished, path));
@@ -180,12 +202,19 @@ fn write_then_rename(unfinished: &Path, path: &Path, content: &[u8]) -> io::Resu
     finished
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 fn object_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
@@ -205,5 +234,8 @@ fn store_error(key: &str, error: &io::Error) -> ObjectError {
         }
         _ => "",
     };
-    ObjectError::Store { key: key.to_owned(), reason: format!("{error}{advice}") }
+    ObjectError::Store {
+        key: key.to_owned(),
+        reason: format!("{error}{advice}"),
+    }
 }

@@ -8,7 +8,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation,
+    ResponseChecksumValidation,
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
@@ -45,19 +46,48 @@ impl S3Objects {
     /// # Errors
     /// Where the store did not answer in that time, refuses the key, or has no such bucket.
     pub async fn connect(config: &S3Config, start_timeout: Duration) -> Result<Self, ObjectError> {
-        let prefix = if config.prefix.is_empty() { String::new() } else { format!("{}/", config.prefix) };
-        let store = Self { client: client(config), bucket: config.bucket.clone(), prefix };
-        let failed = |reason: String| ObjectError::Store { key: format!("s3://{}", config.bucket), reason };
-        match tokio::time::timeout(start_timeout, store.client.head_bucket().bucket(&store.bucket).send()).await {
+        let prefix = if config.prefix.is_empty() {
+            String::new()
+        } else {
+            format!("{}/", config.prefix)
+        };
+        let store = Self {
+            client: client(config),
+            bucket: config.bucket.clone(),
+            prefix,
+        };
+        let failed = |reason: String| ObjectError::Store {
+            key: format!("s3://{}", config.bucket),
+            reason,
+        };
+        match tokio::time::timeout(
+            start_timeout,
+            store.client.head_bucket().bucket(&store.bucket).send(),
+        )
+        .await
+        {
             Ok(Ok(_)) => Ok(store),
-            Ok(Err(error)) => Err(failed(match error.raw_response().map(|response| response.status().as_u16()) {
-                Some(404) => format!("there is no bucket '{}'; create it, or check --s3", config.bucket),
-                Some(403) => "the store refuses this key; check access_key_id and secret_access_key".into(),
-                _ => format!("{}; check --s3, and that the store runs", words(&error)),
-            })),
+            Ok(Err(error)) => Err(failed(
+                match error
+                    .raw_response()
+                    .map(|response| response.status().as_u16())
+                {
+                    Some(404) => format!(
+                        "there is no bucket '{}'; create it, or check --s3",
+                        config.bucket
+                    ),
+                    Some(403) => {
+                        "the store refuses this key; check access_key_id and secret_access_key"
+                            .into()
+                    }
+                    _ => format!("{}; check --s3, and that the store runs", words(&error)),
+                },
+            )),
             Err(_) => {
                 let seconds = start_timeout.as_secs_f64();
-                Err(failed(format!("no answer within {seconds} s; check --s3, and that the store runs")))
+                Err(failed(format!(
+                    "no answer within {seconds} s; check --s3, and that the store runs"
+                )))
             }
         }
     }
@@ -74,12 +104,20 @@ impl S3Objects {
         match error.code() {
             Some("NoSuchKey" | "NotFound") => ObjectError::NotFound(key.clone()),
             Some(code) if FULL.contains(&code) => ObjectError::Full(key.clone()),
-            _ => ObjectError::Store { key: self.path(key), reason: words(error) },
+            _ => ObjectError::Store {
+                key: self.path(key),
+                reason: words(error),
+            },
         }
     }
 
     async fn read(&self, key: &ObjectKey, range: Option<String>) -> Result<Bytes, ObjectError> {
-        let request = self.client.get_object().bucket(&self.bucket).key(self.path(key)).set_range(range);
+        let request = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(self.path(key))
+            .set_range(range);
         let answer = match request.send().await {
             Ok(answer) => answer,
             // A range that begins past the end.
@@ -87,7 +125,10 @@ impl S3Objects {
             Err(error) => return Err(self.error(key, &error)),
         };
         let content = answer.body.collect().await;
-        let cut = |error| ObjectError::Store { key: self.path(key), reason: format!("the content broke off: {error}") };
+        let cut = |error| ObjectError::Store {
+            key: self.path(key),
+            reason: format!("the content broke off: {error}"),
+        };
         content.map(|content| content.into_bytes()).map_err(cut)
     }
 }
@@ -96,7 +137,14 @@ impl S3Objects {
 impl Objects for S3Objects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let body = ByteStream::from(content);
-        let put = self.client.put_object().bucket(&self.bucket).key(self.path(key)).body(body).send().await;
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.path(key))
+            .body(body)
+            .send()
+            .await;
         put.map(drop).map_err(|error| self.error(key, &error))
     }
 
@@ -108,20 +156,48 @@ impl Objects for S3Objects {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        self.read(key, Some(format!("bytes={}-{}", range.start, range.end - 1))).await
+        self.read(
+            key,
+            Some(format!("bytes={}-{}", range.start, range.end - 1)),
+        )
+        .await
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
-        match self.client.head_object().bucket(&self.bucket).key(self.path(key)).send().await {
-            Ok(head) => Ok(Some(head.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0))),
+        match self
+            .client
+            .head_object()
+            .bucket(&self.bucket)
+            .key(self.path(key))
+            .send()
+            .await
+        {
+            Ok(head) => Ok(Some(
+                head.content_length()
+                    .and_then(|size| u64::try_from(size).ok())
+                    .unwrap_or(0),
+            )),
             // The answer to HEAD has no body, and so no code.
-            Err(error) if error.raw_response().is_some_and(|response| response.status().as_u16() == 404) => Ok(None),
+            Err(error)
+                if error
+                    .raw_response()
+                    .is_some_and(|response| response.status().as_u16() == 404) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(self.error(key, &error)),
         }
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
-        match self.client.delete_object().bucket(&self.bucket).key(self.path(key)).send().await {
+        match self
+            .client
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(self.path(key))
+            .send()
+            .await
+        {
             Err(error) => match self.error(key, &error) {
                 ObjectError::NotFound(_) => Ok(()),
                 other => Err(other),
@@ -139,14 +215,34 @@ impl Objects for S3Objects {
         let mut entries: Vec<ObjectEntry> = Vec::new();
         while entries.len() < limit {
             let page = i32::try_from((limit - entries.len()).min(LONGEST_PAGE)).unwrap_or(i32::MAX);
-            let after = entries.last().map(|entry| &entry.key).or(after).map(|key| self.path(key));
-            let request = self.client.list_objects_v2().bucket(&self.bucket).prefix(format!("{}{prefix}", self.prefix));
-            let answer = request.set_start_after(after).max_keys(page).send().await.map_err(|error| {
-                ObjectError::Store { key: format!("{}{prefix}", self.prefix), reason: words(&error) }
-            })?;
+            let after = entries
+                .last()
+                .map(|entry| &entry.key)
+                .or(after)
+                .map(|key| self.path(key));
+            let request = self
+                .client
+                .list_objects_v2()
+                .bucket(&self.bucket)
+                .prefix(format!("{}{prefix}", self.prefix));
+            let answer = request
+                .set_start_after(after)
+                .max_keys(page)
+                .send()
+                .await
+                .map_err(|error| ObjectError::Store {
+                    key: format!("{}{prefix}", self.prefix),
+                    reason: words(&error),
+                })?;
             entries.extend(answer.contents().iter().filter_map(|object| {
                 let key = ObjectKey::parse(object.key()?.strip_prefix(&self.prefix)?)?;
-                Some(ObjectEntry { key, size: object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0) })
+                Some(ObjectEntry {
+                    key,
+                    size: object
+                        .size()
+                        .and_then(|size| u64::try_from(size).ok())
+                        .unwrap_or(0),
+                })
             }));
             if !answer.is_truncated().unwrap_or(false) {
                 break;
@@ -158,8 +254,10 @@ impl Objects for S3Objects {
 
 fn client(config: &S3Config) -> Client {
     let attempts = RetryConfig::standard().with_max_attempts(config.attempts.max(1));
-    let timeouts =
-        TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(config.timeout).build();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(config.timeout)
+        .build();
     let mut builder = Builder::new()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(config.region.clone()))
@@ -173,7 +271,13 @@ fn client(config: &S3Config) -> Client {
     builder = match &config.credentials {
         Some(key) => {
             let secret = key.secret_access_key.expose_secret();
-            builder.credentials_provider(Credentials::new(&key.access_key_id, secret, None, None, "configuration"))
+            builder.credentials_provider(Credentials::new(
+                &key.access_key_id,
+                secret,
+                None,
+                None,
+                "configuration",
+            ))
         }
         None => builder.allow_no_auth(),
     };

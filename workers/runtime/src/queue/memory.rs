@@ -21,7 +21,10 @@ pub struct MemoryQueue {
 impl MemoryQueue {
     fn line(&self, queue: &str) -> Result<Arc<Line>, QueueError> {
         let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
-        lines.get(queue).cloned().ok_or_else(|| QueueError::Refused(format!("there is no queue '{queue}'")))
+        lines
+            .get(queue)
+            .cloned()
+            .ok_or_else(|| QueueError::Refused(format!("there is no queue '{queue}'")))
     }
 }
 
@@ -33,7 +36,12 @@ impl Queue for MemoryQueue {
             let work = lines.entry(name.to_owned()).or_default().clone();
             lines.entry(queues::dead(name)).or_default();
             for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
-                let line = || Arc::new(Line { expires: Some((delay, work.clone())), ..Line::default() });
+                let line = || {
+                    Arc::new(Line {
+                        expires: Some((delay, work.clone())),
+                        ..Line::default()
+                    })
+                };
                 lines.entry(queues::retry(name, step)).or_insert_with(line);
             }
         }
@@ -43,7 +51,10 @@ impl Queue for MemoryQueue {
     async fn publish(&self, queue: &str, mut message: Message) -> Result<(), QueueError> {
         message.published.get_or_insert_with(SystemTime::now);
         let line = self.line(queue)?;
-        line.ready().push_back(Stored { message, returns: 0 });
+        line.ready().push_back(Stored {
+            message,
+            returns: 0,
+        });
         line.changed.notify_waiters();
         if let Some((delay, work)) = &line.expires {
             // All messages of a retry queue wait equally long, so the timer that rings first belongs to the oldest.
@@ -57,7 +68,10 @@ impl Queue for MemoryQueue {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
-        Ok(Box::new(MemoryConsumer(Arc::new(Subscription::new(self.line(queue)?, prefetch)))))
+        Ok(Box::new(MemoryConsumer(Arc::new(Subscription::new(
+            self.line(queue)?,
+            prefetch,
+        )))))
     }
 
     async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError> {
@@ -91,7 +105,10 @@ impl Line {
     }
 
     fn give_back(&self, stored: Stored) {
-        self.ready().push_front(Stored { returns: stored.returns + 1, ..stored });
+        self.ready().push_front(Stored {
+            returns: stored.returns + 1,
+            ..stored
+        });
         self.changed.notify_waiters();
     }
 }
@@ -116,7 +133,13 @@ struct Subscription {
 impl Subscription {
     fn new(line: Arc<Line>, prefetch: u16) -> Self {
         let (held, next_tag, settled) = Default::default();
-        Self { line, prefetch: AtomicU16::new(prefetch), held, next_tag, settled }
+        Self {
+            line,
+            prefetch: AtomicU16::new(prefetch),
+            held,
+            next_tag,
+            settled,
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {
@@ -133,15 +156,26 @@ impl Subscription {
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
         let (message, returns) = (stored.message.clone(), stored.returns);
         held.insert(tag, stored);
-        let receipt = MemoryReceipt { subscription: Arc::downgrade(self), tag, _own: own };
-        Some(Delivery { message, redelivered: returns > 0, returns, receipt: Box::new(receipt) })
+        let receipt = MemoryReceipt {
+            subscription: Arc::downgrade(self),
+            tag,
+            _own: own,
+        };
+        Some(Delivery {
+            message,
+            redelivered: returns > 0,
+            returns,
+            receipt: Box::new(receipt),
+        })
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
         let held = std::mem::take(&mut *self.held());
-        held.into_values().rev().for_each(|stored| self.line.give_back(stored));
+        held.into_values()
+            .rev()
+            .for_each(|stored| self.line.give_back(stored));
     }
 }
 
@@ -151,8 +185,10 @@ struct MemoryConsumer(Arc<Subscription>);
 impl Consumer for MemoryConsumer {
     async fn next(&mut self) -> Delivery {
         loop {
-            let (mut arrived, mut settled) =
-                (std::pin::pin!(self.0.line.changed.notified()), std::pin::pin!(self.0.settled.notified()));
+            let (mut arrived, mut settled) = (
+                std::pin::pin!(self.0.line.changed.notified()),
+                std::pin::pin!(self.0.settled.notified()),
+            );
             arrived.as_mut().enable();
             settled.as_mut().enable();
             if let Some(delivery) = self.0.take(None) {
@@ -183,7 +219,8 @@ impl MemoryReceipt {
         if let Some((subscription, _)) = &settled {
             subscription.settled.notify_waiters();
         }
-        settled.ok_or_else(|| QueueError::Unreachable("the consumer of this delivery is gone".into()))
+        settled
+            .ok_or_else(|| QueueError::Unreachable("the consumer of this delivery is gone".into()))
     }
 }
 

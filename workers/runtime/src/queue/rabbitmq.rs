@@ -34,14 +34,23 @@ impl RabbitQueue {
     ///
     /// # Errors
     /// Where no connection was made in that time, with the last reason.
-    pub async fn connect(config: &AmqpConfig, name: &str, start_timeout: Duration) -> Result<Self, QueueError> {
+    pub async fn connect(
+        config: &AmqpConfig,
+        name: &str,
+        start_timeout: Duration,
+    ) -> Result<Self, QueueError> {
         let link = Link::start(config.url.expose_secret(), config.heartbeat, name)?;
         link.session(Instant::now() + start_timeout).await?;
-        Ok(Self { link: Arc::new(link), publish_timeout: config.publish_timeout })
+        Ok(Self {
+            link: Arc::new(link),
+            publish_timeout: config.publish_timeout,
+        })
     }
 
     async fn session(&self) -> Result<Arc<Session>, QueueError> {
-        self.link.session(Instant::now() + self.publish_timeout).await
+        self.link
+            .session(Instant::now() + self.publish_timeout)
+            .await
     }
 }
 
@@ -52,34 +61,53 @@ impl Queue for RabbitQueue {
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
-        publisher::publish(&self.link, &name(queue)?, message, Instant::now() + self.publish_timeout).await
+        publisher::publish(
+            &self.link,
+            &name(queue)?,
+            message,
+            Instant::now() + self.publish_timeout,
+        )
+        .await
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
-        Ok(Box::new(RabbitConsumer::subscribe(self.link.clone(), name(queue)?, prefetch).await?))
+        Ok(Box::new(
+            RabbitConsumer::subscribe(self.link.clone(), name(queue)?, prefetch).await?,
+        ))
     }
 
     async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError> {
         let channel = self.session().await?.taking().await?;
-        let taken = channel.basic_get(name(queue)?, BasicGetOptions::default()).await.map_err(refused)?;
+        let taken = channel
+            .basic_get(name(queue)?, BasicGetOptions::default())
+            .await
+            .map_err(refused)?;
         Ok(taken.map(|taken| consumer::delivered(taken.delivery, TakenReceipt)))
     }
 
     async fn depth(&self, queue: &str) -> Result<u64, QueueError> {
         let channel = self.session().await?.channel().await?;
         let passive = QueueDeclareOptions::durable().passive();
-        let declared = channel.queue_declare(name(queue)?, passive, FieldTable::default()).await.map_err(refused)?;
+        let declared = channel
+            .queue_declare(name(queue)?, passive, FieldTable::default())
+            .await
+            .map_err(refused)?;
         Ok(u64::from(declared.message_count()))
     }
 }
 
 fn name(queue: &str) -> Result<ShortString, QueueError> {
-    ShortString::try_new(queue).map_err(|error| QueueError::Refused(format!("the queue name '{queue}': {error}")))
+    ShortString::try_new(queue)
+        .map_err(|error| QueueError::Refused(format!("the queue name '{queue}': {error}")))
 }
 
 /// The broker's refusal, or the loss of the connection in the middle of a request.
 fn refused(error: lapin::Error) -> QueueError {
-    if error.is_amqp_error() { QueueError::Refused(error.to_string()) } else { unreachable(error) }
+    if error.is_amqp_error() {
+        QueueError::Refused(error.to_string())
+    } else {
+        unreachable(error)
+    }
 }
 
 fn unreachable(error: lapin::Error) -> QueueError {

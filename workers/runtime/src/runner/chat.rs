@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use radialog_schemas::queues::{self, RETRY_DELAYS};
-use radialog_schemas::{ChatTask, ConversationId, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome, TurnRequest};
+use radialog_schemas::{
+    ChatTask, ConversationId, ErrorClass, ErrorCode, Failure, TurnEvent, TurnOutcome, TurnRequest,
+};
 use tracing::Instrument;
 
 use super::RunError;
@@ -45,7 +47,13 @@ impl<I> Chat<I> {
         patience: Patience,
         metrics: ChatMetrics,
     ) -> Self {
-        Self { work, conversations, patience, turns: SingleFlight::default(), metrics }
+        Self {
+            work,
+            conversations,
+            patience,
+            turns: SingleFlight::default(),
+            metrics,
+        }
     }
 
     /// Repeats a call while the conversations do not answer.
@@ -55,7 +63,10 @@ impl<I> Chat<I> {
     {
         let outcome = self.patience.wait(|| {
             let call = call();
-            async move { call.await.map_err(|error| Failure::new(ErrorCode::ObjectStore, error)) }
+            async move {
+                call.await
+                    .map_err(|error| Failure::new(ErrorCode::ObjectStore, error))
+            }
         });
         outcome.await.map_err(|given_up| match given_up {
             GivenUp::Failure(failure) => Setback::Failure(failure),
@@ -74,7 +85,11 @@ impl<W: StageWork> Worker<W> {
         let _in_flight = InFlight::enter(&chat.metrics.in_flight);
         let mut held = Held::new(delivery, queues::CHAT);
         let parsed = message::parse_turn(&held.message.body);
-        let (conversation, turn) = parsed.as_ref().ok().map(|task| (&task.conversation, task.turn)).unzip();
+        let (conversation, turn) = parsed
+            .as_ref()
+            .ok()
+            .map(|task| (&task.conversation, task.turn))
+            .unzip();
         let span = tracing::info_span!(
             "turn",
             conversation = conversation.map(tracing::field::display),
@@ -87,7 +102,9 @@ impl<W: StageWork> Worker<W> {
                 Ok(task) => self.settle_turn(&chat, task, &mut held).await,
                 Err(failure) => {
                     tracing::error!(%failure, "the message is no turn and is dead-lettered");
-                    self.publish_dead_letter(&held, failure).await.map(|()| true)
+                    self.publish_dead_letter(&held, failure)
+                        .await
+                        .map(|()| true)
                 }
             };
             self.conclude(held, published).await;
@@ -98,14 +115,29 @@ impl<W: StageWork> Worker<W> {
     }
 
     /// Answers a turn and publishes what follows. True where the delivery is done with.
-    async fn settle_turn(&self, chat: &Chat<W::Input>, task: &ChatTask, held: &mut Held) -> Result<bool, QueueError> {
+    async fn settle_turn(
+        &self,
+        chat: &Chat<W::Input>,
+        task: &ChatTask,
+        held: &mut Held,
+    ) -> Result<bool, QueueError> {
         match self.turn(chat, task, held).await {
             Ok(None) => Ok(true),
             Ok(Some(next)) => {
-                let body = serde_json::to_vec(&ChatTask::new(&task.conversation, next, &task.component));
+                let body =
+                    serde_json::to_vec(&ChatTask::new(&task.conversation, next, &task.component));
                 let body = body.expect("a turn has string keys only").into();
                 let traceparent = Some(held.trace.child().to_string());
-                self.queue.publish(queues::CHAT, Message { body, traceparent, ..Message::default() }).await?;
+                self.queue
+                    .publish(
+                        queues::CHAT,
+                        Message {
+                            body,
+                            traceparent,
+                            ..Message::default()
+                        },
+                    )
+                    .await?;
                 Ok(true)
             }
             Err(Setback::Failure(failure)) if held.is_insured() => {
@@ -116,7 +148,9 @@ impl<W: StageWork> Worker<W> {
                 self.metrics.failure(failure.code);
                 let retry = (held.message.attempt as usize).min(RETRY_DELAYS.len() - 1);
                 tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the turn failed; trying again");
-                self.queue.publish(&queues::retry(queues::CHAT, retry), held.again()).await?;
+                self.queue
+                    .publish(&queues::retry(queues::CHAT, retry), held.again())
+                    .await?;
                 Ok(true)
             }
             Err(Setback::HandBack(reason)) => {
@@ -131,23 +165,45 @@ impl<W: StageWork> Worker<W> {
     }
 
     /// Sees to it that the turn is over; returns the turn that is ready then. A failure is one to try again.
-    async fn turn(&self, chat: &Chat<W::Input>, task: &ChatTask, held: &mut Held) -> Result<Option<u32>, Setback> {
+    async fn turn(
+        &self,
+        chat: &Chat<W::Input>,
+        task: &ChatTask,
+        held: &mut Held,
+    ) -> Result<Option<u32>, Setback> {
         let (id, turn) = (&task.conversation, task.turn);
         // Before the turn is taken, so that it stays queued for a worker that has its component.
-        self.check_component(&task.component).or_else(|failure| unless_retried(failure, held))?;
+        self.check_component(&task.component)
+            .or_else(|failure| unless_retried(failure, held))?;
         let key = (id.clone(), turn);
         let _flight = self.unless_stopping(chat.turns.enter(&key)).await?;
         let start = chat.until_answered(|| chat.conversations.start(id, turn));
         let (epoch, snapshot, events) = match self.unless_stopping(start).await?? {
-            Start::Go { epoch, snapshot, events } => (epoch, snapshot, events),
+            Start::Go {
+                epoch,
+                snapshot,
+                events,
+            } => (epoch, snapshot, events),
             Start::Over { next } => return Ok(next),
             Start::Gone => return Ok(None),
         };
         let index = (turn as usize).wrapping_sub(1);
-        let Some(request) = snapshot.turns.get(index).map(|turn| &turn.request) else { return Ok(None) };
-        let begun = events.iter().any(|event| matches!(event, TurnEvent::Started { .. }));
-        let page = Page { conversation: id, turn, epoch, snapshot: &snapshot, events: &events };
-        let due = self.check_component(&task.component).and_then(|()| if begun { Ok(()) } else { in_time(request) });
+        let Some(request) = snapshot.turns.get(index).map(|turn| &turn.request) else {
+            return Ok(None);
+        };
+        let begun = events
+            .iter()
+            .any(|event| matches!(event, TurnEvent::Started { .. }));
+        let page = Page {
+            conversation: id,
+            turn,
+            epoch,
+            snapshot: &snapshot,
+            events: &events,
+        };
+        let due = self
+            .check_component(&task.component)
+            .and_then(|()| if begun { Ok(()) } else { in_time(request) });
         let written = match due {
             Ok(()) => self.write(chat, &page, held).await,
             Err(failure) => Err(Setback::Failure(failure)),
@@ -163,7 +219,9 @@ impl<W: StageWork> Worker<W> {
             }
             Err(setback) => return Err(setback),
         };
-        let next = chat.until_answered(|| chat.conversations.finish(id, turn, epoch, &outcome)).await?;
+        let next = chat
+            .until_answered(|| chat.conversations.finish(id, turn, epoch, &outcome))
+            .await?;
         chat.metrics.ended(&outcome);
         Ok(next)
     }
@@ -173,14 +231,25 @@ impl<W: StageWork> Worker<W> {
 fn unless_retried(failure: Failure, held: &Held) -> Result<(), Setback> {
     let may_pass = failure.class() == ErrorClass::Transient && failure.code != ErrorCode::Crash;
     let again = held.is_insured() || (held.message.attempt as usize) < RETRY_DELAYS.len();
-    if may_pass && again { Err(Setback::Failure(failure)) } else { Ok(()) }
+    if may_pass && again {
+        Err(Setback::Failure(failure))
+    } else {
+        Ok(())
+    }
 }
 
 fn in_time(request: &TurnRequest) -> Result<(), Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    if request.deadline_ms.is_none_or(|deadline| now < u128::from(deadline)) {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    if request
+        .deadline_ms
+        .is_none_or(|deadline| now < u128::from(deadline))
+    {
         return Ok(());
     }
-    let message = "no worker was free before the turn's deadline; ask again, or start more language workers";
+    let message =
+        "no worker was free before the turn's deadline; ask again, or start more language workers";
     Err(Failure::new(ErrorCode::DeadlineExceeded, message))
 }

@@ -22,9 +22,25 @@ pub(super) struct Held {
 impl Held {
     /// A delivery of the queue `source`.
     pub(super) fn new(delivery: Delivery, source: &'static str) -> Self {
-        let Delivery { message, redelivered, returns, receipt } = delivery;
-        let trace = message.traceparent.as_deref().and_then(TraceContext::parse).unwrap_or_else(TraceContext::start);
-        Self { message, trace, redelivered, returns, receipt: Some(receipt), source }
+        let Delivery {
+            message,
+            redelivered,
+            returns,
+            receipt,
+        } = delivery;
+        let trace = message
+            .traceparent
+            .as_deref()
+            .and_then(TraceContext::parse)
+            .unwrap_or_else(TraceContext::start);
+        Self {
+            message,
+            trace,
+            redelivered,
+            returns,
+            receipt: Some(receipt),
+            source,
+        }
     }
 
     /// Whether the next attempt waits in a retry queue already, whatever comes of this one.
@@ -35,7 +51,9 @@ impl Held {
     /// How long it waited in the queue.
     pub(super) fn waited(&self) -> Duration {
         let published = self.message.published;
-        published.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
+        published
+            .and_then(|at| SystemTime::now().duration_since(at).ok())
+            .unwrap_or_default()
     }
 
     /// The same task for its next attempt.

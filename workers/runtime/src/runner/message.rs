@@ -26,7 +26,9 @@ pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, NotATask> {
         }
     });
     task.map_err(|failure| {
-        let study = serde_json::from_slice(body).ok().and_then(|value| addressee(&value));
+        let study = serde_json::from_slice(body)
+            .ok()
+            .and_then(|value| addressee(&value));
         NotATask { failure, study }
     })
 }
@@ -38,15 +40,22 @@ pub(super) fn parse_turn(body: &[u8]) -> Result<ChatTask, Failure> {
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     if body.len() > LARGEST_TASK {
-        let message =
-            format!("the message has {} bytes; what is larger than a task belongs in the object store", body.len());
+        let message = format!(
+            "the message has {} bytes; what is larger than a task belongs in the object store",
+            body.len()
+        );
         return Err(Failure::new(ErrorCode::MessageInvalid, message));
     }
     let invalid = |error: serde_json::Error| {
-        Failure::new(ErrorCode::MessageInvalid, format!("the message is not a task: {error}"))
+        Failure::new(
+            ErrorCode::MessageInvalid,
+            format!("the message is not a task: {error}"),
+        )
     };
     // The version stands before everything else: another version may give the same fields another meaning.
-    let version = serde_json::from_slice::<Version>(body).map_err(invalid)?.schema_version;
+    let version = serde_json::from_slice::<Version>(body)
+        .map_err(invalid)?
+        .schema_version;
     if version != SCHEMA_VERSION {
         let message = format!(
             "the message has schema version {version}, this worker knows {SCHEMA_VERSION}; use workers and \
@@ -78,13 +87,17 @@ mod tests {
     fn task() -> Value {
         let hash = ContentHash::of(b"");
         let image = ObjectKey::image(&hash);
-        let work = Work::Findings { image: image.clone() };
+        let work = Work::Findings {
+            image: image.clone(),
+        };
         serde_json::to_value(Task::new(&"r".into(), &"s".into(), &hash, image, work)).unwrap()
     }
 
     fn code(value: &Value, stage: Stage) -> Result<(), (ErrorCode, bool)> {
         let parsed = parse(value.to_string().as_bytes(), stage);
-        parsed.map(|_| ()).map_err(|not| (not.failure.code, not.study.is_some()))
+        parsed
+            .map(|_| ())
+            .map_err(|not| (not.failure.code, not.study.is_some()))
     }
 
     #[test]
@@ -96,8 +109,13 @@ mod tests {
 
     #[test]
     fn a_turn_is_read_and_what_is_none_says_why() {
-        let turn = serde_json::to_value(ChatTask::new(&"c".into(), 1, &ContentHash::of(b""))).unwrap();
-        let code = |value: &Value| parse_turn(value.to_string().as_bytes()).map(|_| ()).map_err(|failure| failure.code);
+        let turn =
+            serde_json::to_value(ChatTask::new(&"c".into(), 1, &ContentHash::of(b""))).unwrap();
+        let code = |value: &Value| {
+            parse_turn(value.to_string().as_bytes())
+                .map(|_| ())
+                .map_err(|failure| failure.code)
+        };
         assert_eq!(code(&turn), Ok(()));
         assert_eq!(code(&task()), Err(ErrorCode::MessageInvalid));
         let mut newer = turn;
@@ -108,16 +126,28 @@ mod tests {
     #[test]
     fn what_is_not_a_task_says_why_and_whose_study_it_is() {
         assert_eq!(parse(b"hello", Stage::Findings).unwrap_err().study, None);
-        assert_eq!(code(&task(), Stage::Embedding), Err((ErrorCode::MessageInvalid, true)));
+        assert_eq!(
+            code(&task(), Stage::Embedding),
+            Err((ErrorCode::MessageInvalid, true))
+        );
         let mut newer = task();
         newer["schema_version"] = 2.into();
         newer["image"] = Value::Null;
-        assert_eq!(code(&newer, Stage::Findings), Err((ErrorCode::SchemaVersion, true)));
+        assert_eq!(
+            code(&newer, Stage::Findings),
+            Err((ErrorCode::SchemaVersion, true))
+        );
         let mut large = task();
         large["padding"] = "x".repeat(LARGEST_TASK).into();
-        assert_eq!(code(&large, Stage::Findings), Err((ErrorCode::MessageInvalid, true)));
+        assert_eq!(
+            code(&large, Stage::Findings),
+            Err((ErrorCode::MessageInvalid, true))
+        );
         let mut broken = task();
         broken["image"] = Value::Null;
-        assert_eq!(code(&broken, Stage::Findings), Err((ErrorCode::MessageInvalid, true)));
+        assert_eq!(
+            code(&broken, Stage::Findings),
+            Err((ErrorCode::MessageInvalid, true))
+        );
     }
 }

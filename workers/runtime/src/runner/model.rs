@@ -55,7 +55,10 @@ impl<I> Model<I> {
             }
         };
         thread::Builder::new().name(name).spawn(run)?;
-        Ok(Self { items: Mutex::new(sender), shared })
+        Ok(Self {
+            items: Mutex::new(sender),
+            shared,
+        })
     }
 
     /// Gives the model an item. Dropping the answer takes it back.
@@ -64,7 +67,12 @@ impl<I> Model<I> {
         if urgent {
             self.shared.urgent.fetch_add(1, Ordering::Relaxed);
         }
-        self.send(Some(Item { input, alone, urgent, answer }));
+        self.send(Some(Item {
+            input,
+            alone,
+            urgent,
+            answer,
+        }));
         answered
     }
 
@@ -81,7 +89,11 @@ impl<I> Model<I> {
 
     fn send(&self, signal: Signal<I>) {
         // Nobody receives once the thread has ended; the item is dropped and so is its answer.
-        let _ = self.items.lock().unwrap_or_else(PoisonError::into_inner).send(signal);
+        let _ = self
+            .items
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .send(signal);
     }
 }
 
@@ -104,7 +116,13 @@ struct ChannelFeed<I> {
 
 impl<I> ChannelFeed<I> {
     fn new(items: Receiver<Signal<I>>, shared: Arc<Shared>) -> Self {
-        Self { items, urgent: VecDeque::new(), others: VecDeque::new(), exclusive: false, shared }
+        Self {
+            items,
+            urgent: VecDeque::new(),
+            others: VecDeque::new(),
+            exclusive: false,
+            shared,
+        }
     }
 
     fn is_closed(&self) -> bool {
@@ -112,7 +130,11 @@ impl<I> ChannelFeed<I> {
     }
 
     fn line(&mut self, urgent: bool) -> &mut VecDeque<Item<I>> {
-        if urgent { &mut self.urgent } else { &mut self.others }
+        if urgent {
+            &mut self.urgent
+        } else {
+            &mut self.others
+        }
     }
 
     /// Puts what has arrived into its line.
@@ -206,28 +228,54 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let (sender, items) = channel();
-            Self { sender, feed: ChannelFeed::new(items, Arc::default()), answers: Vec::new() }
+            Self {
+                sender,
+                feed: ChannelFeed::new(items, Arc::default()),
+                answers: Vec::new(),
+            }
         }
 
         /// Sends an item; `!` makes it run alone, `>` makes it urgent.
         fn send(&mut self, input: u32, marks: &str) {
             let (answer, answered) = oneshot::channel();
             let (alone, urgent) = (marks.contains('!'), marks.contains('>'));
-            self.feed.shared.urgent.fetch_add(usize::from(urgent), Ordering::Relaxed);
-            assert!(self.sender.send(Some(Item { input, alone, urgent, answer })).is_ok());
+            self.feed
+                .shared
+                .urgent
+                .fetch_add(usize::from(urgent), Ordering::Relaxed);
+            assert!(
+                self.sender
+                    .send(Some(Item {
+                        input,
+                        alone,
+                        urgent,
+                        answer
+                    }))
+                    .is_ok()
+            );
             self.answers.push(answered);
         }
 
         fn send_all(&mut self, items: &[(u32, &str)]) {
-            items.iter().for_each(|(input, marks)| self.send(*input, marks));
+            items
+                .iter()
+                .for_each(|(input, marks)| self.send(*input, marks));
         }
 
         fn wait(&mut self, limit: usize) -> Vec<u32> {
-            self.feed.wait(limit).iter().map(|item| item.input).collect()
+            self.feed
+                .wait(limit)
+                .iter()
+                .map(|item| item.input)
+                .collect()
         }
 
         fn ready(&mut self, limit: usize, urgent: usize) -> Vec<u32> {
-            self.feed.ready(limit, urgent).iter().map(|item| item.input).collect()
+            self.feed
+                .ready(limit, urgent)
+                .iter()
+                .map(|item| item.input)
+                .collect()
         }
     }
 
@@ -247,7 +295,11 @@ mod tests {
         let mut bench = Bench::new();
         bench.send_all(&[(0, ""), (1, "!"), (2, "")]);
         assert_eq!(bench.wait(8), [0]);
-        assert_eq!(bench.ready(8, 8), NONE, "the suspect waits until the model is empty");
+        assert_eq!(
+            bench.ready(8, 8),
+            NONE,
+            "the suspect waits until the model is empty"
+        );
         assert_eq!(bench.wait(8), [1]);
         assert_eq!(bench.ready(8, 8), NONE, "nothing joins the suspect");
         assert_eq!(bench.wait(8), [2]);

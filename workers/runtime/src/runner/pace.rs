@@ -21,7 +21,11 @@ impl Pace {
     pub(super) fn record(&self, item: Duration) {
         let average = self.seconds();
         let item = item.as_secs_f64();
-        let next = if average == 0.0 { item } else { average + NEWEST * (item - average) };
+        let next = if average == 0.0 {
+            item
+        } else {
+            average + NEWEST * (item - average)
+        };
         // Two racing updates may lose one measurement of many.
         self.average.store(next.to_bits(), Ordering::Relaxed);
     }
@@ -34,7 +38,9 @@ impl Pace {
     /// How many deliveries to hold: two batches, one in the model and one being fetched, or less where they would wait
     /// for longer than the broker allows.
     pub(super) fn prefetch(&self, batch_limit: usize) -> u16 {
-        let two_batches = u16::try_from(batch_limit.saturating_mul(2)).unwrap_or(u16::MAX).max(2);
+        let two_batches = u16::try_from(batch_limit.saturating_mul(2))
+            .unwrap_or(u16::MAX)
+            .max(2);
         let average = self.seconds();
         if average == 0.0 {
             return two_batches;
@@ -67,11 +73,19 @@ mod tests {
         assert_eq!(pace.prefetch(16), 32);
         let slow = Pace::default();
         slow.record(Duration::from_secs(40));
-        assert_eq!(slow.prefetch(32), 15, "64 tasks of 40 s would be past the broker's timeout");
+        assert_eq!(
+            slow.prefetch(32),
+            15,
+            "64 tasks of 40 s would be past the broker's timeout"
+        );
         let slower = Pace::default();
         slower.record(Duration::from_secs(3600));
         assert_eq!(slower.prefetch(32), 1);
-        assert_eq!(slow.prefetch_instead_of(16, 32), None, "not worth a new subscription");
+        assert_eq!(
+            slow.prefetch_instead_of(16, 32),
+            None,
+            "not worth a new subscription"
+        );
         assert_eq!(slow.prefetch_instead_of(64, 32), Some(15));
     }
 

@@ -31,7 +31,11 @@ pub(super) enum GivenUp {
 impl Patience {
     /// Waits at most `limit` for the store to come back.
     pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, backoff: BACKOFF, last_answer: Mutex::new(Instant::now()) }
+        Self {
+            limit,
+            backoff: BACKOFF,
+            last_answer: Mutex::new(Instant::now()),
+        }
     }
 
     /// Repeats an operation while the store does not answer, with growing pauses.
@@ -56,7 +60,10 @@ impl Patience {
                     tokio::time::sleep(pause).await;
                 }
                 answer => {
-                    *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                    *self
+                        .last_answer
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) = Instant::now();
                     return answer.map_err(GivenUp::Failure);
                 }
             }
@@ -65,7 +72,10 @@ impl Patience {
     }
 
     fn last_answer(&self) -> Instant {
-        *self.last_answer.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .last_answer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,7 +86,10 @@ mod tests {
     use super::*;
 
     fn patience(limit: Duration) -> Patience {
-        Patience { backoff: Backoff::new(Duration::from_millis(1), Duration::from_secs(1)), ..Patience::new(limit) }
+        Patience {
+            backoff: Backoff::new(Duration::from_millis(1), Duration::from_secs(1)),
+            ..Patience::new(limit)
+        }
     }
 
     fn outage() -> Failure {
@@ -92,12 +105,17 @@ mod tests {
                 tries => Ok(tries),
             }
         };
-        assert!(matches!(patience(Duration::from_secs(10)).wait(operation).await, Ok(4)));
+        assert!(matches!(
+            patience(Duration::from_secs(10)).wait(operation).await,
+            Ok(4)
+        ));
     }
 
     #[tokio::test]
     async fn a_store_that_stays_away_is_not_the_tasks_fault() {
-        let given_up = patience(Duration::from_millis(20)).wait(|| async { Err::<(), _>(outage()) }).await;
+        let given_up = patience(Duration::from_millis(20))
+            .wait(|| async { Err::<(), _>(outage()) })
+            .await;
         assert!(matches!(given_up, Err(GivenUp::StoreAway)), "{given_up:?}");
     }
 
@@ -115,6 +133,9 @@ mod tests {
     #[tokio::test]
     async fn other_failures_pass_at_once() {
         let missing = || async { Err::<(), _>(Failure::new(ErrorCode::ObjectMissing, "gone")) };
-        assert!(matches!(patience(Duration::ZERO).wait(missing).await, Err(GivenUp::Failure(_))));
+        assert!(matches!(
+            patience(Duration::ZERO).wait(missing).await,
+            Err(GivenUp::Failure(_))
+        ));
     }
 }

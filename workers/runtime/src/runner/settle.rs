@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_schemas::{
-    ErrorClass, ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings, StudyId, Task,
+    ErrorClass, ErrorCode, Failure, Outcome, RunId, SCHEMA_VERSION, StageResult, StageTimings,
+    StudyId, Task,
 };
 
 use super::held::Held;
@@ -44,23 +45,39 @@ impl<W: StageWork> Worker<W> {
             Err(error) => {
                 tracing::warn!(%error, "the outcome could not be published; handing the task back");
                 // A refusal comes at once; without a pause the task would go in circles.
-                let _ = self.unless_stopping(tokio::time::sleep(REFUSAL_PAUSE)).await;
+                let _ = self
+                    .unless_stopping(tokio::time::sleep(REFUSAL_PAUSE))
+                    .await;
                 false
             }
         };
-        let Some(receipt) = held.receipt.take() else { return };
-        let settled = if done { receipt.ack().await } else { receipt.hand_back().await };
+        let Some(receipt) = held.receipt.take() else {
+            return;
+        };
+        let settled = if done {
+            receipt.ack().await
+        } else {
+            receipt.hand_back().await
+        };
         if let Err(error) = settled {
             tracing::debug!(%error, "the delivery went with its connection; the broker delivers it again");
         }
     }
 
     /// True where the delivery is done with.
-    async fn publish_verdict(&self, held: &Held, verdict: Verdict, timings: StageTimings) -> Result<bool, QueueError> {
+    async fn publish_verdict(
+        &self,
+        held: &Held,
+        verdict: Verdict,
+        timings: StageTimings,
+    ) -> Result<bool, QueueError> {
         match verdict {
             Verdict::Done(task) => {
-                let outcome = Outcome::Done { output: task.output };
-                self.publish_result(held, (task.run, task.study), outcome, timings).await?;
+                let outcome = Outcome::Done {
+                    output: task.output,
+                };
+                self.publish_result(held, (task.run, task.study), outcome, timings)
+                    .await?;
             }
             Verdict::HandBack(reason) => {
                 tracing::debug!(reason, "handing the task back");
@@ -76,7 +93,9 @@ impl<W: StageWork> Worker<W> {
                     ErrorClass::Transient if retry < RETRY_DELAYS.len() => {
                         tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the task failed; trying again");
                         self.metrics.retries.inc();
-                        self.queue.publish(&queues::retry(held.source, retry), held.again()).await?;
+                        self.queue
+                            .publish(&queues::retry(held.source, retry), held.again())
+                            .await?;
                     }
                     ErrorClass::Permanent if lies_in_the_study(failure.code) => {
                         tracing::info!(%failure, "the study cannot be done");
@@ -87,7 +106,9 @@ impl<W: StageWork> Worker<W> {
                         self.publish_dead_letter(held, &failure).await?;
                         self.publish_failure(held, study, failure, timings).await?;
                     }
-                    ErrorClass::Cancelled => tracing::debug!(%failure, "nobody wants the task any more"),
+                    ErrorClass::Cancelled => {
+                        tracing::debug!(%failure, "nobody wants the task any more")
+                    }
                 }
             }
         }
@@ -102,7 +123,10 @@ impl<W: StageWork> Worker<W> {
         timings: StageTimings,
     ) -> Result<(), QueueError> {
         match study {
-            Some(study) => self.publish_result(held, study, Outcome::Failed(failure), timings).await,
+            Some(study) => {
+                self.publish_result(held, study, Outcome::Failed(failure), timings)
+                    .await
+            }
             None => Ok(()),
         }
     }
@@ -115,14 +139,29 @@ impl<W: StageWork> Worker<W> {
         timings: StageTimings,
     ) -> Result<(), QueueError> {
         let stage = self.work.stage();
-        let result = StageResult { schema_version: SCHEMA_VERSION, run, study, stage, outcome, timings };
+        let result = StageResult {
+            schema_version: SCHEMA_VERSION,
+            run,
+            study,
+            stage,
+            outcome,
+            timings,
+        };
         let body = serde_json::to_vec(&result).expect("a result is plain data with text keys");
         let traceparent = Some(held.trace.child().to_string());
-        let message = Message { body: body.into(), traceparent, ..Message::default() };
+        let message = Message {
+            body: body.into(),
+            traceparent,
+            ..Message::default()
+        };
         self.queue.publish(queues::RESULTS, message).await
     }
 
-    pub(super) async fn publish_dead_letter(&self, held: &Held, failure: &Failure) -> Result<(), QueueError> {
+    pub(super) async fn publish_dead_letter(
+        &self,
+        held: &Held,
+        failure: &Failure,
+    ) -> Result<(), QueueError> {
         self.metrics.dead_letter(failure.code);
         let death = Death {
             code: failure.code.as_str(),
@@ -130,8 +169,14 @@ impl<W: StageWork> Worker<W> {
             source: held.source.to_owned(),
             worker: self.name.clone(),
         };
-        let message = Message { published: None, death: Some(death), ..held.message.clone() };
-        self.queue.publish(&queues::dead(held.source), message).await
+        let message = Message {
+            published: None,
+            death: Some(death),
+            ..held.message.clone()
+        };
+        self.queue
+            .publish(&queues::dead(held.source), message)
+            .await
     }
 }
 
@@ -140,6 +185,9 @@ impl<W: StageWork> Worker<W> {
 fn lies_in_the_study(code: ErrorCode) -> bool {
     !matches!(
         code,
-        ErrorCode::MessageInvalid | ErrorCode::SchemaVersion | ErrorCode::ObjectMissing | ErrorCode::ObjectCorrupt
+        ErrorCode::MessageInvalid
+            | ErrorCode::SchemaVersion
+            | ErrorCode::ObjectMissing
+            | ErrorCode::ObjectCorrupt
     )
 }

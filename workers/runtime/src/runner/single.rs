@@ -29,7 +29,11 @@ impl<K: Clone + Eq + Hash> SingleFlight<K> {
     /// Waits until nobody else computes this output.
     pub(super) async fn enter<'a>(&'a self, key: &'a K) -> Flight<'a, K> {
         let lock = self.locks().entry(key.clone()).or_default().clone();
-        Flight { flights: self, key, guard: Some(lock.lock_owned().await) }
+        Flight {
+            flights: self,
+            key,
+            guard: Some(lock.lock_owned().await),
+        }
     }
 }
 
@@ -44,7 +48,10 @@ impl<K: Eq + Hash> Drop for Flight<'_, K> {
         let mut locks = self.flights.locks();
         self.guard.take();
         // Held by the map alone: nobody waits for it, and nobody can begin to while the map is locked.
-        if locks.get(self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+        if locks
+            .get(self.key)
+            .is_some_and(|lock| Arc::strong_count(lock) == 1)
+        {
             locks.remove(self.key);
         }
     }

@@ -28,12 +28,16 @@ impl<W: StageWork> Worker<W> {
         }
         if held.message.attempt as usize >= RETRY_DELAYS.len() {
             let returns = held.returns;
-            let message =
-                format!("the workers that had this task went away {returns} times; it may be what kills them");
+            let message = format!(
+                "the workers that had this task went away {returns} times; it may be what kills them"
+            );
             return Err(Setback::Failure(Failure::new(ErrorCode::Crash, message)));
         }
         let turn = self.unless_stopping(self.suspects.lock()).await?;
-        tracing::warn!(returns = held.returns, "the task came back more than once; it runs alone, insured by a retry");
+        tracing::warn!(
+            returns = held.returns,
+            "the task came back more than once; it runs alone, insured by a retry"
+        );
         self.insure(held).await.map_err(|error| {
             tracing::warn!(%error, "a suspect could not be insured");
             Setback::HandBack("the broker is away")
@@ -42,7 +46,12 @@ impl<W: StageWork> Worker<W> {
     }
 
     async fn insure(&self, held: &mut Held) -> Result<(), QueueError> {
-        self.queue.publish(&queues::retry(held.source, held.message.attempt as usize), held.again()).await?;
+        self.queue
+            .publish(
+                &queues::retry(held.source, held.message.attempt as usize),
+                held.again(),
+            )
+            .await?;
         match held.receipt.take() {
             Some(receipt) => receipt.ack().await,
             None => Ok(()),

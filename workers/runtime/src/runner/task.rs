@@ -66,7 +66,10 @@ impl<W: StageWork> Worker<W> {
         let parsed = message::parse(&held.message.body, self.work.stage());
         let (run, study) = match &parsed {
             Ok(task) => (Some(&task.run), Some(&task.study)),
-            Err(not) => (not.study.as_ref().map(|ids| &ids.0), not.study.as_ref().map(|ids| &ids.1)),
+            Err(not) => (
+                not.study.as_ref().map(|ids| &ids.0),
+                not.study.as_ref().map(|ids| &ids.1),
+            ),
         };
         let span = tracing::info_span!(
             "task",
@@ -80,13 +83,21 @@ impl<W: StageWork> Worker<W> {
             let waited = held.waited();
             self.metrics.queue_wait.observe(waited.as_secs_f64());
             let (attempt, queue_ms) = (held.message.attempt, milliseconds(waited));
-            let mut timings = StageTimings { attempt, queue_ms, worker: self.name.clone(), ..Default::default() };
+            let mut timings = StageTimings {
+                attempt,
+                queue_ms,
+                worker: self.name.clone(),
+                ..Default::default()
+            };
             let mut outcome = Ok(());
             let verdict = match parsed {
                 Err(NotATask { failure, study }) => Verdict::Failed { failure, study },
                 Ok(task) => match self.perform(&task, &mut held, &mut timings).await {
                     Ok(()) => Verdict::Done(task),
-                    Err(Setback::Failure(failure)) => Verdict::Failed { failure, study: Some((task.run, task.study)) },
+                    Err(Setback::Failure(failure)) => Verdict::Failed {
+                        failure,
+                        study: Some((task.run, task.study)),
+                    },
                     Err(Setback::HandBack(reason)) => Verdict::HandBack(reason),
                     Err(Setback::StoreFull(error)) => {
                         outcome = Err(RunError::StoreFull(error.to_string()));
@@ -102,10 +113,20 @@ impl<W: StageWork> Worker<W> {
     }
 
     /// Sees to it that the task's output is in the store.
-    async fn perform(&self, task: &Task, held: &mut Held, timings: &mut StageTimings) -> Result<(), Setback> {
-        self.check_component(&task.component).map_err(Setback::Failure)?;
-        let _flight = self.unless_stopping(self.single.enter(&task.output)).await?;
-        let size = self.patience.wait(|| async { Ok(self.objects.size(&task.output).await?) });
+    async fn perform(
+        &self,
+        task: &Task,
+        held: &mut Held,
+        timings: &mut StageTimings,
+    ) -> Result<(), Setback> {
+        self.check_component(&task.component)
+            .map_err(Setback::Failure)?;
+        let _flight = self
+            .unless_stopping(self.single.enter(&task.output))
+            .await?;
+        let size = self
+            .patience
+            .wait(|| async { Ok(self.objects.size(&task.output).await?) });
         if self.unless_stopping(size).await??.is_some() {
             timings.reused = true;
             self.metrics.reused.inc();
@@ -116,7 +137,9 @@ impl<W: StageWork> Worker<W> {
         self.pace.record(output.model_time);
         timings.model_ms = milliseconds(output.model_time);
         timings.batch = output.batch;
-        self.metrics.model_time.observe(output.model_time.as_secs_f64());
+        self.metrics
+            .model_time
+            .observe(output.model_time.as_secs_f64());
         self.metrics.batch.observe(f64::from(output.batch));
         self.metrics.tokens.inc_by(u64::from(output.tokens));
 
@@ -135,11 +158,18 @@ impl<W: StageWork> Worker<W> {
     }
 
     /// Fetches and runs the model. What was in the model when it panicked runs again alone; who panics alone did it.
-    async fn compute(&self, task: &Task, redelivered: bool, timings: &mut StageTimings) -> Result<Output, Setback> {
+    async fn compute(
+        &self,
+        task: &Task,
+        redelivered: bool,
+        timings: &mut StageTimings,
+    ) -> Result<Output, Setback> {
         let mut alone = redelivered;
         loop {
             let started = Instant::now();
-            let input = self.unless_stopping(self.patience.wait(|| self.fetch(task))).await??;
+            let input = self
+                .unless_stopping(self.patience.wait(|| self.fetch(task)))
+                .await??;
             timings.fetch_ms = milliseconds(started.elapsed());
             self.metrics.fetch.observe(started.elapsed().as_secs_f64());
             match self.model.ask(input, alone, false).await {
@@ -177,11 +207,19 @@ impl<W: StageWork> Worker<W> {
 
     async fn fetch(&self, task: &Task) -> Result<W::Input, Failure> {
         let fetch = AssertUnwindSafe(self.work.fetch(task, self.objects.as_ref())).catch_unwind();
-        fetch.await.unwrap_or_else(|_| Err(Failure::new(ErrorCode::Crash, "decoding the inputs panicked; see the log")))
+        fetch.await.unwrap_or_else(|_| {
+            Err(Failure::new(
+                ErrorCode::Crash,
+                "decoding the inputs panicked; see the log",
+            ))
+        })
     }
 
     /// The outcome of `work`, unless the worker is asked to stop before.
-    pub(super) async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Result<T, Setback> {
+    pub(super) async fn unless_stopping<T>(
+        &self,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Setback> {
         tokio::select! {
             biased;
             () = self.stopping.cancelled() => Err(Setback::HandBack("the worker stops")),

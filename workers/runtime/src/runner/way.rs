@@ -32,7 +32,11 @@ mod tests {
     #[test]
     fn a_turn_that_waits_at_two_looks_stops_batch_work_and_its_start_brings_it_back() {
         let mut way = GivingWay::default();
-        let changes = [true, false, true, true, true, false, false].map(|pressed| way.look(pressed));
-        assert_eq!(changes, [None, None, None, Some(true), None, Some(false), None]);
+        let changes =
+            [true, false, true, true, true, false, false].map(|pressed| way.look(pressed));
+        assert_eq!(
+            changes,
+            [None, None, None, Some(true), None, Some(false), None]
+        );
     }
 }

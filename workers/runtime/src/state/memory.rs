@@ -31,12 +31,20 @@ impl MemoryState {
 #[async_trait]
 impl State for MemoryState {
     async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError> {
-        self.runs().entry(run.clone()).or_default().documents.insert(name.to_owned(), value);
+        self.runs()
+            .entry(run.clone())
+            .or_default()
+            .documents
+            .insert(name.to_owned(), value);
         Ok(())
     }
 
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
-        Ok(self.runs().get(run).and_then(|run| run.documents.get(name)).cloned())
+        Ok(self
+            .runs()
+            .get(run)
+            .and_then(|run| run.documents.get(name))
+            .cloned())
     }
 
     async fn begin(&self, facts: &[Fact]) -> Result<(), StateError> {
@@ -61,7 +69,9 @@ impl State for MemoryState {
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError> {
         let mut runs = self.runs();
         let mut finish = |line: &Fact| {
-            let Some(run) = runs.get_mut(&line.run) else { return false };
+            let Some(run) = runs.get_mut(&line.run) else {
+                return false;
+            };
             let existed = run.studies.remove(&line.study).is_some();
             if existed {
                 run.finished.push_back(line.value.clone());
@@ -74,12 +84,17 @@ impl State for MemoryState {
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
         let runs = self.runs();
         let run = runs.get(run);
-        Ok(studies.iter().map(|study| run.is_some_and(|run| run.studies.contains_key(study))).collect())
+        Ok(studies
+            .iter()
+            .map(|study| run.is_some_and(|run| run.studies.contains_key(study)))
+            .collect())
     }
 
     async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError> {
         let runs = self.runs();
-        Ok(runs.get(run).map_or_else(Vec::new, |run| run.finished.iter().take(limit).cloned().collect()))
+        Ok(runs.get(run).map_or_else(Vec::new, |run| {
+            run.finished.iter().take(limit).cloned().collect()
+        }))
     }
 
     async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError> {
@@ -91,5 +106,7 @@ impl State for MemoryState {
 }
 
 fn add(study: &mut Facts, fact: &Fact) {
-    study.entry(fact.field.clone()).or_insert_with(|| fact.value.clone());
+    study
+        .entry(fact.field.clone())
+        .or_insert_with(|| fact.value.clone());
 }

@@ -45,7 +45,10 @@ impl RedisState {
     ///
     /// # Errors
     /// Where Redis did not answer in that time, or refuses the user.
-    pub async fn connect(config: &RedisConfig, start_timeout: Duration) -> Result<Self, StateError> {
+    pub async fn connect(
+        config: &RedisConfig,
+        start_timeout: Duration,
+    ) -> Result<Self, StateError> {
         let link = RedisLink::connect(config, start_timeout, || vec![&*RECORD, &*FINISH]).await?;
         Ok(Self { link })
     }
@@ -60,47 +63,80 @@ impl State for RedisState {
     async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError> {
         let key = keys::documents(run);
         let mut pipeline = redis::pipe();
-        pipeline.hset(&key, name, value).ignore().expire(&key, seconds_to_live()).ignore();
+        pipeline
+            .hset(&key, name, value)
+            .ignore()
+            .expire(&key, seconds_to_live())
+            .ignore();
         self.run(&pipeline).await
     }
 
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
-        self.run::<(Option<String>,)>(redis::pipe().hget(keys::documents(run), name)).await.map(|(document,)| document)
+        self.run::<(Option<String>,)>(redis::pipe().hget(keys::documents(run), name))
+            .await
+            .map(|(document,)| document)
     }
 
     async fn begin(&self, facts: &[Fact]) -> Result<(), StateError> {
         let mut pipeline = redis::pipe();
         for fact in facts {
             let study = keys::study(&fact.run, &fact.study);
-            pipeline.hset_nx(&study, &fact.field, &fact.value).ignore().expire(&study, seconds_to_live()).ignore();
+            pipeline
+                .hset_nx(&study, &fact.field, &fact.value)
+                .ignore()
+                .expire(&study, seconds_to_live())
+                .ignore();
         }
         // As long as a run begins studies, its specification must not expire.
         let mut runs: Vec<&RunId> = facts.iter().map(|fact| &fact.run).collect();
         runs.dedup();
         for run in runs {
-            pipeline.expire(keys::documents(run), seconds_to_live()).ignore();
+            pipeline
+                .expire(keys::documents(run), seconds_to_live())
+                .ignore();
         }
-        if facts.is_empty() { Ok(()) } else { self.run(&pipeline).await }
+        if facts.is_empty() {
+            Ok(())
+        } else {
+            self.run(&pipeline).await
+        }
     }
 
     async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, StateError> {
         let mut pipeline = redis::pipe();
         for fact in facts {
             let study = keys::study(&fact.run, &fact.study);
-            pipeline.cmd("EVALSHA").arg(RECORD.get_hash()).arg(1).arg(study);
-            pipeline.arg(&fact.field).arg(&fact.value).arg(seconds_to_live());
+            pipeline
+                .cmd("EVALSHA")
+                .arg(RECORD.get_hash())
+                .arg(1)
+                .arg(study);
+            pipeline
+                .arg(&fact.field)
+                .arg(&fact.value)
+                .arg(seconds_to_live());
         }
-        if facts.is_empty() { Ok(Vec::new()) } else { self.run(&pipeline).await }
+        if facts.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.run(&pipeline).await
+        }
     }
 
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError> {
         let mut pipeline = redis::pipe();
         for line in lines {
             pipeline.cmd("EVALSHA").arg(FINISH.get_hash()).arg(2);
-            pipeline.arg(keys::study(&line.run, &line.study)).arg(keys::finished(&line.run));
+            pipeline
+                .arg(keys::study(&line.run, &line.study))
+                .arg(keys::finished(&line.run));
             pipeline.arg(&line.value).arg(seconds_to_live());
         }
-        if lines.is_empty() { Ok(Vec::new()) } else { self.run(&pipeline).await }
+        if lines.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.run(&pipeline).await
+        }
     }
 
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
@@ -108,17 +144,32 @@ impl State for RedisState {
         for study in studies {
             pipeline.exists(keys::study(run, study));
         }
-        if studies.is_empty() { Ok(Vec::new()) } else { self.run(&pipeline).await }
+        if studies.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.run(&pipeline).await
+        }
     }
 
     async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError> {
-        let Some(last) = limit.checked_sub(1) else { return Ok(Vec::new()) };
-        let range = redis::pipe().lrange(keys::finished(run), 0, index(last)).to_owned();
-        self.run::<(Vec<String>,)>(&range).await.map(|(lines,)| lines)
+        let Some(last) = limit.checked_sub(1) else {
+            return Ok(Vec::new());
+        };
+        let range = redis::pipe()
+            .lrange(keys::finished(run), 0, index(last))
+            .to_owned();
+        self.run::<(Vec<String>,)>(&range)
+            .await
+            .map(|(lines,)| lines)
     }
 
     async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError> {
-        self.run(redis::pipe().ltrim(keys::finished(run), index(count), -1).ignore()).await
+        self.run(
+            redis::pipe()
+                .ltrim(keys::finished(run), index(count), -1)
+                .ignore(),
+        )
+        .await
     }
 }
 

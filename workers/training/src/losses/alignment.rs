@@ -77,14 +77,33 @@ pub fn losses(
     }
     let images = model.image_embeds(patches)?;
     let looked = model.look(&images)?;
-    let contrast = contrast(&looked.features, &model.text_features(texts)?, model.temperature())?;
+    let contrast = contrast(
+        &looked.features,
+        &model.text_features(texts)?,
+        model.temperature(),
+    )?;
     let negatives = choose(&contrast)?;
     let match_logits = match_logits(model, &images, texts, &negatives)?;
     let pairs = texts.ids.dim(0)?;
     let belongs: Vec<u32> = (0..3 * pairs).map(|row| u32::from(row < pairs)).collect();
-    let itm = cross_entropy(&match_logits, &Tensor::new(belongs, texts.ids.device())?, 0.0)?;
-    let lm = writing(model.caption_logits(&looked, &started(texts, decoder_start)?)?, texts)?;
-    Ok((AlignmentLosses { itc: contrast.loss.clone(), itm, lm, match_logits }, contrast))
+    let itm = cross_entropy(
+        &match_logits,
+        &Tensor::new(belongs, texts.ids.device())?,
+        0.0,
+    )?;
+    let lm = writing(
+        model.caption_logits(&looked, &started(texts, decoder_start)?)?,
+        texts,
+    )?;
+    Ok((
+        AlignmentLosses {
+            itc: contrast.loss.clone(),
+            itm,
+            lm,
+            match_logits,
+        },
+        contrast,
+    ))
 }
 
 impl Negatives {
@@ -95,22 +114,38 @@ impl Negatives {
     pub fn draw(contrast: &Contrast, random: &mut Random) -> Result<Self, TrainingError> {
         let mut draw = |weights: &Tensor| -> Result<Vec<u32>, TrainingError> {
             let rows = weights.to_vec2::<f32>()?;
-            Ok(rows.iter().map(|weights| random.weighted(weights) as u32).collect())
+            Ok(rows
+                .iter()
+                .map(|weights| random.weighted(weights) as u32)
+                .collect())
         };
-        Ok(Self { image_for_text: draw(&contrast.text_to_image)?, text_for_image: draw(&contrast.image_to_text)? })
+        Ok(Self {
+            image_for_text: draw(&contrast.text_to_image)?,
+            text_for_image: draw(&contrast.image_to_text)?,
+        })
     }
 }
 
-fn contrast(images: &Tensor, texts: &Tensor, temperature: &Tensor) -> Result<Contrast, TrainingError> {
+fn contrast(
+    images: &Tensor,
+    texts: &Tensor,
+    temperature: &Tensor,
+) -> Result<Contrast, TrainingError> {
     let (batch, queries, width) = images.dims3()?;
-    let all = images.reshape((batch * queries, width))?.matmul(&texts.t()?)?;
+    let all = images
+        .reshape((batch * queries, width))?
+        .matmul(&texts.t()?)?;
     // [image, text]: the query that is nearest to the text stands for its image.
-    let similarity = all.reshape((batch, queries, batch))?.max(1)?.broadcast_div(temperature)?;
+    let similarity = all
+        .reshape((batch, queries, batch))?
+        .max(1)?
+        .broadcast_div(temperature)?;
     let own = Tensor::arange(0, batch as u32, images.device())?;
     let to_text = cross_entropy(&similarity, &own, SMOOTHING)?;
     let to_image = cross_entropy(&similarity.t()?.contiguous()?, &own, SMOOTHING)?;
     let others = (1.0 - Tensor::eye(batch, DType::F32, images.device())?)?;
-    let weights = |similarity: &Tensor| (softmax(&similarity.detach(), D::Minus1)? + LEAST_WEIGHT)? * &others;
+    let weights =
+        |similarity: &Tensor| (softmax(&similarity.detach(), D::Minus1)? + LEAST_WEIGHT)? * &others;
     Ok(Contrast {
         loss: ((to_text + to_image)? / 2.0)?,
         image_to_text: weights(&similarity)?,
@@ -127,12 +162,21 @@ fn match_logits(
     negatives: &Negatives,
 ) -> Result<Tensor, TrainingError> {
     let device = images.device();
-    let other_images = images.index_select(&Tensor::new(negatives.image_for_text.as_slice(), device)?, 0)?;
+    let other_images = images.index_select(
+        &Tensor::new(negatives.image_for_text.as_slice(), device)?,
+        0,
+    )?;
     let other_texts = Tensor::new(negatives.text_for_image.as_slice(), device)?;
     let with_others = |all: &Tensor| -> CandleResult<Tensor> {
-        Tensor::cat(&[all.clone(), all.clone(), all.index_select(&other_texts, 0)?], 0)
+        Tensor::cat(
+            &[all.clone(), all.clone(), all.index_select(&other_texts, 0)?],
+            0,
+        )
     };
-    let texts = Texts { ids: with_others(&texts.ids)?, mask: with_others(&texts.mask)? };
+    let texts = Texts {
+        ids: with_others(&texts.ids)?,
+        mask: with_others(&texts.mask)?,
+    };
     Ok(model.match_logits(&Tensor::cat(&[images, &other_images, images], 0)?, &texts)?)
 }
 
@@ -141,15 +185,26 @@ fn started(texts: &Texts, decoder_start: u32) -> Result<Texts, TrainingError> {
     let (batch, length) = texts.ids.dims2()?;
     let start = Tensor::full(decoder_start, (batch, 1), texts.ids.device())?;
     let ids = Tensor::cat(&[start, texts.ids.narrow(1, 1, length - 1)?], 1)?;
-    Ok(Texts { ids, mask: texts.mask.clone() })
+    Ok(Texts {
+        ids,
+        mask: texts.mask.clone(),
+    })
 }
 
 /// Each position writes the word behind it; padding is not learned.
 fn writing(logits: Tensor, texts: &Texts) -> Result<Tensor, TrainingError> {
     let (ids, mask) = (texts.ids.to_vec2::<u32>()?, texts.mask.to_vec2::<f32>()?);
     let next = ids.iter().zip(&mask).flat_map(|(ids, mask)| {
-        let known = ids.iter().zip(mask).skip(1).map(|(&id, &mask)| (mask > 0.0).then_some(id));
+        let known = ids
+            .iter()
+            .zip(mask)
+            .skip(1)
+            .map(|(&id, &mask)| (mask > 0.0).then_some(id));
         known.chain([None])
     });
-    Ok(cross_entropy_of_some(&logits.flatten_to(1)?, &next.collect::<Vec<_>>(), SMOOTHING)?)
+    Ok(cross_entropy_of_some(
+        &logits.flatten_to(1)?,
+        &next.collect::<Vec<_>>(),
+        SMOOTHING,
+    )?)
 }

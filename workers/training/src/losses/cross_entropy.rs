@@ -17,7 +17,11 @@ pub(super) fn of_rows(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Resu
     if let Some(target) = targets.iter().find(|&&target| target as usize >= classes) {
         bail!("target {target} is none of {classes} classes");
     }
-    logits.contiguous()?.apply_op1(CrossEntropy { targets, classes, smoothing: smoothing as f32 })
+    logits.contiguous()?.apply_op1(CrossEntropy {
+        targets,
+        classes,
+        smoothing: smoothing as f32,
+    })
 }
 
 struct CrossEntropy {
@@ -29,7 +33,13 @@ struct CrossEntropy {
 /// The largest value, and the logarithm of the sum of exponentials over it.
 fn log_sum(row: &[f32]) -> (f32, f32) {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    (largest, row.iter().map(|value| (value - largest).exp()).sum::<f32>().ln())
+    (
+        largest,
+        row.iter()
+            .map(|value| (value - largest).exp())
+            .sum::<f32>()
+            .ln(),
+    )
 }
 
 impl CrossEntropy {
@@ -38,7 +48,11 @@ impl CrossEntropy {
         let of = |value: f32| log_sum - (value - largest);
         let mean = row.iter().sum::<f32>() / self.classes as f32;
         (1.0 - self.smoothing) * of(row[target as usize])
-            + if self.smoothing > 0.0 { self.smoothing * of(mean) } else { 0.0 }
+            + if self.smoothing > 0.0 {
+                self.smoothing * of(mean)
+            } else {
+                0.0
+            }
     }
 
     fn gradient(&self, row: &[f32], target: u32, scale: f32, out: &mut [f32]) {
@@ -57,19 +71,30 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let rows = floats(logits, layout)?.par_chunks_exact(self.classes).zip(&self.targets).with_min_len(ROWS);
+        let rows = floats(logits, layout)?
+            .par_chunks_exact(self.classes)
+            .zip(&self.targets)
+            .with_min_len(ROWS);
         let losses: Vec<f32> = rows.map(|(row, target)| self.loss(row, *target)).collect();
         let sum: f64 = losses.iter().copied().map(f64::from).sum();
-        Ok((CpuStorage::F32(vec![(sum / losses.len() as f64) as f32]), Shape::from(())))
+        Ok((
+            CpuStorage::F32(vec![(sum / losses.len() as f64) as f32]),
+            Shape::from(()),
+        ))
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let scale = grad.to_scalar::<f32>()? / self.targets.len() as f32;
         let (storage, layout) = logits.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else { bail!("logits on a CPU have their gradient there") };
+        let Storage::Cpu(storage) = &*storage else {
+            bail!("logits on a CPU have their gradient there")
+        };
         let logits = floats(storage, layout)?;
         let mut out = vec![0.0; logits.len()];
-        let rows = logits.par_chunks_exact(self.classes).zip(&self.targets).with_min_len(ROWS);
+        let rows = logits
+            .par_chunks_exact(self.classes)
+            .zip(&self.targets)
+            .with_min_len(ROWS);
         out.par_chunks_exact_mut(self.classes)
             .zip(rows)
             .for_each(|(out, (row, target))| self.gradient(row, *target, scale, out));
@@ -78,6 +103,8 @@ impl CustomOp1 for CrossEntropy {
 }
 
 fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) = layout.contiguous_offsets().ok_or_else(|| Error::msg("logits must be contiguous"))?;
+    let (start, end) = layout
+        .contiguous_offsets()
+        .ok_or_else(|| Error::msg("logits must be contiguous"))?;
     Ok(&storage.as_slice::<f32>()?[start..end])
 }

@@ -37,7 +37,12 @@ impl Weighting {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn binary_cross_entropy(logits: &Tensor, targets: &Tensor, mask: &Tensor, weights: &Tensor) -> Result<Tensor> {
+pub fn binary_cross_entropy(
+    logits: &Tensor,
+    targets: &Tensor,
+    mask: &Tensor,
+    weights: &Tensor,
+) -> Result<Tensor> {
     // As torch computes it: never the exponential of a large number.
     let softplus = ((logits.abs()?.neg()?.exp()? + 1.0)?.log()? + logits.neg()?.relu()?)?;
     let factor = (targets.broadcast_mul(&(weights - 1.0)?)? + 1.0)?;
@@ -61,7 +66,10 @@ mod tests {
 
     #[test]
     fn weights_and_mask_count_as_in_the_textbook_form_and_so_do_gradients() {
-        let (x, y) = ([[1.5f32, -0.3, 2.0], [-4.0, 0.7, 0.1]], [[1f32, 0.0, 1.0], [0.0, 1.0, 0.0]]);
+        let (x, y) = (
+            [[1.5f32, -0.3, 2.0], [-4.0, 0.7, 0.1]],
+            [[1f32, 0.0, 1.0], [0.0, 1.0, 0.0]],
+        );
         let (mask, w) = ([[1f32, 1.0, 0.0], [1.0, 1.0, 1.0]], [3f32, 0.5, 1.0]);
         let tensor = |rows: &[[f32; 3]; 2]| Tensor::new(rows, &Device::Cpu).unwrap();
         let logits = Var::from_tensor(&tensor(&x)).unwrap();
@@ -71,15 +79,27 @@ mod tests {
         let mut gradient = Vec::new();
         for row in 0..2 {
             for c in 0..3 {
-                let (m, xv, yv, wv) =
-                    (f64::from(mask[row][c]), f64::from(x[row][c]), f64::from(y[row][c]), f64::from(w[c]));
+                let (m, xv, yv, wv) = (
+                    f64::from(mask[row][c]),
+                    f64::from(x[row][c]),
+                    f64::from(y[row][c]),
+                    f64::from(w[c]),
+                );
                 sum += m * expected(xv, yv, wv) / 5.0;
                 let p = 1.0 / (1.0 + (-xv).exp());
                 gradient.push((m * (-wv * yv * (1.0 - p) + (1.0 - yv) * p) / 5.0) as f32);
             }
         }
         assert!((f64::from(loss.to_scalar::<f32>().unwrap()) - sum).abs() < 1e-6);
-        let found = loss.backward().unwrap().get(&logits).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let found = loss
+            .backward()
+            .unwrap()
+            .get(&logits)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap();
         for (found, expected) in found.iter().zip(&gradient) {
             assert!((found - expected).abs() < 1e-6, "{found} {expected}");
         }
@@ -90,7 +110,8 @@ mod tests {
         let tensor = |value: f32| Tensor::full(value, (1, 2), &Device::Cpu).unwrap();
         let weights = Tensor::new(&[1f32, 1.0], &Device::Cpu).unwrap();
         let loss = |x, mask| {
-            let loss = binary_cross_entropy(&tensor(x), &tensor(1.0), &tensor(mask), &weights).unwrap();
+            let loss =
+                binary_cross_entropy(&tensor(x), &tensor(1.0), &tensor(mask), &weights).unwrap();
             loss.to_scalar::<f32>().unwrap()
         };
         assert_eq!(loss(-500.0, 1.0), 500.0);

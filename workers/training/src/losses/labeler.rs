@@ -10,7 +10,12 @@ use super::cross_entropy_of_some;
 /// # Errors
 /// Shapes that do not fit, or no class at all.
 pub fn heads(logits: &[Tensor], classes: &[Vec<Option<u32>>]) -> Result<Tensor> {
-    let known = logits.iter().zip(classes).filter(|(_, classes)| classes.iter().any(Option::is_some));
+    let known = logits
+        .iter()
+        .zip(classes)
+        .filter(|(_, classes)| classes.iter().any(Option::is_some));
     let losses = known.map(|(logits, classes)| cross_entropy_of_some(logits, classes, 0.0));
-    losses.reduce(|sum, loss| sum? + loss?).unwrap_or_else(|| candle_core::bail!("a batch without any label"))
+    losses
+        .reduce(|sum, loss| sum? + loss?)
+        .unwrap_or_else(|| candle_core::bail!("a batch without any label"))
 }

@@ -15,9 +15,18 @@ pub struct Learned {
 impl Learned {
     /// Those of sequences whose tokens are `targets`; tokens that are `None` are not learned.
     pub fn of(targets: &[Vec<Option<u32>>]) -> Self {
-        let next = |row: &Vec<Option<u32>>| row.iter().skip(1).copied().chain([None]).collect::<Vec<_>>();
+        let next = |row: &Vec<Option<u32>>| {
+            row.iter()
+                .skip(1)
+                .copied()
+                .chain([None])
+                .collect::<Vec<_>>()
+        };
         let next = targets.iter().flat_map(next);
-        let (positions, tokens) = (0..).zip(next).filter_map(|(at, token)| token.map(|token| (at, token))).unzip();
+        let (positions, tokens) = (0..)
+            .zip(next)
+            .filter_map(|(at, token)| token.map(|token| (at, token)))
+            .unzip();
         Self { positions, tokens }
     }
 
@@ -37,7 +46,9 @@ impl Learned {
     /// Fewer positions than the sequences have, or nothing to learn: its mean would not be a number.
     pub fn rows(&self, hidden: &Tensor) -> Result<Tensor> {
         if self.is_empty() {
-            candle_core::bail!("a batch without any target: leave out samples whose prompt fills the cutoff");
+            candle_core::bail!(
+                "a batch without any target: leave out samples whose prompt fills the cutoff"
+            );
         }
         hidden.index_select(&Tensor::new(self.positions.as_slice(), hidden.device())?, 0)
     }
@@ -47,7 +58,11 @@ impl Learned {
     /// # Errors
     /// Shapes that do not fit.
     pub fn loss(&self, logits: &Tensor) -> Result<Tensor> {
-        cross_entropy(logits, &Tensor::new(self.tokens.as_slice(), logits.device())?, 0.0)
+        cross_entropy(
+            logits,
+            &Tensor::new(self.tokens.as_slice(), logits.device())?,
+            0.0,
+        )
     }
 
     /// How many of them have the largest logit.
@@ -56,7 +71,11 @@ impl Learned {
     /// Shapes that do not fit.
     pub fn right(&self, logits: &Tensor) -> Result<usize> {
         let largest = logits.argmax(1)?.to_vec1::<u32>()?;
-        Ok(largest.iter().zip(&self.tokens).filter(|(largest, token)| largest == token).count())
+        Ok(largest
+            .iter()
+            .zip(&self.tokens)
+            .filter(|(largest, token)| largest == token)
+            .count())
     }
 }
 
@@ -70,9 +89,24 @@ mod tests {
     #[test]
     fn each_position_predicts_the_token_behind_it_and_sequences_do_not_run_into_each_other() {
         let learned = Learned::of(&[vec![None, None, Some(7), Some(2)], vec![Some(5), Some(6)]]);
-        assert_eq!(learned, Learned { positions: vec![1, 2, 4], tokens: vec![7, 2, 6] });
-        let hidden = Tensor::arange(0f32, 6.0, &Device::Cpu).unwrap().reshape((6, 1)).unwrap();
-        let rows: Vec<f32> = learned.rows(&hidden).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(
+            learned,
+            Learned {
+                positions: vec![1, 2, 4],
+                tokens: vec![7, 2, 6]
+            }
+        );
+        let hidden = Tensor::arange(0f32, 6.0, &Device::Cpu)
+            .unwrap()
+            .reshape((6, 1))
+            .unwrap();
+        let rows: Vec<f32> = learned
+            .rows(&hidden)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         assert_eq!(rows, [1.0, 2.0, 4.0]);
     }
 
@@ -80,6 +114,12 @@ mod tests {
     fn nothing_to_learn_is_an_error_and_not_a_loss_of_nan() {
         let learned = Learned::of(&[vec![None, None]]);
         let hidden = Tensor::zeros((2, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert!(learned.rows(&hidden).unwrap_err().to_string().contains("cutoff"));
+        assert!(
+            learned
+                .rows(&hidden)
+                .unwrap_err()
+                .to_string()
+                .contains("cutoff")
+        );
     }
 }

@@ -26,28 +26,66 @@ pub(super) struct Step {
 impl Step {
     /// Step number `steps`, from 1 on.
     pub(super) fn of(settings: &AdamW, steps: u64, rate: f64, decays: bool) -> Self {
-        let AdamW { betas, eps, weight_decay, form } = *settings;
+        let AdamW {
+            betas,
+            eps,
+            weight_decay,
+            form,
+        } = *settings;
         let [first, second] = betas.map(|beta| 1.0 - beta.powf(steps as f64));
         let scale = match form {
             AdamForm::Torch => 1.0 / first,
             AdamForm::Transformers => second.sqrt() / first,
         };
-        let kept = if decays { 1.0 - rate * weight_decay } else { 1.0 };
-        Self { betas, eps, form, correction: second.sqrt(), rate: rate * scale, kept }
+        let kept = if decays {
+            1.0 - rate * weight_decay
+        } else {
+            1.0
+        };
+        Self {
+            betas,
+            eps,
+            form,
+            correction: second.sqrt(),
+            rate: rate * scale,
+            kept,
+        }
     }
 
     /// Moves the variable and returns its moments.
-    pub(super) fn in_place(self, variable: &Var, gradient: &Tensor, moments: [Tensor; 2]) -> Result<[Tensor; 2]> {
+    pub(super) fn in_place(
+        self,
+        variable: &Var,
+        gradient: &Tensor,
+        moments: [Tensor; 2],
+    ) -> Result<[Tensor; 2]> {
         let gradient = gradient.contiguous()?;
         let [first, second] = &moments;
-        first.inplace_op2(&gradient, &Moment { beta: self.betas[0], is_square: false })?;
-        second.inplace_op2(&gradient, &Moment { beta: self.betas[1], is_square: true })?;
+        first.inplace_op2(
+            &gradient,
+            &Moment {
+                beta: self.betas[0],
+                is_square: false,
+            },
+        )?;
+        second.inplace_op2(
+            &gradient,
+            &Moment {
+                beta: self.betas[1],
+                is_square: true,
+            },
+        )?;
         variable.as_tensor().inplace_op3(first, second, &self)?;
         Ok(moments)
     }
 
     /// The same of the tensor library's operations, for other devices.
-    pub(super) fn composed(self, variable: &Var, gradient: &Tensor, moments: [Tensor; 2]) -> Result<[Tensor; 2]> {
+    pub(super) fn composed(
+        self,
+        variable: &Var,
+        gradient: &Tensor,
+        moments: [Tensor; 2],
+    ) -> Result<[Tensor; 2]> {
         let [first, second] = moments;
         let [beta1, beta2] = self.betas;
         let first = ((first * beta1)? + (gradient * (1.0 - beta1))?)?;
@@ -73,15 +111,28 @@ impl InplaceOp2 for Moment {
         "moment"
     }
 
-    fn cpu_fwd(&self, moment: &mut CpuStorage, l1: &Layout, gradient: &CpuStorage, l2: &Layout) -> Result<()> {
+    fn cpu_fwd(
+        &self,
+        moment: &mut CpuStorage,
+        l1: &Layout,
+        gradient: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<()> {
         let (moment, gradient) = (floats_mut(moment, l1)?, floats(gradient, l2)?);
         let (kept, taken) = (self.beta as f32, (1.0 - self.beta) as f32);
-        moment.par_chunks_mut(PART).zip(gradient.par_chunks(PART)).for_each(|(moment, gradient)| {
-            for (moment, gradient) in moment.iter_mut().zip(gradient) {
-                let new = if self.is_square { gradient * gradient } else { *gradient };
-                *moment = *moment * kept + new * taken;
-            }
-        });
+        moment
+            .par_chunks_mut(PART)
+            .zip(gradient.par_chunks(PART))
+            .for_each(|(moment, gradient)| {
+                for (moment, gradient) in moment.iter_mut().zip(gradient) {
+                    let new = if self.is_square {
+                        gradient * gradient
+                    } else {
+                        *gradient
+                    };
+                    *moment = *moment * kept + new * taken;
+                }
+            });
         Ok(())
     }
 }
@@ -100,13 +151,20 @@ impl InplaceOp3 for Step {
         second: &CpuStorage,
         l3: &Layout,
     ) -> Result<()> {
-        let (values, first, second) = (floats_mut(values, l1)?, floats(first, l2)?, floats(second, l3)?);
+        let (values, first, second) = (
+            floats_mut(values, l1)?,
+            floats(first, l2)?,
+            floats(second, l3)?,
+        );
         let [eps, rate, kept] = [self.eps, self.rate, self.kept].map(|number| number as f32);
         let divisor = match self.form {
             AdamForm::Torch => self.correction as f32,
             AdamForm::Transformers => 1.0,
         };
-        let parts = values.par_chunks_mut(PART).zip(first.par_chunks(PART)).zip(second.par_chunks(PART));
+        let parts = values
+            .par_chunks_mut(PART)
+            .zip(first.par_chunks(PART))
+            .zip(second.par_chunks(PART));
         parts.for_each(|((values, first), second)| {
             for ((value, first), second) in values.iter_mut().zip(first).zip(second) {
                 *value = *value * kept - first / (second.sqrt() / divisor + eps) * rate;
@@ -117,12 +175,16 @@ impl InplaceOp3 for Step {
 }
 
 fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else { bail!("moments and gradients are contiguous") };
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("moments and gradients are contiguous")
+    };
     Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
 fn floats_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
-    let Some((start, end)) = layout.contiguous_offsets() else { bail!("variables and moments are contiguous") };
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("variables and moments are contiguous")
+    };
     match storage {
         CpuStorage::F32(values) => Ok(&mut values[start..end]),
         _ => bail!("variables are f32"),
@@ -139,12 +201,22 @@ mod tests {
     #[test]
     fn steps_in_place_equal_composed_ones_in_both_forms() {
         let wave = |phase: f32| {
-            let values: Vec<f32> = (0..40_000).map(|index| (index as f32 * 0.7 + phase).sin()).collect();
+            let values: Vec<f32> = (0..40_000)
+                .map(|index| (index as f32 * 0.7 + phase).sin())
+                .collect();
             Tensor::from_vec(values, (200, 200), &Device::Cpu).unwrap()
         };
         for settings in [AdamW::findings(), AdamW::alignment()] {
-            let (ours, theirs) = (Var::from_tensor(&wave(0.0)).unwrap(), Var::from_tensor(&wave(0.0)).unwrap());
-            let zeros = || [wave(0.0).zeros_like().unwrap(), wave(0.0).zeros_like().unwrap()];
+            let (ours, theirs) = (
+                Var::from_tensor(&wave(0.0)).unwrap(),
+                Var::from_tensor(&wave(0.0)).unwrap(),
+            );
+            let zeros = || {
+                [
+                    wave(0.0).zeros_like().unwrap(),
+                    wave(0.0).zeros_like().unwrap(),
+                ]
+            };
             let (mut our_moments, mut their_moments) = (zeros(), zeros());
             for steps in 1..4 {
                 let (step, gradient) = (Step::of(&settings, steps, 1e-2, true), wave(steps as f32));
@@ -152,11 +224,21 @@ mod tests {
                 their_moments = step.composed(&theirs, &gradient, their_moments).unwrap();
             }
             let close = |ours: &Tensor, theirs: &Tensor| {
-                let worst = (ours - theirs).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap();
+                let worst = (ours - theirs)
+                    .unwrap()
+                    .abs()
+                    .unwrap()
+                    .flatten_all()
+                    .unwrap()
+                    .max(0)
+                    .unwrap();
                 assert!(worst.to_scalar::<f32>().unwrap() < 1e-6, "{worst}");
             };
             close(&ours, &theirs);
-            our_moments.iter().zip(&their_moments).for_each(|(ours, theirs)| close(ours, theirs));
+            our_moments
+                .iter()
+                .zip(&their_moments)
+                .for_each(|(ours, theirs)| close(ours, theirs));
         }
     }
 }

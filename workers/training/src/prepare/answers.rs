@@ -58,16 +58,28 @@ pub fn questions(
         Task::Explain => 0,
         Task::Summarise => 2,
         Task::Region => 4,
-        other => return Err(TrainingError::Empty(format!("{} is not answered from reports", other.name()))),
+        other => {
+            return Err(TrainingError::Empty(format!(
+                "{} is not answered from reports",
+                other.name()
+            )));
+        }
     };
     let random = &mut Random::stream(seed, &format!("answers {}", task.name()));
     let ask = |row: usize| {
         let sample = &samples[row];
         let asked = task_prompts.request(task, random);
         let messages = vec![format!("Report: {}\n{asked}", sample.target())];
-        question(prompts, TaskSample::new(task, sample.report(), asked, String::new()), messages)
+        question(
+            prompts,
+            TaskSample::new(task, sample.report(), asked, String::new()),
+            messages,
+        )
     };
-    Ok(part_rows(samples.len(), seed, part).into_iter().map(ask).collect())
+    Ok(part_rows(samples.len(), seed, part)
+        .into_iter()
+        .map(ask)
+        .collect())
 }
 
 /// Questions for corrections: what our report states and the radiologist's does not is to go, the other way round it is to
@@ -79,13 +91,20 @@ pub fn corrections(
     task_prompts: &TaskPrompts,
     seed: u64,
 ) -> Vec<Question> {
-    let by_image: HashMap<&str, &Sample> = samples.iter().map(|sample| (sample.dicom_id.as_str(), sample)).collect();
+    let by_image: HashMap<&str, &Sample> = samples
+        .iter()
+        .map(|sample| (sample.dicom_id.as_str(), sample))
+        .collect();
     let random = &mut Random::stream(seed, "answers CO");
     let mut questions = Vec::new();
     for report in predicted {
-        let Some(sample) = by_image.get(report.dicom_id.as_str()) else { continue };
+        let Some(sample) = by_image.get(report.dicom_id.as_str()) else {
+            continue;
+        };
         let (remove, add) = differences(&report.labels, &sample.labels);
-        let Some(asked) = task_prompts.correction(&add, &remove, random) else { continue };
+        let Some(asked) = task_prompts.correction(&add, &remove, random) else {
+            continue;
+        };
         let mut explicit = String::from("Please provide an adapted report. ");
         if !remove.is_empty() {
             explicit += &format!("Do not mention {}. ", enumerate(&remove));
@@ -93,7 +112,11 @@ pub fn corrections(
         if !add.is_empty() {
             explicit += &format!("Mention {}. ", enumerate(&add));
         }
-        let messages = vec![WRITE_A_REPORT.to_owned(), report.text.clone(), explicit.trim().to_owned()];
+        let messages = vec![
+            WRITE_A_REPORT.to_owned(),
+            report.text.clone(),
+            explicit.trim().to_owned(),
+        ];
         let mut asked = TaskSample::new(Task::Correct, sample.report(), asked, String::new());
         asked.incorrect_report = Some(report.text);
         questions.push(question(prompts, asked, messages));
@@ -125,7 +148,11 @@ pub fn write_task_file(
 }
 
 fn question(prompts: &Prompts, mut sample: TaskSample, messages: Vec<String>) -> Question {
-    let turns: Vec<Prompt> = messages.iter().map(|text| Prompt::text(text)).chain([Prompt::default()]).collect();
+    let turns: Vec<Prompt> = messages
+        .iter()
+        .map(|text| Prompt::text(text))
+        .chain([Prompt::default()])
+        .collect();
     sample.instruction = Some(prompts.conversation(&turns).to_string());
     Question { sample, messages }
 }
@@ -133,7 +160,10 @@ fn question(prompts: &Prompts, mut sample: TaskSample, messages: Vec<String>) ->
 /// The names that only our report states, and those that only the radiologist's does.
 fn differences(ours: &Labels, reference: &LabelValue) -> (Vec<Finding>, Vec<Finding>) {
     let (mut remove, mut add) = (Vec::new(), Vec::new());
-    for finding in Finding::ALL.into_iter().filter(|finding| *finding != Finding::NoFinding) {
+    for finding in Finding::ALL
+        .into_iter()
+        .filter(|finding| *finding != Finding::NoFinding)
+    {
         let predicted = ours.get(&finding) == Some(&Label::Positive);
         match (predicted, reference[finding as usize] == Label::Positive) {
             (true, false) => remove.push(finding),
@@ -154,13 +184,21 @@ mod tests {
             dicom_id: format!("d{index}"),
             note_file: format!("s{index}.txt"),
             findings: format!(" Report {index}. "),
-            labels: Finding::ALL
-                .map(|finding| if positive.contains(&finding) { Label::Positive } else { Label::Negative }),
+            labels: Finding::ALL.map(|finding| {
+                if positive.contains(&finding) {
+                    Label::Positive
+                } else {
+                    Label::Negative
+                }
+            }),
         }
     }
 
     fn prompts() -> Prompts {
-        Prompts { system: "S.".into(), ..Prompts::default() }
+        Prompts {
+            system: "S.".into(),
+            ..Prompts::default()
+        }
     }
 
     #[test]
@@ -170,13 +208,22 @@ mod tests {
         let mut asked = std::collections::BTreeSet::new();
         for task in [Task::Explain, Task::Summarise, Task::Region] {
             let all = questions(task, &samples, &prompts(), &task_prompts, 3).unwrap();
-            assert_eq!(all, questions(task, &samples, &prompts(), &task_prompts, 3).unwrap());
+            assert_eq!(
+                all,
+                questions(task, &samples, &prompts(), &task_prompts, 3).unwrap()
+            );
             assert_eq!(all.len(), 10);
             for Question { sample, messages } in all {
                 let number = &sample.dicom[1..];
                 assert!(task_prompts.all().any(|prompt| prompt == sample.task));
-                assert_eq!(messages, [format!("Report: Report {number}.\n{}", sample.task)]);
-                let instruction = format!("S. USER: Report: Report {number}.\n{} ASSISTANT:", sample.task);
+                assert_eq!(
+                    messages,
+                    [format!("Report: Report {number}.\n{}", sample.task)]
+                );
+                let instruction = format!(
+                    "S. USER: Report: Report {number}.\n{} ASSISTANT:",
+                    sample.task
+                );
                 assert_eq!(sample.instruction, Some(instruction));
                 assert!(asked.insert(sample.dicom));
             }
@@ -190,9 +237,17 @@ mod tests {
         let predicted = |index: usize, positive: &[Finding]| PredictedReport {
             dicom_id: format!("d{index}"),
             text: format!("ours {index}"),
-            labels: positive.iter().map(|finding| (*finding, Label::Positive)).collect(),
+            labels: positive
+                .iter()
+                .map(|finding| (*finding, Label::Positive))
+                .collect(),
         };
-        let samples = [sample(0, &[Edema]), sample(1, &[Edema]), sample(2, &[NoFinding]), sample(3, &[Edema])];
+        let samples = [
+            sample(0, &[Edema]),
+            sample(1, &[Edema]),
+            sample(2, &[NoFinding]),
+            sample(3, &[Edema]),
+        ];
         let reports = [
             predicted(0, &[Fracture, Atelectasis, Pneumonia, NoFinding]),
             predicted(1, &[]),
@@ -200,17 +255,45 @@ mod tests {
             predicted(3, &[Edema, NoFinding]),
             predicted(9, &[Edema]),
         ];
-        let all = corrections(reports, &samples, &prompts(), &TaskPrompts::own().unwrap(), 1);
-        let asked: Vec<&str> = all.iter().map(|question| question.messages[2].as_str()).collect();
-        let first =
-            "Please provide an adapted report. Do not mention Pneumonia, Atelectasis and Fracture. Mention Edema.";
+        let all = corrections(
+            reports,
+            &samples,
+            &prompts(),
+            &TaskPrompts::own().unwrap(),
+            1,
+        );
+        let asked: Vec<&str> = all
+            .iter()
+            .map(|question| question.messages[2].as_str())
+            .collect();
+        let first = "Please provide an adapted report. Do not mention Pneumonia, Atelectasis and Fracture. Mention Edema.";
         let second = "Please provide an adapted report. Mention Edema.";
-        assert_eq!(asked, [first, second, "Please provide an adapted report. Do not mention Edema."]);
-        assert_eq!(all[0].messages[..2], [WRITE_A_REPORT.to_owned(), "ours 0".to_owned()]);
+        assert_eq!(
+            asked,
+            [
+                first,
+                second,
+                "Please provide an adapted report. Do not mention Edema."
+            ]
+        );
+        assert_eq!(
+            all[0].messages[..2],
+            [WRITE_A_REPORT.to_owned(), "ours 0".to_owned()]
+        );
         assert_eq!(all[0].sample.incorrect_report.as_deref(), Some("ours 0"));
-        assert!(all[0].sample.task.contains("Pneumonia, Atelectasis and Fracture"), "{}", all[0].sample.task);
+        assert!(
+            all[0]
+                .sample
+                .task
+                .contains("Pneumonia, Atelectasis and Fracture"),
+            "{}",
+            all[0].sample.task
+        );
         let instruction = all[1].sample.instruction.as_deref().unwrap();
-        assert!(instruction.contains("ASSISTANT: ours 1</s>USER: Please provide"), "{instruction}");
+        assert!(
+            instruction.contains("ASSISTANT: ours 1</s>USER: Please provide"),
+            "{instruction}"
+        );
         assert!(instruction.ends_with("ASSISTANT:"), "{instruction}");
     }
 

@@ -58,7 +58,8 @@ impl Dialogs<'_> {
                 continue;
             }
             let text = fs::read(&path).map_err(TrainingError::io("read", &path))?;
-            let samples: Vec<TaskSample> = serde_json::from_slice(&text).map_err(TrainingError::content(&path))?;
+            let samples: Vec<TaskSample> =
+                serde_json::from_slice(&text).map_err(TrainingError::content(&path))?;
             for sample in samples {
                 asked.entry(sample.dicom.clone()).or_default().push(sample);
             }
@@ -73,17 +74,28 @@ impl Dialogs<'_> {
         let mut dialogs = Vec::new();
         for sample in self.samples {
             let asked = asked.get(&sample.dicom_id).map_or(&[][..], Vec::as_slice);
-            let (corrections, mut questions): (Vec<_>, Vec<_>) =
-                asked.iter().partition(|task| task.incorrect_report.is_some());
+            let (corrections, mut questions): (Vec<_>, Vec<_>) = asked
+                .iter()
+                .partition(|task| task.incorrect_report.is_some());
             random.shuffle(&mut questions);
             let findings = sample.report_findings();
-            dialogs.push(self.dialog(sample, &findings, sample.target(), &questions, questions.len() + 1));
+            dialogs.push(self.dialog(
+                sample,
+                &findings,
+                sample.target(),
+                &questions,
+                questions.len() + 1,
+            ));
             for correction in corrections {
                 let wrong = correction.incorrect_report.as_deref().unwrap_or_default();
                 let stated = correction.incorrect_findings.as_deref();
                 // A report that states what is there is led away from it: the questions are about another report.
                 let leads_away = stated == Some(positives(&sample.labels).as_slice());
-                let after = if leads_away { 0 } else { AFTER_CORRECTION.min(questions.len()) };
+                let after = if leads_away {
+                    0
+                } else {
+                    AFTER_CORRECTION.min(questions.len())
+                };
                 let first = random.below(questions.len().max(1));
                 let some = questions.iter().cycle().skip(first).take(after);
                 let turns: Vec<_> = [correction].into_iter().chain(some.copied()).collect();
@@ -140,8 +152,13 @@ mod tests {
             dicom_id: image.into(),
             note_file: format!("{image}.txt"),
             findings: report.into(),
-            labels: Finding::ALL
-                .map(|finding| if positive.contains(&finding) { Label::Positive } else { Label::Blank }),
+            labels: Finding::ALL.map(|finding| {
+                if positive.contains(&finding) {
+                    Label::Positive
+                } else {
+                    Label::Blank
+                }
+            }),
         }
     }
 
@@ -150,11 +167,19 @@ mod tests {
     }
 
     fn dialogs(tasks: &Path, seed: u64) -> Result<Vec<Value>, TrainingError> {
-        let samples =
-            [sample("one", " The heart is large.", &[Finding::Cardiomegaly]), sample("two", "Clear lungs.", &[])];
+        let samples = [
+            sample("one", " The heart is large.", &[Finding::Cardiomegaly]),
+            sample("two", "Clear lungs.", &[]),
+        ];
         let prompts = Prompts::default();
         let out = tasks.join("dialogs.json");
-        let made = Dialogs { samples: &samples, prompts: &prompts, tasks: tasks.to_owned(), seed }.run(&out)?;
+        let made = Dialogs {
+            samples: &samples,
+            prompts: &prompts,
+            tasks: tasks.to_owned(),
+            seed,
+        }
+        .run(&out)?;
         let read: Vec<Value> = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
         assert_eq!(made, read.len() as u64);
         Ok(read)
@@ -169,12 +194,33 @@ mod tests {
         let write = |task: Task, samples: &[Value]| {
             fs::write(task.file(dir.path()), serde_json::to_vec(samples).unwrap()).unwrap();
         };
-        write(Task::AllFindings, &[task(Task::AllFindings, "one", "Which findings?", "Cardiomegaly")]);
-        write(Task::Summarise, &[task(Task::Summarise, "one", "In short?", " Cardiomegaly. ")]);
-        let mut correction = task(Task::Correct, "one", "There is no Edema.", "The heart is large.");
+        write(
+            Task::AllFindings,
+            &[task(
+                Task::AllFindings,
+                "one",
+                "Which findings?",
+                "Cardiomegaly",
+            )],
+        );
+        write(
+            Task::Summarise,
+            &[task(Task::Summarise, "one", "In short?", " Cardiomegaly. ")],
+        );
+        let mut correction = task(
+            Task::Correct,
+            "one",
+            "There is no Edema.",
+            "The heart is large.",
+        );
         correction["incorrect_report"] = "The heart is large. There is edema.".into();
         correction["incorrect_findings"] = json!(["Cardiomegaly", "Edema"]);
-        let mut away = task(Task::Correct, "one", "Add Edema.", "The heart is large. Edema.");
+        let mut away = task(
+            Task::Correct,
+            "one",
+            "Add Edema.",
+            "The heart is large. Edema.",
+        );
         away["incorrect_report"] = "The heart is large.".into();
         away["incorrect_findings"] = json!(["Cardiomegaly"]);
         write(Task::Correct, &[correction, away]);
@@ -182,27 +228,58 @@ mod tests {
         let made = dialogs(dir.path(), 1).unwrap();
         assert_eq!(made, dialogs(dir.path(), 1).unwrap());
         assert_eq!(made.len(), 4);
-        let text = |at: &Value| format!("{} {}", at["instruction"].as_str().unwrap(), at["output"].as_str().unwrap());
-        let find = |part: &str| made.iter().find(|dialog| text(dialog).contains(part)).unwrap();
+        let text = |at: &Value| {
+            format!(
+                "{} {}",
+                at["instruction"].as_str().unwrap(),
+                at["output"].as_str().unwrap()
+            )
+        };
+        let find = |part: &str| {
+            made.iter()
+                .find(|dialog| text(dialog).contains(part))
+                .unwrap()
+        };
 
         let about = made.iter().find(|dialog| dialog["answers"] == 3).unwrap();
         assert!(text(about).contains("Predicted Findings: cardiomegaly."));
         assert!(text(about).contains("ASSISTANT: The heart is large.</s>USER: "));
-        assert!(text(about).contains("USER: Which findings? ASSISTANT: cardiomegaly"), "{}", text(about));
+        assert!(
+            text(about).contains("USER: Which findings? ASSISTANT: cardiomegaly"),
+            "{}",
+            text(about)
+        );
         assert!(text(about).contains("USER: In short? ASSISTANT: Cardiomegaly."));
 
         let corrected = find("There is no Edema.");
-        assert!(text(corrected).contains("Predicted Findings: cardiomegaly, edema."), "{}", text(corrected));
+        assert!(
+            text(corrected).contains("Predicted Findings: cardiomegaly, edema."),
+            "{}",
+            text(corrected)
+        );
         let turns = "ASSISTANT: The heart is large. There is edema.</s>USER: There is no Edema. ASSISTANT: The heart is large.</s>";
         assert!(text(corrected).contains(turns), "{}", text(corrected));
-        assert_eq!(corrected["answers"], 4, "the wrong report is learned as one of its findings");
+        assert_eq!(
+            corrected["answers"], 4,
+            "the wrong report is learned as one of its findings"
+        );
 
         let away = find("Add Edema.");
-        assert_eq!(away["output"], "The heart is large. Edema.", "the questions are about a heart without edema");
+        assert_eq!(
+            away["output"], "The heart is large. Edema.",
+            "the questions are about a heart without edema"
+        );
         assert_eq!(away["answers"], 2);
 
         let bare = find("Clear lungs.");
-        assert!(text(bare).contains("Predicted Findings: no common findings."), "{}", text(bare));
-        assert_eq!((bare["output"].as_str(), &bare["answers"]), (Some("Clear lungs."), &json!(1)));
+        assert!(
+            text(bare).contains("Predicted Findings: no common findings."),
+            "{}",
+            text(bare)
+        );
+        assert_eq!(
+            (bare["output"].as_str(), &bare["answers"]),
+            (Some("Clear lungs."), &json!(1))
+        );
     }
 }

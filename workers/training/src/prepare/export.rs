@@ -70,7 +70,9 @@ impl Sectioning {
         for (part, chunk) in patients.chunks(PATIENTS).enumerate() {
             let texts = files.studies(chunk);
             let patients = chunk.par_iter().zip(texts);
-            let read: Vec<Vec<Rows>> = patients.map(|(patient, texts)| self.patient(patient, texts)).collect();
+            let read: Vec<Vec<Rows>> = patients
+                .map(|(patient, texts)| self.patient(patient, texts))
+                .collect();
             for report in read.into_iter().flatten() {
                 summary.reports += 1;
                 match report {
@@ -85,15 +87,25 @@ impl Sectioning {
             }
             progress(((part * PATIENTS + chunk.len()) as u64).min(total), total);
         }
-        let file = writer.into_inner().map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
-        file.sync_all().map_err(TrainingError::io("write", &partial))?;
+        let file = writer
+            .into_inner()
+            .map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
+        file.sync_all()
+            .map_err(TrainingError::io("write", &partial))?;
         fs::rename(&partial, &self.output).map_err(TrainingError::io("replace", &self.output))?;
         Ok(summary)
     }
 
-    fn patient(&self, patient: &Path, texts: Result<Vec<(String, Text)>, TrainingError>) -> Vec<Rows> {
+    fn patient(
+        &self,
+        patient: &Path,
+        texts: Result<Vec<(String, Text)>, TrainingError>,
+    ) -> Vec<Rows> {
         match texts {
-            Ok(texts) => texts.into_iter().map(|(study, text)| self.study(patient, &study, text)).collect(),
+            Ok(texts) => texts
+                .into_iter()
+                .map(|(study, text)| self.study(patient, &study, text))
+                .collect(),
             Err(error) => vec![Err(error.to_string())],
         }
     }
@@ -102,12 +114,13 @@ impl Sectioning {
         let note = format!("{study}.txt");
         let (path, bytes) = text.read();
         let bytes = bytes.map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
-        let text =
-            String::from_utf8(bytes).map_err(|_| format!("'{}' is not UTF-8 text: convert it", path.display()))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| format!("'{}' is not UTF-8 text: convert it", path.display()))?;
         // As Python opens a text file.
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
         let images = self.images.join(patient).join(study);
-        let names = list(&images).map_err(|error| format!("report '{}': {error}", path.display()))?;
+        let names =
+            list(&images).map_err(|error| format!("report '{}': {error}", path.display()))?;
         let report = Report::of(&text);
         let row = |dicom: &str| SectionedRow {
             study: study.to_owned(),
@@ -117,6 +130,10 @@ impl Sectioning {
             image_folder: format!("files/{}/{study}", patient.display()),
             note_file: note.clone(),
         };
-        Ok(names.iter().filter_map(|name| name.strip_suffix(".jpg")).map(row).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| name.strip_suffix(".jpg"))
+            .map(row)
+            .collect())
     }
 }

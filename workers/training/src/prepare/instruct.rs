@@ -54,7 +54,12 @@ pub struct TaskSample {
 
 impl TaskSample {
     /// A question about the report of an image.
-    pub(super) fn new(task: Task, (image, report): (&str, &str), question: String, answer: String) -> Self {
+    pub(super) fn new(
+        task: Task,
+        (image, report): (&str, &str),
+        question: String,
+        answer: String,
+    ) -> Self {
         Self {
             gt_report: report.to_owned(),
             incorrect_report: None,
@@ -119,19 +124,38 @@ impl Instruct<'_> {
     /// Files that cannot be read or written, or hold something else.
     pub fn run(&self, output: &Path) -> Result<InstructSummary, TrainingError> {
         fs::create_dir_all(&self.tasks).map_err(TrainingError::io("create", &self.tasks))?;
-        let mut made = vec![(Task::Presence, self.presence()), (Task::AllFindings, self.all_findings())];
+        let mut made = vec![
+            (Task::Presence, self.presence()),
+            (Task::AllFindings, self.all_findings()),
+        ];
         if let Some(file) = &self.mimic_nle {
             let random = &mut self.random("reasons");
-            made.push((Task::Reason, mimic_nle::reasons(file, self.samples, self.task_prompts, random)?));
+            made.push((
+                Task::Reason,
+                mimic_nle::reasons(file, self.samples, self.task_prompts, random)?,
+            ));
         }
         for (task, samples) in &made {
-            json_list::write(&task.file(&self.tasks), samples.iter().map(Ok), Characters::Kept)?;
+            json_list::write(
+                &task.file(&self.tasks),
+                samples.iter().map(Ok),
+                Characters::Kept,
+            )?;
         }
-        let mut summary = InstructSummary { tasks: Vec::new(), missing: Vec::new(), reports: 0, samples: 0 };
-        let mut all: Vec<ReportSample> = report_samples(self.samples, self.prompts, self.coverage, self.seed).collect();
+        let mut summary = InstructSummary {
+            tasks: Vec::new(),
+            missing: Vec::new(),
+            reports: 0,
+            samples: 0,
+        };
+        let mut all: Vec<ReportSample> =
+            report_samples(self.samples, self.prompts, self.coverage, self.seed).collect();
         summary.reports = all.len() as u64;
-        let texts: HashMap<&str, String> =
-            self.samples.iter().map(|sample| (sample.dicom_id.as_str(), sample.positive_text())).collect();
+        let texts: HashMap<&str, String> = self
+            .samples
+            .iter()
+            .map(|sample| (sample.dicom_id.as_str(), sample.positive_text()))
+            .collect();
         for task in Task::ALL {
             let path = task.file(&self.tasks);
             if !path.is_file() {
@@ -139,10 +163,19 @@ impl Instruct<'_> {
                 continue;
             }
             let text = fs::read(&path).map_err(TrainingError::io("read", &path))?;
-            let samples: Vec<TaskSample> = serde_json::from_slice(&text).map_err(TrainingError::content(&path))?;
+            let samples: Vec<TaskSample> =
+                serde_json::from_slice(&text).map_err(TrainingError::content(&path))?;
             let made = made.iter().any(|(other, _)| *other == task);
-            summary.tasks.push(TaskFile { task, samples: samples.len() as u64, made });
-            all.extend(samples.iter().map(|sample| self.fused(task, sample, &texts)));
+            summary.tasks.push(TaskFile {
+                task,
+                samples: samples.len() as u64,
+                made,
+            });
+            all.extend(
+                samples
+                    .iter()
+                    .map(|sample| self.fused(task, sample, &texts)),
+            );
         }
         self.random("fuse").shuffle(&mut all);
         summary.samples = json_list::write(output, all.into_iter().map(Ok), Characters::Escaped)?;
@@ -150,8 +183,15 @@ impl Instruct<'_> {
     }
 
     /// A conversation that asks for the report, has it answered, and asks the task's question.
-    fn fused(&self, task: Task, sample: &TaskSample, findings: &HashMap<&str, String>) -> ReportSample {
-        let findings = findings.get(sample.dicom.as_str()).map_or("", String::as_str);
+    fn fused(
+        &self,
+        task: Task,
+        sample: &TaskSample,
+        findings: &HashMap<&str, String>,
+    ) -> ReportSample {
+        let findings = findings
+            .get(sample.dicom.as_str())
+            .map_or("", String::as_str);
         let report = match (task, &sample.incorrect_report) {
             (Task::Correct, Some(incorrect)) => incorrect,
             _ => &sample.gt_report,
@@ -166,7 +206,11 @@ impl Instruct<'_> {
         ReportSample {
             instruction: self.prompts.conversation(&messages).to_string(),
             input: String::new(),
-            output: if task == Task::AllFindings { output.to_lowercase() } else { output.to_owned() },
+            output: if task == Task::AllFindings {
+                output.to_lowercase()
+            } else {
+                output.to_owned()
+            },
             dicom: sample.dicom.clone(),
         }
     }
@@ -184,15 +228,23 @@ impl Instruct<'_> {
         for row in rows {
             let sample = &self.samples[row];
             let positive = positives(&sample.labels);
-            let (mut present, mut absent): (Vec<Finding>, Vec<Finding>) =
-                Finding::ALL.into_iter().skip(1).partition(|finding| positive.contains(finding));
+            let (mut present, mut absent): (Vec<Finding>, Vec<Finding>) = Finding::ALL
+                .into_iter()
+                .skip(1)
+                .partition(|finding| positive.contains(finding));
             for _ in 0..questions.min(present.len() + absent.len()) {
-                let is_there = random.unit() < PRESENT_SHARE && !present.is_empty() || absent.is_empty();
+                let is_there =
+                    random.unit() < PRESENT_SHARE && !present.is_empty() || absent.is_empty();
                 let from = if is_there { &mut present } else { &mut absent };
                 let finding = from.remove(random.below(from.len()));
                 let question = self.task_prompts.presence(finding, random);
                 let answer = if is_there { "yes" } else { "no" };
-                asked.push(TaskSample::new(Task::Presence, sample.report(), question, answer.to_owned()));
+                asked.push(TaskSample::new(
+                    Task::Presence,
+                    sample.report(),
+                    question,
+                    answer.to_owned(),
+                ));
             }
         }
         asked
@@ -203,9 +255,17 @@ impl Instruct<'_> {
         let (_, rows) = self.findings_rows();
         let ask = |row: usize| {
             let sample = &self.samples[row];
-            let names: Vec<_> = positives(&sample.labels).into_iter().map(Finding::name).collect();
+            let names: Vec<_> = positives(&sample.labels)
+                .into_iter()
+                .map(Finding::name)
+                .collect();
             let question = self.task_prompts.request(Task::AllFindings, random);
-            TaskSample::new(Task::AllFindings, sample.report(), question, names.join(", "))
+            TaskSample::new(
+                Task::AllFindings,
+                sample.report(),
+                question,
+                names.join(", "),
+            )
         };
         rows.into_iter().map(ask).collect()
     }

@@ -24,16 +24,29 @@ pub(super) fn write<T: Serialize>(
 ) -> Result<u64, TrainingError> {
     let partial = path.with_extension("partial");
     let write_error = || TrainingError::io("write", &partial);
-    let mut file = BufWriter::new(File::create(&partial).map_err(TrainingError::io("create", &partial))?);
+    let mut file =
+        BufWriter::new(File::create(&partial).map_err(TrainingError::io("create", &partial))?);
     let mut count = 0;
     for item in items {
-        file.write_all(if count == 0 { b"[\n    " } else { b",\n    " }).map_err(write_error())?;
-        let mut serializer = Serializer::with_formatter(&mut file, Indented { pretty: pretty(), characters });
-        item?.serialize(&mut serializer).map_err(|error| write_error()(error.into()))?;
+        file.write_all(if count == 0 { b"[\n    " } else { b",\n    " })
+            .map_err(write_error())?;
+        let mut serializer = Serializer::with_formatter(
+            &mut file,
+            Indented {
+                pretty: pretty(),
+                characters,
+            },
+        );
+        item?
+            .serialize(&mut serializer)
+            .map_err(|error| write_error()(error.into()))?;
         count += 1;
     }
-    file.write_all(if count == 0 { b"[]" } else { b"\n]" }).map_err(write_error())?;
-    let file = file.into_inner().map_err(|error| write_error()(error.into_error()))?;
+    file.write_all(if count == 0 { b"[]" } else { b"\n]" })
+        .map_err(write_error())?;
+    let file = file
+        .into_inner()
+        .map_err(|error| write_error()(error.into_error()))?;
     file.sync_all().map_err(write_error())?;
     fs::rename(&partial, path).map_err(TrainingError::io("replace", path))?;
     Ok(count)
@@ -58,7 +71,11 @@ impl Formatter for Indented {
         writer.write_all(b"\n    }")
     }
 
-    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+    fn begin_object_key<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        first: bool,
+    ) -> io::Result<()> {
         writer.write_all(if first { b"\n        " } else { b",\n        " })
     }
 
@@ -66,7 +83,11 @@ impl Formatter for Indented {
         writer.write_all(b": ")
     }
 
-    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         if self.characters == Characters::Kept {
             return writer.write_all(fragment.as_bytes());
         }

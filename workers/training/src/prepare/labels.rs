@@ -27,20 +27,36 @@ impl LabelTable {
     /// A column that is missing, or another value, with its line.
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
         let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-        let header = reader.headers().map_err(TrainingError::content(path))?.clone();
+        let header = reader
+            .headers()
+            .map_err(TrainingError::content(path))?
+            .clone();
         let column = |name: &str| {
-            header.iter().position(|found| found == name).ok_or_else(|| {
-                TrainingError::line(path, 1, format!("no column '{name}': it needs {DICOM_ID} and the 14 findings"))
-            })
+            header
+                .iter()
+                .position(|found| found == name)
+                .ok_or_else(|| {
+                    TrainingError::line(
+                        path,
+                        1,
+                        format!("no column '{name}': it needs {DICOM_ID} and the 14 findings"),
+                    )
+                })
         };
         let dicom = column(DICOM_ID)?;
-        let columns = Finding::ALL.into_iter().map(|finding| column(finding.name())).collect::<Result<Vec<_>, _>>()?;
+        let columns = Finding::ALL
+            .into_iter()
+            .map(|finding| column(finding.name()))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut images = HashMap::new();
         for record in reader.records() {
             let record = record.map_err(TrainingError::content(path))?;
             let line = record.position().map_or(0, csv::Position::line);
             let mut labels = [Label::Blank; Finding::ALL.len()];
-            for (label, (finding, &column)) in labels.iter_mut().zip(Finding::ALL.into_iter().zip(&columns)) {
+            for (label, (finding, &column)) in labels
+                .iter_mut()
+                .zip(Finding::ALL.into_iter().zip(&columns))
+            {
                 let cell = record.get(column).unwrap_or_default();
                 *label = value(cell).ok_or_else(|| {
                     TrainingError::line(
@@ -57,12 +73,17 @@ impl LabelTable {
 
     /// A table of these images.
     pub fn of(images: impl IntoIterator<Item = (String, LabelValue)>) -> Self {
-        Self { images: images.into_iter().collect() }
+        Self {
+            images: images.into_iter().collect(),
+        }
     }
 
     /// An image's labels; all blank where the table does not have it.
     pub fn get(&self, dicom: &str) -> LabelValue {
-        self.images.get(dicom).copied().unwrap_or([Label::Blank; Finding::ALL.len()])
+        self.images
+            .get(dicom)
+            .copied()
+            .unwrap_or([Label::Blank; Finding::ALL.len()])
     }
 
     /// Number of images.
@@ -93,10 +114,20 @@ impl LabelFile {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let partial = PathBuf::from(partial);
-        let mut writer = csv::Writer::from_path(&partial).map_err(TrainingError::content(&partial))?;
-        let header = [DICOM_ID].into_iter().chain(Finding::ALL.into_iter().map(Finding::name));
-        writer.write_record(header).map_err(TrainingError::content(&partial))?;
-        Ok(Self { path: path.to_owned(), partial, writer, count: 0 })
+        let mut writer =
+            csv::Writer::from_path(&partial).map_err(TrainingError::content(&partial))?;
+        let header = [DICOM_ID]
+            .into_iter()
+            .chain(Finding::ALL.into_iter().map(Finding::name));
+        writer
+            .write_record(header)
+            .map_err(TrainingError::content(&partial))?;
+        Ok(Self {
+            path: path.to_owned(),
+            partial,
+            writer,
+            count: 0,
+        })
     }
 
     /// Adds an image's labels.
@@ -104,10 +135,20 @@ impl LabelFile {
     /// # Errors
     /// When there is no room.
     pub fn add(&mut self, dicom: &str, labels: &Labels) -> Result<(), TrainingError> {
-        let cell = |finding| labels.get(&finding).copied().unwrap_or(Label::Blank).csv_value();
-        let row = [dicom].into_iter().chain(Finding::ALL.into_iter().map(cell));
+        let cell = |finding| {
+            labels
+                .get(&finding)
+                .copied()
+                .unwrap_or(Label::Blank)
+                .csv_value()
+        };
+        let row = [dicom]
+            .into_iter()
+            .chain(Finding::ALL.into_iter().map(cell));
         self.count += 1;
-        self.writer.write_record(row).map_err(TrainingError::content(&self.partial))
+        self.writer
+            .write_record(row)
+            .map_err(TrainingError::content(&self.partial))
     }
 
     /// Puts the file in its place and tells how many images it has.
@@ -116,8 +157,10 @@ impl LabelFile {
     /// When there is no room.
     pub fn finish(self) -> Result<u64, TrainingError> {
         let file = self.writer.into_inner();
-        let file = file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
-        file.sync_all().map_err(TrainingError::io("write", &self.partial))?;
+        let file =
+            file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
+        file.sync_all()
+            .map_err(TrainingError::io("write", &self.partial))?;
         fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))?;
         Ok(self.count)
     }
@@ -130,15 +173,22 @@ pub(crate) fn value(cell: &str) -> Option<Label> {
         return Some(Label::Blank);
     }
     let number: f64 = cell.parse().ok()?;
-    [(1.0, Label::Positive), (0.0, Label::Negative), (-1.0, Label::Uncertain)]
-        .into_iter()
-        .find(|&(value, _)| value == number)
-        .map(|(_, label)| label)
+    [
+        (1.0, Label::Positive),
+        (0.0, Label::Negative),
+        (-1.0, Label::Uncertain),
+    ]
+    .into_iter()
+    .find(|&(value, _)| value == number)
+    .map(|(_, label)| label)
 }
 
 /// The findings that are present for certain, in the published order.
 pub(crate) fn positives(labels: &LabelValue) -> Vec<Finding> {
-    let present = Finding::ALL.into_iter().zip(labels).filter(|(_, label)| **label == Label::Positive);
+    let present = Finding::ALL
+        .into_iter()
+        .zip(labels)
+        .filter(|(_, label)| **label == Label::Positive);
     present.map(|(finding, _)| finding).collect()
 }
 
@@ -149,8 +199,14 @@ mod tests {
 
     #[test]
     fn only_1_0_minus_1_and_nothing_are_labels() {
-        assert_eq!(["1", "1.0", "0", "-1.0", ""].map(|cell| value(cell).is_some()), [true; 5]);
-        assert_eq!(["2", "yes", "0.5", "nan"].map(|cell| value(cell).is_some()), [false; 4]);
+        assert_eq!(
+            ["1", "1.0", "0", "-1.0", ""].map(|cell| value(cell).is_some()),
+            [true; 5]
+        );
+        assert_eq!(
+            ["2", "yes", "0.5", "nan"].map(|cell| value(cell).is_some()),
+            [false; 4]
+        );
     }
 
     #[test]
@@ -158,12 +214,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels.csv");
         let mut file = LabelFile::create(&path).unwrap();
-        let labels = [(Finding::Edema, Label::Positive), (Finding::Fracture, Label::Uncertain)];
+        let labels = [
+            (Finding::Edema, Label::Positive),
+            (Finding::Fracture, Label::Uncertain),
+        ];
         file.add("d,1", &Labels::from(labels)).unwrap();
         assert_eq!(file.finish().unwrap(), 1);
         let read = LabelTable::read(&path).unwrap().get("d,1");
         for finding in Finding::ALL {
-            let expected = labels.iter().find(|(named, _)| *named == finding).map_or(Label::Blank, |(_, label)| *label);
+            let expected = labels
+                .iter()
+                .find(|(named, _)| *named == finding)
+                .map_or(Label::Blank, |(_, label)| *label);
             assert_eq!(read[finding as usize], expected);
         }
     }
@@ -173,8 +235,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels.csv");
         let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
-        std::fs::write(&path, format!("dicom_id,{}\na{}\nb,7{}\n", names.join(","), ",".repeat(14), ",".repeat(13)))
-            .unwrap();
+        std::fs::write(
+            &path,
+            format!(
+                "dicom_id,{}\na{}\nb,7{}\n",
+                names.join(","),
+                ",".repeat(14),
+                ",".repeat(13)
+            ),
+        )
+        .unwrap();
         let error = LabelTable::read(&path).unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("'7'"), "{error}");
     }

@@ -47,7 +47,9 @@ pub(super) fn reasons(
 ) -> Result<Vec<TaskSample>, TrainingError> {
     let mut studies: HashMap<&str, &Sample> = HashMap::new();
     for sample in samples {
-        studies.entry(sample.note_file.trim_end_matches(".txt")).or_insert(sample);
+        studies
+            .entry(sample.note_file.trim_end_matches(".txt"))
+            .or_insert(sample);
     }
     let lines = BufReader::new(File::open(file).map_err(TrainingError::io("open", file))?).lines();
     let mut reasons = Vec::new();
@@ -56,20 +58,33 @@ pub(super) fn reasons(
         if line.trim().is_empty() {
             continue;
         }
-        let explanation: Explanation =
-            serde_json::from_str(&line).map_err(|error| TrainingError::line(file, number, error.to_string()))?;
+        let explanation: Explanation = serde_json::from_str(&line)
+            .map_err(|error| TrainingError::line(file, number, error.to_string()))?;
         if explanation.diagnosis_label.len() != DIAGNOSES.len() {
-            let reason = format!("{} flags of diagnosis, expected 10", explanation.diagnosis_label.len());
+            let reason = format!(
+                "{} flags of diagnosis, expected 10",
+                explanation.diagnosis_label.len()
+            );
             return Err(TrainingError::line(file, number, reason));
         }
-        let Some(sample) = studies.get(explanation.report.as_str()) else { continue };
+        let Some(sample) = studies.get(explanation.report.as_str()) else {
+            continue;
+        };
         if !sample.findings.contains(&explanation.nle) {
             continue;
         }
-        let flagged = DIAGNOSES.into_iter().zip(&explanation.diagnosis_label).filter(|(_, flag)| **flag == 1.0);
+        let flagged = DIAGNOSES
+            .into_iter()
+            .zip(&explanation.diagnosis_label)
+            .filter(|(_, flag)| **flag == 1.0);
         let named: Vec<Finding> = flagged.map(|(finding, _)| finding).collect();
         let question = prompts.reasons(&named, random);
-        reasons.push(TaskSample::new(Task::Reason, sample.report(), question, explanation.nle));
+        reasons.push(TaskSample::new(
+            Task::Reason,
+            sample.report(),
+            question,
+            explanation.nle,
+        ));
     }
     Ok(reasons)
 }

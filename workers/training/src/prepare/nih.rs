@@ -62,9 +62,17 @@ pub struct NihImages {
 /// # Errors
 /// No such source, columns that are missing, classes that the collection does not have, or no image.
 pub fn read_nih(source: &Path) -> Result<NihImages, TrainingError> {
-    let images = if source.is_dir() { publisher(source)? } else { labelled(source)? };
+    let images = if source.is_dir() {
+        publisher(source)?
+    } else {
+        labelled(source)?
+    };
     if images.rows.is_empty() {
-        let reason = format!("'{}' names {} images, and none of them is there", source.display(), images.missing);
+        let reason = format!(
+            "'{}' names {} images, and none of them is there",
+            source.display(),
+            images.missing
+        );
         return Err(TrainingError::Empty(reason));
     }
     Ok(images)
@@ -75,7 +83,9 @@ pub fn read_nih(source: &Path) -> Result<NihImages, TrainingError> {
 /// # Errors
 /// A file that cannot be written.
 pub fn write_image_table(path: &Path, rows: &[ImageRow]) -> Result<(), TrainingError> {
-    let rows = rows.iter().map(|row| (vec![row.image.clone(), row.split.clone()], &row.labels));
+    let rows = rows
+        .iter()
+        .map(|row| (vec![row.image.clone(), row.split.clone()], &row.labels));
     write(path, &["image", "split"], rows)
 }
 
@@ -83,16 +93,26 @@ fn labelled(path: &Path) -> Result<NihImages, TrainingError> {
     let mut table = Table::open(path)?;
     let (image, split) = (table.column("image")?, table.column("split")?);
     let classes = table.optional("nih_labels");
-    let columns = if classes.is_none() { table.findings()? } else { Vec::new() };
+    let columns = if classes.is_none() {
+        table.findings()?
+    } else {
+        Vec::new()
+    };
     let folder = path.parent().unwrap_or(Path::new("")).join("images");
     let mut images = NihImages::default();
     while let Some((line, record)) = table.next()? {
         let cell = |column: usize| record.get(column).unwrap_or_default();
         let labels = match classes {
-            Some(column) => labels(cell(column)).map_err(|reason| TrainingError::line(path, line, reason))?,
+            Some(column) => {
+                labels(cell(column)).map_err(|reason| TrainingError::line(path, line, reason))?
+            }
             None => table.labels(&record, line, &columns)?,
         };
-        let row = ImageRow { image: cell(image).to_owned(), split: cell(split).to_owned(), labels };
+        let row = ImageRow {
+            image: cell(image).to_owned(),
+            split: cell(split).to_owned(),
+            labels,
+        };
         images.add(row, folder.join(cell(image)).is_file());
     }
     Ok(images)
@@ -104,16 +124,23 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
     let [train, test] = LISTS.map(|name| list(&folder.join(name)));
     let (train, test) = (train?, test?);
     let mut table = Table::open(&entry)?;
-    let (image, classes, patient) =
-        (table.column("Image Index")?, table.column("Finding Labels")?, table.column("Patient ID")?);
+    let (image, classes, patient) = (
+        table.column("Image Index")?,
+        table.column("Finding Labels")?,
+        table.column("Patient ID")?,
+    );
     let mut images = NihImages::default();
     while let Some((line, record)) = table.next()? {
         let cell = |column: usize| record.get(column).unwrap_or_default();
-        let labels = labels(cell(classes)).map_err(|reason| TrainingError::line(&entry, line, reason))?;
-        let patient: u64 = cell(patient)
-            .trim()
-            .parse()
-            .map_err(|_| TrainingError::line(&entry, line, format!("'{}' is no number of a patient", cell(patient))))?;
+        let labels =
+            labels(cell(classes)).map_err(|reason| TrainingError::line(&entry, line, reason))?;
+        let patient: u64 = cell(patient).trim().parse().map_err(|_| {
+            TrainingError::line(
+                &entry,
+                line,
+                format!("'{}' is no number of a patient", cell(patient)),
+            )
+        })?;
         let key = format!("nih:{patient}");
         let name = cell(image);
         let side = match (&train, &test) {
@@ -125,14 +152,25 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
         };
         let file = files.get(name);
         let path = file.cloned().unwrap_or_default();
-        images.add(ImageRow { image: path, split: side.to_owned(), labels }, file.is_some());
+        images.add(
+            ImageRow {
+                image: path,
+                split: side.to_owned(),
+                labels,
+            },
+            file.is_some(),
+        );
     }
     Ok(images)
 }
 
 impl NihImages {
     fn add(&mut self, row: ImageRow, is_there: bool) {
-        if is_there { self.rows.push(row) } else { self.missing += 1 }
+        if is_there {
+            self.rows.push(row)
+        } else {
+            self.missing += 1
+        }
     }
 }
 
@@ -166,11 +204,18 @@ fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
 /// Where each picture lies, below `folder`: in `images_*/images/`, `images_*/` or `images/`.
 fn image_files(folder: &Path) -> Result<BTreeMap<String, String>, TrainingError> {
     let mut files = BTreeMap::new();
-    for part in list_folder(folder)?.into_iter().filter(|name| name.starts_with("images")) {
+    for part in list_folder(folder)?
+        .into_iter()
+        .filter(|name| name.starts_with("images"))
+    {
         for below in [part.clone(), format!("{part}/images")] {
             if folder.join(&below).is_dir() {
                 let names = list_folder(&folder.join(&below))?;
-                files.extend(names.into_iter().map(|name| (name.clone(), format!("{below}/{name}"))));
+                files.extend(
+                    names
+                        .into_iter()
+                        .map(|name| (name.clone(), format!("{below}/{name}"))),
+                );
             }
         }
     }
@@ -180,7 +225,13 @@ fn image_files(folder: &Path) -> Result<BTreeMap<String, String>, TrainingError>
 fn list_folder(folder: &Path) -> Result<Vec<String>, TrainingError> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder).map_err(TrainingError::io("list", folder))? {
-        names.push(entry.map_err(TrainingError::io("list", folder))?.file_name().to_string_lossy().into_owned());
+        names.push(
+            entry
+                .map_err(TrainingError::io("list", folder))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
     }
     names.sort_unstable();
     Ok(names)
@@ -203,7 +254,10 @@ mod tests {
     #[test]
     fn classes_become_findings_and_what_the_source_has_no_class_for_stays_empty() {
         let of = |cell: &str, finding: Finding| labels(cell).unwrap()[finding as usize];
-        assert_eq!(of("Infiltration|Emphysema", Finding::LungOpacity), Label::Positive);
+        assert_eq!(
+            of("Infiltration|Emphysema", Finding::LungOpacity),
+            Label::Positive
+        );
         assert_eq!(of("Infiltration", Finding::NoFinding), Label::Negative);
         assert_eq!(of("No Finding", Finding::NoFinding), Label::Positive);
         assert_eq!(of("Mass", Finding::LungLesion), Label::Positive);
@@ -226,12 +280,20 @@ mod tests {
         let all = read_nih(dir.path()).unwrap();
         assert_eq!((all.rows.len(), all.missing), (40, 1));
         assert_eq!(all.rows[3].image, "images_001/images/3.png");
-        let names = |range: std::ops::Range<usize>| range.map(|number| format!("{number}.png\n")).collect::<String>();
+        let names = |range: std::ops::Range<usize>| {
+            range
+                .map(|number| format!("{number}.png\n"))
+                .collect::<String>()
+        };
         fs::write(path("train_val_list.txt"), names(0..30)).unwrap();
         fs::write(path("test_list.txt"), names(30..40)).unwrap();
         let listed = read_nih(dir.path()).unwrap();
         assert!(listed.rows[30..].iter().all(|row| row.split == "test"));
-        assert!(listed.rows[..30].iter().all(|row| row.split == "train" || row.split == "validate"));
+        assert!(
+            listed.rows[..30]
+                .iter()
+                .all(|row| row.split == "train" || row.split == "validate")
+        );
         assert!(listed.rows[..30].iter().any(|row| row.split == "validate"));
     }
 

@@ -84,11 +84,17 @@ impl OpenI {
     /// No such source, columns that are missing, labels that are none, XML that is none; with file and line.
     pub fn read(&self) -> Result<OpenIReports, TrainingError> {
         let rule = WeakRule::own()?;
-        let studies = if self.source.is_dir() { xml_studies(&self.source)? } else { csv_studies(&self.source)? };
+        let studies = if self.source.is_dir() {
+            xml_studies(&self.source)?
+        } else {
+            csv_studies(&self.source)?
+        };
         let mut reports = OpenIReports::default();
         for study in studies {
-            let positive =
-                study.columns.clone().unwrap_or_else(|| tags::findings(study.tags.iter().map(String::as_str)));
+            let positive = study
+                .columns
+                .clone()
+                .unwrap_or_else(|| tags::findings(study.tags.iter().map(String::as_str)));
             let Some(mut positive) = positive else {
                 reports.untagged += 1;
                 continue;
@@ -107,23 +113,40 @@ impl OpenI {
                 reports.without_text += 1;
                 continue;
             }
-            let mentions = rule.mentions(&if self.of_findings { row.findings.clone() } else { row.text() });
+            let mentions = rule.mentions(&if self.of_findings {
+                row.findings.clone()
+            } else {
+                row.text()
+            });
             let said = summary(&mentions);
-            for finding in Finding::ALL.into_iter().filter(|finding| *finding != Finding::NoFinding) {
+            for finding in Finding::ALL
+                .into_iter()
+                .filter(|finding| *finding != Finding::NoFinding)
+            {
                 let tagged = positive.contains(&finding);
-                reports.agreement.entry(finding).or_default().add(tagged, said[finding as usize]);
+                reports
+                    .agreement
+                    .entry(finding)
+                    .or_default()
+                    .add(tagged, said[finding as usize]);
             }
             if self.of_findings {
-                positive.retain(|finding| *finding == Finding::NoFinding || said[*finding as usize] != Label::Blank);
+                positive.retain(|finding| {
+                    *finding == Finding::NoFinding || said[*finding as usize] != Label::Blank
+                });
             }
             row.labels = labels(&positive, &said);
             reports.rows.push(row);
         }
         if reports.rows.is_empty() {
             let shown = self.source.display();
-            return Err(TrainingError::Empty(format!("no tagged report with text in '{shown}'")));
+            return Err(TrainingError::Empty(format!(
+                "no tagged report with text in '{shown}'"
+            )));
         }
-        reports.rows.sort_by_key(|row| (number(&row.study), row.study.clone()));
+        reports
+            .rows
+            .sort_by_key(|row| (number(&row.study), row.study.clone()));
         Ok(reports)
     }
 }
@@ -149,25 +172,35 @@ impl Agreement {
 /// only the rule reads as stated stays blank. "No Finding" is tagged `normal`, and nothing else but devices is positive or
 /// uncertain; it is never denied.
 fn labels(positive: &[Finding], said: &LabelValue) -> LabelValue {
-    let mut labels = Finding::ALL.map(|finding| match (positive.contains(&finding), said[finding as usize]) {
-        (true, Label::Uncertain) => Label::Uncertain,
-        (true, _) => Label::Positive,
-        (false, Label::Positive) => Label::Blank,
-        (false, other) => other,
-    });
-    let pathological =
-        Finding::ALL.into_iter().filter(|finding| !matches!(finding, Finding::NoFinding | Finding::SupportDevices));
+    let mut labels =
+        Finding::ALL.map(
+            |finding| match (positive.contains(&finding), said[finding as usize]) {
+                (true, Label::Uncertain) => Label::Uncertain,
+                (true, _) => Label::Positive,
+                (false, Label::Positive) => Label::Blank,
+                (false, other) => other,
+            },
+        );
+    let pathological = Finding::ALL
+        .into_iter()
+        .filter(|finding| !matches!(finding, Finding::NoFinding | Finding::SupportDevices));
     let any = pathological
         .map(|finding| labels[finding as usize])
         .any(|label| matches!(label, Label::Positive | Label::Uncertain));
-    labels[Finding::NoFinding as usize] =
-        if positive.contains(&Finding::NoFinding) && !any { Label::Positive } else { Label::Blank };
+    labels[Finding::NoFinding as usize] = if positive.contains(&Finding::NoFinding) && !any {
+        Label::Positive
+    } else {
+        Label::Blank
+    };
     labels
 }
 
 /// The number in `CXR12`; studies named otherwise come last.
 fn number(study: &str) -> u64 {
-    study.trim_start_matches(|character: char| !character.is_ascii_digit()).parse().unwrap_or(u64::MAX)
+    study
+        .trim_start_matches(|character: char| !character.is_ascii_digit())
+        .parse()
+        .unwrap_or(u64::MAX)
 }
 
 fn xml_studies(folder: &Path) -> Result<Vec<Study>, TrainingError> {
@@ -194,12 +227,18 @@ fn xml_studies(folder: &Path) -> Result<Vec<Study>, TrainingError> {
 /// A table with `study_id` (or `uid`), `findings` and `impression`, and the 14 findings or tags (`mesh`, else `problems`).
 fn csv_studies(path: &Path) -> Result<Vec<Study>, TrainingError> {
     let mut table = Table::open(path)?;
-    let id = table.optional("uid").map_or_else(|| table.column("study_id"), Ok)?;
+    let id = table
+        .optional("uid")
+        .map_or_else(|| table.column("study_id"), Ok)?;
     let (findings, impression) = (table.column("findings")?, table.column("impression")?);
     let (indication, side) = (table.optional("indication"), table.optional("split"));
-    let columns = Finding::ALL.into_iter().any(|finding| table.optional(finding.name()).is_some());
+    let columns = Finding::ALL
+        .into_iter()
+        .any(|finding| table.optional(finding.name()).is_some());
     let columns = columns.then(|| table.findings()).transpose()?;
-    let tags = table.optional("mesh").or_else(|| table.optional("problems"));
+    let tags = table
+        .optional("mesh")
+        .or_else(|| table.optional("problems"));
     if columns.is_none() && tags.is_none() {
         let reason = "no column mesh or problems, and not the 14 findings: there is nothing to label the reports by";
         return Err(TrainingError::line(path, 1, reason));
@@ -207,7 +246,10 @@ fn csv_studies(path: &Path) -> Result<Vec<Study>, TrainingError> {
     let mut studies = Vec::new();
     while let Some((line, record)) = table.next()? {
         let cell = |column: usize| record.get(column).unwrap_or_default().to_owned();
-        let columns = columns.as_deref().map(|columns| table.labels(&record, line, columns)).transpose()?;
+        let columns = columns
+            .as_deref()
+            .map(|columns| table.labels(&record, line, columns))
+            .transpose()?;
         let stated = |labels: LabelValue| {
             let known = labels.iter().any(|label| *label != Label::Blank);
             known.then(|| super::labels::positives(&labels))
@@ -218,7 +260,12 @@ fn csv_studies(path: &Path) -> Result<Vec<Study>, TrainingError> {
             findings: cell(findings),
             impression: cell(impression),
             indication: indication.map(cell).unwrap_or_default(),
-            tags: tags.map(cell).unwrap_or_default().split(';').map(str::to_owned).collect(),
+            tags: tags
+                .map(cell)
+                .unwrap_or_default()
+                .split(';')
+                .map(str::to_owned)
+                .collect(),
             columns: columns.map(stated),
             ..Study::default()
         };

@@ -66,22 +66,38 @@ impl Pairing {
         let mut summaries: BTreeMap<String, PairingSummary> = BTreeMap::new();
         let mut pairs = Vec::new();
         for report in reports.iter().filter(|report| !report.findings.is_empty()) {
-            let Some(groups) = sides.get_mut(&report.split) else { continue };
-            let (similarity, image) = draw(groups, set(&report.labels, |label| label == Label::Positive), random);
+            let Some(groups) = sides.get_mut(&report.split) else {
+                continue;
+            };
+            let (similarity, image) = draw(
+                groups,
+                set(&report.labels, |label| label == Label::Positive),
+                random,
+            );
             let summary = summaries.entry(report.split.clone()).or_default();
             summary.reports += 1;
             summary.exact += u64::from(similarity == 1.0);
             summary.similarity += similarity;
-            pairs.push(ReportRow { image, ..report.clone() });
+            pairs.push(ReportRow {
+                image,
+                ..report.clone()
+            });
         }
         if pairs.is_empty() {
             let sides: Vec<_> = sides.keys().map(String::as_str).collect();
-            let reason = format!("no report with findings is of a side with images ({})", sides.join(", "));
+            let reason = format!(
+                "no report with findings is of a side with images ({})",
+                sides.join(", ")
+            );
             return Err(TrainingError::Empty(reason));
         }
         for (side, summary) in &mut summaries {
             summary.similarity /= summary.reports as f64;
-            let images: Vec<u64> = sides[side].values().flatten().map(|image| image.used).collect();
+            let images: Vec<u64> = sides[side]
+                .values()
+                .flatten()
+                .map(|image| image.used)
+                .collect();
             summary.images = images.len() as u64;
             summary.used = images.iter().filter(|used| **used > 0).count() as u64;
             summary.most = images.into_iter().max().unwrap_or_default();
@@ -95,22 +111,39 @@ impl Pairing {
         for (path, folder) in &self.images {
             let folder = std::path::absolute(folder).map_err(TrainingError::io("find", folder))?;
             let mut table = Table::open(path)?;
-            let (image, split, columns) = (table.column("image")?, table.column("split")?, table.findings()?);
+            let (image, split, columns) = (
+                table.column("image")?,
+                table.column("split")?,
+                table.findings()?,
+            );
             while let Some((line, record)) = table.next()? {
                 let name = record.get(image).unwrap_or_default();
                 let file = folder.join(name);
                 if name.is_empty() || !file.is_file() {
                     let shown = file.display();
-                    return Err(TrainingError::line(path, line, format!("there is no image '{shown}'")));
+                    return Err(TrainingError::line(
+                        path,
+                        line,
+                        format!("there is no image '{shown}'"),
+                    ));
                 }
                 if !names.insert(file.clone()) {
-                    return Err(TrainingError::line(path, line, format!("'{name}' stands twice")));
+                    return Err(TrainingError::line(
+                        path,
+                        line,
+                        format!("'{name}' stands twice"),
+                    ));
                 }
                 let labels = table.labels(&record, line, &columns)?;
                 let known = set(&labels, |label| label != Label::Blank);
                 let positive = set(&labels, |label| label == Label::Positive);
-                let groups = sides.entry(record.get(split).unwrap_or_default().to_owned()).or_default();
-                groups.entry((known, positive)).or_default().push(Image { path: file, used: 0 });
+                let groups = sides
+                    .entry(record.get(split).unwrap_or_default().to_owned())
+                    .or_default();
+                groups.entry((known, positive)).or_default().push(Image {
+                    path: file,
+                    used: 0,
+                });
             }
         }
         Ok(sides)
@@ -121,9 +154,16 @@ impl Pairing {
 fn draw(groups: &mut Groups, report: Set, random: &mut Random) -> (f64, String) {
     let score = |key: &(Set, Set)| similarity(report & key.0, key.1);
     let best = groups.keys().map(score).fold(0.0, f64::max);
-    let mut candidates: Vec<&mut Image> =
-        groups.iter_mut().filter(|(key, _)| score(key) == best).flat_map(|(_, images)| images).collect();
-    let least = candidates.iter().map(|image| image.used).min().unwrap_or_default();
+    let mut candidates: Vec<&mut Image> = groups
+        .iter_mut()
+        .filter(|(key, _)| score(key) == best)
+        .flat_map(|(_, images)| images)
+        .collect();
+    let least = candidates
+        .iter()
+        .map(|image| image.used)
+        .min()
+        .unwrap_or_default();
     candidates.retain(|image| image.used == least);
     let chosen = random.below(candidates.len());
     let image = &mut candidates[chosen];
@@ -141,7 +181,9 @@ fn similarity(report: Set, image: Set) -> f64 {
 }
 
 fn set(labels: &LabelValue, of: impl Fn(Label) -> bool) -> Set {
-    let members = Finding::ALL.into_iter().filter(|finding| of(labels[*finding as usize]));
+    let members = Finding::ALL
+        .into_iter()
+        .filter(|finding| of(labels[*finding as usize]));
     members.fold(0, |set, finding| set | bit(finding))
 }
 

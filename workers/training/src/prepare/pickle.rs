@@ -34,8 +34,12 @@ impl StoredArrays {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let read = || -> Result<Vec<(String, Place)>, Fault> {
             let length = file.metadata()?.len();
-            let entries = Machine::new(BufReader::with_capacity(1 << 16, &file), length).dictionary()?;
-            entries.into_iter().map(|(name, value)| Ok((name, place(&value)?))).collect()
+            let entries =
+                Machine::new(BufReader::with_capacity(1 << 16, &file), length).dictionary()?;
+            entries
+                .into_iter()
+                .map(|(name, value)| Ok((name, place(&value)?)))
+                .collect()
         };
         let arrays = read().map_err(|fault| match fault {
             Fault::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -46,7 +50,11 @@ impl StoredArrays {
                 "it holds {what}; only a dictionary of numpy float32 arrays by image id can be read"
             )),
         })?;
-        Ok(Self { path: path.to_owned(), file, arrays })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            arrays,
+        })
     }
 
     fn read(&mut self, index: usize) -> Result<Vec<f32>, TrainingError> {
@@ -67,19 +75,32 @@ impl StoredArrays {
 /// # Errors
 /// No such file, or one that is cut or holds anything but a dictionary of f32 arrays; an id that is in two files; arrays of different shapes; an output that cannot be written.
 pub fn import_embeddings(files: &[PathBuf], output: &Path) -> Result<u64, TrainingError> {
-    let mut stored = files.iter().map(|path| StoredArrays::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let first = stored.iter().flat_map(|file| &file.arrays).map(|(_, place)| place.shape.clone()).next();
+    let mut stored = files
+        .iter()
+        .map(|path| StoredArrays::open(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    let first = stored
+        .iter()
+        .flat_map(|file| &file.arrays)
+        .map(|(_, place)| place.shape.clone())
+        .next();
     let shape = first.ok_or_else(|| TrainingError::Empty("the files have no embedding".into()))?;
     let mut names = TensorNames::create(output, &shape)?;
     let mut seen: HashMap<&str, &Path> = HashMap::new();
     for file in &stored {
         for (name, place) in &file.arrays {
             if let Some(other) = seen.insert(name, &file.path) {
-                let reason = format!("'{name}' is in '{}', too: leave one of the files out", other.display());
+                let reason = format!(
+                    "'{name}' is in '{}', too: leave one of the files out",
+                    other.display()
+                );
                 return Err(TrainingError::content(&file.path)(reason));
             }
             if place.shape != shape {
-                let reason = format!("'{name}' has the shape {:?} and the first one {shape:?}", place.shape);
+                let reason = format!(
+                    "'{name}' has the shape {:?} and the first one {shape:?}",
+                    place.shape
+                );
                 return Err(TrainingError::content(&file.path)(reason));
             }
             names.add(name)?;
@@ -98,14 +119,26 @@ pub fn import_embeddings(files: &[PathBuf], output: &Path) -> Result<u64, Traini
 
 fn place(value: &Value) -> Result<Place, Fault> {
     let Value::Array(array) = value else {
-        return Err(Fault::Unknown(format!("{} instead of an array", value.kind())));
+        return Err(Fault::Unknown(format!(
+            "{} instead of an array",
+            value.kind()
+        )));
     };
     let array = array.borrow();
-    let bytes = array.shape.iter().try_fold(4_u64, |bytes, side| bytes.checked_mul(*side as u64));
+    let bytes = array
+        .shape
+        .iter()
+        .try_fold(4_u64, |bytes, side| bytes.checked_mul(*side as u64));
     if bytes != Some(array.length) {
-        return Err(Fault::Unknown(format!("an array {:?} of {} bytes", array.shape, array.length)));
+        return Err(Fault::Unknown(format!(
+            "an array {:?} of {} bytes",
+            array.shape, array.length
+        )));
     }
-    Ok(Place { shape: array.shape.clone(), offset: array.offset })
+    Ok(Place {
+        shape: array.shape.clone(),
+        offset: array.offset,
+    })
 }
 
 #[cfg(test)]

@@ -29,16 +29,31 @@ impl PredictionFile {
         partial.push(".partial");
         let partial = PathBuf::from(partial);
         let file = File::create(&partial).map_err(TrainingError::io("create", &partial))?;
-        Ok(Self { path: path.to_owned(), partial, file: BufWriter::new(file), count: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            partial,
+            file: BufWriter::new(file),
+            count: 0,
+        })
     }
 
     /// Adds what was found in an image.
     ///
     /// # Errors
     /// When there is no room.
-    pub fn add(&mut self, id: &str, findings: impl Iterator<Item = Finding>) -> Result<(), TrainingError> {
-        let names: Vec<String> = findings.map(|finding| format!("        {}", Value::from(finding.name()))).collect();
-        let list = if names.is_empty() { "[]".to_owned() } else { format!("[\n{}\n    ]", names.join(",\n")) };
+    pub fn add(
+        &mut self,
+        id: &str,
+        findings: impl Iterator<Item = Finding>,
+    ) -> Result<(), TrainingError> {
+        let names: Vec<String> = findings
+            .map(|finding| format!("        {}", Value::from(finding.name())))
+            .collect();
+        let list = if names.is_empty() {
+            "[]".to_owned()
+        } else {
+            format!("[\n{}\n    ]", names.join(",\n"))
+        };
         let before = if self.count == 0 { "{" } else { "," };
         self.count += 1;
         let written = write!(self.file, "{before}\n    {}: {list}", Value::from(id));
@@ -51,10 +66,14 @@ impl PredictionFile {
     /// When there is no room.
     pub fn finish(mut self) -> Result<u64, TrainingError> {
         let end: &[u8] = if self.count == 0 { b"{}" } else { b"\n}" };
-        self.file.write_all(end).map_err(TrainingError::io("write", &self.partial))?;
+        self.file
+            .write_all(end)
+            .map_err(TrainingError::io("write", &self.partial))?;
         let file = self.file.into_inner();
-        let file = file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
-        file.sync_all().map_err(TrainingError::io("write", &self.partial))?;
+        let file =
+            file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
+        file.sync_all()
+            .map_err(TrainingError::io("write", &self.partial))?;
         fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))?;
         Ok(self.count)
     }
@@ -79,7 +98,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("predictions.json");
         let mut file = PredictionFile::create(&path).unwrap();
-        file.add("d1", [Finding::Edema, Finding::PleuralEffusion].into_iter()).unwrap();
+        file.add("d1", [Finding::Edema, Finding::PleuralEffusion].into_iter())
+            .unwrap();
         file.add("d2", std::iter::empty()).unwrap();
         assert!(!path.exists());
         assert_eq!(file.finish().unwrap(), 2);
@@ -95,6 +115,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("predictions.json");
         fs::write(&path, r#"{"d1": ["Oedema"]}"#).unwrap();
-        assert!(read_predictions(&path).unwrap_err().to_string().contains("Oedema"));
+        assert!(
+            read_predictions(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("Oedema")
+        );
     }
 }

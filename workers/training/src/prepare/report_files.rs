@@ -36,7 +36,10 @@ pub(super) struct Archive {
 
 impl ReportFiles {
     pub(super) fn open(path: &Path) -> Result<Self, TrainingError> {
-        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip")) {
+        if path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("zip"))
+        {
             return Ok(Self::Zip(Archive::open(path)?));
         }
         Ok(Self::Folder(path.to_owned()))
@@ -51,7 +54,9 @@ impl ReportFiles {
         let mut patients = Vec::new();
         for group in list(folder)?.into_iter().filter(|name| is_group(name)) {
             if folder.join(&group).is_dir() {
-                let names = list(&folder.join(&group))?.into_iter().filter(|name| name.starts_with('p'));
+                let names = list(&folder.join(&group))?
+                    .into_iter()
+                    .filter(|name| name.starts_with('p'));
                 patients.extend(names.map(|name| Path::new(&group).join(name)));
             }
         }
@@ -60,17 +65,27 @@ impl ReportFiles {
 
     /// The studies of each patient, sorted. Files of a zip are inflated here, one after the other; those of a folder are left
     /// to whoever reads in parallel.
-    pub(super) fn studies(&mut self, patients: &[PathBuf]) -> Vec<Result<Vec<(String, Text)>, TrainingError>> {
+    pub(super) fn studies(
+        &mut self,
+        patients: &[PathBuf],
+    ) -> Vec<Result<Vec<(String, Text)>, TrainingError>> {
         match self {
-            Self::Zip(archive) => patients.iter().map(|patient| Ok(archive.studies(patient))).collect(),
-            Self::Folder(folder) => patients.par_iter().map(|patient| in_folder(&folder.join(patient))).collect(),
+            Self::Zip(archive) => patients
+                .iter()
+                .map(|patient| Ok(archive.studies(patient)))
+                .collect(),
+            Self::Folder(folder) => patients
+                .par_iter()
+                .map(|patient| in_folder(&folder.join(patient)))
+                .collect(),
         }
     }
 }
 
 fn in_folder(patient: &Path) -> Result<Vec<(String, Text)>, TrainingError> {
     let names = list(patient)?.into_iter();
-    let studies = names.filter_map(|name| Some((study(&name)?.to_owned(), Text::Path(patient.join(&name)))));
+    let studies =
+        names.filter_map(|name| Some((study(&name)?.to_owned(), Text::Path(patient.join(&name)))));
     Ok(studies.collect())
 }
 
@@ -88,10 +103,17 @@ impl Archive {
                 && patient.starts_with('p')
                 && let Some(study) = study(file)
             {
-                studies.entry(Path::new(group).join(patient)).or_default().insert(study.to_owned(), number);
+                studies
+                    .entry(Path::new(group).join(patient))
+                    .or_default()
+                    .insert(study.to_owned(), number);
             }
         }
-        Ok(Self { path: path.to_owned(), zip, studies })
+        Ok(Self {
+            path: path.to_owned(),
+            zip,
+            studies,
+        })
     }
 
     fn studies(&mut self, patient: &Path) -> Vec<(String, Text)> {
@@ -105,17 +127,31 @@ impl Archive {
     }
 
     fn inflate(&mut self, number: usize) -> Result<Vec<u8>, String> {
-        let mut file = self.zip.by_index_raw(number).map_err(|error| error.to_string())?;
+        let mut file = self
+            .zip
+            .by_index_raw(number)
+            .map_err(|error| error.to_string())?;
         let (size, method) = (file.size(), file.compression());
         let mut bytes = Vec::new();
         let read = match method {
             CompressionMethod::STORE => file.read_to_end(&mut bytes),
             CompressionMethod::DEFLATE => DeflateDecoder::new(file).read_to_end(&mut bytes),
-            other => return Err(format!("compressed as {other}: unzip the archive and give its folder")),
+            other => {
+                return Err(format!(
+                    "compressed as {other}: unzip the archive and give its folder"
+                ));
+            }
         };
         read.map_err(|error| error.to_string())?;
         let whole = bytes.len() as u64 == size;
-        if whole { Ok(bytes) } else { Err(format!("{} of {size} bytes: the zip is damaged", bytes.len())) }
+        if whole {
+            Ok(bytes)
+        } else {
+            Err(format!(
+                "{} of {size} bytes: the zip is damaged",
+                bytes.len()
+            ))
+        }
     }
 }
 
@@ -138,7 +174,8 @@ fn is_group(name: &str) -> bool {
 
 /// The study of a report's file.
 fn study(file: &str) -> Option<&str> {
-    file.strip_suffix(".txt").filter(|study| study.starts_with('s'))
+    file.strip_suffix(".txt")
+        .filter(|study| study.starts_with('s'))
 }
 
 /// The names in a folder, sorted.

@@ -11,7 +11,14 @@ use super::labels::{self, LabelValue};
 use crate::error::TrainingError;
 
 /// The columns in front of the labels.
-pub const REPORT_COLUMNS: [&str; 6] = ["study_id", "split", "findings", "impression", "indication", "text"];
+pub const REPORT_COLUMNS: [&str; 6] = [
+    "study_id",
+    "split",
+    "findings",
+    "impression",
+    "indication",
+    "text",
+];
 /// The columns of the table of pairs in front of the labels.
 pub const PAIR_COLUMNS: [&str; 5] = ["study_id", "split", "image", "findings", "impression"];
 
@@ -60,7 +67,11 @@ pub fn write_report_table(path: &Path, rows: &[ReportRow]) -> Result<(), Trainin
             row.text(),
         ]
     };
-    write(path, &REPORT_COLUMNS, rows.iter().map(|row| (cells(row), &row.labels)))
+    write(
+        path,
+        &REPORT_COLUMNS,
+        rows.iter().map(|row| (cells(row), &row.labels)),
+    )
 }
 
 /// Writes a table of pairs.
@@ -69,9 +80,22 @@ pub fn write_report_table(path: &Path, rows: &[ReportRow]) -> Result<(), Trainin
 /// A file that cannot be written.
 pub fn write_pairs_table(path: &Path, rows: &[ReportRow]) -> Result<(), TrainingError> {
     let cells = |row: &ReportRow| {
-        [&row.study, &row.split, &row.image, &row.findings, &row.impression].into_iter().cloned().collect()
+        [
+            &row.study,
+            &row.split,
+            &row.image,
+            &row.findings,
+            &row.impression,
+        ]
+        .into_iter()
+        .cloned()
+        .collect()
     };
-    write(path, &PAIR_COLUMNS, rows.iter().map(|row| (cells(row), &row.labels)))
+    write(
+        path,
+        &PAIR_COLUMNS,
+        rows.iter().map(|row| (cells(row), &row.labels)),
+    )
 }
 
 /// Writes columns of text and then the 14 labels.
@@ -83,15 +107,25 @@ pub(super) fn write<'a>(
     let partial = path.with_extension("partial");
     let file = File::create(&partial).map_err(TrainingError::io("create", &partial))?;
     let mut writer = csv::Writer::from_writer(file);
-    let names = columns.iter().copied().chain(Finding::ALL.into_iter().map(Finding::name));
-    writer.write_record(names).map_err(TrainingError::content(&partial))?;
+    let names = columns
+        .iter()
+        .copied()
+        .chain(Finding::ALL.into_iter().map(Finding::name));
+    writer
+        .write_record(names)
+        .map_err(TrainingError::content(&partial))?;
     for (cells, labels) in rows {
         let labels = labels.iter().map(|label| cell(*label));
         let cells = cells.iter().map(String::as_str).chain(labels);
-        writer.write_record(cells).map_err(TrainingError::content(&partial))?;
+        writer
+            .write_record(cells)
+            .map_err(TrainingError::content(&partial))?;
     }
-    let file = writer.into_inner().map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
-    file.sync_all().map_err(TrainingError::io("write", &partial))?;
+    let file = writer
+        .into_inner()
+        .map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
+    file.sync_all()
+        .map_err(TrainingError::io("write", &partial))?;
     fs::rename(&partial, path).map_err(TrainingError::io("replace", path))
 }
 
@@ -111,14 +145,23 @@ fn cell(label: Label) -> &'static str {
 /// or no row at all; each with its line.
 pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
     let mut table = Table::open(path)?;
-    let (study, split, findings) = (table.column("study_id")?, table.column("split")?, table.column("findings")?);
+    let (study, split, findings) = (
+        table.column("study_id")?,
+        table.column("split")?,
+        table.column("findings")?,
+    );
     let (impression, indication) = (table.optional("impression"), table.optional("indication"));
     let image = table.optional("image");
     let labels = table.findings()?;
     let mut rows: Vec<ReportRow> = Vec::new();
     let mut known = std::collections::HashSet::new();
     while let Some((line, record)) = table.next()? {
-        let cell = |column: Option<usize>| column.and_then(|column| record.get(column)).unwrap_or_default().to_owned();
+        let cell = |column: Option<usize>| {
+            column
+                .and_then(|column| record.get(column))
+                .unwrap_or_default()
+                .to_owned()
+        };
         let row = ReportRow {
             study: cell(Some(study)),
             split: cell(Some(split)),
@@ -129,13 +172,19 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
             labels: table.labels(&record, line, &labels)?,
         };
         if row.study.is_empty() || !known.insert(row.study.clone()) {
-            let reason = format!("study_id '{}' is empty or stands twice: each row is another study", row.study);
+            let reason = format!(
+                "study_id '{}' is empty or stands twice: each row is another study",
+                row.study
+            );
             return Err(TrainingError::line(path, line, reason));
         }
         rows.push(row);
     }
     if rows.is_empty() {
-        return Err(TrainingError::Empty(format!("'{}' has no row", path.display())));
+        return Err(TrainingError::Empty(format!(
+            "'{}' has no row",
+            path.display()
+        )));
     }
     Ok(rows)
 }
@@ -151,30 +200,58 @@ impl<'a> Table<'a> {
     pub(crate) fn open(path: &'a Path) -> Result<Self, TrainingError> {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
         let mut reader = csv::Reader::from_reader(file);
-        let header = reader.headers().map_err(TrainingError::content(path))?.clone();
-        Ok(Self { path, header, rows: reader.into_records() })
+        let header = reader
+            .headers()
+            .map_err(TrainingError::content(path))?
+            .clone();
+        Ok(Self {
+            path,
+            header,
+            rows: reader.into_records(),
+        })
     }
 
     /// The place of a column.
     pub(crate) fn column(&self, name: &str) -> Result<usize, TrainingError> {
         self.optional(name).ok_or_else(|| {
-            let found = self.header.iter().filter(|name| !name.is_empty()).take(20).collect::<Vec<_>>().join(", ");
-            TrainingError::line(self.path, 1, format!("no column '{name}'; there are {found}"))
+            let found = self
+                .header
+                .iter()
+                .filter(|name| !name.is_empty())
+                .take(20)
+                .collect::<Vec<_>>()
+                .join(", ");
+            TrainingError::line(
+                self.path,
+                1,
+                format!("no column '{name}'; there are {found}"),
+            )
         })
     }
 
     pub(crate) fn optional(&self, name: &str) -> Option<usize> {
-        self.header.iter().position(|found| found.trim_start_matches('\u{feff}').eq_ignore_ascii_case(name))
+        self.header.iter().position(|found| {
+            found
+                .trim_start_matches('\u{feff}')
+                .eq_ignore_ascii_case(name)
+        })
     }
 
     /// The places of the 14 findings.
     pub(crate) fn findings(&self) -> Result<Vec<usize>, TrainingError> {
-        Finding::ALL.into_iter().map(|finding| self.column(finding.name())).collect()
+        Finding::ALL
+            .into_iter()
+            .map(|finding| self.column(finding.name()))
+            .collect()
     }
 
     /// The next row and its line.
     pub(crate) fn next(&mut self) -> Result<Option<(u64, StringRecord)>, TrainingError> {
-        let record = self.rows.next().transpose().map_err(TrainingError::content(self.path))?;
+        let record = self
+            .rows
+            .next()
+            .transpose()
+            .map_err(TrainingError::content(self.path))?;
         Ok(record.map(|record| (record.position().map_or(0, csv::Position::line), record)))
     }
 
@@ -185,10 +262,14 @@ impl<'a> Table<'a> {
         columns: &[usize],
     ) -> Result<LabelValue, TrainingError> {
         let mut values = [Label::Blank; Finding::ALL.len()];
-        for (value, (finding, column)) in values.iter_mut().zip(Finding::ALL.into_iter().zip(columns)) {
+        for (value, (finding, column)) in
+            values.iter_mut().zip(Finding::ALL.into_iter().zip(columns))
+        {
             let cell = record.get(*column).unwrap_or_default();
-            let reason = || format!("'{cell}' is not a label of {finding}: use 1, 0, -1 or nothing");
-            *value = labels::value(cell).ok_or_else(|| TrainingError::line(self.path, line, reason()))?;
+            let reason =
+                || format!("'{cell}' is not a label of {finding}: use 1, 0, -1 or nothing");
+            *value = labels::value(cell)
+                .ok_or_else(|| TrainingError::line(self.path, line, reason()))?;
         }
         Ok(values)
     }
@@ -222,10 +303,15 @@ mod tests {
         write_report_table(&path, &[row()]).unwrap();
         assert_eq!(read_report_table(&path).unwrap(), [row()]);
         assert!(
-            fs::read_to_string(&path).unwrap().contains("\"Edema, \"\"mild\"\". Edema.\""),
+            fs::read_to_string(&path)
+                .unwrap()
+                .contains("\"Edema, \"\"mild\"\". Edema.\""),
             "text is both sections"
         );
-        let pair = ReportRow { image: "a.png".to_owned(), ..row() };
+        let pair = ReportRow {
+            image: "a.png".to_owned(),
+            ..row()
+        };
         write_pairs_table(&path, std::slice::from_ref(&pair)).unwrap();
         assert_eq!(read_report_table(&path).unwrap(), [pair]);
     }
@@ -236,10 +322,23 @@ mod tests {
         let path = dir.path().join("reports.csv");
         write_report_table(&path, &[row(), row()]).unwrap();
         let error = read_report_table(&path).unwrap_err().to_string();
-        assert!(error.contains("line 3") && error.contains("CXR1"), "{error}");
+        assert!(
+            error.contains("line 3") && error.contains("CXR1"),
+            "{error}"
+        );
         write_report_table(&path, &[]).unwrap();
-        assert!(read_report_table(&path).unwrap_err().to_string().contains("no row"));
-        let error = read_report_table(&dir.path().join("none.csv")).unwrap_err().to_string();
-        assert!(error.contains("cannot open") && error.contains("none.csv"), "{error}");
+        assert!(
+            read_report_table(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("no row")
+        );
+        let error = read_report_table(&dir.path().join("none.csv"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("cannot open") && error.contains("none.csv"),
+            "{error}"
+        );
     }
 }

@@ -19,7 +19,14 @@ use crate::random::Random;
 /// Longest impression that is a summary, in characters; longer ones bring new matter.
 const LONGEST_SUMMARY: usize = 240;
 /// An impression with one of these points elsewhere and is no answer.
-const POINTERS: [&str; 6] = ["above", "see ", "discussed", "as described", "findings section", "dr."];
+const POINTERS: [&str; 6] = [
+    "above",
+    "see ",
+    "discussed",
+    "as described",
+    "findings section",
+    "dr.",
+];
 
 /// How many findings are put in at once, drawn from these.
 const PUT_IN: [usize; 6] = [1, 1, 1, 1, 2, 3];
@@ -65,7 +72,10 @@ impl<'a> ReportTasks<'a> {
                 json_list::write(&task.file(folder), samples.iter().map(Ok), Characters::Kept)?,
             ))
         };
-        Ok([write(Task::Summarise, summaries)?, write(Task::Correct, corrections)?])
+        Ok([
+            write(Task::Summarise, summaries)?,
+            write(Task::Correct, corrections)?,
+        ])
     }
 
     /// The impression where it is short and speaks for itself.
@@ -73,12 +83,22 @@ impl<'a> ReportTasks<'a> {
         let random = &mut Random::stream(self.seed, "summaries");
         let is_answer = |text: &str| {
             let small = text.to_lowercase();
-            !text.is_empty() && text.len() <= LONGEST_SUMMARY && !POINTERS.iter().any(|pointer| small.contains(pointer))
+            !text.is_empty()
+                && text.len() <= LONGEST_SUMMARY
+                && !POINTERS.iter().any(|pointer| small.contains(pointer))
         };
-        let rows = self.reports.iter().filter(|row| !row.findings.is_empty() && is_answer(&row.impression));
+        let rows = self
+            .reports
+            .iter()
+            .filter(|row| !row.findings.is_empty() && is_answer(&row.impression));
         rows.map(|row| {
             let request = self.task_prompts.request(Task::Summarise, random);
-            TaskSample::new(Task::Summarise, (&row.study, &row.findings), request, row.impression.clone())
+            TaskSample::new(
+                Task::Summarise,
+                (&row.study, &row.findings),
+                request,
+                row.impression.clone(),
+            )
         })
         .collect()
     }
@@ -87,8 +107,15 @@ impl<'a> ReportTasks<'a> {
         let rule = WeakRule::own()?;
         let read = |row: &'a ReportRow| {
             let sentences = sentences(&row.findings);
-            let said = sentences.iter().map(|sentence| rule.sentence_and_contraries(sentence)).collect();
-            Read { row, sentences, said }
+            let said = sentences
+                .iter()
+                .map(|sentence| rule.sentence_and_contraries(sentence))
+                .collect();
+            Read {
+                row,
+                sentences,
+                said,
+            }
         };
         let reports: Vec<Read<'_>> = self.reports.iter().map(read).collect();
         let donors = donors(&reports);
@@ -101,7 +128,9 @@ impl<'a> ReportTasks<'a> {
             let mut made: Vec<TaskSample> = Vec::new();
             for _ in 0..self.corrections {
                 let sample = report.correction(self.task_prompts, &donors, random);
-                made.extend(sample.filter(|sample| made.iter().all(|other| !is_same(other, sample))));
+                made.extend(
+                    sample.filter(|sample| made.iter().all(|other| !is_same(other, sample))),
+                );
             }
             samples.append(&mut made);
         }
@@ -121,7 +150,13 @@ enum Edit {
 }
 
 impl Edit {
-    const ALL: [Edit; 5] = [Edit::AddOwn, Edit::RemoveOwn, Edit::AddOther, Edit::RemoveOther, Edit::Both];
+    const ALL: [Edit; 5] = [
+        Edit::AddOwn,
+        Edit::RemoveOwn,
+        Edit::AddOther,
+        Edit::RemoveOther,
+        Edit::Both,
+    ];
     /// For reports that state nothing.
     const OF_OTHERS: [Edit; 2] = [Edit::AddOther, Edit::RemoveOther];
 }
@@ -137,15 +172,30 @@ impl<'a> Read<'a> {
     ) -> Option<TaskSample> {
         let whole: Vec<usize> = (0..self.sentences.len()).collect();
         let without = self.without_a_finding(random);
-        let edit = *random.pick(if without.is_some() { &Edit::ALL[..] } else { &Edit::OF_OTHERS });
+        let edit = *random.pick(if without.is_some() {
+            &Edit::ALL[..]
+        } else {
+            &Edit::OF_OTHERS
+        });
         let (kept, lost) = without.unwrap_or_else(|| (whole.clone(), Vec::new()));
         let (stay, others, added) = match edit {
             Edit::AddOwn | Edit::RemoveOwn => (Vec::new(), Vec::new(), Vec::new()),
             Edit::AddOther | Edit::RemoveOther => self.put_in(&whole, donors, random)?,
             Edit::Both => self.put_in(&kept, donors, random)?,
         };
-        let text = |places: &[usize]| places.iter().map(|at| self.sentences[*at]).collect::<Vec<_>>();
-        let own = text(&whole.iter().copied().filter(|at| !kept.contains(at)).collect::<Vec<_>>());
+        let text = |places: &[usize]| {
+            places
+                .iter()
+                .map(|at| self.sentences[*at])
+                .collect::<Vec<_>>()
+        };
+        let own = text(
+            &whole
+                .iter()
+                .copied()
+                .filter(|at| !kept.contains(at))
+                .collect::<Vec<_>>(),
+        );
         let (whole, kept, stay) = (text(&whole), text(&kept), text(&stay));
         let none = Vec::new();
         let (wrong, right, missed, not_there) = match edit {
@@ -153,7 +203,12 @@ impl<'a> Read<'a> {
             Edit::RemoveOwn => (whole, kept, &none, &lost),
             Edit::AddOther => (whole, [stay, others].concat(), &added, &none),
             Edit::RemoveOther => ([stay.clone(), others].concat(), stay, &none, &added),
-            Edit::Both => ([stay.clone(), others].concat(), [stay, own].concat(), &lost, &added),
+            Edit::Both => (
+                [stay.clone(), others].concat(),
+                [stay, own].concat(),
+                &lost,
+                &added,
+            ),
         };
         if wrong.is_empty() || right.is_empty() {
             return None;
@@ -162,8 +217,16 @@ impl<'a> Read<'a> {
         let report = (self.row.study.as_str(), self.row.findings.as_str());
         let mut sample = TaskSample::new(Task::Correct, report, question, right.join(" "));
         sample.incorrect_report = Some(wrong.join(" "));
-        let lacks = if matches!(edit, Edit::AddOwn | Edit::Both) { &lost } else { &none };
-        let has = if matches!(edit, Edit::RemoveOther | Edit::Both) { &added } else { &none };
+        let lacks = if matches!(edit, Edit::AddOwn | Edit::Both) {
+            &lost
+        } else {
+            &none
+        };
+        let has = if matches!(edit, Edit::RemoveOther | Edit::Both) {
+            &added
+        } else {
+            &none
+        };
         sample.incorrect_findings = Some(self.stated(has, lacks));
         Some(sample)
     }
@@ -171,7 +234,9 @@ impl<'a> Read<'a> {
     /// What a form of the report states that has some findings more and lacks others.
     fn stated(&self, more: &[Finding], lost: &[Finding]) -> Vec<Finding> {
         let is_own = |finding: &Finding| self.row.labels[*finding as usize] == Label::Positive;
-        let is_stated = |finding: &Finding| more.contains(finding) || is_own(finding) && !lost.contains(finding);
+        let is_stated = |finding: &Finding| {
+            more.contains(finding) || is_own(finding) && !lost.contains(finding)
+        };
         let mut stated: Vec<Finding> = Finding::ALL.into_iter().filter(is_stated).collect();
         if stated.len() > 1 {
             stated.retain(|finding| *finding != Finding::NoFinding);
@@ -183,13 +248,14 @@ impl<'a> Read<'a> {
     /// sentences that stay, and all findings that are stated no more.
     fn without_a_finding(&self, random: &mut Random) -> Option<(Vec<usize>, Vec<Finding>)> {
         let stated = |at: usize, finding: Finding| {
-            self.said[at]
-                .iter()
-                .any(|(of, label)| *of == finding && matches!(label, Label::Positive | Label::Uncertain))
+            self.said[at].iter().any(|(of, label)| {
+                *of == finding && matches!(label, Label::Positive | Label::Uncertain)
+            })
         };
         let all = 0..self.sentences.len();
         let confirmed = |finding: &Finding| {
-            self.row.labels[*finding as usize] == Label::Positive && all.clone().any(|at| stated(at, *finding))
+            self.row.labels[*finding as usize] == Label::Positive
+                && all.clone().any(|at| stated(at, *finding))
         };
         let candidates: Vec<Finding> = Finding::ALL.into_iter().filter(confirmed).collect();
         if candidates.is_empty() {
@@ -197,7 +263,10 @@ impl<'a> Read<'a> {
         }
         let finding = *random.pick(&candidates);
         let kept: Vec<usize> = all.clone().filter(|at| !stated(*at, finding)).collect();
-        let lost = candidates.into_iter().filter(|finding| !kept.iter().any(|at| stated(*at, *finding))).collect();
+        let lost = candidates
+            .into_iter()
+            .filter(|finding| !kept.iter().any(|at| stated(*at, *finding)))
+            .collect();
         (!kept.is_empty()).then_some((kept, lost))
     }
 
@@ -229,8 +298,11 @@ impl<'a> Read<'a> {
         let denies = |at: &&usize| self.said[**at].iter().any(|(of, _)| fitting.contains(of));
         let stay = base.iter().filter(|at| !denies(at)).copied().collect();
         let sentence = |finding: &Finding| {
-            let sentences: Vec<&str> =
-                donors.iter().filter(|(of, _)| of == finding).map(|(_, sentence)| *sentence).collect();
+            let sentences: Vec<&str> = donors
+                .iter()
+                .filter(|(of, _)| of == finding)
+                .map(|(_, sentence)| *sentence)
+                .collect();
             *random.pick(&sentences)
         };
         Some((stay, fitting.iter().map(sentence).collect(), fitting))
@@ -250,10 +322,15 @@ fn donors<'a>(reports: &[Read<'a>]) -> Vec<(Finding, &'a str)> {
             }
         }
     }
-    donors.sort_unstable_by_key(|(finding, sentence): &(Finding, &str)| (*finding, sentence.len(), *sentence));
+    donors.sort_unstable_by_key(|(finding, sentence): &(Finding, &str)| {
+        (*finding, sentence.len(), *sentence)
+    });
     donors.dedup();
     let of_each = donors.chunk_by(|(one, _), (other, _)| one == other);
-    of_each.flat_map(|of| of.iter().take(DONOR_SENTENCES)).copied().collect()
+    of_each
+        .flat_map(|of| of.iter().take(DONOR_SENTENCES))
+        .copied()
+        .collect()
 }
 
 #[cfg(test)]

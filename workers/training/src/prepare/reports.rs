@@ -72,5 +72,9 @@ pub fn write_reports(
     coverage: Coverage,
     seed: u64,
 ) -> Result<u64, TrainingError> {
-    json_list::write(path, report_samples(samples, prompts, coverage, seed).map(Ok), Characters::Kept)
+    json_list::write(
+        path,
+        report_samples(samples, prompts, coverage, seed).map(Ok),
+        Characters::Kept,
+    )
 }

@@ -8,8 +8,16 @@ use crate::error::TrainingError;
 use crate::sections::Report;
 
 /// The names that the original writes. Its rows have the study in front of them.
-pub const HEADER: [&str; 8] =
-    ["impression", "findings", "last_paragraph", "comparison", "dicom_id", "Img_Filename", "Img_Folder", "Note_file"];
+pub const HEADER: [&str; 8] = [
+    "impression",
+    "findings",
+    "last_paragraph",
+    "comparison",
+    "dicom_id",
+    "Img_Filename",
+    "Img_Folder",
+    "Note_file",
+];
 
 /// One image with the sections of its report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,28 +66,54 @@ impl SectionedReader {
     /// # Errors
     /// No such file, or columns that are missing.
     pub fn open(path: &Path) -> Result<Self, TrainingError> {
-        let mut reader =
-            csv::ReaderBuilder::new().flexible(true).from_path(path).map_err(TrainingError::content(path))?;
-        let header: Vec<String> =
-            reader.headers().map_err(TrainingError::content(path))?.iter().map(str::to_owned).collect();
-        let missing: Vec<_> = HEADER.into_iter().filter(|name| !header.iter().any(|found| found == name)).collect();
+        let mut reader = csv::ReaderBuilder::new()
+            .flexible(true)
+            .from_path(path)
+            .map_err(TrainingError::content(path))?;
+        let header: Vec<String> = reader
+            .headers()
+            .map_err(TrainingError::content(path))?
+            .iter()
+            .map(str::to_owned)
+            .collect();
+        let missing: Vec<_> = HEADER
+            .into_iter()
+            .filter(|name| !header.iter().any(|found| found == name))
+            .collect();
         if !missing.is_empty() {
-            let reason = format!("no column {}: write this file with `radialog prepare sections`", missing.join(", "));
+            let reason = format!(
+                "no column {}: write this file with `radialog prepare sections`",
+                missing.join(", ")
+            );
             return Err(TrainingError::line(path, 1, reason));
         }
-        Ok(Self { path: path.to_owned(), rows: reader.into_records(), header })
+        Ok(Self {
+            path: path.to_owned(),
+            rows: reader.into_records(),
+            header,
+        })
     }
 
     fn row(&self, record: &csv::StringRecord) -> Result<SectionedRow, TrainingError> {
         let line = record.position().map_or(0, csv::Position::line);
-        let shift = record.len().checked_sub(self.header.len()).filter(|&shift| shift <= 1).ok_or_else(|| {
-            let reason =
-                format!("{} values under {} names: the file is cut or edited", record.len(), self.header.len());
-            TrainingError::line(&self.path, line, reason)
-        })?;
+        let shift = record
+            .len()
+            .checked_sub(self.header.len())
+            .filter(|&shift| shift <= 1)
+            .ok_or_else(|| {
+                let reason = format!(
+                    "{} values under {} names: the file is cut or edited",
+                    record.len(),
+                    self.header.len()
+                );
+                TrainingError::line(&self.path, line, reason)
+            })?;
         let cell = |name: &str| {
             let column = self.header.iter().position(|found| found == name);
-            column.and_then(|column| record.get(column + shift)).unwrap_or_default().to_owned()
+            column
+                .and_then(|column| record.get(column + shift))
+                .unwrap_or_default()
+                .to_owned()
         };
         let note_file = cell("Note_file");
         let study = match shift {
@@ -107,7 +141,11 @@ impl Iterator for SectionedReader {
 
     fn next(&mut self) -> Option<Self::Item> {
         let record = self.rows.next()?;
-        Some(record.map_err(TrainingError::content(&self.path)).and_then(|record| self.row(&record)))
+        Some(
+            record
+                .map_err(TrainingError::content(&self.path))
+                .and_then(|record| self.row(&record)),
+        )
     }
 }
 
@@ -129,23 +167,43 @@ mod tests {
     #[test]
     fn nine_values_under_eight_names_are_shifted_by_one() {
         let names = HEADER.join(",");
-        let rows = read(&format!("{names}\r\ns1,i,\"f\nf\",l,c,d,d.jpg,files/p10/p1/s1,s1.txt\r\n"));
+        let rows = read(&format!(
+            "{names}\r\ns1,i,\"f\nf\",l,c,d,d.jpg,files/p10/p1/s1,s1.txt\r\n"
+        ));
         let row = rows.into_iter().next().unwrap().unwrap();
-        assert_eq!((row.study.as_str(), row.report.findings.as_str(), row.dicom_id.as_str()), ("s1", "f\nf", "d"));
+        assert_eq!(
+            (
+                row.study.as_str(),
+                row.report.findings.as_str(),
+                row.dicom_id.as_str()
+            ),
+            ("s1", "f\nf", "d")
+        );
     }
 
     #[test]
     fn a_table_with_as_many_names_as_values_is_read_by_name() {
         let names = HEADER.join(",");
-        let rows = read(&format!("{names}\ni,f,l,c,d,d.jpg,files/p10/p1/s1,s1.txt\n"));
+        let rows = read(&format!(
+            "{names}\ni,f,l,c,d,d.jpg,files/p10/p1/s1,s1.txt\n"
+        ));
         let row = rows.into_iter().next().unwrap().unwrap();
-        assert_eq!((row.study.as_str(), row.report.findings.as_str()), ("s1", "f"));
+        assert_eq!(
+            (row.study.as_str(), row.report.findings.as_str()),
+            ("s1", "f")
+        );
     }
 
     #[test]
     fn a_row_that_is_cut_names_file_and_line() {
-        let error = read(&format!("{}\ns1,i\n", HEADER.join(","))).remove(0).unwrap_err().to_string();
-        assert!(error.contains("sectioned.csv") && error.contains("line 2"), "{error}");
+        let error = read(&format!("{}\ns1,i\n", HEADER.join(",")))
+            .remove(0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("sectioned.csv") && error.contains("line 2"),
+            "{error}"
+        );
     }
 
     #[test]

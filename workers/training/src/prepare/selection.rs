@@ -11,7 +11,8 @@ pub(super) const EPOCHS: usize = 2;
 /// The rows that a data set has, by their position: rows with findings in order, `epochs` times, then rows without, drawn
 /// without replacement, about one for 13 of the others.
 pub(super) fn stratified(labels: &[LabelValue], epochs: usize, random: &mut Random) -> Vec<usize> {
-    let (mut without, with): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|&row| is_normal(&labels[row]));
+    let (mut without, with): (Vec<usize>, Vec<usize>) =
+        (0..labels.len()).partition(|&row| is_normal(&labels[row]));
     let mut selected: Vec<usize> = (0..epochs).flat_map(|_| with.iter().copied()).collect();
     let normal = normal_rows(selected.len()).min(without.len());
     random.shuffle(&mut without);
@@ -36,7 +37,13 @@ mod tests {
     use super::*;
 
     fn row(positive: &[Finding]) -> LabelValue {
-        Finding::ALL.map(|finding| if positive.contains(&finding) { Label::Positive } else { Label::Blank })
+        Finding::ALL.map(|finding| {
+            if positive.contains(&finding) {
+                Label::Positive
+            } else {
+                Label::Blank
+            }
+        })
     }
 
     #[test]
@@ -52,7 +59,10 @@ mod tests {
 
     #[test]
     fn the_count_of_normal_rows_is_the_original_formula() {
-        let counts: Vec<usize> = [12, 13, 26, 39, 1000, 200_000].into_iter().map(normal_rows).collect();
+        let counts: Vec<usize> = [12, 13, 26, 39, 1000, 200_000]
+            .into_iter()
+            .map(normal_rows)
+            .collect();
         assert_eq!(counts, [0, 1, 2, 3, 76, 15_384]);
     }
 }

@@ -15,14 +15,20 @@ const HELD_OUT: &str = "held_out";
 /// Uniform in [0, 1): the first 12 hex digits of SHA-256.
 pub(super) fn share(key: &str) -> f64 {
     let digest = Sha256::digest(format!("{SALT}{key}"));
-    let number = digest.iter().take(6).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    let number = digest
+        .iter()
+        .take(6)
+        .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     number as f64 / (1_u64 << 48) as f64
 }
 
 /// The side of a patient, e.g. of `openi:12` or `nih:61`.
 pub(super) fn side(key: &str) -> &'static str {
     let share = share(key);
-    SIDES.into_iter().find(|(end, _)| share < *end).map_or("train", |(_, side)| side)
+    SIDES
+        .into_iter()
+        .find(|(end, _)| share < *end)
+        .map_or("train", |(_, side)| side)
 }
 
 #[cfg(test)]
@@ -33,7 +39,9 @@ mod tests {
     fn the_sides_are_those_of_the_shipped_data() {
         // CXR2 and CXR3 are test studies there.
         assert_eq!([side("openi:2"), side("openi:3")], ["test", "test"]);
-        let train = (0..10_000).filter(|number| side(&format!("x:{number}")) == "train").count();
+        let train = (0..10_000)
+            .filter(|number| side(&format!("x:{number}")) == "train")
+            .count();
         assert!((6_150..6_450).contains(&train), "{train}");
     }
 }

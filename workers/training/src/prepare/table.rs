@@ -68,10 +68,19 @@ impl SplitTable {
     /// No such file or columns.
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
         let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-        let header = reader.headers().map_err(TrainingError::content(path))?.clone();
+        let header = reader
+            .headers()
+            .map_err(TrainingError::content(path))?
+            .clone();
         let column = |name: &str| {
             let found = header.iter().position(|found| found == name);
-            found.ok_or_else(|| TrainingError::line(path, 1, format!("no column '{name}'; unzip the published table")))
+            found.ok_or_else(|| {
+                TrainingError::line(
+                    path,
+                    1,
+                    format!("no column '{name}'; unzip the published table"),
+                )
+            })
         };
         let (dicom, split) = (column("dicom_id")?, column("split")?);
         let mut images = HashMap::new();
@@ -95,7 +104,9 @@ impl SplitTable {
 /// # Errors
 /// A table that cannot be read, or no row left.
 pub fn report_table_samples(table: &Path, split: &str) -> Result<Vec<Sample>, TrainingError> {
-    let rows = read_report_table(table)?.into_iter().filter(|row| row.split == split && !row.findings.is_empty());
+    let rows = read_report_table(table)?
+        .into_iter()
+        .filter(|row| row.split == split && !row.findings.is_empty());
     let sample = |row: ReportRow| Sample {
         note_file: format!("{}.txt", row.study),
         dicom_id: row.study,
@@ -105,7 +116,9 @@ pub fn report_table_samples(table: &Path, split: &str) -> Result<Vec<Sample>, Tr
     let samples: Vec<Sample> = rows.map(sample).collect();
     if samples.is_empty() {
         let shown = table.display();
-        return Err(TrainingError::Empty(format!("'{shown}' has no report with findings of the split '{split}'")));
+        return Err(TrainingError::Empty(format!(
+            "'{shown}' has no report with findings of the split '{split}'"
+        )));
     }
     Ok(samples)
 }
@@ -136,7 +149,10 @@ pub fn samples(
     }
     if samples.is_empty() {
         let of = split.map_or_else(String::new, |(_, split)| format!(" of the split '{split}'"));
-        return Err(TrainingError::Empty(format!("'{}' has no report with findings{of}", sectioned.display())));
+        return Err(TrainingError::Empty(format!(
+            "'{}' has no report with findings{of}",
+            sectioned.display()
+        )));
     }
     Ok(samples)
 }

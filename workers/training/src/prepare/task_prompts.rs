@@ -20,7 +20,9 @@ macro_rules! own_lists {
 }
 
 /// Our own lists.
-const OWN: [List; 9] = own_lists!("EL", "SU", "RQA", "CPbQA", "CPaQA", "RE", "CO_both", "CO_add", "CO_rem");
+const OWN: [List; 9] = own_lists!(
+    "EL", "SU", "RQA", "CPbQA", "CPaQA", "RE", "CO_both", "CO_add", "CO_rem"
+);
 
 /// A task of the instruction data set, in the order in which they are fused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,8 +45,15 @@ pub enum Task {
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Task; 7] =
-        [Task::Explain, Task::Reason, Task::Correct, Task::Summarise, Task::Region, Task::Presence, Task::AllFindings];
+    pub const ALL: [Task; 7] = [
+        Task::Explain,
+        Task::Reason,
+        Task::Correct,
+        Task::Summarise,
+        Task::Region,
+        Task::Presence,
+        Task::AllFindings,
+    ];
 
     /// Its short name in the original's files.
     pub fn name(self) -> &'static str {
@@ -83,7 +92,10 @@ impl TaskPrompts {
             let path = format!("{name}_prompts.csv");
             Ok((name.to_owned(), parse(Path::new(&path), text)?))
         });
-        Ok(Self { lists: lists.collect::<Result<_, TrainingError>>()?, asked: None })
+        Ok(Self {
+            lists: lists.collect::<Result<_, TrainingError>>()?,
+            asked: None,
+        })
     }
 
     /// The files `{NAME}_prompts.csv` of a folder; what is not there is taken from our own.
@@ -96,14 +108,19 @@ impl TaskPrompts {
         for (name, list) in &mut prompts.lists {
             let path = folder.join(format!("{name}_prompts.csv"));
             if path.is_file() {
-                let text = std::fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
+                let text =
+                    std::fs::read_to_string(&path).map_err(TrainingError::io("read", &path))?;
                 *list = parse(&path, &text)?;
                 found += 1;
             }
         }
         if found == 0 {
             let reason = "no file like EL_prompts.csv in it: name the folder data/instruct_prompts of the original";
-            return Err(TrainingError::Content { path: folder.to_owned(), line: None, reason: reason.to_owned() });
+            return Err(TrainingError::Content {
+                path: folder.to_owned(),
+                line: None,
+                reason: reason.to_owned(),
+            });
         }
         Ok(prompts)
     }
@@ -136,27 +153,43 @@ impl TaskPrompts {
     pub(super) fn presence(&self, finding: Finding, random: &mut Random) -> String {
         match self.asked(random) {
             Some(questions) => questions.presence(finding),
-            None => self.pick(Task::Presence.name(), random).replace("<X>", finding.name()),
+            None => self
+                .pick(Task::Presence.name(), random)
+                .replace("<X>", finding.name()),
         }
     }
 
     /// What speaks for findings.
     pub(super) fn reasons(&self, findings: &[Finding], random: &mut Random) -> String {
-        let asked = self.asked(random).and_then(|questions| questions.reasons(findings));
-        asked.unwrap_or_else(|| self.pick(Task::Reason.name(), random).replace("<X>", &enumerate(findings)))
+        let asked = self
+            .asked(random)
+            .and_then(|questions| questions.reasons(findings));
+        asked.unwrap_or_else(|| {
+            self.pick(Task::Reason.name(), random)
+                .replace("<X>", &enumerate(findings))
+        })
     }
 
     /// A request to bring some findings into a report and to take others out. None where there is nothing to correct.
-    pub(super) fn correction(&self, add: &[Finding], remove: &[Finding], random: &mut Random) -> Option<String> {
+    pub(super) fn correction(
+        &self,
+        add: &[Finding],
+        remove: &[Finding],
+        random: &mut Random,
+    ) -> Option<String> {
         let list = match (add.is_empty(), remove.is_empty()) {
             (true, true) => return None,
             (false, false) => "CO_both",
             (false, true) => "CO_add",
             (true, false) => "CO_rem",
         };
-        let asked = self.asked(random).and_then(|questions| questions.correction(add, remove));
+        let asked = self
+            .asked(random)
+            .and_then(|questions| questions.correction(add, remove));
         let listed = |random: &mut Random| {
-            self.pick(list, random).replace("<add>", &enumerate(add)).replace("<rem>", &enumerate(remove))
+            self.pick(list, random)
+                .replace("<add>", &enumerate(add))
+                .replace("<rem>", &enumerate(remove))
         };
         Some(asked.unwrap_or_else(|| listed(random)))
     }
@@ -189,7 +222,11 @@ fn parse(path: &Path, text: &str) -> Result<Vec<String>, TrainingError> {
         prompts.extend(record.get(0).map(str::to_owned));
     }
     if prompts.is_empty() {
-        return Err(TrainingError::line(path, 2, "no prompt under the header 'instruction'"));
+        return Err(TrainingError::line(
+            path,
+            2,
+            "no prompt under the header 'instruction'",
+        ));
     }
     Ok(prompts)
 }
@@ -216,7 +253,11 @@ mod tests {
         for (name, count, slots) in expected {
             let list = &prompts.lists[name];
             assert_eq!(list.len(), count, "{name}");
-            assert!(list.iter().all(|prompt| slots.iter().all(|slot| prompt.matches(slot).count() == 1)), "{name}");
+            assert!(
+                list.iter()
+                    .all(|prompt| slots.iter().all(|slot| prompt.matches(slot).count() == 1)),
+                "{name}"
+            );
         }
     }
 
@@ -225,19 +266,30 @@ mod tests {
         let (listed, questions) = (TaskPrompts::own().unwrap(), Questions::default());
         let mixed = listed.clone().with_questions(questions.clone());
         let random = &mut Random::stream(1, "test");
-        let (add, remove) = ([Finding::Edema], [Finding::Fracture, Finding::PleuralEffusion]);
+        let (add, remove) = (
+            [Finding::Edema],
+            [Finding::Fracture, Finding::PleuralEffusion],
+        );
         let asked = questions.correction(&add, &remove).unwrap();
         let mut count = |prompts: &TaskPrompts| {
-            (0..200).filter(|_| prompts.correction(&add, &remove, random).unwrap() == asked).count()
+            (0..200)
+                .filter(|_| prompts.correction(&add, &remove, random).unwrap() == asked)
+                .count()
         };
         assert_eq!(count(&listed), 0);
         assert!((70..130).contains(&count(&mixed)));
         assert_eq!(mixed.correction(&[], &[], random), None);
         for _ in 0..20 {
             let text = listed.correction(&add, &remove, random).unwrap();
-            assert!(text.contains("Edema") && text.contains("Fracture and Pleural Effusion"), "{text}");
+            assert!(
+                text.contains("Edema") && text.contains("Fracture and Pleural Effusion"),
+                "{text}"
+            );
             let text = mixed.presence(Finding::Edema, random);
-            assert!(text == questions.presence(Finding::Edema) || text.contains("Edema"), "{text}");
+            assert!(
+                text == questions.presence(Finding::Edema) || text.contains("Edema"),
+                "{text}"
+            );
             assert!(!mixed.request(Task::Region, random).contains('{'));
         }
     }

@@ -50,7 +50,10 @@ impl TensorNames {
             rows: 0,
             length: 0,
         };
-        names.file.write_all(&[0; LENGTH_BYTES as usize]).map_err(TrainingError::io("write", &names.partial))?;
+        names
+            .file
+            .write_all(&[0; LENGTH_BYTES as usize])
+            .map_err(TrainingError::io("write", &names.partial))?;
         names.write("{")?;
         Ok(names)
     }
@@ -65,7 +68,9 @@ impl TensorNames {
         let name = serde_json::Value::from(name);
         let comma = if self.rows == 0 { "" } else { "," };
         let shape = &self.shape;
-        self.write(&format!(r#"{comma}{name}:{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#))?;
+        self.write(&format!(
+            r#"{comma}{name}:{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+        ))?;
         self.rows += 1;
         Ok(())
     }
@@ -76,7 +81,10 @@ impl TensorNames {
     /// No name at all, more than a file can have, or no room.
     pub fn rows(mut self) -> Result<TensorRows, TrainingError> {
         if self.rows == 0 {
-            return Err(TrainingError::Empty(format!("nothing to write to '{}'", self.path.display())));
+            return Err(TrainingError::Empty(format!(
+                "nothing to write to '{}'",
+                self.path.display()
+            )));
         }
         self.write("}")?;
         // Tensors begin at a multiple of 8.
@@ -96,12 +104,20 @@ impl TensorNames {
         };
         write(&mut self.file).map_err(TrainingError::io("write", &self.partial))?;
         let values = self.shape.iter().product();
-        Ok(TensorRows { path: self.path, partial: self.partial, file: self.file, values, missing: self.rows })
+        Ok(TensorRows {
+            path: self.path,
+            partial: self.partial,
+            file: self.file,
+            values,
+            missing: self.rows,
+        })
     }
 
     fn write(&mut self, text: &str) -> Result<(), TrainingError> {
         self.length += text.len() as u64;
-        self.file.write_all(text.as_bytes()).map_err(TrainingError::io("write", &self.partial))
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(TrainingError::io("write", &self.partial))
     }
 }
 
@@ -112,15 +128,20 @@ impl TensorRows {
     /// Another number of values than the shape has, more tensors than names, or no room.
     pub fn add(&mut self, values: &[f32]) -> Result<(), TrainingError> {
         if values.len() != self.values {
-            let reason = format!("a tensor has {} values and the others {}", values.len(), self.values);
+            let reason = format!(
+                "a tensor has {} values and the others {}",
+                values.len(),
+                self.values
+            );
             return Err(TrainingError::content(&self.path)(reason));
         }
-        self.missing = self
-            .missing
-            .checked_sub(1)
-            .ok_or_else(|| TrainingError::content(&self.path)("more tensors than names were given"))?;
+        self.missing = self.missing.checked_sub(1).ok_or_else(|| {
+            TrainingError::content(&self.path)("more tensors than names were given")
+        })?;
         for value in values {
-            self.file.write_all(&value.to_le_bytes()).map_err(TrainingError::io("write", &self.partial))?;
+            self.file
+                .write_all(&value.to_le_bytes())
+                .map_err(TrainingError::io("write", &self.partial))?;
         }
         Ok(())
     }
@@ -131,11 +152,16 @@ impl TensorRows {
     /// When tensors are missing, or there is no room.
     pub fn finish(self) -> Result<(), TrainingError> {
         if self.missing > 0 {
-            return Err(TrainingError::content(&self.path)(format!("{} tensors are missing", self.missing)));
+            return Err(TrainingError::content(&self.path)(format!(
+                "{} tensors are missing",
+                self.missing
+            )));
         }
         let file = self.file.into_inner();
-        let file = file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
-        file.sync_all().map_err(TrainingError::io("write", &self.partial))?;
+        let file =
+            file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
+        file.sync_all()
+            .map_err(TrainingError::io("write", &self.partial))?;
         fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))
     }
 }

@@ -76,7 +76,8 @@ impl Vocabulary {
             let (column, split) = (table.column(name)?, table.optional("split"));
             while let Some((_, record)) = table.next()? {
                 let text = record.get(column).unwrap_or_default();
-                if !text.is_empty() && split.is_none_or(|split| record.get(split) == Some("train")) {
+                if !text.is_empty() && split.is_none_or(|split| record.get(split) == Some("train"))
+                {
                     texts.push(text.to_owned());
                 }
             }
@@ -92,8 +93,10 @@ impl Vocabulary {
     fn bpe(&self, texts: &[String]) -> Result<(String, usize), TrainingError> {
         let weight = (texts.len() as u64 / PROMPT_SHARE).max(1);
         let mut counts = BTreeMap::new();
-        for (text, count) in
-            texts.iter().map(|text| (text.clone(), 1)).chain(prompts()?.into_iter().map(|text| (text, weight)))
+        for (text, count) in texts
+            .iter()
+            .map(|text| (text.clone(), 1))
+            .chain(prompts()?.into_iter().map(|text| (text, weight)))
         {
             for word in llama_words(&text) {
                 *counts.entry(word).or_default() += count;
@@ -102,7 +105,8 @@ impl Vocabulary {
         let mut pieces = file::llama_base();
         let room = self.room(pieces.len())?;
         let characters = |word: &str| word.chars().map(String::from).collect();
-        let merges = Words::of(counts, characters).learn(room, |one, other| format!("{one}{other}"));
+        let merges =
+            Words::of(counts, characters).learn(room, |one, other| format!("{one}{other}"));
         let mut rules = Vec::new();
         for ((one, other), joined) in merges {
             rules.push(format!("{one} {other}"));
@@ -113,24 +117,35 @@ impl Vocabulary {
         Ok((file::llama(&pieces, &rules), pieces.len()))
     }
 
-    fn word_piece(&self, texts: &[String], decoder: bool) -> Result<(String, usize), TrainingError> {
+    fn word_piece(
+        &self,
+        texts: &[String],
+        decoder: bool,
+    ) -> Result<(String, usize), TrainingError> {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for word in texts.iter().flat_map(|text| bert_words(text)) {
             *counts.entry(word).or_default() += 1;
         }
         let cut = |word: &str| {
-            let mut pieces: Vec<String> = word.chars().map(|character| format!("{INSIDE}{character}")).collect();
+            let mut pieces: Vec<String> = word
+                .chars()
+                .map(|character| format!("{INSIDE}{character}"))
+                .collect();
             if let (Some(first), Some(character)) = (pieces.first_mut(), word.chars().next()) {
                 *first = character.to_string();
             }
             pieces
         };
         let printable = ('!'..='~').filter(|character| !character.is_ascii_uppercase());
-        let letters = ('a'..='z').chain('0'..='9').map(|character| format!("{INSIDE}{character}"));
+        let letters = ('a'..='z')
+            .chain('0'..='9')
+            .map(|character| format!("{INSIDE}{character}"));
         let mut pieces: Vec<String> = BERT_SPECIAL.map(String::from).into();
         pieces.extend(printable.map(String::from).chain(letters));
         let room = self.room(pieces.len() + usize::from(decoder))?;
-        let join = |one: &str, other: &str| format!("{one}{}", other.strip_prefix(INSIDE).unwrap_or(other));
+        let join = |one: &str, other: &str| {
+            format!("{one}{}", other.strip_prefix(INSIDE).unwrap_or(other))
+        };
         let merges = Words::of(counts, cut).learn(room, join);
         for (_, joined) in merges {
             if !pieces.contains(&joined) {
@@ -145,7 +160,10 @@ impl Vocabulary {
     /// How many merges fit beside the ids that every vocabulary has.
     fn room(&self, base: usize) -> Result<usize, TrainingError> {
         self.size.checked_sub(base).ok_or_else(|| {
-            TrainingError::Empty(format!("--vocab {} is too small: special ids and characters take {base}", self.size))
+            TrainingError::Empty(format!(
+                "--vocab {} is too small: special ids and characters take {base}",
+                self.size
+            ))
         })
     }
 }
@@ -153,29 +171,54 @@ impl Vocabulary {
 /// What stands in the prompts of inference and training.
 fn prompts() -> Result<Vec<String>, TrainingError> {
     let prompts = Prompts::default();
-    let names: Vec<String> = Finding::ALL.into_iter().map(|finding| finding.name().to_lowercase()).collect();
-    let message =
-        [prompts.report_message(NO_FINDINGS_TEXT), Prompt::text("yes"), Prompt::text("no"), Prompt::default()];
+    let names: Vec<String> = Finding::ALL
+        .into_iter()
+        .map(|finding| finding.name().to_lowercase())
+        .collect();
+    let message = [
+        prompts.report_message(NO_FINDINGS_TEXT),
+        Prompt::text("yes"),
+        Prompt::text("no"),
+        Prompt::default(),
+    ];
     let mut texts = vec![prompts.conversation(&message).to_string(), names.join(", ")];
-    texts.extend(Finding::ALL.into_iter().map(|finding| finding.name().to_owned()));
+    texts.extend(
+        Finding::ALL
+            .into_iter()
+            .map(|finding| finding.name().to_owned()),
+    );
     texts.extend(TaskPrompts::own()?.all().map(str::to_owned));
     let special = ["<IMG>", "</s>", "<X>", "<add>", "<rem>"];
-    Ok(texts.into_iter().map(|text| special.iter().fold(text, |text, special| text.replace(special, " "))).collect())
+    Ok(texts
+        .into_iter()
+        .map(|text| {
+            special
+                .iter()
+                .fold(text, |text, special| text.replace(special, " "))
+        })
+        .collect())
 }
 
 /// Words as LLaMA's tokenizer sees them, with the blank in front: letters stay together, everything else is apart. What is
 /// no printable ASCII is left to the bytes.
 fn llama_words(text: &str) -> Vec<String> {
-    let marked: String = std::iter::once(BLANK).chain(text.chars().map(|c| if c == ' ' { BLANK } else { c })).collect();
+    let marked: String = std::iter::once(BLANK)
+        .chain(text.chars().map(|c| if c == ' ' { BLANK } else { c }))
+        .collect();
     let mut words: Vec<String> = Vec::new();
     let mut open = false;
     for character in marked.chars() {
         let joins = character.is_ascii_alphabetic() && open;
         match words.last_mut() {
-            Some(word) if joins || (word.chars().all(|last| last == BLANK) && character.is_ascii_graphic()) => {
+            Some(word)
+                if joins
+                    || (word.chars().all(|last| last == BLANK) && character.is_ascii_graphic()) =>
+            {
                 word.push(character)
             }
-            _ if character == BLANK || character.is_ascii_graphic() => words.push(character.to_string()),
+            _ if character == BLANK || character.is_ascii_graphic() => {
+                words.push(character.to_string())
+            }
             _ => {}
         }
         open = character == BLANK || character.is_ascii_alphabetic();

@@ -110,7 +110,11 @@ impl WeakRule {
             neutral: compile(&lists.neutral)?,
             ends: compile(&lists.ends)?,
             turns: compile(&lists.turns)?,
-            findings: lists.finding.iter().map(finding).collect::<Result<_, TrainingError>>()?,
+            findings: lists
+                .finding
+                .iter()
+                .map(finding)
+                .collect::<Result<_, TrainingError>>()?,
         })
     }
 
@@ -118,7 +122,13 @@ impl WeakRule {
     pub fn mentions(&self, text: &str) -> Vec<Mention> {
         let sentences = sentences(text);
         let read = sentences.iter().enumerate().flat_map(|(sentence, text)| {
-            self.sentence(text).into_iter().map(move |(finding, label)| Mention { sentence, finding, label })
+            self.sentence(text)
+                .into_iter()
+                .map(move |(finding, label)| Mention {
+                    sentence,
+                    finding,
+                    label,
+                })
         });
         read.collect()
     }
@@ -138,13 +148,26 @@ impl WeakRule {
         let cues = Cues::of(self, &words);
         let mut said = Vec::new();
         for phrases in &self.findings {
-            let hidden: Vec<_> = phrases.other.iter().flat_map(|phrase| phrase.find(&words)).collect();
-            let mentions = phrases.mentions.iter().flat_map(|phrase| phrase.find(&words));
+            let hidden: Vec<_> = phrases
+                .other
+                .iter()
+                .flat_map(|phrase| phrase.find(&words))
+                .collect();
+            let mentions = phrases
+                .mentions
+                .iter()
+                .flat_map(|phrase| phrase.find(&words));
             let seen = mentions.filter(|place| !hidden.iter().any(|other| overlap(other, place)));
             let contrary = phrases.contrary.iter().filter(|_| contraries);
-            let absent = phrases.absent.iter().chain(contrary).any(|phrase| phrase.find(&words).next().is_some());
+            let absent = phrases
+                .absent
+                .iter()
+                .chain(contrary)
+                .any(|phrase| phrase.find(&words).next().is_some());
             let labels = seen.map(|place| cues.label(place.start, place.end));
-            let strongest = labels.chain(absent.then_some(Label::Negative)).max_by_key(|label| strength(*label));
+            let strongest = labels
+                .chain(absent.then_some(Label::Negative))
+                .max_by_key(|label| strength(*label));
             said.extend(strongest.map(|label| (phrases.finding, label)));
         }
         said
@@ -188,12 +211,21 @@ impl<'a> Cues<'a> {
     fn of(rule: &'a WeakRule, words: &'a [String]) -> Self {
         let mark = |lists: &[&Vec<Phrase>]| {
             let mut marked = vec![false; words.len()];
-            for place in lists.iter().flat_map(|list| list.iter()).flat_map(|phrase| phrase.find(words)) {
+            for place in lists
+                .iter()
+                .flat_map(|list| list.iter())
+                .flat_map(|phrase| phrase.find(words))
+            {
                 marked[place].fill(true);
             }
             marked
         };
-        Self { rule, words, neutral: mark(&[&rule.neutral]), hedge: mark(&[&rule.hedges, &rule.hedged]) }
+        Self {
+            rule,
+            words,
+            neutral: mark(&[&rule.neutral]),
+            hedge: mark(&[&rule.hedges, &rule.hedged]),
+        }
     }
 
     /// The label of a mention on the words `start..end`. Cues inside of it count: "heart is not enlarged".
@@ -206,7 +238,11 @@ impl<'a> Cues<'a> {
         }
         let hedged = self.before(&self.rule.hedges, last, HEDGE_REACH + (last - start), false)
             || self.after(&self.rule.hedged, end);
-        if hedged { Label::Uncertain } else { Label::Positive }
+        if hedged {
+            Label::Uncertain
+        } else {
+            Label::Positive
+        }
     }
 
     /// Whether a cue stands before `last` and reaches it.
@@ -214,25 +250,36 @@ impl<'a> Cues<'a> {
         let starts = last.saturating_sub(reach)..=last;
         starts.rev().any(|start| {
             let masked = self.neutral[start] || (denial && self.hedge[start]);
-            let cue = cues.iter().filter_map(|cue| cue.end(self.words, start)).max().filter(|end| *end <= last + 1);
+            let cue = cues
+                .iter()
+                .filter_map(|cue| cue.end(self.words, start))
+                .max()
+                .filter(|end| *end <= last + 1);
             !masked && cue.is_some_and(|end| !(end..last).any(|at| self.ends(at, denial)))
         })
     }
 
     /// Whether a cue starts close behind, in the same clause.
     fn after(&self, cues: &[Phrase], from: usize) -> bool {
-        let clause =
-            (from..self.words.len()).take(REACH_BACK).take_while(|&at| self.words[at] != "," && !self.ends(at, false));
-        clause
-            .into_iter()
-            .any(|start| !self.neutral[start] && cues.iter().any(|cue| cue.end(self.words, start).is_some()))
+        let clause = (from..self.words.len())
+            .take(REACH_BACK)
+            .take_while(|&at| self.words[at] != "," && !self.ends(at, false));
+        clause.into_iter().any(|start| {
+            !self.neutral[start] && cues.iter().any(|cue| cue.end(self.words, start).is_some())
+        })
     }
 
     /// Whether the reach of a cue ends at this word.
     fn ends(&self, at: usize, denial: bool) -> bool {
-        let starts = |phrases: &[Phrase]| phrases.iter().any(|phrase| phrase.end(self.words, at).is_some());
+        let starts = |phrases: &[Phrase]| {
+            phrases
+                .iter()
+                .any(|phrase| phrase.end(self.words, at).is_some())
+        };
         let behind_list = at > 0 && matches!(self.words[at - 1].as_str(), "," | "and");
-        is_stop(&self.words[at]) || starts(&self.rule.ends) || (denial && behind_list && starts(&self.rule.turns))
+        is_stop(&self.words[at])
+            || starts(&self.rule.ends)
+            || (denial && behind_list && starts(&self.rule.turns))
     }
 }
 

@@ -9,8 +9,13 @@ use crate::prepare::LabelValue;
 pub(super) const CLASSES: usize = Finding::ALL.len();
 
 /// Five findings that are reported most, as in the CheXpert competition.
-pub(super) const COMMON: [Finding; 5] =
-    [Finding::Atelectasis, Finding::Cardiomegaly, Finding::Consolidation, Finding::Edema, Finding::PleuralEffusion];
+pub(super) const COMMON: [Finding; 5] = [
+    Finding::Atelectasis,
+    Finding::Cardiomegaly,
+    Finding::Consolidation,
+    Finding::Edema,
+    Finding::PleuralEffusion,
+];
 
 /// Which findings are there, in the published order.
 pub(super) type Flags = [bool; CLASSES];
@@ -22,7 +27,12 @@ pub(super) fn present(labels: &LabelValue) -> Flags {
 
 /// The findings of flags, in the published order.
 pub(super) fn findings(flags: &Flags) -> Vec<Finding> {
-    Finding::ALL.into_iter().zip(flags).filter(|(_, there)| **there).map(|(finding, _)| finding).collect()
+    Finding::ALL
+        .into_iter()
+        .zip(flags)
+        .filter(|(_, there)| **there)
+        .map(|(finding, _)| finding)
+        .collect()
 }
 
 /// What is true of a study, where it is known, and what was said.
@@ -35,7 +45,10 @@ pub(super) struct Pair {
 impl Pair {
     /// A study of which all is known.
     pub(super) fn known(truth: Flags, said: Flags) -> Self {
-        Self { truth: truth.map(Some), said }
+        Self {
+            truth: truth.map(Some),
+            said,
+        }
     }
 }
 
@@ -73,11 +86,16 @@ impl Counts {
     /// 0 where it is not defined, as scikit-learn has it.
     fn f1(self) -> f64 {
         let whole = 2 * self.right_positive + self.false_positive + self.false_negative;
-        if whole == 0 { 0.0 } else { (2 * self.right_positive) as f64 / whole as f64 }
+        if whole == 0 {
+            0.0
+        } else {
+            (2 * self.right_positive) as f64 / whole as f64
+        }
     }
 
     fn balanced_accuracy(self) -> Option<f64> {
-        let share = |part: u64, rest: u64| (part + rest > 0).then(|| part as f64 / (part + rest) as f64);
+        let share =
+            |part: u64, rest: u64| (part + rest > 0).then(|| part as f64 / (part + rest) as f64);
         let recall = share(self.right_positive, self.false_negative)?;
         Some((recall + share(self.right_negative, self.false_positive)?) / 2.0)
     }
@@ -98,7 +116,10 @@ pub(super) fn micro_f1(pairs: &[Pair], at: &[usize], findings: &[Finding]) -> f6
     let mut counts = Counts::default();
     for &study in at {
         for &finding in findings {
-            counts.add(pairs[study].truth[finding as usize], pairs[study].said[finding as usize]);
+            counts.add(
+                pairs[study].truth[finding as usize],
+                pairs[study].said[finding as usize],
+            );
         }
     }
     counts.f1()
@@ -107,7 +128,11 @@ pub(super) fn micro_f1(pairs: &[Pair], at: &[usize], findings: &[Finding]) -> f6
 /// Mean of sensitivity and specificity, and of that over the findings that have both answers: one half where what is
 /// said does not depend on the truth, however often it is said.
 pub(super) fn balanced_accuracy(pairs: &[Pair], at: &[usize], findings: &[Finding]) -> Option<f64> {
-    mean(findings.iter().filter_map(|&finding| Counts::of(pairs, at, finding as usize).balanced_accuracy()))
+    mean(
+        findings
+            .iter()
+            .filter_map(|&finding| Counts::of(pairs, at, finding as usize).balanced_accuracy()),
+    )
 }
 
 /// Mean F1 of the studies' sets of labels; 1 where both sets are empty.
@@ -115,7 +140,10 @@ pub(super) fn study_f1(pairs: &[Pair], at: &[usize], findings: &[Finding]) -> Op
     mean(at.iter().map(|&study| {
         let mut counts = Counts::default();
         for &finding in findings {
-            counts.add(pairs[study].truth[finding as usize], pairs[study].said[finding as usize]);
+            counts.add(
+                pairs[study].truth[finding as usize],
+                pairs[study].said[finding as usize],
+            );
         }
         let nothing = counts.right_positive + counts.false_positive + counts.false_negative == 0;
         if nothing { 1.0 } else { counts.f1() }
@@ -124,8 +152,15 @@ pub(super) fn study_f1(pairs: &[Pair], at: &[usize], findings: &[Finding]) -> Op
 
 /// The findings that some studies have and others do not.
 pub(super) fn with_both_answers(truths: &[[Option<bool>; CLASSES]]) -> Vec<Finding> {
-    let has = |finding: Finding, answer: bool| truths.iter().any(|truth| truth[finding as usize] == Some(answer));
-    Finding::ALL.into_iter().filter(|&finding| has(finding, true) && has(finding, false)).collect()
+    let has = |finding: Finding, answer: bool| {
+        truths
+            .iter()
+            .any(|truth| truth[finding as usize] == Some(answer))
+    };
+    Finding::ALL
+        .into_iter()
+        .filter(|&finding| has(finding, true) && has(finding, false))
+        .collect()
 }
 
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -146,8 +181,12 @@ mod tests {
     #[test]
     fn scores_of_a_handful_of_studies_are_those_by_hand() {
         use Finding::{Edema, Fracture, NoFinding};
-        let pairs =
-            [pair(&[Edema], &[Edema]), pair(&[Edema], &[]), pair(&[], &[Fracture]), pair(&[NoFinding], &[NoFinding])];
+        let pairs = [
+            pair(&[Edema], &[Edema]),
+            pair(&[Edema], &[]),
+            pair(&[], &[Fracture]),
+            pair(&[NoFinding], &[NoFinding]),
+        ];
         let all = [0, 1, 2, 3];
         assert!((f1(&pairs, &all, Edema) - 2.0 / 3.0).abs() < 1e-12);
         assert_eq!(macro_f1(&pairs, &all, &[NoFinding, Fracture]), Some(0.5));
@@ -156,7 +195,11 @@ mod tests {
         assert_eq!(balanced_accuracy(&pairs, &all, &[Edema]), Some(0.75));
         assert_eq!(balanced_accuracy(&pairs, &all, &[Fracture]), None);
         assert_eq!(study_f1(&pairs, &all, &Finding::ALL), Some(0.5));
-        assert_eq!(study_f1(&pairs, &all, &[Edema]), Some(0.75), "nothing on both sides agrees");
+        assert_eq!(
+            study_f1(&pairs, &all, &[Edema]),
+            Some(0.75),
+            "nothing on both sides agrees"
+        );
     }
 
     #[test]
@@ -166,6 +209,9 @@ mod tests {
         assert_eq!(f1(&[unknown], &[0], Finding::Edema), 0.0);
         assert!(with_both_answers(&[unknown.truth]).is_empty());
         let (with, without) = (pair(&[Finding::Edema], &[]), pair(&[], &[]));
-        assert_eq!(with_both_answers(&[with.truth, without.truth]), [Finding::Edema]);
+        assert_eq!(
+            with_both_answers(&[with.truth, without.truth]),
+            [Finding::Edema]
+        );
     }
 }

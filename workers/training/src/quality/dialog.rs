@@ -33,40 +33,65 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
     let studies: Vec<Study> = written.iter().map(study).collect();
     let turns = script::draw(&studies, &frequencies, seed);
     // Held again below, when the bench has to write.
-    let questions =
-        turns.iter().map(|turn| &written[turn.study]).map(|from| (from.findings.clone(), from.image.clone()));
+    let questions = turns
+        .iter()
+        .map(|turn| &written[turn.study])
+        .map(|from| (from.findings.clone(), from.image.clone()));
     let questions: Vec<_> = questions.collect();
-    let ids: Vec<String> = turns.iter().map(|turn| written[turn.study].report.study.clone()).collect();
+    let ids: Vec<String> = turns
+        .iter()
+        .map(|turn| written[turn.study].report.study.clone())
+        .collect();
 
     let language = bench.networks.language()?;
     let prompts = &language.prompts;
     let ask = |(turn, (findings, image)): (&Turn, &(String, candle_core::Tensor))| {
         let report = prompts.plain(&studies[turn.study].text);
-        let past = Past { turn: None, asked: prompts.report_message(findings), answer: report };
+        let past = Past {
+            turn: None,
+            asked: prompts.report_message(findings),
+            answer: report,
+        };
         let asked = prompts.message(&turn.ask(), None).unwrap_or_default();
-        Question { dialog: Dialog { past: vec![past], asked }, image: image.clone() }
+        Question {
+            dialog: Dialog {
+                past: vec![past],
+                asked,
+            },
+            image: image.clone(),
+        }
     };
     let asked: Vec<Question> = turns.iter().zip(&questions).map(ask).collect();
     let answers = bench.networks.answer("answers", &asked)?;
-    let trivial: Vec<String> = turns.iter().map(|turn| trivial_answer(turn, &studies[turn.study])).collect();
+    let trivial: Vec<String> = turns
+        .iter()
+        .map(|turn| trivial_answer(turn, &studies[turn.study]))
+        .collect();
     let right = |texts: &[String]| -> Result<Vec<bool>, TrainingError> {
         let labels = flags(&bench.networks.label(texts)?).into_iter().map(real);
-        let judge =
-            |((turn, text), labels): ((&Turn, &String), Flags)| is_right(turn, &studies[turn.study], text, &labels);
+        let judge = |((turn, text), labels): ((&Turn, &String), Flags)| {
+            is_right(turn, &studies[turn.study], text, &labels)
+        };
         Ok(turns.iter().zip(texts).zip(labels).map(judge).collect())
     };
     let (right, right_trivially) = (right(&answers)?, right(&trivial)?);
 
-    let rows = asked.iter().zip(&turns).zip(ids.into_iter().zip(questions)).zip(answers.iter().zip(&right));
-    let texts = rows.map(|(((question, turn), (id, (findings, _))), (answer, &right))| Written {
-        part: Part::Dialog,
-        id,
-        findings,
-        asked: Some(question.dialog.asked.to_string()),
-        reference: Some(studies[turn.study].text.clone()),
-        text: answer.clone(),
-        right: Some(right),
-    });
+    let rows = asked
+        .iter()
+        .zip(&turns)
+        .zip(ids.into_iter().zip(questions))
+        .zip(answers.iter().zip(&right));
+    let texts = rows.map(
+        |(((question, turn), (id, (findings, _))), (answer, &right))| Written {
+            part: Part::Dialog,
+            id,
+            findings,
+            asked: Some(question.dialog.asked.to_string()),
+            reference: Some(studies[turn.study].text.clone()),
+            text: answer.clone(),
+            right: Some(right),
+        },
+    );
     bench.texts.extend(texts.collect::<Vec<_>>());
     let notes = vec![
         "Two exchanges each: the report that the bundle writes from the labels of a real report, then the turn. Findings \
@@ -80,11 +105,19 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
         "Trivial: the report unchanged; \"no\"; \"no finding\"; the report's first sentence.".to_owned(),
     ];
     let table = table(&turns, &right, &right_trivially, seed);
-    Ok(Section { title: "Dialog".into(), notes, tables: vec![table] })
+    Ok(Section {
+        title: "Dialog".into(),
+        notes,
+        tables: vec![table],
+    })
 }
 
 fn study(from: &FromLabels) -> Study {
-    Study { asked_for: real(stated(&from.report)), text: from.text.clone(), said: real(present(&from.labels)) }
+    Study {
+        asked_for: real(stated(&from.report)),
+        text: from.text.clone(),
+        said: real(present(&from.labels)),
+    }
 }
 
 /// Without "No Finding".
@@ -115,13 +148,28 @@ fn trivial_answer(turn: &Turn, study: &Study) -> String {
 }
 
 fn table(turns: &[Turn], right: &[bool], trivially: &[bool], seed: u64) -> Table {
-    let mut table = Table::new("turns that are right", &["turns", "right", "share", "trivial"]);
+    let mut table = Table::new(
+        "turns that are right",
+        &["turns", "right", "share", "trivial"],
+    );
     let mut row = |name: &str, of: &dyn Fn(&Turn) -> bool| {
         let chosen: Vec<usize> = (0..turns.len()).filter(|&turn| of(&turns[turn])).collect();
         let count = |right: &[bool]| Cell::from(chosen.iter().filter(|&&turn| right[turn]).count());
-        let shares: Vec<f64> = chosen.iter().map(|&turn| f64::from(u8::from(right[turn]))).collect();
-        let share = Resamples::new(&chosen, seed, "dialog").measure(|at| mean(at.iter().map(|&turn| shares[turn])));
-        table.row(name, [chosen.len().into(), count(right), share.into(), count(trivially)]);
+        let shares: Vec<f64> = chosen
+            .iter()
+            .map(|&turn| f64::from(u8::from(right[turn])))
+            .collect();
+        let share = Resamples::new(&chosen, seed, "dialog")
+            .measure(|at| mean(at.iter().map(|&turn| shares[turn])));
+        table.row(
+            name,
+            [
+                chosen.len().into(),
+                count(right),
+                share.into(),
+                count(trivially),
+            ],
+        );
     };
     for name in Kind::NAMES {
         row(name, &|turn| turn.kind.name() == name);

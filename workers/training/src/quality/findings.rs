@@ -22,7 +22,10 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
     let trained = studies::images(&bench.quality.images, TRAIN)?;
     let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
     let predictions = bench.networks.classify(&paths)?;
-    let mut overview = Table::new("all findings", &["images", "patients", "findings", "macro AUC", "macro F1"]);
+    let mut overview = Table::new(
+        "all findings",
+        &["images", "patients", "findings", "macro AUC", "macro F1"],
+    );
     let mut tables = Vec::new();
     let mut notes = vec![
         "Of each finding that some of the images have and others have not. AUC: the share of pairs of an image with the \
@@ -35,37 +38,76 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
     let together = (count > 1).then(|| ("together".to_owned(), None));
     for (name, table) in sets.chain(together) {
         let of_set = |image: &&Image| table.is_none_or(|table| image.table == table);
-        let chosen = images.iter().zip(&predictions).filter(|(image, _)| of_set(image));
-        let predicted: Vec<Predicted> = chosen.map(|(image, report)| predicted(image, report)).collect();
+        let chosen = images
+            .iter()
+            .zip(&predictions)
+            .filter(|(image, _)| of_set(image));
+        let predicted: Vec<Predicted> = chosen
+            .map(|(image, report)| predicted(image, report))
+            .collect();
         let priors = priors(trained.iter().filter(of_set));
         let truths: Vec<_> = predicted.iter().map(|image| image.pair.truth).collect();
         let classes = with_both_answers(&truths);
         let resamples = Resamples::new(
-            &predicted.iter().map(|image| &image.patient).collect::<Vec<_>>(),
+            &predicted
+                .iter()
+                .map(|image| &image.patient)
+                .collect::<Vec<_>>(),
             bench.quality.seed,
             &format!("findings {name}"),
         );
-        overview_rows(&mut overview, &name, &predicted, &priors, &classes, &resamples);
+        overview_rows(
+            &mut overview,
+            &name,
+            &predicted,
+            &priors,
+            &classes,
+            &resamples,
+        );
         tables.push(each_finding(&name, &predicted, &priors, &resamples));
-        let known = |finding: &Finding| truths.iter().any(|truth| truth[*finding as usize].is_some());
+        let known = |finding: &Finding| {
+            truths
+                .iter()
+                .any(|truth| truth[*finding as usize].is_some())
+        };
         let without: Vec<&str> = Finding::ALL
             .into_iter()
             .filter(|finding| known(finding) && !classes.contains(finding))
             .map(Finding::name)
             .collect();
         if !without.is_empty() {
-            notes.push(format!("{name}: no image, or every image, has {}: not scored.", without.join(", ")));
+            notes.push(format!(
+                "{name}: no image, or every image, has {}: not scored.",
+                without.join(", ")
+            ));
         }
     }
     tables.insert(0, overview);
-    Ok(Section { title: "Findings of images".into(), notes, tables })
+    Ok(Section {
+        title: "Findings of images".into(),
+        notes,
+        tables,
+    })
 }
 
 fn predicted(image: &Image, report: &FindingsReport) -> Predicted {
-    let cell = |finding: Finding| report.findings.iter().find(|predicted| predicted.finding == finding);
-    let probabilities = Finding::ALL.map(|finding| cell(finding).map_or(0.0, |found| found.probability));
+    let cell = |finding: Finding| {
+        report
+            .findings
+            .iter()
+            .find(|predicted| predicted.finding == finding)
+    };
+    let probabilities =
+        Finding::ALL.map(|finding| cell(finding).map_or(0.0, |found| found.probability));
     let said = Finding::ALL.map(|finding| cell(finding).is_some_and(|found| found.present));
-    Predicted { patient: image.patient.clone(), pair: Pair { truth: image.truth(), said }, probabilities }
+    Predicted {
+        patient: image.patient.clone(),
+        pair: Pair {
+            truth: image.truth(),
+            said,
+        },
+        probabilities,
+    }
 }
 
 /// How often each finding is there, of the images where it is known.
@@ -82,7 +124,12 @@ fn priors<'a>(images: impl Iterator<Item = &'a Image>) -> [f64; CLASSES] {
 
 fn auc_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64> {
     let class = finding as usize;
-    let cell = |&item: &usize| Some((predicted[item].probabilities[class], predicted[item].pair.truth[class]?));
+    let cell = |&item: &usize| {
+        Some((
+            predicted[item].probabilities[class],
+            predicted[item].pair.truth[class]?,
+        ))
+    };
     auc(&at.iter().filter_map(cell).collect::<Vec<_>>())
 }
 
@@ -94,30 +141,77 @@ fn overview_rows(
     classes: &[Finding],
     resamples: &Resamples,
 ) {
-    let patients: std::collections::BTreeSet<&String> = predicted.iter().map(|image| &image.patient).collect();
-    let counts = || [Cell::from(predicted.len()), Cell::from(patients.len()), Cell::from(classes.len())];
+    let patients: std::collections::BTreeSet<&String> =
+        predicted.iter().map(|image| &image.patient).collect();
+    let counts = || {
+        [
+            Cell::from(predicted.len()),
+            Cell::from(patients.len()),
+            Cell::from(classes.len()),
+        ]
+    };
     let pairs: Vec<Pair> = predicted.iter().map(|image| image.pair).collect();
-    let area = resamples.measure(|at| mean(classes.iter().filter_map(|&finding| auc_of(predicted, at, finding))));
+    let area = resamples.measure(|at| {
+        mean(
+            classes
+                .iter()
+                .filter_map(|&finding| auc_of(predicted, at, finding)),
+        )
+    });
     let f1 = |pairs: &[Pair]| Cell::from(resamples.measure(|at| macro_f1(pairs, at, classes)));
-    overview.row(format!("{name}: classifier"), counts().into_iter().chain([area.into(), f1(&pairs)]));
-    let always = |said: [bool; CLASSES]| pairs.iter().map(|pair| Pair { said, ..*pair }).collect::<Vec<_>>();
+    overview.row(
+        format!("{name}: classifier"),
+        counts().into_iter().chain([area.into(), f1(&pairs)]),
+    );
+    let always = |said: [bool; CLASSES]| {
+        pairs
+            .iter()
+            .map(|pair| Pair { said, ..*pair })
+            .collect::<Vec<_>>()
+    };
     let prior = always(priors.map(|prior| prior > 0.5));
-    overview.row(format!("{name}: prior"), counts().into_iter().chain([Cell::Fixed(0.5), f1(&prior)]));
+    overview.row(
+        format!("{name}: prior"),
+        counts().into_iter().chain([Cell::Fixed(0.5), f1(&prior)]),
+    );
     let all = always([true; CLASSES]);
-    overview.row(format!("{name}: every finding"), counts().into_iter().chain([Cell::Fixed(0.5), f1(&all)]));
+    overview.row(
+        format!("{name}: every finding"),
+        counts().into_iter().chain([Cell::Fixed(0.5), f1(&all)]),
+    );
 }
 
-fn each_finding(name: &str, predicted: &[Predicted], priors: &[f64; CLASSES], resamples: &Resamples) -> Table {
-    let mut table = Table::new(&format!("{name}: each finding"), &["known", "positive", "prior", "AUC"]);
+fn each_finding(
+    name: &str,
+    predicted: &[Predicted],
+    priors: &[f64; CLASSES],
+    resamples: &Resamples,
+) -> Table {
+    let mut table = Table::new(
+        &format!("{name}: each finding"),
+        &["known", "positive", "prior", "AUC"],
+    );
     for finding in Finding::ALL {
         let class = finding as usize;
-        let count =
-            |of: &dyn Fn(Option<bool>) -> bool| predicted.iter().filter(|image| of(image.pair.truth[class])).count();
+        let count = |of: &dyn Fn(Option<bool>) -> bool| {
+            predicted
+                .iter()
+                .filter(|image| of(image.pair.truth[class]))
+                .count()
+        };
         let known = count(&|truth| truth.is_some());
         if known > 0 {
             let positive = count(&|truth| truth == Some(true));
             let area = resamples.measure(|at| auc_of(predicted, at, finding));
-            table.row(finding.name(), [known.into(), positive.into(), Cell::Fixed(priors[class]), area.into()]);
+            table.row(
+                finding.name(),
+                [
+                    known.into(),
+                    positive.into(),
+                    Cell::Fixed(priors[class]),
+                    area.into(),
+                ],
+            );
         }
     }
     table

@@ -3,7 +3,9 @@
 
 use radialog_schemas::Finding;
 
-use super::agreement::{CLASSES, Flags, Pair, Score, balanced_accuracy, f1, macro_f1, study_f1, with_both_answers};
+use super::agreement::{
+    CLASSES, Flags, Pair, Score, balanced_accuracy, f1, macro_f1, study_f1, with_both_answers,
+};
 use super::networks::Question;
 use super::resampling::{Measure, Resamples, permutation_test, shuffled};
 use super::table::{Cell, Section, Table};
@@ -43,13 +45,26 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
     let networks = &bench.networks;
     let predicted = networks.classify(&paths)?;
     let tokens = networks.embed(&paths)?;
-    let ask = |(report, tokens): (&radialog_schemas::FindingsReport, _)| networks.ask_report(&report.text, tokens);
-    let questions: Vec<Question> = predicted.iter().zip(&tokens).map(ask).collect::<Result<_, _>>()?;
+    let ask = |(report, tokens): (&radialog_schemas::FindingsReport, _)| {
+        networks.ask_report(&report.text, tokens)
+    };
+    let questions: Vec<Question> = predicted
+        .iter()
+        .zip(&tokens)
+        .map(ask)
+        .collect::<Result<_, _>>()?;
     let texts = networks.answer("reports from images", &questions)?;
     let said = flags(&networks.label(&texts)?);
     let in_prompt: Vec<Flags> = predicted
         .iter()
-        .map(|report| Finding::ALL.map(|finding| report.findings.iter().any(|p| p.finding == finding && p.present)))
+        .map(|report| {
+            Finding::ALL.map(|finding| {
+                report
+                    .findings
+                    .iter()
+                    .any(|p| p.finding == finding && p.present)
+            })
+        })
         .collect();
 
     let truths: Vec<_> = images.iter().map(|image| image.truth()).collect();
@@ -58,18 +73,36 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
     let tables: Vec<usize> = images.iter().map(|image| image.table).collect();
     let seed = bench.quality.seed;
     let resamples = Resamples::new(&patients, seed, "images");
-    let pairs_of =
-        |said: &[Flags]| truths.iter().zip(said).map(|(&truth, &said)| Pair { truth, said }).collect::<Vec<_>>();
+    let pairs_of = |said: &[Flags]| {
+        truths
+            .iter()
+            .zip(said)
+            .map(|(&truth, &said)| Pair { truth, said })
+            .collect::<Vec<_>>()
+    };
     let pairs = pairs_of(&said);
-    let comparison = Comparison { pairs: &pairs, findings: &findings, tables: &tables, resamples: &resamples, seed };
+    let comparison = Comparison {
+        pairs: &pairs,
+        findings: &findings,
+        tables: &tables,
+        resamples: &resamples,
+        seed,
+    };
     let normal = Finding::ALL.map(|finding| finding == Finding::NoFinding);
     let others = [
         ("report", pairs.clone()),
         ("findings in the request", pairs_of(&in_prompt)),
         ("always normal", pairs_of(&vec![normal; images.len()])),
-        ("always every finding", pairs_of(&vec![[true; CLASSES]; images.len()])),
+        (
+            "always every finding",
+            pairs_of(&vec![[true; CLASSES]; images.len()]),
+        ),
     ];
-    let tables = vec![comparison.shuffled(), comparison.beside(&others), comparison.each_finding()];
+    let tables = vec![
+        comparison.shuffled(),
+        comparison.beside(&others),
+        comparison.each_finding(),
+    ];
     let notes = vec![
         format!(
             "{} images; image -> findings and image tokens -> report -> labels by the bundle's CheXbert, held against the \
@@ -85,17 +118,25 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
          images, 1 where neither side has any."
             .to_owned(),
     ];
-    let writings = images.iter().zip(predicted).zip(texts).map(|((image, report), text)| Written {
-        part: Part::Image,
-        id: image.name(),
-        findings: report.text,
-        asked: None,
-        reference: None,
-        text,
-        right: None,
-    });
+    let writings = images
+        .iter()
+        .zip(predicted)
+        .zip(texts)
+        .map(|((image, report), text)| Written {
+            part: Part::Image,
+            id: image.name(),
+            findings: report.text,
+            asked: None,
+            reference: None,
+            text,
+            right: None,
+        });
     bench.texts.extend(writings);
-    Ok(Section { title: "Reports from images".into(), notes, tables })
+    Ok(Section {
+        title: "Reports from images".into(),
+        notes,
+        tables,
+    })
 }
 
 impl Comparison<'_> {
@@ -105,29 +146,45 @@ impl Comparison<'_> {
 
     /// The score of the images at `at` with the reports at `partners`.
     fn exchanged(&self, score: Score, at: &[usize], partners: &[usize]) -> Option<f64> {
-        let mix = |(&image, &other): (&usize, &usize)| Pair { said: self.pairs[other].said, ..self.pairs[image] };
+        let mix = |(&image, &other): (&usize, &usize)| Pair {
+            said: self.pairs[other].said,
+            ..self.pairs[image]
+        };
         let pairs: Vec<Pair> = at.iter().zip(partners).map(mix).collect();
         score(&pairs, &(0..pairs.len()).collect::<Vec<_>>(), self.findings)
     }
 
     fn shuffled(&self) -> Table {
-        let mut table = Table::new("its own image or another", &["report", "shuffled", "difference", "p"]);
+        let mut table = Table::new(
+            "its own image or another",
+            &["report", "shuffled", "difference", "p"],
+        );
         let order: Vec<usize> = (0..self.pairs.len()).collect();
         for (name, score) in SCORES {
             let own = self.resamples.measure(|at| self.score(score, at));
-            let test =
-                permutation_test(self.tables, self.seed, name, |partners| self.exchanged(score, &order, partners));
+            let test = permutation_test(self.tables, self.seed, name, |partners| {
+                self.exchanged(score, &order, partners)
+            });
             // The value of the difference is that of all permutations; a resample makes do with a few.
             let spread = self.resamples.measure(|at| {
                 let mut random = Random::stream(self.seed, &format!("{name} {at:?}"));
-                let others =
-                    (0..SHUFFLES).filter_map(|_| self.exchanged(score, at, &shuffled(self.tables, at, &mut random)));
+                let others = (0..SHUFFLES).filter_map(|_| {
+                    self.exchanged(score, at, &shuffled(self.tables, at, &mut random))
+                });
                 Some(self.score(score, at)? - super::agreement::mean(others)?)
             });
             let cells = match (own, test, spread) {
                 (Some(own), Some(test), Some(spread)) => {
-                    let difference = Measure { value: own.value - test.shuffled, ..spread };
-                    [Cell::Measured(own), Cell::Fixed(test.shuffled), Cell::Measured(difference), Cell::Fixed(test.p)]
+                    let difference = Measure {
+                        value: own.value - test.shuffled,
+                        ..spread
+                    };
+                    [
+                        Cell::Measured(own),
+                        Cell::Fixed(test.shuffled),
+                        Cell::Measured(difference),
+                        Cell::Fixed(test.p),
+                    ]
                 }
                 _ => [Cell::Undefined; 4],
             };
@@ -139,21 +196,43 @@ impl Comparison<'_> {
     fn beside(&self, others: &[(&str, Vec<Pair>)]) -> Table {
         let mut table = Table::new("beside what needs no report", &SCORES.map(|(name, _)| name));
         for (name, pairs) in others {
-            let cell = |(_, score): (&str, Score)| self.resamples.measure(|at| score(pairs, at, self.findings)).into();
+            let cell = |(_, score): (&str, Score)| {
+                self.resamples
+                    .measure(|at| score(pairs, at, self.findings))
+                    .into()
+            };
             table.row(*name, SCORES.map(cell));
         }
         table
     }
 
     fn each_finding(&self) -> Table {
-        let mut table = Table::new("each finding", &["positive", "said", "balanced accuracy", "F1"]);
+        let mut table = Table::new(
+            "each finding",
+            &["positive", "said", "balanced accuracy", "F1"],
+        );
         for &finding in self.findings {
             let class = finding as usize;
-            let positive = self.pairs.iter().filter(|pair| pair.truth[class] == Some(true)).count();
-            let said = self.pairs.iter().filter(|pair| pair.truth[class].is_some() && pair.said[class]).count();
-            let balanced = self.resamples.measure(|at| balanced_accuracy(self.pairs, at, &[finding]));
-            let f1 = self.resamples.measure(|at| Some(f1(self.pairs, at, finding)));
-            table.row(finding.name(), [positive.into(), said.into(), balanced.into(), f1.into()]);
+            let positive = self
+                .pairs
+                .iter()
+                .filter(|pair| pair.truth[class] == Some(true))
+                .count();
+            let said = self
+                .pairs
+                .iter()
+                .filter(|pair| pair.truth[class].is_some() && pair.said[class])
+                .count();
+            let balanced = self
+                .resamples
+                .measure(|at| balanced_accuracy(self.pairs, at, &[finding]));
+            let f1 = self
+                .resamples
+                .measure(|at| Some(f1(self.pairs, at, finding)));
+            table.row(
+                finding.name(),
+                [positive.into(), said.into(), balanced.into(), f1.into()],
+            );
         }
         table
     }

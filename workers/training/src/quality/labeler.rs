@@ -11,18 +11,41 @@ use crate::prepare::LabelValue;
 
 pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
     let reports = bench.reports(&bench.quality.split)?;
-    let texts: Vec<&str> = reports.iter().map(|report| report.findings.as_str()).collect();
+    let texts: Vec<&str> = reports
+        .iter()
+        .map(|report| report.findings.as_str())
+        .collect();
     let said = bench.networks.label(&texts)?;
     let truths: Vec<LabelValue> = reports.iter().map(|report| report.labels).collect();
     let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
     let resamples = Resamples::new(&studies, bench.quality.seed, "labeler");
-    let columns = ["positive", "F1", "F1 always", "negative", "F1 negative", "uncertain", "F1 uncertain"];
-    let mut table = Table::new(&format!("{} reports: F1 of each label", reports.len()), &columns);
+    let columns = [
+        "positive",
+        "F1",
+        "F1 always",
+        "negative",
+        "F1 negative",
+        "uncertain",
+        "F1 uncertain",
+    ];
+    let mut table = Table::new(
+        &format!("{} reports: F1 of each label", reports.len()),
+        &columns,
+    );
     let classes = [Label::Positive, Label::Negative, Label::Uncertain];
     let pairs = classes.map(|label| pairs(&truths, &said, label));
-    let always: Vec<Pair> = pairs[0].iter().map(|pair| Pair { said: [true; CLASSES], ..*pair }).collect();
+    let always: Vec<Pair> = pairs[0]
+        .iter()
+        .map(|pair| Pair {
+            said: [true; CLASSES],
+            ..*pair
+        })
+        .collect();
     let support = |pairs: &[Pair], finding: Finding| {
-        pairs.iter().filter(|pair| pair.truth[finding as usize] == Some(true)).count()
+        pairs
+            .iter()
+            .filter(|pair| pair.truth[finding as usize] == Some(true))
+            .count()
     };
     let f1_of = |pairs: &[Pair], finding: Finding| match support(pairs, finding) {
         0 => Cell::Undefined,
@@ -44,19 +67,46 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
         );
     }
     let there = |pairs: &[Pair]| -> Vec<Finding> {
-        Finding::ALL.into_iter().filter(|&finding| support(pairs, finding) > 0).collect()
+        Finding::ALL
+            .into_iter()
+            .filter(|&finding| support(pairs, finding) > 0)
+            .collect()
     };
-    let together: [(&str, Score); 2] =
-        [("mean of those there", macro_f1), ("all of them together", |pairs, at, of| Some(micro_f1(pairs, at, of)))];
+    let together: [(&str, Score); 2] = [
+        ("mean of those there", macro_f1),
+        ("all of them together", |pairs, at, of| {
+            Some(micro_f1(pairs, at, of))
+        }),
+    ];
     for (name, score) in together {
         let of = |pairs: &[Pair]| {
             let there = there(pairs);
-            let total = there.iter().map(|&finding| support(pairs, finding)).sum::<usize>();
-            (Cell::from(total), Cell::from(resamples.measure(|at| score(pairs, at, &there))))
+            let total = there
+                .iter()
+                .map(|&finding| support(pairs, finding))
+                .sum::<usize>();
+            (
+                Cell::from(total),
+                Cell::from(resamples.measure(|at| score(pairs, at, &there))),
+            )
         };
-        let [(positive, f1), (negative, f1_negative), (uncertain, f1_uncertain)] =
-            [0, 1, 2].map(|class| of(&pairs[class]));
-        table.row(name, [positive, f1, of(&always).1, negative, f1_negative, uncertain, f1_uncertain]);
+        let [
+            (positive, f1),
+            (negative, f1_negative),
+            (uncertain, f1_uncertain),
+        ] = [0, 1, 2].map(|class| of(&pairs[class]));
+        table.row(
+            name,
+            [
+                positive,
+                f1,
+                of(&always).1,
+                negative,
+                f1_negative,
+                uncertain,
+                f1_uncertain,
+            ],
+        );
     }
     let notes = vec![
         "The labeler reads the findings section. Positive: against the labels of the table, which are its annotators' tags; \
@@ -67,11 +117,19 @@ pub(super) fn measure(bench: &Bench<'_>) -> Result<Section, TrainingError> {
             .to_owned(),
         "F1 always: calling every report positive.".to_owned(),
     ];
-    Ok(Section { title: "Labels of reports (CheXbert)".into(), notes, tables: vec![table] })
+    Ok(Section {
+        title: "Labels of reports (CheXbert)".into(),
+        notes,
+        tables: vec![table],
+    })
 }
 
 /// Whether each report has this label of each finding, and whether it was said to.
 fn pairs(truths: &[LabelValue], said: &[LabelValue], label: Label) -> Vec<Pair> {
     let is = |labels: &LabelValue| labels.map(|found| found == label);
-    truths.iter().zip(said).map(|(truth, said)| Pair::known(is(truth), is(said))).collect()
+    truths
+        .iter()
+        .zip(said)
+        .map(|(truth, said)| Pair::known(is(truth), is(said)))
+        .collect()
 }

@@ -56,10 +56,18 @@ impl<'a> Networks<'a> {
         // A checkpoint may have no classifier, and then the rule is the one that reports are trained with.
         let config = bundle.config::<FindingsComponent>(Stage::Findings);
         Ok(Self {
-            embedder: wanted(Stage::Embedding).then(|| ImageEmbedder::load(bundle, device)).transpose()?,
-            predictor: wanted(Stage::Findings).then(|| FindingsPredictor::load(bundle, device)).transpose()?,
-            labeler: wanted(Stage::Scoring).then(|| Labeler::load(bundle, device)).transpose()?,
-            language: wanted(Stage::Language).then(|| Language::load(bundle, device)).transpose()?,
+            embedder: wanted(Stage::Embedding)
+                .then(|| ImageEmbedder::load(bundle, device))
+                .transpose()?,
+            predictor: wanted(Stage::Findings)
+                .then(|| FindingsPredictor::load(bundle, device))
+                .transpose()?,
+            labeler: wanted(Stage::Scoring)
+                .then(|| Labeler::load(bundle, device))
+                .transpose()?,
+            language: wanted(Stage::Language)
+                .then(|| Language::load(bundle, device))
+                .transpose()?,
             rule: config.map(|config| config.text_rule).unwrap_or_default(),
             device: device.clone(),
             progress,
@@ -72,47 +80,90 @@ impl<'a> Networks<'a> {
     }
 
     /// The findings of each image.
-    pub(super) fn classify<P: AsRef<Path> + Sync>(&self, images: &[P]) -> Result<Vec<FindingsReport>, TrainingError> {
-        let predictor = self.predictor.as_ref().ok_or_else(|| missing(Stage::Findings))?;
+    pub(super) fn classify<P: AsRef<Path> + Sync>(
+        &self,
+        images: &[P],
+    ) -> Result<Vec<FindingsReport>, TrainingError> {
+        let predictor = self
+            .predictor
+            .as_ref()
+            .ok_or_else(|| missing(Stage::Findings))?;
         self.each("classifying images", images, |image| {
             let reports = predictor.predict(&self.pixels(image.as_ref(), predictor.input())?)?;
-            reports.into_iter().next().ok_or_else(|| missing(Stage::Findings))
+            reports
+                .into_iter()
+                .next()
+                .ok_or_else(|| missing(Stage::Findings))
         })
     }
 
     /// The image tokens of each image, `[32, 768]` at published geometry.
-    pub(super) fn embed<P: AsRef<Path> + Sync>(&self, images: &[P]) -> Result<Vec<Tensor>, TrainingError> {
-        let embedder = self.embedder.as_ref().ok_or_else(|| missing(Stage::Embedding))?;
+    pub(super) fn embed<P: AsRef<Path> + Sync>(
+        &self,
+        images: &[P],
+    ) -> Result<Vec<Tensor>, TrainingError> {
+        let embedder = self
+            .embedder
+            .as_ref()
+            .ok_or_else(|| missing(Stage::Embedding))?;
         self.each("embedding images", images, |image| {
-            Ok(embedder.embed(&self.pixels(image.as_ref(), embedder.input())?)?.get(0)?)
+            Ok(embedder
+                .embed(&self.pixels(image.as_ref(), embedder.input())?)?
+                .get(0)?)
         })
     }
 
     /// The labels of each text, in the published order. An empty text has none.
-    pub(super) fn label<S: AsRef<str> + Sync>(&self, texts: &[S]) -> Result<Vec<LabelValue>, TrainingError> {
-        let labeler = self.labeler.as_ref().ok_or_else(|| missing(Stage::Scoring))?;
+    pub(super) fn label<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+    ) -> Result<Vec<LabelValue>, TrainingError> {
+        let labeler = self
+            .labeler
+            .as_ref()
+            .ok_or_else(|| missing(Stage::Scoring))?;
         self.each("labelling reports", texts, |text| {
             if text.as_ref().trim().is_empty() {
                 return Ok([Label::Blank; CLASSES]);
             }
-            let labels = labeler.label(&[labeler.encode(text.as_ref())?])?.pop().unwrap_or_default();
-            Ok(radialog_schemas::Finding::ALL.map(|finding| labels.get(&finding).copied().unwrap_or(Label::Blank)))
+            let labels = labeler
+                .label(&[labeler.encode(text.as_ref())?])?
+                .pop()
+                .unwrap_or_default();
+            Ok(radialog_schemas::Finding::ALL
+                .map(|finding| labels.get(&finding).copied().unwrap_or(Label::Blank)))
         })
     }
 
     /// A conversation about an image that has not begun: the request for its report.
-    pub(super) fn ask_report(&self, findings: &str, image: &Tensor) -> Result<Question, TrainingError> {
+    pub(super) fn ask_report(
+        &self,
+        findings: &str,
+        image: &Tensor,
+    ) -> Result<Question, TrainingError> {
         let asked = self.language()?.prompts.report_message(findings);
-        Ok(Question { dialog: Dialog { past: Vec::new(), asked }, image: image.clone() })
+        Ok(Question {
+            dialog: Dialog {
+                past: Vec::new(),
+                asked,
+            },
+            image: image.clone(),
+        })
     }
 
     /// The language model's network, tokenizer and prompts.
     pub(super) fn language(&self) -> Result<&Language, TrainingError> {
-        self.language.as_ref().ok_or_else(|| missing(Stage::Language))
+        self.language
+            .as_ref()
+            .ok_or_else(|| missing(Stage::Language))
     }
 
     /// The most probable answer to each question, as a reader gets it.
-    pub(super) fn answer(&self, what: &str, questions: &[Question]) -> Result<Vec<String>, TrainingError> {
+    pub(super) fn answer(
+        &self,
+        what: &str,
+        questions: &[Question],
+    ) -> Result<Vec<String>, TrainingError> {
         let language = self.language()?;
         let done = AtomicU64::new(0);
         let total = questions.len() as u64;
@@ -123,16 +174,31 @@ impl<'a> Networks<'a> {
         };
         // A GPU is one, and runs one batch at a time.
         let answers: Vec<Vec<String>> = if self.device.is_cpu() {
-            questions.par_chunks(SHARE).map(write).collect::<Result<_, _>>()?
+            questions
+                .par_chunks(SHARE)
+                .map(write)
+                .collect::<Result<_, _>>()?
         } else {
-            questions.chunks(SHARE).map(write).collect::<Result<_, _>>()?
+            questions
+                .chunks(SHARE)
+                .map(write)
+                .collect::<Result<_, _>>()?
         };
         Ok(answers.concat())
     }
 
-    fn write(&self, language: &Language, share: &[Question], done: &dyn Fn()) -> Result<Vec<String>, TrainingError> {
+    fn write(
+        &self,
+        language: &Language,
+        share: &[Question],
+        done: &dyn Fn(),
+    ) -> Result<Vec<String>, TrainingError> {
         let window = language.model.config().max_position_embeddings;
-        let limits = Limits { sequences: TOGETHER, cache_tokens: TOGETHER * window, ..Limits::default() };
+        let limits = Limits {
+            sequences: TOGETHER,
+            cache_tokens: TOGETHER * window,
+            ..Limits::default()
+        };
         let mut engine = Engine::new(language.model.clone(), limits);
         let mut order = Vec::new();
         for Question { dialog, image } in share {
@@ -147,7 +213,9 @@ impl<'a> Networks<'a> {
         let mut answers = vec![String::new(); share.len()];
         while !engine.is_idle() {
             for event in engine.step()? {
-                let Event::Finished { sequence, result } = event else { continue };
+                let Event::Finished { sequence, result } = event else {
+                    continue;
+                };
                 let answer = language.tokenizer.decode_continuation(&result?.tokens);
                 if let Some(place) = order.iter().position(|&id| id == sequence) {
                     answers[place] = language.prompts.report_text(&answer).trim().to_owned();
@@ -172,10 +240,18 @@ impl<'a> Networks<'a> {
         let done = AtomicU64::new(0);
         let one = |item: &I| {
             let result = work(item)?;
-            (self.progress)(what, done.fetch_add(1, Ordering::Relaxed) + 1, items.len() as u64);
+            (self.progress)(
+                what,
+                done.fetch_add(1, Ordering::Relaxed) + 1,
+                items.len() as u64,
+            );
             Ok(result)
         };
-        if self.device.is_cpu() { items.par_iter().map(one).collect() } else { items.iter().map(one).collect() }
+        if self.device.is_cpu() {
+            items.par_iter().map(one).collect()
+        } else {
+            items.iter().map(one).collect()
+        }
     }
 }
 

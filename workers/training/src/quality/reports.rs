@@ -44,13 +44,26 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
 
     let trained = bench.reports(TRAIN)?;
     let labelled = |name, texts: Vec<String>| -> Result<Writer, TrainingError> {
-        Ok(Writer { name, labels: flags(&bench.networks.label(&texts)?), texts })
+        Ok(Writer {
+            name,
+            labels: flags(&bench.networks.label(&texts)?),
+            texts,
+        })
     };
     let frequent = vec![most_frequent(&trained).to_owned(); reports.len()];
-    let nearest = reports.iter().map(|report| nearest(&trained, &stated(report)).to_owned()).collect();
-    let references = reports.iter().map(|report| report.findings.clone()).collect();
-    let writers =
-        [model, labelled("most frequent training report", frequent)?, labelled("nearest training report", nearest)?];
+    let nearest = reports
+        .iter()
+        .map(|report| nearest(&trained, &stated(report)).to_owned())
+        .collect();
+    let references = reports
+        .iter()
+        .map(|report| report.findings.clone())
+        .collect();
+    let writers = [
+        model,
+        labelled("most frequent training report", frequent)?,
+        labelled("nearest training report", nearest)?,
+    ];
     let reference = labelled("the radiologist's own text", references)?;
 
     let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
@@ -70,7 +83,11 @@ pub(super) fn measure(bench: &mut Bench<'_>) -> Result<Section, TrainingError> {
          Effusion)."
             .to_owned(),
     ];
-    Ok(Section { title: "Reports from labels".into(), notes, tables: vec![wording, content] })
+    Ok(Section {
+        title: "Reports from labels".into(),
+        notes,
+        tables: vec![wording, content],
+    })
 }
 
 /// The first of the texts that occur most often.
@@ -80,13 +97,26 @@ fn most_frequent(reports: &[ReportRow]) -> &str {
         *counts.entry(&report.findings).or_default() += 1;
     }
     let most = counts.values().max().copied().unwrap_or_default();
-    reports.iter().map(|report| report.findings.as_str()).find(|text| counts[text] == most).unwrap_or_default()
+    reports
+        .iter()
+        .map(|report| report.findings.as_str())
+        .find(|text| counts[text] == most)
+        .unwrap_or_default()
 }
 
 /// The first of the reports with the fewest different labels.
 fn nearest<'a>(reports: &'a [ReportRow], flags: &Flags) -> &'a str {
-    let distance = |report: &&ReportRow| stated(report).iter().zip(flags).filter(|(a, b)| a != b).count();
-    reports.iter().min_by_key(distance).map_or("", |report| &report.findings)
+    let distance = |report: &&ReportRow| {
+        stated(report)
+            .iter()
+            .zip(flags)
+            .filter(|(a, b)| a != b)
+            .count()
+    };
+    reports
+        .iter()
+        .min_by_key(distance)
+        .map_or("", |report| &report.findings)
 }
 
 fn wording(writers: &[Writer], reference: &Writer, resamples: &Resamples) -> Table {
@@ -95,9 +125,16 @@ fn wording(writers: &[Writer], reference: &Writer, resamples: &Resamples) -> Tab
     let references: Vec<Vec<String>> = reference.texts.iter().map(|text| words(text)).collect();
     for writer in writers {
         let texts: Vec<Vec<String>> = writer.texts.iter().map(|text| words(text)).collect();
-        let counts: Vec<BleuCounts> =
-            texts.iter().zip(&references).map(|(text, reference)| BleuCounts::of(text, reference)).collect();
-        let rouge: Vec<f64> = texts.iter().zip(&references).map(|(text, reference)| rouge_l(text, reference)).collect();
+        let counts: Vec<BleuCounts> = texts
+            .iter()
+            .zip(&references)
+            .map(|(text, reference)| BleuCounts::of(text, reference))
+            .collect();
+        let rouge: Vec<f64> = texts
+            .iter()
+            .zip(&references)
+            .map(|(text, reference)| rouge_l(text, reference))
+            .collect();
         let bleu = |order: usize| {
             let of = |at: &[usize]| {
                 let mut sum = BleuCounts::default();
@@ -106,30 +143,63 @@ fn wording(writers: &[Writer], reference: &Writer, resamples: &Resamples) -> Tab
             };
             Cell::from(resamples.measure(of))
         };
-        let length = resamples.measure(|at| mean(at.iter().map(|&study| texts[study].len() as f64)));
+        let length =
+            resamples.measure(|at| mean(at.iter().map(|&study| texts[study].len() as f64)));
         let rouge = resamples.measure(|at| mean(at.iter().map(|&study| rouge[study])));
-        table.row(writer.name, [length.into(), bleu(0), bleu(1), bleu(2), bleu(3), rouge.into()]);
+        table.row(
+            writer.name,
+            [
+                length.into(),
+                bleu(0),
+                bleu(1),
+                bleu(2),
+                bleu(3),
+                rouge.into(),
+            ],
+        );
     }
     table
 }
 
-fn content(writers: &[Writer], reference: &Writer, reports: &[ReportRow], resamples: &Resamples) -> Table {
-    let columns = ["macro F1 text", "micro F1 text", "macro F1 tags", "micro F1 tags"];
-    let mut table =
-        Table::new("labels of the text, beside those of the radiologist's text and beside its tags", &columns);
+fn content(
+    writers: &[Writer],
+    reference: &Writer,
+    reports: &[ReportRow],
+    resamples: &Resamples,
+) -> Table {
+    let columns = [
+        "macro F1 text",
+        "micro F1 text",
+        "macro F1 tags",
+        "micro F1 tags",
+    ];
+    let mut table = Table::new(
+        "labels of the text, beside those of the radiologist's text and beside its tags",
+        &columns,
+    );
     let tags: Vec<Flags> = reports.iter().map(stated).collect();
     let cells = |truths: &[Flags], said: &[Flags]| {
-        let pairs: Vec<Pair> = truths.iter().zip(said).map(|(&truth, &said)| Pair::known(truth, said)).collect();
+        let pairs: Vec<Pair> = truths
+            .iter()
+            .zip(said)
+            .map(|(&truth, &said)| Pair::known(truth, said))
+            .collect();
         let macro_f1 = resamples.measure(|at| macro_f1(&pairs, at, &Finding::ALL));
         let micro_f1 = resamples.measure(|at| Some(micro_f1(&pairs, at, &COMMON)));
         [Cell::from(macro_f1), Cell::from(micro_f1)]
     };
     for writer in writers {
         let text = cells(&reference.labels, &writer.labels);
-        table.row(writer.name, text.into_iter().chain(cells(&tags, &writer.labels)));
+        table.row(
+            writer.name,
+            text.into_iter().chain(cells(&tags, &writer.labels)),
+        );
     }
     let itself = [Cell::Undefined, Cell::Undefined];
-    table.row(reference.name, itself.into_iter().chain(cells(&tags, &reference.labels)));
+    table.row(
+        reference.name,
+        itself.into_iter().chain(cells(&tags, &reference.labels)),
+    );
     table
 }
 
@@ -140,10 +210,24 @@ mod tests {
     use super::*;
 
     fn report(text: &str, positive: &[Finding]) -> ReportRow {
-        let labels = Finding::ALL.map(|f| if positive.contains(&f) { Label::Positive } else { Label::Blank });
+        let labels = Finding::ALL.map(|f| {
+            if positive.contains(&f) {
+                Label::Positive
+            } else {
+                Label::Blank
+            }
+        });
         let (study, split) = (String::new(), "train".to_owned());
         let (impression, indication, image) = Default::default();
-        ReportRow { study, split, findings: text.into(), impression, indication, image, labels }
+        ReportRow {
+            study,
+            split,
+            findings: text.into(),
+            impression,
+            indication,
+            image,
+            labels,
+        }
     }
 
     #[test]

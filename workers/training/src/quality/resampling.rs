@@ -39,9 +39,20 @@ impl Resamples {
         }
         let members: Vec<Vec<usize>> = members.into_values().collect();
         let mut random = Random::stream(seed, &format!("bootstrap {name}"));
-        let mut draw = || (0..members.len()).flat_map(|_| random.pick(&members).clone()).collect();
-        let draws = if members.is_empty() { Vec::new() } else { (0..REPEATS).map(|_| draw()).collect() };
-        Self { items: groups.len(), draws }
+        let mut draw = || {
+            (0..members.len())
+                .flat_map(|_| random.pick(&members).clone())
+                .collect()
+        };
+        let draws = if members.is_empty() {
+            Vec::new()
+        } else {
+            (0..REPEATS).map(|_| draw()).collect()
+        };
+        Self {
+            items: groups.len(),
+            draws,
+        }
     }
 
     /// A statistic of the items at the given places, with its interval. Resamples in which it is not defined are left
@@ -49,17 +60,28 @@ impl Resamples {
     pub fn measure(&self, statistic: impl Fn(&[usize]) -> Option<f64> + Sync) -> Option<Measure> {
         let all: Vec<usize> = (0..self.items).collect();
         let value = statistic(&all)?;
-        let mut values: Vec<f64> = self.draws.par_iter().filter_map(|draw| statistic(draw)).collect();
+        let mut values: Vec<f64> = self
+            .draws
+            .par_iter()
+            .filter_map(|draw| statistic(draw))
+            .collect();
         values.sort_by(f64::total_cmp);
         let at = |share: f64| quantile(&values, share).unwrap_or(value);
-        Some(Measure { value, low: at(TAIL), high: at(1.0 - TAIL) })
+        Some(Measure {
+            value,
+            low: at(TAIL),
+            high: at(1.0 - TAIL),
+        })
     }
 }
 
 /// Interpolated between the two nearest values, which are sorted.
 fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let place = share * sorted.len().checked_sub(1)? as f64;
-    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    let (below, above) = (
+        sorted[place.floor() as usize],
+        sorted[place.ceil() as usize],
+    );
     Some(below + (above - below) * place.fract())
 }
 
@@ -83,11 +105,22 @@ pub fn permutation_test<G: Ord>(
     let order: Vec<usize> = (0..strata.len()).collect();
     let real = statistic(&order)?;
     let mut random = Random::stream(seed, &format!("permutation {name}"));
-    let shuffles: Vec<Vec<usize>> = (0..REPEATS).map(|_| shuffled(strata, &order, &mut random)).collect();
-    let values: Vec<f64> = shuffles.par_iter().filter_map(|partners| statistic(partners)).collect();
-    let reached = values.iter().filter(|&&value| value >= real - f64::EPSILON).count();
+    let shuffles: Vec<Vec<usize>> = (0..REPEATS)
+        .map(|_| shuffled(strata, &order, &mut random))
+        .collect();
+    let values: Vec<f64> = shuffles
+        .par_iter()
+        .filter_map(|partners| statistic(partners))
+        .collect();
+    let reached = values
+        .iter()
+        .filter(|&&value| value >= real - f64::EPSILON)
+        .count();
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    Some(Permutation { shuffled: mean, p: (reached + 1) as f64 / (values.len() + 1) as f64 })
+    Some(Permutation {
+        shuffled: mean,
+        p: (reached + 1) as f64 / (values.len() + 1) as f64,
+    })
 }
 
 /// The items with partners exchanged within the strata of their places.
@@ -120,13 +153,20 @@ mod tests {
     fn a_bootstrap_repeats_with_its_seed_and_holds_the_mean() {
         let values: Vec<f64> = (0..100).map(|i| f64::from(i % 10)).collect();
         let groups: Vec<usize> = (0..100).collect();
-        let of = |seed| Resamples::new(&groups, seed, "x").measure(mean(&values)).unwrap();
+        let of = |seed| {
+            Resamples::new(&groups, seed, "x")
+                .measure(mean(&values))
+                .unwrap()
+        };
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
         let Measure { value, low, high } = of(1);
         assert_eq!(value, 4.5);
         // The standard error is 0.287.
-        assert!((3.8..4.1).contains(&low) && (4.9..5.2).contains(&high), "{low} {high}");
+        assert!(
+            (3.8..4.1).contains(&low) && (4.9..5.2).contains(&high),
+            "{low} {high}"
+        );
     }
 
     #[test]
@@ -135,7 +175,9 @@ mod tests {
         let patients: Vec<usize> = (0..100).map(|i| i / 10).collect();
         let each: Vec<usize> = (0..100).collect();
         let width = |groups: &[usize]| {
-            let Measure { low, high, .. } = Resamples::new(groups, 1, "x").measure(mean(&values)).unwrap();
+            let Measure { low, high, .. } = Resamples::new(groups, 1, "x")
+                .measure(mean(&values))
+                .unwrap();
             high - low
         };
         assert!(width(&patients) > 2.0 * width(&each));
@@ -146,11 +188,17 @@ mod tests {
         let strata = vec![0; 40];
         let linked: Vec<bool> = (0..40).map(|i| i % 2 == 0).collect();
         let agree = |partners: &[usize]| {
-            let agree = partners.iter().enumerate().filter(|&(item, &other)| linked[item] == linked[other]);
+            let agree = partners
+                .iter()
+                .enumerate()
+                .filter(|&(item, &other)| linked[item] == linked[other]);
             Some(agree.count() as f64 / 40.0)
         };
         let found = permutation_test(&strata, 3, "x", agree).unwrap();
-        assert!(found.p < 0.002 && (found.shuffled - 0.5).abs() < 0.05, "{found:?}");
+        assert!(
+            found.p < 0.002 && (found.shuffled - 0.5).abs() < 0.05,
+            "{found:?}"
+        );
         let constant = permutation_test(&strata, 3, "x", |_| Some(0.7)).unwrap();
         assert_eq!(constant.p, 1.0);
         // Where every stratum is of one kind, exchanging within it changes nothing.

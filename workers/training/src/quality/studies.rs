@@ -24,12 +24,17 @@ pub(super) struct Image {
 impl Image {
     /// What is known: a blank cell is not.
     pub(super) fn truth(&self) -> [Option<bool>; CLASSES] {
-        self.labels.map(|label| (label != Label::Blank).then_some(label == Label::Positive))
+        self.labels
+            .map(|label| (label != Label::Blank).then_some(label == Label::Positive))
     }
 
     /// The file's name.
     pub(super) fn name(&self) -> String {
-        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+        self.path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 }
 
@@ -46,7 +51,10 @@ pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, Traini
     let mut reports = read_report_table(path)?;
     reports.retain(|report| report.split == split && !report.findings.trim().is_empty());
     if reports.is_empty() {
-        let reason = format!("'{}' has no report with findings of the split '{split}'", path.display());
+        let reason = format!(
+            "'{}' has no report with findings of the split '{split}'",
+            path.display()
+        );
         return Err(TrainingError::Empty(reason));
     }
     Ok(reports)
@@ -59,17 +67,33 @@ pub(super) fn reports(path: &Path, split: &str) -> Result<Vec<ReportRow>, Traini
 /// A table without the columns `image`, `split` and the 14 findings, or without an image of the split.
 pub(super) fn images(tables: &[ImageTable], split: &str) -> Result<Vec<Image>, TrainingError> {
     let mut images = Vec::new();
-    for (number, ImageTable { labels: path, images: folder }) in tables.iter().enumerate() {
+    for (
+        number,
+        ImageTable {
+            labels: path,
+            images: folder,
+        },
+    ) in tables.iter().enumerate()
+    {
         let before = images.len();
         let mut table = Table::open(path)?;
-        let (image, side, columns) = (table.column("image")?, table.column("split")?, table.findings()?);
+        let (image, side, columns) = (
+            table.column("image")?,
+            table.column("split")?,
+            table.findings()?,
+        );
         let patient = table.optional("patient_id").unwrap_or(image);
         while let Some((line, record)) = table.next()? {
             let cell = |column: usize| record.get(column).unwrap_or_default();
             if cell(side) == split {
                 let labels = table.labels(&record, line, &columns)?;
                 let path = folder.join(cell(image));
-                images.push(Image { patient: cell(patient).to_owned(), path, table: number, labels });
+                images.push(Image {
+                    patient: cell(patient).to_owned(),
+                    path,
+                    table: number,
+                    labels,
+                });
             }
         }
         if images.len() == before {
@@ -92,11 +116,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("table.csv");
         let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
-        let rows = [("a", "test", "Clear."), ("b", "train", "Clear."), ("c", "test", "")];
-        let rows = rows.map(|(id, split, findings)| format!("{id},{split},{findings},1{}\n", ",".repeat(13)));
-        std::fs::write(&path, format!("study_id,split,findings,{}\n{}", names.join(","), rows.concat())).unwrap();
-        let ids: Vec<String> = reports(&path, "test").unwrap().into_iter().map(|report| report.study).collect();
+        let rows = [
+            ("a", "test", "Clear."),
+            ("b", "train", "Clear."),
+            ("c", "test", ""),
+        ];
+        let rows = rows
+            .map(|(id, split, findings)| format!("{id},{split},{findings},1{}\n", ",".repeat(13)));
+        std::fs::write(
+            &path,
+            format!(
+                "study_id,split,findings,{}\n{}",
+                names.join(","),
+                rows.concat()
+            ),
+        )
+        .unwrap();
+        let ids: Vec<String> = reports(&path, "test")
+            .unwrap()
+            .into_iter()
+            .map(|report| report.study)
+            .collect();
         assert_eq!(ids, ["a"]);
-        assert!(reports(&path, "validate").unwrap_err().to_string().contains("split 'validate'"));
+        assert!(
+            reports(&path, "validate")
+                .unwrap_err()
+                .to_string()
+                .contains("split 'validate'")
+        );
     }
 }

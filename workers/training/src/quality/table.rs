@@ -53,13 +53,20 @@ pub enum Cell {
 
 impl Table {
     pub(super) fn new(title: &str, columns: &[&str]) -> Self {
-        Self { title: title.into(), columns: columns.iter().map(|&name| name.into()).collect(), rows: Vec::new() }
+        Self {
+            title: title.into(),
+            columns: columns.iter().map(|&name| name.into()).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row with a cell for each column.
     pub(super) fn row(&mut self, name: impl Into<String>, cells: impl IntoIterator<Item = Cell>) {
         let scores = self.columns.iter().cloned().zip(cells).collect();
-        self.rows.push(Row { name: name.into(), scores });
+        self.rows.push(Row {
+            name: name.into(),
+            scores,
+        });
     }
 }
 

@@ -152,14 +152,32 @@ impl AlignmentRecipe {
             recipe.batch_size > 1,
             "batch_size: must be 2 or more: the pairs of a batch are each other's negatives",
         );
-        faults.unless(recipe.longest > 2, "longest: must be 3 or more, two of which are [CLS] and [SEP]");
-        faults.unless((0.0..1.0).contains(&recipe.dropout), "dropout: must be from 0 to below 1");
+        faults.unless(
+            recipe.longest > 2,
+            "longest: must be 3 or more, two of which are [CLS] and [SEP]",
+        );
+        faults.unless(
+            (0.0..1.0).contains(&recipe.dropout),
+            "dropout: must be from 0 to below 1",
+        );
         faults.unless(recipe.cosine_epochs > 0, "cosine_epochs: must be 1 or more");
-        let rates = [("first_rate", recipe.first_rate), ("least_rate", recipe.least_rate)];
+        let rates = [
+            ("first_rate", recipe.first_rate),
+            ("least_rate", recipe.least_rate),
+        ];
         for (name, rate) in rates {
-            faults.unless((0.0..=recipe.rate).contains(&rate), format!("{name}: must be from 0 to the rate"));
+            faults.unless(
+                (0.0..=recipe.rate).contains(&rate),
+                format!("{name}: must be from 0 to the rate"),
+            );
         }
-        faults.steps(recipe.epochs, recipe.rate, recipe.accumulation, recipe.clip, recipe.checkpoint_steps);
+        faults.steps(
+            recipe.epochs,
+            recipe.rate,
+            recipe.accumulation,
+            recipe.clip,
+            recipe.checkpoint_steps,
+        );
         faults.unknown_geometry(&text, recipe.geometry.as_ref());
         recipe.check_geometry(&mut faults);
         faults.none(path, &text, recipe)
@@ -172,19 +190,33 @@ impl AlignmentRecipe {
             table.images = table.images.take().map(|images| folder.join(images));
             table.split_table = table.split_table.take().map(|split| folder.join(split));
         }
-        for path in
-            [&mut self.start, &mut self.image_encoder, &mut self.bert, &mut self.tokenizer].into_iter().flatten()
+        for path in [
+            &mut self.start,
+            &mut self.image_encoder,
+            &mut self.bert,
+            &mut self.tokenizer,
+        ]
+        .into_iter()
+        .flatten()
         {
             *path = folder.join(&*path);
         }
     }
 
     fn check_files(&self, faults: &mut Faults) {
-        faults.unless(!self.tables.is_empty(), "tables: name at least one [[tables]] with pairs");
+        faults.unless(
+            !self.tables.is_empty(),
+            "tables: name at least one [[tables]] with pairs",
+        );
         let mut file = |name: &str, path: Option<&Path>| {
             let missing = path.filter(|path| !path.is_file());
-            faults
-                .unless(missing.is_none(), format!("{name}: no file '{}'", missing.unwrap_or(Path::new("")).display()));
+            faults.unless(
+                missing.is_none(),
+                format!(
+                    "{name}: no file '{}'",
+                    missing.unwrap_or(Path::new("")).display()
+                ),
+            );
         };
         for table in &self.tables {
             file("tables.pairs", Some(&table.pairs));
@@ -192,28 +224,52 @@ impl AlignmentRecipe {
         }
         file("bert", self.bert.as_deref());
         file("tokenizer", self.tokenizer.as_deref());
-        for images in self.tables.iter().filter_map(|table| table.images.as_deref()) {
-            faults.unless(images.is_dir(), format!("tables.images: no folder '{}'", images.display()));
+        for images in self
+            .tables
+            .iter()
+            .filter_map(|table| table.images.as_deref())
+        {
+            faults.unless(
+                images.is_dir(),
+                format!("tables.images: no folder '{}'", images.display()),
+            );
         }
         faults.start(self.start.as_deref(), self.geometry.is_some());
         if let Some(encoder) = &self.image_encoder {
-            faults.unless(encoder.is_dir(), format!("image_encoder: no bundle '{}'", encoder.display()));
+            faults.unless(
+                encoder.is_dir(),
+                format!("image_encoder: no bundle '{}'", encoder.display()),
+            );
         }
     }
 
     fn check_geometry(&self, faults: &mut Faults) {
-        let Some(EmbeddingComponent { vision, alignment, text }) = &self.geometry else {
+        let Some(EmbeddingComponent {
+            vision,
+            alignment,
+            text,
+        }) = &self.geometry
+        else {
             faults.unless(self.bert.is_none(), "bert: a start has its own text side");
             return;
         };
-        faults.unless(self.tokenizer.is_some(), "tokenizer: a geometry needs a tokenizer.json");
-        let reason = "image_encoder: a geometry needs a bundle that has one, since it is not trained here";
+        faults.unless(
+            self.tokenizer.is_some(),
+            "tokenizer: a geometry needs a tokenizer.json",
+        );
+        let reason =
+            "image_encoder: a geometry needs a bundle that has one, since it is not trained here";
         faults.unless(self.image_encoder.is_some(), reason);
         let (width, channels) = (alignment.encoder_width, vision.joint_feature_size);
-        let reason = format!("geometry.alignment.encoder_width: {width}, and the projector makes {channels} channels");
+        let reason = format!(
+            "geometry.alignment.encoder_width: {width}, and the projector makes {channels} channels"
+        );
         faults.unless(width == channels, reason);
         let Some(text) = text else {
-            faults.unless(false, "geometry.text: give vocab_size, max_position_embeddings and embed_dim");
+            faults.unless(
+                false,
+                "geometry.text: give vocab_size, max_position_embeddings and embed_dim",
+            );
             return;
         };
         let positions = text.max_position_embeddings;
@@ -238,23 +294,41 @@ mod tests {
         }
         fs::create_dir(dir.path().join("bundle")).unwrap();
         let path = dir.path().join("recipe.toml");
-        fs::write(&path, format!("{text}\n[[tables]]\npairs = \"pairs.csv\"\n")).unwrap();
+        fs::write(
+            &path,
+            format!("{text}\n[[tables]]\npairs = \"pairs.csv\"\n"),
+        )
+        .unwrap();
         AlignmentRecipe::read(&path)
     }
 
     #[test]
     fn a_recipe_of_a_start_alone_has_the_numbers_of_the_original() {
         let recipe = read("start = \"bundle\"").unwrap().recipe;
-        let [start, second] = [(0, 0), (1, 0)].map(|(epoch, step)| recipe.schedule().rate(0, 0, epoch, step));
+        let [start, second] =
+            [(0, 0), (1, 0)].map(|(epoch, step)| recipe.schedule().rate(0, 0, epoch, step));
         assert_eq!(start, 1e-6);
         assert!((9.9e-5..1e-4).contains(&second));
-        assert_eq!((recipe.batch_size, recipe.longest, recipe.dropout, recipe.clip), (32, 256, 0.1, None));
+        assert_eq!(
+            (
+                recipe.batch_size,
+                recipe.longest,
+                recipe.dropout,
+                recipe.clip
+            ),
+            (32, 256, 0.1, None)
+        );
     }
 
     #[test]
     fn one_pair_has_no_negatives_and_is_refused_in_words() {
-        let error = read("start = \"bundle\"\nbatch_size = 1").unwrap_err().to_string();
-        assert!(error.contains("batch_size") && error.contains("negatives"), "{error}");
+        let error = read("start = \"bundle\"\nbatch_size = 1")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("batch_size") && error.contains("negatives"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -263,7 +337,13 @@ mod tests {
                     [geometry.alignment]\nhidden_size = 8\nnum_hidden_layers = 1\nnum_attention_heads = 1\n\
                     intermediate_size = 8\nnum_query_token = 4\nencoder_width = 16\ncross_attention_freq = 1";
         let error = read(text).unwrap_err().to_string();
-        for part in ["tokenizer", "image_encoder", "geometry.text", "encoder_width", "geometry.vision.width"] {
+        for part in [
+            "tokenizer",
+            "image_encoder",
+            "geometry.text",
+            "encoder_width",
+            "geometry.vision.width",
+        ] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

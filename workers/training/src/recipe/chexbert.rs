@@ -108,14 +108,35 @@ impl ChexbertRecipe {
         recipe.start = recipe.start.map(|start| folder.join(start));
         recipe.tokenizer = recipe.tokenizer.map(|tokenizer| folder.join(tokenizer));
         let mut faults = Faults::default();
-        faults.unless(recipe.reports.is_file(), format!("reports: no file '{}'", recipe.reports.display()));
+        faults.unless(
+            recipe.reports.is_file(),
+            format!("reports: no file '{}'", recipe.reports.display()),
+        );
         faults.start(recipe.start.as_deref(), recipe.geometry.is_some());
-        let has_tokenizer = recipe.tokenizer.as_ref().is_some_and(|tokenizer| tokenizer.is_file());
-        faults.unless(recipe.geometry.is_none() || has_tokenizer, "tokenizer: a geometry needs a tokenizer.json");
+        let has_tokenizer = recipe
+            .tokenizer
+            .as_ref()
+            .is_some_and(|tokenizer| tokenizer.is_file());
+        faults.unless(
+            recipe.geometry.is_none() || has_tokenizer,
+            "tokenizer: a geometry needs a tokenizer.json",
+        );
         faults.unless(recipe.batch_size > 0, "batch_size: must be 1 or more");
-        faults.unless(recipe.longest > 2, "longest: must be 3 or more, two of which are [CLS] and [SEP]");
-        faults.unless((0.0..1.0).contains(&recipe.dropout), "dropout: must be from 0 to below 1");
-        faults.steps(recipe.epochs, recipe.rate, recipe.accumulation, recipe.clip, recipe.checkpoint_steps);
+        faults.unless(
+            recipe.longest > 2,
+            "longest: must be 3 or more, two of which are [CLS] and [SEP]",
+        );
+        faults.unless(
+            (0.0..1.0).contains(&recipe.dropout),
+            "dropout: must be from 0 to below 1",
+        );
+        faults.steps(
+            recipe.epochs,
+            recipe.rate,
+            recipe.accumulation,
+            recipe.clip,
+            recipe.checkpoint_steps,
+        );
         faults.unknown_geometry(&text, recipe.geometry.as_ref());
         faults.none(path, &text, recipe)
     }

@@ -106,15 +106,30 @@ impl FindingsRecipe {
         }
         recipe.start = recipe.start.map(|start| folder.join(start));
         let mut faults = Faults::default();
-        faults.unless(!recipe.tables.is_empty(), "tables: name at least one [[tables]] with labels and images");
+        faults.unless(
+            !recipe.tables.is_empty(),
+            "tables: name at least one [[tables]] with labels and images",
+        );
         for table in &recipe.tables {
-            faults.unless(table.labels.is_file(), format!("tables.labels: no file '{}'", table.labels.display()));
-            faults.unless(table.images.is_dir(), format!("tables.images: no folder '{}'", table.images.display()));
+            faults.unless(
+                table.labels.is_file(),
+                format!("tables.labels: no file '{}'", table.labels.display()),
+            );
+            faults.unless(
+                table.images.is_dir(),
+                format!("tables.images: no folder '{}'", table.images.display()),
+            );
         }
         faults.start(recipe.start.as_deref(), recipe.geometry.is_some());
         // A batch norm over one image of one pixel has no variance.
         faults.unless(recipe.batch_size > 1, "batch_size: must be 2 or more");
-        faults.steps(recipe.epochs, recipe.rate, recipe.accumulation, recipe.clip, recipe.checkpoint_steps);
+        faults.steps(
+            recipe.epochs,
+            recipe.rate,
+            recipe.accumulation,
+            recipe.clip,
+            recipe.checkpoint_steps,
+        );
         faults.unknown_geometry(&text, recipe.geometry.as_ref());
         faults.none(path, &text, recipe)
     }
@@ -136,7 +151,9 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_by_its_name() {
-        let error = read("tables = []\nlearning_rate = 1.0").unwrap_err().to_string();
+        let error = read("tables = []\nlearning_rate = 1.0")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("learning_rate"), "{error}");
     }
 

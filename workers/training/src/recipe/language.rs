@@ -96,12 +96,27 @@ pub struct LoraRecipe {
 }
 
 /// Names that [`LoraRecipe::target_modules`] may hold.
-const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+const MODULES: [&str; 7] = [
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+];
 
 impl Default for LoraRecipe {
     fn default() -> Self {
         let target_modules = ["q_proj", "v_proj"].map(String::from).into();
-        Self { r: 8, alpha: 16.0, dropout: 0.05, target_modules, resume_adapter: false, base_model: None }
+        Self {
+            r: 8,
+            alpha: 16.0,
+            dropout: 0.05,
+            target_modules,
+            resume_adapter: false,
+            base_model: None,
+        }
     }
 }
 
@@ -138,7 +153,10 @@ fn default_checkpoint_steps() -> u64 {
 
 impl LanguageRecipe {
     pub(crate) fn schedule(&self) -> Schedule {
-        Schedule::WarmupLinear { rate: self.rate, warmup: self.warmup }
+        Schedule::WarmupLinear {
+            rate: self.rate,
+            warmup: self.warmup,
+        }
     }
 
     /// Reads and checks a recipe.
@@ -148,7 +166,12 @@ impl LanguageRecipe {
     pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
         let (mut recipe, text): (Self, String) = parse(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        for file in recipe.data.iter_mut().chain(&mut recipe.validation).chain(&mut recipe.embeddings) {
+        for file in recipe
+            .data
+            .iter_mut()
+            .chain(&mut recipe.validation)
+            .chain(&mut recipe.embeddings)
+        {
             *file = folder.join(&*file);
         }
         recipe.start = recipe.start.map(|start| folder.join(start));
@@ -160,10 +183,20 @@ impl LanguageRecipe {
     }
 
     fn check(&self, faults: &mut Faults) {
-        faults.unless(!self.data.is_empty(), "data: name at least one JSON file of samples");
-        for (key, files) in [("data", &self.data), ("validation", &self.validation), ("embeddings", &self.embeddings)] {
+        faults.unless(
+            !self.data.is_empty(),
+            "data: name at least one JSON file of samples",
+        );
+        for (key, files) in [
+            ("data", &self.data),
+            ("validation", &self.validation),
+            ("embeddings", &self.embeddings),
+        ] {
             for file in files {
-                faults.unless(file.is_file(), format!("{key}: no file '{}'", file.display()));
+                faults.unless(
+                    file.is_file(),
+                    format!("{key}: no file '{}'", file.display()),
+                );
             }
         }
         faults.unless(
@@ -171,8 +204,14 @@ impl LanguageRecipe {
             "validation_size: must be 1 or more where no validation files are named",
         );
         faults.start(self.start.as_deref(), self.geometry.is_some());
-        let has_tokenizer = self.tokenizer.as_ref().is_some_and(|tokenizer| tokenizer.is_file());
-        faults.unless(self.geometry.is_none() || has_tokenizer, "tokenizer: a geometry needs a tokenizer.json");
+        let has_tokenizer = self
+            .tokenizer
+            .as_ref()
+            .is_some_and(|tokenizer| tokenizer.is_file());
+        faults.unless(
+            self.geometry.is_none() || has_tokenizer,
+            "tokenizer: a geometry needs a tokenizer.json",
+        );
         faults.unless(
             self.geometry.is_none() || self.full,
             "full: must be true with a geometry: an adapter beside random weights learns nothing",
@@ -180,17 +219,42 @@ impl LanguageRecipe {
         if let Some(Err(error)) = self.geometry.as_ref().map(LlamaConfig::validate) {
             faults.unless(false, format!("geometry: {error}"));
         }
-        faults.unless(self.lora.is_none() || !self.full, "lora: leave it out where all weights are trained");
-        faults.unless(self.full || self.dropout == 0.0, "dropout: give it in [lora] where an adapter is trained");
+        faults.unless(
+            self.lora.is_none() || !self.full,
+            "lora: leave it out where all weights are trained",
+        );
+        faults.unless(
+            self.full || self.dropout == 0.0,
+            "dropout: give it in [lora] where an adapter is trained",
+        );
         let lora = self.lora.clone().unwrap_or_default();
         faults.unless(lora.r > 0, "lora.r: must be 1 or more");
-        faults.unless(lora.alpha.is_finite() && lora.alpha > 0.0, "lora.alpha: must be over 0");
-        faults.unless(!lora.target_modules.is_empty(), "lora.target_modules: name at least one");
-        for module in lora.target_modules.iter().filter(|module| !MODULES.contains(&module.as_str())) {
-            faults.unless(false, format!("lora.target_modules: no '{module}'; there are {}", MODULES.join(", ")));
+        faults.unless(
+            lora.alpha.is_finite() && lora.alpha > 0.0,
+            "lora.alpha: must be over 0",
+        );
+        faults.unless(
+            !lora.target_modules.is_empty(),
+            "lora.target_modules: name at least one",
+        );
+        for module in lora
+            .target_modules
+            .iter()
+            .filter(|module| !MODULES.contains(&module.as_str()))
+        {
+            faults.unless(
+                false,
+                format!(
+                    "lora.target_modules: no '{module}'; there are {}",
+                    MODULES.join(", ")
+                ),
+            );
         }
         for (key, dropout) in [("dropout", self.dropout), ("lora.dropout", lora.dropout)] {
-            faults.unless((0.0..1.0).contains(&dropout), format!("{key}: must be from 0 to below 1"));
+            faults.unless(
+                (0.0..1.0).contains(&dropout),
+                format!("{key}: must be from 0 to below 1"),
+            );
         }
         faults.unless(
             self.balance.is_none_or(|share| share > 0.0 && share < 1.0),
@@ -198,7 +262,13 @@ impl LanguageRecipe {
         );
         faults.unless(self.batch_size > 0, "batch_size: must be 1 or more");
         faults.unless(self.cutoff > 1, "cutoff: must be 2 or more");
-        faults.steps(self.epochs, self.rate, self.accumulation, Some(self.clip), Some(self.checkpoint_steps));
+        faults.steps(
+            self.epochs,
+            self.rate,
+            self.accumulation,
+            Some(self.clip),
+            Some(self.checkpoint_steps),
+        );
     }
 }
 
@@ -219,10 +289,28 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_as_in_the_original() {
-        let recipe = read("data = [\"data.json\"]\nstart = \"bundle\"").unwrap().recipe;
+        let recipe = read("data = [\"data.json\"]\nstart = \"bundle\"")
+            .unwrap()
+            .recipe;
         let lora = recipe.lora.clone().unwrap_or_default();
-        assert_eq!((recipe.batch_size, recipe.accumulation, recipe.rate, recipe.cutoff), (2, 64, 3e-4, 1024));
-        assert_eq!((recipe.epochs, recipe.warmup, recipe.clip, recipe.checkpoint_steps), (10, 100, 1.0, 400));
+        assert_eq!(
+            (
+                recipe.batch_size,
+                recipe.accumulation,
+                recipe.rate,
+                recipe.cutoff
+            ),
+            (2, 64, 3e-4, 1024)
+        );
+        assert_eq!(
+            (
+                recipe.epochs,
+                recipe.warmup,
+                recipe.clip,
+                recipe.checkpoint_steps
+            ),
+            (10, 100, 1.0, 400)
+        );
         assert_eq!((lora.r, lora.alpha, lora.dropout), (8, 16.0, 0.05));
         assert_eq!(lora.target_modules, ["q_proj", "v_proj"]);
         assert!(recipe.train_projection && !recipe.full && recipe.balance.is_none());
@@ -231,8 +319,15 @@ mod tests {
     #[test]
     fn unknown_keys_are_refused_at_the_top_and_in_the_adapter() {
         for text in ["learning_rate = 1.0", "[lora]\nrank = 8"] {
-            let error = read(&format!("data = [\"data.json\"]\nstart = \"bundle\"\n{text}")).unwrap_err().to_string();
-            assert!(error.contains("rank") || error.contains("learning_rate"), "{error}");
+            let error = read(&format!(
+                "data = [\"data.json\"]\nstart = \"bundle\"\n{text}"
+            ))
+            .unwrap_err()
+            .to_string();
+            assert!(
+                error.contains("rank") || error.contains("learning_rate"),
+                "{error}"
+            );
         }
     }
 
@@ -241,7 +336,16 @@ mod tests {
         let text = "data = [\"no.json\"]\nbalance = 1.5\ncutoff = 0\n[lora]\ntarget_modules = [\"w_proj\"]\n[geometry]\n\
                     vocab_size = 4\nhidden_size = 5\nintermediate_size = 4\nnum_hidden_layers = 1\nnum_attention_heads = 2\nwidth = 1";
         let error = read(text).unwrap_err().to_string();
-        for part in ["no.json", "tokenizer:", "full:", "hidden_size", "w_proj", "balance", "cutoff", "geometry.width"] {
+        for part in [
+            "no.json",
+            "tokenizer:",
+            "full:",
+            "hidden_size",
+            "w_proj",
+            "balance",
+            "cutoff",
+            "geometry.width",
+        ] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }

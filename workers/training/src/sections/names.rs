@@ -53,12 +53,36 @@ const EXACT: &[(&str, &[&str])] = &[
             "comparisions",
         ],
     ),
-    ("indication", &["indication", "reason for examination", "reason for exam", "clinical indication", "idication"]),
-    ("examination", &["examination", "exam", "type of examination"]),
+    (
+        "indication",
+        &[
+            "indication",
+            "reason for examination",
+            "reason for exam",
+            "clinical indication",
+            "idication",
+        ],
+    ),
+    (
+        "examination",
+        &["examination", "exam", "type of examination"],
+    ),
     ("technique", &["technique"]),
-    ("history", &["history", "clinical history", "clinical information", "patient history", "pfi"]),
+    (
+        "history",
+        &[
+            "history",
+            "clinical history",
+            "clinical information",
+            "patient history",
+            "pfi",
+        ],
+    ),
     ("notification", &["notification"]),
-    ("recommendations", &["recommendation(s)", "recommendations", "recommendation"]),
+    (
+        "recommendations",
+        &["recommendation(s)", "recommendations", "recommendation"],
+    ),
     ("addendum", &["addendum"]),
     ("date", &["date"]),
     ("comment", &["comment"]),
@@ -66,7 +90,13 @@ const EXACT: &[(&str, &[&str])] = &[
 ];
 
 /// A name with one of these words in it is a section of that word; the first one found counts.
-const CONTAINED: [&str; 5] = ["impression", "findings", "history", "comparison", "addendum"];
+const CONTAINED: [&str; 5] = [
+    "impression",
+    "findings",
+    "history",
+    "comparison",
+    "addendum",
+];
 
 /// A name with one of these in it is a view, and what follows are findings.
 const VIEWS: [&str; 18] = [

@@ -32,7 +32,10 @@ use start::Start;
 
 const CHARTS: [Chart; 2] = [
     ("Loss", &["train_loss", "validation_loss"]),
-    ("Validation loss by part", &["validation_itc", "validation_itm", "validation_lm"]),
+    (
+        "Validation loss by part",
+        &["validation_itc", "validation_itm", "validation_lm"],
+    ),
 ];
 
 /// The alignment module and its pairs.
@@ -72,21 +75,40 @@ impl Training<Aligning> {
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
-    pub fn alignment(read: Read<AlignmentRecipe>, out: &Path, resume: bool) -> Result<Self, TrainingError> {
+    pub fn alignment(
+        read: Read<AlignmentRecipe>,
+        out: &Path,
+        resume: bool,
+    ) -> Result<Self, TrainingError> {
         let Read { recipe, hash } = read;
-        let Start { config, text, tensors, tokenizer: vocabulary } = start::start(&recipe)?;
+        let Start {
+            config,
+            text,
+            tensors,
+            tokenizer: vocabulary,
+        } = start::start(&recipe)?;
         let tokenizer = BertTokenizer::from_file(&vocabulary)?.with_decoder_token()?;
         if tokenizer.len() > text.vocab_size {
             let (found, rows) = (tokenizer.len(), text.vocab_size);
-            let reason =
-                format!("{found} ids, with [DEC], for an embedding of {rows}: use the tokenizer of these weights");
-            return Err(TrainingError::Content { path: vocabulary, line: None, reason });
+            let reason = format!(
+                "{found} ids, with [DEC], for an embedding of {rows}: use the tokenizer of these weights"
+            );
+            return Err(TrainingError::Content {
+                path: vocabulary,
+                line: None,
+                reason,
+            });
         }
         let no_decoder = || TrainingError::Empty("the tokenizer has no [DEC]".to_owned());
-        let words = Words { pad: tokenizer.pad_id(), decoder: tokenizer.decoder_id().ok_or_else(no_decoder)? };
+        let words = Words {
+            pad: tokenizer.pad_id(),
+            decoder: tokenizer.decoder_id().ok_or_else(no_decoder)?,
+        };
         let longest = recipe.longest.min(text.max_position_embeddings);
         let of_split = |split: &str| -> Result<Arc<[Pair]>, TrainingError> {
-            let pairs = pairs(&recipe.tables, split, &|text| Ok(tokenizer.encode(text, longest)?))?;
+            let pairs = pairs(&recipe.tables, split, &|text| {
+                Ok(tokenizer.encode(text, longest)?)
+            })?;
             Ok(pairs.into())
         };
         let (train, validate) = (of_split("train")?, of_split("validate")?);
@@ -100,16 +122,27 @@ impl Training<Aligning> {
         let file = encoder::file(&recipe, &config, out, resume)?;
         let mut patches = Patches::new(&config.vision, &file)?;
         if recipe.cache_patches {
-            let images = train.iter().chain(validate.iter()).map(|pair| pair.image.as_path());
+            let images = train
+                .iter()
+                .chain(validate.iter())
+                .map(|pair| pair.image.as_path());
             patches = patches.cached(images, &file, out)?;
         }
         let component = ComponentDescription::new(Stage::Embedding, &config, "")?
             .with(ComponentFile::linked("weights.2", encoder::FILE, &file)?)
-            .with(ComponentFile::copied("tokenizer", "embedding.tokenizer.json", vocabulary));
+            .with(ComponentFile::copied(
+                "tokenizer",
+                "embedding.tokenizer.json",
+                vocabulary,
+            ));
         let variables = Variables::of(tensors)?;
-        let dropout = Dropout::new(recipe.dropout, Random::stream(recipe.seed, "dropout").bits());
+        let dropout = Dropout::new(
+            recipe.dropout,
+            Random::stream(recipe.seed, "dropout").bits(),
+        );
         let builder = variables.var_builder(&Device::Cpu);
-        let network = AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
+        let network =
+            AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
         let plan = Plan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),
@@ -123,8 +156,18 @@ impl Training<Aligning> {
             recipe: hash,
         };
         let (shared, patches) = (variables.clone(), Arc::new(patches));
-        let subject =
-            Aligning { recipe, config, text, variables: shared, network, dropout, words, train, validate, patches };
+        let subject = Aligning {
+            recipe,
+            config,
+            text,
+            variables: shared,
+            network,
+            dropout,
+            words,
+            train,
+            validate,
+            patches,
+        };
         Self::start(subject, plan, component, variables, out, resume)
     }
 }
@@ -133,11 +176,21 @@ impl Aligning {
     /// Loads batches of pairs, given by their places in `pairs`, beside the compute. Batch `n` draws its negatives from a
     /// stream of its own, so that a resumed training draws what an uninterrupted one would.
     fn load(&self, pairs: &Arc<[Pair]>, batches: Vec<(String, Vec<usize>)>) -> Loader<PairBatch> {
-        let (pairs, patches, seed, pad) = (pairs.clone(), self.patches.clone(), self.recipe.seed, self.words.pad);
+        let (pairs, patches, seed, pad) = (
+            pairs.clone(),
+            self.patches.clone(),
+            self.recipe.seed,
+            self.words.pad,
+        );
         Loader::start(batches, move |(stream, places): (String, Vec<usize>)| {
             let batch: Vec<&Pair> = places.iter().map(|&place| &pairs[place]).collect();
             let images: Vec<&Path> = batch.iter().map(|pair| pair.image.as_path()).collect();
-            let name = |path: &&Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = |path: &&Path| {
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            };
             Ok(PairBatch {
                 patches: patches.of(&images)?,
                 texts: padded(&batch, pad)?,
@@ -147,22 +200,51 @@ impl Aligning {
         })
     }
 
-    fn losses(&self, network: &AlignmentPretraining, batch: &PairBatch) -> Result<AlignmentLosses, TrainingError> {
+    fn losses(
+        &self,
+        network: &AlignmentPretraining,
+        batch: &PairBatch,
+    ) -> Result<AlignmentLosses, TrainingError> {
         let mut random = batch.negatives.clone();
         let choose = |contrast: &_| Negatives::draw(contrast, &mut random);
-        Ok(losses(network, &batch.patches, &batch.texts, self.words.decoder, choose)?.0)
+        Ok(losses(
+            network,
+            &batch.patches,
+            &batch.texts,
+            self.words.decoder,
+            choose,
+        )?
+        .0)
     }
 }
 
 /// Texts padded to the longest of them. The original pads all to the same length; what is padded is neither seen nor learned,
 /// so that only time depends on it.
 fn padded(pairs: &[&Pair], pad: u32) -> Result<Texts, TrainingError> {
-    let length = pairs.iter().map(|pair| pair.ids.len()).max().unwrap_or_default();
-    let cells = || pairs.iter().flat_map(|pair| (0..length).map(|place| pair.ids.get(place).copied()));
+    let length = pairs
+        .iter()
+        .map(|pair| pair.ids.len())
+        .max()
+        .unwrap_or_default();
+    let cells = || {
+        pairs
+            .iter()
+            .flat_map(|pair| (0..length).map(|place| pair.ids.get(place).copied()))
+    };
     let shape = (pairs.len(), length);
     Ok(Texts {
-        ids: Tensor::from_vec(cells().map(|id| id.unwrap_or(pad)).collect(), shape, &Device::Cpu)?,
-        mask: Tensor::from_vec(cells().map(|id| f32::from(u8::from(id.is_some()))).collect(), shape, &Device::Cpu)?,
+        ids: Tensor::from_vec(
+            cells().map(|id| id.unwrap_or(pad)).collect(),
+            shape,
+            &Device::Cpu,
+        )?,
+        mask: Tensor::from_vec(
+            cells()
+                .map(|id| f32::from(u8::from(id.is_some())))
+                .collect(),
+            shape,
+            &Device::Cpu,
+        )?,
     })
 }
 
@@ -170,11 +252,19 @@ impl Subject for Aligning {
     type Batch = PairBatch;
 
     /// The last pairs of an epoch are left out where they do not fill a batch: fewer negatives are another loss.
-    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<PairBatch, TrainingError>> {
+    fn batches(
+        &self,
+        epoch: u64,
+        skipped: usize,
+    ) -> impl Iterator<Item = Result<PairBatch, TrainingError>> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
-        let batches = order.chunks_exact(self.recipe.batch_size).enumerate().skip(skipped);
-        let batches = batches.map(|(index, places)| (format!("negatives {epoch} {index}"), places.to_vec()));
+        let batches = order
+            .chunks_exact(self.recipe.batch_size)
+            .enumerate()
+            .skip(skipped);
+        let batches =
+            batches.map(|(index, places)| (format!("negatives {epoch} {index}"), places.to_vec()));
         self.load(&self.train, batches.collect())
     }
 
@@ -193,21 +283,39 @@ impl Subject for Aligning {
     /// Means over batches in the order of the tables, with the same negatives' draws after every epoch. A last pair alone has
     /// no negatives and is left out.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
-        let weights = VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
-        let network = AlignmentPretraining::new(&self.config.alignment, &self.text, weights, Dropout::default())?;
+        let weights =
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+        let network = AlignmentPretraining::new(
+            &self.config.alignment,
+            &self.text,
+            weights,
+            Dropout::default(),
+        )?;
         let places: Vec<usize> = (0..self.validate.len()).collect();
-        let batches = places.chunks(self.recipe.batch_size).filter(|places| places.len() > 1).enumerate();
-        let batches = batches.map(|(index, places)| (format!("validation negatives {index}"), places.to_vec()));
+        let batches = places
+            .chunks(self.recipe.batch_size)
+            .filter(|places| places.len() > 1)
+            .enumerate();
+        let batches = batches
+            .map(|(index, places)| (format!("validation negatives {index}"), places.to_vec()));
         let (mut sums, mut count) = ([0.0; 4], 0.0);
         for batch in self.load(&self.validate, batches.collect()) {
             let losses = self.losses(&network, &batch?)?;
-            for (sum, loss) in sums.iter_mut().zip([losses.total()?, losses.itc, losses.itm, losses.lm]) {
+            for (sum, loss) in
+                sums.iter_mut()
+                    .zip([losses.total()?, losses.itc, losses.itm, losses.lm])
+            {
                 *sum += f64::from(loss.to_scalar::<f32>()?);
             }
             count += 1.0;
         }
         let [total, itc, itm, lm] = sums.map(|sum| sum / count);
-        Ok(vec![("validation_loss", total), ("validation_itc", itc), ("validation_itm", itm), ("validation_lm", lm)])
+        Ok(vec![
+            ("validation_loss", total),
+            ("validation_itc", itc),
+            ("validation_itm", itm),
+            ("validation_lm", lm),
+        ])
     }
 
     fn draws(&self) -> u64 {

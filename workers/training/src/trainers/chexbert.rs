@@ -27,8 +27,10 @@ use crate::variables::Variables;
 const PREFIX: &str = "module.";
 /// Of the random draws of dropout.
 const DROPOUT: &str = "dropout";
-const CHARTS: [Chart; 2] =
-    [("Loss", &["train_loss", "validation_loss"]), ("Validation, positive labels", &["macro_f1", "accuracy"])];
+const CHARTS: [Chart; 2] = [
+    ("Loss", &["train_loss", "validation_loss"]),
+    ("Validation, positive labels", &["macro_f1", "accuracy"]),
+];
 
 /// The labeler and its reports.
 pub struct Labelling {
@@ -62,9 +64,17 @@ impl Training<Labelling> {
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
-    pub fn chexbert(read: Read<ChexbertRecipe>, out: &Path, resume: bool) -> Result<Self, TrainingError> {
+    pub fn chexbert(
+        read: Read<ChexbertRecipe>,
+        out: &Path,
+        resume: bool,
+    ) -> Result<Self, TrainingError> {
         let Read { recipe, hash } = read;
-        let Start { config, tensors, tokenizer: vocabulary } = start(&recipe)?;
+        let Start {
+            config,
+            tensors,
+            tokenizer: vocabulary,
+        } = start(&recipe)?;
         let variables = Variables::of(tensors)?;
         let dropout = Dropout::new(recipe.dropout, Random::stream(recipe.seed, DROPOUT).bits());
         let builder = variables.var_builder(&Device::Cpu);
@@ -72,8 +82,14 @@ impl Training<Labelling> {
         let tokenizer = BertTokenizer::from_file(&vocabulary)?;
         if tokenizer.len() > config.chexbert.vocab_size {
             let (found, rows) = (tokenizer.len(), config.chexbert.vocab_size);
-            let reason = format!("{found} ids for an embedding of {rows}: use the tokenizer of these weights");
-            return Err(TrainingError::Content { path: vocabulary, line: None, reason });
+            let reason = format!(
+                "{found} ids for an embedding of {rows}: use the tokenizer of these weights"
+            );
+            return Err(TrainingError::Content {
+                path: vocabulary,
+                line: None,
+                reason,
+            });
         }
         let longest = network.max_length().min(recipe.longest);
         let of_split = |split: &str| reports(&recipe, split, &tokenizer, longest);
@@ -92,7 +108,15 @@ impl Training<Labelling> {
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Labelling { recipe, config, variables: variables.clone(), network, dropout, train, validate };
+        let subject = Labelling {
+            recipe,
+            config,
+            variables: variables.clone(),
+            network,
+            dropout,
+            train,
+            validate,
+        };
         Self::start(subject, plan, component, variables, out, resume)
     }
 }
@@ -100,11 +124,24 @@ impl Training<Labelling> {
 impl Subject for Labelling {
     type Batch = Vec<LabelledReport>;
 
-    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
+    fn batches(
+        &self,
+        epoch: u64,
+        skipped: usize,
+    ) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
-        let batches: Vec<Vec<usize>> = order.chunks(self.recipe.batch_size).skip(skipped).map(<[_]>::to_vec).collect();
-        batches.into_iter().map(|batch| Ok(batch.into_iter().map(|row| self.train[row].clone()).collect()))
+        let batches: Vec<Vec<usize>> = order
+            .chunks(self.recipe.batch_size)
+            .skip(skipped)
+            .map(<[_]>::to_vec)
+            .collect();
+        batches.into_iter().map(|batch| {
+            Ok(batch
+                .into_iter()
+                .map(|row| self.train[row].clone())
+                .collect())
+        })
     }
 
     fn batches_in_epoch(&self) -> u64 {
@@ -121,7 +158,8 @@ impl Subject for Labelling {
 
     /// Runs the reports through the network of inference. Positive against everything else, as reports are scored.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
-        let weights = VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+        let weights =
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
         let network = Chexbert::new(&self.config.chexbert, weights)?;
         let mut counts = LabelCounts::default();
         let mut mean_loss = 0.0;
@@ -130,14 +168,22 @@ impl Subject for Labelling {
             mean_loss += share * f64::from(loss(&network, batch)?.to_scalar::<f32>()?);
             let ids: Vec<Vec<u32>> = batch.iter().map(|report| report.ids.clone()).collect();
             for (report, labels) in batch.iter().zip(network.label(&ids)?) {
-                let truths: Vec<(Finding, bool)> =
-                    Finding::chexbert_order().zip(report.classes.iter().map(|class| *class == Some(1))).collect();
+                let truths: Vec<(Finding, bool)> = Finding::chexbert_order()
+                    .zip(report.classes.iter().map(|class| *class == Some(1)))
+                    .collect();
                 let truth = Finding::ALL.map(|finding| truths.contains(&(finding, true)));
-                counts.add(&truth, &Finding::ALL.map(|finding| labels.get(&finding) == Some(&Label::Positive)));
+                counts.add(
+                    &truth,
+                    &Finding::ALL.map(|finding| labels.get(&finding) == Some(&Label::Positive)),
+                );
             }
         }
         let scores = counts.scores();
-        Ok(vec![("macro_f1", scores.macro_f1), ("accuracy", scores.accuracy), ("validation_loss", mean_loss)])
+        Ok(vec![
+            ("macro_f1", scores.macro_f1),
+            ("accuracy", scores.accuracy),
+            ("validation_loss", mean_loss),
+        ])
     }
 
     fn draws(&self) -> u64 {
@@ -151,8 +197,9 @@ impl Subject for Labelling {
 
 fn loss(network: &Chexbert, batch: &[LabelledReport]) -> Result<Tensor, TrainingError> {
     let ids: Vec<Vec<u32>> = batch.iter().map(|report| report.ids.clone()).collect();
-    let classes: Vec<Vec<Option<u32>>> =
-        (0..Finding::ALL.len()).map(|head| batch.iter().map(|report| report.classes[head]).collect()).collect();
+    let classes: Vec<Vec<Option<u32>>> = (0..Finding::ALL.len())
+        .map(|head| batch.iter().map(|report| report.classes[head]).collect())
+        .collect();
     Ok(labeler::heads(&network.forward(&ids)?.logits, &classes)?)
 }
 
@@ -165,14 +212,18 @@ fn reports(
 ) -> Result<Vec<LabelledReport>, TrainingError> {
     let path = &recipe.reports;
     let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-    let header = reader.headers().map_err(TrainingError::content(path))?.clone();
+    let header = reader
+        .headers()
+        .map_err(TrainingError::content(path))?
+        .clone();
     let column = |name: &str| {
         let found = header.iter().position(|found| found == name);
         found.ok_or_else(|| TrainingError::line(path, 1, format!("no column '{name}'")))
     };
     let (text, of_split) = (column(&recipe.text)?, column("split")?);
-    let columns =
-        Finding::chexbert_order().map(|finding| column(finding.name())).collect::<Result<Vec<_>, TrainingError>>()?;
+    let columns = Finding::chexbert_order()
+        .map(|finding| column(finding.name()))
+        .collect::<Result<Vec<_>, TrainingError>>()?;
     let mut reports = Vec::new();
     for record in reader.records() {
         let record = record.map_err(TrainingError::content(path))?;
@@ -185,19 +236,32 @@ fn reports(
         for &column in &columns {
             let cell = record.get(column).unwrap_or_default();
             let reason = || format!("'{cell}' is not a label: use 1, 0, -1 or nothing");
-            cells.push(crate::prepare::label_value(cell).ok_or_else(|| TrainingError::line(path, line, reason()))?);
+            cells.push(
+                crate::prepare::label_value(cell)
+                    .ok_or_else(|| TrainingError::line(path, line, reason()))?,
+            );
         }
         // A report without any cell was not labelled.
         if cells.iter().all(|label| *label == Label::Blank) && recipe.zero == Zero::Blank {
             continue;
         }
-        let classes = cells.iter().enumerate().map(|(head, &label)| class(label, head, recipe.zero)).collect();
+        let classes = cells
+            .iter()
+            .enumerate()
+            .map(|(head, &label)| class(label, head, recipe.zero))
+            .collect();
         let ids = tokenizer.encode(&cleaned, longest)?;
-        reports.push(LabelledReport { name: format!("line {line}"), ids, classes });
+        reports.push(LabelledReport {
+            name: format!("line {line}"),
+            ids,
+            classes,
+        });
     }
     if reports.is_empty() {
         let shown = path.display();
-        return Err(TrainingError::Empty(format!("'{shown}' has no labelled report of the split '{split}'")));
+        return Err(TrainingError::Empty(format!(
+            "'{shown}' has no labelled report of the split '{split}'"
+        )));
     }
     Ok(reports)
 }
@@ -219,13 +283,26 @@ fn start(recipe: &ChexbertRecipe) -> Result<Start, TrainingError> {
     if let Some(dir) = &recipe.start {
         let (config, weights, files) = initial::component::<ScoringComponent>(dir, Stage::Scoring)?;
         let tensors = initial::loaded(&layout::scoring(&config), PREFIX, &weights)?;
-        let tokenizer = files.get("tokenizer").ok_or_else(|| TrainingError::Empty("no tokenizer".to_owned()))?;
-        return Ok(Start { config, tensors, tokenizer: tokenizer.clone() });
+        let tokenizer = files
+            .get("tokenizer")
+            .ok_or_else(|| TrainingError::Empty("no tokenizer".to_owned()))?;
+        return Ok(Start {
+            config,
+            tensors,
+            tokenizer: tokenizer.clone(),
+        });
     }
-    let (Some(chexbert), Some(tokenizer)) = (recipe.geometry.clone(), recipe.tokenizer.clone()) else {
-        return Err(TrainingError::Empty("neither a start nor a geometry with a tokenizer".to_owned()));
+    let (Some(chexbert), Some(tokenizer)) = (recipe.geometry.clone(), recipe.tokenizer.clone())
+    else {
+        return Err(TrainingError::Empty(
+            "neither a start nor a geometry with a tokenizer".to_owned(),
+        ));
     };
     let config = ScoringComponent { chexbert };
     let tensors = initial::drawn(&layout::scoring(&config), PREFIX, recipe.seed)?;
-    Ok(Start { config, tensors, tokenizer })
+    Ok(Start {
+        config,
+        tensors,
+        tokenizer,
+    })
 }

@@ -24,7 +24,11 @@ pub trait Subject {
     type Batch;
 
     /// The batches of an epoch, without the first `skipped`.
-    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<Self::Batch, TrainingError>>;
+    fn batches(
+        &self,
+        epoch: u64,
+        skipped: usize,
+    ) -> impl Iterator<Item = Result<Self::Batch, TrainingError>>;
 
     /// How many there are.
     fn batches_in_epoch(&self) -> u64;
@@ -110,7 +114,12 @@ impl Plan {
     /// Of the step after this progress.
     fn rate(&self, progress: &Progress, batches: u64) -> f64 {
         let total = self.steps_in_epoch(batches) * self.epochs;
-        self.schedule.rate(progress.step, total, progress.epoch, self.steps_in_epoch(progress.in_epoch))
+        self.schedule.rate(
+            progress.step,
+            total,
+            progress.epoch,
+            self.steps_in_epoch(progress.in_epoch),
+        )
     }
 }
 
@@ -172,15 +181,26 @@ impl<S: Subject> Training<S> {
                 return Err(TrainingError::Checkpoint { path: last, reason });
             }
             (Some(path), false) => {
-                let reason = "a training is there already: add --resume, or name another --out".to_owned();
+                let reason =
+                    "a training is there already: add --resume, or name another --out".to_owned();
                 return Err(TrainingError::Checkpoint { path, reason });
             }
-            (Some(path), true) => checkpoint::restore(&path, &component, &variables, &mut optimizer, &plan.recipe)?,
+            (Some(path), true) => {
+                checkpoint::restore(&path, &component, &variables, &mut optimizer, &plan.recipe)?
+            }
             (None, false) => Progress::default(),
         };
         subject.resume_draws(progress.draws);
         std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
-        Ok(Self { subject, plan, out: out.to_owned(), component, variables, optimizer, progress })
+        Ok(Self {
+            subject,
+            plan,
+            out: out.to_owned(),
+            component,
+            variables,
+            optimizer,
+            progress,
+        })
     }
 
     /// What a user should know before the first step.
@@ -193,24 +213,49 @@ impl<S: Subject> Training<S> {
     ///
     /// # Errors
     /// A sample that cannot be read, a loss that is not a number, a checkpoint that cannot be written.
-    pub fn run(mut self, stop: &dyn Fn() -> bool, report: &dyn Fn(StepReport)) -> Result<Outcome, TrainingError> {
+    pub fn run(
+        mut self,
+        stop: &dyn Fn() -> bool,
+        report: &dyn Fn(StepReport),
+    ) -> Result<Outcome, TrainingError> {
         let in_epoch = self.subject.batches_in_epoch();
         let total = self.plan.steps_in_epoch(in_epoch) * self.plan.epochs;
         while self.progress.epoch < self.plan.epochs {
             let started = Instant::now();
-            let Self { subject, plan, out, component, variables, optimizer, progress } = &mut self;
+            let Self {
+                subject,
+                plan,
+                out,
+                component,
+                variables,
+                optimizer,
+                progress,
+            } = &mut self;
             let mut batches = subject.batches(progress.epoch, progress.in_epoch as usize);
             loop {
-                let micro = batches.by_ref().take(plan.accumulation.max(1)).collect::<Result<Vec<_>, _>>()?;
+                let micro = batches
+                    .by_ref()
+                    .take(plan.accumulation.max(1))
+                    .collect::<Result<Vec<_>, _>>()?;
                 if micro.is_empty() {
                     break;
                 }
                 let rate = plan.rate(progress, in_epoch);
-                step(subject, plan.clip, rate, variables, optimizer, progress, &micro)?;
+                step(
+                    subject, plan.clip, rate, variables, optimizer, progress, &micro,
+                )?;
                 let loss = progress.loss_sum / progress.in_epoch as f64;
-                report(StepReport { step: progress.step, total, epoch: progress.epoch, loss, rate });
+                report(StepReport {
+                    step: progress.step,
+                    total,
+                    epoch: progress.epoch,
+                    loss,
+                    rate,
+                });
                 let stopped = stop();
-                let is_due = plan.checkpoint_steps.is_some_and(|every| progress.step.is_multiple_of(every));
+                let is_due = plan
+                    .checkpoint_steps
+                    .is_some_and(|every| progress.step.is_multiple_of(every));
                 if stopped || is_due {
                     let resume = Some((&*optimizer, &*progress, &plan.recipe));
                     checkpoint::save(&out.join(LAST), component, variables, resume)?;
@@ -229,7 +274,9 @@ impl<S: Subject> Training<S> {
         let seconds = started.elapsed().as_secs_f64();
         let train_loss = self.progress.loss_sum / (self.progress.in_epoch as f64).max(1.0);
         let measured = self.subject.validate()?;
-        let rate = self.plan.rate(&self.progress, self.subject.batches_in_epoch());
+        let rate = self
+            .plan
+            .rate(&self.progress, self.subject.batches_in_epoch());
         self.progress.epoch += 1;
         (self.progress.in_epoch, self.progress.loss_sum) = (0, 0.0);
         let counted = [
@@ -238,18 +285,38 @@ impl<S: Subject> Training<S> {
             ("rate", rate),
             ("train_loss", train_loss),
         ];
-        let values = counted.into_iter().chain(measured.iter().copied()).chain([("seconds", seconds)]);
-        self.progress.rows.push(Row(values.map(|(name, value)| (name.to_owned(), value)).collect()));
+        let values = counted
+            .into_iter()
+            .chain(measured.iter().copied())
+            .chain([("seconds", seconds)]);
+        self.progress.rows.push(Row(values
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()));
         let score = measured.first().map_or(0.0, |(_, score)| *score);
-        if self.progress.best.is_none_or(|best| self.plan.best.is_better(score, best)) {
+        if self
+            .progress
+            .best
+            .is_none_or(|best| self.plan.best.is_better(score, best))
+        {
             self.progress.best = Some(score);
             checkpoint::save(&self.out.join(BEST), &self.component, &self.variables, None)?;
         }
         let resume = Some((&self.optimizer, &self.progress, &self.plan.recipe));
-        checkpoint::save(&self.out.join(LAST), &self.component, &self.variables, resume)?;
+        checkpoint::save(
+            &self.out.join(LAST),
+            &self.component,
+            &self.variables,
+            resume,
+        )?;
         let rows = &self.progress.rows;
         curves::write_csv(&self.out.join("metrics.csv"), rows)?;
-        curves::write_html(&self.out.join("curves.html"), self.plan.title, rows, "epoch", self.plan.charts)
+        curves::write_html(
+            &self.out.join("curves.html"),
+            self.plan.title,
+            rows,
+            "epoch",
+            self.plan.charts,
+        )
     }
 }
 
@@ -273,8 +340,14 @@ fn step<S: Subject>(
     // Gradients may overflow while the loss is still a number; a step with them would break every weight.
     let norm = gradients.clip(clip.unwrap_or(f64::INFINITY))?;
     if !sum.is_finite() || !norm.is_finite() {
-        let samples = batches.iter().flat_map(|batch| subject.names(batch)).collect();
-        return Err(TrainingError::NotANumber { step: progress.step + 1, samples });
+        let samples = batches
+            .iter()
+            .flat_map(|batch| subject.names(batch))
+            .collect();
+        return Err(TrainingError::NotANumber {
+            step: progress.step + 1,
+            samples,
+        });
     }
     optimizer.step(&gradients, rate)?;
     progress.step += 1;

@@ -48,22 +48,34 @@ impl Training<Findings> {
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
-    pub fn findings(read: Read<FindingsRecipe>, out: &Path, resume: bool) -> Result<Self, TrainingError> {
+    pub fn findings(
+        read: Read<FindingsRecipe>,
+        out: &Path,
+        resume: bool,
+    ) -> Result<Self, TrainingError> {
         let Read { recipe, hash } = read;
         let (config, tensors) = start(&recipe)?;
         let variables = Variables::of(tensors)?;
-        let network = FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
-        let (train, validate) =
-            (labelled_images(&recipe.tables, "train")?, labelled_images(&recipe.tables, "validate")?);
+        let network =
+            FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
+        let (train, validate) = (
+            labelled_images(&recipe.tables, "train")?,
+            labelled_images(&recipe.tables, "validate")?,
+        );
         if train.len() < recipe.batch_size {
             let (found, needed) = (train.len(), recipe.batch_size);
-            return Err(TrainingError::Empty(format!("{found} training images do not fill a batch of {needed}")));
+            return Err(TrainingError::Empty(format!(
+                "{found} training images do not fill a batch of {needed}"
+            )));
         }
         if recipe.start.is_none() && recipe.blank == Blank::Mask {
             silence_unknown(&variables, &train)?;
         }
         let weights = (0..Finding::ALL.len()).map(|finding| {
-            let positives = train.iter().filter(|image| image.labels[finding] == Label::Positive).count();
+            let positives = train
+                .iter()
+                .filter(|image| image.labels[finding] == Label::Positive)
+                .count();
             recipe.weighting.weight(positives, train.len())
         });
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
@@ -80,7 +92,15 @@ impl Training<Findings> {
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Findings { recipe, config, variables: variables.clone(), network, weights, train, validate };
+        let subject = Findings {
+            recipe,
+            config,
+            variables: variables.clone(),
+            network,
+            weights,
+            train,
+            validate,
+        };
         Self::start(subject, plan, component, variables, out, resume)
     }
 }
@@ -88,19 +108,38 @@ impl Training<Findings> {
 impl Findings {
     fn batching(&self) -> Batching {
         let input = self.config.classifier.vision.input();
-        Batching { input, blank: self.recipe.blank, augment: None, device: Device::Cpu }
+        Batching {
+            input,
+            blank: self.recipe.blank,
+            augment: None,
+            device: Device::Cpu,
+        }
     }
 }
 
 impl Subject for Findings {
     type Batch = ImageBatch;
 
-    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<ImageBatch, TrainingError>> {
+    fn batches(
+        &self,
+        epoch: u64,
+        skipped: usize,
+    ) -> impl Iterator<Item = Result<ImageBatch, TrainingError>> {
         let mut order = self.train.clone();
         Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
-        let batches: Vec<_> = order.chunks_exact(self.recipe.batch_size).skip(skipped).map(<[_]>::to_vec).collect();
-        let augment = self.recipe.augment.then(|| Random::stream(self.recipe.seed, &format!("augment {epoch}")).bits());
-        let batching = Batching { augment, ..self.batching() };
+        let batches: Vec<_> = order
+            .chunks_exact(self.recipe.batch_size)
+            .skip(skipped)
+            .map(<[_]>::to_vec)
+            .collect();
+        let augment = self
+            .recipe
+            .augment
+            .then(|| Random::stream(self.recipe.seed, &format!("augment {epoch}")).bits());
+        let batching = Batching {
+            augment,
+            ..self.batching()
+        };
         Loader::start(batches, move |images| batching.batch(&images))
     }
 
@@ -110,7 +149,12 @@ impl Subject for Findings {
 
     fn loss(&self, batch: &ImageBatch) -> Result<Tensor, TrainingError> {
         let logits = self.network.forward(&batch.images)?.logits;
-        Ok(binary_cross_entropy(&logits, &batch.targets, &batch.mask, &self.weights)?)
+        Ok(binary_cross_entropy(
+            &logits,
+            &batch.targets,
+            &batch.mask,
+            &self.weights,
+        )?)
     }
 
     fn names(&self, batch: &ImageBatch) -> Vec<String> {
@@ -119,11 +163,17 @@ impl Subject for Findings {
 
     /// Runs the images through the network of inference.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
-        let weights = VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+        let weights =
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
         let network = FindingsClassifier::new(&self.config.classifier, weights)?;
-        let batches: Vec<_> = self.validate.chunks(self.recipe.batch_size).map(<[_]>::to_vec).collect();
+        let batches: Vec<_> = self
+            .validate
+            .chunks(self.recipe.batch_size)
+            .map(<[_]>::to_vec)
+            .collect();
         let batching = self.batching();
-        let (mut predictions, mut mean_loss, mut f1_of_batches) = (Predictions::default(), 0.0, 0.0);
+        let (mut predictions, mut mean_loss, mut f1_of_batches) =
+            (Predictions::default(), 0.0, 0.0);
         for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)) {
             let batch = batch?;
             let logits = network.forward(&batch.images)?.logits;
@@ -131,7 +181,8 @@ impl Subject for Findings {
             let share = batch.names.len() as f64 / self.validate.len() as f64;
             mean_loss += share * f64::from(loss.to_scalar::<f32>()?);
             let rows = |tensor: &Tensor| tensor.to_vec2::<f32>();
-            let (logits, targets, mask) = (rows(&logits)?, rows(&batch.targets)?, rows(&batch.mask)?);
+            let (logits, targets, mask) =
+                (rows(&logits)?, rows(&batch.targets)?, rows(&batch.mask)?);
             let mut of_batch = Predictions::default();
             for ((logits, targets), mask) in logits.iter().zip(&targets).zip(&mask) {
                 predictions.add(logits, targets, mask);
@@ -152,25 +203,47 @@ impl Subject for Findings {
 
 /// Findings that no image has a label for are not said: no gradient would move their outputs from where they were drawn.
 fn silence_unknown(variables: &Variables, train: &[LabelledImage]) -> Result<(), TrainingError> {
-    let is_known = |finding: usize| train.iter().any(|image| image.labels[finding] != Label::Blank);
+    let is_known = |finding: usize| {
+        train
+            .iter()
+            .any(|image| image.labels[finding] != Label::Blank)
+    };
     let known: Vec<bool> = (0..Finding::ALL.len()).map(is_known).collect();
-    let (Some(weight), Some(bias)) = (variables.get("fc2.weight"), variables.get("fc2.bias")) else { return Ok(()) };
-    let kept = Tensor::from_iter(known.iter().map(|known| f32::from(u8::from(*known))), &Device::Cpu)?;
-    weight.set(&weight.as_detached_tensor().broadcast_mul(&kept.unsqueeze(1)?)?)?;
+    let (Some(weight), Some(bias)) = (variables.get("fc2.weight"), variables.get("fc2.bias"))
+    else {
+        return Ok(());
+    };
+    let kept = Tensor::from_iter(
+        known.iter().map(|known| f32::from(u8::from(*known))),
+        &Device::Cpu,
+    )?;
+    weight.set(
+        &weight
+            .as_detached_tensor()
+            .broadcast_mul(&kept.unsqueeze(1)?)?,
+    )?;
     let silent = ((1.0 - &kept)? * UNKNOWN_LOGIT)?;
     bias.set(&((bias.as_detached_tensor() * kept)? + silent)?)?;
     Ok(())
 }
 
 /// The configuration and the tensors that the training starts from.
-fn start(recipe: &FindingsRecipe) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
+fn start(
+    recipe: &FindingsRecipe,
+) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
     if let Some(dir) = &recipe.start {
         let (config, weights, _) = initial::component::<FindingsComponent>(dir, Stage::Findings)?;
         let tensors = initial::loaded(&layout::findings(&config), PREFIX, &weights)?;
         return Ok((config, tensors));
     }
-    let classifier = recipe.geometry.clone().ok_or_else(|| TrainingError::Empty("no geometry".to_owned()))?;
-    let config = FindingsComponent { classifier, text_rule: TextRule::default() };
+    let classifier = recipe
+        .geometry
+        .clone()
+        .ok_or_else(|| TrainingError::Empty("no geometry".to_owned()))?;
+    let config = FindingsComponent {
+        classifier,
+        text_rule: TextRule::default(),
+    };
     let tensors = initial::drawn(&layout::findings(&config), PREFIX, recipe.seed)?;
     Ok((config, tensors))
 }

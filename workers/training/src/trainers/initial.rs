@@ -14,7 +14,11 @@ use crate::error::TrainingError;
 use crate::random::Random;
 
 /// The tensors that a network asks for, drawn by their names, without `prefix` in front of them.
-pub(super) fn drawn(layout: &[TensorSpec], prefix: &str, seed: u64) -> Result<Vec<(String, Tensor)>, TrainingError> {
+pub(super) fn drawn(
+    layout: &[TensorSpec],
+    prefix: &str,
+    seed: u64,
+) -> Result<Vec<(String, Tensor)>, TrainingError> {
     let draw = |spec: &TensorSpec| {
         let name = without(&spec.header.name, prefix);
         let mut random = Random::stream(seed, &name);
@@ -25,9 +29,16 @@ pub(super) fn drawn(layout: &[TensorSpec], prefix: &str, seed: u64) -> Result<Ve
         };
         let count: usize = spec.header.shape.iter().product();
         let values: Vec<f32> = (0..count).map(value).collect();
-        Ok((name, Tensor::from_vec(values, spec.header.shape.as_slice(), &Device::Cpu)?))
+        Ok((
+            name,
+            Tensor::from_vec(values, spec.header.shape.as_slice(), &Device::Cpu)?,
+        ))
     };
-    layout.iter().filter(|spec| spec.required).map(draw).collect()
+    layout
+        .iter()
+        .filter(|spec| spec.required)
+        .map(draw)
+        .collect()
 }
 
 /// A component's configuration, weights and files by their use.
@@ -37,9 +48,20 @@ pub(super) fn component<T: DeserializeOwned>(
 ) -> Result<(T, Weights, BTreeMap<String, PathBuf>), TrainingError> {
     let bundle = Bundle::open_with(dir, &[stage], &HashCache::user())?;
     let config = bundle.config(stage)?;
-    let files = bundle.manifest().components.get(&stage).map(|component| component.files.clone()).unwrap_or_default();
-    let files: BTreeMap<String, PathBuf> = files.into_iter().map(|(usage, path)| (usage, dir.join(path))).collect();
-    let weights = files.iter().filter(|(usage, _)| usage.starts_with("weights")).map(|(_, path)| path.clone());
+    let files = bundle
+        .manifest()
+        .components
+        .get(&stage)
+        .map(|component| component.files.clone())
+        .unwrap_or_default();
+    let files: BTreeMap<String, PathBuf> = files
+        .into_iter()
+        .map(|(usage, path)| (usage, dir.join(path)))
+        .collect();
+    let weights = files
+        .iter()
+        .filter(|(usage, _)| usage.starts_with("weights"))
+        .map(|(_, path)| path.clone());
     let weights = Weights::open(&weights.collect::<Vec<_>>())?;
     Ok((config, weights, files))
 }
@@ -55,7 +77,11 @@ pub(super) fn loaded(
         let tensor = builder.get(spec.header.shape.as_slice(), &spec.header.name)?;
         Ok((without(&spec.header.name, prefix), tensor))
     };
-    layout.iter().filter(|spec| spec.required).map(load).collect()
+    layout
+        .iter()
+        .filter(|spec| spec.required)
+        .map(load)
+        .collect()
 }
 
 fn without(name: &str, prefix: &str) -> String {

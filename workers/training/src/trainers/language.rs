@@ -24,7 +24,10 @@ mod start;
 
 /// Of the random draws of dropout.
 const DROPOUT: &str = "dropout";
-const CHARTS: [Chart; 2] = [("Loss", &["train_loss", "validation_loss"]), ("Validation", &["token_accuracy"])];
+const CHARTS: [Chart; 2] = [
+    ("Loss", &["train_loss", "validation_loss"]),
+    ("Validation", &["token_accuracy"]),
+];
 
 /// The language model and its samples.
 pub struct Writing {
@@ -54,16 +57,26 @@ impl Training<Writing> {
     /// # Errors
     /// Data or weights that cannot be read; an image without image tokens; a checkpoint where none may be, or of another
     /// recipe or geometry.
-    pub fn language(read: Read<LanguageRecipe>, out: &Path, resume: bool) -> Result<Self, TrainingError> {
+    pub fn language(
+        read: Read<LanguageRecipe>,
+        out: &Path,
+        resume: bool,
+    ) -> Result<Self, TrainingError> {
         let Read { recipe, hash } = read;
         let start = Start::of(&recipe)?;
-        let rate = if recipe.full { recipe.dropout } else { recipe.lora.clone().unwrap_or_default().dropout };
+        let rate = if recipe.full {
+            recipe.dropout
+        } else {
+            recipe.lora.clone().unwrap_or_default().dropout
+        };
         let dropout = Dropout::new(rate, Random::stream(recipe.seed, DROPOUT).bits());
         let model = start.model(&dropout)?;
         let context = model.config().max_position_embeddings;
         if recipe.cutoff > context {
             let cutoff = recipe.cutoff;
-            let reason = format!("a cutoff of {cutoff} ids is over the model's context of {context}: lower it");
+            let reason = format!(
+                "a cutoff of {cutoff} ids is over the model's context of {context}: lower it"
+            );
             return Err(TrainingError::Empty(reason));
         }
         std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
@@ -74,7 +87,11 @@ impl Training<Writing> {
                 images.check(&part.samples.get(row)?)?;
             }
         }
-        let Start { component, variables, .. } = start;
+        let Start {
+            component,
+            variables,
+            ..
+        } = start;
         let plan = Plan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),
@@ -87,7 +104,14 @@ impl Training<Writing> {
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Writing { recipe, model, dropout, images, train, validate };
+        let subject = Writing {
+            recipe,
+            model,
+            dropout,
+            images,
+            train,
+            validate,
+        };
         Self::start(subject, plan, component, variables, out, resume)
     }
 }
@@ -105,11 +129,21 @@ impl Writing {
     /// Logits of the positions that are learned, `[learned, vocab]`, and which these are.
     fn forward(&self, batch: &[Illustrated]) -> Result<(Tensor, Learned), TrainingError> {
         let ids = |sample: &Illustrated| sample.sample.ids.len();
-        let sequences: Vec<Sequence<'_>> =
-            batch.iter().map(|sample| Sequence { ids: &sample.sample.ids, images: &sample.images }).collect();
+        let sequences: Vec<Sequence<'_>> = batch
+            .iter()
+            .map(|sample| Sequence {
+                ids: &sample.sample.ids,
+                images: &sample.images,
+            })
+            .collect();
         let lengths: Vec<usize> = batch.iter().map(ids).collect();
-        let hidden = self.model.forward_whole(&self.model.embed_whole(&sequences)?, &lengths)?;
-        let targets: Vec<_> = batch.iter().map(|sample| sample.sample.targets.clone()).collect();
+        let hidden = self
+            .model
+            .forward_whole(&self.model.embed_whole(&sequences)?, &lengths)?;
+        let targets: Vec<_> = batch
+            .iter()
+            .map(|sample| sample.sample.targets.clone())
+            .collect();
         let learned = Learned::of(&targets);
         Ok((self.model.logits(&learned.rows(&hidden)?)?, learned))
     }
@@ -118,10 +152,26 @@ impl Writing {
 impl Subject for Writing {
     type Batch = Vec<Illustrated>;
 
-    fn batches(&self, epoch: u64, skipped: usize) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
-        let order = order::epoch(&self.train.samples, &self.train.rows, self.recipe.balance, self.recipe.seed, epoch);
-        let batches: Vec<Vec<usize>> = order.chunks(self.recipe.batch_size).skip(skipped).map(<[_]>::to_vec).collect();
-        batches.into_iter().map(|rows| self.load(&self.train, &rows))
+    fn batches(
+        &self,
+        epoch: u64,
+        skipped: usize,
+    ) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
+        let order = order::epoch(
+            &self.train.samples,
+            &self.train.rows,
+            self.recipe.balance,
+            self.recipe.seed,
+            epoch,
+        );
+        let batches: Vec<Vec<usize>> = order
+            .chunks(self.recipe.batch_size)
+            .skip(skipped)
+            .map(<[_]>::to_vec)
+            .collect();
+        batches
+            .into_iter()
+            .map(|rows| self.load(&self.train, &rows))
     }
 
     fn batches_in_epoch(&self) -> u64 {
@@ -134,7 +184,10 @@ impl Subject for Writing {
     }
 
     fn names(&self, batch: &Self::Batch) -> Vec<String> {
-        batch.iter().map(|sample| sample.sample.name.clone()).collect()
+        batch
+            .iter()
+            .map(|sample| sample.sample.name.clone())
+            .collect()
     }
 
     /// Mean over all learned tokens, and not the original's mean of its batches' means.
@@ -150,20 +203,27 @@ impl Subject for Writing {
             tokens += learned.len() as f64;
         }
         self.dropout.rest(false);
-        Ok(vec![("validation_loss", sum / tokens), ("token_accuracy", right / tokens)])
+        Ok(vec![
+            ("validation_loss", sum / tokens),
+            ("token_accuracy", right / tokens),
+        ])
     }
 
     fn notes(&self) -> Vec<String> {
         let parts = [("training", &self.train), ("validation", &self.validate)];
-        let mut notes: Vec<String> =
-            parts.iter().map(|(name, part)| format!("{} {name} samples", part.rows.len())).collect();
+        let mut notes: Vec<String> = parts
+            .iter()
+            .map(|(name, part)| format!("{} {name} samples", part.rows.len()))
+            .collect();
         let mut dropped = self.train.samples.dropped;
         if !Rc::ptr_eq(&self.train.samples, &self.validate.samples) {
             dropped += self.validate.samples.dropped;
         }
         if dropped > 0 {
             let cutoff = self.recipe.cutoff;
-            notes.push(format!("{dropped} samples are left out: their prompt fills the cutoff of {cutoff} ids"));
+            notes.push(format!(
+                "{dropped} samples are left out: their prompt fills the cutoff of {cutoff} ids"
+            ));
         }
         notes
     }
@@ -178,14 +238,30 @@ impl Subject for Writing {
 }
 
 /// The samples to train on and those to validate on.
-fn parts(recipe: &LanguageRecipe, start: &Start, out: &Path) -> Result<(Part, Part), TrainingError> {
-    let encode = |files| Samples::encode(files, &start.tokenizer, recipe.cutoff, &out.join("samples.partial"));
+fn parts(
+    recipe: &LanguageRecipe,
+    start: &Start,
+    out: &Path,
+) -> Result<(Part, Part), TrainingError> {
+    let encode = |files| {
+        Samples::encode(
+            files,
+            &start.tokenizer,
+            recipe.cutoff,
+            &out.join("samples.partial"),
+        )
+    };
     let samples = Rc::new(encode(&recipe.data)?);
-    let all = |samples: &Rc<Samples>| Part { samples: samples.clone(), rows: (0..samples.len()).collect() };
+    let all = |samples: &Rc<Samples>| Part {
+        samples: samples.clone(),
+        rows: (0..samples.len()).collect(),
+    };
     let mut train = all(&samples);
     let validate = if recipe.validation.is_empty() {
         Random::stream(recipe.seed, "validation").shuffle(&mut train.rows);
-        let mut rows = train.rows.split_off(train.rows.len().saturating_sub(recipe.validation_size));
+        let mut rows = train
+            .rows
+            .split_off(train.rows.len().saturating_sub(recipe.validation_size));
         rows.sort_unstable();
         train.rows.sort_unstable();
         Part { samples, rows }

@@ -26,22 +26,41 @@ pub(super) struct KeptCaches {
 impl KeptCaches {
     /// Keeps caches of at most `limit` tokens together.
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, caches: Vec::new() }
+        Self {
+            limit,
+            caches: Vec::new(),
+        }
     }
 
     /// Fills an empty cache with the longest known beginning of `ids`, which have the images of this name, and returns
     /// its length. At least one id stays to be computed, and no image is cut.
-    pub(super) fn recall(&mut self, images: &str, ids: &[u32], image: u32, cache: &mut KvCache) -> Result<usize> {
+    pub(super) fn recall(
+        &mut self,
+        images: &str,
+        ids: &[u32],
+        image: u32,
+        cache: &mut KvCache,
+    ) -> Result<usize> {
         let known = |kept: &Kept| {
             let common = common(&kept.ids, ids).min(ids.len() - 1);
             if ids[common] == image {
-                ids[..common].iter().rposition(|&id| id != image).map_or(0, |at| at + 1)
+                ids[..common]
+                    .iter()
+                    .rposition(|&id| id != image)
+                    .map_or(0, |at| at + 1)
             } else {
                 common
             }
         };
-        let same = self.caches.iter().enumerate().filter(|(_, kept)| kept.images == images);
-        let Some((index, len)) = same.map(|(index, kept)| (index, known(kept))).max_by_key(|&(_, len)| len) else {
+        let same = self
+            .caches
+            .iter()
+            .enumerate()
+            .filter(|(_, kept)| kept.images == images);
+        let Some((index, len)) = same
+            .map(|(index, kept)| (index, known(kept)))
+            .max_by_key(|&(_, len)| len)
+        else {
             return Ok(0);
         };
         if len > 0 {
@@ -53,7 +72,8 @@ impl KeptCaches {
 
     /// Keeps a turn's cache. It takes the place of those whose prompt it begins with.
     fn keep(&mut self, new: Kept) {
-        self.caches.retain(|kept| kept.images != new.images || common(&kept.ids, &new.ids) < kept.prompt);
+        self.caches
+            .retain(|kept| kept.images != new.images || common(&kept.ids, &new.ids) < kept.prompt);
         self.caches.insert(0, new);
         let mut tokens = 0;
         self.caches.retain(|kept| {

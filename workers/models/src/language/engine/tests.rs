@@ -13,11 +13,22 @@ const IMAGE: u32 = 300;
 struct Noise;
 
 impl SimpleBackend for Noise {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        let seed = name.bytes().fold(7u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let seed = name.bytes().fold(7u64, |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add(byte.into())
+        });
         let scale = (3.0 / shape.dims().last().copied().unwrap_or(1) as f32).sqrt();
         let value = |index: u64| {
-            let bits = (seed ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40;
+            let bits = (seed ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15))
+                .wrapping_mul(0xBF58_476D_1CE4_E5B9)
+                >> 40;
             (bits as f32 / (1 << 23) as f32 - 1.0) * scale
         };
         let values = if shape.rank() == 1 {
@@ -55,7 +66,9 @@ fn model(dtype: DType) -> Arc<LanguageModel> {
 }
 
 fn image(index: usize) -> Tensor {
-    let values: Vec<f32> = (0..4 * 24).map(|i| ((i * 13 + index * 7) as f32).sin()).collect();
+    let values: Vec<f32> = (0..4 * 24)
+        .map(|i| ((i * 13 + index * 7) as f32).sin())
+        .collect();
     Tensor::from_vec(values, (4, 24), &Device::Cpu).unwrap()
 }
 
@@ -68,27 +81,47 @@ fn request(index: usize) -> Request {
     Request {
         prompt,
         images: vec![image(index)],
-        sampling: Sampling { temperature, top_p: Some(0.9), seed: index as u64 },
+        sampling: Sampling {
+            temperature,
+            top_p: Some(0.9),
+            seed: index as u64,
+        },
         max_new_tokens: 12 + index,
         turn: None,
     }
 }
 
 fn engine(model: &Arc<LanguageModel>, sequences: usize) -> Engine {
-    Engine::new(Arc::clone(model), Limits { sequences, cache_tokens: 1000, ..Limits::default() })
+    Engine::new(
+        Arc::clone(model),
+        Limits {
+            sequences,
+            cache_tokens: 1000,
+            ..Limits::default()
+        },
+    )
 }
 
 fn admit(engine: &mut Engine, requests: impl IntoIterator<Item = usize>) -> Vec<SequenceId> {
-    requests.into_iter().map(|index| engine.admit(request(index)).unwrap()).collect()
+    requests
+        .into_iter()
+        .map(|index| engine.admit(request(index)).unwrap())
+        .collect()
 }
 
 fn finish(engine: &mut Engine) -> Vec<(SequenceId, Completion)> {
     let mut finished = Vec::new();
     while !engine.is_idle() {
-        finished.extend(engine.step().unwrap().into_iter().filter_map(|event| match event {
-            Event::Finished { sequence, result } => Some((sequence, result.unwrap())),
-            Event::Token { .. } => None,
-        }));
+        finished.extend(
+            engine
+                .step()
+                .unwrap()
+                .into_iter()
+                .filter_map(|event| match event {
+                    Event::Finished { sequence, result } => Some((sequence, result.unwrap())),
+                    Event::Token { .. } => None,
+                }),
+        );
     }
     finished.sort_by_key(|(id, _)| *id);
     finished
@@ -101,7 +134,14 @@ fn alone(model: &Arc<LanguageModel>, index: usize) -> Completion {
 }
 
 fn bits(logits: &Tensor) -> Vec<u32> {
-    logits.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    logits
+        .flatten_all()
+        .unwrap()
+        .to_vec1::<f32>()
+        .unwrap()
+        .into_iter()
+        .map(f32::to_bits)
+        .collect()
 }
 
 #[test]
@@ -112,13 +152,20 @@ fn a_sequence_says_the_same_alone_in_a_batch_of_seven_and_while_others_join_and_
 
         let mut together = engine(&model, 7);
         admit(&mut together, 0..7);
-        let answers: Vec<_> = finish(&mut together).into_iter().map(|(_, answer)| answer).collect();
+        let answers: Vec<_> = finish(&mut together)
+            .into_iter()
+            .map(|(_, answer)| answer)
+            .collect();
         assert_eq!(answers, expected, "{dtype:?}, all at once");
 
         // Three places for seven sequences: each joins when another leaves.
         let mut crowded = engine(&model, 3);
         admit(&mut crowded, (0..7).rev());
-        let answers: Vec<_> = finish(&mut crowded).into_iter().rev().map(|(_, answer)| answer).collect();
+        let answers: Vec<_> = finish(&mut crowded)
+            .into_iter()
+            .rev()
+            .map(|(_, answer)| answer)
+            .collect();
         assert_eq!(answers, expected, "{dtype:?}, in turn");
     }
 }
@@ -129,20 +176,44 @@ fn logits_have_the_same_bytes_alone_and_in_a_batch_of_seven() {
         let model = model(dtype);
         let mut caches: Vec<_> = (0..7).map(|_| model.cache(40).unwrap()).collect();
         let mut own_cache = model.cache(40).unwrap();
-        let prompt = |index: usize| model.embed(&request(index).prompt, &request(index).images).unwrap();
+        let prompt = |index: usize| {
+            model
+                .embed(&request(index).prompt, &request(index).images)
+                .unwrap()
+        };
         for (index, cache) in caches.iter_mut().enumerate() {
             let len = prompt(index).dim(0).unwrap();
-            model.forward(&prompt(index), &mut [Span { cache, len }]).unwrap();
+            model
+                .forward(&prompt(index), &mut [Span { cache, len }])
+                .unwrap();
         }
         let len = prompt(3).dim(0).unwrap();
-        model.forward(&prompt(3), &mut [Span { cache: &mut own_cache, len }]).unwrap();
+        model
+            .forward(
+                &prompt(3),
+                &mut [Span {
+                    cache: &mut own_cache,
+                    len,
+                }],
+            )
+            .unwrap();
         for step in 0..5u32 {
             let tokens: Vec<u32> = (0..7).map(|index| 11 * step + index).collect();
-            let mut spans: Vec<_> = caches.iter_mut().map(|cache| Span { cache, len: 1 }).collect();
-            let hidden = model.forward(&model.embed(&tokens, &[]).unwrap(), &mut spans).unwrap();
+            let mut spans: Vec<_> = caches
+                .iter_mut()
+                .map(|cache| Span { cache, len: 1 })
+                .collect();
+            let hidden = model
+                .forward(&model.embed(&tokens, &[]).unwrap(), &mut spans)
+                .unwrap();
             let together = model.logits(&hidden).unwrap().get(3).unwrap();
-            let mut span = [Span { cache: &mut own_cache, len: 1 }];
-            let hidden = model.forward(&model.embed(&tokens[3..4], &[]).unwrap(), &mut span).unwrap();
+            let mut span = [Span {
+                cache: &mut own_cache,
+                len: 1,
+            }];
+            let hidden = model
+                .forward(&model.embed(&tokens[3..4], &[]).unwrap(), &mut span)
+                .unwrap();
             let alone = model.logits(&hidden).unwrap().get(0).unwrap();
             assert_eq!(bits(&together), bits(&alone), "{dtype:?}, step {step}");
         }
@@ -165,39 +236,83 @@ fn the_end_token_or_the_limit_stops_a_sequence() {
     let answer = alone(&model, 0);
     assert_eq!((answer.tokens.len(), answer.complete), (12, false));
 
-    let config = LlamaConfig { eos_token_id: answer.tokens[5], ..model.config().clone() };
+    let config = LlamaConfig {
+        eos_token_id: answer.tokens[5],
+        ..model.config().clone()
+    };
     let weights = VarBuilder::from_backend(Box::new(Noise), DType::F32, Device::Cpu);
     let ending = Arc::new(LanguageModel::load(&config, &weights, None).unwrap());
-    let end = answer.tokens.iter().position(|token| *token == answer.tokens[5]).unwrap();
-    assert_eq!(alone(&ending, 0), Completion { tokens: answer.tokens[..=end].to_vec(), complete: true, cached: 0 });
+    let end = answer
+        .tokens
+        .iter()
+        .position(|token| *token == answer.tokens[5])
+        .unwrap();
+    assert_eq!(
+        alone(&ending, 0),
+        Completion {
+            tokens: answer.tokens[..=end].to_vec(),
+            complete: true,
+            cached: 0
+        }
+    );
 }
 
 #[test]
 fn a_prompt_that_fills_the_context_is_refused_and_a_long_answer_ends_with_it() {
     let mut engine = engine(&model(DType::F32), 1);
-    let request = |prompt: Vec<u32>| Request { prompt, max_new_tokens: 500, ..request(0) };
+    let request = |prompt: Vec<u32>| Request {
+        prompt,
+        max_new_tokens: 500,
+        ..request(0)
+    };
     let error = engine.admit(request(vec![3; 96])).unwrap_err();
-    assert!(matches!(error, LanguageError::ContextLength { tokens: 96, context: 96 }));
+    assert!(matches!(
+        error,
+        LanguageError::ContextLength {
+            tokens: 96,
+            context: 96
+        }
+    ));
     assert_eq!(error.code(), radialog_schemas::ErrorCode::ContextLength);
-    engine.admit(Request { images: Vec::new(), ..request(vec![3; 90]) }).unwrap();
+    engine
+        .admit(Request {
+            images: Vec::new(),
+            ..request(vec![3; 90])
+        })
+        .unwrap();
     assert_eq!(finish(&mut engine)[0].1.tokens.len(), 6);
 }
 
 #[test]
 fn sequences_wait_until_their_cache_fits() {
     let model = model(DType::F32);
-    let limits = Limits { sequences: 8, cache_tokens: 30, ..Limits::default() };
+    let limits = Limits {
+        sequences: 8,
+        cache_tokens: 30,
+        ..Limits::default()
+    };
     let mut engine = Engine::new(model.clone(), limits);
     admit(&mut engine, [0, 0, 0]);
     let mut most = 0;
     let mut finished = 0;
     while !engine.is_idle() {
-        finished += engine.step().unwrap().iter().filter(|event| matches!(event, Event::Finished { .. })).count();
+        finished += engine
+            .step()
+            .unwrap()
+            .iter()
+            .filter(|event| matches!(event, Event::Finished { .. }))
+            .count();
         most = most.max(engine.running());
     }
     assert_eq!((most, finished), (1, 3));
-    let huge = Request { max_new_tokens: 90, ..request(0) };
-    assert!(matches!(engine.admit(huge), Err(LanguageError::CacheLimit { limit: 30, .. })));
+    let huge = Request {
+        max_new_tokens: 90,
+        ..request(0)
+    };
+    assert!(matches!(
+        engine.admit(huge),
+        Err(LanguageError::CacheLimit { limit: 30, .. })
+    ));
 }
 
 #[test]
@@ -219,16 +334,34 @@ fn a_faulty_sequence_fails_alone() {
     let good = engine.admit(request(0)).unwrap();
     let mut short = request(1);
     short.prompt.remove(4);
-    let faults =
-        [short, Request { images: vec![image(0); 2], ..request(1) }, Request { prompt: vec![999], ..request(1) }];
-    let faulty: Vec<_> = faults.into_iter().map(|request| engine.admit(request).unwrap()).collect();
+    let faults = [
+        short,
+        Request {
+            images: vec![image(0); 2],
+            ..request(1)
+        },
+        Request {
+            prompt: vec![999],
+            ..request(1)
+        },
+    ];
+    let faulty: Vec<_> = faults
+        .into_iter()
+        .map(|request| engine.admit(request).unwrap())
+        .collect();
     let mut errors = Vec::new();
     let mut answer = None;
     while !engine.is_idle() {
         for event in engine.step().unwrap() {
             match event {
-                Event::Finished { sequence, result: Err(error) } => errors.push((sequence, error)),
-                Event::Finished { sequence, result: Ok(completion) } if sequence == good => answer = Some(completion),
+                Event::Finished {
+                    sequence,
+                    result: Err(error),
+                } => errors.push((sequence, error)),
+                Event::Finished {
+                    sequence,
+                    result: Ok(completion),
+                } if sequence == good => answer = Some(completion),
                 _ => {}
             }
         }
@@ -236,9 +369,24 @@ fn a_faulty_sequence_fails_alone() {
     assert_eq!(answer, Some(alone(&model, 0)));
     let [(a, run), (b, count), (c, unknown)] = errors.try_into().unwrap();
     assert_eq!([a, b, c], *faulty);
-    assert!(matches!(run, LanguageError::PlaceholderRun { run: 3, block: 4 }));
-    assert!(matches!(count, LanguageError::ImageCount { blocks: 1, images: 2 }));
-    assert!(matches!(unknown, LanguageError::UnknownToken { token: 999, vocabulary: 300 }));
+    assert!(matches!(
+        run,
+        LanguageError::PlaceholderRun { run: 3, block: 4 }
+    ));
+    assert!(matches!(
+        count,
+        LanguageError::ImageCount {
+            blocks: 1,
+            images: 2
+        }
+    ));
+    assert!(matches!(
+        unknown,
+        LanguageError::UnknownToken {
+            token: 999,
+            vocabulary: 300
+        }
+    ));
 }
 
 mod turns;

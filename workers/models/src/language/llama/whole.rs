@@ -46,7 +46,11 @@ impl LanguageModel {
         for sequence in sequences {
             self.locate(sequence, &mut sources)?;
         }
-        let Sources { rows, tokens, images } = sources;
+        let Sources {
+            rows,
+            tokens,
+            images,
+        } = sources;
         let mut parts = Vec::new();
         if !tokens.is_empty() {
             let ids = Tensor::new(tokens.as_slice(), self.device())?;
@@ -76,24 +80,32 @@ impl LanguageModel {
                     return Err(LanguageError::UnknownToken { token, vocabulary });
                 }
                 let start = to.tokens.len();
-                to.rows.extend((start..start + run.len()).map(|index| Row::Token(index as u32)));
+                to.rows
+                    .extend((start..start + run.len()).map(|index| Row::Token(index as u32)));
                 to.tokens.extend_from_slice(run);
                 continue;
             }
             if !run.len().is_multiple_of(block) {
-                return Err(LanguageError::PlaceholderRun { run: run.len(), block });
+                return Err(LanguageError::PlaceholderRun {
+                    run: run.len(),
+                    block,
+                });
             }
             for _ in 0..run.len() / block {
                 if let Some(embedding) = sequence.images.get(used) {
                     let start = to.images.len() * block;
-                    to.rows.extend((start..start + block).map(|index| Row::Image(index as u32)));
+                    to.rows
+                        .extend((start..start + block).map(|index| Row::Image(index as u32)));
                     to.images.push(self.checked(embedding)?);
                 }
                 used += 1;
             }
         }
         if used != sequence.images.len() && used > 0 {
-            return Err(LanguageError::ImageCount { blocks: used, images: sequence.images.len() });
+            return Err(LanguageError::ImageCount {
+                blocks: used,
+                images: sequence.images.len(),
+            });
         }
         Ok(())
     }
@@ -103,23 +115,42 @@ impl LanguageModel {
     ///
     /// # Errors
     /// A sequence longer than the context, or lengths that do not add up.
-    pub fn forward_whole(&self, input: &Tensor, lengths: &[usize]) -> Result<Tensor, LanguageError> {
+    pub fn forward_whole(
+        &self,
+        input: &Tensor,
+        lengths: &[usize],
+    ) -> Result<Tensor, LanguageError> {
         let mut hidden = self.dropout.forward(input)?;
         for layer in &self.layers {
-            hidden =
-                layer.forward(&self.config, &hidden, &self.dropout, |projected| self.attend(projected, lengths))?;
+            hidden = layer.forward(&self.config, &hidden, &self.dropout, |projected| {
+                self.attend(projected, lengths)
+            })?;
         }
-        Ok(rms_norm(&hidden, &self.norm, self.config.rms_norm_eps as f32)?)
+        Ok(rms_norm(
+            &hidden,
+            &self.norm,
+            self.config.rms_norm_eps as f32,
+        )?)
     }
 
     fn attend(&self, projected: [Tensor; 3], lengths: &[usize]) -> CandleResult<Tensor> {
         if self.device().is_cpu() {
-            let shape = (self.config.num_attention_heads, self.config.kv_heads(), self.config.head_dim());
+            let shape = (
+                self.config.num_attention_heads,
+                self.config.kv_heads(),
+                self.config.head_dim(),
+            );
             return trained::attend(projected.each_ref(), &self.rotary, lengths, shape);
         }
-        let positions: Vec<u32> = lengths.iter().flat_map(|&length| 0..length as u32).collect();
+        let positions: Vec<u32> = lengths
+            .iter()
+            .flat_map(|&length| 0..length as u32)
+            .collect();
         let positions = Tensor::new(positions, self.device())?;
-        let rotary = (self.rotary.0.index_select(&positions, 0)?, self.rotary.1.index_select(&positions, 0)?);
+        let rotary = (
+            self.rotary.0.index_select(&positions, 0)?,
+            self.rotary.1.index_select(&positions, 0)?,
+        );
         let [queries, keys, values] = &self.heads(projected, &rotary)?;
         let mut attended = Vec::with_capacity(lengths.len());
         let mut start = 0;

@@ -5,7 +5,9 @@ use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, T
 
 /// `x · weightᵀ` with the gradient of `x [rows, in]` alone.
 pub(in crate::language) fn frozen_product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Frozen { weight: weight.clone() })
+    x.contiguous()?.apply_op1(Frozen {
+        weight: weight.clone(),
+    })
 }
 
 struct Frozen {

@@ -13,12 +13,24 @@ pub(super) struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// The matrix that begins the slice, with rows so far apart.
     pub(super) fn new(values: &'a [f32], rows: usize, columns: usize, stride: usize) -> Self {
-        Self { values, shape: (rows, columns), strides: (stride, 1) }
+        Self {
+            values,
+            shape: (rows, columns),
+            strides: (stride, 1),
+        }
     }
 
     pub(super) fn transposed(self) -> Self {
-        let Self { values, shape: (rows, columns), strides: (row, column) } = self;
-        Self { values, shape: (columns, rows), strides: (column, row) }
+        let Self {
+            values,
+            shape: (rows, columns),
+            strides: (row, column),
+        } = self;
+        Self {
+            values,
+            shape: (columns, rows),
+            strides: (column, row),
+        }
     }
 
     fn is_inside(&self) -> bool {
@@ -28,11 +40,23 @@ impl<'a> Matrix<'a> {
 }
 
 /// `left · right`, written to a matrix whose rows are `stride` apart, or added to it; on this thread.
-pub(super) fn multiply(result: &mut [f32], stride: usize, adds: bool, left: Matrix<'_>, right: Matrix<'_>) {
+pub(super) fn multiply(
+    result: &mut [f32],
+    stride: usize,
+    adds: bool,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+) {
     let ((rows, inner), (expected, columns)) = (left.shape, right.shape);
     let end = (rows.max(1) - 1) * stride + columns;
-    assert!(inner == expected && left.is_inside() && right.is_inside(), "matrices that do not fit");
-    assert!(end <= result.len() && columns <= stride, "a result that does not fit");
+    assert!(
+        inner == expected && left.is_inside() && right.is_inside(),
+        "matrices that do not fit"
+    );
+    assert!(
+        end <= result.len() && columns <= stride,
+        "a result that does not fit"
+    );
     #[expect(unsafe_code, reason = "the matrix product takes pointers")]
     // SAFETY: every element of the three matrices was checked to lie in its slice; `result` is borrowed alone.
     unsafe {
@@ -69,7 +93,13 @@ mod tests {
         let (left, right) = ([1.0, 2.0, 9.0, 3.0, 4.0, 9.0], [1.0, 0.0, 1.0, 1.0]);
         let mut result = [10.0; 5];
         let right = Matrix::new(&right, 2, 2, 2);
-        multiply(&mut result, 3, true, Matrix::new(&left, 2, 2, 3), right.transposed());
+        multiply(
+            &mut result,
+            3,
+            true,
+            Matrix::new(&left, 2, 2, 3),
+            right.transposed(),
+        );
         assert_eq!(result, [11.0, 13.0, 10.0, 13.0, 17.0]);
         multiply(&mut result, 3, false, Matrix::new(&left, 2, 2, 3), right);
         assert_eq!(result, [3.0, 2.0, 10.0, 7.0, 4.0]);

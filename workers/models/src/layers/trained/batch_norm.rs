@@ -23,7 +23,11 @@ pub(super) struct BatchNorm {
 }
 
 impl BatchNorm {
-    pub(super) fn new(width: usize, norm: &VarBuilder<'_>, eps: f64) -> std::result::Result<Self, ModelError> {
+    pub(super) fn new(
+        width: usize,
+        norm: &VarBuilder<'_>,
+        eps: f64,
+    ) -> std::result::Result<Self, ModelError> {
         let vector = |name: &str| norm.get(width, name);
         Ok(Self {
             weight: vector("weight")?,
@@ -44,7 +48,9 @@ impl BatchNorm {
         let centred = pixels.broadcast_sub(&mean)?;
         let variance = centred.sqr()?.mean_keepdim(0)?;
         self.follow(&mean, &variance, pixels.dim(0)?)?;
-        let scaled = centred.broadcast_div(&(variance + self.eps)?.sqrt()?)?.broadcast_mul(&self.weight)?;
+        let scaled = centred
+            .broadcast_div(&(variance + self.eps)?.sqrt()?)?
+            .broadcast_mul(&self.weight)?;
         let output = scaled.broadcast_add(&self.bias)?;
         if relu { output.relu() } else { Ok(output) }
     }
@@ -54,8 +60,19 @@ impl BatchNorm {
         let (mean, variance) = with_floats(pixels, |values| statistics(values, width))?;
         let row = |values: &[f32]| Tensor::new(values, pixels.device());
         self.follow(&row(&mean)?, &row(&variance)?, rows)?;
-        let inverse = variance.iter().map(|variance| (1.0 / (f64::from(*variance) + self.eps).sqrt()) as f32).collect();
-        pixels.apply_op3(&self.weight, &self.bias, Normalise { mean, inverse, relu })
+        let inverse = variance
+            .iter()
+            .map(|variance| (1.0 / (f64::from(*variance) + self.eps).sqrt()) as f32)
+            .collect();
+        pixels.apply_op3(
+            &self.weight,
+            &self.bias,
+            Normalise {
+                mean,
+                inverse,
+                relu,
+            },
+        )
     }
 
     /// Moves the running statistics towards those of a batch.
@@ -93,24 +110,41 @@ impl CustomOp3 for Normalise {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (pixels, weight, bias) =
-            (floats(pixels, layout)?, floats(weight, weight_layout)?, floats(bias, bias_layout)?);
+        let (pixels, weight, bias) = (
+            floats(pixels, layout)?,
+            floats(weight, weight_layout)?,
+            floats(bias, bias_layout)?,
+        );
         let width = weight.len();
-        let scale: Vec<f32> = weight.iter().zip(&self.inverse).map(|(weight, inverse)| weight * inverse).collect();
-        let shift: Vec<f32> =
-            bias.iter().zip(&self.mean).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
+        let scale: Vec<f32> = weight
+            .iter()
+            .zip(&self.inverse)
+            .map(|(weight, inverse)| weight * inverse)
+            .collect();
+        let shift: Vec<f32> = bias
+            .iter()
+            .zip(&self.mean)
+            .zip(&scale)
+            .map(|((bias, mean), scale)| bias - mean * scale)
+            .collect();
         let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
         let mut result = vec![0f32; pixels.len()];
         let chunk = chunk_numbers(width);
-        result.par_chunks_mut(chunk).zip(pixels.par_chunks(chunk)).for_each(|(result, pixels)| {
-            for (result, pixel) in result.chunks_exact_mut(width).zip(pixels.chunks_exact(width)) {
-                for channel in 0..width {
-                    let value = pixel[channel] * scale[channel] + shift[channel];
-                    // A value that is not a number stays, so that broken weights show.
-                    result[channel] = if value < floor { floor } else { value };
+        result
+            .par_chunks_mut(chunk)
+            .zip(pixels.par_chunks(chunk))
+            .for_each(|(result, pixels)| {
+                for (result, pixel) in result
+                    .chunks_exact_mut(width)
+                    .zip(pixels.chunks_exact(width))
+                {
+                    for channel in 0..width {
+                        let value = pixel[channel] * scale[channel] + shift[channel];
+                        // A value that is not a number stays, so that broken weights show.
+                        result[channel] = if value < floor { floor } else { value };
+                    }
                 }
-            }
-        });
+            });
         Ok((CpuStorage::F32(result), layout.shape().clone()))
     }
 
@@ -127,7 +161,9 @@ impl CustomOp3 for Normalise {
         let shares = with_floats(weight, <[f32]>::to_vec)?;
         let (of_pixels, of_weight, of_bias) = with_floats(pixels, |pixels| {
             with_floats(result, |result| {
-                with_floats(&gradient, |gradient| self.gradients(pixels, &shares, result, gradient))
+                with_floats(&gradient, |gradient| {
+                    self.gradients(pixels, &shares, result, gradient)
+                })
             })
         })???;
         let device = pixels.device();
@@ -151,32 +187,59 @@ impl Normalise {
         let width = weight.len();
         let chunk = chunk_numbers(width);
         // What the ReLU cut off has no gradient.
-        let passed = |gradient: f32, result: f32| if self.relu && result <= 0.0 { 0.0 } else { gradient };
-        let sums = pixels.par_chunks(chunk).zip(result.par_chunks(chunk)).zip(gradient.par_chunks(chunk));
+        let passed = |gradient: f32, result: f32| {
+            if self.relu && result <= 0.0 {
+                0.0
+            } else {
+                gradient
+            }
+        };
+        let sums = pixels
+            .par_chunks(chunk)
+            .zip(result.par_chunks(chunk))
+            .zip(gradient.par_chunks(chunk));
         let sums: Vec<[Vec<f32>; 2]> = sums
             .map(|((pixels, result), gradient)| {
                 let mut sums = [vec![0f32; width], vec![0f32; width]];
                 let [of_bias, of_weight] = &mut sums;
-                let rows = pixels.chunks_exact(width).zip(result.chunks_exact(width)).zip(gradient.chunks_exact(width));
+                let rows = pixels
+                    .chunks_exact(width)
+                    .zip(result.chunks_exact(width))
+                    .zip(gradient.chunks_exact(width));
                 for ((pixel, result), gradient) in rows {
                     for channel in 0..width {
                         let gradient = passed(gradient[channel], result[channel]);
                         of_bias[channel] += gradient;
-                        of_weight[channel] += gradient * (pixel[channel] - self.mean[channel]) * self.inverse[channel];
+                        of_weight[channel] += gradient
+                            * (pixel[channel] - self.mean[channel])
+                            * self.inverse[channel];
                     }
                 }
                 sums
             })
             .collect();
-        let [of_bias, of_weight] = [0, 1].map(|part| added(sums.iter().map(|sums| &sums[part]), width));
+        let [of_bias, of_weight] =
+            [0, 1].map(|part| added(sums.iter().map(|sums| &sums[part]), width));
         let count = (pixels.len() / width.max(1)) as f32;
-        let scale: Vec<f32> = weight.iter().zip(&self.inverse).map(|(weight, inverse)| weight * inverse).collect();
+        let scale: Vec<f32> = weight
+            .iter()
+            .zip(&self.inverse)
+            .map(|(weight, inverse)| weight * inverse)
+            .collect();
         let mut of_pixels = vec![0f32; pixels.len()];
-        let rows = of_pixels.par_chunks_mut(chunk).zip(pixels.par_chunks(chunk));
-        let rows = rows.zip(result.par_chunks(chunk)).zip(gradient.par_chunks(chunk));
+        let rows = of_pixels
+            .par_chunks_mut(chunk)
+            .zip(pixels.par_chunks(chunk));
+        let rows = rows
+            .zip(result.par_chunks(chunk))
+            .zip(gradient.par_chunks(chunk));
         rows.for_each(|(((of_pixels, pixels), result), gradient)| {
-            let rows = of_pixels.chunks_exact_mut(width).zip(pixels.chunks_exact(width));
-            let rows = rows.zip(result.chunks_exact(width)).zip(gradient.chunks_exact(width));
+            let rows = of_pixels
+                .chunks_exact_mut(width)
+                .zip(pixels.chunks_exact(width));
+            let rows = rows
+                .zip(result.chunks_exact(width))
+                .zip(gradient.chunks_exact(width));
             for (((of_pixel, pixel), result), gradient) in rows {
                 for channel in 0..width {
                     let normal = (pixel[channel] - self.mean[channel]) * self.inverse[channel];
@@ -207,13 +270,17 @@ impl CustomOp2 for AddRelu {
     ) -> Result<(CpuStorage, Shape)> {
         let (left, right) = (floats(left, left_layout)?, floats(right, right_layout)?);
         let mut result = vec![0f32; left.len()];
-        let parts = result.par_chunks_mut(CHUNK_NUMBERS).zip(left.par_chunks(CHUNK_NUMBERS));
-        parts.zip(right.par_chunks(CHUNK_NUMBERS)).for_each(|((result, left), right)| {
-            for ((result, left), right) in result.iter_mut().zip(left).zip(right) {
-                let sum = left + right;
-                *result = if sum < 0.0 { 0.0 } else { sum };
-            }
-        });
+        let parts = result
+            .par_chunks_mut(CHUNK_NUMBERS)
+            .zip(left.par_chunks(CHUNK_NUMBERS));
+        parts
+            .zip(right.par_chunks(CHUNK_NUMBERS))
+            .for_each(|((result, left), right)| {
+                for ((result, left), right) in result.iter_mut().zip(left).zip(right) {
+                    let sum = left + right;
+                    *result = if sum < 0.0 { 0.0 } else { sum };
+                }
+            });
         Ok((CpuStorage::F32(result), left_layout.shape().clone()))
     }
 
@@ -228,12 +295,18 @@ impl CustomOp2 for AddRelu {
         let passed = with_floats(result, |result| {
             with_floats(&gradient, |gradient| {
                 let mut passed = vec![0f32; gradient.len()];
-                let parts = passed.par_chunks_mut(CHUNK_NUMBERS).zip(result.par_chunks(CHUNK_NUMBERS));
-                parts.zip(gradient.par_chunks(CHUNK_NUMBERS)).for_each(|((passed, result), gradient)| {
-                    for ((passed, result), gradient) in passed.iter_mut().zip(result).zip(gradient) {
-                        *passed = if *result <= 0.0 { 0.0 } else { *gradient };
-                    }
-                });
+                let parts = passed
+                    .par_chunks_mut(CHUNK_NUMBERS)
+                    .zip(result.par_chunks(CHUNK_NUMBERS));
+                parts.zip(gradient.par_chunks(CHUNK_NUMBERS)).for_each(
+                    |((passed, result), gradient)| {
+                        for ((passed, result), gradient) in
+                            passed.iter_mut().zip(result).zip(gradient)
+                        {
+                            *passed = if *result <= 0.0 { 0.0 } else { *gradient };
+                        }
+                    },
+                );
                 passed
             })
         })??;
@@ -254,9 +327,16 @@ fn statistics(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
                 sums
             })
             .collect();
-        added(sums.iter(), width).into_iter().map(|sum| sum / count).collect::<Vec<f32>>()
+        added(sums.iter(), width)
+            .into_iter()
+            .map(|sum| sum / count)
+            .collect::<Vec<f32>>()
     };
-    let mean = over_rows(&|sums, row| sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value));
+    let mean = over_rows(&|sums, row| {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, value)| *sum += value)
+    });
     let variance = over_rows(&|sums, row| {
         for ((sum, value), mean) in sums.iter_mut().zip(row).zip(&mean) {
             *sum += (value - mean) * (value - mean);
@@ -268,7 +348,12 @@ fn statistics(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
 /// Sums over chunks, always in their order.
 fn added<'a>(sums: impl Iterator<Item = &'a Vec<f32>>, width: usize) -> Vec<f32> {
     let mut total = vec![0f64; width];
-    sums.for_each(|sums| total.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(*sum)));
+    sums.for_each(|sums| {
+        total
+            .iter_mut()
+            .zip(sums)
+            .for_each(|(total, sum)| *total += f64::from(*sum))
+    });
     total.into_iter().map(|total| total as f32).collect()
 }
 
@@ -289,11 +374,23 @@ mod tests {
             let mixed = (index as u32 + seed).wrapping_mul(0x9E37_79B9);
             ((mixed ^ (mixed >> 15)).wrapping_mul(0x85EB_CA6B) >> 8) as f32 / 8_388_608.0 - 0.7
         };
-        Tensor::from_vec((0..rows * width).map(value).collect(), (rows, width), &Device::Cpu).unwrap()
+        Tensor::from_vec(
+            (0..rows * width).map(value).collect(),
+            (rows, width),
+            &Device::Cpu,
+        )
+        .unwrap()
     }
 
     fn worst(a: &Tensor, b: &Tensor) -> f32 {
-        (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+        (a - b)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar()
+            .unwrap()
     }
 
     #[test]
@@ -317,11 +414,22 @@ mod tests {
             let centred = pixels.broadcast_sub(&mean).unwrap();
             let variance = centred.sqr().unwrap().mean_keepdim(0).unwrap();
             let deviation = (variance + 1e-5).unwrap().sqrt().unwrap();
-            let plain = centred.broadcast_div(&deviation).unwrap().broadcast_mul(&weight).unwrap();
+            let plain = centred
+                .broadcast_div(&deviation)
+                .unwrap()
+                .broadcast_mul(&weight)
+                .unwrap();
             let plain = plain.broadcast_add(&bias).unwrap();
             let plain = if relu { plain.relu().unwrap() } else { plain };
             assert!(worst(&fused, &plain) < 1e-5, "relu {relu}");
-            let slope = |output: &Tensor| (output * &cotangent).unwrap().sum_all().unwrap().backward().unwrap();
+            let slope = |output: &Tensor| {
+                (output * &cotangent)
+                    .unwrap()
+                    .sum_all()
+                    .unwrap()
+                    .backward()
+                    .unwrap()
+            };
             let (ours, theirs) = (slope(&fused), slope(&plain));
             for (variable, bound) in [(&pixels, 1e-5), (&weight, 2e-2), (&bias, 2e-2)] {
                 let difference = worst(ours.get(variable).unwrap(), theirs.get(variable).unwrap());
@@ -330,20 +438,36 @@ mod tests {
         }
         let followed = norm.running_mean.as_detached_tensor();
         let expected = (pixels.mean(0).unwrap() * (1.0 - 0.81)).unwrap();
-        assert!(worst(&followed, &expected) < 1e-5, "two batches have moved the running mean");
+        assert!(
+            worst(&followed, &expected) < 1e-5,
+            "two batches have moved the running mean"
+        );
     }
 
     #[test]
     fn a_fused_residual_is_the_sum_and_what_is_positive_passes_its_gradient() {
         let [left, right] = [1, 2].map(|seed| Var::from_tensor(&noise(300, 7, seed)).unwrap());
         let fused = left.apply_op2(&right, AddRelu).unwrap();
-        let plain = (left.as_tensor() + right.as_tensor()).unwrap().relu().unwrap();
+        let plain = (left.as_tensor() + right.as_tensor())
+            .unwrap()
+            .relu()
+            .unwrap();
         assert_eq!(worst(&fused, &plain), 0.0);
         let cotangent = noise(300, 7, 3);
-        let slope = |output: &Tensor| (output * &cotangent).unwrap().sum_all().unwrap().backward().unwrap();
+        let slope = |output: &Tensor| {
+            (output * &cotangent)
+                .unwrap()
+                .sum_all()
+                .unwrap()
+                .backward()
+                .unwrap()
+        };
         let (ours, theirs) = (slope(&fused), slope(&plain));
         for variable in [&left, &right] {
-            assert_eq!(worst(ours.get(variable).unwrap(), theirs.get(variable).unwrap()), 0.0);
+            assert_eq!(
+                worst(ours.get(variable).unwrap(), theirs.get(variable).unwrap()),
+                0.0
+            );
         }
     }
 }

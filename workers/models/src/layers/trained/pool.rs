@@ -22,7 +22,11 @@ impl CustomOp1 for TrainedPool {
         let gradient = gradient.contiguous()?;
         let shapes = (map.dims4()?, pooled.dims4()?);
         let result = with_floats(map, |map| {
-            with_floats(pooled, |pooled| with_floats(&gradient, |gradient| scattered(map, pooled, gradient, shapes)))
+            with_floats(pooled, |pooled| {
+                with_floats(&gradient, |gradient| {
+                    scattered(map, pooled, gradient, shapes)
+                })
+            })
         })???;
         Ok(Some(Tensor::from_vec(result, map.shape(), map.device())?))
     }
@@ -38,14 +42,19 @@ fn scattered(
 ) -> Vec<f32> {
     let mut result = vec![0f32; map.len()];
     let (size, new_size) = (rows * columns * channels, new_rows * new_columns * channels);
-    let images = result.par_chunks_exact_mut(size).zip(map.par_chunks_exact(size));
-    let images = images.zip(pooled.par_chunks_exact(new_size)).zip(gradient.par_chunks_exact(new_size));
+    let images = result
+        .par_chunks_exact_mut(size)
+        .zip(map.par_chunks_exact(size));
+    let images = images
+        .zip(pooled.par_chunks_exact(new_size))
+        .zip(gradient.par_chunks_exact(new_size));
     images.for_each(|(((result, map), pooled), gradient)| {
         for index in 0..new_rows * new_columns {
             let (row, column) = (index / new_columns, index % new_columns);
             for channel in 0..channels {
                 let place = index * channels + channel;
-                let mut under = window(row, rows).flat_map(|y| window(column, columns).map(move |x| y * columns + x));
+                let mut under = window(row, rows)
+                    .flat_map(|y| window(column, columns).map(move |x| y * columns + x));
                 let largest = under.find(|pixel| map[pixel * channels + channel] == pooled[place]);
                 if let Some(pixel) = largest {
                     result[pixel * channels + channel] += gradient[place];

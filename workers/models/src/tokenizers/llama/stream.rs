@@ -88,10 +88,14 @@ mod tests {
         let word = tokenizer.encode_plain("lung").unwrap()[0];
         let mut state = 7u64;
         let mut draw = |n: u64| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (state >> 33) % n
         };
-        let hard = [0xE2, 0x9D, 0xA4, 0xF0, 0x9F, 0x80, 0xC3, 0xED, 0xA0, 0xFF, 0x41];
+        let hard = [
+            0xE2, 0x9D, 0xA4, 0xF0, 0x9F, 0x80, 0xC3, 0xED, 0xA0, 0xFF, 0x41,
+        ];
         for _ in 0..500 {
             let ids: Vec<u32> = (0..12)
                 .map(|_| match draw(10) {
@@ -101,7 +105,11 @@ mod tests {
                     _ => byte(hard[draw(hard.len() as u64) as usize]),
                 })
                 .collect();
-            assert_eq!(stream(&tokenizer, &ids).concat(), tokenizer.decode_continuation(&ids), "{ids:?}");
+            assert_eq!(
+                stream(&tokenizer, &ids).concat(),
+                tokenizer.decode_continuation(&ids),
+                "{ids:?}"
+            );
         }
     }
 }

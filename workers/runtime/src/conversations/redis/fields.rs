@@ -10,10 +10,18 @@ use crate::state::StateError;
 
 /// The conversation in all fields of its hash; none where there are none.
 pub(super) fn snapshot(fields: &HashMap<String, String>) -> Result<Option<Snapshot>, StateError> {
-    let Some(conversation) = optional(fields, "conversation")? else { return Ok(None) };
+    let Some(conversation) = optional(fields, "conversation")? else {
+        return Ok(None);
+    };
     let turns = optional(fields, "turns")?.unwrap_or(0);
-    let turns: Result<Vec<Turn>, StateError> = (1..=turns).map(|number: u32| turn(fields, number)).collect();
-    Ok(Some(Snapshot { conversation, prepared: optional(fields, "prepared")?, turns: turns? }))
+    let turns: Result<Vec<Turn>, StateError> = (1..=turns)
+        .map(|number: u32| turn(fields, number))
+        .collect();
+    Ok(Some(Snapshot {
+        conversation,
+        prepared: optional(fields, "prepared")?,
+        turns: turns?,
+    }))
 }
 
 fn turn(fields: &HashMap<String, String>, number: u32) -> Result<Turn, StateError> {
@@ -33,14 +41,26 @@ fn turn(fields: &HashMap<String, String>, number: u32) -> Result<Turn, StateErro
     })
 }
 
-fn optional<T: DeserializeOwned>(fields: &HashMap<String, String>, name: &str) -> Result<Option<T>, StateError> {
-    fields.get(name).map(|text| serde_json::from_str(text).map_err(|error| damaged(name, &error))).transpose()
+fn optional<T: DeserializeOwned>(
+    fields: &HashMap<String, String>,
+    name: &str,
+) -> Result<Option<T>, StateError> {
+    fields
+        .get(name)
+        .map(|text| serde_json::from_str(text).map_err(|error| damaged(name, &error)))
+        .transpose()
 }
 
-fn required<T: DeserializeOwned>(fields: &HashMap<String, String>, name: &str) -> Result<T, StateError> {
-    optional(fields, name)?.ok_or_else(|| StateError(format!("a conversation has no field '{name}'")))
+fn required<T: DeserializeOwned>(
+    fields: &HashMap<String, String>,
+    name: &str,
+) -> Result<T, StateError> {
+    optional(fields, name)?
+        .ok_or_else(|| StateError(format!("a conversation has no field '{name}'")))
 }
 
 fn damaged(name: &str, error: &serde_json::Error) -> StateError {
-    StateError(format!("field '{name}' of a conversation is damaged: {error}"))
+    StateError(format!(
+        "field '{name}' of a conversation is damaged: {error}"
+    ))
 }

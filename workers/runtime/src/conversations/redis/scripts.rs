@@ -223,5 +223,8 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    vec![&CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &CLAIM, &RELEASE]
+    vec![
+        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &CLAIM,
+        &RELEASE,
+    ]
 }

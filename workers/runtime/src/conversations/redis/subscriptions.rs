@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
-use redis::{Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value};
+use redis::{
+    Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value,
+};
 use secrecy::ExposeSecret;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -37,9 +39,16 @@ pub(super) struct RedisWatch {
 impl Subscriptions {
     /// Connects at the first subscription.
     pub(super) fn new(config: &RedisConfig) -> Result<Self, StateError> {
-        let info = config.url.expose_secret().into_connection_info().map_err(failed)?;
+        let info = config
+            .url
+            .expose_secret()
+            .into_connection_info()
+            .map_err(failed)?;
         // Only the third version of the protocol has news and answers on one connection.
-        let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
+        let redis = info
+            .redis_settings()
+            .clone()
+            .set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(redis)).map_err(failed)?;
         let channels = Channels::default();
         let heard = channels.clone();
@@ -47,22 +56,40 @@ impl Subscriptions {
             hear(&heard, info);
             Ok::<(), redis::aio::SendError>(())
         };
-        let settings = settings(config).set_push_sender(listen).set_automatic_resubscription();
-        let connection = ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
-        Ok(Self { connection, channels })
+        let settings = settings(config)
+            .set_push_sender(listen)
+            .set_automatic_resubscription();
+        let connection =
+            ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
+        Ok(Self {
+            connection,
+            channels,
+        })
     }
 
     /// Subscribes to a channel, where nobody has yet.
     pub(super) async fn watch(&self, channel: String) -> Result<RedisWatch, StateError> {
         let news = {
             let mut channels = locked(&self.channels);
-            channels.entry(channel.clone()).or_insert_with(|| broadcast::Sender::new(BEHIND)).subscribe()
+            channels
+                .entry(channel.clone())
+                .or_insert_with(|| broadcast::Sender::new(BEHIND))
+                .subscribe()
         };
         let (channels, connection) = (self.channels.clone(), self.connection.clone());
         // Made first, so that a subscription that fails is cleaned up as well.
-        let watch = RedisWatch { news, channel, channels, connection };
+        let watch = RedisWatch {
+            news,
+            channel,
+            channels,
+            connection,
+        };
         // Subscribing again is harmless, and is over when this returns, whoever was first.
-        self.connection.clone().subscribe(&watch.channel).await.map_err(failed)?;
+        self.connection
+            .clone()
+            .subscribe(&watch.channel)
+            .await
+            .map_err(failed)?;
         Ok(watch)
     }
 }
@@ -81,10 +108,13 @@ impl Watch for RedisWatch {
 impl Drop for RedisWatch {
     fn drop(&mut self) {
         let mut channels = locked(&self.channels);
-        let last = channels.get(&self.channel).is_some_and(|sender| sender.receiver_count() <= 1);
+        let last = channels
+            .get(&self.channel)
+            .is_some_and(|sender| sender.receiver_count() <= 1);
         if last {
             channels.remove(&self.channel);
-            let (mut connection, channel) = (self.connection.clone(), std::mem::take(&mut self.channel));
+            let (mut connection, channel) =
+                (self.connection.clone(), std::mem::take(&mut self.channel));
             let channels = self.channels.clone();
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move {
@@ -103,7 +133,10 @@ impl Drop for RedisWatch {
 /// Called by the connection for whatever Redis says unasked.
 fn hear(channels: &Channels, info: PushInfo) {
     let mut data = info.data.into_iter();
-    let mut text = || data.next().and_then(|value: Value| String::from_redis_value(value).ok());
+    let mut text = || {
+        data.next()
+            .and_then(|value: Value| String::from_redis_value(value).ok())
+    };
     match info.kind {
         PushKind::Message => {
             if let (Some(channel), Some(message)) = (text(), text()) {
@@ -133,6 +166,8 @@ fn event(message: &str) -> Option<Numbered> {
     Some((number.parse().ok()?, serde_json::from_str(event).ok()?))
 }
 
-fn locked(channels: &Channels) -> MutexGuard<'_, HashMap<String, broadcast::Sender<Option<Numbered>>>> {
+fn locked(
+    channels: &Channels,
+) -> MutexGuard<'_, HashMap<String, broadcast::Sender<Option<Numbered>>>> {
     channels.lock().unwrap_or_else(PoisonError::into_inner)
 }

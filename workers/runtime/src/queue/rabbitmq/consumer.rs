@@ -59,9 +59,21 @@ enum Flow {
 
 impl RabbitConsumer {
     /// Subscribes once, so that a missing queue is an error; from then on [`Consumer::next`] sees to it.
-    pub(super) async fn subscribe(link: Arc<Link>, queue: ShortString, prefetch: u16) -> Result<Self, QueueError> {
+    pub(super) async fn subscribe(
+        link: Arc<Link>,
+        queue: ShortString,
+        prefetch: u16,
+    ) -> Result<Self, QueueError> {
         let subscription = Some(open(link.clone(), queue.clone(), prefetch).await?);
-        Ok(Self { link, queue, prefetch, subscription, opening: None, backoff: BACKOFF, next_attempt: Instant::now() })
+        Ok(Self {
+            link,
+            queue,
+            prefetch,
+            subscription,
+            opening: None,
+            backoff: BACKOFF,
+            next_attempt: Instant::now(),
+        })
     }
 
     /// The next message, or none after a step towards it. Every wait can be cut short without losing a message.
@@ -72,19 +84,39 @@ impl RabbitConsumer {
         if let Some(opening) = &mut self.opening {
             let opened = opening.await;
             self.opening = None;
-            self.adopt(opened.unwrap_or_else(|panic| Err(QueueError::Unreachable(panic.to_string()))));
+            self.adopt(
+                opened.unwrap_or_else(|panic| Err(QueueError::Unreachable(panic.to_string()))),
+            );
             return None;
         }
         match &mut self.subscription {
             None => {
                 sleep_until(self.next_attempt).await;
-                self.opening = Some(tokio::spawn(open(self.link.clone(), self.queue.clone(), self.prefetch)));
+                self.opening = Some(tokio::spawn(open(
+                    self.link.clone(),
+                    self.queue.clone(),
+                    self.prefetch,
+                )));
             }
-            Some(Subscription { flow: Flow::Ended, session, channel, .. }) => {
-                let opened = Subscription::open(session.clone(), channel.clone(), self.queue.clone(), self.prefetch);
+            Some(Subscription {
+                flow: Flow::Ended,
+                session,
+                channel,
+                ..
+            }) => {
+                let opened = Subscription::open(
+                    session.clone(),
+                    channel.clone(),
+                    self.queue.clone(),
+                    self.prefetch,
+                );
                 self.opening = Some(tokio::spawn(opened));
             }
-            Some(Subscription { flow: Flow::Running, prefetch, .. }) if *prefetch != self.prefetch => {
+            Some(Subscription {
+                flow: Flow::Running,
+                prefetch,
+                ..
+            }) if *prefetch != self.prefetch => {
                 self.follow_prefetch().await;
             }
             Some(subscription) => match subscription.stream.next().await {
@@ -101,7 +133,10 @@ impl RabbitConsumer {
     }
 
     fn is_idle(&self) -> bool {
-        let drained = self.subscription.as_ref().is_none_or(|subscription| subscription.flow == Flow::Ended);
+        let drained = self
+            .subscription
+            .as_ref()
+            .is_none_or(|subscription| subscription.flow == Flow::Ended);
         self.prefetch == 0 && drained && self.opening.is_none()
     }
 
@@ -126,10 +161,14 @@ impl RabbitConsumer {
 
     /// Prefetch binds new subscriptions only, so a changed one takes a new subscription on the same channel.
     async fn follow_prefetch(&mut self) {
-        let Some(subscription) = &mut self.subscription else { return };
+        let Some(subscription) = &mut self.subscription else {
+            return;
+        };
         if subscription.flow == Flow::Running {
             subscription.flow = Flow::Ending;
-            let cancel = subscription.channel.basic_cancel(subscription.stream.tag(), BasicCancelOptions::default());
+            let cancel = subscription
+                .channel
+                .basic_cancel(subscription.stream.tag(), BasicCancelOptions::default());
             match timeout(CANCEL_TIMEOUT, cancel).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => self.give_up(&error.to_string()),
@@ -162,14 +201,29 @@ impl Subscription {
         queue: ShortString,
         prefetch: u16,
     ) -> Result<Self, QueueError> {
-        channel.basic_qos(prefetch, BasicQosOptions::default()).await.map_err(refused)?;
+        channel
+            .basic_qos(prefetch, BasicQosOptions::default())
+            .await
+            .map_err(refused)?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let stream = channel.basic_consume(queue, ShortString::default(), options, arguments).await;
-        Ok(Self { stream: stream.map_err(refused)?, session, channel, prefetch, flow: Flow::Running })
+        let stream = channel
+            .basic_consume(queue, ShortString::default(), options, arguments)
+            .await;
+        Ok(Self {
+            stream: stream.map_err(refused)?,
+            session,
+            channel,
+            prefetch,
+            flow: Flow::Running,
+        })
     }
 }
 
-async fn open(link: Arc<Link>, queue: ShortString, prefetch: u16) -> Result<Subscription, QueueError> {
+async fn open(
+    link: Arc<Link>,
+    queue: ShortString,
+    prefetch: u16,
+) -> Result<Subscription, QueueError> {
     let session = link.session(Instant::now() + SESSION_TIMEOUT).await?;
     let channel = session.channel().await?;
     Subscription::open(session, channel, queue, prefetch).await
@@ -181,5 +235,10 @@ pub(super) fn delivered<R: Receipt + 'static>(
     receipt: impl FnOnce(Acker) -> R,
 ) -> Delivery {
     let (message, returns) = properties::message(delivery.data, &delivery.properties);
-    Delivery { message, redelivered: delivery.redelivered, returns, receipt: Box::new(receipt(delivery.acker)) }
+    Delivery {
+        message,
+        redelivered: delivery.redelivered,
+        returns,
+        receipt: Box::new(receipt(delivery.acker)),
+    }
 }

@@ -52,14 +52,21 @@ impl Link {
         let (sender, current) = watch::channel(Current::Down("not connected yet".to_owned()));
         let stop = CancellationToken::new();
         let properties = ConnectionProperties::default().with_connection_name(name.into());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(supervise(uri, properties, sender)));
-        Ok(Self { current, _supervisor: stop.drop_guard() })
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(supervise(uri, properties, sender)),
+        );
+        Ok(Self {
+            current,
+            _supervisor: stop.drop_guard(),
+        })
     }
 
     /// The session of the moment; waits for one until `deadline`.
     pub(super) async fn session(&self, deadline: Instant) -> Result<Arc<Session>, QueueError> {
         let mut current = self.current.clone();
-        let connected = |current: &Current| matches!(current, Current::Up(session) if session.is_alive());
+        let connected =
+            |current: &Current| matches!(current, Current::Up(session) if session.is_alive());
         // Either way, what stands there now is the answer: the deadline passed, or a live session came.
         drop(timeout_at(deadline, current.wait_for(connected)).await);
         match &*self.current.borrow() {
@@ -73,9 +80,17 @@ impl Session {
     async fn open(uri: AMQPUri, properties: ConnectionProperties) -> Result<Self, lapin::Error> {
         let connection = Connection::connect_uri(uri, properties).await?;
         let publishing = connection.create_channel().await?;
-        publishing.confirm_select(ConfirmSelectOptions::default()).await?;
+        publishing
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
         let (order, taking, broken) = Default::default();
-        Ok(Self { connection, publishing, order, taking, broken })
+        Ok(Self {
+            connection,
+            publishing,
+            order,
+            taking,
+            broken,
+        })
     }
 
     /// A new channel.
@@ -98,7 +113,9 @@ impl Session {
     }
 
     fn is_alive(&self) -> bool {
-        !self.broken.is_cancelled() && self.connection.status().connected() && self.publishing.status().connected()
+        !self.broken.is_cancelled()
+            && self.connection.status().connected()
+            && self.publishing.status().connected()
     }
 
     /// Returns when the connection is of no use any more.
@@ -125,10 +142,18 @@ impl Session {
     }
 }
 
-async fn supervise(uri: AMQPUri, properties: ConnectionProperties, current: watch::Sender<Current>) {
+async fn supervise(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    current: watch::Sender<Current>,
+) {
     let mut backoff = BACKOFF;
     loop {
-        let opened = timeout(CONNECT_TIMEOUT, Session::open(uri.clone(), properties.clone())).await;
+        let opened = timeout(
+            CONNECT_TIMEOUT,
+            Session::open(uri.clone(), properties.clone()),
+        )
+        .await;
         let opened = match opened {
             Ok(opened) => opened.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
@@ -146,7 +171,11 @@ async fn supervise(uri: AMQPUri, properties: ConnectionProperties, current: watc
             }
             Err(reason) => {
                 let pause = backoff.next();
-                tracing::warn!(reason, pause_ms = pause.as_millis(), "the broker is unreachable; trying again");
+                tracing::warn!(
+                    reason,
+                    pause_ms = pause.as_millis(),
+                    "the broker is unreachable; trying again"
+                );
                 current.send_replace(Current::Down(reason));
                 tokio::time::sleep(pause).await;
             }

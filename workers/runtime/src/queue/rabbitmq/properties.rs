@@ -19,9 +19,18 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 pub(super) fn of(message: &Message, id: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     let published = message.published.unwrap_or_else(SystemTime::now);
-    let published = published.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-    headers.insert(header::ATTEMPT.into(), AMQPValue::LongLongInt(message.attempt.into()));
-    headers.insert(header::PUBLISHED.into(), AMQPValue::LongLongInt(i64::try_from(published).unwrap_or(i64::MAX)));
+    let published = published
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis();
+    headers.insert(
+        header::ATTEMPT.into(),
+        AMQPValue::LongLongInt(message.attempt.into()),
+    );
+    headers.insert(
+        header::PUBLISHED.into(),
+        AMQPValue::LongLongInt(i64::try_from(published).unwrap_or(i64::MAX)),
+    );
     let mut text = |name: &str, value: &str| {
         let end = value.floor_char_boundary(LONGEST_TEXT);
         headers.insert(name.into(), AMQPValue::LongString(value[..end].into()));
@@ -59,11 +68,17 @@ pub(super) fn message(body: Vec<u8>, properties: &BasicProperties) -> (Message, 
     let message = Message {
         body: body.into(),
         attempt: headers.get(header::ATTEMPT).and_then(integer).unwrap_or(0),
-        published: headers.get(header::PUBLISHED).and_then(integer).map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
+        published: headers
+            .get(header::PUBLISHED)
+            .and_then(integer)
+            .map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
         traceparent: text(header::TRACEPARENT),
         death,
     };
-    (message, headers.get(DELIVERY_COUNT).and_then(integer).unwrap_or(0))
+    (
+        message,
+        headers.get(DELIVERY_COUNT).and_then(integer).unwrap_or(0),
+    )
 }
 
 /// Clients and brokers write the same number in whatever width they like.
@@ -119,13 +134,25 @@ mod tests {
         let properties = BasicProperties::default().with_headers(headers);
         let (message, returns) = message(Vec::new(), &properties);
         assert_eq!((&message, returns), (&Message::default(), 4));
-        assert!(!of(&message, "1").headers().as_ref().unwrap().contains_key("x-death"));
+        assert!(
+            !of(&message, "1")
+                .headers()
+                .as_ref()
+                .unwrap()
+                .contains_key("x-death")
+        );
     }
 
     #[test]
     fn a_long_reason_is_cut_to_fit_a_frame() {
-        let death = Death { reason: "ä".repeat(100_000), ..Death::default() };
-        let message = Message { death: Some(death), ..Message::default() };
+        let death = Death {
+            reason: "ä".repeat(100_000),
+            ..Death::default()
+        };
+        let message = Message {
+            death: Some(death),
+            ..Message::default()
+        };
         let (read, _) = super::message(Vec::new(), &of(&message, "1"));
         assert!(read.death.unwrap().reason.len() <= LONGEST_TEXT);
     }

@@ -38,8 +38,12 @@ pub(super) async fn publish(
     message: Message,
     deadline: Instant,
 ) -> Result<(), QueueError> {
-    let not_confirmed =
-        |reason: &str| Err(QueueError::NotConfirmed { queue: queue.to_string(), reason: reason.to_owned() });
+    let not_confirmed = |reason: &str| {
+        Err(QueueError::NotConfirmed {
+            queue: queue.to_string(),
+            reason: reason.to_owned(),
+        })
+    };
     loop {
         let session = link.session(deadline).await?;
         let properties = properties::of(&message, &next_id());
@@ -49,23 +53,43 @@ pub(super) async fn publish(
                 return not_confirmed("there is no such queue; start a coordinator to declare it");
             }
             Ok(Ok(Answer::Unknown)) => {}
-            Ok(Ok(Answer::Refused)) if Instant::now() + REFUSAL_PAUSE < deadline => sleep(REFUSAL_PAUSE).await,
+            Ok(Ok(Answer::Refused)) if Instant::now() + REFUSAL_PAUSE < deadline => {
+                sleep(REFUSAL_PAUSE).await
+            }
             Ok(Ok(Answer::Refused)) => return not_confirmed("the queue refuses messages"),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a publish broke off; publishing again");
                 session.report_broken();
             }
-            Err(_) => return not_confirmed("no answer in time; the broker may be short of memory or disk"),
+            Err(_) => {
+                return not_confirmed(
+                    "no answer in time; the broker may be short of memory or disk",
+                );
+            }
         }
     }
 }
 
 impl Session {
-    async fn publish(&self, queue: &ShortString, body: &[u8], properties: BasicProperties) -> Result<Answer, Error> {
+    async fn publish(
+        &self,
+        queue: &ShortString,
+        body: &[u8],
+        properties: BasicProperties,
+    ) -> Result<Answer, Error> {
         let id = properties.message_id().clone();
-        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let mandatory = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
         let exchange = ShortString::default();
-        let mut sending = pin!(self.publishing.basic_publish(exchange, queue.clone(), mandatory, body, properties));
+        let mut sending = pin!(self.publishing.basic_publish(
+            exchange,
+            queue.clone(),
+            mandatory,
+            body,
+            properties
+        ));
         // The client numbers a message in one step and queues it in the next. Two threads in between would swap two
         // confirms, so the first poll, which does both, is never run by two at a time.
         let confirm = poll_fn(|context| {
@@ -76,7 +100,11 @@ impl Session {
             Confirmation::Ack(None) => Answer::Confirmed,
             // The client gives a returned message to the next confirm of the channel, which may be another message's.
             Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
-                if returned.properties.message_id() == &id { Answer::NoRoute } else { Answer::Unknown }
+                if returned.properties.message_id() == &id {
+                    Answer::NoRoute
+                } else {
+                    Answer::Unknown
+                }
             }
             Confirmation::Nack(None) => Answer::Refused,
             Confirmation::NotRequested => Answer::Unknown,

@@ -53,14 +53,21 @@ impl Drop for TakenReceipt {
 }
 
 fn back_to_its_queue() -> BasicNackOptions {
-    BasicNackOptions { requeue: true, ..BasicNackOptions::default() }
+    BasicNackOptions {
+        requeue: true,
+        ..BasicNackOptions::default()
+    }
 }
 
 async fn settled(settling: impl Future<Output = lapin::Result<bool>>) -> Result<(), QueueError> {
     match timeout(SETTLE_TIMEOUT, settling).await {
         Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(QueueError::Unreachable("the connection that this delivery came on is gone".into())),
+        Ok(Ok(false)) => Err(QueueError::Unreachable(
+            "the connection that this delivery came on is gone".into(),
+        )),
         Ok(Err(error)) => Err(unreachable(error)),
-        Err(_) => Err(QueueError::Unreachable("the connection went while a delivery was being settled".into())),
+        Err(_) => Err(QueueError::Unreachable(
+            "the connection went while a delivery was being settled".into(),
+        )),
     }
 }

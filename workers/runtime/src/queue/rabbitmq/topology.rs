@@ -22,7 +22,12 @@ pub(super) async fn declare(session: &Session) -> Result<(), QueueError> {
     try_join_all(queues::all().map(|queue| async move {
         let channel = session.channel().await?;
         let dead = queues::dead(queue);
-        declare_one(&channel, &dead, vec![("x-delivery-limit", number(DEAD_DELIVERY_LIMIT.into()))]).await?;
+        declare_one(
+            &channel,
+            &dead,
+            vec![("x-delivery-limit", number(DEAD_DELIVERY_LIMIT.into()))],
+        )
+        .await?;
         let mut work = dead_lettering_to(&dead);
         work.push(("x-delivery-limit", number(DELIVERY_LIMIT.into())));
         work.push(("x-consumer-timeout", number(milliseconds(CONSUMER_TIMEOUT))));
@@ -48,7 +53,9 @@ async fn declare_one(
     for (argument, value) in arguments {
         table.insert(argument.into(), value);
     }
-    let declared = channel.queue_declare(name(queue)?, QueueDeclareOptions::durable(), table).await;
+    let declared = channel
+        .queue_declare(name(queue)?, QueueDeclareOptions::durable(), table)
+        .await;
     declared.map(drop).map_err(|error| match refused(error) {
         QueueError::Refused(reason) => QueueError::Refused(format!(
             "{reason}. A queue '{queue}' of another kind exists: delete it, or use another virtual host"

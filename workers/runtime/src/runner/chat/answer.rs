@@ -67,31 +67,51 @@ impl<W: StageWork> Worker<W> {
         }
     }
 
-    async fn write_all(&self, chat: &Chat<W::Input>, page: &Page<'_>, held: &mut Held) -> Result<Answer, Stop> {
+    async fn write_all(
+        &self,
+        chat: &Chat<W::Input>,
+        page: &Page<'_>,
+        held: &mut Held,
+    ) -> Result<Answer, Stop> {
         let suspect = self.suspect_turn(held).await?;
         let tokens = page.events.iter().filter_map(token).collect();
-        let mut written = Written { last: page.events.len() as u64, tokens };
+        let mut written = Written {
+            last: page.events.len() as u64,
+            tokens,
+        };
         // Coming back once is no suspicion here: the reader waits, and a second crash gives the turn away.
         let mut alone = suspect.is_some();
         let mut started = false;
         loop {
             let (voice, mut said) = unbounded_channel();
-            let prepare = self.patience.wait(|| self.prepare(chat, page, &written.tokens, voice.clone()));
-            let Prepared { input, asked } = self.unless_stopping(prepare).await?.map_err(Setback::from)?;
+            let prepare = self
+                .patience
+                .wait(|| self.prepare(chat, page, &written.tokens, voice.clone()));
+            let Prepared { input, asked } = self
+                .unless_stopping(prepare)
+                .await?
+                .map_err(Setback::from)?;
             drop(voice);
             if !started {
-                page.append(chat, &mut written, vec![TurnEvent::Started { asked }]).await?;
+                page.append(chat, &mut written, vec![TurnEvent::Started { asked }])
+                    .await?;
                 started = true;
             }
             let answered = self.model.ask(input, alone, true);
-            match page.follow(chat, &mut written, &mut said, answered, held).await? {
+            match page
+                .follow(chat, &mut written, &mut said, answered, held)
+                .await?
+            {
                 Some(answer) => {
                     let output = answer.map_err(Setback::Failure)?;
-                    self.metrics.model_time.observe(output.model_time.as_secs_f64());
+                    self.metrics
+                        .model_time
+                        .observe(output.model_time.as_secs_f64());
                     self.metrics.batch.observe(f64::from(output.batch));
                     self.metrics.tokens.inc_by(u64::from(output.tokens));
                     return serde_json::from_slice(&output.content).map_err(|error| {
-                        let message = format!("the model's answer is none: {error}; please report this");
+                        let message =
+                            format!("the model's answer is none: {error}; please report this");
                         Setback::Failure(Failure::new(ErrorCode::Model, message)).into()
                     });
                 }
@@ -107,9 +127,20 @@ impl<W: StageWork> Worker<W> {
         written: &[u32],
         voice: UnboundedSender<TurnEvent>,
     ) -> Result<Prepared<W::Input>, Failure> {
-        let turn = OpenTurn { snapshot: page.snapshot, number: page.turn, written, voice };
-        let prepare = AssertUnwindSafe(chat.work.prepare(turn, self.objects.as_ref())).catch_unwind();
-        let crashed = |_| Err(Failure::new(ErrorCode::Crash, "preparing the turn panicked; see the worker's log"));
+        let turn = OpenTurn {
+            snapshot: page.snapshot,
+            number: page.turn,
+            written,
+            voice,
+        };
+        let prepare =
+            AssertUnwindSafe(chat.work.prepare(turn, self.objects.as_ref())).catch_unwind();
+        let crashed = |_| {
+            Err(Failure::new(
+                ErrorCode::Crash,
+                "preparing the turn panicked; see the worker's log",
+            ))
+        };
         prepare.await.unwrap_or_else(crashed)
     }
 }
@@ -149,7 +180,9 @@ impl Page<'_> {
             if !events.is_empty() {
                 self.append(chat, written, events).await?;
                 if std::mem::take(&mut is_first) {
-                    chat.metrics.first_token.observe(held.waited().as_secs_f64());
+                    chat.metrics
+                        .first_token
+                        .observe(held.waited().as_secs_f64());
                 }
                 look.reset();
             }
@@ -160,9 +193,17 @@ impl Page<'_> {
     }
 
     /// Adds events to the turn. No events only ask whether anybody still wants them.
-    async fn append<I>(&self, chat: &Chat<I>, written: &mut Written, events: Vec<TurnEvent>) -> Result<(), Stop> {
+    async fn append<I>(
+        &self,
+        chat: &Chat<I>,
+        written: &mut Written,
+        events: Vec<TurnEvent>,
+    ) -> Result<(), Stop> {
         let after = written.last;
-        let append = || chat.conversations.append(self.conversation, self.turn, self.epoch, after, &events);
+        let append = || {
+            chat.conversations
+                .append(self.conversation, self.turn, self.epoch, after, &events)
+        };
         match chat.until_answered(append).await? {
             Appended::Fenced => return Err(Stop::Fenced),
             Appended::Cancelled => return Err(Stop::Cancelled),

@@ -85,8 +85,12 @@ pub enum RemovedWords {
 pub(super) fn clean(section: &str, removed: RemovedWords) -> String {
     let mut text = String::new();
     for sentence in sentences(section) {
-        let Some(sentence) = readable(sentence, removed) else { continue };
-        let sentence = sentence.trim_end_matches("..").trim_start_matches([',', ';', ' ']);
+        let Some(sentence) = readable(sentence, removed) else {
+            continue;
+        };
+        let sentence = sentence
+            .trim_end_matches("..")
+            .trim_start_matches([',', ';', ' ']);
         if !sentence.contains(char::is_alphabetic) {
             continue;
         }
@@ -116,10 +120,17 @@ fn readable(sentence: &str, removed: RemovedWords) -> Option<String> {
             kept.push((*word).to_owned());
             continue;
         }
-        let next =
-            words.get(at + 1).map(|next| next.trim_matches(|mark: char| !mark.is_alphanumeric()).to_lowercase())?;
-        let described = next.starts_with(char::is_alphabetic) && !NEEDS_IT.contains(&next.as_str()) && next != "xxxx";
-        if *word != REMOVED || !described || kept.last().is_some_and(|last| last.ends_with([';', ':'])) {
+        let next = words.get(at + 1).map(|next| {
+            next.trim_matches(|mark: char| !mark.is_alphanumeric())
+                .to_lowercase()
+        })?;
+        let described = next.starts_with(char::is_alphabetic)
+            && !NEEDS_IT.contains(&next.as_str())
+            && next != "xxxx";
+        if *word != REMOVED
+            || !described
+            || kept.last().is_some_and(|last| last.ends_with([';', ':']))
+        {
             return None;
         }
         mend(&mut kept, &next);
@@ -137,8 +148,15 @@ fn mend(kept: &mut Vec<String>, next: &str) {
     if kept.last().is_some_and(|last| last == "most") {
         kept.pop();
     }
-    let article = if next.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    if let Some(last) = kept.last_mut().filter(|last| matches!(last.as_str(), "a" | "an")) {
+    let article = if next.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    if let Some(last) = kept
+        .last_mut()
+        .filter(|last| matches!(last.as_str(), "a" | "an"))
+    {
         article.clone_into(last);
     }
 }
@@ -164,10 +182,19 @@ mod tests {
     #[test]
     fn a_removed_word_that_only_described_is_deleted() {
         let cases = [
-            ("XXXX opacities are present in the left base.", "Opacities are present in the left base."),
+            (
+                "XXXX opacities are present in the left base.",
+                "Opacities are present in the left base.",
+            ),
             ("No XXXX infiltrates.", "No infiltrates."),
-            ("The lateral view shows a XXXX effusion.", "The lateral view shows an effusion."),
-            ("Patchy opacity most XXXX representing atelectasis.", "Patchy opacity representing atelectasis."),
+            (
+                "The lateral view shows a XXXX effusion.",
+                "The lateral view shows an effusion.",
+            ),
+            (
+                "Patchy opacity most XXXX representing atelectasis.",
+                "Patchy opacity representing atelectasis.",
+            ),
             ("The XXXX are intact.", ""),
             ("Midline sternotomy XXXX.", ""),
             ("Aortic XXXX appear unremarkable.", ""),
@@ -180,6 +207,9 @@ mod tests {
 
     #[test]
     fn numbers_of_a_list_and_stray_marks_are_no_sentences() {
-        assert_eq!(clean("1. Clear lungs. 2.  No  effusion.. .", RemovedWords::Mend), "Clear lungs. No effusion.");
+        assert_eq!(
+            clean("1. Clear lungs. 2.  No  effusion.. .", RemovedWords::Mend),
+            "Clear lungs. No effusion."
+        );
     }
 }

@@ -7,7 +7,12 @@ fn read(csv: &str, of_findings: bool) -> Result<OpenIReports, TrainingError> {
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("reports.csv");
     fs::write(&source, csv).unwrap();
-    OpenI { source, removed: RemovedWords::Mend, of_findings }.read()
+    OpenI {
+        source,
+        removed: RemovedWords::Mend,
+        of_findings,
+    }
+    .read()
 }
 
 fn label(reports: &OpenIReports, row: usize, finding: Finding) -> Label {
@@ -23,10 +28,24 @@ fn tags_make_positives_and_the_text_denials_and_hedges() {
     assert_eq!(reports.rows[0].study, "1", "sorted by number");
     assert_eq!(label(&reports, 0, Finding::LungOpacity), Label::Positive);
     assert_eq!(label(&reports, 0, Finding::Pneumonia), Label::Uncertain);
-    assert_eq!(label(&reports, 0, Finding::PleuralEffusion), Label::Blank, "stated, but nobody tagged it");
-    assert_eq!(label(&reports, 1, Finding::Cardiomegaly), Label::Uncertain, "every mention is a hedge");
-    assert_eq!(label(&reports, 1, Finding::PleuralEffusion), Label::Negative);
-    assert_eq!(reports.agreement[&Finding::PleuralEffusion].untagged_stated, 1);
+    assert_eq!(
+        label(&reports, 0, Finding::PleuralEffusion),
+        Label::Blank,
+        "stated, but nobody tagged it"
+    );
+    assert_eq!(
+        label(&reports, 1, Finding::Cardiomegaly),
+        Label::Uncertain,
+        "every mention is a hedge"
+    );
+    assert_eq!(
+        label(&reports, 1, Finding::PleuralEffusion),
+        Label::Negative
+    );
+    assert_eq!(
+        reports.agreement[&Finding::PleuralEffusion].untagged_stated,
+        1
+    );
     assert_eq!(reports.agreement[&Finding::Cardiomegaly].tagged_possible, 1);
 }
 
@@ -35,15 +54,23 @@ fn labels_of_the_findings_section_leave_out_what_it_does_not_mention() {
     let csv = "study_id,mesh,findings,impression\nCXR1,Opacity/lung;Cardiomegaly,The heart is large.,Opacity at the left base.\n";
     let of_section = read(csv, true).unwrap();
     assert_eq!(label(&of_section, 0, Finding::LungOpacity), Label::Blank);
-    assert_eq!(label(&of_section, 0, Finding::Cardiomegaly), Label::Positive);
-    assert_eq!(label(&read(csv, false).unwrap(), 0, Finding::LungOpacity), Label::Positive);
+    assert_eq!(
+        label(&of_section, 0, Finding::Cardiomegaly),
+        Label::Positive
+    );
+    assert_eq!(
+        label(&read(csv, false).unwrap(), 0, Finding::LungOpacity),
+        Label::Positive
+    );
 }
 
 #[test]
 fn no_finding_is_positive_or_blank_and_ends_where_something_is_possible() {
     let csv = "study_id,mesh,findings,impression\nCXR1,normal,Clear lungs.,\nCXR2,normal,Possible effusion.,\nCXR3,Spine/degenerative,Clear.,\n";
     let reports = read(csv, false).unwrap();
-    let labels: Vec<Label> = (0..3).map(|row| label(&reports, row, Finding::NoFinding)).collect();
+    let labels: Vec<Label> = (0..3)
+        .map(|row| label(&reports, row, Finding::NoFinding))
+        .collect();
     assert_eq!(labels, [Label::Positive, Label::Blank, Label::Blank]);
 }
 
@@ -51,14 +78,25 @@ fn no_finding_is_positive_or_blank_and_ends_where_something_is_possible() {
 fn studies_without_tags_or_text_are_left_out_and_counted() {
     let csv = "study_id,mesh,findings,impression\nCXR1,No Indexing,Clear.,\nCXR2,normal,XXXX.,\nCXR3,normal,Clear.,\n";
     let reports = read(csv, false).unwrap();
-    assert_eq!((reports.rows.len(), reports.untagged, reports.without_text), (1, 1, 1));
+    assert_eq!(
+        (reports.rows.len(), reports.untagged, reports.without_text),
+        (1, 1, 1)
+    );
 }
 
 #[test]
 fn the_side_is_that_of_the_source_or_follows_from_the_number() {
-    let reports = read("study_id,mesh,findings,impression\nCXR2,normal,Clear.,\n", false).unwrap();
+    let reports = read(
+        "study_id,mesh,findings,impression\nCXR2,normal,Clear.,\n",
+        false,
+    )
+    .unwrap();
     assert_eq!(reports.rows[0].split, "test");
-    let reports = read("study_id,mesh,findings,impression,split\nCXR2,normal,Clear.,,train\n", false).unwrap();
+    let reports = read(
+        "study_id,mesh,findings,impression,split\nCXR2,normal,Clear.,,train\n",
+        false,
+    )
+    .unwrap();
     assert_eq!(reports.rows[0].split, "train");
 }
 
@@ -74,9 +112,20 @@ fn a_folder_of_the_publisher_is_read_in_order() {
         );
         fs::write(folder.join(format!("{number}.xml")), xml).unwrap();
     }
-    let of =
-        |source: &Path| OpenI { source: source.to_owned(), removed: RemovedWords::Mend, of_findings: false }.read();
-    let studies: Vec<String> = of(dir.path()).unwrap().rows.into_iter().map(|row| row.study).collect();
+    let of = |source: &Path| {
+        OpenI {
+            source: source.to_owned(),
+            removed: RemovedWords::Mend,
+            of_findings: false,
+        }
+        .read()
+    };
+    let studies: Vec<String> = of(dir.path())
+        .unwrap()
+        .rows
+        .into_iter()
+        .map(|row| row.study)
+        .collect();
     assert_eq!(studies, ["CXR9", "CXR10"]);
     fs::write(folder.join("11.xml"), "<eCitation/>").unwrap();
     let error = of(&folder).unwrap_err().to_string();
@@ -89,16 +138,39 @@ fn a_folder_of_the_publisher_is_read_in_order() {
 fn tables_without_what_is_needed_are_refused_with_their_line() {
     let error = |csv: &str| read(csv, false).unwrap_err().to_string();
     let cases = [
-        ("study_id,mesh,findings\nCXR1,normal,Clear.\n", "line 1: no column 'impression'"),
-        ("study_id,findings,impression\nCXR1,Clear.,\n", "mesh or problems"),
-        ("study_id,mesh,findings,impression\n,normal,Clear.,\n", "line 2: a row without study_id"),
-        ("study_id,findings,impression,Edema\nCXR1,Clear.,,1\n", "no column 'No Finding'"),
-        ("study_id,mesh,findings,impression\nCXR1,No Indexing,Clear.,\n", "no tagged report"),
+        (
+            "study_id,mesh,findings\nCXR1,normal,Clear.\n",
+            "line 1: no column 'impression'",
+        ),
+        (
+            "study_id,findings,impression\nCXR1,Clear.,\n",
+            "mesh or problems",
+        ),
+        (
+            "study_id,mesh,findings,impression\n,normal,Clear.,\n",
+            "line 2: a row without study_id",
+        ),
+        (
+            "study_id,findings,impression,Edema\nCXR1,Clear.,,1\n",
+            "no column 'No Finding'",
+        ),
+        (
+            "study_id,mesh,findings,impression\nCXR1,No Indexing,Clear.,\n",
+            "no tagged report",
+        ),
     ];
     for (csv, expected) in cases {
         assert!(error(csv).contains(expected), "{csv}: {}", error(csv));
     }
     let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
-    let csv = format!("study_id,findings,impression,{}\nCXR1,Clear.,{},2\n", names.join(","), ",".repeat(13));
-    assert!(error(&csv).contains("line 2: '2' is not a label of Support Devices"), "{}", error(&csv));
+    let csv = format!(
+        "study_id,findings,impression,{}\nCXR1,Clear.,{},2\n",
+        names.join(","),
+        ",".repeat(13)
+    );
+    assert!(
+        error(&csv).contains("line 2: '2' is not a label of Support Devices"),
+        "{}",
+        error(&csv)
+    );
 }

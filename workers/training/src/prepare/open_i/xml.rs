@@ -35,7 +35,9 @@ fn parse(text: &str) -> Result<Study, quick_xml::Error> {
                 content.clear();
                 label = attribute(&start, "Label")?;
             }
-            Event::Empty(start) if start.name().as_ref() == b"uId" => study.id = attribute(&start, "id")?,
+            Event::Empty(start) if start.name().as_ref() == b"uId" => {
+                study.id = attribute(&start, "id")?
+            }
             Event::Text(piece) => content += &piece.xml10_content()?,
             Event::CData(piece) => content += &piece.xml10_content()?,
             Event::GeneralRef(reference) => content += &resolved(&reference)?,
@@ -70,7 +72,11 @@ impl Study {
 
 fn attribute(start: &BytesStart<'_>, name: &str) -> Result<String, quick_xml::Error> {
     let found = start.try_get_attribute(name)?;
-    found.map_or(Ok(String::new()), |found| Ok(found.normalized_value(XmlVersion::Implicit1_0)?.into_owned()))
+    found.map_or(Ok(String::new()), |found| {
+        Ok(found
+            .normalized_value(XmlVersion::Implicit1_0)?
+            .into_owned())
+    })
 }
 
 /// `&amp;`, `&#169;` and the like; a reference that nobody defined stays as it is.
@@ -97,8 +103,14 @@ mod tests {
               <MeSH><major>Nodule/lung</major><automatic>Nodule</automatic></MeSH></eCitation>"#,
         )
         .unwrap();
-        assert_eq!((study.id.as_str(), study.findings.as_str()), ("CXR9", "Lungs & pleura clear."));
-        assert_eq!((study.impression.as_str(), study.indication.as_str()), ("<2 cm nodule.", "pain"));
+        assert_eq!(
+            (study.id.as_str(), study.findings.as_str()),
+            ("CXR9", "Lungs & pleura clear.")
+        );
+        assert_eq!(
+            (study.impression.as_str(), study.indication.as_str()),
+            ("<2 cm nodule.", "pain")
+        );
         assert_eq!(study.tags, ["Nodule/lung"]);
     }
 

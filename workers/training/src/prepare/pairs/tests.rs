@@ -5,11 +5,13 @@ use std::path::Path;
 use super::*;
 
 fn labels(positive: &[Finding], blank: &[Finding]) -> LabelValue {
-    Finding::ALL.map(|finding| match (positive.contains(&finding), blank.contains(&finding)) {
-        (true, _) => Label::Positive,
-        (_, true) => Label::Blank,
-        _ => Label::Negative,
-    })
+    Finding::ALL.map(
+        |finding| match (positive.contains(&finding), blank.contains(&finding)) {
+            (true, _) => Label::Positive,
+            (_, true) => Label::Blank,
+            _ => Label::Negative,
+        },
+    )
 }
 
 fn report(study: usize, split: &str, positive: &[Finding]) -> ReportRow {
@@ -39,11 +41,17 @@ fn images(dir: &Path, rows: &[(&str, &[Finding])]) -> Pairing {
     }
     let table = dir.join("labels.csv");
     super::super::nih::write_image_table(&table, &rows).unwrap();
-    Pairing { images: vec![(table, dir.to_owned())], seed: 7 }
+    Pairing {
+        images: vec![(table, dir.to_owned())],
+        seed: 7,
+    }
 }
 
 fn names(pairs: &[ReportRow]) -> Vec<&str> {
-    pairs.iter().map(|row| row.image.rsplit('/').next().unwrap()).collect()
+    pairs
+        .iter()
+        .map(|row| row.image.rsplit('/').next().unwrap())
+        .collect()
 }
 
 #[test]
@@ -70,9 +78,22 @@ fn a_report_gets_an_image_of_its_side_with_the_same_findings() {
         report(7, "elsewhere", &[Edema]),
     ];
     let (pairs, summary) = pairing.pair(&reports).unwrap();
-    assert_eq!(names(&pairs), ["0.png", "1.png", "2.png", "0.png", "3.png", "4.png"]);
-    assert_eq!((summary["train"].reports, summary["train"].exact, summary["train"].used), (5, 4, 4));
-    assert_eq!(pairs[0].labels, reports[0].labels, "the labels stay those of the report");
+    assert_eq!(
+        names(&pairs),
+        ["0.png", "1.png", "2.png", "0.png", "3.png", "4.png"]
+    );
+    assert_eq!(
+        (
+            summary["train"].reports,
+            summary["train"].exact,
+            summary["train"].used
+        ),
+        (5, 4, 4)
+    );
+    assert_eq!(
+        pairs[0].labels, reports[0].labels,
+        "the labels stay those of the report"
+    );
 }
 
 #[test]
@@ -80,7 +101,9 @@ fn images_are_used_evenly_and_the_seed_decides() {
     let dir = tempfile::tempdir().unwrap();
     let edema: (&str, &[Finding]) = ("train", &[Finding::Edema]);
     let pairing = images(dir.path(), &[edema; 5]);
-    let reports: Vec<ReportRow> = (0..20).map(|study| report(study, "train", &[Finding::Edema])).collect();
+    let reports: Vec<ReportRow> = (0..20)
+        .map(|study| report(study, "train", &[Finding::Edema]))
+        .collect();
     let (pairs, summary) = pairing.pair(&reports).unwrap();
     assert_eq!((summary["train"].used, summary["train"].most), (5, 4));
     assert_eq!(names(&pairs), names(&pairing.pair(&reports).unwrap().0));
@@ -93,6 +116,12 @@ fn an_image_that_is_not_there_is_named_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let pairing = images(dir.path(), &[("train", &[Finding::Edema])]);
     fs::remove_file(dir.path().join("0.png")).unwrap();
-    let error = pairing.pair(&[report(1, "train", &[])]).unwrap_err().to_string();
-    assert!(error.contains("line 2") && error.contains("0.png"), "{error}");
+    let error = pairing
+        .pair(&[report(1, "train", &[])])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("line 2") && error.contains("0.png"),
+        "{error}"
+    );
 }

@@ -90,7 +90,14 @@ impl Value {
 
 impl<R: Read + Seek> Machine<R> {
     pub(super) fn new(reader: BufReader<R>, length: u64) -> Self {
-        Self { reader, position: 0, length, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() }
+        Self {
+            reader,
+            position: 0,
+            length,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+        }
     }
 
     /// Reads to the end; the entries of the dictionary that the file is.
@@ -104,7 +111,10 @@ impl<R: Read + Seek> Machine<R> {
         }
         match self.pop()? {
             Value::Dictionary(entries) => Ok(entries.take()),
-            other => Err(Fault::Unknown(format!("{} instead of a dictionary", other.kind()))),
+            other => Err(Fault::Unknown(format!(
+                "{} instead of a dictionary",
+                other.kind()
+            ))),
         }
     }
 
@@ -208,7 +218,11 @@ impl<R: Read + Seek> Machine<R> {
                 }
                 // The sign is that of the last byte given.
                 let shift = 64 - 8 * u32::from(length);
-                if length == 0 { 0 } else { i64::from_le_bytes(bytes) << shift >> shift }
+                if length == 0 {
+                    0
+                } else {
+                    i64::from_le_bytes(bytes) << shift >> shift
+                }
             }
         };
         self.push(Value::Number(number));
@@ -254,7 +268,11 @@ impl<R: Read + Seek> Machine<R> {
 
     /// The values above the last mark.
     fn marked(&mut self) -> Result<Vec<Value>, Fault> {
-        let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len()).ok_or_else(underflow)?;
+        let mark = self
+            .marks
+            .pop()
+            .filter(|mark| *mark <= self.stack.len())
+            .ok_or_else(underflow)?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -266,7 +284,10 @@ impl<R: Read + Seek> Machine<R> {
     }
 
     fn skip(&mut self, length: u64) -> Result<(), Fault> {
-        let end = self.position.checked_add(length).filter(|end| *end <= self.length);
+        let end = self
+            .position
+            .checked_add(length)
+            .filter(|end| *end <= self.length);
         self.position = end.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
         // A file is far shorter than an i64 can tell.
         Ok(self.reader.seek_relative(length.cast_signed())?)
@@ -279,14 +300,22 @@ impl<R: Read + Seek> Machine<R> {
         let mut bytes = vec![0; length as usize];
         self.reader.read_exact(&mut bytes)?;
         self.position += length;
-        String::from_utf8(bytes).map(Rc::from).map_err(|_| Fault::Unknown("a text that is not UTF-8".into()))
+        String::from_utf8(bytes)
+            .map(Rc::from)
+            .map_err(|_| Fault::Unknown("a text that is not UTF-8".into()))
     }
 
     fn line(&mut self) -> Result<Rc<str>, Fault> {
         let mut line = Vec::new();
-        self.position += (&mut self.reader).take(LONGEST_TEXT).read_until(b'\n', &mut line)? as u64;
-        let text = String::from_utf8(line).map_err(|_| Fault::Unknown("a name that is not UTF-8".into()))?;
-        Ok(text.strip_suffix('\n').ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?.into())
+        self.position += (&mut self.reader)
+            .take(LONGEST_TEXT)
+            .read_until(b'\n', &mut line)? as u64;
+        let text = String::from_utf8(line)
+            .map_err(|_| Fault::Unknown("a name that is not UTF-8".into()))?;
+        Ok(text
+            .strip_suffix('\n')
+            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?
+            .into())
     }
 }
 
@@ -299,12 +328,19 @@ fn call(function: &Value, arguments: &Value) -> Result<Value, Fault> {
     let (Value::Global(module, name), Value::Tuple(arguments)) = (function, arguments) else {
         return Err(Fault::Unknown(format!("a call of {}", function.kind())));
     };
-    match (module.split('.').next().unwrap_or_default(), &**name, &**arguments) {
+    match (
+        module.split('.').next().unwrap_or_default(),
+        &**name,
+        &**arguments,
+    ) {
         ("numpy", "_reconstruct", [Value::Global(_, class), ..]) if &**class == "ndarray" => {
             Ok(Value::Array(Rc::default()))
         }
         ("numpy", "dtype", [Value::Text(name), ..]) => {
-            let number = NumberType { name: name.clone(), big_endian: false };
+            let number = NumberType {
+                name: name.clone(),
+                big_endian: false,
+            };
             Ok(Value::Type(Rc::new(RefCell::new(number))))
         }
         ("numpy", "_frombuffer", [values, number, shape, order]) => {
@@ -321,34 +357,60 @@ fn call(function: &Value, arguments: &Value) -> Result<Value, Fault> {
 fn build(object: &Value, state: &Value) -> Result<(), Fault> {
     match (object, state) {
         (Value::Array(_), Value::Tuple(state)) => match &**state {
-            [_, shape, number, Value::Flag(column_major), values] => fill(object, shape, number, *column_major, values),
+            [_, shape, number, Value::Flag(column_major), values] => {
+                fill(object, shape, number, *column_major, values)
+            }
             _ => Err(Fault::Unknown("an array of another kind".into())),
         },
         (Value::Type(number), Value::Tuple(state)) => {
-            number.borrow_mut().big_endian = matches!(state.get(1), Some(Value::Text(order)) if &**order == ">");
+            number.borrow_mut().big_endian =
+                matches!(state.get(1), Some(Value::Text(order)) if &**order == ">");
             Ok(())
         }
         _ => Err(Fault::Unknown(format!("{} with a state", object.kind()))),
     }
 }
 
-fn fill(array: &Value, shape: &Value, number: &Value, column_major: bool, values: &Value) -> Result<(), Fault> {
-    let (Value::Array(array), Value::Tuple(shape), Value::Type(number)) = (array, shape, number) else {
+fn fill(
+    array: &Value,
+    shape: &Value,
+    number: &Value,
+    column_major: bool,
+    values: &Value,
+) -> Result<(), Fault> {
+    let (Value::Array(array), Value::Tuple(shape), Value::Type(number)) = (array, shape, number)
+    else {
         return Err(Fault::Unknown("an array of another kind".into()));
     };
     let number = number.borrow();
     if &*number.name != "f4" || number.big_endian || column_major {
-        let order = if column_major { ", column by column" } else { "" };
-        return Err(Fault::Unknown(format!("an array of {}{order}", number.name)));
+        let order = if column_major {
+            ", column by column"
+        } else {
+            ""
+        };
+        return Err(Fault::Unknown(format!(
+            "an array of {}{order}",
+            number.name
+        )));
     }
     let Value::Bytes { offset, length } = *values else {
-        return Err(Fault::Unknown(format!("{} as the values of an array", values.kind())));
+        return Err(Fault::Unknown(format!(
+            "{} as the values of an array",
+            values.kind()
+        )));
     };
     let side = |side: &Value| match side {
-        Value::Number(side) => usize::try_from(*side).map_err(|_| Fault::Unknown("a negative shape".into())),
+        Value::Number(side) => {
+            usize::try_from(*side).map_err(|_| Fault::Unknown("a negative shape".into()))
+        }
         other => Err(Fault::Unknown(format!("{} in a shape", other.kind()))),
     };
     let shape = shape.iter().map(side).collect::<Result<_, _>>()?;
-    *array.borrow_mut() = Array { shape, offset, length };
+    *array.borrow_mut() = Array {
+        shape,
+        offset,
+        length,
+    };
     Ok(())
 }

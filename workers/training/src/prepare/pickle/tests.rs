@@ -38,7 +38,11 @@ fn import(files: &[&[u8]]) -> Result<Arrays, TrainingError> {
     let mut all: Vec<_> = tensors
         .iter()
         .map(|(name, tensor)| {
-            (name.to_owned(), tensor.shape().to_vec(), tensor.data().chunks_exact(4).map(value).collect())
+            (
+                name.to_owned(),
+                tensor.shape().to_vec(),
+                tensor.data().chunks_exact(4).map(value).collect(),
+            )
         })
         .collect();
     all.sort_by(|one: &(String, _, Vec<f32>), other| one.0.cmp(&other.0));
@@ -54,8 +58,16 @@ fn refusal(files: &[&[u8]]) -> String {
 fn a_dictionary_of_arrays_is_read_in_every_protocol() {
     for (protocol, content) in FORMS {
         let all = import(&[content]).unwrap();
-        let first = ("d1".to_owned(), vec![2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        let second = ("d2".to_owned(), vec![2, 3], vec![-1.0, 0.0, 0.5, 7.0, 8.0, 9.0]);
+        let first = (
+            "d1".to_owned(),
+            vec![2, 3],
+            vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        );
+        let second = (
+            "d2".to_owned(),
+            vec![2, 3],
+            vec![-1.0, 0.0, 0.5, 7.0, 8.0, 9.0],
+        );
         assert_eq!(all, [first, second], "protocol {protocol}");
     }
 }
@@ -63,26 +75,45 @@ fn a_dictionary_of_arrays_is_read_in_every_protocol() {
 #[test]
 fn older_names_of_numpy_modules_are_known() {
     let content = FORMS[0].1;
-    let at = content.windows(5).position(|part| part == b"_core").unwrap();
+    let at = content
+        .windows(5)
+        .position(|part| part == b"_core")
+        .unwrap();
     let old = [&content[..at], &content[at + 1..]].concat();
     assert_eq!(import(&[&old]).unwrap(), import(&[content]).unwrap());
 }
 
 #[test]
 fn nothing_is_called_and_what_is_not_understood_is_named() {
-    assert!(refusal(&[CALL]).contains("a call of posix.system"), "{}", refusal(&[CALL]));
-    assert!(refusal(&[DOUBLES]).contains("an array of f8"), "{}", refusal(&[DOUBLES]));
+    assert!(
+        refusal(&[CALL]).contains("a call of posix.system"),
+        "{}",
+        refusal(&[CALL])
+    );
+    assert!(
+        refusal(&[DOUBLES]).contains("an array of f8"),
+        "{}",
+        refusal(&[DOUBLES])
+    );
     assert!(refusal(&[b"\x80\x03]q\x00."]).contains("0x5d"), "a list");
     assert!(refusal(&[b"\x80\x03K\x01."]).contains("a number instead of a dictionary"));
-    assert!(refusal(&[b"\x80\x03}X\x01\x00\x00\x00aK\x01s."]).contains("a number instead of an array"));
-    assert!(refusal(&[b"PK\x03\x04"]).contains("operation"), "a zip file, as torch writes it");
+    assert!(
+        refusal(&[b"\x80\x03}X\x01\x00\x00\x00aK\x01s."]).contains("a number instead of an array")
+    );
+    assert!(
+        refusal(&[b"PK\x03\x04"]).contains("operation"),
+        "a zip file, as torch writes it"
+    );
 }
 
 #[test]
 fn a_file_that_is_cut_anywhere_is_an_error() {
     for (protocol, content) in FORMS {
         for length in 0..content.len() {
-            assert!(import(&[&content[..length]]).is_err(), "protocol {protocol}, {length} bytes");
+            assert!(
+                import(&[&content[..length]]).is_err(),
+                "protocol {protocol}, {length} bytes"
+            );
         }
     }
 }
@@ -92,10 +123,21 @@ fn splits_are_joined_and_an_id_in_two_of_them_is_an_error() {
     let renamed: Vec<u8> = FORMS[0]
         .1
         .windows(2)
-        .map(|pair| if pair[0] == b'd' && pair[1].is_ascii_digit() { b'e' } else { pair[0] })
+        .map(|pair| {
+            if pair[0] == b'd' && pair[1].is_ascii_digit() {
+                b'e'
+            } else {
+                pair[0]
+            }
+        })
         .chain([b'.'])
         .collect();
     let all = import(&[FORMS[1].1, &renamed]).unwrap();
-    assert_eq!(all.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>(), ["d1", "d2", "e1", "e2"]);
+    assert_eq!(
+        all.iter()
+            .map(|(name, ..)| name.as_str())
+            .collect::<Vec<_>>(),
+        ["d1", "d2", "e1", "e2"]
+    );
     assert!(refusal(&[FORMS[0].1, FORMS[2].1]).contains("'d1' is in"));
 }

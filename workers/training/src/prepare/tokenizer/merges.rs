@@ -12,7 +12,12 @@ pub(super) struct Words(Vec<(Vec<String>, u64)>);
 impl Words {
     /// `pieces` cuts a word into the pieces that merging starts from.
     pub(super) fn of(counts: BTreeMap<String, u64>, pieces: impl Fn(&str) -> Vec<String>) -> Self {
-        Self(counts.into_iter().map(|(word, count)| (pieces(&word), count)).collect())
+        Self(
+            counts
+                .into_iter()
+                .map(|(word, count)| (pieces(&word), count))
+                .collect(),
+        )
     }
 
     /// Joins the commonest pair of neighbours, over and over, until `wanted` pieces are new or none stands twice; `join`
@@ -29,12 +34,19 @@ impl Words {
         let mut known = std::collections::BTreeSet::new();
         let mut merges = Vec::new();
         while known.len() < wanted {
-            let best = counts.iter().max_by(|one, other| one.1.cmp(other.1).then_with(|| other.0.cmp(one.0)));
-            let Some((pair, _)) = best.filter(|(_, count)| **count >= LEAST) else { break };
+            let best = counts
+                .iter()
+                .max_by(|one, other| one.1.cmp(other.1).then_with(|| other.0.cmp(one.0)));
+            let Some((pair, _)) = best.filter(|(_, count)| **count >= LEAST) else {
+                break;
+            };
             let pair = pair.clone();
             let joined = join(&pair.0, &pair.1);
             for (pieces, count) in &mut self.0 {
-                if pieces.windows(2).any(|two| two[0] == pair.0 && two[1] == pair.1) {
+                if pieces
+                    .windows(2)
+                    .any(|two| two[0] == pair.0 && two[1] == pair.1)
+                {
                     count_pairs(&mut counts, pieces, *count, false);
                     *pieces = merged(pieces, &pair, &joined);
                     count_pairs(&mut counts, pieces, *count, true);
@@ -48,10 +60,19 @@ impl Words {
     }
 }
 
-fn count_pairs(counts: &mut BTreeMap<(String, String), u64>, pieces: &[String], count: u64, add: bool) {
+fn count_pairs(
+    counts: &mut BTreeMap<(String, String), u64>,
+    pieces: &[String],
+    count: u64,
+    add: bool,
+) {
     for two in pieces.windows(2) {
         let sum = counts.entry((two[0].clone(), two[1].clone())).or_default();
-        *sum = if add { *sum + count } else { sum.saturating_sub(count) };
+        *sum = if add {
+            *sum + count
+        } else {
+            sum.saturating_sub(count)
+        };
     }
 }
 
@@ -78,14 +99,24 @@ mod tests {
     use super::*;
 
     fn learn(words: &[(&str, u64)], wanted: usize) -> Vec<String> {
-        let counts = words.iter().map(|(word, count)| ((*word).to_owned(), *count)).collect();
+        let counts = words
+            .iter()
+            .map(|(word, count)| ((*word).to_owned(), *count))
+            .collect();
         let words = Words::of(counts, |word| word.chars().map(String::from).collect());
-        words.learn(wanted, |one, other| format!("{one}{other}")).into_iter().map(|(_, joined)| joined).collect()
+        words
+            .learn(wanted, |one, other| format!("{one}{other}"))
+            .into_iter()
+            .map(|(_, joined)| joined)
+            .collect()
     }
 
     #[test]
     fn the_commonest_neighbours_are_joined_first() {
-        assert_eq!(learn(&[("lung", 5), ("lungs", 5), ("ng", 1)], 3), ["ng", "lu", "lung"]);
+        assert_eq!(
+            learn(&[("lung", 5), ("lungs", 5), ("ng", 1)], 3),
+            ["ng", "lu", "lung"]
+        );
     }
 
     #[test]

@@ -15,7 +15,9 @@ pub(crate) fn sentences(text: &str) -> Vec<&str> {
     while let Some((at, character)) = characters.next() {
         let next = characters.peek().map(|&(_, next)| next);
         let ends = match character {
-            '.' => next.is_none_or(|next| next.is_whitespace() || (next.is_uppercase() && before.is_lowercase())),
+            '.' => next.is_none_or(|next| {
+                next.is_whitespace() || (next.is_uppercase() && before.is_lowercase())
+            }),
             '?' | '!' => next.is_none_or(char::is_whitespace),
             _ => false,
         };
@@ -82,7 +84,10 @@ impl Phrase {
     }
 
     /// Every place where the phrase stands: the shortest match from each start.
-    pub(super) fn find<'a>(&'a self, words: &'a [String]) -> impl Iterator<Item = Range<usize>> + 'a {
+    pub(super) fn find<'a>(
+        &'a self,
+        words: &'a [String],
+    ) -> impl Iterator<Item = Range<usize>> + 'a {
         (0..words.len()).filter_map(|start| self.end(words, start).map(|end| start..end))
     }
 
@@ -95,8 +100,14 @@ impl Phrase {
 impl Part {
     fn parse(text: &str) -> Self {
         match text {
-            ".." => Part::Gap { most: SHORT_GAP, commas: false },
-            "..." => Part::Gap { most: LONG_GAP, commas: true },
+            ".." => Part::Gap {
+                most: SHORT_GAP,
+                commas: false,
+            },
+            "..." => Part::Gap {
+                most: LONG_GAP,
+                commas: true,
+            },
             _ => Part::Word(text.split('|').map(Form::parse).collect()),
         }
     }
@@ -104,7 +115,10 @@ impl Part {
 
 impl Form {
     fn parse(text: &str) -> Self {
-        text.strip_suffix('*').map_or_else(|| Form::Whole(text.to_owned()), |start| Form::Start(start.to_owned()))
+        text.strip_suffix('*').map_or_else(
+            || Form::Whole(text.to_owned()),
+            |start| Form::Start(start.to_owned()),
+        )
     }
 
     fn is(&self, word: &str) -> bool {
@@ -120,13 +134,20 @@ fn end(parts: &[Part], words: &[String], at: usize) -> Option<usize> {
         None => Some(at),
         Some((Part::Word(forms), rest)) => {
             let word = words.get(at)?;
-            forms.iter().any(|form| form.is(word)).then(|| end(rest, words, at + 1))?
+            forms
+                .iter()
+                .any(|form| form.is(word))
+                .then(|| end(rest, words, at + 1))?
         }
         Some((Part::Gap { most, commas }, rest)) => {
             let bridged = |word: &String| !is_stop(word) && (*commas || word != ",");
-            let gaps =
-                (0..=*most).take_while(|&width| words.get(at..at + width).is_some_and(|gap| gap.iter().all(bridged)));
-            gaps.into_iter().find_map(|width| end(rest, words, at + width))
+            let gaps = (0..=*most).take_while(|&width| {
+                words
+                    .get(at..at + width)
+                    .is_some_and(|gap| gap.iter().all(bridged))
+            });
+            gaps.into_iter()
+                .find_map(|width| end(rest, words, at + width))
         }
     }
 }
@@ -144,21 +165,42 @@ mod tests {
     #[test]
     fn sentences_end_at_points_and_not_inside_of_numbers() {
         let text = "A 2.6 cm nodule. Clear lungs.No effusion? Is it so";
-        assert_eq!(sentences(text), ["A 2.6 cm nodule.", "Clear lungs.", "No effusion?", "Is it so"]);
+        assert_eq!(
+            sentences(text),
+            [
+                "A 2.6 cm nodule.",
+                "Clear lungs.",
+                "No effusion?",
+                "Is it so"
+            ]
+        );
         assert!(sentences(" ").is_empty());
     }
 
     #[test]
     fn hyphens_part_words_and_commas_are_words() {
-        assert_eq!(words("Air-space disease, left."), ["air", "space", "disease", ",", "left"]);
+        assert_eq!(
+            words("Air-space disease, left."),
+            ["air", "space", "disease", ",", "left"]
+        );
     }
 
     #[test]
     fn a_phrase_matches_starts_of_words_alternatives_and_gaps() {
-        let found = |phrase: &str, text: &str| Phrase::parse(phrase).unwrap().find(&words(text)).next();
+        let found =
+            |phrase: &str, text: &str| Phrase::parse(phrase).unwrap().find(&words(text)).next();
         assert_eq!(found("opacit*", "small opacities"), Some(1..2));
-        assert_eq!(found("heart|cardiac .. enlarged", "The heart is mildly enlarged"), Some(1..5));
-        assert_eq!(found("heart .. enlarged", "heart one two three four five enlarged"), None);
+        assert_eq!(
+            found("heart|cardiac .. enlarged", "The heart is mildly enlarged"),
+            Some(1..5)
+        );
+        assert_eq!(
+            found(
+                "heart .. enlarged",
+                "heart one two three four five enlarged"
+            ),
+            None
+        );
         assert_eq!(found("heart .. enlarged", "heart: enlarged"), None);
         assert!(Phrase::parse(".. enlarged").is_none());
     }

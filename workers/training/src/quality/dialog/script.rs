@@ -51,7 +51,13 @@ enum Draw {
 
 impl Kind {
     /// Names of the kinds, as they are counted.
-    pub(super) const NAMES: [&'static str; 5] = ["correct: add", "correct: remove", "is there", "list", "summary"];
+    pub(super) const NAMES: [&'static str; 5] = [
+        "correct: add",
+        "correct: remove",
+        "is there",
+        "list",
+        "summary",
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -68,8 +74,14 @@ impl Turn {
     /// The request, as a page or a program makes it.
     pub(super) fn ask(&self) -> Ask {
         match self.kind {
-            Kind::Add(finding) => Ask::Correction { add: vec![finding], remove: Vec::new() },
-            Kind::Remove(finding) => Ask::Correction { add: Vec::new(), remove: vec![finding] },
+            Kind::Add(finding) => Ask::Correction {
+                add: vec![finding],
+                remove: Vec::new(),
+            },
+            Kind::Remove(finding) => Ask::Correction {
+                add: Vec::new(),
+                remove: vec![finding],
+            },
             Kind::IsThere(finding) | Kind::IsAbsent(finding) => Ask::Presence { finding },
             Kind::List => Ask::AllFindings,
             Kind::Summary => Ask::Summary,
@@ -79,18 +91,28 @@ impl Turn {
 
 /// Draws the turns. A report is asked about once, unless there are fewer of its kind than turns. Findings that are not
 /// there are drawn in proportion to `frequencies`.
-pub(super) fn draw(studies: &[Study], frequencies: &[f32; Finding::ALL.len()], seed: u64) -> Vec<Turn> {
+pub(super) fn draw(
+    studies: &[Study],
+    frequencies: &[f32; Finding::ALL.len()],
+    seed: u64,
+) -> Vec<Turn> {
     let mut random = Random::stream(seed, "dialog");
-    let mut order: Vec<usize> = (0..studies.len()).filter(|&study| !studies[study].text.is_empty()).collect();
+    let mut order: Vec<usize> = (0..studies.len())
+        .filter(|&study| !studies[study].text.is_empty())
+        .collect();
     random.shuffle(&mut order);
     let mut asked = vec![false; studies.len()];
     let mut turns = Vec::new();
     for (draw, count) in PLAN {
         let fits = |study: &&usize| draw.fits(&studies[**study], frequencies);
-        let (fresh, used): (Vec<usize>, Vec<usize>) = order.iter().filter(fits).partition(|&&study| !asked[study]);
+        let (fresh, used): (Vec<usize>, Vec<usize>) =
+            order.iter().filter(fits).partition(|&&study| !asked[study]);
         for study in fresh.into_iter().chain(used).take(count) {
             asked[study] = true;
-            turns.push(Turn { study, kind: draw.kind(&studies[study], frequencies, &mut random) });
+            turns.push(Turn {
+                study,
+                kind: draw.kind(&studies[study], frequencies, &mut random),
+            });
         }
     }
     turns
@@ -103,14 +125,22 @@ impl Draw {
             Draw::Remove => some(&study.said),
             Draw::IsThere | Draw::ListSome => some(&study.asked_for),
             Draw::ListNone => !some(&study.asked_for),
-            Draw::Add | Draw::IsAbsent => absent(study, frequencies).iter().any(|&frequency| frequency > 0.0),
+            Draw::Add | Draw::IsAbsent => absent(study, frequencies)
+                .iter()
+                .any(|&frequency| frequency > 0.0),
             Draw::SummaryOfSome => some(&study.said) && sentences(&study.text) > 1,
             Draw::SummaryOfAny => sentences(&study.text) > 1,
         }
     }
 
-    fn kind(self, study: &Study, frequencies: &[f32; Finding::ALL.len()], random: &mut Random) -> Kind {
-        let other = |random: &mut Random| Finding::ALL[random.weighted(&absent(study, frequencies))];
+    fn kind(
+        self,
+        study: &Study,
+        frequencies: &[f32; Finding::ALL.len()],
+        random: &mut Random,
+    ) -> Kind {
+        let other =
+            |random: &mut Random| Finding::ALL[random.weighted(&absent(study, frequencies))];
         match self {
             Draw::Remove => Kind::Remove(*random.pick(&findings(&study.said))),
             Draw::IsThere => Kind::IsThere(*random.pick(&findings(&study.asked_for))),
@@ -124,11 +154,19 @@ impl Draw {
 
 /// How frequent the findings are that the request did not name and the report does not say; 0 for the others.
 fn absent(study: &Study, frequencies: &[f32; Finding::ALL.len()]) -> [f32; Finding::ALL.len()] {
-    std::array::from_fn(|class| if study.asked_for[class] || study.said[class] { 0.0 } else { frequencies[class] })
+    std::array::from_fn(|class| {
+        if study.asked_for[class] || study.said[class] {
+            0.0
+        } else {
+            frequencies[class]
+        }
+    })
 }
 
 fn sentences(text: &str) -> usize {
-    text.split(['.', '!', '?']).filter(|sentence| !sentence.trim().is_empty()).count()
+    text.split(['.', '!', '?'])
+        .filter(|sentence| !sentence.trim().is_empty())
+        .count()
 }
 
 #[cfg(test)]
@@ -138,7 +176,8 @@ mod tests {
     #[test]
     fn fifty_turns_are_planned_and_drawn_alike_by_the_same_seed() {
         assert_eq!(PLAN.iter().map(|(_, count)| count).sum::<usize>(), 50);
-        let flags = |finding: Finding, there: bool| Finding::ALL.map(|other| there && other == finding);
+        let flags =
+            |finding: Finding, there: bool| Finding::ALL.map(|other| there && other == finding);
         let study = |index: usize| Study {
             asked_for: flags(Finding::Edema, index.is_multiple_of(2)),
             text: "Edema. Large heart.".into(),

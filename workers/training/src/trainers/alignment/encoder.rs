@@ -37,7 +37,8 @@ pub(super) fn file(
         return Ok(path);
     }
     let source = recipe.image_encoder.as_ref().or(recipe.start.as_ref());
-    let source = source.ok_or_else(|| TrainingError::Empty("no bundle with an image encoder".to_owned()))?;
+    let source =
+        source.ok_or_else(|| TrainingError::Empty("no bundle with an image encoder".to_owned()))?;
     let tensors = taken(source, config, recipe.seed)?;
     fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
     let partial = out.join(format!("{FILE}.partial"));
@@ -47,26 +48,48 @@ pub(super) fn file(
 }
 
 /// The encoder of a bundle under the names of an embedding component.
-fn taken(dir: &Path, config: &EmbeddingComponent, seed: u64) -> Result<HashMap<String, Tensor>, TrainingError> {
+fn taken(
+    dir: &Path,
+    config: &EmbeddingComponent,
+    seed: u64,
+) -> Result<HashMap<String, Tensor>, TrainingError> {
     let components = read_manifest(dir)?.components;
-    let sources = [(Stage::Embedding, ROOT), (Stage::Findings, ROOT_OF_FINDINGS)];
-    let (stage, root) = sources.into_iter().find(|(stage, _)| components.contains_key(stage)).ok_or_else(|| {
-        let reason = "image_encoder: this bundle has neither an embedding nor a findings component".to_owned();
-        TrainingError::Content { path: dir.to_owned(), line: None, reason }
-    })?;
+    let sources = [
+        (Stage::Embedding, ROOT),
+        (Stage::Findings, ROOT_OF_FINDINGS),
+    ];
+    let (stage, root) = sources
+        .into_iter()
+        .find(|(stage, _)| components.contains_key(stage))
+        .ok_or_else(|| {
+            let reason =
+                "image_encoder: this bundle has neither an embedding nor a findings component"
+                    .to_owned();
+            TrainingError::Content {
+                path: dir.to_owned(),
+                line: None,
+                reason,
+            }
+        })?;
     let (_, weights, _) = initial::component::<serde_json::Value>(dir, stage)?;
     let there = |spec: &TensorSpec| {
         let mut there = spec.clone();
         there.header.name = spec.header.name.replacen(ROOT, root, 1);
         there
     };
-    let (projector, trunk): (Vec<_>, Vec<_>) =
-        specs(config).into_iter().partition(|spec| spec.header.name.starts_with(PROJECTOR));
+    let (projector, trunk): (Vec<_>, Vec<_>) = specs(config)
+        .into_iter()
+        .partition(|spec| spec.header.name.starts_with(PROJECTOR));
     weights.check(&trunk.iter().map(there).collect::<Vec<_>>())?;
-    let has_projector = weights.check(&projector.iter().map(there).collect::<Vec<_>>()).is_ok();
+    let has_projector = weights
+        .check(&projector.iter().map(there).collect::<Vec<_>>())
+        .is_ok();
     let builder = weights.var_builder(DType::F32, &Device::Cpu);
     let mut tensors = HashMap::new();
-    for spec in trunk.iter().chain(projector.iter().filter(|_| has_projector)) {
+    for spec in trunk
+        .iter()
+        .chain(projector.iter().filter(|_| has_projector))
+    {
         let tensor = builder.get(spec.header.shape.as_slice(), &there(spec).header.name)?;
         tensors.insert(spec.header.name.clone(), tensor);
     }
@@ -77,11 +100,17 @@ fn taken(dir: &Path, config: &EmbeddingComponent, seed: u64) -> Result<HashMap<S
 }
 
 /// A projector of random weights, which the original never trains: at the published shape the original's own.
-fn drawn_projector(specs: &[TensorSpec], seed: u64) -> Result<Vec<(String, Tensor)>, TrainingError> {
+fn drawn_projector(
+    specs: &[TensorSpec],
+    seed: u64,
+) -> Result<Vec<(String, Tensor)>, TrainingError> {
     let published = projector_seed::weights(projector_seed::TRAINING_SEED, &Device::Cpu)?;
     let original = |spec: &TensorSpec| {
         let name = spec.header.name.strip_prefix(ROOT).unwrap_or_default();
-        Ok((spec.header.name.clone(), published.get(spec.header.shape.as_slice(), name)?))
+        Ok((
+            spec.header.name.clone(),
+            published.get(spec.header.shape.as_slice(), name)?,
+        ))
     };
     let original: Result<Vec<_>, TrainingError> = specs.iter().map(original).collect();
     original.or_else(|_| initial::drawn(specs, "", seed))
@@ -89,5 +118,8 @@ fn drawn_projector(specs: &[TensorSpec], seed: u64) -> Result<Vec<(String, Tenso
 
 fn specs(config: &EmbeddingComponent) -> Vec<TensorSpec> {
     let of_encoder = |spec: &TensorSpec| spec.required && spec.header.name.starts_with(ROOT);
-    layout::embedding(config).into_iter().filter(of_encoder).collect()
+    layout::embedding(config)
+        .into_iter()
+        .filter(of_encoder)
+        .collect()
 }

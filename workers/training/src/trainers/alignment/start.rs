@@ -38,9 +38,11 @@ pub(super) struct Start {
 
 /// From a bundle, or drawn for a geometry.
 pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
-    let no_tokenizer = || TrainingError::Empty("tokenizer: name a tokenizer.json; the start has none".to_owned());
+    let no_tokenizer =
+        || TrainingError::Empty("tokenizer: name a tokenizer.json; the start has none".to_owned());
     if let Some(dir) = &recipe.start {
-        let (config, weights, files) = initial::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
+        let (config, weights, files) =
+            initial::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
         let text = config.text.clone().ok_or_else(|| {
             let reason =
                 "its embedding component has no text side: start from a checkpoint of this training".to_owned();
@@ -51,14 +53,34 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
             let tensor = builder.get(spec.header.shape.as_slice(), &spec.header.name)?;
             Ok((spec.header.name, tensor))
         };
-        let tensors = learned(&config).map(load).collect::<Result<_, TrainingError>>()?;
-        let tokenizer = recipe.tokenizer.as_ref().or_else(|| files.get("tokenizer")).ok_or_else(no_tokenizer)?.clone();
-        return Ok(Start { config, text, tensors, tokenizer });
+        let tensors = learned(&config)
+            .map(load)
+            .collect::<Result<_, TrainingError>>()?;
+        let tokenizer = recipe
+            .tokenizer
+            .as_ref()
+            .or_else(|| files.get("tokenizer"))
+            .ok_or_else(no_tokenizer)?
+            .clone();
+        return Ok(Start {
+            config,
+            text,
+            tensors,
+            tokenizer,
+        });
     }
     let tokenizer = recipe.tokenizer.clone().ok_or_else(no_tokenizer)?;
-    let geometry = recipe.geometry.clone().and_then(|config| Some((config.text.clone()?, config)));
-    let (text, config) = geometry.ok_or_else(|| TrainingError::Empty("no geometry with a text side".to_owned()))?;
-    let bert = recipe.bert.as_ref().map(|path| Weights::open(std::slice::from_ref(path))).transpose()?;
+    let geometry = recipe
+        .geometry
+        .clone()
+        .and_then(|config| Some((config.text.clone()?, config)));
+    let (text, config) =
+        geometry.ok_or_else(|| TrainingError::Empty("no geometry with a text side".to_owned()))?;
+    let bert = recipe
+        .bert
+        .as_ref()
+        .map(|path| Weights::open(std::slice::from_ref(path)))
+        .transpose()?;
     let bert = bert.map(|weights| weights.var_builder(DType::F32, &Device::Cpu));
     let width = config.alignment.hidden_size;
     let load = |spec: TensorSpec| {
@@ -69,14 +91,25 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
         };
         Ok((name, tensor))
     };
-    let tensors = learned(&config).map(load).collect::<Result<_, TrainingError>>()?;
-    Ok(Start { config, text, tensors, tokenizer })
+    let tensors = learned(&config)
+        .map(load)
+        .collect::<Result<_, TrainingError>>()?;
+    Ok(Start {
+        config,
+        text,
+        tensors,
+        tokenizer,
+    })
 }
 
 /// The tensors that the training moves: all but the image encoder's.
 fn learned(config: &EmbeddingComponent) -> impl Iterator<Item = TensorSpec> {
-    let is_learned = |name: &str| !name.starts_with(encoder::ROOT) && !name.starts_with(TIED) && name != POSITION_IDS;
-    layout::embedding(config).into_iter().filter(move |spec| is_learned(&spec.header.name))
+    let is_learned = |name: &str| {
+        !name.starts_with(encoder::ROOT) && !name.starts_with(TIED) && name != POSITION_IDS
+    };
+    layout::embedding(config)
+        .into_iter()
+        .filter(move |spec| is_learned(&spec.header.name))
 }
 
 /// As the original draws what BERT does not have. The queries' feed-forward layers start as the texts'.
@@ -89,11 +122,15 @@ fn drawn(spec: &TensorSpec, width: usize, seed: u64) -> Result<Tensor, TrainingE
     let mut value = |_| match name {
         _ if is_norm => 1.0,
         "temp" => TEMPERATURE,
-        _ if HEADS.into_iter().any(|head| name.starts_with(head)) => random.between(-bound, bound) as f32,
+        _ if HEADS.into_iter().any(|head| name.starts_with(head)) => {
+            random.between(-bound, bound) as f32
+        }
         _ if name.ends_with("bias") => 0.0,
         _ => (DEVIATION * random.normal()) as f32,
     };
-    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(&mut value).collect();
+    let values: Vec<f32> = (0..shape.iter().product::<usize>())
+        .map(&mut value)
+        .collect();
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
@@ -101,9 +138,15 @@ fn drawn(spec: &TensorSpec, width: usize, seed: u64) -> Result<Tensor, TrainingE
 fn of_bert(bert: &VarBuilder<'_>, name: &str) -> Option<Result<Tensor, candle_core::Error>> {
     let name = of_texts(name);
     let name = name.strip_prefix("Qformer.")?;
-    let old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
+    let old = name
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta");
     let names = [name, &old].into_iter().flat_map(|name| {
-        [name.to_owned(), format!("module.{name}"), name.strip_prefix("bert.").unwrap_or(name).to_owned()]
+        [
+            name.to_owned(),
+            format!("module.{name}"),
+            name.strip_prefix("bert.").unwrap_or(name).to_owned(),
+        ]
     });
     let found = names.into_iter().find(|name| bert.contains_tensor(name))?;
     Some(bert.get_unchecked(&found))
@@ -111,7 +154,12 @@ fn of_bert(bert: &VarBuilder<'_>, name: &str) -> Option<Result<Tensor, candle_co
 
 /// A BERT's tensor with the rows that the geometry asks for: words that it does not know are drawn, positions that are never
 /// used are left out.
-fn fitted(tensor: Tensor, spec: &TensorSpec, width: usize, recipe: &AlignmentRecipe) -> Result<Tensor, TrainingError> {
+fn fitted(
+    tensor: Tensor,
+    spec: &TensorSpec,
+    width: usize,
+    recipe: &AlignmentRecipe,
+) -> Result<Tensor, TrainingError> {
     let (name, expected) = (spec.header.name.as_str(), spec.header.shape.as_slice());
     if tensor.dims() == expected {
         return Ok(tensor);
@@ -125,8 +173,15 @@ fn fitted(tensor: Tensor, spec: &TensorSpec, width: usize, recipe: &AlignmentRec
         let new = drawn(spec, width, recipe.seed)?.narrow(0, found, rows - found)?;
         return Ok(Tensor::cat(&[tensor, new], 0)?);
     }
-    let reason = format!("its '{name}' has shape {:?}, and the geometry asks for {expected:?}", tensor.dims());
-    Err(TrainingError::Content { path: recipe.bert.clone().unwrap_or_default(), line: None, reason })
+    let reason = format!(
+        "its '{name}' has shape {:?}, and the geometry asks for {expected:?}",
+        tensor.dims()
+    );
+    Err(TrainingError::Content {
+        path: recipe.bert.clone().unwrap_or_default(),
+        line: None,
+        reason,
+    })
 }
 
 /// The name of what a tensor of the queries' feed-forward layers starts as; any other name as it is.
@@ -160,15 +215,28 @@ mod tests {
             encoder_width: 8,
             ..AlignmentConfig::published()
         };
-        let text = AlignmentText { vocab_size: 400, max_position_embeddings: 64, embed_dim: 8 };
-        let geometry = EmbeddingComponent { vision, alignment, text: Some(text) };
-        let mut recipe: AlignmentRecipe = toml::from_str("tables = []\ntokenizer = \"t.json\"").unwrap();
+        let text = AlignmentText {
+            vocab_size: 400,
+            max_position_embeddings: 64,
+            embed_dim: 8,
+        };
+        let geometry = EmbeddingComponent {
+            vision,
+            alignment,
+            text: Some(text),
+        };
+        let mut recipe: AlignmentRecipe =
+            toml::from_str("tables = []\ntokenizer = \"t.json\"").unwrap();
         (recipe.geometry, recipe.bert) = (Some(geometry), bert);
         recipe
     }
 
     fn values(start: &Start, name: &str) -> Vec<f32> {
-        let (_, tensor) = start.tensors.iter().find(|(found, _)| found == name).unwrap();
+        let (_, tensor) = start
+            .tensors
+            .iter()
+            .find(|(found, _)| found == name)
+            .unwrap();
         tensor.flatten_all().unwrap().to_vec1().unwrap()
     }
 
@@ -179,13 +247,22 @@ mod tests {
         let variance = words.iter().map(|value| value * value).sum::<f32>() / words.len() as f32;
         assert!((variance.sqrt() - 0.02).abs() < 1e-3, "{variance}");
         let layer = "Qformer.bert.encoder.layer.0";
-        let [queries, texts] =
-            ["_query", ""].map(|side| values(&start, &format!("{layer}.intermediate{side}.dense.weight")));
+        let [queries, texts] = ["_query", ""]
+            .map(|side| values(&start, &format!("{layer}.intermediate{side}.dense.weight")));
         assert_eq!(queries, texts);
-        assert!(values(&start, "vision_proj.bias").iter().all(|value| value.abs() <= 0.25 && *value != 0.0));
+        assert!(
+            values(&start, "vision_proj.bias")
+                .iter()
+                .all(|value| value.abs() <= 0.25 && *value != 0.0)
+        );
         assert_eq!(values(&start, "temp"), [0.07]);
         assert_eq!(values(&start, "ln_vision.weight"), [1.0; 8]);
-        assert!(start.tensors.iter().all(|(name, _)| !name.starts_with("visual_encoder") && !name.contains("decoder")));
+        assert!(
+            start
+                .tensors
+                .iter()
+                .all(|(name, _)| !name.starts_with("visual_encoder") && !name.contains("decoder"))
+        );
     }
 
     #[test]
@@ -195,17 +272,37 @@ mod tests {
         let ones = |shape: &[usize]| Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap();
         let tensors = HashMap::from([
             ("bert.embeddings.word_embeddings.weight", ones(&[399, 16])),
-            ("bert.embeddings.LayerNorm.gamma", ones(&[16]).affine(2.0, 0.0).unwrap()),
-            ("bert.encoder.layer.0.intermediate.dense.weight", ones(&[32, 16])),
+            (
+                "bert.embeddings.LayerNorm.gamma",
+                ones(&[16]).affine(2.0, 0.0).unwrap(),
+            ),
+            (
+                "bert.encoder.layer.0.intermediate.dense.weight",
+                ones(&[32, 16]),
+            ),
         ]);
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let start = start(&recipe(Some(path))).unwrap();
         let words = values(&start, WORDS);
         assert!(
-            words[..399 * 16].iter().all(|value| *value == 1.0) && words[399 * 16..].iter().all(|value| *value < 0.5)
+            words[..399 * 16].iter().all(|value| *value == 1.0)
+                && words[399 * 16..].iter().all(|value| *value < 0.5)
         );
-        assert_eq!(values(&start, "Qformer.bert.embeddings.LayerNorm.weight"), [2.0; 16]);
-        assert_eq!(values(&start, "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight"), [1.0; 32 * 16]);
-        assert!(values(&start, "query_tokens").iter().all(|value| value.abs() < 0.2));
+        assert_eq!(
+            values(&start, "Qformer.bert.embeddings.LayerNorm.weight"),
+            [2.0; 16]
+        );
+        assert_eq!(
+            values(
+                &start,
+                "Qformer.bert.encoder.layer.0.intermediate_query.dense.weight"
+            ),
+            [1.0; 32 * 16]
+        );
+        assert!(
+            values(&start, "query_tokens")
+                .iter()
+                .all(|value| value.abs() < 0.2)
+        );
     }
 }

@@ -31,7 +31,11 @@ impl Images {
 
     /// Finds before the first step what [`Images::of`] would find.
     pub(super) fn check(&self, sample: &Sample) -> Result<(), TrainingError> {
-        let count = sample.ids.iter().filter(|&&id| id == self.placeholder).count();
+        let count = sample
+            .ids
+            .iter()
+            .filter(|&&id| id == self.placeholder)
+            .count();
         let Sample { dicom, name, .. } = sample;
         if count != 0 && count != self.shape.0 {
             let reason = format!(
@@ -41,8 +45,16 @@ impl Images {
             return Err(TrainingError::Empty(reason));
         }
         if count != 0 && !self.tensors.contains_tensor(dicom) {
-            let files: Vec<String> = self.files.iter().map(|file| file.display().to_string()).collect();
-            let place = if files.is_empty() { "no embeddings are named".to_owned() } else { files.join(", ") };
+            let files: Vec<String> = self
+                .files
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
+            let place = if files.is_empty() {
+                "no embeddings are named".to_owned()
+            } else {
+                files.join(", ")
+            };
             let reason = format!(
                 "there are no image tokens of '{dicom}', which {name} needs ({place}): name a file of embeddings that has \
                  them, or leave the sample out"

@@ -5,12 +5,19 @@ use crate::samples::Samples;
 
 /// The rows of an epoch. With a `balance` that share of them asks for reports, and as many rows as there are come in all:
 /// each kind is gone through in a random order, and again where it is too small.
-pub(super) fn epoch(samples: &Samples, rows: &[usize], balance: Option<f64>, seed: u64, epoch: u64) -> Vec<usize> {
+pub(super) fn epoch(
+    samples: &Samples,
+    rows: &[usize],
+    balance: Option<f64>,
+    seed: u64,
+    epoch: u64,
+) -> Vec<usize> {
     let mut random = Random::stream(seed, &format!("order {epoch}"));
     let mut order = match balance {
         None => rows.to_vec(),
         Some(share) => {
-            let (reports, others): (Vec<usize>, Vec<usize>) = rows.iter().partition(|&&row| samples.is_report(row));
+            let (reports, others): (Vec<usize>, Vec<usize>) =
+                rows.iter().partition(|&&row| samples.is_report(row));
             balanced([reports, others], share, &mut random)
         }
     };
@@ -49,7 +56,10 @@ mod tests {
         let order = balanced(kinds, 0.5, &mut Random::stream(1, "order"));
         assert_eq!(order.len(), 100);
         let times = |row: usize| order.iter().filter(|&&taken| taken == row).count();
-        assert!((0..10).all(|row| times(row) == 5), "ten reports fill fifty places");
+        assert!(
+            (0..10).all(|row| times(row) == 5),
+            "ten reports fill fifty places"
+        );
         assert!((10..100).all(|row| times(row) <= 1));
     }
 

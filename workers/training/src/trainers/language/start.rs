@@ -50,12 +50,23 @@ impl Start {
     pub(super) fn of(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
         match (&recipe.start, &recipe.geometry, &recipe.tokenizer) {
             (Some(dir), ..) => {
-                let (config, weights, files) = initial::component::<LanguageComponent>(dir, Stage::Language)?;
-                let found = Found { config, weights, files };
-                if recipe.full { found.all_weights(recipe) } else { found.adapter(recipe) }
+                let (config, weights, files) =
+                    initial::component::<LanguageComponent>(dir, Stage::Language)?;
+                let found = Found {
+                    config,
+                    weights,
+                    files,
+                };
+                if recipe.full {
+                    found.all_weights(recipe)
+                } else {
+                    found.adapter(recipe)
+                }
             }
             (None, Some(llama), Some(tokenizer)) => random(recipe, llama, tokenizer),
-            _ => Err(TrainingError::Empty("neither a start nor a geometry with a tokenizer".to_owned())),
+            _ => Err(TrainingError::Empty(
+                "neither a start nor a geometry with a tokenizer".to_owned(),
+            )),
         }
     }
 
@@ -66,9 +77,15 @@ impl Start {
         let (Some(frozen), Some(lora)) = (&self.frozen, &self.config.lora) else {
             return Ok(LanguageModel::load(llama, &variables, None)?.with_dropout(dropout.clone()));
         };
-        let dtype = frozen.dtype("model.embed_tokens.weight").unwrap_or(DType::F32);
+        let dtype = frozen
+            .dtype("model.embed_tokens.weight")
+            .unwrap_or(DType::F32);
         let base = frozen.var_builder(dtype, &Device::Cpu);
-        let adapter = Adapter { config: lora.clone(), weights: variables, dropout: dropout.clone() };
+        let adapter = Adapter {
+            config: lora.clone(),
+            weights: variables,
+            dropout: dropout.clone(),
+        };
         Ok(LanguageModel::load(llama, &base, Some(&adapter))?)
     }
 }
@@ -85,7 +102,11 @@ impl Found {
     fn adapter(self, recipe: &LanguageRecipe) -> Result<Start, TrainingError> {
         let wanted = recipe.lora.clone().unwrap_or_default();
         let (old, mut config) = (self.old_adapter()?, self.config.clone());
-        let lora = LoraConfig { r: wanted.r, lora_alpha: wanted.alpha, target_modules: wanted.target_modules.clone() };
+        let lora = LoraConfig {
+            r: wanted.r,
+            lora_alpha: wanted.alpha,
+            target_modules: wanted.target_modules.clone(),
+        };
         if wanted.resume_adapter && config.lora.as_ref() != Some(&lora) {
             let reason = format!(
                 "lora.resume_adapter: the adapter of the bundle to start from is {:?}; give the same r, alpha and \
@@ -103,37 +124,67 @@ impl Found {
             let tensor = match path.split_once(".lora_") {
                 None => self.projection(path, &shape, old.as_ref(), &mut random)?,
                 Some((path, part)) => match old.as_ref().filter(|_| wanted.resume_adapter) {
-                    Some(old) => old.matrix(path, &format!("lora_{}", &part[..1]), (shape[0], shape[1]))?,
+                    Some(old) => {
+                        old.matrix(path, &format!("lora_{}", &part[..1]), (shape[0], shape[1]))?
+                    }
                     // As PEFT starts: the addition is nothing at first.
-                    None if part.starts_with('B') => Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?,
+                    None if part.starts_with('B') => {
+                        Tensor::zeros(shape.as_slice(), DType::F32, &Device::Cpu)?
+                    }
                     None => uniform(&mut random, &shape, shape[1])?,
                 },
             };
             tensors.push((name, tensor));
         }
         let mut component = ComponentDescription::new(Stage::Language, &config, "")?
-            .with(ComponentFile::copied("tokenizer", TOKENIZER_FILE, self.tokenizer()?))
-            .with(ComponentFile::text("adapter_config", ADAPTER_CONFIG, adapter_config(&wanted)));
+            .with(ComponentFile::copied(
+                "tokenizer",
+                TOKENIZER_FILE,
+                self.tokenizer()?,
+            ))
+            .with(ComponentFile::text(
+                "adapter_config",
+                ADAPTER_CONFIG,
+                adapter_config(&wanted),
+            ));
         component.weights = ("adapter".to_owned(), ADAPTER_FILE.to_owned());
-        for (usage, path) in self.files.iter().filter(|(usage, _)| usage.starts_with("weights")) {
+        for (usage, path) in self
+            .files
+            .iter()
+            .filter(|(usage, _)| usage.starts_with("weights"))
+        {
             let name = usage.replacen("weights", "language.base", 1) + ".safetensors";
             component = component.with(ComponentFile::linked(usage, &name, path)?);
         }
         let tokenizer = tokenizer(&self.tokenizer()?, &config.llama)?;
         let frozen = Some(self.weights);
-        Ok(Start { component, variables: variables(tensors, recipe)?, tokenizer, config, frozen })
+        Ok(Start {
+            component,
+            variables: variables(tensors, recipe)?,
+            tokenizer,
+            config,
+            frozen,
+        })
     }
 
     /// All weights, with what an adapter adds to them taken in.
     fn all_weights(self, recipe: &LanguageRecipe) -> Result<Start, TrainingError> {
         let old = self.old_adapter()?;
-        let config = LanguageComponent { lora: None, ..self.config.clone() };
+        let config = LanguageComponent {
+            lora: None,
+            ..self.config.clone()
+        };
         let base = self.weights.var_builder(DType::F32, &Device::Cpu);
         let mut tensors = Vec::new();
         for spec in layout::language_base(&config, Dtype::F32) {
             let (name, shape) = (spec.header.name, spec.header.shape);
             let tensor = if name.starts_with(PROJECTION) {
-                self.projection(&name, &shape, old.as_ref(), &mut Random::stream(recipe.seed, &name))?
+                self.projection(
+                    &name,
+                    &shape,
+                    old.as_ref(),
+                    &mut Random::stream(recipe.seed, &name),
+                )?
             } else {
                 base.get(shape.as_slice(), &name)?
             };
@@ -148,10 +199,17 @@ impl Found {
     }
 
     fn old_adapter(&self) -> Result<Option<Adapter<'static>>, TrainingError> {
-        let Some(lora) = &self.config.lora else { return Ok(None) };
+        let Some(lora) = &self.config.lora else {
+            return Ok(None);
+        };
         let of_adapter = |usage: &str| usage == "adapter" || usage.starts_with("adapter.");
-        let files = self.files.iter().filter(|(usage, _)| of_adapter(usage)).map(|(_, path)| path.clone());
-        let weights = Weights::open(&files.collect::<Vec<_>>())?.var_builder(DType::F32, &Device::Cpu);
+        let files = self
+            .files
+            .iter()
+            .filter(|(usage, _)| of_adapter(usage))
+            .map(|(_, path)| path.clone());
+        let weights =
+            Weights::open(&files.collect::<Vec<_>>())?.var_builder(DType::F32, &Device::Cpu);
         Ok(Some(Adapter::new(lora.clone(), weights)))
     }
 
@@ -174,15 +232,27 @@ impl Found {
     }
 
     fn tokenizer(&self) -> Result<PathBuf, TrainingError> {
-        let missing = || TrainingError::Empty("the bundle's language component has no tokenizer".to_owned());
+        let missing =
+            || TrainingError::Empty("the bundle's language component has no tokenizer".to_owned());
         self.files.get("tokenizer").cloned().ok_or_else(missing)
     }
 }
 
 /// A model of this geometry with random weights.
-fn random(recipe: &LanguageRecipe, llama: &LlamaConfig, tokenizer: &Path) -> Result<Start, TrainingError> {
-    let prompts = Prompts { image_tokens: llama.num_image_tokens, ..Prompts::default() };
-    let config = LanguageComponent { llama: llama.clone(), lora: None, prompts };
+fn random(
+    recipe: &LanguageRecipe,
+    llama: &LlamaConfig,
+    tokenizer: &Path,
+) -> Result<Start, TrainingError> {
+    let prompts = Prompts {
+        image_tokens: llama.num_image_tokens,
+        ..Prompts::default()
+    };
+    let config = LanguageComponent {
+        llama: llama.clone(),
+        lora: None,
+        prompts,
+    };
     let draw = |spec: layout::TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
         let mut random = Random::stream(recipe.seed, &name);
@@ -191,21 +261,31 @@ fn random(recipe: &LanguageRecipe, llama: &LlamaConfig, tokenizer: &Path) -> Res
             [_, inputs] => {
                 let deviation = SPREAD / (*inputs as f64).sqrt();
                 // Each half of a layer adds to the same sum.
-                let halves = if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
-                    (2.0 * llama.num_hidden_layers as f64).sqrt()
-                } else {
-                    1.0
-                };
+                let halves =
+                    if name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") {
+                        (2.0 * llama.num_hidden_layers as f64).sqrt()
+                    } else {
+                        1.0
+                    };
                 let count = shape.iter().product();
-                let values = std::iter::repeat_with(|| (random.normal() * deviation / halves) as f32).take(count);
+                let values =
+                    std::iter::repeat_with(|| (random.normal() * deviation / halves) as f32)
+                        .take(count);
                 Tensor::from_vec(values.collect(), shape.as_slice(), &Device::Cpu)?
             }
             _ => Tensor::ones(shape.as_slice(), DType::F32, &Device::Cpu)?,
         };
         Ok((name, tensor))
     };
-    let tensors = layout::language_base(&config, Dtype::F32).into_iter().map(draw);
-    whole(recipe, config, tensors.collect::<Result<_, TrainingError>>()?, tokenizer.to_owned())
+    let tensors = layout::language_base(&config, Dtype::F32)
+        .into_iter()
+        .map(draw);
+    whole(
+        recipe,
+        config,
+        tensors.collect::<Result<_, TrainingError>>()?,
+        tokenizer.to_owned(),
+    )
 }
 
 /// A training of all weights.
@@ -216,15 +296,21 @@ fn whole(
     path: PathBuf,
 ) -> Result<Start, TrainingError> {
     let tokenizer = tokenizer(&path, &config.llama)?;
-    let component = ComponentDescription::new(Stage::Language, &config, "")?.with(ComponentFile::copied(
-        "tokenizer",
-        TOKENIZER_FILE,
-        path,
-    ));
-    Ok(Start { component, variables: variables(tensors, recipe)?, tokenizer, config, frozen: None })
+    let component = ComponentDescription::new(Stage::Language, &config, "")?
+        .with(ComponentFile::copied("tokenizer", TOKENIZER_FILE, path));
+    Ok(Start {
+        component,
+        variables: variables(tensors, recipe)?,
+        tokenizer,
+        config,
+        frozen: None,
+    })
 }
 
-fn variables(tensors: Vec<(String, Tensor)>, recipe: &LanguageRecipe) -> Result<Variables, TrainingError> {
+fn variables(
+    tensors: Vec<(String, Tensor)>,
+    recipe: &LanguageRecipe,
+) -> Result<Variables, TrainingError> {
     let stays = !recipe.train_projection;
     Ok(Variables::of(tensors)?.freeze(|name| stays && name.contains(PROJECTION)))
 }
@@ -237,7 +323,11 @@ fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<LlamaTokenizer, Trainin
             "<IMG> has id {ours} and the model expects {models}: use the tokenizer of these weights, or a geometry whose \
              vocab_size is the tokenizer's"
         );
-        return Err(TrainingError::Content { path: path.to_owned(), line: None, reason });
+        return Err(TrainingError::Content {
+            path: path.to_owned(),
+            line: None,
+            reason,
+        });
     }
     Ok(tokenizer)
 }
@@ -245,7 +335,8 @@ fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<LlamaTokenizer, Trainin
 /// Uniform with the spread of torch's linear layers of so many inputs, which is also that of PEFT's `lora_A`.
 fn uniform(random: &mut Random, shape: &[usize], inputs: usize) -> Result<Tensor, TrainingError> {
     let spread = 1.0 / (inputs as f64).sqrt();
-    let values = std::iter::repeat_with(|| random.between(-spread, spread) as f32).take(shape.iter().product());
+    let values = std::iter::repeat_with(|| random.between(-spread, spread) as f32)
+        .take(shape.iter().product());
     Ok(Tensor::from_vec(values.collect(), shape, &Device::Cpu)?)
 }
 

@@ -2,21 +2,46 @@
 
 use super::*;
 
-const CHAT: ChatLimits = ChatLimits { sequences: 1, cache_tokens: 96, kept_tokens: 1000 };
+const CHAT: ChatLimits = ChatLimits {
+    sequences: 1,
+    cache_tokens: 96,
+    kept_tokens: 1000,
+};
 
 fn with_chat(model: &Arc<LanguageModel>, sequences: usize, chat: ChatLimits) -> Engine {
-    Engine::new(Arc::clone(model), Limits { sequences, cache_tokens: 1000, chat })
+    Engine::new(
+        Arc::clone(model),
+        Limits {
+            sequences,
+            cache_tokens: 1000,
+            chat,
+        },
+    )
 }
 
 /// The request as a turn, with so many tokens written elsewhere.
 fn turn(request: Request, written: &[u32]) -> Request {
-    Request { turn: Some(Turn { images: "image".into(), written: written.to_vec() }), ..request }
+    Request {
+        turn: Some(Turn {
+            images: "image".into(),
+            written: written.to_vec(),
+        }),
+        ..request
+    }
 }
 
 /// The prompt of the turn after this one.
 fn follow(request: &Request, answer: &[u32]) -> Request {
     let prompt = [request.prompt.as_slice(), answer, &[2, 60, 61, 62]].concat();
-    turn(Request { prompt, images: request.images.clone(), max_new_tokens: 8, ..super::request(1) }, &[])
+    turn(
+        Request {
+            prompt,
+            images: request.images.clone(),
+            max_new_tokens: 8,
+            ..super::request(1)
+        },
+        &[],
+    )
 }
 
 fn answer(engine: &mut Engine, request: Request) -> Completion {
@@ -56,17 +81,30 @@ fn other_sequences_leave_a_place_and_a_whole_context_to_turns() {
     let mut engine = with_chat(&model, 4, CHAT);
     admit(&mut engine, 0..6);
     (0..6).for_each(|_| drop(engine.step().unwrap()));
-    assert_eq!((engine.running(), engine.turn_room(), engine.room()), (3, 1, 0));
+    assert_eq!(
+        (engine.running(), engine.turn_room(), engine.room()),
+        (3, 1, 0)
+    );
     engine.admit(turn(request(0), &[])).unwrap();
     assert_eq!((engine.turn_room(), engine.room()), (0, 0), "a turn waits");
     engine.step().unwrap();
     assert_eq!(engine.running(), 4);
 
     // Room for one context beside the reserved one: a second sequence waits, a turn does not.
-    let limits = Limits { sequences: 8, cache_tokens: 96 + 30, chat: CHAT };
+    let limits = Limits {
+        sequences: 8,
+        cache_tokens: 96 + 30,
+        chat: CHAT,
+    };
     let mut engine = Engine::new(model, limits);
-    let long = || Request { max_new_tokens: 500, ..request(0) };
-    assert!(matches!(engine.admit(long()), Err(LanguageError::CacheLimit { limit: 30, .. })));
+    let long = || Request {
+        max_new_tokens: 500,
+        ..request(0)
+    };
+    assert!(matches!(
+        engine.admit(long()),
+        Err(LanguageError::CacheLimit { limit: 30, .. })
+    ));
     admit(&mut engine, [0, 0]);
     engine.admit(turn(long(), &[])).unwrap();
     (0..3).for_each(|_| drop(engine.step().unwrap()));
@@ -77,13 +115,29 @@ fn other_sequences_leave_a_place_and_a_whole_context_to_turns() {
 #[test]
 fn while_a_turn_waits_for_its_cache_nothing_else_starts() {
     let model = model(DType::F32);
-    let limits = Limits { sequences: 8, cache_tokens: 96 + 30, chat: CHAT };
+    let limits = Limits {
+        sequences: 8,
+        cache_tokens: 96 + 30,
+        chat: CHAT,
+    };
     let mut engine = Engine::new(model, limits);
-    let long = || turn(Request { max_new_tokens: 500, ..request(0) }, &[]);
+    let long = || {
+        turn(
+            Request {
+                max_new_tokens: 500,
+                ..request(0)
+            },
+            &[],
+        )
+    };
     let turns = [long(), long()].map(|turn| engine.admit(turn).unwrap());
     let others = admit(&mut engine, [0]);
     let order = starts(&mut engine);
-    assert_eq!(order, [turns[0], turns[1], others[0]], "the second turn and the other would not fit together");
+    assert_eq!(
+        order,
+        [turns[0], turns[1], others[0]],
+        "the second turn and the other would not fit together"
+    );
 }
 
 #[test]
@@ -92,17 +146,27 @@ fn a_follow_up_says_the_same_whether_its_beginning_is_known_or_not() {
         let model = model(dtype);
         let mut knowing = with_chat(&model, 2, CHAT);
         let first = answer(&mut knowing, turn(request(3), &[]));
-        assert_eq!((first.cached, &first.tokens), (0, &alone(&model, 3).tokens), "{dtype:?}");
+        assert_eq!(
+            (first.cached, &first.tokens),
+            (0, &alone(&model, 3).tokens),
+            "{dtype:?}"
+        );
         // One that goes on with the answer's own ids, one that changes them, one without them.
         let changed: Vec<u32> = first.tokens.iter().map(|id| (id + 1) % 200).collect();
         let prompt = request(3).prompt.len();
-        for (said, known) in
-            [(first.tokens.as_slice(), prompt + first.tokens.len() - 1), (&changed, prompt), (&[], prompt)]
-        {
+        for (said, known) in [
+            (first.tokens.as_slice(), prompt + first.tokens.len() - 1),
+            (&changed, prompt),
+            (&[], prompt),
+        ] {
             let next = follow(&request(3), said);
             let fresh = answer(&mut with_chat(&model, 2, CHAT), follow(&request(3), said));
             let second = answer(&mut knowing, next);
-            assert_eq!((second.cached, second.tokens), (known, fresh.tokens), "{dtype:?}");
+            assert_eq!(
+                (second.cached, second.tokens),
+                (known, fresh.tokens),
+                "{dtype:?}"
+            );
         }
     }
 }
@@ -113,14 +177,45 @@ fn logits_behind_a_copied_beginning_have_the_same_bytes() {
     let ids = &request(6).prompt;
     let input = model.embed(ids, &[image(6)]).unwrap();
     let mut whole = model.cache(40).unwrap();
-    let hidden = model.forward(&input, &mut [Span { cache: &mut whole, len: ids.len() }]).unwrap();
-    let expected = bits(&model.logits(&hidden.narrow(0, ids.len() - 1, 1).unwrap()).unwrap());
+    let hidden = model
+        .forward(
+            &input,
+            &mut [Span {
+                cache: &mut whole,
+                len: ids.len(),
+            }],
+        )
+        .unwrap();
+    let expected = bits(
+        &model
+            .logits(&hidden.narrow(0, ids.len() - 1, 1).unwrap())
+            .unwrap(),
+    );
     for known in 1..ids.len() {
         let mut cache = model.cache(50).unwrap();
         cache.copy_from(&whole, known).unwrap();
-        let (rest, len) = (input.narrow(0, known, ids.len() - known).unwrap(), ids.len() - known);
-        let hidden = model.forward(&rest, &mut [Span { cache: &mut cache, len }]).unwrap();
-        assert_eq!(bits(&model.logits(&hidden.narrow(0, len - 1, 1).unwrap()).unwrap()), expected, "{known} known");
+        let (rest, len) = (
+            input.narrow(0, known, ids.len() - known).unwrap(),
+            ids.len() - known,
+        );
+        let hidden = model
+            .forward(
+                &rest,
+                &mut [Span {
+                    cache: &mut cache,
+                    len,
+                }],
+            )
+            .unwrap();
+        assert_eq!(
+            bits(
+                &model
+                    .logits(&hidden.narrow(0, len - 1, 1).unwrap())
+                    .unwrap()
+            ),
+            expected,
+            "{known} known"
+        );
     }
 }
 
@@ -131,7 +226,10 @@ fn images_of_another_name_share_nothing_and_an_image_is_never_cut() {
     answer(&mut engine, turn(request(0), &[]));
     let mut other = follow(&request(0), &[]);
     other.images = vec![image(5)];
-    other.turn = Some(Turn { images: "another".into(), written: Vec::new() });
+    other.turn = Some(Turn {
+        images: "another".into(),
+        written: Vec::new(),
+    });
     assert_eq!(answer(&mut engine, other).cached, 0);
 
     // Two images where there was one: the second block begins where the known prompt has a word.
@@ -139,12 +237,29 @@ fn images_of_another_name_share_nothing_and_an_image_is_never_cut() {
     two.prompt.splice(8..8, [IMAGE; 4]);
     two.images = vec![image(0), image(4)];
     let fresh = |two: &Request| {
-        let request = Request { prompt: two.prompt.clone(), images: two.images.clone(), ..super::request(1) };
-        answer(&mut with_chat(&model, 1, CHAT), turn(Request { max_new_tokens: 8, ..request }, &[]))
+        let request = Request {
+            prompt: two.prompt.clone(),
+            images: two.images.clone(),
+            ..super::request(1)
+        };
+        answer(
+            &mut with_chat(&model, 1, CHAT),
+            turn(
+                Request {
+                    max_new_tokens: 8,
+                    ..request
+                },
+                &[],
+            ),
+        )
     };
     let expected = fresh(&two).tokens;
     let found = answer(&mut engine, two);
-    assert_eq!((found.cached, found.tokens), (4, expected), "what stands before both images");
+    assert_eq!(
+        (found.cached, found.tokens),
+        (4, expected),
+        "what stands before both images"
+    );
 }
 
 #[test]
@@ -155,7 +270,9 @@ fn an_answer_goes_on_behind_tokens_that_were_written_elsewhere() {
         let end = whole.tokens.len();
         for cut in 0..=end {
             let mut engine = with_chat(&model, 2, CHAT);
-            let id = engine.admit(turn(request(index), &whole.tokens[..cut])).unwrap();
+            let id = engine
+                .admit(turn(request(index), &whole.tokens[..cut]))
+                .unwrap();
             let mut new = Vec::new();
             let mut completion = None;
             while !engine.is_idle() {
@@ -185,16 +302,29 @@ fn a_turn_that_was_cancelled_is_known_when_it_comes_again() {
     assert!(engine.is_idle());
     let whole = alone(&model, 2);
     let again = answer(&mut engine, turn(request(2), &whole.tokens[..3]));
-    assert_eq!((again.cached, again.tokens), (request(2).prompt.len(), whole.tokens));
+    assert_eq!(
+        (again.cached, again.tokens),
+        (request(2).prompt.len(), whole.tokens)
+    );
 }
 
 #[test]
 fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
     let model = model(DType::F32);
-    let mut engine = with_chat(&model, 1, ChatLimits { kept_tokens: 70, ..CHAT });
+    let mut engine = with_chat(
+        &model,
+        1,
+        ChatLimits {
+            kept_tokens: 70,
+            ..CHAT
+        },
+    );
     let of = |name: &str| {
         let mut request = turn(request(0), &[]);
-        request.turn = Some(Turn { images: name.into(), written: Vec::new() });
+        request.turn = Some(Turn {
+            images: name.into(),
+            written: Vec::new(),
+        });
         request
     };
     // A prompt of 11 tokens and an answer of 12, so three fit.
@@ -202,8 +332,19 @@ fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
         answer(&mut engine, of(name));
     }
     let known = ["a", "d", "b", "c"].map(|name| answer(&mut engine, of(name)).cached > 0);
-    assert_eq!(known, [true, true, false, false], "d pushed b out, and b pushed c out");
-    let mut none = with_chat(&model, 1, ChatLimits { kept_tokens: 0, ..CHAT });
+    assert_eq!(
+        known,
+        [true, true, false, false],
+        "d pushed b out, and b pushed c out"
+    );
+    let mut none = with_chat(
+        &model,
+        1,
+        ChatLimits {
+            kept_tokens: 0,
+            ..CHAT
+        },
+    );
     let cached = [0; 2].map(|_| answer(&mut none, of("a")).cached);
     assert_eq!(cached, [0, 0]);
 }
