@@ -219,7 +219,6 @@ fn new_id(dir: &Path) -> RunId {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use radialog_schemas::{Generation, SCHEMA_VERSION, Source, Stage, StageSet};
 
     use super::*;

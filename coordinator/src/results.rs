@@ -277,7 +277,6 @@ fn by_study(results: &[StageResult], known: Vec<Option<Facts>>) -> Vec<Reported<
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -62,7 +62,6 @@ impl Entries for Files {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
 
     use radialog_schemas::ErrorCode;

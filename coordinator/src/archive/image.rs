@@ -181,7 +181,6 @@ fn too_large(file: &str, limit: u64) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     async fn code(source: ImageSource, limit: u64) -> ErrorCode {

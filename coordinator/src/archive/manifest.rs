@@ -161,7 +161,6 @@ fn stem(file: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::super::{ImageSource, Input, open};
     use super::*;
 

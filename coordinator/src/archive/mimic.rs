@@ -272,7 +272,6 @@ fn hash(dicom: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
     use std::path::Path;
 

@@ -209,7 +209,6 @@ fn split(text: &str) -> Result<Vec<String>, Fault> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::io::Cursor;
 
     use super::*;

@@ -223,7 +223,6 @@ fn inline(text: &impl serde::Serialize) -> ImageSource {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     async fn read(text: &str, split: Option<&str>) -> (Vec<Result<String, String>>, u64) {

@@ -178,7 +178,6 @@ fn list(folder: &Path) -> io::Result<(FileId, Vec<Vec<u8>>)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::ffi::OsStr;
 
     use super::*;

@@ -56,8 +56,6 @@ pub(super) const ASSETS: &[Asset] = &[
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::collections::BTreeSet;
     use std::path::Path;
 

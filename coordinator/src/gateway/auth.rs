@@ -119,8 +119,6 @@ impl Callers {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use axum::http::HeaderName;
 
     use super::*;

@@ -159,8 +159,6 @@ pub(super) fn again(content: Bytes) -> Body {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use serde_json::Value;
 
     use super::*;

@@ -168,8 +168,6 @@ fn parameters() -> Value {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use std::path::Path;
 
     use super::document;

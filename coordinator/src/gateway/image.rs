@@ -184,8 +184,6 @@ fn corrupt(what: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn png_of(width: u32, height: u32) -> Vec<u8> {

@@ -152,8 +152,6 @@ fn invalid(error: MultipartError) -> Refusal {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

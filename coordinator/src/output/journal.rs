@@ -147,7 +147,6 @@ pub(crate) fn forget_failed(dir: &Path) -> Result<(), CoordinatorError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
 
     use radialog_schemas::{ContentHash, ErrorCode, Failure};

@@ -75,7 +75,6 @@ fn labels(labels: Option<&Labels>) -> [String; 14] {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use radialog_schemas::{ContentHash, ErrorCode, Failure, Label};
 
     use super::*;

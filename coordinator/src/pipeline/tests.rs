@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 use Stage::{Embedding, Findings, Language, Scoring};
 use radialog_schemas::{
     ContentHash, ErrorCode, Generation, RunId, SCHEMA_VERSION, StageSet, StageTimings, StudyId,

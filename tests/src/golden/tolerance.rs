@@ -64,7 +64,6 @@ impl Tolerance {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::Device;
 
     use super::*;

@@ -94,7 +94,6 @@ fn place(file: &Option<PathBuf>) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::collections::HashMap;
 
     use candle_core::{DType, Device, Tensor};

@@ -36,8 +36,6 @@ pub fn decode(content: &[u8]) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

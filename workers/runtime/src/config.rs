@@ -170,8 +170,6 @@ fn redis(reader: &mut Reader) -> Option<RedisConfig> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn load(

@@ -209,8 +209,6 @@ fn answer_of(turn: &conversations::Turn) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use radialog_models::tokenizers::toy;
     use tokio::sync::mpsc::unbounded_channel;
 

@@ -294,7 +294,6 @@ fn beside(dir: &Path, what: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::os::unix::fs::MetadataExt;
 
     use candle_core::{DType, Tensor};

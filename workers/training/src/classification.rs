@@ -99,7 +99,6 @@ pub(crate) fn auc(cells: &[(f32, bool)]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -88,7 +88,6 @@ impl Example {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use radialog_models::tokenizers::toy;
 
     use super::*;

@@ -61,7 +61,6 @@ pub(crate) fn cross_entropy_of_some(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::Device;
 
     use super::*;

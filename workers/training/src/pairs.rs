@@ -134,7 +134,6 @@ fn folder(table: &PairTable) -> &Path {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
 
     use super::*;

@@ -119,8 +119,6 @@ fn with_masks(queries: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use candle_core::Device;
 
     use super::*;

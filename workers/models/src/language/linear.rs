@@ -297,8 +297,6 @@ impl Weight for f16 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn ramp(rows: usize, columns: usize) -> Tensor {

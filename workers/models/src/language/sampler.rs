@@ -68,8 +68,6 @@ impl Sampler {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     fn logits() -> Tensor {

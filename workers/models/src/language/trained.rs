@@ -75,7 +75,6 @@ fn exp(x: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::{Device, Var};
     use candle_nn::ops;
 

@@ -132,7 +132,6 @@ fn mixed(value: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::{DType, Device};
 
     use super::*;

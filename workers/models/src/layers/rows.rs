@@ -302,7 +302,6 @@ fn part_length(width: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::{D, Device, Var};
 
     use super::*;

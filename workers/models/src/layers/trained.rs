@@ -262,7 +262,6 @@ fn places(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::{Device, Var};
 
     use super::*;

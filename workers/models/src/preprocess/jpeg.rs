@@ -113,7 +113,6 @@ fn parse_frame(marker: u8, segment: &[u8]) -> Option<Frame> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// A frame header without any pixel, which is all that the refusals look at.

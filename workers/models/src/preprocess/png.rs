@@ -110,7 +110,6 @@ fn without_last(data: &[u8], channels: usize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use png::{BitDepth, ColorType};
 
     use super::{ErrorCode, Limits};

@@ -148,8 +148,6 @@ impl Dialog {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::tokenizers::toy;
 

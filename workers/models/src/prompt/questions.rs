@@ -163,8 +163,6 @@ fn list(findings: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

@@ -354,8 +354,6 @@ fn is_space(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::prompt::Prompts;
     use crate::tokenizers::toy;

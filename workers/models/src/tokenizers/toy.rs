@@ -137,8 +137,6 @@ fn fillers() -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
     use crate::tokenizers::{BertTokenizer, LlamaTokenizer};
 

@@ -124,7 +124,6 @@ impl MersenneTwister {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn values(weights: &VarBuilder<'_>, name: &str) -> Vec<f32> {

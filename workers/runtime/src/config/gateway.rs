@@ -199,8 +199,6 @@ fn origins(reader: &mut Reader) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::super::Config;
 
     fn load(keys: &str) -> Result<Config, super::super::ConfigError> {

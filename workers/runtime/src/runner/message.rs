@@ -78,8 +78,6 @@ fn addressee(value: &Value) -> Option<(RunId, StudyId)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use radialog_schemas::{ContentHash, ObjectKey, Work};
 
     use super::*;

@@ -53,7 +53,6 @@ pub fn binary_cross_entropy(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::{Device, Var};
 
     use super::*;

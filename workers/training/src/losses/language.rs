@@ -81,7 +81,6 @@ impl Learned {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::Device;
 
     use super::*;

@@ -176,7 +176,6 @@ fn differences(ours: &Labels, reference: &LabelValue) -> (Vec<Finding>, Vec<Find
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn sample(index: usize, positive: &[Finding]) -> Sample {

@@ -141,7 +141,6 @@ impl Dialogs<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use radialog_schemas::{Finding, Label};
     use serde_json::{Value, json};
 

@@ -194,7 +194,6 @@ pub(crate) fn positives(labels: &LabelValue) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

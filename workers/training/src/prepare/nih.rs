@@ -248,7 +248,6 @@ fn list(path: &Path) -> Result<Option<HashSet<String>>, TrainingError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -90,7 +90,6 @@ pub fn read_predictions(path: &Path) -> Result<BTreeMap<String, Vec<Finding>>, T
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

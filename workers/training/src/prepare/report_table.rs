@@ -277,7 +277,6 @@ impl<'a> Table<'a> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn row() -> ReportRow {

@@ -151,7 +151,6 @@ impl Iterator for SectionedReader {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn read(content: &str) -> Vec<Result<SectionedRow, TrainingError>> {

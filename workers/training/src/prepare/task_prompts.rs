@@ -233,7 +233,6 @@ fn parse(path: &Path, text: &str) -> Result<Vec<String>, TrainingError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -168,7 +168,6 @@ impl TensorRows {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use safetensors::SafeTensors;
 
     use super::*;

@@ -170,7 +170,6 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn pair(truth: &[Finding], said: &[Finding]) -> Pair {

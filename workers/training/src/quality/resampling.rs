@@ -142,7 +142,6 @@ pub fn shuffled<G: Ord>(strata: &[G], items: &[usize], random: &mut Random) -> V
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn mean(values: &[f64]) -> impl Fn(&[usize]) -> Option<f64> + Sync + '_ {

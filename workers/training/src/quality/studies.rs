@@ -106,7 +106,6 @@ pub(super) fn images(tables: &[ImageTable], split: &str) -> Result<Vec<Image>, T
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use radialog_schemas::Finding;
 
     use super::*;

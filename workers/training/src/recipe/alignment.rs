@@ -282,7 +282,6 @@ impl AlignmentRecipe {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
 
     use super::*;

@@ -274,7 +274,6 @@ impl LanguageRecipe {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
 
     use super::*;

@@ -1,5 +1,3 @@
-#![allow(clippy::unwrap_used)]
-
 use candle_core::{DType, Device, Shape};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};

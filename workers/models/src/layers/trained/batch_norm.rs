@@ -364,7 +364,6 @@ fn chunk_numbers(width: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use candle_core::{DType, Device};
 
     use super::*;

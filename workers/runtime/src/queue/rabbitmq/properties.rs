@@ -102,8 +102,6 @@ fn utf8(text: &LongString) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
 
     #[test]

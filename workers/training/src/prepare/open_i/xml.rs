@@ -90,7 +90,6 @@ fn resolved(reference: &BytesRef<'_>) -> Result<String, quick_xml::Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

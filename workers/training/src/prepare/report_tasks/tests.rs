@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 use super::*;
 
 fn row(study: &str, findings: &str, impression: &str, positive: &[Finding]) -> ReportRow {

@@ -1,4 +1,3 @@
-#![allow(clippy::unwrap_used)]
 use radialog_models::tokenizers::{BertTokenizer, LlamaTokenizer};
 
 use super::*;

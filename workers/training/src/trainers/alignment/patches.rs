@@ -200,7 +200,6 @@ fn checksum(start: u64, words: impl Iterator<Item = u32>) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::fs;
 
     use super::*;

@@ -191,7 +191,6 @@ fn of_texts(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use std::collections::HashMap;
 
     use radialog_models::alignment::AlignmentConfig;
