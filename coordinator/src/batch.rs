@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use radialog_runtime::backends::Backends;
+use radialog_schemas::PerStage;
 use radialog_schemas::{ContentHash, Generation, RunId, RunSpec, SCHEMA_VERSION, Source, StageSet};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -45,7 +46,7 @@ pub struct BatchOptions {
     /// Hash of the whole bundle.
     pub bundle: ContentHash,
     /// Hash of each stage's component, in pipeline order.
-    pub components: [ContentHash; 4],
+    pub components: PerStage<ContentHash>,
     /// Most studies in flight; [`DEFAULT_WINDOW`].
     pub window: usize,
     /// Only the first studies of the archive.

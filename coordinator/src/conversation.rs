@@ -5,6 +5,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::queue::{Message, QueueError};
 use radialog_runtime::state::{Fact, StateError};
+use radialog_schemas::PerStage;
 use radialog_schemas::{
     ChatImage, ChatTask, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
     FindingsReport, Generation, ObjectKey, RunId, RunSpec, SCHEMA_VERSION, Source, Stage, StageSet,
@@ -25,14 +26,14 @@ pub struct BundleHashes {
     pub name: String,
     /// Hash of the whole bundle.
     pub bundle: ContentHash,
-    /// Hash of each stage's component, in pipeline order.
-    pub components: [ContentHash; 4],
+    /// Hash of each stage's component.
+    pub components: PerStage<ContentHash>,
 }
 
 impl BundleHashes {
     /// The bundle component of a stage.
     pub fn component(&self, stage: Stage) -> &ContentHash {
-        &self.components[stage as usize]
+        self.components.get(stage)
     }
 
     /// Where the outputs of an image go.

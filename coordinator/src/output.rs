@@ -5,6 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use radialog_schemas::PerStage;
 use radialog_schemas::{ContentHash, RunId, RunSpec};
 use serde::{Deserialize, Serialize};
 
@@ -231,7 +232,7 @@ mod tests {
             stages: StageSet::all(),
             generation: Generation::default(),
             bundle: ContentHash::of(bundle),
-            components: Stage::ALL.map(|_| ContentHash::of(bundle)),
+            components: PerStage::from_fn(|_| ContentHash::of(bundle)),
             conversation: None,
         };
         RunFile {

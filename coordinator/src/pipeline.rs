@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use radialog_runtime::state::Facts;
+use radialog_schemas::PerStage;
 use radialog_schemas::{
     Failure, ObjectKey, Outcome, RunSpec, Source, Stage, StageResult, StudySpec, Task, Work,
 };
@@ -40,7 +41,7 @@ pub enum Command {
 
 /// Where the outputs of a study go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputKeys([ObjectKey; 4]);
+pub struct OutputKeys(PerStage<ObjectKey>);
 
 impl StudyFacts {
     /// Reads the facts of a study.
@@ -91,12 +92,17 @@ impl OutputKeys {
             Source::Report => input.clone(),
         };
         let labels = ObjectKey::labels(run.component(Stage::Scoring), &report, reference);
-        Self([embedding, findings, report, labels])
+        Self(PerStage {
+            embedding,
+            findings,
+            language: report,
+            scoring: labels,
+        })
     }
 
     /// The key of one stage's output.
     pub fn output(&self, stage: Stage) -> &ObjectKey {
-        &self.0[stage as usize]
+        self.0.get(stage)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use radialog_schemas::PerStage;
 use radialog_schemas::{RunId, Stage, StageSet, StudyRecord, StudyStatus};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,12 +63,12 @@ pub struct StageProgress {
 
 /// Counts of stage results, by stage in pipeline order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct StageCounts([[u64; 3]; 4]);
+pub(crate) struct StageCounts(PerStage<[u64; 3]>);
 
 impl StageCounts {
     pub(crate) fn add_record(&mut self, record: &StudyRecord) {
         for (stage, end) in stage_ends(record) {
-            self.0[stage as usize][end as usize] += 1;
+            self.0.get_mut(stage)[end as usize] += 1;
         }
     }
 
@@ -78,20 +79,19 @@ impl StageCounts {
                 (true, true) => StageEnd::Reused,
                 (true, false) => StageEnd::Done,
             };
-            self.0[*stage as usize][end as usize] += 1;
+            self.0.get_mut(*stage)[end as usize] += 1;
         }
     }
 
     pub(crate) fn plus(&self, other: &Self) -> Self {
-        let mut sum = self.clone();
-        for (mine, theirs) in sum.0.iter_mut().flatten().zip(other.0.iter().flatten()) {
-            *mine += theirs;
-        }
-        sum
+        Self(PerStage::from_fn(|stage| {
+            let (mine, theirs) = (self.0.get(stage), other.0.get(stage));
+            [0, 1, 2].map(|end| mine[end] + theirs[end])
+        }))
     }
 
     fn get(&self, stage: Stage, end: StageEnd) -> u64 {
-        self.0[stage as usize][end as usize]
+        self.0.get(stage)[end as usize]
     }
 }
 
@@ -203,7 +203,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(20));
         tally.done = 10;
         let mut in_flight = StageCounts::default();
-        in_flight.0[Stage::Findings as usize][StageEnd::Reused as usize] = 12;
+        in_flight.0.findings[StageEnd::Reused as usize] = 12;
         let second = meter.read(&tally, &in_flight);
         assert!(second.studies_per_second > 0.0);
         let left = second.seconds_left.unwrap();

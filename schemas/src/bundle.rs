@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContentHash, Stage};
+use crate::{ContentHash, PerStage, Stage};
 
 /// The file that makes a directory a bundle.
 pub const MANIFEST_FILE: &str = "bundle.json";
@@ -68,14 +68,14 @@ impl Manifest {
         ContentHash::of_parts(parts.iter().map(Vec::as_slice))
     }
 
-    /// The hashes of the four components, in pipeline order.
-    pub fn component_hashes(&self) -> [ContentHash; 4] {
-        Stage::ALL.map(|stage| self.component_hash(stage))
+    /// The hashes of the components.
+    pub fn component_hashes(&self) -> PerStage<ContentHash> {
+        PerStage::from_fn(|stage| self.component_hash(stage))
     }
 
     /// The hash of the whole bundle.
     pub fn hash(&self) -> ContentHash {
         let hashes = self.component_hashes();
-        ContentHash::of_parts(hashes.iter().map(|hash| hash.as_str().as_bytes()))
+        ContentHash::of_parts(hashes.iter().map(|(_, hash)| hash.as_str().as_bytes()))
     }
 }

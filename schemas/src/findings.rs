@@ -138,6 +138,23 @@ impl Label {
     }
 }
 
+impl FromStr for Label {
+    type Err = String;
+
+    /// Reads a cell of a label table. pandas writes integers as floats where a column has blanks.
+    fn from_str(cell: &str) -> Result<Self, Self::Err> {
+        let Some(cell) = crate::table::cell(cell) else {
+            return Ok(Label::Blank);
+        };
+        match cell.parse::<f64>() {
+            Ok(1.0) => Ok(Label::Positive),
+            Ok(0.0) => Ok(Label::Negative),
+            Ok(-1.0) => Ok(Label::Uncertain),
+            _ => Err(format!("'{cell}' is not a label: use 1, 0, -1 or nothing")),
+        }
+    }
+}
+
 /// CheXbert's labels of one report.
 pub type Labels = BTreeMap<Finding, Label>;
 
@@ -171,6 +188,16 @@ mod tests {
         assert_eq!(order.len(), 14);
         assert_eq!(order[0], Finding::EnlargedCardiomediastinum);
         assert_eq!(order[13], Finding::NoFinding);
+    }
+
+    #[test]
+    fn only_1_0_minus_1_and_missing_cells_are_labels() {
+        let read = |cell: &str| cell.parse::<Label>().ok();
+        assert_eq!(["1", "1.0", " 1 "].map(read), [Some(Label::Positive); 3]);
+        assert_eq!(["0", "-0.0"].map(read), [Some(Label::Negative); 2]);
+        assert_eq!(["-1", "-1.0"].map(read), [Some(Label::Uncertain); 2]);
+        assert_eq!(["", " ", "nan", "NA"].map(read), [Some(Label::Blank); 4]);
+        assert_eq!(["2", "yes", "0.5", "inf"].map(read), [None; 4]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod queues;
 pub mod record;
 pub mod result;
 pub mod stage;
+pub mod table;
 pub mod task;
 
 pub use bundle::Manifest;
@@ -26,7 +27,7 @@ pub use ids::{ContentHash, ContentHasher, RunId, StudyId};
 pub use objects::ObjectKey;
 pub use record::{StudyRecord, StudyStatus};
 pub use result::{Outcome, StageResult, StageTimings};
-pub use stage::{Stage, StageSet};
+pub use stage::{PerStage, Stage, StageSet};
 pub use task::{
     GeneratedReport, Generation, ReportLabels, RunSpec, Source, StudySpec, Task, TextPrompt, Work,
 };

@@ -1,9 +1,10 @@
 //! The four stages. A stage has one name, the same in its queue, metric label, subcommand and Deployment.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use crate::Source;
@@ -72,6 +73,92 @@ impl FromStr for Stage {
     }
 }
 
+/// One value for each stage. As a message it is an array in pipeline order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "[T; 4]", into = "[T; 4]")]
+#[serde(bound(serialize = "T: Clone + Serialize"))]
+#[allow(missing_docs)] // the fields are the stages
+pub struct PerStage<T> {
+    pub embedding: T,
+    pub findings: T,
+    pub language: T,
+    pub scoring: T,
+}
+
+impl<T> PerStage<T> {
+    /// The value of each stage, made in pipeline order.
+    pub fn from_fn(mut make: impl FnMut(Stage) -> T) -> Self {
+        Self {
+            embedding: make(Stage::Embedding),
+            findings: make(Stage::Findings),
+            language: make(Stage::Language),
+            scoring: make(Stage::Scoring),
+        }
+    }
+
+    /// The value of one stage.
+    pub fn get(&self, stage: Stage) -> &T {
+        match stage {
+            Stage::Embedding => &self.embedding,
+            Stage::Findings => &self.findings,
+            Stage::Language => &self.language,
+            Stage::Scoring => &self.scoring,
+        }
+    }
+
+    /// The value of one stage, to be changed.
+    pub fn get_mut(&mut self, stage: Stage) -> &mut T {
+        match stage {
+            Stage::Embedding => &mut self.embedding,
+            Stage::Findings => &mut self.findings,
+            Stage::Language => &mut self.language,
+            Stage::Scoring => &mut self.scoring,
+        }
+    }
+
+    /// Stages with their values, in pipeline order.
+    pub fn iter(&self) -> impl Iterator<Item = (Stage, &T)> {
+        Stage::ALL.into_iter().map(|stage| (stage, self.get(stage)))
+    }
+}
+
+impl<T> From<[T; 4]> for PerStage<T> {
+    fn from([embedding, findings, language, scoring]: [T; 4]) -> Self {
+        Self {
+            embedding,
+            findings,
+            language,
+            scoring,
+        }
+    }
+}
+
+impl<T> From<PerStage<T>> for [T; 4] {
+    fn from(values: PerStage<T>) -> Self {
+        let PerStage {
+            embedding,
+            findings,
+            language,
+            scoring,
+        } = values;
+        [embedding, findings, language, scoring]
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for PerStage<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        <[T; 4]>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        <[T; 4]>::json_schema(generator)
+    }
+}
+
 /// The stages of a run, closed under [`Stage::needs`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
@@ -126,6 +213,16 @@ mod tests {
             StageSet::closure(&[Stage::Findings]),
             StageSet(vec![Stage::Findings])
         );
+    }
+
+    #[test]
+    fn a_value_for_each_stage_is_an_array_in_pipeline_order() {
+        let names = PerStage::from_fn(Stage::name);
+        let json = r#"["embedding","findings","language","scoring"]"#;
+        assert_eq!(serde_json::to_string(&names).ok().as_deref(), Some(json));
+        for (stage, name) in names.iter() {
+            assert_eq!(*name, stage.name());
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContentHash, ConversationId, Labels, ObjectKey, RunId, SCHEMA_VERSION, Stage, StageSet, StudyId,
+    ContentHash, ConversationId, Labels, ObjectKey, PerStage, RunId, SCHEMA_VERSION, Stage,
+    StageSet, StudyId,
 };
 
 /// One message to one stage.
@@ -221,7 +222,7 @@ pub struct RunSpec {
     /// Hash of the whole bundle.
     pub bundle: ContentHash,
     /// Hash of each stage's component, in pipeline order.
-    pub components: [ContentHash; 4],
+    pub components: PerStage<ContentHash>,
     /// Set where the run prepares the image of a conversation: its end starts the first turn, and no line is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationId>,
@@ -230,7 +231,7 @@ pub struct RunSpec {
 impl RunSpec {
     /// The bundle component of a stage.
     pub fn component(&self, stage: Stage) -> &ContentHash {
-        &self.components[stage as usize]
+        self.components.get(stage)
     }
 }
 

@@ -18,6 +18,7 @@ use radialog_coordinator::gateway::Gateway;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::conversations::{Conversations, Start};
+use radialog_schemas::PerStage;
 use radialog_schemas::{
     Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
     Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
@@ -57,7 +58,7 @@ async fn serve(address: &str) -> Result<()> {
 }
 
 fn bundle() -> BundleHashes {
-    let components = Stage::ALL.map(ToyStage::component_of);
+    let components = PerStage::from_fn(ToyStage::component_of);
     BundleHashes {
         name: "toy".into(),
         bundle: ContentHash::of(b"toy"),

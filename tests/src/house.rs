@@ -15,6 +15,7 @@ use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::state::memory::MemoryState;
+use radialog_schemas::PerStage;
 use radialog_schemas::{ContentHash, Generation, Source, Stage, StageSet};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -66,7 +67,7 @@ pub fn options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
         stages: StageSet::all(),
         generation: Generation::default(),
         bundle: ContentHash::of(b"toy bundle"),
-        components: Stage::ALL.map(ToyStage::component_of),
+        components: PerStage::from_fn(ToyStage::component_of),
         window: DEFAULT_WINDOW,
         limit: None,
         image_limit: DEFAULT_IMAGE_LIMIT,

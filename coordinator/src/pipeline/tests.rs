@@ -1,4 +1,5 @@
 use Stage::{Embedding, Findings, Language, Scoring};
+use radialog_schemas::PerStage;
 use radialog_schemas::{
     ContentHash, ErrorCode, Generation, RunId, SCHEMA_VERSION, StageSet, StageTimings, StudyId,
 };
@@ -13,7 +14,7 @@ fn run(stages: &[Stage]) -> RunSpec {
         stages: StageSet::closure(stages),
         generation: Generation::default(),
         bundle: ContentHash::of(b"bundle"),
-        components: Stage::ALL.map(|stage| ContentHash::of(stage.name().as_bytes())),
+        components: PerStage::from_fn(|stage| ContentHash::of(stage.name().as_bytes())),
         conversation: None,
     }
 }

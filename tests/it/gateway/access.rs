@@ -6,6 +6,7 @@ use anyhow::Result;
 use radialog_coordinator::conversation::BundleHashes;
 use radialog_coordinator::gateway::{Gateway, GatewayError};
 use radialog_runtime::config::GatewayConfig;
+use radialog_schemas::PerStage;
 use radialog_schemas::{ContentHash, Stage};
 use radialog_tests::house;
 use radialog_tests::stages::ToyStage;
@@ -317,7 +318,7 @@ async fn a_gateway_for_everybody_without_keys_and_one_on_a_busy_port_do_not_star
         let bundle = BundleHashes {
             name: "toy".into(),
             bundle: ContentHash::of(b"toy bundle"),
-            components: Stage::ALL.map(ToyStage::component_of),
+            components: PerStage::from_fn(ToyStage::component_of),
         };
         let backends = house::embedded(folder.path())?;
         anyhow::Ok(Gateway::bind(config, bundle, backends, CancellationToken::new()).await)

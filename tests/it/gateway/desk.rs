@@ -14,6 +14,7 @@ use radialog_coordinator::gateway::Gateway;
 use radialog_coordinator::{Backends, ResultConsumer};
 use radialog_runtime::config::{ApiKey, GatewayConfig};
 use radialog_runtime::runner::{Runner, RunnerSettings};
+use radialog_schemas::PerStage;
 use radialog_schemas::{ContentHash, Stage};
 use radialog_tests::house;
 use radialog_tests::stages::ToyStage;
@@ -114,7 +115,7 @@ impl Running {
         let bundle = BundleHashes {
             name: "toy".into(),
             bundle: ContentHash::of(b"toy bundle"),
-            components: Stage::ALL.map(ToyStage::component_of),
+            components: PerStage::from_fn(ToyStage::component_of),
         };
         let stop = CancellationToken::new();
         let gateway = Gateway::bind(config, bundle, backends.clone(), stop.clone()).await?;

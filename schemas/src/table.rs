@@ -1,0 +1,23 @@
+//! CSV tables as people and programs really write them: manifests, labels, reports. One definition of how columns are
+//! found, which cells are missing, and what a label looks like, for every table that is read anywhere.
+//!
+//! Names of columns are found without regard to case and surrounding spaces, behind a byte order mark too. A cell is
+//! missing where pandas would say so: empty, `nan`, `NaN`, `NA`, `None` or `null`. Quoting follows RFC 4180 strictly:
+//! a lenient reader takes everything behind an unclosed quote for one field, to the end of the file; here only the
+//! broken row is lost, and it is named with its line.
+
+mod header;
+mod parser;
+mod reader;
+
+pub use header::{Header, MissingColumn};
+pub use parser::{LONGEST_ROW, MalformedRow, Row, RowParser};
+pub use reader::{TableError, TableReader};
+
+/// What programs write where they have no value.
+const MISSING: [&str; 6] = ["", "nan", "NaN", "NA", "None", "null"];
+
+/// A cell without surrounding white space; `None` where it is missing.
+pub fn cell(text: &str) -> Option<&str> {
+    Some(text.trim()).filter(|text| !MISSING.contains(text))
+}

@@ -1,0 +1,96 @@
+//! The names of a table's columns.
+
+use thiserror::Error;
+
+use crate::Finding;
+
+/// The columns of a table, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header(Vec<String>);
+
+/// A column that a table must have and has not.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("no column '{column}'; it has {found}")]
+pub struct MissingColumn {
+    /// The wanted name.
+    pub column: String,
+    /// The names that are there.
+    pub found: String,
+}
+
+impl Header {
+    /// A header of these cells.
+    pub fn new(names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let name = |cell: &str| cell.trim_start_matches('\u{feff}').trim().to_owned();
+        Self(names.into_iter().map(|cell| name(cell.as_ref())).collect())
+    }
+
+    /// The names as they stand, without surrounding spaces.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
+    /// How many cells a row has to have.
+    pub fn width(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The position of a column, whatever the case of its name. Of two columns that differ in case alone, the one that
+    /// is spelled as asked for; else the first.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        let position = |same: fn(&str, &str) -> bool| {
+            let mut names = self.0.iter();
+            names.position(|found| same(found, name))
+        };
+        position(|found, name| found == name)
+            .or_else(|| position(|found, name| found.to_lowercase() == name.to_lowercase()))
+    }
+
+    /// The position of a column that must be there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn required(&self, name: &str) -> Result<usize, MissingColumn> {
+        self.column(name).ok_or_else(|| {
+            let names = self.0.iter().filter(|name| !name.is_empty());
+            let names: Vec<_> = names.map(String::as_str).collect();
+            MissingColumn {
+                column: name.to_owned(),
+                found: names.join(", "),
+            }
+        })
+    }
+
+    /// The positions of the 14 findings, in the published order.
+    ///
+    /// # Errors
+    /// The first one that is missing.
+    pub fn findings(&self) -> Result<[usize; Finding::ALL.len()], MissingColumn> {
+        let mut columns = [0; Finding::ALL.len()];
+        for (column, finding) in columns.iter_mut().zip(Finding::ALL) {
+            *column = self.required(finding.name())?;
+        }
+        Ok(columns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_found_whatever_their_case_and_spaces() {
+        let header = Header::new(["\u{feff}Study_ID", " image ", "", "PATH", "path"]);
+        assert_eq!(header.column("study_id"), Some(0));
+        assert_eq!(header.column("Image"), Some(1));
+        assert_eq!(
+            (header.column("path"), header.column("Path")),
+            (Some(4), Some(3))
+        );
+        let missing = header.required("split").unwrap_err().to_string();
+        assert_eq!(
+            missing,
+            "no column 'split'; it has Study_ID, image, PATH, path"
+        );
+    }
+}

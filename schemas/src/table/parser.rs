@@ -1,0 +1,358 @@
+//! Lines to rows, without reading any: whoever has the lines, from a file or from a store, pushes them in.
+
+use std::collections::VecDeque;
+
+use thiserror::Error;
+
+use super::Header;
+use crate::{Finding, Label};
+
+/// A quoted field may hold a report of many lines, but an unclosed quote must end somewhere. In bytes.
+pub const LONGEST_ROW: usize = 1 << 20;
+
+/// One row: the line on which it begins, counted from 1, and its cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The line on which it begins.
+    pub line: u64,
+    /// Its cells as they stand.
+    pub cells: Vec<String>,
+}
+
+/// A row that is none; reading goes on behind it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
+pub struct MalformedRow {
+    /// The line on which it begins, counted from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Splits lines into rows.
+///
+/// Push lines with their ends; between two pushes and after [`RowParser::finish`], take what [`RowParser::next`] has.
+/// The time is linear in the bytes that are pushed: a line is looked at when it comes, and once more where a quote
+/// that it was thought to stand in turns out to be unclosed (such lines have an even number of quotes and so begin no
+/// quote of their own that stays open).
+#[derive(Debug, Default)]
+pub struct RowParser {
+    /// Lines that were not looked at yet.
+    lines: VecDeque<Vec<u8>>,
+    /// The number of the first of them.
+    line: u64,
+    open: Option<OpenRow>,
+    finished: bool,
+}
+
+/// A row whose last cell is quoted and not closed.
+#[derive(Debug)]
+struct OpenRow {
+    cells: Cells,
+    line: u64,
+    /// The lines behind the first.
+    taken: Vec<Vec<u8>>,
+    bytes: usize,
+}
+
+/// A row in the making.
+#[derive(Debug, Default)]
+struct Cells {
+    done: Vec<String>,
+    /// The text of a quoted cell that is not closed.
+    quoted: Option<String>,
+}
+
+impl Row {
+    /// A cell without surrounding white space; `None` where it is missing or the row is too short.
+    pub fn cell(&self, column: usize) -> Option<&str> {
+        self.cells.get(column).and_then(|text| super::cell(text))
+    }
+
+    /// A cell as it stands; empty where the row is too short.
+    pub fn text(&self, column: usize) -> &str {
+        self.cells.get(column).map_or("", String::as_str)
+    }
+
+    /// The labels of the 14 findings from the columns of [`Header::findings`].
+    ///
+    /// # Errors
+    /// A cell that is no label, with its finding.
+    pub fn labels(
+        &self,
+        columns: &[usize; Finding::ALL.len()],
+    ) -> Result<[Label; Finding::ALL.len()], MalformedRow> {
+        let mut labels = [Label::Blank; Finding::ALL.len()];
+        for ((label, finding), &column) in labels.iter_mut().zip(Finding::ALL).zip(columns) {
+            *label = self.text(column).parse().map_err(|error| MalformedRow {
+                line: self.line,
+                reason: format!("{finding}: {error}"),
+            })?;
+        }
+        Ok(labels)
+    }
+}
+
+impl RowParser {
+    /// A parser whose first line has this number.
+    pub fn from_line(line: u64) -> Self {
+        Self {
+            line,
+            ..Self::default()
+        }
+    }
+
+    /// Splits the first line of a table, with or without its end and a byte order mark.
+    ///
+    /// # Errors
+    /// When it is no UTF-8 or its quoting is broken.
+    pub fn header(line: &[u8]) -> Result<Header, MalformedRow> {
+        let malformed = |reason: &str| MalformedRow {
+            line: 1,
+            reason: reason.to_owned(),
+        };
+        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        let text =
+            std::str::from_utf8(line).map_err(|_| malformed("its first line is not UTF-8"))?;
+        let mut cells = Cells::default();
+        match cells.extend(text) {
+            Ok(()) if cells.quoted.is_none() => Ok(Header::new(&cells.done)),
+            _ => Err(malformed("the quoting of its first line is broken")),
+        }
+    }
+
+    /// Adds a line with its end.
+    pub fn push(&mut self, line: Vec<u8>) {
+        self.lines.push_back(line);
+    }
+
+    /// Says that no further line comes.
+    pub fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    /// The next row that is not blank; `None` until further lines are pushed, or for good behind the last one.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "None is no end: lines may follow"
+    )]
+    pub fn next(&mut self) -> Option<Result<Row, MalformedRow>> {
+        loop {
+            let Some(line) = self.lines.pop_front() else {
+                if self.finished && self.open.is_some() {
+                    return Some(Err(self.give_up("a quote is not closed")));
+                }
+                return None;
+            };
+            self.line += 1;
+            let mut open = match self.open.take() {
+                None => OpenRow {
+                    cells: Cells::default(),
+                    line: self.line - 1,
+                    taken: Vec::new(),
+                    bytes: 0,
+                },
+                Some(open) => open,
+            };
+            open.bytes += line.len();
+            let parsed = match std::str::from_utf8(&line) {
+                Ok(text) => open.cells.extend(text),
+                Err(_) => Err("the row is not UTF-8"),
+            };
+            if open.line + 1 < self.line {
+                open.taken.push(line);
+            }
+            match parsed {
+                Err(reason) => {
+                    self.open = Some(open);
+                    return Some(Err(self.give_up(reason)));
+                }
+                Ok(()) if open.cells.quoted.is_none() => {
+                    let (line, cells) = (open.line, open.cells.done);
+                    if cells.len() > 1 || !cells[0].is_empty() {
+                        return Some(Ok(Row { line, cells }));
+                    }
+                }
+                Ok(()) if open.bytes >= LONGEST_ROW => {
+                    self.open = Some(open);
+                    return Some(Err(self.give_up("a quote is not closed")));
+                }
+                Ok(()) => self.open = Some(open),
+            }
+        }
+    }
+
+    /// Drops the first line of the open row; those behind it are looked at again.
+    fn give_up(&mut self, reason: &str) -> MalformedRow {
+        let (line, taken) = self
+            .open
+            .take()
+            .map_or((self.line, Vec::new()), |open| (open.line, open.taken));
+        self.line -= taken.len() as u64;
+        for line in taken.into_iter().rev() {
+            self.lines.push_front(line);
+        }
+        MalformedRow {
+            line,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl Cells {
+    /// Takes in one line, whose text may end with a line end.
+    fn extend(&mut self, text: &str) -> Result<(), &'static str> {
+        let mut rest = text;
+        let mut begins = self.quoted.is_none();
+        loop {
+            if begins && let Some(behind) = rest.strip_prefix('"') {
+                self.quoted = Some(String::new());
+                rest = behind;
+            }
+            begins = true;
+            if let Some(cell) = self.quoted.take() {
+                match self.close(cell, rest) {
+                    Some(behind) => rest = behind,
+                    None => return Ok(()),
+                }
+            } else {
+                let end = rest.find(',').unwrap_or(without_end(rest).len());
+                let (cell, behind) = rest.split_at(end);
+                if cell.contains('"') {
+                    return Err("a quote stands inside a field that does not begin with one");
+                }
+                self.done.push(cell.to_owned());
+                rest = behind;
+            }
+            rest = match rest.strip_prefix(',') {
+                Some(behind) => behind,
+                None if without_end(rest).is_empty() => return Ok(()),
+                None => return Err("something stands between a closing quote and the next comma"),
+            };
+        }
+    }
+
+    /// Reads a quoted cell on to its closing quote; gives what stands behind it, or nothing where it stays open.
+    fn close<'a>(&mut self, mut cell: String, mut rest: &'a str) -> Option<&'a str> {
+        while let Some((part, behind)) = rest.split_once('"') {
+            cell.push_str(part);
+            match behind.strip_prefix('"') {
+                Some(escaped) => {
+                    cell.push('"');
+                    rest = escaped;
+                }
+                None => {
+                    self.done.push(cell);
+                    return Some(behind);
+                }
+            }
+        }
+        cell.push_str(rest);
+        self.quoted = Some(cell);
+        None
+    }
+}
+
+fn without_end(line: &str) -> &str {
+    let line = line.strip_suffix('\n').unwrap_or(line);
+    line.strip_suffix('\r').unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = Result<(u64, Vec<String>), String>;
+
+    fn parse(text: &str) -> Vec<Outcome> {
+        let mut parser = RowParser::from_line(1);
+        for line in text.split_inclusive('\n') {
+            parser.push(line.as_bytes().to_vec());
+        }
+        parser.finish();
+        let rows = std::iter::from_fn(|| parser.next());
+        rows.map(|row| match row {
+            Ok(row) => Ok((row.line, row.cells)),
+            Err(malformed) => Err(format!("line {}: {malformed}", malformed.line)),
+        })
+        .collect()
+    }
+
+    fn row(line: u64, cells: &[&str]) -> Outcome {
+        Ok((line, cells.iter().map(|&cell| cell.to_owned()).collect()))
+    }
+
+    #[test]
+    fn quoted_cells_hold_commas_quotes_and_lines() {
+        let rows = parse("1,\"x, \"\"y\"\"\r\nz\"\r\n\r\n2,\n\"\",\"\"\"\"\n");
+        let expected = [
+            row(1, &["1", "x, \"y\"\r\nz"]),
+            row(4, &["2", ""]),
+            row(5, &["", "\""]),
+        ];
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn bad_quoting_costs_one_row_and_names_its_line() {
+        let rows = parse("1,x\n2,\"open\n3,y\n4,\"z\"z\n5,z\"z\n6,\"last\"\n");
+        // The quote that opens in line 2 closes in line 4, where something else follows.
+        assert_eq!(rows[0], row(1, &["1", "x"]));
+        assert!(
+            rows[1]
+                .as_ref()
+                .is_err_and(|text| text.starts_with("line 2:"))
+        );
+        assert_eq!(rows[2], row(3, &["3", "y"]));
+        assert!(
+            rows[3]
+                .as_ref()
+                .is_err_and(|text| text.starts_with("line 4:"))
+        );
+        assert!(
+            rows[4]
+                .as_ref()
+                .is_err_and(|text| text.starts_with("line 5:"))
+        );
+        assert_eq!(rows[5..], [row(6, &["6", "last"])]);
+    }
+
+    #[test]
+    fn a_quote_that_never_closes_costs_one_row() {
+        let rows = parse("1,\"open\n2,x\n3,y");
+        assert_eq!(rows[0], Err("line 1: a quote is not closed".to_owned()));
+        assert_eq!(rows[1..], [row(2, &["2", "x"]), row(3, &["3", "y"])]);
+    }
+
+    #[test]
+    fn an_open_quote_before_a_longest_row_of_escaped_quotes_is_parsed_in_linear_time() {
+        let mut parser = RowParser::from_line(1);
+        parser.push(b"1,\"open\n".to_vec());
+        let lines = 2 * LONGEST_ROW / 3;
+        for _ in 0..lines {
+            parser.push(b"\"\"\n".to_vec());
+        }
+        parser.push(b"2,x\n".to_vec());
+        parser.finish();
+        // A blank row is none, so that only the first and the last line give one. Quadratic, this takes an hour.
+        let rows: Vec<_> = std::iter::from_fn(|| parser.next()).collect();
+        assert!(rows[0].as_ref().is_err_and(|malformed| malformed.line == 1));
+        assert!(
+            rows[1]
+                .as_ref()
+                .is_ok_and(|row| row.line == lines as u64 + 2)
+        );
+        assert_eq!(rows.len(), 2);
+    }
+
+    #[test]
+    fn cells_that_programs_write_for_no_value_are_missing() {
+        let cells = ["", " ", "nan", "NaN", "NA", "None", "null"].map(str::to_owned);
+        let row = Row {
+            line: 1,
+            cells: cells.to_vec(),
+        };
+        assert!((0..8).all(|column| row.cell(column).is_none()));
+        assert_eq!(row.text(2), "nan");
+    }
+}

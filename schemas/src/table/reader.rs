@@ -1,0 +1,114 @@
+//! Rows of a table that lies behind a reader of this thread.
+
+use std::io::{self, BufRead};
+
+use thiserror::Error;
+
+use super::{Header, MalformedRow, Row, RowParser};
+
+/// A table with a header, row by row. It holds one row at a time.
+#[derive(Debug)]
+pub struct TableReader<R> {
+    lines: R,
+    header: Header,
+    parser: RowParser,
+    ended: bool,
+}
+
+/// Why a table cannot be read on.
+#[derive(Debug, Error)]
+pub enum TableError {
+    /// The lines cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A row is none; those behind it can still be read.
+    #[error(transparent)]
+    Row(#[from] MalformedRow),
+}
+
+impl<R: BufRead> TableReader<R> {
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no UTF-8, or its quoting is broken.
+    pub fn new(mut lines: R) -> Result<Self, TableError> {
+        let mut first = Vec::new();
+        lines.read_until(b'\n', &mut first)?;
+        Ok(Self {
+            header: RowParser::header(&first)?,
+            lines,
+            parser: RowParser::from_line(2),
+            ended: false,
+        })
+    }
+
+    /// The names of the columns.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+}
+
+impl<R: BufRead> Iterator for TableReader<R> {
+    type Item = Result<Row, TableError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.parser.next() {
+                Some(row) => return Some(row.map_err(TableError::Row)),
+                None if self.ended => return None,
+                None => {}
+            }
+            let mut line = Vec::new();
+            match self.lines.read_until(b'\n', &mut line) {
+                Ok(0) => {
+                    self.ended = true;
+                    self.parser.finish();
+                }
+                Ok(_) => self.parser.push(line),
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(TableError::Io(error)));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Finding, Label};
+
+    #[test]
+    fn a_table_is_read_by_the_names_of_its_columns() {
+        let names: Vec<_> = Finding::ALL
+            .iter()
+            .map(|finding| finding.name().to_uppercase())
+            .collect();
+        let text = format!(
+            "\u{feff}{}, Image\n1.0,-1{},x.png\n2{},y.png\n",
+            names.join(","),
+            ",".repeat(12),
+            ",".repeat(13)
+        );
+        let mut table = TableReader::new(text.as_bytes()).unwrap();
+        let image = table.header().required("image").unwrap();
+        let findings = table.header().findings().unwrap();
+        let row = table.next().unwrap().unwrap();
+        assert_eq!((row.line, row.cell(image)), (2, Some("x.png")));
+        let labels = row.labels(&findings).unwrap();
+        assert_eq!(
+            labels[..3],
+            [Label::Positive, Label::Uncertain, Label::Blank]
+        );
+        let invalid = table
+            .next()
+            .unwrap()
+            .unwrap()
+            .labels(&findings)
+            .unwrap_err();
+        assert_eq!(invalid.line, 3);
+        assert!(invalid.reason.starts_with("No Finding: '2'"), "{invalid}");
+        assert!(table.next().is_none());
+    }
+}
