@@ -23,9 +23,9 @@ use radialog_schemas::{
     Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
     Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
 };
-use radialog_tests::binary::Role;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::processes::RoleProcess;
 use radialog_tests::services::Services;
-use radialog_tests::stages::ToyStage;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -58,10 +58,10 @@ async fn serve(address: &str) -> Result<()> {
 }
 
 fn bundle() -> BundleHashes {
-    let components = PerStage::from_fn(ToyStage::component_of);
+    let components = PerStage::from_fn(FakeStage::component_of);
     BundleHashes {
-        name: "toy".into(),
-        bundle: ContentHash::of(b"toy"),
+        name: "fake".into(),
+        bundle: ContentHash::of(b"fake"),
         components,
     }
 }
@@ -95,7 +95,7 @@ async fn measure() -> Result<()> {
     let address = format!("127.0.0.1:{port}");
     let mut command = Command::new(env::current_exe()?);
     command.env(ROLE, &address).envs(variables);
-    let gateway = Role::start(&mut command, &dir.path().join("gateway.log"))?;
+    let gateway = RoleProcess::start(&mut command, &dir.path().join("gateway.log"))?;
     let url = format!("http://{address}");
     let client = reqwest::Client::new();
     while client.get(format!("{url}/v1/models")).send().await.is_err() {
@@ -113,7 +113,7 @@ async fn turns(
     backends: &Backends,
     client: &reqwest::Client,
     url: &str,
-    gateway: &Role,
+    gateway: &RoleProcess,
 ) -> Result<()> {
     let worker = tokio::spawn(answer_everything(backends.clone()));
     let (taken, processor, began) = (
@@ -127,7 +127,7 @@ async fn turns(
             backends,
             &conversation,
             1,
-            &ToyStage::component_of(Stage::Language),
+            &FakeStage::component_of(Stage::Language),
         )
         .await?;
         let path = format!("{url}/v1/conversations/{conversation}/turns");
@@ -186,7 +186,7 @@ async fn tokens(
     backends: &Backends,
     client: &reqwest::Client,
     url: &str,
-    gateway: &Role,
+    gateway: &RoleProcess,
     streams: usize,
 ) -> Result<()> {
     let conversations = &backends.conversations;
@@ -293,7 +293,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         created_ms: 1,
         image: None,
         indication: None,
-        component: ToyStage::component_of(Stage::Language),
+        component: FakeStage::component_of(Stage::Language),
         opening: Vec::new(),
     };
     let ask = Ask::Question { text: "?".into() };
@@ -328,7 +328,7 @@ fn now() -> u64 {
 }
 
 /// User and system time of the gateway so far.
-fn processor_seconds(gateway: &Role) -> Result<f64> {
+fn processor_seconds(gateway: &RoleProcess) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.0.id()))?;
     let fields = stat
         .rsplit(')')
@@ -344,7 +344,7 @@ fn processor_seconds(gateway: &Role) -> Result<f64> {
 }
 
 /// Its resident memory, in MiB.
-fn resident(gateway: &Role) -> Result<f64> {
+fn resident(gateway: &RoleProcess) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.0.id()))?;
     let line = status
         .lines()

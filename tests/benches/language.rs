@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 use candle_core::DType;
 use radialog_models::language::{Engine, LanguageModel, Limits, LlamaConfig, Request};
-use radialog_tests::bench::{processor_seconds, random_weights};
+use radialog_tests::benchmark::{processor_seconds, random_weights};
 
 /// Prompt and answer of a published report prompt, in tokens.
 const PROMPT: usize = 160;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_schemas::{Stage, queues};
-use radialog_tests::binary::{Role, program, radialog};
+use radialog_tests::processes::{RoleProcess, program, radialog};
 use radialog_tests::services::Services;
 use tokio::time::timeout;
 
@@ -68,7 +68,7 @@ async fn measure() -> Result<Duration> {
     let mut batch = radialog(&["batch", &xrays, "--out", &out])?;
     batch.envs(variables);
     let started = Instant::now();
-    let _batch = Role::start(&mut batch, &dir.path().join("log"))?;
+    let _batch = RoleProcess::start(&mut batch, &dir.path().join("log"))?;
     let delivery = timeout(PATIENCE, consumer.next())
         .await
         .context("no task came; the batch did not start")?;

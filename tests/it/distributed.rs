@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Stage, StudyRecord};
-use radialog_tests::binary::{Role, radialog};
+use radialog_tests::processes::{RoleProcess, radialog};
 use radialog_tests::services::{ACCESS_KEY_ID, Broker, SECRET_ACCESS_KEY, Services};
 use tempfile::TempDir;
 
@@ -20,16 +20,16 @@ const REPEATS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Where the services are, as environment of a role.
-struct Place {
+struct WorkerProcesses {
     variables: Vec<(&'static str, String)>,
     logs: TempDir,
 }
 
-impl Place {
-    fn start(&self, arguments: &[&str]) -> Result<Role> {
+impl WorkerProcesses {
+    fn start(&self, arguments: &[&str]) -> Result<RoleProcess> {
         let mut command = radialog(arguments)?;
         command.envs(self.variables.iter().cloned());
-        Role::start(&mut command, &self.log(arguments[0]))
+        RoleProcess::start(&mut command, &self.log(arguments[0]))
     }
 
     /// What all processes of a role said.
@@ -147,7 +147,7 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
 
     let mut broker = Broker::start(1).await?;
     let services = Services::shared().await?;
-    let place = Place {
+    let processes = WorkerProcesses {
         variables: vec![
             ("RADIALOG_AMQP_URL", broker.virtual_host()?),
             ("RADIALOG_REDIS_URL", services.redis().to_owned()),
@@ -157,9 +157,9 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
         ],
         logs: tempfile::tempdir()?,
     };
-    let mut workers: BTreeMap<Stage, Role> = BTreeMap::new();
+    let mut workers: BTreeMap<Stage, RoleProcess> = BTreeMap::new();
     for stage in Stage::ALL {
-        workers.insert(stage, place.start(&["worker", stage.name()])?);
+        workers.insert(stage, processes.start(&["worker", stage.name()])?);
     }
     let distributed = dir.path().join("distributed");
     let out = distributed.to_str().context("a UTF-8 path")?;
@@ -171,21 +171,21 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
         "--max-new-tokens",
         MAX_NEW_TOKENS,
     ];
-    let mut coordinator = place.start(&run)?;
+    let mut coordinator = processes.start(&run)?;
 
     // Spread over the run: each worker killed and started again, the broker restarted, the coordinator killed.
     let step = expected.len() / 8;
     for (number, stage) in Stage::ALL.into_iter().enumerate() {
         until("the run", || written(&distributed) > number * step).await?;
         drop(workers.remove(&stage));
-        workers.insert(stage, place.start(&["worker", stage.name()])?);
+        workers.insert(stage, processes.start(&["worker", stage.name()])?);
     }
     until("the run", || written(&distributed) > 4 * step).await?;
     broker.stop();
     broker.start_again().await?;
     until("the run", || written(&distributed) > 6 * step).await?;
     coordinator.kill();
-    coordinator = place.start(&run)?;
+    coordinator = processes.start(&run)?;
 
     let mut ended = None;
     until("the end of the run", || {
@@ -193,7 +193,7 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
         ended.is_some()
     })
     .await?;
-    let log = std::fs::read_to_string(place.log("batch"))?;
+    let log = std::fs::read_to_string(processes.log("batch"))?;
     ensure!(ended.is_some_and(|status| status.success()), "{log}");
 
     let actual = lines(&distributed)?;

@@ -10,8 +10,8 @@ use radialog_runtime::objects::s3::S3Objects;
 use radialog_schemas::Stage;
 use radialog_workers::bundle_cache::fetch_bundle;
 
-use crate::args::UsageError;
 use crate::demo_bundle;
+use crate::exit::UsageError;
 
 /// Opens the bundle for these stages; hashes are verified, once per file.
 pub(crate) async fn open(

@@ -25,11 +25,11 @@ const EPOCHS: u64 = 3;
 /// 14 training pairs are three batches of four; the last two pairs are left out.
 const BATCHES: u64 = 3;
 
-struct Workshop {
+struct AlignmentFixture {
     dir: tempfile::TempDir,
 }
 
-impl Workshop {
+impl AlignmentFixture {
     /// Fourteen training pairs and five of validation of eight images, and a random bundle with the image encoder.
     fn new(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -135,24 +135,21 @@ fn measured(outcome: Outcome) -> Vec<Vec<(String, f64)>> {
 #[test]
 fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one_with_and_without_a_cache_of_patches()
  {
-    let workshop = Workshop::new("");
-    let whole = measured(workshop.run("whole", false, u64::MAX).unwrap());
-    let recipe = fs::read_to_string(workshop.path("recipe.toml")).unwrap();
+    let fixture = AlignmentFixture::new("");
+    let whole = measured(fixture.run("whole", false, u64::MAX).unwrap());
+    let recipe = fs::read_to_string(fixture.path("recipe.toml")).unwrap();
     fs::write(
-        workshop.path("recipe.toml"),
+        fixture.path("recipe.toml"),
         format!("cache_patches = true\n{recipe}"),
     )
     .unwrap();
     assert_eq!(
-        workshop.run("parts", false, 2).unwrap(),
+        fixture.run("parts", false, 2).unwrap(),
         Outcome::Interrupted
     );
-    assert_eq!(
-        workshop.run("parts", true, 4).unwrap(),
-        Outcome::Interrupted
-    );
+    assert_eq!(fixture.run("parts", true, 4).unwrap(), Outcome::Interrupted);
     // The images are not needed any more: their patches are in the cache.
-    let parts = measured(workshop.run("parts", true, u64::MAX).unwrap());
+    let parts = measured(fixture.run("parts", true, u64::MAX).unwrap());
     assert_eq!(whole, parts);
     for name in [
         "embedding.safetensors",
@@ -160,16 +157,16 @@ fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one_with_and_
         "encoder.safetensors",
     ] {
         let [whole, parts] =
-            ["whole", "parts"].map(|run| workshop.bytes(&format!("{run}/last/{name}")));
+            ["whole", "parts"].map(|run| fixture.bytes(&format!("{run}/last/{name}")));
         assert!(whole == parts, "{name} differs");
     }
     assert!(
-        fs::metadata(workshop.path("parts/patches.cache"))
+        fs::metadata(fixture.path("parts/patches.cache"))
             .unwrap()
             .len()
             >= 8 * (8 + 4 * 32 * 2 * 2)
     );
-    let csv = fs::read_to_string(workshop.path("parts/metrics.csv")).unwrap();
+    let csv = fs::read_to_string(fixture.path("parts/metrics.csv")).unwrap();
     assert!(csv.starts_with(
         "epoch,step,rate,train_loss,validation_loss,validation_itc,validation_itm,validation_lm,"
     ));
@@ -178,10 +175,10 @@ fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one_with_and_
 #[test]
 fn a_checkpoint_serves_the_tokens_that_the_training_network_makes_and_the_image_encoder_as_it_was()
 {
-    let workshop = Workshop::new("");
-    workshop.run("out", false, u64::MAX).unwrap();
+    let fixture = AlignmentFixture::new("");
+    fixture.run("out", false, u64::MAX).unwrap();
     for checkpoint in ["out/best", "out/last"] {
-        let bundle = workshop.bundle(checkpoint);
+        let bundle = fixture.bundle(checkpoint);
         let embedder = ImageEmbedder::load(&bundle, &Device::Cpu).unwrap();
         let ramp: Vec<f32> = (0..3 * SIDE * SIDE)
             .map(|index| (index as f32 * 0.37).sin().abs())
@@ -190,12 +187,12 @@ fn a_checkpoint_serves_the_tokens_that_the_training_network_makes_and_the_image_
         let tokens = embedder.embed(&image).unwrap();
         assert_eq!(tokens.dims(), [1, 8, 32]);
 
-        let encoder = workshop.tensors(&format!("{checkpoint}/encoder.safetensors"));
+        let encoder = fixture.tensors(&format!("{checkpoint}/encoder.safetensors"));
         let config: EmbeddingComponent = bundle.config(Stage::Embedding).unwrap();
         let builder = VarBuilder::from_tensors(encoder.clone(), DType::F32, &Device::Cpu);
         let encoder_network =
             ImageEncoder::single_image(&config.vision, builder.pp("visual_encoder")).unwrap();
-        let trained = workshop.tensors(&format!("{checkpoint}/embedding.safetensors"));
+        let trained = fixture.tensors(&format!("{checkpoint}/embedding.safetensors"));
         let variables = Variables::of(trained.clone()).unwrap();
         let text = config.text.clone().unwrap();
         let builder = variables.var_builder(&Device::Cpu);
@@ -223,7 +220,7 @@ fn a_checkpoint_serves_the_tokens_that_the_training_network_makes_and_the_image_
         assert!(worst(&features.squeeze(0).unwrap(), &expected) < 1e-4);
 
         // The bundle's projector has another width and is drawn; the trunk is its own.
-        let start = workshop.tensors("start/embedding.safetensors");
+        let start = fixture.tensors("start/embedding.safetensors");
         assert!(encoder.len() > 100);
         for (name, tensor) in encoder
             .iter()
@@ -242,9 +239,9 @@ fn a_checkpoint_serves_the_tokens_that_the_training_network_makes_and_the_image_
 #[test]
 fn both_checkpoints_and_the_output_folder_share_one_file_of_the_image_encoder() {
     use std::os::unix::fs::MetadataExt;
-    let workshop = Workshop::new("");
-    workshop.run("out", false, u64::MAX).unwrap();
-    let inode = |name: &str| fs::metadata(workshop.path(name)).unwrap().ino();
+    let fixture = AlignmentFixture::new("");
+    fixture.run("out", false, u64::MAX).unwrap();
+    let inode = |name: &str| fs::metadata(fixture.path(name)).unwrap().ino();
     assert_eq!(
         inode("out/best/encoder.safetensors"),
         inode("out/last/encoder.safetensors")
@@ -253,37 +250,37 @@ fn both_checkpoints_and_the_output_folder_share_one_file_of_the_image_encoder() 
 
 #[test]
 fn a_checkpoint_can_be_trained_further_with_its_own_tokenizer_and_encoder() {
-    let workshop = Workshop::new("");
-    workshop.run("out", false, u64::MAX).unwrap();
+    let fixture = AlignmentFixture::new("");
+    fixture.run("out", false, u64::MAX).unwrap();
     let recipe = "start = \"out/best\"\nepochs = 1\nbatch_size = 4\nlongest = 32\n[[tables]]\npairs = \"pairs.csv\"\n";
-    fs::write(workshop.path("recipe.toml"), recipe).unwrap();
-    let training = workshop.training("further", false).unwrap();
+    fs::write(fixture.path("recipe.toml"), recipe).unwrap();
+    let training = fixture.training("further", false).unwrap();
     let Outcome::Complete(rows) = training.run(&|| false, &|_| ()).unwrap() else {
         panic!("interrupted")
     };
     assert_eq!(rows.len(), 1);
     assert!(
-        workshop.bytes("out/best/encoder.safetensors")
-            == workshop.bytes("further/last/encoder.safetensors")
+        fixture.bytes("out/best/encoder.safetensors")
+            == fixture.bytes("further/last/encoder.safetensors")
     );
 }
 
 #[test]
 fn a_checkpoint_without_text_side_is_no_start() {
-    let workshop = Workshop::new("");
+    let fixture = AlignmentFixture::new("");
     fs::write(
-        workshop.path("recipe.toml"),
+        fixture.path("recipe.toml"),
         "start = \"start\"\n[[tables]]\npairs = \"pairs.csv\"\n",
     )
     .unwrap();
-    let error = workshop.training("out", false).err().unwrap().to_string();
+    let error = fixture.training("out", false).err().unwrap().to_string();
     assert!(error.contains("no text side"), "{error}");
 }
 
 #[test]
 fn the_loss_of_the_training_pairs_falls() {
-    let workshop = Workshop::new("dropout = 0.0");
-    let rows = measured(workshop.run("out", false, u64::MAX).unwrap());
+    let fixture = AlignmentFixture::new("dropout = 0.0");
+    let rows = measured(fixture.run("out", false, u64::MAX).unwrap());
     let loss = |row: usize| {
         rows[row]
             .iter()
@@ -301,8 +298,8 @@ fn the_loss_of_the_training_pairs_falls() {
 
 #[test]
 fn an_image_that_is_missing_or_unreadable_is_named() {
-    let workshop = Workshop::new("");
-    let table = fs::read_to_string(workshop.path("pairs.csv")).unwrap();
+    let fixture = AlignmentFixture::new("");
+    let table = fs::read_to_string(fixture.path("pairs.csv")).unwrap();
     let first = table
         .lines()
         .nth(1)
@@ -311,14 +308,11 @@ fn an_image_that_is_missing_or_unreadable_is_named() {
         .nth(2)
         .unwrap()
         .to_owned();
-    fs::write(workshop.path(&first), "no image").unwrap();
-    let error = workshop
-        .run("out", false, u64::MAX)
-        .unwrap_err()
-        .to_string();
+    fs::write(fixture.path(&first), "no image").unwrap();
+    let error = fixture.run("out", false, u64::MAX).unwrap_err().to_string();
     assert!(error.contains(&first), "{error}");
-    fs::remove_file(workshop.path(&first)).unwrap();
-    let error = workshop
+    fs::remove_file(fixture.path(&first)).unwrap();
+    let error = fixture
         .run("other", false, u64::MAX)
         .unwrap_err()
         .to_string();
@@ -330,12 +324,12 @@ fn an_image_that_is_missing_or_unreadable_is_named() {
 
 #[test]
 fn a_batch_of_one_and_fewer_pairs_than_a_batch_are_refused_in_words() {
-    let workshop = Workshop::new("");
-    let recipe = fs::read_to_string(workshop.path("recipe.toml")).unwrap();
+    let fixture = AlignmentFixture::new("");
+    let recipe = fs::read_to_string(fixture.path("recipe.toml")).unwrap();
     for (size, part) in [(1, "each other's negatives"), (15, "14 training pairs")] {
         let changed = recipe.replace("batch_size = 4", &format!("batch_size = {size}"));
-        fs::write(workshop.path("recipe.toml"), changed).unwrap();
-        let error = workshop.training("out", false).err().unwrap().to_string();
+        fs::write(fixture.path("recipe.toml"), changed).unwrap();
+        let error = fixture.training("out", false).err().unwrap().to_string();
         assert!(error.contains(part), "{error}");
     }
 }

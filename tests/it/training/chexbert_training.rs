@@ -13,11 +13,11 @@ use radialog_training::trainers::{Outcome, Training};
 
 const EPOCHS: u64 = 6;
 
-struct Workshop {
+struct ChexbertFixture {
     dir: tempfile::TempDir,
 }
 
-impl Workshop {
+impl ChexbertFixture {
     /// 24 training and 8 validation reports about edema, there or denied.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -66,26 +66,26 @@ impl Workshop {
 
 #[test]
 fn dropout_goes_on_where_it_was_so_that_a_resumed_training_ends_with_the_same_bytes() {
-    let workshop = Workshop::new();
+    let fixture = ChexbertFixture::new();
     assert!(matches!(
-        workshop.run("whole", false, u64::MAX),
+        fixture.run("whole", false, u64::MAX),
         Outcome::Complete(_)
     ));
-    assert_eq!(workshop.run("parts", false, 7), Outcome::Interrupted);
+    assert_eq!(fixture.run("parts", false, 7), Outcome::Interrupted);
     assert!(matches!(
-        workshop.run("parts", true, u64::MAX),
+        fixture.run("parts", true, u64::MAX),
         Outcome::Complete(_)
     ));
     for name in ["scoring.safetensors", "optimizer.safetensors"] {
-        let bytes = |run: &str| fs::read(workshop.path(run).join("last").join(name)).unwrap();
+        let bytes = |run: &str| fs::read(fixture.path(run).join("last").join(name)).unwrap();
         assert!(bytes("whole") == bytes("parts"), "{name} differs");
     }
 }
 
 #[test]
 fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_checkpoint() {
-    let workshop = Workshop::new();
-    let Outcome::Complete(rows) = workshop.run("out", false, u64::MAX) else {
+    let fixture = ChexbertFixture::new();
+    let Outcome::Complete(rows) = fixture.run("out", false, u64::MAX) else {
         panic!("interrupted")
     };
     let loss = |row: usize| rows[row].get("train_loss").unwrap();
@@ -95,8 +95,8 @@ fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_c
         loss(0),
         loss(rows.len() - 1)
     );
-    let cache = HashCache::at(workshop.path("hashes.json"));
-    let bundle = Bundle::open_with(&workshop.path("out/best"), &[Stage::Scoring], &cache).unwrap();
+    let cache = HashCache::at(fixture.path("hashes.json"));
+    let bundle = Bundle::open_with(&fixture.path("out/best"), &[Stage::Scoring], &cache).unwrap();
     let labeler = Labeler::load(&bundle, &Device::Cpu).unwrap();
     let label =
         |text: &str| labeler.label(&[labeler.encode(text).unwrap()]).unwrap()[0][&Finding::Edema];

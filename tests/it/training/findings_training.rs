@@ -16,11 +16,11 @@ use radialog_training::trainers::{Findings, Outcome, Training};
 const SIDE: usize = 96;
 const EPOCHS: u64 = 2;
 
-struct Workshop {
+struct FindingsFixture {
     dir: tempfile::TempDir,
 }
 
-impl Workshop {
+impl FindingsFixture {
     /// Twelve training and two validation images, every other one with an effusion.
     fn new(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -103,29 +103,26 @@ fn measured(outcome: Outcome) -> Vec<Vec<f64>> {
 
 #[test]
 fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one() {
-    let workshop = Workshop::new("");
-    let whole = measured(workshop.run("whole", false, u64::MAX).unwrap());
+    let fixture = FindingsFixture::new("");
+    let whole = measured(fixture.run("whole", false, u64::MAX).unwrap());
     // Once inside each epoch.
     assert_eq!(
-        workshop.run("parts", false, 2).unwrap(),
+        fixture.run("parts", false, 2).unwrap(),
         Outcome::Interrupted
     );
-    assert_eq!(
-        workshop.run("parts", true, 4).unwrap(),
-        Outcome::Interrupted
-    );
-    let parts = measured(workshop.run("parts", true, u64::MAX).unwrap());
+    assert_eq!(fixture.run("parts", true, 4).unwrap(), Outcome::Interrupted);
+    let parts = measured(fixture.run("parts", true, u64::MAX).unwrap());
     assert_eq!(whole, parts);
     for name in ["findings.safetensors", "optimizer.safetensors"] {
-        let file = |run: &str| workshop.path(run).join("last").join(name);
+        let file = |run: &str| fixture.path(run).join("last").join(name);
         assert!(
             bytes(&file("whole")) == bytes(&file("parts")),
             "{name} differs"
         );
     }
-    let csv = fs::read_to_string(workshop.path("parts/metrics.csv")).unwrap();
+    let csv = fs::read_to_string(fixture.path("parts/metrics.csv")).unwrap();
     assert_eq!(csv.lines().count() as u64, 1 + EPOCHS, "{csv}");
-    let html = fs::read_to_string(workshop.path("parts/curves.html")).unwrap();
+    let html = fs::read_to_string(fixture.path("parts/curves.html")).unwrap();
     assert!(
         html.contains("<polyline") && !html.contains("src="),
         "the curves need nothing else"
@@ -134,12 +131,12 @@ fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one() {
 
 #[test]
 fn both_checkpoints_are_bundles_that_predict() {
-    let workshop = Workshop::new("");
-    workshop.run("out", false, u64::MAX).unwrap();
+    let fixture = FindingsFixture::new("");
+    fixture.run("out", false, u64::MAX).unwrap();
     for checkpoint in ["last", "best"] {
-        let cache = HashCache::at(workshop.path("hashes.json"));
+        let cache = HashCache::at(fixture.path("hashes.json"));
         let bundle = Bundle::open_with(
-            &workshop.path("out").join(checkpoint),
+            &fixture.path("out").join(checkpoint),
             &[Stage::Findings],
             &cache,
         )
@@ -162,12 +159,12 @@ fn both_checkpoints_are_bundles_that_predict() {
 
 #[test]
 fn the_loss_of_the_training_images_falls() {
-    let workshop = Workshop::new("");
-    let text = fs::read_to_string(workshop.path("recipe.toml"))
+    let fixture = FindingsFixture::new("");
+    let text = fs::read_to_string(fixture.path("recipe.toml"))
         .unwrap()
         .replace("augment = true", "augment = false");
-    fs::write(workshop.path("recipe.toml"), text).unwrap();
-    let rows = measured(workshop.run("out", false, u64::MAX).unwrap());
+    fs::write(fixture.path("recipe.toml"), text).unwrap();
+    let rows = measured(fixture.run("out", false, u64::MAX).unwrap());
     // Epoch, step, rate, loss.
     let (first, last) = (rows[0][3], rows[1][3]);
     assert!(last < first, "{first} then {last}");
@@ -175,20 +172,20 @@ fn the_loss_of_the_training_images_falls() {
 
 #[test]
 fn another_recipe_a_second_start_and_nothing_to_resume_are_refused() {
-    let workshop = Workshop::new("");
+    let fixture = FindingsFixture::new("");
     let refusal = |out, resume| {
-        workshop
+        fixture
             .training(out, resume)
             .map(|_| ())
             .unwrap_err()
             .to_string()
     };
     assert!(refusal("out", true).contains("without --resume"));
-    assert_eq!(workshop.run("out", false, 1).unwrap(), Outcome::Interrupted);
+    assert_eq!(fixture.run("out", false, 1).unwrap(), Outcome::Interrupted);
     assert!(refusal("out", false).contains("--resume"));
-    let recipe = fs::read_to_string(workshop.path("recipe.toml")).unwrap();
+    let recipe = fs::read_to_string(fixture.path("recipe.toml")).unwrap();
     fs::write(
-        workshop.path("recipe.toml"),
+        fixture.path("recipe.toml"),
         recipe.replace("rate = 1e-3", "rate = 1e-4"),
     )
     .unwrap();
@@ -197,14 +194,14 @@ fn another_recipe_a_second_start_and_nothing_to_resume_are_refused() {
 
 #[test]
 fn a_loss_that_is_no_number_stops_with_the_images_of_its_batch_and_keeps_the_checkpoint() {
-    let workshop = Workshop::new("checkpoint_steps = 1");
-    let recipe = fs::read_to_string(workshop.path("recipe.toml")).unwrap();
+    let fixture = FindingsFixture::new("checkpoint_steps = 1");
+    let recipe = fs::read_to_string(fixture.path("recipe.toml")).unwrap();
     fs::write(
-        workshop.path("recipe.toml"),
+        fixture.path("recipe.toml"),
         recipe.replace("rate = 1e-3", "rate = 1e30"),
     )
     .unwrap();
-    let error = workshop.run("out", false, u64::MAX).unwrap_err();
+    let error = fixture.run("out", false, u64::MAX).unwrap_err();
     let TrainingError::NotANumber { step, samples } = &error else {
         panic!("{error}")
     };
@@ -213,31 +210,28 @@ fn a_loss_that_is_no_number_stops_with_the_images_of_its_batch_and_keeps_the_che
         "{error}"
     );
     assert!(
-        workshop.training("out", true).is_ok(),
+        fixture.training("out", true).is_ok(),
         "the checkpoint before is whole"
     );
 }
 
 #[test]
 fn an_image_that_cannot_be_read_is_named() {
-    let workshop = Workshop::new("");
-    fs::write(workshop.path("images/binary.png"), b"not an image").unwrap();
-    let error = workshop
-        .run("out", false, u64::MAX)
-        .unwrap_err()
-        .to_string();
+    let fixture = FindingsFixture::new("");
+    fs::write(fixture.path("images/binary.png"), b"not an image").unwrap();
+    let error = fixture.run("out", false, u64::MAX).unwrap_err().to_string();
     assert!(error.contains("binary.png"), "{error}");
 }
 
 #[test]
 fn a_save_that_fails_leaves_the_checkpoint_before() {
-    let workshop = Workshop::new("");
-    assert_eq!(workshop.run("out", false, 1).unwrap(), Outcome::Interrupted);
-    let before = bytes(&workshop.path("out/last/findings.safetensors"));
+    let fixture = FindingsFixture::new("");
+    assert_eq!(fixture.run("out", false, 1).unwrap(), Outcome::Interrupted);
+    let before = bytes(&fixture.path("out/last/findings.safetensors"));
     // A file where the next checkpoint is written first.
-    fs::write(workshop.path("out/last.partial"), b"in the way").unwrap();
-    assert!(workshop.run("out", true, 2).is_err());
-    assert!(before == bytes(&workshop.path("out/last/findings.safetensors")));
-    fs::remove_file(workshop.path("out/last.partial")).unwrap();
-    assert_eq!(workshop.run("out", true, 2).unwrap(), Outcome::Interrupted);
+    fs::write(fixture.path("out/last.partial"), b"in the way").unwrap();
+    assert!(fixture.run("out", true, 2).is_err());
+    assert!(before == bytes(&fixture.path("out/last/findings.safetensors")));
+    fs::remove_file(fixture.path("out/last.partial")).unwrap();
+    assert_eq!(fixture.run("out", true, 2).unwrap(), Outcome::Interrupted);
 }

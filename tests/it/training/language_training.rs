@@ -25,21 +25,21 @@ const GEOMETRY: &str = "[geometry]\nvocab_size = 1000\nhidden_size = 32\ninterme
 const IMAGES: usize = 4;
 const SAMPLES: usize = 12;
 
-pub(super) struct Workshop {
+pub(super) struct LanguageFixture {
     dir: tempfile::TempDir,
 }
 
-impl Workshop {
+impl LanguageFixture {
     /// Twelve training samples and three for validation, about four images.
     pub(super) fn new() -> Self {
-        let workshop = Self {
+        let fixture = Self {
             dir: tempfile::tempdir().unwrap(),
         };
         let start = RandomBundle {
             dtype: safetensors::Dtype::F16,
             ..RandomBundle::tiny(7)
         };
-        start.write(&workshop.path("start")).unwrap();
+        start.write(&fixture.path("start")).unwrap();
         let image = |index: usize| {
             (
                 format!("image{index}"),
@@ -47,14 +47,14 @@ impl Workshop {
             )
         };
         let images: HashMap<String, Tensor> = (0..IMAGES).map(image).collect();
-        candle_core::safetensors::save(&images, workshop.path("images.safetensors")).unwrap();
-        workshop.write(
+        candle_core::safetensors::save(&images, fixture.path("images.safetensors")).unwrap();
+        fixture.write(
             "train.json",
             &Value::from_iter((0..SAMPLES).map(sample)).to_string(),
         );
         let lines: Vec<String> = (0..3).map(|index| sample(index).to_string()).collect();
-        workshop.write("validate.jsonl", &lines.join("\n"));
-        workshop
+        fixture.write("validate.jsonl", &lines.join("\n"));
+        fixture
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -170,50 +170,50 @@ fn inode(path: &Path) -> u64 {
 #[test]
 fn an_adapter_that_is_resumed_ends_with_the_same_bytes_and_its_frozen_weights_are_those_of_the_start()
  {
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ndropout = 0.2\n";
-    rows(workshop.run("whole", false, u64::MAX, keys));
-    assert_eq!(workshop.run("parts", false, 4, keys), Outcome::Interrupted);
-    rows(workshop.run("parts", true, u64::MAX, keys));
+    rows(fixture.run("whole", false, u64::MAX, keys));
+    assert_eq!(fixture.run("parts", false, 4, keys), Outcome::Interrupted);
+    rows(fixture.run("parts", true, u64::MAX, keys));
     for name in [
         "adapter_model.safetensors",
         "optimizer.safetensors",
         "bundle.json",
     ] {
         assert!(
-            workshop.bytes(&format!("whole/last/{name}"))
-                == workshop.bytes(&format!("parts/last/{name}")),
+            fixture.bytes(&format!("whole/last/{name}"))
+                == fixture.bytes(&format!("parts/last/{name}")),
             "{name}"
         );
     }
     let base = "last/language.base.safetensors";
     assert_eq!(
-        inode(&workshop.path("whole").join(base)),
-        inode(&workshop.path("start/language.safetensors"))
+        inode(&fixture.path("whole").join(base)),
+        inode(&fixture.path("start/language.safetensors"))
     );
     assert_eq!(
-        inode(&workshop.path("parts").join(base)),
-        inode(&workshop.path("start/language.safetensors"))
+        inode(&fixture.path("parts").join(base)),
+        inode(&fixture.path("start/language.safetensors"))
     );
 }
 
 #[test]
 fn all_weights_of_a_training_that_was_killed_end_with_the_same_bytes() {
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 2\nrate = 1e-2\ndropout = 0.1\n\
          checkpoint_steps = 2\n{GEOMETRY}"
     );
-    rows(workshop.run("whole", false, u64::MAX, &keys));
+    rows(fixture.run("whole", false, u64::MAX, &keys));
     // The third step is lost: the checkpoint is that of the second.
-    let killed = workshop.prepare("parts", false, &keys).unwrap();
+    let killed = fixture.prepare("parts", false, &keys).unwrap();
     let dies = |step: radialog_training::trainers::StepReport| assert!(step.step < 3, "killed");
     std::panic::catch_unwind(AssertUnwindSafe(|| killed.run(&|| false, &dies))).unwrap_err();
-    rows(workshop.run("parts", true, u64::MAX, &keys));
+    rows(fixture.run("parts", true, u64::MAX, &keys));
     for name in ["language.safetensors", "optimizer.safetensors"] {
         assert!(
-            workshop.bytes(&format!("whole/last/{name}"))
-                == workshop.bytes(&format!("parts/last/{name}")),
+            fixture.bytes(&format!("whole/last/{name}"))
+                == fixture.bytes(&format!("parts/last/{name}")),
             "{name}"
         );
     }
@@ -221,10 +221,10 @@ fn all_weights_of_a_training_that_was_killed_end_with_the_same_bytes() {
 
 #[test]
 fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weights() {
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let lora = "[lora]\nr = 4\nalpha = 8\ntarget_modules = [\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \
                 \"up_proj\", \"down_proj\"]\n";
-    let learned = rows(workshop.run(
+    let learned = rows(fixture.run(
         "lora",
         false,
         u64::MAX,
@@ -233,11 +233,11 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
     let loss = |row: &radialog_training::curves::Row| row.get("validation_loss").unwrap();
     let (first, last) = (loss(&learned[0]), loss(&learned[7]));
     assert!(last < 0.8 * first, "{first} then {last}");
-    let served = workshop.served_loss("lora/last");
+    let served = fixture.served_loss("lora/last");
     assert!((served - last).abs() < 1e-4, "{served} and {last}");
     // Steps this small change nothing: what is measured are the weights that the training started from.
     let still = "epochs = 1\nrate = 1e-12\n";
-    let whole = rows(workshop.run(
+    let whole = rows(fixture.run(
         "whole",
         false,
         u64::MAX,
@@ -248,15 +248,15 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
         "{} and {last}",
         loss(&whole[0])
     );
-    assert!((workshop.served_loss("whole/last") - last).abs() < 1e-4);
+    assert!((fixture.served_loss("whole/last") - last).abs() < 1e-4);
     assert!(
-        !workshop
+        !fixture
             .path("whole/last/adapter_model.safetensors")
             .exists()
     );
     let goes_on =
         format!("start = \"lora/last\"\n{still}{lora}dropout = 0.0\nresume_adapter = true\n");
-    let goes_on = rows(workshop.run("on", false, u64::MAX, &goes_on));
+    let goes_on = rows(fixture.run("on", false, u64::MAX, &goes_on));
     assert!(
         (loss(&goes_on[0]) - last).abs() < 1e-4,
         "{} and {last}",
@@ -266,13 +266,13 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
 
 #[test]
 fn a_small_model_from_random_weights_learns_its_texts() {
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 30\nrate = 1e-2\naccumulation = 1\n\
          batch_size = 4\ndata = [\"train.json\"]\nvalidation_size = 2\nembeddings = [\"images.safetensors\"]\nwarmup = 5\n\
          balance = 0.5\n{GEOMETRY}tie_word_embeddings = true\n"
     );
-    let rows = rows(workshop.run("out", false, u64::MAX, &keys));
+    let rows = rows(fixture.run("out", false, u64::MAX, &keys));
     let value = |name: &str| rows[29].get(name).unwrap();
     assert!(
         rows[0].get("train_loss").unwrap() > 3.0 && value("train_loss") < 0.5,
@@ -284,15 +284,15 @@ fn a_small_model_from_random_weights_learns_its_texts() {
 
 #[test]
 fn a_frozen_projection_stays_as_it_is() {
-    let workshop = Workshop::new();
-    rows(workshop.run(
+    let fixture = LanguageFixture::new();
+    rows(fixture.run(
         "out",
         false,
         u64::MAX,
         "start = \"start\"\ntrain_projection = false\nepochs = 1\n",
     ));
     let tensors =
-        |path: &str| candle_core::safetensors::load(workshop.path(path), &Device::Cpu).unwrap();
+        |path: &str| candle_core::safetensors::load(fixture.path(path), &Device::Cpu).unwrap();
     let (before, after) = (
         tensors("start/adapter.safetensors"),
         tensors("out/last/adapter_model.safetensors"),
@@ -317,7 +317,7 @@ fn a_frozen_projection_stays_as_it_is() {
 
 #[test]
 fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let mut long = sample(0);
     long["instruction"] = format!(
         "{} {}",
@@ -325,12 +325,12 @@ fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
         long["instruction"].as_str().unwrap()
     )
     .into();
-    workshop.write(
+    fixture.write(
         "long.json",
         &json!([long, sample(1), sample(2)]).to_string(),
     );
     let keys = "start = \"start\"\ncutoff = 300\nembeddings = [\"images.safetensors\"]\nvalidation_size = 1\n";
-    let notes = workshop
+    let notes = fixture
         .prepare("out", false, &format!("data = [\"long.json\"]\n{keys}"))
         .unwrap()
         .notes();
@@ -344,8 +344,8 @@ fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
         notes.contains(&"1 training samples".to_owned()),
         "{notes:?}"
     );
-    workshop.write("long.json", &json!([sample(1)]).to_string());
-    let error = workshop
+    fixture.write("long.json", &json!([sample(1)]).to_string());
+    let error = fixture
         .prepare("none", false, &format!("data = [\"long.json\"]\n{keys}"))
         .err()
         .unwrap()
@@ -355,10 +355,10 @@ fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
 
 #[test]
 fn faulty_samples_are_named() {
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let error = |train: &str, keys: &str| {
-        workshop.write("train.json", train);
-        workshop
+        fixture.write("train.json", train);
+        fixture
             .prepare("out", false, keys)
             .err()
             .unwrap()
@@ -387,11 +387,11 @@ fn faulty_samples_are_named() {
 
 #[test]
 fn a_loss_that_is_no_number_names_its_samples_and_leaves_the_last_checkpoint() {
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 9\nrate = 1e30\ncheckpoint_steps = 1\n{GEOMETRY}"
     );
-    let error = workshop
+    let error = fixture
         .prepare("out", false, &keys)
         .unwrap()
         .run(&|| false, &|_| {})
@@ -401,5 +401,5 @@ fn a_loss_that_is_no_number_names_its_samples_and_leaves_the_last_checkpoint() {
         error.contains("not a number") && error.contains("train.json sample"),
         "{error}"
     );
-    workshop.serve("out/last");
+    fixture.serve("out/last");
 }

@@ -14,10 +14,10 @@ use radialog_models::bundle::config::LanguageComponent;
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::language::Sequence;
 use radialog_schemas::Stage;
-use radialog_tests::bench::{peer_python, run};
+use radialog_tests::benchmark::{peer_python, run};
 use serde_json::json;
 
-use super::language_training::Workshop;
+use super::language_training::LanguageFixture;
 
 /// Says that the test is wanted.
 const VARIABLE: &str = "RADIALOG_PEFT";
@@ -56,26 +56,26 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         println!("not run: set {VARIABLE}=1 where PyTorch may be installed");
         return Ok(());
     }
-    let workshop = Workshop::new();
+    let fixture = LanguageFixture::new();
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ntarget_modules = [\"q_proj\", \"v_proj\", \"down_proj\"]\n";
-    workshop.run("out", false, u64::MAX, keys);
+    fixture.run("out", false, u64::MAX, keys);
 
     let bundle = Bundle::open_with(
-        &workshop.path("out/last"),
+        &fixture.path("out/last"),
         &[Stage::Language],
-        &HashCache::at(workshop.path("h")),
+        &HashCache::at(fixture.path("h")),
     )?;
     let config: LanguageComponent = bundle.config(Stage::Language)?;
     let mut hugging_face = serde_json::to_value(&config.llama)?;
     hugging_face["model_type"] = json!("llama");
     hugging_face["architectures"] = json!(["LlamaForCausalLM"]);
-    fs::create_dir(workshop.path("base"))?;
-    fs::write(workshop.path("base/config.json"), hugging_face.to_string())?;
+    fs::create_dir(fixture.path("base"))?;
+    fs::write(fixture.path("base/config.json"), hugging_face.to_string())?;
     let base =
-        candle_core::safetensors::load(workshop.path("start/language.safetensors"), &Device::Cpu)?;
+        candle_core::safetensors::load(fixture.path("start/language.safetensors"), &Device::Cpu)?;
     let base: Vec<(String, Tensor)> = base.into_iter().collect();
     let format = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize_to_file(base, Some(format), &workshop.path("base/model.safetensors"))?;
+    safetensors::serialize_to_file(base, Some(format), &fixture.path("base/model.safetensors"))?;
 
     let (before, after, image) = (
         [1u32, 300, 301, 302],
@@ -94,9 +94,9 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         ("after", as_python(&after)?),
         ("image", tokens.clone()),
     ];
-    candle_core::safetensors::save(&inputs.into(), workshop.path("inputs.safetensors"))?;
+    candle_core::safetensors::save(&inputs.into(), fixture.path("inputs.safetensors"))?;
 
-    let language = workshop.serve("out/last");
+    let language = fixture.serve("out/last");
     let ids = [
         before.as_slice(),
         &vec![image; config.llama.num_image_tokens],
@@ -118,7 +118,7 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         "inputs.safetensors",
         "logits.safetensors",
     ]
-    .map(|name| workshop.path(name));
+    .map(|name| fixture.path(name));
     println!(
         "{}",
         run(Command::new(python)

@@ -15,11 +15,11 @@ use radialog_training::recipe::ImageTable;
 
 const TESTED: usize = 4;
 
-struct Ward {
+struct QualityFixture {
     dir: tempfile::TempDir,
 }
 
-impl Ward {
+impl QualityFixture {
     /// Four reports and images to test on. Training has reports, and images that cannot be read.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -91,9 +91,9 @@ impl Ward {
 
 #[test]
 fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
-    let ward = Ward::new();
-    let quality = ward.quality(&Part::ALL);
-    let bundle = ward.bundle(&quality);
+    let fixture = QualityFixture::new();
+    let quality = fixture.quality(&Part::ALL);
+    let bundle = fixture.bundle(&quality);
     let told = Mutex::new(Vec::new());
     let tell = |what: &str, done: u64, total: u64| {
         if done == total {
@@ -162,15 +162,15 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
 
 #[test]
 fn a_part_needs_its_table_and_a_split_its_rows() {
-    let ward = Ward::new();
+    let fixture = QualityFixture::new();
     let measure = |quality: &Quality| {
         quality
-            .measure(&ward.bundle(quality), &|_, _, _| {})
+            .measure(&fixture.bundle(quality), &|_, _, _| {})
             .unwrap_err()
     };
     let without = Quality {
         images: Vec::new(),
-        ..ward.quality(&[Part::Findings])
+        ..fixture.quality(&[Part::Findings])
     };
     assert!(
         measure(&without)
@@ -179,7 +179,7 @@ fn a_part_needs_its_table_and_a_split_its_rows() {
     );
     let other = Quality {
         split: "validate".into(),
-        ..ward.quality(&[Part::Chexbert])
+        ..fixture.quality(&[Part::Chexbert])
     };
     let error = measure(&other);
     assert!(
