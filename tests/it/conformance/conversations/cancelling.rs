@@ -1,0 +1,73 @@
+//! Turns that are cancelled before and while they run.
+
+use super::*;
+
+pub(super) async fn a_queued_turn_that_is_cancelled_never_runs(
+    conversations: Arc<dyn Conversations>,
+) {
+    let conversation = in_words();
+    let id = &conversation.id;
+    conversations
+        .create(&conversation, &[ask("a"), ask("b"), ask("c")])
+        .await
+        .unwrap();
+    assert_eq!(conversations.cancel(id, 2).await.unwrap(), Some(1));
+    assert_eq!(
+        conversations.cancel(id, 1).await.unwrap(),
+        Some(3),
+        "the next one is ready now"
+    );
+    assert_eq!(
+        conversations.start(id, 1).await.unwrap(),
+        Start::Over { next: Some(3) }
+    );
+    assert_eq!(status(&conversations, id, 1).await, TurnStatus::Cancelled);
+    let ended = TurnEvent::Ended(TurnOutcome::Cancelled);
+    assert_eq!(
+        conversations.events(id, 1, 0, 9).await.unwrap(),
+        [(1, ended)]
+    );
+    assert_eq!(conversations.position(id, 2).await.unwrap(), None);
+}
+
+pub(super) async fn a_running_turn_that_is_cancelled_is_told_so_at_its_next_event(
+    conversations: Arc<dyn Conversations>,
+) {
+    let conversation = in_words();
+    let id = &conversation.id;
+    conversations
+        .create(&conversation, &[ask("a"), ask("b")])
+        .await
+        .unwrap();
+    let (epoch, _) = started_epoch(&conversations, id, 1).await;
+    assert_eq!(
+        append(&conversations, id, epoch, 0, &[token(1)]).await,
+        Appended::Done
+    );
+    assert_eq!(conversations.cancel(id, 1).await.unwrap(), None);
+    assert_eq!(
+        append(&conversations, id, epoch, 1, &[token(2)]).await,
+        Appended::Cancelled
+    );
+    assert!(conversations.snapshot(id).await.unwrap().unwrap().turns[0].cancelling);
+    assert_eq!(
+        conversations
+            .finish(id, 1, epoch, &TurnOutcome::Cancelled)
+            .await
+            .unwrap(),
+        Some(2)
+    );
+    assert_eq!(
+        conversations.cancel(id, 1).await.unwrap(),
+        Some(2),
+        "what is over stays"
+    );
+    // The worker of the second turn dies before it hears of the cancellation: the next one ends the turn.
+    started_epoch(&conversations, id, 2).await;
+    conversations.cancel(id, 2).await.unwrap();
+    assert_eq!(
+        conversations.start(id, 2).await.unwrap(),
+        Start::Over { next: None }
+    );
+    assert_eq!(status(&conversations, id, 2).await, TurnStatus::Cancelled);
+}
