@@ -186,6 +186,20 @@ async fn append(
         .unwrap()
 }
 
+/// Ends a turn with this answer; returns the turn that is ready now.
+async fn finish(
+    conversations: &Arc<dyn Conversations>,
+    id: &ConversationId,
+    turn: u32,
+    epoch: u64,
+    text: &str,
+) -> Option<u32> {
+    conversations
+        .finish(id, turn, epoch, &answer(text))
+        .await
+        .unwrap()
+}
+
 async fn status(
     conversations: &Arc<dyn Conversations>,
     id: &ConversationId,

@@ -5,12 +5,7 @@ use super::*;
 pub(super) async fn a_queued_turn_that_is_cancelled_never_runs(
     conversations: Arc<dyn Conversations>,
 ) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a"), ask("b"), ask("c")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a", "b", "c"]).await;
     assert_eq!(conversations.cancel(id, 2).await.unwrap(), Some(1));
     assert_eq!(
         conversations.cancel(id, 1).await.unwrap(),
@@ -33,12 +28,7 @@ pub(super) async fn a_queued_turn_that_is_cancelled_never_runs(
 pub(super) async fn a_running_turn_that_is_cancelled_is_told_so_at_its_next_event(
     conversations: Arc<dyn Conversations>,
 ) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a"), ask("b")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a", "b"]).await;
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
     assert_eq!(
         append(&conversations, id, epoch, 0, &[token(1)]).await,

@@ -3,12 +3,7 @@
 use super::*;
 
 pub(super) async fn events_are_numbered_and_written_once(conversations: Arc<dyn Conversations>) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a"]).await;
     assert_eq!(
         append(&conversations, id, 0, 0, &[token(1)]).await,
         Appended::Fenced,
@@ -32,10 +27,7 @@ pub(super) async fn events_are_numbered_and_written_once(conversations: Arc<dyn 
         "a gap"
     );
     for _ in 0..2 {
-        conversations
-            .finish(id, 1, epoch, &answer("x"))
-            .await
-            .unwrap();
+        finish(&conversations, id, 1, epoch, "x").await;
     }
     assert_eq!(
         append(&conversations, id, epoch, 5, &[token(9)]).await,
@@ -67,12 +59,7 @@ pub(super) async fn events_are_numbered_and_written_once(conversations: Arc<dyn 
 pub(super) async fn a_new_epoch_fences_the_old_one_off_and_continues_its_events(
     conversations: Arc<dyn Conversations>,
 ) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a"), ask("b")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a", "b"]).await;
     let (old, _) = started_epoch(&conversations, id, 1).await;
     conversations
         .append(id, 1, old, 0, &[started("q"), token(1)])
@@ -84,24 +71,12 @@ pub(super) async fn a_new_epoch_fences_the_old_one_off_and_continues_its_events(
         append(&conversations, id, old, 2, &[token(2)]).await,
         Appended::Fenced
     );
-    assert_eq!(
-        conversations
-            .finish(id, 1, old, &answer("old"))
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(finish(&conversations, id, 1, old, "old").await, None);
     assert_eq!(
         append(&conversations, id, new, 2, &[token(2)]).await,
         Appended::Done
     );
-    assert_eq!(
-        conversations
-            .finish(id, 1, new, &answer("new"))
-            .await
-            .unwrap(),
-        Some(2)
-    );
+    assert_eq!(finish(&conversations, id, 1, new, "new").await, Some(2));
     assert_eq!(
         conversations.snapshot(id).await.unwrap().unwrap().turns[0].outcome,
         Some(answer("new"))
@@ -111,12 +86,7 @@ pub(super) async fn a_new_epoch_fences_the_old_one_off_and_continues_its_events(
 pub(super) async fn watchers_hear_of_everything_after_they_came(
     conversations: Arc<dyn Conversations>,
 ) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a"]).await;
     let mut watch = conversations.watch(id, 1).await.unwrap();
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
     let (mut after, writer) = (0, conversations.clone());
@@ -143,12 +113,7 @@ pub(super) async fn watchers_hear_of_everything_after_they_came(
 }
 
 pub(super) async fn many_watchers_of_one_turn_come_and_go(conversations: Arc<dyn Conversations>) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a"]).await;
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
     for round in 0..10 {
         let mut watches = Vec::new();

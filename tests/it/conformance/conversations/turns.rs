@@ -46,12 +46,7 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
 }
 
 pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversations>) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a"), ask("b")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a", "b"]).await;
     let third = conversations.add_turn(id, &ask("c"), None).await.unwrap();
     assert_eq!(
         third,
@@ -80,13 +75,7 @@ pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversat
         None,
         "it does not wait any more"
     );
-    assert_eq!(
-        conversations
-            .finish(id, 1, epoch, &answer("A"))
-            .await
-            .unwrap(),
-        Some(2)
-    );
+    assert_eq!(finish(&conversations, id, 1, epoch, "A").await, Some(2));
     assert_eq!(
         conversations.start(id, 1).await.unwrap(),
         Start::Over { next: Some(2) },
@@ -102,13 +91,7 @@ pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversat
         Some(3)
     );
     let (epoch, _) = started_epoch(&conversations, id, 3).await;
-    assert_eq!(
-        conversations
-            .finish(id, 3, epoch, &answer("C"))
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(finish(&conversations, id, 3, epoch, "C").await, None);
     let turns = conversations.snapshot(id).await.unwrap().unwrap().turns;
     assert_eq!(turns[0].outcome, Some(answer("A")));
     assert_eq!(turns[0].request, ask("a"));
@@ -195,12 +178,7 @@ pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
 }
 
 pub(super) async fn a_final_answer_can_be_edited(conversations: Arc<dyn Conversations>) {
-    let conversation = in_words();
-    let id = &conversation.id;
-    conversations
-        .create(&conversation, &[ask("a")])
-        .await
-        .unwrap();
+    let id = &begun(&conversations, &["a"]).await;
     assert!(
         !conversations.edit(id, 1, Some("x")).await.unwrap(),
         "not before it is final"
@@ -210,10 +188,7 @@ pub(super) async fn a_final_answer_can_be_edited(conversations: Arc<dyn Conversa
         "no such turn"
     );
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
-    conversations
-        .finish(id, 1, epoch, &answer("A"))
-        .await
-        .unwrap();
+    finish(&conversations, id, 1, epoch, "A").await;
     for text in [Some("mine"), Some(""), None] {
         assert!(conversations.edit(id, 1, text).await.unwrap());
         assert_eq!(
