@@ -25,7 +25,7 @@ use radialog_schemas::{
 };
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::processes::RoleProcess;
-use radialog_tests::services::Services;
+use radialog_tests::services::{Services, free_port};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -69,32 +69,19 @@ fn bundle() -> BundleHashes {
 async fn measure() -> Result<()> {
     let services = Services::shared().await?;
     let dir = tempfile::tempdir()?;
-    let objects = dir.path().join("objects").display().to_string();
-    let plenty = "1000000".to_owned();
-    let variables = [
-        ("RADIALOG_AMQP_URL", services.amqp()?),
-        ("RADIALOG_REDIS_URL", services.redis().to_owned()),
-        ("RADIALOG_OBJECTS_DIRECTORY", objects),
-        ("RADIALOG_GATEWAY_RATE", plenty.clone()),
-        ("RADIALOG_GATEWAY_CONCURRENT", plenty.clone()),
-        ("RADIALOG_GATEWAY_STREAMS", plenty.clone()),
-        ("RADIALOG_GATEWAY_MAX_WAITING", plenty.clone()),
-        ("RADIALOG_GATEWAY_MAX_TURNS", plenty),
-    ];
-    let config = Config::load(
-        None,
-        variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone())),
-        [],
-    )?;
-    let backends = Backends::connect(&config).await?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port();
-    let address = format!("127.0.0.1:{port}");
+    let plenty = "1000000";
+    let environment = services
+        .environment()?
+        .objects(&dir.path().join("objects"))
+        .with("RADIALOG_GATEWAY_RATE", plenty)
+        .with("RADIALOG_GATEWAY_CONCURRENT", plenty)
+        .with("RADIALOG_GATEWAY_STREAMS", plenty)
+        .with("RADIALOG_GATEWAY_MAX_WAITING", plenty)
+        .with("RADIALOG_GATEWAY_MAX_TURNS", plenty);
+    let backends = environment.connect().await?;
+    let address = format!("127.0.0.1:{}", free_port()?);
     let mut command = Command::new(env::current_exe()?);
-    command.env(ROLE, &address).envs(variables);
+    command.env(ROLE, &address).envs(environment.variables());
     let gateway = RoleProcess::start(&mut command, &dir.path().join("gateway.log"))?;
     let url = format!("http://{address}");
     let client = reqwest::Client::new();

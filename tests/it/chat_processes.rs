@@ -2,13 +2,14 @@
 //! that are killed in mid-answer. A reader sees neither gap nor repeat, and the text is the one that is written when nothing
 //! breaks.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use radialog_models::bundle::RandomBundle;
-use radialog_tests::processes::{RoleProcess, radialog};
-use radialog_tests::services::{ACCESS_KEY_ID, Broker, Redis, SECRET_ACCESS_KEY, Services};
+use radialog_tests::environment::Environment;
+use radialog_tests::fixtures::xray;
+use radialog_tests::processes::{ProcessCluster, RoleProcess};
+use radialog_tests::services::{Broker, Redis, Services, free_port};
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -26,8 +27,8 @@ const BREAK_AFTER: u64 = 20;
 struct ChatCluster {
     broker: Broker,
     redis: Redis,
-    variables: Vec<(&'static str, String)>,
-    logs: TempDir,
+    processes: ProcessCluster,
+    _bundle: TempDir,
     client: Client,
 }
 
@@ -49,43 +50,28 @@ impl ChatCluster {
     async fn new() -> Result<Self> {
         let s3 = Services::shared().await?.s3();
         let (broker, redis) = tokio::try_join!(Broker::start(1), Redis::durable())?;
-        let logs = tempfile::tempdir()?;
+        let dir = tempfile::tempdir()?;
         // Random weights rarely end an answer, so that there is time to break things in.
-        let bundle = logs.path().join("bundle");
-        RandomBundle::tiny(42).write(&bundle)?;
-        let variables = vec![
-            ("RADIALOG_BUNDLE", bundle.display().to_string()),
-            ("RADIALOG_AMQP_URL", broker.virtual_host()?),
-            ("RADIALOG_REDIS_URL", redis.url().to_owned()),
-            ("RADIALOG_S3_URL", s3.bucket()?),
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.into()),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.into()),
-        ];
+        RandomBundle::tiny(42).write(dir.path())?;
+        let environment = Environment::services(broker.virtual_host()?, redis.url())
+            .bucket(s3.bucket()?)
+            .with("RADIALOG_BUNDLE", dir.path().display().to_string());
         Ok(Self {
             broker,
             redis,
-            variables,
-            logs,
+            processes: ProcessCluster::new(environment)?,
+            _bundle: dir,
             client: Client::new(),
         })
     }
 
-    fn start(&self, arguments: &[&str]) -> Result<RoleProcess> {
-        let mut command = radialog(arguments)?;
-        command.envs(self.variables.iter().cloned());
-        RoleProcess::start(&mut command, &self.logs.path().join(arguments[0]))
-    }
-
     fn worker(&self, stage: &str) -> Result<RoleProcess> {
-        self.start(&["worker", stage])
+        self.processes.start(&["worker", stage])
     }
 
     async fn gateway(&self) -> Result<GatewayProcess> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?
-            .local_addr()?
-            .port();
-        let address = format!("127.0.0.1:{port}");
-        let role = self.start(&["gateway", "--listen", &address])?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let role = self.processes.start(&["gateway", "--listen", &address])?;
         let gateway = GatewayProcess {
             url: format!("http://{address}"),
             role,
@@ -101,22 +87,16 @@ impl ChatCluster {
             ensure!(
                 began.elapsed() < PATIENCE,
                 "the gateway does not start:\n{}",
-                self.said("gateway")
+                self.processes.log("gateway")
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(gateway)
     }
 
-    /// What all processes of a role said.
-    fn said(&self, role: &str) -> String {
-        std::fs::read_to_string(self.logs.path().join(role)).unwrap_or_default()
-    }
-
     /// A conversation about a shipped X-ray.
     async fn upload(&self, gateway: &GatewayProcess, tokens: u32) -> Result<String> {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays/00001300_000.jpg");
-        let image = Part::bytes(std::fs::read(file)?).file_name("xray");
+        let image = Part::bytes(std::fs::read(xray("00001300_000.jpg"))?).file_name("xray");
         let form = Form::new()
             .part("image", image)
             .text("max_new_tokens", tokens.to_string());
@@ -171,7 +151,7 @@ impl ChatCluster {
                 began.elapsed() < PATIENCE,
                 "no end after '{}'; worker said:\n{}",
                 reader.text,
-                self.said("worker")
+                self.processes.log("worker")
             );
             let gateway = gateways[attempt % gateways.len()];
             attempt += 1;

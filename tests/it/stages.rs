@@ -1,7 +1,6 @@
 //! The four stages with their models (a tiny random bundle) over the memory queue and a folder as object store.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use radialog_schemas::{
     ContentHash, ErrorCode, Finding, FindingsReport, GeneratedReport, Generation, Manifest,
     ObjectKey, Outcome, ReportLabels, Stage, Task, Work,
 };
+use radialog_tests::fixtures::xray;
 use radialog_tests::task_harness::TaskHarness;
 use radialog_workers::{StageOptions, load_stage};
 use tempfile::TempDir;
@@ -106,7 +106,7 @@ impl StageCluster {
             .await?;
         let [mut of_images, mut reports, mut labels] = [const { Vec::new() }; 3];
         for name in images {
-            let content = std::fs::read(xrays().join(name))?;
+            let content = std::fs::read(xray(name))?;
             let image = ObjectKey::image(&ContentHash::of(&content));
             self.harness.objects.put(&image, content.into()).await?;
             let embedding = ObjectKey::embedding(&self.component(Stage::Embedding), &image);
@@ -157,10 +157,6 @@ impl Drop for StageCluster {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
-}
-
-fn xrays() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays")
 }
 
 fn greedy() -> Generation {
@@ -256,7 +252,7 @@ async fn images_differ_in_their_outputs() -> Result<()> {
 #[tokio::test]
 async fn an_input_that_cannot_be_decoded_fails_with_its_code() -> Result<()> {
     let cluster = StageCluster::new(8, greedy()).await?;
-    let truncated = std::fs::read(xrays().join(IMAGES[0]))?[..5000].to_vec();
+    let truncated = std::fs::read(xray(IMAGES[0]))?[..5000].to_vec();
     let image = ObjectKey::image(&ContentHash::of(&truncated));
     let findings = ObjectKey::findings(&cluster.component(Stage::Findings), &image);
     let embedding = ObjectKey::embedding(&cluster.component(Stage::Embedding), &image);

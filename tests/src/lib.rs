@@ -2,8 +2,10 @@
 
 pub mod benchmark;
 pub mod embedded;
+pub mod environment;
 pub mod fake_stage;
 pub mod faults;
+pub mod fixtures;
 pub mod golden;
 pub mod processes;
 pub mod services;

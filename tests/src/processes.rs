@@ -1,10 +1,14 @@
-//! The `radialog` program for tests that run it as a user does.
+//! The `radialog` program for tests that run it as a user does: single commands, and roles that work together over one
+//! environment and can be killed.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+use crate::environment::Environment;
 
 /// The program, built if need be, from the same sources and into the same folder as the test that asks.
 ///
@@ -58,6 +62,51 @@ pub fn radialog(arguments: &[&str]) -> Result<Command> {
     }
     command.args(arguments);
     Ok(command)
+}
+
+/// Roles of one deployment, each a process, with one environment and a log for each role.
+pub struct ProcessCluster {
+    environment: Environment,
+    logs: TempDir,
+}
+
+impl ProcessCluster {
+    /// Starts nothing yet.
+    ///
+    /// # Errors
+    /// Where there is no folder for logs.
+    pub fn new(environment: Environment) -> Result<Self> {
+        let logs = tempfile::tempdir()?;
+        Ok(Self { environment, logs })
+    }
+
+    /// Starts a role, e.g. `["worker", "findings"]`; it appends to the log of its subcommand.
+    ///
+    /// # Errors
+    /// As [`RoleProcess::start`].
+    pub fn start(&self, arguments: &[&str]) -> Result<RoleProcess> {
+        let log = self.logs.path().join(arguments[0]);
+        RoleProcess::start(&mut self.command(arguments)?, &log)
+    }
+
+    /// Runs a command of the program to its end.
+    ///
+    /// # Errors
+    /// Where it does not start; a command that fails is an output.
+    pub fn run(&self, arguments: &[&str]) -> Result<Output> {
+        Ok(self.command(arguments)?.output()?)
+    }
+
+    /// Returns what all processes of a subcommand have logged so far.
+    pub fn log(&self, subcommand: &str) -> String {
+        std::fs::read_to_string(self.logs.path().join(subcommand)).unwrap_or_default()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = radialog(arguments)?;
+        command.envs(self.environment.variables());
+        Ok(command)
+    }
 }
 
 /// A running role that is killed when it is dropped.

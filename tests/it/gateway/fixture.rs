@@ -1,6 +1,6 @@
 //! A running gateway, and what its clients need.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use radialog_schemas::PerStage;
 use radialog_schemas::{ContentHash, Stage};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::fixtures;
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -276,7 +277,7 @@ pub(crate) fn xray() -> Vec<u8> {
 }
 
 pub(crate) fn xray_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays/2cd63b76.jpg")
+    fixtures::xray("2cd63b76.jpg")
 }
 
 pub(crate) fn data_uri(content: &[u8]) -> String {

@@ -9,12 +9,12 @@ use radialog_models::bundle::networks::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
 use radialog_schemas::Finding;
+use radialog_tests::fixtures::xray;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 use super::{PrepareFixture, shown};
 
-const XRAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xrays");
 const IMAGES: [&str; 3] = ["00001300_000.jpg", "00005288_014.jpg", "2cd63b76.jpg"];
 
 /// Rows of two splits, an image twice, one that is missing and one that is no image.
@@ -23,12 +23,12 @@ fn table(fixture: &PrepareFixture) -> Result<()> {
     for row in 0..12 {
         writeln!(
             text,
-            "s{row},train,{XRAYS}/{},\"Clear, lungs.\"",
-            IMAGES[row % IMAGES.len()]
+            "s{row},train,{},\"Clear, lungs.\"",
+            xray(IMAGES[row % IMAGES.len()]).display()
         )?;
     }
     text += "gone,train,gone.jpg,\nbroken,train,broken.png,\n";
-    writeln!(text, "other,test,{XRAYS}/{},", IMAGES[0])?;
+    writeln!(text, "other,test,{},", xray(IMAGES[0]).display())?;
     fixture.write("broken.png", "no image")?;
     fixture.write("table.csv", &text)
 }
@@ -88,7 +88,7 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
     ensure!(tensors.len() == 12, "{:?}", tensors.names());
     let embedder = ImageEmbedder::load(&bundle, &Device::Cpu)?;
     for row in [0, 4, 11] {
-        let image = std::fs::read(Path::new(XRAYS).join(IMAGES[row % IMAGES.len()]))?;
+        let image = std::fs::read(xray(IMAGES[row % IMAGES.len()]))?;
         let expected = embedder.embed(&tensor(&image, embedder.input())?)?.get(0)?;
         let name = format!("s{row}");
         ensure!(tensors.tensor(&name)?.shape() == expected.dims());
@@ -131,7 +131,7 @@ async fn findings_are_listed_where_they_are_probable() -> Result<()> {
     ensure!(output.status.success(), "{}", shown(&output));
 
     let predictor = FindingsPredictor::load(&bundle, &Device::Cpu)?;
-    let image = std::fs::read(Path::new(XRAYS).join(IMAGES[0]))?;
+    let image = std::fs::read(xray(IMAGES[0]))?;
     let expected = predictor
         .predict(&tensor(&image, predictor.input())?)?
         .remove(0)

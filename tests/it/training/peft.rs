@@ -17,7 +17,7 @@ use radialog_schemas::Stage;
 use radialog_tests::benchmark::{peer_python, run};
 use serde_json::json;
 
-use super::language_training::LanguageFixture;
+use super::language_training::{fixture, serve, set_recipe};
 
 /// Says that the test is wanted.
 const VARIABLE: &str = "RADIALOG_PEFT";
@@ -56,23 +56,19 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         println!("not run: set {VARIABLE}=1 where PyTorch may be installed");
         return Ok(());
     }
-    let fixture = LanguageFixture::new();
+    let fixture = fixture();
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ntarget_modules = [\"q_proj\", \"v_proj\", \"down_proj\"]\n";
-    fixture.run("out", false, u64::MAX, keys);
+    set_recipe(&fixture, keys);
+    fixture.run_whole("out");
 
-    let bundle = Bundle::open_with(
-        &fixture.path("out/last"),
-        &[Stage::Language],
-        &HashCache::at(fixture.path("h")),
-    )?;
+    let bundle = fixture.bundle("out/last", Stage::Language);
     let config: LanguageComponent = bundle.config(Stage::Language)?;
     let mut hugging_face = serde_json::to_value(&config.llama)?;
     hugging_face["model_type"] = json!("llama");
     hugging_face["architectures"] = json!(["LlamaForCausalLM"]);
     fs::create_dir(fixture.path("base"))?;
     fs::write(fixture.path("base/config.json"), hugging_face.to_string())?;
-    let base =
-        candle_core::safetensors::load(fixture.path("start/language.safetensors"), &Device::Cpu)?;
+    let base = fixture.tensors("start/language.safetensors");
     let base: Vec<(String, Tensor)> = base.into_iter().collect();
     let format = [("format".to_owned(), "pt".to_owned())].into();
     safetensors::serialize_to_file(base, Some(format), &fixture.path("base/model.safetensors"))?;
@@ -96,7 +92,7 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
     ];
     candle_core::safetensors::save(&inputs.into(), fixture.path("inputs.safetensors"))?;
 
-    let language = fixture.serve("out/last");
+    let language = serve(&fixture, "out/last");
     let ids = [
         before.as_slice(),
         &vec![image; config.llama.num_image_tokens],

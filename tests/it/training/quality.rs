@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use candle_core::Device;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_schemas::Finding;
-use radialog_tests::golden::roots;
+use radialog_tests::fixtures::preprocessing_images;
 use radialog_training::TrainingError;
 use radialog_training::quality::table::Cell;
 use radialog_training::quality::{Part, Quality};
@@ -40,7 +40,7 @@ impl QualityFixture {
         };
         let mut reports = format!("study_id,split,findings,{}\n", names.join(","));
         let mut images = format!("image,patient_id,split,{}\n", names.join(","));
-        let source = roots().unwrap()[0].join("01_preprocess/images");
+        let source = preprocessing_images();
         for (index, name) in ["binary.png", "noise_tiny.png", "rgb.png", "gray16.png"]
             .into_iter()
             .enumerate()
