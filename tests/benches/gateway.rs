@@ -18,10 +18,9 @@ use radialog_coordinator::gateway::Gateway;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::conversations::{Conversations, Start};
-use radialog_schemas::PerStage;
 use radialog_schemas::{
-    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
-    Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
+    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, PerStage,
+    SCHEMA_VERSION, Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
 };
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::processes::RoleProcess;

@@ -15,8 +15,7 @@ use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::state::memory::MemoryState;
-use radialog_schemas::PerStage;
-use radialog_schemas::{ContentHash, Generation, Source, Stage, StageSet};
+use radialog_schemas::{ContentHash, Generation, PerStage, Source, Stage, StageSet};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fake_language_worker::{FakeLanguageWorker, answer};
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, about_xray, problem};
-use super::sse::{Event, text};
+use super::sse::{SseEvent, text};
 
-fn numbers(events: &[Event]) -> Vec<u64> {
+fn numbers(events: &[SseEvent]) -> Vec<u64> {
     events.iter().filter_map(|event| event.id).collect()
 }
 
@@ -72,7 +72,7 @@ async fn an_answer_goes_on_when_another_worker_takes_it_and_the_reader_sees_neit
     let mut seen = Vec::new();
     while seen
         .iter()
-        .filter(|event: &&Event| event.name == "token")
+        .filter(|event: &&SseEvent| event.name == "token")
         .count()
         < 4
     {

@@ -29,7 +29,7 @@ fn fixture(more: &str) -> TrainingFixture<Aligning> {
     let start = |recipe: &Path, out: &Path, resume| {
         Training::alignment(AlignmentRecipe::read(recipe)?, out, resume)
     };
-    let fixture = fixture(start, Some(BATCHES * EPOCHS));
+    let fixture = TrainingFixture::new(start, Some(BATCHES * EPOCHS));
     RandomBundle::tiny(7).write(&fixture.path("start")).unwrap();
     let names = fixture.copy_images("");
     let mut table = "study_id,split,image,findings,Edema\n".to_owned();

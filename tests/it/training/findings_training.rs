@@ -20,7 +20,7 @@ fn fixture(more: &str) -> TrainingFixture<Findings> {
     let start = |recipe: &Path, out: &Path, resume| {
         Training::findings(FindingsRecipe::read(recipe)?, out, resume)
     };
-    let fixture = fixture(start, Some(3 * EPOCHS));
+    let fixture = TrainingFixture::new(start, Some(3 * EPOCHS));
     let names = fixture.copy_images("images");
     assert!(names.len() >= 14);
     let findings: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();

@@ -11,7 +11,6 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::config::LanguageComponent;
-use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::language::Sequence;
 use radialog_schemas::Stage;
 use radialog_tests::benchmark::{peer_python, run};
