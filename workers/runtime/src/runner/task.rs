@@ -124,10 +124,10 @@ impl<W: StageWork> Worker<W> {
         let _flight = self
             .unless_stopping(self.single.enter(&task.output))
             .await?;
-        let size = self
+        let stored = self
             .patience
-            .wait(|| async { Ok(self.objects.size(&task.output).await?) });
-        if self.unless_stopping(size).await??.is_some() {
+            .wait(|| async { Ok(self.objects.has_output(&task.output).await?) });
+        if self.unless_stopping(stored).await?? {
             timings.reused = true;
             self.metrics.reused.inc();
             return Ok(());
