@@ -170,7 +170,7 @@ pub(crate) async fn conclude(
     };
     if let Some(turn) = backends
         .conversations
-        .prepared(conversation, &outcome)
+        .image_prepared(conversation, &outcome)
         .await?
     {
         publish(backends, conversation, turn, run.component(Stage::Language)).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use radialog_runtime::conversations::Snapshot;
+use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
@@ -142,7 +142,11 @@ fn known_id(caller: &Caller, key: &str) -> ConversationId {
 }
 
 /// The same request again: whatever of it was not done is done now.
-async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answer<Snapshot> {
+async fn repeat(
+    shared: &Shared,
+    beginning: &Beginning,
+    known: ConversationSnapshot,
+) -> Answer<ConversationSnapshot> {
     let conversation = &known.conversation;
     let image = beginning.image.as_ref().map(|image| &image.key);
     let asked = |turns: &[TurnRequest]| -> Vec<_> {
@@ -180,7 +184,7 @@ async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answ
 }
 
 /// Begins a conversation.
-pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snapshot> {
+pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<ConversationSnapshot> {
     check_room(shared).await?;
     let Beginning {
         id,

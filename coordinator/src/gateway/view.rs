@@ -1,7 +1,7 @@
 //! Conversations and turns as clients see them.
 
 use futures::future::try_join_all;
-use radialog_runtime::conversations::{Snapshot, Turn};
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_schemas::http::{
     ConversationEntry, ConversationView, ImageView, TurnError, TurnUsage, TurnView,
 };
@@ -24,7 +24,10 @@ pub(super) fn turn_path(id: &ConversationId, turn: u32) -> String {
     format!("/v1/conversations/{id}/turns/{turn}")
 }
 
-pub(super) async fn conversation(shared: &Shared, snapshot: &Snapshot) -> Answer<ConversationView> {
+pub(super) async fn conversation(
+    shared: &Shared,
+    snapshot: &ConversationSnapshot,
+) -> Answer<ConversationView> {
     let turns = (1..)
         .zip(&snapshot.turns)
         .map(|(number, _)| turn(shared, snapshot, number));
@@ -42,7 +45,11 @@ pub(super) async fn conversation(shared: &Shared, snapshot: &Snapshot) -> Answer
     })
 }
 
-pub(super) async fn turn(shared: &Shared, snapshot: &Snapshot, number: u32) -> Answer<TurnView> {
+pub(super) async fn turn(
+    shared: &Shared,
+    snapshot: &ConversationSnapshot,
+    number: u32,
+) -> Answer<TurnView> {
     let turn = path::turn(snapshot, number)?;
     let id = &snapshot.conversation.id;
     let position = match turn.status {
@@ -102,7 +109,7 @@ async fn written(shared: &Shared, id: &ConversationId, turn: u32) -> Answer<(Str
     }
 }
 
-fn error(turn: &Turn) -> Option<TurnError> {
+fn error(turn: &TurnSnapshot) -> Option<TurnError> {
     turn.outcome.as_ref().and_then(outcome_error)
 }
 
@@ -121,7 +128,7 @@ pub(super) fn outcome_error(outcome: &TurnOutcome) -> Option<TurnError> {
     }
 }
 
-fn image(snapshot: &Snapshot) -> Option<ImageView> {
+fn image(snapshot: &ConversationSnapshot) -> Option<ImageView> {
     let href = format!("{}/image", conversation_path(&snapshot.conversation.id));
     snapshot.conversation.image.as_ref().map(|image| ImageView {
         href,
@@ -129,7 +136,7 @@ fn image(snapshot: &Snapshot) -> Option<ImageView> {
     })
 }
 
-pub(super) fn entry(snapshot: &Snapshot) -> ConversationEntry {
+pub(super) fn entry(snapshot: &ConversationSnapshot) -> ConversationEntry {
     let question = snapshot
         .turns
         .iter()

@@ -16,18 +16,18 @@ pub mod redis;
 
 /// A conversation as it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
+pub struct ConversationSnapshot {
     /// What was written when it began.
     pub conversation: Conversation,
     /// The image's outputs: none while they are being computed, a failure where they cannot be.
     pub prepared: Option<Result<FindingsReport, Failure>>,
     /// The turns in order; turn 1 first.
-    pub turns: Vec<Turn>,
+    pub turns: Vec<TurnSnapshot>,
 }
 
 /// A turn as it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Turn {
+pub struct TurnSnapshot {
     /// What was asked.
     pub request: TurnRequest,
     /// How far it is.
@@ -46,7 +46,7 @@ pub struct Turn {
 
 /// What came of adding a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Added {
+pub struct AddedTurn {
     /// The turn's number, also where the same request had added it before.
     pub turn: u32,
     /// Nothing is before it: it must be published now.
@@ -55,13 +55,13 @@ pub struct Added {
 
 /// What a worker may do about a turn.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Start {
+pub enum TurnClaim {
     /// Answer it, as this epoch.
     Go {
         /// Goes into every later call.
         epoch: u64,
         /// The conversation, this turn included.
-        snapshot: Box<Snapshot>,
+        snapshot: Box<ConversationSnapshot>,
         /// What earlier workers wrote of this turn, in order.
         events: Vec<TurnEvent>,
     },
@@ -76,7 +76,7 @@ pub enum Start {
 
 /// What came of writing events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appended {
+pub enum AppendOutcome {
     /// They are there.
     Done,
     /// They are there, but nobody wants more: end the turn as cancelled.
@@ -89,14 +89,14 @@ pub enum Appended {
 pub(crate) const LONGEST_REMOVAL: Duration = Duration::from_secs(30);
 
 /// An event with its number.
-pub type Numbered = (u64, TurnEvent);
+pub type NumberedEvent = (u64, TurnEvent);
 
 /// News of one turn. Dropping it ends the subscription.
 #[async_trait]
-pub trait Watch: Send {
+pub trait TurnWatch: Send {
     /// Waits for news of the turn: its next events, in order, as far as the store sends them along. Some may be missing
     /// and some may come twice; read the rest with [`Conversations::events`]. Empty is a hint to look. Cancel-safe.
-    async fn news(&mut self) -> Vec<Numbered>;
+    async fn next_events(&mut self) -> Vec<NumberedEvent>;
 }
 
 /// Conversations, their turns, and the events of each turn. One conformance suite, in the tests crate, holds every
@@ -130,7 +130,10 @@ pub trait Conversations: Send + Sync + 'static {
     ) -> Result<Option<u32>, StateError>;
 
     /// The conversation as it stands.
-    async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError>;
+    async fn snapshot(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<ConversationSnapshot>, StateError>;
 
     /// The owner's conversations, the latest first.
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError>;
@@ -142,11 +145,11 @@ pub trait Conversations: Send + Sync + 'static {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<Added>, StateError>;
+    ) -> Result<Option<AddedTurn>, StateError>;
 
     /// Notes the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
     /// Returns the turn that is ready.
-    async fn prepared(
+    async fn image_prepared(
         &self,
         id: &ConversationId,
         outcome: &Result<FindingsReport, Failure>,
@@ -154,10 +157,10 @@ pub trait Conversations: Send + Sync + 'static {
 
     /// Takes a turn for answering, with a new epoch: whoever had it before is fenced off. A turn that is being cancelled
     /// ends here.
-    async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError>;
+    async fn claim_turn(&self, id: &ConversationId, turn: u32) -> Result<TurnClaim, StateError>;
 
     /// Writes events after number `after`, which must be the turn's last. Repeating a call whose events are already
-    /// there is [`Appended::Done`]. [`TurnEvent::Started`] sets what was asked.
+    /// there is [`AppendOutcome::Done`]. [`TurnEvent::Started`] sets what was asked.
     async fn append(
         &self,
         id: &ConversationId,
@@ -165,7 +168,7 @@ pub trait Conversations: Send + Sync + 'static {
         epoch: u64,
         after: u64,
         events: &[TurnEvent],
-    ) -> Result<Appended, StateError>;
+    ) -> Result<AppendOutcome, StateError>;
 
     /// Ends a turn with its last event. Returns the turn that is ready now. Nothing happens where the epoch is over.
     async fn finish(
@@ -195,10 +198,11 @@ pub trait Conversations: Send + Sync + 'static {
         turn: u32,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Numbered>, StateError>;
+    ) -> Result<Vec<NumberedEvent>, StateError>;
 
     /// Subscribes to a turn. Whatever happens after this returns is in its news.
-    async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError>;
+    async fn watch(&self, id: &ConversationId, turn: u32)
+    -> Result<Box<dyn TurnWatch>, StateError>;
 
     /// Removes the conversation; running turns are fenced off. Returns it, and whether its image must stay, because another
     /// conversation has claimed it, or it was stored before the first one did. Where it must not, nobody can claim it until

@@ -183,7 +183,7 @@ impl<W: StageWork> Runner<W> {
                 }
                 _ = look.tick(), if chat.is_some() => if let Some(gives_way) = giving_way.look(worker.model.is_pressed()) {
                     tracing::debug!(%stage, gives_way, "batch work gives way to conversations, or comes back");
-                    consumer.limit(if gives_way { 0 } else { prefetch }).await;
+                    consumer.set_prefetch(if gives_way { 0 } else { prefetch }).await;
                 },
                 _ = observe.tick() => {
                     tokio::spawn(worker.clone().observe());
@@ -191,7 +191,7 @@ impl<W: StageWork> Runner<W> {
                         tracing::info!(%stage, from = prefetch, to = wanted, "prefetch follows the measured time of a task");
                         prefetch = wanted;
                         if !giving_way.gives() {
-                            consumer.limit(prefetch).await;
+                            consumer.set_prefetch(prefetch).await;
                         }
                     }
                 }
@@ -241,9 +241,9 @@ async fn stop<W: StageWork>(
     worker.stopping.cancel();
     worker.model.close();
     let drain = async {
-        consumer.limit(0).await;
+        consumer.set_prefetch(0).await;
         if let Some(turns) = turns {
-            turns.limit(0).await;
+            turns.set_prefetch(0).await;
         }
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {

@@ -16,7 +16,7 @@ use super::message;
 use super::patience::{GivenUp, Patience};
 use super::single::SingleFlight;
 use super::task::{InFlight, Setback, Worker};
-use crate::conversations::{Conversations, Start};
+use crate::conversations::{Conversations, TurnClaim};
 use crate::metrics::ChatMetrics;
 use crate::queue::{Delivery, Message, QueueError};
 use crate::stage::{ChatWork, StageWork};
@@ -177,15 +177,15 @@ impl<W: StageWork> Worker<W> {
             .or_else(|failure| unless_retried(failure, held))?;
         let key = (id.clone(), turn);
         let _flight = self.unless_stopping(chat.turns.enter(&key)).await?;
-        let start = chat.until_answered(|| chat.conversations.start(id, turn));
+        let start = chat.until_answered(|| chat.conversations.claim_turn(id, turn));
         let (epoch, snapshot, events) = match self.unless_stopping(start).await?? {
-            Start::Go {
+            TurnClaim::Granted {
                 epoch,
                 snapshot,
                 events,
             } => (epoch, snapshot, events),
-            Start::Over { next } => return Ok(next),
-            Start::Gone => return Ok(None),
+            TurnClaim::NotRunnable { next } => return Ok(next),
+            TurnClaim::NotFound => return Ok(None),
         };
         let index = (turn as usize).wrapping_sub(1);
         let Some(request) = snapshot.turns.get(index).map(|turn| &turn.request) else {

@@ -12,7 +12,7 @@ pub(super) struct Held {
     /// An earlier worker had it and went away: it runs alone.
     pub(super) redelivered: bool,
     /// How often that happened.
-    pub(super) returns: u32,
+    pub(super) delivery_count: u32,
     /// None once it is acknowledged, which happens before the end only to a suspect whose next attempt is queued.
     pub(super) receipt: Option<Box<dyn Receipt>>,
     /// The queue that it was taken from.
@@ -25,7 +25,7 @@ impl Held {
         let Delivery {
             message,
             redelivered,
-            returns,
+            delivery_count,
             receipt,
         } = delivery;
         let trace = message
@@ -37,7 +37,7 @@ impl Held {
             message,
             trace,
             redelivered,
-            returns,
+            delivery_count,
             receipt: Some(receipt),
             source,
         }

@@ -12,7 +12,7 @@ use radialog_schemas::Failure;
 use tokio::sync::oneshot;
 
 use crate::metrics::StageMetrics;
-use crate::stage::{Feed, Item, Output, StageWork};
+use crate::stage::{Feed, StageOutput, StageWork, WorkItem};
 
 /// Handle to a model that runs on a thread of its own.
 pub(super) struct Model<I> {
@@ -29,10 +29,10 @@ struct Shared {
 }
 
 /// The model's answer. Silence means that it panicked, or was closed, with the item in it or before it.
-pub(super) type Answered = oneshot::Receiver<Result<Output, Failure>>;
+pub(super) type Answered = oneshot::Receiver<Result<StageOutput, Failure>>;
 
 /// None wakes the thread up to see that it is closed.
-type Signal<I> = Option<Item<I>>;
+type Signal<I> = Option<WorkItem<I>>;
 
 impl<I> Model<I> {
     /// Starts the thread.
@@ -67,7 +67,7 @@ impl<I> Model<I> {
         if urgent {
             self.shared.urgent.fetch_add(1, Ordering::Relaxed);
         }
-        self.send(Some(Item {
+        self.send(Some(WorkItem {
             input,
             alone,
             urgent,
@@ -107,8 +107,8 @@ impl<I> Drop for Model<I> {
 /// line until the model is empty.
 struct ChannelFeed<I> {
     items: Receiver<Signal<I>>,
-    urgent: VecDeque<Item<I>>,
-    others: VecDeque<Item<I>>,
+    urgent: VecDeque<WorkItem<I>>,
+    others: VecDeque<WorkItem<I>>,
     /// An item that must run alone is in the model.
     exclusive: bool,
     shared: Arc<Shared>,
@@ -129,7 +129,7 @@ impl<I> ChannelFeed<I> {
         self.shared.closed.load(Ordering::Relaxed)
     }
 
-    fn line(&mut self, urgent: bool) -> &mut VecDeque<Item<I>> {
+    fn line(&mut self, urgent: bool) -> &mut VecDeque<WorkItem<I>> {
         if urgent {
             &mut self.urgent
         } else {
@@ -155,7 +155,7 @@ impl<I> ChannelFeed<I> {
         }
     }
 
-    fn take(&mut self, urgent: bool) -> Option<Item<I>> {
+    fn take(&mut self, urgent: bool) -> Option<WorkItem<I>> {
         let item = self.line(urgent).pop_front();
         if urgent && item.is_some() {
             self.shared.urgent.fetch_sub(1, Ordering::Relaxed);
@@ -164,7 +164,7 @@ impl<I> ChannelFeed<I> {
     }
 
     /// Adds items of a line to the batch, up to one that must run alone.
-    fn fill(&mut self, batch: &mut Vec<Item<I>>, urgent: bool, limit: usize) {
+    fn fill(&mut self, batch: &mut Vec<WorkItem<I>>, urgent: bool, limit: usize) {
         while batch.len() < limit && self.head(urgent) == Some(false) {
             batch.extend(self.take(urgent));
         }
@@ -172,7 +172,7 @@ impl<I> ChannelFeed<I> {
 }
 
 impl<I> Feed<I> for ChannelFeed<I> {
-    fn wait(&mut self, limit: usize) -> Vec<Item<I>> {
+    fn wait(&mut self, limit: usize) -> Vec<WorkItem<I>> {
         self.exclusive = false;
         loop {
             if self.is_closed() {
@@ -200,7 +200,7 @@ impl<I> Feed<I> for ChannelFeed<I> {
         }
     }
 
-    fn ready(&mut self, limit: usize, urgent: usize) -> Vec<Item<I>> {
+    fn ready(&mut self, limit: usize, urgent: usize) -> Vec<WorkItem<I>> {
         let mut batch = Vec::new();
         if self.exclusive || self.is_closed() {
             return batch;
@@ -245,7 +245,7 @@ mod tests {
                 .fetch_add(usize::from(urgent), Ordering::Relaxed);
             assert!(
                 self.sender
-                    .send(Some(Item {
+                    .send(Some(WorkItem {
                         input,
                         alone,
                         urgent,

@@ -57,7 +57,7 @@ impl<W: StageWork> Worker<W> {
         let settled = if done {
             receipt.ack().await
         } else {
-            receipt.hand_back().await
+            receipt.requeue().await
         };
         if let Err(error) = settled {
             tracing::debug!(%error, "the delivery went with its connection; the broker delivers it again");

@@ -23,11 +23,11 @@ impl<W: StageWork> Worker<W> {
     /// The turn of a suspect to run, with its next attempt queued and this one acknowledged; none for other messages.
     /// A suspect without attempts left has failed.
     pub(super) async fn suspect_turn(&self, held: &mut Held) -> Result<Option<Turn<'_>>, Setback> {
-        if held.returns < SUSPECT_RETURNS {
+        if held.delivery_count < SUSPECT_RETURNS {
             return Ok(None);
         }
         if held.message.attempt as usize >= RETRY_DELAYS.len() {
-            let returns = held.returns;
+            let returns = held.delivery_count;
             let message = format!(
                 "the workers that had this task went away {returns} times; it may be what kills them"
             );
@@ -35,7 +35,7 @@ impl<W: StageWork> Worker<W> {
         }
         let turn = self.unless_stopping(self.suspects.lock()).await?;
         tracing::warn!(
-            returns = held.returns,
+            delivery_count = held.delivery_count,
             "the task came back more than once; it runs alone, insured by a retry"
         );
         self.insure(held).await.map_err(|error| {

@@ -21,7 +21,7 @@ use super::single::SingleFlight;
 use crate::metrics::StageMetrics;
 use crate::objects::{ObjectError, Objects};
 use crate::queue::{Delivery, Queue};
-use crate::stage::{Output, StageWork};
+use crate::stage::{StageOutput, StageWork};
 
 /// What all deliveries of a worker share.
 pub(super) struct Worker<W: StageWork> {
@@ -163,7 +163,7 @@ impl<W: StageWork> Worker<W> {
         task: &Task,
         redelivered: bool,
         timings: &mut StageTimings,
-    ) -> Result<Output, Setback> {
+    ) -> Result<StageOutput, Setback> {
         let mut alone = redelivered;
         loop {
             let started = Instant::now();

@@ -8,11 +8,11 @@ use radialog_schemas::{Answer, ConversationId, ErrorCode, Failure, TurnEvent, Tu
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::Chat;
-use crate::conversations::{Appended, Snapshot};
+use crate::conversations::{AppendOutcome, ConversationSnapshot};
 use crate::runner::held::Held;
 use crate::runner::model::Answered;
 use crate::runner::task::{Setback, Worker};
-use crate::stage::{OpenTurn, Output, Prepared, StageWork};
+use crate::stage::{OpenTurn, PreparedTurn, StageOutput, StageWork};
 
 /// Most events in one call; more than a decode step makes.
 const EVENTS: usize = 64;
@@ -24,7 +24,7 @@ pub(super) struct Page<'a> {
     pub(super) conversation: &'a ConversationId,
     pub(super) turn: u32,
     pub(super) epoch: u64,
-    pub(super) snapshot: &'a Snapshot,
+    pub(super) snapshot: &'a ConversationSnapshot,
     pub(super) events: &'a [TurnEvent],
 }
 
@@ -83,15 +83,15 @@ impl<W: StageWork> Worker<W> {
         let mut alone = suspect.is_some();
         let mut started = false;
         loop {
-            let (voice, mut said) = unbounded_channel();
+            let (sender, mut said) = unbounded_channel();
             let prepare = self
                 .patience
-                .wait(|| self.prepare(chat, page, &written.tokens, voice.clone()));
-            let Prepared { input, asked } = self
+                .wait(|| self.prepare(chat, page, &written.tokens, sender.clone()));
+            let PreparedTurn { input, asked } = self
                 .unless_stopping(prepare)
                 .await?
                 .map_err(Setback::from)?;
-            drop(voice);
+            drop(sender);
             if !started {
                 page.append(chat, &mut written, vec![TurnEvent::Started { asked }])
                     .await?;
@@ -125,13 +125,13 @@ impl<W: StageWork> Worker<W> {
         chat: &Chat<W::Input>,
         page: &Page<'_>,
         written: &[u32],
-        voice: UnboundedSender<TurnEvent>,
-    ) -> Result<Prepared<W::Input>, Failure> {
+        sender: UnboundedSender<TurnEvent>,
+    ) -> Result<PreparedTurn<W::Input>, Failure> {
         let turn = OpenTurn {
             snapshot: page.snapshot,
             number: page.turn,
             written,
-            voice,
+            events: sender,
         };
         let prepare =
             AssertUnwindSafe(chat.work.prepare(turn, self.objects.as_ref())).catch_unwind();
@@ -154,7 +154,7 @@ impl Page<'_> {
         said: &mut UnboundedReceiver<TurnEvent>,
         mut answered: Answered,
         held: &Held,
-    ) -> Result<Option<Result<Output, Failure>>, Stop> {
+    ) -> Result<Option<Result<StageOutput, Failure>>, Stop> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut is_first = written.tokens.is_empty();
         let mut goes_on = true;
@@ -205,9 +205,9 @@ impl Page<'_> {
                 .append(self.conversation, self.turn, self.epoch, after, &events)
         };
         match chat.until_answered(append).await? {
-            Appended::Fenced => return Err(Stop::Fenced),
-            Appended::Cancelled => return Err(Stop::Cancelled),
-            Appended::Done => {}
+            AppendOutcome::Fenced => return Err(Stop::Fenced),
+            AppendOutcome::Cancelled => return Err(Stop::Cancelled),
+            AppendOutcome::Done => {}
         }
         written.last += events.len() as u64;
         written.tokens.extend(events.iter().filter_map(token));
