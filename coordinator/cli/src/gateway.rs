@@ -134,7 +134,7 @@ fn open_archive(config: Config) -> OpenArchive {
                 .map_err(refused)?;
             archive::open(&Input::Objects {
                 url: url.clone(),
-                store: Arc::new(store),
+                store,
                 prefix,
             })
             .await
