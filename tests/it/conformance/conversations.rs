@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_runtime::conversations::{
-    AddedTurn, AppendOutcome, Conversations, NumberedEvent, TurnClaim,
+    AddedTurn, AppendOutcome, Conversations, DeletedConversation, NumberedEvent, TurnClaim,
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
@@ -684,7 +684,7 @@ async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use(
     let (epoch, _) = go(&conversations, &one.id, 1).await;
     assert_eq!(
         conversations.delete(&one.id).await.unwrap(),
-        Some((one.clone(), true))
+        deleted(one.clone(), true)
     );
     assert_eq!(
         conversations
@@ -710,7 +710,7 @@ async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use(
     assert_eq!(conversations.delete(&one.id).await.unwrap(), None);
     assert_eq!(
         conversations.delete(&two.id).await.unwrap(),
-        Some((two, false))
+        deleted(two, false)
     );
 }
 
@@ -726,11 +726,11 @@ async fn an_image_stays_that_was_stored_before_its_first_conversation(
         }
         assert_eq!(
             conversations.delete(&one.id).await.unwrap(),
-            Some((one, true))
+            deleted(one, true)
         );
         assert_eq!(
             conversations.delete(&two.id).await.unwrap(),
-            Some((two, stays))
+            deleted(two, stays)
         );
     }
 }
@@ -749,7 +749,7 @@ async fn an_image_that_is_being_removed_cannot_be_claimed(conversations: Arc<dyn
     );
     assert_eq!(
         conversations.delete(&one.id).await.unwrap(),
-        Some((one, false))
+        deleted(one, false)
     );
     assert!(
         !conversations
@@ -764,8 +764,15 @@ async fn an_image_that_is_being_removed_cannot_be_claimed(conversations: Arc<dyn
     conversations.image_removed(&key).await.unwrap();
     assert_eq!(
         conversations.delete(&two.id).await.unwrap(),
-        Some((two, false))
+        deleted(two, false)
     );
+}
+
+fn deleted(conversation: Conversation, image_stays: bool) -> Option<DeletedConversation> {
+    Some(DeletedConversation {
+        conversation,
+        image_stays,
+    })
 }
 
 /// Claims the conversation's image and creates it.

@@ -9,14 +9,15 @@ use lapin::uri::AMQPUri;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::runner::RunnerSettings;
 pub use gateway::{ApiKey, GatewayConfig, is_key_name};
 use reader::Reader;
 pub use s3::S3Config;
+pub use worker::RunnerSettings;
 
 mod gateway;
 mod reader;
 mod s3;
+mod worker;
 
 /// Everything that can be configured. What is none runs embedded, in this process.
 #[derive(Clone, Debug)]
@@ -105,7 +106,6 @@ impl Config {
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(file, environment, overrides);
-        let defaults = RunnerSettings::default();
         let config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),
@@ -113,11 +113,7 @@ impl Config {
                 directory: reader.text("objects", "directory").map(PathBuf::from),
             },
             redis: redis(&mut reader),
-            worker: RunnerSettings {
-                worker: reader.text("worker", "name").unwrap_or(defaults.worker),
-                grace: reader.seconds("worker", "grace", defaults.grace),
-                store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
-            },
+            worker: RunnerSettings::read(&mut reader),
             gateway: GatewayConfig::read(&mut reader),
             health: HealthConfig {
                 address: reader.parsed("health", "address"),

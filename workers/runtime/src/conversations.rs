@@ -1,5 +1,6 @@
-//! The conversations contract: what gateways and language workers must agree on. A turn has one writer at a time, known
-//! by its epoch: a worker that was taken for dead and comes back finds its epoch over and writes nothing more.
+//! The conversations contract: what gateways and language workers must agree on. A turn has one writer at a time, known by
+//! its epoch, the fencing token: a worker that was taken for dead and comes back finds its epoch over, and writes nothing
+//! more.
 
 use std::time::Duration;
 
@@ -53,28 +54,28 @@ pub struct AddedTurn {
     pub ready: bool,
 }
 
-/// What a worker may do about a turn.
+/// What came of claiming a turn.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TurnClaim {
-    /// Answer it, as this epoch.
-    Go {
-        /// Goes into every later call.
+    /// It is the worker's to answer, until another worker claims it.
+    Granted {
+        /// The fencing token, which goes into every later call.
         epoch: u64,
         /// The conversation, this turn included.
         snapshot: Box<ConversationSnapshot>,
         /// What earlier workers wrote of this turn, in order.
         events: Vec<TurnEvent>,
     },
-    /// Nothing: it is over, or an earlier turn is not. If that leaves a turn ready, it must be published.
-    Over {
+    /// It is over, or an earlier turn is not. If that leaves a turn ready, it must be published.
+    NotRunnable {
         /// The turn to publish.
         next: Option<u32>,
     },
-    /// Nothing: there is no such turn.
-    Gone,
+    /// There is no such turn.
+    NotFound,
 }
 
-/// What came of writing events.
+/// What came of appending events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOutcome {
     /// They are there.
@@ -85,17 +86,28 @@ pub enum AppendOutcome {
     Fenced,
 }
 
+/// A conversation that was removed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeletedConversation {
+    /// What was written when it began.
+    pub conversation: Conversation,
+    /// Its image must stay, because another conversation has claimed it, or it was stored before the first one did. Where
+    /// it need not, nobody can claim it until [`Conversations::image_removed`].
+    pub image_stays: bool,
+}
+
 /// After this long the removal of an image was given up half way.
 pub(crate) const LONGEST_REMOVAL: Duration = Duration::from_secs(30);
 
 /// An event with its number.
 pub type NumberedEvent = (u64, TurnEvent);
 
-/// News of one turn. Dropping it ends the subscription.
+/// A subscription to the events of one turn. Dropping it ends the subscription.
 #[async_trait]
 pub trait TurnWatch: Send {
-    /// Waits for news of the turn: its next events, in order, as far as the store sends them along. Some may be missing
-    /// and some may come twice; read the rest with [`Conversations::events`]. Empty is a hint to look. Cancel-safe.
+    /// Waits until something happened, and returns the next events in order, as far as the store sends them along. Some may
+    /// be missing and some may come twice; read the rest with [`Conversations::events`]. Empty is a hint to look.
+    /// Cancel-safe.
     async fn next_events(&mut self) -> Vec<NumberedEvent>;
 }
 
@@ -106,7 +118,7 @@ pub trait TurnWatch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    /// Notes that a conversation is about to have this image, so that from now on no other one's end takes it along.
+    /// Says that a conversation is about to have this image, so that from now on no other one's end takes it along.
     /// `stored`: it is in the store already; where that is so for the first conversation that claims it, it outlives all of
     /// them. False where it is being removed right now: ask again in a moment, looking anew whether it is stored. Claimed
     /// before [`Conversations::create`], and before the image is stored.
@@ -129,13 +141,13 @@ pub trait Conversations: Send + Sync + 'static {
         turns: &[TurnRequest],
     ) -> Result<Option<u32>, StateError>;
 
-    /// The conversation as it stands.
+    /// Reads the conversation as it stands; none where there is no such conversation.
     async fn snapshot(
         &self,
         id: &ConversationId,
     ) -> Result<Option<ConversationSnapshot>, StateError>;
 
-    /// The owner's conversations, the latest first.
+    /// Lists the owner's conversations, the latest first.
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError>;
 
     /// Adds a queued turn. The same `idempotency` key gives the same turn again, whatever the request says. None where
@@ -147,7 +159,7 @@ pub trait Conversations: Send + Sync + 'static {
         idempotency: Option<&str>,
     ) -> Result<Option<AddedTurn>, StateError>;
 
-    /// Notes the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
+    /// Keeps the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
     /// Returns the turn that is ready.
     async fn image_prepared(
         &self,
@@ -155,11 +167,11 @@ pub trait Conversations: Send + Sync + 'static {
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError>;
 
-    /// Takes a turn for answering, with a new epoch: whoever had it before is fenced off. A turn that is being cancelled
+    /// Claims a turn for answering, with a new epoch: whoever had it before is fenced off. A turn that is being cancelled
     /// ends here.
     async fn claim_turn(&self, id: &ConversationId, turn: u32) -> Result<TurnClaim, StateError>;
 
-    /// Writes events after number `after`, which must be the turn's last. Repeating a call whose events are already
+    /// Appends events after number `after`, which must be the turn's last. Repeating a call whose events are already
     /// there is [`AppendOutcome::Done`]. [`TurnEvent::Started`] sets what was asked.
     async fn append(
         &self,
@@ -191,7 +203,7 @@ pub trait Conversations: Send + Sync + 'static {
         text: Option<&str>,
     ) -> Result<bool, StateError>;
 
-    /// Up to `limit` events of a turn with numbers over `after`.
+    /// Reads up to `limit` events of a turn with numbers over `after`.
     async fn events(
         &self,
         id: &ConversationId,
@@ -200,19 +212,16 @@ pub trait Conversations: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<NumberedEvent>, StateError>;
 
-    /// Subscribes to a turn. Whatever happens after this returns is in its news.
+    /// Subscribes to a turn. Whatever happens after this returns wakes the subscriber.
     async fn watch(&self, id: &ConversationId, turn: u32)
     -> Result<Box<dyn TurnWatch>, StateError>;
 
-    /// Removes the conversation; running turns are fenced off. Returns it, and whether its image must stay, because another
-    /// conversation has claimed it, or it was stored before the first one did. Where it must not, nobody can claim it until
-    /// [`Conversations::image_removed`].
-    async fn delete(&self, id: &ConversationId)
-    -> Result<Option<(Conversation, bool)>, StateError>;
+    /// Removes the conversation; running turns are fenced off. None where there is no such conversation.
+    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError>;
 
-    /// Turns of all conversations that wait for a worker.
+    /// Counts the turns of all conversations that wait for a worker.
     async fn waiting(&self) -> Result<u64, StateError>;
 
-    /// How many turns of all conversations were queued before this one and still wait; none where it does not wait.
+    /// Counts the turns of all conversations that were queued before this one and still wait; none where it does not wait.
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError>;
 }

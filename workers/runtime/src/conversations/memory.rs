@@ -12,8 +12,8 @@ use radialog_schemas::{
 use tokio::sync::watch;
 
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, LONGEST_REMOVAL, NumberedEvent,
-    TurnClaim, TurnSnapshot, TurnWatch,
+    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
+    LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch,
 };
 use crate::state::StateError;
 
@@ -422,16 +422,16 @@ impl Conversations for MemoryConversations {
         Ok(Box::new(MemoryWatch(self.with(id, subscribe).flatten())))
     }
 
-    async fn delete(
-        &self,
-        id: &ConversationId,
-    ) -> Result<Option<(Conversation, bool)>, StateError> {
+    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
         let mut all = self.all();
         let Some(Record { conversation, .. }) = all.records.remove(id) else {
             return Ok(None);
         };
         let Some(ChatImage { image, .. }) = &conversation.image else {
-            return Ok(Some((conversation, false)));
+            return Ok(Some(DeletedConversation {
+                conversation,
+                image_stays: false,
+            }));
         };
         let users = all.images.entry(image.clone()).or_default();
         users.conversations.remove(id);
@@ -441,7 +441,10 @@ impl Conversations for MemoryConversations {
         } else if users.conversations.is_empty() {
             all.images.remove(image);
         }
-        Ok(Some((conversation, stays)))
+        Ok(Some(DeletedConversation {
+            conversation,
+            image_stays: stays,
+        }))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

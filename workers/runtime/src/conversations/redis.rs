@@ -13,8 +13,8 @@ use redis::{FromRedisValue, Script};
 use serde::Serialize;
 
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, LONGEST_REMOVAL, NumberedEvent,
-    TurnClaim, TurnWatch,
+    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
+    LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnWatch,
 };
 use crate::config::RedisConfig;
 use crate::redis_link::RedisLink;
@@ -372,10 +372,7 @@ impl Conversations for RedisConversations {
         ))
     }
 
-    async fn delete(
-        &self,
-        id: &ConversationId,
-    ) -> Result<Option<(Conversation, bool)>, StateError> {
+    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
         let Some(ConversationSnapshot {
             conversation,
             turns,
@@ -393,7 +390,10 @@ impl Conversations for RedisConversations {
             .ignore();
         let Some(image) = &conversation.image else {
             self.link.run::<()>(&pipeline).await?;
-            return Ok(Some((conversation, false)));
+            return Ok(Some(DeletedConversation {
+                conversation,
+                image_stays: false,
+            }));
         };
         pipeline
             .cmd("EVALSHA")
@@ -402,7 +402,10 @@ impl Conversations for RedisConversations {
             .arg(keys::image(&image.image));
         pipeline.arg(id.as_str()).arg(LONGEST_REMOVAL.as_secs());
         let (stays,): (bool,) = self.link.run(&pipeline).await?;
-        Ok(Some((conversation, stays)))
+        Ok(Some(DeletedConversation {
+            conversation,
+            image_stays: stays,
+        }))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {
