@@ -6,13 +6,13 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use radialog_schemas::ContentHash;
 use radialog_schemas::bundle::FileEntry;
 use serde::{Deserialize, Serialize};
 
 use super::error::BundleError;
+use crate::durable;
 
 /// Names a directory for what can be computed again; `$XDG_CACHE_HOME/radialog` or `~/.cache/radialog` without it.
 pub const CACHE_VARIABLE: &str = "RADIALOG_CACHE";
@@ -111,9 +111,7 @@ impl HashCache {
             if let Some(dir) = file.parent() {
                 fs::create_dir_all(dir)?;
             }
-            let partial = file.with_extension(format!("{}.partial", unique()));
-            fs::write(&partial, serde_json::to_vec(&entries)?)?;
-            fs::rename(&partial, file)
+            durable::replace(file, &serde_json::to_vec(&entries)?)
         };
         if let Err(error) = write() {
             tracing::warn!(file = %file.display(), %error, "file hashes are not remembered; set {CACHE_VARIABLE}");
@@ -138,16 +136,6 @@ impl Stamp {
 fn key(path: &Path) -> Result<String, BundleError> {
     let path = path.canonicalize().map_err(BundleError::io("open", path))?;
     Ok(path.to_string_lossy().into_owned())
-}
-
-/// Part of a temporary name that no other process or thread has.
-pub(super) fn unique() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!(
-        "{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
 }
 
 /// Where this user's caches are.
