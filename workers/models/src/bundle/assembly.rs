@@ -11,12 +11,12 @@ use safetensors::tensor::Dtype;
 
 use super::config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
 use super::layout::{self, TensorSpec};
-use super::{ADAPTER, Bundle, BundleError, FORMAT, HashCache, TOKENIZER, WEIGHTS, verify};
+use super::{ADAPTER, Bundle, BundleError, FORMAT, HashCache, TOKENIZER, WEIGHTS, hashes};
 use crate::durable::PendingDirectory;
 
 /// What a new bundle is made of.
 #[derive(Clone, Debug)]
-pub struct Assembly {
+pub struct BundleAssembly {
     /// Its name.
     pub name: String,
     /// Its version.
@@ -29,7 +29,7 @@ pub struct Assembly {
     pub parts: BTreeMap<Stage, PathBuf>,
 }
 
-impl Assembly {
+impl BundleAssembly {
     /// Writes the bundle beside `dir` and renames it when it is whole. Of each component only what inference reads is taken.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl Assembly {
             let mut add = |usage: &str, path: String| -> Result<(), BundleError> {
                 manifest
                     .files
-                    .insert(path.clone(), verify::file_entry(&dir.join(&path))?);
+                    .insert(path.clone(), hashes::file_entry(&dir.join(&path))?);
                 component.files.insert(usage.to_owned(), path);
                 Ok(())
             };

@@ -13,7 +13,7 @@ use safetensors::tensor::Dtype;
 use serde::Serialize;
 
 use super::FORMAT;
-use super::config::{Configs, Geometry};
+use super::config::{ComponentConfigs, Geometry};
 use super::error::BundleError;
 use super::layout::{self, Init, TensorSpec};
 use super::writer::{SafetensorsWriter, TensorHeader};
@@ -61,7 +61,7 @@ impl RandomBundle {
 
     /// A directory name that says what is in it, and that changes when anything that determines the content does.
     pub fn directory_name(&self) -> String {
-        let configs = Configs::of(self.geometry);
+        let configs = ComponentConfigs::of(self.geometry);
         let tensors: Vec<_> = Stage::ALL
             .into_iter()
             .flat_map(|stage| self.weights(stage, &configs))
@@ -103,7 +103,7 @@ impl RandomBundle {
     }
 
     fn write_files(&self, dir: &Path) -> Result<Manifest, BundleError> {
-        let configs = Configs::of(self.geometry);
+        let configs = ComponentConfigs::of(self.geometry);
         let mut manifest = Manifest {
             format: FORMAT,
             name: format!("random-{}", self.geometry),
@@ -143,7 +143,7 @@ impl RandomBundle {
         Ok(manifest)
     }
 
-    fn weights(&self, stage: Stage, configs: &Configs) -> Vec<WeightsFile> {
+    fn weights(&self, stage: Stage, configs: &ComponentConfigs) -> Vec<WeightsFile> {
         match stage {
             Stage::Embedding => {
                 vec![(

@@ -28,15 +28,15 @@ pub struct HashCache {
 
 /// A file's hash, and what it looked like then.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Hashed {
+struct HashedFile {
     #[serde(flatten)]
-    stamp: Stamp,
+    stamp: FileStamp,
     sha256: ContentHash,
 }
 
 /// What changes when a file does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Stamp {
+struct FileStamp {
     size: u64,
     changed_ns: i64,
     inode: u64,
@@ -62,7 +62,7 @@ impl HashCache {
     /// # Errors
     /// The file cannot be read. A cache that cannot be read or written is only slow, and is logged.
     pub fn hash(&self, path: &Path) -> Result<ContentHash, BundleError> {
-        let stamp = Stamp::of(path)?;
+        let stamp = FileStamp::of(path)?;
         if let Some(known) = self.read().remove(&key(path)?)
             && known.stamp == stamp
         {
@@ -71,7 +71,7 @@ impl HashCache {
         let sha256 = hash_file(path)?;
         self.insert(
             path,
-            Hashed {
+            HashedFile {
                 stamp,
                 sha256: sha256.clone(),
             },
@@ -86,14 +86,14 @@ impl HashCache {
     pub fn remember(&self, path: &Path, sha256: ContentHash) -> Result<(), BundleError> {
         self.insert(
             path,
-            Hashed {
-                stamp: Stamp::of(path)?,
+            HashedFile {
+                stamp: FileStamp::of(path)?,
                 sha256,
             },
         )
     }
 
-    fn read(&self) -> BTreeMap<String, Hashed> {
+    fn read(&self) -> BTreeMap<String, HashedFile> {
         let text = self.file.as_ref().and_then(|file| fs::read(file).ok());
         text.and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default()
@@ -101,7 +101,7 @@ impl HashCache {
 
     /// Reads again before writing, so that processes that hash different files at once lose at most each other's
     /// last entry, which costs one more hash and nothing else.
-    fn insert(&self, path: &Path, entry: Hashed) -> Result<(), BundleError> {
+    fn insert(&self, path: &Path, entry: HashedFile) -> Result<(), BundleError> {
         let Some(file) = &self.file else {
             return Ok(());
         };
@@ -120,7 +120,7 @@ impl HashCache {
     }
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> Result<Self, BundleError> {
         let meta = fs::metadata(path).map_err(BundleError::io("read", path))?;
         let changed_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
