@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::DType;
-use radialog_models::language::{Engine, LanguageModel, EngineLimits, LlamaConfig, GenerationRequest};
+use radialog_models::language::{
+    Engine, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig,
+};
 use radialog_tests::bench::{processor_seconds, random_weights};
 
 /// Prompt and answer of a published report prompt, in tokens.

@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::components::ComponentConfigs;
 use radialog_models::bundle::layout::{self, TensorSpec};
-use radialog_models::bundle::{BundleAssembly, Bundle, BundleError, Geometry, HashCache, RandomBundle};
+use radialog_models::bundle::{
+    Bundle, BundleAssembly, BundleError, Geometry, HashCache, RandomBundle,
+};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, Stage};
 use safetensors::Dtype;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{InputSize, ImageLimits, Preprocessed};
+use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{ErrorCode, Failure, ObjectKey, Stage};
 use serde::Serialize;

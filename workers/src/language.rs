@@ -10,7 +10,8 @@ use candle_core::Device;
 use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::bundle::{Bundle, BundleError};
 use radialog_models::language::{
-    ChatLimits, Completion, Engine, EngineEvent, LanguageError, EngineLimits, GenerationRequest, SequenceId,
+    ChatLimits, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageError,
+    SequenceId,
 };
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{ChatWork, Feed, Item, OpenTurn, Output, Prepared, StageWork};

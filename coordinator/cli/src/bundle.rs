@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use radialog_models::bundle::{BundleAssembly, Bundle, RandomBundle, BundleSummary};
+use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
 use radialog_schemas::Stage;
 
 use crate::args::UsageError;

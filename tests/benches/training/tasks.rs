@@ -11,7 +11,7 @@ use radialog_models::bundle::components::{ComponentConfigs, EmbeddingComponent};
 use radialog_models::bundle::layout::{self, TensorSpec};
 use radialog_models::chexbert::Chexbert;
 use radialog_models::findings::FindingsClassifier;
-use radialog_models::language::{LoraAdapter, LanguageModel, LlamaConfig};
+use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter};
 use radialog_models::{bundle::Geometry, chexbert::ChexbertConfig};
 use radialog_tests::bench::random_weights;
 use radialog_training::Variables;

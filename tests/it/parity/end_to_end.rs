@@ -11,7 +11,8 @@ use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig, TextRule};
 use radialog_models::language::llama::SequenceChunk;
 use radialog_models::language::{
-    LoraAdapter, Engine, EngineEvent, LanguageModel, EngineLimits, LlamaConfig, LoraConfig, GenerationRequest, Sampling,
+    Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig, LoraAdapter,
+    LoraConfig, Sampling,
 };
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_models::prompt::{Prompt, Prompts};

@@ -9,7 +9,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::language::llama::SequenceChunk;
 use radialog_models::language::{
-    LoraAdapter, Engine, EngineEvent, LanguageModel, EngineLimits, LlamaConfig, LoraConfig, GenerationRequest, Sampling,
+    Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig, LoraAdapter,
+    LoraConfig, Sampling,
 };
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_tests::golden::{Case, Formula, FormulaWeights, read_json};

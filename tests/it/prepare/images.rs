@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
-use radialog_models::preprocess::{InputSize, ImageLimits, Preprocessed};
+use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_schemas::Finding;
 use safetensors::SafeTensors;
 use serde_json::Value;

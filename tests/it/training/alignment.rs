@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
-use radialog_models::alignment::{AlignmentConfig, AlignmentPretraining, AlignmentTextConfig, TextBatch};
+use radialog_models::alignment::{
+    AlignmentConfig, AlignmentPretraining, AlignmentTextConfig, TextBatch,
+};
 use radialog_tests::golden::{Case, FormulaWeights, Tolerance};
 use radialog_training::Variables;
 use radialog_training::losses::alignment::{Negatives, losses};

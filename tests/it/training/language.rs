@@ -3,7 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use radialog_models::language::{LoraAdapter, LanguageModel, LlamaConfig, LoraConfig, TrainingSequence};
+use radialog_models::language::{
+    LanguageModel, LlamaConfig, LoraAdapter, LoraConfig, TrainingSequence,
+};
 use radialog_tests::golden::{Case, Formula, Tolerance, read_json};
 use radialog_training::Variables;
 use radialog_training::losses::language::Learned;

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::bert::{BertAttention, BertShape, BertFeedForward};
+use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, each_sample, layer_norm};
 
@@ -113,8 +113,9 @@ impl Alignment {
         let layer = |index: usize| {
             let vb = bert.pp("encoder.layer").pp(index);
             let crosses = index.is_multiple_of(config.cross_attention_freq);
-            let cross = crosses
-                .then(|| BertAttention::new(&shape, config.encoder_width, &vb.pp("crossattention")));
+            let cross = crosses.then(|| {
+                BertAttention::new(&shape, config.encoder_width, &vb.pp("crossattention"))
+            });
             Ok(QFormerLayer {
                 attention: BertAttention::new(&shape, shape.width, &vb.pp("attention"))?,
                 crossattention: cross.transpose()?,

@@ -19,22 +19,22 @@ pub mod components {
 }
 mod config;
 pub mod error;
+pub mod hashes;
 pub mod layout;
-pub mod weights;
 mod networks;
 pub mod random;
-pub mod hashes;
+pub mod weights;
 pub mod writer;
 
 pub use assembly::BundleAssembly;
 pub use config::Geometry;
 pub use error::BundleError;
-pub use random::RandomBundle;
 pub use hashes::HashCache;
+pub use random::RandomBundle;
 
 use config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
+use networks::{FindingsPredictor, ImageEmbedder, LanguagePipeline, ReportLabeler};
 use weights::MappedWeights;
-use networks::{FindingsPredictor, ImageEmbedder, ReportLabeler, LanguagePipeline};
 
 /// Version of the format that this code reads and writes.
 pub const FORMAT: u32 = 1;

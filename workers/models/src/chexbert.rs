@@ -6,7 +6,7 @@ use candle_nn::{Embedding, Module, VarBuilder, embedding};
 use radialog_schemas::{Finding, Label, Labels};
 use serde::{Deserialize, Serialize};
 
-use crate::bert::{BertAttention, BertShape, BertFeedForward};
+use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
 

@@ -285,7 +285,11 @@ mod tests {
     /// The process that is killed: this test binary, with the one test below.
     fn victim(path: &Path) -> Child {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "durable::tests::writes_half_and_waits"])
+            .args([
+                "--ignored",
+                "--exact",
+                "durable::tests::writes_half_and_waits",
+            ])
             .env(VICTIM, path)
             .stdout(Stdio::null())
             .spawn()

@@ -13,8 +13,11 @@ pub mod lora;
 pub mod sampler;
 mod trained;
 
-pub use config::{LlamaConfigError, LlamaConfig};
-pub use engine::{ChatLimits, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest, SequenceId, ChatOptions};
+pub use config::{LlamaConfig, LlamaConfigError};
+pub use engine::{
+    ChatLimits, ChatOptions, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest,
+    SequenceId,
+};
 pub use llama::{LanguageModel, TrainingSequence};
 pub use lora::{LoraAdapter, LoraConfig};
 pub use sampler::Sampling;

@@ -69,7 +69,10 @@ impl Conv {
         let bias = Tensor::zeros(shape.output, vb.dtype(), vb.device())?;
         let weight = shape.weight(vb)?;
         if weight.is_variable() {
-            return Ok(Self::trained(shape, trained::TrainedConv::without_bias(weight)));
+            return Ok(Self::trained(
+                shape,
+                trained::TrainedConv::without_bias(weight),
+            ));
         }
         Self::new(shape, weight, bias)
     }

@@ -94,7 +94,11 @@ impl Preprocessed {
     /// Decodes a PNG or JPEG file and resizes it, its shorter side to `short_side` pixels.
     ///
     /// Fails with the image's [`ErrorCode`]; the message does not name the file, since only its content is known here.
-    pub fn from_bytes(bytes: &[u8], limits: &ImageLimits, short_side: usize) -> Result<Self, Failure> {
+    pub fn from_bytes(
+        bytes: &[u8],
+        limits: &ImageLimits,
+        short_side: usize,
+    ) -> Result<Self, Failure> {
         Ok(Self::from_gray(&decode(bytes, limits)?, short_side))
     }
 

@@ -4,7 +4,7 @@
 mod chat;
 mod questions;
 
-pub use chat::{ChatPrompt, ChatPromptError, FittedPrompt, Exchange};
+pub use chat::{ChatPrompt, ChatPromptError, Exchange, FittedPrompt};
 pub use questions::Questions;
 
 use std::fmt;

@@ -40,7 +40,11 @@ pub(super) async fn request(
 }
 
 /// What is stored: all that the model wrote.
-pub(super) fn content(language: &LanguagePipeline, prompt_tokens: usize, completion: &Completion) -> Bytes {
+pub(super) fn content(
+    language: &LanguagePipeline,
+    prompt_tokens: usize,
+    completion: &Completion,
+) -> Bytes {
     report::written(
         &language.tokenizer.decode_continuation(&completion.tokens),
         prompt_tokens,

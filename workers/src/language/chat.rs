@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::image_tokens;
-use radialog_models::language::{Completion, GenerationRequest, Sampling, ChatOptions};
+use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
 use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
 use radialog_runtime::conversations::{self, Snapshot};

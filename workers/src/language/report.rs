@@ -68,7 +68,11 @@ pub(super) fn asked(
 }
 
 /// What is stored.
-pub(super) fn content(language: &LanguagePipeline, prompt_tokens: usize, completion: &Completion) -> Bytes {
+pub(super) fn content(
+    language: &LanguagePipeline,
+    prompt_tokens: usize,
+    completion: &Completion,
+) -> Bytes {
     let answer = language.tokenizer.decode_continuation(&completion.tokens);
     written(
         language.prompts.report_text(&answer),

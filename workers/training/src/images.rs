@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{InputSize, ImageLimits, Preprocessed};
+use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_schemas::{Finding, Label};
 use rayon::prelude::*;
 

@@ -149,7 +149,11 @@ impl AlignmentPretraining {
     ///
     /// # Errors
     /// Not as many images as texts.
-    pub fn match_logits(&self, image_embeds: &Tensor, texts: &TextBatch) -> Result<Tensor, ModelError> {
+    pub fn match_logits(
+        &self,
+        image_embeds: &Tensor,
+        texts: &TextBatch,
+    ) -> Result<Tensor, ModelError> {
         let queries = self
             .queries
             .embeddings_norm
@@ -180,7 +184,11 @@ impl AlignmentPretraining {
     ///
     /// # Errors
     /// Not as many images as texts.
-    pub fn caption_logits(&self, looked: &QueryStates, texts: &TextBatch) -> Result<Tensor, ModelError> {
+    pub fn caption_logits(
+        &self,
+        looked: &QueryStates,
+        texts: &TextBatch,
+    ) -> Result<Tensor, ModelError> {
         let mut hidden = self.embedded(texts)?;
         let queries = self.queries.query_tokens.dim(1)?;
         let mask = causal(&texts.mask, queries)?;

@@ -11,7 +11,7 @@ use crate::ModelError;
 use crate::alignment::Alignment;
 use crate::chexbert::{self, Chexbert};
 use crate::findings::{FindingsClassifier, TextRule};
-use crate::language::{LoraAdapter, LanguageModel, LlamaConfig};
+use crate::language::{LanguageModel, LlamaConfig, LoraAdapter};
 use crate::preprocess::InputSize;
 use crate::prompt::Prompts;
 use crate::tokenizers::{BertTokenizer, LlamaTokenizer, TokenizerError};

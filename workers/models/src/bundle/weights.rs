@@ -139,7 +139,12 @@ impl MappedWeights {
         self.0.tensors.get(name).ok_or_else(missing)
     }
 
-    fn load(&self, entry: &MappedTensor, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn load(
+        &self,
+        entry: &MappedTensor,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         let data = &self.0.files[entry.file].1[entry.bytes.clone()];
         TensorView::new(entry.dtype, entry.shape.clone(), data)?
             .load(device)?

@@ -193,7 +193,11 @@ impl LanguageModel {
     ///
     /// # Errors
     /// A span does not fit its cache or the context.
-    pub fn forward(&self, input: &Tensor, spans: &mut [SequenceChunk]) -> Result<Tensor, LanguageError> {
+    pub fn forward(
+        &self,
+        input: &Tensor,
+        spans: &mut [SequenceChunk],
+    ) -> Result<Tensor, LanguageError> {
         let positions = spans.iter().flat_map(|span| {
             let start = span.cache.len() as u32;
             start..start + span.len as u32

@@ -107,7 +107,8 @@ impl ChatPrompt {
                     break;
                 }
                 // An end token stands before and behind an exchange, so its tokens are the same wherever it stands.
-                let alone = prompts.assemble(Prompt::default(), [&exchange.question, &exchange.answer]);
+                let alone =
+                    prompts.assemble(Prompt::default(), [&exchange.question, &exchange.answer]);
                 tokens -= tokenizer.encode_prompt(&alone)?.len() - 1;
                 left_out += 1;
             }

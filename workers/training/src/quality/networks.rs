@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::FindingsComponent;
-use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder, ReportLabeler, LanguagePipeline};
+use radialog_models::bundle::components::{
+    FindingsPredictor, ImageEmbedder, LanguagePipeline, ReportLabeler,
+};
 use radialog_models::findings::TextRule;
 use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationRequest};
 use radialog_models::preprocess::InputSize;

@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::alignment::{AlignmentPretraining, AlignmentTextConfig, TextBatch};
-use radialog_models::bundle::components::{EmbeddingComponent};
+use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 

@@ -41,7 +41,10 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::embed`].
-    pub fn embed_packed(&self, sequences: &[TrainingSequence<'_>]) -> Result<Tensor, LanguageError> {
+    pub fn embed_packed(
+        &self,
+        sequences: &[TrainingSequence<'_>],
+    ) -> Result<Tensor, LanguageError> {
         let mut sources = PackedInputs::default();
         for sequence in sequences {
             self.locate(sequence, &mut sources)?;
@@ -70,7 +73,11 @@ impl LanguageModel {
         Ok(Tensor::cat(&parts, 0)?.index_select(&Tensor::new(places, self.device())?, 0)?)
     }
 
-    fn locate(&self, sequence: &TrainingSequence<'_>, to: &mut PackedInputs) -> Result<(), LanguageError> {
+    fn locate(
+        &self,
+        sequence: &TrainingSequence<'_>,
+        to: &mut PackedInputs,
+    ) -> Result<(), LanguageError> {
         let (image, block) = (self.config.image_token(), self.config.num_image_tokens);
         let vocabulary = self.config.vocab_size;
         let mut used = 0;

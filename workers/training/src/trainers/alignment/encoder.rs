@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::bundle::layout::{self, TensorSpec};
-use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::bundle::read_manifest;
+use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::vision::projector_seed;
 use radialog_schemas::Stage;
 

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::bundle::hashes;
+use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::preprocess::InputSize;
 use radialog_models::vision::{ImageEncoder, VisionConfig};
 use rayon::prelude::*;
@@ -44,7 +44,8 @@ struct Cache {
 impl Patches {
     /// The encoder of `encoder`, without a cache.
     pub(super) fn new(config: &VisionConfig, encoder: &Path) -> Result<Self, TrainingError> {
-        let weights = MappedWeights::open(&[encoder.to_owned()])?.var_builder(DType::F32, &Device::Cpu);
+        let weights =
+            MappedWeights::open(&[encoder.to_owned()])?.var_builder(DType::F32, &Device::Cpu);
         let grid = config.trunk_grid();
         Ok(Self {
             encoder: ImageEncoder::single_image(

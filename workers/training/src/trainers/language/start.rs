@@ -9,7 +9,7 @@ use radialog_models::Dropout;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::bundle::layout;
 use radialog_models::bundle::weights::MappedWeights;
-use radialog_models::language::{LoraAdapter, LanguageModel, LlamaConfig, LoraConfig};
+use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use radialog_models::prompt::Prompts;
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_schemas::Stage;

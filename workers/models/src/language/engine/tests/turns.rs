@@ -82,11 +82,19 @@ fn other_sequences_leave_a_place_and_a_whole_context_to_turns() {
     admit(&mut engine, 0..6);
     (0..6).for_each(|_| drop(engine.step().unwrap()));
     assert_eq!(
-        (engine.running(), engine.free_chat_slots(), engine.free_slots()),
+        (
+            engine.running(),
+            engine.free_chat_slots(),
+            engine.free_slots()
+        ),
         (3, 1, 0)
     );
     engine.admit(turn(request(0), &[])).unwrap();
-    assert_eq!((engine.free_chat_slots(), engine.free_slots()), (0, 0), "a turn waits");
+    assert_eq!(
+        (engine.free_chat_slots(), engine.free_slots()),
+        (0, 0),
+        "a turn waits"
+    );
     engine.step().unwrap();
     assert_eq!(engine.running(), 4);
 
