@@ -220,7 +220,7 @@ fn new_id(dir: &Path) -> RunId {
 
 #[cfg(test)]
 mod tests {
-    use radialog_schemas::{Generation, SCHEMA_VERSION, Source, Stage, StageSet};
+    use radialog_schemas::{Generation, SCHEMA_VERSION, Source, StageSet};
 
     use super::*;
 

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use radialog_models::bundle::verify::HashCache;
+use radialog_models::bundle::hashes::HashCache;
 use radialog_runtime::durable::{self, Replacement};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use radialog_models::bundle::verify::user_cache_dir;
+use radialog_models::bundle::hashes::user_cache_dir;
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_runtime::backends::{OpenBucketError, open_bucket};
 use radialog_runtime::config::Config;
