@@ -235,7 +235,7 @@ impl Setting {
             {
                 return Ok(began.elapsed());
             }
-            watch.news().await;
+            watch.next_events().await;
         }
     }
 }
