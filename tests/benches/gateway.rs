@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use futures::future::{join_all, try_join_all};
-use radialog_coordinator::conversation::{BundleHashes, publish};
 use radialog_coordinator::gateway::Gateway;
+use radialog_coordinator::{BundleHashes, run::publish_turn};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::conversations::{Conversations, Start};
@@ -123,7 +123,7 @@ async fn turns(
     );
     try_join_all((0..CLIENTS).map(|_| async {
         let conversation = begin(backends).await?;
-        publish(
+        publish_turn(
             backends,
             &conversation,
             1,
@@ -173,7 +173,7 @@ async fn answer_everything(backends: Backends) -> Result<()> {
                 Start::Gone => None,
             };
             if let Some(next) = next {
-                publish(&backends, id, next, &task.component).await?;
+                publish_turn(&backends, id, next, &task.component).await?;
             }
             delivery.receipt.ack().await?;
             anyhow::Ok(())

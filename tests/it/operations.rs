@@ -5,8 +5,8 @@ use std::process::Output;
 use std::time::Duration;
 
 use bytes::Bytes;
-use radialog_coordinator::corrections;
-use radialog_coordinator::output::RunFile;
+use radialog_coordinator::conversation::corrections;
+use radialog_coordinator::run::output::RunFile;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage, queues};

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use radialog_coordinator::archive::{self, Input};
-use radialog_coordinator::batches::OpenArchive;
-use radialog_coordinator::conversation::BundleHashes;
+use radialog_coordinator::BundleHashes;
+use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_coordinator::gateway::{Gateway, GatewayError};
+use radialog_coordinator::run::OpenArchive;
 use radialog_coordinator::{CoordinatorError, ResultConsumer};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
@@ -132,7 +132,7 @@ fn open_archive(config: Config) -> OpenArchive {
             let (store, prefix) = bundle_source::bucket(&url, &config)
                 .await
                 .map_err(refused)?;
-            archive::open(&Input::Objects {
+            archive::open(&ArchiveLocation::Objects {
                 url: url.clone(),
                 store: Arc::new(store),
                 prefix,

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use radialog_schemas::{ErrorCode, Failure};
 
-use super::rows::{Row, Rows};
+use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::rows::{Row, TableRows};
 use super::tree::Tree;
-use super::{Archive, Entries, Entry, Problem};
 use crate::CoordinatorError;
 
 pub(super) const STUDY: &str = "study_id";
@@ -28,21 +28,21 @@ pub(super) struct Manifest {
     pub(super) images: Arc<dyn Tree>,
     /// Only the rows of this split.
     pub(super) split: Option<String>,
-    pub(super) ids: Ids,
+    pub(super) ids: StudyIdColumn,
 }
 
 /// What names a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ids {
+pub(super) enum StudyIdColumn {
     /// The column `study_id`.
     Studies,
     /// The column `dicom_id`, else `study_id`, else the image's name without folder and suffix.
     Images,
 }
 
-struct Table {
+struct ManifestEntries {
     images: Arc<dyn Tree>,
-    rows: Rows,
+    rows: TableRows,
     /// None: the image's name.
     study: Option<usize>,
     image: usize,
@@ -58,7 +58,7 @@ impl Archive for Manifest {
         self.name.clone()
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         let lines = self
             .tree
             .lines(&self.file)
@@ -68,15 +68,15 @@ impl Archive for Manifest {
                 reason: error.to_string(),
             })?;
         let mut required = vec![IMAGE];
-        required.extend((self.ids == Ids::Studies).then_some(STUDY));
+        required.extend((self.ids == StudyIdColumn::Studies).then_some(STUDY));
         required.extend(self.split.as_ref().map(|_| SPLIT));
-        let rows = Rows::open(lines, self.tree.name(&self.file), &required).await?;
+        let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let column = |name| rows.column(name);
-        Ok(Box::new(Table {
+        Ok(Box::new(ManifestEntries {
             images: self.images.clone(),
             study: match self.ids {
-                Ids::Studies => column(STUDY),
-                Ids::Images => column(DICOM).or_else(|| column(STUDY)),
+                StudyIdColumn::Studies => column(STUDY),
+                StudyIdColumn::Images => column(DICOM).or_else(|| column(STUDY)),
             },
             wanted_split: self.split.clone(),
             image: column(IMAGE).unwrap_or_default(),
@@ -89,8 +89,8 @@ impl Archive for Manifest {
 }
 
 #[async_trait]
-impl Entries for Table {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for ManifestEntries {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         loop {
             let row = match self.rows.next().await? {
                 Ok(row) => row,
@@ -103,12 +103,12 @@ impl Entries for Table {
     }
 }
 
-impl Table {
+impl ManifestEntries {
     fn split_of<'a>(&self, row: &'a Row) -> Option<&'a str> {
         row.fields.get(self.split?).map(|field| field.trim())
     }
 
-    fn entry(&self, row: Row) -> Result<Entry, Problem> {
+    fn entry(&self, row: Row) -> Result<StudyEntry, EntryProblem> {
         let cell = |column: usize| row.fields.get(column).map_or("", |field| field.trim());
         let optional = |column: Option<usize>| {
             column
@@ -119,7 +119,7 @@ impl Table {
         let file = cell(self.image);
         let study = self.study.map_or_else(|| stem(file), cell);
         if study.is_empty() {
-            return Err(Problem::new(
+            return Err(EntryProblem::new(
                 row.place,
                 ErrorCode::ArchiveEntry,
                 "the row has no id: fill in its study_id or dicom_id",
@@ -127,7 +127,11 @@ impl Table {
         }
         if study.len() > LONGEST_ID {
             let message = format!("its id is longer than {LONGEST_ID} bytes");
-            return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, message));
+            return Err(EntryProblem::new(
+                row.place,
+                ErrorCode::ArchiveEntry,
+                message,
+            ));
         }
         let unusable = |reason: String| {
             Err(Failure::new(
@@ -143,12 +147,12 @@ impl Table {
         } else {
             self.images.image(file)
         };
-        Ok(Entry {
+        Ok(StudyEntry {
             reference: optional(self.reference),
             indication: optional(self.indication),
             split: optional(self.split),
             place: row.place.clone(),
-            ..Entry::new(study, file, image)
+            ..StudyEntry::new(study, file, image)
         })
     }
 }
@@ -161,14 +165,15 @@ fn stem(file: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ImageSource, Input, open};
+    use super::super::image::ImageSource;
+    use super::super::open::{ArchiveLocation, open};
     use super::*;
 
-    async fn read(text: &str) -> Vec<Result<Entry, Problem>> {
+    async fn read(text: &str) -> Vec<Result<StudyEntry, EntryProblem>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list.csv");
         std::fs::write(&path, text).unwrap();
-        let archive = open(&Input::Path(path)).await.unwrap();
+        let archive = open(&ArchiveLocation::Path(path)).await.unwrap();
         let mut entries = archive.entries().await.unwrap();
         let mut all = Vec::new();
         while let Some(entry) = entries.next().await {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::image::{Suffix, unsupported};
-use super::rows::Rows;
+use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::image::{FileKind, unsupported};
+use super::rows::TableRows;
 use super::tree::{Tree, Walk};
-use super::{Archive, Entries, Entry, Problem};
 use crate::CoordinatorError;
 
 /// Release numbers that the tables' names may carry.
@@ -24,19 +24,19 @@ const SPLITS: [&str; 3] = ["train", "validate", "test"];
 const FRONTAL: [&str; 2] = ["PA", "AP"];
 
 /// The archive.
-pub(super) struct Mimic {
+pub(super) struct MimicArchive {
     name: String,
     tree: Arc<dyn Tree>,
     /// The folder that holds `p10` to `p19`, relative, empty or closed by `/`.
     root: String,
-    table: Arc<HashMap<u64, Image>>,
-    problems: Vec<Problem>,
+    table: Arc<HashMap<u64, ImageAttributes>>,
+    problems: Vec<EntryProblem>,
 }
 
 /// What the tables say about an image, as positions in [`SPLITS`] and [`FRONTAL`]. There are 377,110 of them, so their
 /// names are kept as hashes.
 #[derive(Clone, Copy, Default)]
-struct Image {
+struct ImageAttributes {
     split: Option<u8>,
     view: Option<u8>,
 }
@@ -49,13 +49,13 @@ pub(super) struct StudyFolder<'a> {
     file: &'a str,
 }
 
-struct Studies {
+struct MimicEntries {
     tree: Arc<dyn Tree>,
-    table: Arc<HashMap<u64, Image>>,
+    table: Arc<HashMap<u64, ImageAttributes>>,
     walk: Box<dyn Walk>,
     /// The first path of the next study.
     ahead: Option<String>,
-    problems: Vec<Problem>,
+    problems: Vec<EntryProblem>,
 }
 
 impl<'a> StudyFolder<'a> {
@@ -82,7 +82,7 @@ impl<'a> StudyFolder<'a> {
     }
 }
 
-impl Mimic {
+impl MimicArchive {
     /// Reads the tables, where there are any.
     pub(super) async fn open(
         name: String,
@@ -129,8 +129,8 @@ impl Mimic {
         path: &str,
         column: &str,
         values: &[&str],
-        table: &mut HashMap<u64, Image>,
-        set: impl Fn(&mut Image, u8) + Send + Sync,
+        table: &mut HashMap<u64, ImageAttributes>,
+        set: impl Fn(&mut ImageAttributes, u8) + Send + Sync,
     ) -> Result<(), CoordinatorError> {
         let name = self.tree.name(path);
         let lines = match self.tree.lines(path).await {
@@ -143,7 +143,7 @@ impl Mimic {
                 });
             }
         };
-        let mut rows = Rows::open(lines, name, &["dicom_id", column]).await?;
+        let mut rows = TableRows::open(lines, name, &["dicom_id", column]).await?;
         let (dicom, column) = (
             rows.column("dicom_id").unwrap_or(0),
             rows.column(column).unwrap_or(0),
@@ -168,13 +168,13 @@ impl Mimic {
 }
 
 #[async_trait]
-impl Archive for Mimic {
+impl Archive for MimicArchive {
     fn name(&self) -> String {
         self.name.clone()
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
-        Ok(Box::new(Studies {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
+        Ok(Box::new(MimicEntries {
             tree: self.tree.clone(),
             table: self.table.clone(),
             walk: self.tree.walk(&self.root),
@@ -185,8 +185,8 @@ impl Archive for Mimic {
 }
 
 #[async_trait]
-impl Entries for Studies {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for MimicEntries {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         if let Some(problem) = self.problems.pop() {
             return Some(Err(problem));
         }
@@ -208,7 +208,7 @@ impl Entries for Studies {
     }
 }
 
-impl Studies {
+impl MimicEntries {
     /// The next image in a study folder. Others are not part of the published layout, e.g. thumbnails beside the tree.
     async fn next_image(&mut self) -> Option<String> {
         if let Some(path) = self.ahead.take() {
@@ -217,7 +217,8 @@ impl Studies {
         loop {
             match self.walk.next().await? {
                 Ok(path)
-                    if Suffix::of(&path) != Suffix::Other && StudyFolder::of(&path).is_some() =>
+                    if FileKind::of(&path) != FileKind::Other
+                        && StudyFolder::of(&path).is_some() =>
                 {
                     return Some(path);
                 }
@@ -228,7 +229,7 @@ impl Studies {
     }
 
     /// The study of these files of one folder.
-    fn study(&self, files: &[String]) -> Option<Entry> {
+    fn study(&self, files: &[String]) -> Option<StudyEntry> {
         let known = |path: &&String| {
             let file = StudyFolder::of(path).map_or("", |place| place.file);
             let dicom = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
@@ -236,17 +237,17 @@ impl Studies {
         };
         let rank = |path: &&String| {
             (
-                Suffix::of(path) != Suffix::Image,
+                FileKind::of(path) != FileKind::Image,
                 known(path).view.unwrap_or(u8::MAX),
             )
         };
         let primary = files.iter().min_by_key(rank)?;
-        let image = match Suffix::of(primary) {
-            Suffix::Image => self.tree.image(primary),
+        let image = match FileKind::of(primary) {
+            FileKind::Image => self.tree.image(primary),
             _ => Err(unsupported(primary)),
         };
         let study = StudyFolder::of(primary)?.study;
-        Some(Entry {
+        Some(StudyEntry {
             other_files: files
                 .iter()
                 .filter(|file| *file != primary)
@@ -255,7 +256,7 @@ impl Studies {
             split: known(&primary)
                 .split
                 .map(|split| SPLITS[usize::from(split)].to_owned()),
-            ..Entry::new(study, primary.clone(), image)
+            ..StudyEntry::new(study, primary.clone(), image)
         })
     }
 }
@@ -275,7 +276,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use super::super::{Input, open};
+    use super::super::open::{ArchiveLocation, open};
     use super::*;
 
     fn write(root: &Path, path: &str, content: &str) {
@@ -284,8 +285,8 @@ mod tests {
         fs::write(path, content).unwrap();
     }
 
-    async fn read(root: &Path) -> Vec<Entry> {
-        let archive = open(&Input::Path(root.into())).await.unwrap();
+    async fn read(root: &Path) -> Vec<StudyEntry> {
+        let archive = open(&ArchiveLocation::Path(root.into())).await.unwrap();
         let mut entries = archive.entries().await.unwrap();
         let mut all = Vec::new();
         while let Some(entry) = entries.next().await {

@@ -10,8 +10,9 @@ use radialog_schemas::{ErrorCode, Failure, ObjectKey};
 use tokio::io::AsyncBufRead;
 use tracing::warn;
 
+use super::entries::EntryProblem;
+use super::image::ImageSource;
 use super::tree::{Tree, Walk};
-use super::{ImageSource, Problem};
 
 /// Keys a request, the most that S3 gives.
 const PAGE: usize = 1000;
@@ -25,7 +26,7 @@ pub(super) struct ObjectTree {
     prefix: String,
 }
 
-struct Listing {
+struct ObjectWalk {
     store: Arc<dyn Objects>,
     root: usize,
     prefix: String,
@@ -57,7 +58,7 @@ impl ObjectTree {
 #[async_trait]
 impl Tree for ObjectTree {
     fn walk(&self, under: &str) -> Box<dyn Walk> {
-        Box::new(Listing {
+        Box::new(ObjectWalk {
             store: self.store.clone(),
             root: self.prefix.len(),
             prefix: format!("{}{under}", self.prefix),
@@ -98,8 +99,8 @@ impl Tree for ObjectTree {
 }
 
 #[async_trait]
-impl Walk for Listing {
-    async fn next(&mut self) -> Option<Result<String, Problem>> {
+impl Walk for ObjectWalk {
+    async fn next(&mut self) -> Option<Result<String, EntryProblem>> {
         loop {
             if let Some(key) = self.page.next() {
                 return Some(Ok(key.as_str()[self.root..].to_owned()));

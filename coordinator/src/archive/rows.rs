@@ -7,7 +7,7 @@ use std::io;
 use radialog_schemas::ErrorCode;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt};
 
-use super::Problem;
+use super::entries::EntryProblem;
 use crate::CoordinatorError;
 
 /// A quoted field may hold a report of many lines, but an unclosed quote must end somewhere.
@@ -16,7 +16,7 @@ const LONGEST_ROW: usize = 1 << 20;
 type Lines = Box<dyn AsyncBufRead + Send + Unpin>;
 
 /// A table with a header.
-pub(super) struct Rows {
+pub(super) struct TableRows {
     lines: Lines,
     file: String,
     header: Vec<String>,
@@ -43,7 +43,7 @@ enum Fault {
     Bad(&'static str),
 }
 
-impl Rows {
+impl TableRows {
     /// Reads the header; `required` columns must be there.
     pub(super) async fn open(
         lines: Lines,
@@ -92,11 +92,11 @@ impl Rows {
     }
 
     /// The next row that is not blank.
-    pub(super) async fn next(&mut self) -> Option<Result<Row, Problem>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Row, EntryProblem>> {
         while !self.failed {
             let place = format!("{} line {}", self.file, self.line);
             let problem = |message: String| {
-                Some(Err(Problem::new(
+                Some(Err(EntryProblem::new(
                     place.clone(),
                     ErrorCode::ArchiveEntry,
                     message,
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     async fn read(text: &'static str) -> Vec<Result<(String, Vec<String>), String>> {
-        let mut rows = Rows::open(Box::new(Cursor::new(text)), "t.csv".into(), &["a", "b"])
+        let mut rows = TableRows::open(Box::new(Cursor::new(text)), "t.csv".into(), &["a", "b"])
             .await
             .unwrap();
         let mut all = Vec::new();
@@ -276,7 +276,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_column_is_named_with_its_file() {
-        let error = Rows::open(Box::new(Cursor::new("a,c\n")), "t.csv".into(), &["a", "b"])
+        let error = TableRows::open(Box::new(Cursor::new("a,c\n")), "t.csv".into(), &["a", "b"])
             .await
             .err()
             .unwrap();

@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use radialog_schemas::{ErrorCode, Failure};
 use tokio::io::{AsyncBufRead, BufReader};
 
-use super::image::Suffix;
-use super::{ImageSource, Problem};
+use super::entries::EntryProblem;
+use super::image::FileKind;
+use super::image::ImageSource;
 
 /// A local folder or a prefix of a bucket.
 #[async_trait]
@@ -33,7 +34,7 @@ pub(super) trait Tree: Send + Sync {
 /// One pass over the paths of a tree.
 #[async_trait]
 pub(super) trait Walk: Send {
-    async fn next(&mut self) -> Option<Result<String, Problem>>;
+    async fn next(&mut self) -> Option<Result<String, EntryProblem>>;
 }
 
 /// Files on disk. Links are followed; a link back to a folder above it is a problem. Hidden files (leading dot) are not
@@ -92,7 +93,7 @@ struct Level {
 
 #[async_trait]
 impl Walk for LocalWalk {
-    async fn next(&mut self) -> Option<Result<String, Problem>> {
+    async fn next(&mut self) -> Option<Result<String, EntryProblem>> {
         if let Some(start) = self.start.take()
             && let Err(problem) = self.enter(start).await
         {
@@ -115,10 +116,14 @@ impl Walk for LocalWalk {
                 Ok(path) => return Some(Ok(path)),
                 Err(error) => {
                     let lossy = String::from_utf8_lossy(error.as_bytes());
-                    if is_folder || Suffix::of(&lossy) != Suffix::Other {
+                    if is_folder || FileKind::of(&lossy) != FileKind::Other {
                         let place = error.as_bytes().escape_ascii().to_string();
                         let message = "the path is not UTF-8 and is left out; rename it";
-                        return Some(Err(Problem::new(place, ErrorCode::ArchiveEntry, message)));
+                        return Some(Err(EntryProblem::new(
+                            place,
+                            ErrorCode::ArchiveEntry,
+                            message,
+                        )));
                     }
                 }
             }
@@ -127,12 +132,12 @@ impl Walk for LocalWalk {
 }
 
 impl LocalWalk {
-    async fn enter(&mut self, path: Vec<u8>) -> Result<(), Problem> {
+    async fn enter(&mut self, path: Vec<u8>) -> Result<(), EntryProblem> {
         let folder = self.root.join(OsString::from_vec(path.clone()));
         let place = folder.display().to_string();
         let problem = |reason: String| {
             let message = format!("the directory cannot be read and is left out: {reason}");
-            Problem::new(place.clone(), ErrorCode::ArchiveEntry, message)
+            EntryProblem::new(place.clone(), ErrorCode::ArchiveEntry, message)
         };
         let listing = tokio::task::spawn_blocking(move || list(&folder)).await;
         let (id, children) = listing
@@ -182,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    async fn all(walk: &mut dyn Walk) -> (Vec<String>, Vec<Problem>) {
+    async fn all(walk: &mut dyn Walk) -> (Vec<String>, Vec<EntryProblem>) {
         let (mut paths, mut problems) = (Vec::new(), Vec::new());
         while let Some(next) = walk.next().await {
             match next {
@@ -233,7 +238,7 @@ mod tests {
         fs::remove_dir(root.join("gone")).unwrap();
         let (paths, problems) = all(&mut *walk).await;
         assert_eq!(paths, ["z.png"]);
-        let named: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        let named: Vec<String> = problems.iter().map(EntryProblem::to_string).collect();
         assert_eq!(named.len(), 3, "{named:?}");
         assert!(
             named[0].starts_with("caf\\xe9.png: ") && named[0].contains("not UTF-8"),

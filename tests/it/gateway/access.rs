@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use radialog_coordinator::conversation::BundleHashes;
+use radialog_coordinator::BundleHashes;
 use radialog_coordinator::gateway::{Gateway, GatewayError};
 use radialog_runtime::config::GatewayConfig;
 use radialog_schemas::PerStage;
