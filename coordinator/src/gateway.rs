@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
-use radialog_runtime::config::GatewayConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +17,7 @@ mod assets;
 mod auth;
 mod batches;
 mod body;
+mod config;
 mod conversations;
 mod create;
 mod events;
@@ -41,6 +41,7 @@ mod view;
 
 use app_state::{AppState, Inner};
 use auth::Callers;
+pub use config::{ApiKey, GatewayConfig, is_key_name};
 pub use openapi::openapi_document;
 use static_file::StaticFile;
 

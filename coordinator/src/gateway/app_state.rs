@@ -3,8 +3,8 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
+use super::config::GatewayConfig;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::config::GatewayConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Callers;

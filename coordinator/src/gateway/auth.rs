@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::config::{ApiKey, GatewayConfig};
 use axum::http::{HeaderMap, Uri, header, uri::Authority};
-use radialog_runtime::config::{ApiKey, GatewayConfig};
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::ProblemCode;
 use subtle::ConstantTimeEq;

@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::config::GatewayConfig;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use radialog_runtime::config::GatewayConfig;
 use radialog_schemas::http::ProblemCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 

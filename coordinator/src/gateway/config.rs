@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use radialog_runtime::config::ConfigReader;
 use radialog_schemas::ContentHash;
-
-use super::reader::Reader;
 
 /// As in the original demo.
 const DEFAULT_LISTEN: SocketAddr =
@@ -87,9 +86,10 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    /// Reads the area, and notes its faults in the reader.
+    pub fn read(reader: &mut ConfigReader) -> Self {
         let default = Self::default();
-        let seconds = |reader: &mut Reader, field: &str, default: Duration| {
+        let seconds = |reader: &mut ConfigReader, field: &str, default: Duration| {
             let value = reader.seconds("gateway", field, default);
             if value.is_zero() {
                 reader.fault("gateway", field, "give more than 0 seconds");
@@ -120,7 +120,7 @@ impl GatewayConfig {
     }
 }
 
-fn at_least_one<T>(reader: &mut Reader, field: &str, default: T) -> T
+fn at_least_one<T>(reader: &mut ConfigReader, field: &str, default: T) -> T
 where
     T: std::str::FromStr<Err: fmt::Display> + PartialEq + From<u8>,
 {
@@ -131,7 +131,7 @@ where
     value
 }
 
-fn keys(reader: &mut Reader) -> Vec<ApiKey> {
+fn keys(reader: &mut ConfigReader) -> Vec<ApiKey> {
     let mut keys: Vec<ApiKey> = Vec::new();
     for entry in reader.list("gateway", "keys") {
         match key(&entry) {
@@ -159,13 +159,13 @@ fn key(entry: &str) -> Option<ApiKey> {
     })
 }
 
-/// Names of keys stand in logs, in state and in this list.
+/// Says whether a key may have this name, which stands in logs, in state and in the list of keys.
 pub fn is_key_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=64).contains(&name.len()) && name.bytes().all(plain)
 }
 
-fn archives(reader: &mut Reader) -> Vec<String> {
+fn archives(reader: &mut ConfigReader) -> Vec<String> {
     let archives = reader.list("gateway", "archives");
     for archive in archives
         .iter()
@@ -180,7 +180,7 @@ fn archives(reader: &mut Reader) -> Vec<String> {
     archives
 }
 
-fn origins(reader: &mut Reader) -> Vec<String> {
+fn origins(reader: &mut ConfigReader) -> Vec<String> {
     let origins = reader.list("gateway", "origins");
     for origin in &origins {
         let host = origin
@@ -199,36 +199,39 @@ fn origins(reader: &mut Reader) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Config;
+    use radialog_runtime::config::{Config, ConfigError};
 
-    fn load(keys: &str) -> Result<Config, super::super::ConfigError> {
-        Config::load(
-            None,
-            [("RADIALOG_GATEWAY_KEYS".to_owned(), keys.to_owned())],
-            [],
-        )
+    use super::GatewayConfig;
+
+    fn load(name: &str, value: &str) -> Result<GatewayConfig, ConfigError> {
+        let environment = [(name.to_owned(), value.to_owned())];
+        Config::load_with(None, environment, [], GatewayConfig::read).map(|(_, gateway)| gateway)
+    }
+
+    fn load_keys(keys: &str) -> Result<GatewayConfig, ConfigError> {
+        load("RADIALOG_GATEWAY_KEYS", keys)
     }
 
     #[test]
     fn keys_are_names_with_digests() {
         let (one, two) = ("01".repeat(32), "ab".repeat(32));
-        let config = load(&format!("ward-1:{one}, lab:{two}")).unwrap();
-        assert_eq!(config.gateway.keys[0].name, "ward-1");
-        assert_eq!(config.gateway.keys[1].sha256.as_str(), two);
+        let config = load_keys(&format!("ward-1:{one}, lab:{two}")).unwrap();
+        assert_eq!(config.keys[0].name, "ward-1");
+        assert_eq!(config.keys[1].sha256.as_str(), two);
         let list = format!("[\"ward-1:{one}\", \"lab:{two}\"]");
-        assert_eq!(load(&list).unwrap().gateway.keys, config.gateway.keys);
+        assert_eq!(load_keys(&list).unwrap().keys, config.keys);
     }
 
     #[test]
     fn a_bad_key_is_a_fault_that_does_not_show_it() {
-        let error = load("rd-secret").unwrap_err().to_string();
+        let error = load_keys("rd-secret").unwrap_err().to_string();
         assert!(
             error.contains("new-key") && !error.contains("secret"),
             "{error}"
         );
         let digest = "01".repeat(32);
         assert!(
-            load(&format!("a:{digest},a:{digest}"))
+            load_keys(&format!("a:{digest},a:{digest}"))
                 .unwrap_err()
                 .to_string()
                 .contains("twice")
@@ -242,12 +245,7 @@ mod tests {
             ("RADIALOG_GATEWAY_ORIGINS", "*"),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        assert_eq!(
-            Config::load(None, environment, [])
-                .unwrap_err()
-                .faults
-                .len(),
-            2
-        );
+        let error = Config::load_with(None, environment, [], GatewayConfig::read).unwrap_err();
+        assert_eq!(error.faults.len(), 2);
     }
 }
