@@ -2,15 +2,15 @@
 //! object store. What is wrong with one entry is named and the stream goes on.
 
 mod entries;
+mod file_tree;
 mod folder;
 mod image;
 mod manifest;
-mod mimic;
-mod objects;
+mod mimic_cxr;
+mod object_tree;
 mod open;
-mod rows;
+mod table_rows;
 mod texts;
-mod tree;
 
 pub use entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 pub use image::{ImageReadError, ImageSource};

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::file_tree::{FileTree, PathWalk};
 use super::image::{FileKind, unsupported};
-use super::tree::{Tree, Walk};
 use crate::CoordinatorError;
 
 /// The archive.
 pub(super) struct ImageFolder {
     pub(super) name: String,
-    pub(super) tree: Arc<dyn Tree>,
+    pub(super) tree: Arc<dyn FileTree>,
 }
 
 struct FolderEntries {
-    tree: Arc<dyn Tree>,
-    walk: Box<dyn Walk>,
+    tree: Arc<dyn FileTree>,
+    walk: Box<dyn PathWalk>,
 }
 
 #[async_trait]

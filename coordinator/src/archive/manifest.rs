@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use radialog_schemas::table::Row;
 use radialog_schemas::{ErrorCode, Failure};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
-use super::rows::{Row, TableRows};
-use super::tree::Tree;
+use super::file_tree::FileTree;
+use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
 pub(super) const STUDY: &str = "study_id";
@@ -22,10 +23,10 @@ pub(super) const LONGEST_ID: usize = 1024;
 /// The archive.
 pub(super) struct Manifest {
     pub(super) name: String,
-    pub(super) tree: Arc<dyn Tree>,
+    pub(super) tree: Arc<dyn FileTree>,
     pub(super) file: String,
     /// Where images are.
-    pub(super) images: Arc<dyn Tree>,
+    pub(super) images: Arc<dyn FileTree>,
     /// Only the rows of this split.
     pub(super) split: Option<String>,
     pub(super) ids: StudyIdColumn,
@@ -41,7 +42,7 @@ pub(super) enum StudyIdColumn {
 }
 
 struct ManifestEntries {
-    images: Arc<dyn Tree>,
+    images: Arc<dyn FileTree>,
     rows: TableRows,
     /// None: the image's name.
     study: Option<usize>,
@@ -97,7 +98,7 @@ impl StudyEntries for ManifestEntries {
                 Err(problem) => return Some(Err(problem)),
             };
             if self.wanted_split.is_none() || self.wanted_split.as_deref() == self.split_of(&row) {
-                return Some(self.entry(row));
+                return Some(self.entry(&row));
             }
         }
     }
@@ -105,54 +106,43 @@ impl StudyEntries for ManifestEntries {
 
 impl ManifestEntries {
     fn split_of<'a>(&self, row: &'a Row) -> Option<&'a str> {
-        row.fields.get(self.split?).map(|field| field.trim())
+        row.cell(self.split?)
     }
 
-    fn entry(&self, row: Row) -> Result<StudyEntry, EntryProblem> {
-        let cell = |column: usize| row.fields.get(column).map_or("", |field| field.trim());
-        let optional = |column: Option<usize>| {
-            column
-                .map(cell)
-                .filter(|cell| !cell.is_empty())
-                .map(str::to_owned)
+    fn entry(&self, row: &Row) -> Result<StudyEntry, EntryProblem> {
+        let optional = |column: Option<usize>| row.cell(column?).map(str::to_owned);
+        let file = row.cell(self.image);
+        let study = match self.study {
+            Some(column) => row.cell(column),
+            None => file.map(stem).filter(|stem| !stem.is_empty()),
         };
-        let file = cell(self.image);
-        let study = self.study.map_or_else(|| stem(file), cell);
-        if study.is_empty() {
-            return Err(EntryProblem::new(
-                row.place,
-                ErrorCode::ArchiveEntry,
-                "the row has no id: fill in its study_id or dicom_id",
-            ));
-        }
+        let Some(study) = study else {
+            let message = "the row has no id: fill in its study_id or dicom_id";
+            return Err(self.rows.problem(row.line, message));
+        };
         if study.len() > LONGEST_ID {
             let message = format!("its id is longer than {LONGEST_ID} bytes");
-            return Err(EntryProblem::new(
-                row.place,
-                ErrorCode::ArchiveEntry,
-                message,
-            ));
+            return Err(self.rows.problem(row.line, message));
         }
+        let place = self.rows.place(row.line);
         let unusable = |reason: String| {
-            Err(Failure::new(
-                ErrorCode::ArchiveEntry,
-                format!("{}: {reason}", row.place),
-            ))
+            let message = format!("{place}: {reason}");
+            Err(Failure::new(ErrorCode::ArchiveEntry, message))
         };
-        let (fields, columns) = (row.fields.len(), self.rows.width());
-        let image = if fields != columns {
-            unusable(format!("the row has {fields} fields, the header {columns}"))
-        } else if file.is_empty() {
-            unusable(format!("the row has no {IMAGE}"))
-        } else {
-            self.images.image(file)
+        let (cells, columns) = (row.cells.len(), self.rows.width());
+        let image = match file {
+            _ if cells != columns => {
+                unusable(format!("the row has {cells} fields, the header {columns}"))
+            }
+            None => unusable(format!("the row has no {IMAGE}")),
+            Some(file) => self.images.image(file),
         };
         Ok(StudyEntry {
             reference: optional(self.reference),
             indication: optional(self.indication),
             split: optional(self.split),
-            place: row.place.clone(),
-            ..StudyEntry::new(study, file, image)
+            place,
+            ..StudyEntry::new(study, file.unwrap_or_default(), image)
         })
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use radialog_runtime::objects::Objects;
 
 use super::entries::Archive;
+use super::file_tree::{FileTree, LocalFileTree};
 use super::folder::ImageFolder;
 use super::manifest::{Manifest, StudyIdColumn};
-use super::mimic::{MimicArchive, StudyFolder};
-use super::objects::ObjectTree;
-use super::tree::{LocalTree, Tree};
+use super::mimic_cxr::{MimicArchive, StudyFolder};
+use super::object_tree::ObjectTree;
 use crate::CoordinatorError;
 
 /// How many files are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
@@ -76,7 +76,7 @@ pub async fn open_image_table(
     split: Option<&str>,
 ) -> Result<Arc<dyn Archive>, CoordinatorError> {
     let TableFile { name, tree, file } = TableFile::of(input).await?;
-    let images: Arc<dyn Tree> = match images {
+    let images: Arc<dyn FileTree> = match images {
         None => tree.clone(),
         Some(folder) => match local(folder).await? {
             FoundArchive {
@@ -116,14 +116,14 @@ async fn checked(manifest: Manifest) -> Result<Arc<dyn Archive>, CoordinatorErro
 /// An input found: a tree, or a manifest in a tree.
 struct FoundArchive {
     name: String,
-    tree: Arc<dyn Tree>,
+    tree: Arc<dyn FileTree>,
     manifest: Option<String>,
 }
 
 /// A table found in a tree.
 pub(super) struct TableFile {
     pub(super) name: String,
-    pub(super) tree: Arc<dyn Tree>,
+    pub(super) tree: Arc<dyn FileTree>,
     pub(super) file: String,
 }
 
@@ -166,7 +166,7 @@ async fn local(path: &Path) -> Result<FoundArchive, CoordinatorError> {
         drop(tokio::fs::read_dir(&path).await.map_err(failed)?);
         return Ok(FoundArchive {
             name,
-            tree: Arc::new(LocalTree::new(path)),
+            tree: Arc::new(LocalFileTree::new(path)),
             manifest: None,
         });
     }
@@ -181,7 +181,7 @@ async fn local(path: &Path) -> Result<FoundArchive, CoordinatorError> {
     let folder = path.parent().unwrap_or(&path).to_owned();
     Ok(FoundArchive {
         name,
-        tree: Arc::new(LocalTree::new(folder)),
+        tree: Arc::new(LocalFileTree::new(folder)),
         manifest,
     })
 }

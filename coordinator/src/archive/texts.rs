@@ -4,21 +4,22 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::{ErrorCode, GeneratedReport, TextPrompt};
+use radialog_schemas::table::Row;
+use radialog_schemas::{GeneratedReport, TextPrompt};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::file_tree::FileTree;
 use super::image::ImageSource;
 use super::manifest::{DICOM, LONGEST_ID, SPLIT, STUDY};
 use super::open::{ArchiveLocation, TableFile};
-use super::rows::{Row, TableRows};
-use super::tree::Tree;
+use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
 /// A CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. TableRows without text are not part of it. A row
 /// with one field more than the header has begins with its row's name, as pandas writes it.
 pub struct ReportTable {
     name: String,
-    tree: Arc<dyn Tree>,
+    tree: Arc<dyn FileTree>,
     file: String,
     text: String,
     split: Option<String>,
@@ -126,56 +127,47 @@ impl Archive for ReportTable {
 impl StudyEntries for ReportEntries {
     async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         loop {
-            match self.rows.next().await? {
-                Ok(row) => match self.entry(&row) {
-                    Ok(None) => {}
-                    Ok(Some(entry)) => return Some(Ok(entry)),
-                    Err(message) => {
-                        return Some(Err(EntryProblem::new(
-                            row.place,
-                            ErrorCode::ArchiveEntry,
-                            message,
-                        )));
-                    }
-                },
+            let row = match self.rows.next().await? {
+                Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
+            };
+            if let Some(entry) = self.entry(&row) {
+                return Some(entry.map_err(|message| self.rows.problem(row.line, message)));
             }
         }
     }
 }
 
 impl ReportEntries {
-    fn entry(&mut self, row: &Row) -> Result<Option<StudyEntry>, String> {
-        let (found, columns) = (row.fields.len(), self.rows.width());
+    /// The study of a row; none where the row is not part of the table.
+    fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, String>> {
+        let (found, columns) = (row.cells.len(), self.rows.width());
         let Some(shift) = found.checked_sub(columns).filter(|shift| *shift <= 1) else {
-            return Err(format!("the row has {found} fields, the header {columns}"));
+            let message = format!("the row has {found} fields, the header {columns}");
+            return Some(Err(message));
         };
-        let cell = |column: usize| row.fields[column + shift].trim();
-        if self
-            .split
-            .as_ref()
-            .is_some_and(|(column, wanted)| cell(*column) != wanted)
+        let cell = |column: usize| row.cell(column + shift);
+        if let Some((column, wanted)) = &self.split
+            && cell(*column) != Some(wanted)
         {
-            return Ok(None);
+            return None;
         }
-        let (id, text) = (cell(self.id), cell(self.text));
-        if text.is_empty() {
+        let Some(text) = cell(self.text) else {
             self.blank += 1;
-            return Ok(None);
-        }
-        if id.is_empty() || id.len() > LONGEST_ID {
-            return Err(format!(
-                "the row has no id, or one longer than {LONGEST_ID} bytes"
-            ));
-        }
+            return None;
+        };
+        let Some(id) = cell(self.id).filter(|id| id.len() <= LONGEST_ID) else {
+            let message = format!("the row has no id, or one longer than {LONGEST_ID} bytes");
+            return Some(Err(message));
+        };
         let report = GeneratedReport {
             text: text.to_owned(),
             prompt_tokens: 0,
             tokens: 0,
             complete: true,
         };
-        Ok(Some(StudyEntry {
-            place: row.place.clone(),
+        Some(Ok(StudyEntry {
+            place: self.rows.place(row.line),
             ..StudyEntry::new(id, id, Ok(inline(&report)))
         }))
     }

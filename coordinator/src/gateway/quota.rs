@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_burst_is_taken_and_what_is_over_it_is_told_when_to_come_back() {
-        let limits = CallerQuota::of(&GatewayConfig {
+        let quota = CallerQuota::of(&GatewayConfig {
             rate: 2,
             ..GatewayConfig::default()
         });
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_place_is_free_again_when_its_permit_is_dropped() {
-        let limits = CallerQuota::of(&GatewayConfig {
+        let quota = CallerQuota::of(&GatewayConfig {
             concurrent: 1,
             streams: 1,
             ..GatewayConfig::default()

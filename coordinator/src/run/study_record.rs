@@ -10,7 +10,7 @@ use radialog_schemas::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::archive::Entry;
+use crate::archive::StudyEntry;
 use crate::run::pipeline::{OutputKeys, StudyFacts};
 
 /// The record of a study that has reported all it can.
@@ -82,7 +82,7 @@ pub(crate) async fn finished(
 }
 
 /// The record of a study whose image never reached a stage.
-pub(crate) fn failed(entry: Entry, failure: Failure, bundle: &ContentHash) -> StudyRecord {
+pub(crate) fn failed(entry: StudyEntry, failure: Failure, bundle: &ContentHash) -> StudyRecord {
     StudyRecord {
         status: StudyStatus::Failed,
         error: Some(failure),

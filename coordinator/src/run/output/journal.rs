@@ -152,7 +152,7 @@ mod tests {
     use radialog_schemas::{ContentHash, ErrorCode, Failure};
 
     use super::*;
-    use crate::archive::Entry;
+    use crate::archive::StudyEntry;
     use crate::run::study_record;
 
     fn line(study: &str, done: bool) -> String {

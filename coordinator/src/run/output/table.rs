@@ -78,7 +78,7 @@ mod tests {
     use radialog_schemas::{ContentHash, ErrorCode, Failure, Label};
 
     use super::*;
-    use crate::archive::Entry;
+    use crate::archive::StudyEntry;
     use crate::run::study_record;
 
     #[test]

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::file_tree::{FileTree, PathWalk};
 use super::image::{FileKind, unsupported};
-use super::rows::TableRows;
-use super::tree::{Tree, Walk};
+use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
 /// Release numbers that the tables' names may carry.
@@ -26,7 +26,7 @@ const FRONTAL: [&str; 2] = ["PA", "AP"];
 /// The archive.
 pub(super) struct MimicArchive {
     name: String,
-    tree: Arc<dyn Tree>,
+    tree: Arc<dyn FileTree>,
     /// The folder that holds `p10` to `p19`, relative, empty or closed by `/`.
     root: String,
     table: Arc<HashMap<u64, ImageAttributes>>,
@@ -50,9 +50,9 @@ pub(super) struct StudyFolder<'a> {
 }
 
 struct MimicEntries {
-    tree: Arc<dyn Tree>,
+    tree: Arc<dyn FileTree>,
     table: Arc<HashMap<u64, ImageAttributes>>,
-    walk: Box<dyn Walk>,
+    walk: Box<dyn PathWalk>,
     /// The first path of the next study.
     ahead: Option<String>,
     problems: Vec<EntryProblem>,
@@ -86,7 +86,7 @@ impl MimicArchive {
     /// Reads the tables, where there are any.
     pub(super) async fn open(
         name: String,
-        tree: Arc<dyn Tree>,
+        tree: Arc<dyn FileTree>,
         root: &str,
     ) -> Result<Self, CoordinatorError> {
         let beside = root.strip_suffix("files/").unwrap_or(root);
@@ -151,12 +151,10 @@ impl MimicArchive {
         while let Some(row) = rows.next().await {
             match row {
                 Ok(row) => {
-                    let (Some(dicom), Some(value)) =
-                        (row.fields.get(dicom), row.fields.get(column))
-                    else {
+                    let (Some(dicom), Some(value)) = (row.cell(dicom), row.cell(column)) else {
                         continue;
                     };
-                    if let Some(value) = values.iter().position(|known| known == value) {
+                    if let Some(value) = values.iter().position(|known| *known == value) {
                         set(table.entry(hash(dicom)).or_default(), value as u8);
                     }
                 }

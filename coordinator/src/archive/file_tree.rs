@@ -17,9 +17,9 @@ use super::image::ImageSource;
 
 /// A local folder or a prefix of a bucket.
 #[async_trait]
-pub(super) trait Tree: Send + Sync {
+pub(super) trait FileTree: Send + Sync {
     /// The paths of all files under a folder (empty for the root, else closed by `/`), relative to the root.
-    fn walk(&self, under: &str) -> Box<dyn Walk>;
+    fn walk(&self, under: &str) -> Box<dyn PathWalk>;
 
     /// The image at a relative path, which need not be there.
     fn image(&self, path: &str) -> Result<ImageSource, Failure>;
@@ -33,26 +33,26 @@ pub(super) trait Tree: Send + Sync {
 
 /// One pass over the paths of a tree.
 #[async_trait]
-pub(super) trait Walk: Send {
+pub(super) trait PathWalk: Send {
     async fn next(&mut self) -> Option<Result<String, EntryProblem>>;
 }
 
 /// Files on disk. Links are followed; a link back to a folder above it is a problem. Hidden files (leading dot) are not
 /// part of an archive.
-pub(super) struct LocalTree {
+pub(super) struct LocalFileTree {
     root: PathBuf,
 }
 
-impl LocalTree {
+impl LocalFileTree {
     pub(super) fn new(root: PathBuf) -> Self {
         Self { root }
     }
 }
 
 #[async_trait]
-impl Tree for LocalTree {
-    fn walk(&self, under: &str) -> Box<dyn Walk> {
-        Box::new(LocalWalk {
+impl FileTree for LocalFileTree {
+    fn walk(&self, under: &str) -> Box<dyn PathWalk> {
+        Box::new(LocalPathWalk {
             root: self.root.clone(),
             start: Some(under.into()),
             levels: Vec::new(),
@@ -74,7 +74,7 @@ impl Tree for LocalTree {
 }
 
 /// Holds the names of one directory for each level it is in.
-struct LocalWalk {
+struct LocalPathWalk {
     root: PathBuf,
     start: Option<Vec<u8>>,
     levels: Vec<Level>,
@@ -92,7 +92,7 @@ struct Level {
 }
 
 #[async_trait]
-impl Walk for LocalWalk {
+impl PathWalk for LocalPathWalk {
     async fn next(&mut self) -> Option<Result<String, EntryProblem>> {
         if let Some(start) = self.start.take()
             && let Err(problem) = self.enter(start).await
@@ -131,7 +131,7 @@ impl Walk for LocalWalk {
     }
 }
 
-impl LocalWalk {
+impl LocalPathWalk {
     async fn enter(&mut self, path: Vec<u8>) -> Result<(), EntryProblem> {
         let folder = self.root.join(OsString::from_vec(path.clone()));
         let place = folder.display().to_string();
@@ -187,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    async fn all(walk: &mut dyn Walk) -> (Vec<String>, Vec<EntryProblem>) {
+    async fn all(walk: &mut dyn PathWalk) -> (Vec<String>, Vec<EntryProblem>) {
         let (mut paths, mut problems) = (Vec::new(), Vec::new());
         while let Some(next) = walk.next().await {
             match next {
@@ -214,7 +214,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"x").unwrap();
         }
-        let (paths, problems) = all(&mut *LocalTree::new(dir.path().into()).walk("")).await;
+        let (paths, problems) = all(&mut *LocalFileTree::new(dir.path().into()).walk("")).await;
         assert_eq!(
             paths,
             ["a-b/d.png", "a.png", "a/b/c.png", "a/z.png", "b.png"]
@@ -233,7 +233,7 @@ mod tests {
         fs::write(root.join(OsStr::from_bytes(b"caf\xe9.png")), b"x").unwrap();
         fs::write(root.join(OsStr::from_bytes(b"caf\xe9.txt")), b"x").unwrap();
         fs::write(root.join("z.png"), b"x").unwrap();
-        let mut walk = LocalTree::new(root.into()).walk("");
+        let mut walk = LocalFileTree::new(root.into()).walk("");
         assert_eq!(walk.next().await.unwrap().unwrap(), "1.png");
         fs::remove_dir(root.join("gone")).unwrap();
         let (paths, problems) = all(&mut *walk).await;

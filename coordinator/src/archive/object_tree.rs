@@ -11,8 +11,8 @@ use tokio::io::AsyncBufRead;
 use tracing::warn;
 
 use super::entries::EntryProblem;
+use super::file_tree::{FileTree, PathWalk};
 use super::image::ImageSource;
-use super::tree::{Tree, Walk};
 
 /// Keys a request, the most that S3 gives.
 const PAGE: usize = 1000;
@@ -26,7 +26,7 @@ pub(super) struct ObjectTree {
     prefix: String,
 }
 
-struct ObjectWalk {
+struct ObjectPathWalk {
     store: Arc<dyn Objects>,
     root: usize,
     prefix: String,
@@ -56,9 +56,9 @@ impl ObjectTree {
 }
 
 #[async_trait]
-impl Tree for ObjectTree {
-    fn walk(&self, under: &str) -> Box<dyn Walk> {
-        Box::new(ObjectWalk {
+impl FileTree for ObjectTree {
+    fn walk(&self, under: &str) -> Box<dyn PathWalk> {
+        Box::new(ObjectPathWalk {
             store: self.store.clone(),
             root: self.prefix.len(),
             prefix: format!("{}{under}", self.prefix),
@@ -99,7 +99,7 @@ impl Tree for ObjectTree {
 }
 
 #[async_trait]
-impl Walk for ObjectWalk {
+impl PathWalk for ObjectPathWalk {
     async fn next(&mut self) -> Option<Result<String, EntryProblem>> {
         loop {
             if let Some(key) = self.page.next() {
