@@ -224,7 +224,7 @@ async fn corrections_are_exported_in_the_format_of_the_instruct_data_set() {
         correction(1, None),
         correction(2, Some("The patient does not have edema.")),
     ] {
-        corrections::keep(&objects, &one).await.unwrap();
+        corrections::store(&objects, &one).await.unwrap();
     }
     let (folder, out) = (folder.display().to_string(), dir.path().join("out.json"));
     let file = out.display().to_string();

@@ -43,7 +43,7 @@ async fn run_with_trouble<F: Future>(
     options: RunOptions,
     backends: &Backends,
     trouble: impl FnOnce() -> F,
-) -> Summary {
+) -> RunSummary {
     let (progress, mut seen) = watch::channel(RunProgress::default());
     let batch = ArchiveRun::new(options, backends.clone());
     let running = tokio::spawn(batch.run(CancellationToken::new(), progress));

@@ -44,7 +44,7 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
     assert!(!summary.interrupted && summary.disagreement_rate.is_some());
     let table = fs::read_to_string(place.out().join("results.csv")).unwrap();
     assert_eq!(table.lines().count(), 4);
-    let written: Summary =
+    let written: RunSummary =
         serde_json::from_slice(&fs::read(place.out().join("summary.json")).unwrap()).unwrap();
     assert_eq!((written.run, written.done), (summary.run, 3));
 }
