@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use radialog_coordinator::conversation::corrections;
-use radialog_models::bundle::config::LanguageComponent;
+use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{Correction, Stage};

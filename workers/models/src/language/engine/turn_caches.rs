@@ -7,7 +7,7 @@ use candle_core::Result;
 use crate::language::cache::KvCache;
 
 /// What a turn knew when it ended.
-pub(super) struct Kept {
+pub(super) struct CachedTurn {
     /// Names the images of the prompt.
     pub(super) images: String,
     /// Ids of the positions that the cache holds.
@@ -18,12 +18,12 @@ pub(super) struct Kept {
 }
 
 /// Kept caches, the most recently used first, within a limit.
-pub(super) struct KeptCaches {
+pub(super) struct TurnCaches {
     limit: usize,
-    caches: Vec<Kept>,
+    caches: Vec<CachedTurn>,
 }
 
-impl KeptCaches {
+impl TurnCaches {
     /// Keeps caches of at most `limit` tokens together.
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -41,7 +41,7 @@ impl KeptCaches {
         image: u32,
         cache: &mut KvCache,
     ) -> Result<usize> {
-        let known = |kept: &Kept| {
+        let known = |kept: &CachedTurn| {
             let common = common(&kept.ids, ids).min(ids.len() - 1);
             if ids[common] == image {
                 ids[..common]
@@ -71,7 +71,7 @@ impl KeptCaches {
     }
 
     /// Keeps a turn's cache. It takes the place of those whose prompt it begins with.
-    fn keep(&mut self, new: Kept) {
+    fn keep(&mut self, new: CachedTurn) {
         self.caches
             .retain(|kept| kept.images != new.images || common(&kept.ids, &new.ids) < kept.prompt);
         self.caches.insert(0, new);
@@ -83,8 +83,8 @@ impl KeptCaches {
     }
 }
 
-impl Extend<Kept> for KeptCaches {
-    fn extend<T: IntoIterator<Item = Kept>>(&mut self, kept: T) {
+impl Extend<CachedTurn> for TurnCaches {
+    fn extend<T: IntoIterator<Item = CachedTurn>>(&mut self, kept: T) {
         kept.into_iter().for_each(|kept| self.keep(kept));
     }
 }

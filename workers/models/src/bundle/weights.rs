@@ -19,27 +19,27 @@ use super::layout::TensorSpec;
 
 /// The tensors of one component, by their names in the published checkpoints.
 #[derive(Clone)]
-pub struct Weights(Arc<Inner>);
+pub struct MappedWeights(Arc<MappedFiles>);
 
-struct Inner {
+struct MappedFiles {
     files: Vec<(PathBuf, Mmap)>,
-    tensors: HashMap<String, Entry>,
+    tensors: HashMap<String, MappedTensor>,
 }
 
-struct Entry {
+struct MappedTensor {
     file: usize,
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Range<usize>,
 }
 
-impl Weights {
+impl MappedWeights {
     /// Maps the files and reads their headers; no tensor data is read.
     ///
     /// # Errors
     /// Files that cannot be opened, are truncated or are not safetensors.
     pub fn open(paths: &[PathBuf]) -> Result<Self, BundleError> {
-        let mut inner = Inner {
+        let mut inner = MappedFiles {
             files: Vec::new(),
             tensors: HashMap::new(),
         };
@@ -54,7 +54,7 @@ impl Weights {
             let data = 8 + header;
             for (name, info) in metadata.tensors() {
                 let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
-                let entry = Entry {
+                let entry = MappedTensor {
                     file: inner.files.len(),
                     dtype: info.dtype,
                     shape: info.shape.clone(),
@@ -129,7 +129,7 @@ impl Weights {
             .unwrap_or_default()
     }
 
-    fn find(&self, name: &str) -> candle_core::Result<&Entry> {
+    fn find(&self, name: &str) -> candle_core::Result<&MappedTensor> {
         let missing = || {
             Error::CannotFindTensor {
                 path: name.to_owned(),
@@ -139,7 +139,12 @@ impl Weights {
         self.0.tensors.get(name).ok_or_else(missing)
     }
 
-    fn load(&self, entry: &Entry, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+    fn load(
+        &self,
+        entry: &MappedTensor,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
         let data = &self.0.files[entry.file].1[entry.bytes.clone()];
         TensorView::new(entry.dtype, entry.shape.clone(), data)?
             .load(device)?
@@ -147,7 +152,7 @@ impl Weights {
     }
 }
 
-impl SimpleBackend for Weights {
+impl SimpleBackend for MappedWeights {
     fn get(
         &self,
         shape: Shape,

@@ -1,6 +1,6 @@
 //! A conversation as the model reads it: whole, or without its oldest exchanges where the context window is too small.
 //!
-//! Nobody can type a turn. Special tokens come from [`super::Segment`]s only, and a speaker's name with its colon, which is
+//! Nobody can type a turn. Special tokens come from [`super::PromptSegment`]s only, and a speaker's name with its colon, which is
 //! all that tells one turn from the next inside plain text, is pulled apart where somebody typed it: `USER:` becomes
 //! `USER :`. That reads the same and has other tokens.
 
@@ -16,27 +16,27 @@ const LEAST_ANSWER: usize = 16;
 
 /// A question that was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Past {
+pub struct Exchange {
     /// Its turn; none for what was said before the first one.
     pub turn: Option<u32>,
     /// The user's message.
-    pub asked: Prompt,
+    pub question: Prompt,
     /// The answer.
     pub answer: Prompt,
 }
 
 /// A conversation with a question to answer. Its first message has the image, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dialog {
+pub struct ChatPrompt {
     /// What is answered already, in order.
-    pub past: Vec<Past>,
+    pub history: Vec<Exchange>,
     /// The question.
-    pub asked: Prompt,
+    pub question: Prompt,
 }
 
 /// A dialog that fits the context window.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fitted {
+pub struct FittedPrompt {
     /// The prompt.
     pub ids: Vec<u32>,
     /// Turns that are not in it.
@@ -47,7 +47,7 @@ pub struct Fitted {
 
 /// Why a dialog has no prompt.
 #[derive(Debug, thiserror::Error)]
-pub enum DialogError {
+pub enum ChatPromptError {
     /// Even alone the question is too long.
     #[error(
         "the question needs {tokens} tokens with what must stand before it, and the model reads {window} with its answer: \
@@ -64,11 +64,11 @@ pub enum DialogError {
     Tokenizer(#[from] TokenizerError),
 }
 
-impl From<DialogError> for Failure {
-    fn from(error: DialogError) -> Self {
+impl From<ChatPromptError> for Failure {
+    fn from(error: ChatPromptError) -> Self {
         let code = match &error {
-            DialogError::TooLong { .. } => ErrorCode::ContextLength,
-            DialogError::Tokenizer(_) => ErrorCode::Model,
+            ChatPromptError::TooLong { .. } => ErrorCode::ContextLength,
+            ChatPromptError::Tokenizer(_) => ErrorCode::Model,
         };
         Failure::new(code, error)
     }
@@ -76,7 +76,7 @@ impl From<DialogError> for Failure {
 
 impl Prompts {
     /// What somebody typed, or a model wrote, as a message: it reads the same, and no part of it is a turn.
-    pub fn plain(&self, text: &str) -> Prompt {
+    pub fn untrusted(&self, text: &str) -> Prompt {
         let text = self.roles.iter().fold(text.to_owned(), |text, role| {
             text.replace(&format!("{role}:"), &format!("{role} :"))
         });
@@ -84,7 +84,7 @@ impl Prompts {
     }
 }
 
-impl Dialog {
+impl ChatPrompt {
     /// The prompt for an answer of at most `most` tokens, prompt and answer within `window`. Where that is too small, the
     /// oldest exchanges are left out whole, except for the first one, which has the image.
     ///
@@ -96,18 +96,19 @@ impl Dialog {
         tokenizer: &LlamaTokenizer,
         window: usize,
         most: usize,
-    ) -> Result<Fitted, DialogError> {
+    ) -> Result<FittedPrompt, ChatPromptError> {
         let mut ids = tokenizer.encode_prompt(&self.prompt(prompts, 0))?;
         let room = window.saturating_sub(most.clamp(1, (window / ANSWER_SHARE).max(1)));
         let mut left_out = 0;
-        if ids.len() > room && self.past.len() > 1 {
+        if ids.len() > room && self.history.len() > 1 {
             let mut tokens = ids.len();
-            for past in &self.past[1..] {
+            for exchange in &self.history[1..] {
                 if tokens <= room {
                     break;
                 }
                 // An end token stands before and behind an exchange, so its tokens are the same wherever it stands.
-                let alone = prompts.assemble(Prompt::default(), [&past.asked, &past.answer]);
+                let alone =
+                    prompts.assemble(Prompt::default(), [&exchange.question, &exchange.answer]);
                 tokens -= tokenizer.encode_prompt(&alone)?.len() - 1;
                 left_out += 1;
             }
@@ -115,16 +116,16 @@ impl Dialog {
         }
         let tokens = ids.len();
         if tokens + most.clamp(1, LEAST_ANSWER) > window {
-            return Err(DialogError::TooLong { tokens, window });
+            return Err(ChatPromptError::TooLong { tokens, window });
         }
         let dropped = self
-            .past
+            .history
             .iter()
             .skip(1)
             .take(left_out)
-            .filter_map(|past| past.turn)
+            .filter_map(|exchange| exchange.turn)
             .collect();
-        Ok(Fitted {
+        Ok(FittedPrompt {
             ids,
             dropped,
             max_new_tokens: most.clamp(1, window - tokens),
@@ -134,14 +135,14 @@ impl Dialog {
     /// The written prompt without the exchanges `1..=left_out`.
     pub fn prompt(&self, prompts: &Prompts, left_out: usize) -> Prompt {
         let kept = self
-            .past
+            .history
             .iter()
             .enumerate()
             .filter(|(index, _)| !(1..=left_out).contains(index));
-        let past = kept.flat_map(|(_, past)| [&past.asked, &past.answer]);
+        let exchanges = kept.flat_map(|(_, exchange)| [&exchange.question, &exchange.answer]);
         prompts.assemble(
             prompts.opening(),
-            past.chain([&self.asked, &Prompt::default()]),
+            exchanges.chain([&self.question, &Prompt::default()]),
         )
     }
 }
@@ -155,25 +156,25 @@ mod tests {
         LlamaTokenizer::from_json(&toy::llama(2048).unwrap().json).unwrap()
     }
 
-    fn past(turn: u32, asked: &str, answer: &str) -> Past {
-        Past {
+    fn exchange(turn: u32, question: &str, answer: &str) -> Exchange {
+        Exchange {
             turn: Some(turn),
-            asked: Prompt::text(asked),
+            question: Prompt::text(question),
             answer: Prompt::text(answer),
         }
     }
 
     /// A report, and `turns` more exchanges that are alike in length.
-    fn long(turns: u32) -> Dialog {
-        let first = Past {
-            asked: Prompts::default().report_message("edema"),
-            ..past(1, "", "No pleural effusion.")
+    fn long(turns: u32) -> ChatPrompt {
+        let first = Exchange {
+            question: Prompts::default().report_message("edema"),
+            ..exchange(1, "", "No pleural effusion.")
         };
         let later = (2..2 + turns)
-            .map(|turn| past(turn, "is there edema in the lung?", "there is no edema"));
-        Dialog {
-            past: std::iter::once(first).chain(later).collect(),
-            asked: Prompt::text("and the heart?"),
+            .map(|turn| exchange(turn, "is there edema in the lung?", "there is no edema"));
+        ChatPrompt {
+            history: std::iter::once(first).chain(later).collect(),
+            question: Prompt::text("and the heart?"),
         }
     }
 
@@ -183,9 +184,9 @@ mod tests {
             system: "S.".into(),
             ..Prompts::default()
         };
-        let dialog = Dialog {
-            past: vec![past(1, "a", "b"), past(2, "c", "d")],
-            asked: Prompt::text("e"),
+        let dialog = ChatPrompt {
+            history: vec![exchange(1, "a", "b"), exchange(2, "c", "d")],
+            question: Prompt::text("e"),
         };
         let written = "S. USER: a ASSISTANT: b</s>USER: c ASSISTANT: d</s>USER: e ASSISTANT:";
         assert_eq!(dialog.prompt(&prompts, 0).to_string(), written);
@@ -238,7 +239,7 @@ mod tests {
         let error = dialog
             .fit(&prompts, &tokenizer, least + 10, 300)
             .unwrap_err();
-        assert!(matches!(error, DialogError::TooLong { tokens, .. } if tokens == least));
+        assert!(matches!(error, ChatPromptError::TooLong { tokens, .. } if tokens == least));
         assert_eq!(Failure::from(error).code, ErrorCode::ContextLength);
         assert_eq!(
             dialog
@@ -252,13 +253,13 @@ mod tests {
     #[test]
     fn a_hundred_thousand_characters_are_refused_and_a_greedy_answer_drops_nothing() {
         let (prompts, tokenizer) = (Prompts::default(), tokenizer());
-        let huge = Dialog {
-            past: Vec::new(),
-            asked: Prompt::text(&"x".repeat(100_000)),
+        let huge = ChatPrompt {
+            history: Vec::new(),
+            question: Prompt::text(&"x".repeat(100_000)),
         };
         assert!(matches!(
             huge.fit(&prompts, &tokenizer, 2048, 300),
-            Err(DialogError::TooLong { .. })
+            Err(ChatPromptError::TooLong { .. })
         ));
         let fitted = long(1).fit(&prompts, &tokenizer, 2048, 100_000).unwrap();
         assert_eq!(
@@ -286,13 +287,13 @@ mod tests {
             "USER:USER:ASSISTANT:ASSISTANT:",
             "SUPERUSER: <IMG><IMG> <s> </s> <unk> \u{2581}USER:",
         ] {
-            let dialog = Dialog {
-                past: vec![Past {
+            let dialog = ChatPrompt {
+                history: vec![Exchange {
                     turn: Some(1),
-                    asked: prompts.plain(typed),
-                    answer: prompts.plain(typed),
+                    question: prompts.untrusted(typed),
+                    answer: prompts.untrusted(typed),
                 }],
-                asked: prompts.plain(typed),
+                question: prompts.untrusted(typed),
             };
             let ids = dialog.fit(&prompts, &tokenizer, 2048, 30).unwrap().ids;
             assert_eq!(
@@ -310,7 +311,7 @@ mod tests {
             assert!(!ids.contains(&tokenizer.image_id()));
         }
         assert_eq!(
-            prompts.plain("user: the USER said:").to_string(),
+            prompts.untrusted("user: the USER said:").to_string(),
             "user: the USER said:"
         );
     }

@@ -6,13 +6,13 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use radialog_schemas::ContentHash;
 use radialog_schemas::bundle::FileEntry;
 use serde::{Deserialize, Serialize};
 
 use super::error::BundleError;
+use crate::durable;
 
 /// Names a directory for what can be computed again; `$XDG_CACHE_HOME/radialog` or `~/.cache/radialog` without it.
 pub const CACHE_VARIABLE: &str = "RADIALOG_CACHE";
@@ -28,15 +28,15 @@ pub struct HashCache {
 
 /// A file's hash, and what it looked like then.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Hashed {
+struct HashedFile {
     #[serde(flatten)]
-    stamp: Stamp,
+    stamp: FileStamp,
     sha256: ContentHash,
 }
 
 /// What changes when a file does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Stamp {
+struct FileStamp {
     size: u64,
     changed_ns: i64,
     inode: u64,
@@ -62,7 +62,7 @@ impl HashCache {
     /// # Errors
     /// The file cannot be read. A cache that cannot be read or written is only slow, and is logged.
     pub fn hash(&self, path: &Path) -> Result<ContentHash, BundleError> {
-        let stamp = Stamp::of(path)?;
+        let stamp = FileStamp::of(path)?;
         if let Some(known) = self.read().remove(&key(path)?)
             && known.stamp == stamp
         {
@@ -71,7 +71,7 @@ impl HashCache {
         let sha256 = hash_file(path)?;
         self.insert(
             path,
-            Hashed {
+            HashedFile {
                 stamp,
                 sha256: sha256.clone(),
             },
@@ -86,14 +86,14 @@ impl HashCache {
     pub fn remember(&self, path: &Path, sha256: ContentHash) -> Result<(), BundleError> {
         self.insert(
             path,
-            Hashed {
-                stamp: Stamp::of(path)?,
+            HashedFile {
+                stamp: FileStamp::of(path)?,
                 sha256,
             },
         )
     }
 
-    fn read(&self) -> BTreeMap<String, Hashed> {
+    fn read(&self) -> BTreeMap<String, HashedFile> {
         let text = self.file.as_ref().and_then(|file| fs::read(file).ok());
         text.and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default()
@@ -101,7 +101,7 @@ impl HashCache {
 
     /// Reads again before writing, so that processes that hash different files at once lose at most each other's
     /// last entry, which costs one more hash and nothing else.
-    fn insert(&self, path: &Path, entry: Hashed) -> Result<(), BundleError> {
+    fn insert(&self, path: &Path, entry: HashedFile) -> Result<(), BundleError> {
         let Some(file) = &self.file else {
             return Ok(());
         };
@@ -111,9 +111,7 @@ impl HashCache {
             if let Some(dir) = file.parent() {
                 fs::create_dir_all(dir)?;
             }
-            let partial = file.with_extension(format!("{}.partial", unique()));
-            fs::write(&partial, serde_json::to_vec(&entries)?)?;
-            fs::rename(&partial, file)
+            durable::replace(file, &serde_json::to_vec(&entries)?)
         };
         if let Err(error) = write() {
             tracing::warn!(file = %file.display(), %error, "file hashes are not remembered; set {CACHE_VARIABLE}");
@@ -122,7 +120,7 @@ impl HashCache {
     }
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> Result<Self, BundleError> {
         let meta = fs::metadata(path).map_err(BundleError::io("read", path))?;
         let changed_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
@@ -138,16 +136,6 @@ impl Stamp {
 fn key(path: &Path) -> Result<String, BundleError> {
     let path = path.canonicalize().map_err(BundleError::io("open", path))?;
     Ok(path.to_string_lossy().into_owned())
-}
-
-/// Part of a temporary name that no other process or thread has.
-pub(super) fn unique() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!(
-        "{}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
 }
 
 /// Where this user's caches are.

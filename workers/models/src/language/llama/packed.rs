@@ -8,7 +8,7 @@ use crate::layers::Dropout;
 
 /// One sequence and the embeddings of its images.
 #[derive(Clone, Copy, Debug)]
-pub struct Sequence<'a> {
+pub struct TrainingSequence<'a> {
     /// Its ids, image placeholders among them.
     pub ids: &'a [u32],
     /// Image tokens `[32, 768]` of each block of placeholders.
@@ -17,21 +17,21 @@ pub struct Sequence<'a> {
 
 /// What the positions of some sequences are made of.
 #[derive(Default)]
-struct Sources {
-    rows: Vec<Row>,
+struct PackedInputs {
+    rows: Vec<InputRow>,
     tokens: Vec<u32>,
     images: Vec<Tensor>,
 }
 
 /// Where a position's vector comes from.
-enum Row {
+enum InputRow {
     Token(u32),
     Image(u32),
 }
 
 impl LanguageModel {
     /// The same with dropout of the embedded input and of what each half of a layer adds to it, in
-    /// [`LanguageModel::forward_whole`] alone. LLaMA has none; a small model that is trained on few texts needs it.
+    /// [`LanguageModel::forward_packed`] alone. LLaMA has none; a small model that is trained on few texts needs it.
     pub fn with_dropout(self, dropout: Dropout) -> Self {
         Self { dropout, ..self }
     }
@@ -41,12 +41,15 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::embed`].
-    pub fn embed_whole(&self, sequences: &[Sequence<'_>]) -> Result<Tensor, LanguageError> {
-        let mut sources = Sources::default();
+    pub fn embed_packed(
+        &self,
+        sequences: &[TrainingSequence<'_>],
+    ) -> Result<Tensor, LanguageError> {
+        let mut sources = PackedInputs::default();
         for sequence in sequences {
             self.locate(sequence, &mut sources)?;
         }
-        let Sources {
+        let PackedInputs {
             rows,
             tokens,
             images,
@@ -62,15 +65,19 @@ impl LanguageModel {
         if parts.is_empty() {
             return Err(LanguageError::EmptyPrompt);
         }
-        let place = |row: &Row| match row {
-            Row::Token(index) => *index,
-            Row::Image(index) => tokens.len() as u32 + *index,
+        let place = |row: &InputRow| match row {
+            InputRow::Token(index) => *index,
+            InputRow::Image(index) => tokens.len() as u32 + *index,
         };
         let places: Vec<u32> = rows.iter().map(place).collect();
         Ok(Tensor::cat(&parts, 0)?.index_select(&Tensor::new(places, self.device())?, 0)?)
     }
 
-    fn locate(&self, sequence: &Sequence<'_>, to: &mut Sources) -> Result<(), LanguageError> {
+    fn locate(
+        &self,
+        sequence: &TrainingSequence<'_>,
+        to: &mut PackedInputs,
+    ) -> Result<(), LanguageError> {
         let (image, block) = (self.config.image_token(), self.config.num_image_tokens);
         let vocabulary = self.config.vocab_size;
         let mut used = 0;
@@ -81,7 +88,7 @@ impl LanguageModel {
                 }
                 let start = to.tokens.len();
                 to.rows
-                    .extend((start..start + run.len()).map(|index| Row::Token(index as u32)));
+                    .extend((start..start + run.len()).map(|index| InputRow::Token(index as u32)));
                 to.tokens.extend_from_slice(run);
                 continue;
             }
@@ -95,7 +102,7 @@ impl LanguageModel {
                 if let Some(embedding) = sequence.images.get(used) {
                     let start = to.images.len() * block;
                     to.rows
-                        .extend((start..start + block).map(|index| Row::Image(index as u32)));
+                        .extend((start..start + block).map(|index| InputRow::Image(index as u32)));
                     to.images.push(self.checked(embedding)?);
                 }
                 used += 1;
@@ -115,7 +122,7 @@ impl LanguageModel {
     ///
     /// # Errors
     /// A sequence longer than the context, or lengths that do not add up.
-    pub fn forward_whole(
+    pub fn forward_packed(
         &self,
         input: &Tensor,
         lengths: &[usize],
