@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::Reader;
+use super::ConfigReader;
 
 /// How a runner behaves.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ impl Default for RunnerSettings {
 }
 
 impl RunnerSettings {
-    pub(super) fn read(reader: &mut Reader) -> Self {
+    pub(super) fn read(reader: &mut ConfigReader) -> Self {
         let defaults = Self::default();
         Self {
             worker: reader.text("worker", "name").unwrap_or(defaults.worker),
