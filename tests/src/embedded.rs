@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_coordinator::archive::{Archive, Entries, Entry, ImageSource, Problem};
-use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{Batch, BatchOptions, CoordinatorError, Progress, Summary};
+use radialog_coordinator::archive::{Archive, EntryProblem, ImageSource, StudyEntries, StudyEntry};
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress, RunSummary};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::memory::MemoryConversations;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
@@ -53,7 +53,7 @@ pub async fn start_workers(
         let runner = Runner::new(Arc::new(make(stage)), queue, objects, settings);
         let runner = match stage {
             Stage::Language => runner.with_chat(backends.conversations.clone()),
-            _ => runner,
+            Stage::Embedding | Stage::Findings | Stage::Scoring => runner,
         };
         tokio::spawn(runner.run(shutdown.clone()));
     }
@@ -61,8 +61,8 @@ pub async fn start_workers(
 }
 
 /// The options of a run of all four fake stages over this archive.
-pub fn batch_options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
-    BatchOptions {
+pub fn batch_options(archive: Arc<dyn Archive>, out: &Path) -> RunOptions {
+    RunOptions {
         archive,
         out: out.to_owned(),
         source: Source::Image,
@@ -81,13 +81,13 @@ pub fn batch_options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
 /// Runs a batch to its end.
 ///
 /// # Errors
-/// As [`Batch::run`].
+/// As [`ArchiveRun::run`].
 pub async fn run_batch(
-    options: BatchOptions,
+    options: RunOptions,
     backends: &Backends,
-) -> Result<Summary, CoordinatorError> {
-    let (progress, _) = watch::channel(Progress::default());
-    Batch::new(options, backends.clone())
+) -> Result<RunSummary, CoordinatorError> {
+    let (progress, _) = watch::channel(RunProgress::default());
+    ArchiveRun::new(options, backends.clone())
         .run(CancellationToken::new(), progress)
         .await
 }
@@ -112,7 +112,7 @@ impl Archive for SyntheticArchive {
         format!("synthetic:{}", self.studies)
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         Ok(Box::new(SyntheticEntries {
             next: 0,
             end: self.studies,
@@ -125,12 +125,16 @@ impl Archive for SyntheticArchive {
 }
 
 #[async_trait]
-impl Entries for SyntheticEntries {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for SyntheticEntries {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         let number = (self.next < self.end).then_some(self.next)?;
         self.next += 1;
         let study = format!("s{number:06}");
         let image = ImageSource::Inline(Bytes::from(study.clone()));
-        Some(Ok(Entry::new(&study, format!("{study}.png"), Ok(image))))
+        Some(Ok(StudyEntry::new(
+            &study,
+            format!("{study}.png"),
+            Ok(image),
+        )))
     }
 }

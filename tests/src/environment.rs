@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use radialog_coordinator::gateway::GatewayConfig;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 
@@ -52,6 +53,7 @@ impl Environment {
         let variables = self
             .variables()
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Ok(Backends::connect(&Config::load(None, variables, [])?).await?)
+        let (config, _) = Config::load_with(None, variables, [], GatewayConfig::read)?;
+        Ok(Backends::connect(&config).await?)
     }
 }

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 
 use radialog_coordinator::CoordinatorError;
-use radialog_coordinator::archive::{self, Input};
-use radialog_coordinator::batches::OpenArchive;
+use radialog_coordinator::archive::{self, ArchiveLocation};
+use radialog_coordinator::run::OpenArchive;
 use radialog_runtime::config::Config;
 
 use crate::bundle_source;
 
 /// What a person names as an archive: a path, or `s3://bucket/prefix`.
-pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<Input> {
+pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<ArchiveLocation> {
     if !name.starts_with("s3://") {
-        return Ok(Input::Path(name.into()));
+        return Ok(ArchiveLocation::Path(name.into()));
     }
     let (store, prefix) = bundle_source::bucket(name, config).await?;
-    Ok(Input::Objects {
+    Ok(ArchiveLocation::Objects {
         url: name.to_owned(),
-        store: Arc::new(store),
+        store,
         prefix,
     })
 }
@@ -34,9 +34,9 @@ pub(crate) fn opener(config: Config) -> OpenArchive {
             let (store, prefix) = bundle_source::bucket(&url, &config)
                 .await
                 .map_err(refused)?;
-            archive::open(&Input::Objects {
+            archive::open(&ArchiveLocation::Objects {
                 url: url.clone(),
-                store: Arc::new(store),
+                store,
                 prefix,
             })
             .await

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use radialog_coordinator::{Batch, BatchOptions, Progress, Summary};
+use radialog_coordinator::{ArchiveRun, RunOptions, RunProgress, RunSummary};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -29,23 +29,23 @@ pub(crate) fn require_state_beside_broker(config: &Config) -> Result<(), UsageEr
 /// Runs a batch to its end or interruption, showing progress. Where no broker is configured, its workers are in this
 /// process.
 pub(crate) async fn run(
-    options: BatchOptions,
+    options: RunOptions,
     backends: &Backends,
     bundle: &Arc<Bundle>,
     models: &ModelArgs,
     config: &Config,
     style: ProgressStyle,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<RunSummary> {
     let stages: Vec<Stage> = options.stages.iter().collect();
     let workers = match &config.amqp {
         None => EmbeddedWorkers::start(&stages, bundle, models, backends, &config.worker)?,
         Some(_) => EmbeddedWorkers::none(),
     };
-    let (sender, receiver) = watch::channel(Progress::default());
+    let (sender, receiver) = watch::channel(RunProgress::default());
     let display = progress::show(style, receiver);
     let summary = run_beside(
-        Batch::new(options, backends.clone()).run(shutdown.child_token(), sender),
+        ArchiveRun::new(options, backends.clone()).run(shutdown.child_token(), sender),
         workers,
     )
     .await;
@@ -55,9 +55,9 @@ pub(crate) async fn run(
 
 /// Runs the batch, and stops the embedded workers after it; one that ends by itself ends the run.
 async fn run_beside<E: std::error::Error + Send + Sync + 'static>(
-    batch: impl Future<Output = Result<Summary, E>>,
+    batch: impl Future<Output = Result<RunSummary, E>>,
     mut workers: EmbeddedWorkers,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<RunSummary> {
     tokio::select! {
         summary = batch => {
             workers.stop().await?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use radialog_coordinator::gateway::Gateway;
+use radialog_coordinator::gateway::{Gateway, GatewayConfig};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_schemas::Stage;
@@ -25,13 +25,15 @@ impl EmbeddedGateway {
     /// Listens; nothing is answered before [`EmbeddedGateway::run`].
     pub(crate) async fn start(
         config: Config,
+        gateway_config: GatewayConfig,
         models: &ModelArgs,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let bundle =
             Arc::new(bundle_source::open(models.bundle.as_deref(), &Stage::ALL, &config).await?);
         let backends = Backends::connect(&config).await?;
-        let gateway = gateway_server::bind(&config, &bundle, &backends, &shutdown).await?;
+        let gateway =
+            gateway_server::bind(&config, gateway_config, &bundle, &backends, &shutdown).await?;
         let workers =
             EmbeddedWorkers::start(&Stage::ALL, &bundle, models, &backends, &config.worker)?;
         Ok(Self {

@@ -4,9 +4,8 @@
 use std::net::SocketAddr;
 
 use clap::Args;
-use radialog_coordinator::ResultConsumer;
-use radialog_coordinator::conversation::BundleHashes;
-use radialog_coordinator::gateway::{Gateway, GatewayError};
+use radialog_coordinator::gateway::{Gateway, GatewayConfig, GatewayError};
+use radialog_coordinator::{BundleHashes, ResultConsumer};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -36,6 +35,7 @@ impl ListenArgs {
 /// Listens, so that what is wrong with the address is said before any work.
 pub(crate) async fn bind(
     config: &Config,
+    gateway: GatewayConfig,
     bundle: &Bundle,
     backends: &Backends,
     shutdown: &CancellationToken,
@@ -46,14 +46,7 @@ pub(crate) async fn bind(
         bundle: manifest.hash(),
         components: manifest.component_hashes(),
     };
-    match Gateway::bind(
-        config.gateway.clone(),
-        hashes,
-        backends.clone(),
-        shutdown.clone(),
-    )
-    .await
-    {
+    match Gateway::bind(gateway, hashes, backends.clone(), shutdown.clone()).await {
         Err(error @ GatewayError::Open(_)) => Err(UsageError(error.to_string()).into()),
         bound => Ok(bound?.with_batches(archive_source::opener(config.clone()))?),
     }

@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use radialog_coordinator::{BatchOptions, CoordinatorError};
+use radialog_coordinator::{CoordinatorError, RunOptions};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 
 use super::*;
@@ -86,7 +86,7 @@ async fn a_directory_with_another_run_is_refused_with_what_differs() {
     let fixture = BatchFixture::new().await;
     let options = || batch_options(synthetic_archive(5), &fixture.out());
     run_batch(options(), &fixture.backends).await.unwrap();
-    let other = BatchOptions {
+    let other = RunOptions {
         bundle: radialog_schemas::ContentHash::of(b"other"),
         ..options()
     };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use radialog_coordinator::{Batch, BatchOptions, Progress, ResultConsumer};
+use radialog_coordinator::{ArchiveRun, ResultConsumer, RunOptions, RunProgress};
 use radialog_runtime::queue::Message;
 use radialog_schemas::queues;
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
@@ -34,8 +34,8 @@ async fn slow_place() -> BatchFixture {
     BatchFixture::with(|stage| FakeStage::new(stage).delay(Duration::from_millis(10))).await
 }
 
-fn narrow(fixture: &BatchFixture) -> BatchOptions {
-    BatchOptions {
+fn narrow(fixture: &BatchFixture) -> RunOptions {
+    RunOptions {
         window: 40,
         ..batch_options(synthetic_archive(STUDIES), &fixture.out())
     }
@@ -43,12 +43,12 @@ fn narrow(fixture: &BatchFixture) -> BatchOptions {
 
 /// Lets `trouble` happen when a few studies are done.
 async fn run_with_trouble<F: Future>(
-    options: BatchOptions,
+    options: RunOptions,
     backends: &Backends,
     trouble: impl FnOnce() -> F,
-) -> Summary {
-    let (progress, mut seen) = watch::channel(Progress::default());
-    let batch = Batch::new(options, backends.clone());
+) -> RunSummary {
+    let (progress, mut seen) = watch::channel(RunProgress::default());
+    let batch = ArchiveRun::new(options, backends.clone());
     let running = tokio::spawn(batch.run(CancellationToken::new(), progress));
     seen.wait_for(|progress| progress.done >= 40).await.unwrap();
     trouble().await;
@@ -63,9 +63,9 @@ async fn run_with_trouble<F: Future>(
 async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
     let fixture = slow_place().await;
     for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
-        let (progress, _) = watch::channel(Progress::default());
+        let (progress, _) = watch::channel(RunProgress::default());
         let running = tokio::spawn(
-            Batch::new(narrow(&fixture), fixture.backends.clone())
+            ArchiveRun::new(narrow(&fixture), fixture.backends.clone())
                 .run(CancellationToken::new(), progress),
         );
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -129,7 +129,7 @@ async fn tasks_that_the_broker_lost_are_published_again() {
     let backends = faults.over(&fixture.backends);
     faults.lose_messages(30);
     run_batch(
-        BatchOptions {
+        RunOptions {
             stall: Duration::from_millis(500),
             ..narrow(&fixture)
         },

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use radialog_coordinator::{Batch, Progress, plan};
+use radialog_coordinator::{ArchiveRun, RunProgress, plan_run};
 use radialog_schemas::{Stage, StageSet, StudyStatus};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 use radialog_tests::fake_stage::{CORRUPT, FakeStage};
@@ -44,7 +44,7 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
     assert!(!summary.interrupted && summary.disagreement_rate.is_some());
     let table = fs::read_to_string(fixture.out().join("results.csv")).unwrap();
     assert_eq!(table.lines().count(), 4);
-    let written: Summary =
+    let written: RunSummary =
         serde_json::from_slice(&fs::read(fixture.out().join("summary.json")).unwrap()).unwrap();
     assert_eq!((written.run, written.done), (summary.run, 3));
 }
@@ -70,9 +70,9 @@ async fn an_interrupted_run_resumes_with_what_is_missing() {
     let fixture =
         BatchFixture::with(|stage| FakeStage::new(stage).delay(Duration::from_millis(25))).await;
     let archive = || synthetic_archive(400);
-    let (progress, mut seen) = watch::channel(Progress::default());
+    let (progress, mut seen) = watch::channel(RunProgress::default());
     let shutdown = CancellationToken::new();
-    let batch = Batch::new(
+    let batch = ArchiveRun::new(
         batch_options(archive(), &fixture.out()),
         fixture.backends.clone(),
     );
@@ -158,7 +158,7 @@ async fn a_plan_tells_what_is_stored_and_writes_nothing() {
     first.stages = StageSet::closure(&[Stage::Findings]);
     run_batch(first, &fixture.backends).await.unwrap();
     let elsewhere = fixture.dir.path().join("elsewhere");
-    let plan = plan(
+    let plan = plan_run(
         &batch_options(synthetic_archive(12), &elsewhere),
         &*fixture.backends.objects,
     )

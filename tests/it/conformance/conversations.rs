@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use radialog_runtime::conversations::{Added, Appended, Conversations, Numbered, Start};
+use radialog_runtime::conversations::{
+    AddedTurn, AppendOutcome, Conversations, DeletedConversation, NumberedEvent, TurnClaim,
+};
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
     FindingsReport, Generation, ObjectKey, SCHEMA_VERSION, TurnEvent, TurnOutcome, TurnRequest,
@@ -156,8 +158,8 @@ async fn started_epoch(
     id: &ConversationId,
     turn: u32,
 ) -> (u64, Vec<TurnEvent>) {
-    match conversations.start(id, turn).await.unwrap() {
-        Start::Go {
+    match conversations.claim_turn(id, turn).await.unwrap() {
+        TurnClaim::Granted {
             epoch,
             events,
             snapshot,
@@ -179,7 +181,7 @@ async fn append(
     epoch: u64,
     after: u64,
     events: &[TurnEvent],
-) -> Appended {
+) -> AppendOutcome {
     conversations
         .append(id, 1, epoch, after, events)
         .await
@@ -260,12 +262,18 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
         None
     );
     assert_eq!(
-        conversations.prepared(&id, &Ok(findings())).await.unwrap(),
+        conversations
+            .image_prepared(&id, &Ok(findings()))
+            .await
+            .unwrap(),
         None
     );
     assert_eq!(conversations.cancel(&id, 1).await.unwrap(), None);
     assert!(!conversations.edit(&id, 1, None).await.unwrap());
-    assert_eq!(conversations.start(&id, 1).await.unwrap(), Start::Gone);
+    assert_eq!(
+        conversations.claim_turn(&id, 1).await.unwrap(),
+        TurnClaim::NotFound
+    );
     assert_eq!(
         conversations.finish(&id, 1, 1, &answer("x")).await.unwrap(),
         None
@@ -273,4 +281,11 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
     assert_eq!(conversations.position(&id, 1).await.unwrap(), None);
     drop(conversations.watch(&id, 1).await.unwrap());
     assert_eq!(conversations.snapshot(&id).await.unwrap(), None);
+}
+
+fn deleted(conversation: Conversation, image_stays: bool) -> Option<DeletedConversation> {
+    Some(DeletedConversation {
+        conversation,
+        image_stays,
+    })
 }

@@ -122,7 +122,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
     fixture
         .backends
         .conversations
-        .prepared(&id, &Err(failure))
+        .image_prepared(&id, &Err(failure))
         .await?;
     let view = fixture
         .gateway

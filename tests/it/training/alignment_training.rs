@@ -9,13 +9,13 @@ use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::alignment::AlignmentPretraining;
 use radialog_models::bundle::RandomBundle;
-use radialog_models::bundle::config::EmbeddingComponent;
-use radialog_models::bundle::networks::ImageEmbedder;
+use radialog_models::bundle::components::EmbeddingComponent;
+use radialog_models::bundle::components::ImageEmbedder;
 use radialog_models::vision::ImageEncoder;
 use radialog_schemas::Stage;
 use radialog_training::Variables;
 use radialog_training::recipe::AlignmentRecipe;
-use radialog_training::trainers::{Aligning, Training};
+use radialog_training::trainers::{AlignmentTrainer, Training};
 
 use super::fixture::{RECIPE, TrainingFixture, rows, without_seconds};
 
@@ -25,7 +25,7 @@ const EPOCHS: u64 = 3;
 const BATCHES: u64 = 3;
 
 /// Fourteen training pairs and five of validation of eight images, and a random bundle with the image encoder.
-fn fixture(more: &str) -> TrainingFixture<Aligning> {
+fn fixture(more: &str) -> TrainingFixture<AlignmentTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
         Training::alignment(AlignmentRecipe::read(recipe)?, out, resume)
     };
@@ -128,7 +128,7 @@ fn a_checkpoint_serves_the_tokens_that_the_training_network_makes_and_the_image_
         let strips = network
             .image_embeds(&encoder_network.project(&image).unwrap())
             .unwrap();
-        let features = network.look(&strips).unwrap().features;
+        let features = network.query_images(&strips).unwrap().features;
         // What texts are compared with is a projection of the tokens.
         let weight = trained["vision_proj.weight"].t().unwrap();
         let projected = tokens.squeeze(0).unwrap().matmul(&weight).unwrap();

@@ -4,17 +4,17 @@ use std::path::Path;
 
 use candle_core::Device;
 use radialog_models::bundle::RandomBundle;
-use radialog_models::bundle::networks::Labeler;
+use radialog_models::bundle::components::ReportLabeler;
 use radialog_schemas::{Finding, Label, Stage};
 use radialog_training::recipe::ChexbertRecipe;
-use radialog_training::trainers::{Labelling, Training};
+use radialog_training::trainers::{ChexbertTrainer, Training};
 
 use super::fixture::{RECIPE, TrainingFixture};
 
 const EPOCHS: u64 = 6;
 
 /// 24 training and 8 validation reports about edema, there or denied.
-fn fixture() -> TrainingFixture<Labelling> {
+fn fixture() -> TrainingFixture<ChexbertTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
         Training::chexbert(ChexbertRecipe::read(recipe)?, out, resume)
     };
@@ -68,7 +68,7 @@ fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_c
         loss(rows.len() - 1)
     );
     let bundle = fixture.bundle("out/best", Stage::Scoring);
-    let labeler = Labeler::load(&bundle, &Device::Cpu).unwrap();
+    let labeler = ReportLabeler::load(&bundle, &Device::Cpu).unwrap();
     let label =
         |text: &str| labeler.label(&[labeler.encode(text).unwrap()]).unwrap()[0][&Finding::Edema];
     assert_eq!(label("There is edema in study 28."), Label::Positive);

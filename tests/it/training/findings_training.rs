@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use radialog_models::bundle::networks::FindingsPredictor;
+use radialog_models::bundle::components::FindingsPredictor;
 use radialog_schemas::{Finding, Stage};
 use radialog_training::TrainingError;
 use radialog_training::recipe::FindingsRecipe;
-use radialog_training::trainers::{Findings, Outcome, Training};
+use radialog_training::trainers::{FindingsTrainer, Training, TrainingOutcome};
 
 use super::fixture::{RECIPE, TrainingFixture, without_seconds};
 
@@ -16,7 +16,7 @@ const SIDE: usize = 96;
 const EPOCHS: u64 = 2;
 
 /// Twelve training and two validation images, every other one with an effusion.
-fn fixture(more: &str) -> TrainingFixture<Findings> {
+fn fixture(more: &str) -> TrainingFixture<FindingsTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
         Training::findings(FindingsRecipe::read(recipe)?, out, resume)
     };
@@ -108,7 +108,10 @@ fn another_recipe_a_second_start_and_nothing_to_resume_are_refused() {
             .to_string()
     };
     assert!(refusal("out", true).contains("without --resume"));
-    assert_eq!(fixture.run("out", false, 1).unwrap(), Outcome::Interrupted);
+    assert_eq!(
+        fixture.run("out", false, 1).unwrap(),
+        TrainingOutcome::Interrupted
+    );
     assert!(refusal("out", false).contains("--resume"));
     fixture.change_recipe("rate = 1e-3", "rate = 1e-4");
     assert!(refusal("out", true).contains("another recipe"));
@@ -143,12 +146,18 @@ fn an_image_that_cannot_be_read_is_named() {
 #[test]
 fn a_save_that_fails_leaves_the_checkpoint_before() {
     let fixture = fixture("");
-    assert_eq!(fixture.run("out", false, 1).unwrap(), Outcome::Interrupted);
+    assert_eq!(
+        fixture.run("out", false, 1).unwrap(),
+        TrainingOutcome::Interrupted
+    );
     let before = fixture.bytes("out/last/findings.safetensors");
     // A file where the next checkpoint is written first.
     fixture.write("out/last.partial", "in the way");
     assert!(fixture.run("out", true, 2).is_err());
     assert!(before == fixture.bytes("out/last/findings.safetensors"));
     fs::remove_file(fixture.path("out/last.partial")).unwrap();
-    assert_eq!(fixture.run("out", true, 2).unwrap(), Outcome::Interrupted);
+    assert_eq!(
+        fixture.run("out", true, 2).unwrap(),
+        TrainingOutcome::Interrupted
+    );
 }

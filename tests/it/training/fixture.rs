@@ -11,8 +11,8 @@ use radialog_models::bundle::{Bundle, HashCache};
 use radialog_schemas::Stage;
 use radialog_tests::fixtures::preprocessing_images;
 use radialog_training::TrainingError;
-use radialog_training::curves::Row;
-use radialog_training::trainers::{Outcome, StepReport, Subject, Training};
+use radialog_training::trainers::curves::EpochMetrics;
+use radialog_training::trainers::{StepReport, Trainer, Training, TrainingOutcome};
 use tempfile::TempDir;
 
 /// Reads the recipe at a path and prepares its training in an output folder, from the start or from its checkpoint.
@@ -28,7 +28,7 @@ pub(super) struct TrainingFixture<S> {
     steps: Option<u64>,
 }
 
-impl<S: Subject> TrainingFixture<S> {
+impl<S: Trainer> TrainingFixture<S> {
     /// An empty folder. `start` is the trainer's; `steps` is how many a whole training must announce, where they are known.
     pub(super) fn new(start: Start<S>, steps: Option<u64>) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -79,7 +79,7 @@ impl<S: Subject> TrainingFixture<S> {
         out: &str,
         resume: bool,
         until: u64,
-    ) -> Result<Outcome, TrainingError> {
+    ) -> Result<TrainingOutcome, TrainingError> {
         let stop = AtomicBool::new(false);
         let report = |report: StepReport| {
             if let Some(steps) = self.steps {
@@ -92,15 +92,15 @@ impl<S: Subject> TrainingFixture<S> {
     }
 
     /// Runs a training from its start to its end, and returns what was measured after each epoch.
-    pub(super) fn run_whole(&self, out: &str) -> Vec<Row> {
+    pub(super) fn run_whole(&self, out: &str) -> Vec<EpochMetrics> {
         rows(self.run(out, false, u64::MAX).unwrap())
     }
 
     /// Runs a training in parts that end after so many steps, and one to its end.
-    pub(super) fn run_in_parts(&self, out: &str, ends: &[u64]) -> Vec<Row> {
+    pub(super) fn run_in_parts(&self, out: &str, ends: &[u64]) -> Vec<EpochMetrics> {
         for (index, &until) in ends.iter().enumerate() {
             let outcome = self.run(out, index > 0, until).unwrap();
-            assert_eq!(outcome, Outcome::Interrupted);
+            assert_eq!(outcome, TrainingOutcome::Interrupted);
         }
         rows(self.run(out, !ends.is_empty(), u64::MAX).unwrap())
     }
@@ -131,16 +131,16 @@ impl<S: Subject> TrainingFixture<S> {
 }
 
 /// The measurements of a training that came to its end.
-pub(super) fn rows(outcome: Outcome) -> Vec<Row> {
+pub(super) fn rows(outcome: TrainingOutcome) -> Vec<EpochMetrics> {
     match outcome {
-        Outcome::Complete(rows) => rows,
-        Outcome::Interrupted => panic!("the training was interrupted"),
+        TrainingOutcome::Complete(rows) => rows,
+        TrainingOutcome::Interrupted => panic!("the training was interrupted"),
     }
 }
 
 /// The measurements without the times, which differ from run to run.
-pub(super) fn without_seconds(rows: Vec<Row>) -> Vec<Vec<(String, f64)>> {
-    let timeless = |row: Row| {
+pub(super) fn without_seconds(rows: Vec<EpochMetrics>) -> Vec<Vec<(String, f64)>> {
+    let timeless = |row: EpochMetrics| {
         let values = row.0.into_iter();
         values.filter(|(name, _)| name != "seconds").collect()
     };

@@ -8,14 +8,14 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::RandomBundle;
-use radialog_models::bundle::networks::Language;
-use radialog_models::language::Sequence;
+use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::language::TrainingSequence;
 use radialog_schemas::Stage;
-use radialog_training::curves::Row;
 use radialog_training::examples::Example;
 use radialog_training::losses::language::Learned;
 use radialog_training::recipe::LanguageRecipe;
-use radialog_training::trainers::{StepReport, Training, Writing};
+use radialog_training::trainers::curves::EpochMetrics;
+use radialog_training::trainers::{LanguageTrainer, StepReport, Training};
 use serde_json::{Value, json};
 
 use super::fixture::{RECIPE, TrainingFixture, rows};
@@ -27,7 +27,7 @@ const IMAGES: usize = 4;
 const SAMPLES: usize = 12;
 
 /// Twelve training samples and three for validation, about four images. The recipe is written by [`set_recipe`].
-pub(super) fn fixture() -> TrainingFixture<Writing> {
+pub(super) fn fixture() -> TrainingFixture<LanguageTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
         Training::language(LanguageRecipe::read(recipe)?, out, resume)
     };
@@ -55,7 +55,7 @@ pub(super) fn fixture() -> TrainingFixture<Writing> {
 }
 
 /// Writes a recipe of these keys, over the fixture's data where they name none.
-pub(super) fn set_recipe(fixture: &TrainingFixture<Writing>, keys: &str) {
+pub(super) fn set_recipe(fixture: &TrainingFixture<LanguageTrainer>, keys: &str) {
     let data = "data = [\"train.json\"]\nvalidation = [\"validate.jsonl\"]\nembeddings = [\"images.safetensors\"]\n\
                 batch_size = 2\naccumulation = 2\nwarmup = 2\n";
     let data = if keys.contains("data =") { "" } else { data };
@@ -63,13 +63,17 @@ pub(super) fn set_recipe(fixture: &TrainingFixture<Writing>, keys: &str) {
 }
 
 /// Runs a training with these keys from its start to its end.
-fn run_with(fixture: &TrainingFixture<Writing>, out: &str, keys: &str) -> Vec<Row> {
+fn run_with(
+    fixture: &TrainingFixture<LanguageTrainer>,
+    out: &str,
+    keys: &str,
+) -> Vec<EpochMetrics> {
     set_recipe(fixture, keys);
     fixture.run_whole(out)
 }
 
 /// Prepares a training with these keys, which is refused.
-fn refusal(fixture: &TrainingFixture<Writing>, keys: &str) -> String {
+fn refusal(fixture: &TrainingFixture<LanguageTrainer>, keys: &str) -> String {
     set_recipe(fixture, keys);
     fixture
         .training("refused", false)
@@ -79,14 +83,14 @@ fn refusal(fixture: &TrainingFixture<Writing>, keys: &str) -> String {
 }
 
 /// A checkpoint as the language stage loads it.
-pub(super) fn serve(fixture: &TrainingFixture<Writing>, dir: &str) -> Language {
+pub(super) fn serve(fixture: &TrainingFixture<LanguageTrainer>, dir: &str) -> LanguagePipeline {
     let bundle = fixture.bundle(dir, Stage::Language);
     bundle.verify().unwrap();
-    Language::load(&bundle, &Device::Cpu).unwrap()
+    LanguagePipeline::load(&bundle, &Device::Cpu).unwrap()
 }
 
 /// The validation loss of a checkpoint as it is served.
-fn served_loss(fixture: &TrainingFixture<Writing>, dir: &str) -> f64 {
+fn served_loss(fixture: &TrainingFixture<LanguageTrainer>, dir: &str) -> f64 {
     let language = serve(fixture, dir);
     let images = fixture.tensors("images.safetensors");
     let (mut sum, mut count) = (0.0, 0);
@@ -99,14 +103,14 @@ fn served_loss(fixture: &TrainingFixture<Writing>, dir: &str) -> f64 {
         let images = [images[sample["dicom"].as_str().unwrap()].clone()];
         let input = language
             .model
-            .embed_whole(&[Sequence {
+            .embed_packed(&[TrainingSequence {
                 ids: &example.ids,
                 images: &images,
             }])
             .unwrap();
         let hidden = language
             .model
-            .forward_whole(&input, &[example.ids.len()])
+            .forward_packed(&input, &[example.ids.len()])
             .unwrap();
         let learned = Learned::of(&[example.targets()]);
         let logits = language
@@ -195,7 +199,7 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
         "lora",
         &format!("start = \"start\"\nepochs = 8\nrate = 1e-2\n{lora}"),
     );
-    let loss = |row: &Row| row.get("validation_loss").unwrap();
+    let loss = |row: &EpochMetrics| row.get("validation_loss").unwrap();
     let (first, last) = (loss(&learned[0]), loss(&learned[7]));
     assert!(last < 0.8 * first, "{first} then {last}");
     let served = served_loss(&fixture, "lora/last");

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::Args;
-use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{BatchOptions, archive, plan};
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{RunOptions, archive, plan_run};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 use radialog_schemas::{Generation, Source, Stage, StageSet};
@@ -16,6 +16,9 @@ use crate::batch_run::{self, require_state_beside_broker};
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::progress::ProgressStyle;
 use crate::{archive_source, bundle_source, run_summary};
+
+/// What `--stages` is where it is not given.
+static ALL_STAGES: LazyLock<String> = LazyLock::new(|| Stage::ALL.map(Stage::name).join(","));
 
 /// Score an archive of chest X-rays: findings, report and labels of every study, in one table
 ///
@@ -39,7 +42,7 @@ pub(crate) struct BatchArgs {
         long,
         value_delimiter = ',',
         value_name = "STAGE,...",
-        default_value = "embedding,findings,language,scoring"
+        default_value = ALL_STAGES.as_str()
     )]
     stages: Vec<Stage>,
     /// Only the first N studies of the archive
@@ -121,7 +124,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let wanted: Vec<Stage> = stages.iter().collect();
     let bundle =
         Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
-    let options = BatchOptions {
+    let options = RunOptions {
         archive,
         out: args.out.clone(),
         source: Source::Image,
@@ -137,7 +140,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     };
     if args.dry_run {
         let backends = Backends::connect(&config).await?;
-        run_summary::print_plan(&plan(&options, backends.objects.as_ref()).await?);
+        run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
         return Ok(ExitCode::SUCCESS);
     }
 

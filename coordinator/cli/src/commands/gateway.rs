@@ -45,9 +45,9 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     if let Some(GatewayCommand::NewKey(args)) = &args.command {
         return new_key::run(args);
     }
-    let config = args
+    let (config, gateway_config) = args
         .services
-        .load(&[args.listen.setting(), args.health.setting()])?;
+        .load_with_gateway(&[args.listen.setting(), args.health.setting()])?;
     if config.amqp.is_none()
         || config.redis.is_none()
         || (config.s3.is_none() && config.objects.directory.is_none())
@@ -63,7 +63,8 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let readiness = serve_health(&config, &shutdown).await?;
     let bundle = bundle_source::open(args.bundle.as_deref(), &[], &config).await?;
     let backends = Backends::connect(&config).await?;
-    let gateway = gateway_server::bind(&config, &bundle, &backends, &shutdown).await?;
+    let gateway =
+        gateway_server::bind(&config, gateway_config, &bundle, &backends, &shutdown).await?;
     readiness.set(true);
     tracing::info!(address = %gateway.address()?, "gateway ready");
     gateway_server::answer(gateway, &config, backends, shutdown).await?;

@@ -29,13 +29,14 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args
+    let (config, gateway_config) = args
         .services
-        .load_quiet(&[args.listen.setting(), args.health.setting()])?;
+        .load_quiet_with_gateway(&[args.listen.setting(), args.health.setting()])?;
     require_state_beside_broker(&config)?;
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;
-    let embedded = EmbeddedGateway::start(config, &args.models, shutdown.clone()).await?;
+    let embedded =
+        EmbeddedGateway::start(config, gateway_config, &args.models, shutdown.clone()).await?;
     readiness.set(true);
     println!("RaDialog is at {} (Ctrl-C stops it)", embedded.url()?);
     println!("Research software, not a medical device.");

@@ -13,8 +13,8 @@ pub(super) async fn a_queued_turn_that_is_cancelled_never_runs(
         "the next one is ready now"
     );
     assert_eq!(
-        conversations.start(id, 1).await.unwrap(),
-        Start::Over { next: Some(3) }
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(3) }
     );
     assert_eq!(status(&conversations, id, 1).await, TurnStatus::Cancelled);
     let ended = TurnEvent::Ended(TurnOutcome::Cancelled);
@@ -32,12 +32,12 @@ pub(super) async fn a_running_turn_that_is_cancelled_is_told_so_at_its_next_even
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
     assert_eq!(
         append(&conversations, id, epoch, 0, &[token(1)]).await,
-        Appended::Done
+        AppendOutcome::Done
     );
     assert_eq!(conversations.cancel(id, 1).await.unwrap(), None);
     assert_eq!(
         append(&conversations, id, epoch, 1, &[token(2)]).await,
-        Appended::Cancelled
+        AppendOutcome::Cancelled
     );
     assert!(conversations.snapshot(id).await.unwrap().unwrap().turns[0].cancelling);
     assert_eq!(
@@ -56,8 +56,8 @@ pub(super) async fn a_running_turn_that_is_cancelled_is_told_so_at_its_next_even
     started_epoch(&conversations, id, 2).await;
     conversations.cancel(id, 2).await.unwrap();
     assert_eq!(
-        conversations.start(id, 2).await.unwrap(),
-        Start::Over { next: None }
+        conversations.claim_turn(id, 2).await.unwrap(),
+        TurnClaim::NotRunnable { next: None }
     );
     assert_eq!(status(&conversations, id, 2).await, TurnStatus::Cancelled);
 }

@@ -6,7 +6,7 @@ pub(super) async fn events_are_numbered_and_written_once(conversations: Arc<dyn 
     let id = &begun(&conversations, &["a"]).await;
     assert_eq!(
         append(&conversations, id, 0, 0, &[token(1)]).await,
-        Appended::Fenced,
+        AppendOutcome::Fenced,
         "it does not run"
     );
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
@@ -14,16 +14,16 @@ pub(super) async fn events_are_numbered_and_written_once(conversations: Arc<dyn 
     for _ in 0..2 {
         assert_eq!(
             append(&conversations, id, epoch, 0, &first).await,
-            Appended::Done
+            AppendOutcome::Done
         );
     }
     assert_eq!(
         append(&conversations, id, epoch, 3, &[token(3)]).await,
-        Appended::Done
+        AppendOutcome::Done
     );
     assert_eq!(
         append(&conversations, id, epoch, 7, &[token(8)]).await,
-        Appended::Fenced,
+        AppendOutcome::Fenced,
         "a gap"
     );
     for _ in 0..2 {
@@ -31,10 +31,10 @@ pub(super) async fn events_are_numbered_and_written_once(conversations: Arc<dyn 
     }
     assert_eq!(
         append(&conversations, id, epoch, 5, &[token(9)]).await,
-        Appended::Fenced,
+        AppendOutcome::Fenced,
         "it is over"
     );
-    let all: Vec<Numbered> = (1..)
+    let all: Vec<NumberedEvent> = (1..)
         .zip([
             started("asked"),
             token(1),
@@ -69,12 +69,12 @@ pub(super) async fn a_new_epoch_fences_the_old_one_off_and_continues_its_events(
     assert_eq!(events, [started("q"), token(1)]);
     assert_eq!(
         append(&conversations, id, old, 2, &[token(2)]).await,
-        Appended::Fenced
+        AppendOutcome::Fenced
     );
     assert_eq!(finish(&conversations, id, 1, old, "old").await, None);
     assert_eq!(
         append(&conversations, id, new, 2, &[token(2)]).await,
-        Appended::Done
+        AppendOutcome::Done
     );
     assert_eq!(finish(&conversations, id, 1, new, "new").await, Some(2));
     assert_eq!(
@@ -101,7 +101,7 @@ pub(super) async fn watchers_hear_of_everything_after_they_came(
         writer.finish(&name, 1, epoch, &answer("x")).await.unwrap();
     });
     while after < 51 {
-        timeout(Duration::from_secs(10), watch.news())
+        timeout(Duration::from_secs(10), watch.next_events())
             .await
             .expect("there is more");
         for (number, _) in conversations.events(id, 1, after, 100).await.unwrap() {
@@ -126,7 +126,7 @@ pub(super) async fn many_watchers_of_one_turn_come_and_go(conversations: Arc<dyn
             .await
             .unwrap();
         for watch in &mut watches {
-            timeout(Duration::from_secs(10), watch.news())
+            timeout(Duration::from_secs(10), watch.next_events())
                 .await
                 .expect("each one hears of it");
         }

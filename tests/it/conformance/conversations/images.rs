@@ -10,18 +10,18 @@ pub(super) async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_i
     for conversation in [&one, &two] {
         begin_with_image(&conversations, conversation, false).await;
         conversations
-            .prepared(&conversation.id, &Ok(findings()))
+            .image_prepared(&conversation.id, &Ok(findings()))
             .await
             .unwrap();
     }
     let (epoch, _) = started_epoch(&conversations, &one.id, 1).await;
     assert_eq!(
         conversations.delete(&one.id).await.unwrap(),
-        Some((one.clone(), true))
+        deleted(one.clone(), true)
     );
     assert_eq!(
         append(&conversations, &one.id, epoch, 1, &[token(1)]).await,
-        Appended::Fenced
+        AppendOutcome::Fenced
     );
     assert_eq!(
         conversations
@@ -32,12 +32,15 @@ pub(super) async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_i
     );
     assert_eq!(conversations.snapshot(&one.id).await.unwrap(), None);
     assert_eq!(conversations.events(&one.id, 1, 0, 9).await.unwrap(), []);
-    assert_eq!(conversations.start(&one.id, 1).await.unwrap(), Start::Gone);
+    assert_eq!(
+        conversations.claim_turn(&one.id, 1).await.unwrap(),
+        TurnClaim::NotFound
+    );
     assert_eq!(conversations.list(&one.owner, 9).await.unwrap(), []);
     assert_eq!(conversations.delete(&one.id).await.unwrap(), None);
     assert_eq!(
         conversations.delete(&two.id).await.unwrap(),
-        Some((two, false))
+        deleted(two, false)
     );
 }
 
@@ -53,11 +56,11 @@ pub(super) async fn an_image_stays_that_was_stored_before_its_first_conversation
         }
         assert_eq!(
             conversations.delete(&one.id).await.unwrap(),
-            Some((one, true))
+            deleted(one, true)
         );
         assert_eq!(
             conversations.delete(&two.id).await.unwrap(),
-            Some((two, stays))
+            deleted(two, stays)
         );
     }
 }
@@ -78,7 +81,7 @@ pub(super) async fn an_image_that_is_being_removed_cannot_be_claimed(
     );
     assert_eq!(
         conversations.delete(&one.id).await.unwrap(),
-        Some((one, false))
+        deleted(one, false)
     );
     assert!(
         !conversations
@@ -93,7 +96,7 @@ pub(super) async fn an_image_that_is_being_removed_cannot_be_claimed(
     conversations.image_removed(&key).await.unwrap();
     assert_eq!(
         conversations.delete(&two.id).await.unwrap(),
-        Some((two, false))
+        deleted(two, false)
     );
 }
 

@@ -22,16 +22,22 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
     );
     let id = &conversation.id;
     assert_eq!(
-        conversations.start(id, 1).await.unwrap(),
-        Start::Over { next: None },
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: None },
         "not before it is prepared"
     );
     assert_eq!(
-        conversations.prepared(id, &Ok(findings())).await.unwrap(),
+        conversations
+            .image_prepared(id, &Ok(findings()))
+            .await
+            .unwrap(),
         Some(1)
     );
     assert_eq!(
-        conversations.prepared(id, &Ok(findings())).await.unwrap(),
+        conversations
+            .image_prepared(id, &Ok(findings()))
+            .await
+            .unwrap(),
         Some(1),
         "again is harmless"
     );
@@ -50,7 +56,7 @@ pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversat
     let third = conversations.add_turn(id, &ask("c"), None).await.unwrap();
     assert_eq!(
         third,
-        Some(Added {
+        Some(AddedTurn {
             turn: 3,
             ready: false
         })
@@ -65,8 +71,8 @@ pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversat
     assert!(conversations.waiting().await.unwrap() >= 3);
 
     assert_eq!(
-        conversations.start(id, 2).await.unwrap(),
-        Start::Over { next: Some(1) },
+        conversations.claim_turn(id, 2).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(1) },
         "not before the first"
     );
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
@@ -77,8 +83,8 @@ pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversat
     );
     assert_eq!(finish(&conversations, id, 1, epoch, "A").await, Some(2));
     assert_eq!(
-        conversations.start(id, 1).await.unwrap(),
-        Start::Over { next: Some(2) },
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(2) },
         "a duplicate"
     );
     let (epoch, _) = started_epoch(&conversations, id, 2).await;
@@ -99,7 +105,7 @@ pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversat
     let added = conversations.add_turn(id, &ask("d"), None).await.unwrap();
     assert_eq!(
         added,
-        Some(Added {
+        Some(AddedTurn {
             turn: 4,
             ready: true
         })
@@ -152,7 +158,7 @@ pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
         .unwrap();
     assert_eq!(
         conversations
-            .prepared(id, &Err(failure.clone()))
+            .image_prepared(id, &Err(failure.clone()))
             .await
             .unwrap(),
         None
@@ -160,7 +166,7 @@ pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
     let added = conversations.add_turn(id, &ask("b"), None).await.unwrap();
     assert_eq!(
         added,
-        Some(Added {
+        Some(AddedTurn {
             turn: 2,
             ready: false
         })
