@@ -130,7 +130,7 @@ async fn what_does_not_exist_is_not_found(store: ObjectStoreFixture) {
     }
 }
 
-async fn an_empty_object_is_no_output(store: Store) {
+async fn an_empty_object_is_no_output(store: ObjectStoreFixture) {
     let has_output = async || store.objects.has_output(&key("a/output")).await.unwrap();
     assert!(!has_output().await, "nothing is there");
     let empty = Bytes::new();

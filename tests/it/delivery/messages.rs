@@ -45,16 +45,16 @@ async fn a_task_is_done_and_done_again_it_is_reused(harness: TaskHarness) {
     worker.stop().await.unwrap();
 }
 
-async fn an_output_that_is_empty_is_computed_again(desk: Desk) {
-    let task = desk.task("study").await.unwrap();
+async fn an_output_that_is_empty_is_computed_again(harness: TaskHarness) {
+    let task = harness.task("study").await.unwrap();
     let empty = Bytes::new();
-    desk.objects.put(&task.output, empty).await.unwrap();
-    let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send(&task).await.unwrap();
-    let result = desk.results(1).await.unwrap().remove(0);
+    harness.objects.put(&task.output, empty).await.unwrap();
+    let worker = harness.start(&Arc::new(findings()), settings());
+    harness.send(&task).await.unwrap();
+    let result = harness.results(1).await.unwrap().remove(0);
     assert_eq!(failure(&result), None);
     assert!(!result.timings.reused);
-    assert!(!desk.objects.get(&task.output).await.unwrap().is_empty());
+    assert!(!harness.objects.get(&task.output).await.unwrap().is_empty());
     worker.stop().await.unwrap();
 }
 

@@ -6,7 +6,6 @@ use anyhow::Result;
 use radialog_coordinator::BundleHashes;
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_coordinator::gateway::{Gateway, GatewayError};
-use radialog_schemas::ContentHash;
 use radialog_schemas::{ContentHash, PerStage};
 use radialog_tests::embedded;
 use radialog_tests::fake_stage::FakeStage;
