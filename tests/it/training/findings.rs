@@ -132,7 +132,7 @@ fn gradients_of_the_labeler_are_the_slopes_of_its_loss() -> Result<()> {
         })
         .collect();
     let loss = || -> Result<Tensor> {
-        Ok(labeler::heads(
+        Ok(chexbert::heads(
             &network.forward(&reports)?.logits,
             &classes,
         )?)

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::TrainingError;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 mod alignment;
 mod chexbert;
@@ -16,13 +16,13 @@ mod findings;
 mod language;
 
 pub use alignment::{AlignmentRecipe, PairTable};
-pub use chexbert::{ChexbertRecipe, Zero};
-pub use findings::{Blank, FindingsRecipe, ImageTable};
+pub use chexbert::{ChexbertRecipe, ZeroLabels};
+pub use findings::{BlankLabels, FindingsRecipe, ImageTable};
 pub use language::{LanguageRecipe, LoraRecipe};
 
 /// A recipe as read, with its folder and a hash that says whether two are the same.
 #[derive(Clone, Debug)]
-pub struct Read<T> {
+pub struct LoadedRecipe<T> {
     /// The recipe, its paths made whole.
     pub recipe: T,
     /// Of the file's content.
@@ -125,9 +125,9 @@ impl Faults {
         }
     }
 
-    fn none<T>(self, path: &Path, text: &str, recipe: T) -> Result<Read<T>, TrainingError> {
+    fn none<T>(self, path: &Path, text: &str, recipe: T) -> Result<LoadedRecipe<T>, TrainingError> {
         if self.0.is_empty() {
-            return Ok(Read {
+            return Ok(LoadedRecipe {
                 recipe,
                 hash: ContentHash::of(text.as_bytes()),
             });

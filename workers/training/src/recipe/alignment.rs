@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use radialog_models::bundle::config::EmbeddingComponent;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Read, default_accumulation, default_seed, parse};
+use super::{Faults, LoadedRecipe, default_accumulation, default_seed, parse};
 use crate::error::TrainingError;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 /// A training of the alignment module. What has a default follows the original; its published weights come from the fifth
 /// epoch of a schedule over a hundred.
@@ -142,7 +142,7 @@ impl AlignmentRecipe {
     ///
     /// # Errors
     /// A file that cannot be read, or every fault of the recipe.
-    pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
+    pub fn read(path: &Path) -> Result<LoadedRecipe<Self>, TrainingError> {
         let (mut recipe, text): (Self, String) = parse(path)?;
         recipe.place(path.parent().unwrap_or(Path::new(".")));
         let mut faults = Faults::default();
@@ -286,7 +286,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Read<AlignmentRecipe>, TrainingError> {
+    fn read(text: &str) -> Result<LoadedRecipe<AlignmentRecipe>, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         for name in ["pairs.csv", "tokenizer.json"] {
             fs::write(dir.path().join(name), "").unwrap();

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use radialog_models::chexbert::ChexbertConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Read, default_accumulation, default_seed, parse, rising_and_falling};
+use super::{Faults, LoadedRecipe, default_accumulation, default_seed, parse, rising_and_falling};
 use crate::error::TrainingError;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 /// A training of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct ChexbertRecipe {
     pub text: String,
     /// What a label of 0 means.
     #[serde(default)]
-    pub zero: Zero,
+    pub zero: ZeroLabels,
     /// A bundle whose scoring component is trained further.
     #[serde(default)]
     pub start: Option<PathBuf>,
@@ -65,7 +65,7 @@ pub struct ChexbertRecipe {
 /// What a label of 0 means.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Zero {
+pub enum ZeroLabels {
     /// The report denies the finding, as CheXpert's labels say it.
     #[default]
     Negative,
@@ -101,7 +101,7 @@ impl ChexbertRecipe {
     ///
     /// # Errors
     /// A file that cannot be read, or every fault of the recipe.
-    pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
+    pub fn read(path: &Path) -> Result<LoadedRecipe<Self>, TrainingError> {
         let (mut recipe, text): (Self, String) = parse(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         recipe.reports = folder.join(&recipe.reports);

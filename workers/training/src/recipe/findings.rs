@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use radialog_models::findings::FindingsConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Read, default_accumulation, default_seed, parse, rising_and_falling};
+use super::{Faults, LoadedRecipe, default_accumulation, default_seed, parse, rising_and_falling};
 use crate::error::TrainingError;
 use crate::losses::findings::Weighting;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 /// A training of the findings classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ pub struct FindingsRecipe {
     pub weighting: Weighting,
     /// What a label that is not given counts as.
     #[serde(default)]
-    pub blank: Blank,
+    pub blank: BlankLabels,
     /// Whether training images are turned, sheared and relit at random.
     #[serde(default)]
     pub augment: bool,
@@ -70,7 +70,7 @@ pub struct ImageTable {
 /// What a label that is not given counts as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Blank {
+pub enum BlankLabels {
     /// Nothing: its cell is left out of the loss.
     #[default]
     Mask,
@@ -97,7 +97,7 @@ impl FindingsRecipe {
     ///
     /// # Errors
     /// A file that cannot be read, or every fault of the recipe.
-    pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
+    pub fn read(path: &Path) -> Result<LoadedRecipe<Self>, TrainingError> {
         let (mut recipe, text): (Self, String) = parse(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         for table in &mut recipe.tables {
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Read<FindingsRecipe>, TrainingError> {
+    fn read(text: &str) -> Result<LoadedRecipe<FindingsRecipe>, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recipe.toml");
         fs::write(&path, text).unwrap();

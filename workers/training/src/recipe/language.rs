@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use radialog_models::language::LlamaConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Read, default_seed, parse};
+use super::{Faults, LoadedRecipe, default_seed, parse};
 use crate::error::TrainingError;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 /// A training of the language model: LoRA beside frozen weights, or all weights. The defaults are the original's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,7 +163,7 @@ impl LanguageRecipe {
     ///
     /// # Errors
     /// A file that cannot be read, or every fault of the recipe.
-    pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
+    pub fn read(path: &Path) -> Result<LoadedRecipe<Self>, TrainingError> {
         let (mut recipe, text): (Self, String) = parse(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         for file in recipe
@@ -278,7 +278,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Read<LanguageRecipe>, TrainingError> {
+    fn read(text: &str) -> Result<LoadedRecipe<LanguageRecipe>, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("recipe.toml"), text).unwrap();
         fs::write(dir.path().join("data.json"), "[]").unwrap();

@@ -11,16 +11,16 @@ use radialog_models::bundle::config::{AlignmentText, EmbeddingComponent};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 
-use super::course::{Best, Plan, Subject, Training};
-use crate::checkpoint::{ComponentDescription, ComponentFile};
-use crate::curves::Chart;
+use super::training::{Objective, Trainer, Training, TrainingPlan};
+use crate::data::image_text_pairs::{ImageTextPair, pairs};
+use crate::data::labelled_images::Loader;
 use crate::error::TrainingError;
-use crate::images::Loader;
-use crate::losses::alignment::{AlignmentLosses, Negatives, losses};
+use crate::losses::alignment::{AlignmentLosses, HardNegatives, losses};
 use crate::optimizer::AdamW;
-use crate::pairs::{Pair, pairs};
 use crate::random::Random;
-use crate::recipe::{AlignmentRecipe, Read};
+use crate::recipe::{AlignmentRecipe, LoadedRecipe};
+use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
+use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
 mod encoder;
@@ -28,7 +28,7 @@ mod patches;
 mod start;
 
 use patches::Patches;
-use start::Start;
+use start::AlignmentStart;
 
 const CHARTS: [Chart; 2] = [
     ("Loss", &["train_loss", "validation_loss"]),
@@ -39,29 +39,29 @@ const CHARTS: [Chart; 2] = [
 ];
 
 /// The alignment module and its pairs.
-pub struct Aligning {
+pub struct AlignmentTrainer {
     recipe: AlignmentRecipe,
     config: EmbeddingComponent,
     text: AlignmentText,
     variables: Variables,
     network: AlignmentPretraining,
     dropout: Dropout,
-    words: Words,
-    train: Arc<[Pair]>,
-    validate: Arc<[Pair]>,
+    words: SpecialTokens,
+    train: Arc<[ImageTextPair]>,
+    validate: Arc<[ImageTextPair]>,
     patches: Arc<Patches>,
 }
 
 /// What is special among the ids.
 #[derive(Clone, Copy)]
-struct Words {
+struct SpecialTokens {
     pad: u32,
     /// `[DEC]`.
     decoder: u32,
 }
 
 /// Pairs as the networks read them.
-pub struct PairBatch {
+pub struct ImageTextBatch {
     /// `[B, channels, h, w]`, projected.
     patches: Tensor,
     texts: Texts,
@@ -70,18 +70,18 @@ pub struct PairBatch {
     negatives: Random,
 }
 
-impl Training<Aligning> {
+impl Training<AlignmentTrainer> {
     /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
     pub fn alignment(
-        read: Read<AlignmentRecipe>,
+        read: LoadedRecipe<AlignmentRecipe>,
         out: &Path,
         resume: bool,
     ) -> Result<Self, TrainingError> {
-        let Read { recipe, hash } = read;
-        let Start {
+        let LoadedRecipe { recipe, hash } = read;
+        let AlignmentStart {
             config,
             text,
             tensors,
@@ -100,12 +100,12 @@ impl Training<Aligning> {
             });
         }
         let no_decoder = || TrainingError::Empty("the tokenizer has no [DEC]".to_owned());
-        let words = Words {
+        let words = SpecialTokens {
             pad: tokenizer.pad_id(),
             decoder: tokenizer.decoder_id().ok_or_else(no_decoder)?,
         };
         let longest = recipe.longest.min(text.max_position_embeddings);
-        let of_split = |split: &str| -> Result<Arc<[Pair]>, TrainingError> {
+        let of_split = |split: &str| -> Result<Arc<[ImageTextPair]>, TrainingError> {
             let pairs = pairs(&recipe.tables, split, &|text| {
                 Ok(tokenizer.encode(text, longest)?)
             })?;
@@ -143,11 +143,11 @@ impl Training<Aligning> {
         let builder = variables.var_builder(&Device::Cpu);
         let network =
             AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
-        let plan = Plan {
+        let plan = TrainingPlan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),
             accumulation: recipe.accumulation,
-            best: Best::Smallest,
+            best: Objective::Minimise,
             clip: recipe.clip,
             checkpoint_steps: recipe.checkpoint_steps,
             adam: AdamW::alignment(),
@@ -156,7 +156,7 @@ impl Training<Aligning> {
             recipe: hash,
         };
         let (shared, patches) = (variables.clone(), Arc::new(patches));
-        let subject = Aligning {
+        let subject = AlignmentTrainer {
             recipe,
             config,
             text,
@@ -172,10 +172,14 @@ impl Training<Aligning> {
     }
 }
 
-impl Aligning {
+impl AlignmentTrainer {
     /// Loads batches of pairs, given by their places in `pairs`, beside the compute. Batch `n` draws its negatives from a
     /// stream of its own, so that a resumed training draws what an uninterrupted one would.
-    fn load(&self, pairs: &Arc<[Pair]>, batches: Vec<(String, Vec<usize>)>) -> Loader<PairBatch> {
+    fn load(
+        &self,
+        pairs: &Arc<[ImageTextPair]>,
+        batches: Vec<(String, Vec<usize>)>,
+    ) -> Loader<ImageTextBatch> {
         let (pairs, patches, seed, pad) = (
             pairs.clone(),
             self.patches.clone(),
@@ -183,7 +187,7 @@ impl Aligning {
             self.words.pad,
         );
         Loader::start(batches, move |(stream, places): (String, Vec<usize>)| {
-            let batch: Vec<&Pair> = places.iter().map(|&place| &pairs[place]).collect();
+            let batch: Vec<&ImageTextPair> = places.iter().map(|&place| &pairs[place]).collect();
             let images: Vec<&Path> = batch.iter().map(|pair| pair.image.as_path()).collect();
             let name = |path: &&Path| {
                 path.file_name()
@@ -191,7 +195,7 @@ impl Aligning {
                     .to_string_lossy()
                     .into_owned()
             };
-            Ok(PairBatch {
+            Ok(ImageTextBatch {
                 patches: patches.of(&images)?,
                 texts: padded(&batch, pad)?,
                 names: images.iter().map(name).collect(),
@@ -203,10 +207,10 @@ impl Aligning {
     fn losses(
         &self,
         network: &AlignmentPretraining,
-        batch: &PairBatch,
+        batch: &ImageTextBatch,
     ) -> Result<AlignmentLosses, TrainingError> {
         let mut random = batch.negatives.clone();
-        let choose = |contrast: &_| Negatives::draw(contrast, &mut random);
+        let choose = |contrast: &_| HardNegatives::draw(contrast, &mut random);
         Ok(losses(
             network,
             &batch.patches,
@@ -220,7 +224,7 @@ impl Aligning {
 
 /// Texts padded to the longest of them. The original pads all to the same length; what is padded is neither seen nor learned,
 /// so that only time depends on it.
-fn padded(pairs: &[&Pair], pad: u32) -> Result<Texts, TrainingError> {
+fn padded(pairs: &[&ImageTextPair], pad: u32) -> Result<Texts, TrainingError> {
     let length = pairs
         .iter()
         .map(|pair| pair.ids.len())
@@ -248,15 +252,15 @@ fn padded(pairs: &[&Pair], pad: u32) -> Result<Texts, TrainingError> {
     })
 }
 
-impl Subject for Aligning {
-    type Batch = PairBatch;
+impl Trainer for AlignmentTrainer {
+    type Batch = ImageTextBatch;
 
     /// The last pairs of an epoch are left out where they do not fill a batch: fewer negatives are another loss.
     fn batches(
         &self,
         epoch: u64,
         skipped: usize,
-    ) -> impl Iterator<Item = Result<PairBatch, TrainingError>> {
+    ) -> impl Iterator<Item = Result<ImageTextBatch, TrainingError>> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
         Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
         let batches = order
@@ -272,11 +276,11 @@ impl Subject for Aligning {
         (self.train.len() / self.recipe.batch_size) as u64
     }
 
-    fn loss(&self, batch: &PairBatch) -> Result<Tensor, TrainingError> {
+    fn loss(&self, batch: &ImageTextBatch) -> Result<Tensor, TrainingError> {
         Ok(self.losses(&self.network, batch)?.total()?)
     }
 
-    fn names(&self, batch: &PairBatch) -> Vec<String> {
+    fn names(&self, batch: &ImageTextBatch) -> Vec<String> {
         batch.names.clone()
     }
 

@@ -11,16 +11,16 @@ use radialog_models::chexbert::{Chexbert, clean_text};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::{Finding, Label, Stage};
 
-use super::course::{Best, Plan, Subject, Training};
-use super::initial;
-use crate::checkpoint::{ComponentDescription, ComponentFile};
-use crate::clinical::LabelCounts;
-use crate::curves::Chart;
+use super::initial_weights;
+use super::training::{Objective, Trainer, Training, TrainingPlan};
 use crate::error::TrainingError;
-use crate::losses::labeler;
+use crate::evaluation::clinical::LabelCounts;
+use crate::losses::chexbert;
 use crate::optimizer::AdamW;
 use crate::random::Random;
-use crate::recipe::{ChexbertRecipe, Read, Zero};
+use crate::recipe::{ChexbertRecipe, LoadedRecipe, ZeroLabels};
+use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
+use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
 /// In front of the names of the tensors in a bundle.
@@ -33,19 +33,19 @@ const CHARTS: [Chart; 2] = [
 ];
 
 /// The labeler and its reports.
-pub struct Labelling {
+pub struct ChexbertTrainer {
     recipe: ChexbertRecipe,
     config: ScoringComponent,
     variables: Variables,
     network: Chexbert,
     dropout: Dropout,
-    train: Vec<LabelledReport>,
-    validate: Vec<LabelledReport>,
+    train: Vec<TokenizedReport>,
+    validate: Vec<TokenizedReport>,
 }
 
 /// One report as ids.
 #[derive(Clone, Debug)]
-pub struct LabelledReport {
+pub struct TokenizedReport {
     name: String,
     ids: Vec<u32>,
     /// The class of each head, in CheXbert's order, where it is known.
@@ -53,24 +53,24 @@ pub struct LabelledReport {
 }
 
 /// What the training starts from.
-struct Start {
+struct ChexbertStart {
     config: ScoringComponent,
     tensors: Vec<(String, Tensor)>,
     tokenizer: PathBuf,
 }
 
-impl Training<Labelling> {
+impl Training<ChexbertTrainer> {
     /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
     pub fn chexbert(
-        read: Read<ChexbertRecipe>,
+        read: LoadedRecipe<ChexbertRecipe>,
         out: &Path,
         resume: bool,
     ) -> Result<Self, TrainingError> {
-        let Read { recipe, hash } = read;
-        let Start {
+        let LoadedRecipe { recipe, hash } = read;
+        let ChexbertStart {
             config,
             tensors,
             tokenizer: vocabulary,
@@ -96,11 +96,11 @@ impl Training<Labelling> {
         let (train, validate) = (of_split("train")?, of_split("validate")?);
         let tokenizer = ComponentFile::copied("tokenizer", "scoring.tokenizer.json", vocabulary);
         let component = ComponentDescription::new(Stage::Scoring, &config, PREFIX)?.with(tokenizer);
-        let plan = Plan {
+        let plan = TrainingPlan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),
             accumulation: recipe.accumulation,
-            best: Best::Largest,
+            best: Objective::Maximise,
             clip: recipe.clip,
             checkpoint_steps: recipe.checkpoint_steps,
             adam: AdamW::language(),
@@ -108,7 +108,7 @@ impl Training<Labelling> {
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Labelling {
+        let subject = ChexbertTrainer {
             recipe,
             config,
             variables: variables.clone(),
@@ -121,8 +121,8 @@ impl Training<Labelling> {
     }
 }
 
-impl Subject for Labelling {
-    type Batch = Vec<LabelledReport>;
+impl Trainer for ChexbertTrainer {
+    type Batch = Vec<TokenizedReport>;
 
     fn batches(
         &self,
@@ -195,12 +195,12 @@ impl Subject for Labelling {
     }
 }
 
-fn loss(network: &Chexbert, batch: &[LabelledReport]) -> Result<Tensor, TrainingError> {
+fn loss(network: &Chexbert, batch: &[TokenizedReport]) -> Result<Tensor, TrainingError> {
     let ids: Vec<Vec<u32>> = batch.iter().map(|report| report.ids.clone()).collect();
     let classes: Vec<Vec<Option<u32>>> = (0..Finding::ALL.len())
         .map(|head| batch.iter().map(|report| report.classes[head]).collect())
         .collect();
-    Ok(labeler::heads(&network.forward(&ids)?.logits, &classes)?)
+    Ok(chexbert::heads(&network.forward(&ids)?.logits, &classes)?)
 }
 
 /// The reports of a split that have a text and at least one label.
@@ -209,7 +209,7 @@ fn reports(
     split: &str,
     tokenizer: &BertTokenizer,
     longest: usize,
-) -> Result<Vec<LabelledReport>, TrainingError> {
+) -> Result<Vec<TokenizedReport>, TrainingError> {
     let path = &recipe.reports;
     let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
     let header = reader
@@ -242,7 +242,7 @@ fn reports(
             );
         }
         // A report without any cell was not labelled.
-        if cells.iter().all(|label| *label == Label::Blank) && recipe.zero == Zero::Blank {
+        if cells.iter().all(|label| *label == Label::Blank) && recipe.zero == ZeroLabels::Blank {
             continue;
         }
         let classes = cells
@@ -251,7 +251,7 @@ fn reports(
             .map(|(head, &label)| class(label, head, recipe.zero))
             .collect();
         let ids = tokenizer.encode(&cleaned, longest)?;
-        reports.push(LabelledReport {
+        reports.push(TokenizedReport {
             name: format!("line {line}"),
             ids,
             classes,
@@ -267,26 +267,27 @@ fn reports(
 }
 
 /// The class of a label; the last head, "No Finding", knows only blank and positive.
-fn class(label: Label, head: usize, zero: Zero) -> Option<u32> {
+fn class(label: Label, head: usize, zero: ZeroLabels) -> Option<u32> {
     let is_last = head + 1 == Finding::ALL.len();
     match label {
         Label::Blank => Some(0),
         Label::Positive => Some(1),
-        Label::Negative if is_last || zero == Zero::Blank => Some(0),
+        Label::Negative if is_last || zero == ZeroLabels::Blank => Some(0),
         Label::Negative => Some(2),
         Label::Uncertain if is_last => None,
         Label::Uncertain => Some(3),
     }
 }
 
-fn start(recipe: &ChexbertRecipe) -> Result<Start, TrainingError> {
+fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
     if let Some(dir) = &recipe.start {
-        let (config, weights, files) = initial::component::<ScoringComponent>(dir, Stage::Scoring)?;
-        let tensors = initial::loaded(&layout::scoring(&config), PREFIX, &weights)?;
+        let (config, weights, files) =
+            initial_weights::component::<ScoringComponent>(dir, Stage::Scoring)?;
+        let tensors = initial_weights::loaded(&layout::scoring(&config), PREFIX, &weights)?;
         let tokenizer = files
             .get("tokenizer")
             .ok_or_else(|| TrainingError::Empty("no tokenizer".to_owned()))?;
-        return Ok(Start {
+        return Ok(ChexbertStart {
             config,
             tensors,
             tokenizer: tokenizer.clone(),
@@ -299,8 +300,8 @@ fn start(recipe: &ChexbertRecipe) -> Result<Start, TrainingError> {
         ));
     };
     let config = ScoringComponent { chexbert };
-    let tensors = initial::drawn(&layout::scoring(&config), PREFIX, recipe.seed)?;
-    Ok(Start {
+    let tensors = initial_weights::drawn(&layout::scoring(&config), PREFIX, recipe.seed)?;
+    Ok(ChexbertStart {
         config,
         tensors,
         tokenizer,

@@ -9,17 +9,17 @@ use radialog_models::bundle::layout;
 use radialog_models::findings::{FindingsClassifier, TextRule};
 use radialog_schemas::{Finding, Label, Stage};
 
-use super::course::{Best, Plan, Subject, Training};
-use super::initial;
-use crate::checkpoint::ComponentDescription;
-use crate::classification::Predictions;
-use crate::curves::Chart;
+use super::initial_weights;
+use super::training::{Objective, Trainer, Training, TrainingPlan};
+use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, Loader, labelled_images};
 use crate::error::TrainingError;
-use crate::images::{Batching, ImageBatch, LabelledImage, Loader, labelled_images};
+use crate::evaluation::classification::Predictions;
 use crate::losses::findings::binary_cross_entropy;
 use crate::optimizer::AdamW;
 use crate::random::Random;
-use crate::recipe::{Blank, FindingsRecipe, Read};
+use crate::recipe::{BlankLabels, FindingsRecipe, LoadedRecipe};
+use crate::trainers::checkpoint::ComponentDescription;
+use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
 /// In front of the names of the tensors in a bundle.
@@ -33,7 +33,7 @@ const CHARTS: [Chart; 3] = [
 ];
 
 /// The findings classifier and its images.
-pub struct Findings {
+pub struct FindingsTrainer {
     recipe: FindingsRecipe,
     config: FindingsComponent,
     variables: Variables,
@@ -43,17 +43,17 @@ pub struct Findings {
     validate: Vec<LabelledImage>,
 }
 
-impl Training<Findings> {
+impl Training<FindingsTrainer> {
     /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
     pub fn findings(
-        read: Read<FindingsRecipe>,
+        read: LoadedRecipe<FindingsRecipe>,
         out: &Path,
         resume: bool,
     ) -> Result<Self, TrainingError> {
-        let Read { recipe, hash } = read;
+        let LoadedRecipe { recipe, hash } = read;
         let (config, tensors) = start(&recipe)?;
         let variables = Variables::of(tensors)?;
         let network =
@@ -68,7 +68,7 @@ impl Training<Findings> {
                 "{found} training images do not fill a batch of {needed}"
             )));
         }
-        if recipe.start.is_none() && recipe.blank == Blank::Mask {
+        if recipe.start.is_none() && recipe.blank == BlankLabels::Mask {
             silence_unknown(&variables, &train)?;
         }
         let weights = (0..Finding::ALL.len()).map(|finding| {
@@ -80,11 +80,11 @@ impl Training<Findings> {
         });
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
         let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
-        let plan = Plan {
+        let plan = TrainingPlan {
             epochs: recipe.epochs,
             schedule: recipe.schedule(),
             accumulation: recipe.accumulation,
-            best: Best::Largest,
+            best: Objective::Maximise,
             clip: recipe.clip,
             checkpoint_steps: recipe.checkpoint_steps,
             adam: AdamW::findings(),
@@ -92,7 +92,7 @@ impl Training<Findings> {
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Findings {
+        let subject = FindingsTrainer {
             recipe,
             config,
             variables: variables.clone(),
@@ -105,7 +105,7 @@ impl Training<Findings> {
     }
 }
 
-impl Findings {
+impl FindingsTrainer {
     fn batching(&self) -> Batching {
         let input = self.config.classifier.vision.input();
         Batching {
@@ -117,7 +117,7 @@ impl Findings {
     }
 }
 
-impl Subject for Findings {
+impl Trainer for FindingsTrainer {
     type Batch = ImageBatch;
 
     fn batches(
@@ -232,8 +232,9 @@ fn start(
     recipe: &FindingsRecipe,
 ) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
     if let Some(dir) = &recipe.start {
-        let (config, weights, _) = initial::component::<FindingsComponent>(dir, Stage::Findings)?;
-        let tensors = initial::loaded(&layout::findings(&config), PREFIX, &weights)?;
+        let (config, weights, _) =
+            initial_weights::component::<FindingsComponent>(dir, Stage::Findings)?;
+        let tensors = initial_weights::loaded(&layout::findings(&config), PREFIX, &weights)?;
         return Ok((config, tensors));
     }
     let classifier = recipe
@@ -244,6 +245,6 @@ fn start(
         classifier,
         text_rule: TextRule::default(),
     };
-    let tensors = initial::drawn(&layout::findings(&config), PREFIX, recipe.seed)?;
+    let tensors = initial_weights::drawn(&layout::findings(&config), PREFIX, recipe.seed)?;
     Ok((config, tensors))
 }

@@ -15,7 +15,7 @@ use radialog_schemas::Stage;
 
 use crate::error::TrainingError;
 use crate::recipe::AlignmentRecipe;
-use crate::trainers::initial;
+use crate::trainers::initial_weights;
 
 /// In front of the encoder's names in an embedding component, and in a findings component.
 pub(super) const ROOT: &str = "visual_encoder.";
@@ -71,7 +71,7 @@ fn taken(
                 reason,
             }
         })?;
-    let (_, weights, _) = initial::component::<serde_json::Value>(dir, stage)?;
+    let (_, weights, _) = initial_weights::component::<serde_json::Value>(dir, stage)?;
     let there = |spec: &TensorSpec| {
         let mut there = spec.clone();
         there.header.name = spec.header.name.replacen(ROOT, root, 1);
@@ -113,7 +113,7 @@ fn drawn_projector(
         ))
     };
     let original: Result<Vec<_>, TrainingError> = specs.iter().map(original).collect();
-    original.or_else(|_| initial::drawn(specs, "", seed))
+    original.or_else(|_| initial_weights::drawn(specs, "", seed))
 }
 
 fn specs(config: &EmbeddingComponent) -> Vec<TensorSpec> {

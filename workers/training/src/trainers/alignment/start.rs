@@ -13,7 +13,7 @@ use super::encoder;
 use crate::error::TrainingError;
 use crate::random::Random;
 use crate::recipe::AlignmentRecipe;
-use crate::trainers::initial;
+use crate::trainers::initial_weights;
 
 /// The output head's matrix is the word embedding, its second bias the first.
 const TIED: &str = "Qformer.cls.predictions.decoder.";
@@ -29,7 +29,7 @@ const HEADS: [&str; 3] = ["vision_proj.", "text_proj.", "itm_head."];
 const TEMPERATURE: f32 = 0.07;
 
 /// The component as the training begins with it.
-pub(super) struct Start {
+pub(super) struct AlignmentStart {
     pub(super) config: EmbeddingComponent,
     pub(super) text: AlignmentText,
     pub(super) tensors: Vec<(String, Tensor)>,
@@ -37,12 +37,12 @@ pub(super) struct Start {
 }
 
 /// From a bundle, or drawn for a geometry.
-pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
+pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, TrainingError> {
     let no_tokenizer =
         || TrainingError::Empty("tokenizer: name a tokenizer.json; the start has none".to_owned());
     if let Some(dir) = &recipe.start {
         let (config, weights, files) =
-            initial::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
+            initial_weights::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
         let text = config.text.clone().ok_or_else(|| {
             let reason =
                 "its embedding component has no text side: start from a checkpoint of this training".to_owned();
@@ -62,7 +62,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
             .or_else(|| files.get("tokenizer"))
             .ok_or_else(no_tokenizer)?
             .clone();
-        return Ok(Start {
+        return Ok(AlignmentStart {
             config,
             text,
             tensors,
@@ -94,7 +94,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
     let tensors = learned(&config)
         .map(load)
         .collect::<Result<_, TrainingError>>()?;
-    Ok(Start {
+    Ok(AlignmentStart {
         config,
         text,
         tensors,
@@ -230,7 +230,7 @@ mod tests {
         recipe
     }
 
-    fn values(start: &Start, name: &str) -> Vec<f32> {
+    fn values(start: &AlignmentStart, name: &str) -> Vec<f32> {
         let (_, tensor) = start
             .tensors
             .iter()
