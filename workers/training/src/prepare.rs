@@ -28,15 +28,14 @@ pub use sources::mimic_cxr::{Sectioning, SectioningSummary};
 pub use sources::nih::{NihImages, read_nih};
 pub use sources::open_i::{OpenI, OpenIReports, RemovedWords, TagAgreement};
 pub use tables::image_table::{ImageRow, write_image_table};
-pub(crate) use tables::label_table::value as label_value;
 pub use tables::label_table::{FindingLabels, LabelTable, LabelTableWriter};
 pub use tables::predictions::{PredictionsWriter, read_predictions};
-pub(crate) use tables::report_table::Table;
 pub use tables::report_table::{
     PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table,
     write_report_table,
 };
 pub use tables::sectioned_reports::{SECTIONED_COLUMNS, SectionedReader, SectionedRow};
 pub use tables::split_table::SplitTable;
+pub(crate) use tables::table_file::TableFile;
 pub use tokenizer::{TokenizerKind, TokenizerTrainer};
 pub use weak_labels::{Mention, WeakLabeler, summary};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::TrainingError;
 use crate::prepare::sections::strip;
-use crate::prepare::{SectionedReader, SplitTable};
+use crate::prepare::{SectionedReader, SplitTable, TableFile};
 use crate::recipe::PairTable;
 
 /// One image and the text that belongs to it.
@@ -63,30 +63,15 @@ fn plain(
     encode: Encode<'_>,
     pairs: &mut Vec<ImageTextPair>,
 ) -> Result<(), TrainingError> {
-    let path = &table.pairs;
-    let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-    let header = reader
-        .headers()
-        .map_err(TrainingError::content(path))?
-        .clone();
-    let column = |name: &str| {
-        let found = header.iter().position(|found| found == name);
-        let reason = || {
-            format!(
-                "no column '{name}': it needs image, split and {}",
-                table.text
-            )
-        };
-        found.ok_or_else(|| TrainingError::line(path, 1, reason()))
-    };
-    let (image, of_split, text) = (column("image")?, column("split")?, column(&table.text)?);
-    for record in reader.records() {
-        let record = record.map_err(TrainingError::content(path))?;
-        let cell = |column: usize| record.get(column).unwrap_or_default();
-        let text = strip(cell(text));
-        if cell(of_split) == split && !text.is_empty() {
+    let mut rows = TableFile::open(&table.pairs)?
+        .with_hint(format!("it needs image, split and {}", table.text));
+    let (image, of_split) = (rows.column("image")?, rows.column("split")?);
+    let text = rows.column(&table.text)?;
+    while let Some(row) = rows.next_row()? {
+        let text = strip(row.cell(text).unwrap_or_default());
+        if row.cell(of_split) == Some(split) && !text.is_empty() {
             pairs.push(ImageTextPair {
-                image: folder(table).join(cell(image)),
+                image: folder(table).join(row.cell(image).unwrap_or_default()),
                 ids: encode(text)?,
             });
         }

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::data::augmentation::Augmentation;
 use crate::error::TrainingError;
-use crate::prepare::FindingLabels;
+use crate::prepare::{FindingLabels, TableFile};
 use crate::recipe::{BlankLabels, ImageTable};
 
 /// Batches that are ready before they are asked for.
@@ -62,40 +62,17 @@ pub fn labelled_images(
 ) -> Result<Vec<LabelledImage>, TrainingError> {
     let mut images = Vec::new();
     for table in tables {
-        let path = &table.labels;
-        let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-        let header = reader
-            .headers()
-            .map_err(TrainingError::content(path))?
-            .clone();
-        let column = |name: &str| {
-            let found = header.iter().position(|found| found == name);
-            let reason =
-                || format!("no column '{name}': it needs image, split and the 14 findings");
-            found.ok_or_else(|| TrainingError::line(path, 1, reason()))
-        };
-        let (image, of_split) = (column("image")?, column("split")?);
-        let columns = Finding::ALL
-            .into_iter()
-            .map(|finding| column(finding.name()))
-            .collect::<Result<Vec<_>, _>>()?;
-        for record in reader.records() {
-            let record = record.map_err(TrainingError::content(path))?;
-            if record.get(of_split) != Some(split) {
-                continue;
+        let mut rows =
+            TableFile::open(&table.labels)?.with_hint("it needs image, split and the 14 findings");
+        let (image, of_split) = (rows.column("image")?, rows.column("split")?);
+        let findings = rows.findings()?;
+        while let Some(row) = rows.next_row()? {
+            if row.cell(of_split) == Some(split) {
+                images.push(LabelledImage {
+                    path: table.images.join(row.cell(image).unwrap_or_default()),
+                    labels: rows.labels(&row, &findings)?,
+                });
             }
-            let line = record.position().map_or(0, csv::Position::line);
-            let mut labels = [Label::Blank; Finding::ALL.len()];
-            for (label, &column) in labels.iter_mut().zip(&columns) {
-                let cell = record.get(column).unwrap_or_default();
-                let reason = || format!("'{cell}' is not a label: use 1, 0, -1 or nothing");
-                *label = crate::prepare::label_value(cell)
-                    .ok_or_else(|| TrainingError::line(path, line, reason()))?;
-            }
-            images.push(LabelledImage {
-                path: table.images.join(record.get(image).unwrap_or_default()),
-                labels,
-            });
         }
     }
     if images.is_empty() {

@@ -9,7 +9,8 @@ use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
 use crate::prepare::tables::label_table::FindingLabels;
-use crate::prepare::tables::report_table::{ReportRow, Table};
+use crate::prepare::tables::report_table::ReportRow;
+use crate::prepare::tables::table_file::TableFile;
 use crate::random::Random;
 
 /// What to pair.
@@ -110,35 +111,27 @@ impl Pairing {
         let mut names = BTreeSet::new();
         for (path, folder) in &self.images {
             let folder = std::path::absolute(folder).map_err(TrainingError::io("find", folder))?;
-            let mut table = Table::open(path)?;
+            let mut table = TableFile::open(path)?;
             let (image, split, columns) = (
                 table.column("image")?,
                 table.column("split")?,
                 table.findings()?,
             );
-            while let Some((line, record)) = table.next()? {
-                let name = record.get(image).unwrap_or_default();
+            while let Some(row) = table.next_row()? {
+                let name = row.cell(image).unwrap_or_default();
                 let file = folder.join(name);
                 if name.is_empty() || !file.is_file() {
                     let shown = file.display();
-                    return Err(TrainingError::line(
-                        path,
-                        line,
-                        format!("there is no image '{shown}'"),
-                    ));
+                    return Err(table.fault(&row, format!("there is no image '{shown}'")));
                 }
                 if !names.insert(file.clone()) {
-                    return Err(TrainingError::line(
-                        path,
-                        line,
-                        format!("'{name}' stands twice"),
-                    ));
+                    return Err(table.fault(&row, format!("'{name}' stands twice")));
                 }
-                let labels = table.labels(&record, line, &columns)?;
+                let labels = table.labels(&row, &columns)?;
                 let known = set(&labels, |label| label != Label::Blank);
                 let positive = set(&labels, |label| label == Label::Positive);
                 let groups = sides
-                    .entry(record.get(split).unwrap_or_default().to_owned())
+                    .entry(row.cell(split).unwrap_or_default().to_owned())
                     .or_default();
                 groups
                     .entry((known, positive))

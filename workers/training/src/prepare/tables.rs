@@ -6,3 +6,4 @@ pub(crate) mod predictions;
 pub(crate) mod report_table;
 pub(crate) mod sectioned_reports;
 pub(crate) mod split_table;
+pub(crate) mod table_file;

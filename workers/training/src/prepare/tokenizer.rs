@@ -13,7 +13,7 @@ use radialog_schemas::Finding;
 use self::merges::CountedWords;
 use crate::error::TrainingError;
 use crate::prepare::datasets::tasks::prompts::TaskPrompts;
-use crate::prepare::tables::report_table::Table;
+use crate::prepare::tables::table_file::{TableFile, text};
 
 mod merges;
 
@@ -72,12 +72,11 @@ impl TokenizerTrainer {
     fn read(&self) -> Result<Vec<String>, TrainingError> {
         let mut texts = Vec::new();
         for (path, name) in &self.texts {
-            let mut table = Table::open(path)?;
+            let mut table = TableFile::open(path)?;
             let (column, split) = (table.column(name)?, table.optional("split"));
-            while let Some((_, record)) = table.next()? {
-                let text = record.get(column).unwrap_or_default();
-                if !text.is_empty() && split.is_none_or(|split| record.get(split) == Some("train"))
-                {
+            while let Some(row) = table.next_row()? {
+                let text = text(&row, column);
+                if !text.is_empty() && split.is_none_or(|split| row.cell(split) == Some("train")) {
                     texts.push(text.to_owned());
                 }
             }

@@ -17,6 +17,7 @@ use crate::error::TrainingError;
 use crate::evaluation::clinical::LabelCounts;
 use crate::losses::chexbert;
 use crate::optimizer::AdamW;
+use crate::prepare::TableFile;
 use crate::random::Random;
 use crate::recipe::{ChexbertRecipe, LoadedRecipe, ZeroLabels};
 use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
@@ -211,48 +212,30 @@ fn reports(
     longest: usize,
 ) -> Result<Vec<TokenizedReport>, TrainingError> {
     let path = &recipe.reports;
-    let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-    let header = reader
-        .headers()
-        .map_err(TrainingError::content(path))?
-        .clone();
-    let column = |name: &str| {
-        let found = header.iter().position(|found| found == name);
-        found.ok_or_else(|| TrainingError::line(path, 1, format!("no column '{name}'")))
-    };
-    let (text, of_split) = (column(&recipe.text)?, column("split")?);
-    let columns = Finding::chexbert_order()
-        .map(|finding| column(finding.name()))
-        .collect::<Result<Vec<_>, TrainingError>>()?;
+    let mut table = TableFile::open(path)?.with_hint(format!(
+        "it needs split, {} and the 14 findings",
+        recipe.text
+    ));
+    let (text, of_split) = (table.column(&recipe.text)?, table.column("split")?);
+    let findings = table.findings()?;
     let mut reports = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(TrainingError::content(path))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let cleaned = clean_text(record.get(text).unwrap_or_default());
-        if record.get(of_split) != Some(split) || cleaned.is_empty() {
+    while let Some(row) = table.next_row()? {
+        let cleaned = clean_text(row.cell(text).unwrap_or_default());
+        if row.cell(of_split) != Some(split) || cleaned.is_empty() {
             continue;
         }
-        let mut cells = Vec::new();
-        for &column in &columns {
-            let cell = record.get(column).unwrap_or_default();
-            let reason = || format!("'{cell}' is not a label: use 1, 0, -1 or nothing");
-            cells.push(
-                crate::prepare::label_value(cell)
-                    .ok_or_else(|| TrainingError::line(path, line, reason()))?,
-            );
-        }
+        let labels = table.labels(&row, &findings)?;
         // A report without any cell was not labelled.
-        if cells.iter().all(|label| *label == Label::Blank) && recipe.zero == ZeroLabels::Blank {
+        if labels.iter().all(|label| *label == Label::Blank) && recipe.zero == ZeroLabels::Blank {
             continue;
         }
-        let classes = cells
-            .iter()
+        let classes = Finding::chexbert_order()
             .enumerate()
-            .map(|(head, &label)| class(label, head, recipe.zero))
+            .map(|(head, finding)| class(labels[finding as usize], head, recipe.zero))
             .collect();
         let ids = tokenizer.encode(&cleaned, longest)?;
         reports.push(TokenizedReport {
-            name: format!("line {line}"),
+            name: format!("line {}", row.line),
             ids,
             classes,
         });

@@ -7,7 +7,7 @@ use radialog_schemas::Label;
 
 use super::agreement::{CLASSES, Flags, present};
 use crate::error::TrainingError;
-use crate::prepare::{FindingLabels, ReportRow, ScoreTable, read_report_table};
+use crate::prepare::{FindingLabels, ReportRow, TableFile, read_report_table};
 use crate::recipe::ImageTable;
 
 /// One image.
@@ -79,17 +79,17 @@ pub(super) fn images(
     ) in tables.iter().enumerate()
     {
         let before = images.len();
-        let mut table = ScoreTable::open(path)?;
+        let mut table = TableFile::open(path)?;
         let (image, side, columns) = (
             table.column("image")?,
             table.column("split")?,
             table.findings()?,
         );
         let patient = table.optional("patient_id").unwrap_or(image);
-        while let Some((line, record)) = table.next()? {
-            let cell = |column: usize| record.get(column).unwrap_or_default();
+        while let Some(row) = table.next_row()? {
+            let cell = |column: usize| row.cell(column).unwrap_or_default();
             if cell(side) == split {
-                let labels = table.labels(&record, line, &columns)?;
+                let labels = table.labels(&row, &columns)?;
                 let path = folder.join(cell(image));
                 images.push(LabelledTestImage {
                     patient: cell(patient).to_owned(),

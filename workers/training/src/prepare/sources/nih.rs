@@ -11,7 +11,7 @@ use crate::error::TrainingError;
 use crate::prepare::sources::patient_split;
 use crate::prepare::tables::image_table::ImageRow;
 use crate::prepare::tables::label_table::FindingLabels;
-use crate::prepare::tables::report_table::Table;
+use crate::prepare::tables::table_file::TableFile;
 
 /// Classes of the collection and what they are in CheXpert's words. The last ones have no counterpart.
 const CLASSES: [(&str, Option<Finding>); 15] = [
@@ -69,23 +69,21 @@ pub fn read_nih(source: &Path) -> Result<NihImages, TrainingError> {
 }
 
 fn labelled(path: &Path) -> Result<NihImages, TrainingError> {
-    let mut table = Table::open(path)?;
+    let mut table = TableFile::open(path)?;
     let (image, split) = (table.column("image")?, table.column("split")?);
     let classes = table.optional("nih_labels");
-    let columns = if classes.is_none() {
-        table.findings()?
-    } else {
-        Vec::new()
+    let findings = match classes {
+        Some(_) => None,
+        None => Some(table.findings()?),
     };
     let folder = path.parent().unwrap_or(Path::new("")).join("images");
     let mut images = NihImages::default();
-    while let Some((line, record)) = table.next()? {
-        let cell = |column: usize| record.get(column).unwrap_or_default();
-        let labels = match classes {
-            Some(column) => {
-                labels(cell(column)).map_err(|reason| TrainingError::line(path, line, reason))?
-            }
-            None => table.labels(&record, line, &columns)?,
+    while let Some(cells) = table.next_row()? {
+        let cell = |column: usize| cells.cell(column).unwrap_or_default();
+        let classes = classes.map_or("", cell);
+        let labels = match &findings {
+            Some(findings) => table.labels(&cells, findings)?,
+            None => labels(classes).map_err(|reason| table.fault(&cells, reason))?,
         };
         let row = ImageRow {
             image: cell(image).to_owned(),
@@ -102,23 +100,19 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
     let files = image_files(folder)?;
     let [train, test] = LISTS.map(|name| list(&folder.join(name)));
     let (train, test) = (train?, test?);
-    let mut table = Table::open(&entry)?;
+    let mut table = TableFile::open(&entry)?;
     let (image, classes, patient) = (
         table.column("Image Index")?,
         table.column("Finding Labels")?,
         table.column("Patient ID")?,
     );
     let mut images = NihImages::default();
-    while let Some((line, record)) = table.next()? {
-        let cell = |column: usize| record.get(column).unwrap_or_default();
-        let labels =
-            labels(cell(classes)).map_err(|reason| TrainingError::line(&entry, line, reason))?;
-        let patient: u64 = cell(patient).trim().parse().map_err(|_| {
-            TrainingError::line(
-                &entry,
-                line,
-                format!("'{}' is no number of a patient", cell(patient)),
-            )
+    while let Some(row) = table.next_row()? {
+        let cell = |column: usize| row.cell(column).unwrap_or_default();
+        let labels = labels(cell(classes)).map_err(|reason| table.fault(&row, reason))?;
+        let patient: u64 = cell(patient).parse().map_err(|_| {
+            let reason = format!("'{}' is no number of a patient", cell(patient));
+            table.fault(&row, reason)
         })?;
         let key = format!("nih:{patient}");
         let name = cell(image);

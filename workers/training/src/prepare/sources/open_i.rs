@@ -10,7 +10,8 @@ use radialog_schemas::{Finding, Label};
 use crate::error::TrainingError;
 use crate::prepare::sources::patient_split;
 use crate::prepare::tables::label_table::FindingLabels;
-use crate::prepare::tables::report_table::{ReportRow, Table};
+use crate::prepare::tables::report_table::ReportRow;
+use crate::prepare::tables::table_file::{TableFile, text};
 use crate::prepare::weak_labels::{WeakLabeler, summary};
 
 mod clean;
@@ -226,7 +227,7 @@ fn xml_studies(folder: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
 
 /// A table with `study_id` (or `uid`), `findings` and `impression`, and the 14 findings or tags (`mesh`, else `problems`).
 fn csv_studies(path: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
-    let mut table = Table::open(path)?;
+    let mut table = TableFile::open(path)?;
     let id = table
         .optional("uid")
         .map_or_else(|| table.column("study_id"), Ok)?;
@@ -244,11 +245,11 @@ fn csv_studies(path: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
         return Err(TrainingError::line(path, 1, reason));
     }
     let mut studies = Vec::new();
-    while let Some((line, record)) = table.next()? {
-        let cell = |column: usize| record.get(column).unwrap_or_default().to_owned();
+    while let Some(row) = table.next_row()? {
+        let cell = |column: usize| text(&row, column).to_owned();
         let columns = columns
-            .as_deref()
-            .map(|columns| table.labels(&record, line, columns))
+            .as_ref()
+            .map(|columns| table.labels(&row, columns))
             .transpose()?;
         let stated = |labels: FindingLabels| {
             let known = labels.iter().any(|label| *label != Label::Blank);
@@ -270,7 +271,7 @@ fn csv_studies(path: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
             ..OpenIStudy::default()
         };
         if study.id.is_empty() {
-            return Err(TrainingError::line(path, line, "a row without study_id"));
+            return Err(table.fault(&row, "a row without study_id"));
         }
         studies.push(study);
     }

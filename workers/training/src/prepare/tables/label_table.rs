@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::{Finding, Label, Labels};
 
+use super::table_file::TableFile;
 use crate::error::TrainingError;
 
 /// The name of the column that identifies the image.
@@ -26,47 +27,13 @@ impl LabelTable {
     /// # Errors
     /// A column that is missing, or another value, with its line.
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
-        let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-        let header = reader
-            .headers()
-            .map_err(TrainingError::content(path))?
-            .clone();
-        let column = |name: &str| {
-            header
-                .iter()
-                .position(|found| found == name)
-                .ok_or_else(|| {
-                    TrainingError::line(
-                        path,
-                        1,
-                        format!("no column '{name}': it needs {DICOM_ID} and the 14 findings"),
-                    )
-                })
-        };
-        let dicom = column(DICOM_ID)?;
-        let columns = Finding::ALL
-            .into_iter()
-            .map(|finding| column(finding.name()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut table =
+            TableFile::open(path)?.with_hint(format!("it needs {DICOM_ID} and the 14 findings"));
+        let (dicom, findings) = (table.column(DICOM_ID)?, table.findings()?);
         let mut images = HashMap::new();
-        for record in reader.records() {
-            let record = record.map_err(TrainingError::content(path))?;
-            let line = record.position().map_or(0, csv::Position::line);
-            let mut labels = [Label::Blank; Finding::ALL.len()];
-            for (label, (finding, &column)) in labels
-                .iter_mut()
-                .zip(Finding::ALL.into_iter().zip(&columns))
-            {
-                let cell = record.get(column).unwrap_or_default();
-                *label = value(cell).ok_or_else(|| {
-                    TrainingError::line(
-                        path,
-                        line,
-                        format!("'{cell}' is not a label of {finding}: use 1, 0, -1 or nothing"),
-                    )
-                })?;
-            }
-            images.insert(record.get(dicom).unwrap_or_default().to_owned(), labels);
+        while let Some(row) = table.next_row()? {
+            let labels = table.labels(&row, &findings)?;
+            images.insert(row.cell(dicom).unwrap_or_default().to_owned(), labels);
         }
         Ok(Self { images })
     }
@@ -166,23 +133,6 @@ impl LabelTableWriter {
     }
 }
 
-/// The label that a cell stands for. pandas writes integers as floats where a column has blanks.
-pub(crate) fn value(cell: &str) -> Option<Label> {
-    let cell = cell.trim();
-    if cell.is_empty() {
-        return Some(Label::Blank);
-    }
-    let number: f64 = cell.parse().ok()?;
-    [
-        (1.0, Label::Positive),
-        (0.0, Label::Negative),
-        (-1.0, Label::Uncertain),
-    ]
-    .into_iter()
-    .find(|&(value, _)| value == number)
-    .map(|(_, label)| label)
-}
-
 /// The findings that are present for certain, in the published order.
 pub(crate) fn positives(labels: &FindingLabels) -> Vec<Finding> {
     let present = Finding::ALL
@@ -195,18 +145,6 @@ pub(crate) fn positives(labels: &FindingLabels) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_1_0_minus_1_and_nothing_are_labels() {
-        assert_eq!(
-            ["1", "1.0", "0", "-1.0", ""].map(|cell| value(cell).is_some()),
-            [true; 5]
-        );
-        assert_eq!(
-            ["2", "yes", "0.5", "nan"].map(|cell| value(cell).is_some()),
-            [false; 4]
-        );
-    }
 
     #[test]
     fn a_written_table_reads_back() {

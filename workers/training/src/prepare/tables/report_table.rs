@@ -4,11 +4,11 @@
 use std::fs::{self, File};
 use std::path::Path;
 
-use csv::StringRecord;
 use radialog_schemas::{Finding, Label};
 
+use super::label_table::FindingLabels;
+use super::table_file::{TableFile, text};
 use crate::error::TrainingError;
-use crate::prepare::tables::label_table::{self, FindingLabels};
 
 /// The columns in front of the labels.
 pub const REPORT_COLUMNS: [&str; 6] = [
@@ -144,7 +144,7 @@ fn cell(label: Label) -> &'static str {
 /// No such file, a column that is missing, a study without a name or named twice, a label other than 1, 0, -1 or nothing,
 /// or no row at all; each with its line.
 pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
-    let mut table = Table::open(path)?;
+    let mut table = TableFile::open(path)?;
     let (study, split, findings) = (
         table.column("study_id")?,
         table.column("split")?,
@@ -155,28 +155,28 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
     let labels = table.findings()?;
     let mut rows: Vec<ReportRow> = Vec::new();
     let mut known = std::collections::HashSet::new();
-    while let Some((line, record)) = table.next()? {
+    while let Some(cells) = table.next_row()? {
         let cell = |column: Option<usize>| {
-            column
-                .and_then(|column| record.get(column))
-                .unwrap_or_default()
-                .to_owned()
+            let cell = column.and_then(|column| cells.cell(column));
+            cell.unwrap_or_default().to_owned()
         };
+        let section =
+            |column: Option<usize>| column.map_or("", |column| text(&cells, column)).to_owned();
         let row = ReportRow {
             study: cell(Some(study)),
             split: cell(Some(split)),
-            findings: cell(Some(findings)),
-            impression: cell(impression),
-            indication: cell(indication),
+            findings: section(Some(findings)),
+            impression: section(impression),
+            indication: section(indication),
             image: cell(image),
-            labels: table.labels(&record, line, &labels)?,
+            labels: table.labels(&cells, &labels)?,
         };
         if row.study.is_empty() || !known.insert(row.study.clone()) {
             let reason = format!(
                 "study_id '{}' is empty or stands twice: each row is another study",
                 row.study
             );
-            return Err(TrainingError::line(path, line, reason));
+            return Err(table.fault(&cells, reason));
         }
         rows.push(row);
     }
@@ -187,92 +187,6 @@ pub fn read_report_table(path: &Path) -> Result<Vec<ReportRow>, TrainingError> {
         )));
     }
     Ok(rows)
-}
-
-/// A CSV that is read by the names of its columns, whatever their case and order.
-pub(crate) struct Table<'a> {
-    path: &'a Path,
-    header: StringRecord,
-    rows: csv::StringRecordsIntoIter<File>,
-}
-
-impl<'a> Table<'a> {
-    pub(crate) fn open(path: &'a Path) -> Result<Self, TrainingError> {
-        let file = File::open(path).map_err(TrainingError::io("open", path))?;
-        let mut reader = csv::Reader::from_reader(file);
-        let header = reader
-            .headers()
-            .map_err(TrainingError::content(path))?
-            .clone();
-        Ok(Self {
-            path,
-            header,
-            rows: reader.into_records(),
-        })
-    }
-
-    /// The place of a column.
-    pub(crate) fn column(&self, name: &str) -> Result<usize, TrainingError> {
-        self.optional(name).ok_or_else(|| {
-            let found = self
-                .header
-                .iter()
-                .filter(|name| !name.is_empty())
-                .take(20)
-                .collect::<Vec<_>>()
-                .join(", ");
-            TrainingError::line(
-                self.path,
-                1,
-                format!("no column '{name}'; there are {found}"),
-            )
-        })
-    }
-
-    pub(crate) fn optional(&self, name: &str) -> Option<usize> {
-        self.header.iter().position(|found| {
-            found
-                .trim_start_matches('\u{feff}')
-                .eq_ignore_ascii_case(name)
-        })
-    }
-
-    /// The places of the 14 findings.
-    pub(crate) fn findings(&self) -> Result<Vec<usize>, TrainingError> {
-        Finding::ALL
-            .into_iter()
-            .map(|finding| self.column(finding.name()))
-            .collect()
-    }
-
-    /// The next row and its line.
-    pub(crate) fn next(&mut self) -> Result<Option<(u64, StringRecord)>, TrainingError> {
-        let record = self
-            .rows
-            .next()
-            .transpose()
-            .map_err(TrainingError::content(self.path))?;
-        Ok(record.map(|record| (record.position().map_or(0, csv::Position::line), record)))
-    }
-
-    pub(crate) fn labels(
-        &self,
-        record: &StringRecord,
-        line: u64,
-        columns: &[usize],
-    ) -> Result<FindingLabels, TrainingError> {
-        let mut values = [Label::Blank; Finding::ALL.len()];
-        for (value, (finding, column)) in
-            values.iter_mut().zip(Finding::ALL.into_iter().zip(columns))
-        {
-            let cell = record.get(*column).unwrap_or_default();
-            let reason =
-                || format!("'{cell}' is not a label of {finding}: use 1, 0, -1 or nothing");
-            *value = label_table::value(cell)
-                .ok_or_else(|| TrainingError::line(self.path, line, reason()))?;
-        }
-        Ok(values)
-    }
 }
 
 #[cfg(test)]

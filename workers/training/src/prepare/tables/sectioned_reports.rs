@@ -1,9 +1,9 @@
 //! The sectioned CSV: the original writes eight names over nine values, so that a reader must shift by one; a table with
 //! as many names as values is read, too.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::table_file::{IndexedRow, TableFile, text};
 use crate::error::TrainingError;
 use crate::prepare::sections::Report;
 
@@ -55,9 +55,9 @@ impl SectionedRow {
 
 /// Reads a sectioned CSV row by row.
 pub struct SectionedReader {
-    path: PathBuf,
-    rows: csv::StringRecordsIntoIter<File>,
-    header: Vec<String>,
+    table: TableFile,
+    /// The positions of [`SECTIONED_COLUMNS`].
+    columns: [usize; SECTIONED_COLUMNS.len()],
 }
 
 impl SectionedReader {
@@ -66,73 +66,42 @@ impl SectionedReader {
     /// # Errors
     /// No such file, or columns that are missing.
     pub fn open(path: &Path) -> Result<Self, TrainingError> {
-        let mut reader = csv::ReaderBuilder::new()
-            .flexible(true)
-            .from_path(path)
-            .map_err(TrainingError::content(path))?;
-        let header: Vec<String> = reader
-            .headers()
-            .map_err(TrainingError::content(path))?
-            .iter()
-            .map(str::to_owned)
-            .collect();
-        let missing: Vec<_> = SECTIONED_COLUMNS
-            .into_iter()
-            .filter(|name| !header.iter().any(|found| found == name))
-            .collect();
-        if !missing.is_empty() {
-            let reason = format!(
-                "no column {}: write this file with `radialog prepare sections`",
-                missing.join(", ")
-            );
-            return Err(TrainingError::line(path, 1, reason));
+        let table =
+            TableFile::open(path)?.with_hint("write this file with `radialog prepare sections`");
+        let mut columns = [0; SECTIONED_COLUMNS.len()];
+        for (column, name) in columns.iter_mut().zip(SECTIONED_COLUMNS) {
+            *column = table.column(name)?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            rows: reader.into_records(),
-            header,
-        })
+        Ok(Self { table, columns })
     }
 
-    fn row(&self, record: &csv::StringRecord) -> Result<SectionedRow, TrainingError> {
-        let line = record.position().map_or(0, csv::Position::line);
-        let shift = record
-            .len()
-            .checked_sub(self.header.len())
-            .filter(|&shift| shift <= 1)
-            .ok_or_else(|| {
-                let reason = format!(
-                    "{} values under {} names: the file is cut or edited",
-                    record.len(),
-                    self.header.len()
-                );
-                TrainingError::line(&self.path, line, reason)
-            })?;
-        let cell = |name: &str| {
-            let column = self.header.iter().position(|found| found == name);
-            column
-                .and_then(|column| record.get(column + shift))
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let note_file = cell("Note_file");
-        let study = match shift {
-            1 => record.get(0).unwrap_or_default().to_owned(),
-            _ => note_file.trim_end_matches(".txt").to_owned(),
-        };
-        Ok(SectionedRow {
-            study,
-            report: Report {
-                impression: cell("impression"),
-                findings: cell("findings"),
-                last_paragraph: cell("last_paragraph"),
-                comparison: cell("comparison"),
-            },
-            dicom_id: cell("dicom_id"),
-            image_file: cell("Img_Filename"),
-            image_folder: cell("Img_Folder"),
+    fn row(&self, IndexedRow { index, row }: IndexedRow) -> SectionedRow {
+        let [
+            impression,
+            findings,
+            last_paragraph,
+            comparison,
+            dicom_id,
+            image_file,
+            image_folder,
             note_file,
-        })
+        ] = self.columns;
+        let section = |column: usize| text(&row, column).to_owned();
+        let name = |column: usize| row.cell(column).unwrap_or_default().to_owned();
+        let note_file = name(note_file);
+        SectionedRow {
+            study: index.unwrap_or_else(|| note_file.trim_end_matches(".txt").to_owned()),
+            report: Report {
+                impression: section(impression),
+                findings: section(findings),
+                last_paragraph: section(last_paragraph),
+                comparison: section(comparison),
+            },
+            dicom_id: name(dicom_id),
+            image_file: name(image_file),
+            image_folder: name(image_folder),
+            note_file,
+        }
     }
 }
 
@@ -140,12 +109,8 @@ impl Iterator for SectionedReader {
     type Item = Result<SectionedRow, TrainingError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let record = self.rows.next()?;
-        Some(
-            record
-                .map_err(TrainingError::content(&self.path))
-                .and_then(|record| self.row(&record)),
-        )
+        let row = self.table.next_indexed_row().transpose()?;
+        Some(row.map(|row| self.row(row)))
     }
 }
 

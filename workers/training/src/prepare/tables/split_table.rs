@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::table_file::TableFile;
 use crate::error::TrainingError;
 
 /// Which split each image belongs to (`mimic-cxr-2.0.0-split.csv`).
@@ -17,26 +18,11 @@ impl SplitTable {
     /// # Errors
     /// No such file or columns.
     pub fn read(path: &Path) -> Result<Self, TrainingError> {
-        let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-        let header = reader
-            .headers()
-            .map_err(TrainingError::content(path))?
-            .clone();
-        let column = |name: &str| {
-            let found = header.iter().position(|found| found == name);
-            found.ok_or_else(|| {
-                TrainingError::line(
-                    path,
-                    1,
-                    format!("no column '{name}'; unzip the published table"),
-                )
-            })
-        };
-        let (dicom, split) = (column("dicom_id")?, column("split")?);
+        let mut table = TableFile::open(path)?.with_hint("unzip the published table");
+        let (dicom, split) = (table.column("dicom_id")?, table.column("split")?);
         let mut images = HashMap::new();
-        for record in reader.records() {
-            let record = record.map_err(TrainingError::content(path))?;
-            let cell = |column: usize| record.get(column).unwrap_or_default().to_owned();
+        while let Some(row) = table.next_row()? {
+            let cell = |column: usize| row.cell(column).unwrap_or_default().to_owned();
             images.insert(cell(dicom), cell(split));
         }
         Ok(Self { images })

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use radialog_models::prompt::Questions;
 use radialog_schemas::Finding;
+use radialog_schemas::table::{TableError, TableReader};
 
 use super::InstructTask;
 use crate::error::TrainingError;
@@ -169,11 +170,11 @@ pub(crate) fn enumerate(findings: &[Finding]) -> String {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<String>, TrainingError> {
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let fault = |error: TableError| TrainingError::content(path)(error);
     let mut prompts = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(TrainingError::content(path))?;
-        prompts.extend(record.get(0).map(str::to_owned));
+    // Prompts are in the first column, whatever its name.
+    for row in TableReader::new(text.as_bytes()).map_err(fault)? {
+        prompts.push(row.map_err(fault)?.text(0).to_owned());
     }
     if prompts.is_empty() {
         return Err(TrainingError::line(
