@@ -112,8 +112,9 @@ impl Training<AlignmentTrainer> {
             Ok(pairs.into())
         };
         let (train, validate) = (of_split("train")?, of_split("validate")?);
-        if train.len() < recipe.batch_size || validate.len() < 2 {
-            let (found, needed, measured) = (train.len(), recipe.batch_size, validate.len());
+        if train.len() < recipe.training.batch_size || validate.len() < 2 {
+            let (found, needed, measured) =
+                (train.len(), recipe.training.batch_size, validate.len());
             return Err(TrainingError::Empty(format!(
                 "{found} training pairs and {measured} of validation: a batch has {needed}, and validation needs 2"
             )));
@@ -138,25 +139,22 @@ impl Training<AlignmentTrainer> {
         let variables = Variables::of(tensors)?;
         let dropout = Dropout::new(
             recipe.dropout,
-            Random::stream(recipe.seed, "dropout").bits(),
+            Random::stream(recipe.training.seed, "dropout").bits(),
         );
         let builder = variables.var_builder(&Device::Cpu);
         let network =
             AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
         let plan = TrainingPlan {
-            epochs: recipe.epochs,
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Objective::Minimise,
-            clip: recipe.clip,
-            checkpoint_steps: recipe.checkpoint_steps,
+            objective: Objective::Minimise,
             adam: AdamW::alignment(),
             title: "Alignment module",
             charts: &CHARTS,
             recipe: hash,
         };
         let (shared, patches) = (variables.clone(), Arc::new(patches));
-        let subject = AlignmentTrainer {
+        let trainer = AlignmentTrainer {
             recipe,
             config,
             text,
@@ -168,7 +166,7 @@ impl Training<AlignmentTrainer> {
             validate,
             patches,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
@@ -183,7 +181,7 @@ impl AlignmentTrainer {
         let (pairs, patches, seed, pad) = (
             pairs.clone(),
             self.patches.clone(),
-            self.recipe.seed,
+            self.recipe.training.seed,
             self.words.pad,
         );
         Loader::start(batches, move |(stream, places): (String, Vec<usize>)| {
@@ -262,9 +260,9 @@ impl Trainer for AlignmentTrainer {
         skipped: usize,
     ) -> impl Iterator<Item = Result<ImageTextBatch, TrainingError>> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
-        Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
+        Random::stream(self.recipe.training.seed, &format!("order {epoch}")).shuffle(&mut order);
         let batches = order
-            .chunks_exact(self.recipe.batch_size)
+            .chunks_exact(self.recipe.training.batch_size)
             .enumerate()
             .skip(skipped);
         let batches =
@@ -273,7 +271,7 @@ impl Trainer for AlignmentTrainer {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        (self.train.len() / self.recipe.batch_size) as u64
+        (self.train.len() / self.recipe.training.batch_size) as u64
     }
 
     fn loss(&self, batch: &ImageTextBatch) -> Result<Tensor, TrainingError> {
@@ -297,7 +295,7 @@ impl Trainer for AlignmentTrainer {
         )?;
         let places: Vec<usize> = (0..self.validate.len()).collect();
         let batches = places
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .filter(|places| places.len() > 1)
             .enumerate();
         let batches = batches

@@ -77,7 +77,10 @@ impl Training<ChexbertTrainer> {
             tokenizer: vocabulary,
         } = start(&recipe)?;
         let variables = Variables::of(tensors)?;
-        let dropout = Dropout::new(recipe.dropout, Random::stream(recipe.seed, DROPOUT).bits());
+        let dropout = Dropout::new(
+            recipe.dropout,
+            Random::stream(recipe.training.seed, DROPOUT).bits(),
+        );
         let builder = variables.var_builder(&Device::Cpu);
         let network = Chexbert::with_dropout(&config.chexbert, builder, dropout.clone())?;
         let tokenizer = BertTokenizer::from_file(&vocabulary)?;
@@ -98,18 +101,15 @@ impl Training<ChexbertTrainer> {
         let tokenizer = ComponentFile::copied("tokenizer", "scoring.tokenizer.json", vocabulary);
         let component = ComponentDescription::new(Stage::Scoring, &config, PREFIX)?.with(tokenizer);
         let plan = TrainingPlan {
-            epochs: recipe.epochs,
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Objective::Maximise,
-            clip: recipe.clip,
-            checkpoint_steps: recipe.checkpoint_steps,
+            objective: Objective::Maximise,
             adam: AdamW::language(),
             title: "CheXbert labeler",
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = ChexbertTrainer {
+        let trainer = ChexbertTrainer {
             recipe,
             config,
             variables: variables.clone(),
@@ -118,7 +118,7 @@ impl Training<ChexbertTrainer> {
             train,
             validate,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
@@ -131,9 +131,9 @@ impl Trainer for ChexbertTrainer {
         skipped: usize,
     ) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
-        Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
+        Random::stream(self.recipe.training.seed, &format!("order {epoch}")).shuffle(&mut order);
         let batches: Vec<Vec<usize>> = order
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .skip(skipped)
             .map(<[_]>::to_vec)
             .collect();
@@ -146,7 +146,7 @@ impl Trainer for ChexbertTrainer {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        self.train.len().div_ceil(self.recipe.batch_size) as u64
+        self.train.len().div_ceil(self.recipe.training.batch_size) as u64
     }
 
     fn loss(&self, batch: &Self::Batch) -> Result<Tensor, TrainingError> {
@@ -164,7 +164,7 @@ impl Trainer for ChexbertTrainer {
         let network = Chexbert::new(&self.config.chexbert, weights)?;
         let mut counts = LabelCounts::default();
         let mut mean_loss = 0.0;
-        for batch in self.validate.chunks(self.recipe.batch_size) {
+        for batch in self.validate.chunks(self.recipe.training.batch_size) {
             let share = batch.len() as f64 / self.validate.len() as f64;
             mean_loss += share * f64::from(loss(&network, batch)?.to_scalar::<f32>()?);
             let ids: Vec<Vec<u32>> = batch.iter().map(|report| report.ids.clone()).collect();
@@ -263,7 +263,7 @@ fn class(label: Label, head: usize, zero: ZeroLabels) -> Option<u32> {
 }
 
 fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
-    if let Some(dir) = &recipe.start {
+    if let Some(dir) = &recipe.training.start {
         let (config, weights, files) =
             initial_weights::component::<ScoringComponent>(dir, Stage::Scoring)?;
         let tensors = initial_weights::loaded(&layout::scoring(&config), PREFIX, &weights)?;
@@ -283,7 +283,7 @@ fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
         ));
     };
     let config = ScoringComponent { chexbert };
-    let tensors = initial_weights::drawn(&layout::scoring(&config), PREFIX, recipe.seed)?;
+    let tensors = initial_weights::drawn(&layout::scoring(&config), PREFIX, recipe.training.seed)?;
     Ok(ChexbertStart {
         config,
         tensors,

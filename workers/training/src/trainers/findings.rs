@@ -62,13 +62,13 @@ impl Training<FindingsTrainer> {
             labelled_images(&recipe.tables, "train")?,
             labelled_images(&recipe.tables, "validate")?,
         );
-        if train.len() < recipe.batch_size {
-            let (found, needed) = (train.len(), recipe.batch_size);
+        if train.len() < recipe.training.batch_size {
+            let (found, needed) = (train.len(), recipe.training.batch_size);
             return Err(TrainingError::Empty(format!(
                 "{found} training images do not fill a batch of {needed}"
             )));
         }
-        if recipe.start.is_none() && recipe.blank == BlankLabels::Mask {
+        if recipe.training.start.is_none() && recipe.blank == BlankLabels::Mask {
             silence_unknown(&variables, &train)?;
         }
         let weights = (0..Finding::ALL.len()).map(|finding| {
@@ -81,18 +81,15 @@ impl Training<FindingsTrainer> {
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
         let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
         let plan = TrainingPlan {
-            epochs: recipe.epochs,
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Objective::Maximise,
-            clip: recipe.clip,
-            checkpoint_steps: recipe.checkpoint_steps,
+            objective: Objective::Maximise,
             adam: AdamW::findings(),
             title: "Findings classifier",
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = FindingsTrainer {
+        let trainer = FindingsTrainer {
             recipe,
             config,
             variables: variables.clone(),
@@ -101,7 +98,7 @@ impl Training<FindingsTrainer> {
             train,
             validate,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
@@ -126,16 +123,16 @@ impl Trainer for FindingsTrainer {
         skipped: usize,
     ) -> impl Iterator<Item = Result<ImageBatch, TrainingError>> {
         let mut order = self.train.clone();
-        Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
+        Random::stream(self.recipe.training.seed, &format!("order {epoch}")).shuffle(&mut order);
         let batches: Vec<_> = order
-            .chunks_exact(self.recipe.batch_size)
+            .chunks_exact(self.recipe.training.batch_size)
             .skip(skipped)
             .map(<[_]>::to_vec)
             .collect();
         let augment = self
             .recipe
             .augment
-            .then(|| Random::stream(self.recipe.seed, &format!("augment {epoch}")).bits());
+            .then(|| Random::stream(self.recipe.training.seed, &format!("augment {epoch}")).bits());
         let batching = Batching {
             augment,
             ..self.batching()
@@ -144,7 +141,7 @@ impl Trainer for FindingsTrainer {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        (self.train.len() / self.recipe.batch_size) as u64
+        (self.train.len() / self.recipe.training.batch_size) as u64
     }
 
     fn loss(&self, batch: &ImageBatch) -> Result<Tensor, TrainingError> {
@@ -168,7 +165,7 @@ impl Trainer for FindingsTrainer {
         let network = FindingsClassifier::new(&self.config.classifier, weights)?;
         let batches: Vec<_> = self
             .validate
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .map(<[_]>::to_vec)
             .collect();
         let batching = self.batching();
@@ -231,7 +228,7 @@ fn silence_unknown(variables: &Variables, train: &[LabelledImage]) -> Result<(),
 fn start(
     recipe: &FindingsRecipe,
 ) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
-    if let Some(dir) = &recipe.start {
+    if let Some(dir) = &recipe.training.start {
         let (config, weights, _) =
             initial_weights::component::<FindingsComponent>(dir, Stage::Findings)?;
         let tensors = initial_weights::loaded(&layout::findings(&config), PREFIX, &weights)?;
@@ -245,6 +242,6 @@ fn start(
         classifier,
         text_rule: TextRule::default(),
     };
-    let tensors = initial_weights::drawn(&layout::findings(&config), PREFIX, recipe.seed)?;
+    let tensors = initial_weights::drawn(&layout::findings(&config), PREFIX, recipe.training.seed)?;
     Ok((config, tensors))
 }

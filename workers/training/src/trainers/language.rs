@@ -69,7 +69,7 @@ impl Training<LanguageTrainer> {
         } else {
             recipe.lora.clone().unwrap_or_default().dropout
         };
-        let dropout = Dropout::new(rate, Random::stream(recipe.seed, DROPOUT).bits());
+        let dropout = Dropout::new(rate, Random::stream(recipe.training.seed, DROPOUT).bits());
         let model = start.model(&dropout)?;
         let context = model.config().max_position_embeddings;
         if recipe.cutoff > context {
@@ -93,18 +93,15 @@ impl Training<LanguageTrainer> {
             ..
         } = start;
         let plan = TrainingPlan {
-            epochs: recipe.epochs,
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Objective::Minimise,
-            clip: Some(recipe.clip),
-            checkpoint_steps: Some(recipe.checkpoint_steps),
+            objective: Objective::Minimise,
             adam: AdamW::language(),
             title: "Language model",
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = LanguageTrainer {
+        let trainer = LanguageTrainer {
             recipe,
             model,
             dropout,
@@ -112,7 +109,7 @@ impl Training<LanguageTrainer> {
             train,
             validate,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
@@ -164,11 +161,11 @@ impl Trainer for LanguageTrainer {
             &self.train.samples,
             &self.train.rows,
             self.recipe.balance,
-            self.recipe.seed,
+            self.recipe.training.seed,
             epoch,
         );
         let batches: Vec<Vec<usize>> = order
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .skip(skipped)
             .map(<[_]>::to_vec)
             .collect();
@@ -178,7 +175,10 @@ impl Trainer for LanguageTrainer {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        self.train.rows.len().div_ceil(self.recipe.batch_size) as u64
+        self.train
+            .rows
+            .len()
+            .div_ceil(self.recipe.training.batch_size) as u64
     }
 
     fn loss(&self, batch: &Self::Batch) -> Result<Tensor, TrainingError> {
@@ -198,7 +198,7 @@ impl Trainer for LanguageTrainer {
         // The model is too large to have twice.
         self.dropout.rest(true);
         let (mut sum, mut right, mut tokens) = (0.0, 0.0, 0.0);
-        for rows in self.validate.rows.chunks(self.recipe.batch_size) {
+        for rows in self.validate.rows.chunks(self.recipe.training.batch_size) {
             let (logits, learned) = self.forward(&self.load(&self.validate, rows)?)?;
             let logits = logits.detach();
             sum += f64::from(learned.loss(&logits)?.to_scalar::<f32>()?) * learned.len() as f64;
@@ -261,7 +261,7 @@ fn parts(
     };
     let mut train = all(&samples);
     let validate = if recipe.validation.is_empty() {
-        Random::stream(recipe.seed, "validation").shuffle(&mut train.rows);
+        Random::stream(recipe.training.seed, "validation").shuffle(&mut train.rows);
         let mut rows = train
             .rows
             .split_off(train.rows.len().saturating_sub(recipe.validation_size));

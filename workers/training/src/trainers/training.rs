@@ -10,6 +10,7 @@ use radialog_schemas::ContentHash;
 use crate::error::TrainingError;
 use crate::optimizer::schedule::Schedule;
 use crate::optimizer::{AdamW, Gradients, Optimizer};
+use crate::recipe::TrainingArguments;
 use crate::trainers::checkpoint::{self, ComponentDescription, TrainingProgress};
 use crate::trainers::curves::{self, Chart, EpochMetrics};
 use crate::variables::Variables;
@@ -63,28 +64,22 @@ pub trait Trainer {
     fn resume_draws(&self, _draws: u64) {}
 }
 
-/// How long and how.
+/// What a training is told beside its trainer: how long it goes on, and how its steps are made.
 #[derive(Clone, Debug)]
 pub struct TrainingPlan {
-    /// Passes over the training samples.
-    pub epochs: u64,
+    /// Epochs, accumulation, clipping and checkpoints. What is left at the end of an epoch makes a smaller step.
+    pub training: TrainingArguments,
     /// Learning rates.
     pub schedule: Schedule,
-    /// Batches whose mean gradient makes a step; what is left at the end of an epoch makes a smaller one.
-    pub accumulation: usize,
     /// Which validation score is the best.
-    pub best: Objective,
-    /// Longest that the gradients may be together.
-    pub clip: Option<f64>,
-    /// Steps between checkpoints, beside the one at the end of each epoch.
-    pub checkpoint_steps: Option<u64>,
+    pub objective: Objective,
     /// Constants of the optimizer.
     pub adam: AdamW,
     /// Heading of the curves.
     pub title: &'static str,
-    /// Which curves.
+    /// Which curves there are.
     pub charts: &'static [Chart],
-    /// Of the recipe.
+    /// The hash of the recipe.
     pub recipe: ContentHash,
 }
 
@@ -108,12 +103,12 @@ impl Objective {
 
 impl TrainingPlan {
     fn steps_in_epoch(&self, batches: u64) -> u64 {
-        batches.div_ceil(self.accumulation.max(1) as u64)
+        batches.div_ceil(self.training.accumulation.max(1) as u64)
     }
 
     /// Of the step after this progress.
     fn rate(&self, progress: &TrainingProgress, batches: u64) -> f64 {
-        let total = self.steps_in_epoch(batches) * self.epochs;
+        let total = self.steps_in_epoch(batches) * self.training.epochs;
         self.schedule.rate(
             progress.step,
             total,
@@ -125,7 +120,7 @@ impl TrainingPlan {
 
 /// A training at work.
 pub struct Training<S> {
-    subject: S,
+    trainer: S,
     plan: TrainingPlan,
     out: PathBuf,
     component: ComponentDescription,
@@ -166,7 +161,7 @@ pub fn can_resume(out: &Path) -> bool {
 impl<S: Trainer> Training<S> {
     /// From the start or, with `resume`, from the last checkpoint in `out`.
     pub(super) fn start(
-        subject: S,
+        trainer: S,
         plan: TrainingPlan,
         component: ComponentDescription,
         variables: Variables,
@@ -190,10 +185,10 @@ impl<S: Trainer> Training<S> {
             }
             (None, false) => TrainingProgress::default(),
         };
-        subject.resume_draws(progress.draws);
+        trainer.resume_draws(progress.draws);
         std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
         Ok(Self {
-            subject,
+            trainer,
             plan,
             out: out.to_owned(),
             component,
@@ -205,7 +200,7 @@ impl<S: Trainer> Training<S> {
 
     /// What a user should know before the first step.
     pub fn notes(&self) -> Vec<String> {
-        self.subject.notes()
+        self.trainer.notes()
     }
 
     /// Trains until the recipe's end or until `stop` says so, and writes checkpoints, `metrics.csv` and `curves.html`.
@@ -218,12 +213,12 @@ impl<S: Trainer> Training<S> {
         stop: &dyn Fn() -> bool,
         report: &dyn Fn(StepReport),
     ) -> Result<TrainingOutcome, TrainingError> {
-        let in_epoch = self.subject.batches_in_epoch();
-        let total = self.plan.steps_in_epoch(in_epoch) * self.plan.epochs;
-        while self.progress.epoch < self.plan.epochs {
+        let in_epoch = self.trainer.batches_in_epoch();
+        let total = self.plan.steps_in_epoch(in_epoch) * self.plan.training.epochs;
+        while self.progress.epoch < self.plan.training.epochs {
             let started = Instant::now();
             let Self {
-                subject,
+                trainer,
                 plan,
                 out,
                 component,
@@ -231,18 +226,24 @@ impl<S: Trainer> Training<S> {
                 optimizer,
                 progress,
             } = &mut self;
-            let mut batches = subject.batches(progress.epoch, progress.in_epoch as usize);
+            let mut batches = trainer.batches(progress.epoch, progress.in_epoch as usize);
             loop {
                 let micro = batches
                     .by_ref()
-                    .take(plan.accumulation.max(1))
+                    .take(plan.training.accumulation.max(1))
                     .collect::<Result<Vec<_>, _>>()?;
                 if micro.is_empty() {
                     break;
                 }
                 let rate = plan.rate(progress, in_epoch);
                 step(
-                    subject, plan.clip, rate, variables, optimizer, progress, &micro,
+                    trainer,
+                    plan.training.clip,
+                    rate,
+                    variables,
+                    optimizer,
+                    progress,
+                    &micro,
                 )?;
                 let loss = progress.loss_sum / progress.in_epoch as f64;
                 report(StepReport {
@@ -254,6 +255,7 @@ impl<S: Trainer> Training<S> {
                 });
                 let stopped = stop();
                 let is_due = plan
+                    .training
                     .checkpoint_steps
                     .is_some_and(|every| progress.step.is_multiple_of(every));
                 if stopped || is_due {
@@ -273,10 +275,10 @@ impl<S: Trainer> Training<S> {
     fn end_epoch(&mut self, started: Instant) -> Result<(), TrainingError> {
         let seconds = started.elapsed().as_secs_f64();
         let train_loss = self.progress.loss_sum / (self.progress.in_epoch as f64).max(1.0);
-        let measured = self.subject.validate()?;
+        let measured = self.trainer.validate()?;
         let rate = self
             .plan
-            .rate(&self.progress, self.subject.batches_in_epoch());
+            .rate(&self.progress, self.trainer.batches_in_epoch());
         self.progress.epoch += 1;
         (self.progress.in_epoch, self.progress.loss_sum) = (0, 0.0);
         let counted = [
@@ -298,7 +300,7 @@ impl<S: Trainer> Training<S> {
         if self
             .progress
             .best
-            .is_none_or(|best| self.plan.best.is_better(score, best))
+            .is_none_or(|best| self.plan.objective.is_better(score, best))
         {
             self.progress.best = Some(score);
             checkpoint::save(&self.out.join(BEST), &self.component, &self.variables, None)?;
@@ -324,7 +326,7 @@ impl<S: Trainer> Training<S> {
 
 /// One step on the mean gradient of some batches.
 fn step<S: Trainer>(
-    subject: &S,
+    trainer: &S,
     clip: Option<f64>,
     rate: f64,
     variables: &Variables,
@@ -335,7 +337,7 @@ fn step<S: Trainer>(
     let mut gradients = Gradients::default();
     let mut sum = 0.0;
     for batch in batches {
-        let loss = subject.loss(batch)?;
+        let loss = trainer.loss(batch)?;
         sum += f64::from(loss.to_scalar::<f32>()?);
         gradients.add(variables, &loss.backward()?, 1.0 / batches.len() as f64)?;
     }
@@ -344,7 +346,7 @@ fn step<S: Trainer>(
     if !sum.is_finite() || !norm.is_finite() {
         let samples = batches
             .iter()
-            .flat_map(|batch| subject.names(batch))
+            .flat_map(|batch| trainer.names(batch))
             .collect();
         return Err(TrainingError::NotANumber {
             step: progress.step + 1,
@@ -355,6 +357,6 @@ fn step<S: Trainer>(
     progress.step += 1;
     progress.in_epoch += batches.len() as u64;
     progress.loss_sum += sum;
-    progress.draws = subject.draws();
+    progress.draws = trainer.draws();
     Ok(())
 }

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use self::report_files::{ReportFiles, ReportText, list};
 use crate::error::TrainingError;
 use crate::prepare::sections::Report;
 use crate::prepare::tables::sectioned_reports::{SECTIONED_COLUMNS, SectionedRow};
-use report_files::{ReportFiles, ReportText, list};
+
+mod report_files;
 
 /// Patients that are read before their rows are written.
 const PATIENTS: usize = 256;

@@ -118,9 +118,11 @@ fn publisher(folder: &Path) -> Result<NihImages, TrainingError> {
         let name = cell(image);
         let side = match (&train, &test) {
             (_, Some(test)) if test.contains(name) => "test",
-            (Some(train), _) if train.contains(name) && split::share(&key) < VALIDATE => "validate",
+            (Some(train), _) if train.contains(name) && patient_split::share(&key) < VALIDATE => {
+                "validate"
+            }
             (Some(train), _) if train.contains(name) => "train",
-            (None, None) => split::side(&key),
+            (None, None) => patient_split::side(&key),
             _ => continue,
         };
         let file = files.get(name);

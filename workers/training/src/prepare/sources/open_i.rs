@@ -100,7 +100,7 @@ impl OpenI {
                 reports.untagged += 1;
                 continue;
             };
-            let side = || split::side(&format!("openi:{}", number(&study.id))).to_owned();
+            let side = || patient_split::side(&format!("openi:{}", number(&study.id))).to_owned();
             let mut row = ReportRow {
                 split: study.split.unwrap_or_else(side),
                 findings: clean::clean(&study.findings, self.removed),

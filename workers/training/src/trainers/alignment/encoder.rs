@@ -36,10 +36,13 @@ pub(super) fn file(
         Weights::open(std::slice::from_ref(&path))?.check(&specs(config))?;
         return Ok(path);
     }
-    let source = recipe.image_encoder.as_ref().or(recipe.start.as_ref());
+    let source = recipe
+        .image_encoder
+        .as_ref()
+        .or(recipe.training.start.as_ref());
     let source =
         source.ok_or_else(|| TrainingError::Empty("no bundle with an image encoder".to_owned()))?;
-    let tensors = taken(source, config, recipe.seed)?;
+    let tensors = taken(source, config, recipe.training.seed)?;
     fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
     let partial = out.join(format!("{FILE}.partial"));
     candle_core::safetensors::save(&tensors, &partial).map_err(TrainingError::content(&partial))?;

@@ -40,7 +40,7 @@ pub(super) struct AlignmentStart {
 pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, TrainingError> {
     let no_tokenizer =
         || TrainingError::Empty("tokenizer: name a tokenizer.json; the start has none".to_owned());
-    if let Some(dir) = &recipe.start {
+    if let Some(dir) = &recipe.training.start {
         let (config, weights, files) =
             initial_weights::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
         let text = config.text.clone().ok_or_else(|| {
@@ -87,7 +87,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
         let name = spec.header.name.clone();
         let tensor = match bert.as_ref().and_then(|bert| of_bert(bert, &name)) {
             Some(tensor) => fitted(tensor?, &spec, width, recipe)?,
-            None => drawn(&spec, width, recipe.seed)?,
+            None => drawn(&spec, width, recipe.training.seed)?,
         };
         Ok((name, tensor))
     };
@@ -170,7 +170,7 @@ fn fitted(
         return Ok(tensor.narrow(0, 0, rows)?.contiguous()?);
     }
     if is_same_width && [WORDS, WORD_BIAS].contains(&name) && found < rows {
-        let new = drawn(spec, width, recipe.seed)?.narrow(0, found, rows - found)?;
+        let new = drawn(spec, width, recipe.training.seed)?.narrow(0, found, rows - found)?;
         return Ok(Tensor::cat(&[tensor, new], 0)?);
     }
     let reason = format!(

@@ -48,7 +48,7 @@ pub(super) struct LanguageStart {
 
 impl LanguageStart {
     pub(super) fn of(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
-        match (&recipe.start, &recipe.geometry, &recipe.tokenizer) {
+        match (&recipe.training.start, &recipe.geometry, &recipe.tokenizer) {
             (Some(dir), ..) => {
                 let (config, weights, files) =
                     initial_weights::component::<LanguageComponent>(dir, Stage::Language)?;
@@ -119,7 +119,7 @@ impl Found {
         let mut tensors = Vec::new();
         for spec in layout::language_adapter(&config) {
             let (name, shape) = (spec.header.name, spec.header.shape);
-            let mut random = Random::stream(recipe.seed, &name);
+            let mut random = Random::stream(recipe.training.seed, &name);
             let path = name.strip_prefix(ADAPTER).unwrap_or(&name);
             let tensor = match path.split_once(".lora_") {
                 None => self.projection(path, &shape, old.as_ref(), &mut random)?,
@@ -183,7 +183,7 @@ impl Found {
                     &name,
                     &shape,
                     old.as_ref(),
-                    &mut Random::stream(recipe.seed, &name),
+                    &mut Random::stream(recipe.training.seed, &name),
                 )?
             } else {
                 base.get(shape.as_slice(), &name)?
@@ -255,7 +255,7 @@ fn random(
     };
     let draw = |spec: layout::TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
-        let mut random = Random::stream(recipe.seed, &name);
+        let mut random = Random::stream(recipe.training.seed, &name);
         let tensor = match shape.as_slice() {
             _ if name.starts_with(PROJECTION) => uniform(&mut random, &shape, llama.image_dim)?,
             [_, inputs] => {

@@ -84,8 +84,12 @@ impl ReportFiles {
 
 fn in_folder(patient: &Path) -> Result<Vec<(String, ReportText)>, TrainingError> {
     let names = list(patient)?.into_iter();
-    let studies =
-        names.filter_map(|name| Some((study(&name)?.to_owned(), ReportText::Path(patient.join(&name)))));
+    let studies = names.filter_map(|name| {
+        Some((
+            study(&name)?.to_owned(),
+            ReportText::Path(patient.join(&name)),
+        ))
+    });
     Ok(studies.collect())
 }
 
