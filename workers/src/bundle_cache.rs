@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use radialog_models::bundle::verify::HashCache;
+use radialog_models::bundle::hashes::HashCache;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, ObjectKey, Stage};

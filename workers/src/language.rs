@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use candle_core::Device;
-use radialog_models::bundle::networks;
+use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::bundle::{Bundle, BundleError};
 use radialog_models::language::{
-    ChatLimits, Completion, Engine, Event, LanguageError, Limits, Request, SequenceId,
+    ChatLimits, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageError,
+    SequenceId,
 };
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{ChatWork, Feed, Item, OpenTurn, Output, Prepared, StageWork};
@@ -27,13 +28,13 @@ mod report;
 /// The language stage.
 pub struct LanguageStage {
     component: ContentHash,
-    language: Arc<networks::Language>,
-    limits: Limits,
+    language: Arc<LanguagePipeline>,
+    limits: EngineLimits,
 }
 
 /// A text to write: the request to the model, and what becomes of the answer.
 pub struct Prompted {
-    request: Request,
+    request: GenerationRequest,
     text: Text,
 }
 
@@ -66,7 +67,7 @@ impl LanguageStage {
         device: &Device,
         options: &StageOptions,
     ) -> Result<Self, BundleError> {
-        let language = networks::Language::load(bundle, device)?;
+        let language = LanguagePipeline::load(bundle, device)?;
         let config = language.model.config();
         let tokens = |bytes: u64| {
             usize::try_from(bytes / config.cache_bytes_per_token() as u64).unwrap_or(usize::MAX)
@@ -81,7 +82,7 @@ impl LanguageStage {
         let sequences = options.batch_limit + chat.sequences;
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Language),
-            limits: Limits {
+            limits: EngineLimits {
                 sequences,
                 cache_tokens,
                 chat,
@@ -128,7 +129,7 @@ impl LanguageStage {
     fn settle(
         &self,
         writing: &mut HashMap<SequenceId, Writing>,
-        events: Vec<Event>,
+        events: Vec<EngineEvent>,
         time: Duration,
     ) {
         let sequences: BTreeSet<SequenceId> = events.iter().map(sequence_of).collect();
@@ -141,7 +142,7 @@ impl LanguageStage {
         }
         for event in events {
             match event {
-                Event::Token { sequence, token } => {
+                EngineEvent::Token { sequence, token } => {
                     if let Some(Writing {
                         text: Text::Turn(speech),
                         ..
@@ -150,7 +151,7 @@ impl LanguageStage {
                         speech.say(&self.language.tokenizer, token);
                     }
                 }
-                Event::Finished { sequence, result } => {
+                EngineEvent::Finished { sequence, result } => {
                     if let Some(writing) = writing.remove(&sequence) {
                         self.finish(writing, result);
                     }
@@ -224,7 +225,7 @@ impl StageWork for LanguageStage {
         loop {
             let items = match engine.is_idle() {
                 true => feed.wait(self.batch_limit()),
-                false => feed.ready(engine.room(), engine.turn_room()),
+                false => feed.ready(engine.free_slots(), engine.free_chat_slots()),
             };
             if items.is_empty() && engine.is_idle() {
                 return;
@@ -288,9 +289,9 @@ fn forget_unwanted(engine: &mut Engine, writing: &mut HashMap<SequenceId, Writin
     });
 }
 
-fn sequence_of(event: &Event) -> SequenceId {
+fn sequence_of(event: &EngineEvent) -> SequenceId {
     match event {
-        Event::Token { sequence, .. } | Event::Finished { sequence, .. } => *sequence,
+        EngineEvent::Token { sequence, .. } | EngineEvent::Finished { sequence, .. } => *sequence,
     }
 }
 

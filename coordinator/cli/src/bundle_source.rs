@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use radialog_models::bundle::verify::user_cache_dir;
+use radialog_models::bundle::hashes::user_cache_dir;
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_runtime::config::Config;
 use radialog_runtime::objects::s3::S3Objects;

@@ -6,12 +6,12 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
-use radialog_models::alignment::{AlignmentPretraining, Texts};
-use radialog_models::bundle::config::{AlignmentText, Configs, EmbeddingComponent};
+use radialog_models::alignment::{AlignmentPretraining, AlignmentTextConfig, TextBatch};
+use radialog_models::bundle::components::{ComponentConfigs, EmbeddingComponent};
 use radialog_models::bundle::layout::{self, TensorSpec};
 use radialog_models::chexbert::Chexbert;
 use radialog_models::findings::FindingsClassifier;
-use radialog_models::language::{Adapter, LanguageModel, LlamaConfig};
+use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter};
 use radialog_models::{bundle::Geometry, chexbert::ChexbertConfig};
 use radialog_tests::bench::random_weights;
 use radialog_training::Variables;
@@ -63,8 +63,8 @@ pub(crate) fn tasks(size: Size) -> Result<impl Iterator<Item = Result<Task>>> {
         .map(move |task| task(size)))
 }
 
-fn configs(size: Size) -> Configs {
-    Configs::of(if size == Size::Tiny {
+fn configs(size: Size) -> ComponentConfigs {
+    ComponentConfigs::of(if size == Size::Tiny {
         Geometry::Tiny
     } else {
         Geometry::Published
@@ -120,7 +120,7 @@ fn alignment(size: Size) -> Result<Task> {
         text,
     } = configs(size).embedding;
     let batch = if size == Size::Tiny { 8 } else { 4 };
-    let text = text.unwrap_or(AlignmentText {
+    let text = text.unwrap_or(AlignmentTextConfig {
         vocab_size: 401,
         max_position_embeddings: 512,
         embed_dim: 64,
@@ -146,7 +146,7 @@ fn alignment(size: Size) -> Result<Task> {
         alignment,
         text,
     } = component;
-    let text = text.unwrap_or(AlignmentText {
+    let text = text.unwrap_or(AlignmentTextConfig {
         vocab_size: 0,
         max_position_embeddings: 0,
         embed_dim: 0,
@@ -162,7 +162,7 @@ fn alignment(size: Size) -> Result<Task> {
     let (plain, dropping) = (network(Dropout::default())?, network(Dropout::new(0.1, 1))?);
     let grid = vision.trunk_grid();
     let patches = numbers(&[batch, alignment.encoder_width, grid, grid])?;
-    let texts = Texts {
+    let texts = TextBatch {
         ids: ids(batch, REPORT, text.vocab_size - 1)?,
         mask: Tensor::ones((batch, REPORT), DType::F32, &Device::Cpu)?,
     };
@@ -269,7 +269,7 @@ fn language(size: Size) -> Result<Task> {
         .context("both geometries have an adapter")?;
     let dropout = Dropout::new(0.05, 1);
     let weights = variables.var_builder(&Device::Cpu);
-    let adapter = Adapter {
+    let adapter = LoraAdapter {
         config: lora.clone(),
         weights,
         dropout: dropout.clone(),
@@ -312,7 +312,7 @@ fn language(size: Size) -> Result<Task> {
             .enumerate()
             .map(|(row, ids)| Ok(model.embed(ids, &[images.get(row)?])?));
         let embedded = Tensor::cat(&embedded.collect::<Result<Vec<_>>>()?, 0)?;
-        let hidden = model.forward_whole(&embedded, &vec![SEQUENCE; batch])?;
+        let hidden = model.forward_packed(&embedded, &vec![SEQUENCE; batch])?;
         Ok(learned.loss(&model.logits(&learned.rows(&hidden)?)?)?)
     };
     let mut config = serde_json::to_value(&llama)?;

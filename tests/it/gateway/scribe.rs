@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use radialog_coordinator::Backends;
-use radialog_coordinator::conversation::publish;
+use radialog_coordinator::run::publish_turn;
 use radialog_runtime::conversations::{Appended, Start};
 use radialog_schemas::{Answer, Ask, ChatTask, ErrorCode, Failure, TurnEvent, TurnOutcome, queues};
 use tokio::sync::Semaphore;
@@ -133,7 +133,7 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Resul
 
 async fn next_turn(backends: &Backends, task: &ChatTask, next: Option<u32>) -> Result<()> {
     if let Some(next) = next {
-        publish(backends, &task.conversation, next, &task.component).await?;
+        publish_turn(backends, &task.conversation, next, &task.component).await?;
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::alignment::AlignmentPretraining;
-use radialog_models::bundle::config::EmbeddingComponent;
-use radialog_models::bundle::networks::ImageEmbedder;
+use radialog_models::bundle::components::EmbeddingComponent;
+use radialog_models::bundle::components::ImageEmbedder;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_models::vision::ImageEncoder;
 use radialog_schemas::Stage;
@@ -209,7 +209,7 @@ fn a_checkpoint_serves_the_tokens_that_the_training_network_makes_and_the_image_
         let strips = network
             .image_embeds(&encoder_network.project(&image).unwrap())
             .unwrap();
-        let features = network.look(&strips).unwrap().features;
+        let features = network.query_images(&strips).unwrap().features;
         // What texts are compared with is a projection of the tokens.
         let weight = trained["vision_proj.weight"].t().unwrap();
         let projected = tokens.squeeze(0).unwrap().matmul(&weight).unwrap();

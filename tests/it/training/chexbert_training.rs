@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
-use radialog_models::bundle::networks::Labeler;
+use radialog_models::bundle::components::ReportLabeler;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_schemas::{Finding, Label, Stage};
 use radialog_training::recipe::ChexbertRecipe;
@@ -100,7 +100,7 @@ fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_c
     );
     let cache = HashCache::at(workshop.path("hashes.json"));
     let bundle = Bundle::open_with(&workshop.path("out/best"), &[Stage::Scoring], &cache).unwrap();
-    let labeler = Labeler::load(&bundle, &Device::Cpu).unwrap();
+    let labeler = ReportLabeler::load(&bundle, &Device::Cpu).unwrap();
     let label =
         |text: &str| labeler.label(&[labeler.encode(text).unwrap()]).unwrap()[0][&Finding::Edema];
     assert_eq!(label("There is edema in study 28."), Label::Positive);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::{Device, Tensor};
-use radialog_models::bundle::networks::FindingsPredictor;
+use radialog_models::bundle::components::FindingsPredictor;
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_schemas::{Finding, Stage};
 use radialog_tests::golden::roots;

@@ -8,9 +8,9 @@ use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::networks::Language;
+use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
-use radialog_models::language::Sequence;
+use radialog_models::language::TrainingSequence;
 use radialog_schemas::Stage;
 use radialog_training::TrainingError;
 use radialog_training::data::tokenized_sample::TokenizedSample;
@@ -98,11 +98,11 @@ impl Workshop {
     }
 
     /// A checkpoint as the language stage loads it.
-    pub(super) fn serve(&self, dir: &str) -> Language {
+    pub(super) fn serve(&self, dir: &str) -> LanguagePipeline {
         let cache = HashCache::at(self.path("hashes.json"));
         let bundle = Bundle::open_with(&self.path(dir), &[Stage::Language], &cache).unwrap();
         bundle.verify().unwrap();
-        Language::load(&bundle, &Device::Cpu).unwrap()
+        LanguagePipeline::load(&bundle, &Device::Cpu).unwrap()
     }
 
     /// The validation loss of a checkpoint as it is served.
@@ -121,14 +121,14 @@ impl Workshop {
             let images = [images[sample["dicom"].as_str().unwrap()].clone()];
             let input = language
                 .model
-                .embed_whole(&[Sequence {
+                .embed_packed(&[TrainingSequence {
                     ids: &example.ids,
                     images: &images,
                 }])
                 .unwrap();
             let hidden = language
                 .model
-                .forward_whole(&input, &[example.ids.len()])
+                .forward_packed(&input, &[example.ids.len()])
                 .unwrap();
             let learned = NextTokenTargets::of(&[example.targets()]);
             let logits = language

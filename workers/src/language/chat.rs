@@ -1,10 +1,10 @@
 //! Turns of conversations: a prompt that holds what was said before, and an answer that is read while it is written.
 
 use bytes::Bytes;
-use radialog_models::bundle::networks::Language;
+use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::image_tokens;
-use radialog_models::language::{Completion, Request, Sampling, Turn};
-use radialog_models::prompt::{Dialog, Past, Prompt};
+use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
+use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
 use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
 use radialog_runtime::conversations::{self, Snapshot};
 use radialog_runtime::objects::Objects;
@@ -87,11 +87,11 @@ impl Speech {
 
 /// Fetches what a turn is answered from. Returns the question as the model reads it, too.
 pub(super) async fn request(
-    language: &Language,
+    language: &LanguagePipeline,
     window: usize,
     turn: OpenTurn<'_>,
     objects: &dyn Objects,
-) -> Result<(Request, Speech, String), Failure> {
+) -> Result<(GenerationRequest, Speech, String), Failure> {
     let OpenTurn {
         snapshot,
         number,
@@ -99,7 +99,7 @@ pub(super) async fn request(
         voice,
     } = turn;
     let (dialog, open) = dialog(language, snapshot, number)?;
-    let asked = dialog.asked.readable();
+    let asked = dialog.question.readable();
     let generation = &open.request.generation;
     let fitted = dialog.fit(
         &language.prompts,
@@ -121,16 +121,16 @@ pub(super) async fn request(
         dropped_turns: fitted.dropped,
         ..speech
     };
-    let request = Request {
+    let request = GenerationRequest {
         prompt: fitted.ids,
         images,
         sampling: Sampling::from(generation),
         max_new_tokens: fitted.max_new_tokens,
-        turn: Some(Turn {
-            images: image
+        chat: Some(ChatOptions {
+            images_key: image
                 .map(|image| image.embedding.to_string())
                 .unwrap_or_default(),
-            written: written.to_vec(),
+            generated: written.to_vec(),
         }),
     };
     Ok((request, speech, asked))
@@ -138,10 +138,10 @@ pub(super) async fn request(
 
 /// The conversation up to this turn, without the turns that have no answer, and the turn.
 fn dialog<'a>(
-    language: &Language,
+    language: &LanguagePipeline,
     snapshot: &'a Snapshot,
     number: u32,
-) -> Result<(Dialog, &'a conversations::Turn), Failure> {
+) -> Result<(ChatPrompt, &'a conversations::Turn), Failure> {
     let prompts = &language.prompts;
     let nothing = || {
         Failure::new(
@@ -167,31 +167,31 @@ fn dialog<'a>(
     let turns = turns.filter_map(|(number, turn)| {
         Some((Some(number), turn.request.ask.clone(), answer_of(turn)?))
     });
-    let mut past: Vec<Past> = Vec::new();
+    let mut history: Vec<Exchange> = Vec::new();
     for (turn, ask, answer) in opening.chain(turns) {
-        let answer = prompts.plain(answer);
+        let answer = prompts.untrusted(answer);
         // An empty answer would leave its turn open, and what asks nothing has none that matters.
-        let findings = findings.filter(|_| past.is_empty());
-        let Some(asked) = prompts
+        let findings = findings.filter(|_| history.is_empty());
+        let Some(question) = prompts
             .message(&ask, findings)
             .filter(|_| answer != Prompt::default())
         else {
             continue;
         };
-        past.push(Past {
+        history.push(Exchange {
             turn,
-            asked,
+            question,
             answer,
         });
     }
-    let findings = findings.filter(|_| past.is_empty());
-    let asked = prompts
+    let findings = findings.filter(|_| history.is_empty());
+    let question = prompts
         .message(&open.request.ask, findings)
-        .filter(|asked| *asked != Prompt::default());
+        .filter(|question| *question != Prompt::default());
     Ok((
-        Dialog {
-            past,
-            asked: asked.ok_or_else(nothing)?,
+        ChatPrompt {
+            history,
+            question: question.ok_or_else(nothing)?,
         },
         open,
     ))

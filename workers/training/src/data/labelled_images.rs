@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
+use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_schemas::{Finding, Label};
 use rayon::prelude::*;
 
@@ -121,7 +121,7 @@ impl Batching {
 /// The grey pixels of an image file, from 0 to 1, as inference sees them.
 pub(crate) fn pixels(path: &Path, input: InputSize) -> Result<Vec<f32>, TrainingError> {
     let bytes = fs::read(path).map_err(TrainingError::io("read", path))?;
-    let read = Preprocessed::from_bytes(&bytes, &Limits::default(), input.short_side);
+    let read = Preprocessed::from_bytes(&bytes, &ImageLimits::default(), input.short_side);
     let read = read.map_err(|failure| TrainingError::content(path)(failure.message))?;
     Ok(read
         .crop(input.side)

@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Result as CandleResult, Tensor};
 use candle_nn::ops::softmax;
-use radialog_models::alignment::{AlignmentPretraining, Texts};
+use radialog_models::alignment::{AlignmentPretraining, TextBatch};
 
 use super::{cross_entropy, cross_entropy_of_some};
 use crate::error::TrainingError;
@@ -67,7 +67,7 @@ impl AlignmentLosses {
 pub fn losses(
     model: &AlignmentPretraining,
     patches: &Tensor,
-    texts: &Texts,
+    texts: &TextBatch,
     decoder_start: u32,
     choose: impl FnOnce(&Contrast) -> Result<HardNegatives, TrainingError>,
 ) -> Result<(AlignmentLosses, Contrast), TrainingError> {
@@ -76,7 +76,7 @@ pub fn losses(
         return Err(TrainingError::Empty(message.to_owned()));
     }
     let images = model.image_embeds(patches)?;
-    let looked = model.look(&images)?;
+    let looked = model.query_images(&images)?;
     let contrast = contrast(
         &looked.features,
         &model.text_features(texts)?,
@@ -158,7 +158,7 @@ fn contrast(
 fn match_logits(
     model: &AlignmentPretraining,
     images: &Tensor,
-    texts: &Texts,
+    texts: &TextBatch,
     negatives: &HardNegatives,
 ) -> Result<Tensor, TrainingError> {
     let device = images.device();
@@ -173,7 +173,7 @@ fn match_logits(
             0,
         )
     };
-    let texts = Texts {
+    let texts = TextBatch {
         ids: with_others(&texts.ids)?,
         mask: with_others(&texts.mask)?,
     };
@@ -181,18 +181,18 @@ fn match_logits(
 }
 
 /// The texts with the decoder's own start in place of `[CLS]`.
-fn started(texts: &Texts, decoder_start: u32) -> Result<Texts, TrainingError> {
+fn started(texts: &TextBatch, decoder_start: u32) -> Result<TextBatch, TrainingError> {
     let (batch, length) = texts.ids.dims2()?;
     let start = Tensor::full(decoder_start, (batch, 1), texts.ids.device())?;
     let ids = Tensor::cat(&[start, texts.ids.narrow(1, 1, length - 1)?], 1)?;
-    Ok(Texts {
+    Ok(TextBatch {
         ids,
         mask: texts.mask.clone(),
     })
 }
 
 /// Each position writes the word behind it; padding is not learned.
-fn writing(logits: Tensor, texts: &Texts) -> Result<Tensor, TrainingError> {
+fn writing(logits: Tensor, texts: &TextBatch) -> Result<Tensor, TrainingError> {
     let (ids, mask) = (texts.ids.to_vec2::<u32>()?, texts.mask.to_vec2::<f32>()?);
     let next = ids.iter().zip(&mask).flat_map(|(ids, mask)| {
         let known = ids

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use radialog_models::bundle::config::EmbeddingComponent;
+use radialog_models::bundle::components::EmbeddingComponent;
 use serde::{Deserialize, Serialize};
 
 use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};

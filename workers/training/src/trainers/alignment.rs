@@ -6,8 +6,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
-use radialog_models::alignment::{AlignmentPretraining, Texts};
-use radialog_models::bundle::config::{AlignmentText, EmbeddingComponent};
+use radialog_models::alignment::{AlignmentPretraining, AlignmentTextConfig, TextBatch};
+use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 
@@ -42,7 +42,7 @@ const CHARTS: [Chart; 2] = [
 pub struct AlignmentTrainer {
     recipe: AlignmentRecipe,
     config: EmbeddingComponent,
-    text: AlignmentText,
+    text: AlignmentTextConfig,
     variables: Variables,
     network: AlignmentPretraining,
     dropout: Dropout,
@@ -64,7 +64,7 @@ struct SpecialTokens {
 pub struct ImageTextBatch {
     /// `[B, channels, h, w]`, projected.
     patches: Tensor,
-    texts: Texts,
+    texts: TextBatch,
     names: Vec<String>,
     /// Draws the negatives of this batch.
     negatives: Random,
@@ -222,7 +222,7 @@ impl AlignmentTrainer {
 
 /// Texts padded to the longest of them. The original pads all to the same length; what is padded is neither seen nor learned,
 /// so that only time depends on it.
-fn padded(pairs: &[&ImageTextPair], pad: u32) -> Result<Texts, TrainingError> {
+fn padded(pairs: &[&ImageTextPair], pad: u32) -> Result<TextBatch, TrainingError> {
     let length = pairs
         .iter()
         .map(|pair| pair.ids.len())
@@ -234,7 +234,7 @@ fn padded(pairs: &[&ImageTextPair], pad: u32) -> Result<Texts, TrainingError> {
             .flat_map(|pair| (0..length).map(|place| pair.ids.get(place).copied()))
     };
     let shape = (pairs.len(), length);
-    Ok(Texts {
+    Ok(TextBatch {
         ids: Tensor::from_vec(
             cells().map(|id| id.unwrap_or(pad)).collect(),
             shape,

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
-use radialog_models::bundle::{self, FORMAT, HashCache, verify};
+use radialog_models::bundle::{self, FORMAT, HashCache, hashes};
 use radialog_schemas::bundle::{Component, FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, Stage};
 use serde::{Deserialize, Serialize};
@@ -156,7 +156,7 @@ impl ComponentFile {
         match &self.source {
             FileSource::Copy(from) => {
                 fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
-                Ok(verify::file_entry(&to)?)
+                Ok(hashes::file_entry(&to)?)
             }
             FileSource::Link(from, entry) => {
                 if fs::hard_link(from, &to).is_err() {
@@ -166,7 +166,7 @@ impl ComponentFile {
             }
             FileSource::Text(text) => {
                 fs::write(&to, text).map_err(TrainingError::io("write", &to))?;
-                Ok(verify::file_entry(&to)?)
+                Ok(hashes::file_entry(&to)?)
             }
         }
     }
@@ -193,7 +193,7 @@ pub fn save(
         .map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: std::collections::HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
-    let mut files = BTreeMap::from([(name.clone(), verify::file_entry(&weights)?)]);
+    let mut files = BTreeMap::from([(name.clone(), hashes::file_entry(&weights)?)]);
     let mut usages = BTreeMap::from([(usage.clone(), name.clone())]);
     for file in &component.files {
         files.insert(file.name.clone(), file.put(&partial)?);
@@ -329,7 +329,7 @@ mod tests {
         for (name, entry) in &manifest.files {
             assert_eq!(
                 entry.sha256,
-                verify::hash_file(&dir.path().join("last").join(name)).unwrap(),
+                hashes::hash_file(&dir.path().join("last").join(name)).unwrap(),
                 "{name}"
             );
         }

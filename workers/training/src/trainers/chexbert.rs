@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
-use radialog_models::bundle::config::ScoringComponent;
+use radialog_models::bundle::components::ScoringComponent;
 use radialog_models::bundle::layout;
 use radialog_models::chexbert::{Chexbert, clean_text};
 use radialog_models::tokenizers::BertTokenizer;

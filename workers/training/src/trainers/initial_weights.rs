@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::layout::{Init, TensorSpec};
-use radialog_models::bundle::loader::Weights;
+use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_schemas::Stage;
 use serde::de::DeserializeOwned;
@@ -45,7 +45,7 @@ pub(super) fn drawn(
 pub(super) fn component<T: DeserializeOwned>(
     dir: &Path,
     stage: Stage,
-) -> Result<(T, Weights, BTreeMap<String, PathBuf>), TrainingError> {
+) -> Result<(T, MappedWeights, BTreeMap<String, PathBuf>), TrainingError> {
     let bundle = Bundle::open_with(dir, &[stage], &HashCache::user())?;
     let config = bundle.config(stage)?;
     let files = bundle
@@ -62,7 +62,7 @@ pub(super) fn component<T: DeserializeOwned>(
         .iter()
         .filter(|(usage, _)| usage.starts_with("weights"))
         .map(|(_, path)| path.clone());
-    let weights = Weights::open(&weights.collect::<Vec<_>>())?;
+    let weights = MappedWeights::open(&weights.collect::<Vec<_>>())?;
     Ok((config, weights, files))
 }
 
@@ -70,7 +70,7 @@ pub(super) fn component<T: DeserializeOwned>(
 pub(super) fn loaded(
     layout: &[TensorSpec],
     prefix: &str,
-    weights: &Weights,
+    weights: &MappedWeights,
 ) -> Result<Vec<(String, Tensor)>, TrainingError> {
     let builder = weights.var_builder(DType::F32, &Device::Cpu);
     let load = |spec: &TensorSpec| {

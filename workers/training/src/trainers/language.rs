@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use candle_core::Tensor;
 use radialog_models::Dropout;
-use radialog_models::language::{LanguageModel, Sequence};
+use radialog_models::language::{LanguageModel, TrainingSequence};
 
 use self::images::ImageTokens;
 use self::start::LanguageStart;
@@ -129,9 +129,9 @@ impl LanguageTrainer {
         batch: &[SampleWithImages],
     ) -> Result<(Tensor, NextTokenTargets), TrainingError> {
         let ids = |sample: &SampleWithImages| sample.sample.ids.len();
-        let sequences: Vec<Sequence<'_>> = batch
+        let sequences: Vec<TrainingSequence<'_>> = batch
             .iter()
-            .map(|sample| Sequence {
+            .map(|sample| TrainingSequence {
                 ids: &sample.sample.ids,
                 images: &sample.images,
             })
@@ -139,7 +139,7 @@ impl LanguageTrainer {
         let lengths: Vec<usize> = batch.iter().map(ids).collect();
         let hidden = self
             .model
-            .forward_whole(&self.model.embed_whole(&sequences)?, &lengths)?;
+            .forward_packed(&self.model.embed_packed(&sequences)?, &lengths)?;
         let targets: Vec<_> = batch
             .iter()
             .map(|sample| sample.sample.targets.clone())

@@ -4,7 +4,7 @@
 mod rules;
 mod script;
 
-use radialog_models::prompt::{Dialog, Past};
+use radialog_models::prompt::{ChatPrompt, Exchange};
 use radialog_schemas::Finding;
 
 use super::agreement::{Flags, findings, mean, present};
@@ -46,17 +46,17 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
     let language = bench.networks.language()?;
     let prompts = &language.prompts;
     let ask = |(turn, (findings, image)): (&ScriptedTurn, &(String, candle_core::Tensor))| {
-        let report = prompts.plain(&studies[turn.study].text);
-        let past = Past {
+        let report = prompts.untrusted(&studies[turn.study].text);
+        let past = Exchange {
             turn: None,
-            asked: prompts.report_message(findings),
+            question: prompts.report_message(findings),
             answer: report,
         };
         let asked = prompts.message(&turn.ask(), None).unwrap_or_default();
         DialogRequest {
-            dialog: Dialog {
-                past: vec![past],
-                asked,
+            dialog: ChatPrompt {
+                history: vec![past],
+                question: asked,
             },
             image: image.clone(),
         }
@@ -86,7 +86,7 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
             part: QualityPart::Dialog,
             id,
             findings,
-            asked: Some(question.dialog.asked.to_string()),
+            asked: Some(question.dialog.question.to_string()),
             reference: Some(studies[turn.study].text.clone()),
             text: answer.clone(),
             right: Some(right),

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::Bundle;
-use radialog_models::bundle::config::FindingsComponent;
-use radialog_models::bundle::networks::{FindingsPredictor, ImageEmbedder, Labeler, Language};
+use radialog_models::bundle::components::FindingsComponent;
+use radialog_models::bundle::components::{
+    FindingsPredictor, ImageEmbedder, LanguagePipeline, ReportLabeler,
+};
 use radialog_models::findings::TextRule;
-use radialog_models::language::{Engine, Event, Limits, Request};
+use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationRequest};
 use radialog_models::preprocess::InputSize;
-use radialog_models::prompt::Dialog;
+use radialog_models::prompt::ChatPrompt;
 use radialog_schemas::{FindingsReport, Label, Stage};
 use rayon::prelude::*;
 
@@ -32,8 +34,8 @@ const SHARE: usize = 24;
 pub(super) struct Networks<'a> {
     embedder: Option<ImageEmbedder>,
     predictor: Option<FindingsPredictor>,
-    labeler: Option<Labeler>,
-    language: Option<Language>,
+    labeler: Option<ReportLabeler>,
+    language: Option<LanguagePipeline>,
     rule: TextRule,
     device: Device,
     progress: ProgressCallback<'a>,
@@ -41,7 +43,7 @@ pub(super) struct Networks<'a> {
 
 /// Something to answer: a conversation, and the tokens of its image.
 pub(super) struct DialogRequest {
-    pub(super) dialog: Dialog,
+    pub(super) dialog: ChatPrompt,
     pub(super) image: Tensor,
 }
 
@@ -63,10 +65,10 @@ impl<'a> Networks<'a> {
                 .then(|| FindingsPredictor::load(bundle, device))
                 .transpose()?,
             labeler: wanted(Stage::Scoring)
-                .then(|| Labeler::load(bundle, device))
+                .then(|| ReportLabeler::load(bundle, device))
                 .transpose()?,
             language: wanted(Stage::Language)
-                .then(|| Language::load(bundle, device))
+                .then(|| LanguagePipeline::load(bundle, device))
                 .transpose()?,
             rule: config.map(|config| config.text_rule).unwrap_or_default(),
             device: device.clone(),
@@ -143,16 +145,16 @@ impl<'a> Networks<'a> {
     ) -> Result<DialogRequest, TrainingError> {
         let asked = self.language()?.prompts.report_message(findings);
         Ok(DialogRequest {
-            dialog: Dialog {
-                past: Vec::new(),
-                asked,
+            dialog: ChatPrompt {
+                history: Vec::new(),
+                question: asked,
             },
             image: image.clone(),
         })
     }
 
     /// The language model's network, tokenizer and prompts.
-    pub(super) fn language(&self) -> Result<&Language, TrainingError> {
+    pub(super) fn language(&self) -> Result<&LanguagePipeline, TrainingError> {
         self.language
             .as_ref()
             .ok_or_else(|| missing(Stage::Language))
@@ -189,31 +191,31 @@ impl<'a> Networks<'a> {
 
     fn write(
         &self,
-        language: &Language,
+        language: &LanguagePipeline,
         share: &[DialogRequest],
         done: &dyn Fn(),
     ) -> Result<Vec<String>, TrainingError> {
         let window = language.model.config().max_position_embeddings;
-        let limits = Limits {
+        let limits = EngineLimits {
             sequences: TOGETHER,
             cache_tokens: TOGETHER * window,
-            ..Limits::default()
+            ..EngineLimits::default()
         };
         let mut engine = Engine::new(language.model.clone(), limits);
         let mut order = Vec::new();
         for DialogRequest { dialog, image } in share {
             let fitted = dialog.fit(&language.prompts, &language.tokenizer, window, MOST_TOKENS)?;
-            order.push(engine.admit(Request {
+            order.push(engine.admit(GenerationRequest {
                 prompt: fitted.ids,
                 images: vec![image.clone()],
                 max_new_tokens: fitted.max_new_tokens,
-                ..Request::default()
+                ..GenerationRequest::default()
             })?);
         }
         let mut answers = vec![String::new(); share.len()];
         while !engine.is_idle() {
             for event in engine.step()? {
-                let Event::Finished { sequence, result } = event else {
+                let EngineEvent::Finished { sequence, result } = event else {
                     continue;
                 };
                 let answer = language.tokenizer.decode_continuation(&result?.tokens);

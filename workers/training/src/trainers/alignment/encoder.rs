@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::config::EmbeddingComponent;
+use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::bundle::layout::{self, TensorSpec};
-use radialog_models::bundle::loader::Weights;
 use radialog_models::bundle::read_manifest;
+use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::vision::projector_seed;
 use radialog_schemas::Stage;
 
@@ -33,7 +33,7 @@ pub(super) fn file(
 ) -> Result<PathBuf, TrainingError> {
     let path = out.join(FILE);
     if resume && path.is_file() {
-        Weights::open(std::slice::from_ref(&path))?.check(&specs(config))?;
+        MappedWeights::open(std::slice::from_ref(&path))?.check(&specs(config))?;
         return Ok(path);
     }
     let source = recipe

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use radialog_models::bundle::config::{AlignmentText, EmbeddingComponent};
+use radialog_models::alignment::AlignmentTextConfig;
+use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::bundle::layout::{self, TensorSpec};
-use radialog_models::bundle::loader::Weights;
+use radialog_models::bundle::weights::MappedWeights;
 use radialog_schemas::Stage;
 
 use super::encoder;
@@ -31,7 +32,7 @@ const TEMPERATURE: f32 = 0.07;
 /// The component as the training begins with it.
 pub(super) struct AlignmentStart {
     pub(super) config: EmbeddingComponent,
-    pub(super) text: AlignmentText,
+    pub(super) text: AlignmentTextConfig,
     pub(super) tensors: Vec<(String, Tensor)>,
     pub(super) tokenizer: PathBuf,
 }
@@ -79,7 +80,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
     let bert = recipe
         .bert
         .as_ref()
-        .map(|path| Weights::open(std::slice::from_ref(path)))
+        .map(|path| MappedWeights::open(std::slice::from_ref(path)))
         .transpose()?;
     let bert = bert.map(|weights| weights.var_builder(DType::F32, &Device::Cpu));
     let width = config.alignment.hidden_size;
@@ -214,7 +215,7 @@ mod tests {
             encoder_width: 8,
             ..AlignmentConfig::published()
         };
-        let text = AlignmentText {
+        let text = AlignmentTextConfig {
             vocab_size: 400,
             max_position_embeddings: 64,
             embed_dim: 8,

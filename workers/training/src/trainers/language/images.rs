@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use radialog_models::bundle::loader::Weights;
+use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::LlamaConfig;
 
 use crate::data::tokenized_dataset::TrainingSample;
@@ -23,7 +23,7 @@ impl ImageTokens {
     pub(super) fn open(files: &[PathBuf], llama: &LlamaConfig) -> Result<Self, TrainingError> {
         Ok(Self {
             files: files.to_vec(),
-            tensors: Weights::open(files)?.var_builder(DType::F32, &Device::Cpu),
+            tensors: MappedWeights::open(files)?.var_builder(DType::F32, &Device::Cpu),
             placeholder: llama.image_token(),
             shape: (llama.num_image_tokens, llama.image_dim),
         })

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
-use radialog_models::bundle::config::LanguageComponent;
+use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::bundle::layout;
-use radialog_models::bundle::loader::Weights;
-use radialog_models::language::{Adapter, LanguageModel, LlamaConfig, LoraConfig};
+use radialog_models::bundle::weights::MappedWeights;
+use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use radialog_models::prompt::Prompts;
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_schemas::Stage;
@@ -43,7 +43,7 @@ pub(super) struct LanguageStart {
     pub tokenizer: LlamaTokenizer,
     config: LanguageComponent,
     /// The frozen weights beside an adapter.
-    frozen: Option<Weights>,
+    frozen: Option<MappedWeights>,
 }
 
 impl LanguageStart {
@@ -81,7 +81,7 @@ impl LanguageStart {
             .dtype("model.embed_tokens.weight")
             .unwrap_or(DType::F32);
         let base = frozen.var_builder(dtype, &Device::Cpu);
-        let adapter = Adapter {
+        let adapter = LoraAdapter {
             config: lora.clone(),
             weights: variables,
             dropout: dropout.clone(),
@@ -93,7 +93,7 @@ impl LanguageStart {
 /// A bundle's language component.
 struct Found {
     config: LanguageComponent,
-    weights: Weights,
+    weights: MappedWeights,
     files: BTreeMap<String, PathBuf>,
 }
 
@@ -198,7 +198,7 @@ impl Found {
         whole(recipe, config, tensors, self.tokenizer()?)
     }
 
-    fn old_adapter(&self) -> Result<Option<Adapter<'static>>, TrainingError> {
+    fn old_adapter(&self) -> Result<Option<LoraAdapter<'static>>, TrainingError> {
         let Some(lora) = &self.config.lora else {
             return Ok(None);
         };
@@ -209,8 +209,8 @@ impl Found {
             .filter(|(usage, _)| of_adapter(usage))
             .map(|(_, path)| path.clone());
         let weights =
-            Weights::open(&files.collect::<Vec<_>>())?.var_builder(DType::F32, &Device::Cpu);
-        Ok(Some(Adapter::new(lora.clone(), weights)))
+            MappedWeights::open(&files.collect::<Vec<_>>())?.var_builder(DType::F32, &Device::Cpu);
+        Ok(Some(LoraAdapter::new(lora.clone(), weights)))
     }
 
     /// The image projection that the bundle has, or a new one, as torch starts a linear layer.
@@ -218,7 +218,7 @@ impl Found {
         &self,
         path: &str,
         shape: &[usize],
-        old: Option<&Adapter<'_>>,
+        old: Option<&LoraAdapter<'_>>,
         random: &mut Random,
     ) -> Result<Tensor, TrainingError> {
         if let Some(tensor) = old.map(|old| old.extra(path, shape)).transpose()?.flatten() {
