@@ -8,7 +8,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::DType;
-use radialog_models::language::{Engine, LanguageModel, Limits, LlamaConfig, Request};
+use radialog_models::language::{
+    Engine, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig,
+};
 use radialog_tests::bench::{processor_seconds, random_weights};
 
 /// Prompt and answer of a published report prompt, in tokens.
@@ -65,10 +67,10 @@ fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
     let cache_tokens = batch * (PROMPT + ANSWER + batch);
     let mut engine = Engine::new(
         Arc::clone(model),
-        Limits {
+        EngineLimits {
             sequences: batch,
             cache_tokens,
-            ..Limits::default()
+            ..EngineLimits::default()
         },
     );
     for index in 0..batch {
@@ -77,10 +79,10 @@ fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
             .map(|id| 3 + (id * 7 + index as u32) % 500)
             .collect();
         let max_new_tokens = ANSWER + batch - index;
-        engine.admit(Request {
+        engine.admit(GenerationRequest {
             prompt,
             max_new_tokens,
-            ..Request::default()
+            ..GenerationRequest::default()
         })?;
     }
     let before = processor_seconds();

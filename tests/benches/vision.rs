@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
-use radialog_models::preprocess::{Limits, Preprocessed, SHORT_SIDE};
+use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
 use radialog_tests::bench::{processor_seconds, random_weights};
 
@@ -25,13 +25,13 @@ fn main() -> Result<()> {
         "/fixtures/golden/01_preprocess/images/xray_00000001_000.png"
     );
     let file = fs::read(radiograph)?;
-    let image = Preprocessed::from_bytes(&file, &Limits::default(), SHORT_SIDE)?;
+    let image = Preprocessed::from_bytes(&file, &ImageLimits::default(), SHORT_SIDE)?;
     let input = |side| -> Result<Tensor> { Ok(image.tensor(side, &Device::Cpu)?.unsqueeze(0)?) };
 
     measure("decode and preprocess, 512 x 512", || {
         Ok(Preprocessed::from_bytes(
             &file,
-            &Limits::default(),
+            &ImageLimits::default(),
             SHORT_SIDE,
         )?)
     })?;

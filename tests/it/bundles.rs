@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::config::Configs;
+use radialog_models::bundle::components::ComponentConfigs;
 use radialog_models::bundle::layout::{self, TensorSpec};
-use radialog_models::bundle::{Assembly, Bundle, BundleError, Geometry, HashCache, RandomBundle};
+use radialog_models::bundle::{
+    Bundle, BundleAssembly, BundleError, Geometry, HashCache, RandomBundle,
+};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, Stage};
 use safetensors::Dtype;
@@ -202,7 +204,7 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
     for (seed, source) in (1..).zip(&sources) {
         RandomBundle::tiny(seed).write(source)?;
     }
-    let assembly = Assembly {
+    let assembly = BundleAssembly {
         name: "mixed".to_owned(),
         version: "1".to_owned(),
         license: "none".to_owned(),
@@ -282,7 +284,7 @@ fn shapes(specs: Vec<TensorSpec>) -> BTreeMap<String, Vec<usize>> {
 
 #[test]
 fn the_published_geometry_has_exactly_the_tensors_of_the_published_checkpoints() -> Result<()> {
-    let configs = Configs::of(Geometry::Published);
+    let configs = ComponentConfigs::of(Geometry::Published);
     let language = &configs.language;
     for (table, specs) in [
         (

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use radialog_models::preprocess::{Limits, decode};
+use radialog_models::preprocess::{ImageLimits, decode};
 use radialog_schemas::{ErrorClass, ErrorCode, Failure};
 
 fn file(name: &str) -> Vec<u8> {
@@ -12,7 +12,7 @@ fn file(name: &str) -> Vec<u8> {
 }
 
 fn failure(bytes: &[u8]) -> Failure {
-    decode(bytes, &Limits::default()).unwrap_err()
+    decode(bytes, &ImageLimits::default()).unwrap_err()
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn damage_anywhere_is_either_decoded_or_a_permanent_failure() {
         for (round, position) in (0..whole.len()).step_by(whole.len() / 300 + 1).enumerate() {
             let mut bytes = whole.clone();
             bytes[position] ^= 1 << (round % 8);
-            if let Err(failure) = decode(&bytes, &Limits::default()) {
+            if let Err(failure) = decode(&bytes, &ImageLimits::default()) {
                 assert_eq!(
                     failure.class(),
                     ErrorClass::Permanent,
@@ -53,25 +53,25 @@ fn damage_anywhere_is_either_decoded_or_a_permanent_failure() {
 #[test]
 fn limits_are_checked_before_anything_is_decoded() {
     let png = file("wide_strip.png");
-    let few_pixels = Limits {
+    let few_pixels = ImageLimits {
         max_pixels: 640 * 100 - 1,
-        ..Limits::default()
+        ..ImageLimits::default()
     };
     assert_eq!(
         decode(&png, &few_pixels).unwrap_err().code,
         ErrorCode::ImageTooLarge
     );
-    let few_bytes = Limits {
+    let few_bytes = ImageLimits {
         max_bytes: png.len() as u64 - 1,
-        ..Limits::default()
+        ..ImageLimits::default()
     };
     assert_eq!(
         decode(&png, &few_bytes).unwrap_err().code,
         ErrorCode::ImageTooLarge
     );
-    let no_room_to_resize = Limits {
+    let no_room_to_resize = ImageLimits {
         max_pixels: 640 * 100,
-        ..Limits::default()
+        ..ImageLimits::default()
     };
     assert_eq!(
         decode(&png, &no_room_to_resize).unwrap_err().code,

@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
-use radialog_models::bundle::networks::ImageEmbedder;
+use radialog_models::bundle::components::ImageEmbedder;
 use radialog_models::bundle::{Bundle, BundleError};
-use radialog_models::preprocess::Limits;
+use radialog_models::preprocess::ImageLimits;
 use radialog_models::{ModelError, image_tokens};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
@@ -19,7 +19,7 @@ pub struct EmbeddingStage {
     embedder: ImageEmbedder,
     device: Device,
     batch_limit: usize,
-    image_limits: Limits,
+    image_limits: ImageLimits,
 }
 
 impl EmbeddingStage {

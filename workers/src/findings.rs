@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use radialog_models::ModelError;
-use radialog_models::bundle::networks::FindingsPredictor;
+use radialog_models::bundle::components::FindingsPredictor;
 use radialog_models::bundle::{Bundle, BundleError};
-use radialog_models::preprocess::Limits;
+use radialog_models::preprocess::ImageLimits;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
@@ -19,7 +19,7 @@ pub struct FindingsStage {
     predictor: FindingsPredictor,
     device: Device,
     batch_limit: usize,
-    image_limits: Limits,
+    image_limits: ImageLimits,
 }
 
 impl FindingsStage {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
+use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{ErrorCode, Failure, ObjectKey, Stage};
 use serde::Serialize;
@@ -29,7 +29,7 @@ pub(crate) async fn image(
     objects: &dyn Objects,
     key: &ObjectKey,
     InputSize { short_side, side }: InputSize,
-    limits: Limits,
+    limits: ImageLimits,
 ) -> Result<Tensor, Failure> {
     let content = object(objects, key).await?;
     let decode = move || -> Result<Tensor, Failure> {

@@ -7,13 +7,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use candle_core::Device;
-use radialog_models::bundle::networks;
+use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::bundle::{Bundle, BundleError};
 use radialog_models::language::{
-    ChatLimits, Completion, Engine, Event, LanguageError, Limits, Request, SequenceId,
+    ChatLimits, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageError,
+    SequenceId,
 };
 use radialog_runtime::objects::Objects;
-use radialog_runtime::stage::{ChatWork, Feed, Item, OpenTurn, Output, Prepared, StageWork};
+use radialog_runtime::stage::{
+    ChatWork, Feed, OpenTurn, PreparedTurn, StageOutput, StageWork, WorkItem,
+};
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 use tokio::sync::oneshot::Sender;
 
@@ -27,13 +30,13 @@ mod report;
 /// The language stage.
 pub struct LanguageStage {
     component: ContentHash,
-    language: Arc<networks::Language>,
-    limits: Limits,
+    language: Arc<LanguagePipeline>,
+    limits: EngineLimits,
 }
 
 /// A text to write: the request to the model, and what becomes of the answer.
 pub struct Prompted {
-    request: Request,
+    request: GenerationRequest,
     text: Text,
 }
 
@@ -48,7 +51,7 @@ enum Text {
 /// A sequence in the engine.
 struct Writing {
     text: Text,
-    answer: Sender<Result<Output, Failure>>,
+    answer: Sender<Result<StageOutput, Failure>>,
     prompt_tokens: usize,
     /// The model's time for this sequence so far.
     time: Duration,
@@ -66,7 +69,7 @@ impl LanguageStage {
         device: &Device,
         options: &StageOptions,
     ) -> Result<Self, BundleError> {
-        let language = networks::Language::load(bundle, device)?;
+        let language = LanguagePipeline::load(bundle, device)?;
         let config = language.model.config();
         let tokens = |bytes: u64| {
             usize::try_from(bytes / config.cache_bytes_per_token() as u64).unwrap_or(usize::MAX)
@@ -81,7 +84,7 @@ impl LanguageStage {
         let sequences = options.batch_limit + chat.sequences;
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Language),
-            limits: Limits {
+            limits: EngineLimits {
                 sequences,
                 cache_tokens,
                 chat,
@@ -98,9 +101,9 @@ impl LanguageStage {
         &self,
         engine: &mut Engine,
         writing: &mut HashMap<SequenceId, Writing>,
-        item: Item<Prompted>,
+        item: WorkItem<Prompted>,
     ) {
-        let Item {
+        let WorkItem {
             input: Prompted { request, text },
             answer,
             ..
@@ -128,7 +131,7 @@ impl LanguageStage {
     fn settle(
         &self,
         writing: &mut HashMap<SequenceId, Writing>,
-        events: Vec<Event>,
+        events: Vec<EngineEvent>,
         time: Duration,
     ) {
         let sequences: BTreeSet<SequenceId> = events.iter().map(sequence_of).collect();
@@ -141,7 +144,7 @@ impl LanguageStage {
         }
         for event in events {
             match event {
-                Event::Token { sequence, token } => {
+                EngineEvent::Token { sequence, token } => {
                     if let Some(Writing {
                         text: Text::Turn(speech),
                         ..
@@ -150,7 +153,7 @@ impl LanguageStage {
                         speech.say(&self.language.tokenizer, token);
                     }
                 }
-                Event::Finished { sequence, result } => {
+                EngineEvent::Finished { sequence, result } => {
                     if let Some(writing) = writing.remove(&sequence) {
                         self.finish(writing, result);
                     }
@@ -176,7 +179,7 @@ impl LanguageStage {
                     speech.end(&self.language.tokenizer, prompt_tokens, &completion)
                 }
             };
-            Output {
+            StageOutput {
                 content,
                 tokens,
                 model_time: time,
@@ -224,7 +227,7 @@ impl StageWork for LanguageStage {
         loop {
             let items = match engine.is_idle() {
                 true => feed.wait(self.batch_limit()),
-                false => feed.ready(engine.room(), engine.turn_room()),
+                false => feed.ready(engine.free_slots(), engine.free_chat_slots()),
             };
             if items.is_empty() && engine.is_idle() {
                 return;
@@ -260,7 +263,7 @@ impl ChatWork for LanguageStage {
         &self,
         turn: OpenTurn<'_>,
         objects: &dyn Objects,
-    ) -> Result<Prepared<Prompted>, Failure> {
+    ) -> Result<PreparedTurn<Prompted>, Failure> {
         let window = self
             .language
             .model
@@ -268,7 +271,7 @@ impl ChatWork for LanguageStage {
             .max_position_embeddings
             .min(self.limits.cache_tokens);
         let (request, speech, asked) = chat::request(&self.language, window, turn, objects).await?;
-        Ok(Prepared {
+        Ok(PreparedTurn {
             input: Prompted {
                 request,
                 text: Text::Turn(speech),
@@ -288,9 +291,9 @@ fn forget_unwanted(engine: &mut Engine, writing: &mut HashMap<SequenceId, Writin
     });
 }
 
-fn sequence_of(event: &Event) -> SequenceId {
+fn sequence_of(event: &EngineEvent) -> SequenceId {
     match event {
-        Event::Token { sequence, .. } | Event::Finished { sequence, .. } => *sequence,
+        EngineEvent::Token { sequence, .. } | EngineEvent::Finished { sequence, .. } => *sequence,
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use radialog_models::bundle::{Bundle, BundleError};
-use radialog_models::preprocess::Limits;
+use radialog_models::preprocess::ImageLimits;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::runner::{RunError, Runner, RunnerSettings};
 use radialog_schemas::Stage;
@@ -35,7 +35,7 @@ pub struct StageOptions {
     /// Most bytes that the language stage may spend, on top, on the cache of conversations that may go on.
     pub kept_cache_bytes: u64,
     /// What an image file may cost.
-    pub image_limits: Limits,
+    pub image_limits: ImageLimits,
 }
 
 impl Default for StageOptions {
@@ -44,7 +44,7 @@ impl Default for StageOptions {
             batch_limit: 8,
             cache_bytes: 4 << 30,
             kept_cache_bytes: 2 << 30,
-            image_limits: Limits::default(),
+            image_limits: ImageLimits::default(),
         }
     }
 }

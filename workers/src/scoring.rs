@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use candle_core::Device;
-use radialog_models::bundle::networks::Labeler;
+use radialog_models::bundle::components::ReportLabeler;
 use radialog_models::bundle::{Bundle, BundleError};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
@@ -16,7 +16,7 @@ use crate::{StageOptions, batch, input};
 /// The scoring stage.
 pub struct ScoringStage {
     component: ContentHash,
-    labeler: Labeler,
+    labeler: ReportLabeler,
     batch_limit: usize,
 }
 
@@ -38,7 +38,7 @@ impl ScoringStage {
     ) -> Result<Self, BundleError> {
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Scoring),
-            labeler: Labeler::load(bundle, device)?,
+            labeler: ReportLabeler::load(bundle, device)?,
             batch_limit: options.batch_limit,
         })
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
-use radialog_models::bundle::{Assembly, Bundle, RandomBundle, Summary};
+use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
 use radialog_schemas::Stage;
 
 use crate::args::UsageError;
@@ -132,7 +132,7 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 )
                 .into());
             }
-            let manifest = Assembly {
+            let manifest = BundleAssembly {
                 name,
                 version,
                 license,
@@ -163,7 +163,7 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_summary(bundle: &Summary) {
+fn print_summary(bundle: &BundleSummary) {
     println!(
         "bundle '{}' version {} ({}) in {}",
         bundle.name,

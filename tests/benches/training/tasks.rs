@@ -6,19 +6,19 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
-use radialog_models::alignment::{AlignmentPretraining, Texts};
-use radialog_models::bundle::config::{AlignmentText, Configs, EmbeddingComponent};
+use radialog_models::alignment::{AlignmentPretraining, AlignmentTextConfig, TextBatch};
+use radialog_models::bundle::components::{ComponentConfigs, EmbeddingComponent};
 use radialog_models::bundle::layout::{self, TensorSpec};
 use radialog_models::chexbert::Chexbert;
 use radialog_models::findings::FindingsClassifier;
-use radialog_models::language::{Adapter, LanguageModel, LlamaConfig};
+use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter};
 use radialog_models::{bundle::Geometry, chexbert::ChexbertConfig};
 use radialog_tests::bench::random_weights;
 use radialog_training::Variables;
-use radialog_training::losses::alignment::{Negatives, losses};
+use radialog_training::losses::alignment::{HardNegatives, losses};
+use radialog_training::losses::chexbert::heads;
 use radialog_training::losses::findings::binary_cross_entropy;
-use radialog_training::losses::labeler::heads;
-use radialog_training::losses::language::Learned;
+use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::optimizer::AdamW;
 use radialog_training::random::Random;
 use serde_json::{Value, json};
@@ -63,8 +63,8 @@ pub(crate) fn tasks(size: Size) -> Result<impl Iterator<Item = Result<Task>>> {
         .map(move |task| task(size)))
 }
 
-fn configs(size: Size) -> Configs {
-    Configs::of(if size == Size::Tiny {
+fn configs(size: Size) -> ComponentConfigs {
+    ComponentConfigs::of(if size == Size::Tiny {
         Geometry::Tiny
     } else {
         Geometry::Published
@@ -120,7 +120,7 @@ fn alignment(size: Size) -> Result<Task> {
         text,
     } = configs(size).embedding;
     let batch = if size == Size::Tiny { 8 } else { 4 };
-    let text = text.unwrap_or(AlignmentText {
+    let text = text.unwrap_or(AlignmentTextConfig {
         vocab_size: 401,
         max_position_embeddings: 512,
         embed_dim: 64,
@@ -146,7 +146,7 @@ fn alignment(size: Size) -> Result<Task> {
         alignment,
         text,
     } = component;
-    let text = text.unwrap_or(AlignmentText {
+    let text = text.unwrap_or(AlignmentTextConfig {
         vocab_size: 0,
         max_position_embeddings: 0,
         embed_dim: 0,
@@ -162,14 +162,14 @@ fn alignment(size: Size) -> Result<Task> {
     let (plain, dropping) = (network(Dropout::default())?, network(Dropout::new(0.1, 1))?);
     let grid = vision.trunk_grid();
     let patches = numbers(&[batch, alignment.encoder_width, grid, grid])?;
-    let texts = Texts {
+    let texts = TextBatch {
         ids: ids(batch, REPORT, text.vocab_size - 1)?,
         mask: Tensor::ones((batch, REPORT), DType::F32, &Device::Cpu)?,
     };
     let others: Vec<u32> = (0..batch as u32)
         .map(|row| (row + 1) % batch as u32)
         .collect();
-    let negatives = Negatives {
+    let negatives = HardNegatives {
         image_for_text: others.clone(),
         text_for_image: others.clone(),
     };
@@ -185,7 +185,7 @@ fn alignment(size: Size) -> Result<Task> {
         let (losses, _) = match drops {
             false => losses(&plain, &patches, &texts, start, |_| Ok(negatives.clone()))?,
             true => losses(&dropping, &patches, &texts, start, |contrast| {
-                Negatives::draw(contrast, &mut Random::stream(1, "negatives"))
+                HardNegatives::draw(contrast, &mut Random::stream(1, "negatives"))
             })?,
         };
         Ok(losses.total()?)
@@ -269,7 +269,7 @@ fn language(size: Size) -> Result<Task> {
         .context("both geometries have an adapter")?;
     let dropout = Dropout::new(0.05, 1);
     let weights = variables.var_builder(&Device::Cpu);
-    let adapter = Adapter {
+    let adapter = LoraAdapter {
         config: lora.clone(),
         weights,
         dropout: dropout.clone(),
@@ -304,7 +304,7 @@ fn language(size: Size) -> Result<Task> {
     for row in &mut rows {
         row[1..=llama.num_image_tokens].fill(llama.image_token());
     }
-    let learned = Learned::of(&targets);
+    let learned = NextTokenTargets::of(&targets);
     let loss = move |drops: bool| -> Result<Tensor> {
         dropout.rest(!drops);
         let embedded = rows
@@ -312,7 +312,7 @@ fn language(size: Size) -> Result<Task> {
             .enumerate()
             .map(|(row, ids)| Ok(model.embed(ids, &[images.get(row)?])?));
         let embedded = Tensor::cat(&embedded.collect::<Result<Vec<_>>>()?, 0)?;
-        let hidden = model.forward_whole(&embedded, &vec![SEQUENCE; batch])?;
+        let hidden = model.forward_packed(&embedded, &vec![SEQUENCE; batch])?;
         Ok(learned.loss(&model.logits(&learned.rows(&hidden)?)?)?)
     };
     let mut config = serde_json::to_value(&llama)?;

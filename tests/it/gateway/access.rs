@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use radialog_coordinator::conversation::BundleHashes;
+use radialog_coordinator::BundleHashes;
+use radialog_coordinator::gateway::GatewayConfig;
 use radialog_coordinator::gateway::{Gateway, GatewayError};
-use radialog_runtime::config::GatewayConfig;
+use radialog_schemas::ContentHash;
 use radialog_schemas::PerStage;
-use radialog_schemas::{ContentHash, Stage};
 use radialog_tests::house;
 use radialog_tests::stages::ToyStage;
 use reqwest::Method;

@@ -9,11 +9,12 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::alignment::{Alignment, AlignmentConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig, TextRule};
-use radialog_models::language::llama::Span;
+use radialog_models::language::llama::SequenceChunk;
 use radialog_models::language::{
-    Adapter, Engine, Event, LanguageModel, Limits, LlamaConfig, LoraConfig, Request, Sampling,
+    Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig, LoraAdapter,
+    LoraConfig, Sampling,
 };
-use radialog_models::preprocess::{Limits as ImageLimits, Preprocessed, SHORT_SIDE};
+use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_models::vision::{ImageEncoder, VisionConfig};
@@ -192,7 +193,7 @@ impl Chain {
         let input = self.model.embed(ids, std::slice::from_ref(tokens))?;
         let hidden = self.model.forward(
             &input,
-            &mut [Span {
+            &mut [SequenceChunk {
                 cache: &mut cache,
                 len: ids.len(),
             }],
@@ -206,22 +207,22 @@ impl Chain {
     fn answer(&self, prompt: Vec<u32>, tokens: &Tensor) -> Result<Vec<u32>> {
         let mut engine = Engine::new(
             self.model.clone(),
-            Limits {
+            EngineLimits {
                 sequences: 1,
                 cache_tokens: usize::MAX,
-                ..Limits::default()
+                ..EngineLimits::default()
             },
         );
-        engine.admit(Request {
+        engine.admit(GenerationRequest {
             prompt,
             images: vec![tokens.clone()],
             sampling: Sampling::default(),
             max_new_tokens: self.max_new_tokens,
-            turn: None,
+            chat: None,
         })?;
         loop {
             for event in engine.step()? {
-                if let Event::Finished { result, .. } = event {
+                if let EngineEvent::Finished { result, .. } = event {
                     return Ok(result?.tokens);
                 }
             }
@@ -241,7 +242,7 @@ fn language_model(case: &Case) -> Result<LanguageModel> {
         lora_alpha: case.field("/config/lora/alpha")?,
         target_modules: case.field("/config/lora/target_modules")?,
     };
-    let adapter = Adapter::new(
+    let adapter = LoraAdapter::new(
         lora,
         VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu),
     );

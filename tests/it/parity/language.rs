@@ -7,9 +7,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use radialog_models::language::llama::Span;
+use radialog_models::language::llama::SequenceChunk;
 use radialog_models::language::{
-    Adapter, Engine, Event, LanguageModel, Limits, LlamaConfig, LoraConfig, Request, Sampling,
+    Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig, LoraAdapter,
+    LoraConfig, Sampling,
 };
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_tests::golden::{Case, Formula, FormulaWeights, read_json};
@@ -59,13 +60,13 @@ struct Row {
 pub(super) fn check(case: &Case) -> Result<()> {
     let seed = case.field("/weights/seed")?;
     let config: LlamaConfig = case.field("/config")?;
-    let adapter = || -> Result<Option<Adapter>> {
+    let adapter = || -> Result<Option<LoraAdapter>> {
         if !case.has("/config/lora") {
             return Ok(None);
         }
         let weights = FormulaWeights::open(case.dir(), "adapter_manifest.json", seed)?;
         let weights = VarBuilder::from_backend(Box::new(weights), DType::F32, Device::Cpu);
-        Ok(Some(Adapter::new(lora(case)?, weights)))
+        Ok(Some(LoraAdapter::new(lora(case)?, weights)))
     };
     let load = |config: &LlamaConfig| -> Result<Arc<LanguageModel>> {
         Ok(Arc::new(LanguageModel::load(
@@ -83,12 +84,12 @@ pub(super) fn check_files(case: &Case) -> Result<()> {
     let mut config: LlamaConfig = read_json(&case.dir().join("base_safetensors/config.json"))?;
     config.image_token_id = case.field("/config/image_token_id")?;
     let base = case.tensors("base_safetensors/model.safetensors")?;
-    let adapter = |targets: Option<Vec<String>>| -> Result<Adapter> {
+    let adapter = |targets: Option<Vec<String>>| -> Result<LoraAdapter> {
         let mut config: LoraConfig =
             read_json(&case.dir().join("adapter_safetensors/adapter_config.json"))?;
         config.target_modules = targets.unwrap_or(config.target_modules);
         let weights = case.tensors("adapter_safetensors/adapter_model.safetensors")?;
-        Ok(Adapter::new(
+        Ok(LoraAdapter::new(
             config,
             VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu),
         ))
@@ -200,7 +201,7 @@ fn output(model: &LanguageModel, row: &Row, what: &str, last: Option<usize>) -> 
     let mut cache = model.cache(len)?;
     let hidden = model.forward(
         &input,
-        &mut [Span {
+        &mut [SequenceChunk {
             cache: &mut cache,
             len,
         }],
@@ -269,26 +270,26 @@ fn check_generation(
         })?,
         None => model,
     };
-    let limits = Limits {
+    let limits = EngineLimits {
         sequences: rows.len(),
         cache_tokens: rows.len() * model.config().max_position_embeddings,
-        ..Limits::default()
+        ..EngineLimits::default()
     };
     let mut engine = Engine::new(Arc::clone(model), limits);
     let mut order = Vec::new();
     for (row, new) in rows.iter().zip(&expected) {
-        order.push(engine.admit(Request {
+        order.push(engine.admit(GenerationRequest {
             prompt: row.ids.clone(),
             images: row.images.clone(),
             sampling: Sampling::default(),
             max_new_tokens: new.len(),
-            turn: None,
+            chat: None,
         })?);
     }
     let mut finished = HashMap::new();
     while !engine.is_idle() {
         for event in engine.step()? {
-            if let Event::Finished { sequence, result } = event {
+            if let EngineEvent::Finished { sequence, result } = event {
                 finished.insert(sequence, result?.tokens);
             }
         }

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{GrayImage, Limits, Preprocessed, SHORT_SIDE, decode};
+use radialog_models::preprocess::{GrayImage, ImageLimits, Preprocessed, SHORT_SIDE, decode};
 use radialog_schemas::ContentHash;
 use radialog_tests::golden::Case;
 use serde::Deserialize;
@@ -49,7 +49,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
 fn check_image(case: &Case, image: &Image, outputs: &HashMap<String, Tensor>) -> Result<()> {
     let recorded = |stage: &str| outputs.get(&format!("{}.{stage}", name(image)));
     let bytes = fs::read(case.dir().join(&image.file))?;
-    let mut gray = decode(&bytes, &Limits::default())?;
+    let mut gray = decode(&bytes, &ImageLimits::default())?;
     ensure!((gray.width(), gray.height()) == image.gray_size_wh, "size");
 
     if let Some(decoded) = recorded("decoded_u8") {

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
-use radialog_models::bundle::networks::Language;
+use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::bundle::{Bundle, RandomBundle};
-use radialog_models::language::{Engine, Event, Limits, Request};
+use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationRequest};
 use radialog_models::prompt::Prompt;
 use radialog_schemas::{ContentHash, Finding, Label, Labels, StudyRecord};
 use radialog_tests::binary::{Role, radialog};
@@ -52,7 +52,7 @@ fn tasks(desk: &Desk, file: &str) -> Result<Vec<Value>> {
 }
 
 /// What the bundle's language model answers, asked directly.
-fn asked(language: &Language, messages: &[&str]) -> Result<String> {
+fn asked(language: &LanguagePipeline, messages: &[&str]) -> Result<String> {
     let messages: Vec<Prompt> = messages
         .iter()
         .map(|text| Prompt::text(text))
@@ -61,20 +61,20 @@ fn asked(language: &Language, messages: &[&str]) -> Result<String> {
     let prompt = language
         .tokenizer
         .encode_prompt(&language.prompts.conversation(&messages))?;
-    let limits = Limits {
+    let limits = EngineLimits {
         sequences: 1,
         cache_tokens: 4096,
-        ..Limits::default()
+        ..EngineLimits::default()
     };
     let mut engine = Engine::new(language.model.clone(), limits);
-    engine.admit(Request {
+    engine.admit(GenerationRequest {
         prompt,
         max_new_tokens: 256,
-        ..Request::default()
+        ..GenerationRequest::default()
     })?;
     loop {
         for event in engine.step()? {
-            if let Event::Finished { result, .. } = event {
+            if let EngineEvent::Finished { result, .. } = event {
                 return Ok(language.tokenizer.decode_continuation(&result?.tokens));
             }
         }
@@ -95,7 +95,7 @@ async fn a_task_file_has_the_models_answers_and_goes_into_the_instruction_data_s
     ensure!(samples.len() == IMAGES / 6);
 
     let bundle = Bundle::open(&desk.path("bundle"))?;
-    let language = Language::load(&bundle, &Device::Cpu)?;
+    let language = LanguagePipeline::load(&bundle, &Device::Cpu)?;
     for sample in &samples[..2] {
         let row = &sample["dicom"].as_str().context("an id")?[1..];
         let question = sample["task"].as_str().context("a question")?;
@@ -191,7 +191,7 @@ async fn corrections_are_asked_where_a_runs_reports_differ_from_the_labels() -> 
     ensure!(images == ["d0", "d2"], "{images:?}");
 
     let bundle = Bundle::open(&desk.path("bundle"))?;
-    let language = Language::load(&bundle, &Device::Cpu)?;
+    let language = LanguagePipeline::load(&bundle, &Device::Cpu)?;
     let explicit = "Please provide an adapted report. Do not mention Edema. Mention Cardiomegaly.";
     let messages = [
         "Please write a radiology report for the given x-ray.",

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
-use radialog_models::bundle::networks::{FindingsPredictor, ImageEmbedder};
+use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
-use radialog_models::preprocess::{InputSize, Limits, Preprocessed};
+use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_schemas::Finding;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -40,7 +40,7 @@ fn bundle(dir: &Path) -> Result<Bundle> {
 
 /// An image as a batch of one.
 fn tensor(image: &[u8], InputSize { short_side, side }: InputSize) -> Result<Tensor> {
-    let image = Preprocessed::from_bytes(image, &Limits::default(), short_side)?;
+    let image = Preprocessed::from_bytes(image, &ImageLimits::default(), short_side)?;
     Ok(image.tensor(side, &Device::Cpu)?.unsqueeze(0)?)
 }
 

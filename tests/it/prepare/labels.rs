@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::{Result, ensure};
 use candle_core::Device;
-use radialog_models::bundle::networks::Labeler;
+use radialog_models::bundle::components::ReportLabeler;
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_schemas::{Finding, Label, Labels};
 use radialog_training::prepare::LabelTable;
@@ -69,7 +69,7 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
     );
 
     let bundle = Bundle::open(&desk.path("bundle"))?;
-    let labeler = Labeler::load(&bundle, &Device::Cpu)?;
+    let labeler = ReportLabeler::load(&bundle, &Device::Cpu)?;
     let read = LabelTable::read(&desk.path("whole.csv"))?;
     ensure!(read.len() == 36);
     for row in [0, 17, 38] {

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
-use radialog_models::alignment::{AlignmentConfig, AlignmentPretraining, Texts};
-use radialog_models::bundle::config::AlignmentText;
+use radialog_models::alignment::{
+    AlignmentConfig, AlignmentPretraining, AlignmentTextConfig, TextBatch,
+};
 use radialog_tests::golden::{Case, FormulaWeights, Tolerance};
 use radialog_training::Variables;
-use radialog_training::losses::alignment::{Negatives, losses};
+use radialog_training::losses::alignment::{HardNegatives, losses};
 use serde::Deserialize;
 
 use super::is_fixture;
@@ -31,7 +32,7 @@ struct GradientNorm {
 pub(super) fn check(case: &Case) -> Result<()> {
     let config: AlignmentConfig = case.field("/config")?;
     let positions = "/config/max_position_embeddings";
-    let text = AlignmentText {
+    let text = AlignmentTextConfig {
         vocab_size: case.field("/config/vocab_after_resize")?,
         max_position_embeddings: match case.has(positions) {
             true => case.field(positions)?,
@@ -43,11 +44,11 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let builder = variables.var_builder(&Device::Cpu);
     let model = AlignmentPretraining::new(&config, &text, builder, Dropout::default())?;
     let inputs = case.tensors("inputs.safetensors")?;
-    let texts = Texts {
+    let texts = TextBatch {
         ids: inputs["input_ids"].to_dtype(DType::U32)?,
         mask: inputs["attention_mask"].to_dtype(DType::F32)?,
     };
-    let negatives = Negatives {
+    let negatives = HardNegatives {
         image_for_text: case.field("/negatives/image_for_text")?,
         text_for_image: case.field("/negatives/text_for_image")?,
     };

@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use radialog_models::language::{Adapter, LanguageModel, LlamaConfig, LoraConfig, Sequence};
+use radialog_models::language::{
+    LanguageModel, LlamaConfig, LoraAdapter, LoraConfig, TrainingSequence,
+};
 use radialog_tests::golden::{Case, Formula, Tolerance, read_json};
 use radialog_training::Variables;
-use radialog_training::losses::language::Learned;
+use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::optimizer::{AdamW, Gradients, Optimizer};
 
 /// Tokens that are not learned.
@@ -32,7 +34,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
             && names.len() == trainable.len()
     );
     let lora: LoraConfig = read_json(&case.dir().join("adapter_safetensors/adapter_config.json"))?;
-    let adapter = Adapter::new(lora, variables.var_builder(&Device::Cpu));
+    let adapter = LoraAdapter::new(lora, variables.var_builder(&Device::Cpu));
     // Networks keep the variables themselves, so that a step is seen at once.
     let model = LanguageModel::load(&config, &base, Some(&adapter))?;
     let batch = batch(case)?;
@@ -91,20 +93,20 @@ pub(super) fn check(case: &Case) -> Result<()> {
 /// The loss of the whole batch, of which only what is learned goes through the head, and the logits of all positions. The
 /// original's vocabulary has one more row here, of zeros.
 fn loss(model: &LanguageModel, batch: &Batch) -> Result<(Tensor, Tensor)> {
-    let sequences: Vec<Sequence<'_>> = batch
+    let sequences: Vec<TrainingSequence<'_>> = batch
         .ids
         .iter()
         .zip(&batch.images)
-        .map(|(ids, image)| Sequence {
+        .map(|(ids, image)| TrainingSequence {
             ids,
             images: std::slice::from_ref(image),
         })
         .collect();
     let lengths: Vec<usize> = batch.ids.iter().map(Vec::len).collect();
-    let hidden = model.forward_whole(&model.embed_whole(&sequences)?, &lengths)?;
+    let hidden = model.forward_packed(&model.embed_packed(&sequences)?, &lengths)?;
     let logits =
         |hidden: &Tensor| Ok::<_, anyhow::Error>(model.logits(hidden)?.pad_with_zeros(1, 0, 1)?);
-    let learned = Learned::of(&batch.targets);
+    let learned = NextTokenTargets::of(&batch.targets);
     Ok((
         learned.loss(&logits(&learned.rows(&hidden)?)?)?,
         logits(&hidden.detach())?,

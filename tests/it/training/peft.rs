@@ -10,9 +10,9 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
-use radialog_models::bundle::config::LanguageComponent;
+use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::bundle::{Bundle, HashCache};
-use radialog_models::language::Sequence;
+use radialog_models::language::TrainingSequence;
 use radialog_schemas::Stage;
 use radialog_tests::bench::{peer_python, run};
 use serde_json::json;
@@ -103,13 +103,13 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         after.as_slice(),
     ]
     .concat();
-    let input = language.model.embed_whole(&[Sequence {
+    let input = language.model.embed_packed(&[TrainingSequence {
         ids: &ids,
         images: &[tokens],
     }])?;
     let ours = language
         .model
-        .logits(&language.model.forward_whole(&input, &[ids.len()])?)?;
+        .logits(&language.model.forward_packed(&input, &[ids.len()])?)?;
 
     let python = peer_python("peft", &PACKAGES)?;
     let paths = [

@@ -5,13 +5,13 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
-use crate::bert::{Attention, BertShape, FeedForward};
+use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, each_sample, layer_norm};
 
 mod pretraining;
 
-pub use pretraining::{AlignmentPretraining, Looked, Texts};
+pub use pretraining::{AlignmentPretraining, AlignmentTextConfig, QueryStates, TextBatch};
 
 /// Of the layer norm over the image's strips; fixed in the published code.
 const VISION_NORM_EPS: f64 = 1e-5;
@@ -85,16 +85,16 @@ pub struct Alignment {
     ln_vision: LayerNorm,
     query_tokens: Tensor,
     embeddings_norm: LayerNorm,
-    layers: Vec<Layer>,
+    layers: Vec<QFormerLayer>,
     encoder_width: usize,
     dropout: Dropout,
 }
 
 #[derive(Clone, Debug)]
-struct Layer {
-    attention: Attention,
-    crossattention: Option<Attention>,
-    query_feed_forward: FeedForward,
+struct QFormerLayer {
+    attention: BertAttention,
+    crossattention: Option<BertAttention>,
+    query_feed_forward: BertFeedForward,
 }
 
 impl Alignment {
@@ -113,12 +113,13 @@ impl Alignment {
         let layer = |index: usize| {
             let vb = bert.pp("encoder.layer").pp(index);
             let crosses = index.is_multiple_of(config.cross_attention_freq);
-            let cross = crosses
-                .then(|| Attention::new(&shape, config.encoder_width, &vb.pp("crossattention")));
-            Ok(Layer {
-                attention: Attention::new(&shape, shape.width, &vb.pp("attention"))?,
+            let cross = crosses.then(|| {
+                BertAttention::new(&shape, config.encoder_width, &vb.pp("crossattention"))
+            });
+            Ok(QFormerLayer {
+                attention: BertAttention::new(&shape, shape.width, &vb.pp("attention"))?,
                 crossattention: cross.transpose()?,
-                query_feed_forward: FeedForward::new(&shape, "_query", &vb)?,
+                query_feed_forward: BertFeedForward::new(&shape, "_query", &vb)?,
             })
         };
         Ok(Self {

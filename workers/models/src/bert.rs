@@ -31,31 +31,31 @@ impl BertShape {
 
 /// Attention with its output layer: `norm(input + dense(attention))`.
 #[derive(Clone, Debug)]
-pub(crate) struct Attention {
+pub(crate) struct BertAttention {
     query: Linear,
     key: Linear,
     value: Linear,
-    output: Output,
+    output: BertOutput,
     heads: usize,
     dropout: Dropout,
 }
 
 /// `norm(input + dense(gelu(dense(input))))`.
 #[derive(Clone, Debug)]
-pub(crate) struct FeedForward {
+pub(crate) struct BertFeedForward {
     intermediate: Linear,
-    output: Output,
+    output: BertOutput,
 }
 
 /// A dense layer whose result is added to the block's input and normalised.
 #[derive(Clone, Debug)]
-struct Output {
+struct BertOutput {
     dense: Linear,
     norm: LayerNorm,
     dropout: Dropout,
 }
 
-impl Attention {
+impl BertAttention {
     /// Attention to `context_width` wide tokens; for self-attention that is the shape's own width.
     pub(crate) fn new(
         shape: &BertShape,
@@ -67,7 +67,7 @@ impl Attention {
             query: Linear::new(shape.width, shape.width, projections.pp("query"))?,
             key: Linear::new(context_width, shape.width, projections.pp("key"))?,
             value: Linear::new(context_width, shape.width, projections.pp("value"))?,
-            output: Output::new(shape.width, shape, &vb.pp("output"))?,
+            output: BertOutput::new(shape.width, shape, &vb.pp("output"))?,
             heads: shape.heads,
             dropout: shape.dropout.clone(),
         })
@@ -104,7 +104,7 @@ impl Attention {
     }
 }
 
-impl FeedForward {
+impl BertFeedForward {
     /// The layers `intermediate{suffix}` and `output{suffix}` of a block.
     pub(crate) fn new(
         shape: &BertShape,
@@ -114,7 +114,7 @@ impl FeedForward {
         let intermediate = vb.pp(format!("intermediate{suffix}.dense"));
         Ok(Self {
             intermediate: Linear::new(shape.width, shape.feed_forward, intermediate)?,
-            output: Output::new(shape.feed_forward, shape, &vb.pp(format!("output{suffix}")))?,
+            output: BertOutput::new(shape.feed_forward, shape, &vb.pp(format!("output{suffix}")))?,
         })
     }
 
@@ -125,7 +125,7 @@ impl FeedForward {
     }
 }
 
-impl Output {
+impl BertOutput {
     fn new(input: usize, shape: &BertShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         Ok(Self {
             dense: Linear::new(input, shape.width, vb.pp("dense"))?,

@@ -12,24 +12,29 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod assembly;
-pub mod config;
+/// Configurations and networks, one of each a stage.
+pub mod components {
+    pub use super::config::*;
+    pub use super::networks::*;
+}
+mod config;
 pub mod error;
+pub mod hashes;
 pub mod layout;
-pub mod loader;
-pub mod networks;
+mod networks;
 pub mod random;
-pub mod verify;
+pub mod weights;
 pub mod writer;
 
-pub use assembly::Assembly;
+pub use assembly::BundleAssembly;
 pub use config::Geometry;
 pub use error::BundleError;
+pub use hashes::HashCache;
 pub use random::RandomBundle;
-pub use verify::HashCache;
 
 use config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
-use loader::Weights;
-use networks::{FindingsPredictor, ImageEmbedder, Labeler, Language};
+use networks::{FindingsPredictor, ImageEmbedder, LanguagePipeline, ReportLabeler};
+use weights::MappedWeights;
 
 /// Version of the format that this code reads and writes.
 pub const FORMAT: u32 = 1;
@@ -48,12 +53,12 @@ const TOKENIZER: &str = "tokenizer";
 pub struct Bundle {
     dir: PathBuf,
     manifest: Manifest,
-    weights: BTreeMap<(Stage, &'static str), Weights>,
+    weights: BTreeMap<(Stage, &'static str), MappedWeights>,
 }
 
 /// What `radialog bundle show` prints.
 #[derive(Clone, Debug, Serialize)]
-pub struct Summary {
+pub struct BundleSummary {
     /// The directory.
     pub dir: PathBuf,
     /// As in the manifest.
@@ -70,7 +75,7 @@ pub struct Summary {
     pub components: Vec<ComponentSummary>,
 }
 
-/// One component of a [`Summary`].
+/// One component of a [`BundleSummary`].
 #[derive(Clone, Debug, Serialize)]
 pub struct ComponentSummary {
     /// Which stage loads it.
@@ -115,7 +120,7 @@ impl Bundle {
                 if !files.is_empty() {
                     bundle
                         .weights
-                        .insert((stage, usage), Weights::open(&files)?);
+                        .insert((stage, usage), MappedWeights::open(&files)?);
                 }
             }
             bundle.check_tensors(stage)?;
@@ -140,19 +145,19 @@ impl Bundle {
     /// The first file that is not what the manifest says, or component that does not load.
     pub fn verify(&self) -> Result<(), BundleError> {
         for &stage in self.manifest.components.keys() {
-            self.check_files(stage, verify::hash_file)?;
+            self.check_files(stage, hashes::hash_file)?;
             match stage {
                 Stage::Embedding => drop(ImageEmbedder::load(self, &Device::Cpu)?),
                 Stage::Findings => drop(FindingsPredictor::load(self, &Device::Cpu)?),
-                Stage::Language => Language::check(self)?,
-                Stage::Scoring => drop(Labeler::load(self, &Device::Cpu)?),
+                Stage::Language => LanguagePipeline::check(self)?,
+                Stage::Scoring => drop(ReportLabeler::load(self, &Device::Cpu)?),
             }
         }
         Ok(())
     }
 
     /// Data for people.
-    pub fn summary(&self) -> Summary {
+    pub fn summary(&self) -> BundleSummary {
         let components = self.manifest.components.iter().map(|(&stage, component)| {
             let counts: Vec<_> = self
                 .weights
@@ -173,7 +178,7 @@ impl Bundle {
                 config: component.config.clone(),
             }
         });
-        Summary {
+        BundleSummary {
             dir: self.dir.clone(),
             name: self.manifest.name.clone(),
             version: self.manifest.version.clone(),
@@ -308,7 +313,7 @@ impl Bundle {
         }
     }
 
-    fn weights(&self, stage: Stage, usage: &'static str) -> Result<&Weights, BundleError> {
+    fn weights(&self, stage: Stage, usage: &'static str) -> Result<&MappedWeights, BundleError> {
         self.weights
             .get(&(stage, usage))
             .ok_or_else(|| self.no_file(stage, usage))

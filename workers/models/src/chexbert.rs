@@ -6,7 +6,7 @@ use candle_nn::{Embedding, Module, VarBuilder, embedding};
 use radialog_schemas::{Finding, Label, Labels};
 use serde::{Deserialize, Serialize};
 
-use crate::bert::{Attention, BertShape, FeedForward};
+use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
 
@@ -70,7 +70,7 @@ pub struct Chexbert {
     /// The row of token type 0, the only one in use: `[hidden]`.
     token_type: Tensor,
     embeddings_norm: LayerNorm,
-    layers: Vec<(Attention, FeedForward)>,
+    layers: Vec<(BertAttention, BertFeedForward)>,
     linear_heads: Vec<Linear>,
     dropout: Dropout,
     max_length: usize,
@@ -101,8 +101,8 @@ impl Chexbert {
         let layer = |index: usize| {
             let vb = vb.pp("bert.encoder.layer").pp(index);
             Ok((
-                Attention::new(&shape, shape.width, &vb.pp("attention"))?,
-                FeedForward::new(&shape, "", &vb)?,
+                BertAttention::new(&shape, shape.width, &vb.pp("attention"))?,
+                BertFeedForward::new(&shape, "", &vb)?,
             ))
         };
         let head = |(index, finding)| {

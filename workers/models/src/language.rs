@@ -13,10 +13,13 @@ pub mod lora;
 pub mod sampler;
 mod trained;
 
-pub use config::{ConfigError, LlamaConfig};
-pub use engine::{ChatLimits, Completion, Engine, Event, Limits, Request, SequenceId, Turn};
-pub use llama::{LanguageModel, Sequence};
-pub use lora::{Adapter, LoraConfig};
+pub use config::{LlamaConfig, LlamaConfigError};
+pub use engine::{
+    ChatLimits, ChatOptions, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest,
+    SequenceId,
+};
+pub use llama::{LanguageModel, TrainingSequence};
+pub use lora::{LoraAdapter, LoraConfig};
 pub use sampler::Sampling;
 
 use radialog_schemas::ErrorCode;
@@ -90,7 +93,7 @@ pub enum LanguageError {
     NoImageProjection,
     /// A geometry that the decoder cannot have.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] LlamaConfigError),
     /// The network failed, or tensors do not fit the configuration.
     #[error("the language model failed: {0}")]
     Candle(#[from] candle_core::Error),

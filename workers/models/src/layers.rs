@@ -21,17 +21,17 @@ pub(crate) use norm::{LayerNorm, layer_norm};
 #[derive(Clone, Debug)]
 pub(crate) struct Conv {
     shape: ConvShape,
-    weights: Weights,
+    weights: ConvWeights,
     relu: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Weights {
-    Cpu(cpu::Weights),
+enum ConvWeights {
+    Cpu(cpu::PackedWeights),
     /// `[out, in, kernel, kernel]` and `[1, out, 1, 1]`.
     Device(Tensor, Tensor),
     /// Variables, and a batch norm that follows each batch.
-    Trained(trained::Weights),
+    Trained(trained::TrainedConv),
 }
 
 /// The shape of a [`Conv`]; padding is `kernel / 2`.
@@ -69,7 +69,10 @@ impl Conv {
         let bias = Tensor::zeros(shape.output, vb.dtype(), vb.device())?;
         let weight = shape.weight(vb)?;
         if weight.is_variable() {
-            return Ok(Self::trained(shape, trained::Weights::without_bias(weight)));
+            return Ok(Self::trained(
+                shape,
+                trained::TrainedConv::without_bias(weight),
+            ));
         }
         Self::new(shape, weight, bias)
     }
@@ -80,7 +83,7 @@ impl Conv {
         if weight.is_variable() {
             return Ok(Self::trained(
                 shape,
-                trained::Weights::with_bias(weight, bias),
+                trained::TrainedConv::with_bias(weight, bias),
             ));
         }
         Self::new(shape, weight, bias)
@@ -98,7 +101,7 @@ impl Conv {
         if trained.is_variable() {
             return Ok(Self::trained(
                 shape,
-                trained::Weights::with_norm(trained, norm, eps)?,
+                trained::TrainedConv::with_norm(trained, norm, eps)?,
             ));
         }
         let scale = (vector("weight")? / (vector("running_var")? + eps)?.sqrt()?)?;
@@ -112,9 +115,9 @@ impl Conv {
 
     fn new(shape: ConvShape, weight: Tensor, bias: Tensor) -> Result<Self, ModelError> {
         let weights = if weight.device().is_cpu() {
-            Weights::Cpu(cpu::Weights::new(&weight, &bias)?)
+            ConvWeights::Cpu(cpu::PackedWeights::new(&weight, &bias)?)
         } else {
-            Weights::Device(weight, bias.reshape((1, shape.output, 1, 1))?)
+            ConvWeights::Device(weight, bias.reshape((1, shape.output, 1, 1))?)
         };
         Ok(Self {
             shape,
@@ -123,10 +126,10 @@ impl Conv {
         })
     }
 
-    fn trained(shape: ConvShape, weights: trained::Weights) -> Self {
+    fn trained(shape: ConvShape, weights: trained::TrainedConv) -> Self {
         Self {
             shape,
-            weights: Weights::Trained(weights),
+            weights: ConvWeights::Trained(weights),
             relu: false,
         }
     }
@@ -148,10 +151,10 @@ impl Conv {
         residual: Option<&Tensor>,
     ) -> Result<Tensor, ModelError> {
         let (weight, bias) = match &self.weights {
-            Weights::Trained(weights) => {
+            ConvWeights::Trained(weights) => {
                 return weights.forward(map, self.shape, residual, self.relu);
             }
-            Weights::Cpu(weights) => {
+            ConvWeights::Cpu(weights) => {
                 let convolution = cpu::Convolution {
                     shape: self.shape,
                     weights,
@@ -162,7 +165,7 @@ impl Conv {
                     Some(residual) => map.apply_op2_no_bwd(residual, &convolution)?,
                 });
             }
-            Weights::Device(weight, bias) => (weight, bias),
+            ConvWeights::Device(weight, bias) => (weight, bias),
         };
         let padding = self.shape.kernel / 2;
         let mut output = map

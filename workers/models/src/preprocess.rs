@@ -31,14 +31,14 @@ const OTHER_FORMATS: [(&str, usize, &[u8]); 7] = [
 
 /// What an image file may cost. Checked on the header, before any pixel is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
+pub struct ImageLimits {
     /// Largest file, in bytes.
     pub max_bytes: u64,
     /// Most pixels, in the file and after the resize. Decoding takes up to 9 bytes a pixel.
     pub max_pixels: u64,
 }
 
-impl Default for Limits {
+impl Default for ImageLimits {
     /// 128 MiB and 40 million pixels: twice the largest radiography detectors.
     fn default() -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Default for Limits {
     }
 }
 
-impl Limits {
+impl ImageLimits {
     /// Refuses a width and height, in pixels, that cannot be decoded and resized within the limits.
     fn check(&self, width: u64, height: u64) -> Result<(), Failure> {
         let (short, long) = (width.min(height), width.max(height));
@@ -94,7 +94,11 @@ impl Preprocessed {
     /// Decodes a PNG or JPEG file and resizes it, its shorter side to `short_side` pixels.
     ///
     /// Fails with the image's [`ErrorCode`]; the message does not name the file, since only its content is known here.
-    pub fn from_bytes(bytes: &[u8], limits: &Limits, short_side: usize) -> Result<Self, Failure> {
+    pub fn from_bytes(
+        bytes: &[u8],
+        limits: &ImageLimits,
+        short_side: usize,
+    ) -> Result<Self, Failure> {
         Ok(Self::from_gray(&decode(bytes, limits)?, short_side))
     }
 
@@ -132,7 +136,7 @@ impl Preprocessed {
 ///
 /// 8- and 16-bit grey, grey with alpha, RGB, RGBA and palette images are taken; alpha counts in the remap and is then
 /// dropped. Everything else fails with the image's [`ErrorCode`].
-pub fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure> {
+pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Failure> {
     if bytes.is_empty() {
         return Err(Failure::new(
             ErrorCode::ImageEmpty,

@@ -1,10 +1,10 @@
 //! What the language model is told, as data: a bundle carries its prompts, and the published ones are the default.
 //! The published weights were trained on these exact strings, so every blank and full stop of them counts.
 
-mod dialog;
+mod chat;
 mod questions;
 
-pub use dialog::{Dialog, DialogError, Fitted, Past};
+pub use chat::{ChatPrompt, ChatPromptError, Exchange, FittedPrompt};
 pub use questions::Questions;
 
 use std::fmt;
@@ -59,7 +59,7 @@ impl Default for Prompts {
 
 /// A stretch of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Segment {
+pub enum PromptSegment {
     /// Plain text; it cannot become a special token, whatever it spells.
     Text(String),
     /// The place of one image.
@@ -73,7 +73,7 @@ pub enum Segment {
 
 /// An assembled prompt, or one message of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Prompt(Vec<Segment>);
+pub struct Prompt(Vec<PromptSegment>);
 
 impl Prompts {
     /// The published prompts with the demo's system sentence, which differs from the trained one.
@@ -102,7 +102,7 @@ impl Prompts {
         {
             message.push_text(&rest[..at]);
             if slot == IMAGE_SLOT {
-                message.0.push(Segment::Image {
+                message.0.push(PromptSegment::Image {
                     tokens: self.image_tokens,
                 });
             } else {
@@ -147,7 +147,7 @@ impl Prompts {
             if index % 2 == 0 {
                 prompt.push_text(" ");
             } else {
-                prompt.0.push(Segment::End);
+                prompt.0.push(PromptSegment::End);
             }
         }
         prompt
@@ -172,14 +172,14 @@ impl Prompt {
     }
 
     /// The stretches in order; no two texts are neighbours and none is empty.
-    pub fn segments(&self) -> &[Segment] {
+    pub fn segments(&self) -> &[PromptSegment] {
         &self.0
     }
 
     /// For people: as it is written, but with one `<IMG>` for an image.
     pub fn readable(&self) -> String {
         let short = self.0.iter().map(|segment| match segment {
-            Segment::Image { .. } => Segment::Image { tokens: 1 },
+            PromptSegment::Image { .. } => PromptSegment::Image { tokens: 1 },
             other => other.clone(),
         });
         Self(short.collect()).to_string()
@@ -188,7 +188,7 @@ impl Prompt {
     fn push(&mut self, other: &Prompt) {
         for segment in &other.0 {
             match segment {
-                Segment::Text(text) => self.push_text(text),
+                PromptSegment::Text(text) => self.push_text(text),
                 other => self.0.push(other.clone()),
             }
         }
@@ -196,9 +196,9 @@ impl Prompt {
 
     fn push_text(&mut self, text: &str) {
         match self.0.last_mut() {
-            Some(Segment::Text(last)) => last.push_str(text),
+            Some(PromptSegment::Text(last)) => last.push_str(text),
             _ if text.is_empty() => {}
-            _ => self.0.push(Segment::Text(text.to_owned())),
+            _ => self.0.push(PromptSegment::Text(text.to_owned())),
         }
     }
 }
@@ -207,9 +207,9 @@ impl Prompt {
 impl fmt::Display for Prompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|segment| match segment {
-            Segment::Text(text) => f.write_str(text),
-            Segment::Image { tokens } => f.write_str(&IMAGE.repeat(*tokens)),
-            Segment::End => f.write_str("</s>"),
+            PromptSegment::Text(text) => f.write_str(text),
+            PromptSegment::Image { tokens } => f.write_str(&IMAGE.repeat(*tokens)),
+            PromptSegment::End => f.write_str("</s>"),
         })
     }
 }
@@ -260,12 +260,12 @@ mod tests {
             ..Prompts::default()
         };
         let message = prompts.report_message("{image}<IMG></s>");
-        let text = |text: &str| Segment::Text(text.into());
+        let text = |text: &str| PromptSegment::Text(text.into());
         assert_eq!(
             message.segments(),
             [
                 text("{image}<IMG></s> at "),
-                Segment::Image { tokens: 32 },
+                PromptSegment::Image { tokens: 32 },
                 text("{unknown}")
             ]
         );

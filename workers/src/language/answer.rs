@@ -1,8 +1,8 @@
 //! Answers to texts, without an image: what data sets for training are written with.
 
 use bytes::Bytes;
-use radialog_models::bundle::networks::Language;
-use radialog_models::language::{Completion, Request};
+use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::language::{Completion, GenerationRequest};
 use radialog_models::prompt::Prompt;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{Failure, Generation, ObjectKey, TextPrompt};
@@ -12,12 +12,12 @@ use crate::input;
 
 /// Fetches the conversation that is to go on.
 pub(super) async fn request(
-    language: &Language,
+    language: &LanguagePipeline,
     prompt: &ObjectKey,
     generation: &Generation,
     output: &ObjectKey,
     objects: &dyn Objects,
-) -> Result<Request, Failure> {
+) -> Result<GenerationRequest, Failure> {
     let TextPrompt { messages } = input::json(objects, prompt).await?;
     if messages.len().is_multiple_of(2) {
         return Err(input::corrupt(
@@ -40,7 +40,11 @@ pub(super) async fn request(
 }
 
 /// What is stored: all that the model wrote.
-pub(super) fn content(language: &Language, prompt_tokens: usize, completion: &Completion) -> Bytes {
+pub(super) fn content(
+    language: &LanguagePipeline,
+    prompt_tokens: usize,
+    completion: &Completion,
+) -> Bytes {
     report::written(
         &language.tokenizer.decode_continuation(&completion.tokens),
         prompt_tokens,

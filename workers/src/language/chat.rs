@@ -1,12 +1,12 @@
 //! Turns of conversations: a prompt that holds what was said before, and an answer that is read while it is written.
 
 use bytes::Bytes;
-use radialog_models::bundle::networks::Language;
+use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::image_tokens;
-use radialog_models::language::{Completion, Request, Sampling, Turn};
-use radialog_models::prompt::{Dialog, Past, Prompt};
+use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
+use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
 use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
-use radialog_runtime::conversations::{self, Snapshot};
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::OpenTurn;
 use radialog_schemas::{Answer, Ask, ErrorCode, Failure, TurnEvent, TurnOutcome};
@@ -16,7 +16,7 @@ use crate::input;
 
 /// An answer on its way to its reader.
 pub(super) struct Speech {
-    voice: UnboundedSender<TurnEvent>,
+    sender: UnboundedSender<TurnEvent>,
     text: TextStream,
     /// How many more tokens the answer may have.
     left: usize,
@@ -26,7 +26,7 @@ pub(super) struct Speech {
 impl Speech {
     /// An answer of at most `most` tokens behind those that are written already.
     fn new(
-        voice: UnboundedSender<TurnEvent>,
+        sender: UnboundedSender<TurnEvent>,
         tokenizer: &LlamaTokenizer,
         written: &[u32],
         most: usize,
@@ -41,7 +41,7 @@ impl Speech {
             text.finish();
         }
         Self {
-            voice,
+            sender,
             text,
             left,
             dropped_turns: Vec::new(),
@@ -81,25 +81,25 @@ impl Speech {
 
     fn send(&self, id: u32, text: String) {
         // Nobody listens any more after a cancellation or a shutdown.
-        let _ = self.voice.send(TurnEvent::Token { id, text });
+        let _ = self.sender.send(TurnEvent::Token { id, text });
     }
 }
 
 /// Fetches what a turn is answered from. Returns the question as the model reads it, too.
 pub(super) async fn request(
-    language: &Language,
+    language: &LanguagePipeline,
     window: usize,
     turn: OpenTurn<'_>,
     objects: &dyn Objects,
-) -> Result<(Request, Speech, String), Failure> {
+) -> Result<(GenerationRequest, Speech, String), Failure> {
     let OpenTurn {
         snapshot,
         number,
         written,
-        voice,
+        events: sender,
     } = turn;
     let (dialog, open) = dialog(language, snapshot, number)?;
-    let asked = dialog.asked.readable();
+    let asked = dialog.question.readable();
     let generation = &open.request.generation;
     let fitted = dialog.fit(
         &language.prompts,
@@ -116,21 +116,21 @@ pub(super) async fn request(
                 .map_err(|error| input::corrupt(&image.embedding, error))?,
         );
     }
-    let speech = Speech::new(voice, &language.tokenizer, written, fitted.max_new_tokens);
+    let speech = Speech::new(sender, &language.tokenizer, written, fitted.max_new_tokens);
     let speech = Speech {
         dropped_turns: fitted.dropped,
         ..speech
     };
-    let request = Request {
+    let request = GenerationRequest {
         prompt: fitted.ids,
         images,
         sampling: Sampling::from(generation),
         max_new_tokens: fitted.max_new_tokens,
-        turn: Some(Turn {
-            images: image
+        chat: Some(ChatOptions {
+            images_key: image
                 .map(|image| image.embedding.to_string())
                 .unwrap_or_default(),
-            written: written.to_vec(),
+            generated: written.to_vec(),
         }),
     };
     Ok((request, speech, asked))
@@ -138,10 +138,10 @@ pub(super) async fn request(
 
 /// The conversation up to this turn, without the turns that have no answer, and the turn.
 fn dialog<'a>(
-    language: &Language,
-    snapshot: &'a Snapshot,
+    language: &LanguagePipeline,
+    snapshot: &'a ConversationSnapshot,
     number: u32,
-) -> Result<(Dialog, &'a conversations::Turn), Failure> {
+) -> Result<(ChatPrompt, &'a TurnSnapshot), Failure> {
     let prompts = &language.prompts;
     let nothing = || {
         Failure::new(
@@ -167,31 +167,31 @@ fn dialog<'a>(
     let turns = turns.filter_map(|(number, turn)| {
         Some((Some(number), turn.request.ask.clone(), answer_of(turn)?))
     });
-    let mut past: Vec<Past> = Vec::new();
+    let mut history: Vec<Exchange> = Vec::new();
     for (turn, ask, answer) in opening.chain(turns) {
-        let answer = prompts.plain(answer);
+        let answer = prompts.untrusted(answer);
         // An empty answer would leave its turn open, and what asks nothing has none that matters.
-        let findings = findings.filter(|_| past.is_empty());
-        let Some(asked) = prompts
+        let findings = findings.filter(|_| history.is_empty());
+        let Some(question) = prompts
             .message(&ask, findings)
             .filter(|_| answer != Prompt::default())
         else {
             continue;
         };
-        past.push(Past {
+        history.push(Exchange {
             turn,
-            asked,
+            question,
             answer,
         });
     }
-    let findings = findings.filter(|_| past.is_empty());
-    let asked = prompts
+    let findings = findings.filter(|_| history.is_empty());
+    let question = prompts
         .message(&open.request.ask, findings)
-        .filter(|asked| *asked != Prompt::default());
+        .filter(|question| *question != Prompt::default());
     Ok((
-        Dialog {
-            past,
-            asked: asked.ok_or_else(nothing)?,
+        ChatPrompt {
+            history,
+            question: question.ok_or_else(nothing)?,
         },
         open,
     ))
@@ -199,7 +199,7 @@ fn dialog<'a>(
 
 /// What a turn has answered: a person's version, or the model's words. A turn that was cancelled or failed has no answer,
 /// unless a person wrote one.
-fn answer_of(turn: &conversations::Turn) -> Option<&str> {
+fn answer_of(turn: &TurnSnapshot) -> Option<&str> {
     match (&turn.edited, &turn.outcome) {
         (Some(edited), _) => Some(edited),
         (None, Some(TurnOutcome::Done(answer))) => Some(&answer.text),
@@ -221,8 +221,8 @@ mod tests {
         written: usize,
         most: usize,
     ) -> (Vec<u32>, String, Answer) {
-        let (voice, mut said) = unbounded_channel();
-        let mut speech = Speech::new(voice, tokenizer, &tokens[..written], most);
+        let (sender, mut said) = unbounded_channel();
+        let mut speech = Speech::new(sender, tokenizer, &tokens[..written], most);
         let complete = tokens.last() == Some(&tokenizer.eos_id());
         let ends = tokens.len() - usize::from(complete);
         tokens[..ends]

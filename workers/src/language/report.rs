@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use candle_core::Tensor;
-use radialog_models::bundle::networks::Language;
+use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::image_tokens;
-use radialog_models::language::{Completion, Request, Sampling};
+use radialog_models::language::{Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::Prompt;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{
@@ -16,10 +16,10 @@ use crate::input;
 
 /// Fetches what a report is written from.
 pub(super) async fn request(
-    language: &Language,
+    language: &LanguagePipeline,
     task: &Task,
     objects: &dyn Objects,
-) -> Result<Request, Failure> {
+) -> Result<GenerationRequest, Failure> {
     let Work::Report {
         embedding,
         findings,
@@ -46,13 +46,13 @@ pub(super) async fn request(
 
 /// A prompt as the model takes it.
 pub(super) fn asked(
-    language: &Language,
+    language: &LanguagePipeline,
     prompt: &Prompt,
     images: Vec<Tensor>,
     generation: &Generation,
     output: &ObjectKey,
-) -> Result<Request, Failure> {
-    Ok(Request {
+) -> Result<GenerationRequest, Failure> {
+    Ok(GenerationRequest {
         prompt: language
             .tokenizer
             .encode_prompt(prompt)
@@ -63,12 +63,16 @@ pub(super) fn asked(
             ..Sampling::from(generation)
         },
         max_new_tokens: generation.max_new_tokens as usize,
-        turn: None,
+        chat: None,
     })
 }
 
 /// What is stored.
-pub(super) fn content(language: &Language, prompt_tokens: usize, completion: &Completion) -> Bytes {
+pub(super) fn content(
+    language: &LanguagePipeline,
+    prompt_tokens: usize,
+    completion: &Completion,
+) -> Bytes {
     let answer = language.tokenizer.decode_continuation(&completion.tokens);
     written(
         language.prompts.report_text(&answer),

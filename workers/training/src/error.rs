@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use radialog_models::ModelError;
 use radialog_models::bundle::BundleError;
 use radialog_models::language::LanguageError;
-use radialog_models::prompt::DialogError;
+use radialog_models::prompt::ChatPromptError;
 use radialog_models::tokenizers::TokenizerError;
 
 /// A failure of a preparation or a training.
@@ -70,7 +70,7 @@ pub enum TrainingError {
     Language(#[from] LanguageError),
     /// A conversation does not fit the language model.
     #[error(transparent)]
-    Dialog(#[from] DialogError),
+    Dialog(#[from] ChatPromptError),
     /// A bundle failed.
     #[error(transparent)]
     Bundle(#[from] BundleError),

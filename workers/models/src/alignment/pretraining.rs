@@ -3,10 +3,10 @@
 
 use candle_core::{D, DType, Tensor};
 use candle_nn::{Embedding, Module, VarBuilder};
+use serde::{Deserialize, Serialize};
 
 use super::{Alignment, AlignmentConfig};
-use crate::bert::FeedForward;
-use crate::bundle::config::AlignmentText;
+use crate::bert::BertFeedForward;
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm};
 
@@ -18,7 +18,7 @@ pub struct AlignmentPretraining {
     queries: Alignment,
     word_embeddings: Embedding,
     position_embeddings: Embedding,
-    text_feed_forward: Vec<FeedForward>,
+    text_feed_forward: Vec<BertFeedForward>,
     head: Linear,
     head_norm: LayerNorm,
     head_bias: Tensor,
@@ -29,9 +29,20 @@ pub struct AlignmentPretraining {
     dropout: Dropout,
 }
 
+/// Geometry of what only the training of the Q-Former uses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlignmentTextConfig {
+    /// Word pieces and `[DEC]`.
+    pub vocab_size: usize,
+    /// Most ids of a text.
+    pub max_position_embeddings: usize,
+    /// Width of the space in which texts and images are compared.
+    pub embed_dim: usize,
+}
+
 /// A batch of texts, padded to one length.
 #[derive(Clone, Debug)]
-pub struct Texts {
+pub struct TextBatch {
     /// `[B, n]`, u32.
     pub ids: Tensor,
     /// `[B, n]`, f32, 1 for each id that is no padding.
@@ -39,7 +50,7 @@ pub struct Texts {
 }
 
 /// What the queries have seen of a batch of images.
-pub struct Looked {
+pub struct QueryStates {
     /// `[B, queries, embed_dim]`, of length 1.
     pub features: Tensor,
     /// What went into each block, which texts written from the images attend to.
@@ -53,14 +64,14 @@ impl AlignmentPretraining {
     /// Weights of another geometry.
     pub fn new(
         config: &AlignmentConfig,
-        text: &AlignmentText,
+        text: &AlignmentTextConfig,
         vb: VarBuilder<'_>,
         dropout: Dropout,
     ) -> Result<Self, ModelError> {
         let shape = config.shape(dropout.clone())?;
         let (width, bert) = (shape.width, vb.pp("Qformer.bert"));
         let layer =
-            |index: usize| FeedForward::new(&shape, "", &bert.pp("encoder.layer").pp(index));
+            |index: usize| BertFeedForward::new(&shape, "", &bert.pp("encoder.layer").pp(index));
         let table = |name: &str, rows: usize| -> Result<Embedding, ModelError> {
             Ok(Embedding::new(
                 bert.pp("embeddings")
@@ -105,12 +116,12 @@ impl AlignmentPretraining {
     ///
     /// # Errors
     /// Strips of another width.
-    pub fn look(&self, image_embeds: &Tensor) -> Result<Looked, ModelError> {
+    pub fn query_images(&self, image_embeds: &Tensor) -> Result<QueryStates, ModelError> {
         let mut inputs = Vec::new();
         let tokens = self
             .queries
             .query_from(image_embeds, |input| inputs.push(input.clone()))?;
-        Ok(Looked {
+        Ok(QueryStates {
             features: unit_length(&self.vision_proj.forward(&tokens)?)?,
             inputs,
         })
@@ -120,7 +131,7 @@ impl AlignmentPretraining {
     ///
     /// # Errors
     /// Texts longer than the position table.
-    pub fn text_features(&self, texts: &Texts) -> Result<Tensor, ModelError> {
+    pub fn text_features(&self, texts: &TextBatch) -> Result<Tensor, ModelError> {
         let mut hidden = self.embedded(texts)?;
         let mask = padding(&texts.mask)?;
         for (layer, feed_forward) in self.queries.layers.iter().zip(&self.text_feed_forward) {
@@ -138,7 +149,11 @@ impl AlignmentPretraining {
     ///
     /// # Errors
     /// Not as many images as texts.
-    pub fn match_logits(&self, image_embeds: &Tensor, texts: &Texts) -> Result<Tensor, ModelError> {
+    pub fn match_logits(
+        &self,
+        image_embeds: &Tensor,
+        texts: &TextBatch,
+    ) -> Result<Tensor, ModelError> {
         let queries = self
             .queries
             .embeddings_norm
@@ -169,7 +184,11 @@ impl AlignmentPretraining {
     ///
     /// # Errors
     /// Not as many images as texts.
-    pub fn caption_logits(&self, looked: &Looked, texts: &Texts) -> Result<Tensor, ModelError> {
+    pub fn caption_logits(
+        &self,
+        looked: &QueryStates,
+        texts: &TextBatch,
+    ) -> Result<Tensor, ModelError> {
         let mut hidden = self.embedded(texts)?;
         let queries = self.queries.query_tokens.dim(1)?;
         let mask = causal(&texts.mask, queries)?;
@@ -193,7 +212,7 @@ impl AlignmentPretraining {
         Ok(logits.reshape((batch, length, ()))?)
     }
 
-    fn embedded(&self, texts: &Texts) -> Result<Tensor, ModelError> {
+    fn embedded(&self, texts: &TextBatch) -> Result<Tensor, ModelError> {
         let positions = Tensor::arange(0, texts.ids.dim(1)? as u32, texts.ids.device())?;
         let words = self.word_embeddings.forward(&texts.ids)?;
         let sum = words.broadcast_add(&self.position_embeddings.forward(&positions)?)?;

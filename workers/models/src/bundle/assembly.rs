@@ -11,11 +11,12 @@ use safetensors::tensor::Dtype;
 
 use super::config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
 use super::layout::{self, TensorSpec};
-use super::{ADAPTER, Bundle, BundleError, FORMAT, HashCache, TOKENIZER, WEIGHTS, verify};
+use super::{ADAPTER, Bundle, BundleError, FORMAT, HashCache, TOKENIZER, WEIGHTS, hashes};
+use crate::durable::PendingDirectory;
 
 /// What a new bundle is made of.
 #[derive(Clone, Debug)]
-pub struct Assembly {
+pub struct BundleAssembly {
     /// Its name.
     pub name: String,
     /// Its version.
@@ -28,7 +29,7 @@ pub struct Assembly {
     pub parts: BTreeMap<Stage, PathBuf>,
 }
 
-impl Assembly {
+impl BundleAssembly {
     /// Writes the bundle beside `dir` and renames it when it is whole. Of each component only what inference reads is taken.
     ///
     /// # Errors
@@ -41,18 +42,12 @@ impl Assembly {
                 reason,
             });
         }
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        let partial = dir.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        fs::create_dir_all(&partial).map_err(BundleError::io("create", &partial))?;
-        let result = self.write_files(&partial).and_then(|manifest| {
-            fs::rename(&partial, dir).map_err(BundleError::io("put in place", dir))?;
-            Ok(manifest)
-        });
-        if result.is_err() {
-            // The first error is the one to report.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        result
+        let pending = PendingDirectory::create(dir).map_err(BundleError::io("create", dir))?;
+        let manifest = self.write_files(pending.partial())?;
+        pending
+            .persist()
+            .map_err(BundleError::io("put in place", dir))?;
+        Ok(manifest)
     }
 
     fn write_files(&self, dir: &Path) -> Result<Manifest, BundleError> {
@@ -76,7 +71,7 @@ impl Assembly {
             let mut add = |usage: &str, path: String| -> Result<(), BundleError> {
                 manifest
                     .files
-                    .insert(path.clone(), verify::file_entry(&dir.join(&path))?);
+                    .insert(path.clone(), hashes::file_entry(&dir.join(&path))?);
                 component.files.insert(usage.to_owned(), path);
                 Ok(())
             };

@@ -7,7 +7,7 @@ use radialog_schemas::Stage;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Init, TensorSpec};
-use crate::alignment::AlignmentConfig;
+use crate::alignment::{AlignmentConfig, AlignmentTextConfig};
 use crate::chexbert::ChexbertConfig;
 use crate::findings::{FindingsConfig, TextRule};
 use crate::language::{LlamaConfig, LoraConfig};
@@ -24,18 +24,7 @@ pub struct EmbeddingComponent {
     pub alignment: AlignmentConfig,
     /// The Q-Former's text side, where the weights have it; only training reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<AlignmentText>,
-}
-
-/// Geometry of what only the training of the Q-Former uses.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AlignmentText {
-    /// Word pieces and `[DEC]`.
-    pub vocab_size: usize,
-    /// Most ids of a text.
-    pub max_position_embeddings: usize,
-    /// Width of the space in which texts and images are compared.
-    pub embed_dim: usize,
+    pub text: Option<AlignmentTextConfig>,
 }
 
 /// Image to findings.
@@ -108,7 +97,7 @@ impl FromStr for Geometry {
 
 /// The configurations of all four components.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Configs {
+pub struct ComponentConfigs {
     /// Of the embedding stage.
     pub embedding: EmbeddingComponent,
     /// Of the findings stage.
@@ -119,7 +108,7 @@ pub struct Configs {
     pub scoring: ScoringComponent,
 }
 
-impl Configs {
+impl ComponentConfigs {
     /// The configurations of a geometry.
     pub fn of(geometry: Geometry) -> Self {
         match geometry {
@@ -178,7 +167,7 @@ impl Configs {
     }
 
     fn published() -> Self {
-        let text = AlignmentText {
+        let text = AlignmentTextConfig {
             vocab_size: 30_523,
             max_position_embeddings: 512,
             embed_dim: 256,

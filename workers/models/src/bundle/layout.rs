@@ -3,11 +3,9 @@
 
 use safetensors::tensor::Dtype;
 
-use super::config::{
-    AlignmentText, EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent,
-};
+use super::config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
 use super::writer::TensorHeader;
-use crate::alignment::AlignmentConfig;
+use crate::alignment::{AlignmentConfig, AlignmentTextConfig};
 use crate::chexbert::ChexbertConfig;
 use crate::language::LlamaConfig;
 use crate::vision::VisionConfig;
@@ -346,7 +344,7 @@ impl Layout {
         self.norm(&format!("{root}.norm_post"), width);
     }
 
-    fn alignment(&mut self, config: &AlignmentConfig, text: Option<&AlignmentText>) {
+    fn alignment(&mut self, config: &AlignmentConfig, text: Option<&AlignmentTextConfig>) {
         let width = config.hidden_size;
         self.uniform("query_tokens", &[1, config.num_query_token, width], 1.0);
         self.norm("ln_vision", config.encoder_width);
@@ -372,7 +370,7 @@ impl Layout {
             self.unused(|layout| layout.alignment_text(width, text));
         }
     }
-    fn alignment_text(&mut self, width: usize, text: &AlignmentText) {
+    fn alignment_text(&mut self, width: usize, text: &AlignmentTextConfig) {
         let (vocabulary, positions) = (text.vocab_size, text.max_position_embeddings);
         self.push(
             "Qformer.bert.embeddings.position_ids",

@@ -11,7 +11,7 @@ use crate::ModelError;
 use crate::alignment::Alignment;
 use crate::chexbert::{self, Chexbert};
 use crate::findings::{FindingsClassifier, TextRule};
-use crate::language::{Adapter, LanguageModel, LlamaConfig};
+use crate::language::{LanguageModel, LlamaConfig, LoraAdapter};
 use crate::preprocess::InputSize;
 use crate::prompt::Prompts;
 use crate::tokenizers::{BertTokenizer, LlamaTokenizer, TokenizerError};
@@ -102,12 +102,12 @@ impl FindingsPredictor {
 }
 
 /// The scoring stage's: CheXbert and its tokenizer.
-pub struct Labeler {
+pub struct ReportLabeler {
     chexbert: Chexbert,
     tokenizer: BertTokenizer,
 }
 
-impl Labeler {
+impl ReportLabeler {
     /// Loads the component.
     ///
     /// # Errors
@@ -140,14 +140,14 @@ impl Labeler {
     /// Labels of reports given as ids.
     ///
     /// # Errors
-    /// A report that is empty or too long; [`Labeler::encode`] makes neither.
+    /// A report that is empty or too long; [`ReportLabeler::encode`] makes neither.
     pub fn label(&self, reports: &[Vec<u32>]) -> Result<Vec<Labels>, ModelError> {
         self.chexbert.label(reports)
     }
 }
 
 /// The language stage's: model, tokenizer and prompts.
-pub struct Language {
+pub struct LanguagePipeline {
     /// The decoder with its adapter.
     pub model: Arc<LanguageModel>,
     /// Text to ids and back.
@@ -156,7 +156,7 @@ pub struct Language {
     pub prompts: Prompts,
 }
 
-impl Language {
+impl LanguagePipeline {
     /// Loads the component. The base stays in the type that it is stored in.
     ///
     /// # Errors
@@ -170,7 +170,7 @@ impl Language {
             .unwrap_or(DType::F32);
         let base = weights.var_builder(dtype, device);
         let adapter = match config.lora {
-            Some(lora) => Some(Adapter::new(
+            Some(lora) => Some(LoraAdapter::new(
                 lora,
                 bundle
                     .weights(stage, ADAPTER)?

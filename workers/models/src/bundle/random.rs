@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use half::{bf16, f16};
 use radialog_schemas::bundle::{Component, FileEntry, MANIFEST_FILE, Manifest};
@@ -13,11 +13,11 @@ use safetensors::tensor::Dtype;
 use serde::Serialize;
 
 use super::FORMAT;
-use super::config::{Configs, Geometry};
+use super::config::{ComponentConfigs, Geometry};
 use super::error::BundleError;
 use super::layout::{self, Init, TensorSpec};
-use super::verify::unique;
 use super::writer::{SafetensorsWriter, TensorHeader};
+use crate::durable::PendingDirectory;
 
 /// Elements drawn before they are written.
 const BLOCK: usize = 1 << 22;
@@ -61,7 +61,7 @@ impl RandomBundle {
 
     /// A directory name that says what is in it, and that changes when anything that determines the content does.
     pub fn directory_name(&self) -> String {
-        let configs = Configs::of(self.geometry);
+        let configs = ComponentConfigs::of(self.geometry);
         let tensors: Vec<_> = Stage::ALL
             .into_iter()
             .flat_map(|stage| self.weights(stage, &configs))
@@ -96,21 +96,14 @@ impl RandomBundle {
     /// # Errors
     /// `dir` exists and is not empty, or files cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
-        let partial = partial_dir(dir);
-        fs::create_dir_all(&partial).map_err(BundleError::io("create", &partial))?;
-        let result = self.write_files(&partial).and_then(|manifest| {
-            fs::rename(&partial, dir).map_err(BundleError::io("replace", dir))?;
-            Ok(manifest)
-        });
-        if result.is_err() {
-            // The first error is the one to report.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        result
+        let pending = PendingDirectory::create(dir).map_err(BundleError::io("create", dir))?;
+        let manifest = self.write_files(pending.partial())?;
+        pending.persist().map_err(BundleError::io("replace", dir))?;
+        Ok(manifest)
     }
 
     fn write_files(&self, dir: &Path) -> Result<Manifest, BundleError> {
-        let configs = Configs::of(self.geometry);
+        let configs = ComponentConfigs::of(self.geometry);
         let mut manifest = Manifest {
             format: FORMAT,
             name: format!("random-{}", self.geometry),
@@ -150,7 +143,7 @@ impl RandomBundle {
         Ok(manifest)
     }
 
-    fn weights(&self, stage: Stage, configs: &Configs) -> Vec<WeightsFile> {
+    fn weights(&self, stage: Stage, configs: &ComponentConfigs) -> Vec<WeightsFile> {
         match stage {
             Stage::Embedding => {
                 vec![(
@@ -183,11 +176,6 @@ impl RandomBundle {
             )],
         }
     }
-}
-
-fn partial_dir(dir: &Path) -> PathBuf {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
-    dir.with_file_name(format!(".{name}.{}.partial", unique()))
 }
 
 fn pretty(value: &impl Serialize) -> Vec<u8> {

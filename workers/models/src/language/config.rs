@@ -78,7 +78,7 @@ fn default_image_dim() -> usize {
 /// A geometry that this decoder cannot have.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("language model configuration: {0}")]
-pub struct ConfigError(String);
+pub struct LlamaConfigError(String);
 
 impl LlamaConfig {
     /// Vicuna-7B v1.3, the published base.
@@ -108,7 +108,7 @@ impl LlamaConfig {
     ///
     /// # Errors
     /// Says which field is wrong.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<(), LlamaConfigError> {
         let heads = self.num_attention_heads;
         let rules = [
             (
@@ -130,7 +130,7 @@ impl LlamaConfig {
             (self.vocab_size > 0, "vocab_size is 0"),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, fault)) => Err(ConfigError(fault.into())),
+            Some((_, fault)) => Err(LlamaConfigError(fault.into())),
             None => Ok(()),
         }
     }

@@ -11,11 +11,11 @@ use candle_core::Tensor;
 
 use super::LanguageError;
 use super::cache::KvCache;
-use super::llama::{LanguageModel, Span};
+use super::llama::{LanguageModel, SequenceChunk};
 use super::sampler::{Sampler, Sampling};
-use kept::{Kept, KeptCaches};
+use turn_caches::{CachedTurn, TurnCaches};
 
-mod kept;
+mod turn_caches;
 
 /// Beginnings of prompts that are kept: one for each wording in use.
 const KEPT_PREFIXES: usize = 4;
@@ -24,7 +24,7 @@ const LONGEST_PREFIX: usize = 256;
 
 /// One answer to generate.
 #[derive(Default)]
-pub struct Request {
+pub struct GenerationRequest {
     /// Token ids of the prompt, placeholders included.
     pub prompt: Vec<u32>,
     /// An embedding `[32, 768]` for each block of placeholders, in order.
@@ -34,22 +34,22 @@ pub struct Request {
     /// Stop after this many tokens, or where the context ends.
     pub max_new_tokens: usize,
     /// Set for a turn of a conversation, which somebody waits for.
-    pub turn: Option<Turn>,
+    pub chat: Option<ChatOptions>,
 }
 
 /// What is special about a turn of a conversation.
 #[derive(Default)]
-pub struct Turn {
-    /// Names what [`Request::images`] hold: with equal names, the cache of an earlier turn is used again.
-    pub images: String,
+pub struct ChatOptions {
+    /// Names what [`GenerationRequest::images`] hold: with equal names, the cache of an earlier turn is used again.
+    pub images_key: String,
     /// Tokens of the answer that were generated elsewhere, e.g. by a worker that is gone: it goes on behind them. They
     /// count as generated.
-    pub written: Vec<u32>,
+    pub generated: Vec<u32>,
 }
 
 /// How much an engine may hold at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct EngineLimits {
     /// Most sequences that are decoded together.
     pub sequences: usize,
     /// Most cache tokens of all running sequences; each one counts with its prompt and its longest possible answer.
@@ -63,9 +63,9 @@ pub struct Limits {
 /// What an engine holds ready for turns of conversations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChatLimits {
-    /// How many of [`Limits::sequences`] only turns may be.
+    /// How many of [`EngineLimits::sequences`] only turns may be.
     pub sequences: usize,
-    /// How many of [`Limits::cache_tokens`] only turns may take.
+    /// How many of [`EngineLimits::cache_tokens`] only turns may take.
     pub cache_tokens: usize,
     /// Most cache tokens of turns that have ended, on top of those of running ones.
     pub kept_tokens: usize,
@@ -77,7 +77,7 @@ pub struct SequenceId(u64);
 
 /// What a step did.
 #[derive(Debug)]
-pub enum Event {
+pub enum EngineEvent {
     /// A sequence has one more token.
     Token {
         /// Which sequence.
@@ -108,22 +108,22 @@ pub struct Completion {
 /// Decodes many sequences together.
 pub struct Engine {
     model: Arc<LanguageModel>,
-    limits: Limits,
+    limits: EngineLimits,
     /// Turns first.
-    waiting: [VecDeque<Waiting>; 2],
-    running: Vec<Running>,
+    waiting: [VecDeque<QueuedRequest>; 2],
+    running: Vec<ActiveSequence>,
     /// The most recently used first.
-    prefixes: Vec<Prefix>,
-    kept: KeptCaches,
+    prefixes: Vec<SharedPrefix>,
+    kept: TurnCaches,
     next: u64,
 }
 
-struct Waiting {
+struct QueuedRequest {
     id: SequenceId,
-    request: Request,
+    request: GenerationRequest,
 }
 
-struct Running {
+struct ActiveSequence {
     id: SequenceId,
     cache: KvCache,
     sampler: Sampler,
@@ -134,15 +134,15 @@ struct Running {
     turn: Option<(Vec<u32>, String)>,
 }
 
-struct Prefix {
+struct SharedPrefix {
     ids: Vec<u32>,
     cache: KvCache,
 }
 
 impl Engine {
     /// An engine without sequences.
-    pub fn new(model: Arc<LanguageModel>, limits: Limits) -> Self {
-        let kept = KeptCaches::new(limits.chat.kept_tokens);
+    pub fn new(model: Arc<LanguageModel>, limits: EngineLimits) -> Self {
+        let kept = TurnCaches::new(limits.chat.kept_tokens);
         Self {
             model,
             limits,
@@ -159,7 +159,7 @@ impl Engine {
     ///
     /// # Errors
     /// A prompt that is empty, leaves no room for an answer in the context, or could never fit the cache limit.
-    pub fn admit(&mut self, request: Request) -> Result<SequenceId, LanguageError> {
+    pub fn admit(&mut self, request: GenerationRequest) -> Result<SequenceId, LanguageError> {
         let (tokens, context) = (
             request.prompt.len(),
             self.model.config().max_position_embeddings,
@@ -172,19 +172,19 @@ impl Engine {
         }
         let (tokens, limit) = (
             self.reservation(&request),
-            self.limits_of(request.turn.is_some()).1,
+            self.limits_of(request.chat.is_some()).1,
         );
         if tokens > limit {
             return Err(LanguageError::CacheLimit { tokens, limit });
         }
         let id = SequenceId(self.next);
         self.next += 1;
-        self.waiting[usize::from(request.turn.is_none())].push_back(Waiting { id, request });
+        self.waiting[usize::from(request.chat.is_none())].push_back(QueuedRequest { id, request });
         Ok(id)
     }
 
     /// How many more sequences that are no turns could run now, as far as their number goes; none while a turn waits.
-    pub fn room(&self) -> usize {
+    pub fn free_slots(&self) -> usize {
         let [turns, others] = &self.waiting;
         if !turns.is_empty() {
             return 0;
@@ -195,7 +195,7 @@ impl Engine {
     }
 
     /// How many more turns could run now; none while one waits already.
-    pub fn turn_room(&self) -> usize {
+    pub fn free_chat_slots(&self) -> usize {
         if self.waiting[0].is_empty() {
             self.limits.sequences.saturating_sub(self.running.len())
         } else {
@@ -219,7 +219,7 @@ impl Engine {
             .iter_mut()
             .for_each(|waiting| waiting.retain(|waiting| waiting.id != id));
         let cancelled = self.running.extract_if(.., |running| running.id == id);
-        self.kept.extend(cancelled.filter_map(Running::keep));
+        self.kept.extend(cancelled.filter_map(ActiveSequence::keep));
     }
 
     /// Gives every running sequence one more token, then starts at most one that waits, so that running answers never
@@ -227,14 +227,14 @@ impl Engine {
     ///
     /// # Errors
     /// The network failed on the running sequences; they are all lost and must be admitted again.
-    pub fn step(&mut self) -> Result<Vec<Event>, LanguageError> {
+    pub fn step(&mut self) -> Result<Vec<EngineEvent>, LanguageError> {
         let mut events = Vec::new();
         self.decode(&mut events)
             .inspect_err(|_| self.running.clear())?;
-        if let Some(Waiting { id, request }) = self.next_to_start() {
+        if let Some(QueuedRequest { id, request }) = self.next_to_start() {
             match self.start(id, request, &mut events) {
                 Ok(running) => self.running.extend(running),
-                Err(error) => events.push(Event::Finished {
+                Err(error) => events.push(EngineEvent::Finished {
                     sequence: id,
                     result: Err(error),
                 }),
@@ -243,7 +243,7 @@ impl Engine {
         Ok(events)
     }
 
-    fn decode(&mut self, events: &mut Vec<Event>) -> Result<(), LanguageError> {
+    fn decode(&mut self, events: &mut Vec<EngineEvent>) -> Result<(), LanguageError> {
         if self.running.is_empty() {
             return Ok(());
         }
@@ -253,10 +253,10 @@ impl Engine {
             .filter_map(|running| running.tokens.last().copied())
             .collect();
         let input = self.model.embed(&last, &[])?;
-        let mut spans: Vec<Span> = self
+        let mut spans: Vec<SequenceChunk> = self
             .running
             .iter_mut()
-            .map(|running| Span {
+            .map(|running| SequenceChunk {
                 cache: &mut running.cache,
                 len: 1,
             })
@@ -271,11 +271,11 @@ impl Engine {
             row += 1;
             !running.go_on(logits, eos, events)
         });
-        self.kept.extend(ended.filter_map(Running::keep));
+        self.kept.extend(ended.filter_map(ActiveSequence::keep));
         Ok(())
     }
 
-    fn next_to_start(&mut self) -> Option<Waiting> {
+    fn next_to_start(&mut self) -> Option<QueuedRequest> {
         let kind = usize::from(self.waiting[0].is_empty());
         let is_turn = kind == 0;
         let needed = self.reservation(&self.waiting[kind].front()?.request);
@@ -307,7 +307,7 @@ impl Engine {
 
     /// Most sequences and cache tokens of turns, or of what is none.
     fn limits_of(&self, turns: bool) -> (usize, usize) {
-        let Limits {
+        let EngineLimits {
             sequences,
             cache_tokens,
             chat,
@@ -322,7 +322,7 @@ impl Engine {
     }
 
     /// Cache tokens that a request needs at most.
-    fn reservation(&self, request: &Request) -> usize {
+    fn reservation(&self, request: &GenerationRequest) -> usize {
         (request.prompt.len() + request.max_new_tokens.max(1))
             .min(self.model.config().max_position_embeddings)
     }
@@ -331,15 +331,15 @@ impl Engine {
     fn start(
         &mut self,
         id: SequenceId,
-        request: Request,
-        events: &mut Vec<Event>,
-    ) -> Result<Option<Running>, LanguageError> {
+        request: GenerationRequest,
+        events: &mut Vec<EngineEvent>,
+    ) -> Result<Option<ActiveSequence>, LanguageError> {
         let mut cache = self.model.cache(self.reservation(&request))?;
-        let Request {
+        let GenerationRequest {
             prompt,
             images,
             sampling,
-            turn,
+            chat,
             ..
         } = request;
         let max_new_tokens = cache.capacity() - prompt.len();
@@ -347,11 +347,11 @@ impl Engine {
             self.model.config().image_token(),
             self.model.config().eos_token_id,
         );
-        let (images_name, written) = turn.map(|turn| (turn.images, turn.written)).unzip();
-        let tokens = written.unwrap_or_default();
+        let (images_key, generated) = chat.map(|chat| (chat.images_key, chat.generated)).unzip();
+        let tokens = generated.unwrap_or_default();
         let complete = tokens.last() == Some(&eos);
         if complete || tokens.len() >= max_new_tokens {
-            events.push(Event::Finished {
+            events.push(EngineEvent::Finished {
                 sequence: id,
                 result: Ok(Completion {
                     tokens,
@@ -363,7 +363,7 @@ impl Engine {
         }
         let ids = [prompt.as_slice(), &tokens].concat();
         let mut cached = 0;
-        if let Some(name) = &images_name {
+        if let Some(name) = &images_key {
             cached = self.kept.recall(name, &ids, image, &mut cache)?;
         }
         if cached == 0 {
@@ -380,7 +380,7 @@ impl Engine {
         let len = input.dim(0)?;
         let hidden = self.model.forward(
             &input,
-            &mut [Span {
+            &mut [SequenceChunk {
                 cache: &mut cache,
                 len,
             }],
@@ -389,8 +389,8 @@ impl Engine {
         let mut sampler = Sampler::new(sampling, image as usize);
         sampler.skip(tokens.len())?;
         let cached = cached.min(prompt.len());
-        let turn = images_name.map(|name| (prompt, name));
-        let mut running = Running {
+        let turn = images_key.map(|name| (prompt, name));
+        let mut running = ActiveSequence {
             id,
             cache,
             sampler,
@@ -419,7 +419,7 @@ impl Engine {
         let input = self.model.embed(ids, &[])?;
         self.model.forward(
             &input,
-            &mut [Span {
+            &mut [SequenceChunk {
                 cache,
                 len: ids.len(),
             }],
@@ -429,7 +429,7 @@ impl Engine {
             kept.copy_from(cache, ids.len())?;
             self.prefixes.insert(
                 0,
-                Prefix {
+                SharedPrefix {
                     ids: ids.to_vec(),
                     cache: kept,
                 },
@@ -440,19 +440,19 @@ impl Engine {
     }
 }
 
-impl Running {
+impl ActiveSequence {
     /// Takes the next token from its logits `[vocab]` and says whether the sequence goes on.
     fn go_on(
         &mut self,
         logits: candle_core::Result<Tensor>,
         eos: u32,
-        events: &mut Vec<Event>,
+        events: &mut Vec<EngineEvent>,
     ) -> bool {
         let sequence = self.id;
         let token = match logits.and_then(|logits| self.sampler.next(&logits)) {
             Ok(token) => token,
             Err(error) => {
-                events.push(Event::Finished {
+                events.push(EngineEvent::Finished {
                     sequence,
                     result: Err(error.into()),
                 });
@@ -462,12 +462,12 @@ impl Running {
         self.tokens.push(token);
         let complete = token == eos;
         if !complete {
-            events.push(Event::Token { sequence, token });
+            events.push(EngineEvent::Token { sequence, token });
         }
         let ends = complete || self.tokens.len() >= self.max_new_tokens;
         if ends {
             let (tokens, cached) = (self.tokens.clone(), self.cached);
-            events.push(Event::Finished {
+            events.push(EngineEvent::Finished {
                 sequence,
                 result: Ok(Completion {
                     tokens,
@@ -480,13 +480,13 @@ impl Running {
     }
 
     /// What a turn leaves behind.
-    fn keep(self) -> Option<Kept> {
+    fn keep(self) -> Option<CachedTurn> {
         let (mut ids, images) = self.turn?;
         let prompt = ids.len();
         ids.extend(self.tokens);
         // The last token was chosen and never read.
         ids.truncate(self.cache.len());
-        Some(Kept {
+        Some(CachedTurn {
             images,
             ids,
             prompt,

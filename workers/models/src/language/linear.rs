@@ -26,20 +26,20 @@ const READ: usize = 6;
 
 /// A linear layer `[out, in]` without bias, with an optional low-rank addition.
 #[derive(Clone, Debug)]
-pub struct Linear {
+pub struct LoraLinear {
     weight: Tensor,
-    low_rank: Option<LowRank>,
+    low_rank: Option<LowRankUpdate>,
 }
 
 #[derive(Clone, Debug)]
-struct LowRank {
+struct LowRankUpdate {
     down: Tensor,
     up: Tensor,
     scale: f64,
     dropout: Dropout,
 }
 
-impl Linear {
+impl LoraLinear {
     /// A layer of `weight [out, in]`.
     pub fn new(weight: Tensor) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Linear {
         }
         let dtype = compute_dtype(&self.weight);
         let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
-        let low_rank = LowRank {
+        let low_rank = LowRankUpdate {
             down,
             up,
             scale,
@@ -88,7 +88,7 @@ impl Linear {
         let y = product(x, &self.weight)?;
         match &self.low_rank {
             None => Ok(y),
-            Some(LowRank {
+            Some(LowRankUpdate {
                 down,
                 up,
                 scale,
@@ -148,7 +148,7 @@ fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 }
 
 /// Column-major: all rows of the first output column, then of the second.
-fn products<W: Weight>(x: &[f32], weight: &[W], inner: usize) -> Vec<f32> {
+fn products<W: StoredWeight>(x: &[f32], weight: &[W], inner: usize) -> Vec<f32> {
     let rows = x.len() / inner;
     let mut out = vec![0.0; weight.len() / inner * rows];
     if (rows + READ) * weight.len() < PARALLEL {
@@ -162,7 +162,12 @@ fn products<W: Weight>(x: &[f32], weight: &[W], inner: usize) -> Vec<f32> {
 }
 
 /// All products of rows and columns of `inner` values, on this thread. The output is column-major.
-pub(super) fn rows_by_columns<W: Weight>(x: &[f32], weight: &[W], inner: usize, out: &mut [f32]) {
+pub(super) fn rows_by_columns<W: StoredWeight>(
+    x: &[f32],
+    weight: &[W],
+    inner: usize,
+    out: &mut [f32],
+) {
     let (rows, columns) = (x.len() / inner, weight.len() / inner);
     let mut row = 0;
     while row < rows {
@@ -207,7 +212,7 @@ fn store<const R: usize, const C: usize>(
 /// the parts, then over the rest: in the same order for every `R` and `C`. Arrays go by value because the compiler
 /// keeps them in registers then.
 #[inline(never)]
-fn tile<const R: usize, const C: usize, W: Weight>(
+fn tile<const R: usize, const C: usize, W: StoredWeight>(
     x: &[f32],
     weight: &[W],
     inner: usize,
@@ -250,12 +255,12 @@ fn multiply_add(values: [f32; LANES], weights: [f32; LANES], sums: [f32; LANES])
 }
 
 /// A type that weights are stored in.
-pub(super) trait Weight: Copy + Sync {
+pub(super) trait StoredWeight: Copy + Sync {
     fn to_f32(values: &[Self; LANES]) -> [f32; LANES];
     fn value(self) -> f32;
 }
 
-impl Weight for f32 {
+impl StoredWeight for f32 {
     #[inline(always)]
     fn to_f32(values: &[Self; LANES]) -> [f32; LANES] {
         *values
@@ -266,7 +271,7 @@ impl Weight for f32 {
     }
 }
 
-impl Weight for bf16 {
+impl StoredWeight for bf16 {
     #[inline(always)]
     fn to_f32(values: &[Self; LANES]) -> [f32; LANES] {
         let mut out = [0.0; LANES];
@@ -282,7 +287,7 @@ impl Weight for bf16 {
     }
 }
 
-impl Weight for f16 {
+impl StoredWeight for f16 {
     #[inline(always)]
     fn to_f32(values: &[Self; LANES]) -> [f32; LANES] {
         let mut out = [0.0; LANES];
@@ -322,7 +327,7 @@ mod tests {
         for (inner, columns) in [(64, 512), (172, 67), (1030, 259)] {
             let x = ramp(7, inner);
             for dtype in [DType::F32, DType::F16, DType::BF16] {
-                let linear = Linear::new(ramp(columns, inner).to_dtype(dtype).unwrap());
+                let linear = LoraLinear::new(ramp(columns, inner).to_dtype(dtype).unwrap());
                 let together = linear.forward(&x).unwrap();
                 for row in 0..7 {
                     let alone = linear.forward(&x.narrow(0, row, 1).unwrap()).unwrap();
@@ -339,7 +344,7 @@ mod tests {
     #[test]
     fn products_equal_candles_within_rounding() {
         let (x, weight) = (ramp(5, 172), ramp(67, 172));
-        let ours = Linear::new(weight.clone()).forward(&x).unwrap();
+        let ours = LoraLinear::new(weight.clone()).forward(&x).unwrap();
         let theirs = x.matmul(&weight.t().unwrap()).unwrap();
         let worst = (ours - theirs)
             .unwrap()
@@ -356,10 +361,10 @@ mod tests {
     fn a_low_rank_addition_is_the_same_merged_and_beside() {
         let (x, weight, down, up) = (ramp(3, 64), ramp(40, 64), ramp(8, 64), ramp(40, 8));
         let half = weight.to_dtype(DType::F16).unwrap();
-        let beside = Linear::new(half.clone())
+        let beside = LoraLinear::new(half.clone())
             .with_low_rank(&down, &up, 2.0)
             .unwrap();
-        let merged = Linear::new(half.to_dtype(DType::F32).unwrap())
+        let merged = LoraLinear::new(half.to_dtype(DType::F32).unwrap())
             .with_low_rank(&down, &up, 2.0)
             .unwrap();
         assert!(beside.low_rank.is_some() && merged.low_rank.is_none());

@@ -9,44 +9,44 @@ use super::LanguageError;
 use super::attention::attention;
 use super::cache::KvCache;
 use super::config::LlamaConfig;
-use super::linear::Linear;
-use super::lora::Adapter;
+use super::linear::LoraLinear;
+use super::lora::LoraAdapter;
 use super::trained;
 use crate::layers::Dropout;
 
-mod whole;
+mod packed;
 
-pub use whole::Sequence;
+pub use packed::TrainingSequence;
 
 /// A LLaMA-family language model that sees images.
 pub struct LanguageModel {
     config: LlamaConfig,
     /// `[vocab, hidden]`, in the type it is stored in.
     embedding: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<DecoderLayer>,
     norm: Tensor,
-    head: Linear,
-    projection: Option<(Linear, Tensor)>,
+    head: LoraLinear,
+    projection: Option<(LoraLinear, Tensor)>,
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
     dropout: Dropout,
 }
 
-struct Layer {
+struct DecoderLayer {
     input_norm: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
+    q: LoraLinear,
+    k: LoraLinear,
+    v: LoraLinear,
+    o: LoraLinear,
     post_norm: Tensor,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+    gate: LoraLinear,
+    up: LoraLinear,
+    down: LoraLinear,
 }
 
 /// New positions of one sequence in a forward pass.
-pub struct Span<'a> {
+pub struct SequenceChunk<'a> {
     /// What the sequence has seen; grows by `len`.
     pub cache: &'a mut KvCache,
     /// Number of new positions.
@@ -62,7 +62,7 @@ impl LanguageModel {
     pub fn load(
         config: &LlamaConfig,
         weights: &VarBuilder,
-        adapter: Option<&Adapter>,
+        adapter: Option<&LoraAdapter>,
     ) -> Result<Self, LanguageError> {
         config.validate()?;
         let dtype = if weights.device().is_cpu() {
@@ -70,7 +70,7 @@ impl LanguageModel {
         } else {
             weights.dtype()
         };
-        let loader = Loader {
+        let loader = TensorLoader {
             weights,
             adapter,
             dtype,
@@ -78,12 +78,12 @@ impl LanguageModel {
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
         let embedding = weights.get((vocabulary, hidden), "model.embed_tokens.weight")?;
         let head = match config.tie_word_embeddings {
-            true => Linear::new(embedding.clone()),
+            true => LoraLinear::new(embedding.clone()),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
         Ok(Self {
             layers: (0..config.num_hidden_layers)
-                .map(|index| Layer::load(config, &loader, index))
+                .map(|index| DecoderLayer::load(config, &loader, index))
                 .collect::<CandleResult<_>>()?,
             norm: loader.vector("model.norm.weight", hidden)?,
             projection: loader.projection(config)?,
@@ -193,7 +193,11 @@ impl LanguageModel {
     ///
     /// # Errors
     /// A span does not fit its cache or the context.
-    pub fn forward(&self, input: &Tensor, spans: &mut [Span]) -> Result<Tensor, LanguageError> {
+    pub fn forward(
+        &self,
+        input: &Tensor,
+        spans: &mut [SequenceChunk],
+    ) -> Result<Tensor, LanguageError> {
         let positions = spans.iter().flat_map(|span| {
             let start = span.cache.len() as u32;
             start..start + span.len as u32
@@ -258,8 +262,8 @@ impl LanguageModel {
     }
 }
 
-impl Layer {
-    fn load(config: &LlamaConfig, loader: &Loader, index: usize) -> CandleResult<Self> {
+impl DecoderLayer {
+    fn load(config: &LlamaConfig, loader: &TensorLoader, index: usize) -> CandleResult<Self> {
         let path = |name: &str| format!("model.layers.{index}.{name}");
         let linear = |name: &str, inputs, outputs| loader.linear(&path(name), inputs, outputs);
         let hidden = config.hidden_size;
@@ -364,15 +368,15 @@ fn rotary_tables(
 }
 
 /// Where tensors come from while a model loads.
-struct Loader<'a> {
+struct TensorLoader<'a> {
     weights: &'a VarBuilder<'a>,
-    adapter: Option<&'a Adapter<'a>>,
+    adapter: Option<&'a LoraAdapter<'a>>,
     dtype: DType,
 }
 
-impl Loader<'_> {
-    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<Linear> {
-        let linear = Linear::new(
+impl TensorLoader<'_> {
+    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
+        let linear = LoraLinear::new(
             self.weights
                 .get((outputs, inputs), &format!("{path}.weight"))?,
         );
@@ -388,7 +392,7 @@ impl Loader<'_> {
     }
 
     /// The image projection comes with the adapter, or with a base that was saved with it.
-    fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<(Linear, Tensor)>> {
+    fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<(LoraLinear, Tensor)>> {
         let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
             let path = format!("model.img_proj_layer.{name}");
             if let Some(tensor) = self
@@ -409,6 +413,6 @@ impl Loader<'_> {
         };
         let weight = tensor("weight", &[config.hidden_size, config.image_dim])?;
         let bias = tensor("bias", &[config.hidden_size])?;
-        Ok(weight.map(Linear::new).zip(bias))
+        Ok(weight.map(LoraLinear::new).zip(bias))
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::{Init, VarBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::linear::Linear;
+use super::linear::LoraLinear;
 use crate::layers::Dropout;
 
 /// What is needed of PEFT's `adapter_config.json`.
@@ -19,7 +19,7 @@ pub struct LoraConfig {
 }
 
 /// An adapter to load with a base model.
-pub struct Adapter<'a> {
+pub struct LoraAdapter<'a> {
     /// Rank, scale and targets.
     pub config: LoraConfig,
     /// Tensors named as PEFT names them, from `base_model.` on.
@@ -28,7 +28,7 @@ pub struct Adapter<'a> {
     pub dropout: Dropout,
 }
 
-impl<'a> Adapter<'a> {
+impl<'a> LoraAdapter<'a> {
     /// An adapter as inference uses it.
     pub fn new(config: LoraConfig, weights: VarBuilder<'a>) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl<'a> Adapter<'a> {
     }
 }
 
-impl Adapter<'_> {
+impl LoraAdapter<'_> {
     /// Whether the layer of this name in the base, e.g. `model.layers.0.self_attn.q_proj`, has an addition.
     pub fn targets(&self, path: &str) -> bool {
         let module = path.rsplit('.').next().unwrap_or(path);
@@ -52,10 +52,10 @@ impl Adapter<'_> {
     /// The layer with its addition, where this adapter targets it.
     pub(super) fn apply(
         &self,
-        linear: Linear,
+        linear: LoraLinear,
         path: &str,
         (inputs, outputs): (usize, usize),
-    ) -> Result<Linear> {
+    ) -> Result<LoraLinear> {
         if !self.targets(path) {
             return Ok(linear);
         }

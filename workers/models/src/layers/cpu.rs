@@ -21,14 +21,14 @@ const TILE_PIXELS: RangeInclusive<usize> = 96..=1024;
 
 /// Weights as the matrix product reads them.
 #[derive(Clone, Debug)]
-pub(super) struct Weights {
+pub(super) struct PackedWeights {
     /// `[kernel * kernel * in, out]`
     weight: Arc<[f32]>,
     /// `[out]`
     bias: Arc<[f32]>,
 }
 
-impl Weights {
+impl PackedWeights {
     /// From `weight [out, in, kernel, kernel]` and `bias [out]`.
     pub(super) fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
         let rows = weight.permute((2, 3, 1, 0))?.flatten_all()?;
@@ -43,7 +43,7 @@ impl Weights {
 /// the ReLU.
 pub(super) struct Convolution<'a> {
     pub(super) shape: ConvShape,
-    pub(super) weights: &'a Weights,
+    pub(super) weights: &'a PackedWeights,
     pub(super) relu: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Convolution<'a> {
 pub(super) struct MaxPool;
 
 /// A convolution at work on one image.
-struct Image<'a> {
+struct ConvImage<'a> {
     convolution: &'a Convolution<'a>,
     input: &'a [f32],
     residual: Option<&'a [f32]>,
@@ -113,7 +113,7 @@ impl Convolution<'_> {
         );
         let mut result = vec![0f32; batch * size];
         for (index, result) in result.chunks_exact_mut(size).enumerate() {
-            let image = Image {
+            let image = ConvImage {
                 convolution: self,
                 input: &input[index * input_size..][..input_size],
                 residual: residual.map(|(values, _)| &values[index * size..][..size]),
@@ -167,7 +167,7 @@ pub(super) fn window(index: usize, size: usize) -> std::ops::Range<usize> {
     (2 * index).saturating_sub(1)..(2 * index + 2).min(size)
 }
 
-impl Image<'_> {
+impl ConvImage<'_> {
     fn convolve(&self, result: &mut [f32]) {
         let Convolution { shape, weights, .. } = self.convolution;
         let (depth, width) = (shape.kernel * shape.kernel * shape.input, shape.output);
@@ -380,7 +380,7 @@ mod tests {
                 .unwrap();
             let with_residual = (&expected + &residual).unwrap().relu().unwrap();
 
-            let weights = Weights::new(&weight, &bias).unwrap();
+            let weights = PackedWeights::new(&weight, &bias).unwrap();
             let convolution = |relu| Convolution {
                 shape,
                 weights: &weights,
@@ -426,7 +426,7 @@ mod tests {
             kernel: 3,
             stride: 1,
         };
-        let weights = Weights::new(&noise(&[96, 64, 3, 3], 1), &noise(&[96], 2)).unwrap();
+        let weights = PackedWeights::new(&noise(&[96, 64, 3, 3], 1), &noise(&[96], 2)).unwrap();
         let input = as_map(&noise(&[1, 64, 17, 17], 3));
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new()

@@ -22,14 +22,14 @@ const CHUNK_NUMBERS: usize = 32 * 1024;
 
 /// A convolution's variables.
 #[derive(Clone, Debug)]
-pub(super) struct Weights {
+pub(super) struct TrainedConv {
     /// `[out, in, kernel, kernel]`
     weight: Tensor,
     bias: Option<Tensor>,
     norm: Option<BatchNorm>,
 }
 
-impl Weights {
+impl TrainedConv {
     pub(super) fn without_bias(weight: Tensor) -> Self {
         Self {
             weight,
@@ -307,7 +307,7 @@ mod tests {
                 .unwrap();
 
             let map = image.permute((0, 2, 3, 1)).unwrap();
-            let ours = Weights::without_bias(weight.as_tensor().clone())
+            let ours = TrainedConv::without_bias(weight.as_tensor().clone())
                 .forward(&map, shape, None, false)
                 .unwrap();
             let ours = ours.permute((0, 3, 1, 2)).unwrap();

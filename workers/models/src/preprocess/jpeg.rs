@@ -8,14 +8,14 @@ use image::{ColorType, ImageDecoder};
 use radialog_schemas::{ErrorCode, Failure};
 
 use super::gray::{GrayImage, Samples};
-use super::{Limits, corrupt};
+use super::{ImageLimits, corrupt};
 
 /// The first bytes of every JPEG file.
 pub(super) const SIGNATURE: [u8; 3] = [0xFF, 0xD8, 0xFF];
 
 /// The start-of-frame segment.
 #[derive(Clone, Copy)]
-struct Frame {
+struct JpegFrame {
     marker: u8,
     precision: u8,
     width: u16,
@@ -23,7 +23,7 @@ struct Frame {
     components: u8,
 }
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure> {
+pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Failure> {
     let frame = walk(bytes).map_err(|detail| corrupt("JPEG", detail))?;
     limits.check(u64::from(frame.width), u64::from(frame.height))?;
     let (color, channels) = match frame.components {
@@ -61,7 +61,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure
 }
 
 /// Follows the markers to the end of the image and returns the frame on the way.
-fn walk(bytes: &[u8]) -> Result<Frame, &'static str> {
+fn walk(bytes: &[u8]) -> Result<JpegFrame, &'static str> {
     let mut frame = None;
     let mut at = 2;
     loop {
@@ -97,12 +97,12 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     }
 }
 
-fn parse_frame(marker: u8, segment: &[u8]) -> Option<Frame> {
+fn parse_frame(marker: u8, segment: &[u8]) -> Option<JpegFrame> {
     let &[precision, h1, h0, w1, w0, components, ..] = segment else {
         return None;
     };
     let (height, width) = (u16::from_be_bytes([h1, h0]), u16::from_be_bytes([w1, w0]));
-    Some(Frame {
+    Some(JpegFrame {
         marker,
         precision,
         width,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn code(bytes: &[u8]) -> ErrorCode {
-        decode(bytes, &Limits::default()).unwrap_err().code
+        decode(bytes, &ImageLimits::default()).unwrap_err().code
     }
 
     #[test]

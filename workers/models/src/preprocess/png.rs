@@ -8,7 +8,7 @@ use image::{ColorType, ImageDecoder};
 use radialog_schemas::{ErrorCode, Failure};
 
 use super::gray::{GrayImage, Samples};
-use super::{Limits, corrupt};
+use super::{ImageLimits, corrupt};
 
 /// The first bytes of every PNG file.
 pub(super) const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
@@ -20,14 +20,14 @@ const MAX_OVERHEAD: u64 = 64 << 20;
 const END: [u8; 8] = *b"IEND\xaeB`\x82";
 
 /// The IHDR chunk, which comes first.
-struct Header {
+struct PngHeader {
     width: u32,
     height: u32,
     color_type: u8,
 }
 
-pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure> {
-    let header = Header::read(bytes).ok_or_else(|| corrupt("PNG", "no image header"))?;
+pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Failure> {
+    let header = PngHeader::read(bytes).ok_or_else(|| corrupt("PNG", "no image header"))?;
     limits.check(u64::from(header.width), u64::from(header.height))?;
     // The decoder stops at the last pixel and would not miss the end.
     if !bytes.windows(END.len()).any(|window| window == END) {
@@ -58,7 +58,7 @@ pub(super) fn decode(bytes: &[u8], limits: &Limits) -> Result<GrayImage, Failure
     ))
 }
 
-impl Header {
+impl PngHeader {
     fn read(bytes: &[u8]) -> Option<Self> {
         let chunk = bytes.get(SIGNATURE.len()..)?;
         let word = |offset: usize| {
@@ -112,7 +112,7 @@ fn without_last(data: &[u8], channels: usize) -> Vec<u8> {
 mod tests {
     use png::{BitDepth, ColorType};
 
-    use super::{ErrorCode, Limits};
+    use super::{ErrorCode, ImageLimits};
     use crate::preprocess::decode as decode_any;
 
     fn encode(
@@ -145,14 +145,14 @@ mod tests {
     }
 
     fn pixels(bytes: &[u8]) -> Vec<u8> {
-        decode_any(bytes, &Limits::default())
+        decode_any(bytes, &ImageLimits::default())
             .unwrap()
             .pixels()
             .to_vec()
     }
 
     fn code(bytes: &[u8]) -> ErrorCode {
-        decode_any(bytes, &Limits::default()).unwrap_err().code
+        decode_any(bytes, &ImageLimits::default()).unwrap_err().code
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
             (b"RIFF....WEBPVP8 ", "WebP"),
             (b"hello", "not an image"),
         ] {
-            let failure = decode_any(bytes, &Limits::default()).unwrap_err();
+            let failure = decode_any(bytes, &ImageLimits::default()).unwrap_err();
             assert_eq!(failure.code, ErrorCode::ImageFormatUnsupported);
             assert!(failure.message.contains(name), "{failure}");
         }

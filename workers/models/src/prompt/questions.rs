@@ -119,7 +119,7 @@ impl Prompts {
         let question = match (ask, findings) {
             (Ask::Report, Some(findings)) => return Some(self.report_message(findings)),
             (Ask::Report, None) => Prompt::text(&questions.report),
-            (Ask::Question { text }, _) => self.plain(text),
+            (Ask::Question { text }, _) => self.untrusted(text),
             (Ask::Correction { add, remove }, _) => {
                 Prompt::text(&questions.correction(add, remove)?)
             }

@@ -8,7 +8,7 @@ use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
 use super::{TokenizerError, read};
-use crate::prompt::{Prompt, Segment};
+use crate::prompt::{Prompt, PromptSegment};
 
 mod stream;
 
@@ -179,11 +179,11 @@ impl LlamaTokenizer {
         let mut cuts = Vec::new();
         for segment in prompt.segments() {
             match segment {
-                Segment::Text(text) => cuts.push(Cut::Text(text)),
-                Segment::Image { tokens } => {
+                PromptSegment::Text(text) => cuts.push(Cut::Text(text)),
+                PromptSegment::Image { tokens } => {
                     cuts.extend((0..*tokens).map(|_| Cut::Special(self.image)))
                 }
-                Segment::End => cuts.push(Cut::Special(self.eos)),
+                PromptSegment::End => cuts.push(Cut::Special(self.eos)),
             }
         }
         self.encode_cuts(&cuts)

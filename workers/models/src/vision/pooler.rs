@@ -14,22 +14,22 @@ use crate::error::ModelError;
 pub(super) struct TemporalPooler {
     /// Position and image (current, previous) of every token: `[1, 2hw, V]`.
     added: Tensor,
-    blocks: Vec<Block>,
+    blocks: Vec<PoolerBlock>,
     norm_post: LayerNorm,
     grid: (usize, usize),
 }
 
 #[derive(Clone, Debug)]
-struct Block {
+struct PoolerBlock {
     norm1: LayerNorm,
-    attn: Attention,
+    attn: PoolerAttention,
     norm2: LayerNorm,
     fc1: Linear,
     fc2: Linear,
 }
 
 #[derive(Clone, Debug)]
-struct Attention {
+struct PoolerAttention {
     proj_q: Linear,
     proj_k: Linear,
     proj_v: Linear,
@@ -53,7 +53,7 @@ impl TemporalPooler {
             2 * grid.0 * grid.1,
             width,
         ))?;
-        let block = |index| Block::new(config, &vb.pp("blocks").pp(index));
+        let block = |index| PoolerBlock::new(config, &vb.pp("blocks").pp(index));
         Ok(Self {
             added,
             blocks: (0..config.vit_blocks)
@@ -93,13 +93,13 @@ impl TemporalPooler {
     }
 }
 
-impl Block {
+impl PoolerBlock {
     fn new(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let (width, eps) = (config.vit_dim, config.ln_eps);
         let attn = vb.pp("attn");
         Ok(Self {
             norm1: layer_norm(width, eps, vb.pp("norm1"))?,
-            attn: Attention {
+            attn: PoolerAttention {
                 proj_q: linear_no_bias(width, width, attn.pp("proj_q"))?,
                 proj_k: linear_no_bias(width, width, attn.pp("proj_k"))?,
                 proj_v: linear_no_bias(width, width, attn.pp("proj_v"))?,
@@ -121,7 +121,7 @@ impl Block {
     }
 }
 
-impl Attention {
+impl PoolerAttention {
     fn forward(&self, hidden: &Tensor) -> Result<Tensor, ModelError> {
         let (batch, length, width) = hidden.dims3()?;
         let head_width = width / self.heads;

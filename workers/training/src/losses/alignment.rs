@@ -3,7 +3,7 @@
 
 use candle_core::{D, DType, Result as CandleResult, Tensor};
 use candle_nn::ops::softmax;
-use radialog_models::alignment::{AlignmentPretraining, Texts};
+use radialog_models::alignment::{AlignmentPretraining, TextBatch};
 
 use super::{cross_entropy, cross_entropy_of_some};
 use crate::error::TrainingError;
@@ -16,7 +16,7 @@ const LEAST_WEIGHT: f64 = 1e-4;
 
 /// Which image and which text each pair is confused with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Negatives {
+pub struct HardNegatives {
     /// For each text, the image that does not belong to it.
     pub image_for_text: Vec<u32>,
     /// For each image, the text that does not belong to it.
@@ -67,16 +67,16 @@ impl AlignmentLosses {
 pub fn losses(
     model: &AlignmentPretraining,
     patches: &Tensor,
-    texts: &Texts,
+    texts: &TextBatch,
     decoder_start: u32,
-    choose: impl FnOnce(&Contrast) -> Result<Negatives, TrainingError>,
+    choose: impl FnOnce(&Contrast) -> Result<HardNegatives, TrainingError>,
 ) -> Result<(AlignmentLosses, Contrast), TrainingError> {
     if texts.ids.dim(0)? < 2 {
         let message = "a batch of one pair has no negatives: use a batch size of 2 or more";
         return Err(TrainingError::Empty(message.to_owned()));
     }
     let images = model.image_embeds(patches)?;
-    let looked = model.look(&images)?;
+    let looked = model.query_images(&images)?;
     let contrast = contrast(
         &looked.features,
         &model.text_features(texts)?,
@@ -106,7 +106,7 @@ pub fn losses(
     ))
 }
 
-impl Negatives {
+impl HardNegatives {
     /// Drawn in proportion to similarity: what is easily confused is drawn often.
     ///
     /// # Errors
@@ -158,8 +158,8 @@ fn contrast(
 fn match_logits(
     model: &AlignmentPretraining,
     images: &Tensor,
-    texts: &Texts,
-    negatives: &Negatives,
+    texts: &TextBatch,
+    negatives: &HardNegatives,
 ) -> Result<Tensor, TrainingError> {
     let device = images.device();
     let other_images = images.index_select(
@@ -173,7 +173,7 @@ fn match_logits(
             0,
         )
     };
-    let texts = Texts {
+    let texts = TextBatch {
         ids: with_others(&texts.ids)?,
         mask: with_others(&texts.mask)?,
     };
@@ -181,18 +181,18 @@ fn match_logits(
 }
 
 /// The texts with the decoder's own start in place of `[CLS]`.
-fn started(texts: &Texts, decoder_start: u32) -> Result<Texts, TrainingError> {
+fn started(texts: &TextBatch, decoder_start: u32) -> Result<TextBatch, TrainingError> {
     let (batch, length) = texts.ids.dims2()?;
     let start = Tensor::full(decoder_start, (batch, 1), texts.ids.device())?;
     let ids = Tensor::cat(&[start, texts.ids.narrow(1, 1, length - 1)?], 1)?;
-    Ok(Texts {
+    Ok(TextBatch {
         ids,
         mask: texts.mask.clone(),
     })
 }
 
 /// Each position writes the word behind it; padding is not learned.
-fn writing(logits: Tensor, texts: &Texts) -> Result<Tensor, TrainingError> {
+fn writing(logits: Tensor, texts: &TextBatch) -> Result<Tensor, TrainingError> {
     let (ids, mask) = (texts.ids.to_vec2::<u32>()?, texts.mask.to_vec2::<f32>()?);
     let next = ids.iter().zip(&mask).flat_map(|(ids, mask)| {
         let known = ids

@@ -71,12 +71,12 @@ fn image(index: usize) -> Tensor {
 }
 
 /// Requests of different length, every other one greedy, with the same beginning and an image each.
-fn request(index: usize) -> Request {
+fn request(index: usize) -> GenerationRequest {
     let mut prompt = vec![1, 17, 23, 5];
     prompt.extend([IMAGE; 4]);
     prompt.extend((0..3 + index as u32 * 2).map(|i| 40 + i * 3 + index as u32));
     let temperature = (index % 2 == 1).then_some(1.3);
-    Request {
+    GenerationRequest {
         prompt,
         images: vec![image(index)],
         sampling: Sampling {
@@ -85,17 +85,17 @@ fn request(index: usize) -> Request {
             seed: index as u64,
         },
         max_new_tokens: 12 + index,
-        turn: None,
+        chat: None,
     }
 }
 
 fn engine(model: &Arc<LanguageModel>, sequences: usize) -> Engine {
     Engine::new(
         Arc::clone(model),
-        Limits {
+        EngineLimits {
             sequences,
             cache_tokens: 1000,
-            ..Limits::default()
+            ..EngineLimits::default()
         },
     )
 }
@@ -116,8 +116,8 @@ fn finish(engine: &mut Engine) -> Vec<(SequenceId, Completion)> {
                 .unwrap()
                 .into_iter()
                 .filter_map(|event| match event {
-                    Event::Finished { sequence, result } => Some((sequence, result.unwrap())),
-                    Event::Token { .. } => None,
+                    EngineEvent::Finished { sequence, result } => Some((sequence, result.unwrap())),
+                    EngineEvent::Token { .. } => None,
                 }),
         );
     }
@@ -182,14 +182,14 @@ fn logits_have_the_same_bytes_alone_and_in_a_batch_of_seven() {
         for (index, cache) in caches.iter_mut().enumerate() {
             let len = prompt(index).dim(0).unwrap();
             model
-                .forward(&prompt(index), &mut [Span { cache, len }])
+                .forward(&prompt(index), &mut [SequenceChunk { cache, len }])
                 .unwrap();
         }
         let len = prompt(3).dim(0).unwrap();
         model
             .forward(
                 &prompt(3),
-                &mut [Span {
+                &mut [SequenceChunk {
                     cache: &mut own_cache,
                     len,
                 }],
@@ -199,13 +199,13 @@ fn logits_have_the_same_bytes_alone_and_in_a_batch_of_seven() {
             let tokens: Vec<u32> = (0..7).map(|index| 11 * step + index).collect();
             let mut spans: Vec<_> = caches
                 .iter_mut()
-                .map(|cache| Span { cache, len: 1 })
+                .map(|cache| SequenceChunk { cache, len: 1 })
                 .collect();
             let hidden = model
                 .forward(&model.embed(&tokens, &[]).unwrap(), &mut spans)
                 .unwrap();
             let together = model.logits(&hidden).unwrap().get(3).unwrap();
-            let mut span = [Span {
+            let mut span = [SequenceChunk {
                 cache: &mut own_cache,
                 len: 1,
             }];
@@ -258,7 +258,7 @@ fn the_end_token_or_the_limit_stops_a_sequence() {
 #[test]
 fn a_prompt_that_fills_the_context_is_refused_and_a_long_answer_ends_with_it() {
     let mut engine = engine(&model(DType::F32), 1);
-    let request = |prompt: Vec<u32>| Request {
+    let request = |prompt: Vec<u32>| GenerationRequest {
         prompt,
         max_new_tokens: 500,
         ..request(0)
@@ -273,7 +273,7 @@ fn a_prompt_that_fills_the_context_is_refused_and_a_long_answer_ends_with_it() {
     ));
     assert_eq!(error.code(), radialog_schemas::ErrorCode::ContextLength);
     engine
-        .admit(Request {
+        .admit(GenerationRequest {
             images: Vec::new(),
             ..request(vec![3; 90])
         })
@@ -284,10 +284,10 @@ fn a_prompt_that_fills_the_context_is_refused_and_a_long_answer_ends_with_it() {
 #[test]
 fn sequences_wait_until_their_cache_fits() {
     let model = model(DType::F32);
-    let limits = Limits {
+    let limits = EngineLimits {
         sequences: 8,
         cache_tokens: 30,
-        ..Limits::default()
+        ..EngineLimits::default()
     };
     let mut engine = Engine::new(model.clone(), limits);
     admit(&mut engine, [0, 0, 0]);
@@ -298,12 +298,12 @@ fn sequences_wait_until_their_cache_fits() {
             .step()
             .unwrap()
             .iter()
-            .filter(|event| matches!(event, Event::Finished { .. }))
+            .filter(|event| matches!(event, EngineEvent::Finished { .. }))
             .count();
         most = most.max(engine.running());
     }
     assert_eq!((most, finished), (1, 3));
-    let huge = Request {
+    let huge = GenerationRequest {
         max_new_tokens: 90,
         ..request(0)
     };
@@ -334,11 +334,11 @@ fn a_faulty_sequence_fails_alone() {
     short.prompt.remove(4);
     let faults = [
         short,
-        Request {
+        GenerationRequest {
             images: vec![image(0); 2],
             ..request(1)
         },
-        Request {
+        GenerationRequest {
             prompt: vec![999],
             ..request(1)
         },
@@ -352,11 +352,11 @@ fn a_faulty_sequence_fails_alone() {
     while !engine.is_idle() {
         for event in engine.step().unwrap() {
             match event {
-                Event::Finished {
+                EngineEvent::Finished {
                     sequence,
                     result: Err(error),
                 } => errors.push((sequence, error)),
-                Event::Finished {
+                EngineEvent::Finished {
                     sequence,
                     result: Ok(completion),
                 } if sequence == good => answer = Some(completion),

@@ -21,7 +21,7 @@ pub(in crate::language) fn attend(
 ) -> Result<Tensor> {
     let longest = lengths.iter().copied().max().unwrap_or_default();
     let table = |table: &Tensor| table.narrow(0, 0, longest)?.flatten_all()?.to_vec1::<f32>();
-    let op = Attention {
+    let op = PackedAttention {
         lengths: lengths.to_vec(),
         heads,
         kv_heads,
@@ -34,7 +34,7 @@ pub(in crate::language) fn attend(
         .apply_op3(&keys.contiguous()?, &values.contiguous()?, op)
 }
 
-struct Attention {
+struct PackedAttention {
     lengths: Vec<usize>,
     heads: usize,
     kv_heads: usize,
@@ -50,7 +50,7 @@ struct Parts<T> {
     values: T,
 }
 
-impl Attention {
+impl PackedAttention {
     /// Values of a sequence after the other, of a tensor with so many a position.
     fn split<'a>(&self, mut all: &'a [f32], each: usize) -> Vec<&'a [f32]> {
         let take = |&length: &usize| {
@@ -255,7 +255,7 @@ impl Attention {
     }
 }
 
-impl CustomOp3 for Attention {
+impl CustomOp3 for PackedAttention {
     fn name(&self) -> &'static str {
         "attention"
     }

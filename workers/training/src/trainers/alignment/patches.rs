@@ -7,15 +7,15 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::loader::Weights;
-use radialog_models::bundle::verify;
+use radialog_models::bundle::hashes;
+use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::preprocess::InputSize;
 use radialog_models::vision::{ImageEncoder, VisionConfig};
 use rayon::prelude::*;
 
 use super::encoder;
+use crate::data::labelled_images::{pixels, stack};
 use crate::error::TrainingError;
-use crate::images::{pixels, stack};
 
 /// The cache's file in the output folder.
 const FILE: &str = "patches.cache";
@@ -44,7 +44,8 @@ struct Cache {
 impl Patches {
     /// The encoder of `encoder`, without a cache.
     pub(super) fn new(config: &VisionConfig, encoder: &Path) -> Result<Self, TrainingError> {
-        let weights = Weights::open(&[encoder.to_owned()])?.var_builder(DType::F32, &Device::Cpu);
+        let weights =
+            MappedWeights::open(&[encoder.to_owned()])?.var_builder(DType::F32, &Device::Cpu);
         let grid = config.trunk_grid();
         Ok(Self {
             encoder: ImageEncoder::single_image(
@@ -76,7 +77,7 @@ impl Patches {
         let seen = [short_side, side].map(|pixels| pixels as u32);
         let key = checksum(
             0,
-            verify::hash_file(encoder)?
+            hashes::hash_file(encoder)?
                 .to_string()
                 .bytes()
                 .map(u32::from)

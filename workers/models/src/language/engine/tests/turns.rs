@@ -11,7 +11,7 @@ const CHAT: ChatLimits = ChatLimits {
 fn with_chat(model: &Arc<LanguageModel>, sequences: usize, chat: ChatLimits) -> Engine {
     Engine::new(
         Arc::clone(model),
-        Limits {
+        EngineLimits {
             sequences,
             cache_tokens: 1000,
             chat,
@@ -20,21 +20,21 @@ fn with_chat(model: &Arc<LanguageModel>, sequences: usize, chat: ChatLimits) -> 
 }
 
 /// The request as a turn, with so many tokens written elsewhere.
-fn turn(request: Request, written: &[u32]) -> Request {
-    Request {
-        turn: Some(Turn {
-            images: "image".into(),
-            written: written.to_vec(),
+fn turn(request: GenerationRequest, written: &[u32]) -> GenerationRequest {
+    GenerationRequest {
+        chat: Some(ChatOptions {
+            images_key: "image".into(),
+            generated: written.to_vec(),
         }),
         ..request
     }
 }
 
 /// The prompt of the turn after this one.
-fn follow(request: &Request, answer: &[u32]) -> Request {
+fn follow(request: &GenerationRequest, answer: &[u32]) -> GenerationRequest {
     let prompt = [request.prompt.as_slice(), answer, &[2, 60, 61, 62]].concat();
     turn(
-        Request {
+        GenerationRequest {
             prompt,
             images: request.images.clone(),
             max_new_tokens: 8,
@@ -44,7 +44,7 @@ fn follow(request: &Request, answer: &[u32]) -> Request {
     )
 }
 
-fn answer(engine: &mut Engine, request: Request) -> Completion {
+fn answer(engine: &mut Engine, request: GenerationRequest) -> Completion {
     engine.admit(request).unwrap();
     finish(engine).remove(0).1
 }
@@ -54,7 +54,7 @@ fn starts(engine: &mut Engine) -> Vec<SequenceId> {
     let mut order = Vec::new();
     while !engine.is_idle() {
         for event in engine.step().unwrap() {
-            if let Event::Token { sequence, .. } = event
+            if let EngineEvent::Token { sequence, .. } = event
                 && !order.contains(&sequence)
             {
                 order.push(sequence);
@@ -82,22 +82,30 @@ fn other_sequences_leave_a_place_and_a_whole_context_to_turns() {
     admit(&mut engine, 0..6);
     (0..6).for_each(|_| drop(engine.step().unwrap()));
     assert_eq!(
-        (engine.running(), engine.turn_room(), engine.room()),
+        (
+            engine.running(),
+            engine.free_chat_slots(),
+            engine.free_slots()
+        ),
         (3, 1, 0)
     );
     engine.admit(turn(request(0), &[])).unwrap();
-    assert_eq!((engine.turn_room(), engine.room()), (0, 0), "a turn waits");
+    assert_eq!(
+        (engine.free_chat_slots(), engine.free_slots()),
+        (0, 0),
+        "a turn waits"
+    );
     engine.step().unwrap();
     assert_eq!(engine.running(), 4);
 
     // Room for one context beside the reserved one: a second sequence waits, a turn does not.
-    let limits = Limits {
+    let limits = EngineLimits {
         sequences: 8,
         cache_tokens: 96 + 30,
         chat: CHAT,
     };
     let mut engine = Engine::new(model, limits);
-    let long = || Request {
+    let long = || GenerationRequest {
         max_new_tokens: 500,
         ..request(0)
     };
@@ -115,7 +123,7 @@ fn other_sequences_leave_a_place_and_a_whole_context_to_turns() {
 #[test]
 fn while_a_turn_waits_for_its_cache_nothing_else_starts() {
     let model = model(DType::F32);
-    let limits = Limits {
+    let limits = EngineLimits {
         sequences: 8,
         cache_tokens: 96 + 30,
         chat: CHAT,
@@ -123,7 +131,7 @@ fn while_a_turn_waits_for_its_cache_nothing_else_starts() {
     let mut engine = Engine::new(model, limits);
     let long = || {
         turn(
-            Request {
+            GenerationRequest {
                 max_new_tokens: 500,
                 ..request(0)
             },
@@ -180,7 +188,7 @@ fn logits_behind_a_copied_beginning_have_the_same_bytes() {
     let hidden = model
         .forward(
             &input,
-            &mut [Span {
+            &mut [SequenceChunk {
                 cache: &mut whole,
                 len: ids.len(),
             }],
@@ -201,7 +209,7 @@ fn logits_behind_a_copied_beginning_have_the_same_bytes() {
         let hidden = model
             .forward(
                 &rest,
-                &mut [Span {
+                &mut [SequenceChunk {
                     cache: &mut cache,
                     len,
                 }],
@@ -226,9 +234,9 @@ fn images_of_another_name_share_nothing_and_an_image_is_never_cut() {
     answer(&mut engine, turn(request(0), &[]));
     let mut other = follow(&request(0), &[]);
     other.images = vec![image(5)];
-    other.turn = Some(Turn {
-        images: "another".into(),
-        written: Vec::new(),
+    other.chat = Some(ChatOptions {
+        images_key: "another".into(),
+        generated: Vec::new(),
     });
     assert_eq!(answer(&mut engine, other).cached, 0);
 
@@ -236,8 +244,8 @@ fn images_of_another_name_share_nothing_and_an_image_is_never_cut() {
     let mut two = follow(&request(0), &[]);
     two.prompt.splice(8..8, [IMAGE; 4]);
     two.images = vec![image(0), image(4)];
-    let fresh = |two: &Request| {
-        let request = Request {
+    let fresh = |two: &GenerationRequest| {
+        let request = GenerationRequest {
             prompt: two.prompt.clone(),
             images: two.images.clone(),
             ..super::request(1)
@@ -245,7 +253,7 @@ fn images_of_another_name_share_nothing_and_an_image_is_never_cut() {
         answer(
             &mut with_chat(&model, 1, CHAT),
             turn(
-                Request {
+                GenerationRequest {
                     max_new_tokens: 8,
                     ..request
                 },
@@ -278,8 +286,8 @@ fn an_answer_goes_on_behind_tokens_that_were_written_elsewhere() {
             while !engine.is_idle() {
                 for event in engine.step().unwrap() {
                     match event {
-                        Event::Token { token, .. } => new.push(token),
-                        Event::Finished { sequence, result } => {
+                        EngineEvent::Token { token, .. } => new.push(token),
+                        EngineEvent::Finished { sequence, result } => {
                             assert_eq!(sequence, id);
                             completion = Some(result.unwrap());
                         }
@@ -321,9 +329,9 @@ fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
     );
     let of = |name: &str| {
         let mut request = turn(request(0), &[]);
-        request.turn = Some(Turn {
-            images: name.into(),
-            written: Vec::new(),
+        request.chat = Some(ChatOptions {
+            images_key: name.into(),
+            generated: Vec::new(),
         });
         request
     };

@@ -1,0 +1,199 @@
+//! Memory-mapped safetensors files as one source of tensors. A tensor is copied out of the map when a network asks
+//! for it, so that loading needs one copy of the weights and not two.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::safetensors::Load;
+use candle_core::{DType, Device, Error, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use super::error::BundleError;
+use super::layout::TensorSpec;
+
+/// The tensors of one component, by their names in the published checkpoints.
+#[derive(Clone)]
+pub struct MappedWeights(Arc<MappedFiles>);
+
+struct MappedFiles {
+    files: Vec<(PathBuf, Mmap)>,
+    tensors: HashMap<String, MappedTensor>,
+}
+
+struct MappedTensor {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+impl MappedWeights {
+    /// Maps the files and reads their headers; no tensor data is read.
+    ///
+    /// # Errors
+    /// Files that cannot be opened, are truncated or are not safetensors.
+    pub fn open(paths: &[PathBuf]) -> Result<Self, BundleError> {
+        let mut inner = MappedFiles {
+            files: Vec::new(),
+            tensors: HashMap::new(),
+        };
+        for path in paths {
+            let map = map_file(path)?;
+            let (header, metadata) =
+                SafeTensors::read_metadata(&map).map_err(|error| BundleError::Safetensors {
+                    file: path.clone(),
+                    reason: error.to_string(),
+                })?;
+            // 8 bytes of header length, the header, then the data that offsets count from.
+            let data = 8 + header;
+            for (name, info) in metadata.tensors() {
+                let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
+                let entry = MappedTensor {
+                    file: inner.files.len(),
+                    dtype: info.dtype,
+                    shape: info.shape.clone(),
+                    bytes,
+                };
+                inner.tensors.insert(name, entry);
+            }
+            inner.files.push((path.clone(), map));
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Number of tensors and of their elements.
+    pub fn count(&self) -> (usize, u64) {
+        let elements = self
+            .0
+            .tensors
+            .values()
+            .map(|entry| entry.shape.iter().product::<usize>() as u64)
+            .sum();
+        (self.0.tensors.len(), elements)
+    }
+
+    /// The type that a tensor is stored in, where there is such a tensor and candle has the type.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        self.0
+            .tensors
+            .get(name)
+            .and_then(|entry| entry.dtype.try_into().ok())
+    }
+
+    /// Checks names and shapes against what a configuration asks for.
+    ///
+    /// # Errors
+    /// The first tensor that is missing or has another shape, with both shapes and the file.
+    pub fn check(&self, layout: &[TensorSpec]) -> Result<(), BundleError> {
+        for TensorSpec { header, .. } in layout.iter().filter(|spec| spec.required) {
+            let (tensor, expected) = (header.name.clone(), header.shape.clone());
+            match self.0.tensors.get(&tensor) {
+                None => {
+                    return Err(BundleError::TensorMissing {
+                        tensor,
+                        expected,
+                        file: self.first_file(),
+                    });
+                }
+                Some(entry) if entry.shape != expected => {
+                    let (found, file) = (entry.shape.clone(), self.0.files[entry.file].0.clone());
+                    return Err(BundleError::TensorShape {
+                        tensor,
+                        expected,
+                        found,
+                        file,
+                    });
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A builder whose tensors come out as `dtype` on `device`, whatever they are stored as.
+    pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
+    }
+
+    fn first_file(&self) -> PathBuf {
+        self.0
+            .files
+            .first()
+            .map(|(path, _)| path.clone())
+            .unwrap_or_default()
+    }
+
+    fn find(&self, name: &str) -> candle_core::Result<&MappedTensor> {
+        let missing = || {
+            Error::CannotFindTensor {
+                path: name.to_owned(),
+            }
+            .with_path(self.first_file())
+        };
+        self.0.tensors.get(name).ok_or_else(missing)
+    }
+
+    fn load(
+        &self,
+        entry: &MappedTensor,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let data = &self.0.files[entry.file].1[entry.bytes.clone()];
+        TensorView::new(entry.dtype, entry.shape.clone(), data)?
+            .load(device)?
+            .to_dtype(dtype)
+    }
+}
+
+impl SimpleBackend for MappedWeights {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let entry = self.find(name)?;
+        if entry.shape != shape.dims() {
+            let msg = format!("shape mismatch for {name}");
+            let error = Error::UnexpectedShape {
+                msg,
+                expected: shape,
+                got: entry.shape.clone().into(),
+            };
+            return Err(error.with_path(&self.0.files[entry.file].0));
+        }
+        self.load(entry, dtype, device)
+    }
+
+    fn get_unchecked(
+        &self,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        self.load(self.find(name)?, dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.tensors.contains_key(name)
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a memory map is only sound while nobody truncates the file; bundles are written once, under a \
+              temporary name, and never changed"
+)]
+fn map_file(path: &Path) -> Result<Mmap, BundleError> {
+    let file = File::open(path).map_err(BundleError::io("open", path))?;
+    unsafe { Mmap::map(&file) }.map_err(BundleError::io("map", path))
+}

@@ -1,0 +1,89 @@
+//! Where weights start: drawn for a geometry, or taken from a bundle.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use radialog_models::bundle::layout::{Init, TensorSpec};
+use radialog_models::bundle::weights::MappedWeights;
+use radialog_models::bundle::{Bundle, HashCache};
+use radialog_schemas::Stage;
+use serde::de::DeserializeOwned;
+
+use crate::error::TrainingError;
+use crate::random::Random;
+
+/// The tensors that a network asks for, drawn by their names, without `prefix` in front of them.
+pub(super) fn drawn(
+    layout: &[TensorSpec],
+    prefix: &str,
+    seed: u64,
+) -> Result<Vec<(String, Tensor)>, TrainingError> {
+    let draw = |spec: &TensorSpec| {
+        let name = without(&spec.header.name, prefix);
+        let mut random = Random::stream(seed, &name);
+        let value = |index: usize| match spec.init {
+            Init::Uniform { centre, spread } => centre + spread * random.between(-1.0, 1.0) as f32,
+            Init::Words { spread, .. } => spread * random.between(-1.0, 1.0) as f32,
+            Init::Counting => index as f32,
+        };
+        let count: usize = spec.header.shape.iter().product();
+        let values: Vec<f32> = (0..count).map(value).collect();
+        Ok((
+            name,
+            Tensor::from_vec(values, spec.header.shape.as_slice(), &Device::Cpu)?,
+        ))
+    };
+    layout
+        .iter()
+        .filter(|spec| spec.required)
+        .map(draw)
+        .collect()
+}
+
+/// A component's configuration, weights and files by their use.
+pub(super) fn component<T: DeserializeOwned>(
+    dir: &Path,
+    stage: Stage,
+) -> Result<(T, MappedWeights, BTreeMap<String, PathBuf>), TrainingError> {
+    let bundle = Bundle::open_with(dir, &[stage], &HashCache::user())?;
+    let config = bundle.config(stage)?;
+    let files = bundle
+        .manifest()
+        .components
+        .get(&stage)
+        .map(|component| component.files.clone())
+        .unwrap_or_default();
+    let files: BTreeMap<String, PathBuf> = files
+        .into_iter()
+        .map(|(usage, path)| (usage, dir.join(path)))
+        .collect();
+    let weights = files
+        .iter()
+        .filter(|(usage, _)| usage.starts_with("weights"))
+        .map(|(_, path)| path.clone());
+    let weights = MappedWeights::open(&weights.collect::<Vec<_>>())?;
+    Ok((config, weights, files))
+}
+
+/// The same tensors of a bundle's weights.
+pub(super) fn loaded(
+    layout: &[TensorSpec],
+    prefix: &str,
+    weights: &MappedWeights,
+) -> Result<Vec<(String, Tensor)>, TrainingError> {
+    let builder = weights.var_builder(DType::F32, &Device::Cpu);
+    let load = |spec: &TensorSpec| {
+        let tensor = builder.get(spec.header.shape.as_slice(), &spec.header.name)?;
+        Ok((without(&spec.header.name, prefix), tensor))
+    };
+    layout
+        .iter()
+        .filter(|spec| spec.required)
+        .map(load)
+        .collect()
+}
+
+fn without(name: &str, prefix: &str) -> String {
+    name.strip_prefix(prefix).unwrap_or(name).to_owned()
+}
