@@ -17,7 +17,7 @@ use radialog_coordinator::gateway::{Gateway, GatewayConfig};
 use radialog_coordinator::{BundleHashes, run::publish_turn};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_runtime::conversations::{Conversations, Start};
+use radialog_runtime::conversations::{Conversations, TurnClaim};
 use radialog_schemas::PerStage;
 use radialog_schemas::{
     Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
@@ -162,15 +162,15 @@ async fn answer_everything(backends: Backends) -> Result<()> {
         tokio::spawn(async move {
             let task: ChatTask = serde_json::from_slice(&delivery.message.body)?;
             let (id, turn) = (&task.conversation, task.turn);
-            let next = match backends.conversations.start(id, turn).await? {
-                Start::Go { epoch, .. } => {
+            let next = match backends.conversations.claim_turn(id, turn).await? {
+                TurnClaim::Granted { epoch, .. } => {
                     backends
                         .conversations
                         .finish(id, turn, epoch, &answer())
                         .await?
                 }
-                Start::Over { next } => next,
-                Start::Gone => None,
+                TurnClaim::NotRunnable { next } => next,
+                TurnClaim::NotFound => None,
             };
             if let Some(next) = next {
                 publish_turn(&backends, id, next, &task.component).await?;
@@ -192,8 +192,8 @@ async fn tokens(
     let conversations = &backends.conversations;
     let ids = try_join_all((0..streams).map(|_| begin(backends))).await?;
     let epochs = try_join_all(ids.iter().map(|id| async move {
-        match conversations.start(id, 1).await? {
-            Start::Go { epoch, .. } => Ok(epoch),
+        match conversations.claim_turn(id, 1).await? {
+            TurnClaim::Granted { epoch, .. } => Ok(epoch),
             other => anyhow::bail!("a turn does not start: {other:?}"),
         }
     }))

@@ -51,7 +51,7 @@ pub async fn workers(backends: &Backends, make: impl Fn(Stage) -> ToyStage) -> R
         let runner = Runner::new(Arc::new(make(stage)), queue, objects, settings);
         let runner = match stage {
             Stage::Language => runner.with_chat(backends.conversations.clone()),
-            _ => runner,
+            Stage::Embedding | Stage::Findings | Stage::Scoring => runner,
         };
         tokio::spawn(runner.run(shutdown.clone()));
     }

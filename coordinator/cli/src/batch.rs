@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::{Args, ValueEnum};
 use radialog_coordinator::archive::{self, ArchiveLocation};
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs, UsageError, serve_health};
 use crate::embedded::Workers;
 use crate::{EXIT_INTERRUPTED, bundle_source, progress, table};
+
+/// What `--stages` is where it is not given.
+static ALL_STAGES: LazyLock<String> = LazyLock::new(|| Stage::ALL.map(Stage::name).join(","));
 
 /// Score an archive of chest X-rays: findings, report and labels of every study, in one table
 ///
@@ -42,7 +45,7 @@ pub(crate) struct BatchArgs {
         long,
         value_delimiter = ',',
         value_name = "STAGE,...",
-        default_value = "embedding,findings,language,scoring"
+        default_value = ALL_STAGES.as_str()
     )]
     stages: Vec<Stage>,
     /// Only the first N studies of the archive
@@ -237,7 +240,7 @@ pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<Archive
     let (store, prefix) = bundle_source::bucket(name, config).await?;
     Ok(ArchiveLocation::Objects {
         url: name.to_owned(),
-        store: Arc::new(store),
+        store,
         prefix,
     })
 }

@@ -128,7 +128,7 @@ fn open_archive(config: Config) -> OpenArchive {
                 .map_err(refused)?;
             archive::open(&ArchiveLocation::Objects {
                 url: url.clone(),
-                store: Arc::new(store),
+                store,
                 prefix,
             })
             .await

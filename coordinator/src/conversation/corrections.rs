@@ -1,6 +1,6 @@
 //! Corrections as data: kept beside the images, one object for each, until their conversation is deleted.
 
-use radialog_runtime::conversations::{Snapshot, Turn};
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{Ask, ConversationId, Correction, ObjectKey, SCHEMA_VERSION, TurnOutcome};
 
@@ -10,7 +10,7 @@ const PAGE: usize = 1000;
 /// What a person's version of an answer is worth as data: a report that was typed, or a correction of one that was
 /// accepted as it is or rewritten. None for other answers and where there is no image.
 pub fn from_edit(
-    snapshot: &Snapshot,
+    snapshot: &ConversationSnapshot,
     turn: u32,
     corrected: &str,
     noted_ms: u64,
@@ -42,8 +42,9 @@ pub fn from_edit(
 }
 
 /// The latest report, as the later turns read it.
-fn report_before(turns: &[Turn]) -> Option<&str> {
-    let is_report = |turn: &&Turn| matches!(turn.request.ask, Ask::Report | Ask::Correction { .. });
+fn report_before(turns: &[TurnSnapshot]) -> Option<&str> {
+    let is_report =
+        |turn: &&TurnSnapshot| matches!(turn.request.ask, Ask::Report | Ask::Correction { .. });
     turns
         .iter()
         .rev()
@@ -51,7 +52,7 @@ fn report_before(turns: &[Turn]) -> Option<&str> {
         .find_map(|turn| turn.edited.as_deref().or_else(|| answer(turn)))
 }
 
-fn answer(turn: &Turn) -> Option<&str> {
+fn answer(turn: &TurnSnapshot) -> Option<&str> {
     match turn.outcome.as_ref()? {
         TurnOutcome::Done(answer) => Some(&answer.text),
         _ => None,
@@ -141,7 +142,7 @@ mod tests {
 
     use super::*;
 
-    fn turn(ask: Ask, text: &str, edited: Option<&str>) -> Turn {
+    fn turn(ask: Ask, text: &str, edited: Option<&str>) -> TurnSnapshot {
         let (prompt_tokens, cached_tokens, tokens, complete, dropped_turns) = Default::default();
         let text = text.to_owned();
         let answer = Answer {
@@ -152,7 +153,7 @@ mod tests {
             complete,
             dropped_turns,
         };
-        Turn {
+        TurnSnapshot {
             request: TurnRequest {
                 ask,
                 generation: Generation::default(),
@@ -168,7 +169,7 @@ mod tests {
         }
     }
 
-    fn snapshot(turns: Vec<Turn>) -> Snapshot {
+    fn snapshot(turns: Vec<TurnSnapshot>) -> ConversationSnapshot {
         let image = ObjectKey::image(&ContentHash::of(b"x"));
         let chat_image = ChatImage {
             embedding: image.clone(),
@@ -190,7 +191,7 @@ mod tests {
             findings: Vec::new(),
             text: "edema".into(),
         };
-        Snapshot {
+        ConversationSnapshot {
             conversation,
             prepared: Some(Ok(findings)),
             turns,

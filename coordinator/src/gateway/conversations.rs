@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream;
+use radialog_runtime::conversations::DeletedConversation;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::http::{ConversationList, ConversationView, ProblemCode};
 use radialog_schemas::{ChatImage, ConversationId};
@@ -66,7 +67,11 @@ pub(super) async fn delete(
 /// Removes a conversation, and its image with all outputs when nothing else has it.
 pub(super) async fn remove(app: &AppState, id: &ConversationId) -> ApiResult<()> {
     let removed = app.backends.conversations.delete(id).await?;
-    let Some((conversation, image_stays)) = removed else {
+    let Some(DeletedConversation {
+        conversation,
+        image_stays,
+    }) = removed
+    else {
         return Ok(());
     };
     let objects = &*app.backends.objects;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use radialog_runtime::conversations::Snapshot;
+use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
@@ -140,8 +140,8 @@ fn known_id(caller: &Caller, key: &str) -> ConversationId {
 async fn repeat(
     app: &AppState,
     beginning: &ConversationDraft,
-    known: Snapshot,
-) -> ApiResult<Snapshot> {
+    known: ConversationSnapshot,
+) -> ApiResult<ConversationSnapshot> {
     let conversation = &known.conversation;
     let image = beginning.image.as_ref().map(|image| &image.key);
     let asked = |turns: &[TurnRequest]| -> Vec<_> {
@@ -173,7 +173,10 @@ async fn repeat(
 }
 
 /// Begins a conversation.
-pub(super) async fn begin(app: &AppState, beginning: ConversationDraft) -> ApiResult<Snapshot> {
+pub(super) async fn begin(
+    app: &AppState,
+    beginning: ConversationDraft,
+) -> ApiResult<ConversationSnapshot> {
     check_room(app).await?;
     let ConversationDraft {
         id,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use radialog_runtime::conversations::Snapshot;
+use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::{ConversationId, Stage, TurnStatus, queues};
 
 use super::app_state::AppState;
@@ -35,7 +35,7 @@ pub(super) async fn ready(app: &AppState, id: &ConversationId, turn: Option<u32>
 
 /// Publishes again what a queued turn waits for, where nothing like it is in the broker: a gateway was killed between
 /// writing and publishing, or the broker has lost its queues. Whoever has it twice does it once.
-pub(super) async fn forgotten(app: &AppState, snapshot: &Snapshot) -> ApiResult<()> {
+pub(super) async fn forgotten(app: &AppState, snapshot: &ConversationSnapshot) -> ApiResult<()> {
     let first = snapshot.turns.iter().find(|turn| !turn.status.is_final());
     if first.is_none_or(|turn| turn.status != TurnStatus::Queued) {
         return Ok(());

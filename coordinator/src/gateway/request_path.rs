@@ -3,7 +3,7 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use radialog_runtime::conversations::{Snapshot, Turn};
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_schemas::ConversationId;
 use radialog_schemas::http::ProblemCode;
 
@@ -17,11 +17,11 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const LONGEST_KEY: usize = 255;
 
 /// A conversation of the caller as it stands.
-pub(super) struct OwnConversation(pub(super) Snapshot);
+pub(super) struct OwnConversation(pub(super) ConversationSnapshot);
 
 /// One turn of [`OwnConversation`].
 pub(super) struct OwnTurn {
-    pub(super) snapshot: Snapshot,
+    pub(super) snapshot: ConversationSnapshot,
     pub(super) turn: u32,
 }
 
@@ -33,13 +33,13 @@ impl OwnTurn {
         &self.snapshot.conversation.id
     }
 
-    pub(super) fn state(&self) -> ApiResult<&Turn> {
+    pub(super) fn state(&self) -> ApiResult<&TurnSnapshot> {
         turn(&self.snapshot, self.turn)
     }
 }
 
 /// A turn by its number.
-pub(super) fn turn(snapshot: &Snapshot, number: u32) -> ApiResult<&Turn> {
+pub(super) fn turn(snapshot: &ConversationSnapshot, number: u32) -> ApiResult<&TurnSnapshot> {
     let place = (number as usize).checked_sub(1);
     place
         .and_then(|place| snapshot.turns.get(place))
@@ -51,7 +51,7 @@ pub(super) async fn own(
     app: &AppState,
     caller: &Caller,
     id: &ConversationId,
-) -> ApiResult<Snapshot> {
+) -> ApiResult<ConversationSnapshot> {
     let snapshot = app.backends.conversations.snapshot(id).await?;
     snapshot
         .filter(|snapshot| *snapshot.conversation.owner == *caller.owner)

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use radialog_runtime::conversations::{Numbered, Watch};
+use radialog_runtime::conversations::{NumberedEvent, TurnWatch};
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::state::StateError;
 use radialog_schemas::{ConversationId, TurnEvent};
@@ -41,8 +41,8 @@ pub(super) struct TurnFollower {
     turn: u32,
     /// Number of the last event that was taken.
     after: u64,
-    watch: Box<dyn Watch>,
-    pending: VecDeque<Numbered>,
+    watch: Box<dyn TurnWatch>,
+    pending: VecDeque<NumberedEvent>,
     /// When the pending events came.
     arrived: Instant,
     /// There may be events that are neither taken nor pending.
@@ -136,7 +136,7 @@ impl TurnFollower {
                 .map_or(self.beat, |waiting| waiting.ask);
             tokio::select! {
                 () = self.app.shutdown.cancelled() => return None,
-                news = self.watch.news() => {
+                news = self.watch.next_events() => {
                     self.arrived = Instant::now();
                     self.look = news.is_empty();
                     self.doubt = news.is_empty();
@@ -156,7 +156,7 @@ impl TurnFollower {
     }
 
     /// The next event, if it is pending.
-    fn take(&mut self) -> Option<Numbered> {
+    fn take(&mut self) -> Option<NumberedEvent> {
         while let Some((number, event)) = self.pending.pop_front() {
             if number == self.after + 1 {
                 self.after = number;

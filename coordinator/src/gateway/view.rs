@@ -1,7 +1,7 @@
 //! Conversations and turns as clients see them.
 
 use futures::future::try_join_all;
-use radialog_runtime::conversations::{Snapshot, Turn};
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_schemas::http::{
     ConversationEntry, ConversationView, ImageView, TurnError, TurnUsage, TurnView,
 };
@@ -26,7 +26,7 @@ pub(super) fn turn_path(id: &ConversationId, turn: u32) -> String {
 
 pub(super) async fn conversation(
     app: &AppState,
-    snapshot: &Snapshot,
+    snapshot: &ConversationSnapshot,
 ) -> ApiResult<ConversationView> {
     let turns = (1..)
         .zip(&snapshot.turns)
@@ -45,7 +45,11 @@ pub(super) async fn conversation(
     })
 }
 
-pub(super) async fn turn(app: &AppState, snapshot: &Snapshot, number: u32) -> ApiResult<TurnView> {
+pub(super) async fn turn(
+    app: &AppState,
+    snapshot: &ConversationSnapshot,
+    number: u32,
+) -> ApiResult<TurnView> {
     let turn = request_path::turn(snapshot, number)?;
     let id = &snapshot.conversation.id;
     let position = match turn.status {
@@ -105,7 +109,7 @@ async fn written(app: &AppState, id: &ConversationId, turn: u32) -> ApiResult<(S
     }
 }
 
-fn error(turn: &Turn) -> Option<TurnError> {
+fn error(turn: &TurnSnapshot) -> Option<TurnError> {
     turn.outcome.as_ref().and_then(outcome_error)
 }
 
@@ -124,7 +128,7 @@ pub(super) fn outcome_error(outcome: &TurnOutcome) -> Option<TurnError> {
     }
 }
 
-fn image(snapshot: &Snapshot) -> Option<ImageView> {
+fn image(snapshot: &ConversationSnapshot) -> Option<ImageView> {
     let href = format!("{}/image", conversation_path(&snapshot.conversation.id));
     snapshot.conversation.image.as_ref().map(|image| ImageView {
         href,
@@ -132,7 +136,7 @@ fn image(snapshot: &Snapshot) -> Option<ImageView> {
     })
 }
 
-pub(super) fn entry(snapshot: &Snapshot) -> ConversationEntry {
+pub(super) fn entry(snapshot: &ConversationSnapshot) -> ConversationEntry {
     let question = snapshot
         .turns
         .iter()

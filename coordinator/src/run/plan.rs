@@ -143,7 +143,7 @@ async fn stored(
     let keys = OutputKeys::of(run, &input, reference.as_ref());
     let mut stages = Vec::new();
     for stage in run.stages.iter() {
-        stages.push(objects.size(keys.output(stage)).await?.is_some());
+        stages.push(objects.has_output(keys.output(stage)).await?);
     }
     Ok(Some(stages))
 }

@@ -9,12 +9,13 @@ use lapin::uri::AMQPUri;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::runner::RunnerSettings;
 pub use reader::ConfigReader;
 pub use s3::S3Config;
+pub use worker::RunnerSettings;
 
 mod reader;
 mod s3;
+mod worker;
 
 /// Everything that can be configured. What is none runs embedded, in this process.
 #[derive(Clone, Debug)]
@@ -114,7 +115,6 @@ impl Config {
         areas: impl FnOnce(&mut ConfigReader) -> T,
     ) -> Result<(Self, T), ConfigError> {
         let mut reader = ConfigReader::new(file, environment, overrides);
-        let defaults = RunnerSettings::default();
         let config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),
@@ -122,11 +122,7 @@ impl Config {
                 directory: reader.text("objects", "directory").map(PathBuf::from),
             },
             redis: redis(&mut reader),
-            worker: RunnerSettings {
-                worker: reader.text("worker", "name").unwrap_or(defaults.worker),
-                grace: reader.seconds("worker", "grace", defaults.grace),
-                store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
-            },
+            worker: RunnerSettings::read(&mut reader),
             health: HealthConfig {
                 address: reader.parsed("health", "address"),
             },

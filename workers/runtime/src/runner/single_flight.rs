@@ -9,10 +9,10 @@ use tokio::sync::OwnedMutexGuard;
 
 type Locks<K> = HashMap<K, Arc<tokio::sync::Mutex<()>>>;
 
-/// What is being computed, by its key.
+/// The keys whose outputs are being computed.
 pub(super) struct SingleFlight<K>(Mutex<Locks<K>>);
 
-/// The right to compute one output.
+/// The right to compute one output, until it is dropped.
 pub(super) struct Flight<'a, K: Eq + Hash> {
     flights: &'a SingleFlight<K>,
     key: &'a K,

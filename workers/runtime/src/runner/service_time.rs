@@ -1,5 +1,5 @@
-//! How fast the stage is, and how much of the queue it may therefore hold. A broker takes back what is not acknowledged
-//! within its timeout (30 minutes by default), so a slow stage must hold less than a fast one.
+//! How long the stage takes for one item, and how many deliveries it may therefore prefetch. A broker takes back what is not
+//! acknowledged within its timeout (30 minutes by default), so a slow stage must hold less than a fast one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,13 +11,13 @@ const NEWEST: f64 = 0.1;
 
 /// Moving average of a stage's time for one item.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(super) struct ServiceTime {
     /// Seconds, as bits; 0 while nothing is measured.
     average: AtomicU64,
 }
 
-impl Pace {
-    /// Notes the model's time for one item, a batch's time shared evenly.
+impl ServiceTime {
+    /// Takes in the model's time for one item, a batch's time shared evenly.
     pub(super) fn record(&self, item: Duration) {
         let average = self.seconds();
         let item = item.as_secs_f64();
@@ -30,12 +30,12 @@ impl Pace {
         self.average.store(next.to_bits(), Ordering::Relaxed);
     }
 
-    /// Measured time of one item; zero while nothing is measured.
-    pub(super) fn service_time(&self) -> Duration {
+    /// The measured time of one item; zero while nothing is measured.
+    pub(super) fn average(&self) -> Duration {
         Duration::from_secs_f64(self.seconds())
     }
 
-    /// How many deliveries to hold: two batches, one in the model and one being fetched, or less where they would wait
+    /// How many deliveries to prefetch: two batches, one in the model and one being fetched, or less where they would wait
     /// for longer than the broker allows.
     pub(super) fn prefetch(&self, batch_limit: usize) -> u16 {
         let two_batches = u16::try_from(batch_limit.saturating_mul(2))
@@ -49,9 +49,9 @@ impl Pace {
         two_batches.min(in_time).max(1)
     }
 
-    /// Another prefetch, where the measured time asks for one that differs by more than a quarter: a change costs a new
-    /// subscription.
-    pub(super) fn prefetch_instead_of(&self, current: u16, batch_limit: usize) -> Option<u16> {
+    /// Returns another prefetch than the current one, where the measured time asks for one that differs by more than a
+    /// quarter: a change costs a new subscription.
+    pub(super) fn changed_prefetch(&self, current: u16, batch_limit: usize) -> Option<u16> {
         let wanted = self.prefetch(batch_limit);
         (u32::from(wanted.abs_diff(current)) * 4 > u32::from(current)).then_some(wanted)
     }
@@ -67,35 +67,35 @@ mod tests {
 
     #[test]
     fn a_fast_stage_holds_two_batches_and_a_slow_one_what_it_can_do_in_time() {
-        let pace = Pace::default();
-        assert_eq!(pace.prefetch(16), 32);
-        pace.record(Duration::from_millis(5));
-        assert_eq!(pace.prefetch(16), 32);
-        let slow = Pace::default();
+        let fast = ServiceTime::default();
+        assert_eq!(fast.prefetch(16), 32);
+        fast.record(Duration::from_millis(5));
+        assert_eq!(fast.prefetch(16), 32);
+        let slow = ServiceTime::default();
         slow.record(Duration::from_secs(40));
         assert_eq!(
             slow.prefetch(32),
             15,
             "64 tasks of 40 s would be past the broker's timeout"
         );
-        let slower = Pace::default();
+        let slower = ServiceTime::default();
         slower.record(Duration::from_secs(3600));
         assert_eq!(slower.prefetch(32), 1);
         assert_eq!(
-            slow.prefetch_instead_of(16, 32),
+            slow.changed_prefetch(16, 32),
             None,
             "not worth a new subscription"
         );
-        assert_eq!(slow.prefetch_instead_of(64, 32), Some(15));
+        assert_eq!(slow.changed_prefetch(64, 32), Some(15));
     }
 
     #[test]
     fn the_average_follows_the_stage() {
-        let pace = Pace::default();
-        pace.record(Duration::from_secs(1));
+        let stage = ServiceTime::default();
+        stage.record(Duration::from_secs(1));
         for _ in 0..100 {
-            pace.record(Duration::from_secs(3));
+            stage.record(Duration::from_secs(3));
         }
-        assert!((pace.service_time().as_secs_f64() - 3.0).abs() < 0.01);
+        assert!((stage.average().as_secs_f64() - 3.0).abs() < 0.01);
     }
 }

@@ -12,8 +12,9 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from
 /// After so many failures beside successes of others it is not the store, it is this object.
 const TRIES_BESIDE_SUCCESS: u32 = 6;
 
-/// What all tasks of a worker know about the store.
-pub(super) struct Patience {
+/// Repeats operations on a store while it does not answer. All tasks of a worker share one, and with it the knowledge
+/// whether the store answers others.
+pub(super) struct StoreRetry {
     limit: Duration,
     backoff: Backoff,
     last_answer: Mutex<Instant>,
@@ -21,15 +22,15 @@ pub(super) struct Patience {
 
 /// Why an operation was given up.
 #[derive(Debug)]
-pub(super) enum GivenUp {
-    /// The task's own failure.
-    Failure(Failure),
-    /// The store has been away for longer than the limit.
+pub(super) enum RetryError {
+    /// The operation failed in a way that is not the store's absence.
+    Failed(Failure),
+    /// The store has not answered for longer than the limit.
     StoreAway,
 }
 
-impl Patience {
-    /// Waits at most `limit` for the store to come back.
+impl StoreRetry {
+    /// Gives up where the store has not come back after `limit`.
     pub(super) fn new(limit: Duration) -> Self {
         Self {
             limit,
@@ -38,8 +39,8 @@ impl Patience {
         }
     }
 
-    /// Repeats an operation while the store does not answer, with growing pauses.
-    pub(super) async fn wait<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, GivenUp>
+    /// Runs an operation, and repeats it with growing pauses while it fails as [`ErrorCode::ObjectStore`].
+    pub(super) async fn run<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, RetryError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -50,11 +51,11 @@ impl Patience {
                 Err(failure) if failure.code == ErrorCode::ObjectStore => {
                     let others_succeed = self.last_answer() > began;
                     if others_succeed && tries >= TRIES_BESIDE_SUCCESS {
-                        return Err(GivenUp::Failure(failure));
+                        return Err(RetryError::Failed(failure));
                     }
                     let pause = backoff.next();
                     if began.elapsed() + pause > self.limit {
-                        return Err(GivenUp::StoreAway);
+                        return Err(RetryError::StoreAway);
                     }
                     tracing::warn!(%failure, tries, pause_ms = pause.as_millis(), "waiting for the object store");
                     tokio::time::sleep(pause).await;
@@ -64,7 +65,7 @@ impl Patience {
                         .last_answer
                         .lock()
                         .unwrap_or_else(PoisonError::into_inner) = Instant::now();
-                    return answer.map_err(GivenUp::Failure);
+                    return answer.map_err(RetryError::Failed);
                 }
             }
         }
@@ -85,10 +86,10 @@ mod tests {
 
     use super::*;
 
-    fn patience(limit: Duration) -> Patience {
-        Patience {
+    fn retry(limit: Duration) -> StoreRetry {
+        StoreRetry {
             backoff: Backoff::new(Duration::from_millis(1), Duration::from_secs(1)),
-            ..Patience::new(limit)
+            ..StoreRetry::new(limit)
         }
     }
 
@@ -106,36 +107,42 @@ mod tests {
             }
         };
         assert!(matches!(
-            patience(Duration::from_secs(10)).wait(operation).await,
+            retry(Duration::from_secs(10)).run(operation).await,
             Ok(4)
         ));
     }
 
     #[tokio::test]
     async fn a_store_that_stays_away_is_not_the_tasks_fault() {
-        let given_up = patience(Duration::from_millis(20))
-            .wait(|| async { Err::<(), _>(outage()) })
+        let given_up = retry(Duration::from_millis(20))
+            .run(|| async { Err::<(), _>(outage()) })
             .await;
-        assert!(matches!(given_up, Err(GivenUp::StoreAway)), "{given_up:?}");
+        assert!(
+            matches!(given_up, Err(RetryError::StoreAway)),
+            "{given_up:?}"
+        );
     }
 
     #[tokio::test]
     async fn an_object_that_fails_beside_successes_of_others_is_the_tasks_own_trouble() {
-        let patience = patience(Duration::from_secs(60));
+        let retry = retry(Duration::from_secs(60));
         let operation = || async {
-            assert!(patience.wait(|| async { Ok(()) }).await.is_ok());
+            assert!(retry.run(|| async { Ok(()) }).await.is_ok());
             Err::<(), _>(outage())
         };
-        let given_up = patience.wait(operation).await;
-        assert!(matches!(given_up, Err(GivenUp::Failure(_))), "{given_up:?}");
+        let given_up = retry.run(operation).await;
+        assert!(
+            matches!(given_up, Err(RetryError::Failed(_))),
+            "{given_up:?}"
+        );
     }
 
     #[tokio::test]
     async fn other_failures_pass_at_once() {
         let missing = || async { Err::<(), _>(Failure::new(ErrorCode::ObjectMissing, "gone")) };
         assert!(matches!(
-            patience(Duration::ZERO).wait(missing).await,
-            Err(GivenUp::Failure(_))
+            retry(Duration::ZERO).run(missing).await,
+            Err(RetryError::Failed(_))
         ));
     }
 }

@@ -2,30 +2,33 @@
 
 use std::time::{Duration, SystemTime};
 
+use prometheus::IntGauge;
+
 use crate::queue::{Delivery, Message, Receipt};
 use crate::trace::TraceContext;
 
 /// A message that this worker answers for.
-pub(super) struct Held {
+pub(super) struct InFlightDelivery {
     pub(super) message: Message,
     pub(super) trace: TraceContext,
     /// An earlier worker had it and went away: it runs alone.
     pub(super) redelivered: bool,
     /// How often that happened.
-    pub(super) returns: u32,
-    /// None once it is acknowledged, which happens before the end only to a suspect whose next attempt is queued.
+    pub(super) delivery_count: u32,
+    /// None once it is acknowledged, which happens before the end only to a suspected poison message, whose next attempt is
+    /// queued.
     pub(super) receipt: Option<Box<dyn Receipt>>,
     /// The queue that it was taken from.
     pub(super) source: &'static str,
 }
 
-impl Held {
-    /// A delivery of the queue `source`.
+impl InFlightDelivery {
+    /// A delivery of the queue `source`. A message without a trace begins one.
     pub(super) fn new(delivery: Delivery, source: &'static str) -> Self {
         let Delivery {
             message,
             redelivered,
-            returns,
+            delivery_count,
             receipt,
         } = delivery;
         let trace = message
@@ -37,18 +40,18 @@ impl Held {
             message,
             trace,
             redelivered,
-            returns,
+            delivery_count,
             receipt: Some(receipt),
             source,
         }
     }
 
     /// Whether the next attempt waits in a retry queue already, whatever comes of this one.
-    pub(super) fn is_insured(&self) -> bool {
+    pub(super) fn is_retry_queued(&self) -> bool {
         self.receipt.is_none()
     }
 
-    /// How long it waited in the queue.
+    /// How long the message waited in the queue.
     pub(super) fn waited(&self) -> Duration {
         let published = self.message.published;
         published
@@ -57,12 +60,28 @@ impl Held {
     }
 
     /// The same task for its next attempt.
-    pub(super) fn again(&self) -> Message {
+    pub(super) fn next_attempt(&self) -> Message {
         Message {
             body: self.message.body.clone(),
             attempt: self.message.attempt + 1,
             traceparent: Some(self.trace.child().to_string()),
             ..Message::default()
         }
+    }
+}
+
+/// Counts a delivery as in flight for as long as it lives, also where its future is dropped.
+pub(super) struct GaugeGuard<'a>(&'a IntGauge);
+
+impl<'a> GaugeGuard<'a> {
+    pub(super) fn enter(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for GaugeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
