@@ -11,8 +11,8 @@ use radialog_models::bundle::RandomBundle;
 use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::language::TrainingSequence;
 use radialog_schemas::Stage;
-use radialog_training::examples::Example;
-use radialog_training::losses::language::Learned;
+use radialog_training::data::tokenized_sample::TokenizedSample;
+use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::recipe::LanguageRecipe;
 use radialog_training::trainers::curves::EpochMetrics;
 use radialog_training::trainers::{LanguageTrainer, StepReport, Training};
@@ -99,7 +99,7 @@ fn served_loss(fixture: &TrainingFixture<LanguageTrainer>, dir: &str) -> f64 {
             value.as_str().unwrap().to_owned()
         });
         let (prompt, answer) = (text(&sample["instruction"]), text(&sample["output"]));
-        let example = Example::encode(&language.tokenizer, &prompt, &answer, 1024).unwrap();
+        let example = TokenizedSample::encode(&language.tokenizer, &prompt, &answer, 1024).unwrap();
         let images = [images[sample["dicom"].as_str().unwrap()].clone()];
         let input = language
             .model
@@ -112,7 +112,7 @@ fn served_loss(fixture: &TrainingFixture<LanguageTrainer>, dir: &str) -> f64 {
             .model
             .forward_packed(&input, &[example.ids.len()])
             .unwrap();
-        let learned = Learned::of(&[example.targets()]);
+        let learned = NextTokenTargets::of(&[example.targets()]);
         let logits = language
             .model
             .logits(&learned.rows(&hidden).unwrap())
