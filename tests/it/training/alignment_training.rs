@@ -15,7 +15,7 @@ use radialog_models::vision::ImageEncoder;
 use radialog_schemas::Stage;
 use radialog_training::Variables;
 use radialog_training::recipe::AlignmentRecipe;
-use radialog_training::trainers::{AlignmentTrainer, Training, TrainingOutcome};
+use radialog_training::trainers::{AlignmentTrainer, Training};
 
 use super::fixture::{RECIPE, TrainingFixture, rows, without_seconds};
 

@@ -7,7 +7,7 @@ use radialog_models::bundle::RandomBundle;
 use radialog_models::bundle::components::ReportLabeler;
 use radialog_schemas::{Finding, Label, Stage};
 use radialog_training::recipe::ChexbertRecipe;
-use radialog_training::trainers::{ChexbertTrainer, TrainingOutcome};
+use radialog_training::trainers::{ChexbertTrainer, Training};
 
 use super::fixture::{RECIPE, TrainingFixture};
 
