@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backends;
-mod backoff;
+pub mod backoff;
 pub mod config;
 pub mod conversations;
 pub mod durable;
