@@ -20,16 +20,17 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// One attempt to connect, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The connection at one moment.
 #[derive(Clone)]
-enum Current {
+enum ConnectionState {
     Up(Arc<Session>),
     /// With the reason.
     Down(String),
 }
 
 /// The connection as the rest of the adapter sees it.
-pub(super) struct Link {
-    current: watch::Receiver<Current>,
+pub(super) struct SupervisedConnection {
+    current: watch::Receiver<ConnectionState>,
     _supervisor: DropGuard,
 }
 
@@ -43,13 +44,14 @@ pub(super) struct Session {
     broken: CancellationToken,
 }
 
-impl Link {
+impl SupervisedConnection {
     /// Starts to connect in the background.
     pub(super) fn start(url: &str, heartbeat: Duration, name: &str) -> Result<Self, QueueError> {
         let mut uri: AMQPUri = url.parse().map_err(QueueError::Unreachable)?;
         let heartbeat = u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX);
         uri.query.heartbeat.get_or_insert(heartbeat);
-        let (sender, current) = watch::channel(Current::Down("not connected yet".to_owned()));
+        let (sender, current) =
+            watch::channel(ConnectionState::Down("not connected yet".to_owned()));
         let stop = CancellationToken::new();
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         tokio::spawn(
@@ -62,16 +64,15 @@ impl Link {
         })
     }
 
-    /// The session of the moment; waits for one until `deadline`.
+    /// Returns the session of the moment; waits for one until `deadline`.
     pub(super) async fn session(&self, deadline: Instant) -> Result<Arc<Session>, QueueError> {
         let mut current = self.current.clone();
-        let connected =
-            |current: &Current| matches!(current, Current::Up(session) if session.is_alive());
+        let connected = |current: &ConnectionState| matches!(current, ConnectionState::Up(session) if session.is_alive());
         // Either way, what stands there now is the answer: the deadline passed, or a live session came.
         drop(timeout_at(deadline, current.wait_for(connected)).await);
         match &*self.current.borrow() {
-            Current::Up(session) => Ok(session.clone()),
-            Current::Down(reason) => Err(QueueError::Unreachable(reason.clone())),
+            ConnectionState::Up(session) => Ok(session.clone()),
+            ConnectionState::Down(reason) => Err(QueueError::Unreachable(reason.clone())),
         }
     }
 }
@@ -93,12 +94,12 @@ impl Session {
         })
     }
 
-    /// A new channel.
+    /// Opens a new channel.
     pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
         self.connection.create_channel().await.map_err(unreachable)
     }
 
-    /// The channel that single messages are taken on; they stay with it until they are settled.
+    /// Returns the channel that single messages are taken on; they stay with it until they are settled.
     pub(super) async fn taking(&self) -> Result<Channel, QueueError> {
         let mut taking = self.taking.lock().await;
         match &*taking {
@@ -107,7 +108,7 @@ impl Session {
         }
     }
 
-    /// Says that an operation failed in a way that only a new connection repairs.
+    /// Marks the session as broken: an operation failed in a way that only a new connection repairs.
     pub(super) fn report_broken(&self) {
         self.broken.cancel();
     }
@@ -145,7 +146,7 @@ impl Session {
 async fn supervise(
     uri: AMQPUri,
     properties: ConnectionProperties,
-    current: watch::Sender<Current>,
+    current: watch::Sender<ConnectionState>,
 ) {
     let mut backoff = BACKOFF;
     loop {
@@ -161,13 +162,13 @@ async fn supervise(
         match opened {
             Ok(session) => {
                 let session = Arc::new(session);
-                current.send_replace(Current::Up(session.clone()));
+                current.send_replace(ConnectionState::Up(session.clone()));
                 backoff.reset();
                 session.ended().await;
                 session.report_broken();
                 metrics().queue_reconnects.inc();
                 tracing::warn!("the connection to the broker broke; connecting again");
-                current.send_replace(Current::Down("the connection broke".into()));
+                current.send_replace(ConnectionState::Down("the connection broke".into()));
             }
             Err(reason) => {
                 let pause = backoff.next();
@@ -176,7 +177,7 @@ async fn supervise(
                     pause_ms = pause.as_millis(),
                     "the broker is unreachable; trying again"
                 );
-                current.send_replace(Current::Down(reason));
+                current.send_replace(ConnectionState::Down(reason));
                 tokio::time::sleep(pause).await;
             }
         }

@@ -13,14 +13,14 @@ use crate::state::StateError;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
-/// A connection, and the scripts that its user calls by their hash.
-pub(crate) struct RedisLink {
+/// A connection to Redis, with the scripts that its user calls by their hash.
+pub(crate) struct RedisConnection {
     connection: ConnectionManager,
     timeout: Duration,
     scripts: fn() -> Vec<&'static Script>,
 }
 
-impl RedisLink {
+impl RedisConnection {
     /// Connects; keeps trying for `start_timeout`.
     ///
     /// # Errors
@@ -30,19 +30,19 @@ impl RedisLink {
         start_timeout: Duration,
         scripts: fn() -> Vec<&'static Script>,
     ) -> Result<Self, StateError> {
-        let client = Client::open(config.url.expose_secret()).map_err(failed)?;
+        let client = Client::open(config.url.expose_secret()).map_err(state_error)?;
         let settings =
             settings(config).set_connection_timeout(Some(config.timeout.min(start_timeout)));
         let connection =
-            ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
-        let link = Self {
+            ConnectionManager::new_lazy_with_config(client, settings).map_err(state_error)?;
+        let connected = Self {
             connection,
             timeout: config.timeout,
             scripts,
         };
         tokio::time::timeout(
             start_timeout,
-            link.run::<()>(redis::pipe().cmd("PING").ignore()),
+            connected.run::<()>(redis::pipe().cmd("PING").ignore()),
         )
         .await
         .map_err(|_| {
@@ -51,7 +51,7 @@ impl RedisLink {
                 start_timeout.as_secs_f64()
             ))
         })??;
-        Ok(link)
+        Ok(connected)
     }
 
     /// Runs a pipeline in one round trip; repeats it while the connection is being replaced, so that it must be harmless
@@ -67,15 +67,15 @@ impl RedisLink {
             match pipeline.query_async(&mut connection).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                    self.load_scripts().await.map_err(failed)?;
+                    self.load_scripts().await.map_err(state_error)?;
                 }
                 Err(error)
-                    if is_passing(&error) && began.elapsed() + backoff.peek() < self.timeout =>
+                    if is_transient(&error) && began.elapsed() + backoff.peek() < self.timeout =>
                 {
                     tracing::debug!(%error, "Redis does not answer; trying again");
                     tokio::time::sleep(backoff.next()).await;
                 }
-                Err(error) => return Err(failed(error)),
+                Err(error) => return Err(state_error(error)),
             }
         }
     }
@@ -98,7 +98,7 @@ pub(crate) fn settings(config: &RedisConfig) -> ConnectionManagerConfig {
 }
 
 /// Whether the same command may succeed on the next connection, or once Redis has loaded its data.
-fn is_passing(error: &RedisError) -> bool {
+fn is_transient(error: &RedisError) -> bool {
     let loading = [
         ServerErrorKind::BusyLoading,
         ServerErrorKind::TryAgain,
@@ -110,6 +110,6 @@ fn is_passing(error: &RedisError) -> bool {
             .any(|kind| error.kind() == ErrorKind::Server(kind))
 }
 
-pub(crate) fn failed(error: RedisError) -> StateError {
+pub(crate) fn state_error(error: RedisError) -> StateError {
     StateError(error.to_string())
 }
