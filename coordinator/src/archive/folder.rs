@@ -11,7 +11,7 @@ use super::file_tree::{FileTree, PathWalk};
 use super::image::{FileKind, unsupported};
 use crate::CoordinatorError;
 
-/// The archive.
+/// An archive whose studies are its image files.
 pub(super) struct ImageFolder {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,

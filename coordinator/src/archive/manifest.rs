@@ -20,7 +20,7 @@ pub(super) const SPLIT: &str = "split";
 /// An id travels in every message of its study.
 pub(super) const LONGEST_ID: usize = 1024;
 
-/// The archive.
+/// An archive whose studies are the rows of a table.
 pub(super) struct Manifest {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,
@@ -32,7 +32,7 @@ pub(super) struct Manifest {
     pub(super) ids: StudyIdColumn,
 }
 
-/// What names a study.
+/// The columns that name a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StudyIdColumn {
     /// The column `study_id`.
@@ -44,7 +44,7 @@ pub(super) enum StudyIdColumn {
 struct ManifestEntries {
     images: Arc<dyn FileTree>,
     rows: TableRows,
-    /// None: the image's name.
+    /// Where it is none, the image's name is the id.
     study: Option<usize>,
     image: usize,
     wanted_split: Option<String>,
@@ -147,7 +147,7 @@ impl ManifestEntries {
     }
 }
 
-/// `a/b.png` is `b`.
+/// Takes the name without folder and suffix: `a/b.png` is `b`.
 fn stem(file: &str) -> &str {
     let name = file.rsplit('/').next().unwrap_or(file);
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)

@@ -16,7 +16,7 @@ use crate::CoordinatorError;
 /// How many files are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
 const PROBE: usize = 100;
 
-/// What a person names as the archive.
+/// The place of an archive, as a person names it.
 #[derive(Clone)]
 pub enum ArchiveLocation {
     /// A folder or a CSV manifest.
@@ -113,14 +113,14 @@ async fn checked(manifest: Manifest) -> Result<Arc<dyn Archive>, CoordinatorErro
     Ok(Arc::new(manifest))
 }
 
-/// An input found: a tree, or a manifest in a tree.
+/// What lies at a location: a tree, or a manifest in a tree.
 struct FoundArchive {
     name: String,
     tree: Arc<dyn FileTree>,
     manifest: Option<String>,
 }
 
-/// A table found in a tree.
+/// A table, and the tree in which it lies.
 pub(super) struct TableFile {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,

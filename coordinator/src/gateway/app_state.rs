@@ -7,7 +7,7 @@ use super::config::GatewayConfig;
 use radialog_runtime::backends::Backends;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::Callers;
+use super::auth::Authenticator;
 use super::static_file::StaticFile;
 use crate::BundleHashes;
 use crate::run::BatchService;
@@ -20,7 +20,7 @@ pub(super) struct Inner {
     pub(super) backends: Backends,
     pub(super) bundle: BundleHashes,
     pub(super) config: GatewayConfig,
-    pub(super) callers: Callers,
+    pub(super) authenticator: Authenticator,
     /// The description of the API, which is the same for everybody.
     pub(super) openapi: StaticFile,
     /// None where this gateway runs no batches.

@@ -34,7 +34,7 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
 
-/// What a conversation begins with.
+/// A conversation as it was asked for, before it is stored.
 pub(super) struct ConversationDraft {
     pub(super) id: ConversationId,
     pub(super) owner: String,
@@ -79,7 +79,7 @@ pub(super) async fn create(
     }
     let turns = asks
         .into_iter()
-        .map(|ask| request(&app, ask, &generation, &asked.options))
+        .map(|ask| turn_request(&app, ask, &generation, &asked.options))
         .collect();
     let id = key
         .as_deref()
@@ -111,8 +111,8 @@ pub(super) async fn create(
     ))
 }
 
-/// Refuses new work where too much waits already.
-pub(super) async fn check_room(app: &AppState) -> ApiResult<()> {
+/// Refuses new work where too many turns wait already.
+pub(super) async fn check_backlog(app: &AppState) -> ApiResult<()> {
     let waiting = app.backends.conversations.waiting().await?;
     if waiting >= app.config.max_waiting {
         let detail = format!("{waiting} turns wait for a worker already; ask again later");
@@ -121,7 +121,7 @@ pub(super) async fn check_room(app: &AppState) -> ApiResult<()> {
     Ok(())
 }
 
-/// A name that nobody can guess.
+/// Makes an id that nobody can guess.
 pub(super) fn new_id() -> ConversationId {
     ConversationId(Uuid::new_v4().simple().to_string())
 }
@@ -177,7 +177,7 @@ pub(super) async fn begin(
     app: &AppState,
     beginning: ConversationDraft,
 ) -> ApiResult<ConversationSnapshot> {
-    check_room(app).await?;
+    check_backlog(app).await?;
     let ConversationDraft {
         id,
         owner,
@@ -230,8 +230,8 @@ async fn store(app: &AppState, id: &ConversationId, image: &CheckedImage) -> Api
     Ok(())
 }
 
-/// A turn as it goes into the state.
-pub(super) fn request(
+/// Makes a turn as it goes into the state.
+pub(super) fn turn_request(
     app: &AppState,
     ask: Ask,
     generation: &Generation,
@@ -252,7 +252,7 @@ pub(super) fn request(
     }
 }
 
-/// How to decode, as far as the options say.
+/// Checks the options and says how to decode.
 pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
     let default = Generation::default();
     let max_new_tokens = options.max_new_tokens.unwrap_or(default.max_new_tokens);

@@ -262,7 +262,7 @@ impl Dispatcher {
         }
     }
 
-    /// How far the run is.
+    /// Says how far the run is.
     pub(crate) fn snapshot(&self, meter: &mut RateMeter) -> RunProgress {
         RunProgress {
             paused: self.executor.retry.last_error(),

@@ -24,16 +24,16 @@ pub use journal::RESULTS_FILE;
 pub use ordered::OrderedRecords;
 pub use summary::{LabelHistogram, RunSummary, SessionSummary, StageSummary};
 
-/// What the run is.
+/// The name of the file that says what the run is.
 pub const RUN_FILE: &str = "run.json";
-/// The records as a table.
+/// The name of the file that has the records as a table.
 pub const TABLE_FILE: &str = "results.csv";
-/// The run in numbers.
+/// The name of the file that has the run in numbers.
 pub const SUMMARY_FILE: &str = "summary.json";
 /// Held by the process that writes; the system lets go of it when the process ends, however it ends.
 const LOCK_FILE: &str = ".lock";
 
-/// What `run.json` holds.
+/// The content of `run.json`: what the run is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
     /// The archive.
@@ -50,7 +50,7 @@ pub(crate) struct OutputDirectory {
 }
 
 impl RunFile {
-    /// Reads the run of an output directory, none where there is none yet.
+    /// Reads the run of an output directory; there is none before its first session.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -83,7 +83,7 @@ impl RunFile {
         }
     }
 
-    /// What differs, the run's id aside.
+    /// Names what differs, the run's id aside.
     fn difference(&self, wanted: &Self) -> Option<String> {
         let (then, now) = (&self.spec, &wanted.spec);
         let differs = |what: &str, then: String, now: String| {
@@ -124,7 +124,7 @@ impl RunFile {
 }
 
 impl OutputDirectory {
-    /// Takes hold of a directory and of the run in it; a new run where there is none.
+    /// Takes hold of a directory and of the run in it; begins a new run where there is none.
     pub(crate) fn open(dir: &Path, mut wanted: RunFile) -> Result<Self, CoordinatorError> {
         durable::create_directory(dir).map_err(CoordinatorError::output(dir))?;
         let path = dir.join(LOCK_FILE);
@@ -208,7 +208,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), CoordinatorError> {
     durable::replace(path, content).map_err(CoordinatorError::output(path))
 }
 
-/// Different for every run, short enough to type.
+/// Makes an id that differs for every run and is short enough to type.
 fn new_id(dir: &Path) -> RunId {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)

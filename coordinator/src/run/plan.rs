@@ -18,7 +18,7 @@ use crate::run::pipeline::OutputKeys;
 /// Images looked at side by side.
 const AT_ONCE: usize = 16;
 
-/// What is done and what remains.
+/// What a run has done, and what remains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
     /// Studies of the archive, duplicates aside.
@@ -33,7 +33,7 @@ pub struct RunPlan {
     pub stages: Vec<StagePlan>,
 }
 
-/// One stage of a plan.
+/// One stage of a [`RunPlan`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagePlan {
     /// Which stage.
@@ -106,7 +106,7 @@ pub async fn plan_run(
     Ok(plan)
 }
 
-/// The studies that would not be run.
+/// Reads which studies would not be run.
 fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
     let mut studies = StudySet::default();
     let path = options.out.join(RESULTS_FILE);
@@ -121,7 +121,7 @@ fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
     Ok(studies)
 }
 
-/// For each stage of the run whether its output is in the store; none where the image cannot be read.
+/// Says for each stage of the run whether its output is in the store; none where the image cannot be read.
 async fn stored(
     run: &RunSpec,
     entry: StudyEntry,

@@ -29,7 +29,7 @@ enum PreparedEntry {
     Failed(String),
 }
 
-/// Why an entry does not begin.
+/// The reason why an entry does not begin.
 enum PrepareError {
     /// Its image cannot be used; the run goes on.
     Image(Failure),
@@ -93,7 +93,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The next entry that has no line yet; at the end, notes the true size of the archive.
+    /// Finds the next entry that has no line yet; at the end, notes the true size of the archive.
     async fn admit(&self, entries: &mut dyn StudyEntries, taken: &mut u64) -> Option<StudyEntry> {
         while self.limits.studies.is_none_or(|limit| *taken < limit) {
             let Some(entry) = entries.next().await else {

@@ -17,7 +17,7 @@ pub const RESULTS_FILE: &str = "results.jsonl";
 /// A line may be lost with the machine for this long; its study is then run again from stored outputs.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
-/// The open file.
+/// The results file, open for appending.
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,

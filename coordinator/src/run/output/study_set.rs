@@ -13,7 +13,7 @@ const SEEN: u64 = 1;
 const WRITTEN: u64 = 2;
 const FLAGS: u64 = SEEN | WRITTEN;
 
-/// Which studies the archive has named and which have a line in `results.jsonl`.
+/// The studies that the archive has named, and those that have a line in `results.jsonl`.
 pub(crate) struct StudySet {
     slots: HashSet<Slot, BuildHasherDefault<AsIs>>,
 }
@@ -37,7 +37,7 @@ impl StudySet {
         self.mark(study, WRITTEN)
     }
 
-    /// Whether the study has its line.
+    /// Says whether the study has its line.
     pub(crate) fn is_written(&self, study: &StudyId) -> bool {
         self.slots
             .get(&Slot::of(study))
@@ -77,7 +77,7 @@ impl Hash for Slot {
     }
 }
 
-/// The slots are hashes already.
+/// A hasher for slots, which are hashes already.
 #[derive(Default)]
 struct AsIs(u64);
 
