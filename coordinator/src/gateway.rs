@@ -39,7 +39,7 @@ mod turns;
 mod upload;
 mod view;
 
-use app_state::{AppState, Inner};
+use app_state::{AppState, AppStateInner};
 use auth::Authenticator;
 pub use config::{ApiKey, GatewayConfig, is_key_name};
 pub use openapi::openapi_document;
@@ -110,7 +110,7 @@ impl Gateway {
         let authenticator = Authenticator::new(&config);
         let document =
             serde_json::to_vec(&openapi_document()).expect("a document has string keys only");
-        let inner = Inner {
+        let inner = AppStateInner {
             backends,
             bundle,
             config,
@@ -130,7 +130,7 @@ impl Gateway {
     /// # Errors
     /// Where their folder cannot be read.
     pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
-        let Inner {
+        let AppStateInner {
             backends,
             bundle,
             config,

@@ -12,7 +12,7 @@ use super::image::{FileKind, unsupported};
 use crate::CoordinatorError;
 
 /// An archive whose studies are its image files.
-pub(super) struct ImageFolder {
+pub(super) struct FolderArchive {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,
 }
@@ -23,7 +23,7 @@ struct FolderEntries {
 }
 
 #[async_trait]
-impl Archive for ImageFolder {
+impl Archive for FolderArchive {
     fn name(&self) -> String {
         self.name.clone()
     }

@@ -21,7 +21,7 @@ pub(super) const SPLIT: &str = "split";
 pub(super) const LONGEST_ID: usize = 1024;
 
 /// An archive whose studies are the rows of a table.
-pub(super) struct Manifest {
+pub(super) struct ManifestArchive {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,
     pub(super) file: String,
@@ -54,7 +54,7 @@ struct ManifestEntries {
 }
 
 #[async_trait]
-impl Archive for Manifest {
+impl Archive for ManifestArchive {
     fn name(&self) -> String {
         self.name.clone()
     }
@@ -188,6 +188,21 @@ mod tests {
         );
         let second = all[1].as_ref().unwrap();
         assert_eq!((&second.reference, &second.split), (&None, &None));
+    }
+
+    #[tokio::test]
+    async fn columns_are_found_in_any_case_and_a_cell_that_programs_leave_out_is_none() {
+        let all =
+            read("\u{feff}Study_ID, IMAGE ,Reference,Split\ns1,1.png,nan,\nNA,2.png,x,test\n")
+                .await;
+        let first = all[0].as_ref().unwrap();
+        assert_eq!((first.study.as_str(), first.file.as_str()), ("s1", "1.png"));
+        assert_eq!((&first.reference, &first.split), (&None, &None));
+        let message = all[1].as_ref().unwrap_err().to_string();
+        assert!(
+            message.contains("line 3: ") && message.contains("no id"),
+            "{message}"
+        );
     }
 
     #[tokio::test]

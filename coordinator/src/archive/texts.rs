@@ -245,14 +245,14 @@ mod tests {
 
     #[tokio::test]
     async fn rows_become_texts_and_those_without_text_are_counted() {
-        let text = "study_id,split,findings\ns1,train,\" Clear,\n lungs. \"\ns2,test,Edema.\ns3,train, \n,train,x\n";
+        let text = "study_id,split,findings\ns1,train,\" Clear,\n lungs. \"\ns2,test,Edema.\ns3,train, \ns4,train,nan\n,train,x\n";
         let (all, blank) = read(text, Some("train")).await;
         assert_eq!(all[0], Ok("s1: Clear,\n lungs.".to_owned()));
         assert!(
-            all[1].as_ref().unwrap_err().contains("line 6") && all.len() == 2,
+            all[1].as_ref().unwrap_err().contains("line 7") && all.len() == 2,
             "{all:?}"
         );
-        assert_eq!(blank, 1);
+        assert_eq!(blank, 2);
     }
 
     #[tokio::test]

@@ -14,9 +14,9 @@ use crate::run::BatchService;
 
 /// The handlers' state, which is cheap to clone.
 #[derive(Clone)]
-pub(super) struct AppState(pub(super) Arc<Inner>);
+pub(super) struct AppState(pub(super) Arc<AppStateInner>);
 
-pub(super) struct Inner {
+pub(super) struct AppStateInner {
     pub(super) backends: Backends,
     pub(super) bundle: BundleHashes,
     pub(super) config: GatewayConfig,
@@ -29,9 +29,9 @@ pub(super) struct Inner {
 }
 
 impl Deref for AppState {
-    type Target = Inner;
+    type Target = AppStateInner;
 
-    fn deref(&self) -> &Inner {
+    fn deref(&self) -> &AppStateInner {
         &self.0
     }
 }

@@ -85,7 +85,7 @@ pub(super) async fn create(
         .as_deref()
         .map_or_else(new_id, |key| known_id(&caller, key));
     let owner = caller.owner.to_string();
-    let beginning = ConversationDraft {
+    let draft = ConversationDraft {
         id,
         owner,
         image,
@@ -94,11 +94,11 @@ pub(super) async fn create(
         turns,
     };
     let snapshot = match key {
-        Some(_) => match app.backends.conversations.snapshot(&beginning.id).await? {
-            Some(known) => repeat(&app, &beginning, known).await?,
-            None => begin(&app, beginning).await?,
+        Some(_) => match app.backends.conversations.snapshot(&draft.id).await? {
+            Some(known) => repeat(&app, &draft, known).await?,
+            None => begin(&app, draft).await?,
         },
-        None => begin(&app, beginning).await?,
+        None => begin(&app, draft).await?,
     };
     let location = [(
         header::LOCATION,
@@ -139,11 +139,11 @@ fn known_id(caller: &Caller, key: &str) -> ConversationId {
 /// The same request again: whatever of it was not done is done now.
 async fn repeat(
     app: &AppState,
-    beginning: &ConversationDraft,
+    draft: &ConversationDraft,
     known: ConversationSnapshot,
 ) -> ApiResult<ConversationSnapshot> {
     let conversation = &known.conversation;
-    let image = beginning.image.as_ref().map(|image| &image.key);
+    let image = draft.image.as_ref().map(|image| &image.key);
     let asked = |turns: &[TurnRequest]| -> Vec<_> {
         turns
             .iter()
@@ -153,29 +153,29 @@ async fn repeat(
     let first: Vec<TurnRequest> = known
         .turns
         .iter()
-        .take(beginning.turns.len())
+        .take(draft.turns.len())
         .map(|turn| turn.request.clone())
         .collect();
-    let is_same = *conversation.owner == beginning.owner
+    let is_same = *conversation.owner == draft.owner
         && conversation.image.as_ref().map(|image| &image.image) == image
-        && conversation.indication == beginning.indication
-        && asked(&first) == asked(&beginning.turns);
+        && conversation.indication == draft.indication
+        && asked(&first) == asked(&draft.turns);
     if !is_same {
         let detail =
             "this Idempotency-Key made another conversation; give each new request a new key";
         return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
     }
-    if let Some(image) = &beginning.image {
+    if let Some(image) = &draft.image {
         store(app, &conversation.id, image).await?;
     }
-    conversation::begin(&app.backends, &app.bundle, conversation, &beginning.turns).await?;
+    conversation::begin(&app.backends, &app.bundle, conversation, &draft.turns).await?;
     Ok(known)
 }
 
 /// Begins a conversation.
 pub(super) async fn begin(
     app: &AppState,
-    beginning: ConversationDraft,
+    draft: ConversationDraft,
 ) -> ApiResult<ConversationSnapshot> {
     check_backlog(app).await?;
     let ConversationDraft {
@@ -185,7 +185,7 @@ pub(super) async fn begin(
         indication,
         opening,
         turns,
-    } = beginning;
+    } = draft;
     if let Some(checked) = &image {
         store(app, &id, checked).await?;
     }

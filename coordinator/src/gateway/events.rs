@@ -26,7 +26,7 @@ const LAST_EVENT_ID: &str = "last-event-id";
 
 /// The query that says where to go on, for clients that cannot set headers.
 #[derive(Deserialize)]
-pub(super) struct After {
+pub(super) struct AfterQuery {
     after: Option<u64>,
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn follow(
     caller: Caller,
     at: OwnTurn,
     headers: HeaderMap,
-    query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<AfterQuery>, axum::extract::rejection::QueryRejection>,
 ) -> ApiResult<Response> {
     let after = after(&headers, query)?;
     let turn = at.state()?;
@@ -97,7 +97,7 @@ impl Drop for OpenStream {
 
 fn after(
     headers: &HeaderMap,
-    query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<AfterQuery>, axum::extract::rejection::QueryRejection>,
 ) -> ApiResult<u64> {
     let invalid = |what: &str| {
         ApiError::new(

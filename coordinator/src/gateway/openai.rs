@@ -78,7 +78,7 @@ pub(super) async fn complete(
     };
     let turn = create::turn_request(&app, dialog.ask, &create::generation(&options)?, &options);
     let open = OpenStream::new(caller.quota.stream()?);
-    let beginning = ConversationDraft {
+    let draft = ConversationDraft {
         id: create::new_id(),
         // No key can have this name, so that nobody lists these conversations or reads them otherwise.
         owner: format!("{} (completions)", caller.owner),
@@ -90,9 +90,9 @@ pub(super) async fn complete(
     // From here on: it may exist even where beginning it fails or is abandoned half way.
     let conversation = EphemeralConversation {
         app: app.clone(),
-        id: beginning.id.clone(),
+        id: draft.id.clone(),
     };
-    create::begin(&app, beginning).await?;
+    create::begin(&app, draft).await?;
     let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
     let head = CompletionHead {
         id: format!("chatcmpl-{}", conversation.id),

@@ -126,7 +126,7 @@ impl TurnFollower {
             };
             match found {
                 ReadOutcome::Events => continue,
-                ReadOutcome::TurnUpdate(news) => return Some(news),
+                ReadOutcome::Update(update) => return Some(update),
                 ReadOutcome::Gone => break,
                 ReadOutcome::Nothing => {}
             }
@@ -136,11 +136,11 @@ impl TurnFollower {
                 .map_or(self.heartbeat_at, |waiting| waiting.ask_at);
             tokio::select! {
                 () = self.app.shutdown.cancelled() => return None,
-                news = self.watch.next_events() => {
+                events = self.watch.next_events() => {
                     self.arrived = Instant::now();
-                    self.read_again = news.is_empty();
-                    self.maybe_deleted = news.is_empty();
-                    self.pending = news.into();
+                    self.read_again = events.is_empty();
+                    self.maybe_deleted = events.is_empty();
+                    self.pending = events.into();
                 }
                 () = sleep_until(ask_at.min(self.heartbeat_at)) => {
                     if Instant::now() >= self.heartbeat_at {
@@ -216,7 +216,7 @@ impl TurnFollower {
             return Ok(ReadOutcome::Nothing);
         }
         waiting.position = Some(position);
-        Ok(ReadOutcome::TurnUpdate(TurnUpdate::Queued(position)))
+        Ok(ReadOutcome::Update(TurnUpdate::Queued(position)))
     }
 }
 
@@ -234,7 +234,7 @@ enum ReadOutcome {
     /// They are pending now.
     Events,
     /// A change of the position.
-    TurnUpdate(TurnUpdate),
+    Update(TurnUpdate),
     /// There is no such conversation any more.
     Gone,
     Nothing,

@@ -106,7 +106,7 @@ impl ArchiveRun {
         let Self { options, backends } = self;
         let out = OutputDirectory::open(&options.out, options.run_file())?;
         if options.retry_failed {
-            journal::forget_failed(out.path())?;
+            journal::remove_failed(out.path())?;
         }
         let ledger = RunLedger::open(&out)?;
         backends.queue.declare().await?;
@@ -146,13 +146,13 @@ impl ArchiveRun {
             dispatcher.collect_last().await?;
         }
         progress.send_replace(dispatcher.snapshot(&mut meter));
-        if let Err(error) = dispatcher.share(&progress).await {
+        if let Err(error) = dispatcher.publish_progress(&progress).await {
             warn!(%error, "the last progress is not shown to other processes");
         }
         let mut ledger = dispatcher.ledger();
         ledger.sync()?;
         let seconds = begun.elapsed().as_secs_f64();
-        out.conclude(|summary| {
+        out.write_summary(|summary| {
             let (count, problems) = ledger.problems();
             let resumed = ledger.counts().resumed;
             let studies = ledger.counts().studies() - resumed;
@@ -180,7 +180,7 @@ async fn drive(
     let mut parts = JoinSet::new();
     let (feeding, counting) = (dispatcher.clone(), dispatcher.clone());
     parts.spawn(async move { feeding.feed().await });
-    parts.spawn(async move { counting.count().await });
+    parts.spawn(async move { counting.count_archive().await });
     parts.spawn(consumer.run());
     let outcome = {
         let mut following = std::pin::pin!(dispatcher.follow(progress));

@@ -69,7 +69,7 @@ impl RunFile {
     }
 
     /// Refuses to go on with this run when another is asked for.
-    pub(crate) fn agrees(&self, wanted: &Self, dir: &Path) -> Result<(), CoordinatorError> {
+    pub(crate) fn check_same_run(&self, wanted: &Self, dir: &Path) -> Result<(), CoordinatorError> {
         match self.difference(wanted) {
             None => Ok(()),
             Some(difference) => {
@@ -145,7 +145,7 @@ impl OutputDirectory {
         }
         let run = match RunFile::read(dir)? {
             Some(run) => {
-                run.agrees(&wanted, dir)?;
+                run.check_same_run(&wanted, dir)?;
                 run
             }
             None => {
@@ -172,7 +172,7 @@ impl OutputDirectory {
 
     /// Writes `results.csv` and `summary.json` in one pass over `results.jsonl`. `complete` adds what the records do
     /// not tell.
-    pub(crate) fn conclude(
+    pub(crate) fn write_summary(
         &self,
         complete: impl FnOnce(&mut RunSummary),
     ) -> Result<RunSummary, CoordinatorError> {
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    fn refusal(dir: &Path, wanted: RunFile) -> String {
+    fn error_of(dir: &Path, wanted: RunFile) -> String {
         OutputDirectory::open(dir, wanted)
             .err()
             .unwrap()
@@ -254,7 +254,7 @@ mod tests {
         let out = dir.path().join("out");
         let first = OutputDirectory::open(&out, wanted("a", b"1")).unwrap();
         let id = first.run().spec.run.clone();
-        assert!(refusal(&out, wanted("a", b"1")).contains("another process"));
+        assert!(error_of(&out, wanted("a", b"1")).contains("another process"));
         drop(first);
         assert_eq!(
             OutputDirectory::open(&out, wanted("a", b"1"))
@@ -264,11 +264,11 @@ mod tests {
                 .run,
             id
         );
-        assert!(refusal(&out, wanted("b", b"1")).contains("another input (a, now b)"));
-        assert!(refusal(&out, wanted("a", b"2")).contains("another bundle"));
+        assert!(error_of(&out, wanted("b", b"1")).contains("another input (a, now b)"));
+        assert!(error_of(&out, wanted("a", b"2")).contains("another bundle"));
         let mut longer = wanted("a", b"1");
         longer.spec.generation.max_new_tokens += 1;
-        assert!(refusal(&out, longer).contains("another way of decoding"));
+        assert!(error_of(&out, longer).contains("another way of decoding"));
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();
-        let error = refusal(&file.join("out"), wanted("a", b"1"));
+        let error = error_of(&file.join("out"), wanted("a", b"1"));
         assert!(
             error.contains("file/out") && error.contains("run the same command again"),
             "{error}"

@@ -54,7 +54,7 @@ pub async fn plan_run(
 ) -> Result<RunPlan, CoordinatorError> {
     let wanted = options.run_file();
     if let Some(run) = RunFile::read(&options.out)? {
-        run.agrees(&wanted, &options.out)?;
+        run.check_same_run(&wanted, &options.out)?;
     }
     let stages = options
         .stages
@@ -77,7 +77,7 @@ pub async fn plan_run(
         while chunk.len() < AT_ONCE && !ended {
             ended = options.limit.is_some_and(|limit| plan.studies >= limit);
             match if ended { None } else { entries.next().await } {
-                Some(Ok(entry)) if !known.see(&entry.study) => plan.problems += 1,
+                Some(Ok(entry)) if !known.mark_seen(&entry.study) => plan.problems += 1,
                 Some(Ok(entry)) => {
                     plan.studies += 1;
                     match known.is_written(&entry.study) {
@@ -113,7 +113,7 @@ fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
     if path.exists() {
         journal::for_each_record(&path, |record, _| {
             if record.status == StudyStatus::Done || !options.retry_failed {
-                studies.write(&record.study);
+                studies.mark_written(&record.study);
             }
             Ok(())
         })?;

@@ -38,8 +38,8 @@ pub(super) struct PendingCompletion {
 
 impl PendingCompletion {
     pub(super) async fn whole(mut self, head: CompletionHead) -> ApiResult<Response> {
-        while let Some(news) = self.reader.next().await {
-            if let TurnUpdate::Event(_, TurnEvent::Ended(outcome)) = news {
+        while let Some(update) = self.reader.next().await {
+            if let TurnUpdate::Event(_, TurnEvent::Ended(outcome)) = update {
                 return match outcome {
                     TurnOutcome::Done(answer) => Ok(Json(completion(head, answer)).into_response()),
                     TurnOutcome::Failed(failure) => Ok(failed(&failure)),

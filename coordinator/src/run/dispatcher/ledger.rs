@@ -43,7 +43,7 @@ impl RunLedger {
     pub(crate) fn open(out: &OutputDirectory) -> Result<Self, CoordinatorError> {
         let (mut studies, mut counts) = (StudySet::default(), RunCounts::default());
         let journal = Journal::open(out.path(), |record| {
-            studies.write(&record.study);
+            studies.mark_written(&record.study);
             counts.add(&record);
         })?;
         counts.resumed = counts.studies();
@@ -78,7 +78,7 @@ impl RunLedger {
         }
         self.journal.append(fresh.iter().map(|(line, _)| *line))?;
         for (_, record) in &fresh {
-            self.studies.write(&record.study);
+            self.studies.mark_written(&record.study);
             self.in_flight.remove(&record.study);
             self.counts.add(record);
             self.last_line = Instant::now();
@@ -88,12 +88,12 @@ impl RunLedger {
 
     /// Decides whether the entry is to be run now. The second entry of a study becomes a problem.
     pub(crate) fn admit(&mut self, entry: &StudyEntry) -> Admission {
-        if !self.studies.see(&entry.study) {
+        if !self.studies.mark_seen(&entry.study) {
             let message = format!(
                 "study '{}' was named before; this entry is not run",
                 entry.study
             );
-            self.problem(EntryProblem::new(
+            self.add_problem(EntryProblem::new(
                 &entry.place,
                 ErrorCode::DuplicateStudy,
                 message,
@@ -106,7 +106,7 @@ impl RunLedger {
         }
     }
 
-    pub(crate) fn problem(&mut self, problem: EntryProblem) {
+    pub(crate) fn add_problem(&mut self, problem: EntryProblem) {
         warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
         self.problem_count += 1;
         if self.problems.len() < KEPT_PROBLEMS {
@@ -130,7 +130,7 @@ impl RunLedger {
         true
     }
 
-    pub(crate) fn begun(&mut self, studies: &[StudySpec]) {
+    pub(crate) fn mark_begun(&mut self, studies: &[StudySpec]) {
         for spec in studies {
             if let Some(study) = self.in_flight.get_mut(&spec.study) {
                 study.begun = true;
@@ -139,7 +139,7 @@ impl RunLedger {
     }
 
     /// Notes how far a study in flight is.
-    pub(crate) fn note(&mut self, study: &StudyId, counts: StageCounts) {
+    pub(crate) fn set_counts(&mut self, study: &StudyId, counts: StageCounts) {
         if let Some(study) = self.in_flight.get_mut(study) {
             study.counts = counts;
         }

@@ -55,7 +55,7 @@ impl OrderedRecords {
     pub async fn next(&mut self) -> Result<Option<StudyRecord>, CoordinatorError> {
         while let Some(entry) = self.entries.next().await {
             if let Ok(entry) = entry
-                && self.passed.see(&entry.study)
+                && self.passed.mark_seen(&entry.study)
                 && let Some(record) = self.find(&entry.study)?
             {
                 return Ok(Some(record));
