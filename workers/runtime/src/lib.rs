@@ -9,7 +9,7 @@ pub mod health;
 pub mod metrics;
 pub mod objects;
 pub mod queue;
-mod redis_link;
+mod redis_connection;
 pub mod runner;
 pub mod shutdown;
 pub mod stage;
