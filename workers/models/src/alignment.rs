@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, each_sample, layer_norm};
+use crate::tensors::uniform;
 
 mod pretraining;
 
@@ -99,35 +100,42 @@ struct QFormerLayer {
 
 impl Alignment {
     /// Reads the weights that inference needs.
+    ///
+    /// # Errors
+    /// Weights of another geometry, or a geometry whose heads do not divide its width.
     pub fn new(config: &AlignmentConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
-        Self::with_dropout(config, vb, Dropout::default())
+        let no_text = |_: usize, _: &BertShape| Ok(());
+        Self::with_dropout(config, &vb, Dropout::default(), no_text)
     }
 
+    /// Reads the weights that inference needs; `text_layer` reads what a layer, by its index, has for texts.
     fn with_dropout(
         config: &AlignmentConfig,
-        vb: VarBuilder<'_>,
+        vb: &VarBuilder<'_>,
         dropout: Dropout,
+        mut text_layer: impl FnMut(usize, &BertShape) -> Result<(), ModelError>,
     ) -> Result<Self, ModelError> {
         let shape = config.shape(dropout.clone())?;
         let bert = vb.pp("Qformer.bert");
         let layer = |index: usize| {
             let vb = bert.pp("encoder.layer").pp(index);
             let crosses = index.is_multiple_of(config.cross_attention_freq);
-            let cross = crosses.then(|| {
-                BertAttention::new(&shape, config.encoder_width, &vb.pp("crossattention"))
-            });
-            Ok(QFormerLayer {
-                attention: BertAttention::new(&shape, shape.width, &vb.pp("attention"))?,
-                crossattention: cross.transpose()?,
+            let attention =
+                |name: &str, width: usize| BertAttention::new(&shape, width, &vb.pp(name));
+            let layer = QFormerLayer {
+                attention: attention("attention", shape.width)?,
+                crossattention: crosses
+                    .then(|| attention("crossattention", config.encoder_width))
+                    .transpose()?,
                 query_feed_forward: BertFeedForward::new(&shape, "_query", &vb)?,
-            })
+            };
+            text_layer(index, &shape)?;
+            Ok(layer)
         };
+        let (queries, width) = (config.num_query_token, config.hidden_size);
         Ok(Self {
+            query_tokens: vb.get_with_hints((1, queries, width), "query_tokens", uniform(1.0))?,
             ln_vision: layer_norm(config.encoder_width, VISION_NORM_EPS, vb.pp("ln_vision"))?,
-            query_tokens: vb.get(
-                (1, config.num_query_token, config.hidden_size),
-                "query_tokens",
-            )?,
             embeddings_norm: layer_norm(shape.width, shape.eps, bert.pp("embeddings.LayerNorm"))?,
             layers: (0..config.num_hidden_layers)
                 .map(layer)

@@ -2,13 +2,14 @@
 //! not mentioned, present, denied or possible; the last one, "No Finding", knows only the first two.
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Embedding, Module, VarBuilder, embedding};
+use candle_nn::{Embedding, Module, VarBuilder};
 use radialog_schemas::{Finding, Label, Labels};
 use serde::{Deserialize, Serialize};
 
 use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
+use crate::tensors::{embedding, unread_integers, unread_linear};
 
 /// What is added to the score of a padding position.
 const BLOCKED: f64 = -10_000.0;
@@ -109,25 +110,26 @@ impl Chexbert {
             let classes = if finding == Finding::NoFinding { 2 } else { 4 };
             Linear::new(shape.width, classes, vb.pp("linear_heads").pp(index))
         };
+        let positions = config.max_position_embeddings;
+        unread_integers((1, positions), "position_ids", &embeddings)?;
+        let table = |name: &str, rows: usize, spread: f32| -> Result<Embedding, ModelError> {
+            let weight = embedding(rows, shape.width, spread, &embeddings.pp(name))?;
+            Ok(Embedding::new(weight, shape.width))
+        };
+        let word_embeddings = table("word_embeddings", config.vocab_size, 1.0)?;
+        let position_embeddings = table("position_embeddings", positions, 0.1)?;
+        let token_types = table("token_type_embeddings", 2, 0.1)?;
+        let embeddings_norm = layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?;
+        let layers = (0..config.num_hidden_layers)
+            .map(layer)
+            .collect::<Result<_, ModelError>>()?;
+        unread_linear(shape.width, shape.width, &vb.pp("bert.pooler.dense"))?;
         Ok(Self {
-            word_embeddings: embedding(
-                config.vocab_size,
-                shape.width,
-                embeddings.pp("word_embeddings"),
-            )?,
-            position_embeddings: embedding(
-                config.max_position_embeddings,
-                shape.width,
-                embeddings.pp("position_embeddings"),
-            )?,
-            token_type: embeddings
-                .pp("token_type_embeddings")
-                .get((2, shape.width), "weight")?
-                .get(0)?,
-            embeddings_norm: layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?,
-            layers: (0..config.num_hidden_layers)
-                .map(layer)
-                .collect::<Result<_, ModelError>>()?,
+            word_embeddings,
+            position_embeddings,
+            token_type: token_types.embeddings().get(0)?,
+            embeddings_norm,
+            layers,
             linear_heads: (0_usize..)
                 .zip(Finding::chexbert_order())
                 .map(head)

@@ -1,11 +1,12 @@
 //! Low-rank adapters (Hu et al., 2021) in the files and names that PEFT writes, with the image projection beside them.
 
 use candle_core::{DType, Result, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::linear::LoraLinear;
 use crate::layers::Dropout;
+use crate::tensors::{linear_init, unit_variance};
 
 /// What is needed of PEFT's `adapter_config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,7 +91,7 @@ impl LoraAdapter<'_> {
             return Ok(None);
         }
         self.weights
-            .get_with_hints_dtype(shape, &name, Init::default(), DType::F32)
+            .get_with_hints_dtype(shape, &name, linear_init(shape), DType::F32)
             .map(Some)
     }
 
@@ -101,13 +102,11 @@ impl LoraAdapter<'_> {
     /// An adapter without this layer, or of another shape.
     pub fn matrix(&self, path: &str, part: &str, shape: (usize, usize)) -> Result<Tensor> {
         let name = |adapter: &str| format!("base_model.model.{path}.{part}.{adapter}weight");
-        let newer = name("default.");
-        let name = if self.weights.contains_tensor(&newer) {
-            newer
-        } else {
-            name("")
-        };
+        let (older, newer) = (name(""), name("default."));
+        let is_newer =
+            !self.weights.contains_tensor(&older) && self.weights.contains_tensor(&newer);
+        let name = if is_newer { newer } else { older };
         self.weights
-            .get_with_hints_dtype(shape, &name, Init::default(), DType::F32)
+            .get_with_hints_dtype(shape, &name, unit_variance(shape.1), DType::F32)
     }
 }

@@ -4,11 +4,10 @@
 use candle_core::{
     CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
 };
-use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use super::ConvShape;
 use super::cpu::floats;
+use super::{BatchNormTensors, ConvShape};
 use crate::error::ModelError;
 
 mod batch_norm;
@@ -48,10 +47,10 @@ impl TrainedConv {
 
     pub(super) fn with_norm(
         weight: Tensor,
-        norm: &VarBuilder<'_>,
+        norm: BatchNormTensors,
         eps: f64,
     ) -> Result<Self, ModelError> {
-        let norm = BatchNorm::new(weight.dim(0)?, norm, eps)?;
+        let norm = BatchNorm::new(norm, eps)?;
         Ok(Self {
             weight,
             bias: None,

@@ -2,12 +2,11 @@
 //! operations they read and write each map a dozen times, which costs more than the convolution before it.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, Var};
-use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
+use super::super::BatchNormTensors;
 use super::super::cpu::floats;
 use super::{CHUNK_NUMBERS, with_floats};
-use crate::error::ModelError;
 
 /// How much of a running statistic each batch replaces.
 const MOMENTUM: f64 = 0.1;
@@ -23,17 +22,12 @@ pub(super) struct BatchNorm {
 }
 
 impl BatchNorm {
-    pub(super) fn new(
-        width: usize,
-        norm: &VarBuilder<'_>,
-        eps: f64,
-    ) -> std::result::Result<Self, ModelError> {
-        let vector = |name: &str| norm.get(width, name);
+    pub(super) fn new(tensors: BatchNormTensors, eps: f64) -> Result<Self> {
         Ok(Self {
-            weight: vector("weight")?,
-            bias: vector("bias")?,
-            running_mean: Var::from_tensor(&vector("running_mean")?)?,
-            running_var: Var::from_tensor(&vector("running_var")?)?,
+            weight: tensors.weight,
+            bias: tensors.bias,
+            running_mean: Var::from_tensor(&tensors.running_mean)?,
+            running_var: Var::from_tensor(&tensors.running_var)?,
             eps,
         })
     }
