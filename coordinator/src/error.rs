@@ -90,6 +90,20 @@ pub enum CoordinatorError {
     Stopped,
 }
 
+/// Why something that goes over broker, object store and state store was not done; the same call may work later.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The broker did not do it.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The state store did not do it.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The object store did not do it.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+}
+
 impl CoordinatorError {
     pub(crate) fn output(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();

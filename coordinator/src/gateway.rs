@@ -6,37 +6,44 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
-use radialog_runtime::config::GatewayConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::batches::{Batches, BatchesError, BatchesSettings, OpenArchive};
-use crate::conversation::BundleHashes;
-use crate::gateway::auth::Callers;
+use crate::BundleHashes;
+use crate::run::{BatchError, BatchService, BatchServiceSettings, OpenArchive};
 
+mod app_state;
 mod assets;
 mod auth;
 mod batches;
 mod body;
+mod config;
 mod conversations;
 mod create;
-mod document;
 mod events;
+mod files;
 mod guard;
 mod image;
-mod limits;
 mod openai;
-mod page;
-mod path;
+mod openapi;
+mod operation;
+mod operations;
 mod problem;
 mod publish;
-mod reader;
-mod route;
+mod quota;
+mod request_path;
+mod router;
+mod static_file;
+mod turn_follower;
 mod turns;
 mod upload;
 mod view;
 
-pub use document::document;
+use app_state::{AppState, Inner};
+use auth::Callers;
+pub use config::{ApiKey, GatewayConfig, is_key_name};
+pub use openapi::openapi_document;
+use static_file::StaticFile;
 
 /// The gateway does not start or does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +64,7 @@ pub enum GatewayError {
     },
     /// Batches of an earlier process cannot be taken up.
     #[error(transparent)]
-    Batches(#[from] BatchesError),
+    Batches(#[from] BatchError),
     /// The server ended.
     #[error("the HTTP server ended: {0}; start it again")]
     Serve(std::io::Error),
@@ -77,30 +84,8 @@ fn advice(error: &std::io::Error) -> &'static str {
 
 /// The gateway, ready to listen.
 pub struct Gateway {
-    shared: Shared,
+    app: AppState,
     listener: TcpListener,
-}
-
-/// What every request works over.
-#[derive(Clone)]
-pub(crate) struct Shared(Arc<Inner>);
-
-pub(crate) struct Inner {
-    backends: Backends,
-    bundle: BundleHashes,
-    config: GatewayConfig,
-    callers: Callers,
-    /// None where this gateway runs no batches.
-    batches: OnceLock<Arc<Batches>>,
-    shutdown: CancellationToken,
-}
-
-impl std::ops::Deref for Shared {
-    type Target = Inner;
-
-    fn deref(&self) -> &Inner {
-        &self.0
-    }
 }
 
 impl Gateway {
@@ -123,17 +108,19 @@ impl Gateway {
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
         let callers = Callers::new(&config);
-        let batches = OnceLock::new();
+        let document =
+            serde_json::to_vec(&openapi_document()).expect("a document has string keys only");
         let inner = Inner {
             backends,
             bundle,
             config,
             callers,
-            batches,
+            openapi: StaticFile::new("application/json", document.into()),
+            batches: OnceLock::new(),
             shutdown,
         };
         Ok(Self {
-            shared: Shared(Arc::new(inner)),
+            app: AppState(Arc::new(inner)),
             listener,
         })
     }
@@ -149,16 +136,17 @@ impl Gateway {
             config,
             shutdown,
             ..
-        } = &*self.shared;
+        } = &*self.app;
         let (directory, prefixes) = (config.directory.clone(), config.archives.clone());
-        let settings = BatchesSettings {
+        let settings = BatchServiceSettings {
             directory,
             prefixes,
             open,
         };
-        let batches = Batches::new(backends.clone(), bundle.clone(), settings, shutdown.clone());
+        let batches =
+            BatchService::new(backends.clone(), bundle.clone(), settings, shutdown.clone());
         batches.resume()?;
-        self.shared.batches.get_or_init(|| batches);
+        self.app.batches.get_or_init(|| batches);
         Ok(self)
     }
 
@@ -176,8 +164,8 @@ impl Gateway {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, grace: Duration) -> Result<(), GatewayError> {
-        let shutdown = self.shared.shutdown.clone();
-        let router = route::router(&self.shared);
+        let shutdown = self.app.shutdown.clone();
+        let router = router::router(&self.app);
         // Small events must not wait for the reader's acknowledgement of the last one.
         let listener = axum::serve::ListenerExt::tap_io(self.listener, |socket| {
             if let Err(error) = socket.set_nodelay(true) {

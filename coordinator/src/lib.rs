@@ -1,26 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 pub mod archive;
-pub mod batch;
-pub mod batches;
-mod conductor;
+mod bundle_hashes;
 pub mod conversation;
-pub mod corrections;
-mod dispatcher;
 mod error;
 pub mod gateway;
-pub mod output;
-mod patience;
-pub mod pipeline;
-pub mod plan;
-pub mod progress;
-mod record;
-pub mod results;
+pub mod run;
 
-pub use batch::{Batch, BatchOptions};
-pub use error::CoordinatorError;
-pub use output::Summary;
-pub use plan::{Plan, plan};
-pub use progress::Progress;
+pub use bundle_hashes::BundleHashes;
+pub use error::{BackendError, CoordinatorError};
 pub use radialog_runtime::backends::Backends;
-pub use results::ResultConsumer;
+pub use run::output::RunSummary;
+pub use run::{ArchiveRun, ResultConsumer, RunOptions, RunPlan, RunProgress, plan_run};

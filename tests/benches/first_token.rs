@@ -217,7 +217,7 @@ impl Setting {
         };
         conversations.create(&conversation, &[turn]).await?;
         let ready = conversations
-            .prepared(id, &Ok(report()))
+            .image_prepared(id, &Ok(report()))
             .await?
             .context("no turn is ready")?;
         let mut watch = conversations.watch(id, ready).await?;
@@ -235,7 +235,7 @@ impl Setting {
             {
                 return Ok(began.elapsed());
             }
-            watch.news().await;
+            watch.next_events().await;
         }
     }
 }

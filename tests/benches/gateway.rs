@@ -13,11 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use futures::future::{join_all, try_join_all};
-use radialog_coordinator::conversation::{BundleHashes, publish};
-use radialog_coordinator::gateway::Gateway;
+use radialog_coordinator::gateway::{Gateway, GatewayConfig};
+use radialog_coordinator::{BundleHashes, run::publish_turn};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_runtime::conversations::{Conversations, Start};
+use radialog_runtime::conversations::{Conversations, TurnClaim};
 use radialog_schemas::PerStage;
 use radialog_schemas::{
     Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
@@ -49,11 +49,10 @@ fn main() -> Result<()> {
 }
 
 async fn serve(address: &str) -> Result<()> {
-    let mut config = Config::load(None, env::vars(), [])?;
-    config.gateway.listen = address.parse()?;
+    let (config, mut gateway) = Config::load_with(None, env::vars(), [], GatewayConfig::read)?;
+    gateway.listen = address.parse()?;
     let backends = Backends::connect(&config).await?;
-    let gateway =
-        Gateway::bind(config.gateway, bundle(), backends, CancellationToken::new()).await?;
+    let gateway = Gateway::bind(gateway, bundle(), backends, CancellationToken::new()).await?;
     Ok(gateway.serve(Duration::ZERO).await?)
 }
 
@@ -81,12 +80,13 @@ async fn measure() -> Result<()> {
         ("RADIALOG_GATEWAY_MAX_WAITING", plenty.clone()),
         ("RADIALOG_GATEWAY_MAX_TURNS", plenty),
     ];
-    let config = Config::load(
+    let (config, _) = Config::load_with(
         None,
         variables
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.clone())),
         [],
+        GatewayConfig::read,
     )?;
     let backends = Backends::connect(&config).await?;
     let port = std::net::TcpListener::bind("127.0.0.1:0")?
@@ -123,7 +123,7 @@ async fn turns(
     );
     try_join_all((0..CLIENTS).map(|_| async {
         let conversation = begin(backends).await?;
-        publish(
+        publish_turn(
             backends,
             &conversation,
             1,
@@ -162,18 +162,18 @@ async fn answer_everything(backends: Backends) -> Result<()> {
         tokio::spawn(async move {
             let task: ChatTask = serde_json::from_slice(&delivery.message.body)?;
             let (id, turn) = (&task.conversation, task.turn);
-            let next = match backends.conversations.start(id, turn).await? {
-                Start::Go { epoch, .. } => {
+            let next = match backends.conversations.claim_turn(id, turn).await? {
+                TurnClaim::Granted { epoch, .. } => {
                     backends
                         .conversations
                         .finish(id, turn, epoch, &answer())
                         .await?
                 }
-                Start::Over { next } => next,
-                Start::Gone => None,
+                TurnClaim::NotRunnable { next } => next,
+                TurnClaim::NotFound => None,
             };
             if let Some(next) = next {
-                publish(&backends, id, next, &task.component).await?;
+                publish_turn(&backends, id, next, &task.component).await?;
             }
             delivery.receipt.ack().await?;
             anyhow::Ok(())
@@ -192,8 +192,8 @@ async fn tokens(
     let conversations = &backends.conversations;
     let ids = try_join_all((0..streams).map(|_| begin(backends))).await?;
     let epochs = try_join_all(ids.iter().map(|id| async move {
-        match conversations.start(id, 1).await? {
-            Start::Go { epoch, .. } => Ok(epoch),
+        match conversations.claim_turn(id, 1).await? {
+            TurnClaim::Granted { epoch, .. } => Ok(epoch),
             other => anyhow::bail!("a turn does not start: {other:?}"),
         }
     }))

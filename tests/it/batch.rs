@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use radialog_coordinator::Summary;
-use radialog_coordinator::archive::{self, Archive, Input};
+use radialog_coordinator::RunSummary;
+use radialog_coordinator::archive::{self, Archive, ArchiveLocation};
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{Stage, StudyRecord};
 use radialog_tests::house::{embedded, workers};
@@ -62,7 +62,7 @@ impl Place {
     /// The archive, or the manifest in it.
     async fn archive(&self, manifest: &str) -> Arc<dyn Archive> {
         let path = self.dir.path().join("archive").join(manifest);
-        archive::open(&Input::Path(path)).await.unwrap()
+        archive::open(&ArchiveLocation::Path(path)).await.unwrap()
     }
 }
 
@@ -95,6 +95,6 @@ fn failures(out: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn problems(summary: &Summary) -> BTreeSet<String> {
+fn problems(summary: &RunSummary) -> BTreeSet<String> {
     summary.problems.iter().map(ToString::to_string).collect()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use radialog_runtime::conversations::memory::MemoryConversations;
-use radialog_runtime::conversations::{Conversations, Snapshot, Turn};
+use radialog_runtime::conversations::{ConversationSnapshot, Conversations, TurnSnapshot};
 use radialog_runtime::queue::{Message, Queue};
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_runtime::stage::{ChatWork, StageWork};
@@ -163,7 +163,7 @@ impl Table {
         };
         let ready = self
             .conversations
-            .prepared(&conversation.id, &Ok(findings))
+            .image_prepared(&conversation.id, &Ok(findings))
             .await
             .unwrap();
         self.publish(&conversation.id, ready).await;
@@ -204,11 +204,11 @@ impl Table {
             .unwrap();
     }
 
-    async fn snapshot(&self, id: &ConversationId) -> Snapshot {
+    async fn snapshot(&self, id: &ConversationId) -> ConversationSnapshot {
         self.conversations.snapshot(id).await.unwrap().unwrap()
     }
 
-    async fn turn(&self, id: &ConversationId, turn: u32) -> Turn {
+    async fn turn(&self, id: &ConversationId, turn: u32) -> TurnSnapshot {
         self.snapshot(id).await.turns[turn as usize - 1].clone()
     }
 

@@ -5,8 +5,8 @@ use std::process::Output;
 use std::time::Duration;
 
 use bytes::Bytes;
-use radialog_coordinator::corrections;
-use radialog_coordinator::output::RunFile;
+use radialog_coordinator::conversation::corrections;
+use radialog_coordinator::run::output::RunFile;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage, queues};
@@ -224,7 +224,7 @@ async fn corrections_are_exported_in_the_format_of_the_instruct_data_set() {
         correction(1, None),
         correction(2, Some("The patient does not have edema.")),
     ] {
-        corrections::keep(&objects, &one).await.unwrap();
+        corrections::store(&objects, &one).await.unwrap();
     }
     let (folder, out) = (folder.display().to_string(), dir.path().join("out.json"));
     let file = out.display().to_string();

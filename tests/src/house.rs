@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_coordinator::archive::{Archive, Entries, Entry, ImageSource, Problem};
-use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{Batch, BatchOptions, CoordinatorError, Progress, Summary};
+use radialog_coordinator::archive::{Archive, EntryProblem, ImageSource, StudyEntries, StudyEntry};
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress, RunSummary};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::memory::MemoryConversations;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
@@ -51,7 +51,7 @@ pub async fn workers(backends: &Backends, make: impl Fn(Stage) -> ToyStage) -> R
         let runner = Runner::new(Arc::new(make(stage)), queue, objects, settings);
         let runner = match stage {
             Stage::Language => runner.with_chat(backends.conversations.clone()),
-            _ => runner,
+            Stage::Embedding | Stage::Findings | Stage::Scoring => runner,
         };
         tokio::spawn(runner.run(shutdown.clone()));
     }
@@ -59,8 +59,8 @@ pub async fn workers(backends: &Backends, make: impl Fn(Stage) -> ToyStage) -> R
 }
 
 /// A run of all stages by the toys.
-pub fn options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
-    BatchOptions {
+pub fn options(archive: Arc<dyn Archive>, out: &Path) -> RunOptions {
+    RunOptions {
         archive,
         out: out.to_owned(),
         source: Source::Image,
@@ -79,10 +79,10 @@ pub fn options(archive: Arc<dyn Archive>, out: &Path) -> BatchOptions {
 /// Runs to the end.
 ///
 /// # Errors
-/// As [`Batch::run`].
-pub async fn run(options: BatchOptions, backends: &Backends) -> Result<Summary, CoordinatorError> {
-    let (progress, _) = watch::channel(Progress::default());
-    Batch::new(options, backends.clone())
+/// As [`ArchiveRun::run`].
+pub async fn run(options: RunOptions, backends: &Backends) -> Result<RunSummary, CoordinatorError> {
+    let (progress, _) = watch::channel(RunProgress::default());
+    ArchiveRun::new(options, backends.clone())
         .run(CancellationToken::new(), progress)
         .await
 }
@@ -107,7 +107,7 @@ impl Archive for Synthetic {
         format!("synthetic:{}", self.studies)
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         Ok(Box::new(Numbers {
             next: 0,
             end: self.studies,
@@ -120,12 +120,16 @@ impl Archive for Synthetic {
 }
 
 #[async_trait]
-impl Entries for Numbers {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for Numbers {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         let number = (self.next < self.end).then_some(self.next)?;
         self.next += 1;
         let study = format!("s{number:06}");
         let image = ImageSource::Inline(Bytes::from(study.clone()));
-        Some(Ok(Entry::new(&study, format!("{study}.png"), Ok(image))))
+        Some(Ok(StudyEntry::new(
+            &study,
+            format!("{study}.png"),
+            Ok(image),
+        )))
     }
 }

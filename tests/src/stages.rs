@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use radialog_runtime::objects::Objects;
-use radialog_runtime::stage::{Feed, Item, Output, StageWork};
+use radialog_runtime::stage::{Feed, StageOutput, StageWork, WorkItem};
 use radialog_schemas::{
     ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, ObjectKey,
     PredictedFinding, ReportLabels, Stage, StudyId, Task, Work,
@@ -102,7 +102,7 @@ impl ToyStage {
             .clone()
     }
 
-    fn answer_all(&self, batch: Vec<(Task, Sender<Result<Output, Failure>>)>) {
+    fn answer_all(&self, batch: Vec<(Task, Sender<Result<StageOutput, Failure>>)>) {
         let started = Instant::now();
         if !self.delay.is_zero() {
             let studies = batch.iter().map(|(task, _)| task.study.clone()).collect();
@@ -121,11 +121,11 @@ impl ToyStage {
         let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         let model_time = started.elapsed() / size;
         for (task, answer) in batch {
-            let output = self.answer(&task).map(|content| Output {
+            let output = self.answer(&task).map(|content| StageOutput {
                 content: content.into(),
                 model_time,
                 batch: size,
-                ..Output::default()
+                ..StageOutput::default()
             });
             // Nobody listens any more after a shutdown.
             let _ = answer.send(output);
@@ -178,7 +178,7 @@ impl StageWork for ToyStage {
                 return;
             }
             let mut batch = Vec::new();
-            for Item { input, answer, .. } in items {
+            for WorkItem { input, answer, .. } in items {
                 match input {
                     ToyInput::Task(task) => batch.push((task, answer)),
                     ToyInput::Turn(speech) => speeches.push(speech.answered_by(answer)),

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use radialog_models::ModelError;
-use radialog_runtime::stage::{Feed, Output};
+use radialog_runtime::stage::{Feed, StageOutput};
 use radialog_schemas::Failure;
 use rayon::prelude::*;
 
@@ -27,7 +27,7 @@ pub(crate) fn run<I>(
         let batch = items.len() as u32;
         let model_time = started.elapsed() / batch;
         for (item, content) in items.into_iter().zip(contents) {
-            let output = content.map(|content| Output {
+            let output = content.map(|content| StageOutput {
                 content,
                 tokens: 0,
                 model_time,

@@ -1,14 +1,14 @@
 //! A bundle in the object store, kept in a local directory: what is missing is downloaded, checked and renamed into
 //! place, what is there and intact is used again.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use radialog_models::bundle::hashes::HashCache;
+use radialog_runtime::durable::{self, Replacement};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, ObjectKey, Stage};
-use tokio::fs;
-use tokio::io::AsyncWriteExt;
 
 /// Bytes asked for at a time: a file of weights may be larger than memory.
 const PIECE: u64 = 16 << 20;
@@ -48,8 +48,18 @@ pub enum FetchError {
         /// The file.
         path: PathBuf,
         /// The system's words.
-        source: std::io::Error,
+        source: io::Error,
     },
+}
+
+impl FetchError {
+    fn local(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| FetchError::Local {
+            path: path.clone(),
+            source,
+        }
+    }
 }
 
 /// Brings the files that `stages` load from the bundle under `prefix` into `cache`, and returns the bundle's directory.
@@ -98,9 +108,12 @@ pub async fn fetch_bundle(
     }
     // Last, so that a directory with a manifest is a bundle.
     let path = dir.join(MANIFEST_FILE);
-    let partial = partial(&path);
-    write(&partial, &content).await?;
-    rename(&partial, &path).await?;
+    let local = FetchError::local(&path);
+    let replace = move || {
+        durable::create_directory(path.parent().unwrap_or(&path))?;
+        durable::replace(&path, &content)
+    };
+    blocking(replace).await.map_err(local)?;
     Ok(dir)
 }
 
@@ -126,17 +139,13 @@ async fn download(
     entry: &FileEntry,
     file: &Path,
 ) -> Result<(), FetchError> {
-    let partial = partial(file);
-    write(&partial, b"").await?;
-    let local = |source| FetchError::Local {
-        path: partial.clone(),
-        source,
+    let local = FetchError::local(file);
+    let path = file.to_owned();
+    let create = move || {
+        durable::create_directory(path.parent().unwrap_or(&path))?;
+        Replacement::create(&path)
     };
-    let mut out = fs::OpenOptions::new()
-        .append(true)
-        .open(&partial)
-        .await
-        .map_err(local)?;
+    let mut out = blocking(create).await.map_err(&local)?;
     let (mut size, mut hasher) = (0, ContentHash::hasher());
     while size < entry.size {
         let piece = objects
@@ -145,44 +154,27 @@ async fn download(
         if piece.is_empty() {
             break;
         }
-        out.write_all(&piece).await.map_err(local)?;
         hasher.update(&piece);
         size += piece.len() as u64;
+        let append = move || out.write_all(&piece).map(|()| out);
+        out = blocking(append).await.map_err(&local)?;
     }
-    out.sync_all().await.map_err(local)?;
     let sha256 = hasher.finish();
     if size != entry.size || sha256 != entry.sha256 {
-        let _ = fs::remove_file(&partial).await;
         return Err(FetchError::Content {
             key: key.clone(),
             size,
             sha256,
         });
     }
-    rename(&partial, file).await
+    blocking(move || out.commit()).await.map_err(local)
 }
 
-/// Beside the file, so that the rename stays on one file system.
-fn partial(file: &Path) -> PathBuf {
-    file.with_added_extension(format!("{}.partial", std::process::id()))
-}
-
-async fn write(path: &Path, content: &[u8]) -> Result<(), FetchError> {
-    let local = |source| FetchError::Local {
-        path: path.to_owned(),
-        source,
-    };
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).await.map_err(local)?;
-    }
-    fs::write(path, content).await.map_err(local)
-}
-
-async fn rename(from: &Path, to: &Path) -> Result<(), FetchError> {
-    fs::rename(from, to)
+/// Files are written beside the runtime's threads, which other tasks wait for.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
         .await
-        .map_err(|source| FetchError::Local {
-            path: to.to_owned(),
-            source,
-        })
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
 }

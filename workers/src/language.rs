@@ -14,7 +14,9 @@ use radialog_models::language::{
     SequenceId,
 };
 use radialog_runtime::objects::Objects;
-use radialog_runtime::stage::{ChatWork, Feed, Item, OpenTurn, Output, Prepared, StageWork};
+use radialog_runtime::stage::{
+    ChatWork, Feed, OpenTurn, PreparedTurn, StageOutput, StageWork, WorkItem,
+};
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 use tokio::sync::oneshot::Sender;
 
@@ -49,7 +51,7 @@ enum Text {
 /// A sequence in the engine.
 struct Writing {
     text: Text,
-    answer: Sender<Result<Output, Failure>>,
+    answer: Sender<Result<StageOutput, Failure>>,
     prompt_tokens: usize,
     /// The model's time for this sequence so far.
     time: Duration,
@@ -99,9 +101,9 @@ impl LanguageStage {
         &self,
         engine: &mut Engine,
         writing: &mut HashMap<SequenceId, Writing>,
-        item: Item<Prompted>,
+        item: WorkItem<Prompted>,
     ) {
-        let Item {
+        let WorkItem {
             input: Prompted { request, text },
             answer,
             ..
@@ -177,7 +179,7 @@ impl LanguageStage {
                     speech.end(&self.language.tokenizer, prompt_tokens, &completion)
                 }
             };
-            Output {
+            StageOutput {
                 content,
                 tokens,
                 model_time: time,
@@ -261,7 +263,7 @@ impl ChatWork for LanguageStage {
         &self,
         turn: OpenTurn<'_>,
         objects: &dyn Objects,
-    ) -> Result<Prepared<Prompted>, Failure> {
+    ) -> Result<PreparedTurn<Prompted>, Failure> {
         let window = self
             .language
             .model
@@ -269,7 +271,7 @@ impl ChatWork for LanguageStage {
             .max_position_embeddings
             .min(self.limits.cache_tokens);
         let (request, speech, asked) = chat::request(&self.language, window, turn, objects).await?;
-        Ok(Prepared {
+        Ok(PreparedTurn {
             input: Prompted {
                 request,
                 text: Text::Turn(speech),

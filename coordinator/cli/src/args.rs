@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use radialog_coordinator::gateway::GatewayConfig;
 use radialog_runtime::config::{Config, ConfigError};
 use radialog_runtime::health::{self, Readiness};
 use radialog_runtime::telemetry;
@@ -47,20 +48,38 @@ pub(crate) struct ServiceArgs {
 impl ServiceArgs {
     /// The whole configuration, validated, of a service: it logs what it does.
     pub(crate) fn load(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
-        let config = self.read(more)?;
-        Self::log(&config)?;
+        let (config, _) = self.load_with_gateway(more)?;
         Ok(config)
+    }
+
+    /// As [`ServiceArgs::load`], with the gateway's part.
+    pub(crate) fn load_with_gateway(
+        &self,
+        more: &[(&str, Option<String>)],
+    ) -> anyhow::Result<(Config, GatewayConfig)> {
+        let (config, gateway) = self.read(more)?;
+        Self::log(&config)?;
+        Ok((config, gateway))
     }
 
     /// The whole configuration, validated, of a command that a person waits for: it logs only what went wrong.
     pub(crate) fn load_quiet(&self, more: &[(&str, Option<String>)]) -> anyhow::Result<Config> {
-        let mut config = self.read(more)?;
+        let (config, _) = self.load_quiet_with_gateway(more)?;
+        Ok(config)
+    }
+
+    /// As [`ServiceArgs::load_quiet`], with the gateway's part.
+    pub(crate) fn load_quiet_with_gateway(
+        &self,
+        more: &[(&str, Option<String>)],
+    ) -> anyhow::Result<(Config, GatewayConfig)> {
+        let (mut config, gateway) = self.read(more)?;
         config
             .telemetry
             .filter
             .get_or_insert_with(|| "warn".to_owned());
         Self::log(&config)?;
-        Ok(config)
+        Ok((config, gateway))
     }
 
     fn log(config: &Config) -> Result<(), ConfigError> {
@@ -69,7 +88,11 @@ impl ServiceArgs {
         })
     }
 
-    fn read(&self, more: &[(&str, Option<String>)]) -> Result<Config, ConfigError> {
+    /// Every role reads all areas, so that a fault in any of them is found by all.
+    fn read(
+        &self,
+        more: &[(&str, Option<String>)],
+    ) -> Result<(Config, GatewayConfig), ConfigError> {
         let objects = self.objects.as_ref().map(|dir| dir.display().to_string());
         let flags = [
             ("amqp.url", self.amqp.clone()),
@@ -81,7 +104,12 @@ impl ServiceArgs {
             .iter()
             .chain(more)
             .filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
-        Config::load(self.config.as_deref(), std::env::vars(), given)
+        Config::load_with(
+            self.config.as_deref(),
+            std::env::vars(),
+            given,
+            GatewayConfig::read,
+        )
     }
 }
 

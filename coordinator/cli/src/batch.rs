@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use clap::{Args, ValueEnum};
-use radialog_coordinator::archive::{self, Input};
-use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{Batch, BatchOptions, Progress, Summary, plan};
+use radialog_coordinator::archive::{self, ArchiveLocation};
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{ArchiveRun, RunOptions, RunProgress, RunSummary, plan_run};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs, UsageError, serve_health};
 use crate::embedded::Workers;
 use crate::{EXIT_INTERRUPTED, bundle_source, progress, table};
+
+/// What `--stages` is where it is not given.
+static ALL_STAGES: LazyLock<String> = LazyLock::new(|| Stage::ALL.map(Stage::name).join(","));
 
 /// Score an archive of chest X-rays: findings, report and labels of every study, in one table
 ///
@@ -42,7 +45,7 @@ pub(crate) struct BatchArgs {
         long,
         value_delimiter = ',',
         value_name = "STAGE,...",
-        default_value = "embedding,findings,language,scoring"
+        default_value = ALL_STAGES.as_str()
     )]
     stages: Vec<Stage>,
     /// Only the first N studies of the archive
@@ -135,7 +138,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let wanted: Vec<Stage> = stages.iter().collect();
     let bundle =
         Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
-    let options = BatchOptions {
+    let options = RunOptions {
         archive,
         out: args.out.clone(),
         source: Source::Image,
@@ -151,7 +154,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     };
     if args.dry_run {
         let backends = Backends::connect(&config).await?;
-        table::print_plan(&plan(&options, backends.objects.as_ref()).await?);
+        table::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
         return Ok(ExitCode::SUCCESS);
     }
 
@@ -191,23 +194,23 @@ pub(crate) fn broker_and_state(config: &Config) -> Result<(), UsageError> {
 /// Runs a batch to its end or interruption, showing progress. Where no broker is configured, its workers are in this
 /// process.
 pub(crate) async fn execute(
-    options: BatchOptions,
+    options: RunOptions,
     backends: &Backends,
     bundle: &Arc<Bundle>,
     models: &ModelArgs,
     config: &Config,
     style: ProgressStyle,
     shutdown: &CancellationToken,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<RunSummary> {
     let stages: Vec<Stage> = options.stages.iter().collect();
     let workers = match &config.amqp {
         None => Workers::start(&stages, bundle, models, backends, &config.worker)?,
         Some(_) => Workers::none(),
     };
-    let (sender, receiver) = watch::channel(Progress::default());
+    let (sender, receiver) = watch::channel(RunProgress::default());
     let display = progress::show(style, receiver);
     let summary = run_beside(
-        Batch::new(options, backends.clone()).run(shutdown.child_token(), sender),
+        ArchiveRun::new(options, backends.clone()).run(shutdown.child_token(), sender),
         workers,
     )
     .await;
@@ -217,9 +220,9 @@ pub(crate) async fn execute(
 
 /// Runs the batch, and stops the embedded workers after it; one that ends by itself ends the run.
 async fn run_beside<E: std::error::Error + Send + Sync + 'static>(
-    batch: impl Future<Output = Result<Summary, E>>,
+    batch: impl Future<Output = Result<RunSummary, E>>,
     mut workers: Workers,
-) -> anyhow::Result<Summary> {
+) -> anyhow::Result<RunSummary> {
     tokio::select! {
         summary = batch => {
             workers.stop().await?;
@@ -230,14 +233,14 @@ async fn run_beside<E: std::error::Error + Send + Sync + 'static>(
 }
 
 /// What a person names as an archive: a path, or `s3://bucket/prefix`.
-pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<Input> {
+pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<ArchiveLocation> {
     if !name.starts_with("s3://") {
-        return Ok(Input::Path(name.into()));
+        return Ok(ArchiveLocation::Path(name.into()));
     }
     let (store, prefix) = bundle_source::bucket(name, config).await?;
-    Ok(Input::Objects {
+    Ok(ArchiveLocation::Objects {
         url: name.to_owned(),
-        store: Arc::new(store),
+        store,
         prefix,
     })
 }

@@ -1,19 +1,21 @@
 //! Where a bundle comes from: a folder, an S3 prefix, or the demo bundle that the binary brings.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use radialog_models::bundle::hashes::user_cache_dir;
 use radialog_models::bundle::{Bundle, HashCache};
+use radialog_runtime::backends::{OpenBucketError, open_bucket};
 use radialog_runtime::config::Config;
-use radialog_runtime::objects::s3::S3Objects;
+use radialog_runtime::objects::Objects;
 use radialog_schemas::Stage;
 use radialog_workers::bundle_cache::fetch_bundle;
 
 use crate::args::UsageError;
 use crate::demo_bundle;
 
-/// Opens the bundle for these stages; hashes are verified, once per file.
+/// Opens the bundle for these stages. Hashes are verified, once per file.
 pub(crate) async fn open(
     source: Option<&str>,
     stages: &[Stage],
@@ -52,7 +54,7 @@ fn cache_dir() -> anyhow::Result<PathBuf> {
 async fn fetch(url: &str, stages: &[Stage], config: &Config) -> anyhow::Result<PathBuf> {
     let (store, prefix) = bucket(url, config).await?;
     Ok(fetch_bundle(
-        &store,
+        store.as_ref(),
         &prefix,
         &cache_dir()?.join("bundles"),
         stages,
@@ -61,23 +63,14 @@ async fn fetch(url: &str, stages: &[Stage], config: &Config) -> anyhow::Result<P
     .await?)
 }
 
-/// The store behind `s3://bucket/prefix`, with the endpoint and keys of the configured one, and the prefix.
-pub(crate) async fn bucket(url: &str, config: &Config) -> anyhow::Result<(S3Objects, String)> {
-    let Some(configured) = &config.s3 else {
-        return Err(UsageError(format!(
-            "to read {url}, give the store's address with --s3 URL"
-        ))
-        .into());
-    };
-    let path = url.strip_prefix("s3://").unwrap_or(url);
-    let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-    if bucket.is_empty() {
-        return Err(
-            UsageError(format!("'{url}' names no bucket; write s3://bucket/prefix")).into(),
-        );
-    }
-    let mut other = configured.clone();
-    (other.bucket, other.prefix) = (bucket.to_owned(), String::new());
-    let store = S3Objects::connect(&other, config.start_timeout).await?;
-    Ok((store, prefix.trim_matches('/').to_owned()))
+/// The bucket that `s3://bucket/prefix` names, and the prefix. An address that cannot work is an error of the command
+/// line.
+pub(crate) async fn bucket(
+    url: &str,
+    config: &Config,
+) -> anyhow::Result<(Arc<dyn Objects>, String)> {
+    open_bucket(url, config).await.map_err(|error| match error {
+        OpenBucketError::Store(error) => error.into(),
+        usage => UsageError(usage.to_string()).into(),
+    })
 }

@@ -90,16 +90,16 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
 
 /// With a gateway and workers in this process; nothing of it stays.
 async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
-    let mut config = args
+    let (mut config, gateway_config) = args
         .services
-        .load_quiet(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
+        .load_quiet_with_gateway(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
     let objects = std::env::temp_dir().join(format!("radialog-chat-{}", std::process::id()));
     config
         .objects
         .directory
         .get_or_insert_with(|| objects.clone());
     let stop = CancellationToken::new();
-    let everything = Everything::start(config, &args.models, stop.clone()).await?;
+    let everything = Everything::start(config, gateway_config, &args.models, stop.clone()).await?;
     let url = everything.url()?;
     let running = tokio::spawn(everything.run());
     let outcome = talk(args, &url).await;

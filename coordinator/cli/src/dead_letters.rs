@@ -118,7 +118,7 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             }
             println!("{} dead letters shown; none was removed", deliveries.len());
             for delivery in deliveries {
-                delivery.receipt.hand_back().await?;
+                delivery.receipt.requeue().await?;
             }
         }
         DlqCommand::Retry { letters, code } => {
@@ -127,7 +127,7 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             for delivery in letters.take(queue.as_ref()).await? {
                 let death = delivery.message.death.clone();
                 if code.is_some() && code != death.as_ref().map(|death| death.code.clone()) {
-                    delivery.receipt.hand_back().await?;
+                    delivery.receipt.requeue().await?;
                     left += 1;
                     continue;
                 }

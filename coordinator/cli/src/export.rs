@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use radialog_coordinator::corrections;
+use radialog_coordinator::conversation::corrections;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_runtime::backends::Backends;
@@ -63,7 +63,7 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let bundle = bundle_source::open(args.bundle.as_deref(), &[Stage::Language], &config).await?;
     let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
     let objects = Backends::objects(&config).await?;
-    let (corrections, unreadable) = corrections::all(&*objects).await?;
+    let (corrections, unreadable) = corrections::list(&*objects).await?;
     let samples: Vec<Sample> = corrections
         .into_iter()
         .map(|correction| sample(&prompts, correction))

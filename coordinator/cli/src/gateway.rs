@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use radialog_coordinator::archive::{self, Input};
-use radialog_coordinator::batches::OpenArchive;
-use radialog_coordinator::conversation::BundleHashes;
-use radialog_coordinator::gateway::{Gateway, GatewayError};
+use radialog_coordinator::BundleHashes;
+use radialog_coordinator::archive::{self, ArchiveLocation};
+use radialog_coordinator::gateway::{Gateway, GatewayConfig, GatewayError};
+use radialog_coordinator::run::OpenArchive;
 use radialog_coordinator::{CoordinatorError, ResultConsumer};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
@@ -69,9 +69,9 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     if let Some(GatewayCommand::NewKey(args)) = &args.command {
         return keys::new_key(args);
     }
-    let config = args
+    let (config, gateway_config) = args
         .services
-        .load(&[args.listen.setting(), args.health.setting()])?;
+        .load_with_gateway(&[args.listen.setting(), args.health.setting()])?;
     if config.amqp.is_none()
         || config.redis.is_none()
         || (config.s3.is_none() && config.objects.directory.is_none())
@@ -87,7 +87,7 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let readiness = serve_health(&config, &shutdown).await?;
     let bundle = bundle_source::open(args.bundle.as_deref(), &[], &config).await?;
     let backends = Backends::connect(&config).await?;
-    let gateway = bind(&config, &bundle, &backends, &shutdown).await?;
+    let gateway = bind(&config, gateway_config, &bundle, &backends, &shutdown).await?;
     readiness.set(true);
     tracing::info!(address = %gateway.address()?, "gateway ready");
     answer(gateway, &config, backends, shutdown).await?;
@@ -97,6 +97,7 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
 /// Listens, so that what is wrong with the address is said before any work.
 pub(crate) async fn bind(
     config: &Config,
+    gateway: GatewayConfig,
     bundle: &Bundle,
     backends: &Backends,
     shutdown: &CancellationToken,
@@ -107,14 +108,7 @@ pub(crate) async fn bind(
         bundle: manifest.hash(),
         components: manifest.component_hashes(),
     };
-    match Gateway::bind(
-        config.gateway.clone(),
-        hashes,
-        backends.clone(),
-        shutdown.clone(),
-    )
-    .await
-    {
+    match Gateway::bind(gateway, hashes, backends.clone(), shutdown.clone()).await {
         Err(error @ GatewayError::Open(_)) => Err(UsageError(error.to_string()).into()),
         bound => Ok(bound?.with_batches(open_archive(config.clone()))?),
     }
@@ -132,9 +126,9 @@ fn open_archive(config: Config) -> OpenArchive {
             let (store, prefix) = bundle_source::bucket(&url, &config)
                 .await
                 .map_err(refused)?;
-            archive::open(&Input::Objects {
+            archive::open(&ArchiveLocation::Objects {
                 url: url.clone(),
-                store: Arc::new(store),
+                store,
                 prefix,
             })
             .await

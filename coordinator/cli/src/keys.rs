@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use radialog_runtime::config::is_key_name;
+use radialog_coordinator::gateway::is_key_name;
 use radialog_schemas::ContentHash;
 use uuid::Uuid;
 

@@ -4,8 +4,8 @@ use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
-use radialog_coordinator::Progress;
-use radialog_coordinator::progress::StageProgress;
+use radialog_coordinator::RunProgress;
+use radialog_coordinator::run::StageProgress;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -15,7 +15,10 @@ use crate::batch::ProgressStyle;
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Shows snapshots until the sender is gone.
-pub(crate) fn show(style: ProgressStyle, snapshots: watch::Receiver<Progress>) -> JoinHandle<()> {
+pub(crate) fn show(
+    style: ProgressStyle,
+    snapshots: watch::Receiver<RunProgress>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
         match style {
             ProgressStyle::Off => {}
@@ -25,7 +28,7 @@ pub(crate) fn show(style: ProgressStyle, snapshots: watch::Receiver<Progress>) -
     })
 }
 
-async fn bars(mut snapshots: watch::Receiver<Progress>) {
+async fn bars(mut snapshots: watch::Receiver<RunProgress>) {
     let all = MultiProgress::new();
     let plain = |template: &str| {
         BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar())
@@ -47,7 +50,7 @@ async fn bars(mut snapshots: watch::Receiver<Progress>) {
     total.finish_and_clear();
 }
 
-async fn lines(mut snapshots: watch::Receiver<Progress>) {
+async fn lines(mut snapshots: watch::Receiver<RunProgress>) {
     let mut tick = tokio::time::interval(LINE_EVERY);
     tick.tick().await;
     loop {
@@ -66,7 +69,7 @@ async fn lines(mut snapshots: watch::Receiver<Progress>) {
 }
 
 /// Rate, time left, failures and what the run waits for, in one line.
-pub(crate) fn overview(now: &Progress) -> String {
+pub(crate) fn overview(now: &RunProgress) -> String {
     let mut parts = vec![format!("{:.1}/s", now.studies_per_second)];
     if let Some(seconds) = now.seconds_left {
         parts.push(format!("{} left", duration(seconds)));

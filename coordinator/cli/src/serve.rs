@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use radialog_coordinator::gateway::Gateway;
+use radialog_coordinator::gateway::{Gateway, GatewayConfig};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::shutdown;
@@ -47,13 +47,14 @@ impl Everything {
     /// Listens; nothing is answered before [`Everything::run`].
     pub(crate) async fn start(
         config: Config,
+        gateway_config: GatewayConfig,
         models: &ModelArgs,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let bundle =
             Arc::new(bundle_source::open(models.bundle.as_deref(), &Stage::ALL, &config).await?);
         let backends = Backends::connect(&config).await?;
-        let gateway = gateway::bind(&config, &bundle, &backends, &shutdown).await?;
+        let gateway = gateway::bind(&config, gateway_config, &bundle, &backends, &shutdown).await?;
         let workers = Workers::start(&Stage::ALL, &bundle, models, &backends, &config.worker)?;
         Ok(Self {
             gateway,
@@ -89,9 +90,9 @@ impl Everything {
 }
 
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let config = args
+    let (config, gateway_config) = args
         .services
-        .load_quiet(&[args.listen.setting(), args.health.setting()])?;
+        .load_quiet_with_gateway(&[args.listen.setting(), args.health.setting()])?;
     if config.amqp.is_some() != config.redis.is_some() {
         return Err(UsageError(
             "--amqp and --redis go together: give both, or none to keep everything in this process"
@@ -101,7 +102,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;
-    let everything = Everything::start(config, &args.models, shutdown.clone()).await?;
+    let everything =
+        Everything::start(config, gateway_config, &args.models, shutdown.clone()).await?;
     readiness.set(true);
     println!("RaDialog is at {} (Ctrl-C stops it)", everything.url()?);
     println!("Research software, not a medical device.");

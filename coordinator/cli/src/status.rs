@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use radialog_coordinator::Progress;
-use radialog_coordinator::output::{RESULTS_FILE, RunFile};
-use radialog_coordinator::progress::PROGRESS_DOCUMENT;
+use radialog_coordinator::RunProgress;
+use radialog_coordinator::run::PROGRESS_DOCUMENT;
+use radialog_coordinator::run::output::{RESULTS_FILE, RunFile};
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{RunId, StudyRecord, StudyStatus};
 
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             "no run '{run}' is known to this Redis; it forgets a run 7 days after its last sign of life"
         ),
         Some(text) => {
-            let progress: Progress = serde_json::from_str(&text)
+            let progress: RunProgress = serde_json::from_str(&text)
                 .context("the run's progress is from another version")?;
             let of = progress
                 .total

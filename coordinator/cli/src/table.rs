@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use radialog_coordinator::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
-use radialog_coordinator::{Plan, Summary};
+use radialog_coordinator::run::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
+use radialog_coordinator::{RunPlan, RunSummary};
 use radialog_schemas::Finding;
 
 use crate::progress::duration;
@@ -11,7 +11,7 @@ use crate::progress::duration;
 /// Most problems of the archive that are listed.
 const LISTED: usize = 5;
 
-pub(crate) fn print_summary(summary: &Summary, out: &Path) {
+pub(crate) fn print_summary(summary: &RunSummary, out: &Path) {
     let session = &summary.session;
     println!();
     println!(
@@ -99,7 +99,7 @@ pub(crate) fn print_summary(summary: &Summary, out: &Path) {
     println!("\n  Research software, not a medical device.");
 }
 
-pub(crate) fn print_plan(plan: &Plan) {
+pub(crate) fn print_plan(plan: &RunPlan) {
     println!(
         "{} studies, of which {} are complete in {RESULTS_FILE}",
         plan.studies, plan.written
@@ -122,7 +122,7 @@ pub(crate) fn print_plan(plan: &Plan) {
     println!("Nothing was computed: leave out --dry-run to run.");
 }
 
-fn by_code(summary: &Summary) -> String {
+fn by_code(summary: &RunSummary) -> String {
     if summary.failed_by_code.is_empty() {
         return String::new();
     }

@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::image::{Suffix, unsupported};
-use super::tree::{Tree, Walk};
-use super::{Archive, Entries, Entry, Problem};
+use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::file_tree::{FileTree, PathWalk};
+use super::image::{FileKind, unsupported};
 use crate::CoordinatorError;
 
 /// The archive.
 pub(super) struct ImageFolder {
     pub(super) name: String,
-    pub(super) tree: Arc<dyn Tree>,
+    pub(super) tree: Arc<dyn FileTree>,
 }
 
-struct Files {
-    tree: Arc<dyn Tree>,
-    walk: Box<dyn Walk>,
+struct FolderEntries {
+    tree: Arc<dyn FileTree>,
+    walk: Box<dyn PathWalk>,
 }
 
 #[async_trait]
@@ -28,8 +28,8 @@ impl Archive for ImageFolder {
         self.name.clone()
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
-        Ok(Box::new(Files {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
+        Ok(Box::new(FolderEntries {
             tree: self.tree.clone(),
             walk: self.tree.walk(""),
         }))
@@ -37,24 +37,32 @@ impl Archive for ImageFolder {
 }
 
 #[async_trait]
-impl Entries for Files {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for FolderEntries {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         loop {
             let path = match self.walk.next().await? {
                 Ok(path) => path,
                 Err(problem) => return Some(Err(problem)),
             };
-            match Suffix::of(&path) {
-                Suffix::Image => {
+            match FileKind::of(&path) {
+                FileKind::Image => {
                     let study = path
                         .rsplit_once('.')
                         .map_or(path.as_str(), |(stem, _)| stem);
-                    return Some(Ok(Entry::new(study, path.clone(), self.tree.image(&path))));
+                    return Some(Ok(StudyEntry::new(
+                        study,
+                        path.clone(),
+                        self.tree.image(&path),
+                    )));
                 }
-                Suffix::Unsupported => {
-                    return Some(Ok(Entry::new(&path, path.clone(), Err(unsupported(&path)))));
+                FileKind::Unsupported => {
+                    return Some(Ok(StudyEntry::new(
+                        &path,
+                        path.clone(),
+                        Err(unsupported(&path)),
+                    )));
                 }
-                Suffix::Other => {}
+                FileKind::Other => {}
             }
         }
     }
@@ -66,7 +74,7 @@ mod tests {
 
     use radialog_schemas::ErrorCode;
 
-    use super::super::{Input, open};
+    use super::super::open::{ArchiveLocation, open};
 
     #[tokio::test]
     async fn a_folder_is_read_in_order_with_paths_as_ids() {
@@ -81,7 +89,9 @@ mod tests {
             fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
             fs::write(dir.path().join(path), b"x").unwrap();
         }
-        let archive = open(&Input::Path(dir.path().into())).await.unwrap();
+        let archive = open(&ArchiveLocation::Path(dir.path().into()))
+            .await
+            .unwrap();
         let mut entries = archive.entries().await.unwrap();
         let mut seen = Vec::new();
         while let Some(entry) = entries.next().await {
@@ -114,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("x.png"), b"x").unwrap();
         for path in [dir.path().join("nowhere"), dir.path().join("x.png")] {
-            let error = open(&Input::Path(path.clone()))
+            let error = open(&ArchiveLocation::Path(path.clone()))
                 .await
                 .err()
                 .unwrap()

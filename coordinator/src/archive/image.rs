@@ -32,7 +32,7 @@ pub enum ImageSource {
 
 /// Why an image was not read.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum ImageReadError {
     /// Never can be.
     #[error(transparent)]
     Study(#[from] Failure),
@@ -43,13 +43,13 @@ pub enum ReadError {
 
 /// What a file's suffix promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Suffix {
+pub(super) enum FileKind {
     Image,
     Unsupported,
     Other,
 }
 
-impl Suffix {
+impl FileKind {
     pub(super) fn of(path: &str) -> Self {
         let name = path.rsplit('/').next().unwrap_or(path);
         let suffix = name
@@ -64,7 +64,7 @@ impl Suffix {
     }
 }
 
-/// What becomes of a study whose image has an [`Suffix::Unsupported`] suffix.
+/// What becomes of a study whose image has an [`FileKind::Unsupported`] suffix.
 pub(super) fn unsupported(path: &str) -> Failure {
     Failure::new(
         ErrorCode::ImageFormatUnsupported,
@@ -77,7 +77,7 @@ impl ImageSource {
     ///
     /// # Errors
     /// As [`ImageSource::read`].
-    pub async fn size(&self, file: &str) -> Result<u64, ReadError> {
+    pub async fn size(&self, file: &str) -> Result<u64, ImageReadError> {
         match self {
             Self::File(path) => {
                 let metadata = tokio::fs::metadata(path)
@@ -86,7 +86,7 @@ impl ImageSource {
                 Ok(metadata.len())
             }
             Self::Object { store, key } => {
-                let size = store.size(key).await.map_err(ReadError::Store)?;
+                let size = store.size(key).await.map_err(ImageReadError::Store)?;
                 size.ok_or_else(|| missing(file).into())
             }
             Self::Inline(content) => Ok(content.len() as u64),
@@ -97,7 +97,7 @@ impl ImageSource {
     ///
     /// # Errors
     /// `image_missing`, `image_empty`, `image_too_large` (over `limit` bytes), `image_unreadable`, or the store's.
-    pub async fn read(&self, file: &str, limit: u64) -> Result<Bytes, ReadError> {
+    pub async fn read(&self, file: &str, limit: u64) -> Result<Bytes, ImageReadError> {
         let size = self.size(file).await?;
         if size > limit {
             return Err(too_large(file, limit).into());
@@ -113,7 +113,7 @@ impl ImageSource {
             Self::Object { store, key } => match store.get(key).await {
                 Ok(content) => content,
                 Err(ObjectError::NotFound(_)) => return Err(missing(file).into()),
-                Err(error) => return Err(ReadError::Store(error)),
+                Err(error) => return Err(ImageReadError::Store(error)),
             },
             Self::Inline(content) => content.clone(),
         };
@@ -185,7 +185,7 @@ mod tests {
 
     async fn code(source: ImageSource, limit: u64) -> ErrorCode {
         match source.read("x.png", limit).await {
-            Err(ReadError::Study(failure)) => {
+            Err(ImageReadError::Study(failure)) => {
                 assert!(failure.message.contains("x.png"), "{failure}");
                 failure.code
             }
@@ -217,10 +217,10 @@ mod tests {
 
     #[test]
     fn suffixes_are_told_apart_in_any_case() {
-        assert_eq!(Suffix::of("a/b.PNG"), Suffix::Image);
-        assert_eq!(Suffix::of("a.b/c.Jpeg"), Suffix::Image);
-        assert_eq!(Suffix::of("a/b.DCM"), Suffix::Unsupported);
-        assert_eq!(Suffix::of("a.png/b"), Suffix::Other);
-        assert_eq!(Suffix::of("png"), Suffix::Other);
+        assert_eq!(FileKind::of("a/b.PNG"), FileKind::Image);
+        assert_eq!(FileKind::of("a.b/c.Jpeg"), FileKind::Image);
+        assert_eq!(FileKind::of("a/b.DCM"), FileKind::Unsupported);
+        assert_eq!(FileKind::of("a.png/b"), FileKind::Other);
+        assert_eq!(FileKind::of("png"), FileKind::Other);
     }
 }

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use radialog_schemas::table::Row;
 use radialog_schemas::{ErrorCode, Failure};
 
-use super::rows::{Row, Rows};
-use super::tree::Tree;
-use super::{Archive, Entries, Entry, Problem};
+use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::file_tree::FileTree;
+use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
 pub(super) const STUDY: &str = "study_id";
@@ -22,27 +23,27 @@ pub(super) const LONGEST_ID: usize = 1024;
 /// The archive.
 pub(super) struct Manifest {
     pub(super) name: String,
-    pub(super) tree: Arc<dyn Tree>,
+    pub(super) tree: Arc<dyn FileTree>,
     pub(super) file: String,
     /// Where images are.
-    pub(super) images: Arc<dyn Tree>,
+    pub(super) images: Arc<dyn FileTree>,
     /// Only the rows of this split.
     pub(super) split: Option<String>,
-    pub(super) ids: Ids,
+    pub(super) ids: StudyIdColumn,
 }
 
 /// What names a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ids {
+pub(super) enum StudyIdColumn {
     /// The column `study_id`.
     Studies,
     /// The column `dicom_id`, else `study_id`, else the image's name without folder and suffix.
     Images,
 }
 
-struct Table {
-    images: Arc<dyn Tree>,
-    rows: Rows,
+struct ManifestEntries {
+    images: Arc<dyn FileTree>,
+    rows: TableRows,
     /// None: the image's name.
     study: Option<usize>,
     image: usize,
@@ -58,7 +59,7 @@ impl Archive for Manifest {
         self.name.clone()
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         let lines = self
             .tree
             .lines(&self.file)
@@ -68,15 +69,15 @@ impl Archive for Manifest {
                 reason: error.to_string(),
             })?;
         let mut required = vec![IMAGE];
-        required.extend((self.ids == Ids::Studies).then_some(STUDY));
+        required.extend((self.ids == StudyIdColumn::Studies).then_some(STUDY));
         required.extend(self.split.as_ref().map(|_| SPLIT));
-        let rows = Rows::open(lines, self.tree.name(&self.file), &required).await?;
+        let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let column = |name| rows.column(name);
-        Ok(Box::new(Table {
+        Ok(Box::new(ManifestEntries {
             images: self.images.clone(),
             study: match self.ids {
-                Ids::Studies => column(STUDY),
-                Ids::Images => column(DICOM).or_else(|| column(STUDY)),
+                StudyIdColumn::Studies => column(STUDY),
+                StudyIdColumn::Images => column(DICOM).or_else(|| column(STUDY)),
             },
             wanted_split: self.split.clone(),
             image: column(IMAGE).unwrap_or_default(),
@@ -89,66 +90,59 @@ impl Archive for Manifest {
 }
 
 #[async_trait]
-impl Entries for Table {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for ManifestEntries {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         loop {
             let row = match self.rows.next().await? {
                 Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
             };
             if self.wanted_split.is_none() || self.wanted_split.as_deref() == self.split_of(&row) {
-                return Some(self.entry(row));
+                return Some(self.entry(&row));
             }
         }
     }
 }
 
-impl Table {
+impl ManifestEntries {
     fn split_of<'a>(&self, row: &'a Row) -> Option<&'a str> {
-        row.fields.get(self.split?).map(|field| field.trim())
+        row.cell(self.split?)
     }
 
-    fn entry(&self, row: Row) -> Result<Entry, Problem> {
-        let cell = |column: usize| row.fields.get(column).map_or("", |field| field.trim());
-        let optional = |column: Option<usize>| {
-            column
-                .map(cell)
-                .filter(|cell| !cell.is_empty())
-                .map(str::to_owned)
+    fn entry(&self, row: &Row) -> Result<StudyEntry, EntryProblem> {
+        let optional = |column: Option<usize>| row.cell(column?).map(str::to_owned);
+        let file = row.cell(self.image);
+        let study = match self.study {
+            Some(column) => row.cell(column),
+            None => file.map(stem).filter(|stem| !stem.is_empty()),
         };
-        let file = cell(self.image);
-        let study = self.study.map_or_else(|| stem(file), cell);
-        if study.is_empty() {
-            return Err(Problem::new(
-                row.place,
-                ErrorCode::ArchiveEntry,
-                "the row has no id: fill in its study_id or dicom_id",
-            ));
-        }
+        let Some(study) = study else {
+            let message = "the row has no id: fill in its study_id or dicom_id";
+            return Err(self.rows.problem(row.line, message));
+        };
         if study.len() > LONGEST_ID {
             let message = format!("its id is longer than {LONGEST_ID} bytes");
-            return Err(Problem::new(row.place, ErrorCode::ArchiveEntry, message));
+            return Err(self.rows.problem(row.line, message));
         }
+        let place = self.rows.place(row.line);
         let unusable = |reason: String| {
-            Err(Failure::new(
-                ErrorCode::ArchiveEntry,
-                format!("{}: {reason}", row.place),
-            ))
+            let message = format!("{place}: {reason}");
+            Err(Failure::new(ErrorCode::ArchiveEntry, message))
         };
-        let (fields, columns) = (row.fields.len(), self.rows.width());
-        let image = if fields != columns {
-            unusable(format!("the row has {fields} fields, the header {columns}"))
-        } else if file.is_empty() {
-            unusable(format!("the row has no {IMAGE}"))
-        } else {
-            self.images.image(file)
+        let (cells, columns) = (row.cells.len(), self.rows.width());
+        let image = match file {
+            _ if cells != columns => {
+                unusable(format!("the row has {cells} fields, the header {columns}"))
+            }
+            None => unusable(format!("the row has no {IMAGE}")),
+            Some(file) => self.images.image(file),
         };
-        Ok(Entry {
+        Ok(StudyEntry {
             reference: optional(self.reference),
             indication: optional(self.indication),
             split: optional(self.split),
-            place: row.place.clone(),
-            ..Entry::new(study, file, image)
+            place,
+            ..StudyEntry::new(study, file.unwrap_or_default(), image)
         })
     }
 }
@@ -161,14 +155,15 @@ fn stem(file: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ImageSource, Input, open};
+    use super::super::image::ImageSource;
+    use super::super::open::{ArchiveLocation, open};
     use super::*;
 
-    async fn read(text: &str) -> Vec<Result<Entry, Problem>> {
+    async fn read(text: &str) -> Vec<Result<StudyEntry, EntryProblem>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("list.csv");
         std::fs::write(&path, text).unwrap();
-        let archive = open(&Input::Path(path)).await.unwrap();
+        let archive = open(&ArchiveLocation::Path(path)).await.unwrap();
         let mut entries = archive.entries().await.unwrap();
         let mut all = Vec::new();
         while let Some(entry) = entries.next().await {

@@ -4,31 +4,34 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::{ErrorCode, GeneratedReport, TextPrompt};
+use radialog_schemas::table::Row;
+use radialog_schemas::{GeneratedReport, TextPrompt};
 
+use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::file_tree::FileTree;
+use super::image::ImageSource;
 use super::manifest::{DICOM, LONGEST_ID, SPLIT, STUDY};
-use super::rows::{Row, Rows};
-use super::tree::Tree;
-use super::{Archive, Entries, Entry, ImageSource, Input, Problem, Table};
+use super::open::{ArchiveLocation, TableFile};
+use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
-/// A CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it. A row
+/// A CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. TableRows without text are not part of it. A row
 /// with one field more than the header has begins with its row's name, as pandas writes it.
 pub struct ReportTable {
     name: String,
-    tree: Arc<dyn Tree>,
+    tree: Arc<dyn FileTree>,
     file: String,
     text: String,
     split: Option<String>,
 }
 
 /// One pass over a [`ReportTable`].
-struct Reports {
-    rows: Rows,
+struct ReportEntries {
+    rows: TableRows,
     id: usize,
     text: usize,
     split: Option<(usize, String)>,
-    /// Rows that were passed over since they have no text.
+    /// TableRows that were passed over since they have no text.
     blank: u64,
 }
 
@@ -39,7 +42,7 @@ pub struct PromptList {
 }
 
 /// One pass over [`PromptList`].
-struct Pass {
+struct PromptEntries {
     prompts: Arc<Vec<(String, TextPrompt)>>,
     next: usize,
 }
@@ -50,11 +53,11 @@ impl ReportTable {
     /// # Errors
     /// When it is not there, is no CSV, or lacks a column.
     pub async fn open(
-        input: &Input,
+        input: &ArchiveLocation,
         text: &str,
         split: Option<&str>,
     ) -> Result<Self, CoordinatorError> {
-        let Table { name, tree, file } = Table::of(input).await?;
+        let TableFile { name, tree, file } = TableFile::of(input).await?;
         let split = split.map(str::to_owned);
         let table = Self {
             name,
@@ -77,7 +80,7 @@ impl ReportTable {
         Ok(pass.blank)
     }
 
-    async fn pass(&self) -> Result<Reports, CoordinatorError> {
+    async fn pass(&self) -> Result<ReportEntries, CoordinatorError> {
         let lines = self.tree.lines(&self.file).await;
         let lines = lines.map_err(|error| CoordinatorError::Input {
             input: self.name.clone(),
@@ -85,7 +88,7 @@ impl ReportTable {
         })?;
         let mut required = vec![self.text.as_str()];
         required.extend(self.split.as_ref().map(|_| SPLIT));
-        let rows = Rows::open(lines, self.tree.name(&self.file), &required).await?;
+        let rows = TableRows::open(lines, self.tree.name(&self.file), &required).await?;
         let Some(id) = rows.column(DICOM).or_else(|| rows.column(STUDY)) else {
             let name = self.tree.name(&self.file);
             return Err(CoordinatorError::Input {
@@ -95,7 +98,7 @@ impl ReportTable {
         };
         let column = |name: &str| rows.column(name).unwrap_or_default();
         let split = self.split.clone().map(|split| (column(SPLIT), split));
-        Ok(Reports {
+        Ok(ReportEntries {
             id,
             text: column(&self.text),
             split,
@@ -115,66 +118,57 @@ impl Archive for ReportTable {
         format!("{}, column {}{split}", self.name, self.text)
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         Ok(Box::new(self.pass().await?))
     }
 }
 
 #[async_trait]
-impl Entries for Reports {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for ReportEntries {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         loop {
-            match self.rows.next().await? {
-                Ok(row) => match self.entry(&row) {
-                    Ok(None) => {}
-                    Ok(Some(entry)) => return Some(Ok(entry)),
-                    Err(message) => {
-                        return Some(Err(Problem::new(
-                            row.place,
-                            ErrorCode::ArchiveEntry,
-                            message,
-                        )));
-                    }
-                },
+            let row = match self.rows.next().await? {
+                Ok(row) => row,
                 Err(problem) => return Some(Err(problem)),
+            };
+            if let Some(entry) = self.entry(&row) {
+                return Some(entry.map_err(|message| self.rows.problem(row.line, message)));
             }
         }
     }
 }
 
-impl Reports {
-    fn entry(&mut self, row: &Row) -> Result<Option<Entry>, String> {
-        let (found, columns) = (row.fields.len(), self.rows.width());
+impl ReportEntries {
+    /// The study of a row; none where the row is not part of the table.
+    fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, String>> {
+        let (found, columns) = (row.cells.len(), self.rows.width());
         let Some(shift) = found.checked_sub(columns).filter(|shift| *shift <= 1) else {
-            return Err(format!("the row has {found} fields, the header {columns}"));
+            let message = format!("the row has {found} fields, the header {columns}");
+            return Some(Err(message));
         };
-        let cell = |column: usize| row.fields[column + shift].trim();
-        if self
-            .split
-            .as_ref()
-            .is_some_and(|(column, wanted)| cell(*column) != wanted)
+        let cell = |column: usize| row.cell(column + shift);
+        if let Some((column, wanted)) = &self.split
+            && cell(*column) != Some(wanted)
         {
-            return Ok(None);
+            return None;
         }
-        let (id, text) = (cell(self.id), cell(self.text));
-        if text.is_empty() {
+        let Some(text) = cell(self.text) else {
             self.blank += 1;
-            return Ok(None);
-        }
-        if id.is_empty() || id.len() > LONGEST_ID {
-            return Err(format!(
-                "the row has no id, or one longer than {LONGEST_ID} bytes"
-            ));
-        }
+            return None;
+        };
+        let Some(id) = cell(self.id).filter(|id| id.len() <= LONGEST_ID) else {
+            let message = format!("the row has no id, or one longer than {LONGEST_ID} bytes");
+            return Some(Err(message));
+        };
         let report = GeneratedReport {
             text: text.to_owned(),
             prompt_tokens: 0,
             tokens: 0,
             complete: true,
         };
-        Ok(Some(Entry {
-            place: row.place.clone(),
-            ..Entry::new(id, id, Ok(inline(&report)))
+        Some(Ok(StudyEntry {
+            place: self.rows.place(row.line),
+            ..StudyEntry::new(id, id, Ok(inline(&report)))
         }))
     }
 }
@@ -195,8 +189,8 @@ impl Archive for PromptList {
         self.name.clone()
     }
 
-    async fn entries(&self) -> Result<Box<dyn Entries>, CoordinatorError> {
-        Ok(Box::new(Pass {
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
+        Ok(Box::new(PromptEntries {
             prompts: self.prompts.clone(),
             next: 0,
         }))
@@ -208,11 +202,11 @@ impl Archive for PromptList {
 }
 
 #[async_trait]
-impl Entries for Pass {
-    async fn next(&mut self) -> Option<Result<Entry, Problem>> {
+impl StudyEntries for PromptEntries {
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
         let (id, prompt) = self.prompts.get(self.next)?;
         self.next += 1;
-        Some(Ok(Entry::new(id, id, Ok(inline(prompt)))))
+        Some(Ok(StudyEntry::new(id, id, Ok(inline(prompt)))))
     }
 }
 
@@ -229,7 +223,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reports.csv");
         std::fs::write(&path, text).unwrap();
-        let table = ReportTable::open(&Input::Path(path), "findings", split)
+        let table = ReportTable::open(&ArchiveLocation::Path(path), "findings", split)
             .await
             .unwrap();
         let mut entries = table.entries().await.unwrap();

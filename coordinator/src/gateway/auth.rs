@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
+use super::config::{ApiKey, GatewayConfig};
 use axum::http::{HeaderMap, Uri, header, uri::Authority};
-use radialog_runtime::config::{ApiKey, GatewayConfig};
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::ProblemCode;
 use subtle::ConstantTimeEq;
 
-use super::limits::Limits;
-use super::problem::{Answer, Refusal};
+use super::problem::{ApiError, ApiResult};
+use super::quota::CallerQuota;
 
 /// Owner of conversations where there are no keys.
 const LOCAL: &str = "local";
@@ -22,32 +22,32 @@ pub(super) struct Callers {
     origins: Vec<String>,
 }
 
-/// Who asks, with what they have left of their limits.
+/// Who asks, with what they have left of their quota.
 #[derive(Clone)]
 pub(super) struct Caller {
     /// Conversations belong to this name.
     pub(super) owner: Arc<str>,
-    pub(super) limits: Arc<Limits>,
+    pub(super) quota: Arc<CallerQuota>,
 }
 
 impl Callers {
     pub(super) fn new(config: &GatewayConfig) -> Self {
-        let caller = |name: &str, limits| Caller {
+        let caller = |name: &str, quota| Caller {
             owner: name.into(),
-            limits: Arc::new(limits),
+            quota: Arc::new(quota),
         };
-        let known = |key: &ApiKey| (key.clone(), caller(&key.name, Limits::of(config)));
+        let known = |key: &ApiKey| (key.clone(), caller(&key.name, CallerQuota::of(config)));
         Self {
             keys: config.keys.iter().map(known).collect(),
-            local: caller(LOCAL, Limits::none()),
+            local: caller(LOCAL, CallerQuota::none()),
             origins: config.origins.clone(),
         }
     }
 
-    pub(super) fn of(&self, headers: &HeaderMap) -> Answer<Caller> {
+    pub(super) fn of(&self, headers: &HeaderMap) -> ApiResult<Caller> {
         if self.keys.is_empty() {
             return self.is_local(headers).then(|| self.local.clone()).ok_or_else(|| {
-                Refusal::new(
+                ApiError::new(
                     ProblemCode::ForbiddenOrigin,
                     "without API keys the gateway answers only its own page and programs on this machine; \
                      open it as http://127.0.0.1 or http://localhost, or set gateway.origins",
@@ -55,7 +55,7 @@ impl Callers {
             });
         }
         let missing = || {
-            Refusal::new(
+            ApiError::new(
                 ProblemCode::Unauthorized,
                 "send your key as `Authorization: Bearer KEY`; the operator has it",
             )
@@ -83,7 +83,7 @@ impl Callers {
             }
         }
         found.ok_or_else(|| {
-            Refusal::new(
+            ApiError::new(
                 ProblemCode::Unauthorized,
                 "this API key is not known; ask the operator for one",
             )

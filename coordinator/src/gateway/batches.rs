@@ -11,25 +11,25 @@ use axum::response::{IntoResponse, Response};
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::ProblemCode;
 
-use super::Shared;
+use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::JsonBody;
 use super::create::{self, Accepted};
-use super::path::{ID_LENGTH, IdempotencyKey};
-use super::problem::{Answer, Refusal};
-use crate::batches::{BatchView, Batches, NewBatch};
+use super::problem::{ApiError, ApiResult};
+use super::request_path::{ID_LENGTH, IdempotencyKey};
+use crate::run::{BatchService, BatchView, NewBatch};
 
 /// Names in the path of a batch or of one of its results.
-pub(super) struct Named {
+pub(super) struct BatchPath {
     batch: String,
     file: String,
 }
 
-impl FromRequestParts<Shared> for Named {
-    type Rejection = Refusal;
+impl FromRequestParts<AppState> for BatchPath {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, shared: &Shared) -> Answer<Self> {
-        let parameters = RawPathParams::from_request_parts(parts, shared)
+    async fn from_request_parts(parts: &mut Parts, app: &AppState) -> ApiResult<Self> {
+        let parameters = RawPathParams::from_request_parts(parts, app)
             .await
             .map_err(|_| no_batch())?;
         let value = |wanted: &str| {
@@ -46,16 +46,16 @@ impl FromRequestParts<Shared> for Named {
     }
 }
 
-fn no_batch() -> Refusal {
-    Refusal::new(
+fn no_batch() -> ApiError {
+    ApiError::new(
         ProblemCode::NotFound,
         "there is no such batch, or it is forgotten after a week",
     )
 }
 
-fn batches(shared: &Shared) -> Answer<&Arc<Batches>> {
-    shared.batches.get().ok_or_else(|| {
-        Refusal::new(
+fn batches(app: &AppState) -> ApiResult<&Arc<BatchService>> {
+    app.batches.get().ok_or_else(|| {
+        ApiError::new(
             ProblemCode::ArchiveNotAllowed,
             "this gateway runs no batches",
         )
@@ -63,11 +63,11 @@ fn batches(shared: &Shared) -> Answer<&Arc<Batches>> {
 }
 
 pub(super) async fn start(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(request): JsonBody<NewBatch>,
-) -> Answer<Accepted<BatchView>> {
+) -> ApiResult<Accepted<BatchView>> {
     if request
         .max_new_tokens
         .is_some_and(|tokens| !(1..=radialog_schemas::http::MAX_NEW_TOKENS).contains(&tokens))
@@ -76,7 +76,7 @@ pub(super) async fn start(
             "max_new_tokens is 1 to {}",
             radialog_schemas::http::MAX_NEW_TOKENS
         );
-        return Err(Refusal::new(ProblemCode::InvalidRequest, detail));
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     }
     let id = key.map_or_else(
         || create::new_id().0,
@@ -89,12 +89,12 @@ pub(super) async fn start(
             hash.as_str()[..ID_LENGTH].to_owned()
         },
     );
-    let view = batches(&shared)?
+    let view = batches(&app)?
         .start(&id, &caller.owner, create::now_ms(), request.clone())
         .await?;
     if view.request != request {
         let detail = "this Idempotency-Key started another batch; give each new request a new key";
-        return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
+        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
     }
     Ok((
         StatusCode::ACCEPTED,
@@ -104,39 +104,36 @@ pub(super) async fn start(
 }
 
 pub(super) async fn get(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
-    named: Named,
-) -> Answer<Json<BatchView>> {
-    let view = batches(&shared)?.view(&caller.owner, &named.batch).await?;
+    at: BatchPath,
+) -> ApiResult<Json<BatchView>> {
+    let view = batches(&app)?.view(&caller.owner, &at.batch).await?;
     view.map(Json).ok_or_else(no_batch)
 }
 
 pub(super) async fn cancel(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
-    named: Named,
-) -> Answer<StatusCode> {
-    match batches(&shared)?
-        .cancel(&caller.owner, &named.batch)
-        .await?
-    {
+    at: BatchPath,
+) -> ApiResult<StatusCode> {
+    match batches(&app)?.cancel(&caller.owner, &at.batch).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(no_batch()),
     }
 }
 
 pub(super) async fn result(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
-    named: Named,
-) -> Answer<Response> {
-    let content = batches(&shared)?
-        .result(&caller.owner, &named.batch, &named.file)
+    at: BatchPath,
+) -> ApiResult<Response> {
+    let content = batches(&app)?
+        .result(&caller.owner, &at.batch, &at.file)
         .await?;
     let missing = "there is no such file, or the batch has not ended; its view lists its results";
-    let content = content.ok_or_else(|| Refusal::new(ProblemCode::NotFound, missing))?;
-    let disposition = format!("attachment; filename=\"{}\"", named.file);
+    let content = content.ok_or_else(|| ApiError::new(ProblemCode::NotFound, missing))?;
+    let disposition = format!("attachment; filename=\"{}\"", at.file);
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
         (header::CONTENT_DISPOSITION, disposition),

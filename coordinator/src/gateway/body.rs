@@ -9,8 +9,8 @@ use futures::StreamExt;
 use radialog_schemas::http::{MAX_TEXT, ProblemCode};
 use serde::de::DeserializeOwned;
 
-use super::Shared;
-use super::problem::{Answer, Refusal};
+use super::app_state::AppState;
+use super::problem::{ApiError, ApiResult};
 
 /// Longest text in JSON, were each of its characters escaped, and some room for the other fields.
 pub(super) const JSON_LIMIT: u64 = 1 << 20;
@@ -21,10 +21,10 @@ const DISCARDING: Duration = Duration::from_secs(5);
 /// A JSON body of this type.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<Shared> for JsonBody<T> {
-    type Rejection = Refusal;
+impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &Shared) -> Answer<Self> {
+    async fn from_request(request: Request, _: &AppState) -> ApiResult<Self> {
         let kind = media_type(request.headers());
         if !is_json(&kind) {
             discard(request).await;
@@ -35,10 +35,10 @@ impl<T: DeserializeOwned> FromRequest<Shared> for JsonBody<T> {
 }
 
 /// The whole body.
-pub(super) async fn read(request: Request, limit: u64) -> Answer<Bytes> {
+pub(super) async fn read(request: Request, limit: u64) -> ApiResult<Bytes> {
     let too_large = || {
         let detail = format!("the body is over the limit of {limit} bytes; send less");
-        Refusal::new(ProblemCode::BodyTooLarge, detail)
+        ApiError::new(ProblemCode::BodyTooLarge, detail)
     };
     if content_length(request.headers()).is_some_and(|length| length > limit) {
         discard(request).await;
@@ -48,7 +48,7 @@ pub(super) async fn read(request: Request, limit: u64) -> Answer<Bytes> {
     let mut content = Vec::new();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|_| {
-            Refusal::new(
+            ApiError::new(
                 ProblemCode::IncompleteBody,
                 "the body ended before its announced end; send it again",
             )
@@ -110,35 +110,35 @@ pub(super) fn is_json(media_type: &str) -> bool {
     media_type == "application/json"
 }
 
-pub(super) fn unsupported(found: &str, wanted: &str) -> Refusal {
+pub(super) fn unsupported(found: &str, wanted: &str) -> ApiError {
     let found = if found.is_empty() { "none" } else { found };
     let detail = format!("the Content-Type is {found}; send {wanted}");
-    Refusal::new(ProblemCode::UnsupportedMediaType, detail)
+    ApiError::new(ProblemCode::UnsupportedMediaType, detail)
 }
 
 /// JSON of this type.
-pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> Answer<T> {
+pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
     let text = utf8(content)?;
     serde_json::from_str(text).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Refusal::new(ProblemCode::InvalidRequest, error),
-        _ => Refusal::new(ProblemCode::InvalidJson, error),
+        serde_json::error::Category::Data => ApiError::new(ProblemCode::InvalidRequest, error),
+        _ => ApiError::new(ProblemCode::InvalidJson, error),
     })
 }
 
-pub(super) fn utf8(content: &[u8]) -> Answer<&str> {
+pub(super) fn utf8(content: &[u8]) -> ApiResult<&str> {
     std::str::from_utf8(content).map_err(|error| {
         let detail = format!(
             "byte {} is not UTF-8; encode the text as UTF-8",
             error.valid_up_to()
         );
-        Refusal::new(ProblemCode::InvalidUtf8, detail)
+        ApiError::new(ProblemCode::InvalidUtf8, detail)
     })
 }
 
 /// Refuses a text that says nothing or too much.
-pub(super) fn check_text(field: &str, text: &str) -> Answer<()> {
+pub(super) fn check_text(field: &str, text: &str) -> ApiResult<()> {
     if text.trim().is_empty() {
-        return Err(Refusal::new(
+        return Err(ApiError::new(
             ProblemCode::TextEmpty,
             format!("'{field}' says nothing; write something or leave it out"),
         ));
@@ -147,7 +147,7 @@ pub(super) fn check_text(field: &str, text: &str) -> Answer<()> {
     let is_long = text.len() > MAX_TEXT && text.chars().count() > MAX_TEXT;
     if is_long {
         let detail = format!("'{field}' is over the limit of {MAX_TEXT} characters; shorten it");
-        return Err(Refusal::new(ProblemCode::TextTooLong, detail));
+        return Err(ApiError::new(ProblemCode::TextTooLong, detail));
     }
     Ok(())
 }

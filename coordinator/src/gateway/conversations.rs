@@ -6,16 +6,17 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream;
+use radialog_runtime::conversations::DeletedConversation;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::http::{ConversationList, ConversationView, ProblemCode};
 use radialog_schemas::{ChatImage, ConversationId};
 
-use super::Shared;
+use super::app_state::AppState;
 use super::auth::Caller;
-use super::path::Own;
-use super::problem::{Answer, Refusal};
+use super::problem::{ApiError, ApiResult};
+use super::request_path::OwnConversation;
 use super::view;
-use crate::corrections;
+use crate::conversation::corrections;
 
 /// Most conversations of a list.
 const LISTED: usize = 200;
@@ -23,16 +24,16 @@ const LISTED: usize = 200;
 const AT_ONCE: usize = 16;
 
 pub(super) async fn list(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
-) -> Answer<Json<ConversationList>> {
-    let ids = shared
+) -> ApiResult<Json<ConversationList>> {
+    let ids = app
         .backends
         .conversations
         .list(&caller.owner, LISTED)
         .await?;
     let look = |id: ConversationId| {
-        let conversations = shared.backends.conversations.clone();
+        let conversations = app.backends.conversations.clone();
         async move { conversations.snapshot(&id).await }
     };
     let snapshots: Vec<_> = stream::iter(ids)
@@ -49,25 +50,32 @@ pub(super) async fn list(
 }
 
 pub(super) async fn get(
-    State(shared): State<Shared>,
-    Own(snapshot): Own,
-) -> Answer<Json<ConversationView>> {
-    Ok(Json(view::conversation(&shared, &snapshot).await?))
+    State(app): State<AppState>,
+    OwnConversation(snapshot): OwnConversation,
+) -> ApiResult<Json<ConversationView>> {
+    Ok(Json(view::conversation(&app, &snapshot).await?))
 }
 
-pub(super) async fn delete(State(shared): State<Shared>, Own(snapshot): Own) -> Answer<StatusCode> {
-    remove(&shared, &snapshot.conversation.id).await?;
+pub(super) async fn delete(
+    State(app): State<AppState>,
+    OwnConversation(snapshot): OwnConversation,
+) -> ApiResult<StatusCode> {
+    remove(&app, &snapshot.conversation.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Removes a conversation, and its image with all outputs when nothing else has it.
-pub(super) async fn remove(shared: &Shared, id: &ConversationId) -> Answer<()> {
-    let removed = shared.backends.conversations.delete(id).await?;
-    let Some((conversation, image_stays)) = removed else {
+pub(super) async fn remove(app: &AppState, id: &ConversationId) -> ApiResult<()> {
+    let removed = app.backends.conversations.delete(id).await?;
+    let Some(DeletedConversation {
+        conversation,
+        image_stays,
+    }) = removed
+    else {
         return Ok(());
     };
-    let objects = &*shared.backends.objects;
-    corrections::forget_all(objects, id).await?;
+    let objects = &*app.backends.objects;
+    corrections::delete_all(objects, id).await?;
     if let (
         Some(ChatImage {
             image,
@@ -81,18 +89,18 @@ pub(super) async fn remove(shared: &Shared, id: &ConversationId) -> Answer<()> {
         for key in [&embedding, &findings, &image] {
             objects.delete(key).await?;
         }
-        shared.backends.conversations.image_removed(&image).await?;
+        app.backends.conversations.image_removed(&image).await?;
     }
     Ok(())
 }
 
 pub(super) async fn image(
-    State(shared): State<Shared>,
-    Own(snapshot): Own,
+    State(app): State<AppState>,
+    OwnConversation(snapshot): OwnConversation,
     headers: HeaderMap,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let none = || {
-        Refusal::new(
+        ApiError::new(
             ProblemCode::NotFound,
             "the conversation has no image, or it is not stored any more",
         )
@@ -111,7 +119,7 @@ pub(super) async fn image(
     if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag), cache]).into_response());
     }
-    let content = match shared.backends.objects.get(&image.image).await {
+    let content = match app.backends.objects.get(&image.image).await {
         Err(ObjectError::NotFound(_)) => return Err(none()),
         content => content?,
     };

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use radialog_runtime::conversations::Snapshot;
+use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
@@ -15,12 +15,12 @@ use radialog_schemas::{
 };
 use uuid::Uuid;
 
-use super::Shared;
+use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::check_text;
 use super::image::CheckedImage;
-use super::path::{ID_LENGTH, IdempotencyKey};
-use super::problem::{Answer, Refusal};
+use super::problem::{ApiError, ApiResult};
+use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
 use super::view;
 use crate::conversation;
@@ -35,7 +35,7 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
 
 /// What a conversation begins with.
-pub(super) struct Beginning {
+pub(super) struct ConversationDraft {
     pub(super) id: ConversationId,
     pub(super) owner: String,
     pub(super) image: Option<CheckedImage>,
@@ -45,11 +45,11 @@ pub(super) struct Beginning {
 }
 
 pub(super) async fn create(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
     IdempotencyKey(key): IdempotencyKey,
     upload: Upload,
-) -> Answer<Accepted<ConversationView>> {
+) -> ApiResult<Accepted<ConversationView>> {
     let Upload {
         conversation: asked,
         image,
@@ -63,7 +63,7 @@ pub(super) async fn create(
     }
     let generation = generation(&asked.options)?;
     let image = match image {
-        Some(content) => Some(CheckedImage::new(content, &shared.config).await?),
+        Some(content) => Some(CheckedImage::new(content, &app.config).await?),
         None => None,
     };
     let report = image.as_ref().map(|_| Ask::Report);
@@ -72,20 +72,20 @@ pub(super) async fn create(
         .chain(asked.question.map(|text| Ask::Question { text }))
         .collect();
     if asks.is_empty() {
-        return Err(Refusal::new(
+        return Err(ApiError::new(
             ProblemCode::InvalidRequest,
             "give an image, a question, or both",
         ));
     }
     let turns = asks
         .into_iter()
-        .map(|ask| request(&shared, ask, &generation, &asked.options))
+        .map(|ask| request(&app, ask, &generation, &asked.options))
         .collect();
     let id = key
         .as_deref()
         .map_or_else(new_id, |key| known_id(&caller, key));
     let owner = caller.owner.to_string();
-    let beginning = Beginning {
+    let beginning = ConversationDraft {
         id,
         owner,
         image,
@@ -94,16 +94,11 @@ pub(super) async fn create(
         turns,
     };
     let snapshot = match key {
-        Some(_) => match shared
-            .backends
-            .conversations
-            .snapshot(&beginning.id)
-            .await?
-        {
-            Some(known) => repeat(&shared, &beginning, known).await?,
-            None => begin(&shared, beginning).await?,
+        Some(_) => match app.backends.conversations.snapshot(&beginning.id).await? {
+            Some(known) => repeat(&app, &beginning, known).await?,
+            None => begin(&app, beginning).await?,
         },
-        None => begin(&shared, beginning).await?,
+        None => begin(&app, beginning).await?,
     };
     let location = [(
         header::LOCATION,
@@ -112,16 +107,16 @@ pub(super) async fn create(
     Ok((
         StatusCode::ACCEPTED,
         location,
-        Json(view::conversation(&shared, &snapshot).await?),
+        Json(view::conversation(&app, &snapshot).await?),
     ))
 }
 
 /// Refuses new work where too much waits already.
-pub(super) async fn check_room(shared: &Shared) -> Answer<()> {
-    let waiting = shared.backends.conversations.waiting().await?;
-    if waiting >= shared.config.max_waiting {
+pub(super) async fn check_room(app: &AppState) -> ApiResult<()> {
+    let waiting = app.backends.conversations.waiting().await?;
+    if waiting >= app.config.max_waiting {
         let detail = format!("{waiting} turns wait for a worker already; ask again later");
-        return Err(Refusal::new(ProblemCode::Busy, detail).after(BUSY_RETRY));
+        return Err(ApiError::new(ProblemCode::Busy, detail).after(BUSY_RETRY));
     }
     Ok(())
 }
@@ -142,7 +137,11 @@ fn known_id(caller: &Caller, key: &str) -> ConversationId {
 }
 
 /// The same request again: whatever of it was not done is done now.
-async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answer<Snapshot> {
+async fn repeat(
+    app: &AppState,
+    beginning: &ConversationDraft,
+    known: ConversationSnapshot,
+) -> ApiResult<ConversationSnapshot> {
     let conversation = &known.conversation;
     let image = beginning.image.as_ref().map(|image| &image.key);
     let asked = |turns: &[TurnRequest]| -> Vec<_> {
@@ -164,25 +163,22 @@ async fn repeat(shared: &Shared, beginning: &Beginning, known: Snapshot) -> Answ
     if !is_same {
         let detail =
             "this Idempotency-Key made another conversation; give each new request a new key";
-        return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
+        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
     }
     if let Some(image) = &beginning.image {
-        store(shared, &conversation.id, image).await?;
+        store(app, &conversation.id, image).await?;
     }
-    conversation::begin(
-        &shared.backends,
-        &shared.bundle,
-        conversation,
-        &beginning.turns,
-    )
-    .await?;
+    conversation::begin(&app.backends, &app.bundle, conversation, &beginning.turns).await?;
     Ok(known)
 }
 
 /// Begins a conversation.
-pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snapshot> {
-    check_room(shared).await?;
-    let Beginning {
+pub(super) async fn begin(
+    app: &AppState,
+    beginning: ConversationDraft,
+) -> ApiResult<ConversationSnapshot> {
+    check_room(app).await?;
+    let ConversationDraft {
         id,
         owner,
         image,
@@ -191,9 +187,9 @@ pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snaps
         turns,
     } = beginning;
     if let Some(checked) = &image {
-        store(shared, &id, checked).await?;
+        store(app, &id, checked).await?;
     }
-    let image = image.map(|checked| shared.bundle.image(&checked.key, checked.media_type));
+    let image = image.map(|checked| app.bundle.image(&checked.key, checked.media_type));
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
         id,
@@ -201,24 +197,24 @@ pub(super) async fn begin(shared: &Shared, beginning: Beginning) -> Answer<Snaps
         created_ms: now_ms(),
         image,
         indication,
-        component: shared.bundle.component(Stage::Language).clone(),
+        component: app.bundle.component(Stage::Language).clone(),
         opening,
     };
-    conversation::begin(&shared.backends, &shared.bundle, &conversation, &turns).await?;
-    let snapshot = shared
+    conversation::begin(&app.backends, &app.bundle, &conversation, &turns).await?;
+    let snapshot = app
         .backends
         .conversations
         .snapshot(&conversation.id)
         .await?;
-    snapshot.ok_or_else(Refusal::no_conversation)
+    snapshot.ok_or_else(ApiError::no_conversation)
 }
 
 /// Claims the image for the conversation, so that the end of another one does not take it along, and stores it.
-async fn store(shared: &Shared, id: &ConversationId, image: &CheckedImage) -> Answer<()> {
-    let (objects, whole) = (&shared.backends.objects, Some(image.content.len() as u64));
+async fn store(app: &AppState, id: &ConversationId, image: &CheckedImage) -> ApiResult<()> {
+    let (objects, whole) = (&app.backends.objects, Some(image.content.len() as u64));
     loop {
         let stored = objects.size(&image.key).await? == whole;
-        if shared
+        if app
             .backends
             .conversations
             .claim_image(id, &image.key, stored)
@@ -236,7 +232,7 @@ async fn store(shared: &Shared, id: &ConversationId, image: &CheckedImage) -> An
 
 /// A turn as it goes into the state.
 pub(super) fn request(
-    shared: &Shared,
+    app: &AppState,
     ask: Ask,
     generation: &Generation,
     options: &TurnOptions,
@@ -244,7 +240,7 @@ pub(super) fn request(
     let asked = options
         .deadline_seconds
         .map(|seconds| Duration::from_secs(seconds.into()));
-    let wait = asked.or(shared.config.deadline);
+    let wait = asked.or(app.config.deadline);
     let now = now_ms();
     let deadline_ms =
         wait.map(|wait| now.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)));
@@ -257,11 +253,11 @@ pub(super) fn request(
 }
 
 /// How to decode, as far as the options say.
-pub(super) fn generation(options: &TurnOptions) -> Answer<Generation> {
+pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
     let default = Generation::default();
     let max_new_tokens = options.max_new_tokens.unwrap_or(default.max_new_tokens);
     let outside = |field: &str, range: &str| {
-        Refusal::new(
+        ApiError::new(
             ProblemCode::InvalidRequest,
             format!("'{field}' is not {range}"),
         )

@@ -15,11 +15,11 @@ use radialog_schemas::{ConversationId, TurnEvent};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Shared;
+use super::app_state::AppState;
 use super::auth::Caller;
-use super::path::OwnTurn;
-use super::problem::{Answer, Refusal};
-use super::reader::{News, Reader};
+use super::problem::{ApiError, ApiResult};
+use super::request_path::OwnTurn;
+use super::turn_follower::{TurnFollower, TurnUpdate};
 use super::view;
 
 const LAST_EVENT_ID: &str = "last-event-id";
@@ -31,12 +31,12 @@ pub(super) struct After {
 }
 
 pub(super) async fn follow(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
     at: OwnTurn,
     headers: HeaderMap,
     query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
-) -> Answer<Response> {
+) -> ApiResult<Response> {
     let after = after(&headers, query)?;
     let turn = at.state()?;
     if turn.status.is_final() && after >= turn.events {
@@ -48,18 +48,18 @@ pub(super) async fn follow(
             "the turn has {} events so far; go on after one that you have read",
             turn.events
         );
-        return Err(Refusal::new(ProblemCode::InvalidRequest, detail));
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     }
-    let open = Open::new(caller.limits.stream()?);
-    let reader = Reader::open(&shared, at.id(), at.turn, after).await?;
-    let follower = Follower {
-        shared,
+    let open = Open::new(caller.quota.stream()?);
+    let reader = TurnFollower::open(&app, at.id(), at.turn, after).await?;
+    let stream = EventStream {
+        app,
         id: at.id().clone(),
         turn: at.turn,
         reader,
         _open: open,
     };
-    Ok(answer(events(follower)))
+    Ok(answer(events(stream)))
 }
 
 /// A stream that no proxy may hold back.
@@ -98,9 +98,9 @@ impl Drop for Open {
 fn after(
     headers: &HeaderMap,
     query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
-) -> Answer<u64> {
+) -> ApiResult<u64> {
     let invalid = |what: &str| {
-        Refusal::new(
+        ApiError::new(
             ProblemCode::InvalidRequest,
             format!("{what} is not the id of an event"),
         )
@@ -116,48 +116,50 @@ fn after(
     }
 }
 
-struct Follower {
-    shared: Shared,
+struct EventStream {
+    app: AppState,
     id: ConversationId,
     turn: u32,
-    reader: Reader,
+    reader: TurnFollower,
     _open: Open,
 }
 
-fn events(follower: Follower) -> impl Stream<Item = Result<Event, Infallible>> {
-    stream::unfold(follower, |mut follower| async move {
-        let event = match follower.reader.next().await? {
-            News::Alive => Event::default().comment(""),
-            News::Queued(position) => event("queued", None, &QueuedEvent { position }),
-            News::Event(number, TurnEvent::Findings(findings)) => {
+fn events(stream: EventStream) -> impl Stream<Item = Result<Event, Infallible>> {
+    stream::unfold(stream, |mut stream| async move {
+        let event = match stream.reader.next().await? {
+            TurnUpdate::Alive => Event::default().comment(""),
+            TurnUpdate::Queued(position) => event("queued", None, &QueuedEvent { position }),
+            TurnUpdate::Event(number, TurnEvent::Findings(findings)) => {
                 event("findings", Some(number), &findings)
             }
-            News::Event(number, TurnEvent::Started { asked }) => {
+            TurnUpdate::Event(number, TurnEvent::Started { asked }) => {
                 event("started", Some(number), &StartedEvent { asked })
             }
-            News::Event(number, TurnEvent::Token { text, .. }) => {
+            TurnUpdate::Event(number, TurnEvent::Token { text, .. }) => {
                 event("token", Some(number), &TokenEvent { text })
             }
-            News::Event(number, TurnEvent::Ended(outcome)) => match view::outcome_error(&outcome) {
-                Some(error) => event("error", Some(number), &error),
-                None => follower.done(number).await?,
-            },
+            TurnUpdate::Event(number, TurnEvent::Ended(outcome)) => {
+                match view::outcome_error(&outcome) {
+                    Some(error) => event("error", Some(number), &error),
+                    None => stream.done(number).await?,
+                }
+            }
         };
-        Some((Ok(event), follower))
+        Some((Ok(event), stream))
     })
 }
 
-impl Follower {
+impl EventStream {
     /// The whole turn; none where it is gone.
     async fn done(&mut self, number: u64) -> Option<Event> {
         let snapshot = self
-            .shared
+            .app
             .backends
             .conversations
             .snapshot(&self.id)
             .await
             .ok()??;
-        let view = view::turn(&self.shared, &snapshot, self.turn).await.ok()?;
+        let view = view::turn(&self.app, &snapshot, self.turn).await.ok()?;
         Some(event("done", Some(number), &view))
     }
 }

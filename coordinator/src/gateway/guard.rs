@@ -13,8 +13,8 @@ use radialog_schemas::http::ProblemCode;
 use tokio::time::timeout;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::problem::Refusal;
-use super::{Shared, body};
+use super::problem::ApiError;
+use super::{AppState, body};
 
 /// A browser may load nothing but our own files, and nobody may frame them.
 const CONTENT_SECURITY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
@@ -39,7 +39,10 @@ const HEADERS: [(HeaderName, &str); 7] = [
 ];
 
 /// Requests of the handler, counted under this route.
-pub(super) fn observed(handler: MethodRouter<Shared>, route: &'static str) -> MethodRouter<Shared> {
+pub(super) fn observed(
+    handler: MethodRouter<AppState>,
+    route: &'static str,
+) -> MethodRouter<AppState> {
     handler.layer(middleware::from_fn(
         move |request: Request, next: Next| async move {
             let (begun, method) = (Instant::now(), request.method().clone());
@@ -56,30 +59,30 @@ pub(super) fn observed(handler: MethodRouter<Shared>, route: &'static str) -> Me
 }
 
 /// Lets a caller in who is known and within the limits; the request ends within its time.
-pub(super) async fn admit(State(shared): State<Shared>, request: Request, next: Next) -> Response {
-    let time = shared.config.request_timeout;
+pub(super) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
+    let time = app.config.request_timeout;
     let late = || {
-        Refusal::new(
+        ApiError::new(
             ProblemCode::Timeout,
             format!("there was no answer within {time:?}; ask again"),
         )
         .after(1)
     };
-    timeout(time, unhurried(State(shared), request, next))
+    timeout(time, unhurried(State(app), request, next))
         .await
         .unwrap_or_else(|_| late().into_response())
 }
 
 /// The same without a time: the answer may take as long as a model does.
 pub(super) async fn unhurried(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let admitted = shared
+    let admitted = app
         .callers
         .of(request.headers())
-        .and_then(|caller| Ok((caller.limits.request()?, caller)));
+        .and_then(|caller| Ok((caller.quota.request()?, caller)));
     match admitted {
         Ok((_permit, caller)) => {
             request.extensions_mut().insert(caller);

@@ -1,12 +1,12 @@
 //! What can be said about an uploaded image without decoding it: its format, its size, and whether it is whole. The rest
 //! is found by the workers, who decode it.
 
+use super::config::GatewayConfig;
 use bytes::Bytes;
-use radialog_runtime::config::GatewayConfig;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::{ContentHash, ObjectKey};
 
-use super::problem::{Answer, Refusal};
+use super::problem::{ApiError, ApiResult};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// The chunk that ends every PNG file, with its checksum.
@@ -24,14 +24,14 @@ pub(super) struct CheckedImage {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
+struct ImageHeader {
     width: u64,
     height: u64,
 }
 
 impl CheckedImage {
     /// Checks and hashes on a thread of its own, since images are large.
-    pub(super) async fn new(content: Bytes, config: &GatewayConfig) -> Answer<Self> {
+    pub(super) async fn new(content: Bytes, config: &GatewayConfig) -> ApiResult<Self> {
         let (max_bytes, max_pixels) = (config.max_image_bytes, config.max_image_pixels);
         let checking = tokio::task::spawn_blocking(move || {
             let media_type = check(&content, max_bytes, max_pixels)?;
@@ -42,7 +42,7 @@ impl CheckedImage {
             })
         });
         checking.await.unwrap_or_else(|_| {
-            Err(Refusal::new(
+            Err(ApiError::new(
                 ProblemCode::Internal,
                 "checking the image failed",
             ))
@@ -51,7 +51,7 @@ impl CheckedImage {
 }
 
 /// The media type.
-fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> Answer<&'static str> {
+fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> ApiResult<&'static str> {
     if content.is_empty() {
         return Err(corrupt("it has no bytes"));
     }
@@ -60,7 +60,7 @@ fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> Answer<&'static str
             "the image has {} bytes, the limit is {max_bytes}; downsample it",
             content.len()
         );
-        return Err(Refusal::new(ProblemCode::ImageTooLarge, detail));
+        return Err(ApiError::new(ProblemCode::ImageTooLarge, detail));
     }
     let (header, media_type) = if content.starts_with(PNG) {
         (png(content)?, "image/png")
@@ -68,33 +68,33 @@ fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> Answer<&'static str
         (jpeg(content)?, "image/jpeg")
     } else {
         let detail = "the file is neither PNG nor JPEG, whatever its name says; convert it";
-        return Err(Refusal::new(ProblemCode::ImageFormatUnsupported, detail));
+        return Err(ApiError::new(ProblemCode::ImageFormatUnsupported, detail));
     };
     header.check(max_pixels)?;
     Ok(media_type)
 }
 
-impl Header {
-    fn check(self, max_pixels: u64) -> Answer<()> {
+impl ImageHeader {
+    fn check(self, max_pixels: u64) -> ApiResult<()> {
         let Self { width, height } = self;
         let (short, long) = (width.min(height), width.max(height));
         if width.saturating_mul(height) > max_pixels {
             let detail = format!(
                 "the image has {width} x {height} pixels, the limit is {max_pixels}; downsample it"
             );
-            return Err(Refusal::new(ProblemCode::ImageTooLarge, detail));
+            return Err(ApiError::new(ProblemCode::ImageTooLarge, detail));
         }
         if short < 2 || SHORT_SIDE * SHORT_SIDE * long / short > max_pixels {
             let detail = format!(
                 "{width} x {height} pixels are no picture of a chest; send the whole image"
             );
-            return Err(Refusal::new(ProblemCode::ImageDimensions, detail));
+            return Err(ApiError::new(ProblemCode::ImageDimensions, detail));
         }
         Ok(())
     }
 }
 
-fn png(content: &[u8]) -> Answer<Header> {
+fn png(content: &[u8]) -> ApiResult<ImageHeader> {
     let chunk = content
         .get(PNG.len()..)
         .filter(|chunk| chunk.get(4..8) == Some(b"IHDR"));
@@ -114,14 +114,14 @@ fn png(content: &[u8]) -> Answer<Header> {
     {
         return Err(corrupt("its end is missing"));
     }
-    Ok(Header {
+    Ok(ImageHeader {
         width: header.0.into(),
         height: header.1.into(),
     })
 }
 
 /// Follows the markers to the end of the image.
-fn jpeg(content: &[u8]) -> Answer<Header> {
+fn jpeg(content: &[u8]) -> ApiResult<ImageHeader> {
     let mut header = None;
     let mut at = 2;
     loop {
@@ -160,23 +160,23 @@ fn next_marker(content: &[u8], at: &mut usize) -> Option<u8> {
     }
 }
 
-fn frame(segment: &[u8]) -> Answer<Header> {
+fn frame(segment: &[u8]) -> ApiResult<ImageHeader> {
     let &[_, h1, h0, w1, w0, components, ..] = segment else {
         return Err(corrupt("its header is cut"));
     };
     if !matches!(components, 1 | 3) {
         let detail =
             format!("the JPEG has {components} colour components; convert it to grey or RGB");
-        return Err(Refusal::new(ProblemCode::ImageFormatUnsupported, detail));
+        return Err(ApiError::new(ProblemCode::ImageFormatUnsupported, detail));
     }
-    Ok(Header {
+    Ok(ImageHeader {
         width: u16::from_be_bytes([w1, w0]).into(),
         height: u16::from_be_bytes([h1, h0]).into(),
     })
 }
 
-fn corrupt(what: &str) -> Refusal {
-    Refusal::new(
+fn corrupt(what: &str) -> ApiError {
+    ApiError::new(
         ProblemCode::ImageCorrupt,
         format!("the image is truncated or corrupt ({what}); copy it again"),
     )

@@ -18,15 +18,15 @@ use radialog_schemas::{
 };
 use tokio::time::sleep;
 
-use self::messages::Dialog;
+use self::messages::ParsedMessages;
 use super::auth::Caller;
 use super::body::{self, is_json, media_type, unsupported};
-use super::create::{self, Beginning, now_ms};
+use super::create::{self, ConversationDraft, now_ms};
 use super::events::Open;
 use super::image::CheckedImage;
-use super::problem::{Answer, Refusal};
-use super::reader::{News, Reader};
-use super::{Shared, conversations, upload};
+use super::problem::{ApiError, ApiResult};
+use super::turn_follower::{TurnFollower, TurnUpdate};
+use super::{AppState, conversations, upload};
 
 mod messages;
 mod stream;
@@ -38,26 +38,26 @@ const REMOVE_PAUSE: Duration = Duration::from_secs(5);
 const REMOVE_ATTEMPTS: u32 = 12;
 
 /// A request's body; images make it large.
-pub(super) struct Body(ChatCompletionRequest);
+pub(super) struct CompletionRequest(ChatCompletionRequest);
 
-impl axum::extract::FromRequest<Shared> for Body {
-    type Rejection = Refusal;
+impl axum::extract::FromRequest<AppState> for CompletionRequest {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, shared: &Shared) -> Answer<Self> {
+    async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
         let kind = media_type(request.headers());
         if !is_json(&kind) {
             body::discard(request).await;
             return Err(unsupported(&kind, "application/json"));
         }
-        let limit = upload::body_limit(shared.config.max_image_bytes);
+        let limit = upload::body_limit(app.config.max_image_bytes);
         body::parse(&body::read(request, limit).await?).map(Self)
     }
 }
 
-pub(super) async fn models(State(shared): State<Shared>) -> Json<ModelList> {
+pub(super) async fn models(State(app): State<AppState>) -> Json<ModelList> {
     let (object, owned_by) = ("model".to_owned(), ALIAS.to_owned());
     let model = Model {
-        id: shared.bundle.name.clone(),
+        id: app.bundle.name.clone(),
         object,
         created: 0,
         owned_by,
@@ -69,30 +69,25 @@ pub(super) async fn models(State(shared): State<Shared>) -> Json<ModelList> {
 }
 
 pub(super) async fn complete(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
-    Body(asked): Body,
-) -> Answer<Response> {
-    let options = options(&shared, &asked)?;
+    CompletionRequest(asked): CompletionRequest,
+) -> ApiResult<Response> {
+    let options = options(&app, &asked)?;
     let include_usage = asked
         .stream_options
         .as_ref()
         .and_then(|options| options.include_usage)
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
-    let (model, dialog) = (asked.model, Dialog::new(asked.messages)?);
+    let (model, dialog) = (asked.model, ParsedMessages::new(asked.messages)?);
     let image = match dialog.image {
-        Some(content) => Some(CheckedImage::new(content, &shared.config).await?),
+        Some(content) => Some(CheckedImage::new(content, &app.config).await?),
         None => None,
     };
-    let turn = create::request(
-        &shared,
-        dialog.ask,
-        &create::generation(&options)?,
-        &options,
-    );
-    let open = Open::new(caller.limits.stream()?);
-    let beginning = Beginning {
+    let turn = create::request(&app, dialog.ask, &create::generation(&options)?, &options);
+    let open = Open::new(caller.quota.stream()?);
+    let beginning = ConversationDraft {
         id: create::new_id(),
         // No key can have this name, so that nobody lists these conversations or reads them otherwise.
         owner: format!("{} (completions)", caller.owner),
@@ -103,11 +98,11 @@ pub(super) async fn complete(
     };
     // From here on: it may exist even where beginning it fails or is abandoned half way.
     let conversation = Ephemeral {
-        shared: shared.clone(),
+        app: app.clone(),
         id: beginning.id.clone(),
     };
-    create::begin(&shared, beginning).await?;
-    let reader = Reader::open(&shared, &conversation.id, 1, 0).await?;
+    create::begin(&app, beginning).await?;
+    let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
     let head = Head {
         id: format!("chatcmpl-{}", conversation.id),
         created: now_ms() / 1000,
@@ -134,16 +129,16 @@ struct Head {
 
 /// An answer being waited for.
 struct Following {
-    reader: Reader,
+    reader: TurnFollower,
     #[expect(dead_code, reason = "removed when nobody follows it any more")]
     conversation: Ephemeral,
     _open: Open,
 }
 
 impl Following {
-    async fn whole(mut self, head: Head) -> Answer<Response> {
+    async fn whole(mut self, head: Head) -> ApiResult<Response> {
         while let Some(news) = self.reader.next().await {
-            if let News::Event(_, TurnEvent::Ended(outcome)) = news {
+            if let TurnUpdate::Event(_, TurnEvent::Ended(outcome)) = news {
                 return match outcome {
                     TurnOutcome::Done(answer) => Ok(Json(completion(head, answer)).into_response()),
                     TurnOutcome::Failed(failure) => Ok(failed(&failure)),
@@ -155,8 +150,8 @@ impl Following {
     }
 }
 
-fn stopped() -> Refusal {
-    Refusal::new(
+fn stopped() -> ApiError {
+    ApiError::new(
         ProblemCode::Unavailable,
         "the gateway stopped before the answer's end; ask again",
     )
@@ -198,13 +193,13 @@ fn usage(answer: &TurnAnswer) -> Usage {
     }
 }
 
-fn options(shared: &Shared, asked: &ChatCompletionRequest) -> Answer<TurnOptions> {
-    if asked.model != ALIAS && asked.model != shared.bundle.name {
+fn options(app: &AppState, asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
+    if asked.model != ALIAS && asked.model != app.bundle.name {
         let detail = format!(
             "there is no model of this name; this gateway has '{}'",
-            shared.bundle.name
+            app.bundle.name
         );
-        return Err(Refusal::new(ProblemCode::NotFound, detail));
+        return Err(ApiError::new(ProblemCode::NotFound, detail));
     }
     let unsupported = [
         ("n", asked.n.is_some_and(|n| n != 1)),
@@ -215,7 +210,7 @@ fn options(shared: &Shared, asked: &ChatCompletionRequest) -> Answer<TurnOptions
     ];
     if let Some((field, _)) = unsupported.into_iter().find(|(_, is_set)| *is_set) {
         let detail = format!("'{field}' is not supported with this value; leave it out");
-        return Err(Refusal::new(ProblemCode::InvalidRequest, detail));
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     }
     Ok(TurnOptions {
         max_new_tokens: asked
@@ -231,16 +226,16 @@ fn options(shared: &Shared, asked: &ChatCompletionRequest) -> Answer<TurnOptions
 
 /// A conversation that ends with its only answer.
 struct Ephemeral {
-    shared: Shared,
+    app: AppState,
     id: ConversationId,
 }
 
 impl Drop for Ephemeral {
     fn drop(&mut self) {
-        let (shared, id) = (self.shared.clone(), self.id.clone());
+        let (app, id) = (self.app.clone(), self.id.clone());
         tokio::spawn(async move {
             for _ in 0..REMOVE_ATTEMPTS {
-                if conversations::remove(&shared, &id).await.is_ok() {
+                if conversations::remove(&app, &id).await.is_ok() {
                     return;
                 }
                 sleep(REMOVE_PAUSE).await;
@@ -252,7 +247,7 @@ impl Drop for Ephemeral {
 /// Errors in OpenAI's format, whoever made them.
 pub(super) async fn errors(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
-    let Some(refusal) = response.extensions().get::<Refusal>() else {
+    let Some(refusal) = response.extensions().get::<ApiError>() else {
         return response;
     };
     let problem = &refusal.problem;

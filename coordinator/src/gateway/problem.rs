@@ -11,23 +11,23 @@ use radialog_runtime::queue::QueueError;
 use radialog_runtime::state::StateError;
 use radialog_schemas::http::{Problem, ProblemCode};
 
-use crate::batches::BatchesError;
-use crate::conversation::ConversationError;
+use crate::BackendError;
+use crate::run::BatchError;
 
 /// When to ask again after a service was away, in seconds.
 const UNAVAILABLE_RETRY: u64 = 5;
 
 /// An answer that is an error.
 #[derive(Clone, Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     pub(super) problem: Problem,
     /// Seconds after which the same request may work.
     pub(super) retry_after: Option<u64>,
 }
 
-pub(super) type Answer<T> = Result<T, Refusal>;
+pub(super) type ApiResult<T> = Result<T, ApiError>;
 
-impl Refusal {
+impl ApiError {
     pub(super) fn new(code: ProblemCode, detail: impl Display) -> Self {
         Self {
             problem: Problem::new(code, detail),
@@ -65,43 +65,43 @@ impl Refusal {
     }
 }
 
-impl From<StateError> for Refusal {
+impl From<StateError> for ApiError {
     fn from(error: StateError) -> Self {
         Self::unavailable(&error)
     }
 }
 
-impl From<QueueError> for Refusal {
+impl From<QueueError> for ApiError {
     fn from(error: QueueError) -> Self {
         Self::unavailable(&error)
     }
 }
 
-impl From<ObjectError> for Refusal {
+impl From<ObjectError> for ApiError {
     fn from(error: ObjectError) -> Self {
         Self::unavailable(&error)
     }
 }
 
-impl From<ConversationError> for Refusal {
-    fn from(error: ConversationError) -> Self {
+impl From<BackendError> for ApiError {
+    fn from(error: BackendError) -> Self {
         Self::unavailable(&error)
     }
 }
 
-impl From<BatchesError> for Refusal {
-    fn from(error: BatchesError) -> Self {
+impl From<BatchError> for ApiError {
+    fn from(error: BatchError) -> Self {
         match error {
-            BatchesError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
-            BatchesError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
-            BatchesError::State(error) => error.into(),
-            BatchesError::Objects(error) => error.into(),
-            BatchesError::Directory { .. } => Self::unavailable(&error),
+            BatchError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
+            BatchError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
+            BatchError::State(error) => error.into(),
+            BatchError::Objects(error) => error.into(),
+            BatchError::Directory { .. } => Self::unavailable(&error),
         }
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status =
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -3,26 +3,26 @@
 
 use std::time::Duration;
 
-use radialog_runtime::conversations::Snapshot;
+use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::{ConversationId, Stage, TurnStatus, queues};
 
-use super::Shared;
-use super::problem::Answer;
+use super::app_state::AppState;
+use super::problem::ApiResult;
 use crate::conversation;
-use crate::patience::Patience;
+use crate::run::{RetryUntilShutdown, publish_turn};
 
 /// How long a request waits for the broker before it goes on in the background.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Publishes a turn that is ready, if one is.
-pub(super) async fn ready(shared: &Shared, id: &ConversationId, turn: Option<u32>) {
+pub(super) async fn ready(app: &AppState, id: &ConversationId, turn: Option<u32>) {
     let Some(turn) = turn else { return };
-    let (shared, id) = (shared.clone(), id.clone());
+    let (app, id) = (app.clone(), id.clone());
     let publishing = tokio::spawn(async move {
-        let component = shared.bundle.component(Stage::Language);
-        let once = || conversation::publish(&shared.backends, &id, turn, component);
-        if Patience::new(shared.shutdown.clone())
-            .until_done(once)
+        let component = app.bundle.component(Stage::Language);
+        let once = || publish_turn(&app.backends, &id, turn, component);
+        if RetryUntilShutdown::new(app.shutdown.clone())
+            .until_success(once)
             .await
             .is_err()
         {
@@ -35,7 +35,7 @@ pub(super) async fn ready(shared: &Shared, id: &ConversationId, turn: Option<u32
 
 /// Publishes again what a queued turn waits for, where nothing like it is in the broker: a gateway was killed between
 /// writing and publishing, or the broker has lost its queues. Whoever has it twice does it once.
-pub(super) async fn forgotten(shared: &Shared, snapshot: &Snapshot) -> Answer<()> {
+pub(super) async fn forgotten(app: &AppState, snapshot: &ConversationSnapshot) -> ApiResult<()> {
     let first = snapshot.turns.iter().find(|turn| !turn.status.is_final());
     if first.is_none_or(|turn| turn.status != TurnStatus::Queued) {
         return Ok(());
@@ -50,16 +50,10 @@ pub(super) async fn forgotten(shared: &Shared, snapshot: &Snapshot) -> Answer<()
         ],
     };
     for queue in queues {
-        if shared.backends.queue.depth(queue).await? > 0 {
+        if app.backends.queue.depth(queue).await? > 0 {
             return Ok(());
         }
     }
     tracing::info!(conversation = %snapshot.conversation.id, "a turn waits and nothing for it is in the broker: again");
-    Ok(conversation::begin(
-        &shared.backends,
-        &shared.bundle,
-        &snapshot.conversation,
-        &[],
-    )
-    .await?)
+    Ok(conversation::begin(&app.backends, &app.bundle, &snapshot.conversation, &[]).await?)
 }

@@ -6,58 +6,58 @@ use axum::http::{StatusCode, header};
 use radialog_schemas::Ask;
 use radialog_schemas::http::{EditedAnswer, NewTurn, ProblemCode, TurnView};
 
-use super::Shared;
+use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{JsonBody, check_text};
 use super::create::{self, Accepted};
-use super::path::{self, IdempotencyKey, Own, OwnTurn};
-use super::problem::{Answer, Refusal};
+use super::problem::{ApiError, ApiResult};
+use super::request_path::{self, IdempotencyKey, OwnConversation, OwnTurn};
 use super::{publish, view};
-use crate::corrections;
+use crate::conversation::corrections;
 
 pub(super) async fn add(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
-    Own(before): Own,
+    OwnConversation(before): OwnConversation,
     IdempotencyKey(key): IdempotencyKey,
     JsonBody(asked): JsonBody<NewTurn>,
-) -> Answer<Accepted<TurnView>> {
+) -> ApiResult<Accepted<TurnView>> {
     let conversation = before.conversation;
     check(&asked.ask, conversation.image.is_some())?;
     let generation = create::generation(&asked.options)?;
-    let request = create::request(&shared, asked.ask, &generation, &asked.options);
-    if before.turns.len() >= shared.config.max_turns as usize {
+    let request = create::request(&app, asked.ask, &generation, &asked.options);
+    if before.turns.len() >= app.config.max_turns as usize {
         let detail = format!(
             "a conversation has at most {} turns; start a new one",
-            shared.config.max_turns
+            app.config.max_turns
         );
-        return Err(Refusal::new(ProblemCode::ConversationFull, detail));
+        return Err(ApiError::new(ProblemCode::ConversationFull, detail));
     }
-    create::check_room(&shared).await?;
+    create::check_room(&app).await?;
     let id = &conversation.id;
-    let added = shared
+    let added = app
         .backends
         .conversations
         .add_turn(id, &request, key.as_deref())
         .await?;
-    let added = added.ok_or_else(Refusal::no_conversation)?;
-    publish::ready(&shared, id, added.ready.then_some(added.turn)).await;
-    let after = path::own(&shared, &caller, id).await?;
-    let stored = &path::turn(&after, added.turn)?.request;
+    let added = added.ok_or_else(ApiError::no_conversation)?;
+    publish::ready(&app, id, added.ready.then_some(added.turn)).await;
+    let after = request_path::own(&app, &caller, id).await?;
+    let stored = &request_path::turn(&after, added.turn)?.request;
     if (&stored.ask, &stored.generation) != (&request.ask, &request.generation) {
         let detail = "this Idempotency-Key asked another turn; give each new turn a new key";
-        return Err(Refusal::new(ProblemCode::IdempotencyMismatch, detail));
+        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
     }
     let location = [(header::LOCATION, view::turn_path(id, added.turn))];
     Ok((
         StatusCode::ACCEPTED,
         location,
-        Json(view::turn(&shared, &after, added.turn).await?),
+        Json(view::turn(&app, &after, added.turn).await?),
     ))
 }
 
-fn check(ask: &Ask, has_image: bool) -> Answer<()> {
-    let invalid = |detail: &str| Err(Refusal::new(ProblemCode::InvalidRequest, detail));
+fn check(ask: &Ask, has_image: bool) -> ApiResult<()> {
+    let invalid = |detail: &str| Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     match ask {
         Ask::Question { text } => check_text("text", text),
         Ask::Correction { add, remove } if add.is_empty() && remove.is_empty() => {
@@ -76,52 +76,48 @@ fn check(ask: &Ask, has_image: bool) -> Answer<()> {
     }
 }
 
-pub(super) async fn get(State(shared): State<Shared>, at: OwnTurn) -> Answer<Json<TurnView>> {
-    Ok(Json(view::turn(&shared, &at.snapshot, at.turn).await?))
+pub(super) async fn get(State(app): State<AppState>, at: OwnTurn) -> ApiResult<Json<TurnView>> {
+    Ok(Json(view::turn(&app, &at.snapshot, at.turn).await?))
 }
 
-pub(super) async fn cancel(State(shared): State<Shared>, at: OwnTurn) -> Answer<StatusCode> {
-    let ready = shared
-        .backends
-        .conversations
-        .cancel(at.id(), at.turn)
-        .await?;
-    publish::ready(&shared, at.id(), ready).await;
+pub(super) async fn cancel(State(app): State<AppState>, at: OwnTurn) -> ApiResult<StatusCode> {
+    let ready = app.backends.conversations.cancel(at.id(), at.turn).await?;
+    publish::ready(&app, at.id(), ready).await;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn edit(
-    State(shared): State<Shared>,
+    State(app): State<AppState>,
     caller: Caller,
     at: OwnTurn,
     JsonBody(edited): JsonBody<EditedAnswer>,
-) -> Answer<Json<TurnView>> {
+) -> ApiResult<Json<TurnView>> {
     check_text("text", &edited.text)?;
-    rewrite(&shared, &at, Some(&edited.text)).await?;
-    let after = path::own(&shared, &caller, at.id()).await?;
-    match corrections::of(&after, at.turn, &edited.text, create::now_ms()) {
-        Some(correction) => corrections::keep(&*shared.backends.objects, &correction).await?,
-        None => corrections::forget(&*shared.backends.objects, at.id(), at.turn).await?,
+    rewrite(&app, &at, Some(&edited.text)).await?;
+    let after = request_path::own(&app, &caller, at.id()).await?;
+    match corrections::from_edit(&after, at.turn, &edited.text, create::now_ms()) {
+        Some(correction) => corrections::store(&*app.backends.objects, &correction).await?,
+        None => corrections::delete(&*app.backends.objects, at.id(), at.turn).await?,
     }
-    Ok(Json(view::turn(&shared, &after, at.turn).await?))
+    Ok(Json(view::turn(&app, &after, at.turn).await?))
 }
 
-pub(super) async fn forget_edit(State(shared): State<Shared>, at: OwnTurn) -> Answer<StatusCode> {
-    rewrite(&shared, &at, None).await?;
-    corrections::forget(&*shared.backends.objects, at.id(), at.turn).await?;
+pub(super) async fn forget_edit(State(app): State<AppState>, at: OwnTurn) -> ApiResult<StatusCode> {
+    rewrite(&app, &at, None).await?;
+    corrections::delete(&*app.backends.objects, at.id(), at.turn).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn rewrite(shared: &Shared, at: &OwnTurn, text: Option<&str>) -> Answer<()> {
+async fn rewrite(app: &AppState, at: &OwnTurn, text: Option<&str>) -> ApiResult<()> {
     if !at.state()?.status.is_final()
-        || !shared
+        || !app
             .backends
             .conversations
             .edit(at.id(), at.turn, text)
             .await?
     {
         let detail = "the turn is still being answered; wait for its end, or cancel it, and then rewrite the answer";
-        return Err(Refusal::new(ProblemCode::TurnNotFinal, detail));
+        return Err(ApiError::new(ProblemCode::TurnNotFinal, detail));
     }
     Ok(())
 }

@@ -8,9 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use radialog_schemas::http::{NewConversation, ProblemCode};
 use serde_json::{Map, Value};
 
-use super::Shared;
+use super::app_state::AppState;
 use super::body::{self, JSON_LIMIT, again, is_json, media_type, unsupported, utf8};
-use super::problem::{Answer, Refusal};
+use super::problem::{ApiError, ApiResult};
 
 const FORM: &str = "multipart/form-data";
 /// Starts of what would have to be fetched.
@@ -31,11 +31,11 @@ pub(super) struct Upload {
     pub(super) image: Option<Bytes>,
 }
 
-impl FromRequest<Shared> for Upload {
-    type Rejection = Refusal;
+impl FromRequest<AppState> for Upload {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, shared: &Shared) -> Answer<Self> {
-        let limit = body_limit(shared.config.max_image_bytes);
+    async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
+        let limit = body_limit(app.config.max_image_bytes);
         let kind = media_type(request.headers());
         if is_json(&kind) {
             let content = body::read(request, limit).await?;
@@ -52,7 +52,7 @@ impl FromRequest<Shared> for Upload {
             let form = Multipart::from_request(Request::from_parts(parts, again(content)), &());
             let form = form
                 .await
-                .map_err(|error| Refusal::new(ProblemCode::InvalidMultipart, error.body_text()))?;
+                .map_err(|error| ApiError::new(ProblemCode::InvalidMultipart, error.body_text()))?;
             read_form(form).await
         } else {
             body::discard(request).await;
@@ -73,18 +73,18 @@ pub(super) fn body_limit(max_image_bytes: u64) -> u64 {
 }
 
 /// The bytes of `data:image/png;base64,...`.
-pub(super) fn data_uri(field: &str, uri: &str) -> Answer<Bytes> {
+pub(super) fn data_uri(field: &str, uri: &str) -> ApiResult<Bytes> {
     let start: String = uri.chars().take(8).collect::<String>().to_ascii_lowercase();
     if REMOTE.iter().any(|remote| start.starts_with(remote)) {
         let detail = format!(
             "'{field}' is an address, and nothing is ever fetched; send the file as a data URI"
         );
-        return Err(Refusal::new(ProblemCode::RemoteUrl, detail));
+        return Err(ApiError::new(ProblemCode::RemoteUrl, detail));
     }
     let wrong = || {
         let detail =
             format!("'{field}' is not data:image/png;base64,... or data:image/jpeg;base64,...");
-        Refusal::new(ProblemCode::InvalidRequest, detail)
+        ApiError::new(ProblemCode::InvalidRequest, detail)
     };
     let (head, content) = uri
         .split_once(',')
@@ -99,10 +99,10 @@ pub(super) fn data_uri(field: &str, uri: &str) -> Answer<Bytes> {
         .unwrap_or_default();
     if !matches!(media_type, "image/png" | "image/jpeg" | "image/jpg") {
         let detail = format!("'{field}' says that it is '{media_type}'; convert it to PNG or JPEG");
-        return Err(Refusal::new(ProblemCode::ImageFormatUnsupported, detail));
+        return Err(ApiError::new(ProblemCode::ImageFormatUnsupported, detail));
     }
     let content = STANDARD.decode(content).map_err(|error| {
-        Refusal::new(
+        ApiError::new(
             ProblemCode::InvalidRequest,
             format!("'{field}' is not base64: {error}"),
         )
@@ -110,7 +110,7 @@ pub(super) fn data_uri(field: &str, uri: &str) -> Answer<Bytes> {
     Ok(content.into())
 }
 
-async fn read_form(mut form: Multipart) -> Answer<Upload> {
+async fn read_form(mut form: Multipart) -> ApiResult<Upload> {
     let mut fields = Map::new();
     let mut image = None;
     while let Some(field) = form.next_field().await.map_err(invalid)? {
@@ -124,7 +124,7 @@ async fn read_form(mut form: Multipart) -> Answer<Upload> {
             "question" | "indication" => Value::String(utf8(&content)?.to_owned()),
             name if NUMBERS.contains(&name) => serde_json::from_str(utf8(&content)?.trim())
                 .map_err(|_| {
-                    Refusal::new(
+                    ApiError::new(
                         ProblemCode::InvalidRequest,
                         format!("'{name}' is not a number"),
                     )
@@ -135,19 +135,19 @@ async fn read_form(mut form: Multipart) -> Answer<Upload> {
     }
     let conversation = serde_json::from_value(Value::Object(fields));
     let conversation =
-        conversation.map_err(|error| Refusal::new(ProblemCode::InvalidRequest, error))?;
+        conversation.map_err(|error| ApiError::new(ProblemCode::InvalidRequest, error))?;
     Ok(Upload {
         conversation,
         image,
     })
 }
 
-async fn content(field: Field<'_>) -> Answer<Bytes> {
+async fn content(field: Field<'_>) -> ApiResult<Bytes> {
     field.bytes().await.map_err(invalid)
 }
 
-fn invalid(error: MultipartError) -> Refusal {
-    Refusal::new(ProblemCode::InvalidMultipart, error.body_text())
+fn invalid(error: MultipartError) -> ApiError {
+    ApiError::new(ProblemCode::InvalidMultipart, error.body_text())
 }
 
 #[cfg(test)]

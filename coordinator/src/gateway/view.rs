@@ -1,15 +1,15 @@
 //! Conversations and turns as clients see them.
 
 use futures::future::try_join_all;
-use radialog_runtime::conversations::{Snapshot, Turn};
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_schemas::http::{
     ConversationEntry, ConversationView, ImageView, TurnError, TurnUsage, TurnView,
 };
 use radialog_schemas::{Ask, ConversationId, TurnEvent, TurnOutcome, TurnStatus};
 
-use super::Shared;
-use super::path;
-use super::problem::Answer;
+use super::app_state::AppState;
+use super::problem::ApiResult;
+use super::request_path;
 
 /// Events read at a time.
 const PAGE: usize = 512;
@@ -24,10 +24,13 @@ pub(super) fn turn_path(id: &ConversationId, turn: u32) -> String {
     format!("/v1/conversations/{id}/turns/{turn}")
 }
 
-pub(super) async fn conversation(shared: &Shared, snapshot: &Snapshot) -> Answer<ConversationView> {
+pub(super) async fn conversation(
+    app: &AppState,
+    snapshot: &ConversationSnapshot,
+) -> ApiResult<ConversationView> {
     let turns = (1..)
         .zip(&snapshot.turns)
-        .map(|(number, _)| turn(shared, snapshot, number));
+        .map(|(number, _)| turn(app, snapshot, number));
     Ok(ConversationView {
         id: snapshot.conversation.id.clone(),
         created_ms: snapshot.conversation.created_ms,
@@ -42,11 +45,15 @@ pub(super) async fn conversation(shared: &Shared, snapshot: &Snapshot) -> Answer
     })
 }
 
-pub(super) async fn turn(shared: &Shared, snapshot: &Snapshot, number: u32) -> Answer<TurnView> {
-    let turn = path::turn(snapshot, number)?;
+pub(super) async fn turn(
+    app: &AppState,
+    snapshot: &ConversationSnapshot,
+    number: u32,
+) -> ApiResult<TurnView> {
+    let turn = request_path::turn(snapshot, number)?;
     let id = &snapshot.conversation.id;
     let position = match turn.status {
-        TurnStatus::Queued => shared.backends.conversations.position(id, number).await?,
+        TurnStatus::Queued => app.backends.conversations.position(id, number).await?,
         _ => None,
     };
     let mut view = TurnView {
@@ -74,17 +81,17 @@ pub(super) async fn turn(shared: &Shared, snapshot: &Snapshot, number: u32) -> A
                 complete: answer.complete,
             });
         }
-        _ if turn.events > 0 => (view.text, view.last_event) = written(shared, id, number).await?,
+        _ if turn.events > 0 => (view.text, view.last_event) = written(app, id, number).await?,
         _ => {}
     }
     Ok(view)
 }
 
 /// What a turn without an outcome, or with a bad one, has written, and the number of its last event.
-async fn written(shared: &Shared, id: &ConversationId, turn: u32) -> Answer<(String, u64)> {
+async fn written(app: &AppState, id: &ConversationId, turn: u32) -> ApiResult<(String, u64)> {
     let (mut text, mut last) = (String::new(), 0);
     loop {
-        let events = shared
+        let events = app
             .backends
             .conversations
             .events(id, turn, last, PAGE)
@@ -102,7 +109,7 @@ async fn written(shared: &Shared, id: &ConversationId, turn: u32) -> Answer<(Str
     }
 }
 
-fn error(turn: &Turn) -> Option<TurnError> {
+fn error(turn: &TurnSnapshot) -> Option<TurnError> {
     turn.outcome.as_ref().and_then(outcome_error)
 }
 
@@ -121,7 +128,7 @@ pub(super) fn outcome_error(outcome: &TurnOutcome) -> Option<TurnError> {
     }
 }
 
-fn image(snapshot: &Snapshot) -> Option<ImageView> {
+fn image(snapshot: &ConversationSnapshot) -> Option<ImageView> {
     let href = format!("{}/image", conversation_path(&snapshot.conversation.id));
     snapshot.conversation.image.as_ref().map(|image| ImageView {
         href,
@@ -129,7 +136,7 @@ fn image(snapshot: &Snapshot) -> Option<ImageView> {
     })
 }
 
-pub(super) fn entry(snapshot: &Snapshot) -> ConversationEntry {
+pub(super) fn entry(snapshot: &ConversationSnapshot) -> ConversationEntry {
     let question = snapshot
         .turns
         .iter()

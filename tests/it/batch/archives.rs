@@ -145,7 +145,7 @@ async fn an_input_that_is_unusable_as_a_whole_does_not_start() {
     place.write_file("list.csv", b"study,image\ns1,1.png\n");
     let open = async |name: &str| {
         let path = place.dir.path().join("archive").join(name);
-        archive::open(&Input::Path(path))
+        archive::open(&ArchiveLocation::Path(path))
             .await
             .err()
             .unwrap()
@@ -176,7 +176,7 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
             .await
             .unwrap();
     }
-    let input = |prefix: &str| Input::Objects {
+    let input = |prefix: &str| ArchiveLocation::Objects {
         url: format!("s3://bucket/{prefix}"),
         store: store.clone(),
         prefix: prefix.into(),

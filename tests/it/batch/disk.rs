@@ -4,7 +4,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use radialog_coordinator::{BatchOptions, CoordinatorError};
+use radialog_coordinator::{CoordinatorError, RunOptions};
 use radialog_tests::house::{options, run, synthetic};
 
 use super::*;
@@ -86,7 +86,7 @@ async fn a_directory_with_another_run_is_refused_with_what_differs() {
     let place = Place::new().await;
     let options = || options(synthetic(5), &place.out());
     run(options(), &place.backends).await.unwrap();
-    let other = BatchOptions {
+    let other = RunOptions {
         bundle: radialog_schemas::ContentHash::of(b"other"),
         ..options()
     };

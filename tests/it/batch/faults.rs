@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use radialog_coordinator::{Batch, BatchOptions, Progress, ResultConsumer};
+use radialog_coordinator::{ArchiveRun, ResultConsumer, RunOptions, RunProgress};
 use radialog_runtime::queue::Message;
 use radialog_schemas::queues;
 use radialog_tests::chaos::Chaos;
@@ -31,8 +31,8 @@ async fn slow_place() -> Place {
     Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(10))).await
 }
 
-fn narrow(place: &Place) -> BatchOptions {
-    BatchOptions {
+fn narrow(place: &Place) -> RunOptions {
+    RunOptions {
         window: 40,
         ..options(synthetic(STUDIES), &place.out())
     }
@@ -40,12 +40,12 @@ fn narrow(place: &Place) -> BatchOptions {
 
 /// Lets `trouble` happen when a few studies are done.
 async fn run_with_trouble<F: Future>(
-    options: BatchOptions,
+    options: RunOptions,
     backends: &Backends,
     trouble: impl FnOnce() -> F,
-) -> Summary {
-    let (progress, mut seen) = watch::channel(Progress::default());
-    let batch = Batch::new(options, backends.clone());
+) -> RunSummary {
+    let (progress, mut seen) = watch::channel(RunProgress::default());
+    let batch = ArchiveRun::new(options, backends.clone());
     let running = tokio::spawn(batch.run(CancellationToken::new(), progress));
     seen.wait_for(|progress| progress.done >= 40).await.unwrap();
     trouble().await;
@@ -60,9 +60,9 @@ async fn run_with_trouble<F: Future>(
 async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
     let place = slow_place().await;
     for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
-        let (progress, _) = watch::channel(Progress::default());
+        let (progress, _) = watch::channel(RunProgress::default());
         let running = tokio::spawn(
-            Batch::new(narrow(&place), place.backends.clone())
+            ArchiveRun::new(narrow(&place), place.backends.clone())
                 .run(CancellationToken::new(), progress),
         );
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -124,7 +124,7 @@ async fn tasks_that_the_broker_lost_are_published_again() {
     let backends = chaos.over(&place.backends);
     chaos.lose_messages(30);
     run(
-        BatchOptions {
+        RunOptions {
             stall: Duration::from_millis(500),
             ..narrow(&place)
         },

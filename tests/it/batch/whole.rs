@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use radialog_coordinator::{Batch, Progress, plan};
+use radialog_coordinator::{ArchiveRun, RunProgress, plan_run};
 use radialog_schemas::{Stage, StageSet, StudyStatus};
 use radialog_tests::house::{options, run, synthetic};
 use radialog_tests::stages::{CORRUPT, ToyStage};
@@ -44,7 +44,7 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
     assert!(!summary.interrupted && summary.disagreement_rate.is_some());
     let table = fs::read_to_string(place.out().join("results.csv")).unwrap();
     assert_eq!(table.lines().count(), 4);
-    let written: Summary =
+    let written: RunSummary =
         serde_json::from_slice(&fs::read(place.out().join("summary.json")).unwrap()).unwrap();
     assert_eq!((written.run, written.done), (summary.run, 3));
 }
@@ -69,9 +69,9 @@ async fn a_second_run_reuses_every_output_and_gives_the_same_records() {
 async fn an_interrupted_run_resumes_with_what_is_missing() {
     let place = Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(25))).await;
     let archive = || synthetic(400);
-    let (progress, mut seen) = watch::channel(Progress::default());
+    let (progress, mut seen) = watch::channel(RunProgress::default());
     let shutdown = CancellationToken::new();
-    let batch = Batch::new(options(archive(), &place.out()), place.backends.clone());
+    let batch = ArchiveRun::new(options(archive(), &place.out()), place.backends.clone());
     let running = tokio::spawn(batch.run(shutdown.clone(), progress));
     seen.wait_for(|progress| progress.done >= 50).await.unwrap();
     shutdown.cancel();
@@ -154,7 +154,7 @@ async fn a_plan_tells_what_is_stored_and_writes_nothing() {
     first.stages = StageSet::closure(&[Stage::Findings]);
     run(first, &place.backends).await.unwrap();
     let elsewhere = place.dir.path().join("elsewhere");
-    let plan = plan(
+    let plan = plan_run(
         &options(synthetic(12), &elsewhere),
         &*place.backends.objects,
     )

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use radialog_models::image_tokens;
-use radialog_runtime::conversations::Start;
+use radialog_runtime::conversations::TurnClaim;
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_schemas::{Answer, Exchange, GeneratedReport, Outcome, Region, Task, Work};
 use radialog_workers::StageOptions;
@@ -248,7 +248,8 @@ async fn an_answer_goes_on_in_another_worker_as_if_nothing_had_happened() {
         let index = turn as usize - 1;
         // As a worker leaves it that dies after some tokens; in the end after all of them.
         let cut = (expected[index].len() * index / 4).min(expected[index].len());
-        let Start::Go { epoch, events, .. } = table.conversations.start(&id, turn).await.unwrap()
+        let TurnClaim::Granted { epoch, events, .. } =
+            table.conversations.claim_turn(&id, turn).await.unwrap()
         else {
             panic!("turn {turn} cannot start")
         };
@@ -390,7 +391,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
             .unwrap();
         let ready = table
             .conversations
-            .prepared(&conversation.id, &Ok(findings))
+            .image_prepared(&conversation.id, &Ok(findings))
             .await
             .unwrap();
         table.publish(&conversation.id, ready).await;

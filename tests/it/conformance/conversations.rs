@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
-use radialog_runtime::conversations::{Added, Appended, Conversations, Numbered, Start};
+use radialog_runtime::conversations::{
+    AddedTurn, AppendOutcome, Conversations, DeletedConversation, NumberedEvent, TurnClaim,
+};
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
     FindingsReport, Generation, ObjectKey, SCHEMA_VERSION, TurnEvent, TurnOutcome, TurnRequest,
@@ -134,8 +136,8 @@ async fn go(
     id: &ConversationId,
     turn: u32,
 ) -> (u64, Vec<TurnEvent>) {
-    match conversations.start(id, turn).await.unwrap() {
-        Start::Go {
+    match conversations.claim_turn(id, turn).await.unwrap() {
+        TurnClaim::Granted {
             epoch,
             events,
             snapshot,
@@ -178,16 +180,22 @@ async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_image_when_it_
     );
     let id = &conversation.id;
     assert_eq!(
-        conversations.start(id, 1).await.unwrap(),
-        Start::Over { next: None },
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: None },
         "not before it is prepared"
     );
     assert_eq!(
-        conversations.prepared(id, &Ok(findings())).await.unwrap(),
+        conversations
+            .image_prepared(id, &Ok(findings()))
+            .await
+            .unwrap(),
         Some(1)
     );
     assert_eq!(
-        conversations.prepared(id, &Ok(findings())).await.unwrap(),
+        conversations
+            .image_prepared(id, &Ok(findings()))
+            .await
+            .unwrap(),
         Some(1),
         "again is harmless"
     );
@@ -232,7 +240,7 @@ async fn turns_are_answered_in_order(conversations: Arc<dyn Conversations>) {
     let third = conversations.add_turn(id, &ask("c"), None).await.unwrap();
     assert_eq!(
         third,
-        Some(Added {
+        Some(AddedTurn {
             turn: 3,
             ready: false
         })
@@ -247,8 +255,8 @@ async fn turns_are_answered_in_order(conversations: Arc<dyn Conversations>) {
     assert!(conversations.waiting().await.unwrap() >= 3);
 
     assert_eq!(
-        conversations.start(id, 2).await.unwrap(),
-        Start::Over { next: Some(1) },
+        conversations.claim_turn(id, 2).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(1) },
         "not before the first"
     );
     let (epoch, _) = go(&conversations, id, 1).await;
@@ -265,8 +273,8 @@ async fn turns_are_answered_in_order(conversations: Arc<dyn Conversations>) {
         Some(2)
     );
     assert_eq!(
-        conversations.start(id, 1).await.unwrap(),
-        Start::Over { next: Some(2) },
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(2) },
         "a duplicate"
     );
     let (epoch, _) = go(&conversations, id, 2).await;
@@ -293,7 +301,7 @@ async fn turns_are_answered_in_order(conversations: Arc<dyn Conversations>) {
     let added = conversations.add_turn(id, &ask("d"), None).await.unwrap();
     assert_eq!(
         added,
-        Some(Added {
+        Some(AddedTurn {
             turn: 4,
             ready: true
         })
@@ -349,7 +357,7 @@ async fn events_are_numbered_and_written_once(conversations: Arc<dyn Conversatio
             .append(id, 1, 0, 0, &[token(1)])
             .await
             .unwrap(),
-        Appended::Fenced,
+        AppendOutcome::Fenced,
         "it does not run"
     );
     let (epoch, _) = go(&conversations, id, 1).await;
@@ -357,7 +365,7 @@ async fn events_are_numbered_and_written_once(conversations: Arc<dyn Conversatio
     for _ in 0..2 {
         assert_eq!(
             conversations.append(id, 1, epoch, 0, &first).await.unwrap(),
-            Appended::Done
+            AppendOutcome::Done
         );
     }
     assert_eq!(
@@ -365,14 +373,14 @@ async fn events_are_numbered_and_written_once(conversations: Arc<dyn Conversatio
             .append(id, 1, epoch, 3, &[token(3)])
             .await
             .unwrap(),
-        Appended::Done
+        AppendOutcome::Done
     );
     assert_eq!(
         conversations
             .append(id, 1, epoch, 7, &[token(8)])
             .await
             .unwrap(),
-        Appended::Fenced,
+        AppendOutcome::Fenced,
         "a gap"
     );
     for _ in 0..2 {
@@ -386,10 +394,10 @@ async fn events_are_numbered_and_written_once(conversations: Arc<dyn Conversatio
             .append(id, 1, epoch, 5, &[token(9)])
             .await
             .unwrap(),
-        Appended::Fenced,
+        AppendOutcome::Fenced,
         "it is over"
     );
-    let all: Vec<Numbered> = (1..)
+    let all: Vec<NumberedEvent> = (1..)
         .zip([
             started("asked"),
             token(1),
@@ -432,7 +440,7 @@ async fn a_new_epoch_fences_the_old_one_off_and_continues_its_events(
             .append(id, 1, old, 2, &[token(2)])
             .await
             .unwrap(),
-        Appended::Fenced
+        AppendOutcome::Fenced
     );
     assert_eq!(
         conversations
@@ -446,7 +454,7 @@ async fn a_new_epoch_fences_the_old_one_off_and_continues_its_events(
             .append(id, 1, new, 2, &[token(2)])
             .await
             .unwrap(),
-        Appended::Done
+        AppendOutcome::Done
     );
     assert_eq!(
         conversations
@@ -475,8 +483,8 @@ async fn a_queued_turn_that_is_cancelled_never_runs(conversations: Arc<dyn Conve
         "the next one is ready now"
     );
     assert_eq!(
-        conversations.start(id, 1).await.unwrap(),
-        Start::Over { next: Some(3) }
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(3) }
     );
     assert_eq!(status(&conversations, id, 1).await, TurnStatus::Cancelled);
     let ended = TurnEvent::Ended(TurnOutcome::Cancelled);
@@ -502,7 +510,7 @@ async fn a_running_turn_that_is_cancelled_is_told_so_at_its_next_event(
             .append(id, 1, epoch, 0, &[token(1)])
             .await
             .unwrap(),
-        Appended::Done
+        AppendOutcome::Done
     );
     assert_eq!(conversations.cancel(id, 1).await.unwrap(), None);
     assert_eq!(
@@ -510,7 +518,7 @@ async fn a_running_turn_that_is_cancelled_is_told_so_at_its_next_event(
             .append(id, 1, epoch, 1, &[token(2)])
             .await
             .unwrap(),
-        Appended::Cancelled
+        AppendOutcome::Cancelled
     );
     assert!(conversations.snapshot(id).await.unwrap().unwrap().turns[0].cancelling);
     assert_eq!(
@@ -529,8 +537,8 @@ async fn a_running_turn_that_is_cancelled_is_told_so_at_its_next_event(
     go(&conversations, id, 2).await;
     conversations.cancel(id, 2).await.unwrap();
     assert_eq!(
-        conversations.start(id, 2).await.unwrap(),
-        Start::Over { next: None }
+        conversations.claim_turn(id, 2).await.unwrap(),
+        TurnClaim::NotRunnable { next: None }
     );
     assert_eq!(status(&conversations, id, 2).await, TurnStatus::Cancelled);
 }
@@ -547,7 +555,7 @@ async fn an_image_that_failed_fails_all_turns_also_later_ones(
         .unwrap();
     assert_eq!(
         conversations
-            .prepared(id, &Err(failure.clone()))
+            .image_prepared(id, &Err(failure.clone()))
             .await
             .unwrap(),
         None
@@ -555,7 +563,7 @@ async fn an_image_that_failed_fails_all_turns_also_later_ones(
     let added = conversations.add_turn(id, &ask("b"), None).await.unwrap();
     assert_eq!(
         added,
-        Some(Added {
+        Some(AddedTurn {
             turn: 2,
             ready: false
         })
@@ -624,7 +632,7 @@ async fn watchers_hear_of_everything_after_they_came(conversations: Arc<dyn Conv
         writer.finish(&name, 1, epoch, &answer("x")).await.unwrap();
     });
     while after < 51 {
-        timeout(Duration::from_secs(10), watch.news())
+        timeout(Duration::from_secs(10), watch.next_events())
             .await
             .expect("there is more");
         for (number, _) in conversations.events(id, 1, after, 100).await.unwrap() {
@@ -654,7 +662,7 @@ async fn many_watchers_of_one_turn_come_and_go(conversations: Arc<dyn Conversati
             .await
             .unwrap();
         for watch in &mut watches {
-            timeout(Duration::from_secs(10), watch.news())
+            timeout(Duration::from_secs(10), watch.next_events())
                 .await
                 .expect("each one hears of it");
         }
@@ -669,21 +677,21 @@ async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use(
     for conversation in [&one, &two] {
         begin(&conversations, conversation, false).await;
         conversations
-            .prepared(&conversation.id, &Ok(findings()))
+            .image_prepared(&conversation.id, &Ok(findings()))
             .await
             .unwrap();
     }
     let (epoch, _) = go(&conversations, &one.id, 1).await;
     assert_eq!(
         conversations.delete(&one.id).await.unwrap(),
-        Some((one.clone(), true))
+        deleted(one.clone(), true)
     );
     assert_eq!(
         conversations
             .append(&one.id, 1, epoch, 1, &[token(1)])
             .await
             .unwrap(),
-        Appended::Fenced
+        AppendOutcome::Fenced
     );
     assert_eq!(
         conversations
@@ -694,12 +702,15 @@ async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use(
     );
     assert_eq!(conversations.snapshot(&one.id).await.unwrap(), None);
     assert_eq!(conversations.events(&one.id, 1, 0, 9).await.unwrap(), []);
-    assert_eq!(conversations.start(&one.id, 1).await.unwrap(), Start::Gone);
+    assert_eq!(
+        conversations.claim_turn(&one.id, 1).await.unwrap(),
+        TurnClaim::NotFound
+    );
     assert_eq!(conversations.list(&one.owner, 9).await.unwrap(), []);
     assert_eq!(conversations.delete(&one.id).await.unwrap(), None);
     assert_eq!(
         conversations.delete(&two.id).await.unwrap(),
-        Some((two, false))
+        deleted(two, false)
     );
 }
 
@@ -715,11 +726,11 @@ async fn an_image_stays_that_was_stored_before_its_first_conversation(
         }
         assert_eq!(
             conversations.delete(&one.id).await.unwrap(),
-            Some((one, true))
+            deleted(one, true)
         );
         assert_eq!(
             conversations.delete(&two.id).await.unwrap(),
-            Some((two, stays))
+            deleted(two, stays)
         );
     }
 }
@@ -738,7 +749,7 @@ async fn an_image_that_is_being_removed_cannot_be_claimed(conversations: Arc<dyn
     );
     assert_eq!(
         conversations.delete(&one.id).await.unwrap(),
-        Some((one, false))
+        deleted(one, false)
     );
     assert!(
         !conversations
@@ -753,8 +764,15 @@ async fn an_image_that_is_being_removed_cannot_be_claimed(conversations: Arc<dyn
     conversations.image_removed(&key).await.unwrap();
     assert_eq!(
         conversations.delete(&two.id).await.unwrap(),
-        Some((two, false))
+        deleted(two, false)
     );
+}
+
+fn deleted(conversation: Conversation, image_stays: bool) -> Option<DeletedConversation> {
+    Some(DeletedConversation {
+        conversation,
+        image_stays,
+    })
 }
 
 /// Claims the conversation's image and creates it.
@@ -803,12 +821,18 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
         None
     );
     assert_eq!(
-        conversations.prepared(&id, &Ok(findings())).await.unwrap(),
+        conversations
+            .image_prepared(&id, &Ok(findings()))
+            .await
+            .unwrap(),
         None
     );
     assert_eq!(conversations.cancel(&id, 1).await.unwrap(), None);
     assert!(!conversations.edit(&id, 1, None).await.unwrap());
-    assert_eq!(conversations.start(&id, 1).await.unwrap(), Start::Gone);
+    assert_eq!(
+        conversations.claim_turn(&id, 1).await.unwrap(),
+        TurnClaim::NotFound
+    );
     assert_eq!(
         conversations.finish(&id, 1, 1, &answer("x")).await.unwrap(),
         None

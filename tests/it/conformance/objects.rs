@@ -44,6 +44,7 @@ on_each_adapter! { filesystem, s3: {
     an_object_comes_back_as_it_was_put,
     putting_again_replaces,
     what_does_not_exist_is_not_found,
+    an_empty_object_is_no_output,
     deleting_twice_is_harmless,
     a_part_can_be_read_and_is_cut_at_the_end,
     a_listing_is_in_key_order_and_goes_on_where_it_stopped,
@@ -127,6 +128,16 @@ async fn what_does_not_exist_is_not_found(store: Store) {
             "{absent}: {error}"
         );
     }
+}
+
+async fn an_empty_object_is_no_output(store: Store) {
+    let has_output = async || store.objects.has_output(&key("a/output")).await.unwrap();
+    assert!(!has_output().await, "nothing is there");
+    let empty = Bytes::new();
+    store.objects.put(&key("a/output"), empty).await.unwrap();
+    assert!(!has_output().await, "an interrupted write is there");
+    store.fill(&["a/output"]).await;
+    assert!(has_output().await);
 }
 
 async fn deleting_twice_is_harmless(store: Store) {

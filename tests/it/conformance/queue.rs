@@ -102,7 +102,7 @@ async fn a_message_arrives_as_it_was_published(queue: Arc<dyn Queue>) {
         sent
     );
     assert!(!delivery.redelivered);
-    assert_eq!(delivery.returns, 0);
+    assert_eq!(delivery.delivery_count, 0);
 }
 
 async fn messages_come_in_the_order_of_publishing_and_acknowledged_ones_are_gone(
@@ -136,16 +136,16 @@ async fn the_prefetch_can_be_changed_and_stopped(queue: Arc<dyn Queue>) {
     publish(&queue, &["a", "b", "c", "d"]).await;
     let mut consumer = queue.consume(WORK, 1).await.unwrap();
     let first = next(&mut consumer).await;
-    consumer.limit(2).await;
+    consumer.set_prefetch(2).await;
     // A changed prefetch may or may not count what was out before.
     let second = next(&mut consumer).await;
     first.receipt.ack().await.unwrap();
     let third = next(&mut consumer).await;
-    consumer.limit(0).await;
+    consumer.set_prefetch(0).await;
     second.receipt.ack().await.unwrap();
     third.receipt.ack().await.unwrap();
     assert!(nothing_comes(&mut consumer).await);
-    consumer.limit(5).await;
+    consumer.set_prefetch(5).await;
     assert_eq!(body(&next(&mut consumer).await), "d");
 }
 
@@ -158,7 +158,11 @@ async fn what_a_dropped_consumer_held_comes_again_marked(queue: Arc<dyn Queue>) 
     let mut came = Vec::new();
     for _ in 0..3 {
         let delivery = next(&mut second).await;
-        came.push((body(&delivery), delivery.redelivered, delivery.returns));
+        came.push((
+            body(&delivery),
+            delivery.redelivered,
+            delivery.delivery_count,
+        ));
         delivery.receipt.ack().await.unwrap();
     }
     // A broker may give out the third before it knows that the first consumer is gone.
@@ -182,7 +186,7 @@ async fn what_a_dropped_consumer_held_comes_again_marked(queue: Arc<dyn Queue>) 
 async fn what_is_handed_back_comes_again_soon(queue: Arc<dyn Queue>) {
     publish(&queue, &["a"]).await;
     let mut consumer = queue.consume(WORK, 1).await.unwrap();
-    next(&mut consumer).await.receipt.hand_back().await.unwrap();
+    next(&mut consumer).await.receipt.requeue().await.unwrap();
     let again = next(&mut consumer).await;
     assert_eq!(
         (body(&again).as_str(), again.message.attempt),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use radialog_schemas::{ErrorCode, Outcome};
 use radialog_tests::desk::Desk;
 
@@ -13,6 +14,7 @@ use super::adapters;
 
 on_each_adapter! { memory, rabbitmq: {
     a_task_is_done_and_done_again_it_is_reused,
+    an_output_that_is_empty_is_computed_again,
     what_is_not_a_task_is_dead_lettered_and_the_worker_lives,
     a_study_with_a_bad_image_fails_without_a_dead_letter,
     a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed,
@@ -39,6 +41,19 @@ async fn a_task_is_done_and_done_again_it_is_reused(desk: Desk) {
         assert_eq!(result.timings.reused, reused);
     }
     assert!(desk.objects.size(&task.output).await.unwrap().is_some());
+    worker.stop().await.unwrap();
+}
+
+async fn an_output_that_is_empty_is_computed_again(desk: Desk) {
+    let task = desk.task("study").await.unwrap();
+    let empty = Bytes::new();
+    desk.objects.put(&task.output, empty).await.unwrap();
+    let worker = desk.start(&Arc::new(findings()), settings());
+    desk.send(&task).await.unwrap();
+    let result = desk.results(1).await.unwrap().remove(0);
+    assert_eq!(failure(&result), None);
+    assert!(!result.timings.reused);
+    assert!(!desk.objects.get(&task.output).await.unwrap().is_empty());
     worker.stop().await.unwrap();
 }
 

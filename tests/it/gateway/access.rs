@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use radialog_coordinator::conversation::BundleHashes;
+use radialog_coordinator::BundleHashes;
+use radialog_coordinator::gateway::GatewayConfig;
 use radialog_coordinator::gateway::{Gateway, GatewayError};
-use radialog_runtime::config::GatewayConfig;
 use radialog_schemas::ContentHash;
 use radialog_schemas::PerStage;
 use radialog_tests::house;

@@ -114,7 +114,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
         radialog_schemas::Failure::new(radialog_schemas::ErrorCode::ImageCorrupt, "copy it again");
     desk.backends
         .conversations
-        .prepared(&id, &Err(failure))
+        .image_prepared(&id, &Err(failure))
         .await?;
     let view = desk
         .gateway

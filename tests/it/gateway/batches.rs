@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use radialog_runtime::config::GatewayConfig;
+use radialog_coordinator::gateway::GatewayConfig;
 use radialog_schemas::ObjectKey;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use radialog_runtime::config::GatewayConfig;
+use radialog_coordinator::gateway::GatewayConfig;
 
 use super::desk::{Desk, UNLIMITED, key, xray_path};
 

@@ -1,7 +1,7 @@
 //! Reports that people rewrite are data until they take it back.
 
 use anyhow::Result;
-use radialog_coordinator::corrections;
+use radialog_coordinator::conversation::corrections;
 use serde_json::json;
 
 use super::desk::{Desk, about_xray};
@@ -13,7 +13,7 @@ async fn a_rewritten_report_is_kept_as_data_until_it_or_its_conversation_is_remo
     let path = desk.gateway.begin(&about_xray()).await?;
     let view = desk.gateway.view_when(&path, 1, "done").await?;
     let edit = format!("{path}/turns/1/edit");
-    let kept = async || anyhow::Ok(corrections::all(&*desk.backends.objects).await?.0);
+    let kept = async || anyhow::Ok(corrections::list(&*desk.backends.objects).await?.0);
     assert_eq!(
         desk.gateway
             .put(&edit, &json!({"text": "Clear lungs."}))

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use radialog_coordinator::archive::{self, Input};
-use radialog_coordinator::batches::OpenArchive;
-use radialog_coordinator::conversation::BundleHashes;
+use radialog_coordinator::BundleHashes;
+use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_coordinator::gateway::Gateway;
+use radialog_coordinator::gateway::{ApiKey, GatewayConfig};
+use radialog_coordinator::run::OpenArchive;
 use radialog_coordinator::{Backends, ResultConsumer};
-use radialog_runtime::config::{ApiKey, GatewayConfig};
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::PerStage;
 use radialog_schemas::{ContentHash, Stage};
@@ -227,7 +227,7 @@ fn open_archive(backends: &Backends) -> OpenArchive {
     let store = backends.objects.clone();
     Arc::new(move |url| {
         let prefix = url.trim_start_matches("s3://archive/").to_owned();
-        let input = Input::Objects {
+        let input = ArchiveLocation::Objects {
             url,
             store: store.clone(),
             prefix,

@@ -83,7 +83,7 @@ async fn an_answer_goes_on_when_another_worker_takes_it_and_the_reader_sees_neit
     let id = radialog_schemas::ConversationId::from(path.rsplit('/').next().unwrap());
     let component =
         radialog_tests::stages::ToyStage::component_of(radialog_schemas::Stage::Language);
-    radialog_coordinator::conversation::publish(&desk.backends, &id, 1, &component).await?;
+    radialog_coordinator::run::publish_turn(&desk.backends, &id, 1, &component).await?;
     seen.extend(reader.rest().await?);
     assert_eq!(text(&seen), "You asked: one two three four");
     let numbers = numbers(&seen);

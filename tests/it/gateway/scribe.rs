@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use radialog_coordinator::Backends;
-use radialog_coordinator::conversation::publish;
-use radialog_runtime::conversations::{Appended, Start};
+use radialog_coordinator::run::publish_turn;
+use radialog_runtime::conversations::{AppendOutcome, TurnClaim};
 use radialog_schemas::{Answer, Ask, ChatTask, ErrorCode, Failure, TurnEvent, TurnOutcome, queues};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -81,14 +81,14 @@ async fn work(backends: Backends, words: Arc<Semaphore>) -> Result<()> {
 async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Result<()> {
     let (id, turn) = (&task.conversation, task.turn);
     let conversations = &backends.conversations;
-    let (epoch, snapshot, events) = match conversations.start(id, turn).await? {
-        Start::Go {
+    let (epoch, snapshot, events) = match conversations.claim_turn(id, turn).await? {
+        TurnClaim::Granted {
             epoch,
             snapshot,
             events,
         } => (epoch, snapshot, events),
-        Start::Over { next } => return next_turn(backends, task, next).await,
-        Start::Gone => return Ok(()),
+        TurnClaim::NotRunnable { next } => return next_turn(backends, task, next).await,
+        TurnClaim::NotFound => return Ok(()),
     };
     let request = &snapshot.turns[turn as usize - 1].request;
     let text = answer(&request.ask);
@@ -119,12 +119,12 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Resul
             .append(id, turn, epoch, last, &[event])
             .await?
         {
-            Appended::Done => last += 1,
-            Appended::Cancelled => {
+            AppendOutcome::Done => last += 1,
+            AppendOutcome::Cancelled => {
                 outcome = TurnOutcome::Cancelled;
                 break;
             }
-            Appended::Fenced => return Ok(()),
+            AppendOutcome::Fenced => return Ok(()),
         }
     }
     let next = conversations.finish(id, turn, epoch, &outcome).await?;
@@ -133,7 +133,7 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Resul
 
 async fn next_turn(backends: &Backends, task: &ChatTask, next: Option<u32>) -> Result<()> {
     if let Some(next) = next {
-        publish(backends, &task.conversation, next, &task.component).await?;
+        publish_turn(backends, &task.conversation, next, &task.component).await?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use radialog_runtime::objects::Objects;
-use radialog_runtime::stage::{ChatWork, OpenTurn, Output, Prepared};
+use radialog_runtime::stage::{ChatWork, OpenTurn, PreparedTurn, StageOutput};
 use radialog_schemas::{Answer, Ask, ErrorCode, Failure, TurnEvent, TurnOutcome};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot::Sender;
@@ -21,11 +21,11 @@ pub struct Speech {
     fails: bool,
     limit: usize,
     voice: UnboundedSender<TurnEvent>,
-    answer: Option<Sender<Result<Output, Failure>>>,
+    answer: Option<Sender<Result<StageOutput, Failure>>>,
 }
 
 impl Speech {
-    pub(super) fn answered_by(self, answer: Sender<Result<Output, Failure>>) -> Self {
+    pub(super) fn answered_by(self, answer: Sender<Result<StageOutput, Failure>>) -> Self {
         Self {
             answer: Some(answer),
             ..self
@@ -47,11 +47,11 @@ impl Speech {
         }
         let output = match self.fails {
             true => Err(Failure::new(ErrorCode::Model, "told to fail")),
-            false => Ok(Output {
+            false => Ok(StageOutput {
                 content: json(&self.whole()).into(),
                 tokens: self.next as u32,
                 batch: 1,
-                ..Output::default()
+                ..StageOutput::default()
             }),
         };
         // Nobody listens any more after a shutdown.
@@ -83,7 +83,7 @@ impl ChatWork for ToyStage {
         &self,
         turn: OpenTurn<'_>,
         objects: &dyn Objects,
-    ) -> Result<Prepared<ToyInput>, Failure> {
+    ) -> Result<PreparedTurn<ToyInput>, Failure> {
         if let Some(image) = &turn.snapshot.conversation.image {
             objects.get(&image.embedding).await?;
         }
@@ -106,10 +106,10 @@ impl ChatWork for ToyStage {
             panics: asked.contains(PANICS),
             fails: asked.contains(FAILS),
             limit: turn.snapshot.turns[index].request.generation.max_new_tokens as usize,
-            voice: turn.voice,
+            voice: turn.events,
             answer: None,
         };
-        Ok(Prepared {
+        Ok(PreparedTurn {
             input: ToyInput::Turn(speech),
             asked,
         })

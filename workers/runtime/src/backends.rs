@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, S3Config};
 use crate::conversations::Conversations;
 use crate::conversations::memory::MemoryConversations;
 use crate::conversations::redis::RedisConversations;
@@ -44,6 +44,47 @@ pub enum ConnectError {
     /// The state store.
     #[error(transparent)]
     State(#[from] StateError),
+}
+
+/// Why the bucket of an `s3://` address cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenBucketError {
+    /// The address says which bucket, and nothing says where it is.
+    #[error("to read {0}, give the store's address with --s3 URL")]
+    NotConfigured(String),
+    /// The address is not `s3://bucket/prefix`.
+    #[error("'{0}' names no bucket; write s3://bucket/prefix")]
+    NoBucket(String),
+    /// The store is unreachable, or has no such bucket.
+    #[error(transparent)]
+    Store(#[from] ObjectError),
+}
+
+/// Opens the bucket that `s3://bucket/prefix` names, at the endpoint and with the keys of the configured store. Returns the
+/// whole bucket and the prefix, without slashes at its ends.
+///
+/// # Errors
+/// Where no store is configured, the address names no bucket, or the bucket cannot be reached within
+/// [`Config::start_timeout`].
+pub async fn open_bucket(
+    url: &str,
+    config: &Config,
+) -> Result<(Arc<dyn Objects>, String), OpenBucketError> {
+    let Some(configured) = &config.s3 else {
+        return Err(OpenBucketError::NotConfigured(url.to_owned()));
+    };
+    let path = url.strip_prefix("s3://").unwrap_or(url);
+    let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
+    if bucket.is_empty() {
+        return Err(OpenBucketError::NoBucket(url.to_owned()));
+    }
+    let other = S3Config {
+        bucket: bucket.to_owned(),
+        prefix: String::new(),
+        ..configured.clone()
+    };
+    let objects = S3Objects::connect(&other, config.start_timeout).await?;
+    Ok((Arc::new(objects), prefix.trim_matches('/').to_owned()))
 }
 
 impl Backends {

@@ -9,14 +9,13 @@ use lapin::uri::AMQPUri;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::runner::RunnerSettings;
-pub use gateway::{ApiKey, GatewayConfig, is_key_name};
-use reader::Reader;
+pub use reader::ConfigReader;
 pub use s3::S3Config;
+pub use worker::RunnerSettings;
 
-mod gateway;
 mod reader;
 mod s3;
+mod worker;
 
 /// Everything that can be configured. What is none runs embedded, in this process.
 #[derive(Clone, Debug)]
@@ -31,8 +30,6 @@ pub struct Config {
     pub redis: Option<RedisConfig>,
     /// How workers behave.
     pub worker: RunnerSettings,
-    /// The HTTP gateway.
-    pub gateway: GatewayConfig,
     /// The health and metrics server.
     pub health: HealthConfig,
     /// Logs.
@@ -93,19 +90,31 @@ pub struct ConfigError {
 }
 
 impl Config {
-    /// Reads and validates the whole configuration.
+    /// Reads and validates the configuration of this crate.
     ///
     /// `environment` is usually [`std::env::vars`]; `overrides` are flags, named as in the file, e.g. `amqp.url`.
     ///
     /// # Errors
-    /// All faults of all sources at once.
+    /// All faults of all sources at once. Areas of other crates in the file are faults, too: see [`Config::load_with`].
     pub fn load(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let mut reader = Reader::new(file, environment, overrides);
-        let defaults = RunnerSettings::default();
+        Self::load_with(file, environment, overrides, |_| ()).map(|(config, ())| config)
+    }
+
+    /// Reads and validates the configuration of this crate, and areas of other crates from the same sources.
+    ///
+    /// # Errors
+    /// All faults of all sources at once.
+    pub fn load_with<T>(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        overrides: impl IntoIterator<Item = (String, String)>,
+        areas: impl FnOnce(&mut ConfigReader) -> T,
+    ) -> Result<(Self, T), ConfigError> {
+        let mut reader = ConfigReader::new(file, environment, overrides);
         let config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),
@@ -113,12 +122,7 @@ impl Config {
                 directory: reader.text("objects", "directory").map(PathBuf::from),
             },
             redis: redis(&mut reader),
-            worker: RunnerSettings {
-                worker: reader.text("worker", "name").unwrap_or(defaults.worker),
-                grace: reader.seconds("worker", "grace", defaults.grace),
-                store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
-            },
-            gateway: GatewayConfig::read(&mut reader),
+            worker: RunnerSettings::read(&mut reader),
             health: HealthConfig {
                 address: reader.parsed("health", "address"),
             },
@@ -128,11 +132,12 @@ impl Config {
             },
             start_timeout: reader.seconds("start", "timeout", Duration::from_secs(10)),
         };
-        reader.finish().map(|()| config)
+        let areas = areas(&mut reader);
+        reader.finish().map(|()| (config, areas))
     }
 }
 
-fn amqp(reader: &mut Reader) -> Option<AmqpConfig> {
+fn amqp(reader: &mut ConfigReader) -> Option<AmqpConfig> {
     let url = reader.text("amqp", "url");
     let heartbeat = reader.seconds("amqp", "heartbeat", Duration::from_secs(20));
     let publish_timeout = reader.seconds("amqp", "publish_timeout", Duration::from_secs(60));
@@ -154,7 +159,7 @@ fn amqp(reader: &mut Reader) -> Option<AmqpConfig> {
     })
 }
 
-fn redis(reader: &mut Reader) -> Option<RedisConfig> {
+fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
     let url = reader.text("redis", "url");
     let timeout = reader.seconds("redis", "timeout", Duration::from_secs(10));
     let url: SecretString = url?.into();

@@ -1,5 +1,6 @@
-//! The conversations contract: what gateways and language workers must agree on. A turn has one writer at a time, known
-//! by its epoch: a worker that was taken for dead and comes back finds its epoch over and writes nothing more.
+//! The conversations contract: what gateways and language workers must agree on. A turn has one writer at a time, known by
+//! its epoch, the fencing token: a worker that was taken for dead and comes back finds its epoch over, and writes nothing
+//! more.
 
 use std::time::Duration;
 
@@ -16,18 +17,18 @@ pub mod redis;
 
 /// A conversation as it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
+pub struct ConversationSnapshot {
     /// What was written when it began.
     pub conversation: Conversation,
     /// The image's outputs: none while they are being computed, a failure where they cannot be.
     pub prepared: Option<Result<FindingsReport, Failure>>,
     /// The turns in order; turn 1 first.
-    pub turns: Vec<Turn>,
+    pub turns: Vec<TurnSnapshot>,
 }
 
 /// A turn as it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Turn {
+pub struct TurnSnapshot {
     /// What was asked.
     pub request: TurnRequest,
     /// How far it is.
@@ -46,37 +47,37 @@ pub struct Turn {
 
 /// What came of adding a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Added {
+pub struct AddedTurn {
     /// The turn's number, also where the same request had added it before.
     pub turn: u32,
     /// Nothing is before it: it must be published now.
     pub ready: bool,
 }
 
-/// What a worker may do about a turn.
+/// What came of claiming a turn.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Start {
-    /// Answer it, as this epoch.
-    Go {
-        /// Goes into every later call.
+pub enum TurnClaim {
+    /// It is the worker's to answer, until another worker claims it.
+    Granted {
+        /// The fencing token, which goes into every later call.
         epoch: u64,
         /// The conversation, this turn included.
-        snapshot: Box<Snapshot>,
+        snapshot: Box<ConversationSnapshot>,
         /// What earlier workers wrote of this turn, in order.
         events: Vec<TurnEvent>,
     },
-    /// Nothing: it is over, or an earlier turn is not. If that leaves a turn ready, it must be published.
-    Over {
+    /// It is over, or an earlier turn is not. If that leaves a turn ready, it must be published.
+    NotRunnable {
         /// The turn to publish.
         next: Option<u32>,
     },
-    /// Nothing: there is no such turn.
-    Gone,
+    /// There is no such turn.
+    NotFound,
 }
 
-/// What came of writing events.
+/// What came of appending events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Appended {
+pub enum AppendOutcome {
     /// They are there.
     Done,
     /// They are there, but nobody wants more: end the turn as cancelled.
@@ -85,18 +86,29 @@ pub enum Appended {
     Fenced,
 }
 
+/// A conversation that was removed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeletedConversation {
+    /// What was written when it began.
+    pub conversation: Conversation,
+    /// Its image must stay, because another conversation has claimed it, or it was stored before the first one did. Where
+    /// it need not, nobody can claim it until [`Conversations::image_removed`].
+    pub image_stays: bool,
+}
+
 /// After this long the removal of an image was given up half way.
 pub(crate) const LONGEST_REMOVAL: Duration = Duration::from_secs(30);
 
 /// An event with its number.
-pub type Numbered = (u64, TurnEvent);
+pub type NumberedEvent = (u64, TurnEvent);
 
-/// News of one turn. Dropping it ends the subscription.
+/// A subscription to the events of one turn. Dropping it ends the subscription.
 #[async_trait]
-pub trait Watch: Send {
-    /// Waits for news of the turn: its next events, in order, as far as the store sends them along. Some may be missing
-    /// and some may come twice; read the rest with [`Conversations::events`]. Empty is a hint to look. Cancel-safe.
-    async fn news(&mut self) -> Vec<Numbered>;
+pub trait TurnWatch: Send {
+    /// Waits until something happened, and returns the next events in order, as far as the store sends them along. Some may
+    /// be missing and some may come twice; read the rest with [`Conversations::events`]. Empty is a hint to look.
+    /// Cancel-safe.
+    async fn next_events(&mut self) -> Vec<NumberedEvent>;
 }
 
 /// Conversations, their turns, and the events of each turn. One conformance suite, in the tests crate, holds every
@@ -106,7 +118,7 @@ pub trait Watch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    /// Notes that a conversation is about to have this image, so that from now on no other one's end takes it along.
+    /// Says that a conversation is about to have this image, so that from now on no other one's end takes it along.
     /// `stored`: it is in the store already; where that is so for the first conversation that claims it, it outlives all of
     /// them. False where it is being removed right now: ask again in a moment, looking anew whether it is stored. Claimed
     /// before [`Conversations::create`], and before the image is stored.
@@ -129,10 +141,13 @@ pub trait Conversations: Send + Sync + 'static {
         turns: &[TurnRequest],
     ) -> Result<Option<u32>, StateError>;
 
-    /// The conversation as it stands.
-    async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError>;
+    /// Reads the conversation as it stands; none where there is no such conversation.
+    async fn snapshot(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<ConversationSnapshot>, StateError>;
 
-    /// The owner's conversations, the latest first.
+    /// Lists the owner's conversations, the latest first.
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError>;
 
     /// Adds a queued turn. The same `idempotency` key gives the same turn again, whatever the request says. None where
@@ -142,22 +157,22 @@ pub trait Conversations: Send + Sync + 'static {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<Added>, StateError>;
+    ) -> Result<Option<AddedTurn>, StateError>;
 
-    /// Notes the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
+    /// Keeps the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
     /// Returns the turn that is ready.
-    async fn prepared(
+    async fn image_prepared(
         &self,
         id: &ConversationId,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError>;
 
-    /// Takes a turn for answering, with a new epoch: whoever had it before is fenced off. A turn that is being cancelled
+    /// Claims a turn for answering, with a new epoch: whoever had it before is fenced off. A turn that is being cancelled
     /// ends here.
-    async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError>;
+    async fn claim_turn(&self, id: &ConversationId, turn: u32) -> Result<TurnClaim, StateError>;
 
-    /// Writes events after number `after`, which must be the turn's last. Repeating a call whose events are already
-    /// there is [`Appended::Done`]. [`TurnEvent::Started`] sets what was asked.
+    /// Appends events after number `after`, which must be the turn's last. Repeating a call whose events are already
+    /// there is [`AppendOutcome::Done`]. [`TurnEvent::Started`] sets what was asked.
     async fn append(
         &self,
         id: &ConversationId,
@@ -165,7 +180,7 @@ pub trait Conversations: Send + Sync + 'static {
         epoch: u64,
         after: u64,
         events: &[TurnEvent],
-    ) -> Result<Appended, StateError>;
+    ) -> Result<AppendOutcome, StateError>;
 
     /// Ends a turn with its last event. Returns the turn that is ready now. Nothing happens where the epoch is over.
     async fn finish(
@@ -188,27 +203,25 @@ pub trait Conversations: Send + Sync + 'static {
         text: Option<&str>,
     ) -> Result<bool, StateError>;
 
-    /// Up to `limit` events of a turn with numbers over `after`.
+    /// Reads up to `limit` events of a turn with numbers over `after`.
     async fn events(
         &self,
         id: &ConversationId,
         turn: u32,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Numbered>, StateError>;
+    ) -> Result<Vec<NumberedEvent>, StateError>;
 
-    /// Subscribes to a turn. Whatever happens after this returns is in its news.
-    async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError>;
+    /// Subscribes to a turn. Whatever happens after this returns wakes the subscriber.
+    async fn watch(&self, id: &ConversationId, turn: u32)
+    -> Result<Box<dyn TurnWatch>, StateError>;
 
-    /// Removes the conversation; running turns are fenced off. Returns it, and whether its image must stay, because another
-    /// conversation has claimed it, or it was stored before the first one did. Where it must not, nobody can claim it until
-    /// [`Conversations::image_removed`].
-    async fn delete(&self, id: &ConversationId)
-    -> Result<Option<(Conversation, bool)>, StateError>;
+    /// Removes the conversation; running turns are fenced off. None where there is no such conversation.
+    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError>;
 
-    /// Turns of all conversations that wait for a worker.
+    /// Counts the turns of all conversations that wait for a worker.
     async fn waiting(&self) -> Result<u64, StateError>;
 
-    /// How many turns of all conversations were queued before this one and still wait; none where it does not wait.
+    /// Counts the turns of all conversations that were queued before this one and still wait; none where it does not wait.
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError>;
 }

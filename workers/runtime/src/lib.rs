@@ -4,6 +4,7 @@ pub mod backends;
 mod backoff;
 pub mod config;
 pub mod conversations;
+pub mod durable;
 pub mod health;
 pub mod metrics;
 pub mod objects;

@@ -72,6 +72,12 @@ pub trait Objects: Send + Sync + 'static {
     /// The object's size, or none where it does not exist.
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError>;
 
+    /// Whether the output of a stage is stored under this key. No stage has an empty output: an object without content is
+    /// what an interrupted write or a broken copy has left, and counts as missing, so that the output is computed again.
+    async fn has_output(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
+        Ok(self.size(key).await?.is_some_and(|size| size > 0))
+    }
+
     /// Removes the object; not an error where it does not exist.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError>;
 

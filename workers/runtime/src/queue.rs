@@ -64,7 +64,7 @@ pub trait Receipt: Send + Sync {
     /// The message is done with.
     async fn ack(self: Box<Self>) -> Result<(), QueueError>;
     /// Somebody else should have it, soon; not a failure.
-    async fn hand_back(self: Box<Self>) -> Result<(), QueueError>;
+    async fn requeue(self: Box<Self>) -> Result<(), QueueError>;
 }
 
 /// One message given to one consumer.
@@ -74,7 +74,7 @@ pub struct Delivery {
     /// True when an earlier consumer had it and went away or handed it back.
     pub redelivered: bool,
     /// How often that happened, as far as the broker counts it.
-    pub returns: u32,
+    pub delivery_count: u32,
     /// How to settle it.
     pub receipt: Box<dyn Receipt>,
 }
@@ -87,7 +87,7 @@ pub trait Consumer: Send {
     async fn next(&mut self) -> Delivery;
 
     /// Changes the prefetch from now on; 0 stops new deliveries. What was delivered stays the consumer's to settle.
-    async fn limit(&mut self, prefetch: u16);
+    async fn set_prefetch(&mut self, prefetch: u16);
 }
 
 /// A message broker. One conformance suite, in the tests crate, holds every implementation to this contract.

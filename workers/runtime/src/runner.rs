@@ -10,29 +10,34 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::config::RunnerSettings;
 use crate::conversations::Conversations;
 use crate::metrics::metrics;
 use crate::objects::Objects;
-use crate::queue::{Consumer, Delivery, Queue, QueueError};
+use crate::queue::{Consumer, Delivery, Queue};
 use crate::stage::{ChatWork, StageWork};
-use chat::Chat;
+use chat::ChatWorker;
+use chat_priority::ChatPriority;
+pub use error::RunError;
 use model::Model;
-use pace::Pace;
-use patience::Patience;
-use task::Worker;
-use way::GivingWay;
+use service_time::ServiceTime;
+use single_flight::SingleFlight;
+use store_retry::StoreRetry;
+use worker::Worker;
 
 mod chat;
-mod held;
+mod chat_priority;
+mod delivery;
+mod error;
 mod message;
 mod model;
-mod pace;
-mod patience;
+mod poison;
+mod service_time;
 mod settle;
-mod single;
-mod suspect;
+mod single_flight;
+mod store_retry;
 mod task;
-mod way;
+mod worker;
 
 /// How often the queue's depth is read and the prefetch reconsidered.
 const OBSERVE_EVERY: Duration = Duration::from_secs(5);
@@ -40,59 +45,20 @@ const OBSERVE_EVERY: Duration = Duration::from_secs(5);
 /// How often the worker looks whether turns of conversations wait for its model.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How a runner behaves.
-#[derive(Clone, Debug)]
-pub struct RunnerSettings {
-    /// The worker's name in results and dead letters.
-    pub worker: String,
-    /// After a stop: how long tasks in the model may take to finish before they are handed back.
-    pub grace: Duration,
-    /// How long an unreachable object store is waited for in place before tasks are handed back.
-    pub store_patience: Duration,
-}
-
-impl Default for RunnerSettings {
-    fn default() -> Self {
-        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "local".into());
-        Self {
-            worker: format!("{host}-{}", std::process::id()),
-            grace: Duration::from_secs(25),
-            store_patience: Duration::from_secs(300),
-        }
-    }
-}
-
-/// Why a worker ended by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The subscription could not be made.
-    #[error(transparent)]
-    Queue(#[from] QueueError),
-    /// Nothing more can be stored: every further task would fail in the same way.
-    #[error("{0}")]
-    StoreFull(String),
-    /// The model's thread could not be started.
-    #[error("no thread for the model: {0}; raise the process's limits")]
-    Thread(#[from] std::io::Error),
-    /// A task of the runner ended in a way that it cannot; a defect.
-    #[error("a task ended unexpectedly: {0}; please report this")]
-    Task(JoinError),
-}
-
 /// A worker of one stage.
 pub struct Runner<W: StageWork> {
     work: Arc<W>,
     queue: Arc<dyn Queue>,
     objects: Arc<dyn Objects>,
     settings: RunnerSettings,
-    conversations: Option<Talk<W>>,
+    chat: Option<ChatSetup<W::Input>>,
 }
 
-/// Who answers turns, and where conversations are.
-type Talk<W> = (
-    Arc<dyn ChatWork<Input = <W as StageWork>::Input>>,
-    Arc<dyn Conversations>,
-);
+/// What a worker needs to answer turns of conversations.
+struct ChatSetup<I> {
+    work: Arc<dyn ChatWork<Input = I>>,
+    conversations: Arc<dyn Conversations>,
+}
 
 impl<W: StageWork> Runner<W> {
     /// A worker of this stage over these adapters.
@@ -107,7 +73,7 @@ impl<W: StageWork> Runner<W> {
             queue,
             objects,
             settings,
-            conversations: None,
+            chat: None,
         }
     }
 
@@ -116,7 +82,10 @@ impl<W: StageWork> Runner<W> {
     where
         W: ChatWork<Input = <W as StageWork>::Input>,
     {
-        self.conversations = Some((self.work.clone(), conversations));
+        self.chat = Some(ChatSetup {
+            work: self.work.clone(),
+            conversations,
+        });
         self
     }
 
@@ -127,25 +96,20 @@ impl<W: StageWork> Runner<W> {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let stage = self.work.stage();
         let source = queues::work(stage);
-        let pace = Pace::default();
-        let mut prefetch = pace.prefetch(self.work.batch_limit());
+        let service_time = ServiceTime::default();
+        let mut prefetch = service_time.prefetch(self.work.batch_limit());
         let mut consumer = self.queue.consume(source, prefetch).await?;
 
         let mut turns = None;
-        let chat = match self.conversations {
-            Some((work, conversations)) => {
-                turns = Some(
-                    self.queue
-                        .consume(queues::CHAT, chat::prefetch(work.turn_limit()))
-                        .await?,
-                );
-                let patience = Patience::new(self.settings.store_patience);
-                Some(Arc::new(Chat::new(
-                    work,
-                    conversations,
-                    patience,
-                    metrics().chat(stage),
-                )))
+        let chat = match self.chat {
+            Some(ChatSetup {
+                work,
+                conversations,
+            }) => {
+                let store_retry = StoreRetry::new(self.settings.store_patience);
+                let chat = ChatWorker::new(work, conversations, store_retry, metrics().chat(stage));
+                turns = Some(self.queue.consume(queues::CHAT, chat.prefetch()).await?);
+                Some(Arc::new(chat))
             }
             None => None,
         };
@@ -153,9 +117,9 @@ impl<W: StageWork> Runner<W> {
         let metrics = Arc::new(metrics().stage(stage));
         let worker = Arc::new(Worker {
             model: Model::start(self.work.clone(), metrics.clone())?,
-            patience: Patience::new(self.settings.store_patience),
-            single: single::SingleFlight::default(),
-            suspects: tokio::sync::Mutex::default(),
+            store_retry: StoreRetry::new(self.settings.store_patience),
+            outputs: SingleFlight::default(),
+            poison_lock: tokio::sync::Mutex::default(),
             stopping: CancellationToken::new(),
             name: self.settings.worker.clone(),
             work: self.work,
@@ -163,14 +127,14 @@ impl<W: StageWork> Runner<W> {
             objects: self.objects,
             metrics,
             source,
-            pace,
+            service_time,
         });
         tracing::info!(%stage, queue = source, chat = chat.is_some(), prefetch, worker = worker.name, "worker ready");
 
         let mut tasks = JoinSet::new();
         let mut observe = ticks(OBSERVE_EVERY);
         let mut look = ticks(LOOK_EVERY);
-        let mut giving_way = GivingWay::default();
+        let mut chat_priority = ChatPriority::default();
         let outcome = loop {
             tokio::select! {
                 biased;
@@ -179,24 +143,24 @@ impl<W: StageWork> Runner<W> {
                     break Err(error);
                 },
                 (chat, delivery) = next_turn(&chat, &mut turns) => {
-                    tasks.spawn(worker.clone().handle_turn(chat, delivery));
+                    tasks.spawn(chat::handle(worker.clone(), chat, delivery));
                 }
-                _ = look.tick(), if chat.is_some() => if let Some(gives_way) = giving_way.look(worker.model.is_pressed()) {
-                    tracing::debug!(%stage, gives_way, "batch work gives way to conversations, or comes back");
-                    consumer.limit(if gives_way { 0 } else { prefetch }).await;
+                _ = look.tick(), if chat.is_some() => if let Some(paused) = chat_priority.update(worker.model.has_urgent_waiting()) {
+                    tracing::debug!(%stage, paused, "batch work makes room for conversations, or goes on");
+                    consumer.set_prefetch(if paused { 0 } else { prefetch }).await;
                 },
                 _ = observe.tick() => {
-                    tokio::spawn(worker.clone().observe());
-                    if let Some(wanted) = worker.pace.prefetch_instead_of(prefetch, worker.work.batch_limit()) {
+                    tokio::spawn(worker.clone().observe_queue());
+                    if let Some(wanted) = worker.service_time.changed_prefetch(prefetch, worker.work.batch_limit()) {
                         tracing::info!(%stage, from = prefetch, to = wanted, "prefetch follows the measured time of a task");
                         prefetch = wanted;
-                        if !giving_way.gives() {
-                            consumer.limit(prefetch).await;
+                        if !chat_priority.is_batch_paused() {
+                            consumer.set_prefetch(prefetch).await;
                         }
                     }
                 }
                 delivery = consumer.next() => {
-                    tasks.spawn(worker.clone().handle(delivery));
+                    tasks.spawn(task::handle(worker.clone(), delivery));
                 }
             }
         };
@@ -219,11 +183,11 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-/// The next turn; never for a stage that has no conversations.
+/// Waits for the next turn; never returns for a stage that has no conversations.
 async fn next_turn<I>(
-    chat: &Option<Arc<Chat<I>>>,
+    chat: &Option<Arc<ChatWorker<I>>>,
     turns: &mut Option<Box<dyn Consumer>>,
-) -> (Arc<Chat<I>>, Delivery) {
+) -> (Arc<ChatWorker<I>>, Delivery) {
     match (chat, turns) {
         (Some(chat), Some(turns)) => (chat.clone(), turns.next().await),
         _ => std::future::pending().await,
@@ -241,9 +205,9 @@ async fn stop<W: StageWork>(
     worker.stopping.cancel();
     worker.model.close();
     let drain = async {
-        consumer.limit(0).await;
+        consumer.set_prefetch(0).await;
         if let Some(turns) = turns {
-            turns.limit(0).await;
+            turns.set_prefetch(0).await;
         }
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {

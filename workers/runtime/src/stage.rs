@@ -7,12 +7,12 @@ use bytes::Bytes;
 use radialog_schemas::{Failure, Task, TurnEvent};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::conversations::Snapshot;
+use crate::conversations::ConversationSnapshot;
 use crate::objects::Objects;
 
 /// A finished piece of work, ready to be stored under the task's output key.
 #[derive(Clone, Debug, Default)]
-pub struct Output {
+pub struct StageOutput {
     /// The object's content; for a turn of a conversation its [`radialog_schemas::Answer`] in JSON, which is not stored.
     pub content: Bytes,
     /// Generated tokens, for the metrics; 0 for stages without any.
@@ -24,7 +24,7 @@ pub struct Output {
 }
 
 /// One item that waits for the model, with the way to answer it.
-pub struct Item<I> {
+pub struct WorkItem<I> {
     /// What [`StageWork::fetch`] or [`ChatWork::prepare`] returned.
     pub input: I,
     /// Redelivered after a crash: runs in a batch of one, so that the others are not blamed.
@@ -32,18 +32,18 @@ pub struct Item<I> {
     /// Somebody waits for it: it comes before all that are not urgent.
     pub urgent: bool,
     /// Where the answer goes; nobody listens any more after a shutdown.
-    pub answer: tokio::sync::oneshot::Sender<Result<Output, Failure>>,
+    pub answer: tokio::sync::oneshot::Sender<Result<StageOutput, Failure>>,
 }
 
 /// Where the model loop takes its items from. It blocks, so it belongs to the model's own thread.
 pub trait Feed<I> {
     /// Waits for work and returns at least one item, at most `limit`, without waiting for more than are ready; urgent
     /// ones first. An item that must run alone comes alone. Empty once the worker shuts down.
-    fn wait(&mut self, limit: usize) -> Vec<Item<I>>;
+    fn wait(&mut self, limit: usize) -> Vec<WorkItem<I>>;
 
     /// Like [`Feed::wait`] without waiting, for a loop that has running sequences: at most `urgent` urgent items, and
     /// then, if none of those is left, at most `limit` others.
-    fn ready(&mut self, limit: usize, urgent: usize) -> Vec<Item<I>>;
+    fn ready(&mut self, limit: usize, urgent: usize) -> Vec<WorkItem<I>>;
 }
 
 /// One stage of the pipeline.
@@ -72,19 +72,19 @@ pub trait StageWork: Send + Sync + 'static {
 /// A turn of a conversation that is to be answered.
 pub struct OpenTurn<'a> {
     /// The conversation, this turn included.
-    pub snapshot: &'a Snapshot,
+    pub snapshot: &'a ConversationSnapshot,
     /// The turn's number, counted from 1.
     pub number: u32,
     /// Tokens that earlier workers have written of the answer: it goes on behind them.
     pub written: &'a [u32],
     /// Takes every further token as [`TurnEvent::Token`], as soon as the model has it. Nobody listens any more after a
     /// cancellation or a shutdown.
-    pub voice: UnboundedSender<TurnEvent>,
+    pub events: UnboundedSender<TurnEvent>,
 }
 
 /// What a turn has become before the model sees it.
-pub struct Prepared<I> {
-    /// For the model; holds the voice.
+pub struct PreparedTurn<I> {
+    /// For the model; holds the sender of its events.
     pub input: I,
     /// The question as the model reads it.
     pub asked: String,
@@ -105,5 +105,5 @@ pub trait ChatWork: Send + Sync + 'static {
         &self,
         turn: OpenTurn<'_>,
         objects: &dyn Objects,
-    ) -> Result<Prepared<Self::Input>, Failure>;
+    ) -> Result<PreparedTurn<Self::Input>, Failure>;
 }

@@ -6,7 +6,7 @@ use radialog_models::image_tokens;
 use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
 use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
-use radialog_runtime::conversations::{self, Snapshot};
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::OpenTurn;
 use radialog_schemas::{Answer, Ask, ErrorCode, Failure, TurnEvent, TurnOutcome};
@@ -16,7 +16,7 @@ use crate::input;
 
 /// An answer on its way to its reader.
 pub(super) struct Speech {
-    voice: UnboundedSender<TurnEvent>,
+    sender: UnboundedSender<TurnEvent>,
     text: TextStream,
     /// How many more tokens the answer may have.
     left: usize,
@@ -26,7 +26,7 @@ pub(super) struct Speech {
 impl Speech {
     /// An answer of at most `most` tokens behind those that are written already.
     fn new(
-        voice: UnboundedSender<TurnEvent>,
+        sender: UnboundedSender<TurnEvent>,
         tokenizer: &LlamaTokenizer,
         written: &[u32],
         most: usize,
@@ -41,7 +41,7 @@ impl Speech {
             text.finish();
         }
         Self {
-            voice,
+            sender,
             text,
             left,
             dropped_turns: Vec::new(),
@@ -81,7 +81,7 @@ impl Speech {
 
     fn send(&self, id: u32, text: String) {
         // Nobody listens any more after a cancellation or a shutdown.
-        let _ = self.voice.send(TurnEvent::Token { id, text });
+        let _ = self.sender.send(TurnEvent::Token { id, text });
     }
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn request(
         snapshot,
         number,
         written,
-        voice,
+        events: sender,
     } = turn;
     let (dialog, open) = dialog(language, snapshot, number)?;
     let asked = dialog.question.readable();
@@ -116,7 +116,7 @@ pub(super) async fn request(
                 .map_err(|error| input::corrupt(&image.embedding, error))?,
         );
     }
-    let speech = Speech::new(voice, &language.tokenizer, written, fitted.max_new_tokens);
+    let speech = Speech::new(sender, &language.tokenizer, written, fitted.max_new_tokens);
     let speech = Speech {
         dropped_turns: fitted.dropped,
         ..speech
@@ -139,9 +139,9 @@ pub(super) async fn request(
 /// The conversation up to this turn, without the turns that have no answer, and the turn.
 fn dialog<'a>(
     language: &LanguagePipeline,
-    snapshot: &'a Snapshot,
+    snapshot: &'a ConversationSnapshot,
     number: u32,
-) -> Result<(ChatPrompt, &'a conversations::Turn), Failure> {
+) -> Result<(ChatPrompt, &'a TurnSnapshot), Failure> {
     let prompts = &language.prompts;
     let nothing = || {
         Failure::new(
@@ -199,7 +199,7 @@ fn dialog<'a>(
 
 /// What a turn has answered: a person's version, or the model's words. A turn that was cancelled or failed has no answer,
 /// unless a person wrote one.
-fn answer_of(turn: &conversations::Turn) -> Option<&str> {
+fn answer_of(turn: &TurnSnapshot) -> Option<&str> {
     match (&turn.edited, &turn.outcome) {
         (Some(edited), _) => Some(edited),
         (None, Some(TurnOutcome::Done(answer))) => Some(&answer.text),
@@ -221,8 +221,8 @@ mod tests {
         written: usize,
         most: usize,
     ) -> (Vec<u32>, String, Answer) {
-        let (voice, mut said) = unbounded_channel();
-        let mut speech = Speech::new(voice, tokenizer, &tokens[..written], most);
+        let (sender, mut said) = unbounded_channel();
+        let mut speech = Speech::new(sender, tokenizer, &tokens[..written], most);
         let complete = tokens.last() == Some(&tokenizer.eos_id());
         let ends = tokens.len() - usize::from(complete);
         tokens[..ends]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use radialog_coordinator::output::RESULTS_FILE;
+use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_schemas::StudyRecord;
 use radialog_training::LabelCounts;
 

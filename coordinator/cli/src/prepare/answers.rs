@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use radialog_coordinator::archive::PromptList;
-use radialog_coordinator::output::RESULTS_FILE;
+use radialog_coordinator::run::output::RESULTS_FILE;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, TextPrompt};

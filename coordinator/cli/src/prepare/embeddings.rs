@@ -7,8 +7,8 @@ use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use clap::Args;
 use futures::stream::{self, StreamExt};
-use radialog_coordinator::archive::image_table;
-use radialog_coordinator::pipeline::OutputKeys;
+use radialog_coordinator::archive::open_image_table;
+use radialog_coordinator::run::pipeline::OutputKeys;
 use radialog_models::image_tokens;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{Generation, ObjectKey, Source, Stage, StudyRecord};
@@ -72,7 +72,8 @@ impl TableArgs {
             .as_deref()
             .context("--images TABLE is missing")?;
         let input = batch::input(images, &session.config).await?;
-        let archive = image_table(&input, self.folder.as_deref(), self.split.as_deref()).await?;
+        let archive =
+            open_image_table(&input, self.folder.as_deref(), self.split.as_deref()).await?;
         let bundle = session.bundle(stages).await?;
         session
             .run(

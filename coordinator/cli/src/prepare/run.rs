@@ -9,9 +9,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use clap::Args;
 use radialog_coordinator::archive::Archive;
-use radialog_coordinator::batch::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::output::{OrderedRecords, RunFile};
-use radialog_coordinator::{BatchOptions, CoordinatorError};
+use radialog_coordinator::run::output::{OrderedRecords, RunFile};
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{CoordinatorError, RunOptions};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -128,7 +128,7 @@ impl<'a> Session<'a> {
             config,
         } = self;
         let stages = StageSet::closure_from(job.source, job.stages);
-        let options = BatchOptions {
+        let options = RunOptions {
             archive: job.archive.clone(),
             out: folder.clone(),
             source: job.source,

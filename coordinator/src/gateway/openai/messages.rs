@@ -11,7 +11,7 @@ use radialog_schemas::http::{MAX_TEXT, ProblemCode};
 use radialog_schemas::{Ask, Exchange};
 
 use crate::gateway::body::check_text;
-use crate::gateway::problem::{Answer, Refusal};
+use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::upload::data_uri;
 
 /// Most messages of one request.
@@ -19,14 +19,14 @@ const MOST_MESSAGES: usize = 1000;
 
 /// A conversation in the making.
 #[derive(Debug, PartialEq)]
-pub(super) struct Dialog {
+pub(super) struct ParsedMessages {
     pub(super) image: Option<Bytes>,
     pub(super) opening: Vec<Exchange>,
     pub(super) ask: Ask,
 }
 
-impl Dialog {
-    pub(super) fn new(messages: Vec<ChatMessage>) -> Answer<Self> {
+impl ParsedMessages {
+    pub(super) fn new(messages: Vec<ChatMessage>) -> ApiResult<Self> {
         if messages.is_empty() || messages.len() > MOST_MESSAGES {
             return Err(invalid(&format!(
                 "'messages' has 1 to {MOST_MESSAGES} messages"
@@ -75,7 +75,7 @@ impl Dialog {
     }
 }
 
-fn opening(said: Vec<(Role, String)>) -> Answer<Vec<Exchange>> {
+fn opening(said: Vec<(Role, String)>) -> ApiResult<Vec<Exchange>> {
     let mut opening = Vec::new();
     let mut said = said.into_iter();
     while let Some((role, user)) = said.next() {
@@ -91,7 +91,7 @@ fn opening(said: Vec<(Role, String)>) -> Answer<Vec<Exchange>> {
 }
 
 /// The words of a message and the address of its image.
-fn read(content: Content) -> Answer<(String, Option<String>)> {
+fn read(content: Content) -> ApiResult<(String, Option<String>)> {
     let mut image = None;
     let text = match content {
         Content::Text(text) => text,
@@ -118,8 +118,8 @@ fn read(content: Content) -> Answer<(String, Option<String>)> {
     Ok((text, image))
 }
 
-fn invalid(detail: &str) -> Refusal {
-    Refusal::new(ProblemCode::InvalidRequest, detail)
+fn invalid(detail: &str) -> ApiError {
+    ApiError::new(ProblemCode::InvalidRequest, detail)
 }
 
 #[cfg(test)]
@@ -128,8 +128,8 @@ mod tests {
 
     use super::*;
 
-    fn dialog(messages: Value) -> Answer<Dialog> {
-        Dialog::new(serde_json::from_value(messages).unwrap())
+    fn dialog(messages: Value) -> ApiResult<ParsedMessages> {
+        ParsedMessages::new(serde_json::from_value(messages).unwrap())
     }
 
     fn image() -> Value {

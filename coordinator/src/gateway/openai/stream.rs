@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{Following, Head, detail, failure_status, finish_reason, stopped, usage};
 use crate::gateway::events;
-use crate::gateway::reader::News;
+use crate::gateway::turn_follower::TurnUpdate;
 
 const DONE: &str = "[DONE]";
 
@@ -51,8 +51,10 @@ impl Streaming {
         while self.ready.is_empty() && !self.over {
             match self.following.reader.next().await {
                 None => self.fail(503, &stopped().problem.detail, None),
-                Some(News::Alive | News::Queued(_)) => return Some(Event::default().comment("")),
-                Some(News::Event(_, TurnEvent::Token { text, .. })) if !text.is_empty() => {
+                Some(TurnUpdate::Alive | TurnUpdate::Queued(_)) => {
+                    return Some(Event::default().comment(""));
+                }
+                Some(TurnUpdate::Event(_, TurnEvent::Token { text, .. })) if !text.is_empty() => {
                     self.push(
                         Some((
                             Delta {
@@ -64,8 +66,8 @@ impl Streaming {
                         None,
                     );
                 }
-                Some(News::Event(_, TurnEvent::Ended(outcome))) => self.end(outcome),
-                Some(News::Event(..)) => {}
+                Some(TurnUpdate::Event(_, TurnEvent::Ended(outcome))) => self.end(outcome),
+                Some(TurnUpdate::Event(..)) => {}
             }
         }
         self.ready.pop_front()

@@ -16,7 +16,7 @@ struct Value {
 }
 
 /// Reads fields by area and name, notes which ones exist, and collects faults instead of stopping at the first.
-pub(super) struct Reader {
+pub struct ConfigReader {
     values: BTreeMap<(String, String), Value>,
     /// Variables of other tools that stand in for ours, e.g. `AWS_ACCESS_KEY_ID`.
     foreign: BTreeMap<String, String>,
@@ -24,7 +24,7 @@ pub(super) struct Reader {
     faults: Vec<String>,
 }
 
-impl Reader {
+impl ConfigReader {
     pub(super) fn new(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -106,7 +106,7 @@ impl Reader {
 
     /// A field as text; none where no source has it. An empty value counts as none, so that a variable can unset a
     /// field of the file.
-    pub(super) fn text(&mut self, area: &str, field: &str) -> Option<String> {
+    pub fn text(&mut self, area: &str, field: &str) -> Option<String> {
         let key = (area.to_owned(), field.to_owned());
         let text = self.values.get(&key).map(|value| value.text.clone());
         self.known.insert(key);
@@ -126,7 +126,7 @@ impl Reader {
     }
 
     /// A field of a type that says itself what is wrong.
-    pub(super) fn parsed<T: FromStr<Err: std::fmt::Display>>(
+    pub fn parsed<T: FromStr<Err: std::fmt::Display>>(
         &mut self,
         area: &str,
         field: &str,
@@ -138,7 +138,7 @@ impl Reader {
     }
 
     /// A field with several entries: separated by commas, or a list of the file.
-    pub(super) fn list(&mut self, area: &str, field: &str) -> Vec<String> {
+    pub fn list(&mut self, area: &str, field: &str) -> Vec<String> {
         let text = self.text(area, field).unwrap_or_default();
         let entries = text
             .trim()
@@ -153,7 +153,7 @@ impl Reader {
     }
 
     /// A duration in seconds, fractions allowed.
-    pub(super) fn seconds(&mut self, area: &str, field: &str, default: Duration) -> Duration {
+    pub fn seconds(&mut self, area: &str, field: &str, default: Duration) -> Duration {
         let Some(seconds) = self.parsed::<f64>(area, field) else {
             return default;
         };
@@ -168,7 +168,7 @@ impl Reader {
     }
 
     /// One of a few words.
-    pub(super) fn choice<'a, const N: usize>(
+    pub fn choice<'a, const N: usize>(
         &mut self,
         area: &str,
         field: &str,
@@ -187,7 +187,7 @@ impl Reader {
     }
 
     /// Notes what is wrong with a field.
-    pub(super) fn fault(&mut self, area: &str, field: &str, what: &str) {
+    pub fn fault(&mut self, area: &str, field: &str, what: &str) {
         let source = self
             .values
             .get(&(area.to_owned(), field.to_owned()))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::reader::Reader;
+use super::reader::ConfigReader;
 
 /// An S3 bucket, or a folder of one.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct S3Credentials {
 }
 
 impl S3Config {
-    pub(super) fn read(reader: &mut Reader) -> Option<Self> {
+    pub(super) fn read(reader: &mut ConfigReader) -> Option<Self> {
         let url = reader.text("s3", "url");
         let endpoint = reader.text_or_foreign("s3", "endpoint", "AWS_ENDPOINT_URL");
         let region = reader

@@ -12,7 +12,8 @@ use radialog_schemas::{
 use tokio::sync::watch;
 
 use super::{
-    Added, Appended, Conversations, LONGEST_REMOVAL, Numbered, Snapshot, Start, Turn, Watch,
+    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
+    LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch,
 };
 use crate::state::StateError;
 
@@ -109,17 +110,17 @@ impl Record {
         (prepared && self.turns[first].status == TurnStatus::Queued).then_some(first as u32 + 1)
     }
 
-    fn snapshot(&self) -> Snapshot {
-        Snapshot {
+    fn snapshot(&self) -> ConversationSnapshot {
+        ConversationSnapshot {
             conversation: self.conversation.clone(),
             prepared: self.prepared.clone(),
             turns: self.turns.iter().map(TurnRecord::snapshot).collect(),
         }
     }
 
-    fn start(&mut self, number: u32) -> Start {
+    fn start(&mut self, number: u32) -> TurnClaim {
         let Some(turn) = self.turn(number) else {
-            return Start::Gone;
+            return TurnClaim::NotFound;
         };
         if turn.cancelling && !turn.status.is_final() {
             turn.end(TurnOutcome::Cancelled);
@@ -130,15 +131,15 @@ impl Record {
             first as u32 + 1 == number && self.turns[first].status == TurnStatus::Running
         });
         if ready != Some(number) && !is_running {
-            return Start::Over { next: ready };
+            return TurnClaim::NotRunnable { next: ready };
         }
         let Some(turn) = self.turn(number) else {
-            return Start::Gone;
+            return TurnClaim::NotFound;
         };
         turn.status = TurnStatus::Running;
         turn.epoch += 1;
         let (epoch, events) = (turn.epoch, turn.events.clone());
-        Start::Go {
+        TurnClaim::Granted {
             epoch,
             snapshot: Box::new(self.snapshot()),
             events,
@@ -147,8 +148,8 @@ impl Record {
 }
 
 impl TurnRecord {
-    fn snapshot(&self) -> Turn {
-        Turn {
+    fn snapshot(&self) -> TurnSnapshot {
+        TurnSnapshot {
             request: self.request.clone(),
             status: self.status,
             cancelling: self.cancelling,
@@ -173,20 +174,20 @@ impl TurnRecord {
         self.write(TurnEvent::Ended(outcome));
     }
 
-    fn append(&mut self, epoch: u64, after: u64, events: &[TurnEvent]) -> Appended {
+    fn append(&mut self, epoch: u64, after: u64, events: &[TurnEvent]) -> AppendOutcome {
         if self.epoch != epoch || self.status != TurnStatus::Running {
-            return Appended::Fenced;
+            return AppendOutcome::Fenced;
         }
         let last = self.events.len() as u64;
         if last == after {
             events.iter().cloned().for_each(|event| self.write(event));
         } else if last != after + events.len() as u64 {
-            return Appended::Fenced;
+            return AppendOutcome::Fenced;
         }
         if self.cancelling {
-            Appended::Cancelled
+            AppendOutcome::Cancelled
         } else {
-            Appended::Done
+            AppendOutcome::Done
         }
     }
 }
@@ -245,7 +246,10 @@ impl Conversations for MemoryConversations {
         Ok(all.records.get(&conversation.id).and_then(Record::ready))
     }
 
-    async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError> {
+    async fn snapshot(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<ConversationSnapshot>, StateError> {
         Ok(self.with(id, |record| record.snapshot()))
     }
 
@@ -270,7 +274,7 @@ impl Conversations for MemoryConversations {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<Added>, StateError> {
+    ) -> Result<Option<AddedTurn>, StateError> {
         let mut all = self.all();
         let new = all.turn(request);
         let Some(record) = all.records.get_mut(id) else {
@@ -291,13 +295,13 @@ impl Conversations for MemoryConversations {
         {
             added.end(TurnOutcome::Failed(failure));
         }
-        Ok(Some(Added {
+        Ok(Some(AddedTurn {
             turn,
             ready: record.ready() == Some(turn),
         }))
     }
 
-    async fn prepared(
+    async fn image_prepared(
         &self,
         id: &ConversationId,
         outcome: &Result<FindingsReport, Failure>,
@@ -327,10 +331,10 @@ impl Conversations for MemoryConversations {
         Ok(self.with(id, prepare).flatten())
     }
 
-    async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError> {
+    async fn claim_turn(&self, id: &ConversationId, turn: u32) -> Result<TurnClaim, StateError> {
         Ok(self
             .with(id, |record| record.start(turn))
-            .unwrap_or(Start::Gone))
+            .unwrap_or(TurnClaim::NotFound))
     }
 
     async fn append(
@@ -340,9 +344,12 @@ impl Conversations for MemoryConversations {
         epoch: u64,
         after: u64,
         events: &[TurnEvent],
-    ) -> Result<Appended, StateError> {
+    ) -> Result<AppendOutcome, StateError> {
         let append = |record: &mut Record| Some(record.turn(turn)?.append(epoch, after, events));
-        Ok(self.with(id, append).flatten().unwrap_or(Appended::Fenced))
+        Ok(self
+            .with(id, append)
+            .flatten()
+            .unwrap_or(AppendOutcome::Fenced))
     }
 
     async fn finish(
@@ -396,7 +403,7 @@ impl Conversations for MemoryConversations {
         turn: u32,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Numbered>, StateError> {
+    ) -> Result<Vec<NumberedEvent>, StateError> {
         let read = |record: &mut Record| {
             let events = &record.turn(turn)?.events;
             let skipped = usize::try_from(after).unwrap_or(usize::MAX);
@@ -406,21 +413,25 @@ impl Conversations for MemoryConversations {
         Ok(self.with(id, read).flatten().unwrap_or_default())
     }
 
-    async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError> {
+    async fn watch(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+    ) -> Result<Box<dyn TurnWatch>, StateError> {
         let subscribe = |record: &mut Record| record.turn(turn).map(|turn| turn.news.subscribe());
         Ok(Box::new(MemoryWatch(self.with(id, subscribe).flatten())))
     }
 
-    async fn delete(
-        &self,
-        id: &ConversationId,
-    ) -> Result<Option<(Conversation, bool)>, StateError> {
+    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
         let mut all = self.all();
         let Some(Record { conversation, .. }) = all.records.remove(id) else {
             return Ok(None);
         };
         let Some(ChatImage { image, .. }) = &conversation.image else {
-            return Ok(Some((conversation, false)));
+            return Ok(Some(DeletedConversation {
+                conversation,
+                image_stays: false,
+            }));
         };
         let users = all.images.entry(image.clone()).or_default();
         users.conversations.remove(id);
@@ -430,7 +441,10 @@ impl Conversations for MemoryConversations {
         } else if users.conversations.is_empty() {
             all.images.remove(image);
         }
-        Ok(Some((conversation, stays)))
+        Ok(Some(DeletedConversation {
+            conversation,
+            image_stays: stays,
+        }))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {
@@ -457,8 +471,8 @@ impl Conversations for MemoryConversations {
 struct MemoryWatch(Option<watch::Receiver<()>>);
 
 #[async_trait]
-impl Watch for MemoryWatch {
-    async fn news(&mut self) -> Vec<Numbered> {
+impl TurnWatch for MemoryWatch {
+    async fn next_events(&mut self) -> Vec<NumberedEvent> {
         let Some(news) = &mut self.0 else {
             return std::future::pending().await;
         };

@@ -12,7 +12,10 @@ use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Script};
 use serde::Serialize;
 
-use super::{Added, Appended, Conversations, LONGEST_REMOVAL, Numbered, Snapshot, Start, Watch};
+use super::{
+    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
+    LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnWatch,
+};
 use crate::config::RedisConfig;
 use crate::redis_link::RedisLink;
 use crate::state::StateError;
@@ -104,7 +107,7 @@ impl RedisConversations {
         }
     }
 
-    async fn read(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError> {
+    async fn read(&self, id: &ConversationId) -> Result<Option<ConversationSnapshot>, StateError> {
         let (all,) = self
             .link
             .run(redis::pipe().hgetall(keys::conversation(id)))
@@ -173,7 +176,10 @@ impl Conversations for RedisConversations {
         Ok(some(ready))
     }
 
-    async fn snapshot(&self, id: &ConversationId) -> Result<Option<Snapshot>, StateError> {
+    async fn snapshot(
+        &self,
+        id: &ConversationId,
+    ) -> Result<Option<ConversationSnapshot>, StateError> {
         self.read(id).await
     }
 
@@ -194,20 +200,20 @@ impl Conversations for RedisConversations {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<Added>, StateError> {
+    ) -> Result<Option<AddedTurn>, StateError> {
         let arguments = [&*json(request), idempotency.unwrap_or_default()];
         let (turn, ready, queued): (u32, u32, bool) =
             self.script(&scripts::ADD_TURN, id, &arguments).await?;
         if queued {
             self.wait(id, [turn]).await?;
         }
-        Ok(some(turn).map(|turn| Added {
+        Ok(some(turn).map(|turn| AddedTurn {
             turn,
             ready: ready == turn,
         }))
     }
 
-    async fn prepared(
+    async fn image_prepared(
         &self,
         id: &ConversationId,
         outcome: &Result<FindingsReport, Failure>,
@@ -226,22 +232,22 @@ impl Conversations for RedisConversations {
         Ok(some(ready))
     }
 
-    async fn start(&self, id: &ConversationId, turn: u32) -> Result<Start, StateError> {
+    async fn claim_turn(&self, id: &ConversationId, turn: u32) -> Result<TurnClaim, StateError> {
         let (outcome, event) = cancelled();
         let arguments = [&*turn.to_string(), &outcome, &event];
         let (epoch, ready): (i64, u32) = self.script(&scripts::START, id, &arguments).await?;
         self.wait_no_more(id, &[turn]).await?;
         let epoch = match epoch {
-            scripts::GONE => return Ok(Start::Gone),
-            scripts::OVER => return Ok(Start::Over { next: some(ready) }),
+            scripts::GONE => return Ok(TurnClaim::NotFound),
+            scripts::OVER => return Ok(TurnClaim::NotRunnable { next: some(ready) }),
             epoch => epoch.cast_unsigned(),
         };
         let events = self.events(id, turn, 0, usize::MAX).await?;
         let Some(snapshot) = self.read(id).await? else {
-            return Ok(Start::Gone);
+            return Ok(TurnClaim::NotFound);
         };
         let events = events.into_iter().map(|(_, event)| event).collect();
-        Ok(Start::Go {
+        Ok(TurnClaim::Granted {
             epoch,
             snapshot: Box::new(snapshot),
             events,
@@ -255,7 +261,7 @@ impl Conversations for RedisConversations {
         epoch: u64,
         after: u64,
         events: &[TurnEvent],
-    ) -> Result<Appended, StateError> {
+    ) -> Result<AppendOutcome, StateError> {
         let asked = events.iter().rev().find_map(|event| match event {
             TurnEvent::Started { asked } => Some(asked.as_str()),
             _ => None,
@@ -270,9 +276,9 @@ impl Conversations for RedisConversations {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         Ok(
             match self.script::<u32>(&scripts::APPEND, id, &arguments).await? {
-                0 => Appended::Done,
-                1 => Appended::Cancelled,
-                _ => Appended::Fenced,
+                0 => AppendOutcome::Done,
+                1 => AppendOutcome::Cancelled,
+                _ => AppendOutcome::Fenced,
             },
         )
     }
@@ -333,7 +339,7 @@ impl Conversations for RedisConversations {
         turn: u32,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Numbered>, StateError> {
+    ) -> Result<Vec<NumberedEvent>, StateError> {
         let from = format!("{}-0", after.saturating_add(1));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let range = redis::pipe()
@@ -356,17 +362,18 @@ impl Conversations for RedisConversations {
         reply.ids.iter().map(entry).collect()
     }
 
-    async fn watch(&self, id: &ConversationId, turn: u32) -> Result<Box<dyn Watch>, StateError> {
+    async fn watch(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+    ) -> Result<Box<dyn TurnWatch>, StateError> {
         Ok(Box::new(
             self.subscriptions.watch(keys::news(id, turn)).await?,
         ))
     }
 
-    async fn delete(
-        &self,
-        id: &ConversationId,
-    ) -> Result<Option<(Conversation, bool)>, StateError> {
-        let Some(Snapshot {
+    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
+        let Some(ConversationSnapshot {
             conversation,
             turns,
             ..
@@ -383,7 +390,10 @@ impl Conversations for RedisConversations {
             .ignore();
         let Some(image) = &conversation.image else {
             self.link.run::<()>(&pipeline).await?;
-            return Ok(Some((conversation, false)));
+            return Ok(Some(DeletedConversation {
+                conversation,
+                image_stays: false,
+            }));
         };
         pipeline
             .cmd("EVALSHA")
@@ -392,7 +402,10 @@ impl Conversations for RedisConversations {
             .arg(keys::image(&image.image));
         pipeline.arg(id.as_str()).arg(LONGEST_REMOVAL.as_secs());
         let (stays,): (bool,) = self.link.run(&pipeline).await?;
-        Ok(Some((conversation, stays)))
+        Ok(Some(DeletedConversation {
+            conversation,
+            image_stays: stays,
+        }))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

@@ -1,19 +1,16 @@
 //! Objects as files under a directory: the store of the embedded mode, and of clusters with a shared volume.
 
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_schemas::ObjectKey;
 
 use super::{ObjectEntry, ObjectError, Objects};
-
-/// Names of files that are being written start with this; no object's name does, and no listing shows them.
-const UNFINISHED: &str = ".writing-";
+use crate::durable::{self, UNFINISHED};
 
 /// A directory of objects. `images/ab…` is the file `images/ab…` under the root.
 ///
@@ -21,7 +18,6 @@ const UNFINISHED: &str = ".writing-";
 /// another thread and back costs more than the read. Writes and listings go to the blocking pool.
 pub struct FilesystemObjects {
     root: PathBuf,
-    writes: AtomicU64,
 }
 
 impl FilesystemObjects {
@@ -31,13 +27,10 @@ impl FilesystemObjects {
     /// Where the directory cannot be created or read.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, ObjectError> {
         let root = root.into();
-        fs::create_dir_all(&root)
+        durable::create_directory(&root)
             .and_then(|()| fs::read_dir(&root).map(drop))
             .map_err(|error| store_error(&root.display().to_string(), &error))?;
-        Ok(Self {
-            root,
-            writes: AtomicU64::new(0),
-        })
+        Ok(Self { root })
     }
 
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, ObjectError> {
@@ -57,10 +50,7 @@ impl FilesystemObjects {
 impl Objects for FilesystemObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let path = self.path(key)?;
-        let serial = self.writes.fetch_add(1, Ordering::Relaxed);
-        let unfinished =
-            path.with_file_name(format!("{UNFINISHED}{}-{serial}", std::process::id()));
-        let written = blocking(move || write_then_rename(&unfinished, &path, &content)).await;
+        let written = blocking(move || replace(&path, &content)).await;
         written.map_err(|error| match object_error(key, &error) {
             // Part of the path is a file: a place to write is missing, not an object to read.
             ObjectError::NotFound(_) => store_error(key.as_str(), &error),
@@ -185,21 +175,14 @@ impl Listing<'_> {
     }
 }
 
-fn write_then_rename(unfinished: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    let write = || fs::File::create(unfinished).and_then(|mut file| file.write_all(content));
-    let written = match write() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => path
-            .parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| write()),
-        other => other,
-    };
-    let finished = written.and_then(|()| fs::rename(unfinished, path));
-    if finished.is_err() {
-        // Whatever this leaves behind is hidden from readers; the first error is the one to tell.
-        let _ = fs::remove_file(unfinished);
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    match (durable::replace(path, content), path.parent()) {
+        (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+            durable::create_directory(directory)?;
+            durable::replace(path, content)
+        }
+        (replaced, _) => replaced,
     }
-    finished
 }
 
 async fn blocking<T: Send + 'static>(

@@ -53,7 +53,7 @@ impl Queue for MemoryQueue {
         let line = self.line(queue)?;
         line.ready().push_back(Stored {
             message,
-            returns: 0,
+            delivery_count: 0,
         });
         line.changed.notify_waiters();
         if let Some((delay, work)) = &line.expires {
@@ -96,7 +96,7 @@ struct Line {
 
 struct Stored {
     message: Message,
-    returns: u32,
+    delivery_count: u32,
 }
 
 impl Line {
@@ -106,7 +106,7 @@ impl Line {
 
     fn give_back(&self, stored: Stored) {
         self.ready().push_front(Stored {
-            returns: stored.returns + 1,
+            delivery_count: stored.delivery_count + 1,
             ..stored
         });
         self.changed.notify_waiters();
@@ -154,7 +154,7 @@ impl Subscription {
         }
         let stored = self.line.ready().pop_front()?;
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
-        let (message, returns) = (stored.message.clone(), stored.returns);
+        let (message, delivery_count) = (stored.message.clone(), stored.delivery_count);
         held.insert(tag, stored);
         let receipt = MemoryReceipt {
             subscription: Arc::downgrade(self),
@@ -163,8 +163,8 @@ impl Subscription {
         };
         Some(Delivery {
             message,
-            redelivered: returns > 0,
-            returns,
+            redelivered: delivery_count > 0,
+            delivery_count,
             receipt: Box::new(receipt),
         })
     }
@@ -198,7 +198,7 @@ impl Consumer for MemoryConsumer {
         }
     }
 
-    async fn limit(&mut self, prefetch: u16) {
+    async fn set_prefetch(&mut self, prefetch: u16) {
         self.0.prefetch.store(prefetch, Ordering::Relaxed);
     }
 }
@@ -230,7 +230,7 @@ impl Receipt for MemoryReceipt {
         self.settle().map(|_| ())
     }
 
-    async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
+    async fn requeue(self: Box<Self>) -> Result<(), QueueError> {
         let (subscription, stored) = self.settle()?;
         subscription.line.give_back(stored);
         Ok(())

@@ -7,17 +7,17 @@ use serde_json::Value;
 /// A task names objects and holds none, so it is small.
 const LARGEST_TASK: usize = 64 * 1024;
 
-/// A message that is not a task of this worker.
+/// A message that is not a task of this worker, which no attempt can change.
 #[derive(Debug, PartialEq)]
-pub(super) struct NotATask {
-    /// Why not.
+pub(super) struct InvalidMessage {
+    /// Why it is none.
     pub(super) failure: Failure,
     /// Whose study fails with it, where that can be read.
     pub(super) study: Option<(RunId, StudyId)>,
 }
 
 /// Reads a task for `stage` of a version that this worker knows.
-pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, NotATask> {
+pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, InvalidMessage> {
     let task = read::<Task>(body).and_then(|task| match task.work.stage() {
         its if its == stage => Ok(task),
         its => {
@@ -28,8 +28,8 @@ pub(super) fn parse(body: &[u8], stage: Stage) -> Result<Task, NotATask> {
     task.map_err(|failure| {
         let study = serde_json::from_slice(body)
             .ok()
-            .and_then(|value| addressee(&value));
-        NotATask { failure, study }
+            .and_then(|value| study_of(&value));
+        InvalidMessage { failure, study }
     })
 }
 
@@ -71,7 +71,7 @@ struct Version {
     schema_version: u32,
 }
 
-fn addressee(value: &Value) -> Option<(RunId, StudyId)> {
+fn study_of(value: &Value) -> Option<(RunId, StudyId)> {
     let text = |field: &str| value.get(field).and_then(Value::as_str);
     Some((text("run")?.into(), text("study")?.into()))
 }
@@ -95,7 +95,7 @@ mod tests {
         let parsed = parse(value.to_string().as_bytes(), stage);
         parsed
             .map(|_| ())
-            .map_err(|not| (not.failure.code, not.study.is_some()))
+            .map_err(|invalid| (invalid.failure.code, invalid.study.is_some()))
     }
 
     #[test]

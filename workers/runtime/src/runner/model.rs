@@ -3,16 +3,18 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::{io, thread};
 
 use radialog_schemas::Failure;
 use tokio::sync::oneshot;
 
 use crate::metrics::StageMetrics;
-use crate::stage::{Feed, Item, Output, StageWork};
+use crate::stage::{Feed, StageOutput, StageWork, WorkItem};
 
 /// Handle to a model that runs on a thread of its own.
 pub(super) struct Model<I> {
@@ -28,11 +30,27 @@ struct Shared {
     urgent: AtomicUsize,
 }
 
-/// The model's answer. Silence means that it panicked, or was closed, with the item in it or before it.
-pub(super) type Answered = oneshot::Receiver<Result<Output, Failure>>;
+/// What the model says about an item.
+pub(super) enum Reply {
+    Answer(Result<StageOutput, Failure>),
+    /// It panicked, or was closed, with the item in it or before it.
+    Silence,
+}
+
+/// A reply that is still to come. Dropping it takes the item back.
+pub(super) struct PendingReply(oneshot::Receiver<Result<StageOutput, Failure>>);
+
+impl Future for PendingReply {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        let received = Pin::new(&mut self.0).poll(context);
+        received.map(|received| received.map_or(Reply::Silence, Reply::Answer))
+    }
+}
 
 /// None wakes the thread up to see that it is closed.
-type Signal<I> = Option<Item<I>>;
+type Signal<I> = Option<WorkItem<I>>;
 
 impl<I> Model<I> {
     /// Starts the thread.
@@ -61,23 +79,23 @@ impl<I> Model<I> {
         })
     }
 
-    /// Gives the model an item. Dropping the answer takes it back.
-    pub(super) fn ask(&self, input: I, alone: bool, urgent: bool) -> Answered {
-        let (answer, answered) = oneshot::channel();
+    /// Gives the model an item.
+    pub(super) fn ask(&self, input: I, alone: bool, urgent: bool) -> PendingReply {
+        let (answer, reply) = oneshot::channel();
         if urgent {
             self.shared.urgent.fetch_add(1, Ordering::Relaxed);
         }
-        self.send(Some(Item {
+        self.send(Some(WorkItem {
             input,
             alone,
             urgent,
             answer,
         }));
-        answered
+        PendingReply(reply)
     }
 
     /// Whether urgent items wait for a place in the model.
-    pub(super) fn is_pressed(&self) -> bool {
+    pub(super) fn has_urgent_waiting(&self) -> bool {
         self.shared.urgent.load(Ordering::Relaxed) > 0
     }
 
@@ -103,12 +121,12 @@ impl<I> Drop for Model<I> {
     }
 }
 
-/// Items in the order of their arrival, the urgent ones apart. An item that must run alone stands at the head of its
-/// line until the model is empty.
+/// Items in the order of their arrival, the urgent ones apart. An item that must run alone stays at the head of its queue
+/// until the model is empty.
 struct ChannelFeed<I> {
     items: Receiver<Signal<I>>,
-    urgent: VecDeque<Item<I>>,
-    others: VecDeque<Item<I>>,
+    urgent: VecDeque<WorkItem<I>>,
+    others: VecDeque<WorkItem<I>>,
     /// An item that must run alone is in the model.
     exclusive: bool,
     shared: Arc<Shared>,
@@ -129,7 +147,7 @@ impl<I> ChannelFeed<I> {
         self.shared.closed.load(Ordering::Relaxed)
     }
 
-    fn line(&mut self, urgent: bool) -> &mut VecDeque<Item<I>> {
+    fn queue(&mut self, urgent: bool) -> &mut VecDeque<WorkItem<I>> {
         if urgent {
             &mut self.urgent
         } else {
@@ -137,17 +155,17 @@ impl<I> ChannelFeed<I> {
         }
     }
 
-    /// Puts what has arrived into its line.
-    fn sort(&mut self) {
+    /// Puts what has arrived into its queue.
+    fn receive(&mut self) {
         while let Ok(Some(item)) = self.items.try_recv() {
-            self.line(item.urgent).push_back(item);
+            self.queue(item.urgent).push_back(item);
         }
     }
 
-    /// The head of a line, whether it must run alone; items that nobody waits for are left out.
-    fn head(&mut self, urgent: bool) -> Option<bool> {
+    /// Whether the head of a queue must run alone; none where the queue is empty. Items that nobody waits for are dropped.
+    fn head_runs_alone(&mut self, urgent: bool) -> Option<bool> {
         loop {
-            let item = self.line(urgent).front()?;
+            let item = self.queue(urgent).front()?;
             if !item.answer.is_closed() {
                 return Some(item.alone);
             }
@@ -155,37 +173,37 @@ impl<I> ChannelFeed<I> {
         }
     }
 
-    fn take(&mut self, urgent: bool) -> Option<Item<I>> {
-        let item = self.line(urgent).pop_front();
+    fn take(&mut self, urgent: bool) -> Option<WorkItem<I>> {
+        let item = self.queue(urgent).pop_front();
         if urgent && item.is_some() {
             self.shared.urgent.fetch_sub(1, Ordering::Relaxed);
         }
         item
     }
 
-    /// Adds items of a line to the batch, up to one that must run alone.
-    fn fill(&mut self, batch: &mut Vec<Item<I>>, urgent: bool, limit: usize) {
-        while batch.len() < limit && self.head(urgent) == Some(false) {
+    /// Adds items of a queue to the batch, up to one that must run alone.
+    fn fill(&mut self, batch: &mut Vec<WorkItem<I>>, urgent: bool, limit: usize) {
+        while batch.len() < limit && self.head_runs_alone(urgent) == Some(false) {
             batch.extend(self.take(urgent));
         }
     }
 }
 
 impl<I> Feed<I> for ChannelFeed<I> {
-    fn wait(&mut self, limit: usize) -> Vec<Item<I>> {
+    fn wait(&mut self, limit: usize) -> Vec<WorkItem<I>> {
         self.exclusive = false;
         loop {
             if self.is_closed() {
                 return Vec::new();
             }
-            self.sort();
+            self.receive();
             let mut batch = Vec::new();
             for urgent in [true, false] {
-                if self.head(urgent) == Some(true) && batch.is_empty() {
+                if self.head_runs_alone(urgent) == Some(true) && batch.is_empty() {
                     self.exclusive = true;
                     return self.take(urgent).into_iter().collect();
                 }
-                if urgent || self.head(true).is_none() {
+                if urgent || self.head_runs_alone(true).is_none() {
                     self.fill(&mut batch, urgent, limit);
                 }
             }
@@ -193,21 +211,21 @@ impl<I> Feed<I> for ChannelFeed<I> {
                 return batch;
             }
             match self.items.recv() {
-                Ok(Some(item)) => self.line(item.urgent).push_back(item),
+                Ok(Some(item)) => self.queue(item.urgent).push_back(item),
                 Ok(None) => {}
                 Err(_) => return Vec::new(),
             }
         }
     }
 
-    fn ready(&mut self, limit: usize, urgent: usize) -> Vec<Item<I>> {
+    fn ready(&mut self, limit: usize, urgent: usize) -> Vec<WorkItem<I>> {
         let mut batch = Vec::new();
         if self.exclusive || self.is_closed() {
             return batch;
         }
-        self.sort();
+        self.receive();
         self.fill(&mut batch, true, urgent);
-        if self.head(true).is_none() {
+        if self.head_runs_alone(true).is_none() {
             let limit = batch.len() + limit;
             self.fill(&mut batch, false, limit);
         }
@@ -219,25 +237,25 @@ impl<I> Feed<I> for ChannelFeed<I> {
 mod tests {
     use super::*;
 
-    struct Bench {
+    struct FeedHarness {
         sender: Sender<Signal<u32>>,
         feed: ChannelFeed<u32>,
-        answers: Vec<Answered>,
+        replies: Vec<PendingReply>,
     }
 
-    impl Bench {
+    impl FeedHarness {
         fn new() -> Self {
             let (sender, items) = channel();
             Self {
                 sender,
                 feed: ChannelFeed::new(items, Arc::default()),
-                answers: Vec::new(),
+                replies: Vec::new(),
             }
         }
 
         /// Sends an item; `!` makes it run alone, `>` makes it urgent.
         fn send(&mut self, input: u32, marks: &str) {
-            let (answer, answered) = oneshot::channel();
+            let (answer, reply) = oneshot::channel();
             let (alone, urgent) = (marks.contains('!'), marks.contains('>'));
             self.feed
                 .shared
@@ -245,7 +263,7 @@ mod tests {
                 .fetch_add(usize::from(urgent), Ordering::Relaxed);
             assert!(
                 self.sender
-                    .send(Some(Item {
+                    .send(Some(WorkItem {
                         input,
                         alone,
                         urgent,
@@ -253,7 +271,7 @@ mod tests {
                     }))
                     .is_ok()
             );
-            self.answers.push(answered);
+            self.replies.push(PendingReply(reply));
         }
 
         fn send_all(&mut self, items: &[(u32, &str)]) {
@@ -283,69 +301,70 @@ mod tests {
 
     #[test]
     fn a_batch_holds_what_is_ready_up_to_its_limit() {
-        let mut bench = Bench::new();
-        (0..5).for_each(|input| bench.send(input, ""));
-        assert_eq!(bench.wait(3), [0, 1, 2]);
-        assert_eq!(bench.ready(3, 3), [3, 4]);
-        assert_eq!(bench.ready(3, 3), NONE);
+        let mut harness = FeedHarness::new();
+        (0..5).for_each(|input| harness.send(input, ""));
+        assert_eq!(harness.wait(3), [0, 1, 2]);
+        assert_eq!(harness.ready(3, 3), [3, 4]);
+        assert_eq!(harness.ready(3, 3), NONE);
     }
 
     #[test]
-    fn a_suspect_comes_alone_and_nothing_joins_it() {
-        let mut bench = Bench::new();
-        bench.send_all(&[(0, ""), (1, "!"), (2, "")]);
-        assert_eq!(bench.wait(8), [0]);
+    fn an_item_that_must_run_alone_comes_alone_and_nothing_joins_it() {
+        let mut harness = FeedHarness::new();
+        harness.send_all(&[(0, ""), (1, "!"), (2, "")]);
+        assert_eq!(harness.wait(8), [0]);
         assert_eq!(
-            bench.ready(8, 8),
+            harness.ready(8, 8),
             NONE,
-            "the suspect waits until the model is empty"
+            "it waits until the model is empty"
         );
-        assert_eq!(bench.wait(8), [1]);
-        assert_eq!(bench.ready(8, 8), NONE, "nothing joins the suspect");
-        assert_eq!(bench.wait(8), [2]);
+        assert_eq!(harness.wait(8), [1]);
+        assert_eq!(harness.ready(8, 8), NONE, "nothing joins it");
+        assert_eq!(harness.wait(8), [2]);
     }
 
     #[test]
     fn urgent_items_come_first_and_while_one_waits_no_other_comes() {
-        let mut bench = Bench::new();
-        bench.send_all(&[(0, ""), (1, ">"), (2, ""), (3, ">"), (4, ">")]);
-        assert_eq!(bench.wait(2), [1, 3]);
-        assert_eq!(bench.ready(8, 0), NONE, "one that is urgent waits");
-        assert_eq!(bench.feed.shared.urgent.load(Ordering::Relaxed), 1);
-        assert_eq!(bench.ready(1, 1), [4, 0]);
-        assert_eq!(bench.ready(8, 0), [2]);
-        assert_eq!(bench.feed.shared.urgent.load(Ordering::Relaxed), 0);
+        let mut harness = FeedHarness::new();
+        harness.send_all(&[(0, ""), (1, ">"), (2, ""), (3, ">"), (4, ">")]);
+        assert_eq!(harness.wait(2), [1, 3]);
+        assert_eq!(harness.ready(8, 0), NONE, "one that is urgent waits");
+        assert_eq!(harness.feed.shared.urgent.load(Ordering::Relaxed), 1);
+        assert_eq!(harness.ready(1, 1), [4, 0]);
+        assert_eq!(harness.ready(8, 0), [2]);
+        assert_eq!(harness.feed.shared.urgent.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn an_urgent_item_passes_a_suspect_that_waits_and_an_urgent_suspect_empties_the_model() {
-        let mut bench = Bench::new();
-        bench.send_all(&[(0, "!"), (1, ">")]);
-        assert_eq!(bench.wait(8), [1]);
-        bench.send(2, ">");
-        assert_eq!(bench.ready(8, 8), [2]);
-        bench.send_all(&[(3, ">!"), (4, ">"), (5, "")]);
-        assert_eq!(bench.ready(8, 8), NONE);
-        assert_eq!([bench.wait(8), bench.ready(8, 8)], [vec![3], vec![]]);
-        assert_eq!(bench.wait(8), [4]);
-        assert_eq!(bench.wait(8), [0]);
-        assert_eq!(bench.wait(8), [5]);
+    fn an_urgent_item_passes_one_that_waits_to_run_alone_and_an_urgent_one_that_runs_alone_empties_the_model()
+     {
+        let mut harness = FeedHarness::new();
+        harness.send_all(&[(0, "!"), (1, ">")]);
+        assert_eq!(harness.wait(8), [1]);
+        harness.send(2, ">");
+        assert_eq!(harness.ready(8, 8), [2]);
+        harness.send_all(&[(3, ">!"), (4, ">"), (5, "")]);
+        assert_eq!(harness.ready(8, 8), NONE);
+        assert_eq!([harness.wait(8), harness.ready(8, 8)], [vec![3], vec![]]);
+        assert_eq!(harness.wait(8), [4]);
+        assert_eq!(harness.wait(8), [0]);
+        assert_eq!(harness.wait(8), [5]);
     }
 
     #[test]
     fn items_that_nobody_waits_for_are_left_out() {
-        let mut bench = Bench::new();
-        bench.send_all(&[(0, ">"), (1, "!"), (2, "")]);
-        bench.answers.drain(..2);
-        assert_eq!(bench.wait(8), [2]);
-        assert_eq!(bench.feed.shared.urgent.load(Ordering::Relaxed), 0);
+        let mut harness = FeedHarness::new();
+        harness.send_all(&[(0, ">"), (1, "!"), (2, "")]);
+        harness.replies.drain(..2);
+        assert_eq!(harness.wait(8), [2]);
+        assert_eq!(harness.feed.shared.urgent.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn a_closed_feed_is_empty_at_once() {
-        let mut bench = Bench::new();
-        bench.send(0, ">");
-        bench.feed.shared.closed.store(true, Ordering::Relaxed);
-        assert!(bench.wait(8).is_empty() && bench.ready(8, 8).is_empty());
+        let mut harness = FeedHarness::new();
+        harness.send(0, ">");
+        harness.feed.shared.closed.store(true, Ordering::Relaxed);
+        assert!(harness.wait(8).is_empty() && harness.ready(8, 8).is_empty());
     }
 }

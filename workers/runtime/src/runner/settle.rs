@@ -9,15 +9,16 @@ use radialog_schemas::{
     StudyId, Task,
 };
 
-use super::held::Held;
-use super::task::Worker;
+use super::delivery::InFlightDelivery;
+use super::worker::Worker;
 use crate::queue::{Death, Message, QueueError};
 use crate::stage::StageWork;
 
+/// A broker that refuses a message says so at once; without a pause the delivery would go in circles.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(1);
 
-/// What came of a delivery.
-pub(super) enum Verdict {
+/// What came of a task.
+pub(super) enum TaskOutcome {
     /// The task's output is in the store.
     Done(Task),
     /// It could not be done.
@@ -26,163 +27,179 @@ pub(super) enum Verdict {
         /// Whose study it was, where that is known.
         study: Option<(RunId, StudyId)>,
     },
-    /// Somebody else should do it.
-    HandBack(&'static str),
+    /// Somebody else should do it, for this reason.
+    Requeue(&'static str),
 }
 
-impl<W: StageWork> Worker<W> {
-    /// Publishes what follows from the verdict, then settles. A broker that does not take the messages gets the
-    /// delivery back: it comes again, and finds the output stored.
-    pub(super) async fn settle(&self, held: Held, verdict: Verdict, timings: StageTimings) {
-        let published = self.publish_verdict(&held, verdict, timings).await;
-        self.conclude(held, published).await;
-    }
+/// How a delivery is settled.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Settlement {
+    /// The message is done with.
+    Acknowledge,
+    /// Somebody else should have it.
+    Requeue,
+}
 
-    /// Acknowledges a delivery that is done with, and hands back every other.
-    pub(super) async fn conclude(&self, mut held: Held, published: Result<bool, QueueError>) {
-        let done = match published {
-            Ok(done) => done,
-            Err(error) => {
-                tracing::warn!(%error, "the outcome could not be published; handing the task back");
-                // A refusal comes at once; without a pause the task would go in circles.
-                let _ = self
-                    .unless_stopping(tokio::time::sleep(REFUSAL_PAUSE))
-                    .await;
-                false
-            }
-        };
-        let Some(receipt) = held.receipt.take() else {
-            return;
-        };
-        let settled = if done {
-            receipt.ack().await
-        } else {
-            receipt.hand_back().await
-        };
-        if let Err(error) = settled {
-            tracing::debug!(%error, "the delivery went with its connection; the broker delivers it again");
+/// Publishes what follows from the outcome, then settles. A broker that does not take the messages gets the delivery back:
+/// it comes again, and finds the output stored.
+pub(super) async fn publish_and_settle<W: StageWork>(
+    worker: &Worker<W>,
+    delivery: InFlightDelivery,
+    outcome: TaskOutcome,
+    timings: StageTimings,
+) {
+    let published = publish_outcome(worker, &delivery, outcome, timings).await;
+    settle(worker, delivery, published).await;
+}
+
+/// Settles a delivery. One whose messages could not be published goes back to its queue.
+pub(super) async fn settle<W: StageWork>(
+    worker: &Worker<W>,
+    mut delivery: InFlightDelivery,
+    published: Result<Settlement, QueueError>,
+) {
+    let settlement = match published {
+        Ok(settlement) => settlement,
+        Err(error) => {
+            tracing::warn!(%error, "the outcome could not be published; handing the task back");
+            // Cut short by a stop, which is as good a moment to go on.
+            let _ = worker
+                .unless_stopping(tokio::time::sleep(REFUSAL_PAUSE))
+                .await;
+            Settlement::Requeue
         }
+    };
+    let Some(receipt) = delivery.receipt.take() else {
+        return;
+    };
+    let settled = match settlement {
+        Settlement::Acknowledge => receipt.ack().await,
+        Settlement::Requeue => receipt.requeue().await,
+    };
+    if let Err(error) = settled {
+        tracing::debug!(%error, "the delivery went with its connection; the broker delivers it again");
     }
+}
 
-    /// True where the delivery is done with.
-    async fn publish_verdict(
-        &self,
-        held: &Held,
-        verdict: Verdict,
-        timings: StageTimings,
-    ) -> Result<bool, QueueError> {
-        match verdict {
-            Verdict::Done(task) => {
-                let outcome = Outcome::Done {
-                    output: task.output,
-                };
-                self.publish_result(held, (task.run, task.study), outcome, timings)
-                    .await?;
-            }
-            Verdict::HandBack(reason) => {
-                tracing::debug!(reason, "handing the task back");
-                return Ok(false);
-            }
-            Verdict::Failed { failure, study } => {
-                self.metrics.failure(failure.code);
-                let retry = held.message.attempt as usize;
-                match failure.class() {
-                    ErrorClass::Transient if held.is_insured() => {
-                        tracing::warn!(%failure, "the suspect failed; its next attempt is queued already");
-                    }
-                    ErrorClass::Transient if retry < RETRY_DELAYS.len() => {
-                        tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the task failed; trying again");
-                        self.metrics.retries.inc();
-                        self.queue
-                            .publish(&queues::retry(held.source, retry), held.again())
-                            .await?;
-                    }
-                    ErrorClass::Permanent if lies_in_the_study(failure.code) => {
-                        tracing::info!(%failure, "the study cannot be done");
-                        self.publish_failure(held, study, failure, timings).await?;
-                    }
-                    ErrorClass::Transient | ErrorClass::Permanent => {
-                        tracing::error!(%failure, "the task is given up and dead-lettered");
-                        self.publish_dead_letter(held, &failure).await?;
-                        self.publish_failure(held, study, failure, timings).await?;
-                    }
-                    ErrorClass::Cancelled => {
-                        tracing::debug!(%failure, "nobody wants the task any more")
-                    }
+async fn publish_outcome<W: StageWork>(
+    worker: &Worker<W>,
+    delivery: &InFlightDelivery,
+    outcome: TaskOutcome,
+    timings: StageTimings,
+) -> Result<Settlement, QueueError> {
+    match outcome {
+        TaskOutcome::Done(task) => {
+            let done = Outcome::Done {
+                output: task.output,
+            };
+            publish_result(worker, delivery, (task.run, task.study), done, timings).await?;
+        }
+        TaskOutcome::Requeue(reason) => {
+            tracing::debug!(reason, "handing the task back");
+            return Ok(Settlement::Requeue);
+        }
+        TaskOutcome::Failed { failure, study } => {
+            worker.metrics.failure(failure.code);
+            let retry = delivery.message.attempt as usize;
+            match failure.class() {
+                ErrorClass::Transient if delivery.is_retry_queued() => {
+                    tracing::warn!(%failure, "the suspected poison message failed; its next attempt is queued already");
+                }
+                ErrorClass::Transient if retry < RETRY_DELAYS.len() => {
+                    tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the task failed; trying again");
+                    worker.metrics.retries.inc();
+                    worker
+                        .queue
+                        .publish(
+                            &queues::retry(delivery.source, retry),
+                            delivery.next_attempt(),
+                        )
+                        .await?;
+                }
+                ErrorClass::Permanent if is_final_for_the_study(failure.code) => {
+                    tracing::info!(%failure, "the study cannot be done");
+                    publish_failure(worker, delivery, study, failure, timings).await?;
+                }
+                ErrorClass::Transient | ErrorClass::Permanent => {
+                    tracing::error!(%failure, "the task is given up and dead-lettered");
+                    dead_letter(worker, delivery, &failure).await?;
+                    publish_failure(worker, delivery, study, failure, timings).await?;
+                }
+                ErrorClass::Cancelled => {
+                    tracing::debug!(%failure, "nobody wants the task any more")
                 }
             }
         }
-        Ok(true)
     }
+    Ok(Settlement::Acknowledge)
+}
 
-    async fn publish_failure(
-        &self,
-        held: &Held,
-        study: Option<(RunId, StudyId)>,
-        failure: Failure,
-        timings: StageTimings,
-    ) -> Result<(), QueueError> {
-        match study {
-            Some(study) => {
-                self.publish_result(held, study, Outcome::Failed(failure), timings)
-                    .await
-            }
-            None => Ok(()),
+async fn publish_failure<W: StageWork>(
+    worker: &Worker<W>,
+    delivery: &InFlightDelivery,
+    study: Option<(RunId, StudyId)>,
+    failure: Failure,
+    timings: StageTimings,
+) -> Result<(), QueueError> {
+    match study {
+        Some(study) => {
+            publish_result(worker, delivery, study, Outcome::Failed(failure), timings).await
         }
+        None => Ok(()),
     }
+}
 
-    async fn publish_result(
-        &self,
-        held: &Held,
-        (run, study): (RunId, StudyId),
-        outcome: Outcome,
-        timings: StageTimings,
-    ) -> Result<(), QueueError> {
-        let stage = self.work.stage();
-        let result = StageResult {
-            schema_version: SCHEMA_VERSION,
-            run,
-            study,
-            stage,
-            outcome,
-            timings,
-        };
-        let body = serde_json::to_vec(&result).expect("a result is plain data with text keys");
-        let traceparent = Some(held.trace.child().to_string());
-        let message = Message {
-            body: body.into(),
-            traceparent,
-            ..Message::default()
-        };
-        self.queue.publish(queues::RESULTS, message).await
-    }
+async fn publish_result<W: StageWork>(
+    worker: &Worker<W>,
+    delivery: &InFlightDelivery,
+    (run, study): (RunId, StudyId),
+    outcome: Outcome,
+    timings: StageTimings,
+) -> Result<(), QueueError> {
+    let result = StageResult {
+        schema_version: SCHEMA_VERSION,
+        run,
+        study,
+        stage: worker.work.stage(),
+        outcome,
+        timings,
+    };
+    let body = serde_json::to_vec(&result).expect("a result is plain data with text keys");
+    let message = Message {
+        body: body.into(),
+        traceparent: Some(delivery.trace.child().to_string()),
+        ..Message::default()
+    };
+    worker.queue.publish(queues::RESULTS, message).await
+}
 
-    pub(super) async fn publish_dead_letter(
-        &self,
-        held: &Held,
-        failure: &Failure,
-    ) -> Result<(), QueueError> {
-        self.metrics.dead_letter(failure.code);
-        let death = Death {
-            code: failure.code.as_str(),
-            reason: failure.message.clone(),
-            source: held.source.to_owned(),
-            worker: self.name.clone(),
-        };
-        let message = Message {
-            published: None,
-            death: Some(death),
-            ..held.message.clone()
-        };
-        self.queue
-            .publish(&queues::dead(held.source), message)
-            .await
-    }
+/// Copies the message to its dead-letter queue, with the failure as the reason.
+pub(super) async fn dead_letter<W: StageWork>(
+    worker: &Worker<W>,
+    delivery: &InFlightDelivery,
+    failure: &Failure,
+) -> Result<(), QueueError> {
+    worker.metrics.dead_letter(failure.code);
+    let death = Death {
+        code: failure.code.as_str(),
+        reason: failure.message.clone(),
+        source: delivery.source.to_owned(),
+        worker: worker.name.clone(),
+    };
+    let message = Message {
+        published: None,
+        death: Some(death),
+        ..delivery.message.clone()
+    };
+    worker
+        .queue
+        .publish(&queues::dead(delivery.source), message)
+        .await
 }
 
 /// Whether the failure is all there is to say: the study's own input is at fault, and no operator could repair it by
 /// sending the task again.
-fn lies_in_the_study(code: ErrorCode) -> bool {
+fn is_final_for_the_study(code: ErrorCode) -> bool {
     !matches!(
         code,
         ErrorCode::MessageInvalid

@@ -5,32 +5,34 @@ use std::collections::HashMap;
 use radialog_schemas::TurnStatus;
 use serde::de::DeserializeOwned;
 
-use crate::conversations::{Snapshot, Turn};
+use crate::conversations::{ConversationSnapshot, TurnSnapshot};
 use crate::state::StateError;
 
 /// The conversation in all fields of its hash; none where there are none.
-pub(super) fn snapshot(fields: &HashMap<String, String>) -> Result<Option<Snapshot>, StateError> {
+pub(super) fn snapshot(
+    fields: &HashMap<String, String>,
+) -> Result<Option<ConversationSnapshot>, StateError> {
     let Some(conversation) = optional(fields, "conversation")? else {
         return Ok(None);
     };
     let turns = optional(fields, "turns")?.unwrap_or(0);
-    let turns: Result<Vec<Turn>, StateError> = (1..=turns)
+    let turns: Result<Vec<TurnSnapshot>, StateError> = (1..=turns)
         .map(|number: u32| turn(fields, number))
         .collect();
-    Ok(Some(Snapshot {
+    Ok(Some(ConversationSnapshot {
         conversation,
         prepared: optional(fields, "prepared")?,
         turns: turns?,
     }))
 }
 
-fn turn(fields: &HashMap<String, String>, number: u32) -> Result<Turn, StateError> {
+fn turn(fields: &HashMap<String, String>, number: u32) -> Result<TurnSnapshot, StateError> {
     let field = |name: &str| format!("{number}:{name}");
     let text = |name: &str| fields.get(&field(name)).cloned();
     let status = text("status").unwrap_or_default();
     let status: TurnStatus =
         serde_json::from_value(status.into()).map_err(|error| damaged(&field("status"), &error))?;
-    Ok(Turn {
+    Ok(TurnSnapshot {
         request: required(fields, &field("request"))?,
         status,
         cancelling: text("cancelling").is_some(),

@@ -13,14 +13,14 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::config::RedisConfig;
-use crate::conversations::{Numbered, Watch};
+use crate::conversations::{NumberedEvent, TurnWatch};
 use crate::redis_link::{failed, settings};
 use crate::state::StateError;
 
 /// Events that a slow reader may be behind before it must look in the stream instead.
 const BEHIND: usize = 64;
 
-type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Option<Numbered>>>>>;
+type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Option<NumberedEvent>>>>>;
 
 /// Who watches what.
 pub(super) struct Subscriptions {
@@ -30,7 +30,7 @@ pub(super) struct Subscriptions {
 
 /// News of one turn.
 pub(super) struct RedisWatch {
-    news: broadcast::Receiver<Option<Numbered>>,
+    news: broadcast::Receiver<Option<NumberedEvent>>,
     channel: String,
     channels: Channels,
     connection: ConnectionManager,
@@ -95,8 +95,8 @@ impl Subscriptions {
 }
 
 #[async_trait]
-impl Watch for RedisWatch {
-    async fn news(&mut self) -> Vec<Numbered> {
+impl TurnWatch for RedisWatch {
+    async fn next_events(&mut self) -> Vec<NumberedEvent> {
         match self.news.recv().await {
             Ok(event) => event.into_iter().collect(),
             Err(RecvError::Lagged(_)) => Vec::new(),
@@ -153,7 +153,7 @@ fn hear(channels: &Channels, info: PushInfo) {
     }
 }
 
-fn tell(channels: &Channels, channel: &str, event: Option<Numbered>) {
+fn tell(channels: &Channels, channel: &str, event: Option<NumberedEvent>) {
     if let Some(sender) = locked(channels).get(channel) {
         // Nobody listens between the last reader's end and the removal of its channel.
         let _ = sender.send(event);
@@ -161,13 +161,13 @@ fn tell(channels: &Channels, channel: &str, event: Option<Numbered>) {
 }
 
 /// `number event`; anything else is a hint to look.
-fn event(message: &str) -> Option<Numbered> {
+fn event(message: &str) -> Option<NumberedEvent> {
     let (number, event) = message.split_once(' ')?;
     Some((number.parse().ok()?, serde_json::from_str(event).ok()?))
 }
 
 fn locked(
     channels: &Channels,
-) -> MutexGuard<'_, HashMap<String, broadcast::Sender<Option<Numbered>>>> {
+) -> MutexGuard<'_, HashMap<String, broadcast::Sender<Option<NumberedEvent>>>> {
     channels.lock().unwrap_or_else(PoisonError::into_inner)
 }

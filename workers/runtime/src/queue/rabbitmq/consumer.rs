@@ -188,7 +188,7 @@ impl Consumer for RabbitConsumer {
         }
     }
 
-    async fn limit(&mut self, prefetch: u16) {
+    async fn set_prefetch(&mut self, prefetch: u16) {
         self.prefetch = prefetch;
         self.follow_prefetch().await;
     }
@@ -234,11 +234,11 @@ pub(super) fn delivered<R: Receipt + 'static>(
     delivery: message::Delivery,
     receipt: impl FnOnce(Acker) -> R,
 ) -> Delivery {
-    let (message, returns) = properties::message(delivery.data, &delivery.properties);
+    let (message, delivery_count) = properties::message(delivery.data, &delivery.properties);
     Delivery {
         message,
         redelivered: delivery.redelivered,
-        returns,
+        delivery_count,
         receipt: Box::new(receipt(delivery.acker)),
     }
 }

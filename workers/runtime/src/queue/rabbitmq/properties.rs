@@ -130,8 +130,8 @@ mod tests {
         headers.insert("x-death".into(), AMQPValue::LongString("x".into()));
         headers.insert(DELIVERY_COUNT.into(), AMQPValue::LongUInt(4));
         let properties = BasicProperties::default().with_headers(headers);
-        let (message, returns) = message(Vec::new(), &properties);
-        assert_eq!((&message, returns), (&Message::default(), 4));
+        let (message, delivery_count) = message(Vec::new(), &properties);
+        assert_eq!((&message, delivery_count), (&Message::default(), 4));
         assert!(
             !of(&message, "1")
                 .headers()

@@ -23,7 +23,7 @@ impl Receipt for RabbitReceipt {
         settled(self.0.ack(BasicAckOptions::default())).await
     }
 
-    async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
+    async fn requeue(self: Box<Self>) -> Result<(), QueueError> {
         settled(self.0.nack(back_to_its_queue())).await
     }
 }
@@ -37,7 +37,7 @@ impl Receipt for TakenReceipt {
         settled(self.0.ack(BasicAckOptions::default())).await
     }
 
-    async fn hand_back(self: Box<Self>) -> Result<(), QueueError> {
+    async fn requeue(self: Box<Self>) -> Result<(), QueueError> {
         settled(self.0.nack(back_to_its_queue())).await
     }
 }

@@ -7,170 +7,170 @@ use futures::FutureExt;
 use radialog_schemas::{Answer, ConversationId, ErrorCode, Failure, TurnEvent, TurnOutcome};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::Chat;
-use crate::conversations::{Appended, Snapshot};
-use crate::runner::held::Held;
-use crate::runner::model::Answered;
-use crate::runner::task::{Setback, Worker};
-use crate::stage::{OpenTurn, Output, Prepared, StageWork};
+use super::worker::ChatWorker;
+use crate::conversations::{AppendOutcome, ConversationSnapshot};
+use crate::runner::delivery::InFlightDelivery;
+use crate::runner::error::TaskError;
+use crate::runner::model::{PendingReply, Reply};
+use crate::runner::poison;
+use crate::runner::worker::Worker;
+use crate::stage::{OpenTurn, PreparedTurn, StageWork};
 
 /// Most events in one call; more than a decode step makes.
 const EVENTS: usize = 64;
 /// How often a turn that has no token yet looks whether anybody still wants it.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The turn as this worker has taken it.
-pub(super) struct Page<'a> {
+/// A turn that this worker may write.
+pub(super) struct ClaimedTurn<'a> {
     pub(super) conversation: &'a ConversationId,
+    /// Its number, from 1.
     pub(super) turn: u32,
+    /// The fencing token: writes with an older one are refused.
     pub(super) epoch: u64,
-    pub(super) snapshot: &'a Snapshot,
+    pub(super) snapshot: &'a ConversationSnapshot,
+    /// What earlier workers wrote.
     pub(super) events: &'a [TurnEvent],
 }
 
-/// What this worker has written.
+/// How the writing of an answer ended.
+pub(super) enum AnswerEnd {
+    /// The turn ends so.
+    Ended(TurnOutcome),
+    /// Another worker has the turn now, or it is gone.
+    Fenced,
+}
+
+/// What is written of the answer so far.
 struct Written {
     /// Number of the turn's last event.
-    last: u64,
+    last_event: u64,
     /// Every token of the answer, those of earlier workers included.
     tokens: Vec<u32>,
 }
 
-/// Why nobody writes on.
-enum Stop {
+/// Why the answer is not written on.
+enum WriteError {
     /// Another worker has the turn, or it is gone.
     Fenced,
     /// Nobody wants it.
     Cancelled,
-    Setback(Setback),
+    Task(TaskError),
 }
 
-impl From<Setback> for Stop {
-    fn from(setback: Setback) -> Self {
-        Stop::Setback(setback)
+impl From<TaskError> for WriteError {
+    fn from(error: TaskError) -> Self {
+        WriteError::Task(error)
     }
 }
 
-impl<W: StageWork> Worker<W> {
-    /// Writes the answer; none where another worker has the turn now.
-    pub(super) async fn write(
-        &self,
-        chat: &Chat<W::Input>,
-        page: &Page<'_>,
-        held: &mut Held,
-    ) -> Result<Option<TurnOutcome>, Setback> {
-        match self.write_all(chat, page, held).await {
-            Ok(answer) => Ok(Some(TurnOutcome::Done(answer))),
-            Err(Stop::Cancelled) => Ok(Some(TurnOutcome::Cancelled)),
-            Err(Stop::Fenced) => Ok(None),
-            Err(Stop::Setback(setback)) => Err(setback),
+/// Has the model answer the turn, and writes its tokens into the conversation as they come.
+pub(super) async fn write<W: StageWork>(
+    worker: &Worker<W>,
+    chat: &ChatWorker<W::Input>,
+    turn: &ClaimedTurn<'_>,
+    delivery: &mut InFlightDelivery,
+) -> Result<AnswerEnd, TaskError> {
+    match write_whole(worker, chat, turn, delivery).await {
+        Ok(answer) => Ok(AnswerEnd::Ended(TurnOutcome::Done(answer))),
+        Err(WriteError::Cancelled) => Ok(AnswerEnd::Ended(TurnOutcome::Cancelled)),
+        Err(WriteError::Fenced) => Ok(AnswerEnd::Fenced),
+        Err(WriteError::Task(error)) => Err(error),
+    }
+}
+
+async fn write_whole<W: StageWork>(
+    worker: &Worker<W>,
+    chat: &ChatWorker<W::Input>,
+    turn: &ClaimedTurn<'_>,
+    delivery: &mut InFlightDelivery,
+) -> Result<Answer, WriteError> {
+    let isolated = poison::isolate(worker, delivery).await?;
+    let mut written = Written {
+        last_event: turn.events.len() as u64,
+        tokens: turn.events.iter().filter_map(token_of).collect(),
+    };
+    // Coming back once is no suspicion here: the reader waits, and a second crash gives the turn away.
+    let mut alone = isolated.is_some();
+    let mut started = false;
+    loop {
+        let (sender, mut events) = unbounded_channel();
+        let prepare = || prepare(worker, chat, turn, &written.tokens, sender.clone());
+        let PreparedTurn { input, asked } = worker.retry_unless_stopping(prepare).await?;
+        drop(sender);
+        if !started {
+            turn.append(chat, &mut written, vec![TurnEvent::Started { asked }])
+                .await?;
+            started = true;
         }
-    }
-
-    async fn write_all(
-        &self,
-        chat: &Chat<W::Input>,
-        page: &Page<'_>,
-        held: &mut Held,
-    ) -> Result<Answer, Stop> {
-        let suspect = self.suspect_turn(held).await?;
-        let tokens = page.events.iter().filter_map(token).collect();
-        let mut written = Written {
-            last: page.events.len() as u64,
-            tokens,
-        };
-        // Coming back once is no suspicion here: the reader waits, and a second crash gives the turn away.
-        let mut alone = suspect.is_some();
-        let mut started = false;
-        loop {
-            let (voice, mut said) = unbounded_channel();
-            let prepare = self
-                .patience
-                .wait(|| self.prepare(chat, page, &written.tokens, voice.clone()));
-            let Prepared { input, asked } = self
-                .unless_stopping(prepare)
-                .await?
-                .map_err(Setback::from)?;
-            drop(voice);
-            if !started {
-                page.append(chat, &mut written, vec![TurnEvent::Started { asked }])
-                    .await?;
-                started = true;
+        let reply = worker.model.ask(input, alone, true);
+        match turn
+            .follow(chat, &mut written, &mut events, reply, delivery)
+            .await?
+        {
+            Reply::Answer(answer) => {
+                let output = answer.map_err(TaskError::Failed)?;
+                worker.count_model_run(&output);
+                return serde_json::from_slice(&output.content).map_err(|error| {
+                    let message =
+                        format!("the model's answer is none: {error}; please report this");
+                    TaskError::Failed(Failure::new(ErrorCode::Model, message)).into()
+                });
             }
-            let answered = self.model.ask(input, alone, true);
-            match page
-                .follow(chat, &mut written, &mut said, answered, held)
-                .await?
-            {
-                Some(answer) => {
-                    let output = answer.map_err(Setback::Failure)?;
-                    self.metrics
-                        .model_time
-                        .observe(output.model_time.as_secs_f64());
-                    self.metrics.batch.observe(f64::from(output.batch));
-                    self.metrics.tokens.inc_by(u64::from(output.tokens));
-                    return serde_json::from_slice(&output.content).map_err(|error| {
-                        let message =
-                            format!("the model's answer is none: {error}; please report this");
-                        Setback::Failure(Failure::new(ErrorCode::Model, message)).into()
-                    });
-                }
-                None => alone = self.alone_after_silence(alone)?,
-            }
+            Reply::Silence => worker.may_retry_alone(alone)?,
         }
-    }
-
-    async fn prepare(
-        &self,
-        chat: &Chat<W::Input>,
-        page: &Page<'_>,
-        written: &[u32],
-        voice: UnboundedSender<TurnEvent>,
-    ) -> Result<Prepared<W::Input>, Failure> {
-        let turn = OpenTurn {
-            snapshot: page.snapshot,
-            number: page.turn,
-            written,
-            voice,
-        };
-        let prepare =
-            AssertUnwindSafe(chat.work.prepare(turn, self.objects.as_ref())).catch_unwind();
-        let crashed = |_| {
-            Err(Failure::new(
-                ErrorCode::Crash,
-                "preparing the turn panicked; see the worker's log",
-            ))
-        };
-        prepare.await.unwrap_or_else(crashed)
+        alone = true;
     }
 }
 
-impl Page<'_> {
-    /// Writes what the model says until it has answered; none where it went silent.
+async fn prepare<W: StageWork>(
+    worker: &Worker<W>,
+    chat: &ChatWorker<W::Input>,
+    turn: &ClaimedTurn<'_>,
+    written: &[u32],
+    events: UnboundedSender<TurnEvent>,
+) -> Result<PreparedTurn<W::Input>, Failure> {
+    let open = OpenTurn {
+        snapshot: turn.snapshot,
+        number: turn.turn,
+        written,
+        events,
+    };
+    let prepare = AssertUnwindSafe(chat.work.prepare(open, worker.objects.as_ref())).catch_unwind();
+    prepare.await.unwrap_or_else(|_| {
+        Err(Failure::new(
+            ErrorCode::Crash,
+            "preparing the turn panicked; see the worker's log",
+        ))
+    })
+}
+
+impl ClaimedTurn<'_> {
+    /// Writes what the model says until it replies.
     async fn follow<I>(
         &self,
-        chat: &Chat<I>,
+        chat: &ChatWorker<I>,
         written: &mut Written,
-        said: &mut UnboundedReceiver<TurnEvent>,
-        mut answered: Answered,
-        held: &Held,
-    ) -> Result<Option<Result<Output, Failure>>, Stop> {
+        model_events: &mut UnboundedReceiver<TurnEvent>,
+        mut reply: PendingReply,
+        delivery: &InFlightDelivery,
+    ) -> Result<Reply, WriteError> {
         let mut look = tokio::time::interval(LOOK_EVERY);
         let mut is_first = written.tokens.is_empty();
         let mut goes_on = true;
         loop {
             let mut events = Vec::new();
-            let answer = tokio::select! {
+            let replied = tokio::select! {
                 biased;
-                count = said.recv_many(&mut events, EVENTS), if goes_on => {
+                count = model_events.recv_many(&mut events, EVENTS), if goes_on => {
                     goes_on = count > 0;
                     None
                 }
-                answer = &mut answered => {
-                    while let Ok(event) = said.try_recv() {
+                replied = &mut reply => {
+                    while let Ok(event) = model_events.try_recv() {
                         events.push(event);
                     }
-                    Some(answer.ok())
+                    Some(replied)
                 }
                 _ = look.tick(), if goes_on => {
                     self.append(chat, written, Vec::new()).await?;
@@ -182,12 +182,12 @@ impl Page<'_> {
                 if std::mem::take(&mut is_first) {
                     chat.metrics
                         .first_token
-                        .observe(held.waited().as_secs_f64());
+                        .observe(delivery.waited().as_secs_f64());
                 }
                 look.reset();
             }
-            if let Some(answer) = answer {
-                return Ok(answer);
+            if let Some(replied) = replied {
+                return Ok(replied);
             }
         }
     }
@@ -195,27 +195,27 @@ impl Page<'_> {
     /// Adds events to the turn. No events only ask whether anybody still wants them.
     async fn append<I>(
         &self,
-        chat: &Chat<I>,
+        chat: &ChatWorker<I>,
         written: &mut Written,
         events: Vec<TurnEvent>,
-    ) -> Result<(), Stop> {
-        let after = written.last;
+    ) -> Result<(), WriteError> {
+        let after = written.last_event;
         let append = || {
             chat.conversations
                 .append(self.conversation, self.turn, self.epoch, after, &events)
         };
         match chat.until_answered(append).await? {
-            Appended::Fenced => return Err(Stop::Fenced),
-            Appended::Cancelled => return Err(Stop::Cancelled),
-            Appended::Done => {}
+            AppendOutcome::Fenced => return Err(WriteError::Fenced),
+            AppendOutcome::Cancelled => return Err(WriteError::Cancelled),
+            AppendOutcome::Done => {}
         }
-        written.last += events.len() as u64;
-        written.tokens.extend(events.iter().filter_map(token));
+        written.last_event += events.len() as u64;
+        written.tokens.extend(events.iter().filter_map(token_of));
         Ok(())
     }
 }
 
-fn token(event: &TurnEvent) -> Option<u32> {
+fn token_of(event: &TurnEvent) -> Option<u32> {
     match event {
         TurnEvent::Token { id, .. } => Some(*id),
         _ => None,

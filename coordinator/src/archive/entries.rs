@@ -1,0 +1,108 @@
+//! What every archive gives: a stream of studies, each described before anything of it is read.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use radialog_schemas::{ErrorCode, Failure, StudyId};
+use serde::{Deserialize, Serialize};
+
+use super::image::ImageSource;
+use crate::CoordinatorError;
+
+/// One study as an archive describes it, before anything was read.
+#[derive(Clone, Debug)]
+pub struct StudyEntry {
+    /// Meant to be unique within the archive.
+    pub study: StudyId,
+    /// The image's name in the archive, for people.
+    pub file: String,
+    /// Where the entry stands: a file, or a file and line.
+    pub place: String,
+    /// Where the image is, or why there can be none.
+    pub image: Result<ImageSource, Failure>,
+    /// Further images of the study.
+    pub other_files: Vec<String>,
+    /// The radiologist's text.
+    pub reference: Option<String>,
+    /// Why the image was taken.
+    pub indication: Option<String>,
+    /// Which data split.
+    pub split: Option<String>,
+}
+
+impl StudyEntry {
+    /// An entry with nothing but an image.
+    pub fn new(study: &str, file: impl Into<String>, image: Result<ImageSource, Failure>) -> Self {
+        let file = file.into();
+        Self {
+            study: StudyId::from(study),
+            place: file.clone(),
+            file,
+            image,
+            other_files: Vec::new(),
+            reference: None,
+            indication: None,
+            split: None,
+        }
+    }
+}
+
+/// Something in an archive that cannot become a study: an unreadable directory, a row without an id, a second entry
+/// of the same study.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryProblem {
+    /// A file or directory, or a file and line.
+    pub place: String,
+    /// What is wrong.
+    pub failure: Failure,
+}
+
+impl EntryProblem {
+    /// A problem of this code.
+    pub fn new(place: impl Into<String>, code: ErrorCode, message: impl fmt::Display) -> Self {
+        Self {
+            place: place.into(),
+            failure: Failure::new(code, message),
+        }
+    }
+}
+
+impl fmt::Display for EntryProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.failure)
+    }
+}
+
+/// One pass over an archive.
+#[async_trait]
+pub trait StudyEntries: Send {
+    /// The next study or problem. Waits out a lost object store.
+    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>>;
+}
+
+/// A collection of studies that can be read from its start any number of times, always in the same order. Memory does
+/// not grow with it.
+#[async_trait]
+pub trait Archive: Send + Sync {
+    /// What a person calls it, e.g. its path.
+    fn name(&self) -> String;
+
+    /// Starts a pass.
+    ///
+    /// # Errors
+    /// When the whole archive is unusable.
+    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError>;
+
+    /// The number of studies, without reading images.
+    ///
+    /// # Errors
+    /// As [`Archive::entries`].
+    async fn count(&self) -> Result<u64, CoordinatorError> {
+        let mut entries = self.entries().await?;
+        let mut count = 0;
+        while let Some(entry) = entries.next().await {
+            count += u64::from(entry.is_ok());
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,256 @@
+//! Files below a root, wherever they are kept, always in the byte order of their paths.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use radialog_schemas::{ErrorCode, Failure};
+use tokio::io::{AsyncBufRead, BufReader};
+
+use super::entries::EntryProblem;
+use super::image::FileKind;
+use super::image::ImageSource;
+
+/// A local folder or a prefix of a bucket.
+#[async_trait]
+pub(super) trait FileTree: Send + Sync {
+    /// The paths of all files under a folder (empty for the root, else closed by `/`), relative to the root.
+    fn walk(&self, under: &str) -> Box<dyn PathWalk>;
+
+    /// The image at a relative path, which need not be there.
+    fn image(&self, path: &str) -> Result<ImageSource, Failure>;
+
+    /// The lines of a file.
+    async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>>;
+
+    /// What a person calls the file.
+    fn name(&self, path: &str) -> String;
+}
+
+/// One pass over the paths of a tree.
+#[async_trait]
+pub(super) trait PathWalk: Send {
+    async fn next(&mut self) -> Option<Result<String, EntryProblem>>;
+}
+
+/// Files on disk. Links are followed; a link back to a folder above it is a problem. Hidden files (leading dot) are not
+/// part of an archive.
+pub(super) struct LocalFileTree {
+    root: PathBuf,
+}
+
+impl LocalFileTree {
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+}
+
+#[async_trait]
+impl FileTree for LocalFileTree {
+    fn walk(&self, under: &str) -> Box<dyn PathWalk> {
+        Box::new(LocalPathWalk {
+            root: self.root.clone(),
+            start: Some(under.into()),
+            levels: Vec::new(),
+        })
+    }
+
+    fn image(&self, path: &str) -> Result<ImageSource, Failure> {
+        Ok(ImageSource::File(self.root.join(path)))
+    }
+
+    async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>> {
+        let file = tokio::fs::File::open(self.root.join(path)).await?;
+        Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+    }
+
+    fn name(&self, path: &str) -> String {
+        self.root.join(path).display().to_string()
+    }
+}
+
+/// Holds the names of one directory for each level it is in.
+struct LocalPathWalk {
+    root: PathBuf,
+    start: Option<Vec<u8>>,
+    levels: Vec<Level>,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+struct Level {
+    /// To notice a link back.
+    id: FileId,
+    /// Relative path, empty or closed by `/`.
+    path: Vec<u8>,
+    children: std::vec::IntoIter<Vec<u8>>,
+}
+
+#[async_trait]
+impl PathWalk for LocalPathWalk {
+    async fn next(&mut self) -> Option<Result<String, EntryProblem>> {
+        if let Some(start) = self.start.take()
+            && let Err(problem) = self.enter(start).await
+        {
+            return Some(Err(problem));
+        }
+        loop {
+            let level = self.levels.last_mut()?;
+            let Some(name) = level.children.next() else {
+                self.levels.pop();
+                continue;
+            };
+            let path = [level.path.as_slice(), &name].concat();
+            let is_folder = path.ends_with(b"/");
+            match String::from_utf8(path) {
+                Ok(path) if is_folder => {
+                    if let Err(problem) = self.enter(path.into_bytes()).await {
+                        return Some(Err(problem));
+                    }
+                }
+                Ok(path) => return Some(Ok(path)),
+                Err(error) => {
+                    let lossy = String::from_utf8_lossy(error.as_bytes());
+                    if is_folder || FileKind::of(&lossy) != FileKind::Other {
+                        let place = error.as_bytes().escape_ascii().to_string();
+                        let message = "the path is not UTF-8 and is left out; rename it";
+                        return Some(Err(EntryProblem::new(
+                            place,
+                            ErrorCode::ArchiveEntry,
+                            message,
+                        )));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl LocalPathWalk {
+    async fn enter(&mut self, path: Vec<u8>) -> Result<(), EntryProblem> {
+        let folder = self.root.join(OsString::from_vec(path.clone()));
+        let place = folder.display().to_string();
+        let problem = |reason: String| {
+            let message = format!("the directory cannot be read and is left out: {reason}");
+            EntryProblem::new(place.clone(), ErrorCode::ArchiveEntry, message)
+        };
+        let listing = tokio::task::spawn_blocking(move || list(&folder)).await;
+        let (id, children) = listing
+            .map_err(|panic| problem(panic.to_string()))?
+            .map_err(|error| problem(error.to_string()))?;
+        if self.levels.iter().any(|level| level.id == id) {
+            return Err(problem("it links back to a folder above it".into()));
+        }
+        self.levels.push(Level {
+            id,
+            path,
+            children: children.into_iter(),
+        });
+        Ok(())
+    }
+}
+
+/// The visible names in a directory in byte order; folders are closed by `/`, which gives the order of whole paths.
+fn list(folder: &Path) -> io::Result<(FileId, Vec<Vec<u8>>)> {
+    let metadata = fs::metadata(folder)?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let mut name = entry.file_name().as_bytes().to_owned();
+        if name.starts_with(b".") {
+            continue;
+        }
+        let kind = entry.file_type()?;
+        // A dangling link counts as a file: reading it tells what is wrong.
+        let is_folder = if kind.is_symlink() {
+            fs::metadata(entry.path()).is_ok_and(|target| target.is_dir())
+        } else {
+            kind.is_dir()
+        };
+        if is_folder {
+            name.push(b'/');
+        }
+        names.push(name);
+    }
+    names.sort_unstable();
+    Ok(((metadata.dev(), metadata.ino()), names))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    async fn all(walk: &mut dyn PathWalk) -> (Vec<String>, Vec<EntryProblem>) {
+        let (mut paths, mut problems) = (Vec::new(), Vec::new());
+        while let Some(next) = walk.next().await {
+            match next {
+                Ok(path) => paths.push(path),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        (paths, problems)
+    }
+
+    #[tokio::test]
+    async fn paths_come_in_byte_order_as_an_object_store_lists_them() {
+        let dir = tempfile::tempdir().unwrap();
+        for path in [
+            "b.png",
+            "a/z.png",
+            "a/b/c.png",
+            "a.png",
+            "a-b/d.png",
+            ".hidden/e.png",
+            "a/._f.png",
+        ] {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"x").unwrap();
+        }
+        let (paths, problems) = all(&mut *LocalFileTree::new(dir.path().into()).walk("")).await;
+        assert_eq!(
+            paths,
+            ["a-b/d.png", "a.png", "a/b/c.png", "a/z.png", "b.png"]
+        );
+        assert!(paths.is_sorted() && problems.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_walked_is_named_and_the_walk_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::write(root.join("1.png"), b"x").unwrap();
+        fs::create_dir(root.join("gone")).unwrap();
+        fs::create_dir(root.join("loop")).unwrap();
+        std::os::unix::fs::symlink(root, root.join("loop/back")).unwrap();
+        fs::write(root.join(OsStr::from_bytes(b"caf\xe9.png")), b"x").unwrap();
+        fs::write(root.join(OsStr::from_bytes(b"caf\xe9.txt")), b"x").unwrap();
+        fs::write(root.join("z.png"), b"x").unwrap();
+        let mut walk = LocalFileTree::new(root.into()).walk("");
+        assert_eq!(walk.next().await.unwrap().unwrap(), "1.png");
+        fs::remove_dir(root.join("gone")).unwrap();
+        let (paths, problems) = all(&mut *walk).await;
+        assert_eq!(paths, ["z.png"]);
+        let named: Vec<String> = problems.iter().map(EntryProblem::to_string).collect();
+        assert_eq!(named.len(), 3, "{named:?}");
+        assert!(
+            named[0].starts_with("caf\\xe9.png: ") && named[0].contains("not UTF-8"),
+            "{named:?}"
+        );
+        assert!(
+            named[1].contains("/gone") && named[1].contains("left out"),
+            "{named:?}"
+        );
+        assert!(
+            named[2].contains("/loop/back") && named[2].contains("links back"),
+            "{named:?}"
+        );
+    }
+}

@@ -1,0 +1,206 @@
+//! Finding out what an archive is: kinds are told apart by what is there.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use radialog_runtime::objects::Objects;
+
+use super::entries::Archive;
+use super::file_tree::{FileTree, LocalFileTree};
+use super::folder::ImageFolder;
+use super::manifest::{Manifest, StudyIdColumn};
+use super::mimic_cxr::{MimicArchive, StudyFolder};
+use super::object_tree::ObjectTree;
+use crate::CoordinatorError;
+
+/// How many files are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
+const PROBE: usize = 100;
+
+/// What a person names as the archive.
+#[derive(Clone)]
+pub enum ArchiveLocation {
+    /// A folder or a CSV manifest.
+    Path(PathBuf),
+    /// Everything under a prefix of a bucket, or a CSV manifest in it.
+    Objects {
+        /// As given, e.g. `s3://bucket/prefix`.
+        url: String,
+        /// The bucket.
+        store: Arc<dyn Objects>,
+        /// Without leading or closing `/`; empty for the whole bucket.
+        prefix: String,
+    },
+}
+
+/// Opens an archive and finds out its kind.
+///
+/// # Errors
+/// When it is not there, is neither a folder nor a manifest, or a table of it lacks a column.
+pub async fn open(input: &ArchiveLocation) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    let FoundArchive {
+        name,
+        tree,
+        manifest,
+    } = FoundArchive::of(input).await?;
+    if let Some(file) = manifest {
+        let images = tree.clone();
+        return checked(Manifest {
+            name,
+            tree,
+            file,
+            images,
+            split: None,
+            ids: StudyIdColumn::Studies,
+        })
+        .await;
+    }
+    let mut walk = tree.walk("");
+    for _ in 0..PROBE {
+        let Some(path) = walk.next().await else { break };
+        if let Some(found) = path.ok().as_deref().and_then(StudyFolder::of) {
+            return Ok(Arc::new(MimicArchive::open(name, tree, found.root).await?));
+        }
+    }
+    Ok(Arc::new(ImageFolder { name, tree }))
+}
+
+/// Opens an image table, as trainings read it: a CSV with `image`, perhaps `split`, and `dicom_id` or `study_id` (else an
+/// image's name is its id). `images` is the folder that images are relative to, the table's own without it. With `split`,
+/// other rows are not part of the archive.
+///
+/// # Errors
+/// When it is not there, is no CSV, or lacks a column.
+pub async fn open_image_table(
+    input: &ArchiveLocation,
+    images: Option<&Path>,
+    split: Option<&str>,
+) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    let TableFile { name, tree, file } = TableFile::of(input).await?;
+    let images: Arc<dyn FileTree> = match images {
+        None => tree.clone(),
+        Some(folder) => match local(folder).await? {
+            FoundArchive {
+                tree,
+                manifest: None,
+                ..
+            } => tree,
+            FoundArchive { name, .. } => {
+                return Err(CoordinatorError::Input {
+                    input: name,
+                    reason: "it is not a folder".into(),
+                });
+            }
+        },
+    };
+    let name = format!(
+        "{name}{}",
+        split.map_or_else(String::new, |split| format!(" ({split})"))
+    );
+    checked(Manifest {
+        name,
+        tree,
+        file,
+        images,
+        split: split.map(str::to_owned),
+        ids: StudyIdColumn::Images,
+    })
+    .await
+}
+
+/// Reads the header, so that a missing column is found before any work.
+async fn checked(manifest: Manifest) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    manifest.entries().await?;
+    Ok(Arc::new(manifest))
+}
+
+/// An input found: a tree, or a manifest in a tree.
+struct FoundArchive {
+    name: String,
+    tree: Arc<dyn FileTree>,
+    manifest: Option<String>,
+}
+
+/// A table found in a tree.
+pub(super) struct TableFile {
+    pub(super) name: String,
+    pub(super) tree: Arc<dyn FileTree>,
+    pub(super) file: String,
+}
+
+impl FoundArchive {
+    async fn of(input: &ArchiveLocation) -> Result<Self, CoordinatorError> {
+        match input {
+            ArchiveLocation::Path(path) => local(path).await,
+            ArchiveLocation::Objects { url, store, prefix } => Ok(bucket(url, store, prefix)),
+        }
+    }
+}
+
+impl TableFile {
+    pub(super) async fn of(input: &ArchiveLocation) -> Result<Self, CoordinatorError> {
+        match FoundArchive::of(input).await? {
+            FoundArchive {
+                name,
+                tree,
+                manifest: Some(file),
+            } => Ok(Self { name, tree, file }),
+            FoundArchive { name, .. } => Err(CoordinatorError::Input {
+                input: name,
+                reason: "it is no .csv file".into(),
+            }),
+        }
+    }
+}
+
+/// The name of a local archive is its whole path, so that it is the same archive from wherever a run is resumed.
+async fn local(path: &Path) -> Result<FoundArchive, CoordinatorError> {
+    let unusable = |reason: String| CoordinatorError::Input {
+        input: path.display().to_string(),
+        reason,
+    };
+    let failed = |error: std::io::Error| unusable(error.to_string());
+    let path = tokio::fs::canonicalize(path).await.map_err(failed)?;
+    let name = path.display().to_string();
+    if tokio::fs::metadata(&path).await.map_err(failed)?.is_dir() {
+        // A root that cannot be read is no problem of an entry: nothing can be run.
+        drop(tokio::fs::read_dir(&path).await.map_err(failed)?);
+        return Ok(FoundArchive {
+            name,
+            tree: Arc::new(LocalFileTree::new(path)),
+            manifest: None,
+        });
+    }
+    if !is_csv(&name) {
+        return Err(unusable("it is neither a folder nor a .csv file".into()));
+    }
+    let file = path.file_name().and_then(|file| file.to_str());
+    let manifest = Some(
+        file.ok_or_else(|| unusable("its name is not UTF-8".into()))?
+            .to_owned(),
+    );
+    let folder = path.parent().unwrap_or(&path).to_owned();
+    Ok(FoundArchive {
+        name,
+        tree: Arc::new(LocalFileTree::new(folder)),
+        manifest,
+    })
+}
+
+fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> FoundArchive {
+    let (folder, file) = match prefix.rsplit_once('/').unwrap_or(("", prefix)) {
+        (folder, file) if is_csv(file) => (folder, Some(file)),
+        _ => (prefix, None),
+    };
+    let root = file.map_or(url, |file| url.strip_suffix(file).unwrap_or(url));
+    let tree = Arc::new(ObjectTree::new(root, store.clone(), folder));
+    FoundArchive {
+        name: url.trim_end_matches('/').to_owned(),
+        tree,
+        manifest: file.map(str::to_owned),
+    }
+}
+
+fn is_csv(path: &str) -> bool {
+    path.rsplit_once('.')
+        .is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("csv"))
+}

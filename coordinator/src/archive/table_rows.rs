@@ -1,0 +1,208 @@
+//! The rows of a table of an archive, wherever it lies, each with its place for messages.
+
+use radialog_schemas::ErrorCode;
+use radialog_schemas::table::{Header, Row, RowParser};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+
+use super::entries::EntryProblem;
+use crate::CoordinatorError;
+
+type Lines = Box<dyn AsyncBufRead + Send + Unpin>;
+
+/// A table with a header, row by row.
+pub(super) struct TableRows {
+    lines: Lines,
+    file: String,
+    header: Header,
+    parser: RowParser,
+    /// How many lines were read, the header's too.
+    read: u64,
+    ended: bool,
+    /// Why the lines ended too early; told after the rows before it.
+    cut: Option<EntryProblem>,
+}
+
+impl TableRows {
+    /// Reads the header; `required` columns must be there.
+    ///
+    /// # Errors
+    /// When the header cannot be read, or a column is missing.
+    pub(super) async fn open(
+        mut lines: Lines,
+        file: String,
+        required: &[&str],
+    ) -> Result<Self, CoordinatorError> {
+        let unusable = |reason: String| CoordinatorError::Input {
+            input: file.clone(),
+            reason,
+        };
+        let mut first = Vec::new();
+        lines
+            .read_until(b'\n', &mut first)
+            .await
+            .map_err(|error| unusable(error.to_string()))?;
+        let header =
+            RowParser::header(&first).map_err(|malformed| unusable(malformed.to_string()))?;
+        for name in required {
+            header
+                .required(name)
+                .map_err(|missing| CoordinatorError::MissingColumn {
+                    file: file.clone(),
+                    column: missing.column,
+                    found: missing.found,
+                })?;
+        }
+        Ok(Self {
+            lines,
+            file,
+            header,
+            parser: RowParser::from_line(2),
+            read: 1,
+            ended: false,
+            cut: None,
+        })
+    }
+
+    /// The position of a column.
+    pub(super) fn column(&self, name: &str) -> Option<usize> {
+        self.header.column(name)
+    }
+
+    /// How many cells a row has to have.
+    pub(super) fn width(&self) -> usize {
+        self.header.width()
+    }
+
+    /// Where a line stands, for people.
+    pub(super) fn place(&self, line: u64) -> String {
+        format!("{} line {line}", self.file)
+    }
+
+    /// A problem with the row that begins on this line.
+    pub(super) fn problem(&self, line: u64, message: impl std::fmt::Display) -> EntryProblem {
+        EntryProblem::new(self.place(line), ErrorCode::ArchiveEntry, message)
+    }
+
+    /// The next row that is not blank. A row that is malformed is a problem, and reading goes on behind it.
+    pub(super) async fn next(&mut self) -> Option<Result<Row, EntryProblem>> {
+        loop {
+            match self.parser.next() {
+                Some(Ok(row)) => return Some(Ok(row)),
+                Some(Err(malformed)) => {
+                    return Some(Err(self.problem(malformed.line, &malformed.reason)));
+                }
+                None if self.ended => return self.cut.take().map(Err),
+                None => self.read_line().await,
+            }
+        }
+    }
+
+    async fn read_line(&mut self) {
+        let mut line = Vec::new();
+        match self.lines.read_until(b'\n', &mut line).await {
+            Ok(0) => self.ended = true,
+            Ok(_) => {
+                self.read += 1;
+                self.parser.push(line);
+            }
+            Err(error) => {
+                let message = format!("the rest of the table cannot be read: {error}");
+                self.cut = Some(self.problem(self.read + 1, message));
+                self.ended = true;
+            }
+        }
+        if self.ended {
+            self.parser.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Cursor};
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+
+    use super::*;
+
+    /// A disk that fails.
+    struct Failing;
+
+    impl AsyncRead for Failing {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::Error::other("lost")))
+        }
+    }
+
+    async fn read(lines: Lines) -> Vec<Result<(u64, Vec<String>), String>> {
+        let mut rows = TableRows::open(lines, "t.csv".into(), &["a", "b"])
+            .await
+            .unwrap();
+        let mut all = Vec::new();
+        while let Some(row) = rows.next().await {
+            all.push(match row {
+                Ok(row) => Ok((row.line, row.cells)),
+                Err(problem) => Err(problem.to_string()),
+            });
+        }
+        all
+    }
+
+    fn row(line: u64, cells: &[&str]) -> Result<(u64, Vec<String>), String> {
+        Ok((line, cells.iter().map(|&cell| cell.to_owned()).collect()))
+    }
+
+    #[tokio::test]
+    async fn rows_are_counted_from_the_header_on_and_a_broken_one_is_named_with_its_place() {
+        let text = "\u{feff}A, b\r\n1,\"x, \"\"y\"\"\r\nz\"\r\n\r\n2,\n3,z\"z\n4,\"open\n5,x\n6,y";
+        let rows = read(Box::new(Cursor::new(text))).await;
+        assert_eq!(
+            rows[..2],
+            [row(2, &["1", "x, \"y\"\r\nz"]), row(5, &["2", ""])]
+        );
+        assert!(
+            rows[2]
+                .as_ref()
+                .is_err_and(|text| text.starts_with("t.csv line 6: ")),
+            "{rows:?}"
+        );
+        assert!(
+            rows[3].as_ref().is_err_and(
+                |text| text.starts_with("t.csv line 7: ") && text.contains("not closed")
+            ),
+            "{rows:?}"
+        );
+        assert_eq!(rows[4..], [row(8, &["5", "x"]), row(9, &["6", "y"])]);
+    }
+
+    #[tokio::test]
+    async fn rows_before_a_failing_disk_are_read_and_the_failure_is_told_once() {
+        let lines = BufReader::new(Cursor::new("a,b\n1,x\n").chain(Failing));
+        let rows = read(Box::new(lines)).await;
+        assert_eq!(rows[0], row(2, &["1", "x"]));
+        assert!(
+            rows[1]
+                .as_ref()
+                .is_err_and(|text| text.starts_with("t.csv line 3: ") && text.contains("lost")),
+            "{rows:?}"
+        );
+        assert_eq!(rows.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_missing_column_is_named_with_its_file() {
+        let lines = Box::new(Cursor::new("a,c\n"));
+        let error = TableRows::open(lines, "t.csv".into(), &["a", "b"]).await;
+        let text = error.err().unwrap().to_string();
+        assert!(
+            text.contains("t.csv") && text.contains("'b'") && text.contains("a, c"),
+            "{text}"
+        );
+    }
+}

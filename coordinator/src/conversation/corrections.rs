@@ -1,0 +1,231 @@
+//! Corrections as data: kept beside the images, one object for each, until their conversation is deleted.
+
+use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
+use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_schemas::{Ask, ConversationId, Correction, ObjectKey, SCHEMA_VERSION, TurnOutcome};
+
+/// Objects listed at a time.
+const PAGE: usize = 1000;
+
+/// What a person's version of an answer is worth as data: a report that was typed, or a correction of one that was
+/// accepted as it is or rewritten. None for other answers and where there is no image.
+pub fn from_edit(
+    snapshot: &ConversationSnapshot,
+    turn: u32,
+    corrected: &str,
+    noted_ms: u64,
+) -> Option<Correction> {
+    let image = snapshot.conversation.image.as_ref()?.image.clone();
+    let findings = snapshot.prepared.as_ref()?.as_ref().ok()?.text.clone();
+    let at = (turn as usize).checked_sub(1)?;
+    let this = snapshot.turns.get(at)?;
+    let (report, asked) = match this.request.ask {
+        Ask::Report => (answer(this)?, None),
+        Ask::Correction { .. } => (
+            report_before(&snapshot.turns[..at])?,
+            Some(this.asked.clone()?),
+        ),
+        _ => return None,
+    };
+    let unchanged = asked.is_none() && report == corrected;
+    (!unchanged).then(|| Correction {
+        schema_version: SCHEMA_VERSION,
+        conversation: snapshot.conversation.id.clone(),
+        turn,
+        image,
+        findings,
+        report: report.to_owned(),
+        asked,
+        corrected: corrected.to_owned(),
+        noted_ms,
+    })
+}
+
+/// The latest report, as the later turns read it.
+fn report_before(turns: &[TurnSnapshot]) -> Option<&str> {
+    let is_report =
+        |turn: &&TurnSnapshot| matches!(turn.request.ask, Ask::Report | Ask::Correction { .. });
+    turns
+        .iter()
+        .rev()
+        .filter(is_report)
+        .find_map(|turn| turn.edited.as_deref().or_else(|| answer(turn)))
+}
+
+fn answer(turn: &TurnSnapshot) -> Option<&str> {
+    match turn.outcome.as_ref()? {
+        TurnOutcome::Done(answer) => Some(&answer.text),
+        _ => None,
+    }
+}
+
+/// Keeps a correction; a later one of the same answer replaces it.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn store(objects: &dyn Objects, correction: &Correction) -> Result<(), ObjectError> {
+    let content = serde_json::to_vec(correction).expect("a correction has string keys only");
+    objects
+        .put(
+            &ObjectKey::correction(&correction.conversation, correction.turn),
+            content.into(),
+        )
+        .await
+}
+
+/// Forgets the correction of an answer, if there is one.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn delete(
+    objects: &dyn Objects,
+    conversation: &ConversationId,
+    turn: u32,
+) -> Result<(), ObjectError> {
+    objects
+        .delete(&ObjectKey::correction(conversation, turn))
+        .await
+}
+
+/// Forgets all corrections of a conversation.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn delete_all(
+    objects: &dyn Objects,
+    conversation: &ConversationId,
+) -> Result<(), ObjectError> {
+    let prefix = format!("{}{conversation}/", ObjectKey::CORRECTIONS);
+    for entry in objects.list(&prefix, None, PAGE).await? {
+        objects.delete(&entry.key).await?;
+    }
+    Ok(())
+}
+
+/// All corrections, in the order of their keys, with the keys of those that cannot be read.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn list(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectKey>), ObjectError> {
+    let (mut corrections, mut unreadable) = (Vec::new(), Vec::new());
+    let mut after = None;
+    loop {
+        let page = objects
+            .list(ObjectKey::CORRECTIONS, after.as_ref(), PAGE)
+            .await?;
+        for entry in &page {
+            match objects.get(&entry.key).await {
+                Ok(content) => match serde_json::from_slice::<Correction>(&content) {
+                    Ok(correction) if correction.schema_version == SCHEMA_VERSION => {
+                        corrections.push(correction)
+                    }
+                    _ => unreadable.push(entry.key.clone()),
+                },
+                // Deleted since it was listed.
+                Err(ObjectError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.key.clone()),
+            _ => return Ok((corrections, unreadable)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::{
+        Answer, ChatImage, ContentHash, Conversation, Finding, FindingsReport, Generation,
+        TurnRequest, TurnStatus,
+    };
+
+    use super::*;
+
+    fn turn(ask: Ask, text: &str, edited: Option<&str>) -> TurnSnapshot {
+        let (prompt_tokens, cached_tokens, tokens, complete, dropped_turns) = Default::default();
+        let text = text.to_owned();
+        let answer = Answer {
+            text,
+            prompt_tokens,
+            cached_tokens,
+            tokens,
+            complete,
+            dropped_turns,
+        };
+        TurnSnapshot {
+            request: TurnRequest {
+                ask,
+                generation: Generation::default(),
+                asked_ms: 0,
+                deadline_ms: None,
+            },
+            status: TurnStatus::Done,
+            cancelling: false,
+            asked: Some("Correct it.".into()),
+            outcome: Some(TurnOutcome::Done(answer)),
+            edited: edited.map(str::to_owned),
+            events: 1,
+        }
+    }
+
+    fn snapshot(turns: Vec<TurnSnapshot>) -> ConversationSnapshot {
+        let image = ObjectKey::image(&ContentHash::of(b"x"));
+        let chat_image = ChatImage {
+            embedding: image.clone(),
+            findings: image.clone(),
+            image,
+            media_type: "image/png".into(),
+        };
+        let conversation = Conversation {
+            schema_version: SCHEMA_VERSION,
+            id: ConversationId::from("c"),
+            owner: "local".into(),
+            created_ms: 0,
+            image: Some(chat_image),
+            indication: None,
+            component: ContentHash::of(b"language"),
+            opening: Vec::new(),
+        };
+        let findings = FindingsReport {
+            findings: Vec::new(),
+            text: "edema".into(),
+        };
+        ConversationSnapshot {
+            conversation,
+            prepared: Some(Ok(findings)),
+            turns,
+        }
+    }
+
+    #[test]
+    fn a_typed_report_and_an_accepted_correction_are_data_and_other_answers_are_not() {
+        let correction = Ask::Correction {
+            add: vec![Finding::Fracture],
+            remove: Vec::new(),
+        };
+        let turns = vec![
+            turn(Ask::Report, "Clear.", Some("Clear lungs.")),
+            turn(Ask::Summary, "All well.", None),
+            turn(correction, "Clear lungs. Fracture.", None),
+        ];
+        let snapshot = snapshot(turns);
+        let data = |number, text| {
+            from_edit(&snapshot, number, text, 7).map(|c| (c.report, c.asked, c.corrected))
+        };
+        let text = |text: &str| text.to_owned();
+        assert_eq!(
+            data(1, "Clear lungs."),
+            Some((text("Clear."), None, text("Clear lungs.")))
+        );
+        assert_eq!(data(1, "Clear."), None, "nothing was changed");
+        assert_eq!(data(2, "Well."), None);
+        let accepted = (
+            text("Clear lungs."),
+            Some(text("Correct it.")),
+            text("Clear lungs. Fracture."),
+        );
+        assert_eq!(data(3, "Clear lungs. Fracture."), Some(accepted));
+        assert_eq!(data(4, "x"), None);
+    }
+}

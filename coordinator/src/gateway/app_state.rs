@@ -1,0 +1,37 @@
+//! What every request works over.
+
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
+
+use super::config::GatewayConfig;
+use radialog_runtime::backends::Backends;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::Callers;
+use super::static_file::StaticFile;
+use crate::BundleHashes;
+use crate::run::BatchService;
+
+/// The handlers' state, which is cheap to clone.
+#[derive(Clone)]
+pub(super) struct AppState(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) backends: Backends,
+    pub(super) bundle: BundleHashes,
+    pub(super) config: GatewayConfig,
+    pub(super) callers: Callers,
+    /// The description of the API, which is the same for everybody.
+    pub(super) openapi: StaticFile,
+    /// None where this gateway runs no batches.
+    pub(super) batches: OnceLock<Arc<BatchService>>,
+    pub(super) shutdown: CancellationToken,
+}
+
+impl Deref for AppState {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,251 @@
+//! `[gateway]`: where it listens, who may ask, and how much.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use radialog_runtime::config::ConfigReader;
+use radialog_schemas::ContentHash;
+
+/// As in the original demo.
+const DEFAULT_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
+const MIB: u64 = 1 << 20;
+
+/// `[gateway]`.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Who may ask; nobody is everybody who reaches a loopback address.
+    pub keys: Vec<ApiKey>,
+    /// Requests that one key may send in a second, in the long run; twice as many at once.
+    pub rate: u32,
+    /// Requests of one key in work at a time.
+    pub concurrent: u32,
+    /// Event streams of one key open at a time.
+    pub streams: u32,
+    /// Largest image file, in bytes.
+    pub max_image_bytes: u64,
+    /// Most pixels of an image.
+    pub max_image_pixels: u64,
+    /// Turns of all conversations that may wait for a worker; more are refused.
+    pub max_waiting: u64,
+    /// Turns that one conversation may have.
+    pub max_turns: u32,
+    /// How long a request may take, its upload included; streams may take longer.
+    pub request_timeout: Duration,
+    /// How long a turn may wait for a worker where its request says nothing; none is for ever.
+    pub deadline: Option<Duration>,
+    /// How often a silent stream says that it is alive.
+    pub heartbeat: Duration,
+    /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
+    pub archives: Vec<String>,
+    /// Where running batches keep what they need to go on.
+    pub directory: PathBuf,
+    /// Web pages of other hosts that may ask, e.g. `https://viewer.example`.
+    pub origins: Vec<String>,
+}
+
+/// An API key as the configuration holds it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Whose it is; conversations belong to this name.
+    pub name: String,
+    /// Of the key's text. Keys are long and random, so that one round is enough.
+    pub sha256: ContentHash,
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ApiKey").field(&self.name).finish()
+    }
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_LISTEN,
+            keys: Vec::new(),
+            rate: 50,
+            concurrent: 16,
+            streams: 2000,
+            max_image_bytes: 32 * MIB,
+            max_image_pixels: 40_000_000,
+            max_waiting: 256,
+            max_turns: 200,
+            request_timeout: Duration::from_secs(60),
+            deadline: None,
+            heartbeat: Duration::from_secs(15),
+            archives: Vec::new(),
+            directory: PathBuf::from("radialog-gateway"),
+            origins: Vec::new(),
+        }
+    }
+}
+
+impl GatewayConfig {
+    /// Reads the area, and notes its faults in the reader.
+    pub fn read(reader: &mut ConfigReader) -> Self {
+        let default = Self::default();
+        let seconds = |reader: &mut ConfigReader, field: &str, default: Duration| {
+            let value = reader.seconds("gateway", field, default);
+            if value.is_zero() {
+                reader.fault("gateway", field, "give more than 0 seconds");
+            }
+            value
+        };
+        Self {
+            listen: reader.parsed("gateway", "listen").unwrap_or(default.listen),
+            keys: keys(reader),
+            rate: at_least_one(reader, "rate", default.rate),
+            concurrent: at_least_one(reader, "concurrent", default.concurrent),
+            streams: at_least_one(reader, "streams", default.streams),
+            max_image_bytes: at_least_one(reader, "max_image_mib", default.max_image_bytes / MIB)
+                .saturating_mul(MIB),
+            max_image_pixels: at_least_one(reader, "max_image_pixels", default.max_image_pixels),
+            max_waiting: at_least_one(reader, "max_waiting", default.max_waiting),
+            max_turns: at_least_one(reader, "max_turns", default.max_turns),
+            request_timeout: seconds(reader, "request_timeout", default.request_timeout),
+            deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO))
+                .filter(|limit| !limit.is_zero()),
+            heartbeat: seconds(reader, "heartbeat", default.heartbeat),
+            archives: archives(reader),
+            directory: reader
+                .parsed("gateway", "directory")
+                .unwrap_or(default.directory),
+            origins: origins(reader),
+        }
+    }
+}
+
+fn at_least_one<T>(reader: &mut ConfigReader, field: &str, default: T) -> T
+where
+    T: std::str::FromStr<Err: fmt::Display> + PartialEq + From<u8>,
+{
+    let value = reader.parsed("gateway", field).unwrap_or(default);
+    if value == T::from(0) {
+        reader.fault("gateway", field, "give 1 or more");
+    }
+    value
+}
+
+fn keys(reader: &mut ConfigReader) -> Vec<ApiKey> {
+    let mut keys: Vec<ApiKey> = Vec::new();
+    for entry in reader.list("gateway", "keys") {
+        match key(&entry) {
+            Some(key) if keys.iter().any(|known| known.name == key.name) => {
+                reader.fault("gateway", "keys", &format!("'{}' is there twice; give each key its own name", key.name));
+            }
+            Some(key) => keys.push(key),
+            // The entry is not shown: it may be the key itself.
+            None => reader.fault(
+                "gateway",
+                "keys",
+                "an entry is not NAME:SHA256; make a key and its entry with `radialog gateway new-key NAME`",
+            ),
+        }
+    }
+    keys
+}
+
+fn key(entry: &str) -> Option<ApiKey> {
+    let (name, digest) = entry.split_once(':')?;
+    let sha256 = ContentHash::from_hex(digest)?;
+    is_key_name(name).then(|| ApiKey {
+        name: name.to_owned(),
+        sha256,
+    })
+}
+
+/// Says whether a key may have this name, which stands in logs, in state and in the list of keys.
+pub fn is_key_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+}
+
+fn archives(reader: &mut ConfigReader) -> Vec<String> {
+    let archives = reader.list("gateway", "archives");
+    for archive in archives
+        .iter()
+        .filter(|archive| !archive.starts_with("s3://"))
+    {
+        reader.fault(
+            "gateway",
+            "archives",
+            &format!("'{archive}' is no archive; write s3://bucket/prefix"),
+        );
+    }
+    archives
+}
+
+fn origins(reader: &mut ConfigReader) -> Vec<String> {
+    let origins = reader.list("gateway", "origins");
+    for origin in &origins {
+        let host = origin
+            .strip_prefix("https://")
+            .or_else(|| origin.strip_prefix("http://"));
+        if !host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '*', ' '])) {
+            reader.fault(
+                "gateway",
+                "origins",
+                &format!("'{origin}' is no origin; write https://host or https://host:port"),
+            );
+        }
+    }
+    origins
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_runtime::config::{Config, ConfigError};
+
+    use super::GatewayConfig;
+
+    fn load(name: &str, value: &str) -> Result<GatewayConfig, ConfigError> {
+        let environment = [(name.to_owned(), value.to_owned())];
+        Config::load_with(None, environment, [], GatewayConfig::read).map(|(_, gateway)| gateway)
+    }
+
+    fn load_keys(keys: &str) -> Result<GatewayConfig, ConfigError> {
+        load("RADIALOG_GATEWAY_KEYS", keys)
+    }
+
+    #[test]
+    fn keys_are_names_with_digests() {
+        let (one, two) = ("01".repeat(32), "ab".repeat(32));
+        let config = load_keys(&format!("ward-1:{one}, lab:{two}")).unwrap();
+        assert_eq!(config.keys[0].name, "ward-1");
+        assert_eq!(config.keys[1].sha256.as_str(), two);
+        let list = format!("[\"ward-1:{one}\", \"lab:{two}\"]");
+        assert_eq!(load_keys(&list).unwrap().keys, config.keys);
+    }
+
+    #[test]
+    fn a_bad_key_is_a_fault_that_does_not_show_it() {
+        let error = load_keys("rd-secret").unwrap_err().to_string();
+        assert!(
+            error.contains("new-key") && !error.contains("secret"),
+            "{error}"
+        );
+        let digest = "01".repeat(32);
+        assert!(
+            load_keys(&format!("a:{digest},a:{digest}"))
+                .unwrap_err()
+                .to_string()
+                .contains("twice")
+        );
+    }
+
+    #[test]
+    fn limits_are_positive_and_origins_are_whole() {
+        let environment = [
+            ("RADIALOG_GATEWAY_RATE", "0"),
+            ("RADIALOG_GATEWAY_ORIGINS", "*"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let error = Config::load_with(None, environment, [], GatewayConfig::read).unwrap_err();
+        assert_eq!(error.faults.len(), 2);
+    }
+}

@@ -1,0 +1,67 @@
+//! The router, made from the table of operations and the page's files.
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware;
+use axum::routing::MethodRouter;
+use radialog_schemas::http::ProblemCode;
+
+use super::app_state::AppState;
+use super::operation::{Access, OPENAI_TAG, Operation};
+use super::operations::operations;
+use super::problem::ApiError;
+use super::{files, guard, openai};
+
+/// All of it.
+pub(super) fn router(app: &AppState) -> Router {
+    let mut router = files::assets();
+    for operation in operations() {
+        let path = operation.path;
+        router = router.route(path, guarded(operation, app));
+    }
+    let router = router
+        .fallback(unknown)
+        .method_not_allowed_fallback(other_method)
+        // Bodies have limits of their own, each with its words.
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn(guard::secure));
+    let router = match app.config.origins.as_slice() {
+        [] => router,
+        origins => router.layer(guard::cors(origins)),
+    };
+    router.with_state(app.clone())
+}
+
+/// The handler with what its requests pass on their way.
+fn guarded(operation: Operation, app: &AppState) -> MethodRouter<AppState> {
+    let state = app.clone();
+    let admitted = match operation.access {
+        Access::Open => operation.handler,
+        Access::Key => operation
+            .handler
+            .layer(middleware::from_fn_with_state(state, guard::admit)),
+        Access::Unhurried => operation
+            .handler
+            .layer(middleware::from_fn_with_state(state, guard::unhurried)),
+    };
+    let spoken = match operation.tag {
+        OPENAI_TAG => admitted.layer(middleware::from_fn(openai::errors)),
+        _ => admitted,
+    };
+    guard::observed(spoken, operation.path)
+}
+
+async fn unknown() -> ApiError {
+    ApiError::new(
+        ProblemCode::NotFound,
+        "there is nothing at this path; /docs lists what there is",
+    )
+}
+
+async fn other_method(request: Request) -> ApiError {
+    let detail = format!(
+        "{} is not possible here; the header Allow lists what is",
+        request.method()
+    );
+    ApiError::new(ProblemCode::MethodNotAllowed, detail)
+}

@@ -1,0 +1,31 @@
+//! A run over an archive: every study goes through the stages, and gets one line in the results.
+
+mod archive_run;
+mod batch_service;
+mod dispatcher;
+mod executor;
+mod image_preparation;
+pub mod output;
+pub mod pipeline;
+mod plan;
+mod progress;
+mod publish;
+mod result_consumer;
+mod retry;
+mod run_state;
+mod study_record;
+
+pub use archive_run::{ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions};
+pub use batch_service::{
+    BatchError, BatchService, BatchServiceSettings, BatchStatus, BatchView, NewBatch, OpenArchive,
+    RESULT_FILES,
+};
+pub(crate) use image_preparation::finish_preparation;
+pub use plan::{RunPlan, StagePlan, plan_run};
+pub use progress::{RunProgress, StageProgress};
+pub(crate) use publish::publish_task;
+pub use publish::publish_turn;
+pub use result_consumer::ResultConsumer;
+pub(crate) use retry::RetryUntilShutdown;
+pub use run_state::{PROGRESS_DOCUMENT, SPEC_DOCUMENT};
+pub(crate) use run_state::{announce_run, study_fact};

@@ -1,0 +1,202 @@
+//! A batch from start to end: what `radialog batch` runs.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use radialog_runtime::backends::Backends;
+use radialog_schemas::{
+    ContentHash, Generation, PerStage, RunId, RunSpec, SCHEMA_VERSION, Source, StageSet,
+};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::dispatcher::ledger::RunLedger;
+use super::dispatcher::{Dispatcher, RunLimits};
+use super::executor::Executor;
+use super::output::{OutputDirectory, RunFile, RunSummary, SessionSummary, journal};
+use super::progress::{RateMeter, RunProgress};
+use super::result_consumer::ResultConsumer;
+use super::retry::RetryUntilShutdown;
+use crate::CoordinatorError;
+use crate::archive::Archive;
+
+/// Studies in flight: enough to fill every stage's batches, few enough that a restart repeats little.
+pub const DEFAULT_WINDOW: usize = 256;
+/// Bytes of an image file.
+pub const DEFAULT_IMAGE_LIMIT: u64 = 256 << 20;
+
+/// Longer than the slowest stage should take for a study.
+pub const DEFAULT_STALL: Duration = Duration::from_secs(600);
+
+/// What to run.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// The studies.
+    pub archive: Arc<dyn Archive>,
+    /// The output directory. Where it holds an earlier session of the same run, that one is resumed.
+    pub out: PathBuf,
+    /// What the studies begin with.
+    pub source: Source,
+    /// The stages.
+    pub stages: StageSet,
+    /// How reports are decoded.
+    pub generation: Generation,
+    /// Hash of the whole bundle.
+    pub bundle: ContentHash,
+    /// Hash of each stage's component, in pipeline order.
+    pub components: PerStage<ContentHash>,
+    /// Most studies in flight; [`DEFAULT_WINDOW`].
+    pub window: usize,
+    /// Only the first studies of the archive.
+    pub limit: Option<u64>,
+    /// Largest image file in bytes; [`DEFAULT_IMAGE_LIMIT`].
+    pub image_limit: u64,
+    /// When no study has finished for this long, tasks are taken for lost and published again; [`DEFAULT_STALL`].
+    pub stall: Duration,
+    /// Runs the studies again that failed in earlier sessions.
+    pub retry_failed: bool,
+}
+
+/// A run over an archive.
+pub struct ArchiveRun {
+    options: RunOptions,
+    backends: Backends,
+}
+
+impl RunOptions {
+    /// The run as `run.json` has it; its id is given by the output directory.
+    pub(crate) fn run_file(&self) -> RunFile {
+        let spec = RunSpec {
+            schema_version: SCHEMA_VERSION,
+            run: RunId::from(""),
+            source: self.source,
+            stages: self.stages.clone(),
+            generation: self.generation.clone(),
+            bundle: self.bundle.clone(),
+            components: self.components.clone(),
+            conversation: None,
+        };
+        RunFile {
+            input: self.archive.name(),
+            spec,
+        }
+    }
+}
+
+impl ArchiveRun {
+    /// A run that has not started.
+    pub fn new(options: RunOptions, backends: Backends) -> Self {
+        Self { options, backends }
+    }
+
+    /// Runs to the end of the archive, or until `shutdown`, after which the same call resumes. Sends snapshots to
+    /// `progress`.
+    ///
+    /// # Errors
+    /// When the run cannot start, or the output directory or the store has no room; lines written so far stay.
+    pub async fn run(
+        self,
+        shutdown: CancellationToken,
+        progress: watch::Sender<RunProgress>,
+    ) -> Result<RunSummary, CoordinatorError> {
+        let begun = Instant::now();
+        let Self { options, backends } = self;
+        let out = OutputDirectory::open(&options.out, options.run_file())?;
+        if options.retry_failed {
+            journal::forget_failed(out.path())?;
+        }
+        let ledger = RunLedger::open(&out)?;
+        backends.queue.declare().await?;
+
+        // Ends our own parts when the run has ended or failed, and with the caller's.
+        let stop = shutdown.child_token();
+        let _stopped = stop.clone().drop_guard();
+        let executor = Executor {
+            backends,
+            retry: RetryUntilShutdown::new(stop.clone()),
+        };
+        let spec = Arc::new(out.run().spec.clone());
+        let mut meter = RateMeter::new(spec.run.clone(), spec.stages.clone());
+        let dispatcher = Arc::new(Dispatcher {
+            executor: executor.clone(),
+            archive: options.archive,
+            spec,
+            limits: RunLimits {
+                studies: options.limit,
+                image: options.image_limit,
+                stall: options.stall,
+            },
+            window: Arc::new(Semaphore::new(options.window.max(1))),
+            wake: Arc::default(),
+            ledger: Mutex::new(ledger),
+        });
+        let consumer =
+            ResultConsumer::with(executor, "coordinator".to_owned(), dispatcher.wake.clone());
+        let outcome = drive(&dispatcher, consumer, &mut meter, &progress).await;
+        stop.cancel();
+        let interrupted = match outcome {
+            Ok(()) => false,
+            Err(CoordinatorError::Stopped) => true,
+            Err(error) => return Err(error),
+        };
+        if interrupted {
+            dispatcher.collect_last().await?;
+        }
+        progress.send_replace(dispatcher.snapshot(&mut meter));
+        if let Err(error) = dispatcher.share(&progress).await {
+            warn!(%error, "the last progress is not shown to other processes");
+        }
+        let mut ledger = dispatcher.ledger();
+        ledger.sync()?;
+        let seconds = begun.elapsed().as_secs_f64();
+        out.conclude(|summary| {
+            let (count, problems) = ledger.problems();
+            let resumed = ledger.tally().resumed;
+            let studies = ledger.tally().studies() - resumed;
+            summary.interrupted = interrupted;
+            summary.session = SessionSummary {
+                resumed,
+                studies,
+                seconds,
+                studies_per_second: studies as f64 / seconds,
+            };
+            summary.problem_count = count;
+            summary.problems = problems.to_vec();
+        })
+    }
+}
+
+/// Runs all parts side by side until every study has its line or one part fails.
+async fn drive(
+    dispatcher: &Arc<Dispatcher>,
+    consumer: ResultConsumer,
+    meter: &mut RateMeter,
+    progress: &watch::Sender<RunProgress>,
+) -> Result<(), CoordinatorError> {
+    dispatcher.announce().await?;
+    let mut parts = JoinSet::new();
+    let (feeding, counting) = (dispatcher.clone(), dispatcher.clone());
+    parts.spawn(async move { feeding.feed().await });
+    parts.spawn(async move { counting.count().await });
+    parts.spawn(consumer.run());
+    let outcome = {
+        let mut following = std::pin::pin!(dispatcher.follow(progress));
+        let mut reporting = std::pin::pin!(dispatcher.report(meter, progress));
+        loop {
+            tokio::select! {
+                outcome = &mut following => break outcome,
+                never = &mut reporting => match never {},
+                Some(part) = parts.join_next() => match part {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => break Err(error),
+                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+                },
+            }
+        }
+    };
+    parts.shutdown().await;
+    outcome
+}

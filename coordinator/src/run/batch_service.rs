@@ -1,0 +1,437 @@
+//! Batches that are asked for over HTTP: the run of `radialog batch` over a prefix of an object store, in the gateway that
+//! was asked. Every gateway can tell how far one is, cancel it and give its results; a gateway that was stopped goes on
+//! with its own when it starts again.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, Stream};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::objects::ObjectError;
+use radialog_runtime::state::StateError;
+use radialog_schemas::{Generation, ObjectKey, RunId, Source, StageSet};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::archive_run::{
+    ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions,
+};
+use super::progress::RunProgress;
+use crate::archive::Archive;
+use crate::{BundleHashes, CoordinatorError};
+
+mod error;
+mod result_files;
+mod view;
+
+pub use error::BatchError;
+pub use result_files::RESULT_FILES;
+use view::{BatchEnd, BatchRequest};
+pub use view::{BatchStatus, BatchView, NewBatch};
+
+/// Batches that run at a time in one gateway; the others wait.
+const RUNNING: usize = 2;
+/// How often progress is shared and a cancellation looked for.
+const SHARE_EVERY: Duration = Duration::from_secs(1);
+const REQUEST_FILE: &str = "request.json";
+
+/// Documents of a batch in the shared state.
+mod document {
+    pub(super) const REQUEST: &str = "batch";
+    pub(super) const PROGRESS: &str = "batch-progress";
+    pub(super) const END: &str = "batch-end";
+    pub(super) const CANCEL: &str = "batch-cancel";
+}
+
+/// Opens the archive at an address that is allowed.
+pub type OpenArchive = Arc<
+    dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync,
+>;
+
+/// How a gateway runs batches.
+#[derive(Clone)]
+pub struct BatchServiceSettings {
+    /// Where running batches keep what they need to go on.
+    pub directory: PathBuf,
+    /// Archives must lie under one of these, e.g. `s3://archive/cxr`. None allows no batch.
+    pub prefixes: Vec<String>,
+    /// How to open one.
+    pub open: OpenArchive,
+}
+
+/// The batches of one gateway, and what it knows of those of others.
+pub struct BatchService {
+    backends: Backends,
+    bundle: BundleHashes,
+    settings: BatchServiceSettings,
+    shutdown: CancellationToken,
+    places: Semaphore,
+    here: Mutex<HashMap<String, CancellationToken>>,
+}
+
+impl BatchService {
+    /// No batches yet; [`BatchService::resume`] takes up earlier ones.
+    pub fn new(
+        backends: Backends,
+        bundle: BundleHashes,
+        settings: BatchServiceSettings,
+        shutdown: CancellationToken,
+    ) -> Arc<Self> {
+        let (places, here) = (Semaphore::new(RUNNING), Mutex::default());
+        Arc::new(Self {
+            backends,
+            bundle,
+            settings,
+            shutdown,
+            places,
+            here,
+        })
+    }
+
+    /// Goes on with the batches that were running here when the process stopped.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn resume(self: &Arc<Self>) -> Result<usize, BatchError> {
+        let directory = &self.settings.directory;
+        if !directory.exists() {
+            return Ok(0);
+        }
+        let failed = |source| BatchError::Directory {
+            path: directory.clone(),
+            source,
+        };
+        let mut count = 0;
+        for entry in fs::read_dir(directory).map_err(failed)? {
+            let file = entry.map_err(failed)?.path().join(REQUEST_FILE);
+            let requested = fs::read(&file)
+                .ok()
+                .and_then(|text| serde_json::from_slice::<BatchRequest>(&text).ok());
+            match requested {
+                Some(requested) => {
+                    self.spawn(requested);
+                    count += 1;
+                }
+                None => {
+                    warn!(file = %file.display(), "not the request of a batch; remove its folder")
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Starts a batch. The same `id` gives the same batch again.
+    ///
+    /// # Errors
+    /// An archive that is not allowed or cannot be read; a store that does not answer.
+    pub async fn start(
+        self: &Arc<Self>,
+        id: &str,
+        owner: &str,
+        created_ms: u64,
+        request: NewBatch,
+    ) -> Result<BatchView, BatchError> {
+        if let Some(view) = self.view(owner, id).await? {
+            return Ok(view);
+        }
+        self.check(&request.archive)?;
+        (self.settings.open)(request.archive.clone())
+            .await
+            .map_err(BatchError::Archive)?;
+        let requested = BatchRequest {
+            id: id.to_owned(),
+            owner: owner.to_owned(),
+            created_ms,
+            request,
+        };
+        let folder = self.folder(id);
+        let failed = |source| BatchError::Directory {
+            path: folder.clone(),
+            source,
+        };
+        fs::create_dir_all(&folder).map_err(failed)?;
+        fs::write(folder.join(REQUEST_FILE), json(&requested)).map_err(failed)?;
+        self.backends
+            .state
+            .put_document(&run(id), document::REQUEST, json(&requested))
+            .await?;
+        let view = requested.clone().view(BatchStatus::Queued, None, None);
+        self.spawn(requested);
+        Ok(view)
+    }
+
+    /// A batch of this owner.
+    ///
+    /// # Errors
+    /// When the state store does not answer.
+    pub async fn view(&self, owner: &str, id: &str) -> Result<Option<BatchView>, StateError> {
+        let Some(requested) = self.document::<BatchRequest>(id, document::REQUEST).await? else {
+            return Ok(None);
+        };
+        if requested.owner != owner {
+            return Ok(None);
+        }
+        let progress: Option<RunProgress> = self.document(id, document::PROGRESS).await?;
+        let end: Option<BatchEnd> = self.document(id, document::END).await?;
+        let status = match (&end, &progress) {
+            (Some(end), _) => end.status,
+            (None, Some(_)) => BatchStatus::Running,
+            (None, None) => BatchStatus::Queued,
+        };
+        Ok(Some(requested.view(status, progress, end)))
+    }
+
+    /// Stops a batch wherever it runs; its lines so far become its results. False where there is none.
+    ///
+    /// # Errors
+    /// When the state store does not answer.
+    pub async fn cancel(&self, owner: &str, id: &str) -> Result<bool, StateError> {
+        if self.view(owner, id).await?.is_none() {
+            return Ok(false);
+        }
+        self.backends
+            .state
+            .put_document(&run(id), document::CANCEL, "true".to_owned())
+            .await?;
+        if let Some(stop) = self.here().get(id) {
+            stop.cancel();
+        }
+        Ok(true)
+    }
+
+    /// The content of a result file, part by part; none where the batch has not ended or has no such file.
+    ///
+    /// # Errors
+    /// When the state store does not answer.
+    pub async fn result(
+        &self,
+        owner: &str,
+        id: &str,
+        file: &str,
+    ) -> Result<Option<impl Stream<Item = Result<Bytes, ObjectError>> + Send + use<>>, StateError>
+    {
+        let Some(place) = RESULT_FILES.iter().position(|name| *name == file) else {
+            return Ok(None);
+        };
+        if self.view(owner, id).await?.is_none() {
+            return Ok(None);
+        }
+        let Some(end) = self.document::<BatchEnd>(id, document::END).await? else {
+            return Ok(None);
+        };
+        let keys: Vec<ObjectKey> = (0..end.parts[place])
+            .map(|part| ObjectKey::batch_part(id, RESULT_FILES[place], part))
+            .collect();
+        let objects = self.backends.objects.clone();
+        let parts = stream::unfold(
+            (keys.into_iter(), objects),
+            |(mut keys, objects)| async move {
+                let part = objects.get(&keys.next()?).await;
+                Some((part, (keys, objects)))
+            },
+        );
+        Ok(Some(parts))
+    }
+
+    fn check(&self, archive: &str) -> Result<(), BatchError> {
+        let prefixes = &self.settings.prefixes;
+        let climbs = archive.split('/').any(|part| part == ".." || part == ".");
+        let is_under = |prefix: &String| {
+            let prefix = prefix.trim_end_matches('/');
+            archive
+                .strip_prefix(prefix)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        if climbs || !prefixes.iter().any(is_under) {
+            return Err(BatchError::NotAllowed {
+                archive: archive.to_owned(),
+                prefixes: prefixes.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn spawn(self: &Arc<Self>, requested: BatchRequest) {
+        let batches = self.clone();
+        let stop = self.shutdown.child_token();
+        match self.here().entry(requested.id.clone()) {
+            // The same request twice at a time: one of them runs.
+            Entry::Occupied(_) => return,
+            Entry::Vacant(place) => place.insert(stop.clone()),
+        };
+        tokio::spawn(async move {
+            let id = requested.id.clone();
+            if let Err(error) = batches.carry_out(requested, &stop).await {
+                warn!(batch = id, %error, "a batch stands still; it goes on when this gateway starts again");
+            }
+            batches.here().remove(&id);
+        });
+    }
+
+    async fn carry_out(
+        &self,
+        requested: BatchRequest,
+        stop: &CancellationToken,
+    ) -> Result<(), BatchError> {
+        let BatchRequest { id, request, .. } = &requested;
+        if self
+            .document::<BatchEnd>(id, document::END)
+            .await?
+            .is_none()
+        {
+            // None where it is stopped while it waits.
+            let place = tokio::select! {
+                place = self.places.acquire() => place.ok(),
+                () = stop.cancelled() => None,
+            };
+            if place.is_none() && !self.is_cancelled(id).await? {
+                return Ok(());
+            }
+            let folder = self.folder(id).join("out");
+            let (status, error) = match self.run(id, request, &folder, stop).await {
+                Ok(true) => (BatchStatus::Done, None),
+                Ok(false) if self.is_cancelled(id).await? => (BatchStatus::Cancelled, None),
+                Ok(false) => return Ok(()),
+                Err(error) => (BatchStatus::Failed, Some(error.to_string())),
+            };
+            let parts = result_files::store(&*self.backends.objects, id, &folder).await?;
+            let end = BatchEnd {
+                status,
+                error,
+                parts,
+            };
+            self.backends
+                .state
+                .put_document(&run(id), document::END, json(&end))
+                .await?;
+            info!(batch = id, ?status, "a batch has ended");
+        }
+        let folder = self.folder(id);
+        fs::remove_dir_all(&folder).map_err(|source| BatchError::Directory {
+            path: folder,
+            source,
+        })
+    }
+
+    /// Whether the batch came to its end.
+    async fn run(
+        &self,
+        id: &str,
+        request: &NewBatch,
+        out: &Path,
+        stop: &CancellationToken,
+    ) -> Result<bool, CoordinatorError> {
+        let archive = (self.settings.open)(request.archive.clone()).await?;
+        let stages = if request.stages.is_empty() {
+            StageSet::all()
+        } else {
+            StageSet::closure(&request.stages)
+        };
+        let max_new_tokens = request
+            .max_new_tokens
+            .unwrap_or(Generation::default().max_new_tokens);
+        let options = RunOptions {
+            archive,
+            out: out.to_owned(),
+            source: Source::Image,
+            stages,
+            generation: Generation {
+                max_new_tokens,
+                ..Generation::default()
+            },
+            bundle: self.bundle.bundle.clone(),
+            components: self.bundle.components.clone(),
+            window: DEFAULT_WINDOW,
+            limit: request.limit,
+            image_limit: DEFAULT_IMAGE_LIMIT,
+            stall: DEFAULT_STALL,
+            retry_failed: false,
+        };
+        let (sender, mut progress) = watch::channel(RunProgress::default());
+        let batch = ArchiveRun::new(options, self.backends.clone()).run(stop.clone(), sender);
+        let sharing = async {
+            loop {
+                let snapshot = json(&*progress.borrow_and_update());
+                if let Err(error) = self.share(id, snapshot, stop).await {
+                    warn!(batch = id, %error, "progress is not shown to other gateways");
+                }
+                tokio::time::sleep(SHARE_EVERY).await;
+            }
+        };
+        let summary = tokio::select! {
+            summary = batch => summary,
+            never = sharing => never,
+        };
+        let snapshot = json(&*progress.borrow());
+        if let Err(error) = self.share(id, snapshot, stop).await {
+            warn!(batch = id, %error, "the last progress is not shown to other gateways");
+        }
+        summary.map(|summary| !summary.interrupted)
+    }
+
+    /// Shows the progress to other gateways, and hears whether one of them was told to cancel.
+    async fn share(
+        &self,
+        id: &str,
+        snapshot: String,
+        stop: &CancellationToken,
+    ) -> Result<(), StateError> {
+        self.backends
+            .state
+            .put_document(&run(id), document::PROGRESS, snapshot)
+            .await?;
+        if self.is_cancelled(id).await? {
+            stop.cancel();
+        }
+        Ok(())
+    }
+
+    async fn is_cancelled(&self, id: &str) -> Result<bool, StateError> {
+        Ok(self
+            .backends
+            .state
+            .document(&run(id), document::CANCEL)
+            .await?
+            .is_some())
+    }
+
+    async fn document<T: for<'a> Deserialize<'a>>(
+        &self,
+        id: &str,
+        name: &str,
+    ) -> Result<Option<T>, StateError> {
+        let text = self.backends.state.document(&run(id), name).await?;
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| {
+                StateError(format!(
+                    "document '{name}' of batch '{id}' is damaged: {error}"
+                ))
+            })
+    }
+
+    fn folder(&self, id: &str) -> PathBuf {
+        self.settings.directory.join(id)
+    }
+
+    fn here(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
+        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where the state keeps what is known of a batch.
+fn run(id: &str) -> RunId {
+    RunId(format!("batch-{id}"))
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("documents have string keys only")
+}

@@ -1,0 +1,47 @@
+//! Why a batch does not begin, or cannot be looked at.
+
+use std::path::PathBuf;
+
+use radialog_runtime::objects::ObjectError;
+use radialog_runtime::state::StateError;
+
+use crate::CoordinatorError;
+
+/// Why there is no batch.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// The archive is not one that may be read.
+    #[error("'{archive}' is not under an allowed prefix{}", allowed(.prefixes))]
+    NotAllowed {
+        /// As asked for.
+        archive: String,
+        /// What is allowed.
+        prefixes: Vec<String>,
+    },
+    /// The archive cannot be read.
+    #[error(transparent)]
+    Archive(CoordinatorError),
+    /// Its folder cannot be written.
+    #[error("the gateway cannot keep the batch in '{}': {source}; free some space, or set gateway.directory", .path.display())]
+    Directory {
+        /// Its folder.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+    },
+    /// The state store.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The object store.
+    #[error(transparent)]
+    Objects(#[from] ObjectError),
+}
+
+fn allowed(prefixes: &[String]) -> String {
+    match prefixes {
+        [] => {
+            ": batches over HTTP are off here. Set gateway.archives to the s3:// prefixes that may be read".to_owned()
+        }
+        prefixes => format!(": {}", prefixes.join(", ")),
+    }
+}

@@ -1,0 +1,110 @@
+//! What is asked for and what is told of a batch, and how both are kept.
+
+use radialog_schemas::Stage;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::result_files::RESULT_FILES;
+use crate::run::progress::RunProgress;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct NewBatch {
+    /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
+    #[schemars(length(min = 1, max = 1024))]
+    pub archive: String,
+    /// Only these stages and what they need; all where none is given.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+    /// Only the first studies of the archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// Longest report in tokens; 300 where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2048))]
+    pub max_new_tokens: Option<u32>,
+}
+
+/// How far a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchStatus {
+    /// Waits for another batch, or for its gateway to start again.
+    Queued,
+    /// Studies are being read or computed.
+    Running,
+    /// Every study has its line.
+    Done,
+    /// It could not go on.
+    Failed,
+    /// Nobody wanted it any more; the lines until then are in its results.
+    Cancelled,
+}
+
+/// A batch as it stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BatchView {
+    /// Its name.
+    pub id: String,
+    /// When it was asked for, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// What was asked for.
+    pub request: NewBatch,
+    /// How far it is.
+    pub status: BatchStatus,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Counts, rates and time left, once it runs.
+    pub progress: Option<RunProgress>,
+    /// Names of its result files, once it has ended.
+    pub results: Vec<String>,
+}
+
+/// A request as it is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct BatchRequest {
+    pub(super) id: String,
+    pub(super) owner: String,
+    pub(super) created_ms: u64,
+    pub(super) request: NewBatch,
+}
+
+/// How a batch ended.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct BatchEnd {
+    pub(super) status: BatchStatus,
+    pub(super) error: Option<String>,
+    /// Parts of each of [`RESULT_FILES`].
+    pub(super) parts: [u32; 3],
+}
+
+impl BatchRequest {
+    /// As its owner sees it.
+    pub(super) fn view(
+        self,
+        status: BatchStatus,
+        progress: Option<RunProgress>,
+        end: Option<BatchEnd>,
+    ) -> BatchView {
+        let Self {
+            id,
+            created_ms,
+            request,
+            ..
+        } = self;
+        let written = end
+            .iter()
+            .flat_map(|end| RESULT_FILES.iter().zip(end.parts))
+            .filter(|(_, parts)| *parts > 0);
+        let results = written.map(|(file, _)| (*file).to_owned()).collect();
+        BatchView {
+            id,
+            created_ms,
+            request,
+            status,
+            error: end.and_then(|end| end.error),
+            progress,
+            results,
+        }
+    }
+}

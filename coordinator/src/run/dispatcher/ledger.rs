@@ -1,0 +1,217 @@
+//! What a run knows: the journal, which studies have a line, which are in flight, and the counts.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use radialog_schemas::{ErrorCode, StudyId, StudyRecord, StudySpec};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::warn;
+
+use crate::CoordinatorError;
+use crate::archive::{EntryProblem, StudyEntry};
+use crate::run::output::OutputDirectory;
+use crate::run::output::journal::Journal;
+use crate::run::output::study_set::StudySet;
+use crate::run::progress::{RateMeter, RunCounts, RunProgress, StageCounts};
+
+/// Problems kept word by word.
+const PROBLEMS: usize = 100;
+
+/// See the module.
+pub(crate) struct RunLedger {
+    journal: Journal,
+    studies: StudySet,
+    in_flight: HashMap<StudyId, StudyInFlight>,
+    tally: RunCounts,
+    problems: Vec<EntryProblem>,
+    problem_count: u64,
+    archive_ended: bool,
+    last_line: Instant,
+}
+
+/// A study in flight, and its place in the window.
+struct StudyInFlight {
+    spec: StudySpec,
+    /// Its tasks are published; before that the state need not know it.
+    begun: bool,
+    counts: StageCounts,
+    _place: OwnedSemaphorePermit,
+}
+
+impl RunLedger {
+    /// Reads what earlier sessions wrote.
+    pub(crate) fn open(out: &OutputDirectory) -> Result<Self, CoordinatorError> {
+        let (mut studies, mut tally) = (StudySet::default(), RunCounts::default());
+        let journal = Journal::open(out.path(), |record| {
+            studies.write(&record.study);
+            tally.add(&record);
+        })?;
+        tally.resumed = tally.studies();
+        Ok(Self {
+            journal,
+            studies,
+            in_flight: HashMap::new(),
+            tally,
+            problems: Vec::new(),
+            problem_count: 0,
+            archive_ended: false,
+            last_line: Instant::now(),
+        })
+    }
+
+    /// Writes the lines of studies that have none yet, and gives their places in the window back.
+    pub(crate) fn write(&mut self, lines: &[String]) -> Result<(), CoordinatorError> {
+        // A study may have its line from before, or stand twice in one batch.
+        let mut fresh = Vec::with_capacity(lines.len());
+        let mut ids = HashSet::new();
+        for line in lines {
+            match serde_json::from_str::<StudyRecord>(line) {
+                Ok(record)
+                    if self.studies.is_written(&record.study)
+                        || !ids.insert(record.study.clone()) =>
+                {
+                    self.in_flight.remove(&record.study);
+                }
+                Ok(record) => fresh.push((line.as_str(), record)),
+                Err(error) => warn!(%error, "a finished line that is no study record is dropped"),
+            }
+        }
+        self.journal.append(fresh.iter().map(|(line, _)| *line))?;
+        for (_, record) in &fresh {
+            self.studies.write(&record.study);
+            self.in_flight.remove(&record.study);
+            self.tally.add(record);
+            self.last_line = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Whether the entry is to be run now. The second entry of a study becomes a problem.
+    pub(crate) fn admit(&mut self, entry: &StudyEntry) -> Admission {
+        if !self.studies.see(&entry.study) {
+            let message = format!(
+                "study '{}' was named before; this entry is not run",
+                entry.study
+            );
+            self.problem(EntryProblem::new(
+                &entry.place,
+                ErrorCode::DuplicateStudy,
+                message,
+            ));
+            return Admission::Duplicate;
+        }
+        match self.studies.is_written(&entry.study) {
+            true => Admission::Written,
+            false => Admission::New,
+        }
+    }
+
+    pub(crate) fn problem(&mut self, problem: EntryProblem) {
+        warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
+        self.problem_count += 1;
+        if self.problems.len() < PROBLEMS {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Takes the study into the window. False where it got its line after it was admitted, from tasks of an earlier
+    /// session.
+    pub(crate) fn begin(&mut self, spec: &StudySpec, place: OwnedSemaphorePermit) -> bool {
+        if self.studies.is_written(&spec.study) {
+            return false;
+        }
+        let in_flight = StudyInFlight {
+            spec: spec.clone(),
+            begun: false,
+            counts: StageCounts::default(),
+            _place: place,
+        };
+        self.in_flight.insert(spec.study.clone(), in_flight);
+        true
+    }
+
+    pub(crate) fn begun(&mut self, studies: &[StudySpec]) {
+        for spec in studies {
+            if let Some(study) = self.in_flight.get_mut(&spec.study) {
+                study.begun = true;
+            }
+        }
+    }
+
+    /// How far a study in flight is.
+    pub(crate) fn note(&mut self, study: &StudyId, counts: StageCounts) {
+        if let Some(study) = self.in_flight.get_mut(study) {
+            study.counts = counts;
+        }
+    }
+
+    /// The studies whose tasks are published.
+    pub(crate) fn in_flight(&self) -> Vec<StudySpec> {
+        self.in_flight
+            .values()
+            .filter(|study| study.begun)
+            .map(|study| study.spec.clone())
+            .collect()
+    }
+
+    pub(crate) fn is_in_flight(&self, study: &StudyId) -> bool {
+        self.in_flight.contains_key(study)
+    }
+
+    /// Since the last line.
+    pub(crate) fn idle(&self) -> Duration {
+        self.last_line.elapsed()
+    }
+
+    /// The size of the archive as counted in advance.
+    pub(crate) fn expect_total(&mut self, total: u64) {
+        self.tally.total.get_or_insert(total);
+    }
+
+    /// The size of the archive as read to its end.
+    pub(crate) fn settle_total(&mut self, total: u64) {
+        self.tally.total = Some(total);
+    }
+
+    /// Every study of the archive has its line or is in flight.
+    pub(crate) fn end_of_archive(&mut self) {
+        self.archive_ended = true;
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.archive_ended && self.in_flight.is_empty()
+    }
+
+    pub(crate) fn sync(&mut self) -> Result<(), CoordinatorError> {
+        self.journal.sync()
+    }
+
+    pub(crate) fn tally(&self) -> &RunCounts {
+        &self.tally
+    }
+
+    /// How many problems there were, and the first of them.
+    pub(crate) fn problems(&self) -> (u64, &[EntryProblem]) {
+        (self.problem_count, &self.problems)
+    }
+
+    pub(crate) fn snapshot(&self, meter: &mut RateMeter) -> RunProgress {
+        let in_flight = self
+            .in_flight
+            .values()
+            .fold(StageCounts::default(), |sum, study| sum.plus(&study.counts));
+        RunProgress {
+            in_flight: self.in_flight.len() as u64,
+            problems: self.problem_count,
+            ..meter.read(&self.tally, &in_flight)
+        }
+    }
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    New,
+    Written,
+    Duplicate,
+}

@@ -1,0 +1,97 @@
+//! Carries out the pipeline's commands. Dispatcher and result consumer both do, so that a study goes on whoever notices
+//! that it can.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::state::Fact;
+use radialog_schemas::{ConversationId, RunSpec, Task};
+
+use super::image_preparation::finish_preparation;
+use super::pipeline::{StudyCommand, StudyFacts};
+use super::publish::publish_task;
+use super::retry::RetryUntilShutdown;
+use super::run_state::finished_fact;
+use super::study_record;
+use crate::CoordinatorError;
+
+/// Records being assembled at a time.
+const ASSEMBLING: usize = 64;
+
+/// One study and what to do for it.
+pub(crate) struct StudyStep {
+    pub(crate) run: Arc<RunSpec>,
+    pub(crate) facts: StudyFacts,
+    pub(crate) commands: Vec<StudyCommand>,
+}
+
+/// Carries out commands over the backends, and waits for a backend that does not answer.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    pub(crate) backends: Backends,
+    pub(crate) retry: RetryUntilShutdown,
+}
+
+impl Executor {
+    /// Publishes all tasks side by side, then finishes studies in one round trip.
+    ///
+    /// # Errors
+    /// Only [`CoordinatorError::Stopped`]; then some commands are not carried out, and follow again from the facts.
+    pub(crate) async fn execute(&self, steps: &[StudyStep]) -> Result<(), CoordinatorError> {
+        let mut tasks = Vec::new();
+        let mut lines = Vec::new();
+        let mut prepared = Vec::new();
+        for step in steps {
+            for command in &step.commands {
+                match command {
+                    StudyCommand::Publish(task) => tasks.push(self.publish(task)),
+                    StudyCommand::Finish => match &step.run.conversation {
+                        Some(conversation) => prepared.push(self.finish_image(conversation, step)),
+                        None => lines.push(self.finished_line(step)),
+                    },
+                }
+            }
+        }
+        try_join_all(tasks).await?;
+        try_join_all(prepared).await?;
+        let lines: Vec<Fact> = stream::iter(lines)
+            .buffered(ASSEMBLING)
+            .try_collect()
+            .await?;
+        if !lines.is_empty() {
+            self.retry
+                .until_success(|| self.backends.state.finish(&lines))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, task: &Task) -> Result<(), CoordinatorError> {
+        self.retry
+            .until_success(|| publish_task(&*self.backends.queue, task))
+            .await
+    }
+
+    async fn finish_image(
+        &self,
+        conversation: &ConversationId,
+        step: &StudyStep,
+    ) -> Result<(), CoordinatorError> {
+        let StudyStep { run, facts, .. } = step;
+        self.retry
+            .until_success(|| finish_preparation(&self.backends, conversation, run, facts))
+            .await
+    }
+
+    async fn finished_line(&self, step: &StudyStep) -> Result<Fact, CoordinatorError> {
+        let objects = &*self.backends.objects;
+        let record = self
+            .retry
+            .until_success(|| study_record::finished(&step.run, &step.facts, objects))
+            .await?;
+        let line = study_record::line(&record);
+        Ok(finished_fact(&step.run.run, &record.study, line))
+    }
+}

@@ -1,0 +1,57 @@
+//! The end of a run over the one image of a conversation: where an archive's study gets its line in the results, this
+//! one's findings become known to the conversation.
+
+use radialog_runtime::backends::Backends;
+use radialog_runtime::objects::ObjectError;
+use radialog_schemas::{ConversationId, ErrorCode, Failure, FindingsReport, RunSpec, Stage};
+
+use super::pipeline::{OutputKeys, StudyFacts};
+use super::publish::publish_turn;
+use super::run_state::finished_fact;
+use super::study_record::{self, StoredOutput};
+use crate::error::BackendError;
+
+/// Ends the preparation of an image: its findings become known to the conversation, and the first turn starts.
+///
+/// # Errors
+/// When broker, store or state do not answer; the call may be repeated.
+pub(crate) async fn finish_preparation(
+    backends: &Backends,
+    conversation: &ConversationId,
+    run: &RunSpec,
+    facts: &StudyFacts,
+) -> Result<(), BackendError> {
+    let outcome = match facts.failure() {
+        Some((_, failure)) => Err(failure.clone()),
+        None => match load_findings(backends, run, facts).await? {
+            StoredOutput::Loaded(findings) => Ok(findings),
+            StoredOutput::Lost(failure) => Err(failure),
+            StoredOutput::NotComputed => Err(Failure::new(
+                ErrorCode::ObjectMissing,
+                "the image's findings are not in the store; start anew",
+            )),
+        },
+    };
+    if let Some(turn) = backends
+        .conversations
+        .image_prepared(conversation, &outcome)
+        .await?
+    {
+        publish_turn(backends, conversation, turn, run.component(Stage::Language)).await?;
+    }
+    let study = finished_fact(&run.run, &facts.spec.study, String::new());
+    // The state has a line for every finished study; nobody collects this one.
+    if backends.state.finish(&[study]).await? == [true] {
+        backends.state.discard_finished(&run.run, 1).await?;
+    }
+    Ok(())
+}
+
+async fn load_findings(
+    backends: &Backends,
+    run: &RunSpec,
+    facts: &StudyFacts,
+) -> Result<StoredOutput<FindingsReport>, ObjectError> {
+    let keys = OutputKeys::of(run, &facts.spec.input, None);
+    study_record::load(facts, &keys, Stage::Findings, &*backends.objects).await
+}

@@ -1,0 +1,285 @@
+//! The output directory of a run: `run.json` (what it is), `results.jsonl` (one line a study, the truth), and
+//! `results.csv` and `summary.json` (made from it at the end). One process at a time writes to it.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use radialog_schemas::{ContentHash, RunId, RunSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::CoordinatorError;
+
+pub(crate) mod journal;
+mod ordered;
+mod replacement;
+pub(crate) mod study_set;
+mod summary;
+mod table;
+
+use replacement::Replacement;
+use summary::SummaryCounts;
+
+pub use journal::RESULTS_FILE;
+pub use ordered::OrderedRecords;
+pub use summary::{LabelHistogram, RunSummary, SessionSummary, StageSummary};
+
+/// What the run is.
+pub const RUN_FILE: &str = "run.json";
+/// The records as a table.
+pub const TABLE_FILE: &str = "results.csv";
+/// The run in numbers.
+pub const SUMMARY_FILE: &str = "summary.json";
+/// Held by the process that writes; the system lets go of it when the process ends, however it ends.
+const LOCK_FILE: &str = ".lock";
+
+/// What `run.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// The archive.
+    pub input: String,
+    /// What is done with it.
+    pub spec: RunSpec,
+}
+
+/// An output directory that this process holds.
+pub(crate) struct OutputDirectory {
+    dir: PathBuf,
+    run: RunFile,
+    _lock: File,
+}
+
+impl RunFile {
+    /// Reads the run of an output directory, none where there is none yet.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(dir: &Path) -> Result<Option<Self>, CoordinatorError> {
+        let path = dir.join(RUN_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = fs::read(&path).map_err(CoordinatorError::output(&path))?;
+        let run = serde_json::from_slice(&text).map_err(|error| CoordinatorError::Damaged {
+            line: error.line() as u64,
+            reason: error.to_string(),
+            file: path,
+        })?;
+        Ok(Some(run))
+    }
+
+    /// Refuses to go on with this run when another is asked for.
+    pub(crate) fn agrees(&self, wanted: &Self, dir: &Path) -> Result<(), CoordinatorError> {
+        match self.difference(wanted) {
+            None => Ok(()),
+            Some(difference) => {
+                let (dir, run) = (dir.to_owned(), self.spec.run.0.clone());
+                Err(CoordinatorError::OtherRun {
+                    dir,
+                    run,
+                    difference,
+                })
+            }
+        }
+    }
+
+    /// What differs, the run's id aside.
+    fn difference(&self, wanted: &Self) -> Option<String> {
+        let (then, now) = (&self.spec, &wanted.spec);
+        let differs = |what: &str, then: String, now: String| {
+            (then != now).then(|| format!("{what} ({then}, now {now})"))
+        };
+        let names = |spec: &RunSpec| {
+            spec.stages
+                .iter()
+                .map(|stage| stage.name())
+                .collect::<Vec<_>>()
+                .join(",")
+        };
+        differs("input", self.input.clone(), wanted.input.clone())
+            .or_else(|| {
+                differs(
+                    "kind of input",
+                    format!("{:?}", then.source),
+                    format!("{:?}", now.source),
+                )
+            })
+            .or_else(|| {
+                differs(
+                    "bundle",
+                    then.bundle.short().to_owned(),
+                    now.bundle.short().to_owned(),
+                )
+            })
+            .or_else(|| differs("choice of stages", names(then), names(now)))
+            .or_else(|| {
+                differs(
+                    "way of decoding",
+                    then.generation.fingerprint(),
+                    now.generation.fingerprint(),
+                )
+            })
+            .or_else(|| (then.components != now.components).then(|| "bundle component".to_owned()))
+    }
+}
+
+impl OutputDirectory {
+    /// Takes hold of a directory and of the run in it; a new run where there is none.
+    pub(crate) fn open(dir: &Path, mut wanted: RunFile) -> Result<Self, CoordinatorError> {
+        fs::create_dir_all(dir).map_err(CoordinatorError::output(dir))?;
+        let path = dir.join(LOCK_FILE);
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let lock = lock.map_err(CoordinatorError::output(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(CoordinatorError::Locked {
+                    dir: dir.to_owned(),
+                });
+            }
+            Err(TryLockError::Error(error)) => return Err(CoordinatorError::output(&path)(error)),
+        }
+        let run = match RunFile::read(dir)? {
+            Some(run) => {
+                run.agrees(&wanted, dir)?;
+                run
+            }
+            None => {
+                wanted.spec.run = new_id(dir);
+                let text = serde_json::to_vec_pretty(&wanted).expect("a run has string keys only");
+                Replacement::of(&dir.join(RUN_FILE), &text)?;
+                wanted
+            }
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            run,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn run(&self) -> &RunFile {
+        &self.run
+    }
+
+    /// Writes `results.csv` and `summary.json` in one pass over `results.jsonl`. `complete` adds what the records do
+    /// not tell.
+    pub(crate) fn conclude(
+        &self,
+        complete: impl FnOnce(&mut RunSummary),
+    ) -> Result<RunSummary, CoordinatorError> {
+        let spec = &self.run.spec;
+        let mut counting = SummaryCounts::new(
+            spec.run.clone(),
+            self.run.input.clone(),
+            spec.bundle.clone(),
+        );
+        let mut table = Replacement::create(&self.dir.join(TABLE_FILE))?;
+        let mut write = |cells: Vec<String>| {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer
+                .write_record(cells)
+                .expect("writing to memory does not fail");
+            table.write(
+                &writer
+                    .into_inner()
+                    .expect("writing to memory does not fail"),
+            )
+        };
+        write(table::header())?;
+        journal::for_each_record(&self.dir.join(RESULTS_FILE), |record, _| {
+            counting.add(&record);
+            write(table::row(&record))
+        })?;
+        table.commit()?;
+        let mut summary = counting.finish();
+        complete(&mut summary);
+        let text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
+        Replacement::of(&self.dir.join(SUMMARY_FILE), &text)?;
+        Ok(summary)
+    }
+}
+
+/// Different for every run, short enough to type.
+fn new_id(dir: &Path) -> RunId {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos();
+    let seed = format!("{}/{now}/{}", dir.display(), std::process::id());
+    RunId::from(ContentHash::of(seed.as_bytes()).short())
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::{Generation, PerStage, SCHEMA_VERSION, Source, StageSet};
+
+    use super::*;
+
+    fn wanted(input: &str, bundle: &[u8]) -> RunFile {
+        let spec = RunSpec {
+            schema_version: SCHEMA_VERSION,
+            run: RunId::from(""),
+            source: Source::Image,
+            stages: StageSet::all(),
+            generation: Generation::default(),
+            bundle: ContentHash::of(bundle),
+            components: PerStage::from_fn(|_| ContentHash::of(bundle)),
+            conversation: None,
+        };
+        RunFile {
+            input: input.into(),
+            spec,
+        }
+    }
+
+    fn refusal(dir: &Path, wanted: RunFile) -> String {
+        OutputDirectory::open(dir, wanted)
+            .err()
+            .unwrap()
+            .to_string()
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_process_at_a_time_and_to_one_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let first = OutputDirectory::open(&out, wanted("a", b"1")).unwrap();
+        let id = first.run().spec.run.clone();
+        assert!(refusal(&out, wanted("a", b"1")).contains("another process"));
+        drop(first);
+        assert_eq!(
+            OutputDirectory::open(&out, wanted("a", b"1"))
+                .unwrap()
+                .run()
+                .spec
+                .run,
+            id
+        );
+        assert!(refusal(&out, wanted("b", b"1")).contains("another input (a, now b)"));
+        assert!(refusal(&out, wanted("a", b"2")).contains("another bundle"));
+        let mut longer = wanted("a", b"1");
+        longer.spec.generation.max_new_tokens += 1;
+        assert!(refusal(&out, longer).contains("another way of decoding"));
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_an_error_with_its_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let error = refusal(&file.join("out"), wanted("a", b"1"));
+        assert!(
+            error.contains("file/out") && error.contains("run the same command again"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,211 @@
+//! `summary.json`: what a run came to, counted over `results.jsonl`.
+
+use std::collections::BTreeMap;
+
+use radialog_schemas::{ContentHash, Finding, Label, RunId, Stage, StudyRecord, StudyStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::archive::EntryProblem;
+use crate::run::study_record::{StageEnd, stage_ends};
+
+/// A run's result in numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Which run.
+    pub run: RunId,
+    /// The archive.
+    pub input: String,
+    /// Hash of the bundle.
+    pub bundle: ContentHash,
+    /// True when it was stopped before the end of the archive; run again to resume.
+    pub interrupted: bool,
+    /// Studies with a line in `results.jsonl`.
+    pub studies: u64,
+    /// Of them, with everything that was asked for.
+    pub done: u64,
+    /// Of them, failed.
+    pub failed: u64,
+    /// Failed studies by error code.
+    pub failed_by_code: BTreeMap<String, u64>,
+    /// Done studies of which every output was in the store already.
+    pub reused: u64,
+    /// The last session; a run that was resumed has several.
+    pub session: SessionSummary,
+    /// By stage.
+    pub stages: BTreeMap<Stage, StageSummary>,
+    /// Share of the studies with findings in which the classifier sees each, 0 to 1.
+    pub prevalence: BTreeMap<Finding, f64>,
+    /// Share of the scored studies whose report and classifier differ in at least one finding, 0 to 1.
+    pub disagreement_rate: Option<f64>,
+    /// Studies in which they differ, by finding.
+    pub disagreements: BTreeMap<Finding, u64>,
+    /// CheXbert's labels of our reports.
+    pub report_labels: BTreeMap<Finding, LabelHistogram>,
+    /// CheXbert's labels of the references.
+    pub reference_labels: BTreeMap<Finding, LabelHistogram>,
+    /// How many entries of the archive could not become a study.
+    pub problem_count: u64,
+    /// The first of them.
+    pub problems: Vec<EntryProblem>,
+}
+
+/// One process over the archive.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionSummary {
+    /// Studies that had their line before it.
+    pub resumed: u64,
+    /// Studies that got their line in it.
+    pub studies: u64,
+    /// Its length in seconds.
+    pub seconds: f64,
+    /// `studies` by `seconds`.
+    pub studies_per_second: f64,
+}
+
+/// What a stage did. Times are sums over its tasks, in milliseconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageSummary {
+    /// Outputs computed.
+    pub done: u64,
+    /// Outputs found in the store.
+    pub reused: u64,
+    /// Tasks failed.
+    pub failed: u64,
+    /// In the queue.
+    pub queue_ms: f64,
+    /// Fetching and decoding.
+    pub fetch_ms: f64,
+    /// In the model.
+    pub model_ms: f64,
+    /// Storing.
+    pub store_ms: f64,
+}
+
+/// How often CheXbert gave each label.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabelHistogram {
+    /// Not mentioned.
+    pub blank: u64,
+    /// Present.
+    pub positive: u64,
+    /// Denied.
+    pub negative: u64,
+    /// Possible.
+    pub uncertain: u64,
+}
+
+/// Counts that become shares at the end.
+pub(super) struct SummaryCounts {
+    summary: RunSummary,
+    with_findings: u64,
+    present: BTreeMap<Finding, u64>,
+    scored: u64,
+    disputed: u64,
+}
+
+impl SummaryCounts {
+    pub(super) fn new(run: RunId, input: String, bundle: ContentHash) -> Self {
+        let summary = RunSummary {
+            run,
+            input,
+            bundle,
+            interrupted: false,
+            studies: 0,
+            done: 0,
+            failed: 0,
+            failed_by_code: BTreeMap::new(),
+            reused: 0,
+            session: SessionSummary::default(),
+            stages: BTreeMap::new(),
+            prevalence: BTreeMap::new(),
+            disagreement_rate: None,
+            disagreements: BTreeMap::new(),
+            report_labels: BTreeMap::new(),
+            reference_labels: BTreeMap::new(),
+            problem_count: 0,
+            problems: Vec::new(),
+        };
+        Self {
+            summary,
+            with_findings: 0,
+            present: BTreeMap::new(),
+            scored: 0,
+            disputed: 0,
+        }
+    }
+
+    pub(super) fn add(&mut self, record: &StudyRecord) {
+        let summary = &mut self.summary;
+        summary.studies += 1;
+        match record.status {
+            StudyStatus::Done => {
+                summary.done += 1;
+                summary.reused += u64::from(record.timings.values().all(|timings| timings.reused));
+            }
+            StudyStatus::Failed => {
+                summary.failed += 1;
+                let code = record
+                    .error
+                    .as_ref()
+                    .map_or_else(|| "unknown".to_owned(), |error| error.code.as_str());
+                *summary.failed_by_code.entry(code).or_default() += 1;
+            }
+        }
+        for (stage, end) in stage_ends(record) {
+            let timings = &record.timings[&stage];
+            let total = summary.stages.entry(stage).or_default();
+            match end {
+                StageEnd::Done => total.done += 1,
+                StageEnd::Reused => total.reused += 1,
+                StageEnd::Failed => total.failed += 1,
+            }
+            total.queue_ms += timings.queue_ms;
+            total.fetch_ms += timings.fetch_ms;
+            total.model_ms += timings.model_ms;
+            total.store_ms += timings.store_ms;
+        }
+        self.with_findings += u64::from(record.findings.is_some());
+        for predicted in record.findings.iter().flatten() {
+            *self.present.entry(predicted.finding).or_default() += u64::from(predicted.present);
+        }
+        if let Some(disputed) = &record.disagreement {
+            self.scored += 1;
+            self.disputed += u64::from(!disputed.is_empty());
+            for finding in disputed {
+                *summary.disagreements.entry(*finding).or_default() += 1;
+            }
+        }
+        count(&mut summary.report_labels, record.report_labels.as_ref());
+        count(
+            &mut summary.reference_labels,
+            record.reference_labels.as_ref(),
+        );
+    }
+
+    pub(super) fn finish(self) -> RunSummary {
+        let share = |count: u64, of: u64| count as f64 / of as f64;
+        let mut summary = self.summary;
+        summary.prevalence = self
+            .present
+            .into_iter()
+            .map(|(finding, count)| (finding, share(count, self.with_findings)))
+            .collect();
+        summary.disagreement_rate = (self.scored > 0).then(|| share(self.disputed, self.scored));
+        summary
+    }
+}
+
+fn count(
+    counts: &mut BTreeMap<Finding, LabelHistogram>,
+    labels: Option<&radialog_schemas::Labels>,
+) {
+    for (finding, label) in labels.into_iter().flatten() {
+        let count = counts.entry(*finding).or_default();
+        match label {
+            Label::Blank => count.blank += 1,
+            Label::Positive => count.positive += 1,
+            Label::Negative => count.negative += 1,
+            Label::Uncertain => count.uncertain += 1,
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! `results.csv`: the records as one table with a row a study, for spreadsheets and data frames.
+//!
+//! Columns: `study`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
+//! published order `probability_*` (0 to 1), `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty),
+//! then `disagreement` (names joined by `;`), `findings` (as in the prompt) and `report`.
+
+use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
+
+/// The header.
+pub(super) fn header() -> Vec<String> {
+    let mut columns: Vec<String> = ["study", "file", "split", "status", "error", "error_message"]
+        .map(str::to_owned)
+        .into();
+    for group in ["probability", "report", "reference"] {
+        let name = |finding: Finding| finding.name().to_lowercase().replace(' ', "_");
+        columns.extend(Finding::ALL.map(|finding| format!("{group}_{}", name(finding))));
+    }
+    columns.extend(["disagreement", "findings", "report"].map(str::to_owned));
+    columns
+}
+
+/// The row of a record.
+pub(super) fn row(record: &StudyRecord) -> Vec<String> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let status = match record.status {
+        StudyStatus::Done => "done",
+        StudyStatus::Failed => "failed",
+    };
+    let (code, message) = record
+        .error
+        .as_ref()
+        .map_or_else(Default::default, |error| {
+            (error.code.as_str(), error.message.clone())
+        });
+    let mut cells = vec![
+        record.study.0.clone(),
+        record.file.clone(),
+        text(&record.split),
+        status.to_owned(),
+        code,
+        message,
+    ];
+    let probability = |finding| {
+        let found = record
+            .findings
+            .iter()
+            .flatten()
+            .find(|predicted| predicted.finding == finding);
+        found
+            .map(|predicted| predicted.probability.to_string())
+            .unwrap_or_default()
+    };
+    cells.extend(Finding::ALL.map(probability));
+    cells.extend(labels(record.report_labels.as_ref()));
+    cells.extend(labels(record.reference_labels.as_ref()));
+    let disputed: Vec<_> = record
+        .disagreement
+        .iter()
+        .flatten()
+        .map(|finding| finding.name())
+        .collect();
+    cells.push(disputed.join(";"));
+    cells.extend([text(&record.findings_text), text(&record.report)]);
+    cells
+}
+
+fn labels(labels: Option<&Labels>) -> [String; 14] {
+    let cell = |finding| {
+        labels
+            .and_then(|labels| labels.get(&finding))
+            .map_or("", |label| label.csv_value())
+    };
+    Finding::ALL.map(|finding| cell(finding).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::{ContentHash, ErrorCode, Failure, Label};
+
+    use super::*;
+    use crate::archive::StudyEntry;
+    use crate::run::study_record;
+
+    #[test]
+    fn every_row_has_a_cell_under_every_column() {
+        let failure = Failure::new(ErrorCode::ImageEmpty, "no bytes");
+        let entry = StudyEntry::new("s1", "s1.png", Err(failure.clone()));
+        let mut record = study_record::failed(entry, failure, &ContentHash::of(b"bundle"));
+        record.report_labels = Some(Labels::from([(Finding::Edema, Label::Uncertain)]));
+        let (header, row) = (header(), row(&record));
+        assert_eq!(header.len(), row.len());
+        let cell =
+            |name: &str| row[header.iter().position(|column| column == name).unwrap()].as_str();
+        assert_eq!(cell("error"), "image_empty");
+        assert_eq!(cell("report_edema"), "-1.0");
+        assert_eq!(cell("probability_pleural_effusion"), "");
+    }
+}

@@ -1,0 +1,166 @@
+//! What to do next for a study: a pure function of its facts. Everything that makes a run survive duplicates, late
+//! results and restarts is decided here and tested as a table.
+
+use std::collections::BTreeMap;
+
+use radialog_runtime::state::Facts;
+use radialog_schemas::{
+    Failure, ObjectKey, Outcome, PerStage, RunSpec, Source, Stage, StageResult, StudySpec, Task,
+    Work,
+};
+
+use super::run_state::STUDY_FIELD;
+
+/// What is known about a study in flight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StudyFacts {
+    /// As the archive describes it.
+    pub spec: StudySpec,
+    /// The first result of each stage that reported.
+    pub results: BTreeMap<Stage, StageResult>,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StudyEvent<'a> {
+    /// The study began, or begins again after a restart: nothing that was published before is counted on.
+    Begun,
+    /// These stages reported, perhaps not for the first time.
+    Reported(&'a [Stage]),
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StudyCommand {
+    /// Give this task to its stage.
+    Publish(Task),
+    /// Nothing more will be known: write the record.
+    Finish,
+}
+
+/// Where the outputs of a study go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputKeys(PerStage<ObjectKey>);
+
+impl StudyFacts {
+    /// Reads the facts of a study.
+    ///
+    /// # Errors
+    /// When a field is not JSON of its type.
+    pub fn parse(facts: &Facts) -> Result<Self, serde_json::Error> {
+        let spec = serde_json::from_str(facts.get(STUDY_FIELD).map_or("", String::as_str))?;
+        let mut results = BTreeMap::new();
+        for stage in Stage::ALL {
+            if let Some(value) = facts.get(stage.name()) {
+                results.insert(stage, serde_json::from_str(value)?);
+            }
+        }
+        Ok(Self { spec, results })
+    }
+
+    /// Whether this stage's output is in the store.
+    pub fn is_done(&self, stage: Stage) -> bool {
+        matches!(
+            self.results.get(&stage).map(|result| &result.outcome),
+            Some(Outcome::Done { .. })
+        )
+    }
+
+    /// The failure of the first stage in pipeline order that failed. Stages run side by side, so that the first one in
+    /// time would differ between runs.
+    pub fn failure(&self) -> Option<(Stage, &Failure)> {
+        self.results
+            .iter()
+            .find_map(|(stage, result)| match &result.outcome {
+                Outcome::Failed(failure) => Some((*stage, failure)),
+                Outcome::Done { .. } => None,
+            })
+    }
+}
+
+impl OutputKeys {
+    /// The keys that a run gives the outputs of what a study begins with (and its reference report, where there is one). In
+    /// a run over reports, the report itself stands for the output of the language stage.
+    pub fn of(run: &RunSpec, input: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
+        let embedding = ObjectKey::embedding(run.component(Stage::Embedding), input);
+        let findings = ObjectKey::findings(run.component(Stage::Findings), input);
+        let language = run.component(Stage::Language);
+        let report = match run.source {
+            Source::Image => ObjectKey::report(language, &embedding, &findings, &run.generation),
+            Source::Prompt => ObjectKey::answer(language, input, &run.generation),
+            Source::Report => input.clone(),
+        };
+        let labels = ObjectKey::labels(run.component(Stage::Scoring), &report, reference);
+        Self(PerStage {
+            embedding,
+            findings,
+            language: report,
+            scoring: labels,
+        })
+    }
+
+    /// The key of one stage's output.
+    pub fn output(&self, stage: Stage) -> &ObjectKey {
+        self.0.get(stage)
+    }
+}
+
+/// The commands that follow from an event. A stage runs when everything it needs is done and it has not reported.
+/// A study is finished when no stage runs: all are done, or what is missing needs a stage that failed. So the sibling
+/// of a failed stage is always waited for, and a study's record does not depend on which of them was faster.
+pub fn next_commands(
+    run: &RunSpec,
+    facts: &StudyFacts,
+    event: StudyEvent<'_>,
+) -> Vec<StudyCommand> {
+    let needs = |stage: &Stage| run.source.needs(*stage).iter();
+    let runs = |stage: &Stage| {
+        !facts.results.contains_key(stage) && needs(stage).all(|needed| facts.is_done(*needed))
+    };
+    let running: Vec<Stage> = run.stages.iter().filter(runs).collect();
+    if running.is_empty() {
+        return vec![StudyCommand::Finish];
+    }
+    let made_ready = |stage: &Stage| match event {
+        StudyEvent::Begun => true,
+        StudyEvent::Reported(stages) => needs(stage).any(|needed| stages.contains(needed)),
+    };
+    let keys = OutputKeys::of(run, &facts.spec.input, facts.spec.reference.as_ref());
+    running
+        .into_iter()
+        .filter(made_ready)
+        .map(|stage| StudyCommand::Publish(task(run, facts, &keys, stage)))
+        .collect()
+}
+
+fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> Task {
+    let input = facts.spec.input.clone();
+    let key = |stage| keys.output(stage).clone();
+    let work = match stage {
+        Stage::Embedding => Work::Embedding { image: input },
+        Stage::Findings => Work::Findings { image: input },
+        Stage::Language if run.source == Source::Prompt => Work::Answer {
+            prompt: input,
+            generation: run.generation.clone(),
+        },
+        Stage::Language => Work::Report {
+            embedding: key(Stage::Embedding),
+            findings: key(Stage::Findings),
+            generation: run.generation.clone(),
+        },
+        Stage::Scoring => Work::Scoring {
+            report: key(Stage::Language),
+            reference: facts.spec.reference.clone(),
+        },
+    };
+    Task::new(
+        &run.run,
+        &facts.spec.study,
+        run.component(stage),
+        key(stage),
+        work,
+    )
+}
+
+#[cfg(test)]
+mod tests;

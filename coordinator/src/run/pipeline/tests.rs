@@ -1,0 +1,242 @@
+use Stage::{Embedding, Findings, Language, Scoring};
+use radialog_schemas::{
+    ContentHash, ErrorCode, Generation, PerStage, RunId, SCHEMA_VERSION, StageSet, StageTimings,
+    StudyId,
+};
+
+use super::*;
+
+fn run(stages: &[Stage]) -> RunSpec {
+    RunSpec {
+        schema_version: SCHEMA_VERSION,
+        run: RunId::from("run"),
+        source: Source::Image,
+        stages: StageSet::closure(stages),
+        generation: Generation::default(),
+        bundle: ContentHash::of(b"bundle"),
+        components: PerStage::from_fn(|stage| ContentHash::of(stage.name().as_bytes())),
+        conversation: None,
+    }
+}
+
+fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
+    let image = ObjectKey::image(&ContentHash::of(b"image"));
+    let spec = StudySpec {
+        study: StudyId::from("study"),
+        file: "study.png".into(),
+        input: image.clone(),
+        other_files: Vec::new(),
+        reference: None,
+        indication: None,
+        split: None,
+    };
+    let result = |stage: Stage, outcome| StageResult {
+        schema_version: SCHEMA_VERSION,
+        run: RunId::from("run"),
+        study: StudyId::from("study"),
+        stage,
+        outcome,
+        timings: StageTimings::default(),
+    };
+    let failure = |stage: Stage| Outcome::Failed(Failure::new(ErrorCode::Model, stage));
+    let mut results = BTreeMap::new();
+    for stage in done {
+        results.insert(
+            *stage,
+            result(
+                *stage,
+                Outcome::Done {
+                    output: image.clone(),
+                },
+            ),
+        );
+    }
+    for stage in failed {
+        results.insert(*stage, result(*stage, failure(*stage)));
+    }
+    StudyFacts { spec, results }
+}
+
+type Stages = &'static [Stage];
+/// The stages published, or none for a finish.
+type Steps = Option<Stages>;
+
+fn steps(run: &RunSpec, facts: &StudyFacts, event: StudyEvent<'_>) -> Option<Vec<Stage>> {
+    let commands = next_commands(run, facts, event);
+    if commands == [StudyCommand::Finish] {
+        return None;
+    }
+    let stage = |command: &StudyCommand| match command {
+        StudyCommand::Publish(task) => task.work.stage(),
+        StudyCommand::Finish => panic!("finish beside other commands"),
+    };
+    Some(commands.iter().map(stage).collect())
+}
+
+#[test]
+fn what_follows_from_each_report() {
+    #[rustfmt::skip]
+    let table: [(&str, Stages, Stages, Stages, Steps); 15] = [
+        // what happened                        done                                     failed                  reported      what follows
+        ("the first of two reports",            &[Embedding],                            &[],                    &[Embedding], Some(&[])),
+        ("the other one first",                 &[Findings],                             &[],                    &[Findings],  Some(&[])),
+        ("both are in",                         &[Embedding, Findings],                  &[],                    &[Findings],  Some(&[Language])),
+        ("both in one batch",                   &[Embedding, Findings],                  &[],                    &[Embedding, Findings], Some(&[Language])),
+        ("a duplicate that may be a redelivery after a crash", &[Embedding, Findings],   &[],                    &[Embedding], Some(&[Language])),
+        ("a report is written",                 &[Embedding, Findings, Language],        &[],                    &[Language],  Some(&[Scoring])),
+        ("a late duplicate of a first stage",   &[Embedding, Findings, Language],        &[],                    &[Embedding], Some(&[])),
+        ("everything is done",                  &[Embedding, Findings, Language, Scoring], &[],                  &[Scoring],   None),
+        ("a duplicate after everything is done", &[Embedding, Findings, Language, Scoring], &[],                 &[Findings],  None),
+        ("one failed, its sibling still runs",  &[],                                     &[Embedding],           &[Embedding], Some(&[])),
+        ("one failed, its sibling is done",     &[Findings],                             &[Embedding],           &[Findings],  None),
+        ("one failed after its sibling",        &[Findings],                             &[Embedding],           &[Embedding], None),
+        ("both failed",                         &[],                                     &[Embedding, Findings], &[Findings],  None),
+        ("the report failed",                   &[Embedding, Findings],                  &[Language],            &[Language],  None),
+        ("scoring failed",                      &[Embedding, Findings, Language],        &[Scoring],             &[Scoring],   None),
+    ];
+    for (name, done, failed, reported, expected) in table {
+        let steps = steps(
+            &run(&[Scoring]),
+            &facts(done, failed),
+            StudyEvent::Reported(reported),
+        );
+        assert_eq!(steps.as_deref(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_study_that_begins_again_publishes_whatever_has_not_reported() {
+    #[rustfmt::skip]
+    let table: [(Stages, Stages, Steps); 6] = [
+        (&[],                                       &[],          Some(&[Embedding, Findings])),
+        (&[Embedding],                              &[],          Some(&[Findings])),
+        (&[],                                       &[Embedding], Some(&[Findings])),
+        (&[Embedding, Findings],                    &[],          Some(&[Language])),
+        (&[Embedding, Findings, Language],          &[],          Some(&[Scoring])),
+        (&[Embedding, Findings, Language, Scoring], &[],          None),
+    ];
+    for (done, failed, expected) in table {
+        let steps = steps(&run(&[Scoring]), &facts(done, failed), StudyEvent::Begun);
+        assert_eq!(
+            steps.as_deref(),
+            expected,
+            "done {done:?} failed {failed:?}"
+        );
+    }
+}
+
+#[test]
+fn a_run_ends_with_the_stages_it_was_asked_for() {
+    let findings_only = run(&[Findings]);
+    assert_eq!(
+        steps(&findings_only, &facts(&[], &[]), StudyEvent::Begun),
+        Some(vec![Findings])
+    );
+    assert_eq!(
+        steps(
+            &findings_only,
+            &facts(&[Findings], &[]),
+            StudyEvent::Reported(&[Findings])
+        ),
+        None
+    );
+    let reports = run(&[Language]);
+    let done = facts(&[Embedding, Findings, Language], &[]);
+    assert_eq!(
+        steps(&reports, &done, StudyEvent::Reported(&[Language])),
+        None
+    );
+}
+
+#[test]
+fn the_error_of_a_study_is_that_of_the_first_failed_stage_in_pipeline_order() {
+    let facts = facts(&[], &[Findings, Embedding]);
+    assert_eq!(facts.failure().unwrap().0, Embedding);
+}
+
+#[test]
+fn a_report_task_reads_the_outputs_of_its_two_predecessors() {
+    let run = run(&[Scoring]);
+    let facts = facts(&[Embedding, Findings], &[]);
+    let keys = OutputKeys::of(&run, &facts.spec.input, None);
+    let commands = next_commands(&run, &facts, StudyEvent::Begun);
+    let [StudyCommand::Publish(task)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(&task.output, keys.output(Language));
+    assert_eq!(&task.component, run.component(Language));
+    let Work::Report {
+        embedding,
+        findings,
+        ..
+    } = &task.work
+    else {
+        panic!("{task:?}")
+    };
+    assert_eq!(
+        (embedding, findings),
+        (keys.output(Embedding), keys.output(Findings))
+    );
+}
+
+#[test]
+fn a_text_goes_to_its_stage_at_once_and_to_no_other() {
+    let from = |source, wanted: &[Stage]| RunSpec {
+        source,
+        stages: StageSet::closure_from(source, wanted),
+        ..run(&[])
+    };
+    let labels = from(Source::Report, &[Scoring]);
+    let commands = next_commands(&labels, &facts(&[], &[]), StudyEvent::Begun);
+    let [StudyCommand::Publish(task)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    let Work::Scoring {
+        report,
+        reference: None,
+    } = &task.work
+    else {
+        panic!("{task:?}")
+    };
+    assert_eq!(*report, facts(&[], &[]).spec.input);
+    assert_eq!(
+        steps(
+            &labels,
+            &facts(&[Scoring], &[]),
+            StudyEvent::Reported(&[Scoring])
+        ),
+        None
+    );
+
+    let answers = from(Source::Prompt, &[Scoring]);
+    let commands = next_commands(&answers, &facts(&[], &[]), StudyEvent::Begun);
+    let [StudyCommand::Publish(task)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert!(
+        matches!(&task.work, Work::Answer { prompt, .. } if *prompt == facts(&[], &[]).spec.input)
+    );
+    let answered = facts(&[Language], &[]);
+    assert_eq!(
+        steps(&answers, &answered, StudyEvent::Reported(&[Language])),
+        Some(vec![Scoring])
+    );
+}
+
+#[test]
+fn facts_read_back_as_written() {
+    let facts = facts(&[Embedding], &[Findings]);
+    let mut fields = Facts::from([(
+        STUDY_FIELD.to_owned(),
+        serde_json::to_string(&facts.spec).unwrap(),
+    )]);
+    for (stage, result) in &facts.results {
+        fields.insert(
+            stage.name().to_owned(),
+            serde_json::to_string(result).unwrap(),
+        );
+    }
+    assert_eq!(StudyFacts::parse(&fields).unwrap(), facts);
+    fields.remove(STUDY_FIELD);
+    assert!(StudyFacts::parse(&fields).is_err());
+}

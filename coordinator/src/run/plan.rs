@@ -1,0 +1,149 @@
+//! What a run would do, for `radialog batch --dry-run`: which outputs are in the store already. Images are read, since
+//! keys follow from their content; nothing is written.
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_schemas::{ContentHash, ObjectKey, RunSpec, Stage, StudyStatus};
+use serde::{Deserialize, Serialize};
+
+use crate::CoordinatorError;
+use crate::archive::{ImageReadError, StudyEntry};
+use crate::run::archive_run::RunOptions;
+use crate::run::output::study_set::StudySet;
+use crate::run::output::{RESULTS_FILE, RunFile, journal};
+use crate::run::pipeline::OutputKeys;
+
+/// Images looked at side by side.
+const AT_ONCE: usize = 16;
+
+/// What is done and what remains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunPlan {
+    /// Studies of the archive, duplicates aside.
+    pub studies: u64,
+    /// Of them, with a line in `results.jsonl`: nothing remains to be done.
+    pub written: u64,
+    /// Of the others, those whose image cannot be read and that will fail.
+    pub unreadable: u64,
+    /// Entries that cannot become a study.
+    pub problems: u64,
+    /// The run's stages in pipeline order, over the studies that have no line and can be read.
+    pub stages: Vec<StagePlan>,
+}
+
+/// One stage of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagePlan {
+    /// Which stage.
+    pub stage: Stage,
+    /// Outputs in the store.
+    pub stored: u64,
+    /// Outputs to compute.
+    pub remaining: u64,
+}
+
+/// Looks at every study of the archive (or its first ones, as the options limit it).
+///
+/// # Errors
+/// When the archive or the output directory cannot be read, belongs to another run, or the store does not answer.
+pub async fn plan_run(
+    options: &RunOptions,
+    objects: &dyn Objects,
+) -> Result<RunPlan, CoordinatorError> {
+    let wanted = options.run_file();
+    if let Some(run) = RunFile::read(&options.out)? {
+        run.agrees(&wanted, &options.out)?;
+    }
+    let stages = options
+        .stages
+        .iter()
+        .map(|stage| StagePlan {
+            stage,
+            stored: 0,
+            remaining: 0,
+        })
+        .collect();
+    let mut plan = RunPlan {
+        stages,
+        ..RunPlan::default()
+    };
+    let mut known = written(options)?;
+    let mut entries = options.archive.entries().await?;
+    let mut ended = false;
+    while !ended {
+        let mut chunk = Vec::new();
+        while chunk.len() < AT_ONCE && !ended {
+            ended = options.limit.is_some_and(|limit| plan.studies >= limit);
+            match if ended { None } else { entries.next().await } {
+                Some(Ok(entry)) if !known.see(&entry.study) => plan.problems += 1,
+                Some(Ok(entry)) => {
+                    plan.studies += 1;
+                    match known.is_written(&entry.study) {
+                        true => plan.written += 1,
+                        false => chunk.push(
+                            stored(&wanted.spec, entry, options.image_limit, objects).boxed(),
+                        ),
+                    }
+                }
+                Some(Err(_)) => plan.problems += 1,
+                None => ended = true,
+            }
+        }
+        let found: Vec<_> = stream::iter(chunk).buffered(AT_ONCE).try_collect().await?;
+        for stages in found {
+            let Some(stages) = stages else {
+                plan.unreadable += 1;
+                continue;
+            };
+            for (stage, stored) in plan.stages.iter_mut().zip(stages) {
+                stage.stored += u64::from(stored);
+                stage.remaining += u64::from(!stored);
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// The studies that would not be run.
+fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
+    let mut studies = StudySet::default();
+    let path = options.out.join(RESULTS_FILE);
+    if path.exists() {
+        journal::for_each_record(&path, |record, _| {
+            if record.status == StudyStatus::Done || !options.retry_failed {
+                studies.write(&record.study);
+            }
+            Ok(())
+        })?;
+    }
+    Ok(studies)
+}
+
+/// For each stage of the run whether its output is in the store; none where the image cannot be read.
+async fn stored(
+    run: &RunSpec,
+    entry: StudyEntry,
+    limit: u64,
+    objects: &dyn Objects,
+) -> Result<Option<Vec<bool>>, ObjectError> {
+    let Ok(source) = entry.image else {
+        return Ok(None);
+    };
+    let content: Bytes = match source.read(&entry.file, limit).await {
+        Ok(content) => content,
+        Err(ImageReadError::Study(_)) => return Ok(None),
+        Err(ImageReadError::Store(error)) => return Err(error),
+    };
+    let input = run.source.key(&ContentHash::of(&content));
+    let reference = entry
+        .reference
+        .map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
+    let keys = OutputKeys::of(run, &input, reference.as_ref());
+    let mut stages = Vec::new();
+    for stage in run.stages.iter() {
+        stages.push(objects.has_output(keys.output(stage)).await?);
+    }
+    Ok(Some(stages))
+}

@@ -1,0 +1,298 @@
+//! The results handler: what workers report becomes facts, and facts become the next tasks. Any number of coordinators
+//! may consume `radialog.results`; a study's results may reach different ones.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::{join_all, try_join_all};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::queue::{Consumer, Death, Delivery, Message};
+use radialog_runtime::state::{Fact, Facts};
+use radialog_schemas::{
+    ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult, queues,
+};
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::executor::{Executor, StudyStep};
+use super::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
+use super::retry::RetryUntilShutdown;
+use super::run_state::SPEC_DOCUMENT;
+use crate::CoordinatorError;
+
+/// Results handled in one go: enough to share round trips and confirms, few enough to keep the memory of a batch small.
+const BATCH: usize = 128;
+/// One batch in work, one waiting.
+const PREFETCH: u16 = 2 * BATCH as u16;
+/// A run's specification is a few hundred bytes; old ones are dropped when there are this many.
+const CACHED_RUNS: usize = 64;
+
+/// Consumes the results queue.
+pub struct ResultConsumer {
+    executor: Executor,
+    worker: String,
+    wake: Arc<Notify>,
+    runs: HashMap<RunId, Arc<RunSpec>>,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    schema_version: u32,
+}
+
+impl ResultConsumer {
+    /// A consumer that works until `shutdown`. `worker` names it in dead letters.
+    pub fn new(backends: Backends, worker: impl Into<String>, shutdown: CancellationToken) -> Self {
+        Self::with(
+            Executor {
+                backends,
+                retry: RetryUntilShutdown::new(shutdown),
+            },
+            worker.into(),
+            Arc::default(),
+        )
+    }
+
+    /// Tells `wake` whenever studies were finished.
+    pub(crate) fn with(executor: Executor, worker: String, wake: Arc<Notify>) -> Self {
+        Self {
+            executor,
+            worker,
+            wake,
+            runs: HashMap::new(),
+        }
+    }
+
+    /// Works until the shutdown. What was not settled by then goes back to the queue; handling it again changes nothing.
+    ///
+    /// # Errors
+    /// When the broker refuses the subscription.
+    pub async fn run(mut self) -> Result<(), CoordinatorError> {
+        let retry = self.executor.retry.clone();
+        let queue = self.executor.backends.queue.clone();
+        let mut consumer = queue.consume(queues::RESULTS, PREFETCH).await?;
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = retry.shutdown().cancelled() => return Ok(()),
+                batch = ready(&mut *consumer) => batch,
+            };
+            match self.handle(batch).await {
+                Ok(()) => {}
+                Err(CoordinatorError::Stopped) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn handle(&mut self, batch: Vec<Delivery>) -> Result<(), CoordinatorError> {
+        let mut good = Vec::with_capacity(batch.len());
+        let mut receipts = Vec::with_capacity(batch.len());
+        let mut bad = Vec::new();
+        for delivery in batch {
+            match parse(&delivery.message.body) {
+                Ok(result) => {
+                    good.push(result);
+                    receipts.push(delivery.receipt);
+                }
+                Err(failure) => bad.push((delivery, failure)),
+            }
+        }
+        try_join_all(
+            bad.into_iter()
+                .map(|(delivery, failure)| self.dead_letter(delivery, failure)),
+        )
+        .await?;
+
+        let facts: Vec<Fact> = good.iter().map(fact).collect();
+        let state = self.executor.backends.state.clone();
+        let known = self
+            .executor
+            .retry
+            .until_success(|| state.record(&facts))
+            .await?;
+        let mut steps = Vec::new();
+        for study in by_study(&good, known) {
+            match self.step(&study).await? {
+                Some(step) => steps.push(step),
+                None => {
+                    warn!(run = %study.run, "a result of a run whose facts cannot be read is dropped")
+                }
+            }
+        }
+        self.executor.execute(&steps).await?;
+        if steps
+            .iter()
+            .any(|step| step.commands.contains(&StudyCommand::Finish))
+        {
+            self.wake.notify_one();
+        }
+        // A lost acknowledgement only means that the result comes again.
+        for result in join_all(receipts.into_iter().map(|receipt| receipt.ack())).await {
+            if let Err(error) = result {
+                warn!(%error, "an acknowledgement was lost; the result comes again");
+            }
+        }
+        Ok(())
+    }
+
+    async fn step(
+        &mut self,
+        study: &StudyResults<'_>,
+    ) -> Result<Option<StudyStep>, CoordinatorError> {
+        let Some(run) = self.spec(study.run).await? else {
+            return Ok(None);
+        };
+        let Ok(facts) = StudyFacts::parse(&study.facts) else {
+            return Ok(None);
+        };
+        let commands = next_commands(&run, &facts, StudyEvent::Reported(&study.stages));
+        Ok(Some(StudyStep {
+            run,
+            facts,
+            commands,
+        }))
+    }
+
+    async fn spec(&mut self, run: &RunId) -> Result<Option<Arc<RunSpec>>, CoordinatorError> {
+        if let Some(spec) = self.runs.get(run) {
+            return Ok(Some(spec.clone()));
+        }
+        let state = self.executor.backends.state.clone();
+        let document = self
+            .executor
+            .retry
+            .until_success(|| state.document(run, SPEC_DOCUMENT))
+            .await?;
+        let Some(spec) = document.and_then(|text| serde_json::from_str(&text).ok()) else {
+            return Ok(None);
+        };
+        let spec: Arc<RunSpec> = Arc::new(spec);
+        if self.runs.len() >= CACHED_RUNS {
+            self.runs.clear();
+        }
+        self.runs.insert(run.clone(), spec.clone());
+        Ok(Some(spec))
+    }
+
+    /// Moves a message that is no result to the dead letters.
+    async fn dead_letter(
+        &self,
+        delivery: Delivery,
+        failure: Failure,
+    ) -> Result<(), CoordinatorError> {
+        warn!(code = %failure.code, "a message on the results queue is dead-lettered");
+        let death = Death {
+            code: failure.code.as_str(),
+            reason: failure.message,
+            source: queues::RESULTS.to_owned(),
+            worker: self.worker.clone(),
+        };
+        let message = Message {
+            death: Some(death),
+            ..delivery.message
+        };
+        let (queue, dead) = (&self.executor.backends.queue, queues::dead(queues::RESULTS));
+        self.executor
+            .retry
+            .until_success(|| queue.publish(&dead, message.clone()))
+            .await?;
+        if let Err(error) = delivery.receipt.ack().await {
+            warn!(%error, "an acknowledgement was lost; the message is dead-lettered twice");
+        }
+        Ok(())
+    }
+}
+
+/// Waits for one delivery and takes what else is ready.
+async fn ready(consumer: &mut dyn Consumer) -> Vec<Delivery> {
+    let mut batch = vec![consumer.next().await];
+    while batch.len() < BATCH
+        && let Some(delivery) = consumer.next().now_or_never()
+    {
+        batch.push(delivery);
+    }
+    batch
+}
+
+fn parse(body: &[u8]) -> Result<StageResult, Failure> {
+    let invalid = |error: serde_json::Error| {
+        Failure::new(
+            ErrorCode::MessageInvalid,
+            format!("the message is not a stage's result: {error}"),
+        )
+    };
+    let envelope: Envelope = serde_json::from_slice(body).map_err(invalid)?;
+    if envelope.schema_version != SCHEMA_VERSION {
+        let message = format!(
+            "the message has schema version {}, this coordinator knows {SCHEMA_VERSION}; upgrade the older of the two",
+            envelope.schema_version
+        );
+        return Err(Failure::new(ErrorCode::SchemaVersion, message));
+    }
+    serde_json::from_slice(body).map_err(invalid)
+}
+
+fn fact(result: &StageResult) -> Fact {
+    Fact {
+        run: result.run.clone(),
+        study: result.study.clone(),
+        field: result.stage.name().to_owned(),
+        value: serde_json::to_string(result).expect("a result has string keys only"),
+    }
+}
+
+/// What one batch says about one study.
+struct StudyResults<'a> {
+    run: &'a RunId,
+    stages: Vec<Stage>,
+    /// After the whole batch.
+    facts: Facts,
+}
+
+/// Each study once. Studies that do not exist any more (a late duplicate) are left out.
+fn by_study(results: &[StageResult], known: Vec<Option<Facts>>) -> Vec<StudyResults<'_>> {
+    let mut studies: Vec<StudyResults<'_>> = Vec::new();
+    let mut places = HashMap::new();
+    for (result, facts) in results.iter().zip(known) {
+        let Some(facts) = facts else { continue };
+        let place = *places
+            .entry((&result.run, &result.study))
+            .or_insert(studies.len());
+        match studies.get_mut(place) {
+            Some(study) => {
+                study.stages.push(result.stage);
+                study.facts = facts;
+            }
+            None => studies.push(StudyResults {
+                run: &result.run,
+                stages: vec![result.stage],
+                facts,
+            }),
+        }
+    }
+    studies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_result_has_a_code_and_a_reason() {
+        let code = |body: &[u8]| parse(body).unwrap_err().code;
+        assert_eq!(code(b"not json"), ErrorCode::MessageInvalid);
+        assert_eq!(code(b"{}"), ErrorCode::MessageInvalid);
+        assert_eq!(
+            code(br#"{"schema_version": 99, "anything": 1}"#),
+            ErrorCode::SchemaVersion
+        );
+        assert_eq!(
+            code(br#"{"schema_version": 1, "run": "r"}"#),
+            ErrorCode::MessageInvalid
+        );
+    }
+}

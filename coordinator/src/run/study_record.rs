@@ -1,0 +1,251 @@
+//! From facts and stored outputs to one line of `results.jsonl`.
+
+use std::collections::BTreeMap;
+
+use futures::future::join3;
+use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_schemas::{
+    ContentHash, ErrorCode, Failure, Finding, FindingsReport, GeneratedReport, Label, Labels,
+    PredictedFinding, ReportLabels, RunSpec, Stage, StudyRecord, StudyStatus,
+};
+use serde::de::DeserializeOwned;
+
+use crate::archive::StudyEntry;
+use crate::run::pipeline::{OutputKeys, StudyFacts};
+
+/// The record of a study that has reported all it can.
+///
+/// # Errors
+/// When the store does not answer. An output that is gone or damaged makes a failed study instead.
+pub(crate) async fn finished(
+    run: &RunSpec,
+    facts: &StudyFacts,
+    objects: &dyn Objects,
+) -> Result<StudyRecord, ObjectError> {
+    let keys = OutputKeys::of(run, &facts.spec.input, facts.spec.reference.as_ref());
+    let (findings, report, labels) = join3(
+        load::<FindingsReport>(facts, &keys, Stage::Findings, objects),
+        load::<GeneratedReport>(facts, &keys, Stage::Language, objects),
+        load::<ReportLabels>(facts, &keys, Stage::Scoring, objects),
+    )
+    .await;
+    let (findings, report, labels) = (findings?, report?, labels?);
+    let lost = [
+        (Stage::Findings, findings.lost()),
+        (Stage::Language, report.lost()),
+        (Stage::Scoring, labels.lost()),
+    ];
+    let lost = lost
+        .into_iter()
+        .find_map(|(stage, failure)| Some((stage, failure?)));
+    let failure = facts
+        .failure()
+        .or(lost)
+        .map(|(stage, failure)| (stage, failure.clone()));
+    let (findings, report, labels) = (findings.loaded(), report.loaded(), labels.loaded());
+
+    let spec = facts.spec.clone();
+    let mut record = StudyRecord {
+        input: Some(spec.input),
+        other_files: spec.other_files,
+        indication: spec.indication,
+        split: spec.split,
+        timings: facts
+            .results
+            .iter()
+            .map(|(stage, result)| (*stage, result.timings.clone()))
+            .collect(),
+        ..empty(spec.study, spec.file, run.bundle.clone())
+    };
+    if let Some((stage, failure)) = failure {
+        record.status = StudyStatus::Failed;
+        record.failed_stage = Some(stage);
+        record.error = Some(failure);
+    }
+    if let Some(report) = report {
+        record.report = Some(report.text);
+        record.report_complete = Some(report.complete);
+        record.report_tokens = Some(report.tokens);
+    }
+    if let (Some(findings), Some(labels)) = (&findings, &labels) {
+        record.disagreement = Some(disagreement(&findings.findings, &labels.report));
+    }
+    if let Some(findings) = findings {
+        record.findings = Some(findings.findings);
+        record.findings_text = Some(findings.text);
+    }
+    if let Some(labels) = labels {
+        record.report_labels = Some(labels.report);
+        record.reference_labels = labels.reference;
+    }
+    Ok(record)
+}
+
+/// The record of a study whose image never reached a stage.
+pub(crate) fn failed(entry: StudyEntry, failure: Failure, bundle: &ContentHash) -> StudyRecord {
+    StudyRecord {
+        status: StudyStatus::Failed,
+        error: Some(failure),
+        other_files: entry.other_files,
+        indication: entry.indication,
+        split: entry.split,
+        ..empty(entry.study, entry.file, bundle.clone())
+    }
+}
+
+/// The line of a record, without its end.
+pub(crate) fn line(record: &StudyRecord) -> String {
+    serde_json::to_string(record).expect("a record has string keys only")
+}
+
+/// What the store has of a stage's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoredOutput<T> {
+    /// The stage is done, and this is its output.
+    Loaded(T),
+    /// The stage is not done: it failed, was not asked for, or has not run yet.
+    NotComputed,
+    /// The stage is done, and its output is gone or damaged.
+    Lost(Failure),
+}
+
+impl<T> StoredOutput<T> {
+    fn loaded(self) -> Option<T> {
+        match self {
+            Self::Loaded(output) => Some(output),
+            Self::NotComputed | Self::Lost(_) => None,
+        }
+    }
+
+    fn lost(&self) -> Option<&Failure> {
+        match self {
+            Self::Lost(failure) => Some(failure),
+            Self::Loaded(_) | Self::NotComputed => None,
+        }
+    }
+}
+
+/// How a stage ended for a study.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StageEnd {
+    /// Computed.
+    Done,
+    /// Found in the store.
+    Reused,
+    /// Failed.
+    Failed,
+}
+
+/// How each stage that reported ended. Embedding leaves nothing in a record; as the first stage it failed only where
+/// the record says so.
+pub(crate) fn stage_ends(record: &StudyRecord) -> impl Iterator<Item = (Stage, StageEnd)> + '_ {
+    record.timings.iter().map(|(stage, timings)| {
+        let failed = match stage {
+            Stage::Embedding => record.failed_stage == Some(Stage::Embedding),
+            Stage::Findings => record.findings.is_none(),
+            Stage::Language => record.report.is_none(),
+            Stage::Scoring => record.report_labels.is_none(),
+        };
+        let end = match (failed, timings.reused) {
+            (true, _) => StageEnd::Failed,
+            (false, true) => StageEnd::Reused,
+            (false, false) => StageEnd::Done,
+        };
+        (*stage, end)
+    })
+}
+
+fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) -> StudyRecord {
+    StudyRecord {
+        study,
+        file,
+        input: None,
+        status: StudyStatus::Done,
+        error: None,
+        failed_stage: None,
+        findings: None,
+        findings_text: None,
+        report: None,
+        report_complete: None,
+        report_tokens: None,
+        report_labels: None,
+        reference_labels: None,
+        disagreement: None,
+        other_files: Vec::new(),
+        indication: None,
+        split: None,
+        bundle,
+        timings: BTreeMap::new(),
+    }
+}
+
+/// The findings that only one of classifier and report states. As in the published evaluation, a report states what
+/// CheXbert labels positive; blank, negative and uncertain do not count.
+fn disagreement(findings: &[PredictedFinding], report: &Labels) -> Vec<Finding> {
+    let stated = |finding: Finding| report.get(&finding) == Some(&Label::Positive);
+    findings
+        .iter()
+        .filter(|p| p.present != stated(p.finding))
+        .map(|p| p.finding)
+        .collect()
+}
+
+/// Loads a stage's output.
+///
+/// # Errors
+/// When the store does not answer.
+pub(crate) async fn load<T: DeserializeOwned>(
+    facts: &StudyFacts,
+    keys: &OutputKeys,
+    stage: Stage,
+    objects: &dyn Objects,
+) -> Result<StoredOutput<T>, ObjectError> {
+    if !facts.is_done(stage) {
+        return Ok(StoredOutput::NotComputed);
+    }
+    let key = keys.output(stage);
+    let content = match objects.get(key).await {
+        Ok(content) => content,
+        Err(error @ ObjectError::NotFound(_)) => {
+            let failure = Failure::new(ErrorCode::ObjectMissing, error);
+            return Ok(StoredOutput::Lost(failure));
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(match serde_json::from_slice(&content) {
+        Ok(output) => StoredOutput::Loaded(output),
+        Err(error) => StoredOutput::Lost(Failure::new(
+            ErrorCode::ObjectCorrupt,
+            format!("object '{key}' is damaged: {error}"),
+        )),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_is_disputed_when_only_one_side_states_it() {
+        let predicted = |finding, present| PredictedFinding {
+            finding,
+            probability: 0.5,
+            present,
+        };
+        let findings = [
+            predicted(Finding::Edema, true),
+            predicted(Finding::Pneumonia, true),
+            predicted(Finding::Fracture, false),
+            predicted(Finding::Atelectasis, false),
+            predicted(Finding::Cardiomegaly, true),
+        ];
+        let report = Labels::from([
+            (Finding::Edema, Label::Positive),
+            (Finding::Pneumonia, Label::Uncertain),
+            (Finding::Fracture, Label::Positive),
+            (Finding::Atelectasis, Label::Negative),
+        ]);
+        let disputed = [Finding::Pneumonia, Finding::Fracture, Finding::Cardiomegaly];
+        assert_eq!(disagreement(&findings, &report), disputed);
+    }
+}

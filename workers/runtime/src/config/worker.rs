@@ -1,0 +1,38 @@
+//! `[worker]`: how a worker behaves, whatever its stage.
+
+use std::time::Duration;
+
+use super::ConfigReader;
+
+/// How a runner behaves.
+#[derive(Clone, Debug)]
+pub struct RunnerSettings {
+    /// The worker's name in results and dead letters.
+    pub worker: String,
+    /// After a stop: how long tasks in the model may take to finish before they are handed back.
+    pub grace: Duration,
+    /// How long an unreachable object store is waited for in place before tasks are handed back.
+    pub store_patience: Duration,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "local".into());
+        Self {
+            worker: format!("{host}-{}", std::process::id()),
+            grace: Duration::from_secs(25),
+            store_patience: Duration::from_secs(300),
+        }
+    }
+}
+
+impl RunnerSettings {
+    pub(super) fn read(reader: &mut ConfigReader) -> Self {
+        let defaults = Self::default();
+        Self {
+            worker: reader.text("worker", "name").unwrap_or(defaults.worker),
+            grace: reader.seconds("worker", "grace", defaults.grace),
+            store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Files that are whole or absent, whatever kills the writer: the process, the machine or the power.
+//!
+//! A rename alone does not promise that. A file system may write the new name to disk before the content, and then the
+//! name stands for an empty file after a power cut. So the content is synced before the rename, and the directory, which
+//! holds the name, after it. Every write-then-rename of this crate and of its users happens here.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// Names of files that are being written start with this. A process that is killed leaves one behind; readers of a
+/// directory skip it.
+pub(crate) const UNFINISHED: &str = ".writing-";
+
+/// What [`File::create`] asks for; the umask takes its part. Temporary files are private otherwise, and other users (a
+/// mounted volume, a web server) must be able to read what we write.
+const FILE_MODE: u32 = 0o666;
+
+/// A few writes a megabyte, for content that comes in small pieces.
+const BUFFER: usize = 1 << 16;
+
+/// New content for a file, written beside it under another name. Dropping it without [`Replacement::commit`] leaves the
+/// file as it was.
+pub struct Replacement {
+    path: PathBuf,
+    writer: BufWriter<NamedTempFile>,
+}
+
+impl Replacement {
+    /// Begins the new content of the file at `path`, whose directory must exist.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .permissions(Permissions::from_mode(FILE_MODE))
+            .tempfile_in(directory_of(path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer: BufWriter::with_capacity(BUFFER, file),
+        })
+    }
+
+    /// Puts the content on disk and in place of the old one. When this returns, a crash cannot take it back.
+    ///
+    /// # Errors
+    /// Where the content cannot be written; the file is as it was then. Where only the directory cannot be synced, the
+    /// new content is in place, and whether it survives a crash is unknown.
+    pub fn commit(self) -> io::Result<()> {
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(|error| error.into_error())?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path).map_err(|error| error.error)?;
+        sync_directory(directory_of(&self.path))
+    }
+}
+
+impl Write for Replacement {
+    fn write(&mut self, content: &[u8]) -> io::Result<usize> {
+        self.writer.write(content)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// Replaces the file at `path` by these bytes, whole or not at all.
+///
+/// # Errors
+/// As [`Replacement::create`] and [`Replacement::commit`].
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    write(path, |writer| writer.write_all(content))
+}
+
+/// Replaces the file at `path` by what `fill` writes, whole or not at all; where `fill` fails, not at all.
+///
+/// # Errors
+/// What `fill` returns, and as [`Replacement::create`] and [`Replacement::commit`].
+pub fn write<T, E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut Replacement) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut replacement = Replacement::create(path)?;
+    let outcome = fill(&mut replacement)?;
+    replacement.commit()?;
+    Ok(outcome)
+}
+
+/// Creates a directory and those above it, where they are missing, so that a crash cannot take them back.
+///
+/// # Errors
+/// As [`fs::create_dir_all`].
+pub fn create_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = directory_of(path);
+    create_directory(parent)?;
+    match fs::create_dir(path) {
+        // Somebody else was faster, which is as good.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        created => created?,
+    }
+    sync_directory(parent)
+}
+
+/// Puts the names in a directory on disk, e.g. that of a file which was created to be appended to.
+///
+/// # Errors
+/// Where the directory cannot be opened, or the disk fails.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    match File::open(directory)?.sync_all() {
+        // Some network and user-space file systems cannot sync a directory; they keep their names in another way.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        // The root directory, which is always there.
+        None => path,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Lines};
+    use std::process::{Child, ChildStdout, Command, Stdio};
+
+    use super::*;
+
+    /// Says to a child process which file to write; without it the child's test does nothing.
+    const CHILD_FILE: &str = "RADIALOG_TEST_DURABLE_FILE";
+    const LENGTH: usize = 1 << 20;
+
+    fn content(byte: u8) -> Vec<u8> {
+        vec![byte; LENGTH]
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// A process of its own that runs one of the children below, and the lines that it prints.
+    fn child(test: &str, file: &Path) -> (Child, Lines<BufReader<ChildStdout>>) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("durable::tests::{test}")])
+            .args(["--ignored", "--nocapture"])
+            .env(CHILD_FILE, file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, lines)
+    }
+
+    fn wait_for(lines: &mut Lines<BufReader<ChildStdout>>, wanted: &str) {
+        // The first line of a test stands behind the harness's own words.
+        let said = lines.any(|line| line.unwrap().ends_with(wanted));
+        assert!(said, "the child ended before it said '{wanted}'");
+    }
+
+    /// SIGKILL: the process has no chance to clean up.
+    fn kill(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    #[ignore = "a process that another test kills"]
+    #[allow(clippy::print_stdout)]
+    fn child_that_stops_in_the_middle_of_its_second_write() {
+        let Some(file) = std::env::var_os(CHILD_FILE) else {
+            return;
+        };
+        let file = Path::new(&file);
+        let stop_half_way = |byte: u8| -> io::Result<()> {
+            write(file, |writer| {
+                writer.write_all(&content(byte)[..LENGTH / 2])?;
+                writer.flush()?;
+                println!("half");
+                io::stdin().read_line(&mut String::new())?;
+                writer.write_all(&content(byte)[LENGTH / 2..])
+            })
+        };
+        stop_half_way(1).unwrap();
+        println!("whole");
+        stop_half_way(2).unwrap();
+    }
+
+    #[test]
+    #[ignore = "a process that another test kills"]
+    #[allow(clippy::print_stdout)]
+    fn child_that_writes_until_it_is_killed() {
+        let Some(file) = std::env::var_os(CHILD_FILE) else {
+            return;
+        };
+        for byte in (1..=u8::MAX).cycle() {
+            replace(Path::new(&file), &content(byte)).unwrap();
+            println!("written");
+        }
+    }
+
+    #[test]
+    fn a_process_killed_in_the_middle_of_a_write_leaves_the_file_absent_or_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        let test = "child_that_stops_in_the_middle_of_its_second_write";
+
+        let (first, mut lines) = child(test, &file);
+        wait_for(&mut lines, "half");
+        kill(first);
+        assert!(!file.exists(), "{:?}", names(directory.path()));
+
+        let (mut second, mut lines) = child(test, &file);
+        wait_for(&mut lines, "half");
+        second.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        wait_for(&mut lines, "whole");
+        wait_for(&mut lines, "half");
+        kill(second);
+        assert!(fs::read(&file).unwrap() == content(1));
+    }
+
+    #[test]
+    fn a_process_killed_while_it_writes_and_writes_leaves_a_whole_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        for writes in 1..=8 {
+            let (child, mut lines) = child("child_that_writes_until_it_is_killed", &file);
+            for _ in 0..writes {
+                wait_for(&mut lines, "written");
+            }
+            kill(child);
+            let found = fs::read(&file).unwrap();
+            assert!(found == content(found[0]), "{} bytes", found.len());
+        }
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_the_file_as_it_was_and_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        replace(&file, b"old").unwrap();
+        let failed = write(&file, |writer| {
+            writer.write_all(b"new")?;
+            Err::<(), _>(io::Error::other("out of words"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "out of words");
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        replace(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(names(directory.path()), ["file"]);
+    }
+
+    #[test]
+    fn others_may_read_the_file_as_the_umask_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            let metadata = fs::metadata(directory.path().join(name)).unwrap();
+            metadata.permissions().mode()
+        };
+        fs::write(directory.path().join("plain"), b"x").unwrap();
+        replace(&directory.path().join("durable"), b"x").unwrap();
+        assert_eq!(mode("durable"), mode("plain"));
+    }
+
+    #[test]
+    fn directories_are_made_down_to_the_wanted_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("a/b/c");
+        create_directory(&deep).unwrap();
+        create_directory(&deep).unwrap();
+        assert!(deep.is_dir());
+        fs::write(directory.path().join("file"), b"").unwrap();
+        assert!(create_directory(&directory.path().join("file/below")).is_err());
+    }
+}
