@@ -6,7 +6,6 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::bundle::components::ScoringComponent;
-use radialog_models::bundle::layout;
 use radialog_models::chexbert::{Chexbert, clean_text};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::{Finding, Label, Stage};
@@ -282,7 +281,7 @@ fn class(label: Label, head: usize, zero: Zero) -> Option<u32> {
 fn start(recipe: &ChexbertRecipe) -> Result<Start, TrainingError> {
     if let Some(dir) = &recipe.start {
         let (config, weights, files) = initial::component::<ScoringComponent>(dir, Stage::Scoring)?;
-        let tensors = initial::loaded(&layout::scoring(&config), PREFIX, &weights)?;
+        let tensors = initial::loaded(&config.tensors()?, PREFIX, &weights)?;
         let tokenizer = files
             .get("tokenizer")
             .ok_or_else(|| TrainingError::Empty("no tokenizer".to_owned()))?;
@@ -299,7 +298,7 @@ fn start(recipe: &ChexbertRecipe) -> Result<Start, TrainingError> {
         ));
     };
     let config = ScoringComponent { chexbert };
-    let tensors = initial::drawn(&layout::scoring(&config), PREFIX, recipe.seed)?;
+    let tensors = initial::drawn(&config.tensors()?, PREFIX, recipe.seed)?;
     Ok(Start {
         config,
         tensors,
