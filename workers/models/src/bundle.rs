@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 mod assembly;
 pub mod components;
 mod configs;
+#[cfg(test)]
+mod old_layout;
 pub mod error;
 mod geometry;
 pub mod hashes;
