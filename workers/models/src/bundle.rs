@@ -13,8 +13,6 @@ use serde::de::DeserializeOwned;
 mod assembly;
 pub mod components;
 mod configs;
-#[cfg(test)]
-mod old_layout;
 pub mod error;
 mod geometry;
 pub mod hashes;
