@@ -10,7 +10,9 @@ use crate::tensors::{self, constant, uniform, unread_integers};
 mod cpu;
 mod dropout;
 mod norm;
+pub(crate) mod parallel;
 mod rows;
+pub(crate) mod storage;
 mod trained;
 
 pub use dropout::Dropout;

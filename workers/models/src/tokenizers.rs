@@ -4,10 +4,12 @@
 pub mod bert;
 pub mod file;
 pub mod llama;
+mod prompt;
 pub mod toy;
 
 pub use bert::BertTokenizer;
 pub use llama::{LlamaTokenizer, TextStream};
+pub use prompt::{IMAGE, Prompt, PromptSegment};
 
 use std::path::{Path, PathBuf};
 

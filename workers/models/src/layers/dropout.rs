@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::floats;
+use super::storage::{floats, with_floats};
 
 /// Values that one thread takes at least.
 const PART: usize = 1 << 14;
@@ -108,17 +108,8 @@ impl CustomOp1 for Mask {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (storage, layout) = grad.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else {
-            bail!("a dropout on a CPU has its gradient there")
-        };
-        Tensor::from_vec(
-            self.times(floats(storage, layout)?),
-            grad.shape(),
-            grad.device(),
-        )
-        .map(Some)
+        let passed = with_floats([grad], |[grad]| self.times(grad))?;
+        Tensor::from_vec(passed, grad.shape(), grad.device()).map(Some)
     }
 }
 

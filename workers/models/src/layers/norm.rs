@@ -30,9 +30,11 @@ impl LayerNorm {
         let eps = self.eps as f32;
         let is_tracked = input.track_op() || self.weight.track_op();
         if is_tracked && input.device().is_cpu() {
-            return input
-                .contiguous()?
-                .apply_op3(&self.weight, &self.bias, rows::Norm { eps });
+            return input.contiguous()?.apply_op3(
+                &self.weight,
+                &self.bias,
+                rows::LayerNormOp { eps },
+            );
         }
         if is_tracked {
             return ops::layer_norm_slow(input, &self.weight, &self.bias, eps);

@@ -1,12 +1,10 @@
 //! Convolutions and pooling in training: the maps of inference, with operations that have a gradient, and batch norms
 //! that follow each batch.
 
-use candle_core::{
-    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
-};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::floats;
+use super::storage::floats;
 use super::{BatchNormTensors, ConvShape};
 use crate::error::ModelError;
 
@@ -15,9 +13,6 @@ mod pool;
 
 use batch_norm::{AddRelu, BatchNorm};
 use pool::TrainedPool;
-
-/// Numbers that a thread works on at a time: enough to repay waking it. Fixed, since sums are made in these portions.
-const CHUNK_NUMBERS: usize = 32 * 1024;
 
 /// A convolution's variables.
 #[derive(Clone, Debug)]
@@ -114,15 +109,6 @@ impl TrainedConv {
         };
         if relu { pixels.relu() } else { Ok(pixels) }
     }
-}
-
-/// The numbers of a contiguous tensor in main memory.
-fn with_floats<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> T) -> CandleResult<T> {
-    let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else {
-        bail!("a fused layer is for a CPU")
-    };
-    Ok(read(floats(storage, layout)?))
 }
 
 /// 3 x 3 maximum with stride 2 and padding 1 of a map without negative values. Elsewhere than on a CPU it is the largest

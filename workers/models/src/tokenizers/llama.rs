@@ -7,8 +7,8 @@ use serde::Deserialize;
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
+use super::prompt::{IMAGE, Prompt, PromptSegment};
 use super::{TokenizerError, read};
-use crate::prompt::{Prompt, PromptSegment};
 
 mod stream;
 
@@ -18,8 +18,6 @@ pub use stream::TextStream;
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";
 const UNK: &str = "<unk>";
-/// Stands for one of the image tokens in a written prompt.
-pub const IMAGE: &str = "<IMG>";
 
 /// SentencePiece's visible blank; put in front of every piece of text.
 const BLANK: char = '\u{2581}';

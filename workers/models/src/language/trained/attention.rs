@@ -4,8 +4,9 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::exp;
 use super::product::{Matrix, multiply};
-use super::{exp, floats, with_floats};
+use crate::layers::storage::{floats, with_floats};
 
 /// Queries of a block: large enough for fast products, small enough to waste little on what is masked.
 const BLOCK: usize = 64;

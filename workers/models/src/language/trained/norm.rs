@@ -3,7 +3,9 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{ROWS, floats, with_floats};
+use super::ROWS;
+use crate::layers::parallel::each_row;
+use crate::layers::storage::{floats, with_floats};
 
 /// Over the last dimension of `x [rows, width]`, with `weight [width]`.
 pub(in crate::language) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
@@ -37,17 +39,12 @@ impl CustomOp2 for RmsNorm {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (floats(x, l1)?, floats(weight, l2)?);
         let width = weight.len();
-        let mut out = vec![0.0; x.len()];
-        out.par_chunks_mut(ROWS * width)
-            .zip(x.par_chunks(ROWS * width))
-            .for_each(|(out, x)| {
-                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    let factor = self.factor(x);
-                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                        *out = x * factor * weight;
-                    }
-                }
-            });
+        let out = each_row(x, weight.len(), |x, out| {
+            let factor = self.factor(x);
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * factor * weight;
+            }
+        });
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 
