@@ -14,7 +14,7 @@ mod pretraining;
 
 pub use pretraining::{AlignmentPretraining, AlignmentTextConfig, QueryStates, TextBatch};
 
-/// Of the layer norm over the image's strips; fixed in the published code.
+/// The epsilon of the layer norm over the image's strips, which the published code fixes.
 const VISION_NORM_EPS: f64 = 1e-5;
 
 /// Geometry of the alignment module.
@@ -22,19 +22,19 @@ const VISION_NORM_EPS: f64 = 1e-5;
 pub struct AlignmentConfig {
     /// Width of a query, and of an image token.
     pub hidden_size: usize,
-    /// Blocks.
+    /// The number of transformer layers.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// The number of attention heads in each layer.
     pub num_attention_heads: usize,
     /// Width inside the feed-forward layers.
     pub intermediate_size: usize,
-    /// Learned queries, and so image tokens.
+    /// The number of learned queries, and so of image tokens.
     pub num_query_token: usize,
     /// Width of a strip of image features.
     pub encoder_width: usize,
-    /// Every how many blocks the queries attend to the image, from the first on.
+    /// The queries attend to the image in every so many layers, the first one among them.
     pub cross_attention_freq: usize,
-    /// Of the Q-Former's layer norms.
+    /// The epsilon of the Q-Former's layer norms.
     #[serde(default = "AlignmentConfig::default_eps")]
     pub layer_norm_eps: f64,
 }
@@ -71,7 +71,7 @@ impl AlignmentConfig {
     }
 }
 
-/// Both outputs of the alignment module.
+/// The two outputs of the alignment module.
 #[derive(Clone, Debug)]
 pub struct AlignedImage {
     /// Image tokens `[B, queries, hidden]`: not projected, not normalised.

@@ -41,39 +41,39 @@ pub struct Bundle {
     weights: PerStage<BTreeMap<&'static str, MappedWeights>>,
 }
 
-/// What `radialog bundle show` prints.
+/// A description of a bundle for people: `radialog bundle show` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct BundleSummary {
     /// The directory.
     pub dir: PathBuf,
-    /// As in the manifest.
+    /// The bundle's name.
     pub name: String,
-    /// As in the manifest.
+    /// The version of its weights.
     pub version: String,
-    /// As in the manifest.
+    /// The licence and origin of its weights.
     pub license: String,
-    /// True when outputs mean nothing.
+    /// Whether the weights are random, so that outputs mean nothing.
     pub random_weights: bool,
-    /// Hash of the whole bundle.
+    /// The hash of the whole bundle.
     pub hash: ContentHash,
-    /// One entry a stage.
+    /// One entry for each stage.
     pub components: Vec<ComponentSummary>,
 }
 
 /// One component of a [`BundleSummary`].
 #[derive(Clone, Debug, Serialize)]
 pub struct ComponentSummary {
-    /// Which stage loads it.
+    /// The stage that loads it.
     pub stage: Stage,
-    /// Of its configuration and files.
+    /// The hash of its configuration and files.
     pub hash: ContentHash,
-    /// Number of tensors.
+    /// The number of its tensors.
     pub tensors: usize,
-    /// Number of values in them.
+    /// The number of values in them.
     pub parameters: u64,
-    /// Size of its files.
+    /// The size of its files, in bytes.
     pub bytes: u64,
-    /// Geometry and options.
+    /// Its geometry and options.
     pub config: serde_json::Value,
 }
 
@@ -105,12 +105,12 @@ impl Bundle {
         Ok(bundle)
     }
 
-    /// Its manifest.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Its directory.
+    /// The bundle's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -123,12 +123,12 @@ impl Bundle {
     pub fn verify(&self) -> Result<(), BundleError> {
         for &stage in self.manifest.components.keys() {
             self.check_files(stage, hashes::hash_file)?;
-            self.described(stage)?.verify(self)?;
+            self.component(stage)?.verify(self)?;
         }
         Ok(())
     }
 
-    /// Data for people.
+    /// Describes the bundle for people.
     pub fn summary(&self) -> BundleSummary {
         let components = self.manifest.components.iter().map(|(&stage, component)| {
             let weights = self.weights.get(stage).values();
@@ -162,7 +162,7 @@ impl Bundle {
     /// # Errors
     /// The stage has no component, or its configuration is of another shape.
     pub fn config<T: DeserializeOwned>(&self, stage: Stage) -> Result<T, BundleError> {
-        let config = self.component(stage)?.config.clone();
+        let config = self.manifest_component(stage)?.config.clone();
         serde_json::from_value(config).map_err(self.config_error(stage))
     }
 
@@ -201,7 +201,7 @@ impl Bundle {
         }
     }
 
-    fn component(&self, stage: Stage) -> Result<&ManifestComponent, BundleError> {
+    fn manifest_component(&self, stage: Stage) -> Result<&ManifestComponent, BundleError> {
         let missing = || BundleError::NoComponent {
             dir: self.dir.clone(),
             stage,
@@ -217,7 +217,7 @@ impl Bundle {
                     .strip_prefix(usage)
                     .is_some_and(|rest| rest.starts_with('.'))
         };
-        let files = self.component(stage)?.files.iter();
+        let files = self.manifest_component(stage)?.files.iter();
         Ok(files
             .filter(|(name, _)| shard_of(name))
             .map(|(_, path)| self.dir.join(path))
@@ -229,7 +229,7 @@ impl Bundle {
         stage: Stage,
         hash: impl Fn(&Path) -> Result<ContentHash, BundleError>,
     ) -> Result<(), BundleError> {
-        for path in self.component(stage)?.files.values() {
+        for path in self.manifest_component(stage)?.files.values() {
             let file = self.dir.join(path);
             let Some(entry) = self.manifest.files.get(path) else {
                 let reason = format!("'{path}' of {stage} is not in its list of files");
@@ -282,13 +282,13 @@ impl Bundle {
         stage: Stage,
         dtype: safetensors::Dtype,
     ) -> Result<Vec<WeightsFile>, BundleError> {
-        let files = self.described(stage)?.weights(dtype);
+        let files = self.component(stage)?.weights(dtype);
         files.map_err(self.model_error(stage))
     }
 
     /// A component as its configuration describes it.
-    fn described(&self, stage: Stage) -> Result<Box<dyn Component>, BundleError> {
-        let config = self.component(stage)?.config.clone();
+    fn component(&self, stage: Stage) -> Result<Box<dyn Component>, BundleError> {
+        let config = self.manifest_component(stage)?.config.clone();
         components::parse(stage, config).map_err(self.config_error(stage))
     }
 

@@ -11,25 +11,25 @@ use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
 use crate::tensors::{embedding, unread_integers, unread_linear};
 
-/// What is added to the score of a padding position.
+/// This is added to the score of a padding position, as BERT does it.
 const BLOCKED: f64 = -10_000.0;
 
 /// Geometry of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChexbertConfig {
-    /// Word pieces.
+    /// The number of word pieces.
     pub vocab_size: usize,
     /// Width of a token.
     pub hidden_size: usize,
-    /// Blocks.
+    /// The number of transformer layers.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// The number of attention heads in each layer.
     pub num_attention_heads: usize,
     /// Width inside the feed-forward layers.
     pub intermediate_size: usize,
-    /// Most ids of a report, with `[CLS]` and `[SEP]`.
+    /// The most ids that a report may have, with `[CLS]` and `[SEP]`.
     pub max_position_embeddings: usize,
-    /// Of all layer norms.
+    /// The epsilon of all layer norms.
     #[serde(default = "ChexbertConfig::default_eps")]
     pub layer_norm_eps: f64,
 }
@@ -53,12 +53,12 @@ impl ChexbertConfig {
     }
 }
 
-/// What the labeler computes for a batch of reports.
+/// The outputs of the labeler for a batch of reports.
 #[derive(Clone, Debug)]
 pub struct ChexbertOutput {
     /// `[B, hidden]`, the last hidden state of `[CLS]`.
     pub cls_hidden: Tensor,
-    /// Of the 14 heads, in CheXbert's order: 13 times `[B, 4]`, then `[B, 2]`.
+    /// The logits of the 14 heads, in CheXbert's order: 13 times `[B, 4]`, then `[B, 2]`.
     pub logits: Vec<Tensor>,
 }
 

@@ -11,13 +11,13 @@ use crate::layers::{Linear, each_sample};
 use crate::tensors::{constant, unread};
 use crate::vision::{ImageEncoder, VisionConfig};
 
-/// What the prompt says when no finding is predicted.
+/// The text of the prompt when no finding is predicted.
 pub const NO_FINDINGS_TEXT: &str = "no common findings";
 
 /// Geometry of the classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FindingsConfig {
-    /// Of its image encoder.
+    /// The geometry of its image encoder.
     #[serde(flatten)]
     pub vision: VisionConfig,
     /// Side and stride of the average pool over the encoder's patches.

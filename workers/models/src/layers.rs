@@ -71,7 +71,7 @@ impl ConvShape {
 pub(crate) struct BatchNormShape {
     /// Added to the variance.
     pub(crate) eps: f64,
-    /// What random weights scale with.
+    /// The value of the norm's `weight` where weights are random.
     pub(crate) scale: f32,
 }
 

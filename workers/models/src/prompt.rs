@@ -28,10 +28,10 @@ pub struct Prompts {
     pub image_tokens: usize,
     /// The request for a report, with `{image}` and `{findings}` where they go.
     pub report: String,
-    /// What stands before the first message of a conversation with an image, where that is not the request for a
+    /// The text before the first message of a conversation with an image, where that is not the request for a
     /// report; with `{image}` and `{findings}`.
     pub image: String,
-    /// What a report is asked about.
+    /// The wording of questions about a report.
     pub questions: Questions,
 }
 
@@ -105,7 +105,7 @@ impl Prompts {
         self.assemble(self.opening(), messages)
     }
 
-    /// What every conversation starts with.
+    /// The text that every conversation starts with.
     fn opening(&self) -> Prompt {
         Prompt::text(&format!("{} ", self.system))
     }

@@ -35,19 +35,19 @@ pub struct VisionConfig {
     pub vit_dim: usize,
     /// Channels of the projected patches.
     pub joint_feature_size: usize,
-    /// Attention heads of the pooler.
+    /// The number of attention heads in the pooler.
     #[serde(default = "VisionConfig::default_heads")]
     pub vit_heads: usize,
-    /// Blocks of the pooler.
+    /// The number of transformer layers in the pooler.
     #[serde(default = "VisionConfig::default_blocks")]
     pub vit_blocks: usize,
     /// Rows and columns that the pooler is made for.
     #[serde(default = "VisionConfig::default_grid")]
     pub grid: (usize, usize),
-    /// Of the batch norms.
+    /// The epsilon of the batch norms.
     #[serde(default = "VisionConfig::default_bn_eps")]
     pub bn_eps: f64,
-    /// Of the pooler's layer norms.
+    /// The epsilon of the pooler's layer norms.
     #[serde(default = "VisionConfig::default_ln_eps")]
     pub ln_eps: f64,
 }
@@ -69,7 +69,7 @@ impl VisionConfig {
         }
     }
 
-    /// What the encoder sees of an image.
+    /// The crop that the encoder sees of an image.
     pub fn input(&self) -> InputSize {
         InputSize {
             short_side: self.short_side,

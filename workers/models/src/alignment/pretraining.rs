@@ -11,7 +11,7 @@ use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm};
 use crate::tensors::{bias, constant, embedding, unread, unread_integers, unread_linear};
 
-/// What is added to the score of a position that must not be seen.
+/// This is added to the score of a position that must not be seen, as BERT does it.
 const BLOCKED: f64 = -10_000.0;
 /// How far random values of the embeddings lie from 0.
 const EMBEDDING_SPREAD: f32 = 0.06;
@@ -54,11 +54,11 @@ pub struct TextBatch {
     pub mask: Tensor,
 }
 
-/// What the queries have seen of a batch of images.
+/// The hidden states of the queries after they have attended to a batch of images.
 pub struct QueryStates {
     /// `[B, queries, embed_dim]`, of length 1.
     pub features: Tensor,
-    /// What went into each block, which texts written from the images attend to.
+    /// The input of each layer, `[B, queries, hidden]`: texts that are written from the images attend to it.
     inputs: Vec<Tensor>,
 }
 
@@ -149,7 +149,7 @@ impl AlignmentPretraining {
         self.queries.image_embeds(patches)
     }
 
-    /// Lets the queries look at images.
+    /// Lets the queries attend to images `[B, strips, encoder_width]`.
     ///
     /// # Errors
     /// Strips of another width.
@@ -264,7 +264,7 @@ fn padding(mask: &Tensor) -> Result<Tensor, ModelError> {
     Ok(((1.0 - mask)? * BLOCKED)?.unsqueeze(1)?.unsqueeze(1)?)
 }
 
-/// What is added to the scores of text positions over `queries` and text positions, `[B, 1, n, queries + n]`.
+/// The mask that is added to the scores of text positions over `queries` and text positions, `[B, 1, n, queries + n]`.
 fn causal(mask: &Tensor, queries: usize) -> Result<Tensor, ModelError> {
     let (batch, length) = mask.dims2()?;
     let device = mask.device();

@@ -13,18 +13,18 @@ use super::components::{TOKENIZER, WeightsFile};
 use super::{Bundle, BundleError, FORMAT, HashCache, hashes};
 use crate::durable::PendingDirectory;
 
-/// What a new bundle is made of.
+/// A new bundle made of components of others.
 #[derive(Clone, Debug)]
 pub struct BundleAssembly {
-    /// Its name.
+    /// The new bundle's name.
     pub name: String,
-    /// Its version.
+    /// The new bundle's version.
     pub version: String,
-    /// Under which terms it may be used.
+    /// The terms under which the new bundle may be used.
     pub license: String,
-    /// Store matrices in half precision.
+    /// Whether matrices are stored in half precision.
     pub half: bool,
-    /// Bundles that components are taken from.
+    /// The bundle that each stage's component is taken from.
     pub parts: BTreeMap<Stage, PathBuf>,
 }
 
@@ -62,7 +62,7 @@ impl BundleAssembly {
         for (&stage, source) in &self.parts {
             let bundle = Bundle::open_with(source, &[stage], &HashCache::user())?;
             manifest.random_weights |= bundle.manifest.random_weights;
-            let part = bundle.described(stage)?;
+            let part = bundle.component(stage)?;
             let mut component = ManifestComponent {
                 files: BTreeMap::new(),
                 config: part.inference_config(),

@@ -34,7 +34,7 @@ pub(super) const TOKENIZER: &str = "tokenizer";
 /// A file of weights that a component consists of.
 #[derive(Clone, Debug)]
 pub struct WeightsFile {
-    /// What the component needs it for, its key in the manifest.
+    /// The file's use, which is its key in the manifest.
     pub usage: &'static str,
     /// Its name in the bundles that this crate writes.
     pub name: &'static str,
@@ -79,17 +79,17 @@ pub trait Component {
     /// Finds what would keep the stage from loading the component.
     ///
     /// # Errors
-    /// What loading finds.
+    /// The fault that loading would report.
     fn verify(&self, bundle: &Bundle) -> Result<(), BundleError>;
 }
 
 /// A geometry that a component's network cannot have.
 #[derive(Debug, thiserror::Error)]
 pub enum GeometryError {
-    /// Of a network that reads images or reports.
+    /// A network that reads images or reports refuses it.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Of the language model.
+    /// The language model refuses it.
     #[error(transparent)]
     Language(#[from] LanguageError),
 }

@@ -46,9 +46,9 @@ struct DecoderLayer {
     down: LoraLinear,
 }
 
-/// New positions of one sequence in a forward pass.
+/// The new positions of one sequence in a forward pass.
 pub struct SequenceChunk<'a> {
-    /// What the sequence has seen; grows by `len`.
+    /// The keys and values of the sequence; they grow by `len` positions.
     pub cache: &'a mut KvCache,
     /// Number of new positions.
     pub len: usize,
@@ -302,15 +302,15 @@ impl DecoderLayer {
         let x = (input + dropout.forward(&self.o.forward(&attend(projected)?)?)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
-        let y = gated(&self.gate.forward(&y)?, &self.up.forward(&y)?)?;
+        let y = swiglu(&self.gate.forward(&y)?, &self.up.forward(&y)?)?;
         x + dropout.forward(&self.down.forward(&y)?)?
     }
 }
 
 /// `silu(gate) · up`.
-fn gated(gate: &Tensor, up: &Tensor) -> CandleResult<Tensor> {
+fn swiglu(gate: &Tensor, up: &Tensor) -> CandleResult<Tensor> {
     if trained::applies(&[gate, up]) {
-        return trained::gated(gate, up);
+        return trained::swiglu(gate, up);
     }
     silu(gate)? * up
 }

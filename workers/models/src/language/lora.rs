@@ -8,10 +8,10 @@ use super::linear::LoraLinear;
 use crate::layers::Dropout;
 use crate::tensors::{linear_init, unit_variance};
 
-/// What is needed of PEFT's `adapter_config.json`.
+/// The part of PEFT's `adapter_config.json` that is needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
-    /// Rank.
+    /// The rank of the additions.
     pub r: usize,
     /// The addition is scaled by `lora_alpha / r`.
     pub lora_alpha: f64,
@@ -25,7 +25,7 @@ pub struct LoraAdapter<'a> {
     pub config: LoraConfig,
     /// Tensors named as PEFT names them, from `base_model.` on.
     pub weights: VarBuilder<'a>,
-    /// Of what goes into the additions, in training.
+    /// The dropout of the additions' input, in training.
     pub dropout: Dropout,
 }
 
@@ -67,7 +67,7 @@ impl LoraAdapter<'_> {
             .with_dropout(&self.dropout))
     }
 
-    /// What is added to a targeted layer's weight, `[outputs, inputs]`.
+    /// The addition to a targeted layer's weight, `[outputs, inputs]`.
     ///
     /// # Errors
     /// An adapter without this layer, or of another shape.

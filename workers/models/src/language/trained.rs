@@ -4,15 +4,15 @@
 use candle_core::Tensor;
 
 mod attention;
-mod frozen;
-mod gate;
-mod norm;
-mod product;
+mod frozen_product;
+mod matrix;
+mod rms_norm;
+mod swiglu;
 
 pub(super) use attention::attend;
-pub(super) use frozen::frozen_product;
-pub(super) use gate::gated;
-pub(super) use norm::rms_norm;
+pub(super) use frozen_product::frozen_product;
+pub(super) use rms_norm::rms_norm;
+pub(super) use swiglu::swiglu;
 
 /// Rows that one thread takes at a time. It does not depend on the number of threads, nor do sums over such parts.
 const ROWS: usize = 64;
@@ -107,7 +107,7 @@ mod tests {
     fn the_gate_equals_the_textbook_form() {
         let (gate, up) = (wave((30, 24), 0.0), wave((30, 24), 1.0));
         let theirs = (ops::silu(&gate).unwrap() * up.as_tensor()).unwrap();
-        same(&[&gate, &up], &gated(&gate, &up).unwrap(), &theirs);
+        same(&[&gate, &up], &swiglu(&gate, &up).unwrap(), &theirs);
     }
 
     #[test]

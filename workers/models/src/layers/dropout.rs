@@ -53,7 +53,7 @@ impl Dropout {
             return Ok(input.clone());
         }
         let draw = self.draws.fetch_add(1, Ordering::Relaxed);
-        let mask = Mask {
+        let mask = DropoutMask {
             key: mixed(self.seed ^ mixed(draw.wrapping_add(1))),
             kept: (1.0 / (1.0 - self.rate)) as f32,
             threshold: (self.rate * 16_777_216.0) as u64,
@@ -68,14 +68,14 @@ impl Dropout {
     }
 }
 
-/// What the values are multiplied with; drawn again for the gradient, and not kept.
-struct Mask {
+/// The factors that values are multiplied with; they are drawn again for the gradient, and not kept.
+struct DropoutMask {
     key: u64,
     kept: f32,
     threshold: u64,
 }
 
-impl Mask {
+impl DropoutMask {
     fn value(&self, index: u64) -> f32 {
         if mixed(self.key.wrapping_add(index)) >> 40 < self.threshold {
             0.0
@@ -95,7 +95,7 @@ impl Mask {
     }
 }
 
-impl CustomOp1 for Mask {
+impl CustomOp1 for DropoutMask {
     fn name(&self) -> &'static str {
         "dropout"
     }

@@ -13,7 +13,8 @@ pub(super) struct LayerNormOp {
     pub(super) eps: f32,
 }
 
-/// Of input and the result's gradient: the gradient of the input, and in two more rows those of weight and bias.
+/// The gradients of a layer norm, from its input and its result's gradient: that of the input, and in two more rows those
+/// of weight and bias.
 struct LayerNormGradient {
     eps: f32,
 }
@@ -21,13 +22,13 @@ struct LayerNormGradient {
 /// Softmax over the last dimension.
 pub(super) struct Softmax;
 
-/// Of the result and its gradient.
+/// The gradient of a softmax, from its result and that one's gradient.
 struct SoftmaxGradient;
 
 /// The exact GELU (Hendrycks and Gimpel, 2016).
 pub(super) struct Gelu;
 
-/// Of input and the result's gradient.
+/// The gradient of a GELU, from its input and its result's gradient.
 struct GeluGradient;
 
 impl CustomOp3 for LayerNormOp {

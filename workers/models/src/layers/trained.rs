@@ -12,7 +12,7 @@ mod batch_norm;
 mod pool;
 
 use batch_norm::{AddRelu, BatchNorm};
-use pool::TrainedPool;
+use pool::TrainedMaxPool;
 
 /// A convolution's variables.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl TrainedConv {
             let patches = if (kernel, stride) == (1, 1) {
                 map.reshape(((), input))?
             } else {
-                map.contiguous()?.apply_op1(Patches { shape })?
+                map.contiguous()?.apply_op1(Im2Col { shape })?
             };
             let weight = self.weight.permute((2, 3, 1, 0))?.reshape(((), output))?;
             self.finish(&patches.matmul(&weight)?, early)?
@@ -115,7 +115,7 @@ impl TrainedConv {
 /// of even, odd and previous odd rows, then of columns, since the tensor library's pool has no such gradient.
 pub(super) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
     if map.device().is_cpu() {
-        return Ok(map.contiguous()?.apply_op1(TrainedPool)?);
+        return Ok(map.contiguous()?.apply_op1(TrainedMaxPool)?);
     }
     Ok(halve(&halve(map, 2)?, 3)?)
 }
@@ -140,17 +140,17 @@ fn halve(map: &Tensor, dim: usize) -> CandleResult<Tensor> {
 }
 
 /// The patches under a kernel as rows: `[B, h, w, in]` to `[B h' w', kernel kernel in]`.
-struct Patches {
+struct Im2Col {
     shape: ConvShape,
 }
 
-/// The gradient of [`Patches`]: rows are added up where they came from.
-struct Unpatched {
+/// The gradient of [`Im2Col`]: rows are added up where they came from.
+struct Im2ColGradient {
     shape: ConvShape,
     map: Shape,
 }
 
-impl CustomOp1 for Patches {
+impl CustomOp1 for Im2Col {
     fn name(&self) -> &'static str {
         "patches"
     }
@@ -182,7 +182,7 @@ impl CustomOp1 for Patches {
     }
 
     fn bwd(&self, map: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        let op = Unpatched {
+        let op = Im2ColGradient {
             shape: self.shape,
             map: map.shape().clone(),
         };
@@ -190,7 +190,7 @@ impl CustomOp1 for Patches {
     }
 }
 
-impl CustomOp1 for Unpatched {
+impl CustomOp1 for Im2ColGradient {
     fn name(&self) -> &'static str {
         "gradient of patches"
     }

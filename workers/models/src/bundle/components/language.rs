@@ -26,7 +26,7 @@ pub struct LanguageComponent {
     /// The adapter, where there is one; weights that were trained as a whole bring their image projection themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
-    /// What the model is told.
+    /// The texts around a conversation.
     #[serde(default)]
     pub prompts: Prompts,
 }
@@ -146,7 +146,7 @@ pub struct LanguagePipeline {
     pub model: Arc<LanguageModel>,
     /// Text to ids and back.
     pub tokenizer: LlamaTokenizer,
-    /// What the model is told.
+    /// The texts around a conversation.
     pub prompts: Prompts,
 }
 

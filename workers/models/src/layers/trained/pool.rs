@@ -7,9 +7,9 @@ use super::super::cpu::{MaxPool, window};
 use super::super::storage::with_floats;
 
 /// [`MaxPool`] with a gradient: the first largest pixel under each window gets it, as in torch.
-pub(super) struct TrainedPool;
+pub(super) struct TrainedMaxPool;
 
-impl CustomOp1 for TrainedPool {
+impl CustomOp1 for TrainedMaxPool {
     fn name(&self) -> &'static str {
         "max pool"
     }

@@ -10,22 +10,22 @@ use crate::layers::storage::{floats, with_floats};
 /// Over the last dimension of `x [rows, width]`, with `weight [width]`.
 pub(in crate::language) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     x.contiguous()?
-        .apply_op2(&weight.contiguous()?, RmsNorm { eps })
+        .apply_op2(&weight.contiguous()?, RmsNormOp { eps })
 }
 
-struct RmsNorm {
+struct RmsNormOp {
     eps: f32,
 }
 
-impl RmsNorm {
-    /// What a row is multiplied with.
+impl RmsNormOp {
+    /// The factor that a row is multiplied with.
     fn factor(&self, row: &[f32]) -> f32 {
         let sum: f32 = row.iter().map(|value| value * value).sum();
         1.0 / (sum / row.len() as f32 + self.eps).sqrt()
     }
 }
 
-impl CustomOp2 for RmsNorm {
+impl CustomOp2 for RmsNormOp {
     fn name(&self) -> &'static str {
         "rms-norm"
     }
@@ -95,7 +95,7 @@ impl CustomOp2 for RmsNorm {
     }
 }
 
-impl RmsNorm {
+impl RmsNormOp {
     fn row_back(
         &self,
         x: &[f32],

@@ -7,16 +7,16 @@ use crate::layers::storage::floats;
 
 /// `x · weightᵀ` with the gradient of `x [rows, in]` alone.
 pub(in crate::language) fn frozen_product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Frozen {
+    x.contiguous()?.apply_op1(FrozenProduct {
         weight: weight.clone(),
     })
 }
 
-struct Frozen {
+struct FrozenProduct {
     weight: Tensor,
 }
 
-impl CustomOp1 for Frozen {
+impl CustomOp1 for FrozenProduct {
     fn name(&self) -> &'static str {
         "frozen-product"
     }

@@ -8,20 +8,20 @@ use crate::layers::parallel::{PART, each_part};
 use crate::layers::storage::{floats, with_floats};
 
 /// `silu(gate) · up` of tensors of one shape.
-pub(in crate::language) fn gated(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.contiguous()?.apply_op2(&up.contiguous()?, Gate)
+pub(in crate::language) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
 }
 
-struct Gate;
+struct SwiGlu;
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-impl CustomOp2 for Gate {
+impl CustomOp2 for SwiGlu {
     fn name(&self) -> &'static str {
-        "gate"
+        "swiglu"
     }
 
     fn cpu_fwd(
