@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::prompt::Prompts;
 use radialog_training::prepare::{
-    Coverage, Dialogs, Instruct, LabelTable, Sample, Sectioning, SplitTable, TaskPrompts,
-    report_table_samples, samples, write_reports,
+    Coverage, DialogDataset, InstructDataset, LabelTable, LabelledReport, Sectioning, SplitTable,
+    TaskPrompts, report_table_samples, samples, write_reports,
 };
 
 mod answers;
@@ -182,7 +182,7 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
         }
         PrepareCommand::Dialogs { data, tasks } => {
             let (samples, prompts) = (data.samples.read()?, Prompts::default());
-            let dialogs = Dialogs {
+            let dialogs = DialogDataset {
                 samples: &samples,
                 prompts: &prompts,
                 tasks,
@@ -245,7 +245,7 @@ fn instruct(
     questions: usize,
 ) -> anyhow::Result<ExitCode> {
     let (samples, prompts) = (data.samples.read()?, Prompts::default());
-    let instruct = Instruct {
+    let instruct = InstructDataset {
         samples: &samples,
         prompts: &prompts,
         task_prompts,
@@ -305,7 +305,7 @@ impl DataArgs {
 }
 
 impl SampleArgs {
-    fn read(&self) -> anyhow::Result<Vec<Sample>> {
+    fn read(&self) -> anyhow::Result<Vec<LabelledReport>> {
         if let Some(pairs) = &self.pairs {
             return Ok(report_table_samples(pairs, &self.split)?);
         }

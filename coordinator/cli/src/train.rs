@@ -8,9 +8,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_runtime::shutdown;
-use radialog_training::curves::Row;
 use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
-use radialog_training::trainers::{Outcome, StepReport, Subject, Training, can_resume};
+use radialog_training::trainers::curves::EpochMetrics;
+use radialog_training::trainers::{StepReport, Trainer, Training, TrainingOutcome, can_resume};
 use tokio_util::sync::CancellationToken;
 
 use crate::EXIT_INTERRUPTED;
@@ -154,7 +154,7 @@ pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
         .context("the training ended unexpectedly")?
 }
 
-fn finish<S: Subject>(
+fn finish<S: Trainer>(
     training: Training<S>,
     stop: &CancellationToken,
     out: &Path,
@@ -166,7 +166,7 @@ fn finish<S: Subject>(
     let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
     bar.finish_and_clear();
     let shown = out.display();
-    let Outcome::Complete(rows) = outcome else {
+    let TrainingOutcome::Complete(rows) = outcome else {
         println!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
@@ -176,7 +176,7 @@ fn finish<S: Subject>(
 }
 
 /// What each epoch came to, in the columns that the training has.
-fn print_rows(rows: &[Row]) {
+fn print_rows(rows: &[EpochMetrics]) {
     let columns = COLUMNS
         .iter()
         .filter(|(name, _)| rows.iter().any(|row| row.get(name).is_some()));

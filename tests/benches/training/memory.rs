@@ -11,9 +11,9 @@ use candle_core::Device;
 use radialog_models::preprocess::InputSize;
 use radialog_schemas::Finding;
 use radialog_tests::bench::{peak_memory, run};
-use radialog_training::images::{Batching, Loader, labelled_images};
+use radialog_training::data::labelled_images::{Batching, Loader, labelled_images};
 use radialog_training::prepare::Sectioning;
-use radialog_training::recipe::{Blank, ImageTable};
+use radialog_training::recipe::{BlankLabels, ImageTable};
 
 use super::sections::generate;
 
@@ -110,7 +110,7 @@ fn load(dir: &Path) -> Result<()> {
             short_side: 512,
             side: 488,
         },
-        blank: Blank::Mask,
+        blank: BlankLabels::Mask,
         augment: None,
         device: Device::Cpu,
     };

@@ -16,10 +16,10 @@ use radialog_models::tensors::TensorSpec;
 use radialog_models::{bundle::Geometry, chexbert::ChexbertConfig};
 use radialog_tests::bench::random_weights;
 use radialog_training::Variables;
-use radialog_training::losses::alignment::{Negatives, losses};
+use radialog_training::losses::alignment::{HardNegatives, losses};
+use radialog_training::losses::chexbert::heads;
 use radialog_training::losses::findings::binary_cross_entropy;
-use radialog_training::losses::labeler::heads;
-use radialog_training::losses::language::Learned;
+use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::optimizer::AdamW;
 use radialog_training::random::Random;
 use serde_json::{Value, json};
@@ -171,7 +171,7 @@ fn alignment(size: Size) -> Result<Task> {
     let others: Vec<u32> = (0..batch as u32)
         .map(|row| (row + 1) % batch as u32)
         .collect();
-    let negatives = Negatives {
+    let negatives = HardNegatives {
         image_for_text: others.clone(),
         text_for_image: others.clone(),
     };
@@ -187,7 +187,7 @@ fn alignment(size: Size) -> Result<Task> {
         let (losses, _) = match drops {
             false => losses(&plain, &patches, &texts, start, |_| Ok(negatives.clone()))?,
             true => losses(&dropping, &patches, &texts, start, |contrast| {
-                Negatives::draw(contrast, &mut Random::stream(1, "negatives"))
+                HardNegatives::draw(contrast, &mut Random::stream(1, "negatives"))
             })?,
         };
         Ok(losses.total()?)
@@ -306,7 +306,7 @@ fn language(size: Size) -> Result<Task> {
     for row in &mut rows {
         row[1..=llama.num_image_tokens].fill(llama.image_token());
     }
-    let learned = Learned::of(&targets);
+    let learned = NextTokenTargets::of(&targets);
     let loss = move |drops: bool| -> Result<Tensor> {
         dropout.rest(!drops);
         let embedded = rows

@@ -10,7 +10,7 @@ use radialog_models::alignment::{
 };
 use radialog_tests::golden::{Case, FormulaWeights, Tolerance};
 use radialog_training::Variables;
-use radialog_training::losses::alignment::{Negatives, losses};
+use radialog_training::losses::alignment::{HardNegatives, losses};
 use serde::Deserialize;
 
 use super::is_fixture;
@@ -48,7 +48,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
         ids: inputs["input_ids"].to_dtype(DType::U32)?,
         mask: inputs["attention_mask"].to_dtype(DType::F32)?,
     };
-    let negatives = Negatives {
+    let negatives = HardNegatives {
         image_for_text: case.field("/negatives/image_for_text")?,
         text_for_image: case.field("/negatives/text_for_image")?,
     };

@@ -17,7 +17,7 @@ use radialog_models::vision::ImageEncoder;
 use radialog_schemas::Stage;
 use radialog_tests::golden::roots;
 use radialog_training::recipe::AlignmentRecipe;
-use radialog_training::trainers::{Aligning, Outcome, StepReport, Training};
+use radialog_training::trainers::{AlignmentTrainer, StepReport, Training, TrainingOutcome};
 use radialog_training::{TrainingError, Variables};
 
 const SIDE: usize = 64;
@@ -72,7 +72,11 @@ impl Workshop {
         self.dir.path().join(name)
     }
 
-    fn training(&self, out: &str, resume: bool) -> Result<Training<Aligning>, TrainingError> {
+    fn training(
+        &self,
+        out: &str,
+        resume: bool,
+    ) -> Result<Training<AlignmentTrainer>, TrainingError> {
         Training::alignment(
             AlignmentRecipe::read(&self.path("recipe.toml"))?,
             &self.path(out),
@@ -81,7 +85,7 @@ impl Workshop {
     }
 
     /// Runs until the end, or until so many steps are done.
-    fn run(&self, out: &str, resume: bool, until: u64) -> Result<Outcome, TrainingError> {
+    fn run(&self, out: &str, resume: bool, until: u64) -> Result<TrainingOutcome, TrainingError> {
         let stop = AtomicBool::new(false);
         let report = |report: StepReport| {
             assert_eq!(report.total, BATCHES * EPOCHS);
@@ -118,8 +122,8 @@ fn worst(a: &Tensor, b: &Tensor) -> f32 {
         .unwrap()
 }
 
-fn measured(outcome: Outcome) -> Vec<Vec<(String, f64)>> {
-    let Outcome::Complete(rows) = outcome else {
+fn measured(outcome: TrainingOutcome) -> Vec<Vec<(String, f64)>> {
+    let TrainingOutcome::Complete(rows) = outcome else {
         panic!("the run was interrupted")
     };
     rows.into_iter()
@@ -145,11 +149,11 @@ fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one_with_and_
     .unwrap();
     assert_eq!(
         workshop.run("parts", false, 2).unwrap(),
-        Outcome::Interrupted
+        TrainingOutcome::Interrupted
     );
     assert_eq!(
         workshop.run("parts", true, 4).unwrap(),
-        Outcome::Interrupted
+        TrainingOutcome::Interrupted
     );
     // The images are not needed any more: their patches are in the cache.
     let parts = measured(workshop.run("parts", true, u64::MAX).unwrap());
@@ -258,7 +262,7 @@ fn a_checkpoint_can_be_trained_further_with_its_own_tokenizer_and_encoder() {
     let recipe = "start = \"out/best\"\nepochs = 1\nbatch_size = 4\nlongest = 32\n[[tables]]\npairs = \"pairs.csv\"\n";
     fs::write(workshop.path("recipe.toml"), recipe).unwrap();
     let training = workshop.training("further", false).unwrap();
-    let Outcome::Complete(rows) = training.run(&|| false, &|_| ()).unwrap() else {
+    let TrainingOutcome::Complete(rows) = training.run(&|| false, &|_| ()).unwrap() else {
         panic!("interrupted")
     };
     assert_eq!(rows.len(), 1);

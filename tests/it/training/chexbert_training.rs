@@ -9,7 +9,7 @@ use radialog_models::bundle::components::ReportLabeler;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_schemas::{Finding, Label, Stage};
 use radialog_training::recipe::ChexbertRecipe;
-use radialog_training::trainers::{Outcome, Training};
+use radialog_training::trainers::{Training, TrainingOutcome};
 
 const EPOCHS: u64 = 6;
 
@@ -50,7 +50,7 @@ impl Workshop {
         self.dir.path().join(name)
     }
 
-    fn run(&self, out: &str, resume: bool, until: u64) -> Outcome {
+    fn run(&self, out: &str, resume: bool, until: u64) -> TrainingOutcome {
         let stop = AtomicBool::new(false);
         let recipe = ChexbertRecipe::read(&self.path("recipe.toml")).unwrap();
         let training = Training::chexbert(recipe, &self.path(out), resume).unwrap();
@@ -69,12 +69,15 @@ fn dropout_goes_on_where_it_was_so_that_a_resumed_training_ends_with_the_same_by
     let workshop = Workshop::new();
     assert!(matches!(
         workshop.run("whole", false, u64::MAX),
-        Outcome::Complete(_)
+        TrainingOutcome::Complete(_)
     ));
-    assert_eq!(workshop.run("parts", false, 7), Outcome::Interrupted);
+    assert_eq!(
+        workshop.run("parts", false, 7),
+        TrainingOutcome::Interrupted
+    );
     assert!(matches!(
         workshop.run("parts", true, u64::MAX),
-        Outcome::Complete(_)
+        TrainingOutcome::Complete(_)
     ));
     for name in ["scoring.safetensors", "optimizer.safetensors"] {
         let bytes = |run: &str| fs::read(workshop.path(run).join("last").join(name)).unwrap();
@@ -85,7 +88,7 @@ fn dropout_goes_on_where_it_was_so_that_a_resumed_training_ends_with_the_same_by
 #[test]
 fn the_labeler_learns_to_tell_a_finding_from_its_denial_and_is_served_from_its_checkpoint() {
     let workshop = Workshop::new();
-    let Outcome::Complete(rows) = workshop.run("out", false, u64::MAX) else {
+    let TrainingOutcome::Complete(rows) = workshop.run("out", false, u64::MAX) else {
         panic!("interrupted")
     };
     let loss = |row: usize| rows[row].get("train_loss").unwrap();

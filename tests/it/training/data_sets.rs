@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{Finding, Label};
 use radialog_training::prepare::{
-    Coverage, Instruct, LabelTable, LabelValue, ReportSample, Sample, SplitTable, Task,
-    TaskPrompts, samples, write_reports,
+    Coverage, FindingLabels, InstructDataset, InstructTask, LabelTable, LabelledReport,
+    ReportSample, SplitTable, TaskPrompts, samples, write_reports,
 };
 use serde_json::{Value, json};
 
 const IMAGE_BLOCK: usize = 32;
 
-fn labels(positive: &[Finding]) -> LabelValue {
+fn labels(positive: &[Finding]) -> FindingLabels {
     Finding::ALL.map(|finding| {
         if positive.contains(&finding) {
             Label::Positive
@@ -25,8 +25,8 @@ fn labels(positive: &[Finding]) -> LabelValue {
 }
 
 /// 120 images: every third one has no finding, the others two.
-fn archive() -> Vec<Sample> {
-    let sample = |index: usize| Sample {
+fn archive() -> Vec<LabelledReport> {
+    let sample = |index: usize| LabelledReport {
         dicom_id: format!("d{index}"),
         note_file: format!("s{}.txt", index / 2),
         findings: format!(" Report {index}: the heart is é large. "),
@@ -59,7 +59,7 @@ fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> Made {
     let mimic_nle = prepare(dir.path());
     let (samples, prompts, task_prompts) =
         (archive(), Prompts::default(), TaskPrompts::own().unwrap());
-    let instruct = Instruct {
+    let instruct = InstructDataset {
         samples: &samples,
         prompts: &prompts,
         task_prompts: &task_prompts,
@@ -283,7 +283,7 @@ fn a_task_that_needs_a_language_model_is_named_where_its_file_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let (samples, prompts, task_prompts) =
         (archive(), Prompts::default(), TaskPrompts::own().unwrap());
-    let instruct = Instruct {
+    let instruct = InstructDataset {
         samples: &samples,
         prompts: &prompts,
         task_prompts: &task_prompts,
@@ -296,11 +296,11 @@ fn a_task_that_needs_a_language_model_is_named_where_its_file_is_missing() {
     assert_eq!(
         summary.missing,
         [
-            Task::Explain,
-            Task::Reason,
-            Task::Correct,
-            Task::Summarise,
-            Task::Region
+            InstructTask::Explain,
+            InstructTask::Reason,
+            InstructTask::Correct,
+            InstructTask::Summarise,
+            InstructTask::Region
         ]
     );
     assert_eq!(summary.samples, summary.reports + 20);

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_tests::golden::Case;
-use radialog_training::examples::Example;
+use radialog_training::data::tokenized_sample::TokenizedSample;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -23,7 +23,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let samples: Vec<Recorded> = case.json("training_examples.json")?;
     ensure!(!samples.is_empty(), "no sample is recorded");
     for (index, sample) in samples.iter().enumerate() {
-        let ours = Example::encode(
+        let ours = TokenizedSample::encode(
             &tokenizer,
             &sample.instruction,
             &sample.output,

@@ -7,7 +7,7 @@ use radialog_models::chexbert::Chexbert;
 use radialog_models::findings::FindingsClassifier;
 use radialog_tests::golden::{Case, FormulaWeights, roots};
 use radialog_training::Variables;
-use radialog_training::losses::{findings, labeler};
+use radialog_training::losses::{chexbert, findings};
 
 fn fixture(path: &str) -> Result<Case> {
     Case::open(roots()?[0].join(path))
@@ -132,7 +132,7 @@ fn gradients_of_the_labeler_are_the_slopes_of_its_loss() -> Result<()> {
         })
         .collect();
     let loss = || -> Result<Tensor> {
-        Ok(labeler::heads(
+        Ok(chexbert::heads(
             &network.forward(&reports)?.logits,
             &classes,
         )?)

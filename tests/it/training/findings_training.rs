@@ -11,7 +11,7 @@ use radialog_schemas::{Finding, Stage};
 use radialog_tests::golden::roots;
 use radialog_training::TrainingError;
 use radialog_training::recipe::FindingsRecipe;
-use radialog_training::trainers::{Findings, Outcome, Training};
+use radialog_training::trainers::{FindingsTrainer, Training, TrainingOutcome};
 
 const SIDE: usize = 96;
 const EPOCHS: u64 = 2;
@@ -60,7 +60,11 @@ impl Workshop {
         self.dir.path().join(name)
     }
 
-    fn training(&self, out: &str, resume: bool) -> Result<Training<Findings>, TrainingError> {
+    fn training(
+        &self,
+        out: &str,
+        resume: bool,
+    ) -> Result<Training<FindingsTrainer>, TrainingError> {
         Training::findings(
             FindingsRecipe::read(&self.path("recipe.toml"))?,
             &self.path(out),
@@ -69,7 +73,7 @@ impl Workshop {
     }
 
     /// Runs until the end, or until so many steps are done.
-    fn run(&self, out: &str, resume: bool, until: u64) -> Result<Outcome, TrainingError> {
+    fn run(&self, out: &str, resume: bool, until: u64) -> Result<TrainingOutcome, TrainingError> {
         let stop = AtomicBool::new(false);
         self.training(out, resume)?
             .run(&|| stop.load(Ordering::Relaxed), &|report| {
@@ -86,8 +90,8 @@ fn bytes(path: &Path) -> Vec<u8> {
 }
 
 /// All of a run's measurements but the time.
-fn measured(outcome: Outcome) -> Vec<Vec<f64>> {
-    let Outcome::Complete(rows) = outcome else {
+fn measured(outcome: TrainingOutcome) -> Vec<Vec<f64>> {
+    let TrainingOutcome::Complete(rows) = outcome else {
         panic!("the run was interrupted")
     };
     rows.into_iter()
@@ -108,11 +112,11 @@ fn a_resumed_training_ends_with_the_same_bytes_as_an_uninterrupted_one() {
     // Once inside each epoch.
     assert_eq!(
         workshop.run("parts", false, 2).unwrap(),
-        Outcome::Interrupted
+        TrainingOutcome::Interrupted
     );
     assert_eq!(
         workshop.run("parts", true, 4).unwrap(),
-        Outcome::Interrupted
+        TrainingOutcome::Interrupted
     );
     let parts = measured(workshop.run("parts", true, u64::MAX).unwrap());
     assert_eq!(whole, parts);
@@ -184,7 +188,10 @@ fn another_recipe_a_second_start_and_nothing_to_resume_are_refused() {
             .to_string()
     };
     assert!(refusal("out", true).contains("without --resume"));
-    assert_eq!(workshop.run("out", false, 1).unwrap(), Outcome::Interrupted);
+    assert_eq!(
+        workshop.run("out", false, 1).unwrap(),
+        TrainingOutcome::Interrupted
+    );
     assert!(refusal("out", false).contains("--resume"));
     let recipe = fs::read_to_string(workshop.path("recipe.toml")).unwrap();
     fs::write(
@@ -232,12 +239,18 @@ fn an_image_that_cannot_be_read_is_named() {
 #[test]
 fn a_save_that_fails_leaves_the_checkpoint_before() {
     let workshop = Workshop::new("");
-    assert_eq!(workshop.run("out", false, 1).unwrap(), Outcome::Interrupted);
+    assert_eq!(
+        workshop.run("out", false, 1).unwrap(),
+        TrainingOutcome::Interrupted
+    );
     let before = bytes(&workshop.path("out/last/findings.safetensors"));
     // A file where the next checkpoint is written first.
     fs::write(workshop.path("out/last.partial"), b"in the way").unwrap();
     assert!(workshop.run("out", true, 2).is_err());
     assert!(before == bytes(&workshop.path("out/last/findings.safetensors")));
     fs::remove_file(workshop.path("out/last.partial")).unwrap();
-    assert_eq!(workshop.run("out", true, 2).unwrap(), Outcome::Interrupted);
+    assert_eq!(
+        workshop.run("out", true, 2).unwrap(),
+        TrainingOutcome::Interrupted
+    );
 }

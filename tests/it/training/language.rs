@@ -8,7 +8,7 @@ use radialog_models::language::{
 };
 use radialog_tests::golden::{Case, Formula, Tolerance, read_json};
 use radialog_training::Variables;
-use radialog_training::losses::language::Learned;
+use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::optimizer::{AdamW, Gradients, Optimizer};
 
 /// Tokens that are not learned.
@@ -106,7 +106,7 @@ fn loss(model: &LanguageModel, batch: &Batch) -> Result<(Tensor, Tensor)> {
     let hidden = model.forward_packed(&model.embed_packed(&sequences)?, &lengths)?;
     let logits =
         |hidden: &Tensor| Ok::<_, anyhow::Error>(model.logits(hidden)?.pad_with_zeros(1, 0, 1)?);
-    let learned = Learned::of(&batch.targets);
+    let learned = NextTokenTargets::of(&batch.targets);
     Ok((
         learned.loss(&logits(&learned.rows(&hidden)?)?)?,
         logits(&hidden.detach())?,

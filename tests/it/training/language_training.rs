@@ -13,10 +13,10 @@ use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_models::language::TrainingSequence;
 use radialog_schemas::Stage;
 use radialog_training::TrainingError;
-use radialog_training::examples::Example;
-use radialog_training::losses::language::Learned;
+use radialog_training::data::tokenized_sample::TokenizedSample;
+use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::recipe::LanguageRecipe;
-use radialog_training::trainers::{Outcome, Training, Writing};
+use radialog_training::trainers::{LanguageTrainer, Training, TrainingOutcome};
 use serde_json::{Value, json};
 
 /// A geometry for the tokenizer of the tiny bundle.
@@ -71,7 +71,7 @@ impl Workshop {
         out: &str,
         resume: bool,
         keys: &str,
-    ) -> Result<Training<Writing>, TrainingError> {
+    ) -> Result<Training<LanguageTrainer>, TrainingError> {
         let data = "data = [\"train.json\"]\nvalidation = [\"validate.jsonl\"]\nembeddings = [\"images.safetensors\"]\n\
                     batch_size = 2\naccumulation = 2\nwarmup = 2\n";
         let data = if keys.contains("data =") { "" } else { data };
@@ -83,7 +83,7 @@ impl Workshop {
         )
     }
 
-    pub(super) fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> Outcome {
+    pub(super) fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> TrainingOutcome {
         let stop = Cell::new(false);
         let report =
             |report: radialog_training::trainers::StepReport| stop.set(report.step >= until);
@@ -116,7 +116,8 @@ impl Workshop {
                 value.as_str().unwrap().to_owned()
             });
             let (prompt, answer) = (text(&sample["instruction"]), text(&sample["output"]));
-            let example = Example::encode(&language.tokenizer, &prompt, &answer, 1024).unwrap();
+            let example =
+                TokenizedSample::encode(&language.tokenizer, &prompt, &answer, 1024).unwrap();
             let images = [images[sample["dicom"].as_str().unwrap()].clone()];
             let input = language
                 .model
@@ -129,7 +130,7 @@ impl Workshop {
                 .model
                 .forward_packed(&input, &[example.ids.len()])
                 .unwrap();
-            let learned = Learned::of(&[example.targets()]);
+            let learned = NextTokenTargets::of(&[example.targets()]);
             let logits = language
                 .model
                 .logits(&learned.rows(&hidden).unwrap())
@@ -156,10 +157,10 @@ fn sample(index: usize) -> Value {
     })
 }
 
-fn rows(outcome: Outcome) -> Vec<radialog_training::curves::Row> {
+fn rows(outcome: TrainingOutcome) -> Vec<radialog_training::trainers::curves::EpochMetrics> {
     match outcome {
-        Outcome::Complete(rows) => rows,
-        Outcome::Interrupted => panic!("interrupted"),
+        TrainingOutcome::Complete(rows) => rows,
+        TrainingOutcome::Interrupted => panic!("interrupted"),
     }
 }
 
@@ -173,7 +174,10 @@ fn an_adapter_that_is_resumed_ends_with_the_same_bytes_and_its_frozen_weights_ar
     let workshop = Workshop::new();
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ndropout = 0.2\n";
     rows(workshop.run("whole", false, u64::MAX, keys));
-    assert_eq!(workshop.run("parts", false, 4, keys), Outcome::Interrupted);
+    assert_eq!(
+        workshop.run("parts", false, 4, keys),
+        TrainingOutcome::Interrupted
+    );
     rows(workshop.run("parts", true, u64::MAX, keys));
     for name in [
         "adapter_model.safetensors",
@@ -230,7 +234,9 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
         u64::MAX,
         &format!("start = \"start\"\nepochs = 8\nrate = 1e-2\n{lora}"),
     ));
-    let loss = |row: &radialog_training::curves::Row| row.get("validation_loss").unwrap();
+    let loss = |row: &radialog_training::trainers::curves::EpochMetrics| {
+        row.get("validation_loss").unwrap()
+    };
     let (first, last) = (loss(&learned[0]), loss(&learned[7]));
     assert!(last < 0.8 * first, "{first} then {last}");
     let served = workshop.served_loss("lora/last");

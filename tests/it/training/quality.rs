@@ -9,8 +9,8 @@ use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_schemas::Finding;
 use radialog_tests::golden::roots;
 use radialog_training::TrainingError;
-use radialog_training::quality::table::Cell;
-use radialog_training::quality::{Part, Quality};
+use radialog_training::evaluation::quality::score_table::ScoreCell;
+use radialog_training::evaluation::quality::{QualityEvaluation, QualityPart};
 use radialog_training::recipe::ImageTable;
 
 const TESTED: usize = 4;
@@ -64,8 +64,8 @@ impl Ward {
         self.dir.path().join(name)
     }
 
-    fn quality(&self, parts: &[Part]) -> Quality {
-        Quality {
+    fn quality(&self, parts: &[QualityPart]) -> QualityEvaluation {
+        QualityEvaluation {
             reports: Some(self.path("reports.csv")),
             images: vec![ImageTable {
                 labels: self.path("labels.csv"),
@@ -79,7 +79,7 @@ impl Ward {
         }
     }
 
-    fn bundle(&self, quality: &Quality) -> Bundle {
+    fn bundle(&self, quality: &QualityEvaluation) -> Bundle {
         Bundle::open_with(
             &self.path("bundle"),
             &quality.stages(),
@@ -92,7 +92,7 @@ impl Ward {
 #[test]
 fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
     let ward = Ward::new();
-    let quality = ward.quality(&Part::ALL);
+    let quality = ward.quality(&QualityPart::ALL);
     let bundle = ward.bundle(&quality);
     let told = Mutex::new(Vec::new());
     let tell = |what: &str, done: u64, total: u64| {
@@ -102,35 +102,42 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
     };
     let (report, texts) = quality.measure(&bundle, &tell).unwrap();
     assert!(report.random_weights);
-    assert_eq!(report.parts.keys().copied().collect::<Vec<_>>(), Part::ALL);
-    let tables = |part: Part| &report.parts[&part].tables;
     assert_eq!(
-        tables(Part::Findings)[0].rows[0].scores["images"],
-        Cell::Count(TESTED as u64)
+        report.parts.keys().copied().collect::<Vec<_>>(),
+        QualityPart::ALL
+    );
+    let tables = |part: QualityPart| &report.parts[&part].tables;
+    assert_eq!(
+        tables(QualityPart::Findings)[0].rows[0].scores["images"],
+        ScoreCell::Count(TESTED as u64)
     );
     assert_eq!(
-        tables(Part::Findings)[0].rows[0].scores["patients"],
-        Cell::Count(2)
+        tables(QualityPart::Findings)[0].rows[0].scores["patients"],
+        ScoreCell::Count(2)
     );
     assert!(matches!(
-        tables(Part::Findings)[0].rows[0].scores["macro AUC"],
-        Cell::Measured(_)
+        tables(QualityPart::Findings)[0].rows[0].scores["macro AUC"],
+        ScoreCell::Measured(_)
     ));
-    assert!(tables(Part::Chexbert)[0].title.starts_with("4 reports"));
+    assert!(
+        tables(QualityPart::Chexbert)[0]
+            .title
+            .starts_with("4 reports")
+    );
     assert_eq!(
-        tables(Part::Report)[0].rows.len(),
+        tables(QualityPart::Report)[0].rows.len(),
         3,
         "the bundle and two baselines"
     );
     assert!(
-        tables(Part::Image)[0]
+        tables(QualityPart::Image)[0]
             .rows
             .iter()
             .all(|row| row.scores.len() == 4)
     );
-    let written = |part: Part| texts.iter().filter(|text| text.part == part).count();
+    let written = |part: QualityPart| texts.iter().filter(|text| text.part == part).count();
     assert_eq!(
-        (written(Part::Report), written(Part::Image)),
+        (written(QualityPart::Report), written(QualityPart::Image)),
         (TESTED, TESTED)
     );
     assert!(
@@ -141,7 +148,7 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
     assert!(
         texts
             .iter()
-            .filter(|text| text.part == Part::Dialog)
+            .filter(|text| text.part == QualityPart::Dialog)
             .all(|text| text.right.is_some())
     );
     let told = told.into_inner().unwrap();
@@ -163,23 +170,23 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
 #[test]
 fn a_part_needs_its_table_and_a_split_its_rows() {
     let ward = Ward::new();
-    let measure = |quality: &Quality| {
+    let measure = |quality: &QualityEvaluation| {
         quality
             .measure(&ward.bundle(quality), &|_, _, _| {})
             .unwrap_err()
     };
-    let without = Quality {
+    let without = QualityEvaluation {
         images: Vec::new(),
-        ..ward.quality(&[Part::Findings])
+        ..ward.quality(&[QualityPart::Findings])
     };
     assert!(
         measure(&without)
             .to_string()
             .contains("give a table of images")
     );
-    let other = Quality {
+    let other = QualityEvaluation {
         split: "validate".into(),
-        ..ward.quality(&[Part::Chexbert])
+        ..ward.quality(&[QualityPart::Chexbert])
     };
     let error = measure(&other);
     assert!(

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use radialog_tests::golden::Case;
+use radialog_training::prepare::sections::sections;
 use radialog_training::prepare::{SectionedReader, Sectioning};
-use radialog_training::sections::sections;
 use serde::Deserialize;
 
 #[derive(Deserialize)]

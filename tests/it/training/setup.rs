@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use radialog_tests::golden::Case;
+use radialog_training::optimizer::schedule::Schedule;
 use radialog_training::optimizer::{AdamW, decays};
-use radialog_training::schedule::Schedule;
 use serde::Deserialize;
 
 #[derive(Deserialize)]

@@ -4,9 +4,9 @@ use candle_core::{D, Result, Tensor};
 use candle_nn::ops::log_softmax;
 
 pub mod alignment;
+pub mod chexbert;
 mod cross_entropy;
 pub mod findings;
-pub mod labeler;
 pub mod language;
 
 /// Cross entropy of `logits [n, classes]` and the classes `targets [n]` (u32), mean over the rows. `smoothing` of each

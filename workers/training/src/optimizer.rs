@@ -12,6 +12,7 @@ use self::step::Step;
 use crate::error::TrainingError;
 use crate::variables::Variables;
 
+pub mod schedule;
 mod step;
 
 /// Names of the two moments in a checkpoint.

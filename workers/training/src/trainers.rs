@@ -1,14 +1,18 @@
-//! The trainings, each from a recipe to checkpoints.
+//! The four trainings, each from a recipe to checkpoints, and what they share: the loop over epochs, checkpoints, curves.
 
 mod alignment;
+pub mod checkpoint;
 mod chexbert;
-mod course;
+pub mod curves;
 mod findings;
-mod initial;
+mod initial_weights;
 mod language;
+mod training;
 
-pub use alignment::{Aligning, PairBatch};
-pub use chexbert::Labelling;
-pub use course::{Best, Outcome, Plan, StepReport, Subject, Training, can_resume};
-pub use findings::Findings;
-pub use language::Writing;
+pub use alignment::{AlignmentTrainer, ImageTextBatch};
+pub use chexbert::ChexbertTrainer;
+pub use findings::FindingsTrainer;
+pub use language::LanguageTrainer;
+pub use training::{
+    Objective, StepReport, Trainer, Training, TrainingOutcome, TrainingPlan, can_resume,
+};

@@ -8,8 +8,10 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_runtime::config::Config;
-use radialog_training::quality::table::{Cell, Section, Table};
-use radialog_training::quality::{Part, Quality, QualityReport, Written};
+use radialog_training::evaluation::quality::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use radialog_training::evaluation::quality::{
+    GeneratedText, QualityEvaluation, QualityPart, QualityReport,
+};
 use radialog_training::recipe::ImageTable;
 use radialog_workers::device;
 use serde::Serialize;
@@ -43,7 +45,7 @@ pub(super) struct BundleArgs {
     nih: Vec<PathBuf>,
     /// Measure only these, of findings, chexbert, report, image, dialog. Default: all that the tables allow
     #[arg(long, value_delimiter = ',', value_name = "PART")]
-    only: Vec<Part>,
+    only: Vec<QualityPart>,
     /// The split that is scored
     #[arg(long, default_value = "test", value_parser = ["test", "validate"])]
     split: String,
@@ -74,7 +76,7 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         bar.finish_and_clear();
         result
     });
-    let (report, texts): (QualityReport, Vec<Written>) = measured
+    let (report, texts): (QualityReport, Vec<GeneratedText>) = measured
         .await
         .context("the evaluation ended unexpectedly")??;
     println!(
@@ -84,7 +86,10 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         report.split
     );
     // In the order of the work, which is also that of the pipeline.
-    for section in Part::ALL.iter().filter_map(|part| report.parts.get(part)) {
+    for section in QualityPart::ALL
+        .iter()
+        .filter_map(|part| report.parts.get(part))
+    {
         print_section(section);
     }
     write(&args.out, &report)?;
@@ -96,24 +101,24 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn quality(args: &BundleArgs) -> anyhow::Result<Quality> {
+fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
     let table = |pair: &[PathBuf]| ImageTable {
         labels: pair[0].clone(),
         images: pair[1].clone(),
     };
     let images: Vec<ImageTable> = args.nih.chunks_exact(2).map(table).collect();
-    let possible = |part: &Part| {
+    let possible = |part: &QualityPart| {
         (args.openi.is_some() || !part.needs_reports())
             && (!images.is_empty() || !part.needs_images())
     };
-    let asked = |part: &Part| {
+    let asked = |part: &QualityPart| {
         if args.only.is_empty() {
             possible(part)
         } else {
             args.only.contains(part)
         }
     };
-    let parts: Vec<Part> = Part::ALL.into_iter().filter(asked).collect();
+    let parts: Vec<QualityPart> = QualityPart::ALL.into_iter().filter(asked).collect();
     if let Some(part) = parts.iter().find(|part| !possible(part)) {
         let needs = if args.openi.is_none() && part.needs_reports() {
             "--openi TABLE"
@@ -127,7 +132,7 @@ fn quality(args: &BundleArgs) -> anyhow::Result<Quality> {
     }
     let device = device::device(&args.device)?;
     let (reports, split) = (args.openi.clone(), args.split.clone());
-    Ok(Quality {
+    Ok(QualityEvaluation {
         reports,
         images,
         parts,
@@ -164,7 +169,7 @@ fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn print_section(section: &Section) {
+fn print_section(section: &ScoreSection) {
     println!("\n{}", section.title);
     for note in &section.notes {
         println!("  {note}");
@@ -172,15 +177,16 @@ fn print_section(section: &Section) {
     section.tables.iter().for_each(print_table);
 }
 
-fn print_table(table: &Table) {
+fn print_table(table: &ScoreTable) {
     println!("\n  {}", table.title);
-    let cells = |row: &radialog_training::quality::table::Row| -> Vec<String> {
-        table
-            .columns
-            .iter()
-            .map(|column| row.scores.get(column).map(written).unwrap_or_default())
-            .collect()
-    };
+    let cells =
+        |row: &radialog_training::evaluation::quality::score_table::ScoreRow| -> Vec<String> {
+            table
+                .columns
+                .iter()
+                .map(|column| row.scores.get(column).map(written).unwrap_or_default())
+                .collect()
+        };
     let rows: Vec<Vec<String>> = table.rows.iter().map(cells).collect();
     let name = table
         .rows
@@ -210,13 +216,13 @@ fn print_table(table: &Table) {
     }
 }
 
-fn written(cell: &Cell) -> String {
+fn written(cell: &ScoreCell) -> String {
     // No "-0.000".
     let number = |value: f64| format!("{:.3}", (value * 1000.0).round() / 1000.0 + 0.0);
     match cell {
-        Cell::Count(count) => count.to_string(),
-        Cell::Fixed(value) => number(*value),
-        Cell::Measured(measure) => {
+        ScoreCell::Count(count) => count.to_string(),
+        ScoreCell::Fixed(value) => number(*value),
+        ScoreCell::Measured(measure) => {
             format!(
                 "{} [{}, {}]",
                 number(measure.value),
@@ -224,6 +230,6 @@ fn written(cell: &Cell) -> String {
                 number(measure.high)
             )
         }
-        Cell::Undefined => "-".into(),
+        ScoreCell::Undefined => "-".into(),
     }
 }

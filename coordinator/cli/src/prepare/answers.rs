@@ -14,8 +14,8 @@ use radialog_models::bundle::components::LanguageComponent;
 use radialog_models::prompt::Prompts;
 use radialog_schemas::{ContentHash, Generation, Source, Stage, StudyRecord, TextPrompt};
 use radialog_training::prepare::{
-    ANSWER_TOKENS, PredictedReport, Question, Task, TaskSample, answer, corrections, questions,
-    write_task_file,
+    ANSWER_TOKENS, AnswerRequest, InstructTask, PredictedReport, TaskSample, answer, corrections,
+    questions, write_task_file,
 };
 
 use super::run::{Finished, Job, RunArgs, Session};
@@ -72,12 +72,12 @@ enum AnswerTask {
 }
 
 impl AnswerTask {
-    fn task(self) -> Task {
+    fn task(self) -> InstructTask {
         match self {
-            AnswerTask::Explain => Task::Explain,
-            AnswerTask::Summarise => Task::Summarise,
-            AnswerTask::Region => Task::Region,
-            AnswerTask::Correct => Task::Correct,
+            AnswerTask::Explain => InstructTask::Explain,
+            AnswerTask::Summarise => InstructTask::Summarise,
+            AnswerTask::Region => InstructTask::Region,
+            AnswerTask::Correct => InstructTask::Correct,
         }
     }
 }
@@ -119,11 +119,15 @@ pub(crate) async fn run(args: AnswersArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(args: &AnswersArgs, task: Task, prompts: &Prompts) -> anyhow::Result<Vec<Question>> {
+fn ask(
+    args: &AnswersArgs,
+    task: InstructTask,
+    prompts: &Prompts,
+) -> anyhow::Result<Vec<AnswerRequest>> {
     let task_prompts = args.wording.read()?;
     let (samples, seed) = (args.samples.read()?, args.samples.seed);
     Ok(match (task, &args.reports) {
-        (Task::Correct, Some(run)) => {
+        (InstructTask::Correct, Some(run)) => {
             corrections(predicted(run)?, &samples, prompts, &task_prompts, seed)
         }
         _ => questions(task, &samples, prompts, &task_prompts, seed)?,
@@ -159,8 +163,8 @@ fn predicted(run: &Path) -> anyhow::Result<Vec<PredictedReport>> {
 }
 
 /// Its name has a hash of all prompts, so that a run is not resumed with others.
-fn archive(task: Task, questions: &[Question]) -> PromptList {
-    let prompt = |question: &Question| TextPrompt {
+fn archive(task: InstructTask, questions: &[AnswerRequest]) -> PromptList {
+    let prompt = |question: &AnswerRequest| TextPrompt {
         messages: question.messages.clone(),
     };
     let prompts: Vec<_> = questions
@@ -185,8 +189,8 @@ fn archive(task: Task, questions: &[Question]) -> PromptList {
 /// The questions that were answered, with their answers.
 async fn answered(
     finished: &Finished,
-    task: Task,
-    questions: Vec<Question>,
+    task: InstructTask,
+    questions: Vec<AnswerRequest>,
     prompts: &Prompts,
 ) -> anyhow::Result<Vec<TaskSample>> {
     let mut results = finished.results().await?;

@@ -12,7 +12,7 @@ use radialog_coordinator::run::pipeline::OutputKeys;
 use radialog_models::image_tokens;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{Generation, ObjectKey, Source, Stage, StudyRecord};
-use radialog_training::prepare::{TensorNames, import_embeddings};
+use radialog_training::prepare::{TensorFileHeader, import_embeddings};
 
 use super::run::{Finished, Job, Results, RunArgs, Session};
 use crate::{EXIT_INTERRUPTED, batch};
@@ -106,7 +106,7 @@ pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
     };
     let objects = &*finished.backends.objects;
     let shape = tokens(&fetch(objects, &key(&finished, &first)?).await?)?.1;
-    let mut names = TensorNames::create(&args.out, &shape)?;
+    let mut names = TensorFileHeader::create(&args.out, &shape)?;
     names.add(first.study.as_str())?;
     while let Some(record) = results.next().await? {
         names.add(record.study.as_str())?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use radialog_schemas::{PredictedFinding, Stage, StudyRecord};
-use radialog_training::prepare::{PredictionFile, TensorNames, read_predictions};
+use radialog_training::prepare::{PredictionsWriter, TensorFileHeader, read_predictions};
 
 use super::embeddings::TableArgs;
 use super::run::{RunArgs, Session};
@@ -44,7 +44,7 @@ pub(crate) struct FindingsArgs {
 
 pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
     if let Some(from) = &args.from {
-        let mut file = PredictionFile::create(&args.out)?;
+        let mut file = PredictionsWriter::create(&args.out)?;
         for (id, findings) in read_predictions(from)? {
             file.add(&id, findings.into_iter())?;
         }
@@ -60,11 +60,11 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let mut results = finished.results().await?;
-    let mut file = PredictionFile::create(&args.out)?;
+    let mut file = PredictionsWriter::create(&args.out)?;
     let mut names = args
         .probabilities
         .as_deref()
-        .map(|path| TensorNames::create(path, &[14]))
+        .map(|path| TensorFileHeader::create(path, &[14]))
         .transpose()?;
     while let Some(record) = results.next().await? {
         let present = findings(&record)?

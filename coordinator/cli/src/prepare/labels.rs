@@ -8,7 +8,7 @@ use anyhow::Context;
 use clap::Args;
 use radialog_coordinator::archive::ReportTable;
 use radialog_schemas::{Generation, Source, Stage};
-use radialog_training::prepare::LabelFile;
+use radialog_training::prepare::LabelTableWriter;
 
 use super::run::{Job, RunArgs, Session};
 use crate::{EXIT_INTERRUPTED, batch};
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: LabelsArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let mut results = finished.results().await?;
-    let mut file = LabelFile::create(&args.out)?;
+    let mut file = LabelTableWriter::create(&args.out)?;
     while let Some(record) = results.next().await? {
         let labels = record.report_labels.as_ref();
         let labels = labels.with_context(|| {

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 use radialog_schemas::Label;
 use radialog_training::prepare::{
-    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, Vocabulary, VocabularyKind, read_nih,
-    read_report_table, write_image_table, write_pairs_table, write_report_table,
+    OpenI, OpenIReports, Pairing, RemovedWords, ReportTasks, TokenizerKind, TokenizerTrainer,
+    read_nih, read_report_table, write_image_table, write_pairs_table, write_report_table,
 };
 
 use super::WordingArgs;
@@ -257,11 +257,11 @@ fn tokenizer(
         Kind::Bpe if decoder => {
             anyhow::bail!("--decoder belongs to --kind wordpiece: the language model has no [DEC]")
         }
-        Kind::Bpe => VocabularyKind::Bpe,
-        Kind::Wordpiece => VocabularyKind::WordPiece { decoder },
+        Kind::Bpe => TokenizerKind::Bpe,
+        Kind::Wordpiece => TokenizerKind::WordPiece { decoder },
     };
     let texts = texts.iter().map(split).collect::<anyhow::Result<_>>()?;
-    let ids = Vocabulary { texts, size, kind }.write(&out)?;
+    let ids = TokenizerTrainer { texts, size, kind }.write(&out)?;
     println!("{ids} ids written to {}", out.display());
     Ok(())
 }

@@ -16,7 +16,7 @@ const LEAST_WEIGHT: f64 = 1e-4;
 
 /// Which image and which text each pair is confused with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Negatives {
+pub struct HardNegatives {
     /// For each text, the image that does not belong to it.
     pub image_for_text: Vec<u32>,
     /// For each image, the text that does not belong to it.
@@ -69,7 +69,7 @@ pub fn losses(
     patches: &Tensor,
     texts: &TextBatch,
     decoder_start: u32,
-    choose: impl FnOnce(&Contrast) -> Result<Negatives, TrainingError>,
+    choose: impl FnOnce(&Contrast) -> Result<HardNegatives, TrainingError>,
 ) -> Result<(AlignmentLosses, Contrast), TrainingError> {
     if texts.ids.dim(0)? < 2 {
         let message = "a batch of one pair has no negatives: use a batch size of 2 or more";
@@ -106,7 +106,7 @@ pub fn losses(
     ))
 }
 
-impl Negatives {
+impl HardNegatives {
     /// Drawn in proportion to similarity: what is easily confused is drawn often.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ fn match_logits(
     model: &AlignmentPretraining,
     images: &Tensor,
     texts: &TextBatch,
-    negatives: &Negatives,
+    negatives: &HardNegatives,
 ) -> Result<Tensor, TrainingError> {
     let device = images.device();
     let other_images = images.index_select(

@@ -7,12 +7,12 @@ use super::cross_entropy;
 /// The positions of some sequences, one after the other, whose next token is learned. Only their hidden states go through
 /// the output head: prompts are long, and the head is as wide as the vocabulary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Learned {
+pub struct NextTokenTargets {
     positions: Vec<u32>,
     tokens: Vec<u32>,
 }
 
-impl Learned {
+impl NextTokenTargets {
     /// Those of sequences whose tokens are `targets`; tokens that are `None` are not learned.
     pub fn of(targets: &[Vec<Option<u32>>]) -> Self {
         let next = |row: &Vec<Option<u32>>| {
@@ -87,10 +87,11 @@ mod tests {
 
     #[test]
     fn each_position_predicts_the_token_behind_it_and_sequences_do_not_run_into_each_other() {
-        let learned = Learned::of(&[vec![None, None, Some(7), Some(2)], vec![Some(5), Some(6)]]);
+        let learned =
+            NextTokenTargets::of(&[vec![None, None, Some(7), Some(2)], vec![Some(5), Some(6)]]);
         assert_eq!(
             learned,
-            Learned {
+            NextTokenTargets {
                 positions: vec![1, 2, 4],
                 tokens: vec![7, 2, 6]
             }
@@ -111,7 +112,7 @@ mod tests {
 
     #[test]
     fn nothing_to_learn_is_an_error_and_not_a_loss_of_nan() {
-        let learned = Learned::of(&[vec![None, None]]);
+        let learned = NextTokenTargets::of(&[vec![None, None]]);
         let hidden = Tensor::zeros((2, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
         assert!(
             learned

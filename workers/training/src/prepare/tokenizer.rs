@@ -10,10 +10,10 @@ use radialog_models::prompt::{Prompt, Prompts};
 use radialog_models::tokenizers::file;
 use radialog_schemas::Finding;
 
-use self::merges::Words;
-use super::report_table::Table;
-use super::task_prompts::TaskPrompts;
+use self::merges::CountedWords;
 use crate::error::TrainingError;
+use crate::prepare::datasets::tasks::prompts::TaskPrompts;
+use crate::prepare::tables::table_file::{TableFile, text};
 
 mod merges;
 
@@ -30,7 +30,7 @@ const PROMPT_SHARE: u64 = 20;
 
 /// Which tokenizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VocabularyKind {
+pub enum TokenizerKind {
     /// LLaMA's: byte-pair merges with bytes for what is not in the vocabulary. `<IMG>` comes after it.
     Bpe,
     /// BERT's: uncased WordPiece; with `decoder`, `[DEC]` is the last id.
@@ -42,16 +42,16 @@ pub enum VocabularyKind {
 
 /// What to learn from.
 #[derive(Clone, Debug)]
-pub struct Vocabulary {
+pub struct TokenizerTrainer {
     /// CSV files, each with the name of a column of text. Where a file has a column `split`, its `train` rows count.
     pub texts: Vec<(PathBuf, String)>,
     /// Ids at most, special ones included (`<IMG>` not).
     pub size: usize,
     /// Which tokenizer.
-    pub kind: VocabularyKind,
+    pub kind: TokenizerKind,
 }
 
-impl Vocabulary {
+impl TokenizerTrainer {
     /// Learns the vocabulary and writes a `tokenizer.json`. Returns the number of its ids, fewer than asked for where the
     /// texts have no more pieces that stand twice.
     ///
@@ -60,8 +60,8 @@ impl Vocabulary {
     pub fn write(&self, out: &Path) -> Result<usize, TrainingError> {
         let texts = self.read()?;
         let (json, size) = match self.kind {
-            VocabularyKind::Bpe => self.bpe(&texts)?,
-            VocabularyKind::WordPiece { decoder } => self.word_piece(&texts, decoder)?,
+            TokenizerKind::Bpe => self.bpe(&texts)?,
+            TokenizerKind::WordPiece { decoder } => self.word_piece(&texts, decoder)?,
         };
         let partial = out.with_extension("partial");
         fs::write(&partial, json).map_err(TrainingError::io("write", &partial))?;
@@ -72,12 +72,11 @@ impl Vocabulary {
     fn read(&self) -> Result<Vec<String>, TrainingError> {
         let mut texts = Vec::new();
         for (path, name) in &self.texts {
-            let mut table = Table::open(path)?;
+            let mut table = TableFile::open(path)?;
             let (column, split) = (table.column(name)?, table.optional("split"));
-            while let Some((_, record)) = table.next()? {
-                let text = record.get(column).unwrap_or_default();
-                if !text.is_empty() && split.is_none_or(|split| record.get(split) == Some("train"))
-                {
+            while let Some(row) = table.next_row()? {
+                let text = text(&row, column);
+                if !text.is_empty() && split.is_none_or(|split| row.cell(split) == Some("train")) {
                     texts.push(text.to_owned());
                 }
             }
@@ -106,7 +105,7 @@ impl Vocabulary {
         let room = self.room(pieces.len())?;
         let characters = |word: &str| word.chars().map(String::from).collect();
         let merges =
-            Words::of(counts, characters).learn(room, |one, other| format!("{one}{other}"));
+            CountedWords::of(counts, characters).learn(room, |one, other| format!("{one}{other}"));
         let mut rules = Vec::new();
         for ((one, other), joined) in merges {
             rules.push(format!("{one} {other}"));
@@ -146,7 +145,7 @@ impl Vocabulary {
         let join = |one: &str, other: &str| {
             format!("{one}{}", other.strip_prefix(INSIDE).unwrap_or(other))
         };
-        let merges = Words::of(counts, cut).learn(room, join);
+        let merges = CountedWords::of(counts, cut).learn(room, join);
         for (_, joined) in merges {
             if !pieces.contains(&joined) {
                 pieces.push(joined);

@@ -5,8 +5,8 @@ use radialog_schemas::{Finding, Label};
 use serde::Deserialize;
 
 use self::phrases::{Phrase, is_stop, words};
-use super::labels::LabelValue;
 use crate::error::TrainingError;
+use crate::prepare::tables::label_table::FindingLabels;
 
 mod phrases;
 
@@ -21,7 +21,7 @@ const REACH_BACK: usize = 6;
 
 /// The rule with its lists.
 #[derive(Clone, Debug)]
-pub struct WeakRule {
+pub struct WeakLabeler {
     denies: Vec<Phrase>,
     denied: Vec<Phrase>,
     hedges: Vec<Phrase>,
@@ -78,7 +78,7 @@ struct FindingLists {
     other: Vec<String>,
 }
 
-impl WeakRule {
+impl WeakLabeler {
     /// The rule with our own lists.
     ///
     /// # Errors
@@ -139,7 +139,7 @@ impl WeakRule {
     }
 
     /// What one sentence says, and what cannot be true beside it, as denied.
-    pub(super) fn sentence_and_contraries(&self, sentence: &str) -> Vec<(Finding, Label)> {
+    pub(crate) fn sentence_and_contraries(&self, sentence: &str) -> Vec<(Finding, Label)> {
         self.read(sentence, true)
     }
 
@@ -176,7 +176,7 @@ impl WeakRule {
 
 /// The labels that statements come to: what is stated anywhere is positive, else what is possible anywhere uncertain, else
 /// what is denied negative. "No Finding" is always blank: it does not follow from mentions.
-pub fn summary(mentions: &[Mention]) -> LabelValue {
+pub fn summary(mentions: &[Mention]) -> FindingLabels {
     let mut labels = [Label::Blank; Finding::ALL.len()];
     for mention in mentions {
         let label = &mut labels[mention.finding as usize];
@@ -199,7 +199,7 @@ fn strength(label: Label) -> u8 {
 
 /// Cues of one sentence, by the word where they start or end.
 struct Cues<'a> {
-    rule: &'a WeakRule,
+    rule: &'a WeakLabeler,
     words: &'a [String],
     /// Words that belong to a phrase that only looks like a cue.
     neutral: Vec<bool>,
@@ -208,7 +208,7 @@ struct Cues<'a> {
 }
 
 impl<'a> Cues<'a> {
-    fn of(rule: &'a WeakRule, words: &'a [String]) -> Self {
+    fn of(rule: &'a WeakLabeler, words: &'a [String]) -> Self {
         let mark = |lists: &[&Vec<Phrase>]| {
             let mut marked = vec![false; words.len()];
             for place in lists

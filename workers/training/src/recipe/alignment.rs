@@ -5,23 +5,16 @@ use std::path::{Path, PathBuf};
 use radialog_models::bundle::components::EmbeddingComponent;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Read, default_accumulation, default_seed, parse};
+use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
 use crate::error::TrainingError;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 /// A training of the alignment module. What has a default follows the original; its published weights come from the fifth
 /// epoch of a schedule over a hundred.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct AlignmentRecipe {
-    /// Decides initial weights, order, dropout and negatives.
-    #[serde(default = "default_seed")]
-    pub seed: u64,
     /// Images and their texts; paths are relative to the recipe.
     pub tables: Vec<PairTable>,
-    /// A bundle whose embedding component, which must have a text side, is trained further.
-    #[serde(default)]
-    pub start: Option<PathBuf>,
     /// Geometry of a module that starts from random weights.
     #[serde(default)]
     pub geometry: Option<EmbeddingComponent>,
@@ -43,39 +36,21 @@ pub struct AlignmentRecipe {
     /// Most ids of a text.
     #[serde(default = "default_longest")]
     pub longest: usize,
-    /// Passes over the training pairs.
-    #[serde(default = "default_epochs")]
-    pub epochs: u64,
-    /// Pairs of a batch, each of which is a negative of the others.
-    #[serde(default = "default_batch")]
-    pub batch_size: usize,
-    /// Highest learning rate.
-    #[serde(default = "default_rate")]
-    pub rate: f64,
     /// Learning rate of the first step.
     #[serde(default = "default_first_rate")]
     pub first_rate: f64,
     /// Learning rate at the end of the cosine.
     #[serde(default = "default_least_rate")]
     pub least_rate: f64,
-    /// Steps from `first_rate` to `rate`, within the first epoch.
-    #[serde(default = "default_warmup")]
-    pub warmup: u64,
     /// Epochs of the cosine from `rate` to `least_rate`, whether or not so many are trained.
     #[serde(default = "default_cosine_epochs")]
     pub cosine_epochs: u64,
-    /// Batches whose mean gradient makes a step. Their pairs are no negatives of each other.
-    #[serde(default = "default_accumulation")]
-    pub accumulation: usize,
     /// Share of values that are dropped.
     #[serde(default = "default_dropout")]
     pub dropout: f64,
-    /// Longest that the gradients may be together; not bounded without it.
-    #[serde(default)]
-    pub clip: Option<f64>,
-    /// Steps between checkpoints, beside the one at the end of each epoch.
-    #[serde(default)]
-    pub checkpoint_steps: Option<u64>,
+    /// The keys that every recipe has.
+    #[serde(skip)]
+    pub training: TrainingArguments,
 }
 
 /// A CSV of images with texts: columns `image`, `split` and that of the text. With a split table it is a sectioned CSV of
@@ -105,23 +80,11 @@ fn default_dropout() -> f64 {
 fn default_longest() -> usize {
     256
 }
-fn default_epochs() -> u64 {
-    5
-}
-fn default_batch() -> usize {
-    32
-}
-fn default_rate() -> f64 {
-    1e-4
-}
 fn default_first_rate() -> f64 {
     1e-6
 }
 fn default_least_rate() -> f64 {
     1e-5
-}
-fn default_warmup() -> u64 {
-    1000
 }
 fn default_cosine_epochs() -> u64 {
     100
@@ -130,10 +93,10 @@ fn default_cosine_epochs() -> u64 {
 impl AlignmentRecipe {
     pub(crate) fn schedule(&self) -> Schedule {
         Schedule::WarmupCosine {
-            rate: self.rate,
+            rate: self.training.rate,
             start: self.first_rate,
             least: self.least_rate,
-            warmup: self.warmup,
+            warmup: self.training.warmup.unwrap_or_default(),
             epochs: self.cosine_epochs,
         }
     }
@@ -142,65 +105,8 @@ impl AlignmentRecipe {
     ///
     /// # Errors
     /// A file that cannot be read, or every fault of the recipe.
-    pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
-        let (mut recipe, text): (Self, String) = parse(path)?;
-        recipe.place(path.parent().unwrap_or(Path::new(".")));
-        let mut faults = Faults::default();
-        recipe.check_files(&mut faults);
-        // Each pair needs another one to be told from.
-        faults.unless(
-            recipe.batch_size > 1,
-            "batch_size: must be 2 or more: the pairs of a batch are each other's negatives",
-        );
-        faults.unless(
-            recipe.longest > 2,
-            "longest: must be 3 or more, two of which are [CLS] and [SEP]",
-        );
-        faults.unless(
-            (0.0..1.0).contains(&recipe.dropout),
-            "dropout: must be from 0 to below 1",
-        );
-        faults.unless(recipe.cosine_epochs > 0, "cosine_epochs: must be 1 or more");
-        let rates = [
-            ("first_rate", recipe.first_rate),
-            ("least_rate", recipe.least_rate),
-        ];
-        for (name, rate) in rates {
-            faults.unless(
-                (0.0..=recipe.rate).contains(&rate),
-                format!("{name}: must be from 0 to the rate"),
-            );
-        }
-        faults.steps(
-            recipe.epochs,
-            recipe.rate,
-            recipe.accumulation,
-            recipe.clip,
-            recipe.checkpoint_steps,
-        );
-        faults.unknown_geometry(&text, recipe.geometry.as_ref());
-        recipe.check_geometry(&mut faults);
-        faults.none(path, &text, recipe)
-    }
-
-    /// Paths are relative to `folder`.
-    fn place(&mut self, folder: &Path) {
-        for table in &mut self.tables {
-            table.pairs = folder.join(&table.pairs);
-            table.images = table.images.take().map(|images| folder.join(images));
-            table.split_table = table.split_table.take().map(|split| folder.join(split));
-        }
-        for path in [
-            &mut self.start,
-            &mut self.image_encoder,
-            &mut self.bert,
-            &mut self.tokenizer,
-        ]
-        .into_iter()
-        .flatten()
-        {
-            *path = folder.join(&*path);
-        }
+    pub fn read(path: &Path) -> Result<LoadedRecipe<Self>, TrainingError> {
+        super::read(path)
     }
 
     fn check_files(&self, faults: &mut Faults) {
@@ -234,7 +140,7 @@ impl AlignmentRecipe {
                 format!("tables.images: no folder '{}'", images.display()),
             );
         }
-        faults.start(self.start.as_deref(), self.geometry.is_some());
+        faults.start(self.training.start.as_deref(), self.geometry.is_some());
         if let Some(encoder) = &self.image_encoder {
             faults.unless(
                 encoder.is_dir(),
@@ -280,13 +186,72 @@ impl AlignmentRecipe {
     }
 }
 
+impl Recipe for AlignmentRecipe {
+    /// The original's; its published weights come from the fifth epoch of a schedule over a hundred. The warm-up goes from
+    /// `first_rate` to `rate`, within the first epoch.
+    fn defaults() -> TrainingArguments {
+        TrainingArguments {
+            epochs: 5,
+            batch_size: 32,
+            rate: 1e-4,
+            warmup: Some(1000),
+            ..TrainingArguments::default()
+        }
+    }
+
+    fn training(&mut self) -> &mut TrainingArguments {
+        &mut self.training
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        for table in &mut self.tables {
+            table.pairs = folder.join(&table.pairs);
+            table.images = table.images.take().map(|images| folder.join(images));
+            table.split_table = table.split_table.take().map(|split| folder.join(split));
+        }
+        let paths = [&mut self.image_encoder, &mut self.bert, &mut self.tokenizer];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&*path);
+        }
+    }
+
+    fn check(&self, faults: &mut Faults) {
+        self.check_files(faults);
+        // Each pair needs another one to be told from.
+        faults.unless(
+            self.training.batch_size > 1,
+            "batch_size: must be 2 or more: the pairs of a batch are each other's negatives",
+        );
+        faults.unless(
+            self.longest > 2,
+            "longest: must be 3 or more, two of which are [CLS] and [SEP]",
+        );
+        faults.unless(
+            (0.0..1.0).contains(&self.dropout),
+            "dropout: must be from 0 to below 1",
+        );
+        faults.unless(self.cosine_epochs > 0, "cosine_epochs: must be 1 or more");
+        let rates = [
+            ("first_rate", self.first_rate),
+            ("least_rate", self.least_rate),
+        ];
+        for (name, rate) in rates {
+            faults.unless(
+                (0.0..=self.training.rate).contains(&rate),
+                format!("{name}: must be from 0 to the rate"),
+            );
+        }
+        self.check_geometry(faults);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
 
-    fn read(text: &str) -> Result<Read<AlignmentRecipe>, TrainingError> {
+    fn read(text: &str) -> Result<LoadedRecipe<AlignmentRecipe>, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         for name in ["pairs.csv", "tokenizer.json"] {
             fs::write(dir.path().join(name), "").unwrap();
@@ -310,10 +275,10 @@ mod tests {
         assert!((9.9e-5..1e-4).contains(&second));
         assert_eq!(
             (
-                recipe.batch_size,
+                recipe.training.batch_size,
                 recipe.longest,
                 recipe.dropout,
-                recipe.clip
+                recipe.training.clip
             ),
             (32, 256, 0.1, None)
         );

@@ -5,56 +5,31 @@ use std::path::{Path, PathBuf};
 use radialog_models::findings::FindingsConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Read, default_accumulation, default_seed, parse, rising_and_falling};
+use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
 use crate::error::TrainingError;
 use crate::losses::findings::Weighting;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 /// A training of the findings classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FindingsRecipe {
-    /// Decides initial weights, order and augmentation.
-    #[serde(default = "default_seed")]
-    pub seed: u64,
     /// Images and labels; paths are relative to the recipe.
     pub tables: Vec<ImageTable>,
-    /// A bundle whose findings component is trained further.
-    #[serde(default)]
-    pub start: Option<PathBuf>,
     /// Geometry of a classifier that starts from random weights.
     #[serde(default)]
     pub geometry: Option<FindingsConfig>,
-    /// Passes over the training images. The published weights come from the seventh.
-    #[serde(default = "default_epochs")]
-    pub epochs: u64,
-    /// Images of a step.
-    #[serde(default = "default_batch")]
-    pub batch_size: usize,
-    /// Learning rate.
-    #[serde(default = "default_rate")]
-    pub rate: f64,
-    /// Steps from 0 to `rate`, from where it falls linearly to 0; the same rate all the time without it, as in the original.
-    #[serde(default)]
-    pub warmup: Option<u64>,
-    /// Batches whose mean gradient makes a step.
-    #[serde(default = "default_accumulation")]
-    pub accumulation: usize,
     /// How positives weigh.
     #[serde(default)]
     pub weighting: Weighting,
     /// What a label that is not given counts as.
     #[serde(default)]
-    pub blank: Blank,
+    pub blank: BlankLabels,
     /// Whether training images are turned, sheared and relit at random.
     #[serde(default)]
     pub augment: bool,
-    /// Longest that the gradients may be together; not bounded without it.
-    #[serde(default)]
-    pub clip: Option<f64>,
-    /// Steps between checkpoints, beside the one at the end of each epoch.
-    #[serde(default)]
-    pub checkpoint_steps: Option<u64>,
+    /// The keys that every recipe has.
+    #[serde(skip)]
+    pub training: TrainingArguments,
 }
 
 /// A CSV of labelled images, as in the columns `image`, `split` and the 14 findings.
@@ -70,7 +45,7 @@ pub struct ImageTable {
 /// What a label that is not given counts as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Blank {
+pub enum BlankLabels {
     /// Nothing: its cell is left out of the loss.
     #[default]
     Mask,
@@ -78,39 +53,48 @@ pub enum Blank {
     Absent,
 }
 
-fn default_epochs() -> u64 {
-    7
-}
-fn default_batch() -> usize {
-    64
-}
-fn default_rate() -> f64 {
-    5e-5
-}
-
 impl FindingsRecipe {
     pub(crate) fn schedule(&self) -> Schedule {
-        rising_and_falling(self.rate, self.warmup)
+        self.training.linear_schedule()
     }
 
     /// Reads and checks a recipe.
     ///
     /// # Errors
     /// A file that cannot be read, or every fault of the recipe.
-    pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
-        let (mut recipe, text): (Self, String) = parse(path)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        for table in &mut recipe.tables {
+    pub fn read(path: &Path) -> Result<LoadedRecipe<Self>, TrainingError> {
+        super::read(path)
+    }
+}
+
+impl Recipe for FindingsRecipe {
+    /// The original's; the published weights come from the seventh epoch.
+    fn defaults() -> TrainingArguments {
+        TrainingArguments {
+            epochs: 7,
+            batch_size: 64,
+            rate: 5e-5,
+            ..TrainingArguments::default()
+        }
+    }
+
+    fn training(&mut self) -> &mut TrainingArguments {
+        &mut self.training
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        for table in &mut self.tables {
             table.labels = folder.join(&table.labels);
             table.images = folder.join(&table.images);
         }
-        recipe.start = recipe.start.map(|start| folder.join(start));
-        let mut faults = Faults::default();
+    }
+
+    fn check(&self, faults: &mut Faults) {
         faults.unless(
-            !recipe.tables.is_empty(),
+            !self.tables.is_empty(),
             "tables: name at least one [[tables]] with labels and images",
         );
-        for table in &recipe.tables {
+        for table in &self.tables {
             faults.unless(
                 table.labels.is_file(),
                 format!("tables.labels: no file '{}'", table.labels.display()),
@@ -120,18 +104,12 @@ impl FindingsRecipe {
                 format!("tables.images: no folder '{}'", table.images.display()),
             );
         }
-        faults.start(recipe.start.as_deref(), recipe.geometry.is_some());
+        faults.start(self.training.start.as_deref(), self.geometry.is_some());
         // A batch norm over one image of one pixel has no variance.
-        faults.unless(recipe.batch_size > 1, "batch_size: must be 2 or more");
-        faults.steps(
-            recipe.epochs,
-            recipe.rate,
-            recipe.accumulation,
-            recipe.clip,
-            recipe.checkpoint_steps,
+        faults.unless(
+            self.training.batch_size > 1,
+            "batch_size: must be 2 or more",
         );
-        faults.unknown_geometry(&text, recipe.geometry.as_ref());
-        faults.none(path, &text, recipe)
     }
 }
 
@@ -141,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Read<FindingsRecipe>, TrainingError> {
+    fn read(text: &str) -> Result<LoadedRecipe<FindingsRecipe>, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("recipe.toml");
         fs::write(&path, text).unwrap();

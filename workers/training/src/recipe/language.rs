@@ -5,17 +5,13 @@ use std::path::{Path, PathBuf};
 use radialog_models::language::LlamaConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Faults, Read, default_seed, parse};
+use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
 use crate::error::TrainingError;
-use crate::schedule::Schedule;
+use crate::optimizer::schedule::Schedule;
 
 /// A training of the language model: LoRA beside frozen weights, or all weights. The defaults are the original's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LanguageRecipe {
-    /// Decides initial weights, order and dropout.
-    #[serde(default = "default_seed")]
-    pub seed: u64,
     /// RG and INS data sets, each a JSON array or one object a line; paths are relative to the recipe.
     pub data: Vec<PathBuf>,
     /// Data sets for validation.
@@ -27,9 +23,6 @@ pub struct LanguageRecipe {
     /// Files of image tokens, each tensor named by its image.
     #[serde(default)]
     pub embeddings: Vec<PathBuf>,
-    /// A bundle whose language component is trained further.
-    #[serde(default)]
-    pub start: Option<PathBuf>,
     /// Geometry of a model that starts from random weights.
     #[serde(default)]
     pub geometry: Option<LlamaConfig>,
@@ -51,30 +44,12 @@ pub struct LanguageRecipe {
     /// Share of report samples in each epoch, between 0 and 1; all samples once without it.
     #[serde(default)]
     pub balance: Option<f64>,
-    /// Passes over the training samples.
-    #[serde(default = "default_epochs")]
-    pub epochs: u64,
-    /// Samples of a forward and backward pass.
-    #[serde(default = "default_batch")]
-    pub batch_size: usize,
-    /// Batches whose mean gradient makes a step.
-    #[serde(default = "default_accumulation")]
-    pub accumulation: usize,
-    /// Highest learning rate.
-    #[serde(default = "default_rate")]
-    pub rate: f64,
-    /// Steps from 0 to `rate`, from where it falls linearly to 0.
-    #[serde(default = "default_warmup")]
-    pub warmup: u64,
     /// Most ids of a sample, prompt and answer together.
     #[serde(default = "default_cutoff")]
     pub cutoff: usize,
-    /// Longest that the gradients may be together.
-    #[serde(default = "default_clip")]
-    pub clip: f64,
-    /// Steps between checkpoints, beside the one at the end of each epoch.
-    #[serde(default = "default_checkpoint_steps")]
-    pub checkpoint_steps: u64,
+    /// The keys that every recipe has.
+    #[serde(skip)]
+    pub training: TrainingArguments,
 }
 
 /// Low-rank additions to a frozen model.
@@ -126,60 +101,51 @@ fn default_validation_size() -> usize {
 fn default_train_projection() -> bool {
     true
 }
-fn default_epochs() -> u64 {
-    10
-}
-fn default_batch() -> usize {
-    2
-}
-fn default_accumulation() -> usize {
-    64
-}
-fn default_rate() -> f64 {
-    3e-4
-}
-fn default_warmup() -> u64 {
-    100
-}
 fn default_cutoff() -> usize {
     1024
-}
-fn default_clip() -> f64 {
-    1.0
-}
-fn default_checkpoint_steps() -> u64 {
-    400
 }
 
 impl LanguageRecipe {
     pub(crate) fn schedule(&self) -> Schedule {
-        Schedule::WarmupLinear {
-            rate: self.rate,
-            warmup: self.warmup,
-        }
+        self.training.linear_schedule()
     }
 
     /// Reads and checks a recipe.
     ///
     /// # Errors
     /// A file that cannot be read, or every fault of the recipe.
-    pub fn read(path: &Path) -> Result<Read<Self>, TrainingError> {
-        let (mut recipe, text): (Self, String) = parse(path)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        for file in recipe
-            .data
-            .iter_mut()
-            .chain(&mut recipe.validation)
-            .chain(&mut recipe.embeddings)
+    pub fn read(path: &Path) -> Result<LoadedRecipe<Self>, TrainingError> {
+        super::read(path)
+    }
+}
+
+impl Recipe for LanguageRecipe {
+    fn defaults() -> TrainingArguments {
+        TrainingArguments {
+            epochs: 10,
+            batch_size: 2,
+            accumulation: 64,
+            rate: 3e-4,
+            warmup: Some(100),
+            clip: Some(1.0),
+            checkpoint_steps: Some(400),
+            ..TrainingArguments::default()
+        }
+    }
+
+    fn training(&mut self) -> &mut TrainingArguments {
+        &mut self.training
+    }
+
+    fn resolve(&mut self, folder: &Path) {
+        let files = self.data.iter_mut();
+        for file in files
+            .chain(&mut self.validation)
+            .chain(&mut self.embeddings)
         {
             *file = folder.join(&*file);
         }
-        recipe.start = recipe.start.map(|start| folder.join(start));
-        recipe.tokenizer = recipe.tokenizer.map(|tokenizer| folder.join(tokenizer));
-        let mut faults = Faults::default();
-        recipe.check(&mut faults);
-        faults.unknown_geometry(&text, recipe.geometry.as_ref());
-        faults.none(path, &text, recipe)
+        self.tokenizer = self.tokenizer.take().map(|path| folder.join(path));
     }
 
     fn check(&self, faults: &mut Faults) {
@@ -203,7 +169,7 @@ impl LanguageRecipe {
             !self.validation.is_empty() || self.validation_size > 0,
             "validation_size: must be 1 or more where no validation files are named",
         );
-        faults.start(self.start.as_deref(), self.geometry.is_some());
+        faults.start(self.training.start.as_deref(), self.geometry.is_some());
         let has_tokenizer = self
             .tokenizer
             .as_ref()
@@ -260,15 +226,11 @@ impl LanguageRecipe {
             self.balance.is_none_or(|share| share > 0.0 && share < 1.0),
             "balance: must be over 0 and below 1; leave it out for all samples once",
         );
-        faults.unless(self.batch_size > 0, "batch_size: must be 1 or more");
-        faults.unless(self.cutoff > 1, "cutoff: must be 2 or more");
-        faults.steps(
-            self.epochs,
-            self.rate,
-            self.accumulation,
-            Some(self.clip),
-            Some(self.checkpoint_steps),
+        faults.unless(
+            self.training.batch_size > 0,
+            "batch_size: must be 1 or more",
         );
+        faults.unless(self.cutoff > 1, "cutoff: must be 2 or more");
     }
 }
 
@@ -278,7 +240,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Read<LanguageRecipe>, TrainingError> {
+    fn read(text: &str) -> Result<LoadedRecipe<LanguageRecipe>, TrainingError> {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("recipe.toml"), text).unwrap();
         fs::write(dir.path().join("data.json"), "[]").unwrap();
@@ -292,23 +254,24 @@ mod tests {
             .unwrap()
             .recipe;
         let lora = recipe.lora.clone().unwrap_or_default();
+        let training = &recipe.training;
         assert_eq!(
             (
-                recipe.batch_size,
-                recipe.accumulation,
-                recipe.rate,
+                training.batch_size,
+                training.accumulation,
+                training.rate,
                 recipe.cutoff
             ),
             (2, 64, 3e-4, 1024)
         );
         assert_eq!(
             (
-                recipe.epochs,
-                recipe.warmup,
-                recipe.clip,
-                recipe.checkpoint_steps
+                training.epochs,
+                training.warmup,
+                training.clip,
+                training.checkpoint_steps
             ),
-            (10, 100, 1.0, 400)
+            (10, Some(100), Some(1.0), Some(400))
         );
         assert_eq!((lora.r, lora.alpha, lora.dropout), (8, 16.0, 0.05));
         assert_eq!(lora.target_modules, ["q_proj", "v_proj"]);

@@ -11,16 +11,16 @@ use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 
-use super::course::{Best, Plan, Subject, Training};
-use crate::checkpoint::{ComponentDescription, ComponentFile};
-use crate::curves::Chart;
+use super::training::{Objective, Trainer, Training, TrainingPlan};
+use crate::data::image_text_pairs::{ImageTextPair, pairs};
+use crate::data::labelled_images::Loader;
 use crate::error::TrainingError;
-use crate::images::Loader;
-use crate::losses::alignment::{AlignmentLosses, Negatives, losses};
+use crate::losses::alignment::{AlignmentLosses, HardNegatives, losses};
 use crate::optimizer::AdamW;
-use crate::pairs::{Pair, pairs};
 use crate::random::Random;
-use crate::recipe::{AlignmentRecipe, Read};
+use crate::recipe::{AlignmentRecipe, LoadedRecipe};
+use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
+use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
 mod encoder;
@@ -28,7 +28,7 @@ mod patches;
 mod start;
 
 use patches::Patches;
-use start::Start;
+use start::AlignmentStart;
 
 const CHARTS: [Chart; 2] = [
     ("Loss", &["train_loss", "validation_loss"]),
@@ -39,29 +39,29 @@ const CHARTS: [Chart; 2] = [
 ];
 
 /// The alignment module and its pairs.
-pub struct Aligning {
+pub struct AlignmentTrainer {
     recipe: AlignmentRecipe,
     config: EmbeddingComponent,
     text: AlignmentTextConfig,
     variables: Variables,
     network: AlignmentPretraining,
     dropout: Dropout,
-    words: Words,
-    train: Arc<[Pair]>,
-    validate: Arc<[Pair]>,
+    words: SpecialTokens,
+    train: Arc<[ImageTextPair]>,
+    validate: Arc<[ImageTextPair]>,
     patches: Arc<Patches>,
 }
 
 /// What is special among the ids.
 #[derive(Clone, Copy)]
-struct Words {
+struct SpecialTokens {
     pad: u32,
     /// `[DEC]`.
     decoder: u32,
 }
 
 /// Pairs as the networks read them.
-pub struct PairBatch {
+pub struct ImageTextBatch {
     /// `[B, channels, h, w]`, projected.
     patches: Tensor,
     texts: TextBatch,
@@ -70,18 +70,18 @@ pub struct PairBatch {
     negatives: Random,
 }
 
-impl Training<Aligning> {
+impl Training<AlignmentTrainer> {
     /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
     pub fn alignment(
-        read: Read<AlignmentRecipe>,
+        read: LoadedRecipe<AlignmentRecipe>,
         out: &Path,
         resume: bool,
     ) -> Result<Self, TrainingError> {
-        let Read { recipe, hash } = read;
-        let Start {
+        let LoadedRecipe { recipe, hash } = read;
+        let AlignmentStart {
             config,
             text,
             tensors,
@@ -100,20 +100,21 @@ impl Training<Aligning> {
             });
         }
         let no_decoder = || TrainingError::Empty("the tokenizer has no [DEC]".to_owned());
-        let words = Words {
+        let words = SpecialTokens {
             pad: tokenizer.pad_id(),
             decoder: tokenizer.decoder_id().ok_or_else(no_decoder)?,
         };
         let longest = recipe.longest.min(text.max_position_embeddings);
-        let of_split = |split: &str| -> Result<Arc<[Pair]>, TrainingError> {
+        let of_split = |split: &str| -> Result<Arc<[ImageTextPair]>, TrainingError> {
             let pairs = pairs(&recipe.tables, split, &|text| {
                 Ok(tokenizer.encode(text, longest)?)
             })?;
             Ok(pairs.into())
         };
         let (train, validate) = (of_split("train")?, of_split("validate")?);
-        if train.len() < recipe.batch_size || validate.len() < 2 {
-            let (found, needed, measured) = (train.len(), recipe.batch_size, validate.len());
+        if train.len() < recipe.training.batch_size || validate.len() < 2 {
+            let (found, needed, measured) =
+                (train.len(), recipe.training.batch_size, validate.len());
             return Err(TrainingError::Empty(format!(
                 "{found} training pairs and {measured} of validation: a batch has {needed}, and validation needs 2"
             )));
@@ -138,25 +139,22 @@ impl Training<Aligning> {
         let variables = Variables::of(tensors)?;
         let dropout = Dropout::new(
             recipe.dropout,
-            Random::stream(recipe.seed, "dropout").bits(),
+            Random::stream(recipe.training.seed, "dropout").bits(),
         );
         let builder = variables.var_builder(&Device::Cpu);
         let network =
             AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
-        let plan = Plan {
-            epochs: recipe.epochs,
+        let plan = TrainingPlan {
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Best::Smallest,
-            clip: recipe.clip,
-            checkpoint_steps: recipe.checkpoint_steps,
+            objective: Objective::Minimise,
             adam: AdamW::alignment(),
             title: "Alignment module",
             charts: &CHARTS,
             recipe: hash,
         };
         let (shared, patches) = (variables.clone(), Arc::new(patches));
-        let subject = Aligning {
+        let trainer = AlignmentTrainer {
             recipe,
             config,
             text,
@@ -168,22 +166,26 @@ impl Training<Aligning> {
             validate,
             patches,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
-impl Aligning {
+impl AlignmentTrainer {
     /// Loads batches of pairs, given by their places in `pairs`, beside the compute. Batch `n` draws its negatives from a
     /// stream of its own, so that a resumed training draws what an uninterrupted one would.
-    fn load(&self, pairs: &Arc<[Pair]>, batches: Vec<(String, Vec<usize>)>) -> Loader<PairBatch> {
+    fn load(
+        &self,
+        pairs: &Arc<[ImageTextPair]>,
+        batches: Vec<(String, Vec<usize>)>,
+    ) -> Loader<ImageTextBatch> {
         let (pairs, patches, seed, pad) = (
             pairs.clone(),
             self.patches.clone(),
-            self.recipe.seed,
+            self.recipe.training.seed,
             self.words.pad,
         );
         Loader::start(batches, move |(stream, places): (String, Vec<usize>)| {
-            let batch: Vec<&Pair> = places.iter().map(|&place| &pairs[place]).collect();
+            let batch: Vec<&ImageTextPair> = places.iter().map(|&place| &pairs[place]).collect();
             let images: Vec<&Path> = batch.iter().map(|pair| pair.image.as_path()).collect();
             let name = |path: &&Path| {
                 path.file_name()
@@ -191,7 +193,7 @@ impl Aligning {
                     .to_string_lossy()
                     .into_owned()
             };
-            Ok(PairBatch {
+            Ok(ImageTextBatch {
                 patches: patches.of(&images)?,
                 texts: padded(&batch, pad)?,
                 names: images.iter().map(name).collect(),
@@ -203,10 +205,10 @@ impl Aligning {
     fn losses(
         &self,
         network: &AlignmentPretraining,
-        batch: &PairBatch,
+        batch: &ImageTextBatch,
     ) -> Result<AlignmentLosses, TrainingError> {
         let mut random = batch.negatives.clone();
-        let choose = |contrast: &_| Negatives::draw(contrast, &mut random);
+        let choose = |contrast: &_| HardNegatives::draw(contrast, &mut random);
         Ok(losses(
             network,
             &batch.patches,
@@ -220,7 +222,7 @@ impl Aligning {
 
 /// Texts padded to the longest of them. The original pads all to the same length; what is padded is neither seen nor learned,
 /// so that only time depends on it.
-fn padded(pairs: &[&Pair], pad: u32) -> Result<TextBatch, TrainingError> {
+fn padded(pairs: &[&ImageTextPair], pad: u32) -> Result<TextBatch, TrainingError> {
     let length = pairs
         .iter()
         .map(|pair| pair.ids.len())
@@ -248,19 +250,19 @@ fn padded(pairs: &[&Pair], pad: u32) -> Result<TextBatch, TrainingError> {
     })
 }
 
-impl Subject for Aligning {
-    type Batch = PairBatch;
+impl Trainer for AlignmentTrainer {
+    type Batch = ImageTextBatch;
 
     /// The last pairs of an epoch are left out where they do not fill a batch: fewer negatives are another loss.
     fn batches(
         &self,
         epoch: u64,
         skipped: usize,
-    ) -> impl Iterator<Item = Result<PairBatch, TrainingError>> {
+    ) -> impl Iterator<Item = Result<ImageTextBatch, TrainingError>> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
-        Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
+        Random::stream(self.recipe.training.seed, &format!("order {epoch}")).shuffle(&mut order);
         let batches = order
-            .chunks_exact(self.recipe.batch_size)
+            .chunks_exact(self.recipe.training.batch_size)
             .enumerate()
             .skip(skipped);
         let batches =
@@ -269,14 +271,14 @@ impl Subject for Aligning {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        (self.train.len() / self.recipe.batch_size) as u64
+        (self.train.len() / self.recipe.training.batch_size) as u64
     }
 
-    fn loss(&self, batch: &PairBatch) -> Result<Tensor, TrainingError> {
+    fn loss(&self, batch: &ImageTextBatch) -> Result<Tensor, TrainingError> {
         Ok(self.losses(&self.network, batch)?.total()?)
     }
 
-    fn names(&self, batch: &PairBatch) -> Vec<String> {
+    fn names(&self, batch: &ImageTextBatch) -> Vec<String> {
         batch.names.clone()
     }
 
@@ -293,7 +295,7 @@ impl Subject for Aligning {
         )?;
         let places: Vec<usize> = (0..self.validate.len()).collect();
         let batches = places
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .filter(|places| places.len() > 1)
             .enumerate();
         let batches = batches

@@ -10,16 +10,17 @@ use radialog_models::chexbert::{Chexbert, clean_text};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::{Finding, Label, Stage};
 
-use super::course::{Best, Plan, Subject, Training};
-use super::initial;
-use crate::checkpoint::{ComponentDescription, ComponentFile};
-use crate::clinical::LabelCounts;
-use crate::curves::Chart;
+use super::initial_weights;
+use super::training::{Objective, Trainer, Training, TrainingPlan};
 use crate::error::TrainingError;
-use crate::losses::labeler;
+use crate::evaluation::clinical::LabelCounts;
+use crate::losses::chexbert;
 use crate::optimizer::AdamW;
+use crate::prepare::TableFile;
 use crate::random::Random;
-use crate::recipe::{ChexbertRecipe, Read, Zero};
+use crate::recipe::{ChexbertRecipe, LoadedRecipe, ZeroLabels};
+use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
+use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
 /// In front of the names of the tensors in a bundle.
@@ -32,19 +33,19 @@ const CHARTS: [Chart; 2] = [
 ];
 
 /// The labeler and its reports.
-pub struct Labelling {
+pub struct ChexbertTrainer {
     recipe: ChexbertRecipe,
     config: ScoringComponent,
     variables: Variables,
     network: Chexbert,
     dropout: Dropout,
-    train: Vec<LabelledReport>,
-    validate: Vec<LabelledReport>,
+    train: Vec<TokenizedReport>,
+    validate: Vec<TokenizedReport>,
 }
 
 /// One report as ids.
 #[derive(Clone, Debug)]
-pub struct LabelledReport {
+pub struct TokenizedReport {
     name: String,
     ids: Vec<u32>,
     /// The class of each head, in CheXbert's order, where it is known.
@@ -52,30 +53,33 @@ pub struct LabelledReport {
 }
 
 /// What the training starts from.
-struct Start {
+struct ChexbertStart {
     config: ScoringComponent,
     tensors: Vec<(String, Tensor)>,
     tokenizer: PathBuf,
 }
 
-impl Training<Labelling> {
+impl Training<ChexbertTrainer> {
     /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
     pub fn chexbert(
-        read: Read<ChexbertRecipe>,
+        read: LoadedRecipe<ChexbertRecipe>,
         out: &Path,
         resume: bool,
     ) -> Result<Self, TrainingError> {
-        let Read { recipe, hash } = read;
-        let Start {
+        let LoadedRecipe { recipe, hash } = read;
+        let ChexbertStart {
             config,
             tensors,
             tokenizer: vocabulary,
         } = start(&recipe)?;
         let variables = Variables::of(tensors)?;
-        let dropout = Dropout::new(recipe.dropout, Random::stream(recipe.seed, DROPOUT).bits());
+        let dropout = Dropout::new(
+            recipe.dropout,
+            Random::stream(recipe.training.seed, DROPOUT).bits(),
+        );
         let builder = variables.var_builder(&Device::Cpu);
         let network = Chexbert::with_dropout(&config.chexbert, builder, dropout.clone())?;
         let tokenizer = BertTokenizer::from_file(&vocabulary)?;
@@ -95,19 +99,16 @@ impl Training<Labelling> {
         let (train, validate) = (of_split("train")?, of_split("validate")?);
         let tokenizer = ComponentFile::copied("tokenizer", "scoring.tokenizer.json", vocabulary);
         let component = ComponentDescription::new(Stage::Scoring, &config, PREFIX)?.with(tokenizer);
-        let plan = Plan {
-            epochs: recipe.epochs,
+        let plan = TrainingPlan {
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Best::Largest,
-            clip: recipe.clip,
-            checkpoint_steps: recipe.checkpoint_steps,
+            objective: Objective::Maximise,
             adam: AdamW::language(),
             title: "CheXbert labeler",
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Labelling {
+        let trainer = ChexbertTrainer {
             recipe,
             config,
             variables: variables.clone(),
@@ -116,12 +117,12 @@ impl Training<Labelling> {
             train,
             validate,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
-impl Subject for Labelling {
-    type Batch = Vec<LabelledReport>;
+impl Trainer for ChexbertTrainer {
+    type Batch = Vec<TokenizedReport>;
 
     fn batches(
         &self,
@@ -129,9 +130,9 @@ impl Subject for Labelling {
         skipped: usize,
     ) -> impl Iterator<Item = Result<Self::Batch, TrainingError>> {
         let mut order: Vec<usize> = (0..self.train.len()).collect();
-        Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
+        Random::stream(self.recipe.training.seed, &format!("order {epoch}")).shuffle(&mut order);
         let batches: Vec<Vec<usize>> = order
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .skip(skipped)
             .map(<[_]>::to_vec)
             .collect();
@@ -144,7 +145,7 @@ impl Subject for Labelling {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        self.train.len().div_ceil(self.recipe.batch_size) as u64
+        self.train.len().div_ceil(self.recipe.training.batch_size) as u64
     }
 
     fn loss(&self, batch: &Self::Batch) -> Result<Tensor, TrainingError> {
@@ -162,7 +163,7 @@ impl Subject for Labelling {
         let network = Chexbert::new(&self.config.chexbert, weights)?;
         let mut counts = LabelCounts::default();
         let mut mean_loss = 0.0;
-        for batch in self.validate.chunks(self.recipe.batch_size) {
+        for batch in self.validate.chunks(self.recipe.training.batch_size) {
             let share = batch.len() as f64 / self.validate.len() as f64;
             mean_loss += share * f64::from(loss(&network, batch)?.to_scalar::<f32>()?);
             let ids: Vec<Vec<u32>> = batch.iter().map(|report| report.ids.clone()).collect();
@@ -194,12 +195,12 @@ impl Subject for Labelling {
     }
 }
 
-fn loss(network: &Chexbert, batch: &[LabelledReport]) -> Result<Tensor, TrainingError> {
+fn loss(network: &Chexbert, batch: &[TokenizedReport]) -> Result<Tensor, TrainingError> {
     let ids: Vec<Vec<u32>> = batch.iter().map(|report| report.ids.clone()).collect();
     let classes: Vec<Vec<Option<u32>>> = (0..Finding::ALL.len())
         .map(|head| batch.iter().map(|report| report.classes[head]).collect())
         .collect();
-    Ok(labeler::heads(&network.forward(&ids)?.logits, &classes)?)
+    Ok(chexbert::heads(&network.forward(&ids)?.logits, &classes)?)
 }
 
 /// The reports of a split that have a text and at least one label.
@@ -208,50 +209,32 @@ fn reports(
     split: &str,
     tokenizer: &BertTokenizer,
     longest: usize,
-) -> Result<Vec<LabelledReport>, TrainingError> {
+) -> Result<Vec<TokenizedReport>, TrainingError> {
     let path = &recipe.reports;
-    let mut reader = csv::Reader::from_path(path).map_err(TrainingError::content(path))?;
-    let header = reader
-        .headers()
-        .map_err(TrainingError::content(path))?
-        .clone();
-    let column = |name: &str| {
-        let found = header.iter().position(|found| found == name);
-        found.ok_or_else(|| TrainingError::line(path, 1, format!("no column '{name}'")))
-    };
-    let (text, of_split) = (column(&recipe.text)?, column("split")?);
-    let columns = Finding::chexbert_order()
-        .map(|finding| column(finding.name()))
-        .collect::<Result<Vec<_>, TrainingError>>()?;
+    let mut table = TableFile::open(path)?.with_hint(format!(
+        "it needs split, {} and the 14 findings",
+        recipe.text
+    ));
+    let (text, of_split) = (table.column(&recipe.text)?, table.column("split")?);
+    let findings = table.findings()?;
     let mut reports = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(TrainingError::content(path))?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let cleaned = clean_text(record.get(text).unwrap_or_default());
-        if record.get(of_split) != Some(split) || cleaned.is_empty() {
+    while let Some(row) = table.next_row()? {
+        let cleaned = clean_text(row.cell(text).unwrap_or_default());
+        if row.cell(of_split) != Some(split) || cleaned.is_empty() {
             continue;
         }
-        let mut cells = Vec::new();
-        for &column in &columns {
-            let cell = record.get(column).unwrap_or_default();
-            let reason = || format!("'{cell}' is not a label: use 1, 0, -1 or nothing");
-            cells.push(
-                crate::prepare::label_value(cell)
-                    .ok_or_else(|| TrainingError::line(path, line, reason()))?,
-            );
-        }
+        let labels = table.labels(&row, &findings)?;
         // A report without any cell was not labelled.
-        if cells.iter().all(|label| *label == Label::Blank) && recipe.zero == Zero::Blank {
+        if labels.iter().all(|label| *label == Label::Blank) && recipe.zero == ZeroLabels::Blank {
             continue;
         }
-        let classes = cells
-            .iter()
+        let classes = Finding::chexbert_order()
             .enumerate()
-            .map(|(head, &label)| class(label, head, recipe.zero))
+            .map(|(head, finding)| class(labels[finding as usize], head, recipe.zero))
             .collect();
         let ids = tokenizer.encode(&cleaned, longest)?;
-        reports.push(LabelledReport {
-            name: format!("line {line}"),
+        reports.push(TokenizedReport {
+            name: format!("line {}", row.line),
             ids,
             classes,
         });
@@ -266,26 +249,27 @@ fn reports(
 }
 
 /// The class of a label; the last head, "No Finding", knows only blank and positive.
-fn class(label: Label, head: usize, zero: Zero) -> Option<u32> {
+fn class(label: Label, head: usize, zero: ZeroLabels) -> Option<u32> {
     let is_last = head + 1 == Finding::ALL.len();
     match label {
         Label::Blank => Some(0),
         Label::Positive => Some(1),
-        Label::Negative if is_last || zero == Zero::Blank => Some(0),
+        Label::Negative if is_last || zero == ZeroLabels::Blank => Some(0),
         Label::Negative => Some(2),
         Label::Uncertain if is_last => None,
         Label::Uncertain => Some(3),
     }
 }
 
-fn start(recipe: &ChexbertRecipe) -> Result<Start, TrainingError> {
-    if let Some(dir) = &recipe.start {
-        let (config, weights, files) = initial::component::<ScoringComponent>(dir, Stage::Scoring)?;
-        let tensors = initial::loaded(&config.tensors()?, PREFIX, &weights)?;
+fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
+    if let Some(dir) = &recipe.training.start {
+        let (config, weights, files) =
+            initial_weights::component::<ScoringComponent>(dir, Stage::Scoring)?;
+        let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         let tokenizer = files
             .get("tokenizer")
             .ok_or_else(|| TrainingError::Empty("no tokenizer".to_owned()))?;
-        return Ok(Start {
+        return Ok(ChexbertStart {
             config,
             tensors,
             tokenizer: tokenizer.clone(),
@@ -298,8 +282,8 @@ fn start(recipe: &ChexbertRecipe) -> Result<Start, TrainingError> {
         ));
     };
     let config = ScoringComponent { chexbert };
-    let tensors = initial::drawn(&config.tensors()?, PREFIX, recipe.seed)?;
-    Ok(Start {
+    let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
+    Ok(ChexbertStart {
         config,
         tensors,
         tokenizer,

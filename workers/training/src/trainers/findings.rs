@@ -8,17 +8,17 @@ use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::findings::{FindingsClassifier, TextRule};
 use radialog_schemas::{Finding, Label, Stage};
 
-use super::course::{Best, Plan, Subject, Training};
-use super::initial;
-use crate::checkpoint::ComponentDescription;
-use crate::classification::Predictions;
-use crate::curves::Chart;
+use super::initial_weights;
+use super::training::{Objective, Trainer, Training, TrainingPlan};
+use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, Loader, labelled_images};
 use crate::error::TrainingError;
-use crate::images::{Batching, ImageBatch, LabelledImage, Loader, labelled_images};
+use crate::evaluation::classification::Predictions;
 use crate::losses::findings::binary_cross_entropy;
 use crate::optimizer::AdamW;
 use crate::random::Random;
-use crate::recipe::{Blank, FindingsRecipe, Read};
+use crate::recipe::{BlankLabels, FindingsRecipe, LoadedRecipe};
+use crate::trainers::checkpoint::ComponentDescription;
+use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
 /// In front of the names of the tensors in a bundle.
@@ -32,7 +32,7 @@ const CHARTS: [Chart; 3] = [
 ];
 
 /// The findings classifier and its images.
-pub struct Findings {
+pub struct FindingsTrainer {
     recipe: FindingsRecipe,
     config: FindingsComponent,
     variables: Variables,
@@ -42,17 +42,17 @@ pub struct Findings {
     validate: Vec<LabelledImage>,
 }
 
-impl Training<Findings> {
+impl Training<FindingsTrainer> {
     /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
     pub fn findings(
-        read: Read<FindingsRecipe>,
+        read: LoadedRecipe<FindingsRecipe>,
         out: &Path,
         resume: bool,
     ) -> Result<Self, TrainingError> {
-        let Read { recipe, hash } = read;
+        let LoadedRecipe { recipe, hash } = read;
         let (config, tensors) = start(&recipe)?;
         let variables = Variables::of(tensors)?;
         let network =
@@ -61,13 +61,13 @@ impl Training<Findings> {
             labelled_images(&recipe.tables, "train")?,
             labelled_images(&recipe.tables, "validate")?,
         );
-        if train.len() < recipe.batch_size {
-            let (found, needed) = (train.len(), recipe.batch_size);
+        if train.len() < recipe.training.batch_size {
+            let (found, needed) = (train.len(), recipe.training.batch_size);
             return Err(TrainingError::Empty(format!(
                 "{found} training images do not fill a batch of {needed}"
             )));
         }
-        if recipe.start.is_none() && recipe.blank == Blank::Mask {
+        if recipe.training.start.is_none() && recipe.blank == BlankLabels::Mask {
             silence_unknown(&variables, &train)?;
         }
         let weights = (0..Finding::ALL.len()).map(|finding| {
@@ -79,19 +79,16 @@ impl Training<Findings> {
         });
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
         let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
-        let plan = Plan {
-            epochs: recipe.epochs,
+        let plan = TrainingPlan {
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Best::Largest,
-            clip: recipe.clip,
-            checkpoint_steps: recipe.checkpoint_steps,
+            objective: Objective::Maximise,
             adam: AdamW::findings(),
             title: "Findings classifier",
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Findings {
+        let trainer = FindingsTrainer {
             recipe,
             config,
             variables: variables.clone(),
@@ -100,11 +97,11 @@ impl Training<Findings> {
             train,
             validate,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
-impl Findings {
+impl FindingsTrainer {
     fn batching(&self) -> Batching {
         let input = self.config.classifier.vision.input();
         Batching {
@@ -116,7 +113,7 @@ impl Findings {
     }
 }
 
-impl Subject for Findings {
+impl Trainer for FindingsTrainer {
     type Batch = ImageBatch;
 
     fn batches(
@@ -125,16 +122,16 @@ impl Subject for Findings {
         skipped: usize,
     ) -> impl Iterator<Item = Result<ImageBatch, TrainingError>> {
         let mut order = self.train.clone();
-        Random::stream(self.recipe.seed, &format!("order {epoch}")).shuffle(&mut order);
+        Random::stream(self.recipe.training.seed, &format!("order {epoch}")).shuffle(&mut order);
         let batches: Vec<_> = order
-            .chunks_exact(self.recipe.batch_size)
+            .chunks_exact(self.recipe.training.batch_size)
             .skip(skipped)
             .map(<[_]>::to_vec)
             .collect();
         let augment = self
             .recipe
             .augment
-            .then(|| Random::stream(self.recipe.seed, &format!("augment {epoch}")).bits());
+            .then(|| Random::stream(self.recipe.training.seed, &format!("augment {epoch}")).bits());
         let batching = Batching {
             augment,
             ..self.batching()
@@ -143,7 +140,7 @@ impl Subject for Findings {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        (self.train.len() / self.recipe.batch_size) as u64
+        (self.train.len() / self.recipe.training.batch_size) as u64
     }
 
     fn loss(&self, batch: &ImageBatch) -> Result<Tensor, TrainingError> {
@@ -167,7 +164,7 @@ impl Subject for Findings {
         let network = FindingsClassifier::new(&self.config.classifier, weights)?;
         let batches: Vec<_> = self
             .validate
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .map(<[_]>::to_vec)
             .collect();
         let batching = self.batching();
@@ -230,9 +227,10 @@ fn silence_unknown(variables: &Variables, train: &[LabelledImage]) -> Result<(),
 fn start(
     recipe: &FindingsRecipe,
 ) -> Result<(FindingsComponent, Vec<(String, Tensor)>), TrainingError> {
-    if let Some(dir) = &recipe.start {
-        let (config, weights, _) = initial::component::<FindingsComponent>(dir, Stage::Findings)?;
-        let tensors = initial::loaded(&config.tensors()?, PREFIX, &weights)?;
+    if let Some(dir) = &recipe.training.start {
+        let (config, weights, _) =
+            initial_weights::component::<FindingsComponent>(dir, Stage::Findings)?;
+        let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         return Ok((config, tensors));
     }
     let classifier = recipe
@@ -243,6 +241,6 @@ fn start(
         classifier,
         text_rule: TextRule::default(),
     };
-    let tensors = initial::drawn(&config.tensors()?, PREFIX, recipe.seed)?;
+    let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))
 }

@@ -7,16 +7,16 @@ use candle_core::Tensor;
 use radialog_models::Dropout;
 use radialog_models::language::{LanguageModel, TrainingSequence};
 
-use self::images::Images;
-use self::start::Start;
-use super::course::{Best, Plan, Subject, Training};
-use crate::curves::Chart;
+use self::images::ImageTokens;
+use self::start::LanguageStart;
+use super::training::{Objective, Trainer, Training, TrainingPlan};
+use crate::data::tokenized_dataset::{TokenizedDataset, TrainingSample};
 use crate::error::TrainingError;
-use crate::losses::language::Learned;
+use crate::losses::language::NextTokenTargets;
 use crate::optimizer::AdamW;
 use crate::random::Random;
-use crate::recipe::{LanguageRecipe, Read};
-use crate::samples::{Sample, Samples};
+use crate::recipe::{LanguageRecipe, LoadedRecipe};
+use crate::trainers::curves::Chart;
 
 mod images;
 mod order;
@@ -30,46 +30,46 @@ const CHARTS: [Chart; 2] = [
 ];
 
 /// The language model and its samples.
-pub struct Writing {
+pub struct LanguageTrainer {
     recipe: LanguageRecipe,
     model: LanguageModel,
     dropout: Dropout,
-    images: Images,
-    train: Part,
-    validate: Part,
+    images: ImageTokens,
+    train: Subset,
+    validate: Subset,
 }
 
 /// Some of the samples of a file.
-struct Part {
-    samples: Rc<Samples>,
+struct Subset {
+    samples: Rc<TokenizedDataset>,
     rows: Vec<usize>,
 }
 
 /// A sample with its image.
-pub struct Illustrated {
-    sample: Sample,
+pub struct SampleWithImages {
+    sample: TrainingSample,
     images: Vec<Tensor>,
 }
 
-impl Training<Writing> {
+impl Training<LanguageTrainer> {
     /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; an image without image tokens; a checkpoint where none may be, or of another
     /// recipe or geometry.
     pub fn language(
-        read: Read<LanguageRecipe>,
+        read: LoadedRecipe<LanguageRecipe>,
         out: &Path,
         resume: bool,
     ) -> Result<Self, TrainingError> {
-        let Read { recipe, hash } = read;
-        let start = Start::of(&recipe)?;
+        let LoadedRecipe { recipe, hash } = read;
+        let start = LanguageStart::of(&recipe)?;
         let rate = if recipe.full {
             recipe.dropout
         } else {
             recipe.lora.clone().unwrap_or_default().dropout
         };
-        let dropout = Dropout::new(rate, Random::stream(recipe.seed, DROPOUT).bits());
+        let dropout = Dropout::new(rate, Random::stream(recipe.training.seed, DROPOUT).bits());
         let model = start.model(&dropout)?;
         let context = model.config().max_position_embeddings;
         if recipe.cutoff > context {
@@ -81,30 +81,27 @@ impl Training<Writing> {
         }
         std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
         let (train, validate) = parts(&recipe, &start, out)?;
-        let images = Images::open(&recipe.embeddings, model.config())?;
+        let images = ImageTokens::open(&recipe.embeddings, model.config())?;
         for part in [&train, &validate] {
             for &row in &part.rows {
                 images.check(&part.samples.get(row)?)?;
             }
         }
-        let Start {
+        let LanguageStart {
             component,
             variables,
             ..
         } = start;
-        let plan = Plan {
-            epochs: recipe.epochs,
+        let plan = TrainingPlan {
+            training: recipe.training.clone(),
             schedule: recipe.schedule(),
-            accumulation: recipe.accumulation,
-            best: Best::Smallest,
-            clip: Some(recipe.clip),
-            checkpoint_steps: Some(recipe.checkpoint_steps),
+            objective: Objective::Minimise,
             adam: AdamW::language(),
             title: "Language model",
             charts: &CHARTS,
             recipe: hash,
         };
-        let subject = Writing {
+        let trainer = LanguageTrainer {
             recipe,
             model,
             dropout,
@@ -112,23 +109,26 @@ impl Training<Writing> {
             train,
             validate,
         };
-        Self::start(subject, plan, component, variables, out, resume)
+        Self::start(trainer, plan, component, variables, out, resume)
     }
 }
 
-impl Writing {
-    fn load(&self, part: &Part, rows: &[usize]) -> Result<Vec<Illustrated>, TrainingError> {
+impl LanguageTrainer {
+    fn load(&self, part: &Subset, rows: &[usize]) -> Result<Vec<SampleWithImages>, TrainingError> {
         let load = |&row: &usize| {
             let sample = part.samples.get(row)?;
             let images = self.images.of(&sample)?;
-            Ok(Illustrated { sample, images })
+            Ok(SampleWithImages { sample, images })
         };
         rows.iter().map(load).collect()
     }
 
     /// Logits of the positions that are learned, `[learned, vocab]`, and which these are.
-    fn forward(&self, batch: &[Illustrated]) -> Result<(Tensor, Learned), TrainingError> {
-        let ids = |sample: &Illustrated| sample.sample.ids.len();
+    fn forward(
+        &self,
+        batch: &[SampleWithImages],
+    ) -> Result<(Tensor, NextTokenTargets), TrainingError> {
+        let ids = |sample: &SampleWithImages| sample.sample.ids.len();
         let sequences: Vec<TrainingSequence<'_>> = batch
             .iter()
             .map(|sample| TrainingSequence {
@@ -144,13 +144,13 @@ impl Writing {
             .iter()
             .map(|sample| sample.sample.targets.clone())
             .collect();
-        let learned = Learned::of(&targets);
+        let learned = NextTokenTargets::of(&targets);
         Ok((self.model.logits(&learned.rows(&hidden)?)?, learned))
     }
 }
 
-impl Subject for Writing {
-    type Batch = Vec<Illustrated>;
+impl Trainer for LanguageTrainer {
+    type Batch = Vec<SampleWithImages>;
 
     fn batches(
         &self,
@@ -161,11 +161,11 @@ impl Subject for Writing {
             &self.train.samples,
             &self.train.rows,
             self.recipe.balance,
-            self.recipe.seed,
+            self.recipe.training.seed,
             epoch,
         );
         let batches: Vec<Vec<usize>> = order
-            .chunks(self.recipe.batch_size)
+            .chunks(self.recipe.training.batch_size)
             .skip(skipped)
             .map(<[_]>::to_vec)
             .collect();
@@ -175,7 +175,10 @@ impl Subject for Writing {
     }
 
     fn batches_in_epoch(&self) -> u64 {
-        self.train.rows.len().div_ceil(self.recipe.batch_size) as u64
+        self.train
+            .rows
+            .len()
+            .div_ceil(self.recipe.training.batch_size) as u64
     }
 
     fn loss(&self, batch: &Self::Batch) -> Result<Tensor, TrainingError> {
@@ -195,7 +198,7 @@ impl Subject for Writing {
         // The model is too large to have twice.
         self.dropout.rest(true);
         let (mut sum, mut right, mut tokens) = (0.0, 0.0, 0.0);
-        for rows in self.validate.rows.chunks(self.recipe.batch_size) {
+        for rows in self.validate.rows.chunks(self.recipe.training.batch_size) {
             let (logits, learned) = self.forward(&self.load(&self.validate, rows)?)?;
             let logits = logits.detach();
             sum += f64::from(learned.loss(&logits)?.to_scalar::<f32>()?) * learned.len() as f64;
@@ -240,11 +243,11 @@ impl Subject for Writing {
 /// The samples to train on and those to validate on.
 fn parts(
     recipe: &LanguageRecipe,
-    start: &Start,
+    start: &LanguageStart,
     out: &Path,
-) -> Result<(Part, Part), TrainingError> {
+) -> Result<(Subset, Subset), TrainingError> {
     let encode = |files| {
-        Samples::encode(
+        TokenizedDataset::encode(
             files,
             &start.tokenizer,
             recipe.cutoff,
@@ -252,19 +255,19 @@ fn parts(
         )
     };
     let samples = Rc::new(encode(&recipe.data)?);
-    let all = |samples: &Rc<Samples>| Part {
+    let all = |samples: &Rc<TokenizedDataset>| Subset {
         samples: samples.clone(),
         rows: (0..samples.len()).collect(),
     };
     let mut train = all(&samples);
     let validate = if recipe.validation.is_empty() {
-        Random::stream(recipe.seed, "validation").shuffle(&mut train.rows);
+        Random::stream(recipe.training.seed, "validation").shuffle(&mut train.rows);
         let mut rows = train
             .rows
             .split_off(train.rows.len().saturating_sub(recipe.validation_size));
         rows.sort_unstable();
         train.rows.sort_unstable();
-        Part { samples, rows }
+        Subset { samples, rows }
     } else {
         all(&Rc::new(encode(&recipe.validation)?))
     };

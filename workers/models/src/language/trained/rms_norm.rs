@@ -38,7 +38,6 @@ impl CustomOp2 for RmsNormOp {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (floats(x, l1)?, floats(weight, l2)?);
-        let width = weight.len();
         let out = each_row(x, weight.len(), |x, out| {
             let factor = self.factor(x);
             for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {

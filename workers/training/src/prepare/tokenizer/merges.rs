@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 const LEAST: u64 = 2;
 
 /// Words as their pieces, with how often each stands in the texts.
-pub(super) struct Words(Vec<(Vec<String>, u64)>);
+pub(super) struct CountedWords(Vec<(Vec<String>, u64)>);
 
-impl Words {
+impl CountedWords {
     /// `pieces` cuts a word into the pieces that merging starts from.
     pub(super) fn of(counts: BTreeMap<String, u64>, pieces: impl Fn(&str) -> Vec<String>) -> Self {
         Self(
@@ -103,7 +103,7 @@ mod tests {
             .iter()
             .map(|(word, count)| ((*word).to_owned(), *count))
             .collect();
-        let words = Words::of(counts, |word| word.chars().map(String::from).collect());
+        let words = CountedWords::of(counts, |word| word.chars().map(String::from).collect());
         words
             .learn(wanted, |one, other| format!("{one}{other}"))
             .into_iter()

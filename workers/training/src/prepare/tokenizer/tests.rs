@@ -9,12 +9,12 @@ const TABLE: &str = "study_id,split,findings\n\
     3,train,\"No pleural effusion. Naïve 胸 lungs.\"\n\
     4,test,\"Zygapophysis zygapophysis zygapophysis.\"\n";
 
-fn made(kind: VocabularyKind, size: usize) -> (String, usize) {
+fn made(kind: TokenizerKind, size: usize) -> (String, usize) {
     let dir = tempfile::tempdir().unwrap();
     let table = dir.path().join("reports.csv");
     fs::write(&table, TABLE).unwrap();
     let out = dir.path().join("tokenizer.json");
-    let vocabulary = Vocabulary {
+    let vocabulary = TokenizerTrainer {
         texts: vec![(table, "findings".to_owned())],
         size,
         kind,
@@ -25,7 +25,7 @@ fn made(kind: VocabularyKind, size: usize) -> (String, usize) {
 
 #[test]
 fn a_llama_vocabulary_round_trips_every_text_and_has_its_image_token_last() {
-    let (json, size) = made(VocabularyKind::Bpe, 600);
+    let (json, size) = made(TokenizerKind::Bpe, 600);
     let tokenizer = LlamaTokenizer::from_json(&json).unwrap();
     assert_eq!(
         (size, tokenizer.image_id() as usize, tokenizer.len()),
@@ -46,7 +46,7 @@ fn a_llama_vocabulary_round_trips_every_text_and_has_its_image_token_last() {
 
 #[test]
 fn words_of_the_prompt_are_one_id_each() {
-    let (json, _) = made(VocabularyKind::Bpe, 1500);
+    let (json, _) = made(TokenizerKind::Bpe, 1500);
     let tokenizer = LlamaTokenizer::from_json(&json).unwrap();
     for word in ["radiologist", "ASSISTANT", "pneumothorax"] {
         assert_eq!(tokenizer.encode_plain(word).unwrap().len(), 1, "{word}");
@@ -55,7 +55,7 @@ fn words_of_the_prompt_are_one_id_each() {
 
 #[test]
 fn a_bert_vocabulary_is_uncased_and_knows_its_special_tokens() {
-    let (json, size) = made(VocabularyKind::WordPiece { decoder: true }, 160);
+    let (json, size) = made(TokenizerKind::WordPiece { decoder: true }, 160);
     let tokenizer = BertTokenizer::from_json(&json).unwrap();
     assert_eq!((tokenizer.len(), tokenizer.pad_id()), (size, 0));
     let with_decoder = BertTokenizer::from_json(&json)
@@ -74,7 +74,7 @@ fn a_bert_vocabulary_is_uncased_and_knows_its_special_tokens() {
         "{:?}",
         ids("No pleural effusion.")
     );
-    let (labeler, size) = made(VocabularyKind::WordPiece { decoder: false }, 160);
+    let (labeler, size) = made(TokenizerKind::WordPiece { decoder: false }, 160);
     assert_eq!(
         BertTokenizer::from_json(&labeler)
             .unwrap()
@@ -88,8 +88,8 @@ fn a_bert_vocabulary_is_uncased_and_knows_its_special_tokens() {
 #[test]
 fn the_same_texts_give_the_same_file_and_other_sides_are_not_read() {
     for kind in [
-        VocabularyKind::Bpe,
-        VocabularyKind::WordPiece { decoder: false },
+        TokenizerKind::Bpe,
+        TokenizerKind::WordPiece { decoder: false },
     ] {
         let (json, _) = made(kind, 1500);
         assert_eq!(json, made(kind, 1500).0);
@@ -102,10 +102,10 @@ fn the_same_texts_give_the_same_file_and_other_sides_are_not_read() {
 
 #[test]
 fn a_size_without_room_for_characters_is_refused_with_the_least() {
-    let vocabulary = |texts| Vocabulary {
+    let vocabulary = |texts| TokenizerTrainer {
         texts,
         size: 100,
-        kind: VocabularyKind::Bpe,
+        kind: TokenizerKind::Bpe,
     };
     let dir = tempfile::tempdir().unwrap();
     let table = dir.path().join("reports.csv");

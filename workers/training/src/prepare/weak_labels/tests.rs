@@ -2,7 +2,7 @@ use super::*;
 
 /// The label of one finding in a text.
 fn label(text: &str, finding: Finding) -> Label {
-    summary(&WeakRule::own().unwrap().mentions(text))[finding as usize]
+    summary(&WeakLabeler::own().unwrap().mentions(text))[finding as usize]
 }
 
 /// Sentences of the Indiana University collection (Open-i), each with what it says.
@@ -128,7 +128,7 @@ fn a_not_inside_of_a_hedge_denies_nothing() {
 
 #[test]
 fn every_mention_names_its_sentence() {
-    let mentions = WeakRule::own()
+    let mentions = WeakLabeler::own()
         .unwrap()
         .mentions("The heart is normal in size. Small effusion.");
     assert_eq!(
@@ -200,7 +200,7 @@ fn the_published_sample_impressions_have_their_published_labels() {
 
 #[test]
 fn clear_lungs_are_no_denial_of_opacities_and_yet_contrary_to_them() {
-    let rule = WeakRule::own().unwrap();
+    let rule = WeakLabeler::own().unwrap();
     assert_eq!(rule.sentence("The lungs are clear."), []);
     assert_eq!(
         rule.sentence_and_contraries("The lungs are clear."),

@@ -15,7 +15,7 @@ use radialog_schemas::Stage;
 
 use crate::error::TrainingError;
 use crate::recipe::AlignmentRecipe;
-use crate::trainers::initial;
+use crate::trainers::initial_weights;
 
 /// In front of the encoder's names in an embedding component, and in a findings component.
 pub(super) const ROOT: &str = "visual_encoder.";
@@ -36,10 +36,13 @@ pub(super) fn file(
         MappedWeights::open(std::slice::from_ref(&path))?.check(&specs(config)?)?;
         return Ok(path);
     }
-    let source = recipe.image_encoder.as_ref().or(recipe.start.as_ref());
+    let source = recipe
+        .image_encoder
+        .as_ref()
+        .or(recipe.training.start.as_ref());
     let source =
         source.ok_or_else(|| TrainingError::Empty("no bundle with an image encoder".to_owned()))?;
-    let tensors = taken(source, config, recipe.seed)?;
+    let tensors = taken(source, config, recipe.training.seed)?;
     fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
     let partial = out.join(format!("{FILE}.partial"));
     candle_core::safetensors::save(&tensors, &partial).map_err(TrainingError::content(&partial))?;
@@ -71,7 +74,7 @@ fn taken(
                 reason,
             }
         })?;
-    let (_, weights, _) = initial::component::<serde_json::Value>(dir, stage)?;
+    let (_, weights, _) = initial_weights::component::<serde_json::Value>(dir, stage)?;
     let there = |spec: &TensorSpec| {
         let mut there = spec.clone();
         there.header.name = spec.header.name.replacen(ROOT, root, 1);
@@ -113,7 +116,7 @@ fn drawn_projector(
         ))
     };
     let original: Result<Vec<_>, TrainingError> = specs.iter().map(original).collect();
-    original.or_else(|_| initial::drawn(specs, "", seed))
+    original.or_else(|_| initial_weights::drawn(specs, "", seed))
 }
 
 fn specs(config: &EmbeddingComponent) -> Result<Vec<TensorSpec>, TrainingError> {

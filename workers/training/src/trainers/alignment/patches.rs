@@ -14,8 +14,8 @@ use radialog_models::vision::{ImageEncoder, VisionConfig};
 use rayon::prelude::*;
 
 use super::encoder;
+use crate::data::labelled_images::{pixels, stack};
 use crate::error::TrainingError;
-use crate::images::{pixels, stack};
 
 /// The cache's file in the output folder.
 const FILE: &str = "patches.cache";

@@ -14,7 +14,7 @@ use super::encoder;
 use crate::error::TrainingError;
 use crate::random::Random;
 use crate::recipe::AlignmentRecipe;
-use crate::trainers::initial;
+use crate::trainers::initial_weights;
 
 /// The output head's matrix is the word embedding, its second bias the first.
 const TIED: &str = "Qformer.cls.predictions.decoder.";
@@ -30,7 +30,7 @@ const HEADS: [&str; 3] = ["vision_proj.", "text_proj.", "itm_head."];
 const TEMPERATURE: f32 = 0.07;
 
 /// The component as the training begins with it.
-pub(super) struct Start {
+pub(super) struct AlignmentStart {
     pub(super) config: EmbeddingComponent,
     pub(super) text: AlignmentTextConfig,
     pub(super) tensors: Vec<(String, Tensor)>,
@@ -38,12 +38,12 @@ pub(super) struct Start {
 }
 
 /// From a bundle, or drawn for a geometry.
-pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
+pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, TrainingError> {
     let no_tokenizer =
         || TrainingError::Empty("tokenizer: name a tokenizer.json; the start has none".to_owned());
-    if let Some(dir) = &recipe.start {
+    if let Some(dir) = &recipe.training.start {
         let (config, weights, files) =
-            initial::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
+            initial_weights::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
         let text = config.text.clone().ok_or_else(|| {
             let reason =
                 "its embedding component has no text side: start from a checkpoint of this training".to_owned();
@@ -63,7 +63,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
             .or_else(|| files.get("tokenizer"))
             .ok_or_else(no_tokenizer)?
             .clone();
-        return Ok(Start {
+        return Ok(AlignmentStart {
             config,
             text,
             tensors,
@@ -88,14 +88,14 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<Start, TrainingError> {
         let name = spec.header.name.clone();
         let tensor = match bert.as_ref().and_then(|bert| of_bert(bert, &name)) {
             Some(tensor) => fitted(tensor?, &spec, width, recipe)?,
-            None => drawn(&spec, width, recipe.seed)?,
+            None => drawn(&spec, width, recipe.training.seed)?,
         };
         Ok((name, tensor))
     };
     let tensors = learned(&config)?
         .map(load)
         .collect::<Result<_, TrainingError>>()?;
-    Ok(Start {
+    Ok(AlignmentStart {
         config,
         text,
         tensors,
@@ -172,7 +172,7 @@ fn fitted(
         return Ok(tensor.narrow(0, 0, rows)?.contiguous()?);
     }
     if is_same_width && [WORDS, WORD_BIAS].contains(&name) && found < rows {
-        let new = drawn(spec, width, recipe.seed)?.narrow(0, found, rows - found)?;
+        let new = drawn(spec, width, recipe.training.seed)?.narrow(0, found, rows - found)?;
         return Ok(Tensor::cat(&[tensor, new], 0)?);
     }
     let reason = format!(
@@ -232,7 +232,7 @@ mod tests {
         recipe
     }
 
-    fn values(start: &Start, name: &str) -> Vec<f32> {
+    fn values(start: &AlignmentStart, name: &str) -> Vec<f32> {
         let (_, tensor) = start
             .tensors
             .iter()

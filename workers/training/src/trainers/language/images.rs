@@ -7,18 +7,18 @@ use candle_nn::VarBuilder;
 use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::LlamaConfig;
 
+use crate::data::tokenized_dataset::TrainingSample;
 use crate::error::TrainingError;
-use crate::samples::Sample;
 
 /// Files of image tokens.
-pub(super) struct Images {
+pub(super) struct ImageTokens {
     files: Vec<PathBuf>,
     tensors: VarBuilder<'static>,
     placeholder: u32,
     shape: (usize, usize),
 }
 
-impl Images {
+impl ImageTokens {
     /// Maps the files.
     pub(super) fn open(files: &[PathBuf], llama: &LlamaConfig) -> Result<Self, TrainingError> {
         Ok(Self {
@@ -29,14 +29,14 @@ impl Images {
         })
     }
 
-    /// Finds before the first step what [`Images::of`] would find.
-    pub(super) fn check(&self, sample: &Sample) -> Result<(), TrainingError> {
+    /// Finds before the first step what [`ImageTokens::of`] would find.
+    pub(super) fn check(&self, sample: &TrainingSample) -> Result<(), TrainingError> {
         let count = sample
             .ids
             .iter()
             .filter(|&&id| id == self.placeholder)
             .count();
-        let Sample { dicom, name, .. } = sample;
+        let TrainingSample { dicom, name, .. } = sample;
         if count != 0 && count != self.shape.0 {
             let reason = format!(
                 "{name} has {count} image placeholders and an image has {}: it belongs to another model",
@@ -65,7 +65,7 @@ impl Images {
     }
 
     /// The image tokens of a sample's image, `[32, dim]`; none where its prompt shows no image.
-    pub(super) fn of(&self, sample: &Sample) -> Result<Vec<Tensor>, TrainingError> {
+    pub(super) fn of(&self, sample: &TrainingSample) -> Result<Vec<Tensor>, TrainingError> {
         if !sample.ids.contains(&self.placeholder) {
             return Ok(Vec::new());
         }

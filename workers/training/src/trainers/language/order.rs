@@ -1,12 +1,12 @@
 //! The order of samples in an epoch: it follows from seed and epoch alone, so that a resume finds it again.
 
+use crate::data::tokenized_dataset::TokenizedDataset;
 use crate::random::Random;
-use crate::samples::Samples;
 
 /// The rows of an epoch. With a `balance` that share of them asks for reports, and as many rows as there are come in all:
 /// each kind is gone through in a random order, and again where it is too small.
 pub(super) fn epoch(
-    samples: &Samples,
+    samples: &TokenizedDataset,
     rows: &[usize],
     balance: Option<f64>,
     seed: u64,

@@ -16,11 +16,11 @@ use radialog_schemas::Stage;
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
-use super::super::initial;
-use crate::checkpoint::{ComponentDescription, ComponentFile};
+use super::super::initial_weights;
 use crate::error::TrainingError;
 use crate::random::Random;
 use crate::recipe::{LanguageRecipe, LoraRecipe};
+use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
 use crate::variables::Variables;
 
 /// Before the names of the model's tensors in an adapter, as PEFT writes it.
@@ -34,7 +34,7 @@ const TOKENIZER_FILE: &str = "language.tokenizer.json";
 const SPREAD: f64 = 0.55;
 
 /// Weights, tokenizer and the description of checkpoints.
-pub(super) struct Start {
+pub(super) struct LanguageStart {
     /// The checkpoint's component.
     pub component: ComponentDescription,
     /// What is trained, and what goes with it.
@@ -46,12 +46,12 @@ pub(super) struct Start {
     frozen: Option<MappedWeights>,
 }
 
-impl Start {
+impl LanguageStart {
     pub(super) fn of(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
-        match (&recipe.start, &recipe.geometry, &recipe.tokenizer) {
+        match (&recipe.training.start, &recipe.geometry, &recipe.tokenizer) {
             (Some(dir), ..) => {
                 let (config, weights, files) =
-                    initial::component::<LanguageComponent>(dir, Stage::Language)?;
+                    initial_weights::component::<LanguageComponent>(dir, Stage::Language)?;
                 let found = Found {
                     config,
                     weights,
@@ -99,7 +99,7 @@ struct Found {
 
 impl Found {
     /// A new adapter, or the one that is there, beside weights that stay.
-    fn adapter(self, recipe: &LanguageRecipe) -> Result<Start, TrainingError> {
+    fn adapter(self, recipe: &LanguageRecipe) -> Result<LanguageStart, TrainingError> {
         let wanted = recipe.lora.clone().unwrap_or_default();
         let (old, mut config) = (self.old_adapter()?, self.config.clone());
         let lora = LoraConfig {
@@ -119,7 +119,7 @@ impl Found {
         let mut tensors = Vec::new();
         for spec in config.adapter_tensors()? {
             let (name, shape) = (spec.header.name, spec.header.shape);
-            let mut random = Random::stream(recipe.seed, &name);
+            let mut random = Random::stream(recipe.training.seed, &name);
             let path = name.strip_prefix(ADAPTER).unwrap_or(&name);
             let tensor = match path.split_once(".lora_") {
                 None => self.projection(path, &shape, old.as_ref(), &mut random)?,
@@ -158,7 +158,7 @@ impl Found {
         }
         let tokenizer = tokenizer(&self.tokenizer()?, &config.llama)?;
         let frozen = Some(self.weights);
-        Ok(Start {
+        Ok(LanguageStart {
             component,
             variables: variables(tensors, recipe)?,
             tokenizer,
@@ -168,7 +168,7 @@ impl Found {
     }
 
     /// All weights, with what an adapter adds to them taken in.
-    fn all_weights(self, recipe: &LanguageRecipe) -> Result<Start, TrainingError> {
+    fn all_weights(self, recipe: &LanguageRecipe) -> Result<LanguageStart, TrainingError> {
         let old = self.old_adapter()?;
         let config = LanguageComponent {
             lora: None,
@@ -183,7 +183,7 @@ impl Found {
                     &name,
                     &shape,
                     old.as_ref(),
-                    &mut Random::stream(recipe.seed, &name),
+                    &mut Random::stream(recipe.training.seed, &name),
                 )?
             } else {
                 base.get(shape.as_slice(), &name)?
@@ -243,7 +243,7 @@ fn random(
     recipe: &LanguageRecipe,
     llama: &LlamaConfig,
     tokenizer: &Path,
-) -> Result<Start, TrainingError> {
+) -> Result<LanguageStart, TrainingError> {
     let prompts = Prompts {
         image_tokens: llama.num_image_tokens,
         ..Prompts::default()
@@ -255,7 +255,7 @@ fn random(
     };
     let draw = |spec: TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
-        let mut random = Random::stream(recipe.seed, &name);
+        let mut random = Random::stream(recipe.training.seed, &name);
         let tensor = match shape.as_slice() {
             _ if name.starts_with(PROJECTION) => uniform(&mut random, &shape, llama.image_dim)?,
             [_, inputs] => {
@@ -292,11 +292,11 @@ fn whole(
     config: LanguageComponent,
     tensors: Vec<(String, Tensor)>,
     path: PathBuf,
-) -> Result<Start, TrainingError> {
+) -> Result<LanguageStart, TrainingError> {
     let tokenizer = tokenizer(&path, &config.llama)?;
     let component = ComponentDescription::new(Stage::Language, &config, "")?
         .with(ComponentFile::copied("tokenizer", TOKENIZER_FILE, path));
-    Ok(Start {
+    Ok(LanguageStart {
         component,
         variables: variables(tensors, recipe)?,
         tokenizer,

@@ -1,0 +1,7 @@
+//! What the trainers read, batch by batch: labelled images, images with texts, and samples of the language model as ids.
+
+mod augmentation;
+pub mod image_text_pairs;
+pub mod labelled_images;
+pub mod tokenized_dataset;
+pub mod tokenized_sample;

@@ -1,0 +1,371 @@
+//! Samples of the language model, encoded once. Their ids lie in a scratch file and are read when their batch comes, so
+//! that memory does not grow with the texts: it holds 32 bytes a sample, to know where each is.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use radialog_models::tokenizers::LlamaTokenizer;
+use rayon::prelude::*;
+use serde::de::{DeserializeSeed, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use crate::data::tokenized_sample::TokenizedSample;
+use crate::error::TrainingError;
+
+/// Texts that are encoded in parallel before their ids are written.
+const TOGETHER: usize = 1024;
+/// Bytes of an id in the scratch file.
+const ID_BYTES: usize = 4;
+/// Set in an id of the scratch file that is learned.
+const LEARNED: u32 = 1 << 31;
+
+/// A row of an RG or INS data set.
+#[derive(Clone, Debug, Deserialize)]
+struct DatasetRow {
+    instruction: String,
+    #[serde(default)]
+    input: String,
+    output: String,
+    #[serde(default)]
+    dicom: String,
+    #[serde(default)]
+    task_type: Option<String>,
+    /// How many answers are learned, from the last one back.
+    #[serde(default = "last_answer")]
+    answers: usize,
+}
+
+fn last_answer() -> usize {
+    1
+}
+
+impl DatasetRow {
+    /// As the original's only template joins them.
+    fn prompt(&self) -> String {
+        if self.input.is_empty() {
+            self.instruction.clone()
+        } else {
+            format!("{} {}", self.instruction, self.input)
+        }
+    }
+
+    /// A request for a report; whatever follows an answer, or names another task, is about one.
+    fn is_report(&self) -> bool {
+        self.task_type
+            .as_deref()
+            .is_none_or(|task| task == "report")
+            && !self.instruction.contains("</s>")
+    }
+}
+
+/// Where a sample lies in the scratch file, and where it came from.
+#[derive(Clone, Copy, Debug)]
+struct ScratchLocation {
+    offset: u64,
+    ids: u32,
+    dicom: u32,
+    file: u16,
+    row: u32,
+    is_report: bool,
+}
+
+/// A sample that was read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrainingSample {
+    /// Prompt and answer, `<s>` first.
+    pub ids: Vec<u32>,
+    /// The id at each position where it is learned.
+    pub targets: Vec<Option<u32>>,
+    /// The image.
+    pub dicom: String,
+    /// What errors call it.
+    pub name: String,
+}
+
+/// Samples on disk.
+pub struct TokenizedDataset {
+    files: Vec<PathBuf>,
+    scratch: File,
+    path: PathBuf,
+    places: Vec<ScratchLocation>,
+    /// Samples that teach nothing, since their prompt fills the cutoff.
+    pub dropped: u64,
+}
+
+impl fmt::Debug for TokenizedDataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Samples")
+            .field("files", &self.files)
+            .field("samples", &self.places.len())
+            .finish()
+    }
+}
+
+impl TokenizedDataset {
+    /// Encodes the rows of these files into the file `scratch`, which is written over and has no name afterwards. Samples that teach nothing are left
+    /// out and counted.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written; a row that is no sample, with its place.
+    pub fn encode(
+        files: &[PathBuf],
+        tokenizer: &LlamaTokenizer,
+        cutoff: usize,
+        scratch: &Path,
+    ) -> Result<Self, TrainingError> {
+        let file = File::create(scratch).map_err(TrainingError::io("create", scratch))?;
+        let mut encoder = Encoder {
+            tokenizer,
+            cutoff,
+            waiting: Vec::new(),
+            writer: BufWriter::new(file),
+            path: scratch,
+            written: 0,
+            places: Vec::new(),
+            dropped: 0,
+        };
+        for (index, path) in files.iter().enumerate() {
+            rows(path, &mut |row, content| encoder.add(index, row, content))?;
+        }
+        encoder.write_waiting()?;
+        let Encoder {
+            mut writer,
+            places,
+            dropped,
+            ..
+        } = encoder;
+        writer
+            .flush()
+            .map_err(TrainingError::io("write", scratch))?;
+        let file = File::open(scratch).map_err(TrainingError::io("open", scratch))?;
+        // The file lives as long as it is open, and nothing is left of it however the training ends.
+        fs::remove_file(scratch).map_err(TrainingError::io("remove", scratch))?;
+        Ok(Self {
+            files: files.to_vec(),
+            scratch: file,
+            path: scratch.to_owned(),
+            places,
+            dropped,
+        })
+    }
+
+    /// How many teach something.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether none does.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Whether a sample asks for a report, and not about one.
+    pub fn is_report(&self, index: usize) -> bool {
+        self.places[index].is_report
+    }
+
+    /// What errors call a sample.
+    pub fn name(&self, index: usize) -> String {
+        let place = &self.places[index];
+        let file = self.files[usize::from(place.file)]
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
+        format!("{file} sample {}", place.row)
+    }
+
+    /// Reads a sample back.
+    ///
+    /// # Errors
+    /// The scratch file cannot be read.
+    pub fn get(&self, index: usize) -> Result<TrainingSample, TrainingError> {
+        let place = self.places[index];
+        let mut bytes = vec![0; place.ids as usize * ID_BYTES + place.dicom as usize];
+        self.scratch
+            .read_exact_at(&mut bytes, place.offset)
+            .map_err(TrainingError::io("read", &self.path))?;
+        let dicom = bytes.split_off(place.ids as usize * ID_BYTES);
+        let marked: Vec<u32> = bytes
+            .as_chunks::<ID_BYTES>()
+            .0
+            .iter()
+            .map(|id| u32::from_le_bytes(*id))
+            .collect();
+        Ok(TrainingSample {
+            ids: marked.iter().map(|id| id & !LEARNED).collect(),
+            targets: marked
+                .iter()
+                .map(|id| (id & LEARNED != 0).then_some(id & !LEARNED))
+                .collect(),
+            dicom: String::from_utf8_lossy(&dicom).into_owned(),
+            name: self.name(index),
+        })
+    }
+}
+
+struct Encoder<'a> {
+    tokenizer: &'a LlamaTokenizer,
+    cutoff: usize,
+    waiting: Vec<(usize, u32, DatasetRow)>,
+    writer: BufWriter<File>,
+    path: &'a Path,
+    written: u64,
+    places: Vec<ScratchLocation>,
+    dropped: u64,
+}
+
+impl Encoder<'_> {
+    fn add(&mut self, file: usize, row: u32, content: DatasetRow) -> Result<(), TrainingError> {
+        self.waiting.push((file, row, content));
+        if self.waiting.len() == TOGETHER {
+            self.write_waiting()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn write_waiting(&mut self) -> Result<(), TrainingError> {
+        let encode = |(_, _, row): &(usize, u32, DatasetRow)| {
+            TokenizedSample::encode_conversation(
+                self.tokenizer,
+                &row.prompt(),
+                &row.output,
+                row.answers,
+                self.cutoff,
+            )
+        };
+        let examples: Vec<TokenizedSample> = self
+            .waiting
+            .par_iter()
+            .map(encode)
+            .collect::<Result<_, _>>()?;
+        for ((file, number, row), example) in self.waiting.drain(..).zip(examples) {
+            if !example.teaches() {
+                self.dropped += 1;
+                continue;
+            }
+            let learned = example.targets();
+            let marked = example
+                .ids
+                .iter()
+                .zip(learned)
+                .map(|(id, target)| id | target.map_or(0, |_| LEARNED));
+            let ids = marked.flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
+            let dicom = row.dicom.as_bytes();
+            for bytes in [ids.as_slice(), dicom] {
+                self.writer
+                    .write_all(bytes)
+                    .map_err(TrainingError::io("write", self.path))?;
+            }
+            self.places.push(ScratchLocation {
+                offset: self.written,
+                ids: example.ids.len() as u32,
+                dicom: dicom.len() as u32,
+                file: file as u16,
+                row: number,
+                is_report: row.is_report(),
+            });
+            self.written += (ids.len() + dicom.len()) as u64;
+        }
+        Ok(())
+    }
+}
+
+/// Gives each row of a file, counted from 1, to `take`: a JSON array, or one object after the other.
+fn rows(
+    path: &Path,
+    take: &mut dyn FnMut(u32, DatasetRow) -> Result<(), TrainingError>,
+) -> Result<(), TrainingError> {
+    let file = File::open(path).map_err(TrainingError::io("open", path))?;
+    let mut reader = BufReader::new(file);
+    let is_array = starts_with_bracket(path)?;
+    let mut number = 0;
+    let mut failure = None;
+    let result = if is_array {
+        let mut deserializer = serde_json::Deserializer::from_reader(&mut reader);
+        let each = RowVisitor {
+            number: &mut number,
+            take,
+            failure: &mut failure,
+        };
+        each.deserialize(&mut deserializer)
+            .and_then(|()| deserializer.end())
+    } else {
+        let mut rows = serde_json::Deserializer::from_reader(&mut reader).into_iter::<DatasetRow>();
+        rows.try_for_each(|row| {
+            number += 1;
+            take(number, row?).map_err(|error| kept(&mut failure, error))
+        })
+    };
+    match (failure, result) {
+        (Some(failure), _) => Err(failure),
+        (None, Ok(())) => Ok(()),
+        (None, Err(error)) => {
+            let line = error.line() as u64;
+            let reason = format!(
+                "sample {} cannot be read: {error}; a sample has instruction, output and dicom",
+                number
+            );
+            Err(TrainingError::line(path, line, reason))
+        }
+    }
+}
+
+fn starts_with_bracket(path: &Path) -> Result<bool, TrainingError> {
+    let file = BufReader::new(File::open(path).map_err(TrainingError::io("open", path))?);
+    for byte in file.bytes() {
+        let byte = byte.map_err(TrainingError::io("read", path))?;
+        if !byte.is_ascii_whitespace() {
+            return Ok(byte == b'[');
+        }
+    }
+    Ok(false)
+}
+
+/// Keeps our own error while the parser carries one of its kind.
+fn kept(failure: &mut Option<TrainingError>, error: TrainingError) -> serde_json::Error {
+    let shown = serde::de::Error::custom(&error);
+    *failure = Some(error);
+    shown
+}
+
+/// A JSON array whose items are taken one by one.
+struct RowVisitor<'a> {
+    number: &'a mut u32,
+    take: &'a mut dyn FnMut(u32, DatasetRow) -> Result<(), TrainingError>,
+    failure: &'a mut Option<TrainingError>,
+}
+
+impl<'de> DeserializeSeed<'de> for RowVisitor<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowVisitor<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of samples")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        loop {
+            *self.number += 1;
+            let Some(row) = items.next_element::<DatasetRow>()? else {
+                break;
+            };
+            if let Err(error) = (self.take)(*self.number, row) {
+                let shown = serde::de::Error::custom(&error);
+                *self.failure = Some(error);
+                return Err(shown);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,6 @@
+//! Scores: of labels and predictions, of texts, and of a whole bundle beside trivial baselines.
+
+pub mod classification;
+pub mod clinical;
+pub mod quality;
+pub mod text_scores;

@@ -1,0 +1,218 @@
+//! Scores of sets of labels beside other sets of labels, over any selection of the studies, so that they can be
+//! resampled.
+
+use radialog_schemas::{Finding, Label};
+
+use crate::prepare::FindingLabels;
+
+/// Number of findings.
+pub(super) const CLASSES: usize = Finding::ALL.len();
+
+/// Five findings that are reported most, as in the CheXpert competition.
+pub(super) const COMMON: [Finding; 5] = [
+    Finding::Atelectasis,
+    Finding::Cardiomegaly,
+    Finding::Consolidation,
+    Finding::Edema,
+    Finding::PleuralEffusion,
+];
+
+/// Which findings are there, in the published order.
+pub(super) type Flags = [bool; CLASSES];
+
+/// The certain positives: uncertain, denied and not mentioned are all not there.
+pub(super) fn present(labels: &FindingLabels) -> Flags {
+    labels.map(|label| label == Label::Positive)
+}
+
+/// The findings of flags, in the published order.
+pub(super) fn findings(flags: &Flags) -> Vec<Finding> {
+    Finding::ALL
+        .into_iter()
+        .zip(flags)
+        .filter(|(_, there)| **there)
+        .map(|(finding, _)| finding)
+        .collect()
+}
+
+/// What is true of a study, where it is known, and what was said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LabelPair {
+    pub(super) truth: [Option<bool>; CLASSES],
+    pub(super) said: Flags,
+}
+
+impl LabelPair {
+    /// A study of which all is known.
+    pub(super) fn known(truth: Flags, said: Flags) -> Self {
+        Self {
+            truth: truth.map(Some),
+            said,
+        }
+    }
+}
+
+/// A score of the pairs at some places, of some findings; none where it is not defined.
+pub(super) type ScoreFunction = fn(&[LabelPair], &[usize], &[Finding]) -> Option<f64>;
+
+/// Right and wrong answers about some findings.
+#[derive(Clone, Copy, Debug, Default)]
+struct ConfusionCounts {
+    true_positive: u64,
+    false_positive: u64,
+    false_negative: u64,
+    true_negative: u64,
+}
+
+impl ConfusionCounts {
+    fn of(pairs: &[LabelPair], at: &[usize], class: usize) -> Self {
+        let mut counts = Self::default();
+        for &study in at {
+            counts.add(pairs[study].truth[class], pairs[study].said[class]);
+        }
+        counts
+    }
+
+    fn add(&mut self, truth: Option<bool>, said: bool) {
+        match (truth, said) {
+            (Some(true), true) => self.true_positive += 1,
+            (Some(false), true) => self.false_positive += 1,
+            (Some(true), false) => self.false_negative += 1,
+            (Some(false), false) => self.true_negative += 1,
+            (None, _) => {}
+        }
+    }
+
+    /// 0 where it is not defined, as scikit-learn has it.
+    fn f1(self) -> f64 {
+        let whole = 2 * self.true_positive + self.false_positive + self.false_negative;
+        if whole == 0 {
+            0.0
+        } else {
+            (2 * self.true_positive) as f64 / whole as f64
+        }
+    }
+
+    fn balanced_accuracy(self) -> Option<f64> {
+        let share =
+            |part: u64, rest: u64| (part + rest > 0).then(|| part as f64 / (part + rest) as f64);
+        let recall = share(self.true_positive, self.false_negative)?;
+        Some((recall + share(self.true_negative, self.false_positive)?) / 2.0)
+    }
+}
+
+/// F1 of one finding.
+pub(super) fn f1(pairs: &[LabelPair], at: &[usize], finding: Finding) -> f64 {
+    ConfusionCounts::of(pairs, at, finding as usize).f1()
+}
+
+/// Mean F1 of findings; none without findings.
+pub(super) fn macro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> Option<f64> {
+    mean(findings.iter().map(|&finding| f1(pairs, at, finding)))
+}
+
+/// F1 of all cells of some findings together.
+pub(super) fn micro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> f64 {
+    let mut counts = ConfusionCounts::default();
+    for &study in at {
+        for &finding in findings {
+            counts.add(
+                pairs[study].truth[finding as usize],
+                pairs[study].said[finding as usize],
+            );
+        }
+    }
+    counts.f1()
+}
+
+/// Mean of sensitivity and specificity, and of that over the findings that have both answers: one half where what is
+/// said does not depend on the truth, however often it is said.
+pub(super) fn balanced_accuracy(
+    pairs: &[LabelPair],
+    at: &[usize],
+    findings: &[Finding],
+) -> Option<f64> {
+    mean(findings.iter().filter_map(|&finding| {
+        ConfusionCounts::of(pairs, at, finding as usize).balanced_accuracy()
+    }))
+}
+
+/// Mean F1 of the studies' sets of labels; 1 where both sets are empty.
+pub(super) fn study_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) -> Option<f64> {
+    mean(at.iter().map(|&study| {
+        let mut counts = ConfusionCounts::default();
+        for &finding in findings {
+            counts.add(
+                pairs[study].truth[finding as usize],
+                pairs[study].said[finding as usize],
+            );
+        }
+        let nothing = counts.true_positive + counts.false_positive + counts.false_negative == 0;
+        if nothing { 1.0 } else { counts.f1() }
+    }))
+}
+
+/// The findings that some studies have and others do not.
+pub(super) fn with_both_answers(truths: &[[Option<bool>; CLASSES]]) -> Vec<Finding> {
+    let has = |finding: Finding, answer: bool| {
+        truths
+            .iter()
+            .any(|truth| truth[finding as usize] == Some(answer))
+    };
+    Finding::ALL
+        .into_iter()
+        .filter(|&finding| has(finding, true) && has(finding, false))
+        .collect()
+}
+
+pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (sum, count) = values.fold((0.0, 0_u32), |(sum, count), value| (sum + value, count + 1));
+    (count > 0).then(|| sum / f64::from(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(truth: &[Finding], said: &[Finding]) -> LabelPair {
+        let flags = |findings: &[Finding]| Finding::ALL.map(|finding| findings.contains(&finding));
+        LabelPair::known(flags(truth), flags(said))
+    }
+
+    #[test]
+    fn scores_of_a_handful_of_studies_are_those_by_hand() {
+        use Finding::{Edema, Fracture, NoFinding};
+        let pairs = [
+            pair(&[Edema], &[Edema]),
+            pair(&[Edema], &[]),
+            pair(&[], &[Fracture]),
+            pair(&[NoFinding], &[NoFinding]),
+        ];
+        let all = [0, 1, 2, 3];
+        assert!((f1(&pairs, &all, Edema) - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!(macro_f1(&pairs, &all, &[NoFinding, Fracture]), Some(0.5));
+        // 2 right, 1 missed, 1 wrong
+        assert!((micro_f1(&pairs, &all, &Finding::ALL) - 4.0 / 6.0).abs() < 1e-12);
+        assert_eq!(balanced_accuracy(&pairs, &all, &[Edema]), Some(0.75));
+        assert_eq!(balanced_accuracy(&pairs, &all, &[Fracture]), None);
+        assert_eq!(study_f1(&pairs, &all, &Finding::ALL), Some(0.5));
+        assert_eq!(
+            study_f1(&pairs, &all, &[Edema]),
+            Some(0.75),
+            "nothing on both sides agrees"
+        );
+    }
+
+    #[test]
+    fn unknown_labels_do_not_count() {
+        let mut unknown = pair(&[Finding::Edema], &[Finding::Edema]);
+        unknown.truth[Finding::Edema as usize] = None;
+        assert_eq!(f1(&[unknown], &[0], Finding::Edema), 0.0);
+        assert!(with_both_answers(&[unknown.truth]).is_empty());
+        let (with, without) = (pair(&[Finding::Edema], &[]), pair(&[], &[]));
+        assert_eq!(
+            with_both_answers(&[with.truth, without.truth]),
+            [Finding::Edema]
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! The findings classifier on images of patients that it never saw.
+
+use radialog_schemas::{Finding, FindingsReport};
+
+use super::agreement::{CLASSES, LabelPair, macro_f1, mean, with_both_answers};
+use super::bootstrap::Bootstrap;
+use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use super::studies::{self, LabelledTestImage};
+use super::{Evaluator, TRAIN};
+use crate::error::TrainingError;
+use crate::evaluation::classification::auc;
+
+/// An image with what is known and what was predicted.
+struct Predicted {
+    patient: String,
+    pair: LabelPair,
+    probabilities: [f32; CLASSES],
+}
+
+pub(super) fn measure(bench: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let images = bench.images()?;
+    let trained = studies::images(&bench.quality.images, TRAIN)?;
+    let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
+    let predictions = bench.networks.classify(&paths)?;
+    let mut overview = ScoreTable::new(
+        "all findings",
+        &["images", "patients", "findings", "macro AUC", "macro F1"],
+    );
+    let mut tables = Vec::new();
+    let mut notes = vec![
+        "Of each finding that some of the images have and others have not. AUC: the share of pairs of an image with the \
+         finding and one without that are in order; 0.5 is chance, and is what any constant gives. F1: present over one half."
+            .to_owned(),
+        "The prior predicts for every image how often the finding is in the training split of the same tables.".to_owned(),
+    ];
+    let count = bench.quality.images.len();
+    let sets = (0..count).map(|table| (bench.table_name(table), Some(table)));
+    let together = (count > 1).then(|| ("together".to_owned(), None));
+    for (name, table) in sets.chain(together) {
+        let of_set = |image: &&LabelledTestImage| table.is_none_or(|table| image.table == table);
+        let chosen = images
+            .iter()
+            .zip(&predictions)
+            .filter(|(image, _)| of_set(image));
+        let predicted: Vec<Predicted> = chosen
+            .map(|(image, report)| predicted(image, report))
+            .collect();
+        let priors = priors(trained.iter().filter(of_set));
+        let truths: Vec<_> = predicted.iter().map(|image| image.pair.truth).collect();
+        let classes = with_both_answers(&truths);
+        let resamples = Bootstrap::new(
+            &predicted
+                .iter()
+                .map(|image| &image.patient)
+                .collect::<Vec<_>>(),
+            bench.quality.seed,
+            &format!("findings {name}"),
+        );
+        overview_rows(
+            &mut overview,
+            &name,
+            &predicted,
+            &priors,
+            &classes,
+            &resamples,
+        );
+        tables.push(each_finding(&name, &predicted, &priors, &resamples));
+        let known = |finding: &Finding| {
+            truths
+                .iter()
+                .any(|truth| truth[*finding as usize].is_some())
+        };
+        let without: Vec<&str> = Finding::ALL
+            .into_iter()
+            .filter(|finding| known(finding) && !classes.contains(finding))
+            .map(Finding::name)
+            .collect();
+        if !without.is_empty() {
+            notes.push(format!(
+                "{name}: no image, or every image, has {}: not scored.",
+                without.join(", ")
+            ));
+        }
+    }
+    tables.insert(0, overview);
+    Ok(ScoreSection {
+        title: "Findings of images".into(),
+        notes,
+        tables,
+    })
+}
+
+fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
+    let cell = |finding: Finding| {
+        report
+            .findings
+            .iter()
+            .find(|predicted| predicted.finding == finding)
+    };
+    let probabilities =
+        Finding::ALL.map(|finding| cell(finding).map_or(0.0, |found| found.probability));
+    let said = Finding::ALL.map(|finding| cell(finding).is_some_and(|found| found.present));
+    Predicted {
+        patient: image.patient.clone(),
+        pair: LabelPair {
+            truth: image.truth(),
+            said,
+        },
+        probabilities,
+    }
+}
+
+/// How often each finding is there, of the images where it is known.
+fn priors<'a>(images: impl Iterator<Item = &'a LabelledTestImage>) -> [f64; CLASSES] {
+    let mut counts = [(0_u32, 0_u32); CLASSES];
+    for image in images {
+        for ((there, known), truth) in counts.iter_mut().zip(image.truth()) {
+            *there += u32::from(truth == Some(true));
+            *known += u32::from(truth.is_some());
+        }
+    }
+    counts.map(|(there, known)| f64::from(there) / f64::from(known.max(1)))
+}
+
+fn auc_of(predicted: &[Predicted], at: &[usize], finding: Finding) -> Option<f64> {
+    let class = finding as usize;
+    let cell = |&item: &usize| {
+        Some((
+            predicted[item].probabilities[class],
+            predicted[item].pair.truth[class]?,
+        ))
+    };
+    auc(&at.iter().filter_map(cell).collect::<Vec<_>>())
+}
+
+fn overview_rows(
+    overview: &mut ScoreTable,
+    name: &str,
+    predicted: &[Predicted],
+    priors: &[f64; CLASSES],
+    classes: &[Finding],
+    resamples: &Bootstrap,
+) {
+    let patients: std::collections::BTreeSet<&String> =
+        predicted.iter().map(|image| &image.patient).collect();
+    let counts = || {
+        [
+            ScoreCell::from(predicted.len()),
+            ScoreCell::from(patients.len()),
+            ScoreCell::from(classes.len()),
+        ]
+    };
+    let pairs: Vec<LabelPair> = predicted.iter().map(|image| image.pair).collect();
+    let area = resamples.measure(|at| {
+        mean(
+            classes
+                .iter()
+                .filter_map(|&finding| auc_of(predicted, at, finding)),
+        )
+    });
+    let f1 =
+        |pairs: &[LabelPair]| ScoreCell::from(resamples.measure(|at| macro_f1(pairs, at, classes)));
+    overview.row(
+        format!("{name}: classifier"),
+        counts().into_iter().chain([area.into(), f1(&pairs)]),
+    );
+    let always = |said: [bool; CLASSES]| {
+        pairs
+            .iter()
+            .map(|pair| LabelPair { said, ..*pair })
+            .collect::<Vec<_>>()
+    };
+    let prior = always(priors.map(|prior| prior > 0.5));
+    overview.row(
+        format!("{name}: prior"),
+        counts()
+            .into_iter()
+            .chain([ScoreCell::Fixed(0.5), f1(&prior)]),
+    );
+    let all = always([true; CLASSES]);
+    overview.row(
+        format!("{name}: every finding"),
+        counts()
+            .into_iter()
+            .chain([ScoreCell::Fixed(0.5), f1(&all)]),
+    );
+}
+
+fn each_finding(
+    name: &str,
+    predicted: &[Predicted],
+    priors: &[f64; CLASSES],
+    resamples: &Bootstrap,
+) -> ScoreTable {
+    let mut table = ScoreTable::new(
+        &format!("{name}: each finding"),
+        &["known", "positive", "prior", "AUC"],
+    );
+    for finding in Finding::ALL {
+        let class = finding as usize;
+        let count = |of: &dyn Fn(Option<bool>) -> bool| {
+            predicted
+                .iter()
+                .filter(|image| of(image.pair.truth[class]))
+                .count()
+        };
+        let known = count(&|truth| truth.is_some());
+        if known > 0 {
+            let positive = count(&|truth| truth == Some(true));
+            let area = resamples.measure(|at| auc_of(predicted, at, finding));
+            table.row(
+                finding.name(),
+                [
+                    known.into(),
+                    positive.into(),
+                    ScoreCell::Fixed(priors[class]),
+                    area.into(),
+                ],
+            );
+        }
+    }
+    table
+}

@@ -1,0 +1,241 @@
+//! Reports written from images alone, held against the labels that were published for the images. There are no reports
+//! of these images, so that the question is whether a report says more about its own image than about another one.
+
+use radialog_schemas::Finding;
+
+use super::agreement::{
+    CLASSES, Flags, LabelPair, ScoreFunction, balanced_accuracy, f1, macro_f1, study_f1,
+    with_both_answers,
+};
+use super::bootstrap::{Bootstrap, Estimate, permutation_test, shuffled};
+use super::networks::DialogRequest;
+use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use super::{Evaluator, GeneratedText, QualityPart, flags};
+use crate::error::TrainingError;
+use crate::random::Random;
+
+/// Shufflings of each resample, for the interval of the difference.
+const SHUFFLES: usize = 10;
+
+/// How reports and labels are compared.
+const SCORES: [(&str, ScoreFunction); 4] = [
+    ("balanced accuracy", balanced_accuracy),
+    ("normal or not, balanced accuracy", normal_or_not),
+    ("F1 of an image's labels", study_f1),
+    ("macro F1", macro_f1),
+];
+
+/// Balanced accuracy of "No Finding".
+fn normal_or_not(pairs: &[LabelPair], at: &[usize], _: &[Finding]) -> Option<f64> {
+    balanced_accuracy(pairs, at, &[Finding::NoFinding])
+}
+
+/// All that a comparison needs.
+struct Comparison<'a> {
+    pairs: &'a [LabelPair],
+    findings: &'a [Finding],
+    /// The table of each image: images change places within it only.
+    tables: &'a [usize],
+    resamples: &'a Bootstrap,
+    seed: u64,
+}
+
+pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let images = bench.images()?;
+    let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
+    let networks = &bench.networks;
+    let predicted = networks.classify(&paths)?;
+    let tokens = networks.embed(&paths)?;
+    let ask = |(report, tokens): (&radialog_schemas::FindingsReport, _)| {
+        networks.ask_report(&report.text, tokens)
+    };
+    let questions: Vec<DialogRequest> = predicted
+        .iter()
+        .zip(&tokens)
+        .map(ask)
+        .collect::<Result<_, _>>()?;
+    let texts = networks.answer("reports from images", &questions)?;
+    let said = flags(&networks.label(&texts)?);
+    let in_prompt: Vec<Flags> = predicted
+        .iter()
+        .map(|report| {
+            Finding::ALL.map(|finding| {
+                report
+                    .findings
+                    .iter()
+                    .any(|p| p.finding == finding && p.present)
+            })
+        })
+        .collect();
+
+    let truths: Vec<_> = images.iter().map(|image| image.truth()).collect();
+    let findings = with_both_answers(&truths);
+    let patients: Vec<&String> = images.iter().map(|image| &image.patient).collect();
+    let tables: Vec<usize> = images.iter().map(|image| image.table).collect();
+    let seed = bench.quality.seed;
+    let resamples = Bootstrap::new(&patients, seed, "images");
+    let pairs_of = |said: &[Flags]| {
+        truths
+            .iter()
+            .zip(said)
+            .map(|(&truth, &said)| LabelPair { truth, said })
+            .collect::<Vec<_>>()
+    };
+    let pairs = pairs_of(&said);
+    let comparison = Comparison {
+        pairs: &pairs,
+        findings: &findings,
+        tables: &tables,
+        resamples: &resamples,
+        seed,
+    };
+    let normal = Finding::ALL.map(|finding| finding == Finding::NoFinding);
+    let others = [
+        ("report", pairs.clone()),
+        ("findings in the request", pairs_of(&in_prompt)),
+        ("always normal", pairs_of(&vec![normal; images.len()])),
+        (
+            "always every finding",
+            pairs_of(&vec![[true; CLASSES]; images.len()]),
+        ),
+    ];
+    let tables = vec![
+        comparison.shuffled(),
+        comparison.beside(&others),
+        comparison.each_finding(),
+    ];
+    let notes = vec![
+        format!(
+            "{} images; image -> findings and image tokens -> report -> labels by the bundle's CheXbert, held against the \
+             {} labels published for the images that some have and others have not. Those were mined from text and are often \
+             wrong.",
+            images.len(),
+            findings.len()
+        ),
+        "Shuffled: the same reports with images exchanged at random within each table, so that telling the tables apart is \
+         worth nothing. p: one-sided, 1000 permutations, as if all images were of different patients; intervals draw patients."
+            .to_owned(),
+        "Balanced accuracy: mean of sensitivity and specificity, one half by chance. F1 of an image's labels: mean over \
+         images, 1 where neither side has any."
+            .to_owned(),
+    ];
+    let writings = images
+        .iter()
+        .zip(predicted)
+        .zip(texts)
+        .map(|((image, report), text)| GeneratedText {
+            part: QualityPart::Image,
+            id: image.name(),
+            findings: report.text,
+            asked: None,
+            reference: None,
+            text,
+            right: None,
+        });
+    bench.texts.extend(writings);
+    Ok(ScoreSection {
+        title: "Reports from images".into(),
+        notes,
+        tables,
+    })
+}
+
+impl Comparison<'_> {
+    fn score(&self, score: ScoreFunction, at: &[usize]) -> Option<f64> {
+        score(self.pairs, at, self.findings)
+    }
+
+    /// The score of the images at `at` with the reports at `partners`.
+    fn exchanged(&self, score: ScoreFunction, at: &[usize], partners: &[usize]) -> Option<f64> {
+        let mix = |(&image, &other): (&usize, &usize)| LabelPair {
+            said: self.pairs[other].said,
+            ..self.pairs[image]
+        };
+        let pairs: Vec<LabelPair> = at.iter().zip(partners).map(mix).collect();
+        score(&pairs, &(0..pairs.len()).collect::<Vec<_>>(), self.findings)
+    }
+
+    fn shuffled(&self) -> ScoreTable {
+        let mut table = ScoreTable::new(
+            "its own image or another",
+            &["report", "shuffled", "difference", "p"],
+        );
+        let order: Vec<usize> = (0..self.pairs.len()).collect();
+        for (name, score) in SCORES {
+            let own = self.resamples.measure(|at| self.score(score, at));
+            let test = permutation_test(self.tables, self.seed, name, |partners| {
+                self.exchanged(score, &order, partners)
+            });
+            // The value of the difference is that of all permutations; a resample makes do with a few.
+            let spread = self.resamples.measure(|at| {
+                let mut random = Random::stream(self.seed, &format!("{name} {at:?}"));
+                let others = (0..SHUFFLES).filter_map(|_| {
+                    self.exchanged(score, at, &shuffled(self.tables, at, &mut random))
+                });
+                Some(self.score(score, at)? - super::agreement::mean(others)?)
+            });
+            let cells = match (own, test, spread) {
+                (Some(own), Some(test), Some(spread)) => {
+                    let difference = Estimate {
+                        value: own.value - test.shuffled,
+                        ..spread
+                    };
+                    [
+                        ScoreCell::Measured(own),
+                        ScoreCell::Fixed(test.shuffled),
+                        ScoreCell::Measured(difference),
+                        ScoreCell::Fixed(test.p),
+                    ]
+                }
+                _ => [ScoreCell::Undefined; 4],
+            };
+            table.row(name, cells);
+        }
+        table
+    }
+
+    fn beside(&self, others: &[(&str, Vec<LabelPair>)]) -> ScoreTable {
+        let mut table =
+            ScoreTable::new("beside what needs no report", &SCORES.map(|(name, _)| name));
+        for (name, pairs) in others {
+            let cell = |(_, score): (&str, ScoreFunction)| {
+                self.resamples
+                    .measure(|at| score(pairs, at, self.findings))
+                    .into()
+            };
+            table.row(*name, SCORES.map(cell));
+        }
+        table
+    }
+
+    fn each_finding(&self) -> ScoreTable {
+        let mut table = ScoreTable::new(
+            "each finding",
+            &["positive", "said", "balanced accuracy", "F1"],
+        );
+        for &finding in self.findings {
+            let class = finding as usize;
+            let positive = self
+                .pairs
+                .iter()
+                .filter(|pair| pair.truth[class] == Some(true))
+                .count();
+            let said = self
+                .pairs
+                .iter()
+                .filter(|pair| pair.truth[class].is_some() && pair.said[class])
+                .count();
+            let balanced = self
+                .resamples
+                .measure(|at| balanced_accuracy(self.pairs, at, &[finding]));
+            let f1 = self
+                .resamples
+                .measure(|at| Some(f1(self.pairs, at, finding)));
+            table.row(
+                finding.name(),
+                [positive.into(), said.into(), balanced.into(), f1.into()],
+            );
+        }
+        table
+    }
+}

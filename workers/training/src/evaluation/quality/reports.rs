@@ -1,0 +1,248 @@
+//! Reports written from the labels of real reports, beside those reports.
+
+use std::collections::BTreeMap;
+
+use radialog_schemas::Finding;
+
+use super::agreement::{COMMON, Flags, LabelPair, macro_f1, mean, micro_f1};
+use super::bootstrap::Bootstrap;
+use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use super::studies::stated;
+use super::{Evaluator, GeneratedText, QualityPart, TRAIN, flags};
+use crate::error::TrainingError;
+use crate::evaluation::text_scores::{BleuCounts, rouge_l, words};
+use crate::prepare::ReportRow;
+
+/// One way to come by a report for each study.
+struct Writer {
+    name: &'static str,
+    texts: Vec<String>,
+    labels: Vec<Flags>,
+}
+
+pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let written = bench.written_from_labels()?;
+    let model = Writer {
+        name: "bundle",
+        texts: written.iter().map(|study| study.text.clone()).collect(),
+        labels: flags(&written.iter().map(|study| study.labels).collect::<Vec<_>>()),
+    };
+    let texts: Vec<GeneratedText> = written
+        .iter()
+        .map(|study| GeneratedText {
+            part: QualityPart::Report,
+            id: study.report.study.clone(),
+            findings: study.findings.clone(),
+            asked: None,
+            reference: Some(study.report.findings.clone()),
+            text: study.text.clone(),
+            right: None,
+        })
+        .collect();
+    let reports: Vec<ReportRow> = written.iter().map(|study| study.report.clone()).collect();
+    bench.texts.extend(texts);
+
+    let trained = bench.reports(TRAIN)?;
+    let labelled = |name, texts: Vec<String>| -> Result<Writer, TrainingError> {
+        Ok(Writer {
+            name,
+            labels: flags(&bench.networks.label(&texts)?),
+            texts,
+        })
+    };
+    let frequent = vec![most_frequent(&trained).to_owned(); reports.len()];
+    let nearest = reports
+        .iter()
+        .map(|report| nearest(&trained, &stated(report)).to_owned())
+        .collect();
+    let references = reports
+        .iter()
+        .map(|report| report.findings.clone())
+        .collect();
+    let writers = [
+        model,
+        labelled("most frequent training report", frequent)?,
+        labelled("nearest training report", nearest)?,
+    ];
+    let reference = labelled("the radiologist's own text", references)?;
+
+    let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
+    let resamples = Bootstrap::new(&studies, bench.quality.seed, "reports");
+    let wording = wording(&writers, &reference, &resamples);
+    let content = content(&writers, &reference, &reports, &resamples);
+    let notes = vec![
+        format!(
+            "{} reports. The request names the report's own positive labels and brings an image of the same split, paired by \
+             labels as weakly as in training: it is no picture of this patient and says nothing that the request does not.",
+            reports.len()
+        ),
+        "Nearest training report: the first with the fewest different positive labels.".to_owned(),
+        "BLEU of the corpus and ROUGE-L as pycocoevalcap computes them, over lower-case words and punctuation marks. \
+         Label F1: labels of the text by the bundle's own CheXbert, macro over 14 findings (0 where a finding is neither \
+         there nor said) and micro over the five common ones (Atelectasis, Cardiomegaly, Consolidation, Edema, Pleural \
+         Effusion)."
+            .to_owned(),
+    ];
+    Ok(ScoreSection {
+        title: "Reports from labels".into(),
+        notes,
+        tables: vec![wording, content],
+    })
+}
+
+/// The first of the texts that occur most often.
+fn most_frequent(reports: &[ReportRow]) -> &str {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for report in reports {
+        *counts.entry(&report.findings).or_default() += 1;
+    }
+    let most = counts.values().max().copied().unwrap_or_default();
+    reports
+        .iter()
+        .map(|report| report.findings.as_str())
+        .find(|text| counts[text] == most)
+        .unwrap_or_default()
+}
+
+/// The first of the reports with the fewest different labels.
+fn nearest<'a>(reports: &'a [ReportRow], flags: &Flags) -> &'a str {
+    let distance = |report: &&ReportRow| {
+        stated(report)
+            .iter()
+            .zip(flags)
+            .filter(|(a, b)| a != b)
+            .count()
+    };
+    reports
+        .iter()
+        .min_by_key(distance)
+        .map_or("", |report| &report.findings)
+}
+
+fn wording(writers: &[Writer], reference: &Writer, resamples: &Bootstrap) -> ScoreTable {
+    let columns = ["words", "BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"];
+    let mut table = ScoreTable::new("wording, beside the radiologist's text", &columns);
+    let references: Vec<Vec<String>> = reference.texts.iter().map(|text| words(text)).collect();
+    for writer in writers {
+        let texts: Vec<Vec<String>> = writer.texts.iter().map(|text| words(text)).collect();
+        let counts: Vec<BleuCounts> = texts
+            .iter()
+            .zip(&references)
+            .map(|(text, reference)| BleuCounts::of(text, reference))
+            .collect();
+        let rouge: Vec<f64> = texts
+            .iter()
+            .zip(&references)
+            .map(|(text, reference)| rouge_l(text, reference))
+            .collect();
+        let bleu = |order: usize| {
+            let of = |at: &[usize]| {
+                let mut sum = BleuCounts::default();
+                at.iter().for_each(|&study| sum.add(&counts[study]));
+                Some(sum.scores()[order])
+            };
+            ScoreCell::from(resamples.measure(of))
+        };
+        let length =
+            resamples.measure(|at| mean(at.iter().map(|&study| texts[study].len() as f64)));
+        let rouge = resamples.measure(|at| mean(at.iter().map(|&study| rouge[study])));
+        table.row(
+            writer.name,
+            [
+                length.into(),
+                bleu(0),
+                bleu(1),
+                bleu(2),
+                bleu(3),
+                rouge.into(),
+            ],
+        );
+    }
+    table
+}
+
+fn content(
+    writers: &[Writer],
+    reference: &Writer,
+    reports: &[ReportRow],
+    resamples: &Bootstrap,
+) -> ScoreTable {
+    let columns = [
+        "macro F1 text",
+        "micro F1 text",
+        "macro F1 tags",
+        "micro F1 tags",
+    ];
+    let mut table = ScoreTable::new(
+        "labels of the text, beside those of the radiologist's text and beside its tags",
+        &columns,
+    );
+    let tags: Vec<Flags> = reports.iter().map(stated).collect();
+    let cells = |truths: &[Flags], said: &[Flags]| {
+        let pairs: Vec<LabelPair> = truths
+            .iter()
+            .zip(said)
+            .map(|(&truth, &said)| LabelPair::known(truth, said))
+            .collect();
+        let macro_f1 = resamples.measure(|at| macro_f1(&pairs, at, &Finding::ALL));
+        let micro_f1 = resamples.measure(|at| Some(micro_f1(&pairs, at, &COMMON)));
+        [ScoreCell::from(macro_f1), ScoreCell::from(micro_f1)]
+    };
+    for writer in writers {
+        let text = cells(&reference.labels, &writer.labels);
+        table.row(
+            writer.name,
+            text.into_iter().chain(cells(&tags, &writer.labels)),
+        );
+    }
+    let itself = [ScoreCell::Undefined, ScoreCell::Undefined];
+    table.row(
+        reference.name,
+        itself.into_iter().chain(cells(&tags, &reference.labels)),
+    );
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::Label;
+
+    use super::*;
+
+    fn report(text: &str, positive: &[Finding]) -> ReportRow {
+        let labels = Finding::ALL.map(|f| {
+            if positive.contains(&f) {
+                Label::Positive
+            } else {
+                Label::Blank
+            }
+        });
+        let (study, split) = (String::new(), "train".to_owned());
+        let (impression, indication, image) = Default::default();
+        ReportRow {
+            study,
+            split,
+            findings: text.into(),
+            impression,
+            indication,
+            image,
+            labels,
+        }
+    }
+
+    #[test]
+    fn baselines_take_the_first_of_equals() {
+        let reports = [
+            report("a", &[Finding::Edema]),
+            report("b", &[]),
+            report("c", &[Finding::Edema]),
+            report("b", &[]),
+            report("a", &[Finding::Edema, Finding::Fracture]),
+        ];
+        assert_eq!(most_frequent(&reports), "a");
+        let flags = |positive: &[Finding]| stated(&report("", positive));
+        assert_eq!(nearest(&reports, &flags(&[Finding::Edema])), "a");
+        assert_eq!(nearest(&reports, &flags(&[])), "b");
+        assert_eq!(nearest(&[], &flags(&[])), "");
+    }
+}

@@ -1,0 +1,87 @@
+//! What an evaluation says: tables of scores with intervals, the same for people and for programs.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::bootstrap::Estimate;
+
+/// One part of the evaluation.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScoreSection {
+    /// What was measured.
+    pub title: String,
+    /// How to read it.
+    pub notes: Vec<String>,
+    /// The figures.
+    pub tables: Vec<ScoreTable>,
+}
+
+/// Rows of scores with the same columns.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScoreTable {
+    /// What its rows are.
+    pub title: String,
+    /// Names of the scores, in order.
+    pub columns: Vec<String>,
+    /// One row for each thing that is compared.
+    pub rows: Vec<ScoreRow>,
+}
+
+/// One row of a table.
+#[derive(Clone, Debug, Serialize)]
+pub struct ScoreRow {
+    /// What was scored: a model, a baseline, a finding.
+    pub name: String,
+    /// Its scores, by column.
+    pub scores: BTreeMap<String, ScoreCell>,
+}
+
+/// One figure.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum ScoreCell {
+    /// A number of things.
+    Count(u64),
+    /// A figure without an interval: it follows from how it is defined, or is a probability of a test.
+    Fixed(f64),
+    /// A figure with its interval.
+    Measured(Estimate),
+    /// The data cannot tell, e.g. no study has the finding.
+    Undefined,
+}
+
+impl ScoreTable {
+    pub(super) fn new(title: &str, columns: &[&str]) -> Self {
+        Self {
+            title: title.into(),
+            columns: columns.iter().map(|&name| name.into()).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row with a cell for each column.
+    pub(super) fn row(
+        &mut self,
+        name: impl Into<String>,
+        cells: impl IntoIterator<Item = ScoreCell>,
+    ) {
+        let scores = self.columns.iter().cloned().zip(cells).collect();
+        self.rows.push(ScoreRow {
+            name: name.into(),
+            scores,
+        });
+    }
+}
+
+impl From<Option<Estimate>> for ScoreCell {
+    fn from(measure: Option<Estimate>) -> Self {
+        measure.map_or(ScoreCell::Undefined, ScoreCell::Measured)
+    }
+}
+
+impl From<usize> for ScoreCell {
+    fn from(count: usize) -> Self {
+        ScoreCell::Count(count as u64)
+    }
+}

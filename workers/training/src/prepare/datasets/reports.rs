@@ -1,0 +1,80 @@
+//! The report-generation data set (RG): one request for a report a selected image.
+
+use std::path::Path;
+
+use radialog_models::prompt::Prompts;
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainingError;
+use crate::prepare::datasets::labelled_reports::LabelledReport;
+use crate::prepare::datasets::selection::{EPOCHS, stratified};
+use crate::prepare::formats::json_list::{self, NonAscii};
+use crate::random::Random;
+
+/// One training sample of the language model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportSample {
+    /// The whole prompt, up to and including `ASSISTANT:`.
+    pub instruction: String,
+    /// Always empty; the original's format has it.
+    #[serde(default)]
+    pub input: String,
+    /// What is to follow.
+    pub output: String,
+    /// The image.
+    pub dicom: String,
+}
+
+/// Which images are asked about, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coverage {
+    /// As in the original: images with findings twice and few without, and a sixth of the images for each task.
+    Original,
+    /// Every image once, and every image for each task, with so many questions about single findings. For few images and
+    /// small models.
+    EachImage {
+        /// Presence questions an image.
+        questions: usize,
+    },
+}
+
+/// The samples of the data set, as selected. The same seed gives the same ones.
+pub fn report_samples<'a>(
+    samples: &'a [LabelledReport],
+    prompts: &'a Prompts,
+    coverage: Coverage,
+    seed: u64,
+) -> impl Iterator<Item = ReportSample> + 'a {
+    let labels: Vec<_> = samples.iter().map(|sample| sample.labels).collect();
+    let selected = match coverage {
+        Coverage::Original => stratified(&labels, EPOCHS, &mut Random::stream(seed, "reports")),
+        Coverage::EachImage { .. } => (0..samples.len()).collect(),
+    };
+    selected.into_iter().map(|row| {
+        let sample = &samples[row];
+        ReportSample {
+            instruction: prompts.report(&sample.report_findings()).to_string(),
+            input: String::new(),
+            output: sample.target().to_owned(),
+            dicom: sample.dicom_id.clone(),
+        }
+    })
+}
+
+/// Writes the data set and returns its number of samples.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_reports(
+    path: &Path,
+    samples: &[LabelledReport],
+    prompts: &Prompts,
+    coverage: Coverage,
+    seed: u64,
+) -> Result<u64, TrainingError> {
+    json_list::write(
+        path,
+        report_samples(samples, prompts, coverage, seed).map(Ok),
+        NonAscii::Kept,
+    )
+}

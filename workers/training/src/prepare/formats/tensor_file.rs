@@ -1,0 +1,215 @@
+//! A safetensors file of one small tensor an image, e.g. image tokens, written row by row: neither the tensors nor their
+//! names are held in memory, however many there are.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::TrainingError;
+
+/// The length of a header stands before it.
+const LENGTH_BYTES: u64 = 8;
+/// Longer headers are refused by readers of the format.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// The first part: names. Tensors follow in the same order through [`TensorFileData`].
+pub struct TensorFileHeader {
+    path: PathBuf,
+    partial: PathBuf,
+    file: BufWriter<File>,
+    shape: Vec<usize>,
+    rows: u64,
+    /// Bytes of the header so far.
+    length: u64,
+}
+
+/// The second part: the tensors, f32, row-major, each of the shape that was given.
+pub struct TensorFileData {
+    path: PathBuf,
+    partial: PathBuf,
+    file: BufWriter<File>,
+    values: usize,
+    missing: u64,
+}
+
+impl TensorFileHeader {
+    /// Begins a file; it appears under its name when it is whole.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn create(path: &Path, shape: &[usize]) -> Result<Self, TrainingError> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial).map_err(TrainingError::io("create", &partial))?;
+        let mut names = Self {
+            path: path.to_owned(),
+            partial,
+            file: BufWriter::with_capacity(1 << 18, file),
+            shape: shape.to_vec(),
+            rows: 0,
+            length: 0,
+        };
+        names
+            .file
+            .write_all(&[0; LENGTH_BYTES as usize])
+            .map_err(TrainingError::io("write", &names.partial))?;
+        names.write("{")?;
+        Ok(names)
+    }
+
+    /// Adds a tensor's name. Names must differ.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn add(&mut self, name: &str) -> Result<(), TrainingError> {
+        let bytes = 4 * self.shape.iter().product::<usize>() as u64;
+        let (begin, end) = (self.rows * bytes, (self.rows + 1) * bytes);
+        let name = serde_json::Value::from(name);
+        let comma = if self.rows == 0 { "" } else { "," };
+        let shape = &self.shape;
+        self.write(&format!(
+            r#"{comma}{name}:{{"dtype":"F32","shape":{shape:?},"data_offsets":[{begin},{end}]}}"#
+        ))?;
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Ends the names.
+    ///
+    /// # Errors
+    /// No name at all, more than a file can have, or no room.
+    pub fn rows(mut self) -> Result<TensorFileData, TrainingError> {
+        if self.rows == 0 {
+            return Err(TrainingError::Empty(format!(
+                "nothing to write to '{}'",
+                self.path.display()
+            )));
+        }
+        self.write("}")?;
+        // Tensors begin at a multiple of 8.
+        let padding = self.length.next_multiple_of(8) - self.length;
+        self.write(&" ".repeat(padding as usize))?;
+        if self.length > LONGEST_HEADER {
+            return Err(TrainingError::Empty(format!(
+                "{} tensors are more than one safetensors file can name: write a split at a time",
+                self.rows
+            )));
+        }
+        let length = self.length.to_le_bytes();
+        let write = |file: &mut BufWriter<File>| {
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&length)?;
+            file.seek(SeekFrom::End(0))
+        };
+        write(&mut self.file).map_err(TrainingError::io("write", &self.partial))?;
+        let values = self.shape.iter().product();
+        Ok(TensorFileData {
+            path: self.path,
+            partial: self.partial,
+            file: self.file,
+            values,
+            missing: self.rows,
+        })
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), TrainingError> {
+        self.length += text.len() as u64;
+        self.file
+            .write_all(text.as_bytes())
+            .map_err(TrainingError::io("write", &self.partial))
+    }
+}
+
+impl TensorFileData {
+    /// Adds the next tensor's values.
+    ///
+    /// # Errors
+    /// Another number of values than the shape has, more tensors than names, or no room.
+    pub fn add(&mut self, values: &[f32]) -> Result<(), TrainingError> {
+        if values.len() != self.values {
+            let reason = format!(
+                "a tensor has {} values and the others {}",
+                values.len(),
+                self.values
+            );
+            return Err(TrainingError::content(&self.path)(reason));
+        }
+        self.missing = self.missing.checked_sub(1).ok_or_else(|| {
+            TrainingError::content(&self.path)("more tensors than names were given")
+        })?;
+        for value in values {
+            self.file
+                .write_all(&value.to_le_bytes())
+                .map_err(TrainingError::io("write", &self.partial))?;
+        }
+        Ok(())
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// When tensors are missing, or there is no room.
+    pub fn finish(self) -> Result<(), TrainingError> {
+        if self.missing > 0 {
+            return Err(TrainingError::content(&self.path)(format!(
+                "{} tensors are missing",
+                self.missing
+            )));
+        }
+        let file = self.file.into_inner();
+        let file =
+            file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
+        file.sync_all()
+            .map_err(TrainingError::io("write", &self.partial))?;
+        fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safetensors::SafeTensors;
+
+    use super::*;
+
+    #[test]
+    fn a_file_reads_back_by_name_whatever_the_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("embeddings.safetensors");
+        let names = ["b", "a \"quoted\" ä", "c"];
+        let mut header = TensorFileHeader::create(&path, &[2, 3]).unwrap();
+        names.iter().for_each(|name| header.add(name).unwrap());
+        let mut rows = header.rows().unwrap();
+        for row in 0..3 {
+            assert!(!path.exists());
+            rows.add(&[row as f32; 6]).unwrap();
+        }
+        rows.finish().unwrap();
+        let content = fs::read(&path).unwrap();
+        let tensors = SafeTensors::deserialize(&content).unwrap();
+        assert_eq!(tensors.len(), 3);
+        for (row, name) in names.iter().enumerate() {
+            let tensor = tensors.tensor(name).unwrap();
+            assert_eq!(tensor.shape(), [2, 3]);
+            assert_eq!(tensor.data()[..4], (row as f32).to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn a_row_too_few_or_of_another_size_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("embeddings.safetensors");
+        assert!(
+            TensorFileHeader::create(&path, &[1])
+                .unwrap()
+                .rows()
+                .is_err()
+        );
+        let mut header = TensorFileHeader::create(&path, &[1]).unwrap();
+        header.add("a").unwrap();
+        let mut rows = header.rows().unwrap();
+        assert!(rows.add(&[1.0, 2.0]).is_err());
+        assert!(rows.finish().unwrap_err().to_string().contains("missing"));
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,6 @@
+//! The published collections, as their publishers give them.
+
+pub(crate) mod mimic_cxr;
+pub(crate) mod nih;
+pub(crate) mod open_i;
+mod patient_split;

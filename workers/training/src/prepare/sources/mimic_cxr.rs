@@ -1,0 +1,143 @@
+//! `prepare sections`: a tree of MIMIC-CXR reports, and one of images, become the sectioned CSV. Patients are read in
+//! parallel, some at a time, and written in order, so that the same trees give the same bytes and memory stays flat.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use self::report_files::{ReportFiles, ReportText, list};
+use crate::error::TrainingError;
+use crate::prepare::sections::Report;
+use crate::prepare::tables::sectioned_reports::{SECTIONED_COLUMNS, SectionedRow};
+
+mod report_files;
+
+/// Patients that are read before their rows are written.
+const PATIENTS: usize = 256;
+
+/// What to read and where to write.
+#[derive(Clone, Debug)]
+pub struct Sectioning {
+    /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN.txt`, or the published zip of it.
+    pub reports: PathBuf,
+    /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN/*.jpg`.
+    pub images: PathBuf,
+    /// The CSV file to write.
+    pub output: PathBuf,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SectioningSummary {
+    /// Reports that were read.
+    pub reports: u64,
+    /// Rows written, one an image.
+    pub rows: u64,
+    /// Reports left out, each with its reason.
+    pub problems: Vec<String>,
+}
+
+/// The rows of one report, or why there are none.
+type Rows = Result<Vec<SectionedRow>, String>;
+
+impl Sectioning {
+    /// Reads all reports. `progress` hears after each part how many patients of how many are done.
+    ///
+    /// A report that cannot be read, or whose folder of images is missing, is left out and named in the summary.
+    ///
+    /// # Errors
+    /// Folders that cannot be listed, no patient at all, or an output that cannot be written. The output appears under
+    /// its name when it is whole.
+    pub fn run(&self, progress: &dyn Fn(u64, u64)) -> Result<SectioningSummary, TrainingError> {
+        let mut files = ReportFiles::open(&self.reports)?;
+        let patients = files.patients()?;
+        if patients.is_empty() {
+            let shown = self.reports.display();
+            return Err(TrainingError::Empty(format!(
+                "no patient folder pNN/pNNNNNNNN in '{shown}': give the folder that holds p10 to p19, or \
+                 mimic-cxr-reports.zip"
+            )));
+        }
+        let partial = self.output.with_extension("partial");
+        let mut writer = csv::WriterBuilder::new()
+            .terminator(csv::Terminator::CRLF)
+            .flexible(true)
+            .from_path(&partial)
+            .map_err(TrainingError::content(&partial))?;
+        let write_error = || TrainingError::content(&partial);
+        writer
+            .write_record(SECTIONED_COLUMNS)
+            .map_err(write_error())?;
+        let mut summary = SectioningSummary::default();
+        let total = patients.len() as u64;
+        for (part, chunk) in patients.chunks(PATIENTS).enumerate() {
+            let texts = files.studies(chunk);
+            let patients = chunk.par_iter().zip(texts);
+            let read: Vec<Vec<Rows>> = patients
+                .map(|(patient, texts)| self.patient(patient, texts))
+                .collect();
+            for report in read.into_iter().flatten() {
+                summary.reports += 1;
+                match report {
+                    Ok(rows) => {
+                        for row in rows {
+                            writer.write_record(row.cells()).map_err(write_error())?;
+                            summary.rows += 1;
+                        }
+                    }
+                    Err(problem) => summary.problems.push(problem),
+                }
+            }
+            progress(((part * PATIENTS + chunk.len()) as u64).min(total), total);
+        }
+        let file = writer
+            .into_inner()
+            .map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
+        file.sync_all()
+            .map_err(TrainingError::io("write", &partial))?;
+        fs::rename(&partial, &self.output).map_err(TrainingError::io("replace", &self.output))?;
+        Ok(summary)
+    }
+
+    fn patient(
+        &self,
+        patient: &Path,
+        texts: Result<Vec<(String, ReportText)>, TrainingError>,
+    ) -> Vec<Rows> {
+        match texts {
+            Ok(texts) => texts
+                .into_iter()
+                .map(|(study, text)| self.study(patient, &study, text))
+                .collect(),
+            Err(error) => vec![Err(error.to_string())],
+        }
+    }
+
+    fn study(&self, patient: &Path, study: &str, text: ReportText) -> Rows {
+        let note = format!("{study}.txt");
+        let (path, bytes) = text.read();
+        let bytes = bytes.map_err(|error| format!("cannot read '{}': {error}", path.display()))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| format!("'{}' is not UTF-8 text: convert it", path.display()))?;
+        // As Python opens a text file.
+        let text = text.replace("\r\n", "\n").replace('\r', "\n");
+        let images = self.images.join(patient).join(study);
+        let names =
+            list(&images).map_err(|error| format!("report '{}': {error}", path.display()))?;
+        let report = Report::of(&text);
+        let row = |dicom: &str| SectionedRow {
+            study: study.to_owned(),
+            report: report.clone(),
+            dicom_id: dicom.to_owned(),
+            image_file: format!("{dicom}.jpg"),
+            image_folder: format!("files/{}/{study}", patient.display()),
+            note_file: note.clone(),
+        };
+        Ok(names
+            .iter()
+            .filter_map(|name| name.strip_suffix(".jpg"))
+            .map(row)
+            .collect())
+    }
+}

@@ -1,0 +1,195 @@
+//! Where MIMIC-CXR reports are read from: the folder that the published zip unpacks to, or the zip itself, which has 227,835
+//! small files. Of the zip only its table of contents is kept in memory.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::DeflateDecoder;
+use rayon::prelude::*;
+use zip::{CompressionMethod, ZipArchive};
+
+use crate::error::TrainingError;
+
+/// Reports by patient and study.
+pub(super) enum ReportFiles {
+    /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN.txt`.
+    Folder(PathBuf),
+    /// `mimic-cxr-reports.zip`.
+    Zip(Archive),
+}
+
+/// A report that is still to be read, or its bytes.
+pub(super) enum ReportText {
+    Path(PathBuf),
+    /// The place in the zip, for messages, and the bytes or why there are none.
+    Read(PathBuf, Result<Vec<u8>, String>),
+}
+
+pub(super) struct Archive {
+    path: PathBuf,
+    zip: ZipArchive<BufReader<File>>,
+    /// By patient (`pNN/pNNNNNNNN`) and study, the number of the file in the zip.
+    studies: BTreeMap<PathBuf, BTreeMap<String, usize>>,
+}
+
+impl ReportFiles {
+    pub(super) fn open(path: &Path) -> Result<Self, TrainingError> {
+        if path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("zip"))
+        {
+            return Ok(Self::Zip(Archive::open(path)?));
+        }
+        Ok(Self::Folder(path.to_owned()))
+    }
+
+    /// Paths `pNN/pNNNNNNNN`, sorted.
+    pub(super) fn patients(&self) -> Result<Vec<PathBuf>, TrainingError> {
+        let folder = match self {
+            Self::Zip(archive) => return Ok(archive.studies.keys().cloned().collect()),
+            Self::Folder(folder) => folder,
+        };
+        let mut patients = Vec::new();
+        for group in list(folder)?.into_iter().filter(|name| is_group(name)) {
+            if folder.join(&group).is_dir() {
+                let names = list(&folder.join(&group))?
+                    .into_iter()
+                    .filter(|name| name.starts_with('p'));
+                patients.extend(names.map(|name| Path::new(&group).join(name)));
+            }
+        }
+        Ok(patients)
+    }
+
+    /// The studies of each patient, sorted. Files of a zip are inflated here, one after the other; those of a folder are left
+    /// to whoever reads in parallel.
+    pub(super) fn studies(
+        &mut self,
+        patients: &[PathBuf],
+    ) -> Vec<Result<Vec<(String, ReportText)>, TrainingError>> {
+        match self {
+            Self::Zip(archive) => patients
+                .iter()
+                .map(|patient| Ok(archive.studies(patient)))
+                .collect(),
+            Self::Folder(folder) => patients
+                .par_iter()
+                .map(|patient| in_folder(&folder.join(patient)))
+                .collect(),
+        }
+    }
+}
+
+fn in_folder(patient: &Path) -> Result<Vec<(String, ReportText)>, TrainingError> {
+    let names = list(patient)?.into_iter();
+    let studies = names.filter_map(|name| {
+        Some((
+            study(&name)?.to_owned(),
+            ReportText::Path(patient.join(&name)),
+        ))
+    });
+    Ok(studies.collect())
+}
+
+impl Archive {
+    fn open(path: &Path) -> Result<Self, TrainingError> {
+        let file = File::open(path).map_err(TrainingError::io("open", path))?;
+        let zip = ZipArchive::new(BufReader::new(file)).map_err(TrainingError::content(path))?;
+        let mut studies: BTreeMap<PathBuf, BTreeMap<String, usize>> = BTreeMap::new();
+        for (number, name) in zip.file_names().enumerate() {
+            let name = name.map_err(TrainingError::content(path))?;
+            // Whatever stands in front, as "files" in the published zip.
+            let parts: Vec<&str> = name.split('/').collect();
+            if let [.., group, patient, file] = parts.as_slice()
+                && is_group(group)
+                && patient.starts_with('p')
+                && let Some(study) = study(file)
+            {
+                studies
+                    .entry(Path::new(group).join(patient))
+                    .or_default()
+                    .insert(study.to_owned(), number);
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            zip,
+            studies,
+        })
+    }
+
+    fn studies(&mut self, patient: &Path) -> Vec<(String, ReportText)> {
+        let studies = self.studies.get(patient).cloned().unwrap_or_default();
+        let read = studies.into_iter().map(|(study, number)| {
+            let place = self.path.join(patient).join(format!("{study}.txt"));
+            let text = ReportText::Read(place, self.inflate(number));
+            (study, text)
+        });
+        read.collect()
+    }
+
+    fn inflate(&mut self, number: usize) -> Result<Vec<u8>, String> {
+        let mut file = self
+            .zip
+            .by_index_raw(number)
+            .map_err(|error| error.to_string())?;
+        let (size, method) = (file.size(), file.compression());
+        let mut bytes = Vec::new();
+        let read = match method {
+            CompressionMethod::STORE => file.read_to_end(&mut bytes),
+            CompressionMethod::DEFLATE => DeflateDecoder::new(file).read_to_end(&mut bytes),
+            other => {
+                return Err(format!(
+                    "compressed as {other}: unzip the archive and give its folder"
+                ));
+            }
+        };
+        read.map_err(|error| error.to_string())?;
+        let whole = bytes.len() as u64 == size;
+        if whole {
+            Ok(bytes)
+        } else {
+            Err(format!(
+                "{} of {size} bytes: the zip is damaged",
+                bytes.len()
+            ))
+        }
+    }
+}
+
+impl ReportText {
+    /// The report's bytes, and where they are from.
+    pub(super) fn read(self) -> (PathBuf, Result<Vec<u8>, String>) {
+        match self {
+            Self::Path(path) => {
+                let bytes = fs::read(&path).map_err(|error| error.to_string());
+                (path, bytes)
+            }
+            Self::Read(place, bytes) => (place, bytes),
+        }
+    }
+}
+
+fn is_group(name: &str) -> bool {
+    name.starts_with('p') && name.len() == 3
+}
+
+/// The study of a report's file.
+fn study(file: &str) -> Option<&str> {
+    file.strip_suffix(".txt")
+        .filter(|study| study.starts_with('s'))
+}
+
+/// The names in a folder, sorted.
+pub(super) fn list(folder: &Path) -> Result<Vec<String>, TrainingError> {
+    let entries = fs::read_dir(folder).map_err(TrainingError::io("list", folder))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(TrainingError::io("list", folder))?;
+        names.push(entry.file_name().to_string_lossy().into_owned());
+    }
+    names.sort_unstable();
+    Ok(names)
+}

@@ -1,0 +1,30 @@
+//! The image table: one row an image, with its split and 14 labels. `prepare nih` writes it; the findings training, the
+//! pairing and the evaluation read it.
+
+use std::path::Path;
+
+use super::label_table::FindingLabels;
+use super::report_table::write;
+use crate::error::TrainingError;
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRow {
+    /// Its file, below the folder of the images.
+    pub image: String,
+    /// Which side.
+    pub split: String,
+    /// In the published order.
+    pub labels: FindingLabels,
+}
+
+/// Writes an image table.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn write_image_table(path: &Path, rows: &[ImageRow]) -> Result<(), TrainingError> {
+    let rows = rows
+        .iter()
+        .map(|row| (vec![row.image.clone(), row.split.clone()], &row.labels));
+    write(path, &["image", "split"], rows)
+}

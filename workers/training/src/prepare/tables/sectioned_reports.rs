@@ -1,0 +1,178 @@
+//! The sectioned CSV: the original writes eight names over nine values, so that a reader must shift by one; a table with
+//! as many names as values is read, too.
+
+use std::path::Path;
+
+use super::table_file::{IndexedRow, TableFile, text};
+use crate::error::TrainingError;
+use crate::prepare::sections::Report;
+
+/// The names that the original writes. Its rows have the study in front of them.
+pub const SECTIONED_COLUMNS: [&str; 8] = [
+    "impression",
+    "findings",
+    "last_paragraph",
+    "comparison",
+    "dicom_id",
+    "Img_Filename",
+    "Img_Folder",
+    "Note_file",
+];
+
+/// One image with the sections of its report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SectionedRow {
+    /// The study, e.g. `s50414267`.
+    pub study: String,
+    /// Sections.
+    pub report: Report,
+    /// Identifies the image everywhere.
+    pub dicom_id: String,
+    /// `{dicom_id}.jpg`.
+    pub image_file: String,
+    /// `files/pNN/pNNNNNNNN/sNNNNNNNN`.
+    pub image_folder: String,
+    /// `sNNNNNNNN.txt`.
+    pub note_file: String,
+}
+
+impl SectionedRow {
+    /// The nine cells, in the original's order.
+    pub fn cells(&self) -> [&str; 9] {
+        [
+            &self.study,
+            &self.report.impression,
+            &self.report.findings,
+            &self.report.last_paragraph,
+            &self.report.comparison,
+            &self.dicom_id,
+            &self.image_file,
+            &self.image_folder,
+            &self.note_file,
+        ]
+    }
+}
+
+/// Reads a sectioned CSV row by row.
+pub struct SectionedReader {
+    table: TableFile,
+    /// The positions of [`SECTIONED_COLUMNS`].
+    columns: [usize; SECTIONED_COLUMNS.len()],
+}
+
+impl SectionedReader {
+    /// Opens the file and checks its names.
+    ///
+    /// # Errors
+    /// No such file, or columns that are missing.
+    pub fn open(path: &Path) -> Result<Self, TrainingError> {
+        let table =
+            TableFile::open(path)?.with_hint("write this file with `radialog prepare sections`");
+        let mut columns = [0; SECTIONED_COLUMNS.len()];
+        for (column, name) in columns.iter_mut().zip(SECTIONED_COLUMNS) {
+            *column = table.column(name)?;
+        }
+        Ok(Self { table, columns })
+    }
+
+    fn row(&self, IndexedRow { index, row }: IndexedRow) -> SectionedRow {
+        let [
+            impression,
+            findings,
+            last_paragraph,
+            comparison,
+            dicom_id,
+            image_file,
+            image_folder,
+            note_file,
+        ] = self.columns;
+        let section = |column: usize| text(&row, column).to_owned();
+        let name = |column: usize| row.cell(column).unwrap_or_default().to_owned();
+        let note_file = name(note_file);
+        SectionedRow {
+            study: index.unwrap_or_else(|| note_file.trim_end_matches(".txt").to_owned()),
+            report: Report {
+                impression: section(impression),
+                findings: section(findings),
+                last_paragraph: section(last_paragraph),
+                comparison: section(comparison),
+            },
+            dicom_id: name(dicom_id),
+            image_file: name(image_file),
+            image_folder: name(image_folder),
+            note_file,
+        }
+    }
+}
+
+impl Iterator for SectionedReader {
+    type Item = Result<SectionedRow, TrainingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let row = self.table.next_indexed_row().transpose()?;
+        Some(row.map(|row| self.row(row)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(content: &str) -> Vec<Result<SectionedRow, TrainingError>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sectioned.csv");
+        std::fs::write(&path, content).unwrap();
+        match SectionedReader::open(&path) {
+            Ok(reader) => reader.collect(),
+            Err(error) => vec![Err(error)],
+        }
+    }
+
+    #[test]
+    fn nine_values_under_eight_names_are_shifted_by_one() {
+        let names = SECTIONED_COLUMNS.join(",");
+        let rows = read(&format!(
+            "{names}\r\ns1,i,\"f\nf\",l,c,d,d.jpg,files/p10/p1/s1,s1.txt\r\n"
+        ));
+        let row = rows.into_iter().next().unwrap().unwrap();
+        assert_eq!(
+            (
+                row.study.as_str(),
+                row.report.findings.as_str(),
+                row.dicom_id.as_str()
+            ),
+            ("s1", "f\nf", "d")
+        );
+    }
+
+    #[test]
+    fn a_table_with_as_many_names_as_values_is_read_by_name() {
+        let names = SECTIONED_COLUMNS.join(",");
+        let rows = read(&format!(
+            "{names}\ni,f,l,c,d,d.jpg,files/p10/p1/s1,s1.txt\n"
+        ));
+        let row = rows.into_iter().next().unwrap().unwrap();
+        assert_eq!(
+            (row.study.as_str(), row.report.findings.as_str()),
+            ("s1", "f")
+        );
+    }
+
+    #[test]
+    fn a_row_that_is_cut_names_file_and_line() {
+        let error = read(&format!("{}\ns1,i\n", SECTIONED_COLUMNS.join(",")))
+            .remove(0)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("sectioned.csv") && error.contains("line 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_table_without_findings_says_how_to_make_one() {
+        let error = read("dicom_id\nd\n").remove(0).unwrap_err().to_string();
+        assert!(error.contains("radialog prepare sections"), "{error}");
+    }
+}

@@ -1,0 +1,35 @@
+//! The split table of MIMIC-CXR: which images train, validate and test.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::table_file::TableFile;
+use crate::error::TrainingError;
+
+/// Which split each image belongs to (`mimic-cxr-2.0.0-split.csv`).
+#[derive(Clone, Debug, Default)]
+pub struct SplitTable {
+    images: HashMap<String, String>,
+}
+
+impl SplitTable {
+    /// Reads a CSV with the columns `dicom_id` and `split`.
+    ///
+    /// # Errors
+    /// No such file or columns.
+    pub fn read(path: &Path) -> Result<Self, TrainingError> {
+        let mut table = TableFile::open(path)?.with_hint("unzip the published table");
+        let (dicom, split) = (table.column("dicom_id")?, table.column("split")?);
+        let mut images = HashMap::new();
+        while let Some(row) = table.next_row()? {
+            let cell = |column: usize| row.cell(column).unwrap_or_default().to_owned();
+            images.insert(cell(dicom), cell(split));
+        }
+        Ok(Self { images })
+    }
+
+    /// The split of an image.
+    pub fn get(&self, dicom: &str) -> Option<&str> {
+        self.images.get(dicom).map(String::as_str)
+    }
+}

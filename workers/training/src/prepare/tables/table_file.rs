@@ -1,0 +1,216 @@
+//! A CSV file as every reader of this crate opens it: columns, missing cells and labels are those of
+//! [`radialog_schemas::table`], and errors name the file and the line.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use radialog_schemas::Finding;
+use radialog_schemas::table::{MissingColumn, Row, TableError, TableReader};
+
+use super::label_table::FindingLabels;
+use crate::error::TrainingError;
+
+/// A CSV file that is read row by row, by the names of its columns.
+pub(crate) struct TableFile {
+    path: PathBuf,
+    rows: TableReader<BufReader<File>>,
+    /// What a user is told beside the name of a column that is missing.
+    hint: Option<String>,
+}
+
+/// A row whose first cell is pandas' index, which has no name in the header.
+pub(crate) struct IndexedRow {
+    /// The index; `None` where the row has as many cells as the header has names.
+    pub(crate) index: Option<String>,
+    /// The cells under the names.
+    pub(crate) row: Row,
+}
+
+impl TableFile {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    /// No such file, or a first line that is no header.
+    pub(crate) fn open(path: &Path) -> Result<Self, TrainingError> {
+        let file = File::open(path).map_err(TrainingError::io("open", path))?;
+        let rows = TableReader::new(BufReader::new(file)).map_err(|error| fault(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            rows,
+            hint: None,
+        })
+    }
+
+    /// The same table, whose errors about missing columns end with this hint.
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The position of a column that must be there.
+    pub(crate) fn column(&self, name: &str) -> Result<usize, TrainingError> {
+        self.rows
+            .header()
+            .required(name)
+            .map_err(|missing| self.missing(&missing))
+    }
+
+    /// The position of a column that may be left out.
+    pub(crate) fn optional(&self, name: &str) -> Option<usize> {
+        self.rows.header().column(name)
+    }
+
+    /// The positions of the 14 findings, which must all be there.
+    pub(crate) fn findings(&self) -> Result<[usize; Finding::ALL.len()], TrainingError> {
+        self.rows
+            .header()
+            .findings()
+            .map_err(|missing| self.missing(&missing))
+    }
+
+    /// The next row; `None` behind the last one.
+    ///
+    /// # Errors
+    /// A row that is none, or has another number of cells than the header.
+    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, TrainingError> {
+        let Some(row) = self.next_of_any_width()? else {
+            return Ok(None);
+        };
+        if row.cells.len() != self.rows.header().width() {
+            return Err(self.wrong_width(&row));
+        }
+        Ok(Some(row))
+    }
+
+    /// The next row of a table that pandas may have written with its index and without a name for it.
+    ///
+    /// # Errors
+    /// A row that is none, or has neither as many cells as the header nor one more.
+    pub(crate) fn next_indexed_row(&mut self) -> Result<Option<IndexedRow>, TrainingError> {
+        let Some(mut row) = self.next_of_any_width()? else {
+            return Ok(None);
+        };
+        match row.cells.len().checked_sub(self.rows.header().width()) {
+            Some(0) => Ok(Some(IndexedRow { index: None, row })),
+            Some(1) => Ok(Some(IndexedRow {
+                index: Some(row.cells.remove(0)),
+                row,
+            })),
+            _ => Err(self.wrong_width(&row)),
+        }
+    }
+
+    /// The labels of a row, from the columns of [`TableFile::findings`].
+    ///
+    /// # Errors
+    /// A cell that is no label.
+    pub(crate) fn labels(
+        &self,
+        row: &Row,
+        columns: &[usize; Finding::ALL.len()],
+    ) -> Result<FindingLabels, TrainingError> {
+        row.labels(columns)
+            .map_err(|malformed| fault(&self.path, malformed.into()))
+    }
+
+    /// An error about a row.
+    pub(crate) fn fault(&self, row: &Row, reason: impl Into<String>) -> TrainingError {
+        TrainingError::line(&self.path, row.line, reason)
+    }
+
+    fn next_of_any_width(&mut self) -> Result<Option<Row>, TrainingError> {
+        let row = self.rows.next().transpose();
+        row.map_err(|error| fault(&self.path, error))
+    }
+
+    fn wrong_width(&self, row: &Row) -> TrainingError {
+        let (cells, names) = (row.cells.len(), self.rows.header().width());
+        self.fault(
+            row,
+            format!("{cells} values under {names} names: the file is cut or edited"),
+        )
+    }
+
+    fn missing(&self, missing: &MissingColumn) -> TrainingError {
+        let hint = self
+            .hint
+            .as_ref()
+            .map_or_else(String::new, |hint| format!(": {hint}"));
+        TrainingError::line(&self.path, 1, format!("{missing}{hint}"))
+    }
+}
+
+/// A cell as it stands, white space included, since texts keep theirs; empty where it is missing.
+pub(crate) fn text(row: &Row, column: usize) -> &str {
+    row.cell(column).map_or("", |_| row.text(column))
+}
+
+fn fault(path: &Path, error: TableError) -> TrainingError {
+    match error {
+        TableError::Io(error) => TrainingError::io("read", path)(error),
+        TableError::Row(row) => TrainingError::line(path, row.line, row.reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(dir: &Path, content: &str) -> TableFile {
+        let path = dir.join("table.csv");
+        std::fs::write(&path, content).unwrap();
+        TableFile::open(&path).unwrap()
+    }
+
+    #[test]
+    fn texts_keep_their_white_space_and_missing_cells_are_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut table = table(dir.path(), "\u{feff}Image,TEXT\na.png, two\n lines \n");
+        assert!(table.next_row().is_ok_and(|row| row.is_some()));
+        let error = table.next_row().unwrap_err().to_string();
+        assert!(
+            error.contains("table.csv' line 3: 1 values under 2 names"),
+            "{error}"
+        );
+        let mut table = self::table(
+            dir.path(),
+            "Image,TEXT\n a.png ,\" two\n lines \"\nb.png,nan\n",
+        );
+        let (image, column) = (
+            table.column("image").unwrap(),
+            table.column("text").unwrap(),
+        );
+        let row = table.next_row().unwrap().unwrap();
+        assert_eq!(
+            (row.cell(image), text(&row, column)),
+            (Some("a.png"), " two\n lines ")
+        );
+        let row = table.next_row().unwrap().unwrap();
+        assert_eq!((row.line, text(&row, column)), (4, ""));
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_those_that_are_there_and_the_hint() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table(dir.path(), "dicom,text\n").with_hint("unzip the published table");
+        let error = table.column("split").unwrap_err().to_string();
+        assert!(
+            error.ends_with(
+                "line 1: no column 'split'; it has dicom, text: unzip the published table"
+            ),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_index_without_a_name_is_kept_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut table = table(dir.path(), "a,b\n7,1,2\n1,2\n1\n");
+        let row = table.next_indexed_row().unwrap().unwrap();
+        assert_eq!((row.index.as_deref(), row.row.text(0)), (Some("7"), "1"));
+        let row = table.next_indexed_row().unwrap().unwrap();
+        assert_eq!((row.index, row.row.text(1)), (None, "2"));
+        assert!(table.next_indexed_row().is_err());
+    }
+}
