@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::durable;
 use radialog_runtime::config::Config;
 use radialog_training::evaluation::quality::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use radialog_training::evaluation::quality::{
@@ -166,7 +167,8 @@ fn show(bar: &ProgressBar, what: &str, done: u64, total: u64) {
 
 fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    durable::replace(path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn print_section(section: &ScoreSection) {
