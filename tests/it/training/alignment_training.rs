@@ -81,6 +81,7 @@ impl Workshop {
             AlignmentRecipe::read(&self.path("recipe.toml"))?,
             &self.path(out),
             resume,
+            &Device::Cpu,
         )
     }
 

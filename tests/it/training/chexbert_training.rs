@@ -53,7 +53,7 @@ impl Workshop {
     fn run(&self, out: &str, resume: bool, until: u64) -> TrainingOutcome {
         let stop = AtomicBool::new(false);
         let recipe = ChexbertRecipe::read(&self.path("recipe.toml")).unwrap();
-        let training = Training::chexbert(recipe, &self.path(out), resume).unwrap();
+        let training = Training::chexbert(recipe, &self.path(out), resume, &Device::Cpu).unwrap();
         let report = |report: radialog_training::trainers::StepReport| {
             assert_eq!(report.total, 5 * EPOCHS, "24 reports are five batches");
             stop.fetch_or(report.step >= until, Ordering::Relaxed);

@@ -69,6 +69,7 @@ impl Workshop {
             FindingsRecipe::read(&self.path("recipe.toml"))?,
             &self.path(out),
             resume,
+            &Device::Cpu,
         )
     }
 

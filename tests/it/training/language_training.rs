@@ -80,6 +80,7 @@ impl Workshop {
             LanguageRecipe::read(&self.path("recipe.toml"))?,
             &self.path(out),
             resume,
+            &Device::Cpu,
         )
     }
 

@@ -7,14 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use radialog_models::durable;
+use radialog_models::{device, durable};
 use radialog_runtime::config::Config;
 use radialog_training::evaluation::quality::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use radialog_training::evaluation::quality::{
     GeneratedText, QualityEvaluation, QualityPart, QualityReport,
 };
 use radialog_training::recipe::ImageTable;
-use radialog_workers::device;
 use serde::Serialize;
 
 use crate::args::UsageError;
@@ -131,7 +130,7 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
     if parts.is_empty() {
         return Err(UsageError("give --openi TABLE, --nih TABLE FOLDER, or both".into()).into());
     }
-    let device = device::device(&args.device)?;
+    let device = device::from_name(&args.device)?;
     let (reports, split) = (args.openi.clone(), args.split.clone());
     Ok(QualityEvaluation {
         reports,

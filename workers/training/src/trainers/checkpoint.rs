@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
 use radialog_models::bundle::{self, FORMAT, hashes};
 use radialog_models::durable::{self, PendingDirectory};
 use radialog_schemas::ContentHash;
@@ -194,12 +193,8 @@ pub fn restore(
         });
     }
     bundle::read_manifest(dir)?;
-    variables.restore(
-        &dir.join(&component.weights.1),
-        component.prefix,
-        &Device::Cpu,
-    )?;
-    optimizer.restore(&dir.join(OPTIMIZER_FILE), state.progress.step, &Device::Cpu)?;
+    variables.restore(&dir.join(&component.weights.1), component.prefix)?;
+    optimizer.restore(&dir.join(OPTIMIZER_FILE), state.progress.step)?;
     Ok(state.progress)
 }
 

@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_schemas::Stage;
 
