@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 /// Takes what is ready, up to `limit` items, runs the model on it and answers, until the feed is closed.
 /// `model` returns one content an input, in order; the batch's time is shared evenly.
-pub(crate) fn run<I>(
+pub(crate) fn run_batches<I>(
     feed: &mut dyn Feed<I>,
     limit: usize,
     mut model: impl FnMut(&[&I]) -> Vec<Result<Bytes, Failure>>,
@@ -43,7 +43,7 @@ pub(crate) fn run<I>(
 ///
 /// On a CPU every image is a batch of its own, so that its bytes do not depend on the others; the cores share the images.
 /// On a GPU they are stacked.
-pub(crate) fn images(
+pub(crate) fn run_on_images(
     device: &Device,
     images: &[&Tensor],
     network: impl Fn(&Tensor) -> Result<Vec<Bytes>, ModelError> + Sync,

@@ -13,7 +13,7 @@ use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 
 use crate::{StageOptions, batch, input};
 
-/// The embedding stage.
+/// The embedding stage: images to image tokens.
 pub struct EmbeddingStage {
     component: ContentHash,
     embedder: ImageEmbedder,
@@ -68,14 +68,14 @@ impl StageWork for EmbeddingStage {
 
     async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Tensor, Failure> {
         let Work::Embedding { image } = &task.work else {
-            return Err(input::not_ours(Stage::Embedding));
+            return Err(input::wrong_stage(Stage::Embedding));
         };
-        input::image(objects, image, self.embedder.input(), self.image_limits).await
+        input::fetch_image(objects, image, self.embedder.input(), self.image_limits).await
     }
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {
-        batch::run(feed, self.batch_limit, |images| {
-            batch::images(&self.device, images, |images| self.embed(images))
+        batch::run_batches(feed, self.batch_limit, |images| {
+            batch::run_on_images(&self.device, images, |images| self.embed(images))
         });
     }
 }

@@ -13,7 +13,7 @@ use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 
 use crate::{StageOptions, batch, input};
 
-/// The findings stage.
+/// The findings stage: images to findings.
 pub struct FindingsStage {
     component: ContentHash,
     predictor: FindingsPredictor,
@@ -70,14 +70,14 @@ impl StageWork for FindingsStage {
 
     async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Tensor, Failure> {
         let Work::Findings { image } = &task.work else {
-            return Err(input::not_ours(Stage::Findings));
+            return Err(input::wrong_stage(Stage::Findings));
         };
-        input::image(objects, image, self.predictor.input(), self.image_limits).await
+        input::fetch_image(objects, image, self.predictor.input(), self.image_limits).await
     }
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {
-        batch::run(feed, self.batch_limit, |images| {
-            batch::images(&self.device, images, |images| self.predict(images))
+        batch::run_batches(feed, self.batch_limit, |images| {
+            batch::run_on_images(&self.device, images, |images| self.predict(images))
         });
     }
 }

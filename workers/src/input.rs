@@ -11,27 +11,27 @@ use radialog_schemas::{ErrorCode, Failure, ObjectKey, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// An object's content.
-pub(crate) async fn object(objects: &dyn Objects, key: &ObjectKey) -> Result<Bytes, Failure> {
+/// Fetches an object's content.
+pub(crate) async fn fetch_object(objects: &dyn Objects, key: &ObjectKey) -> Result<Bytes, Failure> {
     objects.get(key).await.map_err(Failure::from)
 }
 
-/// An object that an earlier stage wrote as JSON.
-pub(crate) async fn json<T: DeserializeOwned>(
+/// Fetches an object that an earlier stage wrote as JSON.
+pub(crate) async fn fetch_json<T: DeserializeOwned>(
     objects: &dyn Objects,
     key: &ObjectKey,
 ) -> Result<T, Failure> {
-    serde_json::from_slice(&object(objects, key).await?).map_err(|error| corrupt(key, error))
+    serde_json::from_slice(&fetch_object(objects, key).await?).map_err(|error| corrupt(key, error))
 }
 
-/// An image file as network input `[3, side, side]`, in main memory.
-pub(crate) async fn image(
+/// Fetches an image file and decodes it to network input `[3, side, side]`, f32 in main memory.
+pub(crate) async fn fetch_image(
     objects: &dyn Objects,
     key: &ObjectKey,
     InputSize { short_side, side }: InputSize,
     limits: ImageLimits,
 ) -> Result<Tensor, Failure> {
-    let content = object(objects, key).await?;
+    let content = fetch_object(objects, key).await?;
     let decode = move || -> Result<Tensor, Failure> {
         Ok(Preprocessed::from_bytes(&content, &limits, short_side)?.tensor(side, &Device::Cpu)?)
     };
@@ -45,14 +45,14 @@ pub(crate) async fn image(
         })
 }
 
-/// What a stage stores as JSON.
+/// Encodes what a stage stores as JSON.
 pub(crate) fn to_json(output: &impl Serialize) -> Bytes {
     serde_json::to_vec(output)
         .expect("outputs have only string keys")
         .into()
 }
 
-/// An object that is there and cannot be decoded.
+/// The failure of an object that is there and cannot be decoded.
 pub(crate) fn corrupt(key: &ObjectKey, error: impl fmt::Display) -> Failure {
     Failure::new(
         ErrorCode::ObjectCorrupt,
@@ -60,8 +60,8 @@ pub(crate) fn corrupt(key: &ObjectKey, error: impl fmt::Display) -> Failure {
     )
 }
 
-/// A task that came to the wrong queue.
-pub(crate) fn not_ours(stage: Stage) -> Failure {
+/// The failure of a task that came to the wrong queue.
+pub(crate) fn wrong_stage(stage: Stage) -> Failure {
     Failure::new(
         ErrorCode::MessageInvalid,
         format!("this is not a task of the {stage} stage"),

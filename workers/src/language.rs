@@ -21,36 +21,38 @@ use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 use tokio::sync::oneshot::Sender;
 
 use crate::StageOptions;
-use chat::Speech;
+use chat::AnswerStream;
 
 mod answer;
 mod chat;
 mod report;
 
-/// The language stage.
+/// The language stage: reports of a batch, answers to texts, and turns of conversations.
 pub struct LanguageStage {
     component: ContentHash,
     language: Arc<LanguagePipeline>,
     limits: EngineLimits,
 }
 
-/// A text to write: the request to the model, and what becomes of the answer.
-pub struct Prompted {
+/// What the language stage computes for a task or a turn: the request to the engine, and what becomes of its text.
+pub struct LanguageInput {
     request: GenerationRequest,
-    text: Text,
+    purpose: Purpose,
 }
 
-/// What a text is for.
-enum Text {
+/// What a generated text is for.
+enum Purpose {
+    /// The report of a study.
     Report,
     /// The answer to a text, without an image.
     Answer,
-    Turn(Speech),
+    /// The answer of a turn, which is read while it is written.
+    Turn(AnswerStream),
 }
 
-/// A sequence in the engine.
-struct Writing {
-    text: Text,
+/// A sequence in the engine, and who waits for it.
+struct RunningSequence {
+    purpose: Purpose,
     answer: Sender<Result<StageOutput, Failure>>,
     prompt_tokens: usize,
     /// The model's time for this sequence so far.
@@ -100,21 +102,21 @@ impl LanguageStage {
     fn admit(
         &self,
         engine: &mut Engine,
-        writing: &mut HashMap<SequenceId, Writing>,
-        item: WorkItem<Prompted>,
+        running: &mut HashMap<SequenceId, RunningSequence>,
+        item: WorkItem<LanguageInput>,
     ) {
         let WorkItem {
-            input: Prompted { request, text },
+            input: LanguageInput { request, purpose },
             answer,
             ..
         } = item;
         let prompt_tokens = request.prompt.len();
         match engine.admit(request) {
             Ok(id) => {
-                writing.insert(
+                running.insert(
                     id,
-                    Writing {
-                        text,
+                    RunningSequence {
+                        purpose,
                         answer,
                         prompt_tokens,
                         time: Duration::ZERO,
@@ -127,56 +129,56 @@ impl LanguageStage {
         }
     }
 
-    /// Applies what a step did, and answers the sequences that have left.
-    fn settle(
+    /// Applies the events of a decode step, which took `time`, and answers the sequences that have left.
+    fn apply_events(
         &self,
-        writing: &mut HashMap<SequenceId, Writing>,
+        running: &mut HashMap<SequenceId, RunningSequence>,
         events: Vec<EngineEvent>,
         time: Duration,
     ) {
         let sequences: BTreeSet<SequenceId> = events.iter().map(sequence_of).collect();
         let batch = sequences.len() as u32;
         for sequence in sequences {
-            if let Some(writing) = writing.get_mut(&sequence) {
-                writing.time += time / batch;
-                writing.batch = writing.batch.max(batch);
+            if let Some(running) = running.get_mut(&sequence) {
+                running.time += time / batch;
+                running.batch = running.batch.max(batch);
             }
         }
         for event in events {
             match event {
                 EngineEvent::Token { sequence, token } => {
-                    if let Some(Writing {
-                        text: Text::Turn(speech),
+                    if let Some(RunningSequence {
+                        purpose: Purpose::Turn(stream),
                         ..
-                    }) = writing.get_mut(&sequence)
+                    }) = running.get_mut(&sequence)
                     {
-                        speech.say(&self.language.tokenizer, token);
+                        stream.push_token(&self.language.tokenizer, token);
                     }
                 }
                 EngineEvent::Finished { sequence, result } => {
-                    if let Some(writing) = writing.remove(&sequence) {
-                        self.finish(writing, result);
+                    if let Some(running) = running.remove(&sequence) {
+                        self.finish(running, result);
                     }
                 }
             }
         }
     }
 
-    fn finish(&self, writing: Writing, result: Result<Completion, LanguageError>) {
-        let Writing {
-            text,
+    fn finish(&self, running: RunningSequence, result: Result<Completion, LanguageError>) {
+        let RunningSequence {
+            purpose,
             answer,
             prompt_tokens,
             time,
             batch,
-        } = writing;
+        } = running;
         let output = result.map_err(failure).map(|completion| {
             let tokens = completion.tokens.len() as u32;
-            let content = match text {
-                Text::Report => report::content(&self.language, prompt_tokens, &completion),
-                Text::Answer => answer::content(&self.language, prompt_tokens, &completion),
-                Text::Turn(speech) => {
-                    speech.end(&self.language.tokenizer, prompt_tokens, &completion)
+            let content = match purpose {
+                Purpose::Report => report::content(&self.language, prompt_tokens, &completion),
+                Purpose::Answer => answer::content(&self.language, prompt_tokens, &completion),
+                Purpose::Turn(stream) => {
+                    stream.finish(&self.language.tokenizer, prompt_tokens, &completion)
                 }
             };
             StageOutput {
@@ -193,7 +195,7 @@ impl LanguageStage {
 
 #[async_trait]
 impl StageWork for LanguageStage {
-    type Input = Prompted;
+    type Input = LanguageInput;
 
     fn stage(&self) -> Stage {
         Stage::Language
@@ -207,23 +209,23 @@ impl StageWork for LanguageStage {
         self.limits.sequences - self.limits.chat.sequences
     }
 
-    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Prompted, Failure> {
-        let (request, text) = match &task.work {
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<LanguageInput, Failure> {
+        let (request, purpose) = match &task.work {
             Work::Answer { prompt, generation } => (
                 answer::request(&self.language, prompt, generation, &task.output, objects).await?,
-                Text::Answer,
+                Purpose::Answer,
             ),
             _ => (
                 report::request(&self.language, task, objects).await?,
-                Text::Report,
+                Purpose::Report,
             ),
         };
-        Ok(Prompted { request, text })
+        Ok(LanguageInput { request, purpose })
     }
 
-    fn run(&self, feed: &mut dyn Feed<Prompted>) {
+    fn run(&self, feed: &mut dyn Feed<LanguageInput>) {
         let mut engine = self.engine();
-        let mut writing: HashMap<SequenceId, Writing> = HashMap::new();
+        let mut running: HashMap<SequenceId, RunningSequence> = HashMap::new();
         loop {
             let items = match engine.is_idle() {
                 true => feed.wait(self.batch_limit()),
@@ -233,15 +235,15 @@ impl StageWork for LanguageStage {
                 return;
             }
             for item in items {
-                self.admit(&mut engine, &mut writing, item);
+                self.admit(&mut engine, &mut running, item);
             }
-            forget_unwanted(&mut engine, &mut writing);
+            cancel_unwanted(&mut engine, &mut running);
             let started = Instant::now();
             match engine.step() {
-                Ok(events) => self.settle(&mut writing, events, started.elapsed()),
+                Ok(events) => self.apply_events(&mut running, events, started.elapsed()),
                 Err(error) => {
                     let failure = failure(error);
-                    for (_, lost) in writing.drain() {
+                    for (_, lost) in running.drain() {
                         let _ = lost.answer.send(Err(failure.clone()));
                     }
                     engine = self.engine();
@@ -253,7 +255,7 @@ impl StageWork for LanguageStage {
 
 #[async_trait]
 impl ChatWork for LanguageStage {
-    type Input = Prompted;
+    type Input = LanguageInput;
 
     fn turn_limit(&self) -> usize {
         self.limits.sequences
@@ -263,27 +265,27 @@ impl ChatWork for LanguageStage {
         &self,
         turn: OpenTurn<'_>,
         objects: &dyn Objects,
-    ) -> Result<PreparedTurn<Prompted>, Failure> {
+    ) -> Result<PreparedTurn<LanguageInput>, Failure> {
         let window = self
             .language
             .model
             .config()
             .max_position_embeddings
             .min(self.limits.cache_tokens);
-        let (request, speech, asked) = chat::request(&self.language, window, turn, objects).await?;
+        let (request, stream, asked) = chat::request(&self.language, window, turn, objects).await?;
         Ok(PreparedTurn {
-            input: Prompted {
+            input: LanguageInput {
                 request,
-                text: Text::Turn(speech),
+                purpose: Purpose::Turn(stream),
             },
             asked,
         })
     }
 }
 
-fn forget_unwanted(engine: &mut Engine, writing: &mut HashMap<SequenceId, Writing>) {
-    writing.retain(|&id, writing| {
-        let unwanted = writing.answer.is_closed();
+fn cancel_unwanted(engine: &mut Engine, running: &mut HashMap<SequenceId, RunningSequence>) {
+    running.retain(|&id, running| {
+        let unwanted = running.answer.is_closed();
         if unwanted {
             engine.cancel(id);
         }

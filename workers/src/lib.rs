@@ -26,14 +26,14 @@ use scoring::ScoringStage;
 /// How a stage runs; nothing here changes an output.
 #[derive(Clone, Debug)]
 pub struct StageOptions {
-    /// Most items in the model at a time.
+    /// The largest number of items in the model at a time.
     pub batch_limit: usize,
     /// Most bytes that the language stage may spend on the cache of running texts. Of it, what one conversation needs at
     /// most is never taken by reports, nor more than half of it kept from them.
     pub cache_bytes: u64,
     /// Most bytes that the language stage may spend, on top, on the cache of conversations that may go on.
     pub kept_cache_bytes: u64,
-    /// What an image file may cost.
+    /// How large an image file may be, and its decoded image.
     pub image_limits: ImageLimits,
 }
 
@@ -50,13 +50,13 @@ impl Default for StageOptions {
 
 /// A stage with its model, ready to run.
 pub enum LoadedStage {
-    /// Image to image tokens.
+    /// The embedding stage.
     Embedding(Arc<EmbeddingStage>),
-    /// Image to findings.
+    /// The findings stage.
     Findings(Arc<FindingsStage>),
-    /// Image tokens and findings to a report, and conversations about it.
+    /// The language stage, which also answers turns of conversations.
     Language(Arc<LanguageStage>),
-    /// Report to labels.
+    /// The scoring stage.
     Scoring(Arc<ScoringStage>),
 }
 
@@ -87,7 +87,7 @@ pub fn load_stage(
 }
 
 impl LoadedStage {
-    /// Works until `shutdown`, as [`Runner::run`].
+    /// Runs the stage over these adapters until `shutdown`, as [`Runner::run`] does.
     ///
     /// # Errors
     /// As [`Runner::run`].

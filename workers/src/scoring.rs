@@ -13,15 +13,15 @@ use radialog_schemas::{
 
 use crate::{StageOptions, batch, input};
 
-/// The scoring stage.
+/// The scoring stage: reports to CheXbert labels.
 pub struct ScoringStage {
     component: ContentHash,
     labeler: ReportLabeler,
     batch_limit: usize,
 }
 
-/// Two texts to label, as ids.
-pub struct Texts {
+/// The texts of one study to label, as token ids of CheXbert's tokenizer.
+pub struct EncodedReports {
     report: Vec<u32>,
     reference: Option<Vec<u32>>,
 }
@@ -49,9 +49,10 @@ impl ScoringStage {
             .map_err(|error| Failure::new(ErrorCode::Model, error))
     }
 
-    fn label(&self, inputs: &[&Texts]) -> Vec<Result<Bytes, Failure>> {
-        let texts =
-            |texts: &&Texts| std::iter::once(texts.report.clone()).chain(texts.reference.clone());
+    fn label(&self, inputs: &[&EncodedReports]) -> Vec<Result<Bytes, Failure>> {
+        let texts = |texts: &&EncodedReports| {
+            std::iter::once(texts.report.clone()).chain(texts.reference.clone())
+        };
         let flat: Vec<Vec<u32>> = inputs.iter().flat_map(texts).collect();
         let mut labels = match self.labeler.label(&flat) {
             Ok(labels) => labels.into_iter(),
@@ -62,7 +63,7 @@ impl ScoringStage {
                 Failure::new(ErrorCode::Model, "the labeler returned too few labels")
             })
         };
-        let answer = |texts: &&Texts| {
+        let answer = |texts: &&EncodedReports| {
             let (report, reference) = (
                 next()?,
                 texts.reference.as_ref().map(|_| next()).transpose()?,
@@ -75,7 +76,7 @@ impl ScoringStage {
 
 #[async_trait]
 impl StageWork for ScoringStage {
-    type Input = Texts;
+    type Input = EncodedReports;
 
     fn stage(&self) -> Stage {
         Stage::Scoring
@@ -89,27 +90,27 @@ impl StageWork for ScoringStage {
         self.batch_limit
     }
 
-    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Texts, Failure> {
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<EncodedReports, Failure> {
         let Work::Scoring { report, reference } = &task.work else {
-            return Err(input::not_ours(Stage::Scoring));
+            return Err(input::wrong_stage(Stage::Scoring));
         };
-        let report: GeneratedReport = input::json(objects, report).await?;
+        let report: GeneratedReport = input::fetch_json(objects, report).await?;
         let reference = match reference {
             None => None,
             Some(key) => {
-                let text = input::object(objects, key).await?;
+                let text = input::fetch_object(objects, key).await?;
                 Some(self.encode(
                     std::str::from_utf8(&text).map_err(|error| input::corrupt(key, error))?,
                 )?)
             }
         };
-        Ok(Texts {
+        Ok(EncodedReports {
             report: self.encode(&report.text)?,
             reference,
         })
     }
 
-    fn run(&self, feed: &mut dyn Feed<Texts>) {
-        batch::run(feed, self.batch_limit, |inputs| self.label(inputs));
+    fn run(&self, feed: &mut dyn Feed<EncodedReports>) {
+        batch::run_batches(feed, self.batch_limit, |inputs| self.label(inputs));
     }
 }

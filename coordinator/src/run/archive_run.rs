@@ -1,4 +1,4 @@
-//! A batch from start to end: what `radialog batch` runs.
+//! A run over an archive from start to end: what `radialog batch` does.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -189,11 +189,13 @@ async fn drive(
             tokio::select! {
                 outcome = &mut following => break outcome,
                 never = &mut reporting => match never {},
-                Some(part) = parts.join_next() => match part {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => break Err(error),
-                    Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-                },
+                Some(part) = parts.join_next() => {
+                    let ended: Result<(), CoordinatorError> = part
+                        .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                    if ended.is_err() {
+                        break ended;
+                    }
+                }
             }
         }
     };

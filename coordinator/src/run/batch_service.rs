@@ -13,10 +13,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, Stream};
 use radialog_runtime::backends::Backends;
+use radialog_runtime::durable;
 use radialog_runtime::objects::ObjectError;
 use radialog_runtime::state::StateError;
-use radialog_schemas::{Generation, ObjectKey, RunId, Source, StageSet};
-use serde::{Deserialize, Serialize};
+use radialog_schemas::{Generation, ObjectKey, Source, StageSet};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -28,10 +28,12 @@ use super::progress::RunProgress;
 use crate::archive::Archive;
 use crate::{BundleHashes, CoordinatorError};
 
+mod documents;
 mod error;
 mod result_files;
 mod view;
 
+use documents::{BatchDocuments, json};
 pub use error::BatchError;
 pub use result_files::RESULT_FILES;
 use view::{BatchEnd, BatchRequest};
@@ -42,14 +44,6 @@ const RUNNING: usize = 2;
 /// How often progress is shared and a cancellation looked for.
 const SHARE_EVERY: Duration = Duration::from_secs(1);
 const REQUEST_FILE: &str = "request.json";
-
-/// Documents of a batch in the shared state.
-mod document {
-    pub(super) const REQUEST: &str = "batch";
-    pub(super) const PROGRESS: &str = "batch-progress";
-    pub(super) const END: &str = "batch-end";
-    pub(super) const CANCEL: &str = "batch-cancel";
-}
 
 /// Opens the archive at an address that is allowed.
 pub type OpenArchive = Arc<
@@ -70,11 +64,21 @@ pub struct BatchServiceSettings {
 /// The batches of one gateway, and what it knows of those of others.
 pub struct BatchService {
     backends: Backends,
+    documents: BatchDocuments,
     bundle: BundleHashes,
     settings: BatchServiceSettings,
     shutdown: CancellationToken,
-    places: Semaphore,
+    slots: Semaphore,
+    /// How to stop the batches that run or wait here.
     here: Mutex<HashMap<String, CancellationToken>>,
+}
+
+/// How a run ended that did not fail.
+enum RunEnd {
+    /// Every study has its line.
+    Complete,
+    /// It was stopped, and can go on.
+    Interrupted,
 }
 
 impl BatchService {
@@ -85,14 +89,14 @@ impl BatchService {
         settings: BatchServiceSettings,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
-        let (places, here) = (Semaphore::new(RUNNING), Mutex::default());
         Arc::new(Self {
+            documents: BatchDocuments(backends.state.clone()),
             backends,
             bundle,
             settings,
             shutdown,
-            places,
-            here,
+            slots: Semaphore::new(RUNNING),
+            here: Mutex::default(),
         })
     }
 
@@ -157,12 +161,10 @@ impl BatchService {
             path: folder.clone(),
             source,
         };
-        fs::create_dir_all(&folder).map_err(failed)?;
-        fs::write(folder.join(REQUEST_FILE), json(&requested)).map_err(failed)?;
-        self.backends
-            .state
-            .put_document(&run(id), document::REQUEST, json(&requested))
-            .await?;
+        durable::create_directory(&folder).map_err(failed)?;
+        durable::replace(&folder.join(REQUEST_FILE), json(&requested).as_bytes())
+            .map_err(failed)?;
+        self.documents.put_request(&requested).await?;
         let view = requested.clone().view(BatchStatus::Queued, None, None);
         self.spawn(requested);
         Ok(view)
@@ -173,14 +175,14 @@ impl BatchService {
     /// # Errors
     /// When the state store does not answer.
     pub async fn view(&self, owner: &str, id: &str) -> Result<Option<BatchView>, StateError> {
-        let Some(requested) = self.document::<BatchRequest>(id, document::REQUEST).await? else {
+        let Some(requested) = self.documents.request(id).await? else {
             return Ok(None);
         };
         if requested.owner != owner {
             return Ok(None);
         }
-        let progress: Option<RunProgress> = self.document(id, document::PROGRESS).await?;
-        let end: Option<BatchEnd> = self.document(id, document::END).await?;
+        let progress = self.documents.progress(id).await?;
+        let end = self.documents.end(id).await?;
         let status = match (&end, &progress) {
             (Some(end), _) => end.status,
             (None, Some(_)) => BatchStatus::Running,
@@ -197,10 +199,7 @@ impl BatchService {
         if self.view(owner, id).await?.is_none() {
             return Ok(false);
         }
-        self.backends
-            .state
-            .put_document(&run(id), document::CANCEL, "true".to_owned())
-            .await?;
+        self.documents.cancel(id).await?;
         if let Some(stop) = self.here().get(id) {
             stop.cancel();
         }
@@ -224,7 +223,7 @@ impl BatchService {
         if self.view(owner, id).await?.is_none() {
             return Ok(None);
         }
-        let Some(end) = self.document::<BatchEnd>(id, document::END).await? else {
+        let Some(end) = self.documents.end(id).await? else {
             return Ok(None);
         };
         let keys: Vec<ObjectKey> = (0..end.parts[place])
@@ -269,37 +268,35 @@ impl BatchService {
         };
         tokio::spawn(async move {
             let id = requested.id.clone();
-            if let Err(error) = batches.carry_out(requested, &stop).await {
+            if let Err(error) = batches.run_to_end(requested, &stop).await {
                 warn!(batch = id, %error, "a batch stands still; it goes on when this gateway starts again");
             }
             batches.here().remove(&id);
         });
     }
 
-    async fn carry_out(
+    async fn run_to_end(
         &self,
         requested: BatchRequest,
         stop: &CancellationToken,
     ) -> Result<(), BatchError> {
         let BatchRequest { id, request, .. } = &requested;
-        if self
-            .document::<BatchEnd>(id, document::END)
-            .await?
-            .is_none()
-        {
+        if self.documents.end(id).await?.is_none() {
             // None where it is stopped while it waits.
-            let place = tokio::select! {
-                place = self.places.acquire() => place.ok(),
+            let slot = tokio::select! {
+                slot = self.slots.acquire() => slot.ok(),
                 () = stop.cancelled() => None,
             };
-            if place.is_none() && !self.is_cancelled(id).await? {
+            if slot.is_none() && !self.documents.is_cancelled(id).await? {
                 return Ok(());
             }
             let folder = self.folder(id).join("out");
             let (status, error) = match self.run(id, request, &folder, stop).await {
-                Ok(true) => (BatchStatus::Done, None),
-                Ok(false) if self.is_cancelled(id).await? => (BatchStatus::Cancelled, None),
-                Ok(false) => return Ok(()),
+                Ok(RunEnd::Complete) => (BatchStatus::Done, None),
+                Ok(RunEnd::Interrupted) if self.documents.is_cancelled(id).await? => {
+                    (BatchStatus::Cancelled, None)
+                }
+                Ok(RunEnd::Interrupted) => return Ok(()),
                 Err(error) => (BatchStatus::Failed, Some(error.to_string())),
             };
             let parts = result_files::store(&*self.backends.objects, id, &folder).await?;
@@ -308,10 +305,7 @@ impl BatchService {
                 error,
                 parts,
             };
-            self.backends
-                .state
-                .put_document(&run(id), document::END, json(&end))
-                .await?;
+            self.documents.put_end(id, &end).await?;
             info!(batch = id, ?status, "a batch has ended");
         }
         let folder = self.folder(id);
@@ -321,14 +315,13 @@ impl BatchService {
         })
     }
 
-    /// Whether the batch came to its end.
     async fn run(
         &self,
         id: &str,
         request: &NewBatch,
         out: &Path,
         stop: &CancellationToken,
-    ) -> Result<bool, CoordinatorError> {
+    ) -> Result<RunEnd, CoordinatorError> {
         let archive = (self.settings.open)(request.archive.clone()).await?;
         let stages = if request.stages.is_empty() {
             StageSet::all()
@@ -374,7 +367,10 @@ impl BatchService {
         if let Err(error) = self.share(id, snapshot, stop).await {
             warn!(batch = id, %error, "the last progress is not shown to other gateways");
         }
-        summary.map(|summary| !summary.interrupted)
+        summary.map(|summary| match summary.interrupted {
+            true => RunEnd::Interrupted,
+            false => RunEnd::Complete,
+        })
     }
 
     /// Shows the progress to other gateways, and hears whether one of them was told to cancel.
@@ -384,38 +380,11 @@ impl BatchService {
         snapshot: String,
         stop: &CancellationToken,
     ) -> Result<(), StateError> {
-        self.backends
-            .state
-            .put_document(&run(id), document::PROGRESS, snapshot)
-            .await?;
-        if self.is_cancelled(id).await? {
+        self.documents.put_progress(id, snapshot).await?;
+        if self.documents.is_cancelled(id).await? {
             stop.cancel();
         }
         Ok(())
-    }
-
-    async fn is_cancelled(&self, id: &str) -> Result<bool, StateError> {
-        Ok(self
-            .backends
-            .state
-            .document(&run(id), document::CANCEL)
-            .await?
-            .is_some())
-    }
-
-    async fn document<T: for<'a> Deserialize<'a>>(
-        &self,
-        id: &str,
-        name: &str,
-    ) -> Result<Option<T>, StateError> {
-        let text = self.backends.state.document(&run(id), name).await?;
-        text.map(|text| serde_json::from_str(&text))
-            .transpose()
-            .map_err(|error| {
-                StateError(format!(
-                    "document '{name}' of batch '{id}' is damaged: {error}"
-                ))
-            })
     }
 
     fn folder(&self, id: &str) -> PathBuf {
@@ -425,13 +394,4 @@ impl BatchService {
     fn here(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Where the state keeps what is known of a batch.
-fn run(id: &str) -> RunId {
-    RunId(format!("batch-{id}"))
-}
-
-fn json<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("documents have string keys only")
 }

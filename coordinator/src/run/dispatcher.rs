@@ -1,5 +1,5 @@
 //! The owner of a run: keeps a bounded window of studies in flight, writes what comes back, and notices what got lost.
-//! Three things go on at a time: the intake reads the archive and begins studies, the results handler moves them on,
+//! Three things go on at a time: the intake reads the archive and begins studies, the result consumer moves them on,
 //! and the dispatcher's own loop collects finished lines, which lets the window advance.
 
 use std::convert::Infallible;
@@ -14,6 +14,7 @@ use tracing::warn;
 use super::executor::{Executor, StudyStep};
 use super::pipeline::{StudyEvent, StudyFacts, next_commands};
 use super::progress::{RateMeter, RunProgress, StageCounts};
+use super::retry::AttemptError;
 use super::run_state::{PROGRESS_DOCUMENT, announce_run, study_fact};
 use crate::CoordinatorError;
 use crate::archive::Archive;
@@ -24,13 +25,13 @@ mod intake;
 pub(crate) mod ledger;
 
 /// Finished lines collected in one round trip.
-const DRAIN: usize = 64;
+const COLLECT_LIMIT: usize = 64;
 /// How long a line finished by another coordinator may lie.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 
-/// RunLimits of a run.
+/// What bounds a run.
 #[derive(Clone, Debug)]
 pub(crate) struct RunLimits {
     /// Studies of the archive, from its start.
@@ -42,7 +43,7 @@ pub(crate) struct RunLimits {
     pub(crate) stall: Duration,
 }
 
-/// See the module.
+/// The owner of one run in this process.
 pub(crate) struct Dispatcher {
     pub(crate) executor: Executor,
     pub(crate) archive: Arc<dyn Archive>,
@@ -76,7 +77,7 @@ impl Dispatcher {
             if swept.elapsed() >= SWEEP_EVERY {
                 if self.ledger().idle() > stall {
                     stall *= 2;
-                    self.again().await?;
+                    self.republish().await?;
                 }
                 self.sweep(progress).await?;
                 swept = Instant::now();
@@ -84,7 +85,7 @@ impl Dispatcher {
             tokio::select! {
                 () = self.executor.retry.shutdown().cancelled() => return Err(CoordinatorError::Stopped),
                 () = self.wake.notified() => {}
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(POLL_EVERY) => {}
             }
         }
     }
@@ -94,13 +95,13 @@ impl Dispatcher {
         let mut collected = 0;
         loop {
             // Reading again is part of every attempt: a discard whose answer was lost must not be repeated blindly.
-            let count = self
+            let count: usize = self
                 .executor
                 .retry
-                .until_success(|| self.collect_once())
-                .await??;
+                .until_settled(|| self.collect_once())
+                .await?;
             collected += count;
-            if count < DRAIN {
+            if count < COLLECT_LIMIT {
                 return Ok(collected);
             }
         }
@@ -108,23 +109,31 @@ impl Dispatcher {
 
     /// Collects after a stop, without waiting for a state that does not answer: what stays there waits for the next run.
     pub(crate) async fn collect_last(&self) -> Result<(), CoordinatorError> {
-        while let Ok(count) = self.collect_once().await
-            && count? == DRAIN
-        {}
-        Ok(())
+        loop {
+            match self.collect_once().await {
+                Ok(COLLECT_LIMIT) => {}
+                Ok(_) | Err(AttemptError::Unavailable(_)) => return Ok(()),
+                Err(AttemptError::Fatal(error)) => return Err(error),
+            }
+        }
     }
 
-    async fn collect_once(&self) -> Result<Result<usize, CoordinatorError>, StateError> {
+    /// Moves up to [`COLLECT_LIMIT`] finished lines into the journal; returns how many there were.
+    async fn collect_once(&self) -> Result<usize, AttemptError<StateError, CoordinatorError>> {
         let (state, run) = (&self.executor.backends.state, &self.spec.run);
-        let lines = state.finished(run, DRAIN).await?;
+        let lines = state
+            .finished(run, COLLECT_LIMIT)
+            .await
+            .map_err(AttemptError::Unavailable)?;
         if lines.is_empty() {
-            return Ok(Ok(0));
+            return Ok(0);
         }
-        if let Err(error) = self.ledger().write(&lines) {
-            return Ok(Err(error));
-        }
-        state.discard_finished(run, lines.len()).await?;
-        Ok(Ok(lines.len()))
+        self.ledger().write(&lines).map_err(AttemptError::Fatal)?;
+        state
+            .discard_finished(run, lines.len())
+            .await
+            .map_err(AttemptError::Unavailable)?;
+        Ok(lines.len())
     }
 
     /// Counts how far the studies in flight are, and begins again those that the state has lost.
@@ -164,7 +173,7 @@ impl Dispatcher {
     }
 
     /// Publishes whatever the studies in flight wait for once more.
-    async fn again(&self) -> Result<(), CoordinatorError> {
+    async fn republish(&self) -> Result<(), CoordinatorError> {
         let studies = self.ledger().in_flight();
         warn!(
             studies = studies.len(),

@@ -2,9 +2,11 @@
 //! `results.csv` and `summary.json` (made from it at the end). One process at a time writes to it.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use radialog_runtime::durable::{self, Replacement};
 use radialog_schemas::{ContentHash, RunId, RunSpec};
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +14,10 @@ use crate::CoordinatorError;
 
 pub(crate) mod journal;
 mod ordered;
-mod replacement;
 pub(crate) mod study_set;
 mod summary;
 mod table;
 
-use replacement::Replacement;
 use summary::SummaryCounts;
 
 pub use journal::RESULTS_FILE;
@@ -126,7 +126,7 @@ impl RunFile {
 impl OutputDirectory {
     /// Takes hold of a directory and of the run in it; a new run where there is none.
     pub(crate) fn open(dir: &Path, mut wanted: RunFile) -> Result<Self, CoordinatorError> {
-        fs::create_dir_all(dir).map_err(CoordinatorError::output(dir))?;
+        durable::create_directory(dir).map_err(CoordinatorError::output(dir))?;
         let path = dir.join(LOCK_FILE);
         let lock = File::options()
             .create(true)
@@ -151,7 +151,7 @@ impl OutputDirectory {
             None => {
                 wanted.spec.run = new_id(dir);
                 let text = serde_json::to_vec_pretty(&wanted).expect("a run has string keys only");
-                Replacement::of(&dir.join(RUN_FILE), &text)?;
+                replace(&dir.join(RUN_FILE), &text)?;
                 wanted
             }
         };
@@ -182,30 +182,30 @@ impl OutputDirectory {
             self.run.input.clone(),
             spec.bundle.clone(),
         );
-        let mut table = Replacement::create(&self.dir.join(TABLE_FILE))?;
+        let path = self.dir.join(TABLE_FILE);
+        let failed = || CoordinatorError::output(&path);
+        let mut table = csv::Writer::from_writer(Replacement::create(&path).map_err(failed())?);
         let mut write = |cells: Vec<String>| {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            writer
-                .write_record(cells)
-                .expect("writing to memory does not fail");
-            table.write(
-                &writer
-                    .into_inner()
-                    .expect("writing to memory does not fail"),
-            )
+            let written = table.write_record(cells).map_err(io::Error::from);
+            written.map_err(failed())
         };
         write(table::header())?;
         journal::for_each_record(&self.dir.join(RESULTS_FILE), |record, _| {
             counting.add(&record);
             write(table::row(&record))
         })?;
-        table.commit()?;
+        let table = table.into_inner().map_err(|error| error.into_error());
+        table.and_then(Replacement::commit).map_err(failed())?;
         let mut summary = counting.finish();
         complete(&mut summary);
         let text = serde_json::to_vec_pretty(&summary).expect("a summary has string keys only");
-        Replacement::of(&self.dir.join(SUMMARY_FILE), &text)?;
+        replace(&self.dir.join(SUMMARY_FILE), &text)?;
         Ok(summary)
     }
+}
+
+fn replace(path: &Path, content: &[u8]) -> Result<(), CoordinatorError> {
+    durable::replace(path, content).map_err(CoordinatorError::output(path))
 }
 
 /// Different for every run, short enough to type.

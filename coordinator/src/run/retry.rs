@@ -5,19 +5,29 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use radialog_runtime::backoff::Backoff;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::CoordinatorError;
 
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Tries again with growing delay, and knows what it waits for.
+/// Tries again with growing pauses, without a deadline, and knows what it waits for.
 #[derive(Clone)]
 pub(crate) struct RetryUntilShutdown {
     shutdown: CancellationToken,
     last_error: Arc<Mutex<Option<String>>>,
+}
+
+/// Why one attempt failed.
+#[derive(Debug)]
+pub(crate) enum AttemptError<E, F> {
+    /// A backend does not answer: the next attempt may work.
+    Unavailable(E),
+    /// Further attempts would change nothing.
+    Fatal(F),
 }
 
 impl RetryUntilShutdown {
@@ -40,7 +50,7 @@ impl RetryUntilShutdown {
         &self.shutdown
     }
 
-    /// The first success of `attempt`.
+    /// The first success of `attempt`, every failure of which may pass.
     ///
     /// # Errors
     /// Only [`CoordinatorError::Stopped`].
@@ -52,43 +62,69 @@ impl RetryUntilShutdown {
         E: Display,
         F: Future<Output = Result<T, E>>,
     {
-        let mut wait = FIRST_WAIT;
+        let fallible = || {
+            let attempt = attempt();
+            async move { attempt.await.map_err(AttemptError::Unavailable) }
+        };
+        self.until_settled(fallible).await
+    }
+
+    /// The first success of `attempt`, or its first failure that will not pass.
+    ///
+    /// # Errors
+    /// The fatal failure, or [`CoordinatorError::Stopped`].
+    pub(crate) async fn until_settled<T, E, G, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, G>
+    where
+        E: Display,
+        G: From<CoordinatorError>,
+        F: Future<Output = Result<T, AttemptError<E, G>>>,
+    {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         let mut failed = false;
         loop {
             let result = tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => return Err(CoordinatorError::Stopped),
+                () = self.shutdown.cancelled() => return Err(CoordinatorError::Stopped.into()),
                 result = attempt() => result,
             };
-            match result {
+            let error = match result {
+                Err(AttemptError::Unavailable(error)) => error,
+                Err(AttemptError::Fatal(error)) => {
+                    self.recovered(failed);
+                    return Err(error);
+                }
                 Ok(value) => {
-                    if failed {
-                        info!("works again");
-                        self.note(None);
-                    }
+                    self.recovered(failed);
                     return Ok(value);
                 }
-                Err(error) => {
-                    if !failed {
-                        warn!(%error, "paused until this works again");
-                    }
-                    failed = true;
-                    self.note(Some(error.to_string()));
-                }
+            };
+            if !failed {
+                warn!(%error, "paused until this works again");
             }
+            failed = true;
+            self.note(Some(error.to_string()));
             tokio::select! {
-                () = self.shutdown.cancelled() => return Err(CoordinatorError::Stopped),
-                () = tokio::time::sleep(wait) => {}
+                () = self.shutdown.cancelled() => return Err(CoordinatorError::Stopped.into()),
+                () = tokio::time::sleep(backoff.next()) => {}
             }
-            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 
-    fn note(&self, last_error: Option<String>) {
+    fn recovered(&self, failed: bool) {
+        if failed {
+            info!("works again");
+            self.note(None);
+        }
+    }
+
+    fn note(&self, error: Option<String>) {
         *self
             .last_error
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = last_error;
+            .unwrap_or_else(PoisonError::into_inner) = error;
     }
 }
 
@@ -117,12 +153,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_fatal_failure_is_not_tried_again() {
+        let retry = RetryUntilShutdown::new(CancellationToken::new());
+        let mut attempts = 0;
+        let result: Result<(), CoordinatorError> = retry
+            .until_settled(|| {
+                attempts += 1;
+                let error = match attempts {
+                    1 => AttemptError::Unavailable("no broker"),
+                    _ => AttemptError::Fatal(CoordinatorError::Stopped),
+                };
+                async move { Err(error) }
+            })
+            .await;
+        assert!(matches!(result, Err(CoordinatorError::Stopped)));
+        assert_eq!((attempts, retry.last_error()), (2, None));
+    }
+
+    #[tokio::test]
     async fn a_stop_ends_the_waiting() {
         let shutdown = CancellationToken::new();
         let retry = RetryUntilShutdown::new(shutdown.clone());
         let waiting = retry.until_success(|| async { Err::<(), _>("no broker") });
         let stop = async {
-            tokio::time::sleep(FIRST_WAIT / 2).await;
+            tokio::time::sleep(FIRST_PAUSE / 2).await;
             shutdown.cancel();
         };
         let (result, ()) = tokio::join!(waiting, stop);

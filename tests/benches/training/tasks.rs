@@ -13,7 +13,7 @@ use radialog_models::chexbert::Chexbert;
 use radialog_models::findings::FindingsClassifier;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter};
 use radialog_models::{bundle::Geometry, chexbert::ChexbertConfig};
-use radialog_tests::bench::random_weights;
+use radialog_tests::benchmark::random_weights;
 use radialog_training::Variables;
 use radialog_training::losses::alignment::{HardNegatives, losses};
 use radialog_training::losses::chexbert::heads;

@@ -5,7 +5,7 @@ pub use candle_core::Device;
 /// A device that this program or machine does not have.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// Not a name of a device.
+    /// The name is not one of a device.
     #[error("'{0}' is not a device; use cpu, cuda or cuda:N")]
     Name(String),
     /// The device does not work.
@@ -20,7 +20,7 @@ pub enum DeviceError {
     },
 }
 
-/// The device of this name: `cpu`, `cuda` or `cuda:N`.
+/// Opens the device of this name: `cpu`, `cuda` or `cuda:N`.
 ///
 /// # Errors
 /// Another name, or a device that does not work.

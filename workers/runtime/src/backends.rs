@@ -16,32 +16,32 @@ use crate::state::memory::MemoryState;
 use crate::state::redis::RedisState;
 use crate::state::{State, StateError};
 
-/// Where objects lie when nothing is configured.
+/// The directory of the object store when nothing is configured.
 const DEFAULT_DIRECTORY: &str = "radialog-objects";
 
-/// The stores that every process works over.
+/// The adapters that every process works over.
 #[derive(Clone)]
 pub struct Backends {
-    /// Where tasks and results travel.
+    /// The broker, through which tasks and results travel.
     pub queue: Arc<dyn Queue>,
-    /// Where images and outputs lie.
+    /// The object store, which holds images and outputs.
     pub objects: Arc<dyn Objects>,
-    /// What coordinators share.
+    /// The state that coordinators share.
     pub state: Arc<dyn State>,
-    /// What gateways and language workers share.
+    /// The conversations that gateways and language workers share.
     pub conversations: Arc<dyn Conversations>,
 }
 
 /// Why a process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The broker.
+    /// The broker is unreachable or refuses.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The object store.
+    /// The object store is unreachable or refuses.
     #[error(transparent)]
     Objects(#[from] ObjectError),
-    /// The state store.
+    /// The state store is unreachable or refuses.
     #[error(transparent)]
     State(#[from] StateError),
 }
@@ -107,7 +107,7 @@ impl Backends {
         })
     }
 
-    /// The broker alone; its queues are declared.
+    /// Connects to the broker alone, and declares its queues.
     ///
     /// # Errors
     /// As [`Backends::connect`].
@@ -122,7 +122,7 @@ impl Backends {
         Ok(queue)
     }
 
-    /// The object store alone.
+    /// Connects to the object store alone.
     ///
     /// # Errors
     /// As [`Backends::connect`].
@@ -138,7 +138,7 @@ impl Backends {
         })
     }
 
-    /// The shared state alone.
+    /// Connects to the shared state alone.
     ///
     /// # Errors
     /// As [`Backends::connect`].
@@ -149,7 +149,7 @@ impl Backends {
         })
     }
 
-    /// The conversations alone.
+    /// Connects to the conversations alone.
     ///
     /// # Errors
     /// As [`Backends::connect`].

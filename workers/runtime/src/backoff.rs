@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-/// Doubles from a first pause to a longest one.
+/// A pause that doubles from a first one to a longest one.
 #[derive(Clone, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     pause: Duration,
 }
 
 impl Backoff {
-    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+    /// Begins with the first pause.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
             longest,
@@ -20,19 +21,20 @@ impl Backoff {
     }
 
     /// The pause before the next attempt, and a longer one the time after.
-    pub(crate) fn next(&mut self) -> Duration {
+    #[expect(clippy::should_implement_trait, reason = "it never ends")]
+    pub fn next(&mut self) -> Duration {
         let pause = self.pause;
         self.pause = (pause * 2).min(self.longest);
         pause
     }
 
     /// What [`Backoff::next`] would return.
-    pub(crate) fn peek(&self) -> Duration {
+    pub fn peek(&self) -> Duration {
         self.pause
     }
 
     /// Begins again after a success.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.pause = self.first;
     }
 }

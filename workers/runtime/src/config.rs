@@ -20,13 +20,13 @@ mod worker;
 /// Everything that can be configured. What is none runs embedded, in this process.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The broker; none is the in-memory queue.
+    /// The broker; where none is configured, queues are in memory.
     pub amqp: Option<AmqpConfig>,
-    /// The object store; none is the filesystem under [`ObjectsConfig::directory`].
+    /// The S3 object store; where none is configured, objects are files under [`ObjectsConfig::directory`].
     pub s3: Option<S3Config>,
     /// The filesystem object store.
     pub objects: ObjectsConfig,
-    /// Shared state; none is in-memory state.
+    /// The shared state; where none is configured, it is in memory.
     pub redis: Option<RedisConfig>,
     /// How workers behave.
     pub worker: RunnerSettings,
@@ -38,7 +38,7 @@ pub struct Config {
     pub start_timeout: Duration,
 }
 
-/// `[amqp]`: RabbitMQ 3.10 or newer.
+/// `[amqp]`: where RabbitMQ is, 3.10 or newer.
 #[derive(Clone, Debug)]
 pub struct AmqpConfig {
     /// `amqp://user:password@host:5672/%2f`, or `amqps:` with TLS.
@@ -49,7 +49,7 @@ pub struct AmqpConfig {
     pub publish_timeout: Duration,
 }
 
-/// `[redis]`.
+/// `[redis]`: where Redis is.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
     /// `redis://:password@host:6379/0`, or `rediss:` with TLS.
@@ -58,21 +58,21 @@ pub struct RedisConfig {
     pub timeout: Duration,
 }
 
-/// `[objects]`.
+/// `[objects]`: where objects are files.
 #[derive(Clone, Debug)]
 pub struct ObjectsConfig {
     /// Where objects lie when no S3 store is configured; each role has its own default.
     pub directory: Option<PathBuf>,
 }
 
-/// `[health]`.
+/// `[health]`: the health and metrics server.
 #[derive(Clone, Debug)]
 pub struct HealthConfig {
     /// Where `/metrics`, `/healthz` and `/readyz` are served; none where they are not.
     pub address: Option<SocketAddr>,
 }
 
-/// `[telemetry]`.
+/// `[telemetry]`: how logs are written.
 #[derive(Clone, Debug)]
 pub struct TelemetryConfig {
     /// One JSON object a line instead of text.

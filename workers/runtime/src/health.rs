@@ -12,12 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::metrics;
 
-/// Whether the process can take work. Not ready until said so.
+/// A flag that says whether the process can take work; it is not ready until [`Readiness::set`] says so.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// Says that the process can take work, or no more.
+    /// Says whether the process can take work from now on.
     pub fn set(&self, ready: bool) {
         self.0.store(ready, Ordering::Relaxed);
     }
@@ -27,7 +27,7 @@ impl Readiness {
     }
 }
 
-/// The address cannot be listened on.
+/// The health address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot serve health and metrics on {address}: {source}; choose another --health-address")]
 pub struct HealthError {
@@ -35,7 +35,7 @@ pub struct HealthError {
     source: std::io::Error,
 }
 
-/// Serves until `shutdown`, in the background; returns the bound address (port 0 chooses one).
+/// Serves `/metrics`, `/healthz` and `/readyz` until `shutdown`, in the background; returns the bound address (port 0 chooses one).
 ///
 /// # Errors
 /// Where the address cannot be listened on.

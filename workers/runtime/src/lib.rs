@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod backends;
-mod backoff;
+pub mod backoff;
 pub mod config;
 pub mod conversations;
 pub mod durable;
@@ -9,7 +9,7 @@ pub mod health;
 pub mod metrics;
 pub mod objects;
 pub mod queue;
-mod redis_link;
+mod redis_connection;
 pub mod runner;
 pub mod shutdown;
 pub mod stage;

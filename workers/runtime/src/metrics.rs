@@ -18,9 +18,10 @@ const SECONDS: [f64; 11] = [
 const LAG_SECONDS: [f64; 10] = [
     0.000_02, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0,
 ];
-const ITEMS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+/// Batch sizes, by powers of two.
+const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
-/// The process's metrics.
+/// Returns the process's metrics, which are registered at the first call.
 pub fn metrics() -> &'static Metrics {
     static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
     &METRICS
@@ -32,7 +33,7 @@ pub struct Metrics {
     queue_wait: HistogramVec,
     queue_work: GaugeVec,
     queue_depth: IntGaugeVec,
-    /// Connections to the broker that broke and were replaced.
+    /// Counts connections to the broker that broke and were replaced.
     pub queue_reconnects: IntCounter,
     task_fetch: HistogramVec,
     task_store: HistogramVec,
@@ -47,9 +48,9 @@ pub struct Metrics {
     model_panics: IntCounterVec,
     http_requests: IntCounterVec,
     http_time: HistogramVec,
-    /// Event streams open at this gateway.
+    /// The event streams that are open at this gateway.
     pub http_streams: IntGauge,
-    /// From an event's arrival at this gateway to its reader taking it.
+    /// Seconds from an event's arrival at this gateway to its reader taking it.
     pub http_event_lag: Histogram,
     chat_first_token: HistogramVec,
     chat_in_flight: IntGaugeVec,
@@ -60,15 +61,15 @@ pub struct Metrics {
 /// The metrics of one stage, looked up once.
 pub struct StageMetrics {
     stage: Stage,
-    /// From publishing to a worker.
+    /// Seconds from publishing a task to a worker having it.
     pub queue_wait: Histogram,
-    /// Messages that wait, times the measured time of one.
+    /// Seconds of work that wait: messages times the measured time of one.
     pub queue_work: Gauge,
-    /// Messages that wait.
+    /// Messages that wait, without those in flight.
     pub queue_depth: IntGauge,
-    /// Fetching and decoding inputs.
+    /// Seconds for fetching and decoding a task's inputs.
     pub fetch: Histogram,
-    /// Storing the output.
+    /// Seconds for storing a task's output.
     pub store: Histogram,
     /// Tasks whose output was computed.
     pub computed: IntCounter,
@@ -76,9 +77,9 @@ pub struct StageMetrics {
     pub reused: IntCounter,
     /// Tasks sent to a retry queue.
     pub retries: IntCounter,
-    /// Tasks that this worker holds.
+    /// Tasks in flight at this worker.
     pub in_flight: IntGauge,
-    /// The model's time for one item.
+    /// Seconds of the model for one item.
     pub model_time: Histogram,
     /// Items that shared the model's run.
     pub batch: Histogram,
@@ -91,9 +92,9 @@ pub struct StageMetrics {
 /// The metrics of the turns that a stage answers, looked up once.
 pub struct ChatMetrics {
     stage: Stage,
-    /// From publishing a turn to the first token of its answer.
+    /// Seconds from publishing a turn to the first token of its answer.
     pub first_token: Histogram,
-    /// Turns that this worker holds.
+    /// Turns in flight at this worker.
     pub in_flight: IntGauge,
 }
 
@@ -117,7 +118,7 @@ impl Metrics {
                 "radialog_queue_depth_messages",
                 "Messages that wait, without those in flight",
             ),
-            queue_reconnects: keep(
+            queue_reconnects: registered(
                 r,
                 IntCounter::new(
                     "radialog_queue_reconnects_total",
@@ -168,11 +169,11 @@ impl Metrics {
                 r,
                 "radialog_model_batch_items",
                 "Items that shared a run of the model",
-                &ITEMS,
+                &BATCH_SIZES,
             ),
             model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
             model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
-            http_requests: keep(
+            http_requests: registered(
                 r,
                 IntCounterVec::new(
                     Opts::new(
@@ -182,7 +183,7 @@ impl Metrics {
                     &["route", "method", "status"],
                 ),
             ),
-            http_time: keep(
+            http_time: registered(
                 r,
                 HistogramVec::new(
                     HistogramOpts::new(
@@ -193,11 +194,11 @@ impl Metrics {
                     &["route"],
                 ),
             ),
-            http_streams: keep(
+            http_streams: registered(
                 r,
                 IntGauge::new("radialog_http_open_streams", "Event streams that are open"),
             ),
-            http_event_lag: keep(
+            http_event_lag: registered(
                 r,
                 Histogram::with_opts(
                     HistogramOpts::new(
@@ -243,7 +244,7 @@ impl Metrics {
             .observe(time.as_secs_f64());
     }
 
-    /// The metrics of one stage.
+    /// Looks up the metrics of one stage.
     pub fn stage(&self, stage: Stage) -> StageMetrics {
         let label = [stage.name()];
         StageMetrics {
@@ -264,7 +265,7 @@ impl Metrics {
         }
     }
 
-    /// The metrics of the turns that a stage answers.
+    /// Looks up the metrics of the turns that a stage answers.
     pub fn chat(&self, stage: Stage) -> ChatMetrics {
         let label = [stage.name()];
         ChatMetrics {
@@ -274,7 +275,7 @@ impl Metrics {
         }
     }
 
-    /// All of them in Prometheus' text format.
+    /// Renders all of them in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
         // Writing to memory fails only for a metric without a name or a sample, which the encoder leaves out.
@@ -300,7 +301,7 @@ impl StageMetrics {
             .inc();
     }
 
-    /// Notes how much waits in the stage's queue, and how long that takes at the measured time of one task.
+    /// Sets how much waits in the stage's queue, and how long that takes at the measured time of one task.
     pub fn waiting(&self, messages: u64, service_time: Duration) {
         self.queue_depth
             .set(i64::try_from(messages).unwrap_or(i64::MAX));
@@ -335,7 +336,10 @@ impl ChatMetrics {
     }
 }
 
-fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<C>,
+) -> C {
     let metric = metric.expect("the names and labels above are valid");
     registry
         .register(Box::new(metric.clone()))
@@ -345,7 +349,7 @@ fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus:
 
 fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> HistogramVec {
     let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    keep(registry, HistogramVec::new(options, &["stage"]))
+    registered(registry, HistogramVec::new(options, &["stage"]))
 }
 
 fn seconds(registry: &Registry, name: &str, help: &str) -> HistogramVec {
@@ -356,15 +360,15 @@ fn counter(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntC
     let labels: Vec<&str> = std::iter::once("stage")
         .chain(labels.iter().copied())
         .collect();
-    keep(registry, IntCounterVec::new(Opts::new(name, help), &labels))
+    registered(registry, IntCounterVec::new(Opts::new(name, help), &labels))
 }
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> GaugeVec {
-    keep(registry, GaugeVec::new(Opts::new(name, help), &["stage"]))
+    registered(registry, GaugeVec::new(Opts::new(name, help), &["stage"]))
 }
 
 fn int_gauge(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    keep(
+    registered(
         registry,
         IntGaugeVec::new(Opts::new(name, help), &["stage"]),
     )

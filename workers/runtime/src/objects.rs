@@ -23,7 +23,7 @@ pub enum ObjectError {
         /// The store's words and what to check.
         reason: String,
     },
-    /// No room is left.
+    /// There is no room left in the store.
     #[error(
         "the object store is full: could not write '{0}'. Free some space and run the same command again; it resumes"
     )]
@@ -40,7 +40,7 @@ impl From<ObjectError> for Failure {
     }
 }
 
-/// One entry of a listing.
+/// An object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectEntry {
     /// The object's key.
@@ -55,10 +55,11 @@ pub trait Objects: Send + Sync + 'static {
     /// Stores the object whole or not at all; replaces what is there. Readers never see a part of it.
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError>;
 
-    /// The whole object.
+    /// Reads the whole object.
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError>;
 
-    /// The bytes of the object in `range`, cut at its end. An adapter that can read a part does; this reads the whole.
+    /// Reads the bytes of the object in `range`, cut at its end. An adapter that can read a part does; this default reads
+    /// the whole.
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
         let content = self.get(key).await?;
         let at = |offset: u64| {
@@ -69,10 +70,10 @@ pub trait Objects: Send + Sync + 'static {
         Ok(content.slice(at(range.start)..at(range.end).max(at(range.start))))
     }
 
-    /// The object's size, or none where it does not exist.
+    /// Looks up the object's size in bytes; none where it does not exist.
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError>;
 
-    /// Whether the output of a stage is stored under this key. No stage has an empty output: an object without content is
+    /// Says whether the output of a stage is stored under this key. No stage has an empty output: an object without content is
     /// what an interrupted write or a broken copy has left, and counts as missing, so that the output is computed again.
     async fn has_output(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
         Ok(self.size(key).await?.is_some_and(|size| size > 0))
@@ -81,7 +82,7 @@ pub trait Objects: Send + Sync + 'static {
     /// Removes the object; not an error where it does not exist.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError>;
 
-    /// Up to `limit` objects whose keys start with `prefix` and come after `after`, in the byte order of their keys.
+    /// Lists up to `limit` objects whose keys start with `prefix` and come after `after`, in the byte order of their keys.
     async fn list(
         &self,
         prefix: &str,

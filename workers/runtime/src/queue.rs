@@ -1,4 +1,4 @@
-//! The queue contract. Delivery is at least once: a delivery that is neither acknowledged nor handed back comes again
+//! The queue contract. Delivery is at least once: a delivery that is neither acknowledged nor requeued comes again
 //! when its consumer goes away, marked as redelivered.
 
 use std::time::SystemTime;
@@ -9,10 +9,10 @@ use bytes::Bytes;
 pub mod memory;
 pub mod rabbitmq;
 
-/// What goes wrong with a queue. All of it may work later.
+/// What goes wrong with a queue. All of it is transient.
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
-    /// No connection, or it broke.
+    /// There is no connection, or it broke.
     #[error(
         "the message broker is unreachable: {0}. Check --amqp, and that RabbitMQ runs and accepts this user"
     )]
@@ -30,27 +30,27 @@ pub enum QueueError {
     Refused(String),
 }
 
-/// A body with its headers.
+/// A message: a body with its headers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Message {
-    /// JSON.
+    /// The task, turn or result in JSON.
     pub body: Bytes,
-    /// How often it was tried before.
+    /// How many attempts were made before this one; our own count, not the broker's.
     pub attempt: u32,
     /// When it was published; the adapter sets it where it is none.
     pub published: Option<SystemTime>,
-    /// W3C trace context.
+    /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// Why it was dead-lettered.
+    /// Why it was dead-lettered; none for every other message.
     pub death: Option<Death>,
 }
 
-/// Why a message could not be done.
+/// Why a message was dead-lettered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Death {
     /// The stable error code.
     pub code: String,
-    /// What happened.
+    /// What happened, for people.
     pub reason: String,
     /// The queue that it was taken from.
     pub source: String,
@@ -58,32 +58,32 @@ pub struct Death {
     pub worker: String,
 }
 
-/// How a consumer settles one delivery.
+/// The right to settle one delivery, once.
 #[async_trait]
 pub trait Receipt: Send + Sync {
-    /// The message is done with.
+    /// Acknowledges the message: it is done with, and the broker forgets it.
     async fn ack(self: Box<Self>) -> Result<(), QueueError>;
-    /// Somebody else should have it, soon; not a failure.
+    /// Requeues the message: somebody else should have it, soon. That is not a failure, and no attempt is counted.
     async fn requeue(self: Box<Self>) -> Result<(), QueueError>;
 }
 
-/// One message given to one consumer.
+/// A message that was given to one consumer and is not settled yet.
 pub struct Delivery {
-    /// The message.
+    /// What was delivered.
     pub message: Message,
-    /// True when an earlier consumer had it and went away or handed it back.
+    /// True when an earlier consumer had it and went away or requeued it.
     pub redelivered: bool,
-    /// How often that happened, as far as the broker counts it.
+    /// How often that happened, as far as the broker counts it (`x-delivery-count`).
     pub delivery_count: u32,
-    /// How to settle it.
+    /// Settles it.
     pub receipt: Box<dyn Receipt>,
 }
 
 /// A subscription to one queue. It survives the loss of its connection: it subscribes again, with its prefetch, and
-/// goes on. Dropping it ends the subscription and gives back what was not settled.
+/// goes on. Dropping it ends the subscription and requeues what was not settled.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next delivery; waits as long as it takes. Cancel-safe.
+    /// Waits for the next delivery, as long as it takes. Cancel-safe.
     async fn next(&mut self) -> Delivery;
 
     /// Changes the prefetch from now on; 0 stops new deliveries. What was delivered stays the consumer's to settle.
@@ -96,15 +96,17 @@ pub trait Queue: Send + Sync + 'static {
     /// Creates every queue of [`radialog_schemas::queues`] that is not there: work, retry steps and dead letters.
     async fn declare(&self) -> Result<(), QueueError>;
 
-    /// Returns when the broker has made the message durable. To a queue that does not exist it is an error.
+    /// Publishes a message, and returns when the broker has confirmed that it is durable. A queue that does not exist is an
+    /// error.
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError>;
 
-    /// At most `prefetch` deliveries are unsettled at a time.
+    /// Subscribes to a queue. At most `prefetch` deliveries are in flight, delivered and not settled, at a time.
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError>;
 
-    /// One message if there is one, e.g. to look at dead letters. Dropping the receipt hands it back.
+    /// Takes one message if there is one, without a subscription, e.g. to look at dead letters. Dropping the receipt
+    /// requeues it.
     async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError>;
 
-    /// How many messages wait, without those that a consumer holds.
+    /// Counts the messages that wait, without those in flight.
     async fn depth(&self, queue: &str) -> Result<u64, QueueError>;
 }

@@ -40,12 +40,15 @@ mod task;
 mod worker;
 
 /// How often the queue's depth is read and the prefetch reconsidered.
-const OBSERVE_EVERY: Duration = Duration::from_secs(5);
+const OBSERVE_QUEUE_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the worker looks whether turns of conversations wait for its model.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const CHECK_TURNS_EVERY: Duration = Duration::from_millis(250);
 
-/// A worker of one stage.
+/// How the handling of one delivery ends: an error ends the worker.
+type DeliveryEnd = Result<(), RunError>;
+
+/// A worker of one stage, not yet running.
 pub struct Runner<W: StageWork> {
     work: Arc<W>,
     queue: Arc<dyn Queue>,
@@ -61,7 +64,7 @@ struct ChatSetup<I> {
 }
 
 impl<W: StageWork> Runner<W> {
-    /// A worker of this stage over these adapters.
+    /// Sets up a worker of this stage over these adapters.
     pub fn new(
         work: Arc<W>,
         queue: Arc<dyn Queue>,
@@ -77,7 +80,7 @@ impl<W: StageWork> Runner<W> {
         }
     }
 
-    /// The same worker, which also answers the turns of these conversations, before its tasks.
+    /// Sets the worker up to answer the turns of these conversations as well, before its tasks.
     pub fn with_chat(mut self, conversations: Arc<dyn Conversations>) -> Self
     where
         W: ChatWork<Input = <W as StageWork>::Input>,
@@ -89,7 +92,7 @@ impl<W: StageWork> Runner<W> {
         self
     }
 
-    /// Works until `shutdown`; then finishes what is in the model within the grace period and hands back the rest.
+    /// Works until `shutdown`; then finishes what is in the model within the grace period and requeues the rest.
     ///
     /// # Errors
     /// Where it cannot subscribe, or the object store is full.
@@ -132,14 +135,14 @@ impl<W: StageWork> Runner<W> {
         tracing::info!(%stage, queue = source, chat = chat.is_some(), prefetch, worker = worker.name, "worker ready");
 
         let mut tasks = JoinSet::new();
-        let mut observe = ticks(OBSERVE_EVERY);
-        let mut look = ticks(LOOK_EVERY);
+        let mut observe = ticks(OBSERVE_QUEUE_EVERY);
+        let mut look = ticks(CHECK_TURNS_EVERY);
         let mut chat_priority = ChatPriority::default();
         let outcome = loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break Ok(()),
-                Some(ended) = tasks.join_next() => if let Err(error) = flatten(ended) {
+                Some(ended) = tasks.join_next() => if let Err(error) = end_of(ended) {
                     break Err(error);
                 },
                 (chat, delivery) = next_turn(&chat, &mut turns) => {
@@ -194,12 +197,12 @@ async fn next_turn<I>(
     }
 }
 
-/// Stops consuming and waits for the tasks in the model. What is not settled when the consumer is dropped goes back.
+/// Stops consuming and waits for the tasks in the model. What is not settled when the consumer is dropped is requeued.
 async fn stop<W: StageWork>(
     worker: &Worker<W>,
     consumer: &mut dyn Consumer,
     turns: Option<&mut (dyn Consumer + 'static)>,
-    tasks: &mut JoinSet<Result<(), RunError>>,
+    tasks: &mut JoinSet<DeliveryEnd>,
     grace: Duration,
 ) -> Result<(), RunError> {
     worker.stopping.cancel();
@@ -211,7 +214,7 @@ async fn stop<W: StageWork>(
         }
         let mut outcome = Ok(());
         while let Some(ended) = tasks.join_next().await {
-            outcome = outcome.and(flatten(ended));
+            outcome = outcome.and(end_of(ended));
         }
         outcome
     };
@@ -220,7 +223,7 @@ async fn stop<W: StageWork>(
         Err(_) => {
             tracing::warn!(
                 unfinished = tasks.len(),
-                "the grace period is over; handing back"
+                "the grace period is over; requeueing what is not done"
             );
             tasks.shutdown().await;
             Ok(())
@@ -228,6 +231,7 @@ async fn stop<W: StageWork>(
     }
 }
 
-fn flatten(ended: Result<Result<(), RunError>, JoinError>) -> Result<(), RunError> {
-    ended.unwrap_or_else(|error| Err(RunError::Task(error)))
+/// How a delivery's task ended; one that could not be joined is a defect.
+fn end_of(joined: Result<DeliveryEnd, JoinError>) -> DeliveryEnd {
+    joined.unwrap_or_else(|error| Err(RunError::Task(error)))
 }

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 /// As a shell reports a process that was ended by SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT. The second ends the process: what it held comes again,
-/// as after a crash.
+/// Installs handlers of SIGTERM and SIGINT, and returns a token that the first signal cancels. The second ends the process:
+/// its deliveries come again, as after a crash.
 ///
 /// # Errors
 /// Where signal handlers cannot be installed.

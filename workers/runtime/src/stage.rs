@@ -10,12 +10,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::conversations::ConversationSnapshot;
 use crate::objects::Objects;
 
-/// A finished piece of work, ready to be stored under the task's output key.
+/// A stage's output for one task, ready to be stored under the task's output key.
 #[derive(Clone, Debug, Default)]
 pub struct StageOutput {
     /// The object's content; for a turn of a conversation its [`radialog_schemas::Answer`] in JSON, which is not stored.
     pub content: Bytes,
-    /// Generated tokens, for the metrics; 0 for stages without any.
+    /// Number of generated tokens, for the metrics; 0 for stages without any.
     pub tokens: u32,
     /// The model's time for this item; a batch's time is shared evenly.
     pub model_time: Duration,
@@ -23,11 +23,11 @@ pub struct StageOutput {
     pub batch: u32,
 }
 
-/// One item that waits for the model, with the way to answer it.
+/// One task or turn that waits for the model, with the way to answer it.
 pub struct WorkItem<I> {
     /// What [`StageWork::fetch`] or [`ChatWork::prepare`] returned.
     pub input: I,
-    /// Redelivered after a crash: runs in a batch of one, so that the others are not blamed.
+    /// It was redelivered after a crash, and runs in a batch of one, so that the others are not blamed.
     pub alone: bool,
     /// Somebody waits for it: it comes before all that are not urgent.
     pub urgent: bool,
@@ -52,13 +52,13 @@ pub trait StageWork: Send + Sync + 'static {
     /// Fetched and decoded inputs of one task.
     type Input: Send + 'static;
 
-    /// The stage that this is.
+    /// Says which stage this is.
     fn stage(&self) -> radialog_schemas::Stage;
 
-    /// The bundle component that this worker holds; tasks for another one fail as `bundle_mismatch`.
+    /// The hash of the bundle component that this worker holds; tasks for another one fail as `bundle_mismatch`.
     fn component(&self) -> &radialog_schemas::ContentHash;
 
-    /// Most items in the model at a time.
+    /// The largest number of items in the model at a time.
     fn batch_limit(&self) -> usize;
 
     /// Fetches and decodes the inputs of a task. Runs for several tasks at once beside the model.
@@ -82,9 +82,9 @@ pub struct OpenTurn<'a> {
     pub events: UnboundedSender<TurnEvent>,
 }
 
-/// What a turn has become before the model sees it.
+/// A turn that is ready for the model.
 pub struct PreparedTurn<I> {
-    /// For the model; holds the sender of its events.
+    /// What the model takes; it holds [`OpenTurn::events`].
     pub input: I,
     /// The question as the model reads it.
     pub asked: String,
@@ -94,10 +94,10 @@ pub struct PreparedTurn<I> {
 /// [`StageWork::run`] as urgent items.
 #[async_trait]
 pub trait ChatWork: Send + Sync + 'static {
-    /// As [`StageWork::Input`].
+    /// The same type as [`StageWork::Input`].
     type Input: Send + 'static;
 
-    /// Most turns in the model at a time.
+    /// The largest number of turns in the model at a time.
     fn turn_limit(&self) -> usize;
 
     /// Fetches what a turn needs and assembles its prompt. Runs for several turns at once beside the model.

@@ -15,20 +15,20 @@ pub mod redis;
 #[error("the state store failed: {0}. Check --redis, and that Redis runs and accepts this user")]
 pub struct StateError(pub String);
 
-/// A field and its value, added to a study's facts.
+/// One fact about a study: a field that is written once, with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
-    /// The run.
+    /// The run that the study belongs to.
     pub run: RunId,
-    /// The study.
+    /// The study that the fact is about.
     pub study: StudyId,
     /// The field's name.
     pub field: String,
-    /// JSON.
+    /// The value in JSON.
     pub value: String,
 }
 
-/// All fields of a study.
+/// All facts of a study: values in JSON by field.
 pub type Facts = BTreeMap<String, String>;
 
 /// Shared state of runs and studies. One conformance suite, in the tests crate, holds every implementation to this
@@ -38,7 +38,7 @@ pub trait State: Send + Sync + 'static {
     /// Stores a document of a run, e.g. its specification or its progress; replaces what is there.
     async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError>;
 
-    /// A document of a run.
+    /// Reads a document of a run; none where it was never stored.
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError>;
 
     /// Creates the studies of these facts where they are not there, and adds each fact that is not there.
@@ -52,10 +52,10 @@ pub trait State: Send + Sync + 'static {
     /// not exist any more: then nothing is appended. `field` of the facts is ignored, `value` is the line.
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError>;
 
-    /// Which of these studies exist (are begun and not finished).
+    /// Says of each of these studies whether it exists (is begun and not finished).
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError>;
 
-    /// The first `limit` lines of the finished list.
+    /// Reads the first `limit` lines of the finished list.
     async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError>;
 
     /// Removes the first `count` lines of the finished list.

@@ -6,16 +6,16 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 /// A position in a trace, as in a `traceparent` header of version 00.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The whole trace.
+    /// The identifier of the whole trace.
     pub trace: u128,
-    /// The caller's span in it.
+    /// The identifier of the caller's span in it.
     pub parent: u64,
     /// Whether somebody records the trace.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// A new trace.
+    /// Begins a new trace, which is recorded.
     pub fn start() -> Self {
         let trace = (u128::from(random()) << 64) | u128::from(random());
         Self {
@@ -25,7 +25,7 @@ impl TraceContext {
         }
     }
 
-    /// The same trace from a new span on.
+    /// Continues the same trace from a new span on.
     #[must_use]
     pub fn child(self) -> Self {
         Self {

@@ -18,7 +18,7 @@ pub(super) async fn request(
     output: &ObjectKey,
     objects: &dyn Objects,
 ) -> Result<GenerationRequest, Failure> {
-    let TextPrompt { messages } = input::json(objects, prompt).await?;
+    let TextPrompt { messages } = input::fetch_json(objects, prompt).await?;
     if messages.len().is_multiple_of(2) {
         return Err(input::corrupt(
             prompt,

@@ -14,16 +14,16 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::input;
 
-/// An answer on its way to its reader.
-pub(super) struct Speech {
-    sender: UnboundedSender<TurnEvent>,
+/// An answer on its way to its reader: every token is sent as soon as it is there.
+pub(super) struct AnswerStream {
+    events: UnboundedSender<TurnEvent>,
     text: TextStream,
     /// How many more tokens the answer may have.
     left: usize,
     dropped_turns: Vec<u32>,
 }
 
-impl Speech {
+impl AnswerStream {
     /// An answer of at most `most` tokens behind those that are written already.
     fn new(
         sender: UnboundedSender<TurnEvent>,
@@ -41,15 +41,15 @@ impl Speech {
             text.finish();
         }
         Self {
-            sender,
+            events: sender,
             text,
             left,
             dropped_turns: Vec::new(),
         }
     }
 
-    /// Passes a token on.
-    pub(super) fn say(&mut self, tokenizer: &LlamaTokenizer, id: u32) {
+    /// Sends a token, with the characters that it completes.
+    pub(super) fn push_token(&mut self, tokenizer: &LlamaTokenizer, id: u32) {
         let mut text = self.text.push(tokenizer, id);
         self.left = self.left.saturating_sub(1);
         if self.left == 0 {
@@ -58,8 +58,8 @@ impl Speech {
         self.send(id, text);
     }
 
-    /// The whole answer. The end token is passed on only where it ends an unfinished character.
-    pub(super) fn end(
+    /// Returns the whole answer, an [`Answer`] in JSON. The end token is sent only where it ends an unfinished character.
+    pub(super) fn finish(
         mut self,
         tokenizer: &LlamaTokenizer,
         prompt_tokens: usize,
@@ -81,17 +81,17 @@ impl Speech {
 
     fn send(&self, id: u32, text: String) {
         // Nobody listens any more after a cancellation or a shutdown.
-        let _ = self.sender.send(TurnEvent::Token { id, text });
+        let _ = self.events.send(TurnEvent::Token { id, text });
     }
 }
 
-/// Fetches what a turn is answered from. Returns the question as the model reads it, too.
+/// Fetches what a turn is answered from, and builds the request. Returns the question as the model reads it, too.
 pub(super) async fn request(
     language: &LanguagePipeline,
     window: usize,
     turn: OpenTurn<'_>,
     objects: &dyn Objects,
-) -> Result<(GenerationRequest, Speech, String), Failure> {
+) -> Result<(GenerationRequest, AnswerStream, String), Failure> {
     let OpenTurn {
         snapshot,
         number,
@@ -110,16 +110,16 @@ pub(super) async fn request(
     let image = snapshot.conversation.image.as_ref();
     let mut images = Vec::new();
     if let Some(image) = image {
-        let content = input::object(objects, &image.embedding).await?;
+        let content = input::fetch_object(objects, &image.embedding).await?;
         images.push(
             image_tokens::decode(&content)
                 .map_err(|error| input::corrupt(&image.embedding, error))?,
         );
     }
-    let speech = Speech::new(sender, &language.tokenizer, written, fitted.max_new_tokens);
-    let speech = Speech {
+    let stream = AnswerStream::new(sender, &language.tokenizer, written, fitted.max_new_tokens);
+    let stream = AnswerStream {
         dropped_turns: fitted.dropped,
-        ..speech
+        ..stream
     };
     let request = GenerationRequest {
         prompt: fitted.ids,
@@ -133,7 +133,7 @@ pub(super) async fn request(
             generated: written.to_vec(),
         }),
     };
-    Ok((request, speech, asked))
+    Ok((request, stream, asked))
 }
 
 /// The conversation up to this turn, without the turns that have no answer, and the turn.
@@ -214,27 +214,27 @@ mod tests {
 
     use super::*;
 
-    /// What a worker says that finds `written` and generates the rest of `tokens`.
-    fn say(
+    /// What a worker writes that finds `written` and generates the rest of `tokens`.
+    fn write(
         tokenizer: &LlamaTokenizer,
         tokens: &[u32],
         written: usize,
         most: usize,
     ) -> (Vec<u32>, String, Answer) {
         let (sender, mut said) = unbounded_channel();
-        let mut speech = Speech::new(sender, tokenizer, &tokens[..written], most);
+        let mut stream = AnswerStream::new(sender, tokenizer, &tokens[..written], most);
         let complete = tokens.last() == Some(&tokenizer.eos_id());
         let ends = tokens.len() - usize::from(complete);
         tokens[..ends]
             .iter()
             .skip(written)
-            .for_each(|&id| speech.say(tokenizer, id));
+            .for_each(|&id| stream.push_token(tokenizer, id));
         let completion = Completion {
             tokens: tokens.to_vec(),
             complete,
             cached: 0,
         };
-        let answer = serde_json::from_slice(&speech.end(tokenizer, 1, &completion)).unwrap();
+        let answer = serde_json::from_slice(&stream.finish(tokenizer, 1, &completion)).unwrap();
         let (mut ids, mut text) = (Vec::new(), String::new());
         while let Ok(TurnEvent::Token { id, text: more }) = said.try_recv() {
             ids.push(id);
@@ -251,12 +251,12 @@ mod tests {
         let limited = tokens.clone();
         tokens.push(tokenizer.eos_id());
         for (tokens, most) in [(limited.clone(), limited.len()), (tokens, 100)] {
-            let (written, text, answer) = say(&tokenizer, &tokens, 0, most);
+            let (written, text, answer) = write(&tokenizer, &tokens, 0, most);
             assert_eq!(text, answer.text);
             assert!(text.ends_with("\u{fffd}\u{fffd}"));
             // Another worker after each of the tokens that the first one wrote.
             for cut in 0..=written.len() {
-                let (rest, more, again) = say(&tokenizer, &tokens, cut, most);
+                let (rest, more, again) = write(&tokenizer, &tokens, cut, most);
                 assert_eq!([&written[..cut], &rest].concat(), written);
                 assert!(text.ends_with(&more));
                 assert_eq!(again, answer);

@@ -26,11 +26,11 @@ pub(super) async fn request(
         generation,
     } = &task.work
     else {
-        return Err(input::not_ours(Stage::Language));
+        return Err(input::wrong_stage(Stage::Language));
     };
     let (content, findings) = tokio::try_join!(
-        input::object(objects, embedding),
-        input::json::<FindingsReport>(objects, findings)
+        input::fetch_object(objects, embedding),
+        input::fetch_json::<FindingsReport>(objects, findings)
     )?;
     let image_tokens =
         image_tokens::decode(&content).map_err(|error| input::corrupt(embedding, error))?;

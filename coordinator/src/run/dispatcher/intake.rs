@@ -12,20 +12,41 @@ use super::Dispatcher;
 use super::ledger::Admission;
 use crate::CoordinatorError;
 use crate::archive::{ImageReadError, StudyEntries, StudyEntry};
+use crate::run::retry::AttemptError;
 use crate::run::study_record;
 
 /// Images read and stored at a time.
 const UPLOADS: usize = 16;
 /// Studies begun in one round trip.
 const BEGIN: usize = 64;
-/// Image bytes in memory at a time, in KiB; a larger image has it for itself.
-const ROOM: u32 = 256 << 10;
+/// Image bytes in memory at a time, in KiB; a larger image has all of it for itself.
+const IMAGE_MEMORY: u32 = 256 << 10;
 
 /// An entry whose image was looked at.
 enum PreparedEntry {
     Study(StudySpec),
     /// The line of a study that failed before any stage.
     Failed(String),
+}
+
+/// Why an entry does not begin.
+enum PrepareError {
+    /// Its image cannot be used; the run goes on.
+    Image(Failure),
+    /// The run cannot go on.
+    Run(CoordinatorError),
+}
+
+impl From<Failure> for PrepareError {
+    fn from(failure: Failure) -> Self {
+        Self::Image(failure)
+    }
+}
+
+impl From<CoordinatorError> for PrepareError {
+    fn from(error: CoordinatorError) -> Self {
+        Self::Run(error)
+    }
 }
 
 impl Dispatcher {
@@ -60,7 +81,7 @@ impl Dispatcher {
         &self,
         mut admitted: mpsc::Receiver<(StudyEntry, OwnedSemaphorePermit)>,
     ) -> Result<(), CoordinatorError> {
-        let room = Semaphore::new(ROOM as usize);
+        let room = Semaphore::new(IMAGE_MEMORY as usize);
         let mut prepared = stream::poll_fn(|context| admitted.poll_recv(context))
             .map(|(entry, place)| async { Ok((self.prepare(entry, &room).await?, place)) }.boxed())
             .buffered(UPLOADS)
@@ -101,68 +122,64 @@ impl Dispatcher {
         entry: StudyEntry,
         room: &Semaphore,
     ) -> Result<PreparedEntry, CoordinatorError> {
-        let source = match &entry.image {
-            Ok(source) => source,
-            Err(failure) => {
-                let failure = failure.clone();
-                return Ok(self.failed(entry, failure));
-            }
-        };
-        let size = match self.look(|| source.size(&entry.file)).await? {
-            Ok(size) => size,
-            Err(failure) => return Ok(self.failed(entry, failure)),
-        };
+        match self.store_inputs(&entry, room).await {
+            Ok((input, reference)) => Ok(PreparedEntry::Study(StudySpec {
+                study: entry.study,
+                file: entry.file,
+                input,
+                other_files: entry.other_files,
+                reference,
+                indication: entry.indication,
+                split: entry.split,
+            })),
+            Err(PrepareError::Image(failure)) => Ok(self.failed(entry, failure)),
+            Err(PrepareError::Run(error)) => Err(error),
+        }
+    }
+
+    /// Stores the image and the reference of an entry; returns their keys.
+    async fn store_inputs(
+        &self,
+        entry: &StudyEntry,
+        room: &Semaphore,
+    ) -> Result<(ObjectKey, Option<ObjectKey>), PrepareError> {
+        let source = entry.image.as_ref().map_err(Failure::clone)?;
+        let size = self.look(|| source.size(&entry.file)).await?;
         let wanted = u32::try_from(size.min(self.limits.image) >> 10)
-            .unwrap_or(ROOM)
-            .clamp(1, ROOM);
+            .unwrap_or(IMAGE_MEMORY)
+            .clamp(1, IMAGE_MEMORY);
         let _held = room.acquire_many(wanted).await;
-        let content = match self
+        let content = self
             .look(|| source.read(&entry.file, self.limits.image))
-            .await?
-        {
-            Ok(content) => content,
-            Err(failure) => return Ok(self.failed(entry, failure)),
-        };
+            .await?;
         let input = self
             .store(content, |content| self.spec.source.key(content))
             .await?;
         let reference = match &entry.reference {
-            Some(text) => Some(
-                self.store(Bytes::from(text.clone()), ObjectKey::reference)
-                    .await?,
-            ),
+            Some(text) => {
+                let text = Bytes::from(text.clone());
+                Some(self.store(text, ObjectKey::reference).await?)
+            }
             None => None,
         };
-        Ok(PreparedEntry::Study(StudySpec {
-            study: entry.study,
-            file: entry.file,
-            input,
-            other_files: entry.other_files,
-            reference,
-            indication: entry.indication,
-            split: entry.split,
-        }))
+        Ok((input, reference))
     }
 
-    /// Waits out the archive's store; what is wrong with the image itself is an answer.
-    async fn look<T, F>(
-        &self,
-        mut attempt: impl FnMut() -> F,
-    ) -> Result<Result<T, Failure>, CoordinatorError>
+    /// Waits out the archive's store; what is wrong with the image itself ends the attempts.
+    async fn look<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, PrepareError>
     where
         F: Future<Output = Result<T, ImageReadError>>,
     {
         let once = || {
             let looking = attempt();
             async move {
-                match looking.await {
-                    Ok(value) => Ok(Ok(value)),
-                    Err(ImageReadError::Study(failure)) => Ok(Err(failure)),
-                    Err(ImageReadError::Store(error)) => Err(error),
-                }
+                looking.await.map_err(|error| match error {
+                    ImageReadError::Study(failure) => AttemptError::Fatal(failure.into()),
+                    ImageReadError::Store(error) => AttemptError::Unavailable(error),
+                })
             }
         };
-        self.executor.retry.until_success(once).await
+        self.executor.retry.until_settled(once).await
     }
 
     /// Stores content under the key of its hash, where it is not there yet.
@@ -178,17 +195,18 @@ impl Dispatcher {
         let key = key(&hashing.await.map_err(|_| CoordinatorError::Stopped)?);
         let objects = &self.executor.backends.objects;
         let once = || async {
-            if objects.size(&key).await? == Some(content.len() as u64) {
-                return Ok(Ok(()));
+            let size = objects.size(&key).await;
+            if size.map_err(AttemptError::Unavailable)? == Some(content.len() as u64) {
+                return Ok(());
             }
-            match objects.put(&key, content.clone()).await {
-                Ok(()) => Ok(Ok(())),
-                Err(error @ ObjectError::Full(_)) => Ok(Err(error)),
-                Err(error) => Err(error),
-            }
+            let stored = objects.put(&key, content.clone()).await;
+            stored.map_err(|error| match error {
+                ObjectError::Full(_) => AttemptError::Fatal(error.into()),
+                error => AttemptError::Unavailable(error),
+            })
         };
-        self.executor.retry.until_success(once).await??;
-        Ok(key)
+        let stored: Result<(), CoordinatorError> = self.executor.retry.until_settled(once).await;
+        stored.map(|()| key)
     }
 
     fn failed(&self, entry: StudyEntry, failure: Failure) -> PreparedEntry {

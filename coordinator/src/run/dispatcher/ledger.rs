@@ -15,9 +15,9 @@ use crate::run::output::study_set::StudySet;
 use crate::run::progress::{RateMeter, RunCounts, RunProgress, StageCounts};
 
 /// Problems kept word by word.
-const PROBLEMS: usize = 100;
+const KEPT_PROBLEMS: usize = 100;
 
-/// See the module.
+/// The book of a run, which is kept under a lock.
 pub(crate) struct RunLedger {
     journal: Journal,
     studies: StudySet,
@@ -109,7 +109,7 @@ impl RunLedger {
     pub(crate) fn problem(&mut self, problem: EntryProblem) {
         warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
         self.problem_count += 1;
-        if self.problems.len() < PROBLEMS {
+        if self.problems.len() < KEPT_PROBLEMS {
             self.problems.push(problem);
         }
     }

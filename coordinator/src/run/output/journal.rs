@@ -6,9 +6,9 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use radialog_runtime::durable::{self, Replacement};
 use radialog_schemas::{StudyRecord, StudyStatus};
 
-use super::replacement::Replacement;
 use crate::CoordinatorError;
 
 /// The file's name in the output directory.
@@ -42,6 +42,8 @@ impl Journal {
             .write(true)
             .open(&path);
         let file = file.map_err(CoordinatorError::output(&path))?;
+        // Lines are synced as they are appended, which is worth nothing where the name of the file is lost.
+        durable::sync_directory(dir).map_err(CoordinatorError::output(dir))?;
         let mut length = 0;
         for_each_record(&path, |record, line| {
             seen(record);
@@ -137,12 +139,13 @@ pub(crate) fn forget_failed(dir: &Path) -> Result<(), CoordinatorError> {
     if !path.exists() {
         return Ok(());
     }
-    let mut kept = Replacement::create(&path)?;
+    let failed = || CoordinatorError::output(&path);
+    let mut kept = Replacement::create(&path).map_err(failed())?;
     for_each_record(&path, |record, line| match record.status {
-        StudyStatus::Done => kept.write(line),
+        StudyStatus::Done => kept.write_all(line).map_err(failed()),
         StudyStatus::Failed => Ok(()),
     })?;
-    kept.commit()
+    kept.commit().map_err(failed())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use super::reader::ConfigReader;
 
-/// An S3 bucket, or a folder of one.
+/// `[s3]`: an S3 bucket, or a folder of one, and how it is reached.
 #[derive(Clone, Debug)]
 pub struct S3Config {
     /// The server, e.g. `http://localhost:9000`; none is AWS itself.
@@ -17,7 +17,7 @@ pub struct S3Config {
     pub prefix: String,
     /// The region that requests are signed for.
     pub region: String,
-    /// Who we are; none asks without a name, which public buckets allow.
+    /// The access key; without one requests are anonymous, which public buckets allow.
     pub credentials: Option<S3Credentials>,
     /// The bucket's name is a part of the path, as self-hosted stores want it, instead of the host's name.
     pub path_style: bool,
@@ -27,12 +27,12 @@ pub struct S3Config {
     pub attempts: u32,
 }
 
-/// A static key.
+/// A static access key.
 #[derive(Clone, Debug)]
 pub struct S3Credentials {
-    /// Public part.
+    /// The public part of the key.
     pub access_key_id: String,
-    /// Secret part.
+    /// The secret part of the key.
     pub secret_access_key: SecretString,
 }
 
@@ -51,7 +51,7 @@ impl S3Config {
         let attempts = reader.parsed("s3", "attempts").unwrap_or(3);
 
         let url = url?;
-        let Some((endpoint, bucket, prefix)) = place(&url, endpoint) else {
+        let Some((endpoint, bucket, prefix)) = parse_url(&url, endpoint) else {
             reader.fault(
                 "s3",
                 "url",
@@ -88,8 +88,8 @@ impl S3Config {
     }
 }
 
-/// Endpoint, bucket and prefix of `s3://bucket/prefix` or `http://host:9000/bucket/prefix`.
-fn place(url: &str, endpoint: Option<String>) -> Option<(Option<String>, String, String)> {
+/// Splits endpoint, bucket and prefix of `s3://bucket/prefix` or `http://host:9000/bucket/prefix`.
+fn parse_url(url: &str, endpoint: Option<String>) -> Option<(Option<String>, String, String)> {
     let (scheme, rest) = url.split_once("://")?;
     let (endpoint, path) = match scheme {
         "s3" => (endpoint, rest),
@@ -121,12 +121,12 @@ mod tests {
         let local = Some("http://localhost:9000".to_owned());
         let expected = (local.clone(), "data".to_owned(), "a/b".to_owned());
         assert_eq!(
-            place("http://localhost:9000/data/a/b/", None),
+            parse_url("http://localhost:9000/data/a/b/", None),
             Some(expected.clone())
         );
-        assert_eq!(place("s3://data/a/b", local), Some(expected));
+        assert_eq!(parse_url("s3://data/a/b", local), Some(expected));
         assert_eq!(
-            place("s3://data", None),
+            parse_url("s3://data", None),
             Some((None, "data".to_owned(), String::new()))
         );
         for wrong in [
@@ -136,7 +136,7 @@ mod tests {
             "http:///data",
             "ftp://x/y",
         ] {
-            assert_eq!(place(wrong, None), None, "{wrong}");
+            assert_eq!(parse_url(wrong, None), None, "{wrong}");
         }
     }
 }

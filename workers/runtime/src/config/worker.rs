@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::ConfigReader;
 
-/// How a runner behaves.
+/// The settings of a runner; none of them changes an output.
 #[derive(Clone, Debug)]
 pub struct RunnerSettings {
     /// The worker's name in results and dead letters.
     pub worker: String,
-    /// After a stop: how long tasks in the model may take to finish before they are handed back.
+    /// How long, after a stop, tasks in the model may take to finish before they are requeued.
     pub grace: Duration,
-    /// How long an unreachable object store is waited for in place before tasks are handed back.
+    /// How long an unreachable object store is waited for in place before tasks are requeued.
     pub store_patience: Duration,
 }
 

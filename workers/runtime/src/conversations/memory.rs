@@ -20,29 +20,29 @@ use crate::state::StateError;
 /// Conversations in this process's memory.
 #[derive(Default)]
 pub struct MemoryConversations {
-    all: Mutex<All>,
+    inner: Mutex<Inner>,
 }
 
 #[derive(Default)]
-struct All {
-    records: BTreeMap<ConversationId, Record>,
+struct Inner {
+    records: BTreeMap<ConversationId, ConversationRecord>,
     /// Images of conversations.
-    images: HashMap<ObjectKey, Image>,
+    images: HashMap<ObjectKey, ImageUsers>,
     /// Number of turns that were ever queued.
     queued: u64,
 }
 
-/// Who talks about an image.
+/// The conversations that an image belongs to.
 #[derive(Default)]
-struct Image {
+struct ImageUsers {
     conversations: HashSet<ConversationId>,
-    /// It was stored before any of them.
-    foreign: bool,
-    /// Its removal began then.
+    /// The image was stored before any of them claimed it.
+    stored_before: bool,
+    /// When its removal began, where it is being removed.
     removing: Option<Instant>,
 }
 
-struct Record {
+struct ConversationRecord {
     conversation: Conversation,
     prepared: Option<Result<FindingsReport, Failure>>,
     turns: Vec<TurnRecord>,
@@ -57,24 +57,28 @@ struct TurnRecord {
     outcome: Option<TurnOutcome>,
     edited: Option<String>,
     epoch: u64,
-    /// Place in the order of all queued turns.
-    place: u64,
+    /// Position in the order of all queued turns.
+    queue_position: u64,
     events: Vec<TurnEvent>,
-    news: watch::Sender<()>,
+    changes: watch::Sender<()>,
 }
 
 impl MemoryConversations {
-    fn all(&self) -> MutexGuard<'_, All> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `change` on a conversation, if it is there.
-    fn with<T>(&self, id: &ConversationId, change: impl FnOnce(&mut Record) -> T) -> Option<T> {
-        self.all().records.get_mut(id).map(change)
+    /// Runs `change` on a conversation; none where there is no such conversation.
+    fn with<T>(
+        &self,
+        id: &ConversationId,
+        change: impl FnOnce(&mut ConversationRecord) -> T,
+    ) -> Option<T> {
+        self.lock().records.get_mut(id).map(change)
     }
 }
 
-impl All {
+impl Inner {
     fn turn(&mut self, request: &TurnRequest) -> TurnRecord {
         self.queued += 1;
         TurnRecord {
@@ -85,9 +89,9 @@ impl All {
             outcome: None,
             edited: None,
             epoch: 0,
-            place: self.queued,
+            queue_position: self.queued,
             events: Vec::new(),
-            news: watch::Sender::default(),
+            changes: watch::Sender::default(),
         }
     }
 
@@ -99,7 +103,7 @@ impl All {
     }
 }
 
-impl Record {
+impl ConversationRecord {
     fn turn(&mut self, turn: u32) -> Option<&mut TurnRecord> {
         self.turns.get_mut((turn as usize).checked_sub(1)?)
     }
@@ -118,7 +122,7 @@ impl Record {
         }
     }
 
-    fn start(&mut self, number: u32) -> TurnClaim {
+    fn claim_turn(&mut self, number: u32) -> TurnClaim {
         let Some(turn) = self.turn(number) else {
             return TurnClaim::NotFound;
         };
@@ -165,7 +169,7 @@ impl TurnRecord {
             self.asked = Some(asked.clone());
         }
         self.events.push(event);
-        self.news.send_replace(());
+        self.changes.send_replace(());
     }
 
     fn end(&mut self, outcome: TurnOutcome) {
@@ -200,28 +204,28 @@ impl Conversations for MemoryConversations {
         image: &ObjectKey,
         stored: bool,
     ) -> Result<bool, StateError> {
-        let mut all = self.all();
-        let users = all.images.entry(image.clone()).or_default();
+        let mut inner = self.lock();
+        let users = inner.images.entry(image.clone()).or_default();
         if users
             .removing
             .is_some_and(|since| since.elapsed() < LONGEST_REMOVAL)
         {
             return Ok(false);
         }
-        users.foreign |= stored && users.conversations.is_empty();
+        users.stored_before |= stored && users.conversations.is_empty();
         users.removing = None;
         users.conversations.insert(id.clone());
         Ok(true)
     }
 
     async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
-        let mut all = self.all();
-        if all
+        let mut inner = self.lock();
+        if inner
             .images
             .get(image)
             .is_some_and(|users| users.removing.is_some())
         {
-            all.images.remove(image);
+            inner.images.remove(image);
         }
         Ok(())
     }
@@ -231,19 +235,22 @@ impl Conversations for MemoryConversations {
         conversation: &Conversation,
         turns: &[TurnRequest],
     ) -> Result<Option<u32>, StateError> {
-        let mut all = self.all();
-        if !all.records.contains_key(&conversation.id) {
-            let turns = turns.iter().map(|turn| all.turn(turn)).collect();
+        let mut inner = self.lock();
+        if !inner.records.contains_key(&conversation.id) {
+            let turns = turns.iter().map(|turn| inner.turn(turn)).collect();
             let (conversation, idempotency) = (conversation.clone(), HashMap::new());
-            let record = Record {
+            let record = ConversationRecord {
                 conversation,
                 prepared: None,
                 turns,
                 idempotency,
             };
-            all.records.insert(record.conversation.id.clone(), record);
+            inner.records.insert(record.conversation.id.clone(), record);
         }
-        Ok(all.records.get(&conversation.id).and_then(Record::ready))
+        Ok(inner
+            .records
+            .get(&conversation.id)
+            .and_then(ConversationRecord::ready))
     }
 
     async fn snapshot(
@@ -254,8 +261,8 @@ impl Conversations for MemoryConversations {
     }
 
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError> {
-        let all = self.all();
-        let mut owned: Vec<&Conversation> = all
+        let inner = self.lock();
+        let mut owned: Vec<&Conversation> = inner
             .records
             .values()
             .map(|record| &record.conversation)
@@ -275,9 +282,9 @@ impl Conversations for MemoryConversations {
         request: &TurnRequest,
         idempotency: Option<&str>,
     ) -> Result<Option<AddedTurn>, StateError> {
-        let mut all = self.all();
-        let new = all.turn(request);
-        let Some(record) = all.records.get_mut(id) else {
+        let mut inner = self.lock();
+        let new = inner.turn(request);
+        let Some(record) = inner.records.get_mut(id) else {
             return Ok(None);
         };
         let known = idempotency
@@ -306,7 +313,7 @@ impl Conversations for MemoryConversations {
         id: &ConversationId,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError> {
-        let prepare = |record: &mut Record| {
+        let prepare = |record: &mut ConversationRecord| {
             if record.prepared.is_none() {
                 record.prepared = Some(outcome.clone());
                 match outcome {
@@ -333,7 +340,7 @@ impl Conversations for MemoryConversations {
 
     async fn claim_turn(&self, id: &ConversationId, turn: u32) -> Result<TurnClaim, StateError> {
         Ok(self
-            .with(id, |record| record.start(turn))
+            .with(id, |record| record.claim_turn(turn))
             .unwrap_or(TurnClaim::NotFound))
     }
 
@@ -345,7 +352,8 @@ impl Conversations for MemoryConversations {
         after: u64,
         events: &[TurnEvent],
     ) -> Result<AppendOutcome, StateError> {
-        let append = |record: &mut Record| Some(record.turn(turn)?.append(epoch, after, events));
+        let append =
+            |record: &mut ConversationRecord| Some(record.turn(turn)?.append(epoch, after, events));
         Ok(self
             .with(id, append)
             .flatten()
@@ -359,7 +367,7 @@ impl Conversations for MemoryConversations {
         epoch: u64,
         outcome: &TurnOutcome,
     ) -> Result<Option<u32>, StateError> {
-        let finish = |record: &mut Record| {
+        let finish = |record: &mut ConversationRecord| {
             let current = record.turn(turn)?;
             if current.epoch == epoch && current.status == TurnStatus::Running {
                 current.end(outcome.clone());
@@ -370,7 +378,7 @@ impl Conversations for MemoryConversations {
     }
 
     async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError> {
-        let cancel = |record: &mut Record| {
+        let cancel = |record: &mut ConversationRecord| {
             let current = record.turn(turn)?;
             match current.status {
                 TurnStatus::Queued => current.end(TurnOutcome::Cancelled),
@@ -388,7 +396,7 @@ impl Conversations for MemoryConversations {
         turn: u32,
         text: Option<&str>,
     ) -> Result<bool, StateError> {
-        let edit = |record: &mut Record| {
+        let edit = |record: &mut ConversationRecord| {
             let current = record.turn(turn).filter(|turn| turn.status.is_final());
             current
                 .map(|turn| turn.edited = text.map(str::to_owned))
@@ -404,7 +412,7 @@ impl Conversations for MemoryConversations {
         after: u64,
         limit: usize,
     ) -> Result<Vec<NumberedEvent>, StateError> {
-        let read = |record: &mut Record| {
+        let read = |record: &mut ConversationRecord| {
             let events = &record.turn(turn)?.events;
             let skipped = usize::try_from(after).unwrap_or(usize::MAX);
             let numbered = (after + 1..).zip(events.iter().skip(skipped).take(limit).cloned());
@@ -418,13 +426,15 @@ impl Conversations for MemoryConversations {
         id: &ConversationId,
         turn: u32,
     ) -> Result<Box<dyn TurnWatch>, StateError> {
-        let subscribe = |record: &mut Record| record.turn(turn).map(|turn| turn.news.subscribe());
+        let subscribe = |record: &mut ConversationRecord| {
+            record.turn(turn).map(|turn| turn.changes.subscribe())
+        };
         Ok(Box::new(MemoryWatch(self.with(id, subscribe).flatten())))
     }
 
     async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
-        let mut all = self.all();
-        let Some(Record { conversation, .. }) = all.records.remove(id) else {
+        let mut inner = self.lock();
+        let Some(ConversationRecord { conversation, .. }) = inner.records.remove(id) else {
             return Ok(None);
         };
         let Some(ChatImage { image, .. }) = &conversation.image else {
@@ -433,13 +443,13 @@ impl Conversations for MemoryConversations {
                 image_stays: false,
             }));
         };
-        let users = all.images.entry(image.clone()).or_default();
+        let users = inner.images.entry(image.clone()).or_default();
         users.conversations.remove(id);
-        let stays = users.foreign || !users.conversations.is_empty();
+        let stays = users.stored_before || !users.conversations.is_empty();
         if !stays {
             users.removing = Some(Instant::now());
         } else if users.conversations.is_empty() {
-            all.images.remove(image);
+            inner.images.remove(image);
         }
         Ok(Some(DeletedConversation {
             conversation,
@@ -448,35 +458,38 @@ impl Conversations for MemoryConversations {
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {
-        Ok(self.all().waiting().count() as u64)
+        Ok(self.lock().waiting().count() as u64)
     }
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
-        let mut all = self.all();
-        let place = all
+        let mut inner = self.lock();
+        let queue_position = inner
             .records
             .get_mut(id)
             .and_then(|record| record.turn(turn))
-            .map(|turn| (turn.status, turn.place));
-        let Some((TurnStatus::Queued, place)) = place else {
+            .map(|turn| (turn.status, turn.queue_position));
+        let Some((TurnStatus::Queued, queue_position)) = queue_position else {
             return Ok(None);
         };
         Ok(Some(
-            all.waiting().filter(|other| other.place < place).count() as u64,
+            inner
+                .waiting()
+                .filter(|other| other.queue_position < queue_position)
+                .count() as u64,
         ))
     }
 }
 
-/// News of a turn, or of none; a turn that is deleted has no more news.
+/// A subscription to a turn; none once the turn is gone.
 struct MemoryWatch(Option<watch::Receiver<()>>);
 
 #[async_trait]
 impl TurnWatch for MemoryWatch {
     async fn next_events(&mut self) -> Vec<NumberedEvent> {
-        let Some(news) = &mut self.0 else {
+        let Some(changes) = &mut self.0 else {
             return std::future::pending().await;
         };
-        if news.changed().await.is_err() {
+        if changes.changed().await.is_err() {
             // Said once, so that the reader looks and finds nothing.
             self.0 = None;
         }

@@ -17,7 +17,7 @@ use super::{
     LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnWatch,
 };
 use crate::config::RedisConfig;
-use crate::redis_link::RedisLink;
+use crate::redis_connection::RedisConnection;
 use crate::state::StateError;
 use subscriptions::Subscriptions;
 
@@ -33,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Conversations that gateways and workers on any number of machines share.
 pub struct RedisConversations {
-    link: RedisLink,
+    connection: RedisConnection,
     subscriptions: Subscriptions,
 }
 
@@ -46,15 +46,15 @@ impl RedisConversations {
         config: &RedisConfig,
         start_timeout: Duration,
     ) -> Result<Self, StateError> {
-        let link = RedisLink::connect(config, start_timeout, scripts::all).await?;
+        let connection = RedisConnection::connect(config, start_timeout, scripts::all).await?;
         Ok(Self {
-            link,
+            connection,
             subscriptions: Subscriptions::new(config)?,
         })
     }
 
     /// Runs a script on a conversation.
-    async fn script<T: FromRedisValue>(
+    async fn run_script<T: FromRedisValue>(
         &self,
         script: &Script,
         id: &ConversationId,
@@ -67,14 +67,14 @@ impl RedisConversations {
             .arg(1)
             .arg(keys::conversation(id));
         pipeline.arg(TIME_TO_LIVE.as_secs()).arg(arguments);
-        self.link
+        self.connection
             .run::<(T,)>(&pipeline)
             .await
             .map(|(answer,)| answer)
     }
 
-    /// Notes turns that wait for a worker.
-    async fn wait(
+    /// Adds turns to those that wait for a worker.
+    async fn add_waiting(
         &self,
         id: &ConversationId,
         turns: impl IntoIterator<Item = u32>,
@@ -82,18 +82,18 @@ impl RedisConversations {
         let mut pipeline = redis::pipe();
         for turn in turns {
             pipeline
-                .zadd(keys::WAITING, keys::waiting(id, turn), now())
+                .zadd(keys::WAITING, keys::waiting(id, turn), now_ms())
                 .ignore();
         }
         if pipeline.is_empty() {
             Ok(())
         } else {
-            self.link.run(&pipeline).await
+            self.connection.run(&pipeline).await
         }
     }
 
-    /// Forgets turns that do not wait any more.
-    async fn wait_no_more(&self, id: &ConversationId, turns: &[u32]) -> Result<(), StateError> {
+    /// Removes turns from those that wait for a worker.
+    async fn remove_waiting(&self, id: &ConversationId, turns: &[u32]) -> Result<(), StateError> {
         let mut pipeline = redis::pipe();
         for turn in turns {
             pipeline
@@ -103,13 +103,13 @@ impl RedisConversations {
         if pipeline.is_empty() {
             Ok(())
         } else {
-            self.link.run(&pipeline).await
+            self.connection.run(&pipeline).await
         }
     }
 
     async fn read(&self, id: &ConversationId) -> Result<Option<ConversationSnapshot>, StateError> {
         let (all,) = self
-            .link
+            .connection
             .run(redis::pipe().hgetall(keys::conversation(id)))
             .await?;
         fields::snapshot(&all)
@@ -133,14 +133,14 @@ impl Conversations for RedisConversations {
         pipeline
             .arg(id.as_str())
             .arg(if stored { "1" } else { "0" });
-        self.link
+        self.connection
             .run::<(bool,)>(&pipeline)
             .await
             .map(|(claimed,)| claimed)
     }
 
     async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
-        self.link
+        self.connection
             .run(
                 redis::pipe()
                     .srem(keys::image(image), scripts::REMOVING)
@@ -155,7 +155,7 @@ impl Conversations for RedisConversations {
         turns: &[TurnRequest],
     ) -> Result<Option<u32>, StateError> {
         let (id, owner) = (&conversation.id, keys::owner(&conversation.owner));
-        self.link
+        self.connection
             .run::<()>(
                 redis::pipe()
                     .zadd(owner, id.as_str(), conversation.created_ms)
@@ -171,9 +171,9 @@ impl Conversations for RedisConversations {
         arguments.extend(turns.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let (ready, queued): (u32, Vec<u32>) =
-            self.script(&scripts::CREATE, id, &arguments).await?;
-        self.wait(id, queued).await?;
-        Ok(some(ready))
+            self.run_script(&scripts::CREATE, id, &arguments).await?;
+        self.add_waiting(id, queued).await?;
+        Ok(turn_or_none(ready))
     }
 
     async fn snapshot(
@@ -191,7 +191,7 @@ impl Conversations for RedisConversations {
         let range = redis::pipe()
             .zrevrange(keys::owner(owner), 0, last)
             .to_owned();
-        let (ids,): (Vec<String>,) = self.link.run(&range).await?;
+        let (ids,): (Vec<String>,) = self.connection.run(&range).await?;
         Ok(ids.into_iter().map(ConversationId).collect())
     }
 
@@ -203,11 +203,11 @@ impl Conversations for RedisConversations {
     ) -> Result<Option<AddedTurn>, StateError> {
         let arguments = [&*json(request), idempotency.unwrap_or_default()];
         let (turn, ready, queued): (u32, u32, bool) =
-            self.script(&scripts::ADD_TURN, id, &arguments).await?;
+            self.run_script(&scripts::ADD_TURN, id, &arguments).await?;
         if queued {
-            self.wait(id, [turn]).await?;
+            self.add_waiting(id, [turn]).await?;
         }
-        Ok(some(turn).map(|turn| AddedTurn {
+        Ok(turn_or_none(turn).map(|turn| AddedTurn {
             turn,
             ready: ready == turn,
         }))
@@ -227,19 +227,23 @@ impl Conversations for RedisConversations {
         };
         let arguments = [&*json(outcome), &event, &end];
         let (ready, ended): (u32, Vec<u32>) =
-            self.script(&scripts::PREPARED, id, &arguments).await?;
-        self.wait_no_more(id, &ended).await?;
-        Ok(some(ready))
+            self.run_script(&scripts::PREPARED, id, &arguments).await?;
+        self.remove_waiting(id, &ended).await?;
+        Ok(turn_or_none(ready))
     }
 
     async fn claim_turn(&self, id: &ConversationId, turn: u32) -> Result<TurnClaim, StateError> {
         let (outcome, event) = cancelled();
         let arguments = [&*turn.to_string(), &outcome, &event];
-        let (epoch, ready): (i64, u32) = self.script(&scripts::START, id, &arguments).await?;
-        self.wait_no_more(id, &[turn]).await?;
+        let (epoch, ready): (i64, u32) = self.run_script(&scripts::START, id, &arguments).await?;
+        self.remove_waiting(id, &[turn]).await?;
         let epoch = match epoch {
             scripts::GONE => return Ok(TurnClaim::NotFound),
-            scripts::OVER => return Ok(TurnClaim::NotRunnable { next: some(ready) }),
+            scripts::OVER => {
+                return Ok(TurnClaim::NotRunnable {
+                    next: turn_or_none(ready),
+                });
+            }
             epoch => epoch.cast_unsigned(),
         };
         let events = self.events(id, turn, 0, usize::MAX).await?;
@@ -275,7 +279,10 @@ impl Conversations for RedisConversations {
         arguments.extend(events.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         Ok(
-            match self.script::<u32>(&scripts::APPEND, id, &arguments).await? {
+            match self
+                .run_script::<u32>(&scripts::APPEND, id, &arguments)
+                .await?
+            {
                 0 => AppendOutcome::Done,
                 1 => AppendOutcome::Cancelled,
                 _ => AppendOutcome::Fenced,
@@ -294,28 +301,28 @@ impl Conversations for RedisConversations {
         let arguments = [
             &*turn.to_string(),
             &*epoch.to_string(),
-            &*text(&outcome.status()),
+            &*variant_name(&outcome.status()),
             &json(outcome),
             &json(&event),
         ];
-        self.script(&scripts::FINISH, id, &arguments)
+        self.run_script(&scripts::FINISH, id, &arguments)
             .await
-            .map(some)
+            .map(turn_or_none)
     }
 
     async fn cancel(&self, id: &ConversationId, turn: u32) -> Result<Option<u32>, StateError> {
         let (outcome, event) = cancelled();
         let (ready, ended): (u32, bool) = self
-            .script(
+            .run_script(
                 &scripts::CANCEL,
                 id,
                 &[&*turn.to_string(), &outcome, &event],
             )
             .await?;
         if ended {
-            self.wait_no_more(id, &[turn]).await?;
+            self.remove_waiting(id, &[turn]).await?;
         }
-        Ok(some(ready))
+        Ok(turn_or_none(ready))
     }
 
     async fn edit(
@@ -325,7 +332,7 @@ impl Conversations for RedisConversations {
         text: Option<&str>,
     ) -> Result<bool, StateError> {
         let is_text = if text.is_some() { "1" } else { "0" };
-        self.script(
+        self.run_script(
             &scripts::EDIT,
             id,
             &[&*turn.to_string(), is_text, text.unwrap_or_default()],
@@ -345,7 +352,7 @@ impl Conversations for RedisConversations {
         let range = redis::pipe()
             .xrange_count(keys::events(id, turn), from, "+", limit)
             .to_owned();
-        let (reply,): (StreamRangeReply,) = self.link.run(&range).await?;
+        let (reply,): (StreamRangeReply,) = self.connection.run(&range).await?;
         let entry = |entry: &redis::streams::StreamId| {
             let number = entry
                 .id
@@ -381,15 +388,15 @@ impl Conversations for RedisConversations {
         else {
             return Ok(None);
         };
-        self.script::<()>(&scripts::DELETE, id, &[]).await?;
+        self.run_script::<()>(&scripts::DELETE, id, &[]).await?;
         let turns: Vec<u32> = (1..=turns.len() as u32).collect();
-        self.wait_no_more(id, &turns).await?;
+        self.remove_waiting(id, &turns).await?;
         let mut pipeline = redis::pipe();
         pipeline
             .zrem(keys::owner(&conversation.owner), id.as_str())
             .ignore();
         let Some(image) = &conversation.image else {
-            self.link.run::<()>(&pipeline).await?;
+            self.connection.run::<()>(&pipeline).await?;
             return Ok(Some(DeletedConversation {
                 conversation,
                 image_stays: false,
@@ -401,7 +408,7 @@ impl Conversations for RedisConversations {
             .arg(1)
             .arg(keys::image(&image.image));
         pipeline.arg(id.as_str()).arg(LONGEST_REMOVAL.as_secs());
-        let (stays,): (bool,) = self.link.run(&pipeline).await?;
+        let (stays,): (bool,) = self.connection.run(&pipeline).await?;
         Ok(Some(DeletedConversation {
             conversation,
             image_stays: stays,
@@ -409,13 +416,13 @@ impl Conversations for RedisConversations {
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {
-        let lost = now().saturating_sub(LONGEST_WAIT.as_millis() as u64);
+        let lost = now_ms().saturating_sub(LONGEST_WAIT.as_millis() as u64);
         let mut pipeline = redis::pipe();
         pipeline
             .zrembyscore(keys::WAITING, 0, lost)
             .ignore()
             .zcard(keys::WAITING);
-        self.link
+        self.connection
             .run::<(u64,)>(&pipeline)
             .await
             .map(|(waiting,)| waiting)
@@ -425,7 +432,7 @@ impl Conversations for RedisConversations {
         let rank = redis::pipe()
             .zrank(keys::WAITING, keys::waiting(id, turn))
             .to_owned();
-        self.link
+        self.connection
             .run::<(Option<u64>,)>(&rank)
             .await
             .map(|(position,)| position)
@@ -445,16 +452,16 @@ fn json<T: Serialize>(value: &T) -> String {
 }
 
 /// A unit variant's name, as JSON has it in quotes.
-fn text<T: Serialize>(value: &T) -> String {
+fn variant_name<T: Serialize>(value: &T) -> String {
     json(value).trim_matches('"').to_owned()
 }
 
 /// Turns are counted from 1, so that scripts say 0 for none.
-fn some(turn: u32) -> Option<u32> {
+fn turn_or_none(turn: u32) -> Option<u32> {
     (turn > 0).then_some(turn)
 }
 
-fn now() -> u64 {
+fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)

@@ -20,11 +20,12 @@ use secrecy::ExposeSecret;
 use super::{ObjectEntry, ObjectError, Objects};
 use crate::config::S3Config;
 
+/// A server that does not answer within it is not there; requests that are under way have a timeout of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The protocol's own limit of one listing.
-const LONGEST_PAGE: usize = 1000;
-/// How servers say that a write does not fit.
-const FULL: [&str; 5] = [
+/// The protocol's own limit of one listing, in objects.
+const MAX_KEYS: usize = 1000;
+/// The error codes by which servers say that a write does not fit.
+const STORE_FULL_CODES: [&str; 5] = [
     "XMinioStorageFull",
     "InsufficientStorage",
     "InsufficientCapacity",
@@ -32,7 +33,7 @@ const FULL: [&str; 5] = [
     "XMinioAdminBucketQuotaExceeded",
 ];
 
-/// A bucket, or a folder of one.
+/// An object store in a bucket, or in a folder of one.
 pub struct S3Objects {
     client: Client,
     bucket: String,
@@ -60,36 +61,34 @@ impl S3Objects {
             key: format!("s3://{}", config.bucket),
             reason,
         };
-        match tokio::time::timeout(
-            start_timeout,
-            store.client.head_bucket().bucket(&store.bucket).send(),
-        )
-        .await
-        {
-            Ok(Ok(_)) => Ok(store),
-            Ok(Err(error)) => Err(failed(
-                match error
-                    .raw_response()
-                    .map(|response| response.status().as_u16())
-                {
-                    Some(404) => format!(
-                        "there is no bucket '{}'; create it, or check --s3",
-                        config.bucket
-                    ),
-                    Some(403) => {
-                        "the store refuses this key; check access_key_id and secret_access_key"
-                            .into()
-                    }
-                    _ => format!("{}; check --s3, and that the store runs", words(&error)),
-                },
-            )),
-            Err(_) => {
+        let head = store.client.head_bucket().bucket(&store.bucket).send();
+        let head = tokio::time::timeout(start_timeout, head)
+            .await
+            .map_err(|_| {
                 let seconds = start_timeout.as_secs_f64();
-                Err(failed(format!(
+                failed(format!(
                     "no answer within {seconds} s; check --s3, and that the store runs"
-                )))
-            }
-        }
+                ))
+            })?;
+        head.map_err(|error| {
+            let status = error
+                .raw_response()
+                .map(|response| response.status().as_u16());
+            failed(match status {
+                Some(404) => format!(
+                    "there is no bucket '{}'; create it, or check --s3",
+                    config.bucket
+                ),
+                Some(403) => {
+                    "the store refuses this key; check access_key_id and secret_access_key".into()
+                }
+                _ => format!(
+                    "{}; check --s3, and that the store runs",
+                    description_of(&error)
+                ),
+            })
+        })?;
+        Ok(store)
     }
 
     fn path(&self, key: &ObjectKey) -> String {
@@ -103,10 +102,10 @@ impl S3Objects {
     ) -> ObjectError {
         match error.code() {
             Some("NoSuchKey" | "NotFound") => ObjectError::NotFound(key.clone()),
-            Some(code) if FULL.contains(&code) => ObjectError::Full(key.clone()),
+            Some(code) if STORE_FULL_CODES.contains(&code) => ObjectError::Full(key.clone()),
             _ => ObjectError::Store {
                 key: self.path(key),
-                reason: words(error),
+                reason: description_of(error),
             },
         }
     }
@@ -214,7 +213,7 @@ impl Objects for S3Objects {
     ) -> Result<Vec<ObjectEntry>, ObjectError> {
         let mut entries: Vec<ObjectEntry> = Vec::new();
         while entries.len() < limit {
-            let page = i32::try_from((limit - entries.len()).min(LONGEST_PAGE)).unwrap_or(i32::MAX);
+            let page = i32::try_from((limit - entries.len()).min(MAX_KEYS)).unwrap_or(i32::MAX);
             let after = entries
                 .last()
                 .map(|entry| &entry.key)
@@ -232,7 +231,7 @@ impl Objects for S3Objects {
                 .await
                 .map_err(|error| ObjectError::Store {
                     key: format!("{}{prefix}", self.prefix),
-                    reason: words(&error),
+                    reason: description_of(&error),
                 })?;
             entries.extend(answer.contents().iter().filter_map(|object| {
                 let key = ObjectKey::parse(object.key()?.strip_prefix(&self.prefix)?)?;
@@ -284,7 +283,10 @@ fn client(config: &S3Config) -> Client {
     Client::from_conf(builder.build())
 }
 
-fn words<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
+/// The server's own code and message, where it sent them.
+fn description_of<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    error: &SdkError<E>,
+) -> String {
     match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),

@@ -15,12 +15,12 @@ use super::{Consumer, Delivery, Message, Queue, QueueError, Receipt};
 /// Queues in this process's memory; what is in them is lost with it.
 #[derive(Default)]
 pub struct MemoryQueue {
-    lines: RwLock<BTreeMap<String, Arc<Line>>>,
+    queues: RwLock<BTreeMap<String, Arc<OneQueue>>>,
 }
 
 impl MemoryQueue {
-    fn line(&self, queue: &str) -> Result<Arc<Line>, QueueError> {
-        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
+    fn line(&self, queue: &str) -> Result<Arc<OneQueue>, QueueError> {
+        let lines = self.queues.read().unwrap_or_else(PoisonError::into_inner);
         lines
             .get(queue)
             .cloned()
@@ -31,15 +31,15 @@ impl MemoryQueue {
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn declare(&self) -> Result<(), QueueError> {
-        let mut lines = self.lines.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.queues.write().unwrap_or_else(PoisonError::into_inner);
         for name in queues::all() {
             let work = lines.entry(name.to_owned()).or_default().clone();
             lines.entry(queues::dead(name)).or_default();
             for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
                 let line = || {
-                    Arc::new(Line {
+                    Arc::new(OneQueue {
                         expires: Some((delay, work.clone())),
-                        ..Line::default()
+                        ..OneQueue::default()
                     })
                 };
                 lines.entry(queues::retry(name, step)).or_insert_with(line);
@@ -51,7 +51,7 @@ impl Queue for MemoryQueue {
     async fn publish(&self, queue: &str, mut message: Message) -> Result<(), QueueError> {
         message.published.get_or_insert_with(SystemTime::now);
         let line = self.line(queue)?;
-        line.ready().push_back(Stored {
+        line.ready().push_back(WaitingMessage {
             message,
             delivery_count: 0,
         });
@@ -85,27 +85,27 @@ impl Queue for MemoryQueue {
     }
 }
 
-/// One queue.
+/// One named queue.
 #[derive(Default)]
-struct Line {
-    ready: Mutex<VecDeque<Stored>>,
+struct OneQueue {
+    ready: Mutex<VecDeque<WaitingMessage>>,
     changed: Notify,
     /// A retry queue: where its messages go, and after how long.
-    expires: Option<(Duration, Arc<Line>)>,
+    expires: Option<(Duration, Arc<OneQueue>)>,
 }
 
-struct Stored {
+struct WaitingMessage {
     message: Message,
     delivery_count: u32,
 }
 
-impl Line {
-    fn ready(&self) -> MutexGuard<'_, VecDeque<Stored>> {
+impl OneQueue {
+    fn ready(&self) -> MutexGuard<'_, VecDeque<WaitingMessage>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn give_back(&self, stored: Stored) {
-        self.ready().push_front(Stored {
+    fn requeue(&self, stored: WaitingMessage) {
+        self.ready().push_front(WaitingMessage {
             delivery_count: stored.delivery_count + 1,
             ..stored
         });
@@ -113,7 +113,7 @@ impl Line {
     }
 }
 
-fn expire_oldest(line: &Weak<Line>, work: &Weak<Line>) {
+fn expire_oldest(line: &Weak<OneQueue>, work: &Weak<OneQueue>) {
     if let (Some(line), Some(work)) = (line.upgrade(), work.upgrade()) {
         let expired = line.ready().pop_front();
         work.ready().extend(expired);
@@ -121,41 +121,43 @@ fn expire_oldest(line: &Weak<Line>, work: &Weak<Line>) {
     }
 }
 
-/// What one consumer holds. Gives back what it did not settle when it is dropped.
+/// One consumer with its deliveries in flight; those that it did not settle are requeued when it is dropped.
 struct Subscription {
-    line: Arc<Line>,
+    queue: Arc<OneQueue>,
     prefetch: AtomicU16,
-    held: Mutex<BTreeMap<u64, Stored>>,
+    in_flight: Mutex<BTreeMap<u64, WaitingMessage>>,
     next_tag: AtomicU64,
     settled: Notify,
 }
 
 impl Subscription {
-    fn new(line: Arc<Line>, prefetch: u16) -> Self {
-        let (held, next_tag, settled) = Default::default();
+    fn new(queue: Arc<OneQueue>, prefetch: u16) -> Self {
+        let (in_flight, next_tag, settled) = Default::default();
         Self {
-            line,
+            queue,
             prefetch: AtomicU16::new(prefetch),
-            held,
+            in_flight,
             next_tag,
             settled,
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, BTreeMap<u64, WaitingMessage>> {
+        self.in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The oldest message, if there is one and the prefetch allows it. `own` keeps the subscription alive with the receipt.
     fn take(self: &Arc<Self>, own: Option<Arc<Self>>) -> Option<Delivery> {
-        let mut held = self.held();
-        if held.len() >= usize::from(self.prefetch.load(Ordering::Relaxed)) {
+        let mut in_flight = self.in_flight();
+        if in_flight.len() >= usize::from(self.prefetch.load(Ordering::Relaxed)) {
             return None;
         }
-        let stored = self.line.ready().pop_front()?;
+        let stored = self.queue.ready().pop_front()?;
         let tag = self.next_tag.fetch_add(1, Ordering::Relaxed);
         let (message, delivery_count) = (stored.message.clone(), stored.delivery_count);
-        held.insert(tag, stored);
+        in_flight.insert(tag, stored);
         let receipt = MemoryReceipt {
             subscription: Arc::downgrade(self),
             tag,
@@ -172,10 +174,11 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let held = std::mem::take(&mut *self.held());
-        held.into_values()
+        let in_flight = std::mem::take(&mut *self.in_flight());
+        in_flight
+            .into_values()
             .rev()
-            .for_each(|stored| self.line.give_back(stored));
+            .for_each(|stored| self.queue.requeue(stored));
     }
 }
 
@@ -186,7 +189,7 @@ impl Consumer for MemoryConsumer {
     async fn next(&mut self) -> Delivery {
         loop {
             let (mut arrived, mut settled) = (
-                std::pin::pin!(self.0.line.changed.notified()),
+                std::pin::pin!(self.0.queue.changed.notified()),
                 std::pin::pin!(self.0.settled.notified()),
             );
             arrived.as_mut().enable();
@@ -211,9 +214,9 @@ struct MemoryReceipt {
 
 impl MemoryReceipt {
     /// The message, unless its consumer is gone: then it is back in its queue already.
-    fn settle(&self) -> Result<(Arc<Subscription>, Stored), QueueError> {
+    fn settle(&self) -> Result<(Arc<Subscription>, WaitingMessage), QueueError> {
         let settled = self.subscription.upgrade().and_then(|subscription| {
-            let stored = subscription.held().remove(&self.tag)?;
+            let stored = subscription.in_flight().remove(&self.tag)?;
             Some((subscription, stored))
         });
         if let Some((subscription, _)) = &settled {
@@ -232,7 +235,7 @@ impl Receipt for MemoryReceipt {
 
     async fn requeue(self: Box<Self>) -> Result<(), QueueError> {
         let (subscription, stored) = self.settle()?;
-        subscription.line.give_back(stored);
+        subscription.queue.requeue(stored);
         Ok(())
     }
 }

@@ -12,12 +12,12 @@ use tokio::time::Instant;
 
 use super::{Consumer, Delivery, Message, Queue, QueueError};
 use crate::config::AmqpConfig;
+use connection::{Session, SupervisedConnection};
 use consumer::RabbitConsumer;
-use link::{Link, Session};
 use receipt::TakenReceipt;
 
+mod connection;
 mod consumer;
-mod link;
 mod properties;
 mod publisher;
 mod receipt;
@@ -25,7 +25,7 @@ mod topology;
 
 /// A connection to a broker that is replaced whenever it breaks.
 pub struct RabbitQueue {
-    link: Arc<Link>,
+    connection: Arc<SupervisedConnection>,
     publish_timeout: Duration,
 }
 
@@ -39,16 +39,17 @@ impl RabbitQueue {
         name: &str,
         start_timeout: Duration,
     ) -> Result<Self, QueueError> {
-        let link = Link::start(config.url.expose_secret(), config.heartbeat, name)?;
-        link.session(Instant::now() + start_timeout).await?;
+        let connection =
+            SupervisedConnection::start(config.url.expose_secret(), config.heartbeat, name)?;
+        connection.session(Instant::now() + start_timeout).await?;
         Ok(Self {
-            link: Arc::new(link),
+            connection: Arc::new(connection),
             publish_timeout: config.publish_timeout,
         })
     }
 
     async fn session(&self) -> Result<Arc<Session>, QueueError> {
-        self.link
+        self.connection
             .session(Instant::now() + self.publish_timeout)
             .await
     }
@@ -62,7 +63,7 @@ impl Queue for RabbitQueue {
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
         publisher::publish(
-            &self.link,
+            &self.connection,
             &name(queue)?,
             message,
             Instant::now() + self.publish_timeout,
@@ -72,7 +73,7 @@ impl Queue for RabbitQueue {
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
         Ok(Box::new(
-            RabbitConsumer::subscribe(self.link.clone(), name(queue)?, prefetch).await?,
+            RabbitConsumer::subscribe(self.connection.clone(), name(queue)?, prefetch).await?,
         ))
     }
 
@@ -82,7 +83,7 @@ impl Queue for RabbitQueue {
             .basic_get(name(queue)?, BasicGetOptions::default())
             .await
             .map_err(refused)?;
-        Ok(taken.map(|taken| consumer::delivered(taken.delivery, TakenReceipt)))
+        Ok(taken.map(|taken| consumer::to_delivery(taken.delivery, TakenReceipt)))
     }
 
     async fn depth(&self, queue: &str) -> Result<u64, QueueError> {

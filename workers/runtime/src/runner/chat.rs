@@ -94,11 +94,11 @@ async fn answer_and_publish<W: StageWork>(
                 .await?;
         }
         Err(TaskError::Requeue(reason)) => {
-            tracing::debug!(reason, "handing the turn back");
+            tracing::debug!(reason, "requeueing the turn");
             return Ok(Settlement::Requeue);
         }
         Err(TaskError::StoreFull(error)) => {
-            tracing::debug!(%error, "handing the turn back");
+            tracing::debug!(%error, "requeueing the turn");
             return Ok(Settlement::Requeue);
         }
     }

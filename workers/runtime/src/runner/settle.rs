@@ -61,7 +61,7 @@ pub(super) async fn settle<W: StageWork>(
     let settlement = match published {
         Ok(settlement) => settlement,
         Err(error) => {
-            tracing::warn!(%error, "the outcome could not be published; handing the task back");
+            tracing::warn!(%error, "the outcome could not be published; requeueing the task");
             // Cut short by a stop, which is as good a moment to go on.
             let _ = worker
                 .unless_stopping(tokio::time::sleep(REFUSAL_PAUSE))
@@ -95,7 +95,7 @@ async fn publish_outcome<W: StageWork>(
             publish_result(worker, delivery, (task.run, task.study), done, timings).await?;
         }
         TaskOutcome::Requeue(reason) => {
-            tracing::debug!(reason, "handing the task back");
+            tracing::debug!(reason, "requeueing the task");
             return Ok(Settlement::Requeue);
         }
         TaskOutcome::Failed { failure, study } => {

@@ -10,7 +10,7 @@ use redis::{FromRedisValue, Pipeline, Script};
 
 use super::{Fact, Facts, State, StateError, keys};
 use crate::config::RedisConfig;
-use crate::redis_link::RedisLink;
+use crate::redis_connection::RedisConnection;
 
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -37,7 +37,7 @@ static FINISH: LazyLock<Script> = LazyLock::new(|| {
 
 /// State that several coordinators share.
 pub struct RedisState {
-    link: RedisLink,
+    connection: RedisConnection,
 }
 
 impl RedisState {
@@ -49,12 +49,13 @@ impl RedisState {
         config: &RedisConfig,
         start_timeout: Duration,
     ) -> Result<Self, StateError> {
-        let link = RedisLink::connect(config, start_timeout, || vec![&*RECORD, &*FINISH]).await?;
-        Ok(Self { link })
+        let connection =
+            RedisConnection::connect(config, start_timeout, || vec![&*RECORD, &*FINISH]).await?;
+        Ok(Self { connection })
     }
 
     async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StateError> {
-        self.link.run(pipeline).await
+        self.connection.run(pipeline).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! One connection that hears the news of all turns that this process watches.
+//! One connection that receives the events of all turns that this process watches.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,21 +14,21 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::config::RedisConfig;
 use crate::conversations::{NumberedEvent, TurnWatch};
-use crate::redis_link::{failed, settings};
+use crate::redis_connection::{settings, state_error};
 use crate::state::StateError;
 
 /// Events that a slow reader may be behind before it must look in the stream instead.
-const BEHIND: usize = 64;
+const BUFFERED_EVENTS: usize = 64;
 
 type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Option<NumberedEvent>>>>>;
 
-/// Who watches what.
+/// The subscriptions of this process, by their channels.
 pub(super) struct Subscriptions {
     connection: ConnectionManager,
     channels: Channels,
 }
 
-/// News of one turn.
+/// A subscription to the events of one turn.
 pub(super) struct RedisWatch {
     news: broadcast::Receiver<Option<NumberedEvent>>,
     channel: String,
@@ -43,24 +43,24 @@ impl Subscriptions {
             .url
             .expose_secret()
             .into_connection_info()
-            .map_err(failed)?;
+            .map_err(state_error)?;
         // Only the third version of the protocol has news and answers on one connection.
         let redis = info
             .redis_settings()
             .clone()
             .set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(redis)).map_err(failed)?;
+        let client = Client::open(info.set_redis_settings(redis)).map_err(state_error)?;
         let channels = Channels::default();
-        let heard = channels.clone();
+        let pushed_to = channels.clone();
         let listen = move |info: PushInfo| {
-            hear(&heard, info);
+            on_push(&pushed_to, info);
             Ok::<(), redis::aio::SendError>(())
         };
         let settings = settings(config)
             .set_push_sender(listen)
             .set_automatic_resubscription();
         let connection =
-            ConnectionManager::new_lazy_with_config(client, settings).map_err(failed)?;
+            ConnectionManager::new_lazy_with_config(client, settings).map_err(state_error)?;
         Ok(Self {
             connection,
             channels,
@@ -73,7 +73,7 @@ impl Subscriptions {
             let mut channels = locked(&self.channels);
             channels
                 .entry(channel.clone())
-                .or_insert_with(|| broadcast::Sender::new(BEHIND))
+                .or_insert_with(|| broadcast::Sender::new(BUFFERED_EVENTS))
                 .subscribe()
         };
         let (channels, connection) = (self.channels.clone(), self.connection.clone());
@@ -89,7 +89,7 @@ impl Subscriptions {
             .clone()
             .subscribe(&watch.channel)
             .await
-            .map_err(failed)?;
+            .map_err(state_error)?;
         Ok(watch)
     }
 }
@@ -131,7 +131,7 @@ impl Drop for RedisWatch {
 }
 
 /// Called by the connection for whatever Redis says unasked.
-fn hear(channels: &Channels, info: PushInfo) {
+fn on_push(channels: &Channels, info: PushInfo) {
     let mut data = info.data.into_iter();
     let mut text = || {
         data.next()
@@ -140,20 +140,20 @@ fn hear(channels: &Channels, info: PushInfo) {
     match info.kind {
         PushKind::Message => {
             if let (Some(channel), Some(message)) = (text(), text()) {
-                tell(channels, &channel, event(&message));
+                notify(channels, &channel, event(&message));
             }
         }
         // Subscribed again after a loss: what was said meanwhile was not heard.
         PushKind::Subscribe => {
             if let Some(channel) = text() {
-                tell(channels, &channel, None);
+                notify(channels, &channel, None);
             }
         }
         _ => {}
     }
 }
 
-fn tell(channels: &Channels, channel: &str, event: Option<NumberedEvent>) {
+fn notify(channels: &Channels, channel: &str, event: Option<NumberedEvent>) {
     if let Some(sender) = locked(channels).get(channel) {
         // Nobody listens between the last reader's end and the removal of its channel.
         let _ = sender.send(event);

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt;
-
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Acker, Channel, message};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::link::{Link, Session};
+use super::connection::{Session, SupervisedConnection};
 use super::receipt::RabbitReceipt;
 use super::{QueueError, properties, refused};
 use crate::backoff::Backoff;
@@ -26,8 +25,9 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// A broker that does not answer a cancellation has lost the connection.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A subscription to one queue, on whatever connection there is.
 pub(super) struct RabbitConsumer {
-    link: Arc<Link>,
+    connection: Arc<SupervisedConnection>,
     queue: ShortString,
     /// 0 while nothing more is wanted.
     prefetch: u16,
@@ -39,6 +39,7 @@ pub(super) struct RabbitConsumer {
     next_attempt: Instant,
 }
 
+/// One `basic.consume`, on one channel of one connection.
 struct Subscription {
     session: Arc<Session>,
     channel: Channel,
@@ -47,6 +48,7 @@ struct Subscription {
     flow: Flow,
 }
 
+/// How far a subscription is.
 #[derive(Clone, Copy, PartialEq)]
 enum Flow {
     /// The broker sends.
@@ -60,13 +62,13 @@ enum Flow {
 impl RabbitConsumer {
     /// Subscribes once, so that a missing queue is an error; from then on [`Consumer::next`] sees to it.
     pub(super) async fn subscribe(
-        link: Arc<Link>,
+        connection: Arc<SupervisedConnection>,
         queue: ShortString,
         prefetch: u16,
     ) -> Result<Self, QueueError> {
-        let subscription = Some(open(link.clone(), queue.clone(), prefetch).await?);
+        let subscription = Some(open(connection.clone(), queue.clone(), prefetch).await?);
         Ok(Self {
-            link,
+            connection,
             queue,
             prefetch,
             subscription,
@@ -76,7 +78,7 @@ impl RabbitConsumer {
         })
     }
 
-    /// The next message, or none after a step towards it. Every wait can be cut short without losing a message.
+    /// Returns the next message, or none after a step towards it. Every wait can be cut short without losing a message.
     async fn step(&mut self) -> Option<message::Delivery> {
         if self.is_idle() {
             return pending().await;
@@ -93,7 +95,7 @@ impl RabbitConsumer {
             None => {
                 sleep_until(self.next_attempt).await;
                 self.opening = Some(tokio::spawn(open(
-                    self.link.clone(),
+                    self.connection.clone(),
                     self.queue.clone(),
                     self.prefetch,
                 )));
@@ -117,7 +119,7 @@ impl RabbitConsumer {
                 prefetch,
                 ..
             }) if *prefetch != self.prefetch => {
-                self.follow_prefetch().await;
+                self.apply_prefetch().await;
             }
             Some(subscription) => match subscription.stream.next().await {
                 Some(Ok(delivery)) => {
@@ -160,7 +162,7 @@ impl RabbitConsumer {
     }
 
     /// Prefetch binds new subscriptions only, so a changed one takes a new subscription on the same channel.
-    async fn follow_prefetch(&mut self) {
+    async fn apply_prefetch(&mut self) {
         let Some(subscription) = &mut self.subscription else {
             return;
         };
@@ -169,10 +171,12 @@ impl RabbitConsumer {
             let cancel = subscription
                 .channel
                 .basic_cancel(subscription.stream.tag(), BasicCancelOptions::default());
-            match timeout(CANCEL_TIMEOUT, cancel).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => self.give_up(&error.to_string()),
-                Err(_) => self.give_up("the broker does not answer"),
+            let cancelled = timeout(CANCEL_TIMEOUT, cancel)
+                .await
+                .map_err(|_| "the broker does not answer".to_owned())
+                .and_then(|cancelled| cancelled.map_err(|error| error.to_string()));
+            if let Err(reason) = cancelled {
+                self.give_up(&reason);
             }
         }
     }
@@ -183,14 +187,14 @@ impl Consumer for RabbitConsumer {
     async fn next(&mut self) -> Delivery {
         loop {
             if let Some(delivery) = self.step().await {
-                return delivered(delivery, RabbitReceipt);
+                return to_delivery(delivery, RabbitReceipt);
             }
         }
     }
 
     async fn set_prefetch(&mut self, prefetch: u16) {
         self.prefetch = prefetch;
-        self.follow_prefetch().await;
+        self.apply_prefetch().await;
     }
 }
 
@@ -220,21 +224,22 @@ impl Subscription {
 }
 
 async fn open(
-    link: Arc<Link>,
+    connection: Arc<SupervisedConnection>,
     queue: ShortString,
     prefetch: u16,
 ) -> Result<Subscription, QueueError> {
-    let session = link.session(Instant::now() + SESSION_TIMEOUT).await?;
+    let session = connection.session(Instant::now() + SESSION_TIMEOUT).await?;
     let channel = session.channel().await?;
     Subscription::open(session, channel, queue, prefetch).await
 }
 
-/// A delivery as our contract has it.
-pub(super) fn delivered<R: Receipt + 'static>(
+/// Converts the client's delivery into one of our contract.
+pub(super) fn to_delivery<R: Receipt + 'static>(
     delivery: message::Delivery,
     receipt: impl FnOnce(Acker) -> R,
 ) -> Delivery {
-    let (message, delivery_count) = properties::message(delivery.data, &delivery.properties);
+    let (message, delivery_count) =
+        properties::from_properties(delivery.data, &delivery.properties);
     Delivery {
         message,
         redelivered: delivery.redelivered,

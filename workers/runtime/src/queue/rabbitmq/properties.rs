@@ -15,8 +15,8 @@ const LONGEST_TEXT: usize = 2048;
 /// How often a quorum queue's message came back, as the broker counts it. Not there before the first time.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
-/// The properties of a message that is published now.
-pub(super) fn of(message: &Message, id: &str) -> BasicProperties {
+/// Builds the properties of a message that is published now.
+pub(super) fn to_properties(message: &Message, id: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
     let published = message.published.unwrap_or_else(SystemTime::now);
     let published = published
@@ -51,8 +51,8 @@ pub(super) fn of(message: &Message, id: &str) -> BasicProperties {
         .with_headers(headers)
 }
 
-/// The message, and how often it came back.
-pub(super) fn message(body: Vec<u8>, properties: &BasicProperties) -> (Message, u32) {
+/// Reads the message, and how often it came back.
+pub(super) fn from_properties(body: Vec<u8>, properties: &BasicProperties) -> (Message, u32) {
     let empty = FieldTable::default();
     let headers = properties.headers().as_ref().unwrap_or(&empty).inner();
     let text = |name: &str| match headers.get(name) {
@@ -119,8 +119,8 @@ mod tests {
             traceparent: Some("00-1-2-01".into()),
             death: Some(death),
         };
-        let properties = of(&sent, "7");
-        assert_eq!(message(b"{}".to_vec(), &properties), (sent, 0));
+        let properties = to_properties(&sent, "7");
+        assert_eq!(from_properties(b"{}".to_vec(), &properties), (sent, 0));
         assert_eq!(properties.delivery_mode(), &Some(PERSISTENT));
     }
 
@@ -130,10 +130,10 @@ mod tests {
         headers.insert("x-death".into(), AMQPValue::LongString("x".into()));
         headers.insert(DELIVERY_COUNT.into(), AMQPValue::LongUInt(4));
         let properties = BasicProperties::default().with_headers(headers);
-        let (message, delivery_count) = message(Vec::new(), &properties);
+        let (message, delivery_count) = from_properties(Vec::new(), &properties);
         assert_eq!((&message, delivery_count), (&Message::default(), 4));
         assert!(
-            !of(&message, "1")
+            !to_properties(&message, "1")
                 .headers()
                 .as_ref()
                 .unwrap()
@@ -151,7 +151,7 @@ mod tests {
             death: Some(death),
             ..Message::default()
         };
-        let (read, _) = super::message(Vec::new(), &of(&message, "1"));
+        let (read, _) = from_properties(Vec::new(), &to_properties(&message, "1"));
         assert!(read.death.unwrap().reason.len() <= LONGEST_TEXT);
     }
 }

@@ -12,28 +12,32 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Confirmation, Error};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::link::{Link, Session};
+use super::connection::{Session, SupervisedConnection};
 use super::properties;
 use crate::queue::{Message, QueueError};
 
 /// A broker that refuses a message, e.g. because a quorum queue elects its leader, is asked again after this.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(200);
 
-/// What the broker made of one publish.
-enum Answer {
-    /// Durable.
+/// What came of publishing a message once.
+enum PublishOutcome {
+    /// The broker has confirmed that the message is durable.
     Confirmed,
     /// There is no such queue.
     NoRoute,
-    /// Not taken, for now.
+    /// The broker does not take it, for now.
     Refused,
-    /// Unknown: the message may be there or not.
+    /// The message may be there or not.
     Unknown,
+    /// The connection broke; the message may be there or not.
+    Broken(Error),
+    /// There was no answer until the deadline.
+    TimedOut,
 }
 
 /// Publishes until the broker confirms, on new connections where need be, until `deadline`.
 pub(super) async fn publish(
-    link: &Link,
+    connection: &SupervisedConnection,
     queue: &ShortString,
     message: Message,
     deadline: Instant,
@@ -45,23 +49,26 @@ pub(super) async fn publish(
         })
     };
     loop {
-        let session = link.session(deadline).await?;
-        let properties = properties::of(&message, &next_id());
-        match timeout_at(deadline, session.publish(queue, &message.body, properties)).await {
-            Ok(Ok(Answer::Confirmed)) => return Ok(()),
-            Ok(Ok(Answer::NoRoute)) => {
+        let session = connection.session(deadline).await?;
+        let properties = properties::to_properties(&message, &next_id());
+        match session
+            .publish_once(queue, &message.body, properties, deadline)
+            .await
+        {
+            PublishOutcome::Confirmed => return Ok(()),
+            PublishOutcome::NoRoute => {
                 return not_confirmed("there is no such queue; start a coordinator to declare it");
             }
-            Ok(Ok(Answer::Unknown)) => {}
-            Ok(Ok(Answer::Refused)) if Instant::now() + REFUSAL_PAUSE < deadline => {
+            PublishOutcome::Unknown => {}
+            PublishOutcome::Refused if Instant::now() + REFUSAL_PAUSE < deadline => {
                 sleep(REFUSAL_PAUSE).await
             }
-            Ok(Ok(Answer::Refused)) => return not_confirmed("the queue refuses messages"),
-            Ok(Err(error)) => {
+            PublishOutcome::Refused => return not_confirmed("the queue refuses messages"),
+            PublishOutcome::Broken(error) => {
                 tracing::debug!(%error, "a publish broke off; publishing again");
                 session.report_broken();
             }
-            Err(_) => {
+            PublishOutcome::TimedOut => {
                 return not_confirmed(
                     "no answer in time; the broker may be short of memory or disk",
                 );
@@ -71,12 +78,25 @@ pub(super) async fn publish(
 }
 
 impl Session {
+    async fn publish_once(
+        &self,
+        queue: &ShortString,
+        body: &[u8],
+        properties: BasicProperties,
+        deadline: Instant,
+    ) -> PublishOutcome {
+        match timeout_at(deadline, self.publish(queue, body, properties)).await {
+            Ok(confirmed) => confirmed.unwrap_or_else(PublishOutcome::Broken),
+            Err(_) => PublishOutcome::TimedOut,
+        }
+    }
+
     async fn publish(
         &self,
         queue: &ShortString,
         body: &[u8],
         properties: BasicProperties,
-    ) -> Result<Answer, Error> {
+    ) -> Result<PublishOutcome, Error> {
         let id = properties.message_id().clone();
         let mandatory = BasicPublishOptions {
             mandatory: true,
@@ -97,17 +117,17 @@ impl Session {
             sending.as_mut().poll(context)
         });
         Ok(match confirm.await?.await? {
-            Confirmation::Ack(None) => Answer::Confirmed,
+            Confirmation::Ack(None) => PublishOutcome::Confirmed,
             // The client gives a returned message to the next confirm of the channel, which may be another message's.
             Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => {
                 if returned.properties.message_id() == &id {
-                    Answer::NoRoute
+                    PublishOutcome::NoRoute
                 } else {
-                    Answer::Unknown
+                    PublishOutcome::Unknown
                 }
             }
-            Confirmation::Nack(None) => Answer::Refused,
-            Confirmation::NotRequested => Answer::Unknown,
+            Confirmation::Nack(None) => PublishOutcome::Refused,
+            Confirmation::NotRequested => PublishOutcome::Unknown,
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::queue::{QueueError, Receipt};
 /// An acknowledgement is done once it is sent. One that meets a dying connection may never be, and the client does not say so.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One delivery of a consumer.
+/// Settles one delivery of a consumer.
 pub(super) struct RabbitReceipt(pub(super) Acker);
 
 #[async_trait]
@@ -24,11 +24,11 @@ impl Receipt for RabbitReceipt {
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), QueueError> {
-        settled(self.0.nack(back_to_its_queue())).await
+        settled(self.0.nack(requeue_options())).await
     }
 }
 
-/// One message that was taken without a consumer; dropping it hands it back.
+/// Settles one message that was taken without a consumer (`basic.get`); dropping it requeues the message.
 pub(super) struct TakenReceipt(pub(super) Acker);
 
 #[async_trait]
@@ -38,21 +38,21 @@ impl Receipt for TakenReceipt {
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), QueueError> {
-        settled(self.0.nack(back_to_its_queue())).await
+        settled(self.0.nack(requeue_options())).await
     }
 }
 
 impl Drop for TakenReceipt {
     fn drop(&mut self) {
         let acker = self.0.clone();
-        // Without a runtime the process ends, and the broker hands the message back itself.
+        // Without a runtime the process ends, and the broker requeues the message itself.
         if let (true, Ok(runtime)) = (acker.usable(), Handle::try_current()) {
-            runtime.spawn(async move { acker.nack(back_to_its_queue()).await });
+            runtime.spawn(async move { acker.nack(requeue_options()).await });
         }
     }
 }
 
-fn back_to_its_queue() -> BasicNackOptions {
+fn requeue_options() -> BasicNackOptions {
     BasicNackOptions {
         requeue: true,
         ..BasicNackOptions::default()
@@ -60,14 +60,13 @@ fn back_to_its_queue() -> BasicNackOptions {
 }
 
 async fn settled(settling: impl Future<Output = lapin::Result<bool>>) -> Result<(), QueueError> {
-    match timeout(SETTLE_TIMEOUT, settling).await {
-        Ok(Ok(true)) => Ok(()),
-        Ok(Ok(false)) => Err(QueueError::Unreachable(
+    let sent = timeout(SETTLE_TIMEOUT, settling).await.map_err(|_| {
+        QueueError::Unreachable("the connection went while a delivery was being settled".into())
+    })?;
+    match sent.map_err(unreachable)? {
+        true => Ok(()),
+        false => Err(QueueError::Unreachable(
             "the connection that this delivery came on is gone".into(),
-        )),
-        Ok(Err(error)) => Err(unreachable(error)),
-        Err(_) => Err(QueueError::Unreachable(
-            "the connection went while a delivery was being settled".into(),
         )),
     }
 }

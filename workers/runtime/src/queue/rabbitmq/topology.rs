@@ -8,7 +8,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use radialog_schemas::queues::{self, DELIVERY_LIMIT, RETRY_DELAYS};
 
-use super::link::Session;
+use super::connection::Session;
 use super::{name, refused};
 use crate::queue::QueueError;
 

@@ -17,9 +17,9 @@ use crate::runner::worker::Worker;
 use crate::stage::{OpenTurn, PreparedTurn, StageWork};
 
 /// Most events in one call; more than a decode step makes.
-const EVENTS: usize = 64;
+const MAX_EVENTS: usize = 64;
 /// How often a turn that has no token yet looks whether anybody still wants it.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_WANTED_EVERY: Duration = Duration::from_millis(500);
 
 /// A turn that this worker may write.
 pub(super) struct ClaimedTurn<'a> {
@@ -155,14 +155,14 @@ impl ClaimedTurn<'_> {
         mut reply: PendingReply,
         delivery: &InFlightDelivery,
     ) -> Result<Reply, WriteError> {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut check_wanted = tokio::time::interval(CHECK_WANTED_EVERY);
         let mut is_first = written.tokens.is_empty();
         let mut goes_on = true;
         loop {
             let mut events = Vec::new();
             let replied = tokio::select! {
                 biased;
-                count = model_events.recv_many(&mut events, EVENTS), if goes_on => {
+                count = model_events.recv_many(&mut events, MAX_EVENTS), if goes_on => {
                     goes_on = count > 0;
                     None
                 }
@@ -172,7 +172,7 @@ impl ClaimedTurn<'_> {
                     }
                     Some(replied)
                 }
-                _ = look.tick(), if goes_on => {
+                _ = check_wanted.tick(), if goes_on => {
                     self.append(chat, written, Vec::new()).await?;
                     None
                 }
@@ -184,7 +184,7 @@ impl ClaimedTurn<'_> {
                         .first_token
                         .observe(delivery.waited().as_secs_f64());
                 }
-                look.reset();
+                check_wanted.reset();
             }
             if let Some(replied) = replied {
                 return Ok(replied);

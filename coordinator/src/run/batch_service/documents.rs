@@ -1,0 +1,81 @@
+//! What all gateways know of a batch: its documents in the shared state.
+
+use std::sync::Arc;
+
+use radialog_runtime::state::{State, StateError};
+use radialog_schemas::RunId;
+use serde::{Deserialize, Serialize};
+
+use super::view::{BatchEnd, BatchRequest};
+use crate::run::progress::RunProgress;
+
+const REQUEST: &str = "batch";
+const PROGRESS: &str = "batch-progress";
+const END: &str = "batch-end";
+const CANCEL: &str = "batch-cancel";
+
+/// The documents of all batches.
+pub(super) struct BatchDocuments(pub(super) Arc<dyn State>);
+
+impl BatchDocuments {
+    pub(super) async fn put_request(&self, request: &BatchRequest) -> Result<(), StateError> {
+        self.put(&request.id, REQUEST, json(request)).await
+    }
+
+    pub(super) async fn request(&self, id: &str) -> Result<Option<BatchRequest>, StateError> {
+        self.get(id, REQUEST).await
+    }
+
+    /// `progress` is the JSON of a [`RunProgress`].
+    pub(super) async fn put_progress(&self, id: &str, progress: String) -> Result<(), StateError> {
+        self.put(id, PROGRESS, progress).await
+    }
+
+    pub(super) async fn progress(&self, id: &str) -> Result<Option<RunProgress>, StateError> {
+        self.get(id, PROGRESS).await
+    }
+
+    pub(super) async fn put_end(&self, id: &str, end: &BatchEnd) -> Result<(), StateError> {
+        self.put(id, END, json(end)).await
+    }
+
+    pub(super) async fn end(&self, id: &str) -> Result<Option<BatchEnd>, StateError> {
+        self.get(id, END).await
+    }
+
+    /// Tells the gateway that runs the batch to stop it.
+    pub(super) async fn cancel(&self, id: &str) -> Result<(), StateError> {
+        self.put(id, CANCEL, "true".to_owned()).await
+    }
+
+    pub(super) async fn is_cancelled(&self, id: &str) -> Result<bool, StateError> {
+        Ok(self.0.document(&run(id), CANCEL).await?.is_some())
+    }
+
+    async fn put(&self, id: &str, name: &str, document: String) -> Result<(), StateError> {
+        self.0.put_document(&run(id), name, document).await
+    }
+
+    async fn get<T: for<'a> Deserialize<'a>>(
+        &self,
+        id: &str,
+        name: &str,
+    ) -> Result<Option<T>, StateError> {
+        let text = self.0.document(&run(id), name).await?;
+        text.map(|text| serde_json::from_str(&text))
+            .transpose()
+            .map_err(|error| {
+                StateError(format!(
+                    "document '{name}' of batch '{id}' is damaged: {error}"
+                ))
+            })
+    }
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("documents have string keys only")
+}
+
+fn run(id: &str) -> RunId {
+    RunId(format!("batch-{id}"))
+}

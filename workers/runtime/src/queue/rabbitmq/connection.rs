@@ -1,0 +1,185 @@
+//! The supervised connection. A task connects, waits until the connection breaks, and connects again with growing
+//! pauses; everybody else waits for the session of the moment.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use lapin::options::ConfirmSelectOptions;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, Event};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{QueueError, unreachable};
+use crate::backoff::Backoff;
+use crate::metrics::metrics;
+
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+/// One attempt to connect, TLS and login included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The connection at one moment.
+#[derive(Clone)]
+enum ConnectionState {
+    Up(Arc<Session>),
+    /// With the reason.
+    Down(String),
+}
+
+/// The connection as the rest of the adapter sees it.
+pub(super) struct SupervisedConnection {
+    current: watch::Receiver<ConnectionState>,
+    _supervisor: DropGuard,
+}
+
+/// One connection to the broker, from its start until it breaks.
+pub(super) struct Session {
+    connection: Connection,
+    pub(super) publishing: Channel,
+    /// Held while a message is numbered and queued for sending, so that the broker counts as the client does.
+    pub(super) order: Mutex<()>,
+    taking: tokio::sync::Mutex<Option<Channel>>,
+    broken: CancellationToken,
+}
+
+impl SupervisedConnection {
+    /// Starts to connect in the background.
+    pub(super) fn start(url: &str, heartbeat: Duration, name: &str) -> Result<Self, QueueError> {
+        let mut uri: AMQPUri = url.parse().map_err(QueueError::Unreachable)?;
+        let heartbeat = u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX);
+        uri.query.heartbeat.get_or_insert(heartbeat);
+        let (sender, current) =
+            watch::channel(ConnectionState::Down("not connected yet".to_owned()));
+        let stop = CancellationToken::new();
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        tokio::spawn(
+            stop.clone()
+                .run_until_cancelled_owned(supervise(uri, properties, sender)),
+        );
+        Ok(Self {
+            current,
+            _supervisor: stop.drop_guard(),
+        })
+    }
+
+    /// Returns the session of the moment; waits for one until `deadline`.
+    pub(super) async fn session(&self, deadline: Instant) -> Result<Arc<Session>, QueueError> {
+        let mut current = self.current.clone();
+        let connected = |current: &ConnectionState| matches!(current, ConnectionState::Up(session) if session.is_alive());
+        // Either way, what stands there now is the answer: the deadline passed, or a live session came.
+        drop(timeout_at(deadline, current.wait_for(connected)).await);
+        match &*self.current.borrow() {
+            ConnectionState::Up(session) => Ok(session.clone()),
+            ConnectionState::Down(reason) => Err(QueueError::Unreachable(reason.clone())),
+        }
+    }
+}
+
+impl Session {
+    async fn open(uri: AMQPUri, properties: ConnectionProperties) -> Result<Self, lapin::Error> {
+        let connection = Connection::connect_uri(uri, properties).await?;
+        let publishing = connection.create_channel().await?;
+        publishing
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        let (order, taking, broken) = Default::default();
+        Ok(Self {
+            connection,
+            publishing,
+            order,
+            taking,
+            broken,
+        })
+    }
+
+    /// Opens a new channel.
+    pub(super) async fn channel(&self) -> Result<Channel, QueueError> {
+        self.connection.create_channel().await.map_err(unreachable)
+    }
+
+    /// Returns the channel that single messages are taken on; they stay with it until they are settled.
+    pub(super) async fn taking(&self) -> Result<Channel, QueueError> {
+        let mut taking = self.taking.lock().await;
+        match &*taking {
+            Some(channel) if channel.status().connected() => Ok(channel.clone()),
+            _ => Ok(taking.insert(self.channel().await?).clone()),
+        }
+    }
+
+    /// Marks the session as broken: an operation failed in a way that only a new connection repairs.
+    pub(super) fn report_broken(&self) {
+        self.broken.cancel();
+    }
+
+    fn is_alive(&self) -> bool {
+        !self.broken.is_cancelled()
+            && self.connection.status().connected()
+            && self.publishing.status().connected()
+    }
+
+    /// Returns when the connection is of no use any more.
+    async fn ended(&self) {
+        let mut events = std::pin::pin!(self.connection.events_listener());
+        let mut check = tokio::time::interval(Duration::from_secs(1));
+        while self.is_alive() {
+            tokio::select! {
+                () = self.broken.cancelled() => return,
+                _ = check.tick() => {}
+                event = events.next() => match event {
+                    Some(Event::ConnectionBlocked(reason)) => {
+                        tracing::warn!(reason, "the broker takes no messages for now: it is short of memory or disk");
+                    }
+                    Some(Event::ConnectionUnblocked) => tracing::info!("the broker takes messages again"),
+                    Some(Event::Error(error)) => {
+                        tracing::debug!(%error, "the connection reports an error");
+                    }
+                    Some(_) => {}
+                    None => return,
+                },
+            }
+        }
+    }
+}
+
+async fn supervise(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    current: watch::Sender<ConnectionState>,
+) {
+    let mut backoff = BACKOFF;
+    loop {
+        let opened = timeout(
+            CONNECT_TIMEOUT,
+            Session::open(uri.clone(), properties.clone()),
+        )
+        .await;
+        let opened = match opened {
+            Ok(opened) => opened.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
+        };
+        match opened {
+            Ok(session) => {
+                let session = Arc::new(session);
+                current.send_replace(ConnectionState::Up(session.clone()));
+                backoff.reset();
+                session.ended().await;
+                session.report_broken();
+                metrics().queue_reconnects.inc();
+                tracing::warn!("the connection to the broker broke; connecting again");
+                current.send_replace(ConnectionState::Down("the connection broke".into()));
+            }
+            Err(reason) => {
+                let pause = backoff.next();
+                tracing::warn!(
+                    reason,
+                    pause_ms = pause.as_millis(),
+                    "the broker is unreachable; trying again"
+                );
+                current.send_replace(ConnectionState::Down(reason));
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+}
