@@ -13,6 +13,7 @@ pub mod language;
 mod layers;
 pub mod preprocess;
 pub mod prompt;
+pub mod tensors;
 pub mod tokenizers;
 pub mod vision;
 

@@ -6,7 +6,6 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::bundle::components::ScoringComponent;
-use radialog_models::bundle::layout;
 use radialog_models::chexbert::{Chexbert, clean_text};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::{Finding, Label, Stage};
@@ -269,7 +268,7 @@ fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
     if let Some(dir) = &recipe.training.start {
         let (config, weights, files) =
             initial_weights::component::<ScoringComponent>(dir, Stage::Scoring)?;
-        let tensors = initial_weights::loaded(&layout::scoring(&config), PREFIX, &weights)?;
+        let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         let tokenizer = files
             .get("tokenizer")
             .ok_or_else(|| TrainingError::Empty("no tokenizer".to_owned()))?;
@@ -286,7 +285,7 @@ fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
         ));
     };
     let config = ScoringComponent { chexbert };
-    let tensors = initial_weights::drawn(&layout::scoring(&config), PREFIX, recipe.training.seed)?;
+    let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok(ChexbertStart {
         config,
         tensors,

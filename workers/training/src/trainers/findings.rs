@@ -5,7 +5,6 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::bundle::components::FindingsComponent;
-use radialog_models::bundle::layout;
 use radialog_models::findings::{FindingsClassifier, TextRule};
 use radialog_schemas::{Finding, Label, Stage};
 
@@ -233,7 +232,7 @@ fn start(
     if let Some(dir) = &recipe.training.start {
         let (config, weights, _) =
             initial_weights::component::<FindingsComponent>(dir, Stage::Findings)?;
-        let tensors = initial_weights::loaded(&layout::findings(&config), PREFIX, &weights)?;
+        let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         return Ok((config, tensors));
     }
     let classifier = recipe
@@ -244,6 +243,6 @@ fn start(
         classifier,
         text_rule: TextRule::default(),
     };
-    let tensors = initial_weights::drawn(&layout::findings(&config), PREFIX, recipe.training.seed)?;
+    let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
 use radialog_models::bundle::components::LanguageComponent;
-use radialog_models::bundle::layout;
 use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use radialog_models::prompt::Prompts;
+use radialog_models::tensors::TensorSpec;
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_schemas::Stage;
 use safetensors::tensor::Dtype;
@@ -126,7 +126,7 @@ impl Found {
         }
         config.lora = Some(lora);
         let mut tensors = Vec::new();
-        for spec in layout::language_adapter(&config) {
+        for spec in config.adapter_tensors()? {
             let (name, shape) = (spec.header.name, spec.header.shape);
             let mut random = Random::stream(recipe.training.seed, &name);
             let path = name.strip_prefix(ADAPTER).unwrap_or(&name);
@@ -186,7 +186,7 @@ impl Found {
         };
         let base = self.weights.var_builder(DType::F32, &Device::Cpu);
         let mut tensors = Vec::new();
-        for spec in layout::language_base(&config, Dtype::F32) {
+        for spec in config.base_tensors(Dtype::F32)? {
             let (name, shape) = (spec.header.name, spec.header.shape);
             let tensor = if name.starts_with(PROJECTION) {
                 self.projection(
@@ -263,7 +263,7 @@ fn random(
         lora: None,
         prompts,
     };
-    let draw = |spec: layout::TensorSpec| {
+    let draw = |spec: TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
         let mut random = Random::stream(recipe.training.seed, &name);
         let tensor = match shape.as_slice() {
@@ -287,9 +287,7 @@ fn random(
         };
         Ok((name, tensor))
     };
-    let tensors = layout::language_base(&config, Dtype::F32)
-        .into_iter()
-        .map(draw);
+    let tensors = config.base_tensors(Dtype::F32)?.into_iter().map(draw);
     whole(
         recipe,
         config,
