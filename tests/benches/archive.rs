@@ -7,8 +7,10 @@ use std::fs;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use radialog_tests::house::{embedded, options, run, synthetic, workers};
-use radialog_tests::stages::ToyStage;
+use radialog_tests::embedded::{
+    backends, batch_options, run_batch, start_workers, synthetic_archive,
+};
+use radialog_tests::fake_stage::FakeStage;
 use tokio::runtime::Builder;
 
 const SIZES: [u64; 2] = [2_000, 200_000];
@@ -52,11 +54,11 @@ fn one(studies: u64) -> Result<()> {
         .build()?;
     let dir = tempfile::tempdir()?;
     let summary = runtime.block_on(async {
-        let backends = embedded(&dir.path().join("objects"))?;
-        let _workers = workers(&backends, ToyStage::new).await?;
+        let backends = backends(&dir.path().join("objects"))?;
+        let _workers = start_workers(&backends, FakeStage::new).await?;
         anyhow::Ok(
-            run(
-                options(synthetic(studies), &dir.path().join("out")),
+            run_batch(
+                batch_options(synthetic_archive(studies), &dir.path().join("out")),
                 &backends,
             )
             .await?,

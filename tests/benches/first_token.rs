@@ -17,7 +17,7 @@ use radialog_schemas::{
     Ask, ChatImage, ChatTask, ContentHash, Conversation, ConversationId, FindingsReport,
     Generation, ObjectKey, SCHEMA_VERSION, Stage, Task, TurnEvent, TurnRequest, Work, queues,
 };
-use radialog_tests::house::embedded;
+use radialog_tests::embedded::backends;
 use radialog_workers::StageOptions;
 use radialog_workers::language::LanguageStage;
 use tokio::runtime::Builder;
@@ -51,7 +51,7 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?
         .block_on(async {
-            let backends = embedded(&dir.path().join("objects"))?;
+            let backends = backends(&dir.path().join("objects"))?;
             backends.queue.declare().await?;
             let setting =
                 Setting::prepare(backends, bundle.manifest().component_hash(Stage::Language))

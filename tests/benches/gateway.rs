@@ -18,14 +18,13 @@ use radialog_coordinator::{BundleHashes, run::publish_turn};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::conversations::{Conversations, TurnClaim};
-use radialog_schemas::PerStage;
 use radialog_schemas::{
-    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
-    Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
+    Answer, Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, PerStage,
+    SCHEMA_VERSION, Stage, TurnEvent, TurnOutcome, TurnRequest, queues,
 };
-use radialog_tests::binary::Role;
-use radialog_tests::services::Services;
-use radialog_tests::stages::ToyStage;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::processes::RoleProcess;
+use radialog_tests::services::{Services, free_port};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -57,10 +56,10 @@ async fn serve(address: &str) -> Result<()> {
 }
 
 fn bundle() -> BundleHashes {
-    let components = PerStage::from_fn(ToyStage::component_of);
+    let components = PerStage::from_fn(FakeStage::component_of);
     BundleHashes {
-        name: "toy".into(),
-        bundle: ContentHash::of(b"toy"),
+        name: "fake".into(),
+        bundle: ContentHash::of(b"fake"),
         components,
     }
 }
@@ -68,34 +67,20 @@ fn bundle() -> BundleHashes {
 async fn measure() -> Result<()> {
     let services = Services::shared().await?;
     let dir = tempfile::tempdir()?;
-    let objects = dir.path().join("objects").display().to_string();
-    let plenty = "1000000".to_owned();
-    let variables = [
-        ("RADIALOG_AMQP_URL", services.amqp()?),
-        ("RADIALOG_REDIS_URL", services.redis().to_owned()),
-        ("RADIALOG_OBJECTS_DIRECTORY", objects),
-        ("RADIALOG_GATEWAY_RATE", plenty.clone()),
-        ("RADIALOG_GATEWAY_CONCURRENT", plenty.clone()),
-        ("RADIALOG_GATEWAY_STREAMS", plenty.clone()),
-        ("RADIALOG_GATEWAY_MAX_WAITING", plenty.clone()),
-        ("RADIALOG_GATEWAY_MAX_TURNS", plenty),
-    ];
-    let (config, _) = Config::load_with(
-        None,
-        variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone())),
-        [],
-        GatewayConfig::read,
-    )?;
-    let backends = Backends::connect(&config).await?;
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port();
-    let address = format!("127.0.0.1:{port}");
+    let plenty = "1000000";
+    let environment = services
+        .environment()?
+        .objects(&dir.path().join("objects"))
+        .with("RADIALOG_GATEWAY_RATE", plenty)
+        .with("RADIALOG_GATEWAY_CONCURRENT", plenty)
+        .with("RADIALOG_GATEWAY_STREAMS", plenty)
+        .with("RADIALOG_GATEWAY_MAX_WAITING", plenty)
+        .with("RADIALOG_GATEWAY_MAX_TURNS", plenty);
+    let backends = environment.connect().await?;
+    let address = format!("127.0.0.1:{}", free_port()?);
     let mut command = Command::new(env::current_exe()?);
-    command.env(ROLE, &address).envs(variables);
-    let gateway = Role::start(&mut command, &dir.path().join("gateway.log"))?;
+    command.env(ROLE, &address).envs(environment.variables());
+    let gateway = RoleProcess::start(&mut command, &dir.path().join("gateway.log"))?;
     let url = format!("http://{address}");
     let client = reqwest::Client::new();
     while client.get(format!("{url}/v1/models")).send().await.is_err() {
@@ -113,7 +98,7 @@ async fn turns(
     backends: &Backends,
     client: &reqwest::Client,
     url: &str,
-    gateway: &Role,
+    gateway: &RoleProcess,
 ) -> Result<()> {
     let worker = tokio::spawn(answer_everything(backends.clone()));
     let (taken, processor, began) = (
@@ -127,7 +112,7 @@ async fn turns(
             backends,
             &conversation,
             1,
-            &ToyStage::component_of(Stage::Language),
+            &FakeStage::component_of(Stage::Language),
         )
         .await?;
         let path = format!("{url}/v1/conversations/{conversation}/turns");
@@ -186,7 +171,7 @@ async fn tokens(
     backends: &Backends,
     client: &reqwest::Client,
     url: &str,
-    gateway: &Role,
+    gateway: &RoleProcess,
     streams: usize,
 ) -> Result<()> {
     let conversations = &backends.conversations;
@@ -293,7 +278,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         created_ms: 1,
         image: None,
         indication: None,
-        component: ToyStage::component_of(Stage::Language),
+        component: FakeStage::component_of(Stage::Language),
         opening: Vec::new(),
     };
     let ask = Ask::Question { text: "?".into() };
@@ -328,7 +313,7 @@ fn now() -> u64 {
 }
 
 /// User and system time of the gateway so far.
-fn processor_seconds(gateway: &Role) -> Result<f64> {
+fn processor_seconds(gateway: &RoleProcess) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", gateway.0.id()))?;
     let fields = stat
         .rsplit(')')
@@ -344,7 +329,7 @@ fn processor_seconds(gateway: &Role) -> Result<f64> {
 }
 
 /// Its resident memory, in MiB.
-fn resident(gateway: &Role) -> Result<f64> {
+fn resident(gateway: &RoleProcess) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{}/status", gateway.0.id()))?;
     let line = status
         .lines()

@@ -11,7 +11,7 @@ use candle_core::DType;
 use radialog_models::language::{
     Engine, EngineLimits, GenerationRequest, LanguageModel, LlamaConfig,
 };
-use radialog_tests::bench::{processor_seconds, random_weights};
+use radialog_tests::benchmark::{processor_seconds, random_weights};
 
 /// Prompt and answer of a published report prompt, in tokens.
 const PROMPT: usize = 160;

@@ -16,11 +16,12 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::Stage;
-use radialog_tests::bench::{median, peer_python, run};
-use radialog_tests::binary::Role;
-use radialog_tests::house;
-use radialog_tests::services::{ACCESS_KEY_ID, SECRET_ACCESS_KEY, Services};
-use radialog_tests::stages::ToyStage;
+use radialog_tests::benchmark::{median, peer_python, run};
+use radialog_tests::embedded;
+use radialog_tests::environment::Environment;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::processes::RoleProcess;
+use radialog_tests::services::Services;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -47,11 +48,8 @@ fn main() -> Result<()> {
     for round in 1..=repeats {
         let services = runtime.block_on(Services::shared())?;
         let dir = tempfile::tempdir()?;
-        let place = [(
-            "RADIALOG_OBJECTS_DIRECTORY",
-            dir.path().join("objects").display().to_string(),
-        )];
-        let rate = runtime.block_on(measure(services, &place, STUDIES, &dir))?;
+        let environment = services.environment()?.objects(&dir.path().join("objects"));
+        let rate = runtime.block_on(measure(&environment, STUDIES, &dir))?;
         println!(
             "round {round}: radialog {rate:.0} studies/s ({STUDIES} studies, filesystem objects)"
         );
@@ -73,12 +71,8 @@ fn main() -> Result<()> {
     }
     let services = runtime.block_on(Services::shared())?;
     let dir = tempfile::tempdir()?;
-    let place = [
-        ("RADIALOG_S3_URL", services.s3().bucket()?),
-        ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.into()),
-        ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.into()),
-    ];
-    let rate = runtime.block_on(measure(services, &place, S3_STUDIES, &dir))?;
+    let environment = services.environment()?.bucket(services.s3().bucket()?);
+    let rate = runtime.block_on(measure(&environment, S3_STUDIES, &dir))?;
     println!(
         "with an S3 server: {rate:.0} studies/s ({S3_STUDIES} studies; the server of the tests is the slow part)"
     );
@@ -86,35 +80,22 @@ fn main() -> Result<()> {
 }
 
 /// Studies per second of one run over fresh queues.
-async fn measure(
-    services: &Services,
-    place: &[(&str, String)],
-    studies: u64,
-    dir: &TempDir,
-) -> Result<f64> {
-    let mut variables = vec![
-        ("RADIALOG_AMQP_URL", services.amqp()?),
-        ("RADIALOG_REDIS_URL", services.redis().to_owned()),
-    ];
-    variables.extend(place.iter().cloned());
-    let config = Config::load(
-        None,
-        variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone())),
-        [],
-    )?;
-    let backends = Backends::connect(&config).await?;
+async fn measure(environment: &Environment, studies: u64, dir: &TempDir) -> Result<f64> {
+    let backends = environment.connect().await?;
     let mut workers = Vec::new();
     for _ in 0..WORKERS {
         let mut command = Command::new(env::current_exe()?);
-        command.env(ROLE, "1").envs(variables.iter().cloned());
-        workers.push(Role::start(&mut command, &dir.path().join("workers.log"))?);
+        command.env(ROLE, "1").envs(environment.variables());
+        workers.push(RoleProcess::start(
+            &mut command,
+            &dir.path().join("workers.log"),
+        )?);
     }
     // The first run brings processes and connections up.
     for (name, studies) in [("warm", 50), ("out", studies)] {
-        let options = house::options(house::synthetic(studies), &dir.path().join(name));
-        let summary = house::run(options, &backends).await?;
+        let options =
+            embedded::batch_options(embedded::synthetic_archive(studies), &dir.path().join(name));
+        let summary = embedded::run_batch(options, &backends).await?;
         ensure!(
             summary.done == studies,
             "{} of {studies} done",
@@ -132,7 +113,7 @@ async fn work() -> Result<()> {
     let config = Config::load(None, env::vars(), [])?;
     let backends = Backends::connect(&config).await?;
     let runners = Stage::ALL.map(|stage| {
-        let stage = Arc::new(ToyStage::new(stage).payload(EMBEDDING_BYTES));
+        let stage = Arc::new(FakeStage::new(stage).payload(EMBEDDING_BYTES));
         let runner = Runner::new(
             stage,
             backends.queue.clone(),

@@ -3,14 +3,12 @@
 //! it; the bundle's manifest is read and its hashes are known.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use radialog_runtime::backends::Backends;
-use radialog_runtime::config::Config;
 use radialog_schemas::{Stage, queues};
-use radialog_tests::binary::{Role, program, radialog};
+use radialog_tests::fixtures::xrays;
+use radialog_tests::processes::{RoleProcess, program, radialog};
 use radialog_tests::services::Services;
 use tokio::time::timeout;
 
@@ -41,34 +39,19 @@ async fn main() -> Result<()> {
 async fn measure() -> Result<Duration> {
     let services = Services::shared().await?;
     let dir = tempfile::tempdir()?;
-    let objects = dir.path().join("objects").display().to_string();
-    let variables = [
-        ("RADIALOG_AMQP_URL", services.amqp()?),
-        ("RADIALOG_REDIS_URL", services.redis().to_owned()),
-        ("RADIALOG_OBJECTS_DIRECTORY", objects),
-    ];
-    let config = Config::load(
-        None,
-        variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone())),
-        [],
-    )?;
-    let backends = Backends::connect(&config).await?;
+    let environment = services.environment()?.objects(&dir.path().join("objects"));
+    let backends = environment.connect().await?;
     let mut consumer = backends
         .queue
         .consume(queues::work(Stage::Findings), 1)
         .await?;
 
-    let xrays = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/xrays")
-        .display()
-        .to_string();
+    let xrays = xrays().display().to_string();
     let out = dir.path().join("out").display().to_string();
     let mut batch = radialog(&["batch", &xrays, "--out", &out])?;
-    batch.envs(variables);
+    batch.envs(environment.variables());
     let started = Instant::now();
-    let _batch = Role::start(&mut batch, &dir.path().join("log"))?;
+    let _batch = RoleProcess::start(&mut batch, &dir.path().join("log"))?;
     let delivery = timeout(PATIENCE, consumer.next())
         .await
         .context("no task came; the batch did not start")?;

@@ -13,7 +13,7 @@ use radialog_models::chexbert::{Chexbert, ChexbertConfig};
 use radialog_models::findings::{FindingsClassifier, FindingsConfig};
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_models::vision::{ImageEncoder, VisionConfig};
-use radialog_tests::bench::{processor_seconds, random_weights};
+use radialog_tests::benchmark::{processor_seconds, random_weights};
 
 const RUNS: usize = 9;
 /// Tokens of a report.

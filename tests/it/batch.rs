@@ -9,8 +9,8 @@ use radialog_coordinator::RunSummary;
 use radialog_coordinator::archive::{self, Archive, ArchiveLocation};
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{Stage, StudyRecord};
-use radialog_tests::house::{embedded, workers};
-use radialog_tests::stages::ToyStage;
+use radialog_tests::embedded::{backends, start_workers};
+use radialog_tests::fake_stage::FakeStage;
 use tempfile::TempDir;
 use tokio_util::sync::DropGuard;
 
@@ -19,22 +19,22 @@ mod disk;
 mod faults;
 mod whole;
 
-/// A place for a test: backends under a directory, and workers.
-struct Place {
+/// A fixture for a test: backends under a directory, and workers.
+struct BatchFixture {
     dir: TempDir,
     backends: Backends,
     _workers: DropGuard,
 }
 
-impl Place {
+impl BatchFixture {
     async fn new() -> Self {
-        Self::with(ToyStage::new).await
+        Self::with(FakeStage::new).await
     }
 
-    async fn with(make: impl Fn(Stage) -> ToyStage) -> Self {
+    async fn with(make: impl Fn(Stage) -> FakeStage) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let backends = embedded(&dir.path().join("objects")).unwrap();
-        let workers = workers(&backends, make).await.unwrap();
+        let backends = backends(&dir.path().join("objects")).unwrap();
+        let workers = start_workers(&backends, make).await.unwrap();
         Self {
             dir,
             backends,

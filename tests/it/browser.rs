@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use radialog_tests::services::{Browser, Screen};
 use serde_json::json;
 
-use crate::gateway::desk::{Desk, xray_path};
+use crate::gateway::fixture::{GatewayFixture, xray_path};
 
 mod access;
 mod dialog;
@@ -17,13 +17,13 @@ mod image;
 mod keyboard;
 mod whole;
 
-/// The report that the scribe writes.
+/// The report that the fake language worker writes.
 const REPORT: &str = "The lungs are clear. No pleural effusion.";
 
 /// A page at its start.
-async fn open(desk: &Desk, screen: Screen) -> Result<Browser> {
+async fn open(fixture: &GatewayFixture, screen: Screen) -> Result<Browser> {
     let browser = Browser::open(screen).await?;
-    browser.go(&desk.gateway.url).await?;
+    browser.go(&fixture.gateway.url).await?;
     browser
         .until("document.querySelector('#choose')?.checkVisibility()")
         .await?;

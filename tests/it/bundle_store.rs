@@ -16,14 +16,14 @@ use tempfile::TempDir;
 const SCORING: &str = "scoring.safetensors";
 
 /// A tiny bundle in a store, and an empty cache.
-struct Store {
+struct BundleStore {
     dir: TempDir,
     objects: FilesystemObjects,
     hashes: HashCache,
     manifest: Manifest,
 }
 
-impl Store {
+impl BundleStore {
     async fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let manifest = RandomBundle::tiny(7).write(&dir.path().join("bundle"))?;
@@ -64,7 +64,7 @@ fn key(file: &str) -> ObjectKey {
 
 #[tokio::test]
 async fn a_fetched_bundle_opens_and_is_the_same_bundle() -> Result<()> {
-    let store = Store::new().await?;
+    let store = BundleStore::new().await?;
     let bundle = Bundle::open_with(&store.fetch(&Stage::ALL).await?, &Stage::ALL, &store.hashes)?;
     assert_eq!(bundle.manifest(), &store.manifest);
     Ok(())
@@ -72,7 +72,7 @@ async fn a_fetched_bundle_opens_and_is_the_same_bundle() -> Result<()> {
 
 #[tokio::test]
 async fn what_is_in_the_cache_is_not_downloaded_again() -> Result<()> {
-    let store = Store::new().await?;
+    let store = BundleStore::new().await?;
     let first = store.fetch(&Stage::ALL).await?;
     for file in store.manifest.files.keys() {
         store.objects.delete(&key(file)).await?;
@@ -83,7 +83,7 @@ async fn what_is_in_the_cache_is_not_downloaded_again() -> Result<()> {
 
 #[tokio::test]
 async fn a_worker_downloads_only_what_its_stage_loads() -> Result<()> {
-    let store = Store::new().await?;
+    let store = BundleStore::new().await?;
     let dir = store.fetch(&[Stage::Scoring]).await?;
     assert!(dir.join(SCORING).exists() && !dir.join("language.safetensors").exists());
     Bundle::open_with(&dir, &[Stage::Scoring], &store.hashes)?;
@@ -92,7 +92,7 @@ async fn a_worker_downloads_only_what_its_stage_loads() -> Result<()> {
 
 #[tokio::test]
 async fn a_damaged_file_in_the_cache_is_downloaded_again() -> Result<()> {
-    let store = Store::new().await?;
+    let store = BundleStore::new().await?;
     let dir = store.fetch(&[Stage::Scoring]).await?;
     let good = fs::read(dir.join(SCORING))?;
     fs::write(dir.join(SCORING), &good[..good.len() - 1])?;
@@ -103,7 +103,7 @@ async fn a_damaged_file_in_the_cache_is_downloaded_again() -> Result<()> {
 
 #[tokio::test]
 async fn a_damaged_file_in_the_store_is_refused_by_name_and_not_kept() -> Result<()> {
-    let store = Store::new().await?;
+    let store = BundleStore::new().await?;
     store
         .objects
         .put(&key(SCORING), Bytes::from_static(b"short"))

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::components::ComponentConfigs;
-use radialog_models::bundle::layout::{self, TensorSpec};
+use radialog_models::bundle::ComponentConfigs;
 use radialog_models::bundle::{
     Bundle, BundleAssembly, BundleError, Geometry, HashCache, RandomBundle,
 };
+use radialog_models::tensors::TensorSpec;
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, Stage};
 use safetensors::Dtype;
@@ -19,12 +19,12 @@ use tempfile::TempDir;
 const EMBEDDING: &str = "embedding.safetensors";
 
 /// A tiny bundle to break, with a hash cache of its own.
-struct Sample {
+struct BundleFixture {
     dir: TempDir,
     cache: HashCache,
 }
 
-impl Sample {
+impl BundleFixture {
     fn new() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let cache = HashCache::at(dir.path().join("cache/hashes.json"));
@@ -71,8 +71,8 @@ impl Sample {
 
 #[test]
 fn a_random_bundle_opens_and_says_that_it_is_random() -> Result<()> {
-    let sample = Sample::new()?;
-    let bundle = sample.open()?;
+    let fixture = BundleFixture::new()?;
+    let bundle = fixture.open()?;
     bundle.verify()?;
     let summary = bundle.summary();
     assert!(
@@ -115,9 +115,9 @@ fn a_directory_without_a_manifest_is_refused_by_name() -> Result<()> {
 
 #[test]
 fn a_missing_tensor_is_named_with_its_shape_and_file() -> Result<()> {
-    let sample = Sample::new()?;
-    sample.rewrite(|tensors| drop(tensors.remove("ln_vision.weight")))?;
-    let error = sample.fault();
+    let fixture = BundleFixture::new()?;
+    fixture.rewrite(|tensors| drop(tensors.remove("ln_vision.weight")))?;
+    let error = fixture.fault();
     assert!(
         matches!(&error, BundleError::TensorMissing { tensor, expected, file }
         if tensor == "ln_vision.weight" && expected.len() == 1 && file.ends_with(EMBEDDING)),
@@ -131,10 +131,10 @@ fn a_missing_tensor_is_named_with_its_shape_and_file() -> Result<()> {
 
 #[test]
 fn a_tensor_of_another_shape_is_named_with_both_shapes_and_its_file() -> Result<()> {
-    let sample = Sample::new()?;
+    let fixture = BundleFixture::new()?;
     let wrong = Tensor::zeros((3, 5), DType::F32, &Device::Cpu)?;
-    sample.rewrite(|tensors| drop(tensors.insert("query_tokens".into(), wrong)))?;
-    let error = sample.fault();
+    fixture.rewrite(|tensors| drop(tensors.insert("query_tokens".into(), wrong)))?;
+    let error = fixture.fault();
     assert!(
         matches!(&error, BundleError::TensorShape { tensor, expected, found, file }
         if tensor == "query_tokens" && expected[..2] == [1, 32] && found[..] == [3, 5] && file.ends_with(EMBEDDING)),
@@ -145,18 +145,18 @@ fn a_tensor_of_another_shape_is_named_with_both_shapes_and_its_file() -> Result<
 
 #[test]
 fn a_truncated_file_is_refused_whether_or_not_the_manifest_knows() -> Result<()> {
-    let sample = Sample::new()?;
+    let fixture = BundleFixture::new()?;
     let file = fs::OpenOptions::new()
         .write(true)
-        .open(sample.path(EMBEDDING))?;
+        .open(fixture.path(EMBEDDING))?;
     file.set_len(file.metadata()?.len() - 4)?;
-    let error = sample.fault();
+    let error = fixture.fault();
     assert!(
         matches!(&error, BundleError::Size { file, expected, found } if file.ends_with(EMBEDDING) && found + 4 == *expected),
         "{error}"
     );
-    sample.declare(EMBEDDING)?;
-    let error = sample.fault();
+    fixture.declare(EMBEDDING)?;
+    let error = fixture.fault();
     assert!(
         matches!(&error, BundleError::Safetensors { file, .. } if file.ends_with(EMBEDDING)),
         "{error}"
@@ -166,12 +166,12 @@ fn a_truncated_file_is_refused_whether_or_not_the_manifest_knows() -> Result<()>
 
 #[test]
 fn a_changed_byte_is_found_even_where_the_old_hash_is_cached() -> Result<()> {
-    let sample = Sample::new()?;
-    sample.open()?;
-    let mut content = fs::read(sample.path(EMBEDDING))?;
+    let fixture = BundleFixture::new()?;
+    fixture.open()?;
+    let mut content = fs::read(fixture.path(EMBEDDING))?;
     *content.last_mut().context("empty")? ^= 1;
-    fs::write(sample.path(EMBEDDING), content)?;
-    let error = sample.fault();
+    fs::write(fixture.path(EMBEDDING), content)?;
+    let error = fixture.fault();
     assert!(
         matches!(&error, BundleError::Hash { file, expected, found } if file.ends_with(EMBEDDING) && expected != found),
         "{error}"
@@ -181,9 +181,9 @@ fn a_changed_byte_is_found_even_where_the_old_hash_is_cached() -> Result<()> {
 
 #[test]
 fn hashes_are_computed_once_a_file() -> Result<()> {
-    let sample = Sample::new()?;
-    let file = sample.path(EMBEDDING);
-    let hash = sample.cache.hash(&file)?;
+    let fixture = BundleFixture::new()?;
+    let file = fixture.path(EMBEDDING);
+    let hash = fixture.cache.hash(&file)?;
     // Same size, time and inode: only a cache would not see the change.
     let time = fs::metadata(&file)?.modified()?;
     let mut content = fs::read(&file)?;
@@ -193,7 +193,7 @@ fn hashes_are_computed_once_a_file() -> Result<()> {
         .write(true)
         .open(&file)?
         .set_modified(time)?;
-    assert_eq!(sample.cache.hash(&file)?, hash);
+    assert_eq!(fixture.cache.hash(&file)?, hash);
     Ok(())
 }
 
@@ -241,13 +241,13 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
 
 #[test]
 fn a_manifest_cannot_name_files_outside_its_bundle() -> Result<()> {
-    let sample = Sample::new()?;
-    let text = fs::read_to_string(sample.path(MANIFEST_FILE))?;
+    let fixture = BundleFixture::new()?;
+    let text = fs::read_to_string(fixture.path(MANIFEST_FILE))?;
     fs::write(
-        sample.path(MANIFEST_FILE),
+        fixture.path(MANIFEST_FILE),
         text.replace(EMBEDDING, "../embedding.safetensors"),
     )?;
-    let error = sample.fault();
+    let error = fixture.fault();
     assert!(
         error.to_string().contains("../embedding.safetensors"),
         "{error}"
@@ -287,17 +287,11 @@ fn the_published_geometry_has_exactly_the_tensors_of_the_published_checkpoints()
     let configs = ComponentConfigs::of(Geometry::Published);
     let language = &configs.language;
     for (table, specs) in [
-        (
-            "alignment_checkpoint_4.tsv",
-            layout::embedding(&configs.embedding),
-        ),
-        (
-            "findings_classifier_ckpt.tsv",
-            layout::findings(&configs.findings),
-        ),
-        ("vicuna_7b.tsv", layout::language_base(language, Dtype::F16)),
-        ("lora_adapter.tsv", layout::language_adapter(language)),
-        ("chexbert.tsv", layout::scoring(&configs.scoring)),
+        ("alignment_checkpoint_4.tsv", configs.embedding.tensors()?),
+        ("findings_classifier_ckpt.tsv", configs.findings.tensors()?),
+        ("vicuna_7b.tsv", language.base_tensors(Dtype::F16)?),
+        ("lora_adapter.tsv", language.adapter_tensors()?),
+        ("chexbert.tsv", configs.scoring.tensors()?),
     ] {
         assert_eq!(shapes(specs), published(table)?, "{table}");
     }

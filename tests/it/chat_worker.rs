@@ -16,8 +16,8 @@ use radialog_schemas::{
     Generation, ObjectKey, SCHEMA_VERSION, Stage, TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
     queues,
 };
-use radialog_tests::desk::{Desk, WorkerHandle};
-use radialog_tests::stages::ToyStage;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::task_harness::{TaskHarness, WorkerHandle};
 use tokio_util::sync::CancellationToken;
 
 mod cancelling;
@@ -27,7 +27,7 @@ mod order;
 
 /// Longer than anything here takes.
 const SOON: Duration = Duration::from_secs(60);
-/// Words of a toy's answer.
+/// Words of a fake stage's answer.
 const WORDS: usize = 12;
 
 mod adapters {
@@ -36,10 +36,10 @@ mod adapters {
     use radialog_runtime::conversations::memory::MemoryConversations;
     use radialog_runtime::queue::memory::MemoryQueue;
 
-    use super::Table;
+    use super::ChatHarness;
 
-    pub(super) async fn memory() -> Table {
-        Table::new(
+    pub(super) async fn memory() -> ChatHarness {
+        ChatHarness::new(
             Arc::new(MemoryQueue::default()),
             Arc::new(MemoryConversations::default()),
         )
@@ -47,8 +47,8 @@ mod adapters {
     }
 
     /// RabbitMQ and Redis.
-    pub(super) async fn services() -> Table {
-        Table::new(
+    pub(super) async fn services() -> ChatHarness {
+        ChatHarness::new(
             crate::adapters::rabbitmq().await,
             crate::adapters::redis_conversations().await,
         )
@@ -58,23 +58,23 @@ mod adapters {
 
 /// The gateway's end: asks, and sees what comes.
 #[derive(Clone)]
-struct Table {
-    desk: Desk,
+struct ChatHarness {
+    tasks: TaskHarness,
     conversations: Arc<dyn Conversations>,
     component: ContentHash,
     /// Keeps conversations of other tests apart: they share their Redis.
     number: u64,
 }
 
-impl Table {
+impl ChatHarness {
     async fn new(queue: Arc<dyn Queue>, conversations: Arc<dyn Conversations>) -> Self {
-        static TABLES: AtomicU64 = AtomicU64::new(0);
+        static HARNESSES: AtomicU64 = AtomicU64::new(0);
         let (component, number) = (
-            ToyStage::component_of(Stage::Language),
-            TABLES.fetch_add(1, Ordering::Relaxed),
+            FakeStage::component_of(Stage::Language),
+            HARNESSES.fetch_add(1, Ordering::Relaxed),
         );
         Self {
-            desk: Desk::new(queue).await.unwrap(),
+            tasks: TaskHarness::new(queue).await.unwrap(),
             conversations,
             component,
             number,
@@ -88,8 +88,8 @@ impl Table {
     {
         let runner = Runner::new(
             stage.clone(),
-            self.desk.queue.clone(),
-            self.desk.objects.clone(),
+            self.tasks.queue.clone(),
+            self.tasks.objects.clone(),
             settings,
         );
         let runner = runner.with_chat(self.conversations.clone());
@@ -118,7 +118,7 @@ impl Table {
     fn conversation(&self, name: &str) -> Conversation {
         Conversation {
             schema_version: SCHEMA_VERSION,
-            id: ConversationId(format!("table-{}-{name}", self.number)),
+            id: ConversationId(format!("harness-{}-{name}", self.number)),
             owner: "local".into(),
             created_ms: 1,
             image: None,
@@ -137,7 +137,7 @@ impl Table {
     ) -> ConversationId {
         let image = ObjectKey::image(&ContentHash::of(&embedding));
         let key = ObjectKey::embedding(&self.component, &image);
-        self.desk.objects.put(&key, embedding).await.unwrap();
+        self.tasks.objects.put(&key, embedding).await.unwrap();
         let findings = ObjectKey::findings(&self.component, &image);
         let image = ChatImage {
             image,
@@ -190,7 +190,7 @@ impl Table {
 
     async fn publish_task(&self, task: &ChatTask, attempt: u32) {
         let body = serde_json::to_vec(task).unwrap().into();
-        self.desk
+        self.tasks
             .queue
             .publish(
                 queues::CHAT,
@@ -317,18 +317,18 @@ fn request(ask: Ask) -> TurnRequest {
     }
 }
 
-/// What the toy says when nothing goes wrong.
-fn toy_text(asked: &str, answered_before: usize) -> String {
-    radialog_tests::stages::chat::words(asked, answered_before, WORDS).concat()
+/// What the fake stage answers when nothing goes wrong.
+fn fake_text(asked: &str, answered_before: usize) -> String {
+    radialog_tests::fake_stage::chat::words(asked, answered_before, WORDS).concat()
 }
 
-fn toy() -> ToyStage {
-    ToyStage::new(Stage::Language).speech(WORDS, Duration::ZERO)
+fn fake_stage() -> FakeStage {
+    FakeStage::new(Stage::Language).chat_answers(WORDS, Duration::ZERO)
 }
 
-/// A toy whose answer takes a second or more.
-fn slow_toy() -> ToyStage {
-    toy().speech(WORDS, Duration::from_millis(100))
+/// A fake stage whose answer takes a second or more.
+fn slow_stage() -> FakeStage {
+    fake_stage().chat_answers(WORDS, Duration::from_millis(100))
 }
 
 fn settings() -> RunnerSettings {

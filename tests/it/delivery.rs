@@ -7,8 +7,8 @@ use std::time::Duration;
 use radialog_runtime::queue::{Consumer, Delivery, Queue};
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{ErrorCode, Outcome, Stage, StageResult};
-use radialog_tests::desk::Desk;
-use radialog_tests::stages::ToyStage;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::task_harness::TaskHarness;
 
 mod links;
 mod messages;
@@ -24,19 +24,23 @@ mod adapters {
     use std::sync::Arc;
 
     use radialog_runtime::queue::memory::MemoryQueue;
-    use radialog_tests::desk::Desk;
+    use radialog_tests::task_harness::TaskHarness;
 
-    pub(super) async fn memory() -> Desk {
-        Desk::new(Arc::new(MemoryQueue::default())).await.unwrap()
+    pub(super) async fn memory() -> TaskHarness {
+        TaskHarness::new(Arc::new(MemoryQueue::default()))
+            .await
+            .unwrap()
     }
 
-    pub(super) async fn rabbitmq() -> Desk {
-        Desk::new(crate::adapters::rabbitmq().await).await.unwrap()
+    pub(super) async fn rabbitmq() -> TaskHarness {
+        TaskHarness::new(crate::adapters::rabbitmq().await)
+            .await
+            .unwrap()
     }
 }
 
-fn findings() -> ToyStage {
-    ToyStage::new(Stage::Findings)
+fn findings() -> FakeStage {
+    FakeStage::new(Stage::Findings)
 }
 
 /// Settings of a worker that does not make a test wait.
@@ -65,11 +69,14 @@ fn studies(results: &[StageResult]) -> Vec<String> {
     studies
 }
 
-async fn send_many(desk: &Desk, count: usize) -> Vec<String> {
+async fn send_many(harness: &TaskHarness, count: usize) -> Vec<String> {
     let mut sent = Vec::new();
     for number in 0..count {
         let study = format!("study-{number:03}");
-        desk.send(&desk.task(&study).await.unwrap()).await.unwrap();
+        harness
+            .send(&harness.task(&study).await.unwrap())
+            .await
+            .unwrap();
         sent.push(study);
     }
     sent

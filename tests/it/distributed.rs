@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Stage, StudyRecord};
-use radialog_tests::binary::{Role, radialog};
-use radialog_tests::services::{ACCESS_KEY_ID, Broker, SECRET_ACCESS_KEY, Services};
-use tempfile::TempDir;
+use radialog_tests::environment::Environment;
+use radialog_tests::fixtures::xrays;
+use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
+use radialog_tests::services::{Broker, Services};
 
 /// Short reports keep the run short; they are cut at this length in both modes.
 const MAX_NEW_TOKENS: &str = "12";
@@ -19,31 +20,11 @@ const MAX_NEW_TOKENS: &str = "12";
 const REPEATS: usize = 4;
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Where the services are, as environment of a role.
-struct Place {
-    variables: Vec<(&'static str, String)>,
-    logs: TempDir,
-}
-
-impl Place {
-    fn start(&self, arguments: &[&str]) -> Result<Role> {
-        let mut command = radialog(arguments)?;
-        command.envs(self.variables.iter().cloned());
-        Role::start(&mut command, &self.log(arguments[0]))
-    }
-
-    /// What all processes of a role said.
-    fn log(&self, role: &str) -> PathBuf {
-        self.logs.path().join(role)
-    }
-}
-
 fn archive(dir: &Path) -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("RADIALOG_ARCHIVE") {
         return Ok(folder.into());
     }
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays");
-    for entry in std::fs::read_dir(shipped)? {
+    for entry in std::fs::read_dir(xrays())? {
         let path = entry?.path();
         if !path
             .extension()
@@ -80,6 +61,18 @@ fn first_image(dir: &Path) -> Result<PathBuf> {
         .into_iter()
         .find(|path| path.extension().is_some_and(|suffix| suffix == "jpg"))
         .context("no JPEG shipped")
+}
+
+/// The command line of a run.
+fn batch<'a>(archive: &'a str, out: &'a str) -> [&'a str; 6] {
+    [
+        "batch",
+        archive,
+        "--out",
+        out,
+        "--max-new-tokens",
+        MAX_NEW_TOKENS,
+    ]
 }
 
 /// The lines of a run without their timings, by study; a study with two lines is an error.
@@ -125,14 +118,7 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
 
     let embedded = dir.path().join("embedded");
     let out = embedded.to_str().context("a UTF-8 path")?;
-    let run = [
-        "batch",
-        archive,
-        "--out",
-        out,
-        "--max-new-tokens",
-        MAX_NEW_TOKENS,
-    ];
+    let run = batch(archive, out);
     let output = tokio::task::spawn_blocking({
         let mut command = radialog(&run)?;
         move || command.output()
@@ -147,45 +133,30 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
 
     let mut broker = Broker::start(1).await?;
     let services = Services::shared().await?;
-    let place = Place {
-        variables: vec![
-            ("RADIALOG_AMQP_URL", broker.virtual_host()?),
-            ("RADIALOG_REDIS_URL", services.redis().to_owned()),
-            ("RADIALOG_S3_URL", services.s3().bucket()?),
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY_ID.into()),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_ACCESS_KEY.into()),
-        ],
-        logs: tempfile::tempdir()?,
-    };
-    let mut workers: BTreeMap<Stage, Role> = BTreeMap::new();
+    let environment = Environment::services(broker.virtual_host()?, services.redis());
+    let cluster = ProcessCluster::new(environment.bucket(services.s3().bucket()?))?;
+    let mut workers: BTreeMap<Stage, RoleProcess> = BTreeMap::new();
     for stage in Stage::ALL {
-        workers.insert(stage, place.start(&["worker", stage.name()])?);
+        workers.insert(stage, cluster.start(&["worker", stage.name()])?);
     }
     let distributed = dir.path().join("distributed");
     let out = distributed.to_str().context("a UTF-8 path")?;
-    let run = [
-        "batch",
-        archive,
-        "--out",
-        out,
-        "--max-new-tokens",
-        MAX_NEW_TOKENS,
-    ];
-    let mut coordinator = place.start(&run)?;
+    let run = batch(archive, out);
+    let mut coordinator = cluster.start(&run)?;
 
     // Spread over the run: each worker killed and started again, the broker restarted, the coordinator killed.
     let step = expected.len() / 8;
     for (number, stage) in Stage::ALL.into_iter().enumerate() {
         until("the run", || written(&distributed) > number * step).await?;
         drop(workers.remove(&stage));
-        workers.insert(stage, place.start(&["worker", stage.name()])?);
+        workers.insert(stage, cluster.start(&["worker", stage.name()])?);
     }
     until("the run", || written(&distributed) > 4 * step).await?;
     broker.stop();
     broker.start_again().await?;
     until("the run", || written(&distributed) > 6 * step).await?;
     coordinator.kill();
-    coordinator = place.start(&run)?;
+    coordinator = cluster.start(&run)?;
 
     let mut ended = None;
     until("the end of the run", || {
@@ -193,7 +164,7 @@ async fn a_run_of_five_processes_that_are_killed_equals_the_embedded_run() -> Re
         ended.is_some()
     })
     .await?;
-    let log = std::fs::read_to_string(place.log("batch"))?;
+    let log = cluster.log("batch");
     ensure!(ended.is_some_and(|status| status.success()), "{log}");
 
     let actual = lines(&distributed)?;

@@ -1,5 +1,5 @@
-//! The gateway over a real socket, on the adapters of the embedded mode, with toys for the image stages and a scribe for
-//! the language worker.
+//! The gateway over a real socket, on the adapters of the embedded mode, with fake image stages and a fake
+//! language worker.
 
 mod access;
 mod bad_input;
@@ -7,9 +7,9 @@ mod batches;
 mod clients;
 mod conversations;
 mod corrections;
-pub(crate) mod desk;
 mod events;
+pub(crate) mod fake_language_worker;
+pub(crate) mod fixture;
 mod openai;
-pub(crate) mod scribe;
 pub(crate) mod sse;
 mod turns;

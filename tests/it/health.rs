@@ -7,8 +7,8 @@ use radialog_runtime::health::{Readiness, serve};
 use radialog_runtime::queue::memory::MemoryQueue;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::Stage;
-use radialog_tests::desk::Desk;
-use radialog_tests::stages::ToyStage;
+use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::task_harness::TaskHarness;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -53,15 +53,20 @@ async fn metrics_tell_where_the_time_of_a_task_went() {
     )
     .await
     .unwrap();
-    let desk = Desk::new(Arc::new(MemoryQueue::default())).await.unwrap();
-    let worker = desk.start(
-        &Arc::new(ToyStage::new(Stage::Findings)),
+    let harness = TaskHarness::new(Arc::new(MemoryQueue::default()))
+        .await
+        .unwrap();
+    let worker = harness.start(
+        &Arc::new(FakeStage::new(Stage::Findings)),
         RunnerSettings::default(),
     );
     for study in ["good", "corrupt"] {
-        desk.send(&desk.task(study).await.unwrap()).await.unwrap();
+        harness
+            .send(&harness.task(study).await.unwrap())
+            .await
+            .unwrap();
     }
-    desk.results(2).await.unwrap();
+    harness.results(2).await.unwrap();
     worker.stop().await.unwrap();
     let metrics = get(address, "/metrics").await;
     assert!(metrics.contains("content-type: text/plain"), "{metrics}");

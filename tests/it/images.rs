@@ -1,14 +1,13 @@
 //! Broken image files, made from whole ones: a clear failure, never a panic.
 
 use std::fs;
-use std::path::Path;
 
 use radialog_models::preprocess::{ImageLimits, decode};
 use radialog_schemas::{ErrorClass, ErrorCode, Failure};
+use radialog_tests::fixtures::preprocessing_images;
 
 fn file(name: &str) -> Vec<u8> {
-    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/golden/01_preprocess/images");
-    fs::read(images.join(name)).unwrap()
+    fs::read(preprocessing_images().join(name)).unwrap()
 }
 
 fn failure(bytes: &[u8]) -> Failure {

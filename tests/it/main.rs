@@ -7,7 +7,7 @@ mod batch;
 mod browser;
 mod bundle_store;
 mod bundles;
-mod chat_faults;
+mod chat_processes;
 mod chat_worker;
 mod clinical;
 mod conformance;

@@ -10,61 +10,59 @@ use radialog_coordinator::run::output::RunFile;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage, queues};
-use radialog_tests::binary::{Role, radialog};
+use radialog_tests::environment::Environment;
+use radialog_tests::fixtures::xrays;
+use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
 use radialog_tests::services::Services;
+use tempfile::TempDir;
 
 use crate::adapters;
 
-/// The services of one test, as environment of its processes.
-struct Desk {
-    variables: [(&'static str, String); 3],
-    dir: tempfile::TempDir,
+/// What an operator has: the program, and services of its own.
+struct OperatorFixture {
+    amqp: String,
+    redis: &'static str,
+    cluster: ProcessCluster,
+    dir: TempDir,
 }
 
-impl Desk {
+impl OperatorFixture {
     async fn new() -> Self {
         let services = Services::shared().await.unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let variables = [
-            ("RADIALOG_AMQP_URL", services.amqp().unwrap()),
-            ("RADIALOG_REDIS_URL", services.redis().to_owned()),
-            (
-                "RADIALOG_OBJECTS_DIRECTORY",
-                dir.path().join("objects").display().to_string(),
-            ),
-        ];
-        Self { variables, dir }
+        let (amqp, redis) = (services.amqp().unwrap(), services.redis());
+        let environment = Environment::services(&amqp, redis).objects(&dir.path().join("objects"));
+        Self {
+            amqp,
+            redis,
+            cluster: ProcessCluster::new(environment).unwrap(),
+            dir,
+        }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = radialog(arguments).unwrap();
-        command
-            .envs(self.variables.iter().cloned())
-            .output()
-            .unwrap()
+        self.cluster.run(arguments).unwrap()
     }
 
     /// What a command that must work prints.
     fn says(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(
-            output.status.success(),
-            "{arguments:?}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        text
+        succeeded(arguments, self.run(arguments))
     }
 
-    fn start(&self, arguments: &[&str]) -> Role {
-        let mut command = radialog(arguments).unwrap();
-        command.envs(self.variables.iter().cloned());
-        Role::start(&mut command, &self.log()).unwrap()
+    fn start(&self, arguments: &[&str]) -> RoleProcess {
+        self.cluster.start(arguments).unwrap()
     }
+}
 
-    fn log(&self) -> std::path::PathBuf {
-        self.dir.path().join("log")
-    }
+/// The output of a command, which must have worked.
+fn succeeded(arguments: &[&str], output: Output) -> String {
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
 }
 
 async fn until_depth(queue: &dyn Queue, name: &str, depth: u64) {
@@ -79,8 +77,8 @@ async fn until_depth(queue: &dyn Queue, name: &str, depth: u64) {
 
 #[tokio::test]
 async fn the_doctor_names_what_works_and_what_does_not() {
-    let desk = Desk::new().await;
-    let healthy = desk.says(&["doctor"]);
+    let fixture = OperatorFixture::new().await;
+    let healthy = fixture.says(&["doctor"]);
     for what in ["broker", "objects", "state", "bundle", "device", "limits"] {
         assert!(
             healthy
@@ -89,7 +87,7 @@ async fn the_doctor_names_what_works_and_what_does_not() {
             "{what}: {healthy}"
         );
     }
-    let sick = desk.run(&[
+    let sick = fixture.run(&[
         "doctor",
         "--redis",
         "redis://127.0.0.1:1/0",
@@ -113,8 +111,8 @@ async fn the_doctor_names_what_works_and_what_does_not() {
 
 #[tokio::test]
 async fn a_dead_letter_is_listed_shown_and_sent_again() {
-    let desk = Desk::new().await;
-    let queue = adapters::rabbitmq_at(&desk.variables[0].1).await;
+    let fixture = OperatorFixture::new().await;
+    let queue = adapters::rabbitmq_at(&fixture.amqp).await;
     queue.declare().await.unwrap();
     let (work, dead) = (
         queues::work(Stage::Scoring),
@@ -131,18 +129,18 @@ async fn a_dead_letter_is_listed_shown_and_sent_again() {
         )
         .await
         .unwrap();
-    let mut worker = desk.start(&["worker", "scoring"]);
+    let mut worker = fixture.start(&["worker", "scoring"]);
     until_depth(&*queue, &dead, 1).await;
     worker.kill();
 
-    let counts = desk.says(&["dlq", "list"]);
+    let counts = fixture.says(&["dlq", "list"]);
     let line = counts.lines().find(|line| line.starts_with(work)).unwrap();
     assert_eq!(
         line.split_whitespace().collect::<Vec<_>>(),
         [work, "0", "1"]
     );
 
-    let shown = desk.says(&["dlq", "show", "scoring", "--bodies"]);
+    let shown = fixture.says(&["dlq", "show", "scoring", "--bodies"]);
     assert!(
         shown.contains("message_invalid after 1 attempt, from radialog.scoring"),
         "{shown}"
@@ -151,41 +149,40 @@ async fn a_dead_letter_is_listed_shown_and_sent_again() {
     until_depth(&*queue, &dead, 1).await;
 
     assert!(
-        desk.says(&["dlq", "retry", "scoring", "--code", "crash"])
+        fixture
+            .says(&["dlq", "retry", "scoring", "--code", "crash"])
             .contains("0 sent again, 1 left")
     );
     assert!(
-        desk.says(&["dlq", "retry", "scoring"])
+        fixture
+            .says(&["dlq", "retry", "scoring"])
             .contains("1 sent again, 0 left")
     );
     until_depth(&*queue, work, 1).await;
     until_depth(&*queue, &dead, 0).await;
 
-    let wrong = desk.run(&["dlq", "show", "nothing"]);
+    let wrong = fixture.run(&["dlq", "show", "nothing"]);
     assert_eq!(wrong.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&wrong.stderr).contains("or chat or results"));
 }
 
 #[tokio::test]
 async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
-    let desk = Desk::new().await;
-    let xrays = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fixtures/xrays")
-        .display()
-        .to_string();
-    let out = desk.dir.path().join("out").display().to_string();
+    let fixture = OperatorFixture::new().await;
+    let xrays = xrays().display().to_string();
+    let out = fixture.dir.path().join("out").display().to_string();
     let batch = ["batch", &xrays, "--out", &out, "--max-new-tokens", "4"];
-    let queue = adapters::rabbitmq_at(&desk.variables[0].1).await;
+    let queue = adapters::rabbitmq_at(&fixture.amqp).await;
     queue.declare().await.unwrap();
     // Nobody works yet: the batch publishes its first tasks and is killed.
-    let mut role = desk.start(&batch);
+    let mut role = fixture.start(&batch);
     until_depth(&*queue, queues::work(Stage::Findings), 10).await;
     role.kill();
-    let _coordinator = desk.start(&["coordinator"]);
-    let workers = Stage::ALL.map(|stage| desk.start(&["worker", stage.name()]));
+    let _coordinator = fixture.start(&["coordinator"]);
+    let workers = Stage::ALL.map(|stage| fixture.start(&["worker", stage.name()]));
     let run: RunFile =
         serde_json::from_slice(&std::fs::read(Path::new(&out).join("run.json")).unwrap()).unwrap();
-    let state = adapters::redis_at(&desk.variables[1].1).await;
+    let state = adapters::redis_at(fixture.redis).await;
     for _ in 0..600 {
         if state.finished(&run.spec.run, 100).await.unwrap().len() == 10 {
             break;
@@ -194,13 +191,13 @@ async fn a_coordinator_drives_what_a_stopped_batch_has_begun() {
     }
     // Nobody works any more: the batch finds every study finished.
     drop(workers);
-    desk.says(&batch);
+    fixture.says(&batch);
     let lines = std::fs::read_to_string(Path::new(&out).join("results.jsonl")).unwrap();
     assert_eq!(
         lines.lines().count(),
         10,
         "{}",
-        std::fs::read_to_string(desk.log()).unwrap()
+        fixture.cluster.log("coordinator")
     );
 }
 
@@ -228,22 +225,15 @@ async fn corrections_are_exported_in_the_format_of_the_instruct_data_set() {
     }
     let (folder, out) = (folder.display().to_string(), dir.path().join("out.json"));
     let file = out.display().to_string();
-    let output = radialog(&[
+    let export = [
         "export",
         "corrections",
         "--objects",
         &folder,
         "--out",
         &file,
-    ])
-    .unwrap()
-    .output()
-    .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ];
+    succeeded(&export, radialog(&export).unwrap().output().unwrap());
     let samples: Vec<serde_json::Value> =
         serde_json::from_slice(&std::fs::read(out).unwrap()).unwrap();
     let text = |sample: usize, field: &str| samples[sample][field].as_str().unwrap().to_owned();

@@ -6,7 +6,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use radialog_tests::binary::{Role, radialog};
+use radialog_tests::processes::{RoleProcess, radialog};
 use tempfile::TempDir;
 
 mod answers;
@@ -16,11 +16,11 @@ mod labels;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A folder in which `radialog prepare` is run.
-struct Desk {
+struct PrepareFixture {
     dir: TempDir,
 }
 
-impl Desk {
+impl PrepareFixture {
     fn new() -> Result<Self> {
         Ok(Self {
             dir: tempfile::tempdir()?,
@@ -54,7 +54,7 @@ impl Desk {
         lines: usize,
     ) -> Result<Output> {
         let mut command = radialog(&[&["prepare"], arguments].concat())?;
-        let mut role = Role::start(command.current_dir(self.dir.path()), &self.path("log"))?;
+        let mut role = RoleProcess::start(command.current_dir(self.dir.path()), &self.path("log"))?;
         self.until_written(run, lines, "log").await?;
         role.kill();
         self.prepare(arguments).await

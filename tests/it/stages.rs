@@ -1,7 +1,6 @@
 //! The four stages with their models (a tiny random bundle) over the memory queue and a folder as object store.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, Result, bail};
@@ -15,7 +14,8 @@ use radialog_schemas::{
     ContentHash, ErrorCode, Finding, FindingsReport, GeneratedReport, Generation, Manifest,
     ObjectKey, Outcome, ReportLabels, Stage, Task, Work,
 };
-use radialog_tests::desk::Desk;
+use radialog_tests::fixtures::xray;
+use radialog_tests::task_harness::TaskHarness;
 use radialog_workers::{StageOptions, load_stage};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -34,16 +34,16 @@ pub(crate) static BUNDLE: LazyLock<(TempDir, Bundle)> = LazyLock::new(|| {
 });
 
 /// Workers of all four stages, and what a coordinator would hold.
-struct House {
-    desk: Desk,
+struct StageCluster {
+    harness: TaskHarness,
     manifest: &'static Manifest,
     generation: Generation,
     shutdown: CancellationToken,
 }
 
-impl House {
+impl StageCluster {
     async fn new(batch_limit: usize, generation: Generation) -> Result<Self> {
-        let desk = Desk::new(Arc::new(MemoryQueue::default())).await?;
+        let harness = TaskHarness::new(Arc::new(MemoryQueue::default())).await?;
         let shutdown = CancellationToken::new();
         let options = StageOptions {
             batch_limit,
@@ -51,7 +51,7 @@ impl House {
         };
         for stage in Stage::ALL {
             let stage = load_stage(stage, &BUNDLE.1, &Device::Cpu, &options)?;
-            let (backends, shutdown) = (desk.backends(), shutdown.clone());
+            let (backends, shutdown) = (harness.backends(), shutdown.clone());
             tokio::spawn(async move {
                 stage
                     .run(&backends, RunnerSettings::default(), shutdown)
@@ -59,7 +59,7 @@ impl House {
             });
         }
         Ok(Self {
-            desk,
+            harness,
             manifest: BUNDLE.1.manifest(),
             generation,
             shutdown,
@@ -73,13 +73,13 @@ impl House {
     /// Sends all tasks at once and returns their outputs by key.
     async fn run(&self, tasks: &[Task]) -> Result<BTreeMap<ObjectKey, Bytes>> {
         for task in tasks {
-            self.desk.send(task).await?;
+            self.harness.send(task).await?;
         }
         let mut outputs = BTreeMap::new();
-        for result in self.desk.results(tasks.len()).await? {
+        for result in self.harness.results(tasks.len()).await? {
             match result.outcome {
                 Outcome::Done { output } => {
-                    drop(outputs.insert(output.clone(), self.desk.objects.get(&output).await?))
+                    drop(outputs.insert(output.clone(), self.harness.objects.get(&output).await?))
                 }
                 Outcome::Failed(failure) => bail!("{failure}"),
             }
@@ -100,15 +100,15 @@ impl House {
     /// Every output of all four stages for these images.
     async fn all_outputs(&self, images: &[&str]) -> Result<BTreeMap<ObjectKey, Bytes>> {
         let reference = ObjectKey::reference(&ContentHash::of(b"reference"));
-        self.desk
+        self.harness
             .objects
             .put(&reference, Bytes::from_static(b"No pleural effusion."))
             .await?;
         let [mut of_images, mut reports, mut labels] = [const { Vec::new() }; 3];
         for name in images {
-            let content = std::fs::read(xrays().join(name))?;
+            let content = std::fs::read(xray(name))?;
             let image = ObjectKey::image(&ContentHash::of(&content));
-            self.desk.objects.put(&image, content.into()).await?;
+            self.harness.objects.put(&image, content.into()).await?;
             let embedding = ObjectKey::embedding(&self.component(Stage::Embedding), &image);
             let findings = ObjectKey::findings(&self.component(Stage::Findings), &image);
             let report = ObjectKey::report(
@@ -153,14 +153,10 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for StageCluster {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
-}
-
-fn xrays() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/xrays")
 }
 
 fn greedy() -> Generation {
@@ -172,7 +168,7 @@ fn greedy() -> Generation {
 
 #[tokio::test]
 async fn four_stages_turn_an_xray_into_tokens_findings_a_report_and_labels() -> Result<()> {
-    let outputs = House::new(8, greedy())
+    let outputs = StageCluster::new(8, greedy())
         .await?
         .all_outputs(&IMAGES[..1])
         .await?;
@@ -223,11 +219,11 @@ async fn outputs_have_the_same_bytes_one_by_one_and_in_batches() -> Result<()> {
             ..greedy()
         },
     ] {
-        let alone = House::new(1, generation.clone())
+        let alone = StageCluster::new(1, generation.clone())
             .await?
             .all_outputs(&IMAGES)
             .await?;
-        let together = House::new(8, generation)
+        let together = StageCluster::new(8, generation)
             .await?
             .all_outputs(&IMAGES)
             .await?;
@@ -239,7 +235,10 @@ async fn outputs_have_the_same_bytes_one_by_one_and_in_batches() -> Result<()> {
 
 #[tokio::test]
 async fn images_differ_in_their_outputs() -> Result<()> {
-    let outputs = House::new(8, greedy()).await?.all_outputs(&IMAGES).await?;
+    let outputs = StageCluster::new(8, greedy())
+        .await?
+        .all_outputs(&IMAGES)
+        .await?;
     for stage in ["embedding", "findings", "language"] {
         let contents: Vec<_> = outputs
             .iter()
@@ -252,28 +251,32 @@ async fn images_differ_in_their_outputs() -> Result<()> {
 
 #[tokio::test]
 async fn an_input_that_cannot_be_decoded_fails_with_its_code() -> Result<()> {
-    let house = House::new(8, greedy()).await?;
-    let truncated = std::fs::read(xrays().join(IMAGES[0]))?[..5000].to_vec();
+    let cluster = StageCluster::new(8, greedy()).await?;
+    let truncated = std::fs::read(xray(IMAGES[0]))?[..5000].to_vec();
     let image = ObjectKey::image(&ContentHash::of(&truncated));
-    let findings = ObjectKey::findings(&house.component(Stage::Findings), &image);
-    let embedding = ObjectKey::embedding(&house.component(Stage::Embedding), &image);
-    house.desk.objects.put(&image, truncated.into()).await?;
-    house
-        .desk
+    let findings = ObjectKey::findings(&cluster.component(Stage::Findings), &image);
+    let embedding = ObjectKey::embedding(&cluster.component(Stage::Embedding), &image);
+    cluster
+        .harness
+        .objects
+        .put(&image, truncated.into())
+        .await?;
+    cluster
+        .harness
         .objects
         .put(&embedding, Bytes::from_static(b"not safetensors"))
         .await?;
-    house
-        .desk
+    cluster
+        .harness
         .objects
         .put(
             &findings,
             Bytes::from_static(b"{\"findings\":[],\"text\":\"\"}"),
         )
         .await?;
-    let other = ObjectKey::findings(&house.component(Stage::Findings), &findings);
+    let other = ObjectKey::findings(&cluster.component(Stage::Findings), &findings);
     let report = ObjectKey::report(
-        &house.component(Stage::Language),
+        &cluster.component(Stage::Language),
         &embedding,
         &findings,
         &greedy(),
@@ -285,13 +288,16 @@ async fn an_input_that_cannot_be_decoded_fails_with_its_code() -> Result<()> {
     };
     for (task, code) in [
         (
-            house.task("image", other, Work::Findings { image }),
+            cluster.task("image", other, Work::Findings { image }),
             ErrorCode::ImageCorrupt,
         ),
-        (house.task("tokens", report, work), ErrorCode::ObjectCorrupt),
+        (
+            cluster.task("tokens", report, work),
+            ErrorCode::ObjectCorrupt,
+        ),
     ] {
-        house.desk.send(&task).await?;
-        match &house.desk.results(1).await?[0].outcome {
+        cluster.harness.send(&task).await?;
+        match &cluster.harness.results(1).await?[0].outcome {
             Outcome::Failed(failure) => assert_eq!(failure.code, code),
             Outcome::Done { .. } => bail!("it was done"),
         }

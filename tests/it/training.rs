@@ -18,6 +18,7 @@ mod data_sets;
 mod examples;
 mod findings;
 mod findings_training;
+mod fixture;
 mod language;
 mod language_training;
 mod peft;

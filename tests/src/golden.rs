@@ -14,6 +14,8 @@ use candle_nn::VarBuilder;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::fixtures;
+
 mod formula;
 mod tolerance;
 
@@ -138,7 +140,7 @@ impl Case {
 /// an error.
 pub fn roots() -> Result<Vec<PathBuf>> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut roots = vec![tests.join("fixtures/golden")];
+    let mut roots = vec![fixtures::golden()];
     match std::env::var_os(GOLDEN_VARIABLE) {
         Some(named) => {
             let named = PathBuf::from(named);

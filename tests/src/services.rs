@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
+use crate::environment::Environment;
+
 pub use broker::Broker;
 pub use browser::{Browser, Screen};
 pub use proxy::Proxy;
@@ -56,6 +58,11 @@ impl Services {
         self.broker.virtual_host()
     }
 
+    /// The environment of roles that share an empty virtual host and Redis; where they store objects is not said yet.
+    pub fn environment(&self) -> Result<Environment> {
+        Ok(Environment::services(self.amqp()?, self.redis()))
+    }
+
     /// The address of Redis. Runs keep apart by their names.
     pub fn redis(&self) -> &str {
         self.redis.url()
@@ -95,8 +102,11 @@ async fn until_ready<F: Future<Output = bool>>(
         .with_context(|| format!("{what} did not start within {seconds} s"))
 }
 
-/// A port that nobody listens on.
-fn free_port() -> Result<u16> {
+/// Returns a port that nobody listens on.
+///
+/// # Errors
+/// Where the machine has none left.
+pub fn free_port() -> Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port())

@@ -11,18 +11,6 @@ use radialog_runtime::telemetry;
 use radialog_workers::StageOptions;
 use tokio_util::sync::CancellationToken;
 
-/// Flags that parse but make no sense together.
-#[derive(Debug)]
-pub(crate) struct UsageError(pub(crate) String);
-
-impl std::fmt::Display for UsageError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
 /// Where broker, store and state are.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Services (none of them: everything runs in this process)")]

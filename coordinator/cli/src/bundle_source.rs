@@ -12,8 +12,8 @@ use radialog_runtime::objects::Objects;
 use radialog_schemas::Stage;
 use radialog_workers::bundle_cache::fetch_bundle;
 
-use crate::args::UsageError;
 use crate::demo_bundle;
+use crate::exit::UsageError;
 
 /// Opens the bundle for these stages. Hashes are verified, once per file.
 pub(crate) async fn open(

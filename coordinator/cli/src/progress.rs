@@ -3,16 +3,26 @@
 use std::io::{IsTerminal, stderr};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle as BarStyle};
 use radialog_coordinator::RunProgress;
 use radialog_coordinator::run::StageProgress;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::batch::ProgressStyle;
-
 /// How often a line is written where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// How progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressStyle {
+    /// Bars on a terminal, lines elsewhere
+    Auto,
+    /// A line every few seconds
+    Lines,
+    /// Nothing
+    Off,
+}
 
 /// Shows snapshots until the sender is gone.
 pub(crate) fn show(

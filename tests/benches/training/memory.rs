@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 use radialog_models::preprocess::InputSize;
 use radialog_schemas::Finding;
-use radialog_tests::bench::{peak_memory, run};
+use radialog_tests::benchmark::{peak_memory, run};
 use radialog_training::data::labelled_images::{Batching, Loader, labelled_images};
 use radialog_training::prepare::Sectioning;
 use radialog_training::recipe::{BlankLabels, ImageTable};

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use radialog_tests::bench::{median, peer_python, processor_seconds, run};
+use radialog_tests::benchmark::{median, peer_python, processor_seconds, run};
 use radialog_training::prepare::Sectioning;
 use radialog_training::random::Random;
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Tensor;
-use radialog_tests::bench::{median, peer_python, processor_seconds};
+use radialog_tests::benchmark::{median, peer_python, processor_seconds};
 use radialog_training::optimizer::{Gradients, Optimizer};
 
 use super::tasks::{Size, Task, tasks};

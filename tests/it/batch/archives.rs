@@ -6,21 +6,21 @@ use std::os::unix::ffi::OsStrExt;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_schemas::ObjectKey;
-use radialog_tests::house::{options, run};
+use radialog_tests::embedded::{batch_options, run_batch};
 
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_cannot_be_read_fail_with_a_code_and_their_name() {
-    let place = Place::new().await;
-    place.write(&["good.png", "scan.dcm", "moving.gif", "large.png"]);
-    place.write_file("empty.png", b"");
-    place.write_file("bomb.jpg", &[0; 5000]);
-    std::os::unix::fs::symlink("nowhere", place.dir.path().join("archive/missing.png")).unwrap();
-    fs::create_dir(place.dir.path().join("archive/folder.png")).unwrap();
-    let mut options = options(place.archive("").await, &place.out());
+    let fixture = BatchFixture::new().await;
+    fixture.write(&["good.png", "scan.dcm", "moving.gif", "large.png"]);
+    fixture.write_file("empty.png", b"");
+    fixture.write_file("bomb.jpg", &[0; 5000]);
+    std::os::unix::fs::symlink("nowhere", fixture.dir.path().join("archive/missing.png")).unwrap();
+    fs::create_dir(fixture.dir.path().join("archive/folder.png")).unwrap();
+    let mut options = batch_options(fixture.archive("").await, &fixture.out());
     options.image_limit = 4096;
-    let summary = run(options, &place.backends).await.unwrap();
+    let summary = run_batch(options, &fixture.backends).await.unwrap();
     assert_eq!((summary.done, summary.failed), (2, 5));
     let expected = [
         ("bomb", "image_too_large"),
@@ -30,12 +30,12 @@ async fn files_that_cannot_be_read_fail_with_a_code_and_their_name() {
         ("scan.dcm", "image_format_unsupported"),
     ];
     assert_eq!(
-        failures(&place.out()),
+        failures(&fixture.out()),
         expected
             .map(|(study, code)| (study.to_owned(), code.to_owned()))
             .into()
     );
-    for record in records(&place.out())
+    for record in records(&fixture.out())
         .values()
         .filter(|record| record.error.is_some())
     {
@@ -47,8 +47,8 @@ async fn files_that_cannot_be_read_fail_with_a_code_and_their_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
-    let place = Place::new().await;
-    place.write(&["1.png", "2.png", "3.png"]);
+    let fixture = BatchFixture::new().await;
+    fixture.write(&["1.png", "2.png", "3.png"]);
     let rows = "study_id,image,reference\n\
                 s1,1.png,\"No change,\nagain.\"\n\
                 s2,gone.png,\n\
@@ -58,10 +58,10 @@ async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
                 ,2.png,\n\
                 s7,3.png,\n\
                 s8,,x\n";
-    place.write_file("list.csv", rows.as_bytes());
-    let summary = run(
-        options(place.archive("list.csv").await, &place.out()),
-        &place.backends,
+    fixture.write_file("list.csv", rows.as_bytes());
+    let summary = run_batch(
+        batch_options(fixture.archive("list.csv").await, &fixture.out()),
+        &fixture.backends,
     )
     .await
     .unwrap();
@@ -72,13 +72,13 @@ async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
         ("s8", "archive_entry"),
     ];
     assert_eq!(
-        failures(&place.out()),
+        failures(&fixture.out()),
         expected
             .map(|(study, code)| (study.to_owned(), code.to_owned()))
             .into()
     );
     assert!(
-        records(&place.out())["s3"]
+        records(&fixture.out())["s3"]
             .error
             .as_ref()
             .unwrap()
@@ -96,7 +96,7 @@ async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
     assert!(named("list.csv line 7", "quote"), "{problems:?}");
     assert!(named("list.csv line 8", "study_id"), "{problems:?}");
 
-    let record = &records(&place.out())["s1"];
+    let record = &records(&fixture.out())["s1"];
     assert_eq!(
         record.file, "1.png",
         "the first of two entries is the one that is run"
@@ -106,10 +106,10 @@ async fn rows_that_cannot_be_used_are_named_with_file_and_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_that_are_no_text_and_second_files_of_a_study_are_named() {
-    let place = Place::new().await;
-    place.write(&["a.jpg", "a.png", "b.png"]);
+    let fixture = BatchFixture::new().await;
+    fixture.write(&["a.jpg", "a.png", "b.png"]);
     fs::write(
-        place
+        fixture
             .dir
             .path()
             .join("archive")
@@ -117,9 +117,9 @@ async fn paths_that_are_no_text_and_second_files_of_a_study_are_named() {
         b"x",
     )
     .unwrap();
-    let summary = run(
-        options(place.archive("").await, &place.out()),
-        &place.backends,
+    let summary = run_batch(
+        batch_options(fixture.archive("").await, &fixture.out()),
+        &fixture.backends,
     )
     .await
     .unwrap();
@@ -141,10 +141,10 @@ async fn paths_that_are_no_text_and_second_files_of_a_study_are_named() {
 
 #[tokio::test]
 async fn an_input_that_is_unusable_as_a_whole_does_not_start() {
-    let place = Place::new().await;
-    place.write_file("list.csv", b"study,image\ns1,1.png\n");
+    let fixture = BatchFixture::new().await;
+    fixture.write_file("list.csv", b"study,image\ns1,1.png\n");
     let open = async |name: &str| {
-        let path = place.dir.path().join("archive").join(name);
+        let path = fixture.dir.path().join("archive").join(name);
         archive::open(&ArchiveLocation::Path(path))
             .await
             .err()
@@ -161,8 +161,8 @@ async fn an_input_that_is_unusable_as_a_whole_does_not_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_holds_the_same_archives_as_a_folder() {
-    let place = Place::new().await;
-    let bucket = place.dir.path().join("bucket");
+    let fixture = BatchFixture::new().await;
+    let bucket = fixture.dir.path().join("bucket");
     let store = Arc::new(FilesystemObjects::open(&bucket).unwrap());
     let csv = "study_id,image\ns1,a.png\ns2,../climb.png\ns3,none.png\n";
     for (key, content) in [
@@ -182,17 +182,19 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
         prefix: prefix.into(),
     };
     let folder = archive::open(&input("x")).await.unwrap();
-    run(options(folder, &place.out()), &place.backends)
+    run_batch(batch_options(folder, &fixture.out()), &fixture.backends)
         .await
         .unwrap();
     assert_eq!(
-        records(&place.out()).keys().collect::<Vec<_>>(),
+        records(&fixture.out()).keys().collect::<Vec<_>>(),
         ["a", "b/c"]
     );
 
-    let out = place.dir.path().join("manifest");
+    let out = fixture.dir.path().join("manifest");
     let manifest = archive::open(&input("x/list.csv")).await.unwrap();
-    let summary = run(options(manifest, &out), &place.backends).await.unwrap();
+    let summary = run_batch(batch_options(manifest, &out), &fixture.backends)
+        .await
+        .unwrap();
     assert_eq!(
         (summary.done, summary.failed_by_code["image_missing"]),
         (1, 2)

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use radialog_coordinator::{CoordinatorError, RunOptions};
-use radialog_tests::house::{options, run, synthetic};
+use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 
 use super::*;
 
@@ -42,21 +42,21 @@ impl Drop for SmallDisk<'_> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_the_run_and_what_was_done_stays_usable() {
-    let place = Place::new().await;
-    let out = place.out();
+    let fixture = BatchFixture::new().await;
+    let out = fixture.out();
     // Without root, the journal's own test with a full device has to do.
     let Some(disk) = SmallDisk::mount(&out, "size=256k") else {
         return;
     };
-    let options = || options(synthetic(500), &out);
-    let error = run(options(), &place.backends).await.unwrap_err();
+    let options = || batch_options(synthetic_archive(500), &out);
+    let error = run_batch(options(), &fixture.backends).await.unwrap_err();
     assert!(matches!(error, CoordinatorError::Output { .. }));
     assert!(error.to_string().contains("free some space"), "{error}");
     let done = records(&out).len();
     assert!(done > 0 && done < 500, "{done}");
 
     disk.remount("size=64m");
-    let summary = run(options(), &place.backends).await.unwrap();
+    let summary = run_batch(options(), &fixture.backends).await.unwrap();
     assert_eq!(summary.studies, 500);
     assert!(summary.session.resumed >= done as u64);
     assert_eq!(records(&out).len(), 500);
@@ -64,14 +64,14 @@ async fn a_full_disk_stops_the_run_and_what_was_done_stays_usable() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_directory_is_refused_before_any_work() {
-    let place = Place::new().await;
-    let out = place.out();
+    let fixture = BatchFixture::new().await;
+    let out = fixture.out();
     // Permissions do not stop root, and only root can mount.
     let disk = SmallDisk::mount(&out, "ro");
     if disk.is_none() {
         fs::set_permissions(&out, Permissions::from_mode(0o555)).unwrap();
     }
-    let error = run(options(synthetic(5), &out), &place.backends)
+    let error = run_batch(batch_options(synthetic_archive(5), &out), &fixture.backends)
         .await
         .unwrap_err()
         .to_string();
@@ -83,17 +83,20 @@ async fn a_read_only_directory_is_refused_before_any_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_with_another_run_is_refused_with_what_differs() {
-    let place = Place::new().await;
-    let options = || options(synthetic(5), &place.out());
-    run(options(), &place.backends).await.unwrap();
+    let fixture = BatchFixture::new().await;
+    let options = || batch_options(synthetic_archive(5), &fixture.out());
+    run_batch(options(), &fixture.backends).await.unwrap();
     let other = RunOptions {
         bundle: radialog_schemas::ContentHash::of(b"other"),
         ..options()
     };
-    let error = run(other, &place.backends).await.unwrap_err().to_string();
+    let error = run_batch(other, &fixture.backends)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("another bundle") && error.contains("--out"),
         "{error}"
     );
-    assert_eq!(records(&place.out()).len(), 5);
+    assert_eq!(records(&fixture.out()).len(), 5);
 }

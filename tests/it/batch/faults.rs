@@ -5,8 +5,8 @@ use std::time::Duration;
 use radialog_coordinator::{ArchiveRun, ResultConsumer, RunOptions, RunProgress};
 use radialog_runtime::queue::Message;
 use radialog_schemas::queues;
-use radialog_tests::chaos::Chaos;
-use radialog_tests::house::{options, run, synthetic};
+use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
+use radialog_tests::faults::FaultInjector;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -14,12 +14,15 @@ use super::*;
 
 const STUDIES: u64 = 300;
 
-/// Compares with a run over a place of its own in which nothing happens.
+/// Compares with a run over a fixture of its own in which nothing happens.
 async fn assert_as_if_nothing_happened(out: &Path) {
-    let quiet = Place::new().await;
-    run(options(synthetic(STUDIES), &quiet.out()), &quiet.backends)
-        .await
-        .unwrap();
+    let quiet = BatchFixture::new().await;
+    run_batch(
+        batch_options(synthetic_archive(STUDIES), &quiet.out()),
+        &quiet.backends,
+    )
+    .await
+    .unwrap();
     let expected = without_timings(&quiet.out());
     let found = without_timings(out);
     assert_eq!(found.len() as u64, STUDIES);
@@ -27,14 +30,14 @@ async fn assert_as_if_nothing_happened(out: &Path) {
 }
 
 /// Slow enough that things can happen in mid-run.
-async fn slow_place() -> Place {
-    Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(10))).await
+async fn slow_place() -> BatchFixture {
+    BatchFixture::with(|stage| FakeStage::new(stage).delay(Duration::from_millis(10))).await
 }
 
-fn narrow(place: &Place) -> RunOptions {
+fn narrow(fixture: &BatchFixture) -> RunOptions {
     RunOptions {
         window: 40,
-        ..options(synthetic(STUDIES), &place.out())
+        ..batch_options(synthetic_archive(STUDIES), &fixture.out())
     }
 }
 
@@ -58,11 +61,11 @@ async fn run_with_trouble<F: Future>(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
-    let place = slow_place().await;
+    let fixture = slow_place().await;
     for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
         let (progress, _) = watch::channel(RunProgress::default());
         let running = tokio::spawn(
-            ArchiveRun::new(narrow(&place), place.backends.clone())
+            ArchiveRun::new(narrow(&fixture), fixture.backends.clone())
                 .run(CancellationToken::new(), progress),
         );
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -75,109 +78,115 @@ async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
         // Unlike a killed process, its tasks may live up to their next await.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let summary = run(narrow(&place), &place.backends).await.unwrap();
+    let summary = run_batch(narrow(&fixture), &fixture.backends)
+        .await
+        .unwrap();
     assert_eq!(summary.studies, STUDIES);
     assert!(summary.session.resumed > 0);
-    assert_as_if_nothing_happened(&place.out()).await;
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_that_were_appended_and_not_discarded_are_not_appended_again() {
-    let place = slow_place().await;
-    let chaos = Arc::new(Chaos::default());
-    let backends = chaos.over(&place.backends);
-    chaos.lose_answers();
-    run(narrow(&place), &backends).await.unwrap();
-    assert_as_if_nothing_happened(&place.out()).await;
+    let fixture = slow_place().await;
+    let faults = Arc::new(FaultInjector::default());
+    let backends = faults.over(&fixture.backends);
+    faults.lose_answers();
+    run_batch(narrow(&fixture), &backends).await.unwrap();
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broker_store_and_state_may_go_away_for_a_while() {
-    let place = slow_place().await;
-    let chaos = Arc::new(Chaos::default());
-    let backends = chaos.over(&place.backends);
-    run_with_trouble(narrow(&place), &backends, || async {
+    let fixture = slow_place().await;
+    let faults = Arc::new(FaultInjector::default());
+    let backends = faults.over(&fixture.backends);
+    run_with_trouble(narrow(&fixture), &backends, || async {
         for _ in 0..3 {
-            chaos.down(true);
+            faults.down(true);
             tokio::time::sleep(Duration::from_millis(300)).await;
-            chaos.down(false);
+            faults.down(false);
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     })
     .await;
-    assert_as_if_nothing_happened(&place.out()).await;
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn studies_that_the_state_forgot_begin_again() {
-    let place = slow_place().await;
-    let chaos = Arc::new(Chaos::default());
-    let backends = chaos.over(&place.backends);
-    run_with_trouble(narrow(&place), &backends, || async { chaos.forget() }).await;
-    assert_as_if_nothing_happened(&place.out()).await;
+    let fixture = slow_place().await;
+    let faults = Arc::new(FaultInjector::default());
+    let backends = faults.over(&fixture.backends);
+    run_with_trouble(narrow(&fixture), &backends, || async { faults.forget() }).await;
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_that_the_broker_lost_are_published_again() {
-    let place = slow_place().await;
-    let chaos = Arc::new(Chaos::default());
-    let backends = chaos.over(&place.backends);
-    chaos.lose_messages(30);
-    run(
+    let fixture = slow_place().await;
+    let faults = Arc::new(FaultInjector::default());
+    let backends = faults.over(&fixture.backends);
+    faults.lose_messages(30);
+    run_batch(
         RunOptions {
             stall: Duration::from_millis(500),
-            ..narrow(&place)
+            ..narrow(&fixture)
         },
         &backends,
     )
     .await
     .unwrap();
-    assert_as_if_nothing_happened(&place.out()).await;
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_and_results_may_come_twice() {
-    let place = slow_place().await;
-    let chaos = Arc::new(Chaos::default());
-    let backends = chaos.over(&place.backends);
-    chaos.say_everything_twice();
+    let fixture = slow_place().await;
+    let faults = Arc::new(FaultInjector::default());
+    let backends = faults.over(&fixture.backends);
+    faults.say_everything_twice();
     // Workers that say everything twice, too.
-    let _workers = workers(&backends, ToyStage::new).await.unwrap();
-    run(narrow(&place), &backends).await.unwrap();
-    assert_as_if_nothing_happened(&place.out()).await;
+    let _workers = start_workers(&backends, FakeStage::new).await.unwrap();
+    run_batch(narrow(&fixture), &backends).await.unwrap();
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_coordinators_share_the_results_queue() {
-    let place = Place::new().await;
+    let fixture = BatchFixture::new().await;
     let shutdown = CancellationToken::new();
-    let second = ResultConsumer::new(place.backends.clone(), "second", shutdown.clone());
+    let second = ResultConsumer::new(fixture.backends.clone(), "second", shutdown.clone());
     let second = tokio::spawn(second.run());
-    run(narrow(&place), &place.backends).await.unwrap();
+    run_batch(narrow(&fixture), &fixture.backends)
+        .await
+        .unwrap();
     shutdown.cancel();
     second.await.unwrap().unwrap();
-    assert_as_if_nothing_happened(&place.out()).await;
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_run_goes_on() {
-    let place = Place::new().await;
+    let fixture = BatchFixture::new().await;
     for body in ["not json", r#"{"schema_version": 99}"#] {
         let message = Message {
             body: body.into(),
             ..Message::default()
         };
-        place
+        fixture
             .backends
             .queue
             .publish(queues::RESULTS, message)
             .await
             .unwrap();
     }
-    run(narrow(&place), &place.backends).await.unwrap();
+    run_batch(narrow(&fixture), &fixture.backends)
+        .await
+        .unwrap();
     let dead = queues::dead(queues::RESULTS);
     let mut codes = Vec::new();
-    while let Some(delivery) = place.backends.queue.take(&dead).await.unwrap() {
+    while let Some(delivery) = fixture.backends.queue.take(&dead).await.unwrap() {
         let death = delivery.message.death.clone().unwrap();
         assert_eq!(death.source, queues::RESULTS);
         codes.push(death.code);
@@ -185,5 +194,5 @@ async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_
     }
     codes.sort();
     assert_eq!(codes, ["message_invalid", "schema_version"]);
-    assert_as_if_nothing_happened(&place.out()).await;
+    assert_as_if_nothing_happened(&fixture.out()).await;
 }

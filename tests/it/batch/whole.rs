@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use radialog_coordinator::{ArchiveRun, RunProgress, plan_run};
 use radialog_schemas::{Stage, StageSet, StudyStatus};
-use radialog_tests::house::{options, run, synthetic};
-use radialog_tests::stages::{CORRUPT, ToyStage};
+use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
+use radialog_tests::fake_stage::{CORRUPT, FakeStage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,15 +13,15 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
-    let place = Place::new().await;
-    place.write(&["a.png", "b/c.jpg", "b/d.JPEG", "notes.txt"]);
-    let summary = run(
-        options(place.archive("").await, &place.out()),
-        &place.backends,
+    let fixture = BatchFixture::new().await;
+    fixture.write(&["a.png", "b/c.jpg", "b/d.JPEG", "notes.txt"]);
+    let summary = run_batch(
+        batch_options(fixture.archive("").await, &fixture.out()),
+        &fixture.backends,
     )
     .await
     .unwrap();
-    let records = records(&place.out());
+    let records = records(&fixture.out());
     assert_eq!(records.keys().collect::<Vec<_>>(), ["a", "b/c", "b/d"]);
     for record in records.values() {
         assert_eq!(record.status, StudyStatus::Done, "{record:?}");
@@ -42,36 +42,40 @@ async fn a_folder_becomes_one_record_a_study_with_a_table_and_a_summary() {
     assert_eq!(summary.stages[&Stage::Scoring].done, 3);
     assert_eq!(summary.prevalence.len(), 14);
     assert!(!summary.interrupted && summary.disagreement_rate.is_some());
-    let table = fs::read_to_string(place.out().join("results.csv")).unwrap();
+    let table = fs::read_to_string(fixture.out().join("results.csv")).unwrap();
     assert_eq!(table.lines().count(), 4);
     let written: RunSummary =
-        serde_json::from_slice(&fs::read(place.out().join("summary.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(fixture.out().join("summary.json")).unwrap()).unwrap();
     assert_eq!((written.run, written.done), (summary.run, 3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_run_reuses_every_output_and_gives_the_same_records() {
-    let place = Place::new().await;
-    let archive = || synthetic(50);
-    let other = place.dir.path().join("other");
-    run(options(archive(), &place.out()), &place.backends)
+    let fixture = BatchFixture::new().await;
+    let archive = || synthetic_archive(50);
+    let other = fixture.dir.path().join("other");
+    run_batch(batch_options(archive(), &fixture.out()), &fixture.backends)
         .await
         .unwrap();
-    let summary = run(options(archive(), &other), &place.backends)
+    let summary = run_batch(batch_options(archive(), &other), &fixture.backends)
         .await
         .unwrap();
     assert_eq!((summary.done, summary.reused), (50, 50));
     assert_eq!(summary.stages[&Stage::Language].reused, 50);
-    assert_eq!(without_timings(&place.out()), without_timings(&other));
+    assert_eq!(without_timings(&fixture.out()), without_timings(&other));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_run_resumes_with_what_is_missing() {
-    let place = Place::with(|stage| ToyStage::new(stage).delay(Duration::from_millis(25))).await;
-    let archive = || synthetic(400);
+    let fixture =
+        BatchFixture::with(|stage| FakeStage::new(stage).delay(Duration::from_millis(25))).await;
+    let archive = || synthetic_archive(400);
     let (progress, mut seen) = watch::channel(RunProgress::default());
     let shutdown = CancellationToken::new();
-    let batch = ArchiveRun::new(options(archive(), &place.out()), place.backends.clone());
+    let batch = ArchiveRun::new(
+        batch_options(archive(), &fixture.out()),
+        fixture.backends.clone(),
+    );
     let running = tokio::spawn(batch.run(shutdown.clone(), progress));
     seen.wait_for(|progress| progress.done >= 50).await.unwrap();
     shutdown.cancel();
@@ -81,7 +85,7 @@ async fn an_interrupted_run_resumes_with_what_is_missing() {
         "{first:?}"
     );
 
-    let second = run(options(archive(), &place.out()), &place.backends)
+    let second = run_batch(batch_options(archive(), &fixture.out()), &fixture.backends)
         .await
         .unwrap();
     assert_eq!(
@@ -90,9 +94,9 @@ async fn an_interrupted_run_resumes_with_what_is_missing() {
     );
     assert_eq!(second.session.resumed, first.studies);
     assert_eq!(second.session.studies, 400 - first.studies);
-    assert_eq!(records(&place.out()).len(), 400);
+    assert_eq!(records(&fixture.out()).len(), 400);
 
-    let third = run(options(archive(), &place.out()), &place.backends)
+    let third = run_batch(batch_options(archive(), &fixture.out()), &fixture.backends)
         .await
         .unwrap();
     assert_eq!((third.studies, third.session.studies), (400, 0));
@@ -100,14 +104,14 @@ async fn an_interrupted_run_resumes_with_what_is_missing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_studies_are_run_again_only_when_asked() {
-    let place = Place::new().await;
+    let fixture = BatchFixture::new().await;
     let corrupt = format!("{CORRUPT}.png");
-    place.write(&["a.png", &corrupt]);
-    let options = || async { options(place.archive("").await, &place.out()) };
-    let first = run(options().await, &place.backends).await.unwrap();
+    fixture.write(&["a.png", &corrupt]);
+    let options = || async { batch_options(fixture.archive("").await, &fixture.out()) };
+    let first = run_batch(options().await, &fixture.backends).await.unwrap();
     assert_eq!((first.done, first.failed), (1, 1));
     assert_eq!(first.failed_by_code["image_corrupt"], 1);
-    let record = &records(&place.out())[CORRUPT];
+    let record = &records(&fixture.out())[CORRUPT];
     assert_eq!(record.failed_stage, Some(Stage::Embedding));
     assert_eq!(
         record.timings.len(),
@@ -117,7 +121,7 @@ async fn failed_studies_are_run_again_only_when_asked() {
     assert_eq!(first.stages[&Stage::Findings].failed, 1);
 
     assert_eq!(
-        run(options().await, &place.backends)
+        run_batch(options().await, &fixture.backends)
             .await
             .unwrap()
             .session
@@ -126,7 +130,7 @@ async fn failed_studies_are_run_again_only_when_asked() {
     );
     let mut again = options().await;
     again.retry_failed = true;
-    let third = run(again, &place.backends).await.unwrap();
+    let third = run_batch(again, &fixture.backends).await.unwrap();
     assert_eq!(
         (third.session.studies, third.session.resumed, third.studies),
         (1, 1, 2)
@@ -135,11 +139,11 @@ async fn failed_studies_are_run_again_only_when_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_asked_stages_run_and_only_the_first_studies() {
-    let place = Place::new().await;
-    let mut options = options(synthetic(20), &place.out());
+    let fixture = BatchFixture::new().await;
+    let mut options = batch_options(synthetic_archive(20), &fixture.out());
     options.stages = StageSet::closure(&[Stage::Findings]);
     options.limit = Some(7);
-    let summary = run(options, &place.backends).await.unwrap();
+    let summary = run_batch(options, &fixture.backends).await.unwrap();
     assert_eq!(summary.done, 7);
     assert_eq!(
         summary.stages.keys().collect::<Vec<_>>(),
@@ -149,14 +153,14 @@ async fn only_the_asked_stages_run_and_only_the_first_studies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_tells_what_is_stored_and_writes_nothing() {
-    let place = Place::new().await;
-    let mut first = options(synthetic(10), &place.out());
+    let fixture = BatchFixture::new().await;
+    let mut first = batch_options(synthetic_archive(10), &fixture.out());
     first.stages = StageSet::closure(&[Stage::Findings]);
-    run(first, &place.backends).await.unwrap();
-    let elsewhere = place.dir.path().join("elsewhere");
+    run_batch(first, &fixture.backends).await.unwrap();
+    let elsewhere = fixture.dir.path().join("elsewhere");
     let plan = plan_run(
-        &options(synthetic(12), &elsewhere),
-        &*place.backends.objects,
+        &batch_options(synthetic_archive(12), &elsewhere),
+        &*fixture.backends.objects,
     )
     .await
     .unwrap();

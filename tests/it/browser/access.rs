@@ -4,15 +4,15 @@ use anyhow::Result;
 use radialog_tests::services::Screen;
 
 use super::{REPORT, answer, begin, open, until_turn};
-use crate::gateway::desk::{Desk, UNLIMITED, key};
+use crate::gateway::fixture::{GatewayFixture, UNLIMITED, key};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_is_asked_for_once_and_kept_until_the_tab_is_closed() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| {
+    let fixture = GatewayFixture::with(UNLIMITED, |config| {
         config.keys = vec![key("ward", "rd-ward")]
     })
     .await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     browser
         .until("document.querySelector('dialog[open] #key')")
         .await?;

@@ -4,13 +4,13 @@ use anyhow::Result;
 use radialog_tests::services::Screen;
 
 use super::{REPORT, answer, ask, assert_calm, assert_fits, begin, open, turn, until_turn};
-use crate::gateway::desk::{Desk, UNLIMITED};
+use crate::gateway::fixture::{GatewayFixture, UNLIMITED};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survives_a_reload()
 -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     assert_eq!(answer(&browser, 1).await?, REPORT);
@@ -68,7 +68,7 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
     browser.click(".editor .primary").await?;
     browser.until("!document.querySelector('.editor')").await?;
 
-    let view = desk
+    let view = fixture
         .gateway
         .view(&format!("/v1/conversations/{}", open_id(&browser).await?))
         .await?;
@@ -108,14 +108,14 @@ async fn a_conversation_with_findings_questions_a_correction_and_an_edit_survive
         ))
         .await?;
     assert_eq!(answer(&browser, 1).await?, REPORT);
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_screen_shows_all_of_the_page_without_scrolling_sideways() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     browser.picture("start").await?;
     begin(&browser).await?;
     ask(&browser, "Is there an effusion?").await?;
@@ -175,14 +175,14 @@ async fn every_screen_shows_all_of_the_page_without_scrolling_sideways() -> Resu
         .await?;
     assert_fits(&browser).await?;
     browser.picture("phone-start").await?;
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn conversations_are_listed_opened_and_deleted_after_asking() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     for question in ["What is an effusion?", "What is an infiltrate?"] {
         browser.click("#new").await?;
         browser.type_into("#first-question", question).await?;
@@ -222,16 +222,21 @@ async fn conversations_are_listed_opened_and_deleted_after_asking() -> Result<()
     browser
         .until("document.querySelector('#start').checkVisibility()")
         .await?;
-    let list: serde_json::Value = desk.gateway.get("/v1/conversations").await?.json().await?;
+    let list: serde_json::Value = fixture
+        .gateway
+        .get("/v1/conversations")
+        .await?
+        .json()
+        .await?;
     assert_eq!(list["conversations"].as_array().map(Vec::len), Some(1));
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_anybody_writes_is_shown_as_text() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     let attack = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp; <b>bold</b>";
     browser.type_into("#indication", attack).await?;
     browser.type_into("#first-question", attack).await?;
@@ -245,15 +250,15 @@ async fn what_anybody_writes_is_shown_as_text() -> Result<()> {
     let inside =
         "document.querySelectorAll('#turns img, #turns script, #turns b, .item-title *').length";
     assert_eq!(browser.value(inside).await?, 0);
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_answer_keeps_its_words_and_lets_the_next_one_through() -> Result<()> {
     let words = REPORT.split(' ').count();
-    let desk = Desk::with(words + 2, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(words + 2, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     ask(&browser, "one two three").await?;
@@ -273,10 +278,10 @@ async fn a_stopped_answer_keeps_its_words_and_lets_the_next_one_through() -> Res
 
     browser.click(&turn(2, ".answer-head > .button")).await?;
     // It stops at its next word.
-    desk.scribe.allow(1);
+    fixture.language_worker.allow(1);
     until_turn(&browser, 2, "cancelled").await?;
     assert_eq!(browser.text(&turn(2, ".status")).await?, "Stopped");
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     until_turn(&browser, 3, "done").await?;
     assert_eq!(answer(&browser, 3).await?, "You asked: after it");
     let stopped = answer(&browser, 2).await?;
@@ -288,7 +293,7 @@ async fn a_stopped_answer_keeps_its_words_and_lets_the_next_one_through() -> Res
     browser.reload().await?;
     until_turn(&browser, 2, "cancelled").await?;
     assert_eq!(answer(&browser, 2).await?, stopped);
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }
 

@@ -7,12 +7,12 @@ use radialog_tests::services::{Browser, Screen};
 use serde_json::Value;
 
 use super::{assert_calm, assert_fits};
-use crate::gateway::desk::{Desk, UNLIMITED};
+use crate::gateway::fixture::{GatewayFixture, UNLIMITED};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_of_the_api_has_every_operation_of_the_document() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let document: Value = desk.gateway.get("/openapi.json").await?.json().await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let document: Value = fixture.gateway.get("/openapi.json").await?.json().await?;
     let operations = document["paths"]
         .as_object()
         .unwrap()
@@ -24,7 +24,7 @@ async fn the_page_of_the_api_has_every_operation_of_the_document() -> Result<()>
         .collect();
 
     let browser = Browser::open(Screen::DESKTOP).await?;
-    browser.go(&format!("{}/docs", desk.gateway.url)).await?;
+    browser.go(&format!("{}/docs", fixture.gateway.url)).await?;
     browser
         .until("document.querySelector('.operation')")
         .await?;
@@ -50,6 +50,6 @@ async fn the_page_of_the_api_has_every_operation_of_the_document() -> Result<()>
     browser.look(Screen::PHONE.dark()).await?;
     assert_fits(&browser).await?;
     browser.picture("docs-phone").await?;
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }

@@ -4,14 +4,14 @@ use anyhow::Result;
 use radialog_tests::services::Screen;
 
 use super::{REPORT, answer, ask, begin, open, turn, until_turn};
-use crate::gateway::desk::{Desk, Running, UNLIMITED};
-use crate::gateway::scribe::FAILS;
+use crate::gateway::fake_language_worker::FAILS;
+use crate::gateway::fixture::{GatewayFixture, RunningGateway, UNLIMITED};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_whose_gateway_restarts_in_mid_answer_shows_every_word_once() -> Result<()> {
     let words = REPORT.split(' ').count();
-    let mut desk = Desk::with(words + 2, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let mut fixture = GatewayFixture::with(words + 2, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     ask(&browser, "one two three four five").await?;
@@ -22,9 +22,9 @@ async fn a_page_whose_gateway_restarts_in_mid_answer_shows_every_word_once() -> 
         ))
         .await?;
 
-    let address = desk.gateway.url.trim_start_matches("http://").parse()?;
-    let elsewhere = Running::start(&desk.backends, |_| {}).await?;
-    std::mem::replace(&mut desk.gateway, elsewhere)
+    let address = fixture.gateway.url.trim_start_matches("http://").parse()?;
+    let elsewhere = RunningGateway::start(&fixture.backends, |_| {}).await?;
+    std::mem::replace(&mut fixture.gateway, elsewhere)
         .stop()
         .await?;
     browser
@@ -38,12 +38,13 @@ async fn a_page_whose_gateway_restarts_in_mid_answer_shows_every_word_once() -> 
     );
     browser.picture("connection-lost").await?;
     // The worker goes on without readers.
-    desk.scribe.allow(2);
-    desk.gateway = Running::start(&desk.backends, |config| config.listen = address).await?;
+    fixture.language_worker.allow(2);
+    fixture.gateway =
+        RunningGateway::start(&fixture.backends, |config| config.listen = address).await?;
     browser
         .until("!document.querySelector('#connection').checkVisibility()")
         .await?;
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     until_turn(&browser, 2, "done").await?;
     assert_eq!(
         answer(&browser, 2).await?,
@@ -54,8 +55,9 @@ async fn a_page_whose_gateway_restarts_in_mid_answer_shows_every_word_once() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_are_told_in_words_with_what_to_do() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture =
+        GatewayFixture::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
 
     let folder = tempfile::tempdir()?;
     let text = folder.path().join("notes.txt");
@@ -75,7 +77,7 @@ async fn errors_are_told_in_words_with_what_to_do() -> Result<()> {
     let large = folder.path().join("large.jpg");
     std::fs::write(
         &large,
-        [crate::gateway::desk::xray(), vec![0; 2 << 20]].concat(),
+        [crate::gateway::fixture::xray(), vec![0; 2 << 20]].concat(),
     )?;
     browser.type_into("#file", large.to_str().unwrap()).await?;
     browser.click("#begin").await?;
@@ -98,7 +100,7 @@ async fn errors_are_told_in_words_with_what_to_do() -> Result<()> {
     );
 
     browser
-        .go(&format!("{}/#/c/{}", desk.gateway.url, "0".repeat(32)))
+        .go(&format!("{}/#/c/{}", fixture.gateway.url, "0".repeat(32)))
         .await?;
     browser
         .until("document.querySelector('#loading .notice')")
@@ -114,8 +116,8 @@ async fn errors_are_told_in_words_with_what_to_do() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_queue_is_told_and_trying_again_asks_once() -> Result<()> {
     let words = REPORT.split(' ').count();
-    let desk = Desk::with(words, |config| config.max_waiting = 1).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(words, |config| config.max_waiting = 1).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
     ask(&browser, "first").await?;
@@ -144,7 +146,7 @@ async fn a_full_queue_is_told_and_trying_again_asks_once() -> Result<()> {
         "nothing has to be typed again"
     );
 
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     until_turn(&browser, 3, "done").await?;
     browser.click("#composer .notice .button").await?;
     until_turn(&browser, 4, "done").await?;

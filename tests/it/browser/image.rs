@@ -4,7 +4,7 @@ use anyhow::Result;
 use radialog_tests::services::{Browser, Screen};
 
 use super::{assert_calm, begin, open};
-use crate::gateway::desk::{Desk, UNLIMITED, xray_path};
+use crate::gateway::fixture::{GatewayFixture, UNLIMITED, xray_path};
 
 /// Mean grey value of the canvas's middle, and the share of its pixels that is image.
 const MIDDLE: &str = "(() => {
@@ -30,8 +30,8 @@ async fn look(browser: &Browser) -> Result<(f64, f64)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     browser.requests().await?;
     browser
         .type_into("#file", xray_path().to_str().unwrap())
@@ -50,7 +50,7 @@ async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
         sent.iter().all(|url| url.ends_with("/v1/conversations")),
         "only the list is read: {sent:?}"
     );
-    assert!(desk.stored("images").is_empty());
+    assert!(fixture.stored("images").is_empty());
 
     // Dropped and pasted images take the same way.
     for (kind, event) in [
@@ -73,14 +73,14 @@ async fn an_image_is_seen_before_it_is_sent() -> Result<()> {
             .await?;
         assert_eq!(browser.text("#preview-name").await?, format!("{kind}.png"));
     }
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     begin(&browser).await?;
     browser
         .until("document.querySelector('.viewer-readout').textContent.includes('pixels')")
@@ -132,6 +132,6 @@ async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<
     }
     let (_, moved) = look(&browser).await?;
     assert!(moved < shown, "{moved} of {shown}");
-    assert_calm(&browser, &desk.gateway.url).await?;
+    assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }

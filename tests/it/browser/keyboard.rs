@@ -5,7 +5,7 @@ use radialog_tests::services::Screen;
 use serde_json::json;
 
 use super::{REPORT, answer, begin, open, until_turn};
-use crate::gateway::desk::{Desk, UNLIMITED};
+use crate::gateway::fixture::{GatewayFixture, UNLIMITED};
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
@@ -14,8 +14,8 @@ const DOWN: &str = "\u{e015}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_can_be_chosen_with_the_keyboard_alone() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     browser.type_keys(TAB).await?;
     assert_eq!(
         browser.value("document.activeElement.id").await?,
@@ -54,8 +54,8 @@ async fn tasks_can_be_chosen_with_the_keyboard_alone() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_that_can_be_used_has_a_name_and_answers_are_said_by_the_sentence() -> Result<()>
 {
-    let desk = Desk::with(UNLIMITED, |_| {}).await?;
-    let browser = open(&desk, Screen::DESKTOP).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
     let said = "(window.said = [], new MutationObserver((changes) => { for (const change of changes) \
                 for (const node of change.addedNodes) said.push(node.textContent.trim()); })\
                 .observe(document.querySelector('#announce'), { childList: true }))";

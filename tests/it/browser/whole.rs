@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use radialog_tests::binary::{Role, radialog};
+use radialog_tests::processes::{RoleProcess, radialog};
 use radialog_tests::services::{Browser, Screen};
 
 use super::{answer, ask, assert_calm, begin, until_turn};
@@ -36,7 +36,7 @@ async fn one_command_opens_a_page_that_reports_answers_corrects_and_remembers() 
     let log = folder.path().join("serve");
     let mut command =
         tokio::task::spawn_blocking(|| radialog(&["serve", "--listen", "127.0.0.1:0"])).await??;
-    let _serving = Role::start(command.current_dir(folder.path()), &log)?;
+    let _serving = RoleProcess::start(command.current_dir(folder.path()), &log)?;
     let url = address(&log).await?;
 
     let browser = Browser::open(Screen::DESKTOP).await?;

@@ -10,39 +10,39 @@ on_each_adapter! { memory, services: {
     a_turn_begins_with_its_question_and_its_tokens_follow,
 }}
 
-async fn turns_are_answered_in_order_and_each_knows_those_before_it(table: Table) {
-    let id = table
+async fn turns_are_answered_in_order_and_each_knows_those_before_it(harness: ChatHarness) {
+    let id = harness
         .begin("order", &[question("one"), question("two")])
         .await;
-    let worker = table.start(&Arc::new(toy()), settings());
-    assert_eq!(table.ask(&id, question("three")).await, 3);
+    let worker = harness.start(&Arc::new(fake_stage()), settings());
+    assert_eq!(harness.ask(&id, question("three")).await, 3);
     for (turn, asked) in (1..).zip(["one", "two", "three"]) {
         assert_eq!(
-            table.text(&id, turn).await,
-            toy_text(asked, turn as usize - 1)
+            harness.text(&id, turn).await,
+            fake_text(asked, turn as usize - 1)
         );
     }
     worker.stop().await.unwrap();
     assert_eq!(
-        table.desk.queue.depth(queues::CHAT).await.unwrap(),
+        harness.tasks.queue.depth(queues::CHAT).await.unwrap(),
         0,
         "every message is settled"
     );
 }
 
-async fn conversations_are_answered_side_by_side(table: Table) {
-    let worker = table.start(&Arc::new(slow_toy()), settings());
+async fn conversations_are_answered_side_by_side(harness: ChatHarness) {
+    let worker = harness.start(&Arc::new(slow_stage()), settings());
     let mut ids = Vec::new();
     for number in 0..20 {
         ids.push(
-            table
+            harness
                 .begin(&format!("side-{number}"), &[question("one")])
                 .await,
         );
     }
     let began = std::time::Instant::now();
     for id in &ids {
-        assert_eq!(table.text(id, 1).await, toy_text("one", 0));
+        assert_eq!(harness.text(id, 1).await, fake_text("one", 0));
     }
     assert!(
         began.elapsed() < Duration::from_secs(15),
@@ -51,25 +51,25 @@ async fn conversations_are_answered_side_by_side(table: Table) {
     worker.stop().await.unwrap();
 }
 
-async fn a_turn_that_is_published_twice_is_answered_once(table: Table) {
-    let id = table
+async fn a_turn_that_is_published_twice_is_answered_once(harness: ChatHarness) {
+    let id = harness
         .begin("twice", &[question("one"), question("two")])
         .await;
     for _ in 0..3 {
-        table.publish(&id, Some(1)).await;
+        harness.publish(&id, Some(1)).await;
     }
     // A turn whose time has not come.
-    table.publish(&id, Some(2)).await;
-    table.publish(&"nobody".into(), Some(1)).await;
-    table.publish(&id, Some(9)).await;
-    let worker = table.start(&Arc::new(slow_toy()), settings());
-    assert_eq!(table.text(&id, 1).await, toy_text("one", 0));
-    assert_eq!(table.text(&id, 2).await, toy_text("two", 1));
+    harness.publish(&id, Some(2)).await;
+    harness.publish(&"nobody".into(), Some(1)).await;
+    harness.publish(&id, Some(9)).await;
+    let worker = harness.start(&Arc::new(slow_stage()), settings());
+    assert_eq!(harness.text(&id, 1).await, fake_text("one", 0));
+    assert_eq!(harness.text(&id, 2).await, fake_text("two", 1));
     worker.stop().await.unwrap();
-    assert_eq!(table.desk.queue.depth(queues::CHAT).await.unwrap(), 0);
+    assert_eq!(harness.tasks.queue.depth(queues::CHAT).await.unwrap(), 0);
     assert_eq!(
-        table
-            .desk
+        harness
+            .tasks
             .queue
             .depth(&queues::dead(queues::CHAT))
             .await
@@ -78,17 +78,17 @@ async fn a_turn_that_is_published_twice_is_answered_once(table: Table) {
     );
 }
 
-async fn a_turn_begins_with_its_question_and_its_tokens_follow(table: Table) {
-    let worker = table.start(&Arc::new(toy()), settings());
-    let id = table
+async fn a_turn_begins_with_its_question_and_its_tokens_follow(harness: ChatHarness) {
+    let worker = harness.start(&Arc::new(fake_stage()), settings());
+    let id = harness
         .begin_with_image(
             "events",
             Bytes::from_static(b"any"),
             &[request(Ask::Report)],
         )
         .await;
-    table.ended(&id, 1).await;
-    let events = table.events(&id, 1).await;
+    harness.ended(&id, 1).await;
+    let events = harness.events(&id, 1).await;
     let names: Vec<_> = events
         .iter()
         .map(|event| match event {
@@ -102,6 +102,6 @@ async fn a_turn_begins_with_its_question_and_its_tokens_follow(table: Table) {
     expected.extend(["token"; WORDS]);
     expected.push("ended");
     assert_eq!(names, expected);
-    assert_eq!(table.turn(&id, 1).await.asked.as_deref(), Some("Report"));
+    assert_eq!(harness.turn(&id, 1).await.asked.as_deref(), Some("Report"));
     worker.stop().await.unwrap();
 }

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Message, Queue};
-use radialog_tests::desk::Desk;
 use radialog_tests::services::{Proxy, Services};
+use radialog_tests::task_harness::TaskHarness;
 
 use super::{WORK, failure, findings, next, send_many, settings, studies};
 use crate::adapters::{config, rabbitmq_at};
 
-/// A desk with a safe link of its own, and a queue behind a link that can be cut.
-async fn desk_and_link() -> (Desk, Proxy, Arc<dyn Queue>) {
+/// A harness with a safe link of its own, and a queue behind a link that can be cut.
+async fn desk_and_link() -> (TaskHarness, Proxy, Arc<dyn Queue>) {
     let url = Services::shared().await.unwrap().amqp().unwrap();
-    let desk = Desk::new(rabbitmq_at(&url).await).await.unwrap();
+    let harness = TaskHarness::new(rabbitmq_at(&url).await).await.unwrap();
     let proxy = Proxy::start(&url).await.unwrap();
     let behind = rabbitmq_at(&proxy.in_front_of(&url)).await;
-    (desk, proxy, behind)
+    (harness, proxy, behind)
 }
 
 fn message(text: &str) -> Message {
@@ -31,10 +31,10 @@ fn message(text: &str) -> Message {
 
 #[tokio::test]
 async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
-    let (desk, proxy, behind) = desk_and_link().await;
+    let (harness, proxy, behind) = desk_and_link().await;
     let mut consumer = behind.consume(WORK, 2).await.unwrap();
     for text in ["a", "b", "c", "d"] {
-        desk.queue.publish(WORK, message(text)).await.unwrap();
+        harness.queue.publish(WORK, message(text)).await.unwrap();
     }
     let held = [next(&mut consumer).await, next(&mut consumer).await];
     proxy.cut();
@@ -52,7 +52,7 @@ async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
         more.is_err(),
         "the prefetch of 2 holds for the new subscription, too"
     );
-    assert_eq!(desk.queue.depth(WORK).await.unwrap(), 2);
+    assert_eq!(harness.queue.depth(WORK).await.unwrap(), 2);
     let mut bodies = BTreeSet::new();
     for delivery in again {
         bodies.insert(String::from_utf8_lossy(&delivery.message.body).into_owned());
@@ -68,7 +68,7 @@ async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
 
 #[tokio::test]
 async fn publishes_wait_for_the_link_and_lose_nothing() {
-    let (desk, proxy, behind) = desk_and_link().await;
+    let (harness, proxy, behind) = desk_and_link().await;
     let publishers = (0..600).map(|number: u32| {
         let behind = behind.clone();
         tokio::spawn(async move {
@@ -86,7 +86,7 @@ async fn publishes_wait_for_the_link_and_lose_nothing() {
     for published in publishing.await.unwrap() {
         published.unwrap().unwrap();
     }
-    let mut consumer = desk.queue.consume(WORK, 500).await.unwrap();
+    let mut consumer = harness.queue.consume(WORK, 500).await.unwrap();
     let mut seen = BTreeSet::new();
     while seen.len() < 600 {
         let delivery = next(&mut consumer).await;
@@ -97,10 +97,10 @@ async fn publishes_wait_for_the_link_and_lose_nothing() {
 
 #[tokio::test]
 async fn a_message_whose_confirm_was_lost_is_published_again() {
-    let (desk, proxy, behind) = desk_and_link().await;
+    let (harness, proxy, behind) = desk_and_link().await;
     proxy.deafen();
     let publishing = tokio::spawn(async move { behind.publish(WORK, message("a")).await });
-    while desk.queue.depth(WORK).await.unwrap() == 0 {
+    while harness.queue.depth(WORK).await.unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!publishing.is_finished(), "nobody has told the publisher");
@@ -108,7 +108,7 @@ async fn a_message_whose_confirm_was_lost_is_published_again() {
     proxy.heal();
     publishing.await.unwrap().unwrap();
     assert_eq!(
-        desk.queue.depth(WORK).await.unwrap(),
+        harness.queue.depth(WORK).await.unwrap(),
         2,
         "a duplicate, which is harmless, instead of a loss"
     );
@@ -116,11 +116,11 @@ async fn a_message_whose_confirm_was_lost_is_published_again() {
 
 #[tokio::test]
 async fn a_worker_outlives_cuts_of_its_link() {
-    let (desk, proxy, behind) = desk_and_link().await;
-    let sent = send_many(&desk, 60).await;
+    let (harness, proxy, behind) = desk_and_link().await;
+    let sent = send_many(&harness, 60).await;
     let stage = Arc::new(findings().batch_limit(4).delay(Duration::from_millis(50)));
-    let worker = desk
-        .with(behind, desk.objects.clone())
+    let worker = harness
+        .with(behind, harness.objects.clone())
         .start(&stage, settings());
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -130,7 +130,7 @@ async fn a_worker_outlives_cuts_of_its_link() {
     }
     let mut results = Vec::new();
     while studies(&results).len() < sent.len() {
-        results.extend(desk.results(1).await.unwrap());
+        results.extend(harness.results(1).await.unwrap());
     }
     assert_eq!(studies(&results), sent);
     assert!(results.iter().all(|result| failure(result).is_none()));

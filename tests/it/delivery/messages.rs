@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+
 use radialog_schemas::{ErrorCode, Outcome};
-use radialog_tests::desk::Desk;
+use radialog_tests::task_harness::TaskHarness;
 
 use super::{WORK, failure, findings, next, settings, studies, take};
 use crate::adapters::on_each_adapter;
@@ -26,12 +27,12 @@ on_each_adapter! { memory, rabbitmq: {
     two_tasks_for_one_output_compute_it_once,
 }}
 
-async fn a_task_is_done_and_done_again_it_is_reused(desk: Desk) {
-    let worker = desk.start(&Arc::new(findings()), settings());
-    let task = desk.task("study").await.unwrap();
+async fn a_task_is_done_and_done_again_it_is_reused(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    let task = harness.task("study").await.unwrap();
     for reused in [false, true] {
-        desk.send(&task).await.unwrap();
-        let result = desk.results(1).await.unwrap().remove(0);
+        harness.send(&task).await.unwrap();
+        let result = harness.results(1).await.unwrap().remove(0);
         assert_eq!(
             result.outcome,
             Outcome::Done {
@@ -40,80 +41,88 @@ async fn a_task_is_done_and_done_again_it_is_reused(desk: Desk) {
         );
         assert_eq!(result.timings.reused, reused);
     }
-    assert!(desk.objects.size(&task.output).await.unwrap().is_some());
+    assert!(harness.objects.size(&task.output).await.unwrap().is_some());
     worker.stop().await.unwrap();
 }
 
-async fn an_output_that_is_empty_is_computed_again(desk: Desk) {
-    let task = desk.task("study").await.unwrap();
+async fn an_output_that_is_empty_is_computed_again(harness: TaskHarness) {
+    let task = harness.task("study").await.unwrap();
     let empty = Bytes::new();
-    desk.objects.put(&task.output, empty).await.unwrap();
-    let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send(&task).await.unwrap();
-    let result = desk.results(1).await.unwrap().remove(0);
+    harness.objects.put(&task.output, empty).await.unwrap();
+    let worker = harness.start(&Arc::new(findings()), settings());
+    harness.send(&task).await.unwrap();
+    let result = harness.results(1).await.unwrap().remove(0);
     assert_eq!(failure(&result), None);
     assert!(!result.timings.reused);
-    assert!(!desk.objects.get(&task.output).await.unwrap().is_empty());
+    assert!(!harness.objects.get(&task.output).await.unwrap().is_empty());
     worker.stop().await.unwrap();
 }
 
-async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(desk: Desk) {
-    let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send_bytes(b"hello").await.unwrap();
-    let death = desk.dead_letter().await.unwrap().death.unwrap();
+async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    harness.send_bytes(b"hello").await.unwrap();
+    let death = harness.dead_letter().await.unwrap().death.unwrap();
     assert_eq!(
         (death.code.as_str(), death.source.as_str()),
         ("message_invalid", WORK)
     );
 
-    desk.send_bytes(&vec![b' '; 200_000]).await.unwrap();
-    let letter = desk.dead_letter().await.unwrap();
+    harness.send_bytes(&vec![b' '; 200_000]).await.unwrap();
+    let letter = harness.dead_letter().await.unwrap();
     assert_eq!(
         (letter.death.unwrap().code.as_str(), letter.body.len()),
         ("message_invalid", 200_000)
     );
 
-    let mut newer = serde_json::to_value(desk.task("newer").await.unwrap()).unwrap();
+    let mut newer = serde_json::to_value(harness.task("newer").await.unwrap()).unwrap();
     newer["schema_version"] = 99.into();
-    desk.send_bytes(newer.to_string().as_bytes()).await.unwrap();
+    harness
+        .send_bytes(newer.to_string().as_bytes())
+        .await
+        .unwrap();
     assert_eq!(
-        desk.dead_letter().await.unwrap().death.unwrap().code,
+        harness.dead_letter().await.unwrap().death.unwrap().code,
         "schema_version"
     );
-    let lost = desk.results(1).await.unwrap().remove(0);
+    let lost = harness.results(1).await.unwrap().remove(0);
     assert_eq!(
         (lost.study.as_str(), failure(&lost)),
         ("newer", Some(ErrorCode::SchemaVersion))
     );
 
-    let missing = desk.task_without_image("missing");
-    desk.send(&missing).await.unwrap();
+    let missing = harness.task_without_image("missing");
+    harness.send(&missing).await.unwrap();
     assert_eq!(
-        desk.dead_letter().await.unwrap().death.unwrap().code,
+        harness.dead_letter().await.unwrap().death.unwrap().code,
         "object_missing"
     );
     assert_eq!(
-        failure(&desk.results(1).await.unwrap()[0]),
+        failure(&harness.results(1).await.unwrap()[0]),
         Some(ErrorCode::ObjectMissing)
     );
 
-    desk.send(&desk.task("good").await.unwrap()).await.unwrap();
-    assert_eq!(failure(&desk.results(1).await.unwrap()[0]), None);
+    harness
+        .send(&harness.task("good").await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!(failure(&harness.results(1).await.unwrap()[0]), None);
     worker.stop().await.unwrap();
 }
 
-async fn a_study_with_a_bad_image_fails_without_a_dead_letter(desk: Desk) {
-    let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send(&desk.task("corrupt").await.unwrap())
+async fn a_study_with_a_bad_image_fails_without_a_dead_letter(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    harness
+        .send(&harness.task("corrupt").await.unwrap())
         .await
         .unwrap();
     assert_eq!(
-        failure(&desk.results(1).await.unwrap()[0]),
+        failure(&harness.results(1).await.unwrap()[0]),
         Some(ErrorCode::ImageCorrupt)
     );
     worker.stop().await.unwrap();
     assert!(
-        desk.queue
+        harness
+            .queue
             .take("radialog.findings.dead")
             .await
             .unwrap()
@@ -121,44 +130,47 @@ async fn a_study_with_a_bad_image_fails_without_a_dead_letter(desk: Desk) {
     );
 }
 
-async fn a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed(desk: Desk) {
+async fn a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed(harness: TaskHarness) {
     let stage = Arc::new(findings().batch_limit(8).delay(Duration::from_millis(20)));
     let sent = ["a", "b", "panics", "c", "d"];
     for study in sent {
         // The last attempt, so that the poison is given up at once.
-        desk.send_attempt(&desk.task(study).await.unwrap(), 4)
+        harness
+            .send_attempt(&harness.task(study).await.unwrap(), 4)
             .await
             .unwrap();
     }
-    let worker = desk.start(&stage, settings());
-    for result in desk.results(sent.len()).await.unwrap() {
+    let worker = harness.start(&stage, settings());
+    for result in harness.results(sent.len()).await.unwrap() {
         let expected = (result.study.as_str() == "panics").then_some(ErrorCode::Crash);
         assert_eq!(failure(&result), expected, "{}", result.study);
     }
     assert_eq!(
-        desk.dead_letter().await.unwrap().death.unwrap().code,
+        harness.dead_letter().await.unwrap().death.unwrap().code,
         "crash"
     );
     worker.stop().await.unwrap();
 }
 
-async fn a_failure_that_may_pass_is_retried_later_with_the_attempt_counted(desk: Desk) {
-    let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send_attempt(&desk.task("fails").await.unwrap(), 1)
+async fn a_failure_that_may_pass_is_retried_later_with_the_attempt_counted(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    harness
+        .send_attempt(&harness.task("fails").await.unwrap(), 1)
         .await
         .unwrap();
     assert_eq!(
-        take(&desk.queue, "radialog.findings.retry.5s")
+        take(&harness.queue, "radialog.findings.retry.5s")
             .await
             .message
             .attempt,
         2
     );
-    desk.send(&desk.task("fails too").await.unwrap())
+    harness
+        .send(&harness.task("fails too").await.unwrap())
         .await
         .unwrap();
     assert_eq!(
-        take(&desk.queue, "radialog.findings.retry.1s")
+        take(&harness.queue, "radialog.findings.retry.1s")
             .await
             .message
             .attempt,
@@ -167,13 +179,13 @@ async fn a_failure_that_may_pass_is_retried_later_with_the_attempt_counted(desk:
     worker.stop().await.unwrap();
 }
 
-async fn a_task_for_another_bundle_waits_for_another_worker(desk: Desk) {
-    let worker = desk.start(&Arc::new(findings()), settings());
-    let mut task = desk.task("study").await.unwrap();
+async fn a_task_for_another_bundle_waits_for_another_worker(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    let mut task = harness.task("study").await.unwrap();
     task.component = radialog_schemas::ContentHash::of(b"another");
-    desk.send(&task).await.unwrap();
+    harness.send(&task).await.unwrap();
     assert_eq!(
-        take(&desk.queue, "radialog.findings.retry.1s")
+        take(&harness.queue, "radialog.findings.retry.1s")
             .await
             .message
             .attempt,
@@ -182,17 +194,20 @@ async fn a_task_for_another_bundle_waits_for_another_worker(desk: Desk) {
     worker.stop().await.unwrap();
 }
 
-async fn a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered(desk: Desk) {
-    let worker = desk.start(&Arc::new(findings()), settings());
-    desk.send_attempt(&desk.task("fails").await.unwrap(), 4)
+async fn a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered(
+    harness: TaskHarness,
+) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    harness
+        .send_attempt(&harness.task("fails").await.unwrap(), 4)
         .await
         .unwrap();
-    let result = desk.results(1).await.unwrap().remove(0);
+    let result = harness.results(1).await.unwrap().remove(0);
     assert_eq!(
         (failure(&result), result.timings.attempt),
         (Some(ErrorCode::Model), 4)
     );
-    let letter = desk.dead_letter().await.unwrap();
+    let letter = harness.dead_letter().await.unwrap();
     let death = letter.death.unwrap();
     assert_eq!(
         (death.code.as_str(), death.worker),
@@ -202,16 +217,19 @@ async fn a_failure_without_attempts_left_fails_the_study_and_is_dead_lettered(de
     worker.stop().await.unwrap();
 }
 
-async fn what_a_crashed_worker_held_runs_alone(desk: Desk) {
+async fn what_a_crashed_worker_held_runs_alone(harness: TaskHarness) {
     for study in ["a", "b", "c"] {
-        desk.send(&desk.task(study).await.unwrap()).await.unwrap();
+        harness
+            .send(&harness.task(study).await.unwrap())
+            .await
+            .unwrap();
     }
-    let mut dies = desk.queue.consume(WORK, 2).await.unwrap();
+    let mut dies = harness.queue.consume(WORK, 2).await.unwrap();
     let held = [next(&mut dies).await, next(&mut dies).await];
     drop((dies, held));
     let stage = Arc::new(findings().delay(Duration::from_millis(50)));
-    let worker = desk.start(&stage, settings());
-    assert_eq!(studies(&desk.results(3).await.unwrap()), ["a", "b", "c"]);
+    let worker = harness.start(&stage, settings());
+    assert_eq!(studies(&harness.results(3).await.unwrap()), ["a", "b", "c"]);
     worker.stop().await.unwrap();
     for batch in stage.batches() {
         assert_eq!(
@@ -222,21 +240,22 @@ async fn what_a_crashed_worker_held_runs_alone(desk: Desk) {
     }
 }
 
-async fn a_task_that_its_workers_keep_dying_on_has_its_attempts_counted(desk: Desk) {
+async fn a_task_that_its_workers_keep_dying_on_has_its_attempts_counted(harness: TaskHarness) {
     for (study, attempt) in [("killer", 4), ("innocent", 0)] {
-        desk.send_attempt(&desk.task(study).await.unwrap(), attempt)
+        harness
+            .send_attempt(&harness.task(study).await.unwrap(), attempt)
             .await
             .unwrap();
     }
     for _ in 0..2 {
-        let mut dies = desk.queue.consume(WORK, 2).await.unwrap();
+        let mut dies = harness.queue.consume(WORK, 2).await.unwrap();
         let held = [next(&mut dies).await, next(&mut dies).await];
         drop((dies, held));
     }
     let stage = Arc::new(findings().delay(Duration::from_millis(1)));
-    let worker = desk.start(&stage, settings());
+    let worker = harness.start(&stage, settings());
     // The innocent one is done, and its needless next attempt finds the output.
-    let mut results = desk.results(3).await.unwrap();
+    let mut results = harness.results(3).await.unwrap();
     results.sort_by_key(|result| (result.study.clone(), result.timings.reused));
     let told: Vec<_> = results
         .iter()
@@ -249,7 +268,7 @@ async fn a_task_that_its_workers_keep_dying_on_has_its_attempts_counted(desk: De
     );
     assert_eq!(results[1].timings.attempt, 1);
     assert_eq!(
-        desk.dead_letter().await.unwrap().death.unwrap().code,
+        harness.dead_letter().await.unwrap().death.unwrap().code,
         "crash"
     );
     worker.stop().await.unwrap();
@@ -260,14 +279,14 @@ async fn a_task_that_its_workers_keep_dying_on_has_its_attempts_counted(desk: De
     );
 }
 
-async fn two_tasks_for_one_output_compute_it_once(desk: Desk) {
-    let task = desk.task("study").await.unwrap();
+async fn two_tasks_for_one_output_compute_it_once(harness: TaskHarness) {
+    let task = harness.task("study").await.unwrap();
     for _ in 0..5 {
-        desk.send(&task).await.unwrap();
+        harness.send(&task).await.unwrap();
     }
     let stage = Arc::new(findings().delay(Duration::from_millis(50)));
-    let worker = desk.start(&stage, settings());
-    let results = desk.results(5).await.unwrap();
+    let worker = harness.start(&stage, settings());
+    let results = harness.results(5).await.unwrap();
     assert_eq!(
         results
             .iter()

@@ -10,8 +10,8 @@ use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
 use radialog_runtime::runner::{RunError, RunnerSettings};
 use radialog_runtime::state::Fact;
 use radialog_schemas::{ObjectKey, RunId};
-use radialog_tests::desk::Desk;
 use radialog_tests::services::{Broker, Redis};
+use radialog_tests::task_harness::TaskHarness;
 
 use super::{WORK, failure, findings, send_many, settings, studies};
 use crate::adapters::{config, on_each_adapter, rabbitmq_at, redis_at};
@@ -38,9 +38,9 @@ enum Failure {
 }
 
 impl Failing {
-    fn new(desk: &Desk, how: Failure, times: usize) -> Arc<Self> {
+    fn new(harness: &TaskHarness, how: Failure, times: usize) -> Arc<Self> {
         Arc::new(Self {
-            objects: desk.objects.clone(),
+            objects: harness.objects.clone(),
             how,
             left: AtomicUsize::new(times),
         })
@@ -98,14 +98,14 @@ impl Objects for Failing {
     }
 }
 
-async fn while_the_store_is_away_no_attempt_is_burned(desk: Desk) {
-    let sent = send_many(&desk, 6).await;
+async fn while_the_store_is_away_no_attempt_is_burned(harness: TaskHarness) {
+    let sent = send_many(&harness, 6).await;
     // Every one of them fails two or three times before the store is back.
-    let failing = Failing::new(&desk, Failure::Away, 15);
-    let worker = desk
-        .with(desk.queue.clone(), failing)
+    let failing = Failing::new(&harness, Failure::Away, 15);
+    let worker = harness
+        .with(harness.queue.clone(), failing)
         .start(&Arc::new(findings()), settings());
-    let results = desk.results(sent.len()).await.unwrap();
+    let results = harness.results(sent.len()).await.unwrap();
     assert_eq!(studies(&results), sent);
     assert!(
         results
@@ -114,7 +114,8 @@ async fn while_the_store_is_away_no_attempt_is_burned(desk: Desk) {
     );
     worker.stop().await.unwrap();
     assert!(
-        desk.queue
+        harness
+            .queue
             .take("radialog.findings.dead")
             .await
             .unwrap()
@@ -122,26 +123,27 @@ async fn while_the_store_is_away_no_attempt_is_burned(desk: Desk) {
     );
 }
 
-async fn a_store_that_stays_away_gets_the_tasks_handed_back(desk: Desk) {
-    send_many(&desk, 2).await;
-    let failing = Failing::new(&desk, Failure::Away, usize::MAX);
+async fn a_store_that_stays_away_gets_the_tasks_handed_back(harness: TaskHarness) {
+    send_many(&harness, 2).await;
+    let failing = Failing::new(&harness, Failure::Away, usize::MAX);
     let impatient = RunnerSettings {
         store_patience: Duration::from_millis(300),
         ..settings()
     };
-    let worker = desk
-        .with(desk.queue.clone(), failing.clone())
+    let worker = harness
+        .with(harness.queue.clone(), failing.clone())
         .start(&Arc::new(findings()), impatient);
     tokio::time::sleep(Duration::from_secs(2)).await;
     failing.left.store(0, Ordering::Relaxed);
-    let results = desk.results(2).await.unwrap();
+    let results = harness.results(2).await.unwrap();
     assert!(
         results.iter().all(|result| failure(result).is_none()),
         "{results:?}"
     );
     worker.stop().await.unwrap();
     assert!(
-        desk.queue
+        harness
+            .queue
             .take("radialog.findings.dead")
             .await
             .unwrap()
@@ -149,20 +151,20 @@ async fn a_store_that_stays_away_gets_the_tasks_handed_back(desk: Desk) {
     );
 }
 
-async fn a_full_store_ends_the_worker_with_a_clear_error(desk: Desk) {
-    send_many(&desk, 1).await;
-    let full = Failing::new(&desk, Failure::Full, usize::MAX);
-    let worker = desk
-        .with(desk.queue.clone(), full)
+async fn a_full_store_ends_the_worker_with_a_clear_error(harness: TaskHarness) {
+    send_many(&harness, 1).await;
+    let full = Failing::new(&harness, Failure::Full, usize::MAX);
+    let worker = harness
+        .with(harness.queue.clone(), full)
         .start(&Arc::new(findings()), settings());
     let error = worker.ended().await.unwrap().unwrap_err();
     assert!(
         matches!(error, RunError::StoreFull(_)) && error.to_string().contains("Free some space"),
         "{error}"
     );
-    let worker = desk.start(&Arc::new(findings()), settings());
+    let worker = harness.start(&Arc::new(findings()), settings());
     assert_eq!(
-        failure(&desk.results(1).await.unwrap()[0]),
+        failure(&harness.results(1).await.unwrap()[0]),
         None,
         "with room again, the task is done"
     );
@@ -172,18 +174,18 @@ async fn a_full_store_ends_the_worker_with_a_clear_error(desk: Desk) {
 #[tokio::test]
 async fn a_broker_that_is_restarted_in_mid_run_loses_nothing() {
     let mut broker = Broker::start(1).await.unwrap();
-    let desk = Desk::new(rabbitmq_at(&broker.virtual_host().unwrap()).await)
+    let harness = TaskHarness::new(rabbitmq_at(&broker.virtual_host().unwrap()).await)
         .await
         .unwrap();
-    let sent = send_many(&desk, 60).await;
+    let sent = send_many(&harness, 60).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
-    let worker = desk.start(&stage, settings());
-    let mut results = desk.results(5).await.unwrap();
+    let worker = harness.start(&stage, settings());
+    let mut results = harness.results(5).await.unwrap();
     broker.stop();
     tokio::time::sleep(Duration::from_secs(1)).await;
     broker.start_again().await.unwrap();
     while studies(&results).len() < sent.len() {
-        results.extend(desk.results(1).await.unwrap());
+        results.extend(harness.results(1).await.unwrap());
     }
     assert_eq!(studies(&results), sent);
     assert!(
@@ -192,7 +194,7 @@ async fn a_broker_that_is_restarted_in_mid_run_loses_nothing() {
             .all(|result| failure(result).is_none() && result.timings.attempt <= 1)
     );
     worker.stop().await.unwrap();
-    assert_eq!(desk.queue.depth(WORK).await.unwrap(), 0);
+    assert_eq!(harness.queue.depth(WORK).await.unwrap(), 0);
 }
 
 #[tokio::test]

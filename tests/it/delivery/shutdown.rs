@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use radialog_runtime::runner::RunnerSettings;
 use radialog_runtime::shutdown::on_signals;
-use radialog_tests::desk::Desk;
+use radialog_tests::task_harness::TaskHarness;
 
 use super::{SOON, WORK, findings, next, send_many, settings, studies};
 use crate::adapters::on_each_adapter;
@@ -20,11 +20,11 @@ on_each_adapter! { memory, rabbitmq: {
 }}
 
 async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_uncounted(
-    desk: Desk,
+    harness: TaskHarness,
 ) {
-    send_many(&desk, 12).await;
+    send_many(&harness, 12).await;
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(300)));
-    let worker = desk.start(&stage, settings());
+    let worker = harness.start(&stage, settings());
     while stage.batches().is_empty() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -32,12 +32,12 @@ async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_
     let finished: usize = stage.batches().iter().map(Vec::len).sum();
     assert!((1..=4).contains(&finished), "{finished}");
     assert_eq!(
-        desk.results(finished).await.unwrap().len(),
+        harness.results(finished).await.unwrap().len(),
         finished,
         "what was in the model is done"
     );
 
-    let mut consumer = desk.queue.consume(WORK, 100).await.unwrap();
+    let mut consumer = harness.queue.consume(WORK, 100).await.unwrap();
     for _ in finished..12 {
         let delivery = next(&mut consumer).await;
         assert_eq!(delivery.message.attempt, 0, "a hand-back is not an attempt");
@@ -45,10 +45,10 @@ async fn a_stopped_worker_finishes_what_is_in_the_model_and_hands_back_the_rest_
     }
 }
 
-async fn a_batch_that_outlasts_the_grace_period_is_handed_back(desk: Desk) {
-    send_many(&desk, 1).await;
+async fn a_batch_that_outlasts_the_grace_period_is_handed_back(harness: TaskHarness) {
+    send_many(&harness, 1).await;
     let stage = Arc::new(findings().delay(Duration::from_secs(3)));
-    let worker = desk.start(
+    let worker = harness.start(
         &stage,
         RunnerSettings {
             grace: Duration::from_millis(100),
@@ -61,24 +61,24 @@ async fn a_batch_that_outlasts_the_grace_period_is_handed_back(desk: Desk) {
     let began = Instant::now();
     worker.stop().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(2));
-    let mut consumer = desk.queue.consume(WORK, 1).await.unwrap();
+    let mut consumer = harness.queue.consume(WORK, 1).await.unwrap();
     let delivery = next(&mut consumer).await;
     assert!(delivery.redelivered && delivery.message.attempt == 0);
 }
 
-async fn another_worker_takes_over(desk: Desk) {
-    let sent = send_many(&desk, 40).await;
+async fn another_worker_takes_over(harness: TaskHarness) {
+    let sent = send_many(&harness, 40).await;
     let stage = Arc::new(findings().batch_limit(4).delay(Duration::from_millis(20)));
-    let crashes = desk.start(&stage, settings());
-    let stops = desk.start(&stage, settings());
+    let crashes = harness.start(&stage, settings());
+    let stops = harness.start(&stage, settings());
     tokio::time::sleep(Duration::from_millis(100)).await;
     crashes.crash().await;
     stops.stop().await.unwrap();
-    let worker = desk.start(&stage, settings());
+    let worker = harness.start(&stage, settings());
     // A crash after publishing and before acknowledging doubles a result, which is harmless.
     let mut results = Vec::new();
     while studies(&results).len() < sent.len() {
-        results.extend(desk.results(1).await.unwrap());
+        results.extend(harness.results(1).await.unwrap());
     }
     assert_eq!(studies(&results), sent);
     worker.stop().await.unwrap();

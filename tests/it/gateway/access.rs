@@ -6,16 +6,15 @@ use anyhow::Result;
 use radialog_coordinator::BundleHashes;
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_coordinator::gateway::{Gateway, GatewayError};
-use radialog_schemas::ContentHash;
-use radialog_schemas::PerStage;
-use radialog_tests::house;
-use radialog_tests::stages::ToyStage;
+use radialog_schemas::{ContentHash, PerStage};
+use radialog_tests::embedded;
+use radialog_tests::fake_stage::FakeStage;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::desk::{Desk, UNLIMITED, about_xray, key, problem};
+use super::fixture::{GatewayFixture, UNLIMITED, about_xray, key, problem};
 
 fn two_owners(config: &mut GatewayConfig) {
     config.keys = vec![key("ward", "rd-ward"), key("lab", "rd-lab")];
@@ -23,9 +22,9 @@ fn two_owners(config: &mut GatewayConfig) {
 
 #[tokio::test]
 async fn only_known_keys_may_ask_and_the_description_is_for_everybody() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, two_owners).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, two_owners).await?;
     for stranger in [None, Some("rd-nobody"), Some("ward"), Some("")] {
-        let mut request = desk.gateway.ask(Method::GET, "/v1/conversations");
+        let mut request = fixture.gateway.ask(Method::GET, "/v1/conversations");
         if let Some(key) = stranger {
             request = request.bearer_auth(key);
         }
@@ -38,24 +37,25 @@ async fn only_known_keys_may_ask_and_the_description_is_for_everybody() -> Resul
         );
     }
     assert_eq!(
-        desk.gateway
+        fixture
+            .gateway
             .as_owner("rd-ward")
             .get("/v1/conversations")
             .await?
             .status(),
         200
     );
-    let document: Value = desk.gateway.get("/openapi.json").await?.json().await?;
+    let document: Value = fixture.gateway.get("/openapi.json").await?.json().await?;
     assert_eq!(document["openapi"], "3.1.0");
     Ok(())
 }
 
 #[tokio::test]
 async fn another_keys_conversation_is_not_there_in_any_way() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, two_owners).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, two_owners).await?;
     let (ward, lab) = (
-        desk.gateway.as_owner("rd-ward"),
-        desk.gateway.as_owner("rd-lab"),
+        fixture.gateway.as_owner("rd-ward"),
+        fixture.gateway.as_owner("rd-lab"),
     );
     let path = ward.begin(&about_xray()).await?;
     ward.view_when(&path, 1, "done").await?;
@@ -96,10 +96,10 @@ async fn another_keys_conversation_is_not_there_in_any_way() -> Result<()> {
 
 #[tokio::test]
 async fn the_same_idempotency_key_of_another_owner_is_another_conversation() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, two_owners).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, two_owners).await?;
     let mut ids = Vec::new();
     for owner in ["rd-ward", "rd-lab"] {
-        let request = desk
+        let request = fixture
             .gateway
             .as_owner(owner)
             .ask(Method::POST, "/v1/conversations");
@@ -121,10 +121,10 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_not_
         config.rate = 1;
         config.streams = 1;
     };
-    let desk = Desk::with(0, limits).await?;
+    let fixture = GatewayFixture::with(0, limits).await?;
     let (ward, lab) = (
-        desk.gateway.as_owner("rd-ward"),
-        desk.gateway.as_owner("rd-lab"),
+        fixture.gateway.as_owner("rd-ward"),
+        fixture.gateway.as_owner("rd-lab"),
     );
     for _ in 0..2 {
         assert_eq!(ward.get("/v1/conversations").await?.status(), 200);
@@ -151,34 +151,36 @@ async fn a_key_that_asks_too_often_is_told_when_to_come_back_and_others_are_not_
 
 #[tokio::test]
 async fn a_full_queue_is_back_pressure_and_not_a_longer_queue() -> Result<()> {
-    let desk = Desk::with(0, |config| config.max_waiting = 2).await?;
-    let path = desk.gateway.begin(&json!({"question": "runs"})).await?;
-    desk.gateway.view_when(&path, 1, "running").await?;
+    let fixture = GatewayFixture::with(0, |config| config.max_waiting = 2).await?;
+    let path = fixture.gateway.begin(&json!({"question": "runs"})).await?;
+    fixture.gateway.view_when(&path, 1, "running").await?;
     let turns = format!("{path}/turns");
     for _ in 0..2 {
         assert_eq!(
-            desk.gateway
+            fixture
+                .gateway
                 .post(&turns, &json!({"task": "summary"}))
                 .await?
                 .status(),
             202
         );
     }
-    let refused = desk
+    let refused = fixture
         .gateway
         .post(&turns, &json!({"task": "summary"}))
         .await?;
     assert_eq!(problem(refused).await?, (503, "busy".into(), Some(10)));
-    let refused = desk
+    let refused = fixture
         .gateway
         .post("/v1/conversations", &about_xray())
         .await?;
     assert_eq!(problem(refused).await?.1, "busy");
-    assert_eq!(desk.stored("images").len(), 0, "nothing of it is kept");
-    desk.scribe.allow(UNLIMITED);
-    desk.gateway.view_when(&path, 3, "done").await?;
+    assert_eq!(fixture.stored("images").len(), 0, "nothing of it is kept");
+    fixture.language_worker.allow(UNLIMITED);
+    fixture.gateway.view_when(&path, 3, "done").await?;
     assert_eq!(
-        desk.gateway
+        fixture
+            .gateway
             .post(&turns, &json!({"task": "summary"}))
             .await?
             .status(),
@@ -189,17 +191,18 @@ async fn a_full_queue_is_back_pressure_and_not_a_longer_queue() -> Result<()> {
 
 #[tokio::test]
 async fn a_conversation_has_a_last_turn() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| config.max_turns = 2).await?;
-    let path = desk.gateway.begin(&json!({"question": "x"})).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, |config| config.max_turns = 2).await?;
+    let path = fixture.gateway.begin(&json!({"question": "x"})).await?;
     let turns = format!("{path}/turns");
     assert_eq!(
-        desk.gateway
+        fixture
+            .gateway
             .post(&turns, &json!({"task": "summary"}))
             .await?
             .status(),
         202
     );
-    let refused = desk
+    let refused = fixture
         .gateway
         .post(&turns, &json!({"task": "summary"}))
         .await?;
@@ -213,9 +216,9 @@ async fn a_conversation_has_a_last_turn() -> Result<()> {
 #[tokio::test]
 async fn without_keys_web_pages_of_others_and_other_names_of_this_machine_are_refused() -> Result<()>
 {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     for (name, value) in [("Origin", "https://evil.example"), ("Host", "evil.example")] {
-        let response = desk
+        let response = fixture
             .gateway
             .ask(Method::GET, "/v1/conversations")
             .header(name, value)
@@ -227,18 +230,19 @@ async fn without_keys_web_pages_of_others_and_other_names_of_this_machine_are_re
             "{name}"
         );
     }
-    let own = desk
+    let own = fixture
         .gateway
         .ask(Method::GET, "/v1/conversations")
-        .header("Origin", &desk.gateway.url);
+        .header("Origin", &fixture.gateway.url);
     assert_eq!(own.send().await?.status(), 200);
     Ok(())
 }
 
 #[tokio::test]
 async fn cross_origin_requests_are_off_until_an_origin_is_listed() -> Result<()> {
-    let preflight = |desk: &Desk| {
-        desk.gateway
+    let preflight = |fixture: &GatewayFixture| {
+        fixture
+            .gateway
             .ask(Method::OPTIONS, "/v1/conversations")
             .header("Origin", "https://viewer.example")
             .header("Access-Control-Request-Method", "POST")
@@ -248,7 +252,7 @@ async fn cross_origin_requests_are_off_until_an_origin_is_listed() -> Result<()>
             )
             .send()
     };
-    let closed = Desk::start().await?;
+    let closed = GatewayFixture::start().await?;
     assert_eq!(
         preflight(&closed)
             .await?
@@ -260,7 +264,7 @@ async fn cross_origin_requests_are_off_until_an_origin_is_listed() -> Result<()>
         two_owners(config);
         config.origins = vec!["https://viewer.example".into()];
     };
-    let open = Desk::with(UNLIMITED, listed).await?;
+    let open = GatewayFixture::with(UNLIMITED, listed).await?;
     let response = preflight(&open).await?;
     assert_eq!(
         response.headers()["access-control-allow-origin"],
@@ -278,7 +282,7 @@ async fn cross_origin_requests_are_off_until_an_origin_is_listed() -> Result<()>
 
 #[tokio::test]
 async fn every_answer_has_strict_headers() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     for path in [
         "/",
         "/docs",
@@ -286,7 +290,7 @@ async fn every_answer_has_strict_headers() -> Result<()> {
         "/v1/conversations",
         "/nothing",
     ] {
-        let response = desk.gateway.get(path).await?;
+        let response = fixture.gateway.get(path).await?;
         let headers = response.headers();
         let policy = headers["content-security-policy"].to_str()?;
         assert!(
@@ -301,7 +305,7 @@ async fn every_answer_has_strict_headers() -> Result<()> {
         assert_eq!(headers["referrer-policy"], "no-referrer", "{path}");
     }
     assert_eq!(
-        desk.gateway.get("/v1/conversations").await?.headers()["cache-control"],
+        fixture.gateway.get("/v1/conversations").await?.headers()["cache-control"],
         "no-store"
     );
     Ok(())
@@ -316,11 +320,11 @@ async fn a_gateway_for_everybody_without_keys_and_one_on_a_busy_port_do_not_star
             ..GatewayConfig::default()
         };
         let bundle = BundleHashes {
-            name: "toy".into(),
-            bundle: ContentHash::of(b"toy bundle"),
-            components: PerStage::from_fn(ToyStage::component_of),
+            name: "fake".into(),
+            bundle: ContentHash::of(b"fake bundle"),
+            components: PerStage::from_fn(FakeStage::component_of),
         };
-        let backends = house::embedded(folder.path())?;
+        let backends = embedded::backends(folder.path())?;
         anyhow::Ok(Gateway::bind(config, bundle, backends, CancellationToken::new()).await)
     };
     let open = start("0.0.0.0:0").await?.err().unwrap();
@@ -336,9 +340,9 @@ async fn a_gateway_for_everybody_without_keys_and_one_on_a_busy_port_do_not_star
 
 #[tokio::test]
 async fn requests_and_streams_are_counted() -> Result<()> {
-    let desk = Desk::with(0, |_| {}).await?;
-    let path = desk.gateway.begin(&json!({"question": "x"})).await?;
-    let _reader = desk.gateway.follow(&path, 1, None).await?;
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let path = fixture.gateway.begin(&json!({"question": "x"})).await?;
+    let _reader = fixture.gateway.follow(&path, 1, None).await?;
     let text = radialog_runtime::metrics::metrics().render();
     for line in [
         "radialog_http_requests_total{method=\"POST\",route=\"/v1/conversations\",status=\"202\"}",

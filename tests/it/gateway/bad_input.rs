@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::desk::{Desk, UNLIMITED, data_uri, problem, xray};
+use super::fixture::{GatewayFixture, UNLIMITED, data_uri, problem, xray};
 
 /// Status and code of a refused conversation.
-async fn refused(desk: &Desk, body: &Value) -> Result<(u16, String)> {
-    let (status, code, _) = problem(desk.gateway.post("/v1/conversations", body).await?).await?;
+async fn refused(fixture: &GatewayFixture, body: &Value) -> Result<(u16, String)> {
+    let (status, code, _) = problem(fixture.gateway.post("/v1/conversations", body).await?).await?;
     Ok((status, code))
 }
 
@@ -25,7 +25,8 @@ fn png(width: u32, height: u32) -> Vec<u8> {
 
 #[tokio::test]
 async fn bad_images_are_refused_by_what_is_wrong_with_them() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
+    let fixture =
+        GatewayFixture::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
     let image = |content: &[u8]| json!({"image": data_uri(content)});
     let large = [xray(), vec![0; 1 << 20]].concat();
     for (what, body, status, code) in [
@@ -76,13 +77,18 @@ async fn bad_images_are_refused_by_what_is_wrong_with_them() -> Result<()> {
         ),
     ] {
         assert_eq!(
-            refused(&desk, &body).await?,
+            refused(&fixture, &body).await?,
             (status, code.to_owned()),
             "{what}"
         );
     }
-    assert_eq!(desk.stored("images").len(), 0);
-    let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
+    assert_eq!(fixture.stored("images").len(), 0);
+    let list: Value = fixture
+        .gateway
+        .get("/v1/conversations")
+        .await?
+        .json()
+        .await?;
     assert_eq!(list, json!({"conversations": []}));
     Ok(())
 }
@@ -90,15 +96,15 @@ async fn bad_images_are_refused_by_what_is_wrong_with_them() -> Result<()> {
 #[tokio::test]
 async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_code() -> Result<()>
 {
-    let desk = Desk::start().await?;
-    // A whole file by its markers; the toys do not decode, so that only the header counts here.
-    let path = desk
+    let fixture = GatewayFixture::start().await?;
+    // A whole file by its markers; the fake stages do not decode, so that only the header counts here.
+    let path = fixture
         .gateway
         .begin(&json!({"image": data_uri(&xray())}))
         .await?;
-    desk.gateway.view_when(&path, 1, "done").await?;
+    fixture.gateway.view_when(&path, 1, "done").await?;
     let id = radialog_schemas::ConversationId::from("0".repeat(32).as_str());
-    let mut conversation = desk
+    let mut conversation = fixture
         .backends
         .conversations
         .snapshot(&path.rsplit('/').next().unwrap().into())
@@ -106,17 +112,19 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
         .unwrap();
     conversation.conversation.id = id.clone();
     let requests = [conversation.turns[0].request.clone()];
-    desk.backends
+    fixture
+        .backends
         .conversations
         .create(&conversation.conversation, &requests)
         .await?;
     let failure =
         radialog_schemas::Failure::new(radialog_schemas::ErrorCode::ImageCorrupt, "copy it again");
-    desk.backends
+    fixture
+        .backends
         .conversations
         .image_prepared(&id, &Err(failure))
         .await?;
-    let view = desk
+    let view = fixture
         .gateway
         .view(&format!("/v1/conversations/{id}"))
         .await?;
@@ -124,7 +132,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
         view["turns"][0]["error"],
         json!({"code": "image_corrupt", "message": "copy it again"})
     );
-    let events = desk
+    let events = fixture
         .gateway
         .follow(&format!("/v1/conversations/{id}"), 1, None)
         .await?
@@ -136,28 +144,28 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
 
 #[tokio::test]
 async fn bad_texts_are_refused_with_the_limit_named() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     for text in ["", " \n\t"] {
         assert_eq!(
-            refused(&desk, &json!({"question": text})).await?,
+            refused(&fixture, &json!({"question": text})).await?,
             (422, "text_empty".to_owned())
         );
     }
     let long = "x".repeat(100_000);
     assert_eq!(
-        refused(&desk, &json!({"question": long})).await?,
+        refused(&fixture, &json!({"question": long})).await?,
         (422, "text_too_long".to_owned())
     );
     assert_eq!(
-        refused(&desk, &json!({"question": "x", "indication": long})).await?,
+        refused(&fixture, &json!({"question": "x", "indication": long})).await?,
         (422, "text_too_long".to_owned())
     );
-    let path = desk
+    let path = fixture
         .gateway
         .begin(&json!({"question": "x".repeat(16_000)}))
         .await?;
     let turns = format!("{path}/turns");
-    let response = desk
+    let response = fixture
         .gateway
         .post(&turns, &json!({"task": "question", "text": long}))
         .await?;
@@ -175,7 +183,7 @@ async fn bad_texts_are_refused_with_the_limit_named() -> Result<()> {
         json!({"task": "summary", "temperature": 3}),
         json!([]),
     ] {
-        let (status, code, _) = problem(desk.gateway.post(&turns, &body).await?).await?;
+        let (status, code, _) = problem(fixture.gateway.post(&turns, &body).await?).await?;
         assert_eq!((status, code.as_str()), (422, "invalid_request"), "{body}");
     }
     Ok(())
@@ -183,9 +191,10 @@ async fn bad_texts_are_refused_with_the_limit_named() -> Result<()> {
 
 #[tokio::test]
 async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
+    let fixture =
+        GatewayFixture::with(UNLIMITED, |config| config.max_image_bytes = 1 << 20).await?;
     let send = |kind: Option<&str>, body: Vec<u8>| {
-        let request = desk
+        let request = fixture
             .gateway
             .ask(Method::POST, "/v1/conversations")
             .body(body);
@@ -246,7 +255,7 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
         is(413, "body_too_large")
     );
     let form = Form::new().part("question", Part::bytes(b"\xff\xfe".to_vec()));
-    let response = desk
+    let response = fixture
         .gateway
         .ask(Method::POST, "/v1/conversations")
         .multipart(form)
@@ -256,7 +265,7 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
     let form = Form::new()
         .text("question", "x")
         .text("max_new_tokens", "many");
-    let response = desk
+    let response = fixture
         .gateway
         .ask(Method::POST, "/v1/conversations")
         .multipart(form)
@@ -268,8 +277,8 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
 
 #[tokio::test]
 async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Result<()> {
-    let desk = Desk::start().await?;
-    let path = desk.gateway.begin(&json!({"question": "x"})).await?;
+    let fixture = GatewayFixture::start().await?;
+    let path = fixture.gateway.begin(&json!({"question": "x"})).await?;
     let nobody = format!("/v1/conversations/{}", "0".repeat(32));
     for missing in [
         nobody.clone(),
@@ -286,18 +295,18 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Res
         "/nothing".into(),
     ] {
         assert_eq!(
-            problem(desk.gateway.get(&missing).await?).await?.1,
+            problem(fixture.gateway.get(&missing).await?).await?.1,
             "not_found",
             "{missing}"
         );
     }
-    let response = desk.gateway.ask(Method::PATCH, &path).send().await?;
+    let response = fixture.gateway.ask(Method::PATCH, &path).send().await?;
     assert!(response.headers()["allow"].to_str()?.contains("DELETE"));
     assert_eq!(
         problem(response).await?,
         (405, "method_not_allowed".into(), None)
     );
-    let request = desk
+    let request = fixture
         .gateway
         .ask(Method::POST, "/v1/conversations")
         .header("Idempotency-Key", "x".repeat(256));
@@ -308,8 +317,8 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Res
 
 #[tokio::test]
 async fn what_is_no_http_does_not_disturb() -> Result<()> {
-    let desk = Desk::start().await?;
-    let address = desk.gateway.url.trim_start_matches("http://").to_owned();
+    let fixture = GatewayFixture::start().await?;
+    let address = fixture.gateway.url.trim_start_matches("http://").to_owned();
     for garbage in [
         &b"\x16\x03\x01\x02\0\x01\0"[..],
         b"GET / HTTP/9.9\r\n\r\n",
@@ -325,6 +334,6 @@ async fn what_is_no_http_does_not_disturb() -> Result<()> {
         )
         .await;
     }
-    assert_eq!(desk.gateway.get("/v1/models").await?.status(), 200);
+    assert_eq!(fixture.gateway.get("/v1/models").await?.status(), 200);
     Ok(())
 }

@@ -9,17 +9,17 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::desk::{Desk, Running, UNLIMITED, key, problem, xray};
+use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, key, problem, xray};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A desk whose gateway may read `s3://archive/cxr`, which holds so many studies.
-async fn desk(
+/// A fixture whose gateway may read `s3://archive/cxr`, which holds so many studies.
+async fn fixture(
     studies: usize,
     directory: &TempDir,
     change: impl FnOnce(&mut GatewayConfig),
-) -> Result<Desk> {
-    let desk = Desk::with(UNLIMITED, |config| {
+) -> Result<GatewayFixture> {
+    let fixture = GatewayFixture::with(UNLIMITED, |config| {
         config.archives = vec!["s3://archive/cxr/".into()];
         config.directory = directory.path().to_owned();
         change(config);
@@ -29,9 +29,9 @@ async fn desk(
         // Bytes after the end of an image change its hash, and nothing that is decoded.
         let content = [xray().as_slice(), &vec![0; study]].concat();
         let name = ObjectKey::parse(&format!("cxr/study-{study}.jpg")).context("a key")?;
-        desk.backends.objects.put(&name, content.into()).await?;
+        fixture.backends.objects.put(&name, content.into()).await?;
     }
-    Ok(desk)
+    Ok(fixture)
 }
 
 fn findings_of(archive: &str) -> Value {
@@ -39,7 +39,7 @@ fn findings_of(archive: &str) -> Value {
 }
 
 /// The batch's view, once it has this status.
-async fn view_when(gateway: &Running, path: &str, status: &str) -> Result<Value> {
+async fn view_when(gateway: &RunningGateway, path: &str, status: &str) -> Result<Value> {
     let looking = async {
         loop {
             let view = gateway.view(path).await?;
@@ -57,21 +57,21 @@ async fn view_when(gateway: &Running, path: &str, status: &str) -> Result<Value>
 #[tokio::test]
 async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let desk = desk(3, &directory, |_| {}).await?;
-    let started = desk
+    let fixture = fixture(3, &directory, |_| {}).await?;
+    let started = fixture
         .gateway
         .post("/v1/batches", &findings_of("s3://archive/cxr"))
         .await?;
     assert_eq!(started.status(), 202);
     let path = started.headers()["location"].to_str()?.to_owned();
-    let view = view_when(&desk.gateway, &path, "done").await?;
+    let view = view_when(&fixture.gateway, &path, "done").await?;
     assert_eq!(view["progress"]["done"], 3);
     assert_eq!(
         view["results"],
         json!(["results.jsonl", "results.csv", "summary.json"])
     );
 
-    let lines = desk
+    let lines = fixture
         .gateway
         .get(&format!("{path}/results/results.jsonl"))
         .await?
@@ -84,7 +84,7 @@ async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
         .collect();
     studies.sort();
     assert_eq!(studies, ["\"study-0\"", "\"study-1\"", "\"study-2\""]);
-    let summary: Value = desk
+    let summary: Value = fixture
         .gateway
         .get(&format!("{path}/results/summary.json"))
         .await?
@@ -93,7 +93,8 @@ async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
     assert_eq!(summary["done"], 3);
     assert_eq!(
         problem(
-            desk.gateway
+            fixture
+                .gateway
                 .get(&format!("{path}/results/secrets.txt"))
                 .await?
         )
@@ -111,7 +112,7 @@ async fn an_archive_is_scored_and_its_results_are_downloaded() -> Result<()> {
 #[tokio::test]
 async fn only_allowed_prefixes_are_read() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let desk = desk(1, &directory, |_| {}).await?;
+    let fixture = fixture(1, &directory, |_| {}).await?;
     let refused = [
         "s3://archive/cxr-2",
         "s3://archive",
@@ -122,7 +123,8 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
     ];
     for archive in refused {
         let answer = problem(
-            desk.gateway
+            fixture
+                .gateway
                 .post("/v1/batches", &findings_of(archive))
                 .await?,
         )
@@ -134,12 +136,14 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
         );
     }
     let manifest = ObjectKey::parse("cxr/studies.csv").context("a key")?;
-    desk.backends
+    fixture
+        .backends
         .objects
         .put(&manifest, "name,picture\na,b\n".into())
         .await?;
     let unusable = problem(
-        desk.gateway
+        fixture
+            .gateway
             .post("/v1/batches", &findings_of("s3://archive/cxr/studies.csv"))
             .await?,
     )
@@ -147,7 +151,7 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
     assert_eq!((unusable.0, unusable.1.as_str()), (422, "invalid_request"));
     let long = json!({"archive": "s3://archive/cxr", "max_new_tokens": 100_000});
     assert_eq!(
-        problem(desk.gateway.post("/v1/batches", &long).await?)
+        problem(fixture.gateway.post("/v1/batches", &long).await?)
             .await?
             .0,
         422
@@ -158,11 +162,14 @@ async fn only_allowed_prefixes_are_read() -> Result<()> {
 #[tokio::test]
 async fn a_batch_is_its_owners_alone_and_the_same_key_gives_it_again() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let desk = desk(1, &directory, |config| {
+    let fixture = fixture(1, &directory, |config| {
         config.keys = vec![key("ward", "one"), key("lab", "two")]
     })
     .await?;
-    let (ward, lab) = (desk.gateway.as_owner("one"), desk.gateway.as_owner("two"));
+    let (ward, lab) = (
+        fixture.gateway.as_owner("one"),
+        fixture.gateway.as_owner("two"),
+    );
     let start = |archive: &str| {
         let request = ward
             .ask(Method::POST, "/v1/batches")
@@ -200,17 +207,17 @@ async fn a_batch_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_a
 -> Result<()> {
     let directory = tempfile::tempdir()?;
     // Nobody writes reports here, so that a batch with all stages never ends.
-    let desk = desk(2, &directory, |_| {}).await?;
-    let started = desk
+    let fixture = fixture(2, &directory, |_| {}).await?;
+    let started = fixture
         .gateway
         .post("/v1/batches", &json!({"archive": "s3://archive/cxr"}))
         .await?;
     let path = started.headers()["location"].to_str()?.to_owned();
-    view_when(&desk.gateway, &path, "running").await?;
-    let Desk {
+    view_when(&fixture.gateway, &path, "running").await?;
+    let GatewayFixture {
         backends, gateway, ..
-    } = &desk;
-    let other = Running::start(backends, |config| {
+    } = &fixture;
+    let other = RunningGateway::start(backends, |config| {
         config.archives = vec!["s3://archive/cxr".into()]
     })
     .await?;
@@ -227,7 +234,7 @@ async fn a_batch_goes_on_when_its_gateway_starts_again_and_can_be_cancelled_at_a
         1,
         "the request is kept while it runs"
     );
-    let third = Running::start(backends, |config| {
+    let third = RunningGateway::start(backends, |config| {
         config.archives = vec!["s3://archive/cxr".into()];
         config.directory = again.path().to_owned();
     })

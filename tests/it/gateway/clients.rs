@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use radialog_coordinator::gateway::GatewayConfig;
 
-use super::desk::{Desk, UNLIMITED, key, xray_path};
+use super::fixture::{GatewayFixture, UNLIMITED, key, xray_path};
 
 /// What is installed. Bounded, so that a new major version does not change the tests by itself.
 const PACKAGES: [&str; 2] = ["openai>=2,<3", "schemathesis>=4,<5"];
@@ -112,10 +112,10 @@ async fn installed() -> Result<PathBuf> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_official_openai_client_streams_a_report_and_gets_a_follow_up() -> Result<()> {
     let bin = installed().await?;
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     let mut command = Command::new(bin.join("python"));
     command
-        .args(["-c", OPENAI, &desk.gateway.url])
+        .args(["-c", OPENAI, &fixture.gateway.url])
         .arg(xray_path())
         .env_remove("OPENAI_BASE_URL");
     let output = beside(command).await?;
@@ -141,13 +141,13 @@ async fn requests_made_from_the_document_are_answered_as_it_says() -> Result<()>
         config.keys = vec![key("schemathesis", "rd-schemathesis")];
         (config.rate, config.concurrent) = (1_000_000, 64);
     };
-    let desk = Desk::with(UNLIMITED, unlimited).await?;
+    let fixture = GatewayFixture::with(UNLIMITED, unlimited).await?;
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(bin.join("schemathesis"));
     command.current_dir(folder.path());
     command
         .arg("run")
-        .arg(format!("{}/openapi.json", desk.gateway.url));
+        .arg(format!("{}/openapi.json", fixture.gateway.url));
     command.args(["--header", "Authorization: Bearer rd-schemathesis"]);
     // One worker: two threads that parse Python at a time break CPython 3.11's parser now and then (python/cpython#106905).
     command.args([

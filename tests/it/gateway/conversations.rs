@@ -5,17 +5,17 @@ use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use super::desk::{Desk, about_xray, data_uri, problem, xray};
-use super::scribe::answer;
+use super::fake_language_worker::answer;
+use super::fixture::{GatewayFixture, about_xray, data_uri, problem, xray};
 use super::sse::text;
 use radialog_schemas::Ask;
 
 #[tokio::test]
 async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     let body =
         json!({"image": data_uri(&xray()), "question": "Is there edema?", "indication": "Cough."});
-    let response = desk.gateway.post("/v1/conversations", &body).await?;
+    let response = fixture.gateway.post("/v1/conversations", &body).await?;
     assert_eq!(response.status(), 202);
     let location = response.headers()["location"].to_str()?.to_owned();
     let view: Value = response.json().await?;
@@ -25,7 +25,7 @@ async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Res
     assert_eq!(view["turns"][0]["request"]["task"], "report");
     assert_eq!(view["turns"][1]["request"]["text"], "Is there edema?");
 
-    let events = desk
+    let events = fixture
         .gateway
         .follow(&location, 1, None)
         .await?
@@ -50,18 +50,18 @@ async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Res
     );
     assert_eq!(done["usage"]["prompt_tokens"], 50);
 
-    let view = desk.gateway.view_when(&location, 2, "done").await?;
+    let view = fixture.gateway.view_when(&location, 2, "done").await?;
     assert_eq!(view["turns"][1]["text"], "You asked: Is there edema?");
     assert_eq!(view["indication"], "Cough.");
     assert_eq!(view["findings"], findings.data);
-    let image = desk
+    let image = fixture
         .gateway
         .get(view["image"]["href"].as_str().unwrap())
         .await?;
     assert_eq!(image.headers()["content-type"], "image/jpeg");
     let tag = image.headers()["etag"].clone();
     assert_eq!(image.bytes().await?, xray());
-    let again = desk
+    let again = fixture
         .gateway
         .ask(Method::GET, view["image"]["href"].as_str().unwrap());
     assert_eq!(
@@ -69,7 +69,12 @@ async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Res
         304
     );
 
-    let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
+    let list: Value = fixture
+        .gateway
+        .get("/v1/conversations")
+        .await?
+        .json()
+        .await?;
     let entry = &list["conversations"][0];
     assert_eq!(
         (&entry["id"], &entry["title"], &entry["turns"]),
@@ -81,7 +86,7 @@ async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Res
 
 #[tokio::test]
 async fn a_form_with_a_file_is_the_same_as_a_data_uri() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     let form = Form::new()
         .part(
             "image",
@@ -91,7 +96,7 @@ async fn a_form_with_a_file_is_the_same_as_a_data_uri() -> Result<()> {
         )
         .text("question", "Größe des Herzens?")
         .text("max_new_tokens", "12");
-    let response = desk
+    let response = fixture
         .gateway
         .ask(Method::POST, "/v1/conversations")
         .multipart(form)
@@ -110,18 +115,18 @@ async fn a_form_with_a_file_is_the_same_as_a_data_uri() -> Result<()> {
 
 #[tokio::test]
 async fn a_question_alone_is_a_conversation_in_words() -> Result<()> {
-    let desk = Desk::start().await?;
-    let path = desk
+    let fixture = GatewayFixture::start().await?;
+    let path = fixture
         .gateway
         .begin(&json!({"question": "What is edema?"}))
         .await?;
-    let view = desk.gateway.view_when(&path, 1, "done").await?;
+    let view = fixture.gateway.view_when(&path, 1, "done").await?;
     assert_eq!(
         (&view["image"], &view["findings"]),
         (&Value::Null, &Value::Null)
     );
     assert_eq!(view["turns"][0]["text"], "You asked: What is edema?");
-    let report = desk
+    let report = fixture
         .gateway
         .post(&format!("{path}/turns"), &json!({"task": "report"}))
         .await?;
@@ -131,9 +136,9 @@ async fn a_question_alone_is_a_conversation_in_words() -> Result<()> {
 
 #[tokio::test]
 async fn an_idempotency_key_gives_the_same_conversation_again() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     let send = |body: Value| {
-        let request = desk
+        let request = fixture
             .gateway
             .ask(Method::POST, "/v1/conversations")
             .header("Idempotency-Key", "first");
@@ -142,7 +147,12 @@ async fn an_idempotency_key_gives_the_same_conversation_again() -> Result<()> {
     let first: Value = send(about_xray()).await?.json().await?;
     let again: Value = send(about_xray()).await?.json().await?;
     assert_eq!(first["id"], again["id"]);
-    let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
+    let list: Value = fixture
+        .gateway
+        .get("/v1/conversations")
+        .await?
+        .json()
+        .await?;
     assert_eq!(list["conversations"].as_array().unwrap().len(), 1);
     let other = send(json!({"question": "Something else?"})).await?;
     assert_eq!(
@@ -155,24 +165,28 @@ async fn an_idempotency_key_gives_the_same_conversation_again() -> Result<()> {
 #[tokio::test]
 async fn a_removed_conversation_takes_its_image_along_unless_something_else_uses_it() -> Result<()>
 {
-    let desk = Desk::start().await?;
-    let first = desk.gateway.begin(&about_xray()).await?;
-    desk.gateway.view_when(&first, 1, "done").await?;
-    let second = desk.gateway.begin(&about_xray()).await?;
-    desk.gateway.view_when(&second, 1, "done").await?;
-    assert_eq!(desk.gateway.delete(&first).await?, 204);
+    let fixture = GatewayFixture::start().await?;
+    let first = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&first, 1, "done").await?;
+    let second = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&second, 1, "done").await?;
+    assert_eq!(fixture.gateway.delete(&first).await?, 204);
     assert_eq!(
-        problem(desk.gateway.get(&first).await?).await?.1,
+        problem(fixture.gateway.get(&first).await?).await?.1,
         "not_found"
     );
-    assert_eq!(desk.gateway.delete(&first).await?, 404);
+    assert_eq!(fixture.gateway.delete(&first).await?, 404);
     assert_eq!(
-        desk.stored("images").len(),
+        fixture.stored("images").len(),
         1,
         "the second conversation has it"
     );
     assert_eq!(
-        desk.gateway.get(&format!("{second}/image")).await?.status(),
+        fixture
+            .gateway
+            .get(&format!("{second}/image"))
+            .await?
+            .status(),
         200
     );
     Ok(())
@@ -180,27 +194,27 @@ async fn a_removed_conversation_takes_its_image_along_unless_something_else_uses
 
 #[tokio::test]
 async fn the_last_conversation_of_an_image_removes_it_with_all_that_was_computed() -> Result<()> {
-    let desk = Desk::start().await?;
-    let only = desk.gateway.begin(&about_xray()).await?;
-    desk.gateway.view_when(&only, 1, "done").await?;
+    let fixture = GatewayFixture::start().await?;
+    let only = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&only, 1, "done").await?;
     for prefix in ["images", "embedding", "findings"] {
-        assert_eq!(desk.stored(prefix).len(), 1, "{prefix}");
+        assert_eq!(fixture.stored(prefix).len(), 1, "{prefix}");
     }
-    assert_eq!(desk.gateway.delete(&only).await?, 204);
+    assert_eq!(fixture.gateway.delete(&only).await?, 204);
     for prefix in ["images", "embedding", "findings"] {
-        assert_eq!(desk.stored(prefix).len(), 0, "{prefix}");
+        assert_eq!(fixture.stored(prefix).len(), 0, "{prefix}");
     }
     Ok(())
 }
 
 #[tokio::test]
 async fn an_image_that_was_stored_before_stays() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     let key = radialog_schemas::ObjectKey::image(&radialog_schemas::ContentHash::of(&xray()));
-    desk.backends.objects.put(&key, xray().into()).await?;
-    let path = desk.gateway.begin(&about_xray()).await?;
-    desk.gateway.view_when(&path, 1, "done").await?;
-    assert_eq!(desk.gateway.delete(&path).await?, 204);
-    assert_eq!(desk.stored("images").len(), 1);
+    fixture.backends.objects.put(&key, xray().into()).await?;
+    let path = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&path, 1, "done").await?;
+    assert_eq!(fixture.gateway.delete(&path).await?, 204);
+    assert_eq!(fixture.stored("images").len(), 1);
     Ok(())
 }

@@ -7,28 +7,28 @@ use radialog_schemas::Ask;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::desk::{Desk, Running, UNLIMITED, about_xray, problem};
-use super::scribe::{Scribe, answer};
-use super::sse::{Event, text};
+use super::fake_language_worker::{FakeLanguageWorker, answer};
+use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, about_xray, problem};
+use super::sse::{SseEvent, text};
 
-fn numbers(events: &[Event]) -> Vec<u64> {
+fn numbers(events: &[SseEvent]) -> Vec<u64> {
     events.iter().filter_map(|event| event.id).collect()
 }
 
 #[tokio::test]
 async fn a_reader_that_comes_back_at_another_gateway_misses_no_event_and_sees_none_twice()
 -> Result<()> {
-    let desk = Desk::with(3, |_| {}).await?;
-    let path = desk.gateway.begin(&about_xray()).await?;
-    let mut first = desk.gateway.follow(&path, 1, None).await?;
+    let fixture = GatewayFixture::with(3, |_| {}).await?;
+    let path = fixture.gateway.begin(&about_xray()).await?;
+    let mut first = fixture.gateway.follow(&path, 1, None).await?;
     let mut seen = Vec::new();
     while text(&seen).split(' ').count() <= 3 {
         seen.push(first.next().await?.unwrap());
     }
     drop(first);
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     let last = seen.iter().filter_map(|event| event.id).next_back();
-    let other = Running::start(&desk.backends, |_| {}).await?;
+    let other = RunningGateway::start(&fixture.backends, |_| {}).await?;
     seen.extend(other.follow(&path, 1, last).await?.rest().await?);
     assert_eq!(text(&seen), answer(&Ask::Report));
     let numbers = numbers(&seen);
@@ -42,8 +42,8 @@ async fn a_reader_that_comes_back_at_another_gateway_misses_no_event_and_sees_no
 
 #[tokio::test]
 async fn a_restarted_gateway_ends_its_streams_and_they_go_on_where_they_were() -> Result<()> {
-    let desk = Desk::with(2, |_| {}).await?;
-    let other = Running::start(&desk.backends, |_| {}).await?;
+    let fixture = GatewayFixture::with(2, |_| {}).await?;
+    let other = RunningGateway::start(&fixture.backends, |_| {}).await?;
     let path = other
         .begin(&json!({"question": "one two three four"}))
         .await?;
@@ -53,9 +53,9 @@ async fn a_restarted_gateway_ends_its_streams_and_they_go_on_where_they_were() -
     let mut seen = vec![token.clone()];
     seen.extend(reader.rest().await?);
     assert!(seen.iter().all(|event| event.name != "done"));
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     let last = numbers(&seen).last().copied();
-    seen.extend(desk.gateway.follow(&path, 1, last).await?.rest().await?);
+    seen.extend(fixture.gateway.follow(&path, 1, last).await?.rest().await?);
     assert_eq!(text(&seen), "You asked: one two three four");
     Ok(())
 }
@@ -63,27 +63,27 @@ async fn a_restarted_gateway_ends_its_streams_and_they_go_on_where_they_were() -
 #[tokio::test]
 async fn an_answer_goes_on_when_another_worker_takes_it_and_the_reader_sees_neither_gap_nor_repeat()
 -> Result<()> {
-    let mut desk = Desk::with(4, |_| {}).await?;
-    let path = desk
+    let mut fixture = GatewayFixture::with(4, |_| {}).await?;
+    let path = fixture
         .gateway
         .begin(&json!({"question": "one two three four"}))
         .await?;
-    let mut reader = desk.gateway.follow(&path, 1, None).await?;
+    let mut reader = fixture.gateway.follow(&path, 1, None).await?;
     let mut seen = Vec::new();
     while seen
         .iter()
-        .filter(|event: &&Event| event.name == "token")
+        .filter(|event: &&SseEvent| event.name == "token")
         .count()
         < 4
     {
         seen.push(reader.next().await?.unwrap());
     }
     // The worker with the turn is gone; its task comes again.
-    desk.scribe = Scribe::start(&desk.backends, UNLIMITED);
+    fixture.language_worker = FakeLanguageWorker::start(&fixture.backends, UNLIMITED);
     let id = radialog_schemas::ConversationId::from(path.rsplit('/').next().unwrap());
     let component =
-        radialog_tests::stages::ToyStage::component_of(radialog_schemas::Stage::Language);
-    radialog_coordinator::run::publish_turn(&desk.backends, &id, 1, &component).await?;
+        radialog_tests::fake_stage::FakeStage::component_of(radialog_schemas::Stage::Language);
+    radialog_coordinator::run::publish_turn(&fixture.backends, &id, 1, &component).await?;
     seen.extend(reader.rest().await?);
     assert_eq!(text(&seen), "You asked: one two three four");
     let numbers = numbers(&seen);
@@ -100,25 +100,25 @@ async fn an_answer_goes_on_when_another_worker_takes_it_and_the_reader_sees_neit
 
 #[tokio::test]
 async fn a_turn_that_is_over_is_read_whole_and_then_needs_no_stream() -> Result<()> {
-    let desk = Desk::start().await?;
-    let path = desk.gateway.begin(&json!({"question": "Why?"})).await?;
-    let view = desk.gateway.view_when(&path, 1, "done").await?;
-    let events = desk.gateway.follow(&path, 1, None).await?.rest().await?;
+    let fixture = GatewayFixture::start().await?;
+    let path = fixture.gateway.begin(&json!({"question": "Why?"})).await?;
+    let view = fixture.gateway.view_when(&path, 1, "done").await?;
+    let events = fixture.gateway.follow(&path, 1, None).await?.rest().await?;
     assert_eq!(text(&events), "You asked: Why?");
     let last = view["turns"][0]["last_event"].as_u64().unwrap();
     assert_eq!(numbers(&events).last(), Some(&last));
-    let all_read = desk
+    let all_read = fixture
         .gateway
         .get(&format!("{path}/turns/1/events?after={last}"))
         .await?;
     assert_eq!(all_read.status(), 204);
-    let ahead = desk
+    let ahead = fixture
         .gateway
         .get(&format!("{path}/turns/1/events?after={}", last + 1))
         .await?;
     assert_eq!(ahead.status(), 204, "a final turn has nothing more to say");
     for wrong in ["abc", "-1"] {
-        let response = desk
+        let response = fixture
             .gateway
             .get(&format!("{path}/turns/1/events?after={wrong}"))
             .await?;
@@ -129,67 +129,80 @@ async fn a_turn_that_is_over_is_read_whole_and_then_needs_no_stream() -> Result<
 
 #[tokio::test]
 async fn the_view_of_a_running_turn_and_the_events_after_it_make_the_whole() -> Result<()> {
-    let desk = Desk::with(3, |_| {}).await?;
-    let path = desk
+    let fixture = GatewayFixture::with(3, |_| {}).await?;
+    let path = fixture
         .gateway
         .begin(&json!({"question": "one two three"}))
         .await?;
     let view = loop {
-        let view = desk.gateway.view_when(&path, 1, "running").await?;
+        let view = fixture.gateway.view_when(&path, 1, "running").await?;
         if view["turns"][0]["text"] == "You asked: one " {
             break view;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     let after = view["turns"][0]["last_event"].as_u64();
-    let events = desk.gateway.follow(&path, 1, after).await?.rest().await?;
+    let events = fixture
+        .gateway
+        .follow(&path, 1, after)
+        .await?
+        .rest()
+        .await?;
     assert_eq!(text(&events), "two three");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_queued_turn_tells_its_place_and_a_silent_stream_that_it_is_alive() -> Result<()> {
-    let desk = Desk::with(0, |config| config.heartbeat = Duration::from_millis(200)).await?;
-    let path = desk.gateway.begin(&json!({"question": "first"})).await?;
-    desk.gateway.view_when(&path, 1, "running").await?;
+    let fixture =
+        GatewayFixture::with(0, |config| config.heartbeat = Duration::from_millis(200)).await?;
+    let path = fixture.gateway.begin(&json!({"question": "first"})).await?;
+    fixture.gateway.view_when(&path, 1, "running").await?;
     for _ in 0..2 {
-        desk.gateway
+        fixture
+            .gateway
             .post(&format!("{path}/turns"), &json!({"task": "summary"}))
             .await?;
     }
-    let mut reader = desk.gateway.follow(&path, 3, None).await?;
+    let mut reader = fixture.gateway.follow(&path, 3, None).await?;
     assert_eq!(reader.next().await?.unwrap().data, json!({"position": 1}));
     assert_eq!(reader.next().await?.unwrap().name, "comment");
-    assert_eq!(desk.gateway.delete(&format!("{path}/turns/2")).await?, 204);
+    assert_eq!(
+        fixture.gateway.delete(&format!("{path}/turns/2")).await?,
+        204
+    );
     assert_eq!(reader.until("queued").await?.data, json!({"position": 0}));
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     assert_eq!(text(&reader.rest().await?), "Task summary.");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_stream_ends_when_its_conversation_is_removed() -> Result<()> {
-    let desk = Desk::with(1, |_| {}).await?;
-    let path = desk.gateway.begin(&json!({"question": "one two"})).await?;
-    let mut reader = desk.gateway.follow(&path, 1, None).await?;
+    let fixture = GatewayFixture::with(1, |_| {}).await?;
+    let path = fixture
+        .gateway
+        .begin(&json!({"question": "one two"}))
+        .await?;
+    let mut reader = fixture.gateway.follow(&path, 1, None).await?;
     reader.until("token").await?;
-    assert_eq!(desk.gateway.delete(&path).await?, 204);
+    assert_eq!(fixture.gateway.delete(&path).await?, 204);
     assert_eq!(reader.next().await?, None);
     Ok(())
 }
 
 #[tokio::test]
 async fn a_turn_that_nobody_published_is_published_when_its_reader_has_waited() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| {
+    let fixture = GatewayFixture::with(UNLIMITED, |config| {
         config.heartbeat = Duration::from_millis(300)
     })
     .await?;
-    let path = desk.gateway.begin(&json!({"question": "first"})).await?;
-    desk.gateway.view_when(&path, 1, "done").await?;
+    let path = fixture.gateway.begin(&json!({"question": "first"})).await?;
+    fixture.gateway.view_when(&path, 1, "done").await?;
     // As a gateway leaves it that is killed between the two.
     let id = radialog_schemas::ConversationId::from(path.rsplit('/').next().unwrap());
-    let request = desk
+    let request = fixture
         .backends
         .conversations
         .snapshot(&id)
@@ -198,28 +211,29 @@ async fn a_turn_that_nobody_published_is_published_when_its_reader_has_waited() 
         .turns[0]
         .request
         .clone();
-    desk.backends
+    fixture
+        .backends
         .conversations
         .add_turn(&id, &request, None)
         .await?;
-    let events = desk.gateway.follow(&path, 2, None).await?.rest().await?;
+    let events = fixture.gateway.follow(&path, 2, None).await?.rest().await?;
     assert_eq!(text(&events), "You asked: first");
     Ok(())
 }
 
 #[tokio::test]
 async fn a_reader_that_does_not_read_holds_nobody_up() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     let words = "word ".repeat(3000);
-    let path = desk
+    let path = fixture
         .gateway
         .begin(&json!({"question": words.trim()}))
         .await?;
-    let address = desk.gateway.url.trim_start_matches("http://").to_owned();
+    let address = fixture.gateway.url.trim_start_matches("http://").to_owned();
     let mut slow = tokio::net::TcpStream::connect(&address).await?;
     let request = format!("GET {path}/turns/1/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
     slow.write_all(request.as_bytes()).await?;
-    let quick = desk.gateway.follow(&path, 1, None).await?.rest().await?;
+    let quick = fixture.gateway.follow(&path, 1, None).await?.rest().await?;
     assert_eq!(text(&quick), format!("You asked: {}", words.trim()));
     // It gets everything all the same, once it reads.
     let mut read = Vec::new();
@@ -242,12 +256,12 @@ async fn a_reader_that_does_not_read_holds_nobody_up() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_idle_readers_cost_little_and_all_hear_the_end() -> Result<()> {
     const READERS: usize = 1000;
-    let desk = Desk::with(0, |_| {}).await?;
-    let path = desk.gateway.begin(&json!({"question": "Why?"})).await?;
-    desk.gateway.view_when(&path, 1, "running").await?;
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let path = fixture.gateway.begin(&json!({"question": "Why?"})).await?;
+    fixture.gateway.view_when(&path, 1, "running").await?;
     let mut readers = Vec::new();
     for _ in 0..READERS {
-        readers.push(desk.gateway.follow(&path, 1, None).await?);
+        readers.push(fixture.gateway.follow(&path, 1, None).await?);
     }
     let before = cpu_time()?;
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -257,7 +271,7 @@ async fn a_thousand_idle_readers_cost_little_and_all_hear_the_end() -> Result<()
         used < Duration::from_secs(8),
         "1000 idle readers used {used:?} of CPU time in 5 s"
     );
-    desk.scribe.allow(UNLIMITED);
+    fixture.language_worker.allow(UNLIMITED);
     for reader in readers {
         assert_eq!(text(&reader.rest().await?), "You asked: Why?");
     }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::desk::{Desk, UNLIMITED, data_uri, key, xray};
-use super::scribe::answer;
-use super::sse::Events;
+use super::fake_language_worker::answer;
+use super::fixture::{GatewayFixture, UNLIMITED, data_uri, key, xray};
+use super::sse::SseStream;
 use radialog_schemas::Ask;
 
 const PATH: &str = "/v1/chat/completions";
@@ -17,7 +17,7 @@ fn image() -> Value {
 }
 
 fn asked(content: Value) -> Value {
-    json!({"model": "toy", "messages": [{"role": "user", "content": content}]})
+    json!({"model": "fake", "messages": [{"role": "user", "content": content}]})
 }
 
 fn streamed(mut request: Value) -> Value {
@@ -26,8 +26,8 @@ fn streamed(mut request: Value) -> Value {
 }
 
 /// The data of all events up to `[DONE]`, which must be there.
-async fn chunks(desk: &Desk, request: &Value) -> Result<Vec<Value>> {
-    let events = Events::new(desk.gateway.post(PATH, request).await?)
+async fn chunks(fixture: &GatewayFixture, request: &Value) -> Result<Vec<Value>> {
+    let events = SseStream::new(fixture.gateway.post(PATH, request).await?)
         .rest()
         .await?;
     let mut data: Vec<Value> = events
@@ -47,9 +47,10 @@ fn content(chunks: &[Value]) -> String {
 }
 
 /// Waits until nothing of any conversation is left.
-async fn nothing_is_kept(desk: &Desk) -> Result<()> {
+async fn nothing_is_kept(fixture: &GatewayFixture) -> Result<()> {
     let clean = async {
-        while !desk.stored("images").is_empty() || desk.backends.conversations.waiting().await? > 0
+        while !fixture.stored("images").is_empty()
+            || fixture.backends.conversations.waiting().await? > 0
         {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -62,8 +63,8 @@ async fn nothing_is_kept(desk: &Desk) -> Result<()> {
 
 #[tokio::test]
 async fn an_image_alone_is_answered_with_its_report_and_nothing_is_kept() -> Result<()> {
-    let desk = Desk::start().await?;
-    let response = desk.gateway.post(PATH, &asked(json!([image()]))).await?;
+    let fixture = GatewayFixture::start().await?;
+    let response = fixture.gateway.post(PATH, &asked(json!([image()]))).await?;
     assert_eq!(response.status(), 200);
     let body: Value = response.json().await?;
     assert_eq!(body["object"], "chat.completion");
@@ -78,16 +79,21 @@ async fn an_image_alone_is_answered_with_its_report_and_nothing_is_kept() -> Res
         body["usage"]["total_tokens"].as_u64(),
         Some(50 + body["usage"]["completion_tokens"].as_u64().unwrap())
     );
-    let list: Value = desk.gateway.get("/v1/conversations").await?.json().await?;
+    let list: Value = fixture
+        .gateway
+        .get("/v1/conversations")
+        .await?
+        .json()
+        .await?;
     assert_eq!(list, json!({"conversations": []}));
-    nothing_is_kept(&desk).await
+    nothing_is_kept(&fixture).await
 }
 
 #[tokio::test]
 async fn a_streamed_answer_comes_in_chunks_with_its_usage_where_asked_for() -> Result<()> {
-    let desk = Desk::start().await?;
+    let fixture = GatewayFixture::start().await?;
     let mut request = streamed(asked(json!("one two three")));
-    let plain = chunks(&desk, &request).await?;
+    let plain = chunks(&fixture, &request).await?;
     assert_eq!(content(&plain), "You asked: one two three");
     assert_eq!(
         plain[0]["choices"][0]["delta"],
@@ -100,20 +106,21 @@ async fn a_streamed_answer_comes_in_chunks_with_its_usage_where_asked_for() -> R
         )
     );
     request["stream_options"] = json!({"include_usage": true});
-    let counted = chunks(&desk, &request).await?;
+    let counted = chunks(&fixture, &request).await?;
     let last = counted.last().unwrap();
     assert_eq!(
         (&last["choices"], &last["usage"]["prompt_tokens"]),
         (&json!([]), &json!(50))
     );
-    nothing_is_kept(&desk).await
+    nothing_is_kept(&fixture).await
 }
 
 #[tokio::test]
 async fn a_client_that_goes_away_stops_its_answer() -> Result<()> {
-    let desk = Desk::with(1, |_| {}).await?;
-    let mut reader = Events::new(
-        desk.gateway
+    let fixture = GatewayFixture::with(1, |_| {}).await?;
+    let mut reader = SseStream::new(
+        fixture
+            .gateway
             .post(PATH, &streamed(asked(json!([image()]))))
             .await?,
     );
@@ -121,39 +128,39 @@ async fn a_client_that_goes_away_stops_its_answer() -> Result<()> {
         != "The "
     {}
     drop(reader);
-    nothing_is_kept(&desk).await?;
-    let request = desk
+    nothing_is_kept(&fixture).await?;
+    let request = fixture
         .gateway
         .ask(reqwest::Method::POST, PATH)
         .json(&asked(json!([image()])));
     let abandoned = tokio::time::timeout(Duration::from_millis(500), request.send()).await;
     assert!(abandoned.is_err(), "no word was allowed");
-    nothing_is_kept(&desk).await
+    nothing_is_kept(&fixture).await
 }
 
 #[tokio::test]
 async fn models_are_listed_by_the_bundles_name() -> Result<()> {
-    let desk = Desk::start().await?;
-    let list: Value = desk.gateway.get("/v1/models").await?.json().await?;
+    let fixture = GatewayFixture::start().await?;
+    let list: Value = fixture.gateway.get("/v1/models").await?.json().await?;
     assert_eq!(
         list,
         json!({"object": "list", "data": [
-            {"id": "toy", "object": "model", "created": 0, "owned_by": "radialog"},
+            {"id": "fake", "object": "model", "created": 0, "owned_by": "radialog"},
         ]})
     );
     let mut alias = asked(json!("x"));
     alias["model"] = json!("radialog");
-    assert_eq!(desk.gateway.post(PATH, &alias).await?.status(), 200);
+    assert_eq!(fixture.gateway.post(PATH, &alias).await?.status(), 200);
     Ok(())
 }
 
 #[tokio::test]
 async fn errors_have_openais_format() -> Result<()> {
-    let desk = Desk::with(UNLIMITED, |config| {
+    let fixture = GatewayFixture::with(UNLIMITED, |config| {
         config.keys = vec![key("ward", "rd-ward")]
     })
     .await?;
-    let ward = desk.gateway.as_owner("rd-ward");
+    let ward = fixture.gateway.as_owner("rd-ward");
     let with = |field: &str, value: Value| {
         let mut request = asked(json!("x"));
         request[field] = value;
@@ -198,12 +205,14 @@ async fn errors_have_openais_format() -> Result<()> {
             "{body}"
         );
     }
-    let stranger = desk.gateway.post(PATH, &asked(json!("x"))).await?;
+    let stranger = fixture.gateway.post(PATH, &asked(json!("x"))).await?;
     assert_eq!(stranger.status(), 401);
     let body: Value = stranger.json().await?;
     assert_eq!(body["error"]["type"], "authentication_error");
     let failing = streamed(asked(json!("This fails.")));
-    let events = Events::new(ward.post(PATH, &failing).await?).rest().await?;
+    let events = SseStream::new(ward.post(PATH, &failing).await?)
+        .rest()
+        .await?;
     assert_eq!(events.last().unwrap().data["error"]["code"], "model");
     Ok(())
 }

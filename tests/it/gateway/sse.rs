@@ -1,4 +1,4 @@
-//! A reader of Server-Sent Events, as strict as the tests need.
+//! A reader of Server-Sent SseStream, as strict as the tests need.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Event {
+pub(crate) struct SseEvent {
     /// Its number, where it has one.
     pub(crate) id: Option<u64>,
     /// Its name; `comment` for a comment, `message` where it has none.
@@ -20,12 +20,12 @@ pub(crate) struct Event {
 }
 
 /// A stream being read.
-pub(crate) struct Events {
+pub(crate) struct SseStream {
     response: Response,
     buffer: String,
 }
 
-impl Events {
+impl SseStream {
     pub(crate) fn new(response: Response) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
@@ -36,7 +36,7 @@ impl Events {
     }
 
     /// The next event; none at the end of the stream.
-    pub(crate) async fn next(&mut self) -> Result<Option<Event>> {
+    pub(crate) async fn next(&mut self) -> Result<Option<SseEvent>> {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
                 let event = parse(block);
@@ -52,7 +52,7 @@ impl Events {
     }
 
     /// The next event of this name.
-    pub(crate) async fn until(&mut self, name: &str) -> Result<Event> {
+    pub(crate) async fn until(&mut self, name: &str) -> Result<SseEvent> {
         loop {
             let event = self
                 .next()
@@ -65,7 +65,7 @@ impl Events {
     }
 
     /// All events up to the end.
-    pub(crate) async fn rest(mut self) -> Result<Vec<Event>> {
+    pub(crate) async fn rest(mut self) -> Result<Vec<SseEvent>> {
         let mut events = Vec::new();
         while let Some(event) = self.next().await? {
             events.push(event);
@@ -75,7 +75,7 @@ impl Events {
 }
 
 /// What the token events among these say together.
-pub(crate) fn text(events: &[Event]) -> String {
+pub(crate) fn text(events: &[SseEvent]) -> String {
     events
         .iter()
         .filter(|event| event.name == "token")
@@ -83,8 +83,8 @@ pub(crate) fn text(events: &[Event]) -> String {
         .collect()
 }
 
-fn parse(block: &str) -> Event {
-    let mut event = Event {
+fn parse(block: &str) -> SseEvent {
+    let mut event = SseEvent {
         id: None,
         name: "comment".into(),
         data: Value::Null,

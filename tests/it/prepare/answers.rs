@@ -9,11 +9,11 @@ use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationRequest};
 use radialog_models::prompt::Prompt;
 use radialog_schemas::{ContentHash, Finding, Label, Labels, StudyRecord};
-use radialog_tests::binary::{Role, radialog};
+use radialog_tests::processes::{RoleProcess, radialog};
 use radialog_tests::services::{ACCESS_KEY_ID, Broker, SECRET_ACCESS_KEY, Services};
 use serde_json::Value;
 
-use super::{Desk, shown};
+use super::{PrepareFixture, shown};
 
 const IMAGES: usize = 36;
 const DATA: [&str; 6] = [
@@ -26,9 +26,9 @@ const DATA: [&str; 6] = [
 ];
 
 /// A sectioned table of reports with their labels, and a bundle.
-fn desk() -> Result<Desk> {
-    let desk = Desk::new()?;
-    RandomBundle::tiny(7).write(&desk.path("bundle"))?;
+fn fixture() -> Result<PrepareFixture> {
+    let fixture = PrepareFixture::new()?;
+    RandomBundle::tiny(7).write(&fixture.path("bundle"))?;
     let names =
         "impression,findings,last_paragraph,comparison,dicom_id,Img_Filename,Img_Folder,Note_file";
     let mut table = format!("{names}\r\n");
@@ -42,13 +42,13 @@ fn desk() -> Result<Desk> {
         )?;
         writeln!(labels, "d{row},,,1{}", ",".repeat(11))?;
     }
-    desk.write("sectioned.csv", &table)?;
-    desk.write("labels.csv", &labels)?;
-    Ok(desk)
+    fixture.write("sectioned.csv", &table)?;
+    fixture.write("labels.csv", &labels)?;
+    Ok(fixture)
 }
 
-fn tasks(desk: &Desk, file: &str) -> Result<Vec<Value>> {
-    Ok(serde_json::from_slice(&desk.read(file)?)?)
+fn tasks(fixture: &PrepareFixture, file: &str) -> Result<Vec<Value>> {
+    Ok(serde_json::from_slice(&fixture.read(file)?)?)
 }
 
 /// What the bundle's language model answers, asked directly.
@@ -83,18 +83,18 @@ fn asked(language: &LanguagePipeline, messages: &[&str]) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_file_has_the_models_answers_and_goes_into_the_instruction_data_set() -> Result<()> {
-    let desk = desk()?;
+    let fixture = fixture()?;
     let arguments = [&["answers", "--task", "EL", "--tasks", "tasks"], &DATA[..]].concat();
-    let output = desk.prepare(&arguments).await?;
+    let output = fixture.prepare(&arguments).await?;
     ensure!(
         output.status.success() && shown(&output).contains("6 samples of EL"),
         "{}",
         shown(&output)
     );
-    let samples = tasks(&desk, "tasks/instruct_large_EL.json")?;
+    let samples = tasks(&fixture, "tasks/instruct_large_EL.json")?;
     ensure!(samples.len() == IMAGES / 6);
 
-    let bundle = Bundle::open(&desk.path("bundle"))?;
+    let bundle = Bundle::open(&fixture.path("bundle"))?;
     let language = LanguagePipeline::load(&bundle, &Device::Cpu)?;
     for sample in &samples[..2] {
         let row = &sample["dicom"].as_str().context("an id")?[1..];
@@ -118,7 +118,7 @@ async fn a_task_file_has_the_models_answers_and_goes_into_the_instruction_data_s
     }
 
     let data = ["--sectioned", "sectioned.csv", "--labels", "labels.csv"];
-    let fused = desk
+    let fused = fixture
         .prepare(
             &[
                 &["instruct", "--tasks", "tasks", "--out", "instruct.json"],
@@ -133,7 +133,7 @@ async fn a_task_file_has_the_models_answers_and_goes_into_the_instruction_data_s
         shown(&fused)
     );
 
-    let again = desk
+    let again = fixture
         .prepare(&[&arguments[..], &["--seed", "1"]].concat())
         .await?;
     ensure!(
@@ -146,7 +146,7 @@ async fn a_task_file_has_the_models_answers_and_goes_into_the_instruction_data_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn corrections_are_asked_where_a_runs_reports_differ_from_the_labels() -> Result<()> {
-    let desk = desk()?;
+    let fixture = fixture()?;
     let record = |dicom: &str, positive: Finding| {
         StudyRecord {
         report: Some(format!("Report on {dicom}.")),
@@ -157,7 +157,7 @@ async fn corrections_are_asked_where_a_runs_reports_differ_from_the_labels() -> 
         .unwrap()
     }
     };
-    std::fs::create_dir(desk.path("run"))?;
+    std::fs::create_dir(fixture.path("run"))?;
     let records = [
         record("d2", Finding::Edema),
         record("d1", Finding::Cardiomegaly),
@@ -167,7 +167,7 @@ async fn corrections_are_asked_where_a_runs_reports_differ_from_the_labels() -> 
         .iter()
         .map(serde_json::to_string)
         .collect::<Result<Vec<_>, _>>()?;
-    desk.write("run/results.jsonl", &(lines.join("\n") + "\n"))?;
+    fixture.write("run/results.jsonl", &(lines.join("\n") + "\n"))?;
     let arguments = [
         &[
             "answers",
@@ -181,16 +181,16 @@ async fn corrections_are_asked_where_a_runs_reports_differ_from_the_labels() -> 
         &DATA[..],
     ]
     .concat();
-    let output = desk.prepare(&arguments).await?;
+    let output = fixture.prepare(&arguments).await?;
     ensure!(output.status.success(), "{}", shown(&output));
-    let samples = tasks(&desk, "tasks/instruct_large_CO.json")?;
+    let samples = tasks(&fixture, "tasks/instruct_large_CO.json")?;
     let images: Vec<&str> = samples
         .iter()
         .filter_map(|sample| sample["dicom"].as_str())
         .collect();
     ensure!(images == ["d0", "d2"], "{images:?}");
 
-    let bundle = Bundle::open(&desk.path("bundle"))?;
+    let bundle = Bundle::open(&fixture.path("bundle"))?;
     let language = LanguagePipeline::load(&bundle, &Device::Cpu)?;
     let explicit = "Please provide an adapted report. Do not mention Edema. Mention Cardiomegaly.";
     let messages = [
@@ -210,7 +210,7 @@ async fn corrections_are_asked_where_a_runs_reports_differ_from_the_labels() -> 
         samples[0]
     );
 
-    let without = desk
+    let without = fixture
         .prepare(&[&["answers", "--task", "CO", "--tasks", "tasks"], &DATA[..]].concat())
         .await?;
     ensure!(without.status.code() == Some(64), "{}", shown(&without));
@@ -219,9 +219,9 @@ async fn corrections_are_asked_where_a_runs_reports_differ_from_the_labels() -> 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_of_a_killed_run_over_real_services_are_those_of_this_process() -> Result<()> {
-    let desk = desk()?;
+    let fixture = fixture()?;
     let task = ["answers", "--task", "RQA"];
-    let here = desk
+    let here = fixture
         .prepare(&[&task[..], &["--tasks", "here"], &DATA[..]].concat())
         .await?;
     ensure!(here.status.success(), "{}", shown(&here));
@@ -236,21 +236,23 @@ async fn answers_of_a_killed_run_over_real_services_are_those_of_this_process() 
     ];
     let command = |arguments: &[&str]| -> Result<std::process::Command> {
         let mut command = radialog(&[arguments, &flags].concat())?;
-        command.current_dir(desk.path("")).envs(keys);
+        command.current_dir(fixture.path("")).envs(keys);
         Ok(command)
     };
     let worker = ["worker", "language", "--bundle", "bundle"];
-    let _worker = Role::start(&mut command(&worker)?, &desk.path("worker.log"))?;
+    let _worker = RoleProcess::start(&mut command(&worker)?, &fixture.path("worker.log"))?;
     let there = [&["prepare"], &task[..], &["--tasks", "there"], &DATA[..]].concat();
-    let mut first = Role::start(&mut command(&there)?, &desk.path("log"))?;
-    desk.until_written("there/instruct_large_RQA.json.run", 1, "log")
+    let mut first = RoleProcess::start(&mut command(&there)?, &fixture.path("log"))?;
+    fixture
+        .until_written("there/instruct_large_RQA.json.run", 1, "log")
         .await?;
     first.kill();
     let mut second = command(&there)?;
     let second = tokio::task::spawn_blocking(move || second.output()).await??;
     ensure!(second.status.success(), "{}", shown(&second));
     ensure!(
-        desk.read("here/instruct_large_RQA.json")? == desk.read("there/instruct_large_RQA.json")?
+        fixture.read("here/instruct_large_RQA.json")?
+            == fixture.read("there/instruct_large_RQA.json")?
     );
     Ok(())
 }

@@ -9,28 +9,28 @@ use radialog_models::bundle::components::{FindingsPredictor, ImageEmbedder};
 use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_schemas::Finding;
+use radialog_tests::fixtures::xray;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use super::{Desk, shown};
+use super::{PrepareFixture, shown};
 
-const XRAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/xrays");
 const IMAGES: [&str; 3] = ["00001300_000.jpg", "00005288_014.jpg", "2cd63b76.jpg"];
 
 /// Rows of two splits, an image twice, one that is missing and one that is no image.
-fn table(desk: &Desk) -> Result<()> {
+fn table(fixture: &PrepareFixture) -> Result<()> {
     let mut text = String::from("study_id,split,image,report\n");
     for row in 0..12 {
         writeln!(
             text,
-            "s{row},train,{XRAYS}/{},\"Clear, lungs.\"",
-            IMAGES[row % IMAGES.len()]
+            "s{row},train,{},\"Clear, lungs.\"",
+            xray(IMAGES[row % IMAGES.len()]).display()
         )?;
     }
     text += "gone,train,gone.jpg,\nbroken,train,broken.png,\n";
-    writeln!(text, "other,test,{XRAYS}/{},", IMAGES[0])?;
-    desk.write("broken.png", "no image")?;
-    desk.write("table.csv", &text)
+    writeln!(text, "other,test,{},", xray(IMAGES[0]).display())?;
+    fixture.write("broken.png", "no image")?;
+    fixture.write("table.csv", &text)
 }
 
 fn bundle(dir: &Path) -> Result<Bundle> {
@@ -55,9 +55,9 @@ fn values(tensors: &SafeTensors<'_>, name: &str) -> Result<Vec<f32>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Result<()> {
-    let desk = Desk::new()?;
-    table(&desk)?;
-    let bundle = bundle(&desk.path("bundle"))?;
+    let fixture = PrepareFixture::new()?;
+    table(&fixture)?;
+    let bundle = bundle(&fixture.path("bundle"))?;
     let arguments = [
         "embeddings",
         "--images",
@@ -68,7 +68,7 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
         "bundle",
         "--out",
     ];
-    let whole = desk
+    let whole = fixture
         .prepare(&[&arguments[..], &["whole.safetensors"]].concat())
         .await?;
     let text = shown(&whole);
@@ -83,12 +83,12 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
         "{text}"
     );
 
-    let content = desk.read("whole.safetensors")?;
+    let content = fixture.read("whole.safetensors")?;
     let tensors = SafeTensors::deserialize(&content)?;
     ensure!(tensors.len() == 12, "{:?}", tensors.names());
     let embedder = ImageEmbedder::load(&bundle, &Device::Cpu)?;
     for row in [0, 4, 11] {
-        let image = std::fs::read(Path::new(XRAYS).join(IMAGES[row % IMAGES.len()]))?;
+        let image = std::fs::read(xray(IMAGES[row % IMAGES.len()]))?;
         let expected = embedder.embed(&tensor(&image, embedder.input())?)?.get(0)?;
         let name = format!("s{row}");
         ensure!(tensors.tensor(&name)?.shape() == expected.dims());
@@ -99,19 +99,19 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
     }
 
     let again = [&arguments[..], &["killed.safetensors"]].concat();
-    let killed = desk
+    let killed = fixture
         .prepare_interrupted(&again, "killed.safetensors.run", 2)
         .await?;
     ensure!(killed.status.success(), "{}", shown(&killed));
-    ensure!(desk.read("killed.safetensors")? == content);
+    ensure!(fixture.read("killed.safetensors")? == content);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn findings_are_listed_where_they_are_probable() -> Result<()> {
-    let desk = Desk::new()?;
-    table(&desk)?;
-    let bundle = bundle(&desk.path("bundle"))?;
+    let fixture = PrepareFixture::new()?;
+    table(&fixture)?;
+    let bundle = bundle(&fixture.path("bundle"))?;
     let arguments = [
         "findings",
         "--images",
@@ -127,11 +127,11 @@ async fn findings_are_listed_where_they_are_probable() -> Result<()> {
         "--probabilities",
         "findings.safetensors",
     ];
-    let output = desk.prepare(&[&arguments[..], &files].concat()).await?;
+    let output = fixture.prepare(&[&arguments[..], &files].concat()).await?;
     ensure!(output.status.success(), "{}", shown(&output));
 
     let predictor = FindingsPredictor::load(&bundle, &Device::Cpu)?;
-    let image = std::fs::read(Path::new(XRAYS).join(IMAGES[0]))?;
+    let image = std::fs::read(xray(IMAGES[0]))?;
     let expected = predictor
         .predict(&tensor(&image, predictor.input())?)?
         .remove(0)
@@ -141,9 +141,9 @@ async fn findings_are_listed_where_they_are_probable() -> Result<()> {
         .filter(|found| found.present)
         .map(|found| found.finding.name())
         .collect();
-    let read: Value = serde_json::from_slice(&desk.read("findings.json")?)?;
+    let read: Value = serde_json::from_slice(&fixture.read("findings.json")?)?;
     ensure!(read == serde_json::json!({ "other": listed }), "{read}");
-    let content = desk.read("findings.safetensors")?;
+    let content = fixture.read("findings.safetensors")?;
     let probabilities = values(&SafeTensors::deserialize(&content)?, "other")?;
     ensure!(probabilities.len() == Finding::ALL.len());
     ensure!(
@@ -158,9 +158,9 @@ async fn findings_are_listed_where_they_are_probable() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that_says_so()
 -> Result<()> {
-    let desk = Desk::new()?;
-    desk.write("bad.csv", "study_id,split,image\na,train,gone.jpg\n")?;
-    let output = desk
+    let fixture = PrepareFixture::new()?;
+    fixture.write("bad.csv", "study_id,split,image\na,train,gone.jpg\n")?;
+    let output = fixture
         .prepare(&[
             "embeddings",
             "--images",
@@ -174,9 +174,9 @@ async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that
         "{}",
         shown(&output)
     );
-    ensure!(!desk.path("a.safetensors").exists());
+    ensure!(!fixture.path("a.safetensors").exists());
 
-    desk.write("none.csv", "study_id,image\na,gone.jpg\n")?;
+    fixture.write("none.csv", "study_id,image\na,gone.jpg\n")?;
     let arguments = [
         "embeddings",
         "--images",
@@ -186,7 +186,7 @@ async fn a_table_without_readable_images_or_without_its_columns_is_an_error_that
         "--out",
         "b.safetensors",
     ];
-    let output = desk.prepare(&arguments).await?;
+    let output = fixture.prepare(&arguments).await?;
     ensure!(
         output.status.code() == Some(1) && shown(&output).contains("no column 'split'"),
         "{}",

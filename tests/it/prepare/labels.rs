@@ -9,7 +9,7 @@ use radialog_models::bundle::{Bundle, RandomBundle};
 use radialog_schemas::{Finding, Label, Labels};
 use radialog_training::prepare::LabelTable;
 
-use super::{Desk, shown};
+use super::{PrepareFixture, shown};
 
 /// Reports whose lengths differ.
 fn text(row: usize) -> String {
@@ -29,8 +29,8 @@ fn text(row: usize) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_after_a_kill()
 -> Result<()> {
-    let desk = Desk::new()?;
-    RandomBundle::tiny(7).write(&desk.path("bundle"))?;
+    let fixture = PrepareFixture::new()?;
+    RandomBundle::tiny(7).write(&fixture.path("bundle"))?;
     let names =
         "impression,findings,last_paragraph,comparison,dicom_id,Img_Filename,Img_Folder,Note_file";
     let mut table = format!("{names}\r\n");
@@ -45,7 +45,7 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
             "s{row},i,\"{findings}\",,,d{row},d{row}.jpg,files/p10/p1/s{row},s{row}.txt\r"
         )?;
     }
-    desk.write("sectioned.csv", &table)?;
+    fixture.write("sectioned.csv", &table)?;
     let arguments = [
         "labels",
         "--reports",
@@ -54,7 +54,7 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
         "bundle",
         "--out",
     ];
-    let whole = desk
+    let whole = fixture
         .prepare(&[&arguments[..], &["whole.csv"]].concat())
         .await?;
     ensure!(
@@ -68,9 +68,9 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
         shown(&whole)
     );
 
-    let bundle = Bundle::open(&desk.path("bundle"))?;
+    let bundle = Bundle::open(&fixture.path("bundle"))?;
     let labeler = ReportLabeler::load(&bundle, &Device::Cpu)?;
-    let read = LabelTable::read(&desk.path("whole.csv"))?;
+    let read = LabelTable::read(&fixture.path("whole.csv"))?;
     ensure!(read.len() == 36);
     for row in [0, 17, 38] {
         let expected: Labels = labeler.label(&[labeler.encode(&text(row))?])?.remove(0);
@@ -85,10 +85,10 @@ async fn a_sectioned_table_gets_the_labels_that_the_data_sets_join_and_the_same_
     }
 
     let killed = [&arguments[..], &["killed.csv"]].concat();
-    let killed = desk
+    let killed = fixture
         .prepare_interrupted(&killed, "killed.csv.run", 1)
         .await?;
     ensure!(killed.status.success(), "{}", shown(&killed));
-    ensure!(desk.read("killed.csv")? == desk.read("whole.csv")?);
+    ensure!(fixture.read("killed.csv")? == fixture.read("whole.csv")?);
     Ok(())
 }

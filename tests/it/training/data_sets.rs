@@ -43,18 +43,18 @@ fn read(path: &Path) -> Vec<ReportSample> {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-struct Made {
+struct InstructFixture {
     dir: tempfile::TempDir,
     samples: Vec<ReportSample>,
 }
 
-impl Made {
+impl InstructFixture {
     fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 }
 
-fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> Made {
+fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> InstructFixture {
     let dir = tempfile::tempdir().unwrap();
     let mimic_nle = prepare(dir.path());
     let (samples, prompts, task_prompts) =
@@ -71,7 +71,7 @@ fn instruct(seed: u64, prepare: impl FnOnce(&Path) -> Option<PathBuf>) -> Made {
     let output = dir.path().join("instruct.json");
     instruct.run(&output).unwrap();
     let samples = read(&output);
-    Made { dir, samples }
+    InstructFixture { dir, samples }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use radialog_training::data::tokenized_sample::TokenizedSample;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Recorded {
+struct RecordedExample {
     instruction: String,
     output: String,
     cutoff_len: usize,
@@ -20,7 +20,7 @@ struct Recorded {
 pub(super) fn check(case: &Case) -> Result<()> {
     let vocabulary = case.dir().join(case.field::<String>("/vocab")?);
     let tokenizer = LlamaTokenizer::from_file(&vocabulary.join("llama/tokenizer.json"))?;
-    let samples: Vec<Recorded> = case.json("training_examples.json")?;
+    let samples: Vec<RecordedExample> = case.json("training_examples.json")?;
     ensure!(!samples.is_empty(), "no sample is recorded");
     for (index, sample) in samples.iter().enumerate() {
         let ours = TokenizedSample::encode(

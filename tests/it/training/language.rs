@@ -14,7 +14,7 @@ use radialog_training::optimizer::{AdamW, Gradients, Optimizer};
 /// Tokens that are not learned.
 const IGNORED: i64 = -100;
 
-struct Batch {
+struct RecordedBatch {
     ids: Vec<Vec<u32>>,
     targets: Vec<Vec<Option<u32>>>,
     images: Vec<Tensor>,
@@ -92,7 +92,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
 
 /// The loss of the whole batch, of which only what is learned goes through the head, and the logits of all positions. The
 /// original's vocabulary has one more row here, of zeros.
-fn loss(model: &LanguageModel, batch: &Batch) -> Result<(Tensor, Tensor)> {
+fn loss(model: &LanguageModel, batch: &RecordedBatch) -> Result<(Tensor, Tensor)> {
     let sequences: Vec<TrainingSequence<'_>> = batch
         .ids
         .iter()
@@ -164,7 +164,7 @@ fn check_variables(case: &Case, variables: &Variables) -> Result<()> {
     Ok(())
 }
 
-fn batch(case: &Case) -> Result<Batch> {
+fn batch(case: &Case) -> Result<RecordedBatch> {
     let tensors = case.tensors("train_batch.safetensors")?;
     let rows =
         |name: &str| Ok::<_, anyhow::Error>(tensors[name].to_dtype(DType::I64)?.to_vec2::<i64>()?);
@@ -191,7 +191,7 @@ fn batch(case: &Case) -> Result<Batch> {
         .tensor()
     };
     let target = |label: i64| (label != IGNORED).then_some(label as u32);
-    Ok(Batch {
+    Ok(RecordedBatch {
         ids: (0..ids.len())
             .map(|row| kept(row, &ids).into_iter().map(|id| id as u32).collect())
             .collect(),

@@ -1,23 +1,24 @@
 //! `train language` from a recipe to checkpoints: an adapter beside frozen weights, and all weights.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
+use radialog_models::bundle::RandomBundle;
 use radialog_models::bundle::components::LanguagePipeline;
-use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_models::language::TrainingSequence;
 use radialog_schemas::Stage;
-use radialog_training::TrainingError;
 use radialog_training::data::tokenized_sample::TokenizedSample;
 use radialog_training::losses::language::NextTokenTargets;
 use radialog_training::recipe::LanguageRecipe;
-use radialog_training::trainers::{LanguageTrainer, Training, TrainingOutcome};
+use radialog_training::trainers::curves::EpochMetrics;
+use radialog_training::trainers::{LanguageTrainer, StepReport, Training};
 use serde_json::{Value, json};
+
+use super::fixture::{RECIPE, TrainingFixture, rows};
 
 /// A geometry for the tokenizer of the tiny bundle.
 const GEOMETRY: &str = "[geometry]\nvocab_size = 1000\nhidden_size = 32\nintermediate_size = 64\nnum_hidden_layers = 2\n\
@@ -25,122 +26,102 @@ const GEOMETRY: &str = "[geometry]\nvocab_size = 1000\nhidden_size = 32\ninterme
 const IMAGES: usize = 4;
 const SAMPLES: usize = 12;
 
-pub(super) struct Workshop {
-    dir: tempfile::TempDir,
+/// Twelve training samples and three for validation, about four images. The recipe is written by [`set_recipe`].
+pub(super) fn fixture() -> TrainingFixture<LanguageTrainer> {
+    let start = |recipe: &Path, out: &Path, resume| {
+        Training::language(LanguageRecipe::read(recipe)?, out, resume, &Device::Cpu)
+    };
+    let fixture = TrainingFixture::new(start, None);
+    let bundle = RandomBundle {
+        dtype: safetensors::Dtype::F16,
+        ..RandomBundle::tiny(7)
+    };
+    bundle.write(&fixture.path("start")).unwrap();
+    let image = |index: usize| {
+        (
+            format!("image{index}"),
+            Tensor::randn(0f32, 1.0, (32, 64), &Device::Cpu).unwrap(),
+        )
+    };
+    let images: HashMap<String, Tensor> = (0..IMAGES).map(image).collect();
+    candle_core::safetensors::save(&images, fixture.path("images.safetensors")).unwrap();
+    fixture.write(
+        "train.json",
+        &Value::from_iter((0..SAMPLES).map(sample)).to_string(),
+    );
+    let lines: Vec<String> = (0..3).map(|index| sample(index).to_string()).collect();
+    fixture.write("validate.jsonl", &lines.join("\n"));
+    fixture
 }
 
-impl Workshop {
-    /// Twelve training samples and three for validation, about four images.
-    pub(super) fn new() -> Self {
-        let workshop = Self {
-            dir: tempfile::tempdir().unwrap(),
-        };
-        let start = RandomBundle {
-            dtype: safetensors::Dtype::F16,
-            ..RandomBundle::tiny(7)
-        };
-        start.write(&workshop.path("start")).unwrap();
-        let image = |index: usize| {
-            (
-                format!("image{index}"),
-                Tensor::randn(0f32, 1.0, (32, 64), &Device::Cpu).unwrap(),
-            )
-        };
-        let images: HashMap<String, Tensor> = (0..IMAGES).map(image).collect();
-        candle_core::safetensors::save(&images, workshop.path("images.safetensors")).unwrap();
-        workshop.write(
-            "train.json",
-            &Value::from_iter((0..SAMPLES).map(sample)).to_string(),
-        );
-        let lines: Vec<String> = (0..3).map(|index| sample(index).to_string()).collect();
-        workshop.write("validate.jsonl", &lines.join("\n"));
-        workshop
-    }
+/// Writes a recipe of these keys, over the fixture's data where they name none.
+pub(super) fn set_recipe(fixture: &TrainingFixture<LanguageTrainer>, keys: &str) {
+    let data = "data = [\"train.json\"]\nvalidation = [\"validate.jsonl\"]\nembeddings = [\"images.safetensors\"]\n\
+                batch_size = 2\naccumulation = 2\nwarmup = 2\n";
+    let data = if keys.contains("data =") { "" } else { data };
+    fixture.write(RECIPE, &format!("{data}{keys}"));
+}
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
+/// Runs a training with these keys from its start to its end.
+fn run_with(
+    fixture: &TrainingFixture<LanguageTrainer>,
+    out: &str,
+    keys: &str,
+) -> Vec<EpochMetrics> {
+    set_recipe(fixture, keys);
+    fixture.run_whole(out)
+}
 
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
+/// Prepares a training with these keys, which is refused.
+fn refusal(fixture: &TrainingFixture<LanguageTrainer>, keys: &str) -> String {
+    set_recipe(fixture, keys);
+    fixture
+        .training("refused", false)
+        .err()
+        .unwrap()
+        .to_string()
+}
 
-    /// Prepares a training with these keys beside the data.
-    fn prepare(
-        &self,
-        out: &str,
-        resume: bool,
-        keys: &str,
-    ) -> Result<Training<LanguageTrainer>, TrainingError> {
-        let data = "data = [\"train.json\"]\nvalidation = [\"validate.jsonl\"]\nembeddings = [\"images.safetensors\"]\n\
-                    batch_size = 2\naccumulation = 2\nwarmup = 2\n";
-        let data = if keys.contains("data =") { "" } else { data };
-        self.write("recipe.toml", &format!("{data}{keys}"));
-        Training::language(
-            LanguageRecipe::read(&self.path("recipe.toml"))?,
-            &self.path(out),
-            resume,
-        )
-    }
+/// A checkpoint as the language stage loads it.
+pub(super) fn serve(fixture: &TrainingFixture<LanguageTrainer>, dir: &str) -> LanguagePipeline {
+    let bundle = fixture.bundle(dir, Stage::Language);
+    bundle.verify().unwrap();
+    LanguagePipeline::load(&bundle, &Device::Cpu).unwrap()
+}
 
-    pub(super) fn run(&self, out: &str, resume: bool, until: u64, keys: &str) -> TrainingOutcome {
-        let stop = Cell::new(false);
-        let report =
-            |report: radialog_training::trainers::StepReport| stop.set(report.step >= until);
-        self.prepare(out, resume, keys)
-            .unwrap()
-            .run(&|| stop.get(), &report)
-            .unwrap()
+/// The validation loss of a checkpoint as it is served.
+fn served_loss(fixture: &TrainingFixture<LanguageTrainer>, dir: &str) -> f64 {
+    let language = serve(fixture, dir);
+    let images = fixture.tensors("images.safetensors");
+    let (mut sum, mut count) = (0.0, 0);
+    for index in 0..3 {
+        let (sample, text) = (sample(index), |value: &Value| {
+            value.as_str().unwrap().to_owned()
+        });
+        let (prompt, answer) = (text(&sample["instruction"]), text(&sample["output"]));
+        let example = TokenizedSample::encode(&language.tokenizer, &prompt, &answer, 1024).unwrap();
+        let images = [images[sample["dicom"].as_str().unwrap()].clone()];
+        let input = language
+            .model
+            .embed_packed(&[TrainingSequence {
+                ids: &example.ids,
+                images: &images,
+            }])
+            .unwrap();
+        let hidden = language
+            .model
+            .forward_packed(&input, &[example.ids.len()])
+            .unwrap();
+        let learned = NextTokenTargets::of(&[example.targets()]);
+        let logits = language
+            .model
+            .logits(&learned.rows(&hidden).unwrap())
+            .unwrap();
+        sum += f64::from(learned.loss(&logits).unwrap().to_scalar::<f32>().unwrap())
+            * learned.len() as f64;
+        count += learned.len();
     }
-
-    fn bytes(&self, path: &str) -> Vec<u8> {
-        fs::read(self.path(path)).unwrap()
-    }
-
-    /// A checkpoint as the language stage loads it.
-    pub(super) fn serve(&self, dir: &str) -> LanguagePipeline {
-        let cache = HashCache::at(self.path("hashes.json"));
-        let bundle = Bundle::open_with(&self.path(dir), &[Stage::Language], &cache).unwrap();
-        bundle.verify().unwrap();
-        LanguagePipeline::load(&bundle, &Device::Cpu).unwrap()
-    }
-
-    /// The validation loss of a checkpoint as it is served.
-    fn served_loss(&self, dir: &str) -> f64 {
-        let language = self.serve(dir);
-        let images =
-            candle_core::safetensors::load(self.path("images.safetensors"), &Device::Cpu).unwrap();
-        let (mut sum, mut count) = (0.0, 0);
-        for index in 0..3 {
-            let (sample, text) = (sample(index), |value: &Value| {
-                value.as_str().unwrap().to_owned()
-            });
-            let (prompt, answer) = (text(&sample["instruction"]), text(&sample["output"]));
-            let example =
-                TokenizedSample::encode(&language.tokenizer, &prompt, &answer, 1024).unwrap();
-            let images = [images[sample["dicom"].as_str().unwrap()].clone()];
-            let input = language
-                .model
-                .embed_packed(&[TrainingSequence {
-                    ids: &example.ids,
-                    images: &images,
-                }])
-                .unwrap();
-            let hidden = language
-                .model
-                .forward_packed(&input, &[example.ids.len()])
-                .unwrap();
-            let learned = NextTokenTargets::of(&[example.targets()]);
-            let logits = language
-                .model
-                .logits(&learned.rows(&hidden).unwrap())
-                .unwrap();
-            sum += f64::from(learned.loss(&logits).unwrap().to_scalar::<f32>().unwrap())
-                * learned.len() as f64;
-            count += learned.len();
-        }
-        sum / count as f64
-    }
+    sum / count as f64
 }
 
 fn sample(index: usize) -> Value {
@@ -157,13 +138,6 @@ fn sample(index: usize) -> Value {
     })
 }
 
-fn rows(outcome: TrainingOutcome) -> Vec<radialog_training::trainers::curves::EpochMetrics> {
-    match outcome {
-        TrainingOutcome::Complete(rows) => rows,
-        TrainingOutcome::Interrupted => panic!("interrupted"),
-    }
-}
-
 fn inode(path: &Path) -> u64 {
     fs::metadata(path).unwrap().ino()
 }
@@ -171,98 +145,86 @@ fn inode(path: &Path) -> u64 {
 #[test]
 fn an_adapter_that_is_resumed_ends_with_the_same_bytes_and_its_frozen_weights_are_those_of_the_start()
  {
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ndropout = 0.2\n";
-    rows(workshop.run("whole", false, u64::MAX, keys));
-    assert_eq!(
-        workshop.run("parts", false, 4, keys),
-        TrainingOutcome::Interrupted
+    run_with(&fixture, "whole", keys);
+    fixture.run_in_parts("parts", &[4]);
+    fixture.assert_same_bytes(
+        "whole",
+        "parts",
+        &[
+            "adapter_model.safetensors",
+            "optimizer.safetensors",
+            "bundle.json",
+        ],
     );
-    rows(workshop.run("parts", true, u64::MAX, keys));
-    for name in [
-        "adapter_model.safetensors",
-        "optimizer.safetensors",
-        "bundle.json",
-    ] {
-        assert!(
-            workshop.bytes(&format!("whole/last/{name}"))
-                == workshop.bytes(&format!("parts/last/{name}")),
-            "{name}"
-        );
-    }
     let base = "last/language.base.safetensors";
     assert_eq!(
-        inode(&workshop.path("whole").join(base)),
-        inode(&workshop.path("start/language.safetensors"))
+        inode(&fixture.path("whole").join(base)),
+        inode(&fixture.path("start/language.safetensors"))
     );
     assert_eq!(
-        inode(&workshop.path("parts").join(base)),
-        inode(&workshop.path("start/language.safetensors"))
+        inode(&fixture.path("parts").join(base)),
+        inode(&fixture.path("start/language.safetensors"))
     );
 }
 
 #[test]
 fn all_weights_of_a_training_that_was_killed_end_with_the_same_bytes() {
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 2\nrate = 1e-2\ndropout = 0.1\n\
          checkpoint_steps = 2\n{GEOMETRY}"
     );
-    rows(workshop.run("whole", false, u64::MAX, &keys));
+    run_with(&fixture, "whole", &keys);
     // The third step is lost: the checkpoint is that of the second.
-    let killed = workshop.prepare("parts", false, &keys).unwrap();
-    let dies = |step: radialog_training::trainers::StepReport| assert!(step.step < 3, "killed");
+    let killed = fixture.training("parts", false).unwrap();
+    let dies = |step: StepReport| assert!(step.step < 3, "killed");
     std::panic::catch_unwind(AssertUnwindSafe(|| killed.run(&|| false, &dies))).unwrap_err();
-    rows(workshop.run("parts", true, u64::MAX, &keys));
-    for name in ["language.safetensors", "optimizer.safetensors"] {
-        assert!(
-            workshop.bytes(&format!("whole/last/{name}"))
-                == workshop.bytes(&format!("parts/last/{name}")),
-            "{name}"
-        );
-    }
+    rows(fixture.run("parts", true, u64::MAX).unwrap());
+    fixture.assert_same_bytes(
+        "whole",
+        "parts",
+        &["language.safetensors", "optimizer.safetensors"],
+    );
 }
 
 #[test]
 fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weights() {
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let lora = "[lora]\nr = 4\nalpha = 8\ntarget_modules = [\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", \
                 \"up_proj\", \"down_proj\"]\n";
-    let learned = rows(workshop.run(
+    let learned = run_with(
+        &fixture,
         "lora",
-        false,
-        u64::MAX,
         &format!("start = \"start\"\nepochs = 8\nrate = 1e-2\n{lora}"),
-    ));
-    let loss = |row: &radialog_training::trainers::curves::EpochMetrics| {
-        row.get("validation_loss").unwrap()
-    };
+    );
+    let loss = |row: &EpochMetrics| row.get("validation_loss").unwrap();
     let (first, last) = (loss(&learned[0]), loss(&learned[7]));
     assert!(last < 0.8 * first, "{first} then {last}");
-    let served = workshop.served_loss("lora/last");
+    let served = served_loss(&fixture, "lora/last");
     assert!((served - last).abs() < 1e-4, "{served} and {last}");
     // Steps this small change nothing: what is measured are the weights that the training started from.
     let still = "epochs = 1\nrate = 1e-12\n";
-    let whole = rows(workshop.run(
+    let whole = run_with(
+        &fixture,
         "whole",
-        false,
-        u64::MAX,
         &format!("start = \"lora/last\"\nfull = true\n{still}"),
-    ));
+    );
     assert!(
         (loss(&whole[0]) - last).abs() < 1e-4,
         "{} and {last}",
         loss(&whole[0])
     );
-    assert!((workshop.served_loss("whole/last") - last).abs() < 1e-4);
+    assert!((served_loss(&fixture, "whole/last") - last).abs() < 1e-4);
     assert!(
-        !workshop
+        !fixture
             .path("whole/last/adapter_model.safetensors")
             .exists()
     );
     let goes_on =
         format!("start = \"lora/last\"\n{still}{lora}dropout = 0.0\nresume_adapter = true\n");
-    let goes_on = rows(workshop.run("on", false, u64::MAX, &goes_on));
+    let goes_on = run_with(&fixture, "on", &goes_on);
     assert!(
         (loss(&goes_on[0]) - last).abs() < 1e-4,
         "{} and {last}",
@@ -272,13 +234,13 @@ fn an_adapter_learns_is_served_as_it_was_measured_and_can_be_taken_into_the_weig
 
 #[test]
 fn a_small_model_from_random_weights_learns_its_texts() {
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 30\nrate = 1e-2\naccumulation = 1\n\
          batch_size = 4\ndata = [\"train.json\"]\nvalidation_size = 2\nembeddings = [\"images.safetensors\"]\nwarmup = 5\n\
          balance = 0.5\n{GEOMETRY}tie_word_embeddings = true\n"
     );
-    let rows = rows(workshop.run("out", false, u64::MAX, &keys));
+    let rows = run_with(&fixture, "out", &keys);
     let value = |name: &str| rows[29].get(name).unwrap();
     assert!(
         rows[0].get("train_loss").unwrap() > 3.0 && value("train_loss") < 0.5,
@@ -290,18 +252,15 @@ fn a_small_model_from_random_weights_learns_its_texts() {
 
 #[test]
 fn a_frozen_projection_stays_as_it_is() {
-    let workshop = Workshop::new();
-    rows(workshop.run(
+    let fixture = fixture();
+    run_with(
+        &fixture,
         "out",
-        false,
-        u64::MAX,
         "start = \"start\"\ntrain_projection = false\nepochs = 1\n",
-    ));
-    let tensors =
-        |path: &str| candle_core::safetensors::load(workshop.path(path), &Device::Cpu).unwrap();
+    );
     let (before, after) = (
-        tensors("start/adapter.safetensors"),
-        tensors("out/last/adapter_model.safetensors"),
+        fixture.tensors("start/adapter.safetensors"),
+        fixture.tensors("out/last/adapter_model.safetensors"),
     );
     let bits = |tensor: &Tensor| {
         tensor
@@ -323,7 +282,7 @@ fn a_frozen_projection_stays_as_it_is() {
 
 #[test]
 fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let mut long = sample(0);
     long["instruction"] = format!(
         "{} {}",
@@ -331,15 +290,13 @@ fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
         long["instruction"].as_str().unwrap()
     )
     .into();
-    workshop.write(
+    fixture.write(
         "long.json",
         &json!([long, sample(1), sample(2)]).to_string(),
     );
-    let keys = "start = \"start\"\ncutoff = 300\nembeddings = [\"images.safetensors\"]\nvalidation_size = 1\n";
-    let notes = workshop
-        .prepare("out", false, &format!("data = [\"long.json\"]\n{keys}"))
-        .unwrap()
-        .notes();
+    let keys = "data = [\"long.json\"]\nstart = \"start\"\ncutoff = 300\nembeddings = [\"images.safetensors\"]\nvalidation_size = 1\n";
+    set_recipe(&fixture, keys);
+    let notes = fixture.training("out", false).unwrap().notes();
     assert!(
         notes
             .iter()
@@ -350,25 +307,17 @@ fn samples_whose_prompt_fills_the_cutoff_are_left_out_and_counted() {
         notes.contains(&"1 training samples".to_owned()),
         "{notes:?}"
     );
-    workshop.write("long.json", &json!([sample(1)]).to_string());
-    let error = workshop
-        .prepare("none", false, &format!("data = [\"long.json\"]\n{keys}"))
-        .err()
-        .unwrap()
-        .to_string();
+    fixture.write("long.json", &json!([sample(1)]).to_string());
+    let error = refusal(&fixture, keys);
     assert!(error.contains("no samples to train on"), "{error}");
 }
 
 #[test]
 fn faulty_samples_are_named() {
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let error = |train: &str, keys: &str| {
-        workshop.write("train.json", train);
-        workshop
-            .prepare("out", false, keys)
-            .err()
-            .unwrap()
-            .to_string()
+        fixture.write("train.json", train);
+        refusal(&fixture, keys)
     };
     let mut foreign = sample(3);
     foreign["dicom"] = "s50000001".into();
@@ -393,19 +342,15 @@ fn faulty_samples_are_named() {
 
 #[test]
 fn a_loss_that_is_no_number_names_its_samples_and_leaves_the_last_checkpoint() {
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let keys = format!(
         "full = true\ntokenizer = \"start/language.tokenizer.json\"\nepochs = 9\nrate = 1e30\ncheckpoint_steps = 1\n{GEOMETRY}"
     );
-    let error = workshop
-        .prepare("out", false, &keys)
-        .unwrap()
-        .run(&|| false, &|_| {})
-        .unwrap_err()
-        .to_string();
+    set_recipe(&fixture, &keys);
+    let error = fixture.run("out", false, u64::MAX).unwrap_err().to_string();
     assert!(
         error.contains("not a number") && error.contains("train.json sample"),
         "{error}"
     );
-    workshop.serve("out/last");
+    serve(&fixture, "out/last");
 }

@@ -11,13 +11,12 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use candle_core::{Device, Tensor};
 use radialog_models::bundle::components::LanguageComponent;
-use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::language::TrainingSequence;
 use radialog_schemas::Stage;
-use radialog_tests::bench::{peer_python, run};
+use radialog_tests::benchmark::{peer_python, run};
 use serde_json::json;
 
-use super::language_training::Workshop;
+use super::language_training::{fixture, serve, set_recipe};
 
 /// Says that the test is wanted.
 const VARIABLE: &str = "RADIALOG_PEFT";
@@ -56,26 +55,22 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         println!("not run: set {VARIABLE}=1 where PyTorch may be installed");
         return Ok(());
     }
-    let workshop = Workshop::new();
+    let fixture = fixture();
     let keys = "start = \"start\"\nepochs = 3\nrate = 1e-2\n[lora]\ntarget_modules = [\"q_proj\", \"v_proj\", \"down_proj\"]\n";
-    workshop.run("out", false, u64::MAX, keys);
+    set_recipe(&fixture, keys);
+    fixture.run_whole("out");
 
-    let bundle = Bundle::open_with(
-        &workshop.path("out/last"),
-        &[Stage::Language],
-        &HashCache::at(workshop.path("h")),
-    )?;
+    let bundle = fixture.bundle("out/last", Stage::Language);
     let config: LanguageComponent = bundle.config(Stage::Language)?;
     let mut hugging_face = serde_json::to_value(&config.llama)?;
     hugging_face["model_type"] = json!("llama");
     hugging_face["architectures"] = json!(["LlamaForCausalLM"]);
-    fs::create_dir(workshop.path("base"))?;
-    fs::write(workshop.path("base/config.json"), hugging_face.to_string())?;
-    let base =
-        candle_core::safetensors::load(workshop.path("start/language.safetensors"), &Device::Cpu)?;
+    fs::create_dir(fixture.path("base"))?;
+    fs::write(fixture.path("base/config.json"), hugging_face.to_string())?;
+    let base = fixture.tensors("start/language.safetensors");
     let base: Vec<(String, Tensor)> = base.into_iter().collect();
     let format = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize_to_file(base, Some(format), &workshop.path("base/model.safetensors"))?;
+    safetensors::serialize_to_file(base, Some(format), &fixture.path("base/model.safetensors"))?;
 
     let (before, after, image) = (
         [1u32, 300, 301, 302],
@@ -94,9 +89,9 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         ("after", as_python(&after)?),
         ("image", tokens.clone()),
     ];
-    candle_core::safetensors::save(&inputs.into(), workshop.path("inputs.safetensors"))?;
+    candle_core::safetensors::save(&inputs.into(), fixture.path("inputs.safetensors"))?;
 
-    let language = workshop.serve("out/last");
+    let language = serve(&fixture, "out/last");
     let ids = [
         before.as_slice(),
         &vec![image; config.llama.num_image_tokens],
@@ -118,7 +113,7 @@ fn python_peft_loads_the_adapter_of_a_checkpoint_and_gives_the_same_logits() -> 
         "inputs.safetensors",
         "logits.safetensors",
     ]
-    .map(|name| workshop.path(name));
+    .map(|name| fixture.path(name));
     println!(
         "{}",
         run(Command::new(python)

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use candle_core::Device;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_schemas::Finding;
-use radialog_tests::golden::roots;
+use radialog_tests::fixtures::preprocessing_images;
 use radialog_training::TrainingError;
 use radialog_training::evaluation::quality::score_table::ScoreCell;
 use radialog_training::evaluation::quality::{QualityEvaluation, QualityPart};
@@ -15,11 +15,11 @@ use radialog_training::recipe::ImageTable;
 
 const TESTED: usize = 4;
 
-struct Ward {
+struct QualityFixture {
     dir: tempfile::TempDir,
 }
 
-impl Ward {
+impl QualityFixture {
     /// Four reports and images to test on. Training has reports, and images that cannot be read.
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -40,7 +40,7 @@ impl Ward {
         };
         let mut reports = format!("study_id,split,findings,{}\n", names.join(","));
         let mut images = format!("image,patient_id,split,{}\n", names.join(","));
-        let source = roots().unwrap()[0].join("01_preprocess/images");
+        let source = preprocessing_images();
         for (index, name) in ["binary.png", "noise_tiny.png", "rgb.png", "gray16.png"]
             .into_iter()
             .enumerate()
@@ -91,9 +91,9 @@ impl Ward {
 
 #[test]
 fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
-    let ward = Ward::new();
-    let quality = ward.quality(&QualityPart::ALL);
-    let bundle = ward.bundle(&quality);
+    let fixture = QualityFixture::new();
+    let quality = fixture.quality(&QualityPart::ALL);
+    let bundle = fixture.bundle(&quality);
     let told = Mutex::new(Vec::new());
     let tell = |what: &str, done: u64, total: u64| {
         if done == total {
@@ -169,15 +169,15 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
 
 #[test]
 fn a_part_needs_its_table_and_a_split_its_rows() {
-    let ward = Ward::new();
+    let fixture = QualityFixture::new();
     let measure = |quality: &QualityEvaluation| {
         quality
-            .measure(&ward.bundle(quality), &|_, _, _| {})
+            .measure(&fixture.bundle(quality), &|_, _, _| {})
             .unwrap_err()
     };
     let without = QualityEvaluation {
         images: Vec::new(),
-        ..ward.quality(&[QualityPart::Findings])
+        ..fixture.quality(&[QualityPart::Findings])
     };
     assert!(
         measure(&without)
@@ -186,7 +186,7 @@ fn a_part_needs_its_table_and_a_split_its_rows() {
     );
     let other = QualityEvaluation {
         split: "validate".into(),
-        ..ward.quality(&[QualityPart::Chexbert])
+        ..fixture.quality(&[QualityPart::Chexbert])
     };
     let error = measure(&other);
     assert!(

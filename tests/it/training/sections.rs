@@ -10,7 +10,7 @@ use radialog_training::prepare::{SectionedReader, Sectioning};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
-struct Recorded {
+struct RecordedSections {
     name: String,
     text: String,
     sections: Vec<String>,
@@ -23,7 +23,7 @@ struct Recorded {
 
 /// Holds every report's sections, and the bytes of the CSV.
 pub(super) fn check(case: &Case) -> Result<()> {
-    let reports: Vec<Recorded> = case.json(
+    let reports: Vec<RecordedSections> = case.json(
         &case
             .field::<String>("/reports")
             .map(|_| "reports.json".to_owned())?,
@@ -56,7 +56,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
     )
 }
 
-fn check_csv(reports: &[Recorded], recorded: &Path) -> Result<()> {
+fn check_csv(reports: &[RecordedSections], recorded: &Path) -> Result<()> {
     let root = tempfile::tempdir()?;
     let sectioning = Sectioning {
         reports: root.path().join("reports"),
@@ -86,7 +86,7 @@ fn check_csv(reports: &[Recorded], recorded: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write_study(sectioning: &Sectioning, report: &Recorded) -> Result<()> {
+fn write_study(sectioning: &Sectioning, report: &RecordedSections) -> Result<()> {
     let folder = sectioning.reports.join(&report.folder);
     fs::create_dir_all(&folder)?;
     fs::write(folder.join(format!("{}.txt", report.study)), &report.text)?;

@@ -1,0 +1,93 @@
+//! The command line: its help, its subcommands, and which module runs each.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod batch;
+mod bundle;
+mod chat;
+mod coordinator;
+mod dlq;
+mod doctor;
+mod evaluate;
+mod export;
+mod gateway;
+mod prepare;
+mod serve;
+mod status;
+mod train;
+mod worker;
+
+/// The whole command line.
+#[derive(Parser)]
+#[command(
+    name = "radialog",
+    version,
+    about = "Chest X-ray findings, reports and CheXbert labels at scale",
+    long_about = "Chest X-ray findings, reports and CheXbert labels at scale.\n\n\
+        `radialog serve` opens a page to talk about X-rays, `radialog batch` scores an archive: each does everything in one \
+        process, with nothing to install. With --amqp, --s3 and --redis the same work is done by `radialog worker`, \
+        `radialog gateway` and `radialog coordinator` processes on any number of machines.\n\n\
+        Research software, not a medical device.",
+    after_help = "Every setting can also come from an environment variable RADIALOG_<AREA>_<FIELD> (e.g. \
+        RADIALOG_AMQP_URL) or a TOML file (--config). Logs: RUST_LOG=radialog_runtime=debug."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands; each is the module of its name, and its help is that module's `Args`.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Serve(serve::ServeArgs),
+    Batch(batch::BatchArgs),
+    Chat(chat::ChatArgs),
+    Gateway(gateway::GatewayArgs),
+    Coordinator(coordinator::CoordinatorArgs),
+    Worker(worker::WorkerArgs),
+    Status(status::StatusArgs),
+    Dlq(dlq::DlqArgs),
+    Doctor(doctor::DoctorArgs),
+    Bundle(bundle::BundleArgs),
+    Evaluate(evaluate::EvaluateArgs),
+    Export(export::ExportArgs),
+    Prepare(prepare::PrepareArgs),
+    Train(train::TrainArgs),
+    /// Print a shell's completion script
+    ///
+    /// Example: radialog completions bash > /etc/bash_completion.d/radialog
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Batch(args) => batch::run(args).await,
+        Command::Chat(args) => chat::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
+        Command::Coordinator(args) => coordinator::run(args).await,
+        Command::Worker(args) => worker::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Dlq(args) => dlq::run(args).await,
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Bundle(args) => bundle::run(args),
+        Command::Evaluate(args) => evaluate::run(args).await,
+        Command::Export(args) => export::run(args).await,
+        Command::Prepare(args) => prepare::run(args).await,
+        Command::Train(args) => train::run(args).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "radialog",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

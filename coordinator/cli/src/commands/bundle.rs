@@ -1,0 +1,192 @@
+//! `radialog bundle`: make, check and show bundles.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
+use radialog_schemas::Stage;
+
+use crate::exit::UsageError;
+
+/// Make, check and show bundles of weights
+#[derive(Args)]
+pub(crate) struct BundleArgs {
+    #[command(subcommand)]
+    command: BundleCommand,
+}
+
+#[derive(Subcommand)]
+enum BundleCommand {
+    /// Write a bundle with random weights, for tests and benchmarks; its outputs mean nothing
+    ///
+    /// Example: radialog bundle random /tmp/bundle --geometry tiny --seed 7
+    Random {
+        /// Folder to write; made where it is not there
+        dir: PathBuf,
+        /// tiny runs anywhere; published has the geometry of the paper and takes 14 GB
+        #[arg(long, default_value = "tiny")]
+        geometry: GeometryArg,
+        /// The same seed gives the same bytes
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
+    },
+    /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
+    ///
+    /// Takes what inference reads and leaves behind what only a training does. Example: radialog bundle assemble
+    /// runs/bundle --embedding runs/alignment/best --findings runs/findings/best --language runs/language/best --scoring
+    /// runs/chexbert/best --name mine --half
+    Assemble {
+        /// Folder to write
+        dir: PathBuf,
+        /// Bundle with the image encoder and the alignment module
+        #[arg(long, value_name = "BUNDLE")]
+        embedding: Option<PathBuf>,
+        /// Bundle with the findings classifier
+        #[arg(long, value_name = "BUNDLE")]
+        findings: Option<PathBuf>,
+        /// Bundle with the language model
+        #[arg(long, value_name = "BUNDLE")]
+        language: Option<PathBuf>,
+        /// Bundle with the labeler
+        #[arg(long, value_name = "BUNDLE")]
+        scoring: Option<PathBuf>,
+        /// Its name
+        #[arg(long)]
+        name: String,
+        /// Its version
+        #[arg(long, default_value = "1")]
+        version: String,
+        /// The terms under which it may be used
+        #[arg(
+            long,
+            default_value = "The terms of the training data and of the weights it started from apply."
+        )]
+        license: String,
+        /// Store matrices in half precision (f16)
+        #[arg(long)]
+        half: bool,
+    },
+    /// Read every file of a bundle and compare its hash, tensors and shapes
+    ///
+    /// Example: radialog bundle verify /bundles/radialog-v1
+    Verify {
+        /// The bundle's folder
+        dir: PathBuf,
+    },
+    /// Say what a bundle holds
+    ///
+    /// Example: radialog bundle show /bundles/radialog-v1
+    Show {
+        /// The bundle's folder
+        dir: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum GeometryArg {
+    Tiny,
+    Published,
+}
+
+pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        BundleCommand::Random {
+            dir,
+            geometry,
+            seed,
+        } => {
+            let random = match geometry {
+                GeometryArg::Tiny => RandomBundle::tiny(seed),
+                GeometryArg::Published => RandomBundle::published(seed),
+            };
+            let manifest = random.write(&dir)?;
+            println!(
+                "wrote bundle '{}' ({}) to {}",
+                manifest.name,
+                manifest.hash().short(),
+                dir.display()
+            );
+        }
+        BundleCommand::Assemble {
+            dir,
+            embedding,
+            findings,
+            language,
+            scoring,
+            name,
+            version,
+            license,
+            half,
+        } => {
+            let parts = Stage::ALL
+                .into_iter()
+                .zip([embedding, findings, language, scoring]);
+            let parts: BTreeMap<_, _> = parts
+                .filter_map(|(stage, part)| Some((stage, part?)))
+                .collect();
+            if parts.is_empty() {
+                return Err(UsageError(
+                    "name at least one of --embedding --findings --language --scoring".into(),
+                )
+                .into());
+            }
+            let manifest = BundleAssembly {
+                name,
+                version,
+                license,
+                half,
+                parts,
+            }
+            .write(&dir)?;
+            let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
+            let mib = bytes as f64 / f64::from(1 << 20);
+            println!(
+                "wrote bundle '{}' ({}, {mib:.1} MiB) to {}",
+                manifest.name,
+                manifest.hash().short(),
+                dir.display()
+            );
+        }
+        BundleCommand::Verify { dir } => {
+            let bundle = Bundle::open(&dir)?;
+            bundle.verify()?;
+            println!(
+                "bundle '{}' is whole: {} files verified",
+                bundle.manifest().name,
+                bundle.manifest().files.len()
+            );
+        }
+        BundleCommand::Show { dir } => print_summary(&Bundle::open(&dir)?.summary()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_summary(bundle: &BundleSummary) {
+    println!(
+        "bundle '{}' version {} ({}) in {}",
+        bundle.name,
+        bundle.version,
+        bundle.hash.short(),
+        bundle.dir.display()
+    );
+    println!("  licence: {}", bundle.license);
+    if bundle.random_weights {
+        println!("  random weights: findings and text mean nothing");
+    }
+    println!(
+        "  {:<10} {:>8} {:>14} {:>10}  hash",
+        "component", "tensors", "parameters", "MiB"
+    );
+    for part in &bundle.components {
+        let mib = part.bytes as f64 / f64::from(1 << 20);
+        println!(
+            "  {:<10} {:>8} {:>14} {mib:>10.1}  {}",
+            part.stage.name(),
+            part.tensors,
+            part.parameters,
+            part.hash.short()
+        );
+    }
+}

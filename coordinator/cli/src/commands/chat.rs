@@ -1,0 +1,305 @@
+//! `radialog chat`: a conversation about an X-ray in the terminal. It speaks to a gateway as every other client does; where
+//! none is named, one runs in this process.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use radialog_schemas::http::{ConversationView, TurnOptions, TurnView};
+use radialog_schemas::{FindingsReport, TurnStatus};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{ModelArgs, ServiceArgs};
+use crate::embedded_gateway::EmbeddedGateway;
+use crate::exit::UsageError;
+use client::{Client, News};
+use command::Typed;
+
+mod client;
+mod command;
+mod events;
+
+/// Width of a finding's bar.
+const BAR: usize = 20;
+
+/// Talk about a chest X-ray: findings, report, then questions
+///
+/// Everything runs in this process, or, with --url, at a gateway. Answers stream as they are written; Ctrl-C stops one.
+///
+/// Examples:
+///   radialog chat xray.png
+///   radialog chat xray.jpg --url http://127.0.0.1:7860 --indication "cough for two weeks"
+///   radialog chat --url http://127.0.0.1:7860 --resume 4f7c...
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct ChatArgs {
+    /// PNG or JPEG file
+    #[arg(required_unless_present = "resume")]
+    image: Option<PathBuf>,
+    /// Gateway to talk to, e.g. http://127.0.0.1:7860. Default: one in this process
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Key of that gateway
+    #[arg(
+        long,
+        env = "RADIALOG_API_KEY",
+        hide_env_values = true,
+        requires = "url",
+        value_name = "KEY"
+    )]
+    api_key: Option<String>,
+    /// Go on with an earlier conversation of that gateway
+    #[arg(long, requires = "url", conflicts_with = "image", value_name = "ID")]
+    resume: Option<String>,
+    /// Why the image was taken
+    #[arg(long, value_name = "TEXT")]
+    indication: Option<String>,
+    /// Longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=2048))]
+    max_new_tokens: u32,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+/// A conversation in the terminal.
+struct Dialog {
+    client: Client,
+    options: TurnOptions,
+    lines: Lines<BufReader<Stdin>>,
+    findings: Option<FindingsReport>,
+    id: String,
+}
+
+pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
+    if let Some(image) = args.image.as_deref().filter(|image| !image.is_file()) {
+        return Err(UsageError(format!("there is no file '{}'", image.display())).into());
+    }
+    match &args.url {
+        Some(url) => {
+            let id = talk(&args, url).await?;
+            println!("\nGo on with: radialog chat --url {url} --resume {id}");
+        }
+        None => alone(&args).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// With a gateway and workers in this process; nothing of it stays.
+async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
+    let (mut config, gateway_config) = args
+        .services
+        .load_quiet_with_gateway(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
+    let objects = std::env::temp_dir().join(format!("radialog-chat-{}", std::process::id()));
+    config
+        .objects
+        .directory
+        .get_or_insert_with(|| objects.clone());
+    let stop = CancellationToken::new();
+    let embedded =
+        EmbeddedGateway::start(config, gateway_config, &args.models, stop.clone()).await?;
+    let url = embedded.url()?;
+    let running = tokio::spawn(embedded.run());
+    let outcome = talk(args, &url).await;
+    stop.cancel();
+    let ended = running
+        .await
+        .context("the gateway in this process ended unexpectedly")?;
+    if objects.exists() {
+        std::fs::remove_dir_all(&objects)
+            .with_context(|| format!("cannot remove {}", objects.display()))?;
+    }
+    outcome?;
+    ended
+}
+
+/// Returns the conversation's id.
+async fn talk(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
+    let client = Client::new(url, args.api_key.clone())?;
+    let options = TurnOptions {
+        max_new_tokens: Some(args.max_new_tokens),
+        ..TurnOptions::default()
+    };
+    println!("Research use only. Not a medical device. /help lists what can be asked.\n");
+    let view = match (&args.image, &args.resume) {
+        (Some(image), _) => {
+            client
+                .begin(image, args.indication.as_deref(), &options)
+                .await?
+        }
+        (None, Some(id)) => client.conversation(id).await?,
+        (None, None) => {
+            return Err(UsageError("name an image, or --resume a conversation".into()).into());
+        }
+    };
+    let lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut dialog = Dialog {
+        client,
+        options,
+        lines,
+        findings: None,
+        id: view.id.0.clone(),
+    };
+    dialog.replay(&view).await?;
+    while let Some(line) = dialog.ask_for_line().await? {
+        match command::parse(&line) {
+            Ok(Typed::Nothing) => {}
+            Ok(Typed::Quit) => break,
+            Ok(Typed::Help) => println!("{}", command::HELP),
+            Ok(Typed::Show) => dialog.show_findings(),
+            Ok(Typed::Save(file)) => dialog.save(Path::new(&file)).await?,
+            Ok(Typed::Ask(ask)) => {
+                match dialog.client.ask(&dialog.id, ask, &dialog.options).await {
+                    Ok(turn) => dialog.follow(&turn).await?,
+                    Err(error) => println!("{error:#}"),
+                }
+            }
+            Err(words) => println!("{words}"),
+        }
+    }
+    Ok(dialog.id)
+}
+
+impl Dialog {
+    /// Shows what there is of a conversation, and follows what is not over.
+    async fn replay(&mut self, view: &ConversationView) -> anyhow::Result<()> {
+        self.findings.clone_from(&view.findings);
+        if self.findings.is_some() {
+            self.show_findings();
+        }
+        for turn in &view.turns {
+            if turn.turn > 1 {
+                println!("> {}", turn.asked.as_deref().unwrap_or_default().trim());
+            }
+            print!(
+                "{}",
+                turn.edited.as_ref().unwrap_or(&turn.text).trim_start()
+            );
+            if turn.status.is_final() {
+                println!("{}\n", ending(turn));
+            } else {
+                self.follow(turn).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next line; none at the end of input, or after Ctrl-C.
+    async fn ask_for_line(&mut self) -> anyhow::Result<Option<String>> {
+        if std::io::stdin().is_terminal() {
+            print!("> ");
+            std::io::stdout().flush()?;
+        }
+        tokio::select! {
+            line = self.lines.next_line() => line.context("cannot read what is typed"),
+            _ = tokio::signal::ctrl_c() => Ok(None),
+        }
+    }
+
+    /// Prints an answer as it comes. Ctrl-C stops it.
+    async fn follow(&mut self, turn: &TurnView) -> anyhow::Result<()> {
+        let findings = &mut self.findings;
+        let mut begun = !turn.text.trim().is_empty();
+        let mut following = std::pin::pin!(self.client.follow(turn, |news| match news {
+            // The model's answers begin with a blank.
+            News::Token(text) if !begun => {
+                begun = !text.trim().is_empty();
+                tell(News::Token(text.trim_start().to_owned()), findings);
+            }
+            news => tell(news, findings),
+        }));
+        let outcome = tokio::select! {
+            outcome = &mut following => outcome,
+            _ = tokio::signal::ctrl_c() => {
+                self.client.cancel(&self.id, turn.turn).await?;
+                following.await
+            }
+        };
+        println!();
+        if let Err(error) = outcome {
+            println!("{error:#}");
+        }
+        Ok(())
+    }
+
+    fn show_findings(&self) {
+        match &self.findings {
+            Some(findings) => print_findings(findings),
+            None => println!("there are no findings yet"),
+        }
+    }
+
+    async fn save(&self, file: &Path) -> anyhow::Result<()> {
+        let view = self.client.conversation(&self.id).await?;
+        match std::fs::write(file, serde_json::to_string_pretty(&view)?) {
+            Ok(()) => println!("saved in {}", file.display()),
+            Err(error) => println!(
+                "cannot write {}: {error}; name another file",
+                file.display()
+            ),
+        }
+        Ok(())
+    }
+}
+
+fn tell(news: News, known: &mut Option<FindingsReport>) {
+    match news {
+        News::Queued(0) => {}
+        News::Queued(position) => println!("({position} waiting before this)"),
+        News::Findings(findings) => {
+            print_findings(&findings);
+            *known = Some(findings);
+        }
+        News::Token(text) => {
+            print!("{text}");
+            // A terminal that is gone is noticed at the next line.
+            let _ = std::io::stdout().flush();
+        }
+        News::Done(turn) => println!("{}", ending(&turn)),
+        News::Failed(error) => println!("[{}: {}]", error.code, error.message),
+        News::Lost => eprintln!("(the connection was lost, trying again)"),
+    }
+}
+
+/// What is to be said after an answer.
+fn ending(turn: &TurnView) -> String {
+    let cut = turn.usage.as_ref().is_some_and(|usage| !usage.complete);
+    let mut words = if cut {
+        " [cut at the longest answer]".to_owned()
+    } else {
+        String::new()
+    };
+    match (turn.status, &turn.error) {
+        (TurnStatus::Cancelled, _) => words.push_str(" [stopped]"),
+        (_, Some(error)) => words.push_str(&format!(" [{}: {}]", error.code, error.message)),
+        _ => {}
+    }
+    if !turn.dropped_turns.is_empty() {
+        let dropped: Vec<String> = turn.dropped_turns.iter().map(u32::to_string).collect();
+        words.push_str(&format!(
+            " [without turn {}, which the context had no room for]",
+            dropped.join(", ")
+        ));
+    }
+    words
+}
+
+fn print_findings(report: &FindingsReport) {
+    for predicted in &report.findings {
+        let filled = (predicted.probability * BAR as f32).round() as usize;
+        let bar: String = (0..BAR)
+            .map(|at| if at < filled { '#' } else { '.' })
+            .collect();
+        let mark = if predicted.present { "present" } else { "" };
+        println!(
+            "  {:26} {bar} {:3.0} % {mark}",
+            predicted.finding.name(),
+            predicted.probability * 100.0
+        );
+    }
+    println!();
+}

@@ -1,0 +1,44 @@
+//! `radialog coordinator`: drives studies of any run from stage to stage.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use radialog_coordinator::ResultConsumer;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::shutdown;
+
+use crate::args::{HealthArgs, ServiceArgs, serve_health};
+use crate::exit::UsageError;
+
+/// Drive the studies of all runs from stage to stage, beside the `radialog batch` that owns each run
+///
+/// A run needs none of these: `radialog batch` coordinates by itself. They take over while it restarts and share the
+/// results queue of large runs.
+///
+/// Example: radialog coordinator --amqp amqp://host --s3 s3://radialog --redis redis://host
+#[derive(Args)]
+pub(crate) struct CoordinatorArgs {
+    #[command(flatten)]
+    health: HealthArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
+    let config = args.services.load(&[args.health.setting()])?;
+    if config.amqp.is_none() || config.redis.is_none() {
+        return Err(UsageError(
+            "coordinators share a broker and a state store: give --amqp URL and --redis URL".into(),
+        )
+        .into());
+    }
+    let shutdown = shutdown::on_signals()?;
+    let readiness = serve_health(&config, &shutdown).await?;
+    let backends = Backends::connect(&config).await?;
+    readiness.set(true);
+    tracing::info!("coordinator ready");
+    ResultConsumer::new(backends, config.worker.worker, shutdown)
+        .run()
+        .await?;
+    Ok(ExitCode::SUCCESS)
+}

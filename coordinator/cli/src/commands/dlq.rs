@@ -1,0 +1,169 @@
+//! `radialog dlq`: look at messages that could not be done, and send them again.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::queue::{Delivery, Queue};
+use radialog_schemas::{Stage, queues};
+
+use crate::args::ServiceArgs;
+use crate::exit::UsageError;
+
+/// Look at messages that could not be done, and send them again
+///
+/// A study whose task was dead-lettered stands as failed in its run's results; after a retry, run the batch again with
+/// --retry-failed to take the outcome up.
+#[derive(Args)]
+pub(crate) struct DlqArgs {
+    #[command(subcommand)]
+    command: DlqCommand,
+}
+
+#[derive(Subcommand)]
+enum DlqCommand {
+    /// Count the dead letters of every queue
+    ///
+    /// Example: radialog dlq list --amqp amqp://host
+    List {
+        #[command(flatten)]
+        services: ServiceArgs,
+    },
+    /// Show why messages died; they stay where they are
+    ///
+    /// Example: radialog dlq show language --limit 5 --amqp amqp://host
+    Show {
+        #[command(flatten)]
+        letters: Letters,
+        /// Print the bodies too
+        #[arg(long)]
+        bodies: bool,
+    },
+    /// Send messages back to their work queue, with their attempts counted from zero
+    ///
+    /// Example: radialog dlq retry scoring --code object_store --amqp amqp://host
+    Retry {
+        #[command(flatten)]
+        letters: Letters,
+        /// Only those that died with this code, e.g. crash
+        #[arg(long)]
+        code: Option<String>,
+    },
+}
+
+/// Which dead letters.
+#[derive(Args)]
+struct Letters {
+    /// embedding, findings, language, scoring, chat or results
+    queue: String,
+    /// Most messages to look at
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+impl Letters {
+    fn source(&self) -> Result<&'static str, UsageError> {
+        match (self.queue.as_str(), self.queue.parse::<Stage>()) {
+            ("results", _) => Ok(queues::RESULTS),
+            ("chat", _) => Ok(queues::CHAT),
+            (_, Ok(stage)) => Ok(queues::work(stage)),
+            (_, Err(reason)) => Err(UsageError(format!("{reason}, or chat or results"))),
+        }
+    }
+
+    /// Takes up to `limit` dead letters; each is handed back when its delivery is dropped.
+    async fn take(&self, queue: &dyn Queue) -> anyhow::Result<Vec<Delivery>> {
+        let dead = queues::dead(self.source()?);
+        let mut deliveries = Vec::new();
+        while deliveries.len() < self.limit {
+            match queue.take(&dead).await? {
+                Some(delivery) => deliveries.push(delivery),
+                None => break,
+            }
+        }
+        Ok(deliveries)
+    }
+}
+
+async fn connect(services: &ServiceArgs) -> anyhow::Result<std::sync::Arc<dyn Queue>> {
+    let config = services.load_quiet(&[])?;
+    if config.amqp.is_none() {
+        return Err(UsageError("dead letters live in RabbitMQ: give --amqp URL".into()).into());
+    }
+    Ok(Backends::queue(&config).await?)
+}
+
+pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        DlqCommand::List { services } => {
+            let queue = connect(&services).await?;
+            println!("{:<24} {:>8} {:>8}", "queue", "waiting", "dead");
+            for name in queues::all() {
+                println!(
+                    "{name:<24} {:>8} {:>8}",
+                    queue.depth(name).await?,
+                    queue.depth(&queues::dead(name)).await?
+                );
+            }
+        }
+        DlqCommand::Show { letters, bodies } => {
+            let queue = connect(&letters.services).await?;
+            let deliveries = letters.take(queue.as_ref()).await?;
+            for delivery in &deliveries {
+                println!("{}", describe(delivery));
+                if bodies {
+                    println!("    {}", String::from_utf8_lossy(&delivery.message.body));
+                }
+            }
+            println!("{} dead letters shown; none was removed", deliveries.len());
+            for delivery in deliveries {
+                delivery.receipt.requeue().await?;
+            }
+        }
+        DlqCommand::Retry { letters, code } => {
+            let queue = connect(&letters.services).await?;
+            let (mut sent, mut left) = (0, 0);
+            for delivery in letters.take(queue.as_ref()).await? {
+                let death = delivery.message.death.clone();
+                if code.is_some() && code != death.as_ref().map(|death| death.code.clone()) {
+                    delivery.receipt.requeue().await?;
+                    left += 1;
+                    continue;
+                }
+                let target = death.map_or_else(
+                    || letters.source().map(str::to_owned),
+                    |death| Ok(death.source),
+                )?;
+                let message = radialog_runtime::queue::Message {
+                    attempt: 0,
+                    death: None,
+                    published: None,
+                    ..delivery.message
+                };
+                queue.publish(&target, message).await?;
+                delivery.receipt.ack().await?;
+                sent += 1;
+            }
+            println!("{sent} sent again, {left} left");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn describe(delivery: &Delivery) -> String {
+    match &delivery.message.death {
+        None => "without a reason (dead-lettered by the broker)".to_owned(),
+        Some(death) => {
+            let attempts = match delivery.message.attempt {
+                0 => "1 attempt".to_owned(),
+                earlier => format!("{} attempts", earlier + 1),
+            };
+            format!(
+                "{} after {attempts}, from {} by {}: {}",
+                death.code, death.source, death.worker, death.reason
+            )
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `radialog doctor`: is everything there that a run needs, and if not, what to do.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use bytes::Bytes;
+use clap::Args;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use radialog_schemas::{ContentHash, ObjectKey, Stage, queues};
+
+use crate::args::{ModelArgs, ServiceArgs};
+use crate::bundle_source;
+
+/// Open files that a worker with full batches needs.
+const OPEN_FILES: u64 = 1024;
+
+/// Check broker, object store, state, bundle and limits, and say what to fix
+///
+/// Example: radialog doctor --amqp amqp://host --s3 http://host:9000/radialog --redis redis://host --bundle /bundles/radialog-v1
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+/// Prints one line a check and remembers whether any failed.
+#[derive(Default)]
+struct Checks {
+    failed: usize,
+}
+
+impl Checks {
+    fn report(&mut self, what: &str, outcome: anyhow::Result<String>) {
+        match outcome {
+            Ok(text) => println!("ok    {what:<12} {text}"),
+            Err(error) => {
+                self.failed += 1;
+                println!("FAIL  {what:<12} {error:#}");
+            }
+        }
+    }
+}
+
+pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let mut config = args.services.load_quiet(&[])?;
+    config
+        .objects
+        .directory
+        .get_or_insert_with(|| std::env::temp_dir().join("radialog-doctor"));
+    let mut checks = Checks::default();
+    checks.report("broker", broker(&config).await);
+    checks.report("objects", objects(&config).await);
+    checks.report("state", state(&config).await);
+    let bundle = bundle_source::open(args.models.bundle.as_deref(), &Stage::ALL, &config).await;
+    checks.report(
+        "bundle",
+        bundle.map(|bundle| {
+            format!(
+                "'{}' opens and its hashes are right",
+                bundle.manifest().name
+            )
+        }),
+    );
+    let device = radialog_models::device::from_name(&args.models.device);
+    checks.report(
+        "device",
+        device
+            .map(|_| args.models.device.clone())
+            .map_err(Into::into),
+    );
+    checks.report("limits", limits());
+    if checks.failed > 0 {
+        println!("{} checks failed", checks.failed);
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn broker(config: &Config) -> anyhow::Result<String> {
+    if config.amqp.is_none() {
+        return Ok("in-memory (no --amqp)".into());
+    }
+    let queue = Backends::queue(config).await?;
+    let mut dead = 0;
+    for name in queues::all() {
+        dead += queue.depth(&queues::dead(name)).await?;
+    }
+    Ok(match dead {
+        0 => "reachable, queues declared, no dead letters".into(),
+        dead => format!("reachable, queues declared, {dead} dead letters: see `radialog dlq list`"),
+    })
+}
+
+async fn objects(config: &Config) -> anyhow::Result<String> {
+    let store = Backends::objects(config).await?;
+    let content = Bytes::from_static(b"radialog doctor");
+    let key = ObjectKey::image(&ContentHash::of(&content));
+    store.put(&key, content.clone()).await?;
+    let read = store.get(&key).await?;
+    store.delete(&key).await?;
+    anyhow::ensure!(
+        read == content,
+        "the store returned something else than was put"
+    );
+    let place = match &config.s3 {
+        Some(s3) => format!("bucket '{}'", s3.bucket),
+        None => format!(
+            "folder {}",
+            config
+                .objects
+                .directory
+                .as_deref()
+                .unwrap_or(Path::new(""))
+                .display()
+        ),
+    };
+    Ok(format!("{place}: put, get and delete work"))
+}
+
+async fn state(config: &Config) -> anyhow::Result<String> {
+    if config.redis.is_none() {
+        return Ok("in-memory (no --redis)".into());
+    }
+    let run = radialog_schemas::RunId::from("doctor");
+    let state = Backends::state(config).await?;
+    state.put_document(&run, "probe", "1".into()).await?;
+    anyhow::ensure!(
+        state.document(&run, "probe").await?.as_deref() == Some("1"),
+        "Redis returned something else than was set"
+    );
+    Ok("reachable, set and get work".into())
+}
+
+fn limits() -> anyhow::Result<String> {
+    let text = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Max open files"));
+    let soft: Option<u64> = line.and_then(|line| line.split_whitespace().nth(3)?.parse().ok());
+    let cores = std::thread::available_parallelism().map_or(1, |count| count.get());
+    match soft {
+        Some(soft) if soft < OPEN_FILES => {
+            anyhow::bail!("only {soft} open files are allowed: run `ulimit -n {OPEN_FILES}` first")
+        }
+        Some(soft) => Ok(format!("{cores} cores, {soft} open files")),
+        None => Ok(format!("{cores} cores")),
+    }
+}

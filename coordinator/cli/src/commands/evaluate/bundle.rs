@@ -1,0 +1,236 @@
+//! `radialog evaluate bundle`: the quality of a bundle on studies that it never saw, as tables and as JSON.
+
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::{device, durable};
+use radialog_runtime::config::Config;
+use radialog_training::evaluation::quality::score_table::{ScoreCell, ScoreSection, ScoreTable};
+use radialog_training::evaluation::quality::{
+    GeneratedText, QualityEvaluation, QualityPart, QualityReport,
+};
+use radialog_training::recipe::ImageTable;
+use serde::Serialize;
+
+use crate::bundle_source;
+use crate::exit::UsageError;
+
+/// Measure a bundle on the test split: findings, CheXbert labels, reports from labels, reports from images, dialog
+///
+/// Each figure stands beside what needs no model, with a 95 % bootstrap interval over patients. Nothing of the test split may
+/// have been trained on; use --split validate while models are still chosen.
+///
+/// findings: macro AUC of the classifier on images. chexbert: F1 of each label on reports. report: reports written from the
+/// labels of real reports, beside their text and labels (the request brings an image with such labels, since there are no
+/// pairs of images and reports: it is no picture of that patient). image: reports written from images, beside the labels
+/// published for them, and the same with images exchanged. dialog: 50 scripted turns, right or wrong by a rule.
+///
+/// Example: radialog evaluate bundle --bundle demo --openi openi/reports.csv --nih nih/labels.csv nih/images --nih
+/// nih64/labels.csv nih64/images
+#[derive(Args)]
+pub(super) struct BundleArgs {
+    /// Bundle of weights, or a checkpoint of a training where only its part is measured: a folder. Default: that of
+    /// `radialog serve`
+    #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR")]
+    bundle: Option<String>,
+    /// Table of labelled reports: study_id, split, findings and the 14 findings, as `radialog prepare openi` writes it
+    #[arg(long, value_name = "TABLE")]
+    openi: Option<PathBuf>,
+    /// Table of labelled images (image, split, the 14 findings; patient_id where there is one), and their folder; repeatable
+    #[arg(long, num_args = 2, value_names = ["TABLE", "FOLDER"])]
+    nih: Vec<PathBuf>,
+    /// Measure only these, of findings, chexbert, report, image, dialog. Default: all that the tables allow
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    only: Vec<QualityPart>,
+    /// The split that is scored
+    #[arg(long, default_value = "test", value_parser = ["test", "validate"])]
+    split: String,
+    /// Only so many reports, and images of each table
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Determines resamples, permutations and the dialog's turns
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Where models run: cpu, or cuda:0 in a build with --features cuda
+    #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
+    device: String,
+    /// The JSON file to write
+    #[arg(long, default_value = "quality.json", value_name = "FILE")]
+    out: PathBuf,
+    /// Also write every text that was scored, with its request and whether it is right, as JSON
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+}
+
+pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
+    let quality = quality(&args)?;
+    let config = Config::load(None, std::env::vars(), [])?;
+    let bundle = bundle_source::open(args.bundle.as_deref(), &quality.stages(), &config).await?;
+    let bar = progress_bar()?;
+    let measured = tokio::task::spawn_blocking(move || {
+        let result = quality.measure(&bundle, &|what, done, total| show(&bar, what, done, total));
+        bar.finish_and_clear();
+        result
+    });
+    let (report, texts): (QualityReport, Vec<GeneratedText>) = measured
+        .await
+        .context("the evaluation ended unexpectedly")??;
+    println!(
+        "bundle '{}' ({}), split '{}'",
+        report.bundle,
+        report.hash.short(),
+        report.split
+    );
+    // In the order of the work, which is also that of the pipeline.
+    for section in QualityPart::ALL
+        .iter()
+        .filter_map(|part| report.parts.get(part))
+    {
+        print_section(section);
+    }
+    write(&args.out, &report)?;
+    println!("\nwritten to {}", args.out.display());
+    if let Some(path) = &args.texts {
+        write(path, &texts)?;
+        println!("texts in {}", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
+    let table = |pair: &[PathBuf]| ImageTable {
+        labels: pair[0].clone(),
+        images: pair[1].clone(),
+    };
+    let images: Vec<ImageTable> = args.nih.chunks_exact(2).map(table).collect();
+    let possible = |part: &QualityPart| {
+        (args.openi.is_some() || !part.needs_reports())
+            && (!images.is_empty() || !part.needs_images())
+    };
+    let asked = |part: &QualityPart| {
+        if args.only.is_empty() {
+            possible(part)
+        } else {
+            args.only.contains(part)
+        }
+    };
+    let parts: Vec<QualityPart> = QualityPart::ALL.into_iter().filter(asked).collect();
+    if let Some(part) = parts.iter().find(|part| !possible(part)) {
+        let needs = if args.openi.is_none() && part.needs_reports() {
+            "--openi TABLE"
+        } else {
+            "--nih TABLE FOLDER"
+        };
+        return Err(UsageError(format!("to measure '{}', give {needs}", part.name())).into());
+    }
+    if parts.is_empty() {
+        return Err(UsageError("give --openi TABLE, --nih TABLE FOLDER, or both".into()).into());
+    }
+    let device = device::from_name(&args.device)?;
+    let (reports, split) = (args.openi.clone(), args.split.clone());
+    Ok(QualityEvaluation {
+        reports,
+        images,
+        parts,
+        split,
+        seed: args.seed,
+        limit: args.limit,
+        device,
+    })
+}
+
+fn progress_bar() -> anyhow::Result<ProgressBar> {
+    let bar = if stderr().is_terminal() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
+    bar.set_style(
+        ProgressStyle::with_template("{bar:40} {pos}/{len}  {msg}").context("progress bar")?,
+    );
+    Ok(bar)
+}
+
+fn show(bar: &ProgressBar, what: &str, done: u64, total: u64) {
+    bar.set_length(total);
+    bar.set_position(done);
+    bar.set_message(what.to_owned());
+    if bar.is_hidden() && done == total {
+        eprintln!("{what}: {done}");
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(value)? + "\n";
+    durable::replace(path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn print_section(section: &ScoreSection) {
+    println!("\n{}", section.title);
+    for note in &section.notes {
+        println!("  {note}");
+    }
+    section.tables.iter().for_each(print_table);
+}
+
+fn print_table(table: &ScoreTable) {
+    println!("\n  {}", table.title);
+    let cells =
+        |row: &radialog_training::evaluation::quality::score_table::ScoreRow| -> Vec<String> {
+            table
+                .columns
+                .iter()
+                .map(|column| row.scores.get(column).map(written).unwrap_or_default())
+                .collect()
+        };
+    let rows: Vec<Vec<String>> = table.rows.iter().map(cells).collect();
+    let name = table
+        .rows
+        .iter()
+        .map(|row| row.name.chars().count())
+        .max()
+        .unwrap_or_default();
+    let width = |column: usize| {
+        let longest = rows
+            .iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default();
+        longest.max(table.columns[column].chars().count())
+    };
+    let widths: Vec<usize> = (0..table.columns.len()).map(width).collect();
+    let line = |first: &str, cells: &[String]| {
+        let cells = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("  {cell:>width$}"));
+        println!("  {first:<name$}{}", cells.collect::<String>());
+    };
+    line("", &table.columns);
+    for (row, cells) in table.rows.iter().zip(&rows) {
+        line(&row.name, cells);
+    }
+}
+
+fn written(cell: &ScoreCell) -> String {
+    // No "-0.000".
+    let number = |value: f64| format!("{:.3}", (value * 1000.0).round() / 1000.0 + 0.0);
+    match cell {
+        ScoreCell::Count(count) => count.to_string(),
+        ScoreCell::Fixed(value) => number(*value),
+        ScoreCell::Measured(measure) => {
+            format!(
+                "{} [{}, {}]",
+                number(measure.value),
+                number(measure.low),
+                number(measure.high)
+            )
+        }
+        ScoreCell::Undefined => "-".into(),
+    }
+}

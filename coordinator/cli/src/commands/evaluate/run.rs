@@ -1,0 +1,70 @@
+//! `radialog evaluate run`: clinical scores of a finished run.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use radialog_coordinator::run::output::RESULTS_FILE;
+use radialog_models::durable;
+use radialog_schemas::StudyRecord;
+use radialog_training::LabelCounts;
+
+/// The file that the scores are written to.
+const METRICS_FILE: &str = "metrics.json";
+
+/// Compare a run's reports with the references: CheXbert macro F1, precision, recall, accuracy
+///
+/// Needs a run over an archive with references (a CSV manifest with a reference column). Writes metrics.json beside the
+/// results.
+///
+/// Example: radialog evaluate run results
+#[derive(Args)]
+pub(super) struct RunArgs {
+    /// Output folder of `radialog batch`
+    out: PathBuf,
+}
+
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let file = args.out.join(RESULTS_FILE);
+    let shown = file.display();
+    let lines = BufReader::new(
+        File::open(&file)
+            .with_context(|| format!("cannot open {shown}: give the folder that was --out"))?,
+    );
+    let mut counts = LabelCounts::default();
+    let mut without = 0_u64;
+    for (number, line) in lines.lines().enumerate() {
+        let record: StudyRecord = serde_json::from_str(&line?)
+            .with_context(|| format!("{shown} line {}: not a study record", number + 1))?;
+        if !counts.add_record(&record) {
+            without += 1;
+        }
+    }
+    let scores = counts.scores();
+    if scores.reports == 0 {
+        bail!(
+            "none of the {without} studies has a reference to compare with: use a CSV manifest with a reference column"
+        );
+    }
+    println!(
+        "{} reports with a reference, {without} studies without",
+        scores.reports
+    );
+    println!("  macro F1         {:.4}", scores.macro_f1);
+    println!("  macro precision  {:.4}", scores.macro_precision);
+    println!("  macro recall     {:.4}", scores.macro_recall);
+    println!("  sample F1        {:.4}", scores.sample_f1);
+    println!("  accuracy         {:.4}", scores.accuracy);
+    for (finding, f1) in &scores.f1 {
+        println!("  F1 {:<28} {f1:.4}", finding.name());
+    }
+    let metrics = args.out.join(METRICS_FILE);
+    let text = serde_json::to_string_pretty(&scores)? + "\n";
+    durable::replace(&metrics, text.as_bytes())
+        .with_context(|| format!("cannot write {}", metrics.display()))?;
+    println!("written to {}", metrics.display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,72 @@
+//! `radialog gateway`: HTTP in front of workers that run elsewhere.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::shutdown;
+
+use crate::args::{HealthArgs, ServiceArgs, serve_health};
+use crate::bundle_source;
+use crate::exit::UsageError;
+use crate::gateway_server::{self, ListenArgs};
+use new_key::NewKeyArgs;
+
+mod new_key;
+
+/// Answer conversations over HTTP; the work is done by `radialog worker` processes
+///
+/// Start as many as you like behind one address: a conversation goes on at any of them. To try it on one machine, with
+/// nothing to install, use `radialog serve`.
+///
+/// Example: radialog gateway --listen 127.0.0.1:7860 --bundle /bundles/radialog-v1 --amqp amqp://host --s3 s3://radialog --redis redis://host
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct GatewayArgs {
+    #[command(subcommand)]
+    command: Option<GatewayCommand>,
+    #[command(flatten)]
+    listen: ListenArgs,
+    /// Bundle that the workers hold: a folder, or s3://bucket/prefix; only its manifest is read
+    #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
+    bundle: Option<String>,
+    #[command(flatten)]
+    health: HealthArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+#[derive(Subcommand)]
+enum GatewayCommand {
+    NewKey(NewKeyArgs),
+}
+
+pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
+    if let Some(GatewayCommand::NewKey(args)) = &args.command {
+        return new_key::run(args);
+    }
+    let (config, gateway_config) = args
+        .services
+        .load_with_gateway(&[args.listen.setting(), args.health.setting()])?;
+    if config.amqp.is_none()
+        || config.redis.is_none()
+        || (config.s3.is_none() && config.objects.directory.is_none())
+    {
+        return Err(UsageError(
+            "a gateway shares everything with its workers: give --amqp URL, --redis URL and --s3 URL (or --objects DIR \
+             on a shared disk). To run all of it in one process, use `radialog serve`"
+                .into(),
+        )
+        .into());
+    }
+    let shutdown = shutdown::on_signals()?;
+    let readiness = serve_health(&config, &shutdown).await?;
+    let bundle = bundle_source::open(args.bundle.as_deref(), &[], &config).await?;
+    let backends = Backends::connect(&config).await?;
+    let gateway =
+        gateway_server::bind(&config, gateway_config, &bundle, &backends, &shutdown).await?;
+    readiness.set(true);
+    tracing::info!(address = %gateway.address()?, "gateway ready");
+    gateway_server::answer(gateway, &config, backends, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}

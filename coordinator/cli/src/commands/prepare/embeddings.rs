@@ -1,0 +1,176 @@
+//! `radialog prepare embeddings`: the image tokens of a whole table, which the language model is trained on.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use clap::Args;
+use futures::stream::{self, StreamExt};
+use radialog_coordinator::archive::open_image_table;
+use radialog_coordinator::run::pipeline::OutputKeys;
+use radialog_models::image_tokens;
+use radialog_runtime::objects::Objects;
+use radialog_schemas::{Generation, ObjectKey, Source, Stage, StudyRecord};
+use radialog_training::prepare::{TensorFileHeader, import_embeddings};
+
+use super::run::{Finished, Job, Results, RunArgs, Session};
+use crate::archive_source;
+use crate::exit::EXIT_INTERRUPTED;
+
+/// Objects fetched side by side.
+const FETCHES: usize = 16;
+
+/// Image tokens of every image of a table: one safetensors file, a tensor [32, 768] an image, named by its id
+///
+/// Runs the bundle's embedding component through the queue and the workers, in this process or, with --amqp, --s3 and
+/// --redis, elsewhere. Run the same command again to resume. Images that cannot be read are told and left out.
+///
+/// The id is the column dicom_id, else study_id, else the image's name. Several rows may have one image.
+///
+/// Examples:
+///   radialog prepare embeddings --images pairs.csv --split train --bundle runs/alignment/best --out embeddings.safetensors
+///   radialog prepare embeddings --images nih/labels.csv --folder nih/images --bundle DIR --out embeddings.safetensors
+///   radialog prepare embeddings --from stage1_embeddings_train.pkl stage1_embeddings_test.pkl --out embeddings.safetensors
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct EmbeddingsArgs {
+    #[command(flatten)]
+    table: TableArgs,
+    /// The original's pickle files, e.g. one a split, instead of images and a bundle
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "images")]
+    from: Vec<PathBuf>,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Which images.
+#[derive(Args)]
+pub(super) struct TableArgs {
+    /// CSV with a column image, and perhaps split and an id: a file, or s3://bucket/table.csv
+    #[arg(long, value_name = "TABLE", required_unless_present = "from")]
+    images: Option<String>,
+    /// Folder that the images' names are relative to; the table's own without it
+    #[arg(long, value_name = "DIR", requires = "images")]
+    folder: Option<PathBuf>,
+    /// Only rows of this split: train, validate or test
+    #[arg(long, requires = "images")]
+    split: Option<String>,
+}
+
+impl TableArgs {
+    /// The run over these images.
+    pub(super) async fn run(
+        &self,
+        session: Session<'_>,
+        stages: &'static [Stage],
+    ) -> anyhow::Result<Option<Finished>> {
+        let images = self
+            .images
+            .as_deref()
+            .context("--images TABLE is missing")?;
+        let input = archive_source::input(images, &session.config).await?;
+        let archive =
+            open_image_table(&input, self.folder.as_deref(), self.split.as_deref()).await?;
+        let bundle = session.bundle(stages).await?;
+        session
+            .run(
+                &bundle,
+                Job {
+                    archive,
+                    source: Source::Image,
+                    stages,
+                    generation: Generation::default(),
+                },
+            )
+            .await
+    }
+}
+
+pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
+    if !args.from.is_empty() {
+        let count = import_embeddings(&args.from, &args.out)?;
+        println!("{count} embeddings written to {}", args.out.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let session = Session::configure(&args.run, &args.out)?;
+    let Some(finished) = args.table.run(session, &[Stage::Embedding]).await? else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let mut results = finished.results().await?;
+    let Some(first) = results.next().await? else {
+        results.tell_failures();
+        bail!("no image of the table could be read: there is nothing to write");
+    };
+    let objects = &*finished.backends.objects;
+    let shape = tokens(&fetch(objects, &key(&finished, &first)?).await?)?.1;
+    let mut names = TensorFileHeader::create(&args.out, &shape)?;
+    names.add(first.study.as_str())?;
+    while let Some(record) = results.next().await? {
+        names.add(record.study.as_str())?;
+    }
+    results.tell_failures();
+
+    let mut rows = names.rows()?;
+    let mut count = 0;
+    let mut fetched = Box::pin(contents(&finished, finished.results().await?));
+    while let Some(content) = fetched.next().await {
+        let (values, found) = tokens(&content?)?;
+        ensure!(
+            found == shape,
+            "an embedding has the shape {found:?} and another {shape:?}: they are of two bundles"
+        );
+        rows.add(&values)?;
+        count += 1;
+    }
+    rows.finish()?;
+    println!(
+        "{count} embeddings {shape:?} written to {}",
+        args.out.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The stored outputs in the order of the table.
+fn contents(
+    finished: &Finished,
+    results: Results,
+) -> impl stream::Stream<Item = anyhow::Result<Bytes>> {
+    let objects = &*finished.backends.objects;
+    let keys = stream::unfold(results, move |mut results| async move {
+        let key = match results.next().await {
+            Ok(None) => return None,
+            Ok(Some(record)) => key(finished, &record),
+            Err(error) => Err(error),
+        };
+        Some((key, results))
+    });
+    keys.map(move |key| async move { fetch(objects, &key?).await })
+        .buffered(FETCHES)
+}
+
+fn key(finished: &Finished, record: &StudyRecord) -> anyhow::Result<ObjectKey> {
+    let input = record.input.as_ref();
+    let input =
+        input.context("the run's folder is from an earlier version: delete it and run again")?;
+    Ok(OutputKeys::of(&finished.spec, input, None)
+        .output(Stage::Embedding)
+        .clone())
+}
+
+async fn fetch(objects: &dyn Objects, key: &ObjectKey) -> anyhow::Result<Bytes> {
+    objects
+        .get(key)
+        .await
+        .context("what the run has made is gone: delete the run's folder and run again")
+}
+
+/// Values and shape.
+fn tokens(content: &[u8]) -> anyhow::Result<(Vec<f32>, Vec<usize>)> {
+    let tensor =
+        image_tokens::decode(content).context("an embedding in the object store is damaged")?;
+    Ok((tensor.flatten_all()?.to_vec1()?, tensor.dims().to_vec()))
+}

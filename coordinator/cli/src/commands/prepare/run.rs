@@ -1,0 +1,236 @@
+//! What all preparations share that need a model: a run through the queue and the workers, as `radialog batch` does it, in a
+//! folder beside the file that is made of it. What comes out does not depend on interruptions, nor on the order in which
+//! workers were done.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use radialog_coordinator::archive::Archive;
+use radialog_coordinator::run::output::{OrderedRecords, RunFile};
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{CoordinatorError, RunOptions};
+use radialog_models::bundle::Bundle;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use radialog_runtime::shutdown;
+use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, StudyRecord};
+
+use super::LISTED;
+use crate::args::{ModelArgs, ServiceArgs};
+use crate::batch_run::{self, require_state_beside_broker};
+use crate::bundle_source;
+use crate::progress::ProgressStyle;
+
+/// How a preparation runs.
+#[derive(Args)]
+pub(crate) struct RunArgs {
+    /// Folder of the run; holds the state to resume from, and without --s3 or --objects what the models made. It may be
+    /// deleted when the file is there. Default: the file's name with .run
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Try again what failed in an earlier session
+    #[arg(long)]
+    retry_failed: bool,
+    /// Items in flight at a time; bounds memory
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WINDOW as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Progress as bars, as lines, or not at all
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    progress: ProgressStyle,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+/// A run that is configured.
+pub(super) struct Session<'a> {
+    args: &'a RunArgs,
+    folder: PathBuf,
+    pub(super) config: Config,
+}
+
+/// What goes through which stages.
+pub(super) struct Job {
+    pub(super) archive: Arc<dyn Archive>,
+    pub(super) source: Source,
+    /// The last stages.
+    pub(super) stages: &'static [Stage],
+    pub(super) generation: Generation,
+}
+
+/// A run that came to its end.
+pub(super) struct Finished {
+    archive: Arc<dyn Archive>,
+    folder: PathBuf,
+    pub(super) spec: RunSpec,
+    pub(super) backends: Backends,
+}
+
+/// What a run has for each item, in the order of the archive.
+pub(super) struct Results {
+    records: OrderedRecords,
+    /// How many items failed, by the code of the error.
+    failed: BTreeMap<String, u64>,
+    /// The first of them.
+    failures: Vec<String>,
+}
+
+impl<'a> Session<'a> {
+    /// Reads the configuration of a run whose results go to `out`.
+    pub(super) fn configure(args: &'a RunArgs, out: &Path) -> anyhow::Result<Self> {
+        let folder = args.run.clone().unwrap_or_else(|| {
+            let mut name = out.as_os_str().to_owned();
+            name.push(".run");
+            name.into()
+        });
+        let mut config = args.services.load_quiet(&[])?;
+        config
+            .objects
+            .directory
+            .get_or_insert_with(|| folder.join("objects"));
+        require_state_beside_broker(&config)?;
+        Ok(Self {
+            args,
+            folder,
+            config,
+        })
+    }
+
+    /// Opens the bundle, which must have these stages.
+    pub(super) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
+        let bundle =
+            bundle_source::open(self.args.models.bundle.as_deref(), stages, &self.config).await?;
+        let manifest = bundle.manifest();
+        if let Some(missing) = stages
+            .iter()
+            .find(|stage| !manifest.components.contains_key(stage))
+        {
+            bail!(
+                "bundle '{}' has no {missing} component: name one that has with --bundle",
+                manifest.name
+            );
+        }
+        Ok(Arc::new(bundle))
+    }
+
+    /// Runs to the end; none where it was interrupted, which is told.
+    pub(super) async fn run(
+        self,
+        bundle: &Arc<Bundle>,
+        job: Job,
+    ) -> anyhow::Result<Option<Finished>> {
+        let Self {
+            args,
+            folder,
+            config,
+        } = self;
+        let stages = StageSet::closure_from(job.source, job.stages);
+        let options = RunOptions {
+            archive: job.archive.clone(),
+            out: folder.clone(),
+            source: job.source,
+            stages,
+            generation: job.generation,
+            bundle: bundle.manifest().hash(),
+            components: bundle.manifest().component_hashes(),
+            window: args.window as usize,
+            limit: None,
+            image_limit: DEFAULT_IMAGE_LIMIT,
+            stall: DEFAULT_STALL,
+            retry_failed: args.retry_failed,
+        };
+        let shutdown = shutdown::on_signals()?;
+        let backends = Backends::connect(&config).await?;
+        let summary = batch_run::run(
+            options,
+            &backends,
+            bundle,
+            &args.models,
+            &config,
+            args.progress,
+            &shutdown,
+        )
+        .await;
+        let summary = summary.map_err(|error| match error.downcast_ref() {
+            Some(CoordinatorError::OtherRun { .. }) => {
+                error.context("delete the run's folder, or name another with --run")
+            }
+            _ => error,
+        })?;
+        if summary.interrupted {
+            let done = summary.done + summary.failed;
+            println!("interrupted after {done}; run the same command again to go on");
+            return Ok(None);
+        }
+        for problem in summary.problems.iter().take(LISTED) {
+            eprintln!("left out: {problem}");
+        }
+        if summary.problem_count > LISTED as u64 {
+            eprintln!("left out: {} entries in all", summary.problem_count);
+        }
+        let spec = RunFile::read(&folder)?
+            .context("the run's folder has lost its run.json")?
+            .spec;
+        Ok(Some(Finished {
+            archive: job.archive,
+            folder,
+            spec,
+            backends,
+        }))
+    }
+}
+
+impl Finished {
+    /// One pass over the results.
+    pub(super) async fn results(&self) -> anyhow::Result<Results> {
+        let records = OrderedRecords::open(&*self.archive, &self.folder).await?;
+        Ok(Results {
+            records,
+            failed: BTreeMap::new(),
+            failures: Vec::new(),
+        })
+    }
+}
+
+impl Results {
+    /// The next item that did not fail.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<StudyRecord>> {
+        while let Some(record) = self.records.next().await? {
+            let Some(error) = &record.error else {
+                return Ok(Some(record));
+            };
+            *self.failed.entry(error.code.as_str()).or_default() += 1;
+            if self.failures.len() < LISTED {
+                self.failures.push(format!("{}: {error}", record.study));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells what failed, after a whole pass.
+    pub(super) fn tell_failures(&self) {
+        if self.failed.is_empty() {
+            return;
+        }
+        let counts: Vec<String> = self
+            .failed
+            .iter()
+            .map(|(code, count)| format!("{code} {count}"))
+            .collect();
+        eprintln!(
+            "{} failed and are left out ({}):",
+            self.failed.values().sum::<u64>(),
+            counts.join(", ")
+        );
+        for failure in &self.failures {
+            eprintln!("  {failure}");
+        }
+        if self.failed.values().sum::<u64>() > LISTED as u64 {
+            eprintln!("  …");
+        }
+    }
+}

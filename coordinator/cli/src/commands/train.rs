@@ -1,0 +1,228 @@
+//! `radialog train`: trainings, each from one recipe.
+
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::device::{self, Device};
+use radialog_runtime::shutdown;
+use radialog_training::TrainingError;
+use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
+use radialog_training::trainers::curves::EpochMetrics;
+use radialog_training::trainers::{StepReport, Trainer, Training, TrainingOutcome, can_resume};
+use tokio_util::sync::CancellationToken;
+
+use crate::exit::EXIT_INTERRUPTED;
+
+/// Where there is no terminal, a line is written for this many steps.
+const LINE_EVERY: u64 = 20;
+
+/// What is measured after an epoch, and its heading; each training has some of them.
+const COLUMNS: [(&str, &str); 5] = [
+    ("train_loss", "train loss"),
+    ("validation_loss", "valid. loss"),
+    ("macro_f1", "macro F1"),
+    ("macro_auc", "macro AUC"),
+    ("token_accuracy", "token accuracy"),
+];
+
+/// Train a model from a recipe
+#[derive(Args)]
+pub(crate) struct TrainArgs {
+    #[command(subcommand)]
+    command: TrainCommand,
+}
+
+#[derive(Subcommand)]
+enum TrainCommand {
+    /// Train the classifier of the 14 findings on labelled images
+    ///
+    /// Writes two bundles with a findings component, OUT/best (by validation macro F1) and OUT/last, which can be resumed;
+    /// OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and stops.
+    ///
+    /// Example: radialog train findings recipe.toml --out runs/findings
+    Findings(RecipeArgs),
+    /// Train the alignment module (Q-Former) on images and the findings sections of their reports
+    ///
+    /// The image encoder is that of a bundle and stays as it is. Writes two bundles with an embedding component, OUT/best (by
+    /// validation loss) and OUT/last, which can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and
+    /// stops.
+    ///
+    /// Example: radialog train alignment recipe.toml --out runs/alignment
+    Alignment(RecipeArgs),
+    /// Train the CheXbert labeler on labelled reports
+    ///
+    /// Writes two bundles with a scoring component, OUT/best (by validation macro F1 of positive labels) and OUT/last, which
+    /// can be resumed; OUT/metrics.csv; OUT/curves.html. Ctrl-C writes a checkpoint and stops.
+    ///
+    /// Example: radialog train chexbert recipe.toml --out runs/chexbert
+    Chexbert(RecipeArgs),
+    /// Train the language model on report and instruct data sets
+    ///
+    /// Without `full` it trains LoRA and the image projection beside the frozen model of a bundle: OUT/best (by validation
+    /// loss) and OUT/last are bundles that share the frozen weights, and adapter folders that Python PEFT loads as they are.
+    /// With `full = true` it trains all weights of a small model, of a bundle or from a geometry with random weights. What is
+    /// left out of a recipe is as in the original. Writes OUT/metrics.csv and OUT/curves.html, too. Ctrl-C writes a
+    /// checkpoint and stops.
+    ///
+    /// Example: radialog train language recipe.toml --out runs/language (workers/training/recipes/language.toml is one)
+    Language(RecipeArgs),
+}
+
+#[derive(Args)]
+struct RecipeArgs {
+    /// TOML file; paths in it are relative to it
+    recipe: PathBuf,
+    /// Folder of checkpoints and curves
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where the training computes: cpu, or cuda:0 in a build with --features cuda
+    #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
+    device: String,
+    /// Go on from OUT/last: the result is that of an uninterrupted training. With --resume=auto a training that has no such
+    /// checkpoint yet begins, for jobs that are started again
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "never",
+          default_missing_value = "always", hide_default_value = true)]
+    resume: Resume,
+}
+
+/// Whether a training goes on from its last checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Resume {
+    /// It begins; an earlier one in the folder is an error
+    Never,
+    /// It goes on; where there is no checkpoint is an error
+    Always,
+    /// It goes on where there is a checkpoint, and begins elsewhere
+    Auto,
+}
+
+impl Resume {
+    fn is_wanted(self, out: &Path) -> bool {
+        match self {
+            Resume::Never => false,
+            Resume::Always => true,
+            Resume::Auto => can_resume(out),
+        }
+    }
+}
+
+impl RecipeArgs {
+    /// Prepares a training in the output folder, and runs it.
+    fn train<T: Trainer>(
+        &self,
+        stop: &CancellationToken,
+        prepare: impl FnOnce(&Path, bool, &Device) -> Result<Training<T>, TrainingError>,
+    ) -> anyhow::Result<ExitCode> {
+        let device = device::from_name(&self.device)?;
+        let training = prepare(&self.out, self.resume.is_wanted(&self.out), &device)?;
+        finish(training, stop, &self.out)
+    }
+}
+
+pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
+    let stop = shutdown::on_signals()?;
+    let training = move || match args.command {
+        TrainCommand::Findings(args) => {
+            let recipe = FindingsRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::findings(recipe, out, resume, device)
+            })
+        }
+        TrainCommand::Alignment(args) => {
+            let recipe = AlignmentRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::alignment(recipe, out, resume, device)
+            })
+        }
+        TrainCommand::Chexbert(args) => {
+            let recipe = ChexbertRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::chexbert(recipe, out, resume, device)
+            })
+        }
+        TrainCommand::Language(args) => {
+            let recipe = LanguageRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::language(recipe, out, resume, device)
+            })
+        }
+    };
+    tokio::task::spawn_blocking(training)
+        .await
+        .context("the training ended unexpectedly")?
+}
+
+fn finish<S: Trainer>(
+    training: Training<S>,
+    stop: &CancellationToken,
+    out: &Path,
+) -> anyhow::Result<ExitCode> {
+    for note in training.notes() {
+        eprintln!("{note}");
+    }
+    let bar = progress_bar()?;
+    let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
+    bar.finish_and_clear();
+    let shown = out.display();
+    let TrainingOutcome::Complete(rows) = outcome else {
+        println!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    print_rows(&rows);
+    println!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What each epoch came to, in the columns that the training has.
+fn print_rows(rows: &[EpochMetrics]) {
+    let columns = COLUMNS
+        .iter()
+        .filter(|(name, _)| rows.iter().any(|row| row.get(name).is_some()));
+    let columns: Vec<_> = columns.collect();
+    let line = |cells: Vec<String>| println!("  {:>5} {}", cells[0], cells[1..].join(" "));
+    let heading = columns.iter().map(|(_, heading)| format!("{heading:>14}"));
+    line(["epoch".to_owned()].into_iter().chain(heading).collect());
+    for row in rows {
+        let value = |name: &str| row.get(name).unwrap_or(f64::NAN);
+        let cells = columns
+            .iter()
+            .map(|(name, _)| format!("{:>14.4}", value(name)));
+        line(
+            [value("epoch").to_string()]
+                .into_iter()
+                .chain(cells)
+                .collect(),
+        );
+    }
+}
+
+fn progress_bar() -> anyhow::Result<ProgressBar> {
+    let bar = if stderr().is_terminal() {
+        ProgressBar::new(0)
+    } else {
+        ProgressBar::hidden()
+    };
+    let style =
+        ProgressStyle::with_template("{bar:40} step {pos}/{len}  {msg}  {per_sec}  {eta} left");
+    bar.set_style(style.context("progress bar")?);
+    Ok(bar)
+}
+
+fn show(bar: &ProgressBar, step: &StepReport) {
+    bar.set_length(step.total);
+    bar.set_position(step.step);
+    let message = format!(
+        "epoch {}  mean loss {:.4}  rate {:.1e}",
+        step.epoch + 1,
+        step.loss,
+        step.rate
+    );
+    if bar.is_hidden() && step.step.is_multiple_of(LINE_EVERY) {
+        eprintln!("step {}/{}  {message}", step.step, step.total);
+    }
+    bar.set_message(message);
+}

@@ -1,0 +1,18 @@
+//! How the program ends: its exit codes, and the error of a command line that cannot be meant.
+
+/// The command line or the configuration is wrong: `EX_USAGE` of sysexits.h.
+pub(crate) const EXIT_USAGE: u8 = 64;
+/// The run was interrupted and can be resumed: what a shell reports of a process that Ctrl-C ended.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
+/// Flags that parse but make no sense together.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}

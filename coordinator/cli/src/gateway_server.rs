@@ -1,0 +1,74 @@
+//! The HTTP gateway as a server of this process, for `radialog gateway` and, beside its workers, for `radialog serve` and
+//! `radialog chat`.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use radialog_coordinator::gateway::{Gateway, GatewayConfig, GatewayError};
+use radialog_coordinator::{BundleHashes, ResultConsumer};
+use radialog_models::bundle::Bundle;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use tokio_util::sync::CancellationToken;
+
+use crate::archive_source;
+use crate::exit::UsageError;
+
+/// Where it listens.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ListenArgs {
+    /// Where to listen; other machines reach it only with API keys set (gateway.keys) [default: 127.0.0.1:7860]
+    /// [env: RADIALOG_GATEWAY_LISTEN]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+}
+
+impl ListenArgs {
+    pub(crate) fn setting(&self) -> (&'static str, Option<String>) {
+        (
+            "gateway.listen",
+            self.listen.map(|address| address.to_string()),
+        )
+    }
+}
+
+/// Listens, so that what is wrong with the address is said before any work.
+pub(crate) async fn bind(
+    config: &Config,
+    gateway: GatewayConfig,
+    bundle: &Bundle,
+    backends: &Backends,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Gateway> {
+    let manifest = bundle.manifest();
+    let hashes = BundleHashes {
+        name: manifest.name.clone(),
+        bundle: manifest.hash(),
+        components: manifest.component_hashes(),
+    };
+    match Gateway::bind(gateway, hashes, backends.clone(), shutdown.clone()).await {
+        Err(error @ GatewayError::Open(_)) => Err(UsageError(error.to_string()).into()),
+        bound => Ok(bound?.with_batches(archive_source::opener(config.clone()))?),
+    }
+}
+
+/// Answers until the shutdown. Prepared images start their turns here, too.
+pub(crate) async fn answer(
+    gateway: Gateway,
+    config: &Config,
+    backends: Backends,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let results = ResultConsumer::new(backends, config.worker.worker.clone(), shutdown.clone());
+    let serving = async {
+        gateway
+            .serve(config.worker.grace)
+            .await
+            .map_err(anyhow::Error::new)
+    };
+    let consuming = async { results.run().await.map_err(anyhow::Error::new) };
+    // One that fails ends the other.
+    let ended = tokio::try_join!(serving, consuming);
+    shutdown.cancel();
+    ended.map(|_| ())
+}

@@ -1,0 +1,231 @@
+//! The order of turns: each is ready, runs and ends once, in its place.
+
+use super::*;
+
+pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_image_when_it_is_prepared(
+    conversations: Arc<dyn Conversations>,
+) {
+    assert_eq!(
+        conversations
+            .create(&in_words(), &[ask("a")])
+            .await
+            .unwrap(),
+        Some(1)
+    );
+    let conversation = with_image(&unique());
+    assert_eq!(
+        conversations
+            .create(&conversation, &[ask("a"), ask("b")])
+            .await
+            .unwrap(),
+        None
+    );
+    let id = &conversation.id;
+    assert_eq!(
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: None },
+        "not before it is prepared"
+    );
+    assert_eq!(
+        conversations
+            .image_prepared(id, &Ok(findings()))
+            .await
+            .unwrap(),
+        Some(1)
+    );
+    assert_eq!(
+        conversations
+            .image_prepared(id, &Ok(findings()))
+            .await
+            .unwrap(),
+        Some(1),
+        "again is harmless"
+    );
+    let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
+    assert_eq!(snapshot.conversation, conversation);
+    assert_eq!(snapshot.prepared, Some(Ok(findings())));
+    assert_eq!(
+        conversations.events(id, 1, 0, 10).await.unwrap(),
+        [(1, TurnEvent::Findings(findings()))]
+    );
+    assert_eq!(conversations.events(id, 2, 0, 10).await.unwrap(), []);
+}
+
+pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversations>) {
+    let id = &begun(&conversations, &["a", "b"]).await;
+    let third = conversations.add_turn(id, &ask("c"), None).await.unwrap();
+    assert_eq!(
+        third,
+        Some(AddedTurn {
+            turn: 3,
+            ready: false
+        })
+    );
+    assert_eq!(conversations.position(id, 4).await.unwrap(), None);
+    let places = join_all((1..=3).map(|turn| conversations.position(id, turn))).await;
+    let places: Vec<u64> = places
+        .into_iter()
+        .map(|place| place.unwrap().unwrap())
+        .collect();
+    assert!(places[0] < places[1] && places[1] < places[2], "{places:?}");
+    assert!(conversations.waiting().await.unwrap() >= 3);
+
+    assert_eq!(
+        conversations.claim_turn(id, 2).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(1) },
+        "not before the first"
+    );
+    let (epoch, _) = started_epoch(&conversations, id, 1).await;
+    assert_eq!(
+        conversations.position(id, 1).await.unwrap(),
+        None,
+        "it does not wait any more"
+    );
+    assert_eq!(finish(&conversations, id, 1, epoch, "A").await, Some(2));
+    assert_eq!(
+        conversations.claim_turn(id, 1).await.unwrap(),
+        TurnClaim::NotRunnable { next: Some(2) },
+        "a duplicate"
+    );
+    let (epoch, _) = started_epoch(&conversations, id, 2).await;
+    let failure = Failure::new(ErrorCode::Model, "it failed");
+    assert_eq!(
+        conversations
+            .finish(id, 2, epoch, &TurnOutcome::Failed(failure))
+            .await
+            .unwrap(),
+        Some(3)
+    );
+    let (epoch, _) = started_epoch(&conversations, id, 3).await;
+    assert_eq!(finish(&conversations, id, 3, epoch, "C").await, None);
+    let turns = conversations.snapshot(id).await.unwrap().unwrap().turns;
+    assert_eq!(turns[0].outcome, Some(answer("A")));
+    assert_eq!(turns[0].request, ask("a"));
+    assert_eq!(turns[1].status, TurnStatus::Failed);
+    let added = conversations.add_turn(id, &ask("d"), None).await.unwrap();
+    assert_eq!(
+        added,
+        Some(AddedTurn {
+            turn: 4,
+            ready: true
+        })
+    );
+}
+
+pub(super) async fn an_idempotency_key_gives_the_same_turn_again(
+    conversations: Arc<dyn Conversations>,
+) {
+    let id = &begun(&conversations, &["a"]).await;
+    let first = conversations
+        .add_turn(id, &ask("b"), Some("key"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        conversations
+            .add_turn(id, &ask("b"), Some("key"))
+            .await
+            .unwrap(),
+        Some(first)
+    );
+    let other = conversations
+        .add_turn(id, &ask("b"), Some("another"))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((first.turn, other.turn), (2, 3));
+    assert_eq!(
+        conversations
+            .snapshot(id)
+            .await
+            .unwrap()
+            .unwrap()
+            .turns
+            .len(),
+        3
+    );
+}
+
+pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
+    conversations: Arc<dyn Conversations>,
+) {
+    let conversation = with_image(&unique());
+    let id = &conversation.id;
+    let failure = Failure::new(ErrorCode::ImageCorrupt, "the file ends early");
+    conversations
+        .create(&conversation, &[ask("a")])
+        .await
+        .unwrap();
+    assert_eq!(
+        conversations
+            .image_prepared(id, &Err(failure.clone()))
+            .await
+            .unwrap(),
+        None
+    );
+    let added = conversations.add_turn(id, &ask("b"), None).await.unwrap();
+    assert_eq!(
+        added,
+        Some(AddedTurn {
+            turn: 2,
+            ready: false
+        })
+    );
+    let turns = conversations.snapshot(id).await.unwrap().unwrap().turns;
+    for (turn, number) in turns.iter().zip(1..) {
+        assert_eq!(turn.outcome, Some(TurnOutcome::Failed(failure.clone())));
+        let ended = TurnEvent::Ended(TurnOutcome::Failed(failure.clone()));
+        assert_eq!(
+            conversations.events(id, number, 0, 9).await.unwrap(),
+            [(1, ended)]
+        );
+        assert_eq!(conversations.position(id, number).await.unwrap(), None);
+    }
+}
+
+pub(super) async fn a_final_answer_can_be_edited(conversations: Arc<dyn Conversations>) {
+    let id = &begun(&conversations, &["a"]).await;
+    assert!(
+        !conversations.edit(id, 1, Some("x")).await.unwrap(),
+        "not before it is final"
+    );
+    assert!(
+        !conversations.edit(id, 2, Some("x")).await.unwrap(),
+        "no such turn"
+    );
+    let (epoch, _) = started_epoch(&conversations, id, 1).await;
+    finish(&conversations, id, 1, epoch, "A").await;
+    for text in [Some("mine"), Some(""), None] {
+        assert!(conversations.edit(id, 1, text).await.unwrap());
+        assert_eq!(
+            conversations.snapshot(id).await.unwrap().unwrap().turns[0]
+                .edited
+                .as_deref(),
+            text
+        );
+    }
+}
+
+pub(super) async fn racing_submitters_each_get_a_turn_of_their_own(
+    conversations: Arc<dyn Conversations>,
+) {
+    let conversation = in_words();
+    conversations
+        .create(&conversation, &[ask("a")])
+        .await
+        .unwrap();
+    let added = join_all((0..16).map(|number| {
+        let (conversations, id) = (conversations.clone(), conversation.id.clone());
+        tokio::spawn(async move {
+            conversations
+                .add_turn(&id, &ask(&number.to_string()), None)
+                .await
+                .unwrap()
+                .unwrap()
+        })
+    }))
+    .await;
+    let mut turns: Vec<u32> = added.into_iter().map(|added| added.unwrap().turn).collect();
+    turns.sort_unstable();
+    assert_eq!(turns, (2..=17).collect::<Vec<_>>());
+}

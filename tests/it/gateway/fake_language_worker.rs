@@ -1,0 +1,139 @@
+//! A language worker without a model: it writes an answer word by word, as fast as it is allowed to, and goes on where
+//! another one stopped.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use radialog_coordinator::Backends;
+use radialog_coordinator::run::publish_turn;
+use radialog_runtime::conversations::{AppendOutcome, TurnClaim};
+use radialog_schemas::{Answer, Ask, ChatTask, ErrorCode, Failure, TurnEvent, TurnOutcome, queues};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+/// Questions that contain this fail.
+pub(crate) const FAILS: &str = "fails";
+
+/// A worker and the words that it may still write.
+pub(crate) struct FakeLanguageWorker {
+    words: Arc<Semaphore>,
+    running: JoinHandle<Result<()>>,
+}
+
+impl FakeLanguageWorker {
+    /// Starts a worker that may write so many words.
+    pub(crate) fn start(backends: &Backends, words: usize) -> Self {
+        let words = Arc::new(Semaphore::new(words));
+        let running = tokio::spawn(work(backends.clone(), words.clone()));
+        Self { words, running }
+    }
+
+    /// Lets it write so many words more.
+    pub(crate) fn allow(&self, words: usize) {
+        self.words.add_permits(words);
+    }
+}
+
+impl Drop for FakeLanguageWorker {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// What is answered to a request.
+pub(crate) fn answer(ask: &Ask) -> String {
+    match ask {
+        Ask::Report => "The lungs are clear. No pleural effusion.".to_owned(),
+        Ask::Question { text } => format!("You asked: {text}"),
+        other => format!(
+            "Task {}.",
+            serde_json::to_value(other).unwrap()["task"]
+                .as_str()
+                .unwrap()
+        ),
+    }
+}
+
+fn tokens(text: &str) -> Vec<TurnEvent> {
+    let words = text.split_inclusive(' ').enumerate();
+    words
+        .map(|(id, word)| TurnEvent::Token {
+            id: u32::try_from(id).unwrap(),
+            text: word.to_owned(),
+        })
+        .collect()
+}
+
+async fn work(backends: Backends, words: Arc<Semaphore>) -> Result<()> {
+    let mut consumer = backends.queue.consume(queues::CHAT, 64).await?;
+    loop {
+        let delivery = consumer.next().await;
+        let task: ChatTask = serde_json::from_slice(&delivery.message.body)?;
+        let (backends, words) = (backends.clone(), words.clone());
+        tokio::spawn(async move {
+            write(&backends, &task, &words).await.unwrap();
+            // Lost only when the test is over.
+            let _ = delivery.receipt.ack().await;
+        });
+    }
+}
+
+async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Result<()> {
+    let (id, turn) = (&task.conversation, task.turn);
+    let conversations = &backends.conversations;
+    let (epoch, snapshot, events) = match conversations.claim_turn(id, turn).await? {
+        TurnClaim::Granted {
+            epoch,
+            snapshot,
+            events,
+        } => (epoch, snapshot, events),
+        TurnClaim::NotRunnable { next } => return next_turn(backends, task, next).await,
+        TurnClaim::NotFound => return Ok(()),
+    };
+    let request = &snapshot.turns[turn as usize - 1].request;
+    let text = answer(&request.ask);
+    let written = events
+        .iter()
+        .filter(|event| matches!(event, TurnEvent::Token { .. }))
+        .count();
+    let mut last = events.len() as u64;
+    let mut outcome = match text.contains(FAILS) {
+        true => TurnOutcome::Failed(Failure::new(ErrorCode::Model, "told to fail")),
+        false => TurnOutcome::Done(Answer {
+            prompt_tokens: 50,
+            cached_tokens: 10,
+            tokens: u32::try_from(tokens(&text).len())? + 1,
+            complete: true,
+            dropped_turns: Vec::new(),
+            text: text.clone(),
+        }),
+    };
+    let started = TurnEvent::Started {
+        asked: format!("{:?}", request.ask),
+    };
+    for event in std::iter::once(started).chain(tokens(&text).into_iter().skip(written)) {
+        if matches!(event, TurnEvent::Token { .. }) {
+            words.acquire().await?.forget();
+        }
+        match conversations
+            .append(id, turn, epoch, last, &[event])
+            .await?
+        {
+            AppendOutcome::Done => last += 1,
+            AppendOutcome::Cancelled => {
+                outcome = TurnOutcome::Cancelled;
+                break;
+            }
+            AppendOutcome::Fenced => return Ok(()),
+        }
+    }
+    let next = conversations.finish(id, turn, epoch, &outcome).await?;
+    next_turn(backends, task, next).await
+}
+
+async fn next_turn(backends: &Backends, task: &ChatTask, next: Option<u32>) -> Result<()> {
+    if let Some(next) = next {
+        publish_turn(backends, &task.conversation, next, &task.component).await?;
+    }
+    Ok(())
+}

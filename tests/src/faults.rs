@@ -1,0 +1,227 @@
+//! Backends that go away, answer after the connection broke, lose things or say them twice, and forget.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
+use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
+use radialog_runtime::state::memory::MemoryState;
+use radialog_runtime::state::{Fact, Facts, State, StateError};
+use radialog_schemas::{ObjectKey, RunId, StudyId};
+
+/// What is wrong at the moment.
+#[derive(Default)]
+pub struct FaultInjector {
+    down: AtomicBool,
+    twice: AtomicBool,
+    lose_answers: AtomicBool,
+    messages_to_lose: AtomicU64,
+    calls: AtomicU64,
+    state: RwLock<Arc<MemoryState>>,
+}
+
+impl FaultInjector {
+    /// Queue and objects of these backends, and a state of its own, all under this faults.
+    pub fn over(self: &Arc<Self>, backends: &Backends) -> Backends {
+        Backends {
+            queue: Arc::new(FaultyQueue {
+                faults: self.clone(),
+                inner: backends.queue.clone(),
+            }),
+            objects: Arc::new(FaultyObjects {
+                faults: self.clone(),
+                inner: backends.objects.clone(),
+            }),
+            state: Arc::new(FaultyState {
+                faults: self.clone(),
+            }),
+            conversations: backends.conversations.clone(),
+        }
+    }
+
+    /// Nothing answers any more, or everything again.
+    pub fn down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
+    /// Every message is published twice.
+    pub fn say_everything_twice(&self) {
+        self.twice.store(true, Ordering::Relaxed);
+    }
+
+    /// The next messages are confirmed, and lost.
+    pub fn lose_messages(&self, count: u64) {
+        self.messages_to_lose.store(count, Ordering::Relaxed);
+    }
+
+    /// Every third call to the state works, but its caller is told that it failed.
+    pub fn lose_answers(&self) {
+        self.lose_answers.store(true, Ordering::Relaxed);
+    }
+
+    /// The state is empty, as after a restart without persistence.
+    pub fn forget(&self) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
+    }
+
+    fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
+    fn state(&self) -> Result<Arc<MemoryState>, StateError> {
+        match self.is_down() {
+            true => Err(StateError("down".into())),
+            false => Ok(self
+                .state
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()),
+        }
+    }
+
+    fn answer<T>(&self, answer: T) -> Result<T, StateError> {
+        let lost = self.lose_answers.load(Ordering::Relaxed)
+            && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
+        match lost {
+            true => Err(StateError("the connection broke".into())),
+            false => Ok(answer),
+        }
+    }
+}
+
+struct FaultyQueue {
+    faults: Arc<FaultInjector>,
+    inner: Arc<dyn Queue>,
+}
+
+#[async_trait]
+impl Queue for FaultyQueue {
+    async fn declare(&self) -> Result<(), QueueError> {
+        self.inner.declare().await
+    }
+
+    async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
+        if self.faults.is_down() {
+            return Err(QueueError::Unreachable("down".into()));
+        }
+        let left = &self.faults.messages_to_lose;
+        if left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok()
+        {
+            return Ok(());
+        }
+        if self.faults.twice.load(Ordering::Relaxed) {
+            self.inner.publish(queue, message.clone()).await?;
+        }
+        self.inner.publish(queue, message).await
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
+        self.inner.consume(queue, prefetch).await
+    }
+
+    async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError> {
+        self.inner.take(queue).await
+    }
+
+    async fn depth(&self, queue: &str) -> Result<u64, QueueError> {
+        self.inner.depth(queue).await
+    }
+}
+
+struct FaultyObjects {
+    faults: Arc<FaultInjector>,
+    inner: Arc<dyn Objects>,
+}
+
+impl FaultyObjects {
+    fn inner(&self, key: &str) -> Result<&dyn Objects, ObjectError> {
+        match self.faults.is_down() {
+            true => Err(ObjectError::Store {
+                key: key.to_owned(),
+                reason: "down".into(),
+            }),
+            false => Ok(&*self.inner),
+        }
+    }
+}
+
+#[async_trait]
+impl Objects for FaultyObjects {
+    async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        self.inner(key.as_str())?.put(key, content).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        self.inner(key.as_str())?.get(key).await
+    }
+
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
+        self.inner(key.as_str())?.size(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        self.inner(key.as_str())?.delete(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Vec<ObjectEntry>, ObjectError> {
+        self.inner(prefix)?.list(prefix, after, limit).await
+    }
+}
+
+struct FaultyState {
+    faults: Arc<FaultInjector>,
+}
+
+#[async_trait]
+impl State for FaultyState {
+    async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError> {
+        self.faults
+            .answer(self.faults.state()?.put_document(run, name, value).await?)
+    }
+
+    async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
+        self.faults
+            .answer(self.faults.state()?.document(run, name).await?)
+    }
+
+    async fn begin(&self, facts: &[Fact]) -> Result<(), StateError> {
+        self.faults.answer(self.faults.state()?.begin(facts).await?)
+    }
+
+    async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, StateError> {
+        self.faults
+            .answer(self.faults.state()?.record(facts).await?)
+    }
+
+    async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError> {
+        self.faults
+            .answer(self.faults.state()?.finish(lines).await?)
+    }
+
+    async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
+        self.faults
+            .answer(self.faults.state()?.exist(run, studies).await?)
+    }
+
+    async fn finished(&self, run: &RunId, limit: usize) -> Result<Vec<String>, StateError> {
+        self.faults
+            .answer(self.faults.state()?.finished(run, limit).await?)
+    }
+
+    async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError> {
+        self.faults
+            .answer(self.faults.state()?.discard_finished(run, count).await?)
+    }
+}

@@ -1,0 +1,208 @@
+//! The coordinator's end of the queues, for tests of a single worker: tasks out, results in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::conversations::memory::MemoryConversations;
+use radialog_runtime::objects::Objects;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
+use radialog_runtime::queue::{Message, Queue};
+use radialog_runtime::runner::{RunError, Runner, RunnerSettings};
+use radialog_runtime::state::memory::MemoryState;
+use radialog_schemas::{ContentHash, ObjectKey, RunId, Stage, StageResult, Task, Work, queues};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::fake_stage::FakeStage;
+
+/// Longer than anything in a test takes, shorter than a person waits.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Sends tasks to one stage and reads what its workers say.
+#[derive(Clone)]
+pub struct TaskHarness {
+    /// The broker.
+    pub queue: Arc<dyn Queue>,
+    /// The store.
+    pub objects: Arc<dyn Objects>,
+    run: RunId,
+    _directory: Arc<TempDir>,
+}
+
+/// A running worker.
+pub struct WorkerHandle {
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), RunError>>,
+}
+
+impl TaskHarness {
+    /// A harness over this broker and a directory of its own, with the queues declared.
+    pub async fn new(queue: Arc<dyn Queue>) -> Result<Self> {
+        let directory = Arc::new(tempfile::tempdir()?);
+        let objects = Arc::new(FilesystemObjects::open(directory.path())?);
+        queue.declare().await?;
+        Ok(Self {
+            queue,
+            objects,
+            run: "run".into(),
+            _directory: directory,
+        })
+    }
+
+    /// The same harness over another connection or store, e.g. one that fails.
+    pub fn with(&self, queue: Arc<dyn Queue>, objects: Arc<dyn Objects>) -> Self {
+        Self {
+            queue,
+            objects,
+            ..self.clone()
+        }
+    }
+
+    /// All that a worker needs, with state and conversations of its own.
+    pub fn backends(&self) -> Backends {
+        Backends {
+            queue: self.queue.clone(),
+            objects: self.objects.clone(),
+            state: Arc::new(MemoryState::default()),
+            conversations: Arc::new(MemoryConversations::default()),
+        }
+    }
+
+    /// A findings task of this study, with its image stored.
+    pub async fn task(&self, study: &str) -> Result<Task> {
+        let task = self.task_without_image(study);
+        if let Work::Findings { image } = &task.work {
+            self.objects
+                .put(image, Bytes::from(study.to_owned()))
+                .await?;
+        }
+        Ok(task)
+    }
+
+    /// The same task; its image does not exist.
+    pub fn task_without_image(&self, study: &str) -> Task {
+        let image = ObjectKey::image(&ContentHash::of_parts([
+            self.run.as_str().as_bytes(),
+            study.as_bytes(),
+        ]));
+        let component = FakeStage::component_of(Stage::Findings);
+        let output = ObjectKey::findings(&component, &image);
+        Task::new(
+            &self.run,
+            &study.into(),
+            &component,
+            output,
+            Work::Findings { image },
+        )
+    }
+
+    /// Publishes a task as its first attempt.
+    pub async fn send(&self, task: &Task) -> Result<()> {
+        self.send_attempt(task, 0).await
+    }
+
+    /// Publishes a task that was tried before.
+    pub async fn send_attempt(&self, task: &Task, attempt: u32) -> Result<()> {
+        let body = serde_json::to_vec(task)?.into();
+        let message = Message {
+            body,
+            attempt,
+            ..Message::default()
+        };
+        Ok(self
+            .queue
+            .publish(queues::work(task.work.stage()), message)
+            .await?)
+    }
+
+    /// Publishes anything.
+    pub async fn send_bytes(&self, body: &[u8]) -> Result<()> {
+        let message = Message {
+            body: Bytes::copy_from_slice(body),
+            ..Message::default()
+        };
+        Ok(self
+            .queue
+            .publish(queues::work(Stage::Findings), message)
+            .await?)
+    }
+
+    /// The next `count` results.
+    pub async fn results(&self, count: usize) -> Result<Vec<StageResult>> {
+        let read = async {
+            let mut consumer = self.queue.consume(queues::RESULTS, 100).await?;
+            let mut results = Vec::new();
+            while results.len() < count {
+                let delivery = consumer.next().await;
+                results.push(serde_json::from_slice(&delivery.message.body)?);
+                delivery.receipt.ack().await?;
+            }
+            anyhow::Ok(results)
+        };
+        tokio::time::timeout(LIMIT, read)
+            .await
+            .with_context(|| format!("fewer than {count} results"))?
+    }
+
+    /// The next dead letter of the stage, taken from its queue.
+    pub async fn dead_letter(&self) -> Result<Message> {
+        let dead = queues::dead(queues::work(Stage::Findings));
+        let read = async {
+            loop {
+                if let Some(delivery) = self.queue.take(&dead).await? {
+                    delivery.receipt.ack().await?;
+                    return anyhow::Ok(delivery.message);
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, read)
+            .await
+            .context("no dead letter came")?
+    }
+
+    /// Starts a worker.
+    pub fn start(&self, stage: &Arc<FakeStage>, settings: RunnerSettings) -> WorkerHandle {
+        let runner = Runner::new(
+            stage.clone(),
+            self.queue.clone(),
+            self.objects.clone(),
+            settings,
+        );
+        WorkerHandle::spawn(|shutdown| runner.run(shutdown))
+    }
+}
+
+impl WorkerHandle {
+    /// Runs a worker that ends with the token.
+    pub fn spawn<F>(run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = Result<(), RunError>> + Send + 'static,
+    {
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(shutdown.clone()));
+        Self { shutdown, running }
+    }
+
+    /// Asks the worker to stop and waits until it has.
+    pub async fn stop(self) -> Result<()> {
+        self.shutdown.cancel();
+        Ok(self.running.await??)
+    }
+
+    /// Ends the worker as a crash does: nothing is settled.
+    pub async fn crash(self) {
+        self.running.abort();
+        // Over when the future and everything it held are dropped.
+        drop(self.running.await);
+    }
+
+    /// Waits for the worker to end by itself.
+    pub async fn ended(self) -> Result<Result<(), RunError>> {
+        Ok(self.running.await?)
+    }
+}
