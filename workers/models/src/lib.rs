@@ -4,6 +4,7 @@ pub mod alignment;
 mod bert;
 pub mod bundle;
 pub mod chexbert;
+pub mod device;
 pub mod durable;
 pub mod error;
 pub mod findings;

@@ -41,6 +41,7 @@ pub struct ChexbertTrainer {
     dropout: Dropout,
     train: Vec<TokenizedReport>,
     validate: Vec<TokenizedReport>,
+    device: Device,
 }
 
 /// One report as ids.
@@ -60,7 +61,7 @@ struct ChexbertStart {
 }
 
 impl Training<ChexbertTrainer> {
-    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    /// Prepares a training on a device, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
@@ -68,6 +69,7 @@ impl Training<ChexbertTrainer> {
         read: LoadedRecipe<ChexbertRecipe>,
         out: &Path,
         resume: bool,
+        device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
         let ChexbertStart {
@@ -75,12 +77,12 @@ impl Training<ChexbertTrainer> {
             tensors,
             tokenizer: vocabulary,
         } = start(&recipe)?;
-        let variables = Variables::of(tensors)?;
+        let variables = Variables::of(tensors)?.to_device(device)?;
         let dropout = Dropout::new(
             recipe.dropout,
             Random::stream(recipe.training.seed, DROPOUT).bits(),
         );
-        let builder = variables.var_builder(&Device::Cpu);
+        let builder = variables.var_builder(device);
         let network = Chexbert::with_dropout(&config.chexbert, builder, dropout.clone())?;
         let tokenizer = BertTokenizer::from_file(&vocabulary)?;
         if tokenizer.len() > config.chexbert.vocab_size {
@@ -116,6 +118,7 @@ impl Training<ChexbertTrainer> {
             dropout,
             train,
             validate,
+            device: device.clone(),
         };
         Self::start(trainer, plan, component, variables, out, resume)
     }
@@ -159,7 +162,7 @@ impl Trainer for ChexbertTrainer {
     /// Runs the reports through the network of inference. Positive against everything else, as reports are scored.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         let weights =
-            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network = Chexbert::new(&self.config.chexbert, weights)?;
         let mut counts = LabelCounts::default();
         let mut mean_loss = 0.0;

@@ -40,10 +40,11 @@ pub struct FindingsTrainer {
     weights: Tensor,
     train: Vec<LabelledImage>,
     validate: Vec<LabelledImage>,
+    device: Device,
 }
 
 impl Training<FindingsTrainer> {
-    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    /// Prepares a training on a device, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
@@ -51,12 +52,12 @@ impl Training<FindingsTrainer> {
         read: LoadedRecipe<FindingsRecipe>,
         out: &Path,
         resume: bool,
+        device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
         let (config, tensors) = start(&recipe)?;
-        let variables = Variables::of(tensors)?;
-        let network =
-            FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
+        let variables = Variables::of(tensors)?.to_device(device)?;
+        let network = FindingsClassifier::new(&config.classifier, variables.var_builder(device))?;
         let (train, validate) = (
             labelled_images(&recipe.tables, "train")?,
             labelled_images(&recipe.tables, "validate")?,
@@ -77,7 +78,7 @@ impl Training<FindingsTrainer> {
                 .count();
             recipe.weighting.weight(positives, train.len())
         });
-        let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
+        let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), device)?;
         let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
         let plan = TrainingPlan {
             training: recipe.training.clone(),
@@ -96,6 +97,7 @@ impl Training<FindingsTrainer> {
             weights,
             train,
             validate,
+            device: device.clone(),
         };
         Self::start(trainer, plan, component, variables, out, resume)
     }
@@ -108,7 +110,7 @@ impl FindingsTrainer {
             input,
             blank: self.recipe.blank,
             augment: None,
-            device: Device::Cpu,
+            device: self.device.clone(),
         }
     }
 }
@@ -160,7 +162,7 @@ impl Trainer for FindingsTrainer {
     /// Runs the images through the network of inference.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         let weights =
-            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network = FindingsClassifier::new(&self.config.classifier, weights)?;
         let batches: Vec<_> = self
             .validate
@@ -211,7 +213,7 @@ fn silence_unknown(variables: &Variables, train: &[LabelledImage]) -> Result<(),
     };
     let kept = Tensor::from_iter(
         known.iter().map(|known| f32::from(u8::from(*known))),
-        &Device::Cpu,
+        weight.device(),
     )?;
     weight.set(
         &weight

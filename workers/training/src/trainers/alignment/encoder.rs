@@ -9,6 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::bundle::read_manifest;
 use radialog_models::bundle::weights::MappedWeights;
+use radialog_models::durable::PendingFile;
 use radialog_models::tensors::TensorSpec;
 use radialog_models::vision::projector_seed;
 use radialog_schemas::Stage;
@@ -44,9 +45,10 @@ pub(super) fn file(
         source.ok_or_else(|| TrainingError::Empty("no bundle with an image encoder".to_owned()))?;
     let tensors = taken(source, config, recipe.training.seed)?;
     fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
-    let partial = out.join(format!("{FILE}.partial"));
-    candle_core::safetensors::save(&tensors, &partial).map_err(TrainingError::content(&partial))?;
-    fs::rename(&partial, &path).map_err(TrainingError::io("put in place", &path))?;
+    let file = PendingFile::create(&path).map_err(TrainingError::io("create", &path))?;
+    candle_core::safetensors::save(&tensors, file.partial())
+        .map_err(TrainingError::content(&path))?;
+    file.persist().map_err(TrainingError::io("write", &path))?;
     Ok(path)
 }
 

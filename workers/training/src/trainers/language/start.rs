@@ -44,10 +44,19 @@ pub(super) struct LanguageStart {
     config: LanguageComponent,
     /// The frozen weights beside an adapter.
     frozen: Option<MappedWeights>,
+    device: Device,
 }
 
 impl LanguageStart {
-    pub(super) fn of(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
+    /// Finds or draws the weights in main memory, and puts those that learn on the device.
+    pub(super) fn of(recipe: &LanguageRecipe, device: &Device) -> Result<Self, TrainingError> {
+        let mut start = Self::in_memory(recipe)?;
+        start.variables = start.variables.to_device(device)?;
+        start.device = device.clone();
+        Ok(start)
+    }
+
+    fn in_memory(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
         match (&recipe.training.start, &recipe.geometry, &recipe.tokenizer) {
             (Some(dir), ..) => {
                 let (config, weights, files) =
@@ -72,7 +81,7 @@ impl LanguageStart {
 
     /// The model with variables where it learns.
     pub(super) fn model(&self, dropout: &Dropout) -> Result<LanguageModel, TrainingError> {
-        let variables = self.variables.var_builder(&Device::Cpu);
+        let variables = self.variables.var_builder(&self.device);
         let llama = &self.config.llama;
         let (Some(frozen), Some(lora)) = (&self.frozen, &self.config.lora) else {
             return Ok(LanguageModel::load(llama, &variables, None)?.with_dropout(dropout.clone()));
@@ -80,7 +89,7 @@ impl LanguageStart {
         let dtype = frozen
             .dtype("model.embed_tokens.weight")
             .unwrap_or(DType::F32);
-        let base = frozen.var_builder(dtype, &Device::Cpu);
+        let base = frozen.var_builder(dtype, &self.device);
         let adapter = LoraAdapter {
             config: lora.clone(),
             weights: variables,
@@ -164,6 +173,7 @@ impl Found {
             tokenizer,
             config,
             frozen,
+            device: Device::Cpu,
         })
     }
 
@@ -302,6 +312,7 @@ fn whole(
         tokenizer,
         config,
         frozen: None,
+        device: Device::Cpu,
     })
 }
 
