@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
 use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
@@ -173,9 +173,9 @@ impl Objects for FaultyObjects {
     async fn list(
         &self,
         prefix: &str,
-        after: Option<&ObjectKey>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Vec<ObjectEntry>, ObjectError> {
+    ) -> Result<ObjectPage, ObjectError> {
         self.inner(prefix)?.list(prefix, after, limit).await
     }
 }

@@ -96,10 +96,17 @@ pub async fn delete_all(
     conversation: &ConversationId,
 ) -> Result<(), ObjectError> {
     let prefix = format!("{}{conversation}/", ObjectKey::CORRECTIONS);
-    for entry in objects.list(&prefix, None, PAGE).await? {
-        objects.delete(&entry.key).await?;
+    let mut after = None;
+    loop {
+        let page = objects.list(&prefix, after.as_ref(), PAGE).await?;
+        for entry in &page.entries {
+            objects.delete(&entry.key).await?;
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// Reads all corrections in the order of their keys, and names the keys of those that cannot be read.
@@ -113,7 +120,7 @@ pub async fn list(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectK
         let page = objects
             .list(ObjectKey::CORRECTIONS, after.as_ref(), PAGE)
             .await?;
-        for entry in &page {
+        for entry in &page.entries {
             match objects.get(&entry.key).await {
                 Ok(content) => match serde_json::from_slice::<Correction>(&content) {
                     Ok(correction) if correction.schema_version == SCHEMA_VERSION => {
@@ -126,9 +133,9 @@ pub async fn list(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectK
                 Err(error) => return Err(error),
             }
         }
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.key.clone()),
-            _ => return Ok((corrections, unreadable)),
+        after = page.next;
+        if after.is_none() {
+            return Ok((corrections, unreadable));
         }
     }
 }

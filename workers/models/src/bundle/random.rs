@@ -7,14 +7,13 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use radialog_schemas::bundle::{
-    Component as ManifestComponent, FileEntry, MANIFEST_FILE, Manifest,
+    Component as ManifestComponent, FORMAT, FileEntry, MANIFEST_FILE, Manifest,
 };
-use radialog_schemas::{ContentHash, Stage};
+use radialog_schemas::{ContentHash, RelativePath, Stage};
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde::Serialize;
 
-use super::FORMAT;
 use super::components::{Component, TOKENIZER, WeightsFile};
 use super::configs::ComponentConfigs;
 use super::error::BundleError;
@@ -122,8 +121,9 @@ impl RandomBundle {
                 config: part.config(),
             };
             let mut add = |usage: &str, path: &str, entry: FileEntry| {
-                component.files.insert(usage.to_owned(), path.to_owned());
-                manifest.files.insert(path.to_owned(), entry);
+                let path = RelativePath::parse(path).expect("the files have plain names");
+                component.files.insert(usage.to_owned(), path.clone());
+                manifest.files.insert(path, entry);
             };
             for file in self.weights(part) {
                 let entry = write_weights(&dir.join(file.name), file.tensors, self.seed)?;

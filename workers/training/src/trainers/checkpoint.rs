@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use radialog_models::bundle::{self, FORMAT, hashes};
+use radialog_models::bundle::{self, hashes};
 use radialog_models::durable::{self, PendingDirectory};
-use radialog_schemas::ContentHash;
-use radialog_schemas::bundle::{Component, MANIFEST_FILE, Manifest};
+use radialog_schemas::bundle::{Component, FORMAT, MANIFEST_FILE, Manifest};
+use radialog_schemas::{ContentHash, RelativePath};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainingError;
@@ -136,11 +136,13 @@ fn write_bundle(
         .map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
-    let mut files = BTreeMap::from([(name.clone(), hashes::file_entry(&weights)?)]);
-    let mut usages = BTreeMap::from([(usage.clone(), name.clone())]);
+    let path =
+        |name: &str| RelativePath::parse(name).map_err(TrainingError::content(&dir.join(name)));
+    let mut files = BTreeMap::from([(path(name)?, hashes::file_entry(&weights)?)]);
+    let mut usages = BTreeMap::from([(usage.clone(), path(name)?)]);
     for file in &component.files {
-        files.insert(file.name.clone(), file.put(dir)?);
-        usages.insert(file.usage.clone(), file.name.clone());
+        files.insert(path(&file.name)?, file.put(dir)?);
+        usages.insert(file.usage.clone(), path(&file.name)?);
     }
     let config = component.config.clone();
     let manifest = Manifest {

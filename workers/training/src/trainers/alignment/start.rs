@@ -82,6 +82,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
         .as_ref()
         .map(|path| MappedWeights::open(std::slice::from_ref(path)))
         .transpose()?;
+    bert.as_ref().map(MappedWeights::check_finite).transpose()?;
     let bert = bert.map(|weights| weights.var_builder(DType::F32, &Device::Cpu));
     let width = config.alignment.hidden_size;
     let load = |spec: TensorSpec| {
