@@ -20,7 +20,7 @@ use super::configs::ComponentConfigs;
 use super::error::BundleError;
 use super::geometry::Geometry;
 use super::writer::SafetensorsWriter;
-use crate::durable::PendingDirectory;
+use crate::durable::NewDirectory;
 use crate::tensors::{Initialization, TensorHeader, TensorSpec};
 
 /// Elements drawn before they are written.
@@ -97,9 +97,9 @@ impl RandomBundle {
     /// # Errors
     /// `dir` exists and is not empty, or files cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
-        let pending = PendingDirectory::create(dir).map_err(BundleError::io("create", dir))?;
+        let pending = NewDirectory::create(dir).map_err(BundleError::io("create", dir))?;
         let manifest = self.write_files(pending.partial())?;
-        pending.persist().map_err(BundleError::io("replace", dir))?;
+        pending.commit().map_err(BundleError::io("replace", dir))?;
         Ok(manifest)
     }
 
