@@ -2,7 +2,7 @@
 
 use radialog_schemas::{ChatImage, ContentHash, ObjectKey, PerStage, Stage};
 
-/// What a gateway must know of the bundle that its workers hold.
+/// The hashes of the bundle that the workers hold, and its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleHashes {
     /// Its name, for people and for clients that choose a model.
@@ -14,12 +14,12 @@ pub struct BundleHashes {
 }
 
 impl BundleHashes {
-    /// The bundle component of a stage.
+    /// Gives the hash of a stage's component.
     pub fn component(&self, stage: Stage) -> &ContentHash {
         self.components.get(stage)
     }
 
-    /// Where the outputs of an image go.
+    /// Says under which keys the outputs of an image are stored.
     pub fn image(&self, image: &ObjectKey, media_type: &str) -> ChatImage {
         ChatImage {
             image: image.clone(),

@@ -7,7 +7,7 @@ use radialog_runtime::objects::ObjectError;
 use radialog_runtime::queue::QueueError;
 use radialog_runtime::state::StateError;
 
-/// Why a run did not start or did not end.
+/// The reason why a run did not start or did not end.
 #[derive(Debug, thiserror::Error)]
 pub enum CoordinatorError {
     /// The whole input is unusable.
@@ -85,12 +85,13 @@ pub enum CoordinatorError {
     /// The state store fails before the run has begun.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Asked to stop; not a failure.
+    /// The run was asked to stop, which is no failure.
     #[error("stopped before the end; run the same command again to resume")]
     Stopped,
 }
 
-/// Why something that goes over broker, object store and state store was not done; the same call may work later.
+/// The reason why something that goes over broker, object store and state store was not done; the same call may
+/// work later.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The broker did not do it.

@@ -39,13 +39,13 @@ mod turns;
 mod upload;
 mod view;
 
-use app_state::{AppState, Inner};
-use auth::Callers;
+use app_state::{AppState, AppStateInner};
+use auth::Authenticator;
 pub use config::{ApiKey, GatewayConfig, is_key_name};
 pub use openapi::openapi_document;
 use static_file::StaticFile;
 
-/// The gateway does not start or does not go on.
+/// The reason why the gateway does not start or does not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
     /// Nobody may ask, or everybody could.
@@ -82,7 +82,7 @@ fn advice(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// The gateway, ready to listen.
+/// A gateway that listens.
 pub struct Gateway {
     app: AppState,
     listener: TcpListener,
@@ -107,14 +107,14 @@ impl Gateway {
             reason,
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-        let callers = Callers::new(&config);
+        let authenticator = Authenticator::new(&config);
         let document =
             serde_json::to_vec(&openapi_document()).expect("a document has string keys only");
-        let inner = Inner {
+        let inner = AppStateInner {
             backends,
             bundle,
             config,
-            callers,
+            authenticator,
             openapi: StaticFile::new("application/json", document.into()),
             batches: OnceLock::new(),
             shutdown,
@@ -130,7 +130,7 @@ impl Gateway {
     /// # Errors
     /// Where their folder cannot be read.
     pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
-        let Inner {
+        let AppStateInner {
             backends,
             bundle,
             config,
@@ -150,7 +150,7 @@ impl Gateway {
         Ok(self)
     }
 
-    /// Where it listens.
+    /// Says where it listens.
     ///
     /// # Errors
     /// Where the system does not say.

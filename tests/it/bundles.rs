@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::components::ComponentConfigs;
-use radialog_models::bundle::layout::{self, TensorSpec};
+use radialog_models::bundle::ComponentConfigs;
 use radialog_models::bundle::{
     Bundle, BundleAssembly, BundleError, Geometry, HashCache, RandomBundle,
 };
+use radialog_models::tensors::TensorSpec;
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, Stage};
 use safetensors::Dtype;
@@ -287,17 +287,11 @@ fn the_published_geometry_has_exactly_the_tensors_of_the_published_checkpoints()
     let configs = ComponentConfigs::of(Geometry::Published);
     let language = &configs.language;
     for (table, specs) in [
-        (
-            "alignment_checkpoint_4.tsv",
-            layout::embedding(&configs.embedding),
-        ),
-        (
-            "findings_classifier_ckpt.tsv",
-            layout::findings(&configs.findings),
-        ),
-        ("vicuna_7b.tsv", layout::language_base(language, Dtype::F16)),
-        ("lora_adapter.tsv", layout::language_adapter(language)),
-        ("chexbert.tsv", layout::scoring(&configs.scoring)),
+        ("alignment_checkpoint_4.tsv", configs.embedding.tensors()?),
+        ("findings_classifier_ckpt.tsv", configs.findings.tensors()?),
+        ("vicuna_7b.tsv", language.base_tensors(Dtype::F16)?),
+        ("lora_adapter.tsv", language.adapter_tensors()?),
+        ("chexbert.tsv", configs.scoring.tensors()?),
     ] {
         assert_eq!(shapes(specs), published(table)?, "{table}");
     }

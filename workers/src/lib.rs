@@ -2,7 +2,6 @@
 
 mod batch;
 pub mod bundle_cache;
-pub mod device;
 pub mod embedding;
 pub mod findings;
 mod input;

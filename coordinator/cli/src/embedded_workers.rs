@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use radialog_models::bundle::Bundle;
+use radialog_models::device;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::Stage;
-use radialog_workers::{device, load_stage};
+use radialog_workers::load_stage;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +40,7 @@ impl EmbeddedWorkers {
     ) -> anyhow::Result<Self> {
         let mut workers = Self::none();
         for &stage in stages {
-            let device = device::device(&models.device)?;
+            let device = device::from_name(&models.device)?;
             let (bundle, options) = (bundle.clone(), models.stage_options());
             let (backends, stop) = (backends.clone(), workers.stop.clone());
             let settings = settings.clone();

@@ -31,7 +31,7 @@ pub struct StudyEntry {
 }
 
 impl StudyEntry {
-    /// An entry with nothing but an image.
+    /// Creates an entry that has nothing but an image.
     pub fn new(study: &str, file: impl Into<String>, image: Result<ImageSource, Failure>) -> Self {
         let file = file.into();
         Self {
@@ -58,7 +58,7 @@ pub struct EntryProblem {
 }
 
 impl EntryProblem {
-    /// A problem of this code.
+    /// Creates a problem of this code.
     pub fn new(place: impl Into<String>, code: ErrorCode, message: impl fmt::Display) -> Self {
         Self {
             place: place.into(),
@@ -73,10 +73,10 @@ impl fmt::Display for EntryProblem {
     }
 }
 
-/// One pass over an archive.
+/// A stream of the studies of an archive, in one pass.
 #[async_trait]
 pub trait StudyEntries: Send {
-    /// The next study or problem. Waits out a lost object store.
+    /// Reads the next study or problem; `None` is the end. It waits out a lost object store.
     async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>>;
 }
 
@@ -84,7 +84,7 @@ pub trait StudyEntries: Send {
 /// not grow with it.
 #[async_trait]
 pub trait Archive: Send + Sync {
-    /// What a person calls it, e.g. its path.
+    /// Says what a person calls the archive, e.g. its path.
     fn name(&self) -> String;
 
     /// Starts a pass.
@@ -93,7 +93,7 @@ pub trait Archive: Send + Sync {
     /// When the whole archive is unusable.
     async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError>;
 
-    /// The number of studies, without reading images.
+    /// Counts the studies, without reading images.
     ///
     /// # Errors
     /// As [`Archive::entries`].

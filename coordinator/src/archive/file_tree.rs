@@ -15,23 +15,23 @@ use super::entries::EntryProblem;
 use super::image::FileKind;
 use super::image::ImageSource;
 
-/// A local folder or a prefix of a bucket.
+/// A tree of files: a local folder or a prefix of a bucket.
 #[async_trait]
 pub(super) trait FileTree: Send + Sync {
-    /// The paths of all files under a folder (empty for the root, else closed by `/`), relative to the root.
+    /// Walks the paths of all files under a folder (empty for the root, else closed by `/`), relative to the root.
     fn walk(&self, under: &str) -> Box<dyn PathWalk>;
 
-    /// The image at a relative path, which need not be there.
+    /// Names the image at a relative path, which need not be there.
     fn image(&self, path: &str) -> Result<ImageSource, Failure>;
 
-    /// The lines of a file.
+    /// Opens a file to read its lines.
     async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>>;
 
-    /// What a person calls the file.
+    /// Says what a person calls the file.
     fn name(&self, path: &str) -> String;
 }
 
-/// One pass over the paths of a tree.
+/// A stream of the paths of a tree, in one pass.
 #[async_trait]
 pub(super) trait PathWalk: Send {
     async fn next(&mut self) -> Option<Result<String, EntryProblem>>;
@@ -73,7 +73,7 @@ impl FileTree for LocalFileTree {
     }
 }
 
-/// Holds the names of one directory for each level it is in.
+/// A walk that holds the names of one directory for each level it is in.
 struct LocalPathWalk {
     root: PathBuf,
     start: Option<Vec<u8>>,
@@ -155,7 +155,7 @@ impl LocalPathWalk {
     }
 }
 
-/// The visible names in a directory in byte order; folders are closed by `/`, which gives the order of whole paths.
+/// Lists the visible names in a directory in byte order; folders are closed by `/`, which gives the order of whole paths.
 fn list(folder: &Path) -> io::Result<(FileId, Vec<Vec<u8>>)> {
     let metadata = fs::metadata(folder)?;
     let mut names = Vec::new();

@@ -11,8 +11,8 @@ use super::file_tree::{FileTree, PathWalk};
 use super::image::{FileKind, unsupported};
 use crate::CoordinatorError;
 
-/// The archive.
-pub(super) struct ImageFolder {
+/// An archive whose studies are its image files.
+pub(super) struct FolderArchive {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,
 }
@@ -23,7 +23,7 @@ struct FolderEntries {
 }
 
 #[async_trait]
-impl Archive for ImageFolder {
+impl Archive for FolderArchive {
     fn name(&self) -> String {
         self.name.clone()
     }

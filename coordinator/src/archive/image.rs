@@ -14,7 +14,7 @@ const UNSUPPORTED: [&str; 12] = [
     "gif", "bmp", "dcm", "dicom", "tif", "tiff", "webp", "jp2", "j2k", "heic", "avif", "nii",
 ];
 
-/// Where an image is.
+/// The place where an image is.
 #[derive(Clone)]
 pub enum ImageSource {
     /// A local file.
@@ -30,10 +30,10 @@ pub enum ImageSource {
     Inline(Bytes),
 }
 
-/// Why an image was not read.
+/// The reason why an image was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageReadError {
-    /// Never can be.
+    /// The image can never be read.
     #[error(transparent)]
     Study(#[from] Failure),
     /// The archive's store does not answer; may work later.
@@ -41,7 +41,7 @@ pub enum ImageReadError {
     Store(ObjectError),
 }
 
-/// What a file's suffix promises.
+/// The kind of a file, as its suffix promises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
     Image,
@@ -64,7 +64,7 @@ impl FileKind {
     }
 }
 
-/// What becomes of a study whose image has an [`FileKind::Unsupported`] suffix.
+/// Says why a study fails whose image is of [`FileKind::Unsupported`].
 pub(super) fn unsupported(path: &str) -> Failure {
     Failure::new(
         ErrorCode::ImageFormatUnsupported,
@@ -73,7 +73,7 @@ pub(super) fn unsupported(path: &str) -> Failure {
 }
 
 impl ImageSource {
-    /// The size in bytes; `file` is the image's name in messages.
+    /// Looks up the size in bytes; `file` is the image's name in messages.
     ///
     /// # Errors
     /// As [`ImageSource::read`].
@@ -93,7 +93,7 @@ impl ImageSource {
         }
     }
 
-    /// The whole file.
+    /// Reads the whole file.
     ///
     /// # Errors
     /// `image_missing`, `image_empty`, `image_too_large` (over `limit` bytes), `image_unreadable`, or the store's.

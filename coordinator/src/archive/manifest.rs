@@ -20,8 +20,8 @@ pub(super) const SPLIT: &str = "split";
 /// An id travels in every message of its study.
 pub(super) const LONGEST_ID: usize = 1024;
 
-/// The archive.
-pub(super) struct Manifest {
+/// An archive whose studies are the rows of a table.
+pub(super) struct ManifestArchive {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,
     pub(super) file: String,
@@ -32,7 +32,7 @@ pub(super) struct Manifest {
     pub(super) ids: StudyIdColumn,
 }
 
-/// What names a study.
+/// The columns that name a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StudyIdColumn {
     /// The column `study_id`.
@@ -44,7 +44,7 @@ pub(super) enum StudyIdColumn {
 struct ManifestEntries {
     images: Arc<dyn FileTree>,
     rows: TableRows,
-    /// None: the image's name.
+    /// Where it is none, the image's name is the id.
     study: Option<usize>,
     image: usize,
     wanted_split: Option<String>,
@@ -54,7 +54,7 @@ struct ManifestEntries {
 }
 
 #[async_trait]
-impl Archive for Manifest {
+impl Archive for ManifestArchive {
     fn name(&self) -> String {
         self.name.clone()
     }
@@ -147,7 +147,7 @@ impl ManifestEntries {
     }
 }
 
-/// `a/b.png` is `b`.
+/// Takes the name without folder and suffix: `a/b.png` is `b`.
 fn stem(file: &str) -> &str {
     let name = file.rsplit('/').next().unwrap_or(file);
     name.rsplit_once('.').map_or(name, |(stem, _)| stem)
@@ -188,6 +188,21 @@ mod tests {
         );
         let second = all[1].as_ref().unwrap();
         assert_eq!((&second.reference, &second.split), (&None, &None));
+    }
+
+    #[tokio::test]
+    async fn columns_are_found_in_any_case_and_a_cell_that_programs_leave_out_is_none() {
+        let all =
+            read("\u{feff}Study_ID, IMAGE ,Reference,Split\ns1,1.png,nan,\nNA,2.png,x,test\n")
+                .await;
+        let first = all[0].as_ref().unwrap();
+        assert_eq!((first.study.as_str(), first.file.as_str()), ("s1", "1.png"));
+        assert_eq!((&first.reference, &first.split), (&None, &None));
+        let message = all[1].as_ref().unwrap_err().to_string();
+        assert!(
+            message.contains("line 3: ") && message.contains("no id"),
+            "{message}"
+        );
     }
 
     #[tokio::test]

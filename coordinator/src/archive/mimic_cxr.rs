@@ -20,10 +20,10 @@ use crate::CoordinatorError;
 /// Release numbers that the tables' names may carry.
 const RELEASES: [&str; 2] = ["2.0.0", "2.1.0"];
 const SPLITS: [&str; 3] = ["train", "validate", "test"];
-/// Best first.
+/// The frontal views, the best first.
 const FRONTAL: [&str; 2] = ["PA", "AP"];
 
-/// The archive.
+/// An archive in the layout of MIMIC-CXR-JPG.
 pub(super) struct MimicArchive {
     name: String,
     tree: Arc<dyn FileTree>,
@@ -41,7 +41,7 @@ struct ImageAttributes {
     view: Option<u8>,
 }
 
-/// A path taken apart.
+/// The parts of a path in a study folder.
 pub(super) struct StudyFolder<'a> {
     /// What stands before `pNN`.
     pub(super) root: &'a str,
@@ -59,7 +59,7 @@ struct MimicEntries {
 }
 
 impl<'a> StudyFolder<'a> {
-    /// Of `…pNN/pNNNNNNNN/sNNNNNNNN/name`.
+    /// Takes `…pNN/pNNNNNNNN/sNNNNNNNN/name` apart; other paths are none.
     pub(super) fn of(path: &'a str) -> Option<Self> {
         let (folder, file) = path.rsplit_once('/')?;
         let (patient_path, study) = folder.rsplit_once('/')?;
@@ -207,7 +207,7 @@ impl StudyEntries for MimicEntries {
 }
 
 impl MimicEntries {
-    /// The next image in a study folder. Others are not part of the published layout, e.g. thumbnails beside the tree.
+    /// Finds the next image in a study folder. Others are not part of the published layout, e.g. thumbnails beside the tree.
     async fn next_image(&mut self) -> Option<String> {
         if let Some(path) = self.ahead.take() {
             return Some(path);
@@ -226,7 +226,7 @@ impl MimicEntries {
         }
     }
 
-    /// The study of these files of one folder.
+    /// Makes the study of these files of one folder.
     fn study(&self, files: &[String]) -> Option<StudyEntry> {
         let known = |path: &&String| {
             let file = StudyFolder::of(path).map_or("", |place| place.file);

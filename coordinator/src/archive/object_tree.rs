@@ -14,11 +14,12 @@ use super::entries::EntryProblem;
 use super::file_tree::{FileTree, PathWalk};
 use super::image::ImageSource;
 
-/// Keys a request, the most that S3 gives.
+/// Keys in one listing, the most that S3 gives.
 const PAGE: usize = 1000;
-const WAIT: Duration = Duration::from_secs(2);
+/// Pause before a listing that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Everything under a prefix.
+/// The objects under a prefix of a bucket, as a tree.
 pub(super) struct ObjectTree {
     url: String,
     store: Arc<dyn Objects>,
@@ -121,7 +122,7 @@ impl PathWalk for ObjectPathWalk {
                 }
                 Err(error) => {
                     warn!(%error, "the archive cannot be listed; trying again");
-                    tokio::time::sleep(WAIT).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                 }
             }
         }

@@ -7,8 +7,8 @@ use radialog_runtime::objects::Objects;
 
 use super::entries::Archive;
 use super::file_tree::{FileTree, LocalFileTree};
-use super::folder::ImageFolder;
-use super::manifest::{Manifest, StudyIdColumn};
+use super::folder::FolderArchive;
+use super::manifest::{ManifestArchive, StudyIdColumn};
 use super::mimic_cxr::{MimicArchive, StudyFolder};
 use super::object_tree::ObjectTree;
 use crate::CoordinatorError;
@@ -16,7 +16,7 @@ use crate::CoordinatorError;
 /// How many files are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
 const PROBE: usize = 100;
 
-/// What a person names as the archive.
+/// The place of an archive, as a person names it.
 #[derive(Clone)]
 pub enum ArchiveLocation {
     /// A folder or a CSV manifest.
@@ -44,7 +44,7 @@ pub async fn open(input: &ArchiveLocation) -> Result<Arc<dyn Archive>, Coordinat
     } = FoundArchive::of(input).await?;
     if let Some(file) = manifest {
         let images = tree.clone();
-        return checked(Manifest {
+        return checked(ManifestArchive {
             name,
             tree,
             file,
@@ -61,7 +61,7 @@ pub async fn open(input: &ArchiveLocation) -> Result<Arc<dyn Archive>, Coordinat
             return Ok(Arc::new(MimicArchive::open(name, tree, found.root).await?));
         }
     }
-    Ok(Arc::new(ImageFolder { name, tree }))
+    Ok(Arc::new(FolderArchive { name, tree }))
 }
 
 /// Opens an image table, as trainings read it: a CSV with `image`, perhaps `split`, and `dicom_id` or `study_id` (else an
@@ -96,7 +96,7 @@ pub async fn open_image_table(
         "{name}{}",
         split.map_or_else(String::new, |split| format!(" ({split})"))
     );
-    checked(Manifest {
+    checked(ManifestArchive {
         name,
         tree,
         file,
@@ -108,19 +108,19 @@ pub async fn open_image_table(
 }
 
 /// Reads the header, so that a missing column is found before any work.
-async fn checked(manifest: Manifest) -> Result<Arc<dyn Archive>, CoordinatorError> {
+async fn checked(manifest: ManifestArchive) -> Result<Arc<dyn Archive>, CoordinatorError> {
     manifest.entries().await?;
     Ok(Arc::new(manifest))
 }
 
-/// An input found: a tree, or a manifest in a tree.
+/// What lies at a location: a tree, or a manifest in a tree.
 struct FoundArchive {
     name: String,
     tree: Arc<dyn FileTree>,
     manifest: Option<String>,
 }
 
-/// A table found in a tree.
+/// A table, and the tree in which it lies.
 pub(super) struct TableFile {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,

@@ -63,27 +63,27 @@ impl TableRows {
         })
     }
 
-    /// The position of a column.
+    /// Finds the position of a column.
     pub(super) fn column(&self, name: &str) -> Option<usize> {
         self.header.column(name)
     }
 
-    /// How many cells a row has to have.
+    /// Says how many cells a row has to have.
     pub(super) fn width(&self) -> usize {
         self.header.width()
     }
 
-    /// Where a line stands, for people.
+    /// Says where a line stands, for people.
     pub(super) fn place(&self, line: u64) -> String {
         format!("{} line {line}", self.file)
     }
 
-    /// A problem with the row that begins on this line.
+    /// Describes a problem with the row that begins on this line.
     pub(super) fn problem(&self, line: u64, message: impl std::fmt::Display) -> EntryProblem {
         EntryProblem::new(self.place(line), ErrorCode::ArchiveEntry, message)
     }
 
-    /// The next row that is not blank. A row that is malformed is a problem, and reading goes on behind it.
+    /// Reads the next row that is not blank. A row that is malformed is a problem, and reading goes on behind it.
     pub(super) async fn next(&mut self) -> Option<Result<Row, EntryProblem>> {
         loop {
             match self.parser.next() {

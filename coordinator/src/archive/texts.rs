@@ -15,7 +15,7 @@ use super::open::{ArchiveLocation, TableFile};
 use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
-/// A CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. TableRows without text are not part of it. A row
+/// An archive of reports: a CSV with a text in each row, and `dicom_id` or `study_id`; perhaps `split`. Rows without text are not part of it. A row
 /// with one field more than the header has begins with its row's name, as pandas writes it.
 pub struct ReportTable {
     name: String,
@@ -25,7 +25,7 @@ pub struct ReportTable {
     split: Option<String>,
 }
 
-/// One pass over a [`ReportTable`].
+/// The entries of a [`ReportTable`].
 struct ReportEntries {
     rows: TableRows,
     id: usize,
@@ -35,13 +35,13 @@ struct ReportEntries {
     blank: u64,
 }
 
-/// Prompts in memory, each with its id.
+/// An archive of prompts in memory, each with its id.
 pub struct PromptList {
     name: String,
     prompts: Arc<Vec<(String, TextPrompt)>>,
 }
 
-/// One pass over [`PromptList`].
+/// The entries of a [`PromptList`].
 struct PromptEntries {
     prompts: Arc<Vec<(String, TextPrompt)>>,
     next: usize,
@@ -70,7 +70,7 @@ impl ReportTable {
         Ok(table)
     }
 
-    /// How many rows have no text.
+    /// Counts the rows that have no text.
     ///
     /// # Errors
     /// When the table cannot be read any more.
@@ -139,7 +139,7 @@ impl StudyEntries for ReportEntries {
 }
 
 impl ReportEntries {
-    /// The study of a row; none where the row is not part of the table.
+    /// Makes the study of a row; `None` where the row is not part of the archive.
     fn entry(&mut self, row: &Row) -> Option<Result<StudyEntry, String>> {
         let (found, columns) = (row.cells.len(), self.rows.width());
         let Some(shift) = found.checked_sub(columns).filter(|shift| *shift <= 1) else {
@@ -174,7 +174,7 @@ impl ReportEntries {
 }
 
 impl PromptList {
-    /// An archive of these prompts. `name` must say where they come from: a run is only resumed over the same archive.
+    /// Makes an archive of these prompts. `name` must say where they come from: a run is only resumed over the same archive.
     pub fn new(name: String, prompts: Vec<(String, TextPrompt)>) -> Self {
         Self {
             name,
@@ -245,14 +245,14 @@ mod tests {
 
     #[tokio::test]
     async fn rows_become_texts_and_those_without_text_are_counted() {
-        let text = "study_id,split,findings\ns1,train,\" Clear,\n lungs. \"\ns2,test,Edema.\ns3,train, \n,train,x\n";
+        let text = "study_id,split,findings\ns1,train,\" Clear,\n lungs. \"\ns2,test,Edema.\ns3,train, \ns4,train,nan\n,train,x\n";
         let (all, blank) = read(text, Some("train")).await;
         assert_eq!(all[0], Ok("s1: Clear,\n lungs.".to_owned()));
         assert!(
-            all[1].as_ref().unwrap_err().contains("line 6") && all.len() == 2,
+            all[1].as_ref().unwrap_err().contains("line 7") && all.len() == 2,
             "{all:?}"
         );
-        assert_eq!(blank, 1);
+        assert_eq!(blank, 2);
     }
 
     #[tokio::test]

@@ -7,8 +7,8 @@ use radialog_schemas::{Ask, ConversationId, Correction, ObjectKey, SCHEMA_VERSIO
 /// Objects listed at a time.
 const PAGE: usize = 1000;
 
-/// What a person's version of an answer is worth as data: a report that was typed, or a correction of one that was
-/// accepted as it is or rewritten. None for other answers and where there is no image.
+/// Makes training data of a person's version of an answer: of a report that was typed, or of a correction that was
+/// accepted as it is or rewritten. Other answers, and those without an image, give none.
 pub fn from_edit(
     snapshot: &ConversationSnapshot,
     turn: u32,
@@ -41,7 +41,7 @@ pub fn from_edit(
     })
 }
 
-/// The latest report, as the later turns read it.
+/// Finds the latest report, as the later turns read it.
 fn report_before(turns: &[TurnSnapshot]) -> Option<&str> {
     let is_report =
         |turn: &&TurnSnapshot| matches!(turn.request.ask, Ask::Report | Ask::Correction { .. });
@@ -59,7 +59,7 @@ fn answer(turn: &TurnSnapshot) -> Option<&str> {
     }
 }
 
-/// Keeps a correction; a later one of the same answer replaces it.
+/// Stores a correction; a later one of the same answer replaces it.
 ///
 /// # Errors
 /// When the store does not take it.
@@ -73,7 +73,7 @@ pub async fn store(objects: &dyn Objects, correction: &Correction) -> Result<(),
         .await
 }
 
-/// Forgets the correction of an answer, if there is one.
+/// Deletes the correction of an answer, if there is one.
 ///
 /// # Errors
 /// When the store does not answer.
@@ -87,7 +87,7 @@ pub async fn delete(
         .await
 }
 
-/// Forgets all corrections of a conversation.
+/// Deletes all corrections of a conversation.
 ///
 /// # Errors
 /// When the store does not answer.
@@ -102,7 +102,7 @@ pub async fn delete_all(
     Ok(())
 }
 
-/// All corrections, in the order of their keys, with the keys of those that cannot be read.
+/// Reads all corrections in the order of their keys, and names the keys of those that cannot be read.
 ///
 /// # Errors
 /// When the store does not answer.

@@ -7,20 +7,20 @@ use super::config::GatewayConfig;
 use radialog_runtime::backends::Backends;
 use tokio_util::sync::CancellationToken;
 
-use super::auth::Callers;
+use super::auth::Authenticator;
 use super::static_file::StaticFile;
 use crate::BundleHashes;
 use crate::run::BatchService;
 
 /// The handlers' state, which is cheap to clone.
 #[derive(Clone)]
-pub(super) struct AppState(pub(super) Arc<Inner>);
+pub(super) struct AppState(pub(super) Arc<AppStateInner>);
 
-pub(super) struct Inner {
+pub(super) struct AppStateInner {
     pub(super) backends: Backends,
     pub(super) bundle: BundleHashes,
     pub(super) config: GatewayConfig,
-    pub(super) callers: Callers,
+    pub(super) authenticator: Authenticator,
     /// The description of the API, which is the same for everybody.
     pub(super) openapi: StaticFile,
     /// None where this gateway runs no batches.
@@ -29,9 +29,9 @@ pub(super) struct Inner {
 }
 
 impl Deref for AppState {
-    type Target = Inner;
+    type Target = AppStateInner;
 
-    fn deref(&self) -> &Inner {
+    fn deref(&self) -> &AppStateInner {
         &self.0
     }
 }

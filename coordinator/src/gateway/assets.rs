@@ -1,6 +1,6 @@
 //! The files of the page, by the path they are served under. A test holds the table and the folder together.
 
-/// Path, media type, content.
+/// A file of the page: path, media type, content.
 pub(super) type Asset = (&'static str, &'static str, &'static [u8]);
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -42,6 +42,7 @@ pub(super) const ASSETS: &[Asset] = &[
     asset!(CSS, "layout.css"),
     asset!(SCRIPT, "list.js"),
     asset!(SCRIPT, "menu.js"),
+    asset!(CSS, "palette.css"),
     asset!(SCRIPT, "pixels.js"),
     asset!(SCRIPT, "report.js"),
     asset!(SCRIPT, "schema.js"),

@@ -15,14 +15,14 @@ use super::quota::CallerQuota;
 /// Owner of conversations where there are no keys.
 const LOCAL: &str = "local";
 
-/// All who may ask.
-pub(super) struct Callers {
+/// Finds out who sends a request.
+pub(super) struct Authenticator {
     keys: Vec<(ApiKey, Caller)>,
     local: Caller,
     origins: Vec<String>,
 }
 
-/// Who asks, with what they have left of their quota.
+/// The sender of a request, and what is left of the sender's quota.
 #[derive(Clone)]
 pub(super) struct Caller {
     /// Conversations belong to this name.
@@ -30,7 +30,7 @@ pub(super) struct Caller {
     pub(super) quota: Arc<CallerQuota>,
 }
 
-impl Callers {
+impl Authenticator {
     pub(super) fn new(config: &GatewayConfig) -> Self {
         let caller = |name: &str, quota| Caller {
             owner: name.into(),
@@ -44,7 +44,7 @@ impl Callers {
         }
     }
 
-    pub(super) fn of(&self, headers: &HeaderMap) -> ApiResult<Caller> {
+    pub(super) fn caller(&self, headers: &HeaderMap) -> ApiResult<Caller> {
         if self.keys.is_empty() {
             return self.is_local(headers).then(|| self.local.clone()).ok_or_else(|| {
                 ApiError::new(
@@ -130,11 +130,11 @@ mod tests {
             .collect()
     }
 
-    fn code(callers: &Callers, pairs: &[(&str, &str)]) -> Option<ProblemCode> {
-        callers
-            .of(&headers(pairs))
+    fn code(authenticator: &Authenticator, pairs: &[(&str, &str)]) -> Option<ProblemCode> {
+        authenticator
+            .caller(&headers(pairs))
             .err()
-            .map(|refusal| refusal.problem.code)
+            .map(|error| error.problem.code)
     }
 
     #[test]
@@ -143,28 +143,28 @@ mod tests {
             name: "ward".into(),
             sha256: ContentHash::of(b"rd-secret"),
         };
-        let callers = Callers::new(&GatewayConfig {
+        let authenticator = Authenticator::new(&GatewayConfig {
             keys: vec![key],
             ..GatewayConfig::default()
         });
-        let owner = callers
-            .of(&headers(&[("authorization", "Bearer rd-secret")]))
+        let owner = authenticator
+            .caller(&headers(&[("authorization", "Bearer rd-secret")]))
             .unwrap()
             .owner;
         assert_eq!(&*owner, "ward");
         assert_eq!(
-            code(&callers, &[("authorization", "bearer rd-secret")]),
+            code(&authenticator, &[("authorization", "bearer rd-secret")]),
             None,
             "the scheme's case is free"
         );
         for wrong in ["Bearer rd-secre", "Bearer ", "Basic rd-secret", "rd-secret"] {
             assert_eq!(
-                code(&callers, &[("authorization", wrong)]),
+                code(&authenticator, &[("authorization", wrong)]),
                 Some(ProblemCode::Unauthorized),
                 "{wrong}"
             );
         }
-        assert_eq!(code(&callers, &[]), Some(ProblemCode::Unauthorized));
+        assert_eq!(code(&authenticator, &[]), Some(ProblemCode::Unauthorized));
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
             origins: vec!["https://viewer.example".into()],
             ..GatewayConfig::default()
         };
-        let callers = Callers::new(&config);
+        let authenticator = Authenticator::new(&config);
         for good in [
             &[("host", "127.0.0.1:7860")][..],
             &[("host", "localhost:7860")],
@@ -187,7 +187,7 @@ mod tests {
                 ("origin", "https://viewer.example"),
             ],
         ] {
-            assert_eq!(code(&callers, good), None, "{good:?}");
+            assert_eq!(code(&authenticator, good), None, "{good:?}");
         }
         for bad in [
             &[][..],
@@ -204,7 +204,7 @@ mod tests {
             &[("host", "localhost:7860"), ("origin", "null")],
         ] {
             assert_eq!(
-                code(&callers, bad),
+                code(&authenticator, bad),
                 Some(ProblemCode::ForbiddenOrigin),
                 "{bad:?}"
             );

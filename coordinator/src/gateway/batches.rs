@@ -19,7 +19,7 @@ use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use crate::run::{BatchService, BatchView, NewBatch};
 
-/// Names in the path of a batch or of one of its results.
+/// The names in the path of a batch or of one of its results.
 pub(super) struct BatchPath {
     batch: String,
     file: String,

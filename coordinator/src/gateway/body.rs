@@ -34,7 +34,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
     }
 }
 
-/// The whole body.
+/// Reads the whole body.
 pub(super) async fn read(request: Request, limit: u64) -> ApiResult<Bytes> {
     let too_large = || {
         let detail = format!("the body is over the limit of {limit} bytes; send less");
@@ -92,7 +92,7 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()
 }
 
-/// The body's type without parameters, in lower case; empty where none is said.
+/// Reads the media type without parameters, in lower case; it is empty where none is said.
 pub(super) fn media_type(headers: &HeaderMap) -> String {
     let value = headers
         .get(header::CONTENT_TYPE)
@@ -116,7 +116,7 @@ pub(super) fn unsupported(found: &str, wanted: &str) -> ApiError {
     ApiError::new(ProblemCode::UnsupportedMediaType, detail)
 }
 
-/// JSON of this type.
+/// Parses JSON of this type.
 pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
     let text = utf8(content)?;
     serde_json::from_str(text).map_err(|error| match error.classify() {
@@ -152,7 +152,7 @@ pub(super) fn check_text(field: &str, text: &str) -> ApiResult<()> {
     Ok(())
 }
 
-/// A body that was read, as if it still came in.
+/// Makes a body of one that was read, as if it still came in.
 pub(super) fn again(content: Bytes) -> Body {
     Body::from(content)
 }

@@ -13,7 +13,7 @@ const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
 const MIB: u64 = 1 << 20;
 
-/// `[gateway]`.
+/// The area `[gateway]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
     /// Where it listens.

@@ -34,7 +34,7 @@ const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
 
-/// What a conversation begins with.
+/// A conversation as it was asked for, before it is stored.
 pub(super) struct ConversationDraft {
     pub(super) id: ConversationId,
     pub(super) owner: String,
@@ -79,13 +79,13 @@ pub(super) async fn create(
     }
     let turns = asks
         .into_iter()
-        .map(|ask| request(&app, ask, &generation, &asked.options))
+        .map(|ask| turn_request(&app, ask, &generation, &asked.options))
         .collect();
     let id = key
         .as_deref()
         .map_or_else(new_id, |key| known_id(&caller, key));
     let owner = caller.owner.to_string();
-    let beginning = ConversationDraft {
+    let draft = ConversationDraft {
         id,
         owner,
         image,
@@ -94,11 +94,11 @@ pub(super) async fn create(
         turns,
     };
     let snapshot = match key {
-        Some(_) => match app.backends.conversations.snapshot(&beginning.id).await? {
-            Some(known) => repeat(&app, &beginning, known).await?,
-            None => begin(&app, beginning).await?,
+        Some(_) => match app.backends.conversations.snapshot(&draft.id).await? {
+            Some(known) => repeat(&app, &draft, known).await?,
+            None => begin(&app, draft).await?,
         },
-        None => begin(&app, beginning).await?,
+        None => begin(&app, draft).await?,
     };
     let location = [(
         header::LOCATION,
@@ -111,8 +111,8 @@ pub(super) async fn create(
     ))
 }
 
-/// Refuses new work where too much waits already.
-pub(super) async fn check_room(app: &AppState) -> ApiResult<()> {
+/// Refuses new work where too many turns wait already.
+pub(super) async fn check_backlog(app: &AppState) -> ApiResult<()> {
     let waiting = app.backends.conversations.waiting().await?;
     if waiting >= app.config.max_waiting {
         let detail = format!("{waiting} turns wait for a worker already; ask again later");
@@ -121,7 +121,7 @@ pub(super) async fn check_room(app: &AppState) -> ApiResult<()> {
     Ok(())
 }
 
-/// A name that nobody can guess.
+/// Makes an id that nobody can guess.
 pub(super) fn new_id() -> ConversationId {
     ConversationId(Uuid::new_v4().simple().to_string())
 }
@@ -139,11 +139,11 @@ fn known_id(caller: &Caller, key: &str) -> ConversationId {
 /// The same request again: whatever of it was not done is done now.
 async fn repeat(
     app: &AppState,
-    beginning: &ConversationDraft,
+    draft: &ConversationDraft,
     known: ConversationSnapshot,
 ) -> ApiResult<ConversationSnapshot> {
     let conversation = &known.conversation;
-    let image = beginning.image.as_ref().map(|image| &image.key);
+    let image = draft.image.as_ref().map(|image| &image.key);
     let asked = |turns: &[TurnRequest]| -> Vec<_> {
         turns
             .iter()
@@ -153,31 +153,31 @@ async fn repeat(
     let first: Vec<TurnRequest> = known
         .turns
         .iter()
-        .take(beginning.turns.len())
+        .take(draft.turns.len())
         .map(|turn| turn.request.clone())
         .collect();
-    let is_same = *conversation.owner == beginning.owner
+    let is_same = *conversation.owner == draft.owner
         && conversation.image.as_ref().map(|image| &image.image) == image
-        && conversation.indication == beginning.indication
-        && asked(&first) == asked(&beginning.turns);
+        && conversation.indication == draft.indication
+        && asked(&first) == asked(&draft.turns);
     if !is_same {
         let detail =
             "this Idempotency-Key made another conversation; give each new request a new key";
         return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
     }
-    if let Some(image) = &beginning.image {
+    if let Some(image) = &draft.image {
         store(app, &conversation.id, image).await?;
     }
-    conversation::begin(&app.backends, &app.bundle, conversation, &beginning.turns).await?;
+    conversation::begin(&app.backends, &app.bundle, conversation, &draft.turns).await?;
     Ok(known)
 }
 
 /// Begins a conversation.
 pub(super) async fn begin(
     app: &AppState,
-    beginning: ConversationDraft,
+    draft: ConversationDraft,
 ) -> ApiResult<ConversationSnapshot> {
-    check_room(app).await?;
+    check_backlog(app).await?;
     let ConversationDraft {
         id,
         owner,
@@ -185,7 +185,7 @@ pub(super) async fn begin(
         indication,
         opening,
         turns,
-    } = beginning;
+    } = draft;
     if let Some(checked) = &image {
         store(app, &id, checked).await?;
     }
@@ -230,8 +230,8 @@ async fn store(app: &AppState, id: &ConversationId, image: &CheckedImage) -> Api
     Ok(())
 }
 
-/// A turn as it goes into the state.
-pub(super) fn request(
+/// Makes a turn as it goes into the state.
+pub(super) fn turn_request(
     app: &AppState,
     ask: Ask,
     generation: &Generation,
@@ -252,7 +252,7 @@ pub(super) fn request(
     }
 }
 
-/// How to decode, as far as the options say.
+/// Checks the options and says how to decode.
 pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
     let default = Generation::default();
     let max_new_tokens = options.max_new_tokens.unwrap_or(default.max_new_tokens);

@@ -24,9 +24,9 @@ use super::view;
 
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// Where to go on, for clients that cannot set headers.
+/// The query that says where to go on, for clients that cannot set headers.
 #[derive(Deserialize)]
-pub(super) struct After {
+pub(super) struct AfterQuery {
     after: Option<u64>,
 }
 
@@ -35,7 +35,7 @@ pub(super) async fn follow(
     caller: Caller,
     at: OwnTurn,
     headers: HeaderMap,
-    query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<AfterQuery>, axum::extract::rejection::QueryRejection>,
 ) -> ApiResult<Response> {
     let after = after(&headers, query)?;
     let turn = at.state()?;
@@ -50,7 +50,7 @@ pub(super) async fn follow(
         );
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     }
-    let open = Open::new(caller.quota.stream()?);
+    let open = OpenStream::new(caller.quota.stream()?);
     let reader = TurnFollower::open(&app, at.id(), at.turn, after).await?;
     let stream = EventStream {
         app,
@@ -59,11 +59,11 @@ pub(super) async fn follow(
         reader,
         _open: open,
     };
-    Ok(answer(events(stream)))
+    Ok(sse_response(events(stream)))
 }
 
-/// A stream that no proxy may hold back.
-pub(super) fn answer<S>(events: S) -> Response
+/// Answers with a stream that no proxy may hold back.
+pub(super) fn sse_response<S>(events: S) -> Response
 where
     S: Stream<Item = Result<Event, Infallible>> + Send + 'static,
 {
@@ -77,19 +77,19 @@ where
     response
 }
 
-/// A stream that is open, and counted as such.
-pub(super) struct Open(
+/// An event stream that is open, and counted as such.
+pub(super) struct OpenStream(
     #[expect(dead_code, reason = "held while the stream is open")] OwnedSemaphorePermit,
 );
 
-impl Open {
+impl OpenStream {
     pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
         metrics().http_streams.inc();
         Self(permit)
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         metrics().http_streams.dec();
     }
@@ -97,7 +97,7 @@ impl Drop for Open {
 
 fn after(
     headers: &HeaderMap,
-    query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<AfterQuery>, axum::extract::rejection::QueryRejection>,
 ) -> ApiResult<u64> {
     let invalid = |what: &str| {
         ApiError::new(
@@ -121,7 +121,7 @@ struct EventStream {
     id: ConversationId,
     turn: u32,
     reader: TurnFollower,
-    _open: Open,
+    _open: OpenStream,
 }
 
 fn events(stream: EventStream) -> impl Stream<Item = Result<Event, Infallible>> {
@@ -150,7 +150,7 @@ fn events(stream: EventStream) -> impl Stream<Item = Result<Event, Infallible>> 
 }
 
 impl EventStream {
-    /// The whole turn; none where it is gone.
+    /// Makes the last event, which is the whole turn; none where it is gone.
     async fn done(&mut self, number: u64) -> Option<Event> {
         let snapshot = self
             .app

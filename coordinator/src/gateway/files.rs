@@ -14,7 +14,7 @@ use super::assets::ASSETS;
 use super::guard;
 use super::static_file::StaticFile;
 
-/// Routes of the page's files.
+/// Makes the routes of the page's files.
 pub(super) fn assets() -> Router<AppState> {
     ASSETS
         .iter()
@@ -25,7 +25,7 @@ pub(super) fn assets() -> Router<AppState> {
         })
 }
 
-/// `GET /openapi.json`.
+/// Answers `GET /openapi.json`.
 pub(super) async fn openapi_document(State(app): State<AppState>, headers: HeaderMap) -> Response {
     app.openapi.answer(&headers)
 }

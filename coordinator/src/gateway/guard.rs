@@ -38,7 +38,7 @@ const HEADERS: [(HeaderName, &str); 7] = [
     ),
 ];
 
-/// Requests of the handler, counted under this route.
+/// Counts the requests of a handler under this route.
 pub(super) fn observed(
     handler: MethodRouter<AppState>,
     route: &'static str,
@@ -58,8 +58,12 @@ pub(super) fn observed(
     ))
 }
 
-/// Lets a caller in who is known and within the limits; the request ends within its time.
-pub(super) async fn admit(State(app): State<AppState>, request: Request, next: Next) -> Response {
+/// Lets a caller in who is known and within the quota; the request ends within its time.
+pub(super) async fn admit_timed(
+    State(app): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let time = app.config.request_timeout;
     let late = || {
         ApiError::new(
@@ -68,35 +72,35 @@ pub(super) async fn admit(State(app): State<AppState>, request: Request, next: N
         )
         .after(1)
     };
-    timeout(time, unhurried(State(app), request, next))
+    timeout(time, admit_unhurried(State(app), request, next))
         .await
         .unwrap_or_else(|_| late().into_response())
 }
 
-/// The same without a time: the answer may take as long as a model does.
-pub(super) async fn unhurried(
+/// Lets a caller in as [`admit_timed`] does, but without a limit of time: the answer may take as long as a model does.
+pub(super) async fn admit_unhurried(
     State(app): State<AppState>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let admitted = app
-        .callers
-        .of(request.headers())
+        .authenticator
+        .caller(request.headers())
         .and_then(|caller| Ok((caller.quota.request()?, caller)));
     match admitted {
         Ok((_permit, caller)) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refusal) => {
+        Err(error) => {
             body::discard(request).await;
-            refusal.into_response()
+            error.into_response()
         }
     }
 }
 
-/// Headers of every response. What a handler has set stays.
-pub(super) async fn secure(request: Request, next: Next) -> Response {
+/// Adds the headers of every response. What a handler has set stays.
+pub(super) async fn security_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -110,7 +114,7 @@ pub(super) async fn secure(request: Request, next: Next) -> Response {
     response
 }
 
-/// Listed pages of other hosts may ask with a key; they send no cookies, for there are none.
+/// Lets the listed pages of other hosts ask with a key; they send no cookies, for there are none.
 pub(super) fn cors(origins: &[String]) -> CorsLayer {
     let origins = origins
         .iter()

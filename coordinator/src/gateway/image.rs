@@ -15,7 +15,7 @@ const JPEG: &[u8] = b"\xff\xd8\xff";
 /// The models see the shorter side at this size, so that a thin strip would become a huge image.
 const SHORT_SIDE: u64 = 512;
 
-/// An image that may be stored.
+/// An uploaded image that may be stored.
 #[derive(Clone, Debug)]
 pub(super) struct CheckedImage {
     pub(super) content: Bytes,
@@ -50,7 +50,7 @@ impl CheckedImage {
     }
 }
 
-/// The media type.
+/// Checks an image and gives its media type.
 fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> ApiResult<&'static str> {
     if content.is_empty() {
         return Err(corrupt("it has no bytes"));

@@ -38,7 +38,7 @@ pub fn openapi_document() -> Value {
         },
         "tags": [
             {"name": "conversations", "description": "An X-ray and what is said about it."},
-            {"name": "turns", "description": "Questions and their answers."},
+            {"name": "turns", "description": "Questions and their responses."},
             {"name": "openai", "description": "For clients of OpenAI's API."},
             {"name": "about", "description": "The API itself."},
         ],
@@ -62,9 +62,9 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "responses": answers(operation, generator),
+        "responses": responses(operation, generator),
     });
-    if operation.access == Access::Open {
+    if operation.access == Access::Public {
         described["security"] = json!([]);
     }
     if !operation.parameters.is_empty() {
@@ -84,10 +84,10 @@ fn describe(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     described
 }
 
-fn answers(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
-    let mut answers = Map::new();
-    for answer in &operation.answers {
-        let known = answers.entry(answer.status.to_string());
+fn responses(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
+    let mut responses = Map::new();
+    for answer in &operation.responses {
+        let known = responses.entry(answer.status.to_string());
         let known = known.or_insert_with(|| json!({"description": answer.description}));
         if let Some((media_type, schema)) = answer.content {
             known["content"][media_type] = json!({"schema": schema(generator)});
@@ -96,18 +96,21 @@ fn answers(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
             known["headers"]["Location"] = json!({"description": "Where it is.", "schema": {"type": "string", "format": "uri-reference"}});
         }
     }
-    let always = if operation.access == Access::Open {
+    let always = if operation.access == Access::Public {
         &[][..]
     } else {
         &ALWAYS
     };
     for status in operation.problems.iter().chain(always) {
-        answers.insert(status.to_string(), refusal(operation, *status, generator));
+        responses.insert(
+            status.to_string(),
+            error_response(operation, *status, generator),
+        );
     }
-    Value::Object(answers)
+    Value::Object(responses)
 }
 
-fn refusal(operation: &Operation, status: u16, generator: &mut SchemaGenerator) -> Value {
+fn error_response(operation: &Operation, status: u16, generator: &mut SchemaGenerator) -> Value {
     let (media_type, schema) = match operation.tag {
         OPENAI_TAG => (JSON, generator.subschema_for::<ErrorBody>()),
         _ => (PROBLEM, generator.subschema_for::<Problem>()),

@@ -10,21 +10,21 @@ use super::app_state::AppState;
 pub(super) const OPENAI_TAG: &str = "openai";
 pub(super) const JSON: &str = "application/json";
 
-/// Who may ask.
+/// The rule for who may use an operation, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Everybody: it is the same for all.
-    Open,
-    /// A caller, with an answer within the request's time.
-    Key,
-    /// A caller, with an answer that takes as long as the model does.
+    /// Everybody may: the answer is the same for all.
+    Public,
+    /// A known caller may, and gets an answer within the request's time.
+    Timed,
+    /// A known caller may, and the answer takes as long as the model does.
     Unhurried,
 }
 
-/// Makes a type's schema in a document.
+/// A function that makes a type's schema in a document.
 pub(super) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
-/// One method of one path.
+/// An operation of the API: one method of one path.
 pub(super) struct Operation {
     pub(super) method: Method,
     pub(super) path: &'static str,
@@ -37,14 +37,14 @@ pub(super) struct Operation {
     pub(super) parameters: Vec<&'static str>,
     /// Media types that it reads.
     pub(super) bodies: Vec<(&'static str, SchemaOf)>,
-    pub(super) answers: Vec<Documented>,
+    pub(super) responses: Vec<DocumentedResponse>,
     /// Besides those that every operation may give.
     pub(super) problems: Vec<u16>,
     pub(super) handler: MethodRouter<AppState>,
 }
 
-/// A good answer.
-pub(super) struct Documented {
+/// A response that is no error.
+pub(super) struct DocumentedResponse {
     pub(super) status: u16,
     pub(super) description: &'static str,
     /// Media type and form, where there is a body.
@@ -65,16 +65,16 @@ impl Operation {
             tag: "conversations",
             summary: "",
             description: "",
-            access: Access::Key,
+            access: Access::Timed,
             parameters: Vec::new(),
             bodies: Vec::new(),
-            answers: Vec::new(),
+            responses: Vec::new(),
             problems: Vec::new(),
             handler,
         }
     }
 
-    pub(super) fn says(self, summary: &'static str, description: &'static str) -> Self {
+    pub(super) fn describe(self, summary: &'static str, description: &'static str) -> Self {
         Self {
             summary,
             description,
@@ -90,26 +90,30 @@ impl Operation {
         Self { access, ..self }
     }
 
-    /// Names of entries under `components/parameters`.
-    pub(super) fn with(self, parameters: &[&'static str]) -> Self {
+    /// Names the parameters, which stand under `components/parameters` of the document.
+    pub(super) fn parameters(self, parameters: &[&'static str]) -> Self {
         Self {
             parameters: parameters.to_vec(),
             ..self
         }
     }
 
-    pub(super) fn reads<T: JsonSchema>(mut self, media_type: &'static str) -> Self {
+    pub(super) fn reads_body<T: JsonSchema>(mut self, media_type: &'static str) -> Self {
         self.bodies
             .push((media_type, |generator| generator.subschema_for::<T>()));
         self
     }
 
-    pub(super) fn gives<T: JsonSchema>(mut self, status: u16, description: &'static str) -> Self {
+    pub(super) fn responds<T: JsonSchema>(
+        mut self,
+        status: u16,
+        description: &'static str,
+    ) -> Self {
         let content = (
             JSON,
             (|generator| generator.subschema_for::<T>()) as SchemaOf,
         );
-        self.answers.push(Documented {
+        self.responses.push(DocumentedResponse {
             status,
             description,
             content: Some(content),
@@ -117,14 +121,14 @@ impl Operation {
         self
     }
 
-    pub(super) fn gives_bytes(
+    pub(super) fn responds_bytes(
         mut self,
         status: u16,
         media_type: &'static str,
         description: &'static str,
     ) -> Self {
         let schema = |_: &mut SchemaGenerator| Schema::default();
-        self.answers.push(Documented {
+        self.responses.push(DocumentedResponse {
             status,
             description,
             content: Some((media_type, schema)),
@@ -132,8 +136,8 @@ impl Operation {
         self
     }
 
-    pub(super) fn gives_nothing(mut self, status: u16, description: &'static str) -> Self {
-        self.answers.push(Documented {
+    pub(super) fn responds_empty(mut self, status: u16, description: &'static str) -> Self {
+        self.responses.push(DocumentedResponse {
             status,
             description,
             content: None,
@@ -141,7 +145,7 @@ impl Operation {
         self
     }
 
-    pub(super) fn refuses(self, problems: &[u16]) -> Self {
+    pub(super) fn fails_with(self, problems: &[u16]) -> Self {
         Self {
             problems: problems.to_vec(),
             ..self

@@ -38,13 +38,13 @@ pub(super) fn operations() -> Vec<Operation> {
             "getDocument",
             get(files::openapi_document),
         )
-        .says(
+        .describe(
             "This document",
             "OpenAPI 3.1. The same for everybody, and needs no key.",
         )
         .tag("about")
-        .access(Access::Open)
-        .gives::<Value>(200, "The document."),
+        .access(Access::Public)
+        .responds::<Value>(200, "The document."),
     );
     all
 }
@@ -52,71 +52,71 @@ pub(super) fn operations() -> Vec<Operation> {
 fn conversation_operations() -> Vec<Operation> {
     vec![
         Operation::new(Method::POST, CONVERSATIONS, "createConversation", post(create::create))
-            .says(
+            .describe(
                 "Begin a conversation",
                 "Give an image, a question, or both. With an image, its findings are computed, turn 1 writes its report, \
                  and the question becomes turn 2. Answers at once; follow the turns by their events.",
             )
-            .with(&["IdempotencyKey"])
-            .reads::<NewConversation>(JSON)
-            .reads::<NewConversationForm>("multipart/form-data")
-            .gives::<ConversationView>(202, "It is queued; `Location` is its address.")
-            .refuses(&[400, 413, 415, 422]),
+            .parameters(&["IdempotencyKey"])
+            .reads_body::<NewConversation>(JSON)
+            .reads_body::<NewConversationForm>("multipart/form-data")
+            .responds::<ConversationView>(202, "It is queued; `Location` is its address.")
+            .fails_with(&[400, 413, 415, 422]),
         Operation::new(Method::GET, CONVERSATIONS, "listConversations", get(conversations::list))
-            .says("List your conversations", "The latest first, at most 200.")
-            .gives::<ConversationList>(200, "The list."),
+            .describe("List your conversations", "The latest first, at most 200.")
+            .responds::<ConversationList>(200, "The list."),
         Operation::new(Method::GET, CONVERSATION, "getConversation", get(conversations::get))
-            .says("Look at a conversation", "Its findings, and all its turns with their states and texts so far.")
-            .with(&["Conversation"])
-            .gives::<ConversationView>(200, "The conversation.")
-            .refuses(&[404]),
+            .describe("Look at a conversation", "Its findings, and all its turns with their states and texts so far.")
+            .parameters(&["Conversation"])
+            .responds::<ConversationView>(200, "The conversation.")
+            .fails_with(&[404]),
         Operation::new(Method::DELETE, CONVERSATION, "deleteConversation", delete(conversations::delete))
-            .says(
+            .describe(
                 "Remove a conversation",
                 "Running turns stop. Its image and what was computed from it go too, when nothing else uses them.",
             )
-            .with(&["Conversation"])
-            .gives_nothing(204, "It is gone.")
-            .refuses(&[404]),
+            .parameters(&["Conversation"])
+            .responds_empty(204, "It is gone.")
+            .fails_with(&[404]),
         Operation::new(Method::GET, IMAGE, "getImage", get(conversations::image))
-            .says("The image, as it was uploaded", "Send its `ETag` as `If-None-Match` to get it only once.")
-            .with(&["Conversation"])
-            .gives_bytes(200, "image/*", "The file.")
-            .gives_nothing(304, "You have it.")
-            .refuses(&[404]),
+            .describe("The image, as it was uploaded", "Send its `ETag` as `If-None-Match` to get it only once.")
+            .parameters(&["Conversation"])
+            .responds_bytes(200, "image/*", "The file.")
+            .responds_empty(304, "You have it.")
+            .fails_with(&[404]),
     ]
 }
 
 fn turn_operations() -> Vec<Operation> {
     vec![
         Operation::new(Method::POST, TURNS, "addTurn", post(turns::add))
-            .says(
+            .describe(
                 "Ask something",
                 "A question in your words, or one of the tasks that the model was trained on. Turns are answered in order.",
             )
             .tag("turns")
-            .with(&["Conversation", "IdempotencyKey"])
-            .reads::<NewTurn>(JSON)
-            .gives::<TurnView>(202, "It is queued; `Location` is its address.")
-            .refuses(&[400, 404, 409, 413, 415, 422]),
+            .parameters(&["Conversation", "IdempotencyKey"])
+            .reads_body::<NewTurn>(JSON)
+            .responds::<TurnView>(202, "It is queued; `Location` is its address.")
+            .fails_with(&[400, 404, 409, 413, 415, 422]),
         Operation::new(Method::GET, TURN, "getTurn", get(turns::get))
-            .says("Look at a turn", "Its state and its text so far.")
+            .describe("Look at a turn", "Its state and its text so far.")
             .tag("turns")
-            .with(&["Conversation", "Turn"])
-            .gives::<TurnView>(200, "The turn.")
-            .refuses(&[404]),
+            .parameters(&["Conversation", "Turn"])
+            .responds::<TurnView>(200, "The turn.")
+            .fails_with(&[404]),
         Operation::new(Method::DELETE, TURN, "cancelTurn", delete(turns::cancel))
-            .says(
+            .describe(
                 "Stop a turn",
                 "A queued one never runs, a running one stops at its next token, one that is over stays as it is. What was \
                  written stays.",
             )
             .tag("turns")
-            .with(&["Conversation", "Turn"])
-            .gives_nothing(204, "It stops, or has stopped.")
-            .refuses(&[404]),
+            .parameters(&["Conversation", "Turn"])
+            .responds_empty(204, "It stops, or has stopped.")
+            .fails_with(&[404]),
         Operation::new(Method::GET, EVENTS, "followTurn", get(events::follow))
-            .says(
+            .describe(
                 "Follow a turn",
                 "Server-Sent Events: `queued` ({\"position\"}, whenever it changes), `findings` (of the image, in turn 1), \
                  `started` ({\"asked\"}), `token` ({\"text\"}), and at the end `done` (the turn) or `error` ({\"code\", \
@@ -124,68 +124,68 @@ fn turn_operations() -> Vec<Operation> {
                  `Last-Event-ID`, at any gateway: no event is missed, none comes twice.",
             )
             .tag("turns")
-            .with(&["Conversation", "Turn", "LastEventId", "After"])
-            .gives_bytes(200, "text/event-stream", "The events, until the turn is over.")
-            .gives_nothing(204, "The turn is over and you have read its last event.")
-            .refuses(&[404, 422]),
+            .parameters(&["Conversation", "Turn", "LastEventId", "After"])
+            .responds_bytes(200, "text/event-stream", "The events, until the turn is over.")
+            .responds_empty(204, "The turn is over and you have read its last event.")
+            .fails_with(&[404, 422]),
         Operation::new(Method::PUT, EDIT, "editAnswer", put(turns::edit))
-            .says(
+            .describe(
                 "Rewrite an answer",
                 "Keeps your version of a report beside the model's. Later turns build on it, and it can be exported for \
                  training.",
             )
             .tag("turns")
-            .with(&["Conversation", "Turn"])
-            .reads::<EditedAnswer>(JSON)
-            .gives::<TurnView>(200, "The turn with your version.")
-            .refuses(&[400, 404, 409, 413, 415, 422]),
+            .parameters(&["Conversation", "Turn"])
+            .reads_body::<EditedAnswer>(JSON)
+            .responds::<TurnView>(200, "The turn with your version.")
+            .fails_with(&[400, 404, 409, 413, 415, 422]),
         Operation::new(Method::DELETE, EDIT, "forgetEdit", delete(turns::forget_edit))
-            .says("Forget a rewritten answer", "The model's own answer counts again.")
+            .describe("Forget a rewritten answer", "The model's own answer counts again.")
             .tag("turns")
-            .with(&["Conversation", "Turn"])
-            .gives_nothing(204, "It is forgotten.")
-            .refuses(&[404, 409]),
+            .parameters(&["Conversation", "Turn"])
+            .responds_empty(204, "It is forgotten.")
+            .fails_with(&[404, 409]),
     ]
 }
 
 fn batch_operations() -> Vec<Operation> {
     vec![
         Operation::new(Method::POST, BATCHES, "startBatch", post(batches::start))
-            .says(
+            .describe(
                 "Score an archive",
                 "The run of `radialog batch` over a prefix of the S3 store that this gateway may read. Answers at once.",
             )
             .tag("batches")
-            .with(&["IdempotencyKey"])
-            .reads::<NewBatch>(JSON)
-            .gives::<BatchView>(202, "It is queued; `Location` is its address.")
-            .refuses(&[400, 403, 413, 415, 422]),
+            .parameters(&["IdempotencyKey"])
+            .reads_body::<NewBatch>(JSON)
+            .responds::<BatchView>(202, "It is queued; `Location` is its address.")
+            .fails_with(&[400, 403, 413, 415, 422]),
         Operation::new(Method::GET, BATCH, "getBatch", get(batches::get))
-            .says("Look at a batch", "Counts, rates and time left; the names of its results once it has ended.")
+            .describe("Look at a batch", "Counts, rates and time left; the names of its results once it has ended.")
             .tag("batches")
-            .with(&["Batch"])
-            .gives::<BatchView>(200, "The batch.")
-            .refuses(&[404]),
+            .parameters(&["Batch"])
+            .responds::<BatchView>(200, "The batch.")
+            .fails_with(&[404]),
         Operation::new(Method::DELETE, BATCH, "cancelBatch", delete(batches::cancel))
-            .says("Cancel a batch", "What is done stays, and becomes its results.")
+            .describe("Cancel a batch", "What is done stays, and becomes its results.")
             .tag("batches")
-            .with(&["Batch"])
-            .gives_nothing(204, "It stops, or has stopped.")
-            .refuses(&[404]),
+            .parameters(&["Batch"])
+            .responds_empty(204, "It stops, or has stopped.")
+            .fails_with(&[404]),
         Operation::new(Method::GET, BATCH_RESULT, "getBatchResult", get(batches::result))
-            .says("Download a result", "`results.jsonl` (one line a study), `results.csv` or `summary.json`.")
+            .describe("Download a result", "`results.jsonl` (one line a study), `results.csv` or `summary.json`.")
             .tag("batches")
-            .with(&["Batch", "ResultFile"])
+            .parameters(&["Batch", "ResultFile"])
             .access(Access::Unhurried)
-            .gives_bytes(200, "application/octet-stream", "The file.")
-            .refuses(&[404]),
+            .responds_bytes(200, "application/octet-stream", "The file.")
+            .fails_with(&[404]),
     ]
 }
 
 fn openai_operations() -> Vec<Operation> {
     vec![
         Operation::new(Method::POST, "/v1/chat/completions", "createChatCompletion", post(openai::complete))
-            .says(
+            .describe(
                 "Chat completions, as OpenAI's clients speak them",
                 "You keep the conversation and send all of it each time. At most one image, as a data URI. A last message \
                  without words asks for the image's report; one with words asks about it. System messages are taken and \
@@ -193,13 +193,13 @@ fn openai_operations() -> Vec<Operation> {
             )
             .tag(OPENAI_TAG)
             .access(Access::Unhurried)
-            .reads::<ChatCompletionRequest>(JSON)
-            .gives::<ChatCompletion>(200, "The answer; with `stream`, Server-Sent Events of chunks and `[DONE]`.")
-            .gives_bytes(200, "text/event-stream", "Chunks.")
-            .refuses(&[400, 404, 413, 415]),
+            .reads_body::<ChatCompletionRequest>(JSON)
+            .responds::<ChatCompletion>(200, "The answer; with `stream`, Server-Sent Events of chunks and `[DONE]`.")
+            .responds_bytes(200, "text/event-stream", "Chunks.")
+            .fails_with(&[400, 404, 413, 415]),
         Operation::new(Method::GET, "/v1/models", "listModels", get(openai::models))
-            .says("Models", "The one that this gateway's workers hold. `radialog` names it, too.")
+            .describe("Models", "The one that this gateway's workers hold. `radialog` names it, too.")
             .tag(OPENAI_TAG)
-            .gives::<ModelList>(200, "The list."),
+            .responds::<ModelList>(200, "The list."),
     ]
 }

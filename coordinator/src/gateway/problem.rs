@@ -17,7 +17,7 @@ use crate::run::BatchError;
 /// When to ask again after a service was away, in seconds.
 const UNAVAILABLE_RETRY: u64 = 5;
 
-/// An answer that is an error.
+/// An error as the API answers it.
 #[derive(Clone, Debug)]
 pub(super) struct ApiError {
     pub(super) problem: Problem,
@@ -42,7 +42,7 @@ impl ApiError {
         }
     }
 
-    /// The same for what is not there and for what is somebody else's.
+    /// Says that there is no such conversation; the same for what is not there and for what is somebody else's.
     pub(super) fn no_conversation() -> Self {
         Self::new(
             ProblemCode::NotFound,

@@ -15,7 +15,7 @@ use crate::run::{RetryUntilShutdown, publish_turn};
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Publishes a turn that is ready, if one is.
-pub(super) async fn ready(app: &AppState, id: &ConversationId, turn: Option<u32>) {
+pub(super) async fn publish_ready(app: &AppState, id: &ConversationId, turn: Option<u32>) {
     let Some(turn) = turn else { return };
     let (app, id) = (app.clone(), id.clone());
     let publishing = tokio::spawn(async move {
@@ -35,7 +35,10 @@ pub(super) async fn ready(app: &AppState, id: &ConversationId, turn: Option<u32>
 
 /// Publishes again what a queued turn waits for, where nothing like it is in the broker: a gateway was killed between
 /// writing and publishing, or the broker has lost its queues. Whoever has it twice does it once.
-pub(super) async fn forgotten(app: &AppState, snapshot: &ConversationSnapshot) -> ApiResult<()> {
+pub(super) async fn republish_forgotten(
+    app: &AppState,
+    snapshot: &ConversationSnapshot,
+) -> ApiResult<()> {
     let first = snapshot.turns.iter().find(|turn| !turn.status.is_final());
     if first.is_none_or(|turn| turn.status != TurnStatus::Queued) {
         return Ok(());

@@ -15,7 +15,7 @@ use super::problem::{ApiError, ApiResult};
 /// When to ask again where something else has to end first.
 const RETRY: u64 = 1;
 
-/// The limits of one key and what is used of them.
+/// The limits of one key, and what is used of them.
 pub(super) struct CallerQuota {
     rate: Option<(u32, DefaultDirectRateLimiter)>,
     concurrent: Arc<Semaphore>,
@@ -34,7 +34,7 @@ impl CallerQuota {
         }
     }
 
-    /// For everybody on this machine, who could as well start another gateway.
+    /// Makes a quota without limits, for everybody on this machine, who could as well start another gateway.
     pub(super) fn none() -> Self {
         let open = || Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
         Self {
@@ -44,7 +44,7 @@ impl CallerQuota {
         }
     }
 
-    /// Counts a request. It is in work while the permit lives.
+    /// Counts a request, which is in work while the permit lives.
     pub(super) fn request(&self) -> ApiResult<OwnedSemaphorePermit> {
         if let Some((rate, limiter)) = &self.rate
             && let Err(early) = limiter.check()
@@ -88,9 +88,9 @@ mod tests {
         for _ in 0..4 {
             drop(quota.request().unwrap());
         }
-        let refusal = quota.request().unwrap_err();
+        let error = quota.request().unwrap_err();
         assert_eq!(
-            (refusal.problem.code, refusal.retry_after),
+            (error.problem.code, error.retry_after),
             (ProblemCode::RateLimited, Some(1))
         );
     }

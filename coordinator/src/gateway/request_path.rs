@@ -38,7 +38,7 @@ impl OwnTurn {
     }
 }
 
-/// A turn by its number.
+/// Finds a turn by its number.
 pub(super) fn turn(snapshot: &ConversationSnapshot, number: u32) -> ApiResult<&TurnSnapshot> {
     let place = (number as usize).checked_sub(1);
     place
@@ -46,7 +46,7 @@ pub(super) fn turn(snapshot: &ConversationSnapshot, number: u32) -> ApiResult<&T
         .ok_or_else(ApiError::no_turn)
 }
 
-/// The caller's conversation.
+/// Reads a conversation, which must be the caller's.
 pub(super) async fn own(
     app: &AppState,
     caller: &Caller,

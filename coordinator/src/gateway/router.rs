@@ -12,7 +12,7 @@ use super::operations::operations;
 use super::problem::ApiError;
 use super::{files, guard, openai};
 
-/// All of it.
+/// Makes the router of all operations and files.
 pub(super) fn router(app: &AppState) -> Router {
     let mut router = files::assets();
     for operation in operations() {
@@ -24,7 +24,7 @@ pub(super) fn router(app: &AppState) -> Router {
         .method_not_allowed_fallback(other_method)
         // Bodies have limits of their own, each with its words.
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn(guard::secure));
+        .layer(middleware::from_fn(guard::security_headers));
     let router = match app.config.origins.as_slice() {
         [] => router,
         origins => router.layer(guard::cors(origins)),
@@ -32,20 +32,21 @@ pub(super) fn router(app: &AppState) -> Router {
     router.with_state(app.clone())
 }
 
-/// The handler with what its requests pass on their way.
+/// Puts everything before a handler that its requests have to pass.
 fn guarded(operation: Operation, app: &AppState) -> MethodRouter<AppState> {
     let state = app.clone();
     let admitted = match operation.access {
-        Access::Open => operation.handler,
-        Access::Key => operation
+        Access::Public => operation.handler,
+        Access::Timed => operation
             .handler
-            .layer(middleware::from_fn_with_state(state, guard::admit)),
-        Access::Unhurried => operation
-            .handler
-            .layer(middleware::from_fn_with_state(state, guard::unhurried)),
+            .layer(middleware::from_fn_with_state(state, guard::admit_timed)),
+        Access::Unhurried => operation.handler.layer(middleware::from_fn_with_state(
+            state,
+            guard::admit_unhurried,
+        )),
     };
     let spoken = match operation.tag {
-        OPENAI_TAG => admitted.layer(middleware::from_fn(openai::errors)),
+        OPENAI_TAG => admitted.layer(middleware::from_fn(openai::rewrite_errors)),
         _ => admitted,
     };
     guard::observed(spoken, operation.path)

@@ -23,7 +23,7 @@ impl StaticFile {
         }
     }
 
-    /// The file, or that the browser has it. It asks each time, so that an update shows at once.
+    /// Answers with the file, or that the browser has it. Browsers ask each time, so that an update shows at once.
     pub(super) fn answer(&self, headers: &HeaderMap) -> Response {
         let cache = [
             (header::ETAG, self.tag.clone()),

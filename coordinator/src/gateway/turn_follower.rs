@@ -16,14 +16,14 @@ use super::{AppState, publish};
 /// Events read at a time.
 const PAGE: usize = 64;
 /// How often the position of a turn is asked for, at first and when it has waited for long.
-const FIRST_POSITION: Duration = Duration::from_secs(1);
-const LAST_POSITION: Duration = Duration::from_secs(10);
+const FIRST_POSITION_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_POSITION_PAUSE: Duration = Duration::from_secs(10);
 /// Heartbeats after which a turn that still waits may have been forgotten, at first.
-const FORGOTTEN: u32 = 2;
+const REMIND_AFTER_HEARTBEATS: u32 = 2;
 /// Pause after the state store has failed.
-const RETRY: Duration = Duration::from_millis(500);
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a reader is told.
+/// Something new about a turn, as a reader is told it.
 #[derive(Debug, PartialEq)]
 pub(super) enum TurnUpdate {
     /// So many turns wait before this one; only when that changed.
@@ -34,7 +34,7 @@ pub(super) enum TurnUpdate {
     Alive,
 }
 
-/// A place in the events of one turn.
+/// A place in the events of one turn, from which reading goes on.
 pub(super) struct TurnFollower {
     app: AppState,
     id: ConversationId,
@@ -46,25 +46,25 @@ pub(super) struct TurnFollower {
     /// When the pending events came.
     arrived: Instant,
     /// There may be events that are neither taken nor pending.
-    look: bool,
+    read_again: bool,
     /// The turn may be gone.
-    doubt: bool,
+    maybe_deleted: bool,
     waiting: Option<QueueWait>,
-    beat: Instant,
+    heartbeat_at: Instant,
     over: bool,
 }
 
-/// A turn that no worker has begun.
+/// The state of a follower whose turn no worker has begun.
 struct QueueWait {
     position: Option<u64>,
-    ask: Instant,
-    pause: Duration,
-    forgotten: Instant,
-    patience: Duration,
+    ask_at: Instant,
+    ask_pause: Duration,
+    remind_at: Instant,
+    reminder_pause: Duration,
 }
 
 impl TurnFollower {
-    /// Reads the events over number `after`.
+    /// Begins behind the event with number `after`.
     pub(super) async fn open(
         app: &AppState,
         id: &ConversationId,
@@ -74,13 +74,13 @@ impl TurnFollower {
         // Before anything is read, so that nothing falls between.
         let watch = app.backends.conversations.watch(id, turn).await?;
         let now = Instant::now();
-        let patience = FORGOTTEN * app.config.heartbeat;
+        let reminder_pause = REMIND_AFTER_HEARTBEATS * app.config.heartbeat;
         let waiting = QueueWait {
             position: None,
-            ask: now,
-            pause: FIRST_POSITION,
-            forgotten: now + patience,
-            patience,
+            ask_at: now,
+            ask_pause: FIRST_POSITION_PAUSE,
+            remind_at: now + reminder_pause,
+            reminder_pause,
         };
         Ok(Self {
             app: app.clone(),
@@ -90,20 +90,20 @@ impl TurnFollower {
             watch,
             pending: VecDeque::new(),
             arrived: now,
-            look: true,
-            doubt: false,
+            read_again: true,
+            maybe_deleted: false,
             waiting: Some(waiting),
-            beat: now + app.config.heartbeat,
+            heartbeat_at: now + app.config.heartbeat,
             over: false,
         })
     }
 
-    /// The next news; none when the turn is over, its conversation is gone, or this gateway stops. Cancel-safe.
+    /// Waits for the next update; none when the turn is over, its conversation is gone, or this gateway stops. Cancel-safe.
     pub(super) async fn next(&mut self) -> Option<TurnUpdate> {
         while !self.over {
             if let Some((number, event)) = self.take() {
                 self.over = matches!(event, TurnEvent::Ended(_));
-                self.beat = Instant::now() + self.app.config.heartbeat;
+                self.heartbeat_at = Instant::now() + self.app.config.heartbeat;
                 metrics()
                     .http_event_lag
                     .observe(self.arrived.elapsed().as_secs_f64());
@@ -115,10 +115,10 @@ impl TurnFollower {
                     tracing::warn!(%error, "a reader waits for the state store");
                     tokio::select! {
                         () = self.app.shutdown.cancelled() => return None,
-                        () = sleep(RETRY) => {}
+                        () = sleep(RETRY_PAUSE) => {}
                     }
-                    if Instant::now() >= self.beat {
-                        self.beat = Instant::now() + self.app.config.heartbeat;
+                    if Instant::now() >= self.heartbeat_at {
+                        self.heartbeat_at = Instant::now() + self.app.config.heartbeat;
                         return Some(TurnUpdate::Alive);
                     }
                     continue;
@@ -126,27 +126,27 @@ impl TurnFollower {
             };
             match found {
                 ReadOutcome::Events => continue,
-                ReadOutcome::TurnUpdate(news) => return Some(news),
+                ReadOutcome::Update(update) => return Some(update),
                 ReadOutcome::Gone => break,
                 ReadOutcome::Nothing => {}
             }
-            let ask = self
+            let ask_at = self
                 .waiting
                 .as_ref()
-                .map_or(self.beat, |waiting| waiting.ask);
+                .map_or(self.heartbeat_at, |waiting| waiting.ask_at);
             tokio::select! {
                 () = self.app.shutdown.cancelled() => return None,
-                news = self.watch.next_events() => {
+                events = self.watch.next_events() => {
                     self.arrived = Instant::now();
-                    self.look = news.is_empty();
-                    self.doubt = news.is_empty();
-                    self.pending = news.into();
+                    self.read_again = events.is_empty();
+                    self.maybe_deleted = events.is_empty();
+                    self.pending = events.into();
                 }
-                () = sleep_until(ask.min(self.beat)) => {
-                    if Instant::now() >= self.beat {
-                        self.beat = Instant::now() + self.app.config.heartbeat;
+                () = sleep_until(ask_at.min(self.heartbeat_at)) => {
+                    if Instant::now() >= self.heartbeat_at {
+                        self.heartbeat_at = Instant::now() + self.app.config.heartbeat;
                         // TurnUpdate can be lost on their way; what was written cannot.
-                        (self.look, self.doubt) = (true, true);
+                        (self.read_again, self.maybe_deleted) = (true, true);
                         return Some(TurnUpdate::Alive);
                     }
                 }
@@ -155,7 +155,7 @@ impl TurnFollower {
         None
     }
 
-    /// The next event, if it is pending.
+    /// Takes the next event, if it is pending.
     fn take(&mut self) -> Option<NumberedEvent> {
         while let Some((number, event)) = self.pending.pop_front() {
             if number == self.after + 1 {
@@ -167,37 +167,37 @@ impl TurnFollower {
             }
             if number > self.after {
                 self.pending.clear();
-                self.look = true;
+                self.read_again = true;
             }
         }
         None
     }
 
-    /// Looks for what the news did not bring.
+    /// Reads what the watch did not bring.
     async fn read(&mut self) -> Result<ReadOutcome, StateError> {
         let conversations = self.app.backends.conversations.clone();
-        if self.look {
+        if self.read_again {
             let events = conversations
                 .events(&self.id, self.turn, self.after, PAGE)
                 .await?;
-            self.look = events.len() == PAGE;
+            self.read_again = events.len() == PAGE;
             if !events.is_empty() {
-                self.doubt = false;
+                self.maybe_deleted = false;
                 self.arrived = Instant::now();
                 self.pending = events.into();
                 return Ok(ReadOutcome::Events);
             }
         }
-        if self.doubt {
+        if self.maybe_deleted {
             if conversations.snapshot(&self.id).await?.is_none() {
                 return Ok(ReadOutcome::Gone);
             }
-            self.doubt = false;
+            self.maybe_deleted = false;
         }
         let Some(waiting) = self
             .waiting
             .as_mut()
-            .filter(|waiting| waiting.ask <= Instant::now())
+            .filter(|waiting| waiting.ask_at <= Instant::now())
         else {
             return Ok(ReadOutcome::Nothing);
         };
@@ -205,18 +205,18 @@ impl TurnFollower {
             self.waiting = None;
             return Ok(ReadOutcome::Nothing);
         };
-        waiting.ask = Instant::now() + waiting.pause;
-        waiting.pause = waiting.pause.mul_f64(1.5).min(LAST_POSITION);
-        if waiting.forgotten <= Instant::now() {
-            waiting.patience *= 2;
-            waiting.forgotten = Instant::now() + waiting.patience;
+        waiting.ask_at = Instant::now() + waiting.ask_pause;
+        waiting.ask_pause = waiting.ask_pause.mul_f64(1.5).min(LONGEST_POSITION_PAUSE);
+        if waiting.remind_at <= Instant::now() {
+            waiting.reminder_pause *= 2;
+            waiting.remind_at = Instant::now() + waiting.reminder_pause;
             remind(&self.app, &self.id).await?;
         }
         if waiting.position == Some(position) {
             return Ok(ReadOutcome::Nothing);
         }
         waiting.position = Some(position);
-        Ok(ReadOutcome::TurnUpdate(TurnUpdate::Queued(position)))
+        Ok(ReadOutcome::Update(TurnUpdate::Queued(position)))
     }
 }
 
@@ -224,9 +224,9 @@ async fn remind(app: &AppState, id: &ConversationId) -> Result<(), StateError> {
     let Some(snapshot) = app.backends.conversations.snapshot(id).await? else {
         return Ok(());
     };
-    let reminding: ApiResult<()> = publish::forgotten(app, &snapshot).await;
+    let reminder: ApiResult<()> = publish::republish_forgotten(app, &snapshot).await;
     // Said in the log already; the next reminder comes.
-    let _ = reminding;
+    let _ = reminder;
     Ok(())
 }
 
@@ -234,7 +234,7 @@ enum ReadOutcome {
     /// They are pending now.
     Events,
     /// A change of the position.
-    TurnUpdate(TurnUpdate),
+    Update(TurnUpdate),
     /// There is no such conversation any more.
     Gone,
     Nothing,

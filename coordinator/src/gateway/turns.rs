@@ -25,7 +25,7 @@ pub(super) async fn add(
     let conversation = before.conversation;
     check(&asked.ask, conversation.image.is_some())?;
     let generation = create::generation(&asked.options)?;
-    let request = create::request(&app, asked.ask, &generation, &asked.options);
+    let request = create::turn_request(&app, asked.ask, &generation, &asked.options);
     if before.turns.len() >= app.config.max_turns as usize {
         let detail = format!(
             "a conversation has at most {} turns; start a new one",
@@ -33,7 +33,7 @@ pub(super) async fn add(
         );
         return Err(ApiError::new(ProblemCode::ConversationFull, detail));
     }
-    create::check_room(&app).await?;
+    create::check_backlog(&app).await?;
     let id = &conversation.id;
     let added = app
         .backends
@@ -41,7 +41,7 @@ pub(super) async fn add(
         .add_turn(id, &request, key.as_deref())
         .await?;
     let added = added.ok_or_else(ApiError::no_conversation)?;
-    publish::ready(&app, id, added.ready.then_some(added.turn)).await;
+    publish::publish_ready(&app, id, added.ready.then_some(added.turn)).await;
     let after = request_path::own(&app, &caller, id).await?;
     let stored = &request_path::turn(&after, added.turn)?.request;
     if (&stored.ask, &stored.generation) != (&request.ask, &request.generation) {
@@ -82,7 +82,7 @@ pub(super) async fn get(State(app): State<AppState>, at: OwnTurn) -> ApiResult<J
 
 pub(super) async fn cancel(State(app): State<AppState>, at: OwnTurn) -> ApiResult<StatusCode> {
     let ready = app.backends.conversations.cancel(at.id(), at.turn).await?;
-    publish::ready(&app, at.id(), ready).await;
+    publish::publish_ready(&app, at.id(), ready).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

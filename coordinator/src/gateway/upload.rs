@@ -24,7 +24,7 @@ const NUMBERS: [&str; 5] = [
     "deadline_seconds",
 ];
 
-/// What was asked, and the image's bytes.
+/// A new conversation as it was uploaded: what was asked, and the image's bytes.
 pub(super) struct Upload {
     /// Without its image.
     pub(super) conversation: NewConversation,
@@ -64,7 +64,7 @@ impl FromRequest<AppState> for Upload {
     }
 }
 
-/// Base64 makes four bytes of three.
+/// Says how long a body may be: base64 makes four bytes of three.
 pub(super) fn body_limit(max_image_bytes: u64) -> u64 {
     max_image_bytes
         .div_ceil(3)
@@ -72,7 +72,7 @@ pub(super) fn body_limit(max_image_bytes: u64) -> u64 {
         .saturating_add(JSON_LIMIT)
 }
 
-/// The bytes of `data:image/png;base64,...`.
+/// Decodes the bytes of `data:image/png;base64,...`.
 pub(super) fn data_uri(field: &str, uri: &str) -> ApiResult<Bytes> {
     let start: String = uri.chars().take(8).collect::<String>().to_ascii_lowercase();
     if REMOTE.iter().any(|remote| start.starts_with(remote)) {

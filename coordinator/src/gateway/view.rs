@@ -113,7 +113,7 @@ fn error(turn: &TurnSnapshot) -> Option<TurnError> {
     turn.outcome.as_ref().and_then(outcome_error)
 }
 
-/// Why an outcome is no answer.
+/// Says why an outcome is no answer.
 pub(super) fn outcome_error(outcome: &TurnOutcome) -> Option<TurnError> {
     match outcome {
         TurnOutcome::Done(_) => None,

@@ -31,7 +31,7 @@ pub const DEFAULT_IMAGE_LIMIT: u64 = 256 << 20;
 /// Longer than the slowest stage should take for a study.
 pub const DEFAULT_STALL: Duration = Duration::from_secs(600);
 
-/// What to run.
+/// What to run, and how.
 #[derive(Clone)]
 pub struct RunOptions {
     /// The studies.
@@ -60,14 +60,14 @@ pub struct RunOptions {
     pub retry_failed: bool,
 }
 
-/// A run over an archive.
+/// A run over an archive, from its start or from where an earlier session stopped.
 pub struct ArchiveRun {
     options: RunOptions,
     backends: Backends,
 }
 
 impl RunOptions {
-    /// The run as `run.json` has it; its id is given by the output directory.
+    /// Describes the run as `run.json` has it; its id is given by the output directory.
     pub(crate) fn run_file(&self) -> RunFile {
         let spec = RunSpec {
             schema_version: SCHEMA_VERSION,
@@ -87,7 +87,7 @@ impl RunOptions {
 }
 
 impl ArchiveRun {
-    /// A run that has not started.
+    /// Prepares a run, which starts with [`ArchiveRun::run`].
     pub fn new(options: RunOptions, backends: Backends) -> Self {
         Self { options, backends }
     }
@@ -106,7 +106,7 @@ impl ArchiveRun {
         let Self { options, backends } = self;
         let out = OutputDirectory::open(&options.out, options.run_file())?;
         if options.retry_failed {
-            journal::forget_failed(out.path())?;
+            journal::remove_failed(out.path())?;
         }
         let ledger = RunLedger::open(&out)?;
         backends.queue.declare().await?;
@@ -146,16 +146,16 @@ impl ArchiveRun {
             dispatcher.collect_last().await?;
         }
         progress.send_replace(dispatcher.snapshot(&mut meter));
-        if let Err(error) = dispatcher.share(&progress).await {
+        if let Err(error) = dispatcher.publish_progress(&progress).await {
             warn!(%error, "the last progress is not shown to other processes");
         }
         let mut ledger = dispatcher.ledger();
         ledger.sync()?;
         let seconds = begun.elapsed().as_secs_f64();
-        out.conclude(|summary| {
+        out.write_summary(|summary| {
             let (count, problems) = ledger.problems();
-            let resumed = ledger.tally().resumed;
-            let studies = ledger.tally().studies() - resumed;
+            let resumed = ledger.counts().resumed;
+            let studies = ledger.counts().studies() - resumed;
             summary.interrupted = interrupted;
             summary.session = SessionSummary {
                 resumed,
@@ -180,7 +180,7 @@ async fn drive(
     let mut parts = JoinSet::new();
     let (feeding, counting) = (dispatcher.clone(), dispatcher.clone());
     parts.spawn(async move { feeding.feed().await });
-    parts.spawn(async move { counting.count().await });
+    parts.spawn(async move { counting.count_archive().await });
     parts.spawn(consumer.run());
     let outcome = {
         let mut following = std::pin::pin!(dispatcher.follow(progress));

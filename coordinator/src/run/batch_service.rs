@@ -45,12 +45,12 @@ const RUNNING: usize = 2;
 const SHARE_EVERY: Duration = Duration::from_secs(1);
 const REQUEST_FILE: &str = "request.json";
 
-/// Opens the archive at an address that is allowed.
+/// A function that opens the archive at an address that is allowed.
 pub type OpenArchive = Arc<
     dyn Fn(String) -> BoxFuture<'static, Result<Arc<dyn Archive>, CoordinatorError>> + Send + Sync,
 >;
 
-/// How a gateway runs batches.
+/// The settings of a gateway that runs batches.
 #[derive(Clone)]
 pub struct BatchServiceSettings {
     /// Where running batches keep what they need to go on.
@@ -73,7 +73,7 @@ pub struct BatchService {
     here: Mutex<HashMap<String, CancellationToken>>,
 }
 
-/// How a run ended that did not fail.
+/// The end of a run that did not fail.
 enum RunEnd {
     /// Every study has its line.
     Complete,
@@ -82,7 +82,7 @@ enum RunEnd {
 }
 
 impl BatchService {
-    /// No batches yet; [`BatchService::resume`] takes up earlier ones.
+    /// Creates a service without batches; [`BatchService::resume`] takes up earlier ones.
     pub fn new(
         backends: Backends,
         bundle: BundleHashes,
@@ -135,7 +135,7 @@ impl BatchService {
     /// Starts a batch. The same `id` gives the same batch again.
     ///
     /// # Errors
-    /// An archive that is not allowed or cannot be read; a store that does not answer.
+    /// When the archive is not allowed or cannot be read, or a store does not answer.
     pub async fn start(
         self: &Arc<Self>,
         id: &str,
@@ -170,7 +170,7 @@ impl BatchService {
         Ok(view)
     }
 
-    /// A batch of this owner.
+    /// Looks at a batch of this owner.
     ///
     /// # Errors
     /// When the state store does not answer.
@@ -206,7 +206,7 @@ impl BatchService {
         Ok(true)
     }
 
-    /// The content of a result file, part by part; none where the batch has not ended or has no such file.
+    /// Reads a result file part by part; none where the batch has not ended or has no such file.
     ///
     /// # Errors
     /// When the state store does not answer.

@@ -148,7 +148,7 @@ impl Dispatcher {
                     Some(facts) => {
                         let mut counts = StageCounts::default();
                         counts.add_facts(&facts);
-                        ledger.note(&spec.study, counts);
+                        ledger.set_counts(&spec.study, counts);
                     }
                     None => lost.push(spec),
                 }
@@ -168,7 +168,7 @@ impl Dispatcher {
         }
         self.executor
             .retry
-            .until_success(|| self.share(progress))
+            .until_success(|| self.publish_progress(progress))
             .await
     }
 
@@ -243,7 +243,7 @@ impl Dispatcher {
     }
 
     /// Counts the archive, so that the time left can be told.
-    pub(crate) async fn count(&self) -> Result<(), CoordinatorError> {
+    pub(crate) async fn count_archive(&self) -> Result<(), CoordinatorError> {
         let count = self.archive.count().await?;
         self.ledger()
             .expect_total(self.limits.studies.map_or(count, |limit| limit.min(count)));
@@ -262,7 +262,7 @@ impl Dispatcher {
         }
     }
 
-    /// How far the run is.
+    /// Says how far the run is.
     pub(crate) fn snapshot(&self, meter: &mut RateMeter) -> RunProgress {
         RunProgress {
             paused: self.executor.retry.last_error(),
@@ -271,7 +271,7 @@ impl Dispatcher {
     }
 
     /// Shows a snapshot to other processes.
-    pub(crate) async fn share(
+    pub(crate) async fn publish_progress(
         &self,
         progress: &watch::Sender<RunProgress>,
     ) -> Result<(), StateError> {

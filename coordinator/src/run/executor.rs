@@ -20,7 +20,7 @@ use crate::CoordinatorError;
 /// Records being assembled at a time.
 const ASSEMBLING: usize = 64;
 
-/// One study and what to do for it.
+/// One study, and the commands that follow for it.
 pub(crate) struct StudyStep {
     pub(crate) run: Arc<RunSpec>,
     pub(crate) facts: StudyFacts,

@@ -24,16 +24,16 @@ pub use journal::RESULTS_FILE;
 pub use ordered::OrderedRecords;
 pub use summary::{LabelHistogram, RunSummary, SessionSummary, StageSummary};
 
-/// What the run is.
+/// The name of the file that says what the run is.
 pub const RUN_FILE: &str = "run.json";
-/// The records as a table.
+/// The name of the file that has the records as a table.
 pub const TABLE_FILE: &str = "results.csv";
-/// The run in numbers.
+/// The name of the file that has the run in numbers.
 pub const SUMMARY_FILE: &str = "summary.json";
 /// Held by the process that writes; the system lets go of it when the process ends, however it ends.
 const LOCK_FILE: &str = ".lock";
 
-/// What `run.json` holds.
+/// The content of `run.json`: what the run is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunFile {
     /// The archive.
@@ -50,7 +50,7 @@ pub(crate) struct OutputDirectory {
 }
 
 impl RunFile {
-    /// Reads the run of an output directory, none where there is none yet.
+    /// Reads the run of an output directory; there is none before its first session.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -69,7 +69,7 @@ impl RunFile {
     }
 
     /// Refuses to go on with this run when another is asked for.
-    pub(crate) fn agrees(&self, wanted: &Self, dir: &Path) -> Result<(), CoordinatorError> {
+    pub(crate) fn check_same_run(&self, wanted: &Self, dir: &Path) -> Result<(), CoordinatorError> {
         match self.difference(wanted) {
             None => Ok(()),
             Some(difference) => {
@@ -83,7 +83,7 @@ impl RunFile {
         }
     }
 
-    /// What differs, the run's id aside.
+    /// Names what differs, the run's id aside.
     fn difference(&self, wanted: &Self) -> Option<String> {
         let (then, now) = (&self.spec, &wanted.spec);
         let differs = |what: &str, then: String, now: String| {
@@ -124,7 +124,7 @@ impl RunFile {
 }
 
 impl OutputDirectory {
-    /// Takes hold of a directory and of the run in it; a new run where there is none.
+    /// Takes hold of a directory and of the run in it; begins a new run where there is none.
     pub(crate) fn open(dir: &Path, mut wanted: RunFile) -> Result<Self, CoordinatorError> {
         durable::create_directory(dir).map_err(CoordinatorError::output(dir))?;
         let path = dir.join(LOCK_FILE);
@@ -145,7 +145,7 @@ impl OutputDirectory {
         }
         let run = match RunFile::read(dir)? {
             Some(run) => {
-                run.agrees(&wanted, dir)?;
+                run.check_same_run(&wanted, dir)?;
                 run
             }
             None => {
@@ -172,7 +172,7 @@ impl OutputDirectory {
 
     /// Writes `results.csv` and `summary.json` in one pass over `results.jsonl`. `complete` adds what the records do
     /// not tell.
-    pub(crate) fn conclude(
+    pub(crate) fn write_summary(
         &self,
         complete: impl FnOnce(&mut RunSummary),
     ) -> Result<RunSummary, CoordinatorError> {
@@ -208,7 +208,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), CoordinatorError> {
     durable::replace(path, content).map_err(CoordinatorError::output(path))
 }
 
-/// Different for every run, short enough to type.
+/// Makes an id that differs for every run and is short enough to type.
 fn new_id(dir: &Path) -> RunId {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    fn refusal(dir: &Path, wanted: RunFile) -> String {
+    fn error_of(dir: &Path, wanted: RunFile) -> String {
         OutputDirectory::open(dir, wanted)
             .err()
             .unwrap()
@@ -254,7 +254,7 @@ mod tests {
         let out = dir.path().join("out");
         let first = OutputDirectory::open(&out, wanted("a", b"1")).unwrap();
         let id = first.run().spec.run.clone();
-        assert!(refusal(&out, wanted("a", b"1")).contains("another process"));
+        assert!(error_of(&out, wanted("a", b"1")).contains("another process"));
         drop(first);
         assert_eq!(
             OutputDirectory::open(&out, wanted("a", b"1"))
@@ -264,11 +264,11 @@ mod tests {
                 .run,
             id
         );
-        assert!(refusal(&out, wanted("b", b"1")).contains("another input (a, now b)"));
-        assert!(refusal(&out, wanted("a", b"2")).contains("another bundle"));
+        assert!(error_of(&out, wanted("b", b"1")).contains("another input (a, now b)"));
+        assert!(error_of(&out, wanted("a", b"2")).contains("another bundle"));
         let mut longer = wanted("a", b"1");
         longer.spec.generation.max_new_tokens += 1;
-        assert!(refusal(&out, longer).contains("another way of decoding"));
+        assert!(error_of(&out, longer).contains("another way of decoding"));
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();
-        let error = refusal(&file.join("out"), wanted("a", b"1"));
+        let error = error_of(&file.join("out"), wanted("a", b"1"));
         assert!(
             error.contains("file/out") && error.contains("run the same command again"),
             "{error}"

@@ -11,7 +11,7 @@ use radialog_schemas::{
 
 use super::run_state::STUDY_FIELD;
 
-/// What is known about a study in flight.
+/// The facts about a study in flight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StudyFacts {
     /// As the archive describes it.
@@ -20,7 +20,7 @@ pub struct StudyFacts {
     pub results: BTreeMap<Stage, StageResult>,
 }
 
-/// What happened.
+/// Something that happened to a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StudyEvent<'a> {
     /// The study began, or begins again after a restart: nothing that was published before is counted on.
@@ -29,7 +29,7 @@ pub enum StudyEvent<'a> {
     Reported(&'a [Stage]),
 }
 
-/// What to do.
+/// Something to do for a study.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StudyCommand {
     /// Give this task to its stage.
@@ -38,7 +38,7 @@ pub enum StudyCommand {
     Finish,
 }
 
-/// Where the outputs of a study go.
+/// The keys under which the outputs of a study are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputKeys(PerStage<ObjectKey>);
 
@@ -58,7 +58,7 @@ impl StudyFacts {
         Ok(Self { spec, results })
     }
 
-    /// Whether this stage's output is in the store.
+    /// Says whether this stage's output is in the store.
     pub fn is_done(&self, stage: Stage) -> bool {
         matches!(
             self.results.get(&stage).map(|result| &result.outcome),
@@ -66,7 +66,7 @@ impl StudyFacts {
         )
     }
 
-    /// The failure of the first stage in pipeline order that failed. Stages run side by side, so that the first one in
+    /// Finds the failure of the first stage in pipeline order that failed. Stages run side by side, so that the first one in
     /// time would differ between runs.
     pub fn failure(&self) -> Option<(Stage, &Failure)> {
         self.results
@@ -79,7 +79,7 @@ impl StudyFacts {
 }
 
 impl OutputKeys {
-    /// The keys that a run gives the outputs of what a study begins with (and its reference report, where there is one). In
+    /// Derives the keys that a run gives the outputs of what a study begins with (and its reference report, where there is one). In
     /// a run over reports, the report itself stands for the output of the language stage.
     pub fn of(run: &RunSpec, input: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
         let embedding = ObjectKey::embedding(run.component(Stage::Embedding), input);
@@ -99,13 +99,13 @@ impl OutputKeys {
         })
     }
 
-    /// The key of one stage's output.
+    /// Gives the key of one stage's output.
     pub fn output(&self, stage: Stage) -> &ObjectKey {
         self.0.get(stage)
     }
 }
 
-/// The commands that follow from an event. A stage runs when everything it needs is done and it has not reported.
+/// Decides which commands follow from an event. A stage runs when everything it needs is done and it has not reported.
 /// A study is finished when no stage runs: all are done, or what is missing needs a stage that failed. So the sibling
 /// of a failed stage is always waited for, and a study's record does not depend on which of them was faster.
 pub fn next_commands(

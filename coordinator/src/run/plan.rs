@@ -18,7 +18,7 @@ use crate::run::pipeline::OutputKeys;
 /// Images looked at side by side.
 const AT_ONCE: usize = 16;
 
-/// What is done and what remains.
+/// What a run has done, and what remains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPlan {
     /// Studies of the archive, duplicates aside.
@@ -33,7 +33,7 @@ pub struct RunPlan {
     pub stages: Vec<StagePlan>,
 }
 
-/// One stage of a plan.
+/// One stage of a [`RunPlan`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagePlan {
     /// Which stage.
@@ -54,7 +54,7 @@ pub async fn plan_run(
 ) -> Result<RunPlan, CoordinatorError> {
     let wanted = options.run_file();
     if let Some(run) = RunFile::read(&options.out)? {
-        run.agrees(&wanted, &options.out)?;
+        run.check_same_run(&wanted, &options.out)?;
     }
     let stages = options
         .stages
@@ -77,7 +77,7 @@ pub async fn plan_run(
         while chunk.len() < AT_ONCE && !ended {
             ended = options.limit.is_some_and(|limit| plan.studies >= limit);
             match if ended { None } else { entries.next().await } {
-                Some(Ok(entry)) if !known.see(&entry.study) => plan.problems += 1,
+                Some(Ok(entry)) if !known.mark_seen(&entry.study) => plan.problems += 1,
                 Some(Ok(entry)) => {
                     plan.studies += 1;
                     match known.is_written(&entry.study) {
@@ -106,14 +106,14 @@ pub async fn plan_run(
     Ok(plan)
 }
 
-/// The studies that would not be run.
+/// Reads which studies would not be run.
 fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
     let mut studies = StudySet::default();
     let path = options.out.join(RESULTS_FILE);
     if path.exists() {
         journal::for_each_record(&path, |record, _| {
             if record.status == StudyStatus::Done || !options.retry_failed {
-                studies.write(&record.study);
+                studies.mark_written(&record.study);
             }
             Ok(())
         })?;
@@ -121,7 +121,7 @@ fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
     Ok(studies)
 }
 
-/// For each stage of the run whether its output is in the store; none where the image cannot be read.
+/// Says for each stage of the run whether its output is in the store; none where the image cannot be read.
 async fn stored(
     run: &RunSpec,
     entry: StudyEntry,

@@ -58,7 +58,7 @@ pub struct StageProgress {
     pub per_second: f64,
 }
 
-/// Counts of stage results, by stage in pipeline order.
+/// The counts of stage results, by stage and [`StageEnd`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StageCounts(PerStage<[u64; 3]>);
 
@@ -92,7 +92,7 @@ impl StageCounts {
     }
 }
 
-/// What a run has counted so far.
+/// The counts of a run so far.
 #[derive(Default)]
 pub(crate) struct RunCounts {
     pub(crate) total: Option<u64>,
@@ -117,7 +117,7 @@ impl RunCounts {
     }
 }
 
-/// Turns counts into rates.
+/// A meter that turns counts into rates.
 pub(crate) struct RateMeter {
     run: RunId,
     stages: StageSet,
@@ -135,12 +135,12 @@ impl RateMeter {
         }
     }
 
-    /// A snapshot; the number of studies in flight, `problems` and `paused` are the caller's to add.
-    pub(crate) fn read(&mut self, tally: &RunCounts, in_flight: &StageCounts) -> RunProgress {
+    /// Takes a snapshot; the number of studies in flight, `problems` and `paused` are the caller's to add.
+    pub(crate) fn read(&mut self, totals: &RunCounts, in_flight: &StageCounts) -> RunProgress {
         let now = Instant::now();
-        let counts = tally.stages.plus(in_flight);
+        let counts = totals.stages.plus(in_flight);
         self.samples
-            .push_back((now, tally.studies(), counts.clone()));
+            .push_back((now, totals.studies(), counts.clone()));
         while self.samples.len() > 2 && now - self.samples[0].0 > RATE_WINDOW {
             self.samples.pop_front();
         }
@@ -162,16 +162,16 @@ impl RateMeter {
                 per_second: rate(sum(&counts), sum(before)),
             }
         };
-        let studies_per_second = rate(tally.studies(), *studies);
-        let left = tally
+        let studies_per_second = rate(totals.studies(), *studies);
+        let left = totals
             .total
-            .map(|total| total.saturating_sub(tally.studies()));
+            .map(|total| total.saturating_sub(totals.studies()));
         RunProgress {
             run: Some(self.run.clone()),
-            total: tally.total,
-            done: tally.done,
-            failed: tally.failed,
-            resumed: tally.resumed,
+            total: totals.total,
+            done: totals.done,
+            failed: totals.failed,
+            resumed: totals.resumed,
             stages: self.stages.iter().map(stage).collect(),
             seconds: (now - self.begun).as_secs_f64(),
             studies_per_second,
@@ -190,18 +190,18 @@ mod tests {
     #[test]
     fn rates_and_time_left_follow_from_what_was_done_since_the_first_sample() {
         let mut meter = RateMeter::new(RunId::from("run"), StageSet::closure(&[Stage::Findings]));
-        let mut tally = RunCounts {
+        let mut totals = RunCounts {
             total: Some(100),
             ..RunCounts::default()
         };
         let none = StageCounts::default();
-        let first = meter.read(&tally, &none);
+        let first = meter.read(&totals, &none);
         assert_eq!((first.studies_per_second, first.seconds_left), (0.0, None));
         std::thread::sleep(Duration::from_millis(20));
-        tally.done = 10;
+        totals.done = 10;
         let mut in_flight = StageCounts::default();
         in_flight.0.findings[StageEnd::Reused as usize] = 12;
-        let second = meter.read(&tally, &in_flight);
+        let second = meter.read(&totals, &in_flight);
         assert!(second.studies_per_second > 0.0);
         let left = second.seconds_left.unwrap();
         assert!((left - 90.0 / second.studies_per_second).abs() < 1e-9);

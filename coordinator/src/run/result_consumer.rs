@@ -1,4 +1,4 @@
-//! The results handler: what workers report becomes facts, and facts become the next tasks. Any number of coordinators
+//! The consumer of results: what workers report becomes facts, and facts become the next tasks. Any number of coordinators
 //! may consume `radialog.results`; a study's results may reach different ones.
 
 use std::collections::HashMap;
@@ -30,7 +30,7 @@ const PREFETCH: u16 = 2 * BATCH as u16;
 /// A run's specification is a few hundred bytes; old ones are dropped when there are this many.
 const CACHED_RUNS: usize = 64;
 
-/// Consumes the results queue.
+/// A consumer of the results queue.
 pub struct ResultConsumer {
     executor: Executor,
     worker: String,
@@ -44,7 +44,7 @@ struct Envelope {
 }
 
 impl ResultConsumer {
-    /// A consumer that works until `shutdown`. `worker` names it in dead letters.
+    /// Creates a consumer that works until `shutdown`. `worker` names it in dead letters.
     pub fn new(backends: Backends, worker: impl Into<String>, shutdown: CancellationToken) -> Self {
         Self::with(
             Executor {
@@ -56,7 +56,7 @@ impl ResultConsumer {
         )
     }
 
-    /// Tells `wake` whenever studies were finished.
+    /// Creates a consumer that tells `wake` whenever studies were finished.
     pub(crate) fn with(executor: Executor, worker: String, wake: Arc<Notify>) -> Self {
         Self {
             executor,
@@ -245,7 +245,7 @@ fn fact(result: &StageResult) -> Fact {
     }
 }
 
-/// What one batch says about one study.
+/// What one batch of results says about one study.
 struct StudyResults<'a> {
     run: &'a RunId,
     stages: Vec<Stage>,
@@ -253,7 +253,7 @@ struct StudyResults<'a> {
     facts: Facts,
 }
 
-/// Each study once. Studies that do not exist any more (a late duplicate) are left out.
+/// Groups results, so that each study is there once. Studies that do not exist any more (a late duplicate) are left out.
 fn by_study(results: &[StageResult], known: Vec<Option<Facts>>) -> Vec<StudyResults<'_>> {
     let mut studies: Vec<StudyResults<'_>> = Vec::new();
     let mut places = HashMap::new();

@@ -14,14 +14,14 @@ use crate::CoordinatorError;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Tries again with growing pauses, without a deadline, and knows what it waits for.
+/// A policy that tries again with growing pauses until the shutdown, and knows what it waits for.
 #[derive(Clone)]
 pub(crate) struct RetryUntilShutdown {
     shutdown: CancellationToken,
     last_error: Arc<Mutex<Option<String>>>,
 }
 
-/// Why one attempt failed.
+/// The reason why one attempt failed.
 #[derive(Debug)]
 pub(crate) enum AttemptError<E, F> {
     /// A backend does not answer: the next attempt may work.
@@ -38,7 +38,7 @@ impl RetryUntilShutdown {
         }
     }
 
-    /// What is being waited for right now, for people.
+    /// Says what is being waited for right now, for people.
     pub(crate) fn last_error(&self) -> Option<String> {
         self.last_error
             .lock()
@@ -50,7 +50,7 @@ impl RetryUntilShutdown {
         &self.shutdown
     }
 
-    /// The first success of `attempt`, every failure of which may pass.
+    /// Repeats `attempt`, every failure of which may pass, until it succeeds.
     ///
     /// # Errors
     /// Only [`CoordinatorError::Stopped`].
@@ -69,7 +69,7 @@ impl RetryUntilShutdown {
         self.until_settled(fallible).await
     }
 
-    /// The first success of `attempt`, or its first failure that will not pass.
+    /// Repeats `attempt` until it succeeds or fails for good.
     ///
     /// # Errors
     /// The fatal failure, or [`CoordinatorError::Stopped`].

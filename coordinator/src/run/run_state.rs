@@ -21,7 +21,7 @@ pub(crate) async fn announce_run(state: &dyn State, run: &RunSpec) -> Result<(),
     state.put_document(&run.run, SPEC_DOCUMENT, document).await
 }
 
-/// The fact with which a study begins.
+/// Makes the fact with which a study begins.
 pub(crate) fn study_fact(run: &RunId, study: &StudySpec) -> Fact {
     Fact {
         run: run.clone(),
@@ -31,7 +31,7 @@ pub(crate) fn study_fact(run: &RunId, study: &StudySpec) -> Fact {
     }
 }
 
-/// The fact with which a study ends: its line, which the run's dispatcher collects.
+/// Makes the fact with which a study ends: its line, which the run's dispatcher collects.
 pub(crate) fn finished_fact(run: &RunId, study: &StudyId, line: String) -> Fact {
     Fact {
         run: run.clone(),

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::archive::StudyEntry;
 use crate::run::pipeline::{OutputKeys, StudyFacts};
 
-/// The record of a study that has reported all it can.
+/// Makes the record of a study that has reported all it can.
 ///
 /// # Errors
 /// When the store does not answer. An output that is gone or damaged makes a failed study instead.
@@ -81,7 +81,7 @@ pub(crate) async fn finished(
     Ok(record)
 }
 
-/// The record of a study whose image never reached a stage.
+/// Makes the record of a study whose image never reached a stage.
 pub(crate) fn failed(entry: StudyEntry, failure: Failure, bundle: &ContentHash) -> StudyRecord {
     StudyRecord {
         status: StudyStatus::Failed,
@@ -93,12 +93,12 @@ pub(crate) fn failed(entry: StudyEntry, failure: Failure, bundle: &ContentHash) 
     }
 }
 
-/// The line of a record, without its end.
+/// Writes the line of a record, without its end.
 pub(crate) fn line(record: &StudyRecord) -> String {
     serde_json::to_string(record).expect("a record has string keys only")
 }
 
-/// What the store has of a stage's output.
+/// A stage's output, as far as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StoredOutput<T> {
     /// The stage is done, and this is its output.
@@ -125,7 +125,7 @@ impl<T> StoredOutput<T> {
     }
 }
 
-/// How a stage ended for a study.
+/// The end of a stage for a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StageEnd {
     /// Computed.
@@ -136,7 +136,7 @@ pub(crate) enum StageEnd {
     Failed,
 }
 
-/// How each stage that reported ended. Embedding leaves nothing in a record; as the first stage it failed only where
+/// Says how each stage that reported ended. Embedding leaves nothing in a record; as the first stage it failed only where
 /// the record says so.
 pub(crate) fn stage_ends(record: &StudyRecord) -> impl Iterator<Item = (Stage, StageEnd)> + '_ {
     record.timings.iter().map(|(stage, timings)| {
@@ -179,7 +179,7 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
     }
 }
 
-/// The findings that only one of classifier and report states. As in the published evaluation, a report states what
+/// Finds the findings that only one of classifier and report states. As in the published evaluation, a report states what
 /// CheXbert labels positive; blank, negative and uncertain do not count.
 fn disagreement(findings: &[PredictedFinding], report: &Labels) -> Vec<Finding> {
     let stated = |finding: Finding| report.get(&finding) == Some(&Label::Positive);

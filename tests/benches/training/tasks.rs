@@ -7,11 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::alignment::{AlignmentPretraining, AlignmentTextConfig, TextBatch};
-use radialog_models::bundle::components::{ComponentConfigs, EmbeddingComponent};
-use radialog_models::bundle::layout::{self, TensorSpec};
+use radialog_models::bundle::ComponentConfigs;
+use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::chexbert::Chexbert;
 use radialog_models::findings::FindingsClassifier;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter};
+use radialog_models::tensors::TensorSpec;
 use radialog_models::{bundle::Geometry, chexbert::ChexbertConfig};
 use radialog_tests::benchmark::random_weights;
 use radialog_training::Variables;
@@ -75,7 +76,7 @@ fn findings(size: Size) -> Result<Task> {
     let config = configs(size).findings;
     let batch = if size == Size::Tiny { 8 } else { 2 };
     let side = config.classifier.vision.image_size;
-    let variables = drawn(&required(layout::findings(&config)), "model.")?;
+    let variables = drawn(&required(config.tensors()?), "model.")?;
     let network = FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
     let positive = Tensor::from_iter(
         (0..batch * 14).map(|cell| f32::from(u8::from(cell % 3 == 0))),
@@ -136,7 +137,8 @@ fn alignment(size: Size) -> Result<Task> {
             && !name.contains("decoder.")
             && !name.ends_with("position_ids")
     };
-    let specs: Vec<_> = layout::embedding(&component)
+    let specs: Vec<_> = component
+        .tensors()?
         .into_iter()
         .filter(is_learned)
         .collect();
@@ -209,7 +211,7 @@ fn alignment(size: Size) -> Result<Task> {
 fn chexbert(size: Size) -> Result<Task> {
     let component = configs(size).scoring;
     let batch = if size == Size::Tiny { 16 } else { 4 };
-    let variables = drawn(&required(layout::scoring(&component)), "module.")?;
+    let variables = drawn(&required(component.tensors()?), "module.")?;
     let config: ChexbertConfig = component.chexbert;
     let network =
         |dropout| Chexbert::with_dropout(&config, variables.var_builder(&Device::Cpu), dropout);
@@ -261,8 +263,8 @@ fn language(size: Size) -> Result<Task> {
     }
     let llama = component.llama.clone();
     let f32 = safetensors::Dtype::F32;
-    let base = drawn(&required(layout::language_base(&component, f32)), "")?.snapshot()?;
-    let variables = drawn(&required(layout::language_adapter(&component)), "")?;
+    let base = drawn(&required(component.base_tensors(f32)?), "")?.snapshot()?;
+    let variables = drawn(&required(component.adapter_tensors()?), "")?;
     let lora = component
         .lora
         .clone()

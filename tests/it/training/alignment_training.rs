@@ -27,7 +27,7 @@ const BATCHES: u64 = 3;
 /// Fourteen training pairs and five of validation of eight images, and a random bundle with the image encoder.
 fn fixture(more: &str) -> TrainingFixture<AlignmentTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
-        Training::alignment(AlignmentRecipe::read(recipe)?, out, resume)
+        Training::alignment(AlignmentRecipe::read(recipe)?, out, resume, &Device::Cpu)
     };
     let fixture = TrainingFixture::new(start, Some(BATCHES * EPOCHS));
     RandomBundle::tiny(7).write(&fixture.path("start")).unwrap();

@@ -16,7 +16,7 @@ const EPOCHS: u64 = 6;
 /// 24 training and 8 validation reports about edema, there or denied.
 fn fixture() -> TrainingFixture<ChexbertTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
-        Training::chexbert(ChexbertRecipe::read(recipe)?, out, resume)
+        Training::chexbert(ChexbertRecipe::read(recipe)?, out, resume, &Device::Cpu)
     };
     // 24 reports are five batches.
     let fixture = TrainingFixture::new(start, Some(5 * EPOCHS));

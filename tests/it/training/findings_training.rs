@@ -18,7 +18,7 @@ const EPOCHS: u64 = 2;
 /// Twelve training and two validation images, every other one with an effusion.
 fn fixture(more: &str) -> TrainingFixture<FindingsTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
-        Training::findings(FindingsRecipe::read(recipe)?, out, resume)
+        Training::findings(FindingsRecipe::read(recipe)?, out, resume, &Device::Cpu)
     };
     let fixture = TrainingFixture::new(start, Some(3 * EPOCHS));
     let names = fixture.copy_images("images");

@@ -29,7 +29,7 @@ const SAMPLES: usize = 12;
 /// Twelve training samples and three for validation, about four images. The recipe is written by [`set_recipe`].
 pub(super) fn fixture() -> TrainingFixture<LanguageTrainer> {
     let start = |recipe: &Path, out: &Path, resume| {
-        Training::language(LanguageRecipe::read(recipe)?, out, resume)
+        Training::language(LanguageRecipe::read(recipe)?, out, resume, &Device::Cpu)
     };
     let fixture = TrainingFixture::new(start, None);
     let bundle = RandomBundle {

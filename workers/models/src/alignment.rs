@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, each_sample, layer_norm};
+use crate::tensors::uniform;
 
 mod pretraining;
 
 pub use pretraining::{AlignmentPretraining, AlignmentTextConfig, QueryStates, TextBatch};
 
-/// Of the layer norm over the image's strips; fixed in the published code.
+/// The epsilon of the layer norm over the image's strips, which the published code fixes.
 const VISION_NORM_EPS: f64 = 1e-5;
 
 /// Geometry of the alignment module.
@@ -21,19 +22,19 @@ const VISION_NORM_EPS: f64 = 1e-5;
 pub struct AlignmentConfig {
     /// Width of a query, and of an image token.
     pub hidden_size: usize,
-    /// Blocks.
+    /// The number of transformer layers.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// The number of attention heads in each layer.
     pub num_attention_heads: usize,
     /// Width inside the feed-forward layers.
     pub intermediate_size: usize,
-    /// Learned queries, and so image tokens.
+    /// The number of learned queries, and so of image tokens.
     pub num_query_token: usize,
     /// Width of a strip of image features.
     pub encoder_width: usize,
-    /// Every how many blocks the queries attend to the image, from the first on.
+    /// The queries attend to the image in every so many layers, the first one among them.
     pub cross_attention_freq: usize,
-    /// Of the Q-Former's layer norms.
+    /// The epsilon of the Q-Former's layer norms.
     #[serde(default = "AlignmentConfig::default_eps")]
     pub layer_norm_eps: f64,
 }
@@ -70,7 +71,7 @@ impl AlignmentConfig {
     }
 }
 
-/// Both outputs of the alignment module.
+/// The two outputs of the alignment module.
 #[derive(Clone, Debug)]
 pub struct AlignedImage {
     /// Image tokens `[B, queries, hidden]`: not projected, not normalised.
@@ -99,35 +100,42 @@ struct QFormerLayer {
 
 impl Alignment {
     /// Reads the weights that inference needs.
+    ///
+    /// # Errors
+    /// Weights of another geometry, or a geometry whose heads do not divide its width.
     pub fn new(config: &AlignmentConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
-        Self::with_dropout(config, vb, Dropout::default())
+        let no_text = |_: usize, _: &BertShape| Ok(());
+        Self::with_dropout(config, &vb, Dropout::default(), no_text)
     }
 
+    /// Reads the weights that inference needs; `text_layer` reads what a layer, by its index, has for texts.
     fn with_dropout(
         config: &AlignmentConfig,
-        vb: VarBuilder<'_>,
+        vb: &VarBuilder<'_>,
         dropout: Dropout,
+        mut text_layer: impl FnMut(usize, &BertShape) -> Result<(), ModelError>,
     ) -> Result<Self, ModelError> {
         let shape = config.shape(dropout.clone())?;
         let bert = vb.pp("Qformer.bert");
         let layer = |index: usize| {
             let vb = bert.pp("encoder.layer").pp(index);
             let crosses = index.is_multiple_of(config.cross_attention_freq);
-            let cross = crosses.then(|| {
-                BertAttention::new(&shape, config.encoder_width, &vb.pp("crossattention"))
-            });
-            Ok(QFormerLayer {
-                attention: BertAttention::new(&shape, shape.width, &vb.pp("attention"))?,
-                crossattention: cross.transpose()?,
+            let attention =
+                |name: &str, width: usize| BertAttention::new(&shape, width, &vb.pp(name));
+            let layer = QFormerLayer {
+                attention: attention("attention", shape.width)?,
+                crossattention: crosses
+                    .then(|| attention("crossattention", config.encoder_width))
+                    .transpose()?,
                 query_feed_forward: BertFeedForward::new(&shape, "_query", &vb)?,
-            })
+            };
+            text_layer(index, &shape)?;
+            Ok(layer)
         };
+        let (queries, width) = (config.num_query_token, config.hidden_size);
         Ok(Self {
+            query_tokens: vb.get_with_hints((1, queries, width), "query_tokens", uniform(1.0))?,
             ln_vision: layer_norm(config.encoder_width, VISION_NORM_EPS, vb.pp("ln_vision"))?,
-            query_tokens: vb.get(
-                (1, config.num_query_token, config.hidden_size),
-                "query_tokens",
-            )?,
             embeddings_norm: layer_norm(shape.width, shape.eps, bert.pp("embeddings.LayerNorm"))?,
             layers: (0..config.num_hidden_layers)
                 .map(layer)

@@ -5,90 +5,75 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
-use candle_core::Device;
-use radialog_schemas::bundle::{Component, MANIFEST_FILE, Manifest};
-use radialog_schemas::{ContentHash, ObjectKey, Stage};
+use radialog_schemas::bundle::{Component as ManifestComponent, MANIFEST_FILE, Manifest};
+use radialog_schemas::{ContentHash, ObjectKey, PerStage, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 mod assembly;
-/// Configurations and networks, one of each a stage.
-pub mod components {
-    pub use super::config::*;
-    pub use super::networks::*;
-}
-mod config;
+pub mod components;
+mod configs;
 pub mod error;
+mod geometry;
 pub mod hashes;
-pub mod layout;
-mod networks;
 pub mod random;
 pub mod weights;
 pub mod writer;
 
 pub use assembly::BundleAssembly;
-pub use config::Geometry;
+pub use configs::ComponentConfigs;
 pub use error::BundleError;
+pub use geometry::Geometry;
 pub use hashes::HashCache;
 pub use random::RandomBundle;
 
-use config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
-use networks::{FindingsPredictor, ImageEmbedder, LanguagePipeline, ReportLabeler};
+use components::{Component, WeightsFile};
 use weights::MappedWeights;
 
 /// Version of the format that this code reads and writes.
 pub const FORMAT: u32 = 1;
-
-/// Use of a weights file; further shards are `weights.2`, `weights.3`, …
-const WEIGHTS: &str = "weights";
-
-/// Use of the file with LoRA and the image projection.
-const ADAPTER: &str = "adapter";
-
-/// Use of a `tokenizer.json`.
-const TOKENIZER: &str = "tokenizer";
 
 /// An opened bundle. Its files are checked: there, whole, with the hashes of the manifest, and with every tensor that the
 /// configurations ask for.
 pub struct Bundle {
     dir: PathBuf,
     manifest: Manifest,
-    weights: BTreeMap<(Stage, &'static str), MappedWeights>,
+    weights: PerStage<BTreeMap<&'static str, MappedWeights>>,
 }
 
-/// What `radialog bundle show` prints.
+/// A description of a bundle for people: `radialog bundle show` prints it.
 #[derive(Clone, Debug, Serialize)]
 pub struct BundleSummary {
     /// The directory.
     pub dir: PathBuf,
-    /// As in the manifest.
+    /// The bundle's name.
     pub name: String,
-    /// As in the manifest.
+    /// The version of its weights.
     pub version: String,
-    /// As in the manifest.
+    /// The licence and origin of its weights.
     pub license: String,
-    /// True when outputs mean nothing.
+    /// Whether the weights are random, so that outputs mean nothing.
     pub random_weights: bool,
-    /// Hash of the whole bundle.
+    /// The hash of the whole bundle.
     pub hash: ContentHash,
-    /// One entry a stage.
+    /// One entry for each stage.
     pub components: Vec<ComponentSummary>,
 }
 
 /// One component of a [`BundleSummary`].
 #[derive(Clone, Debug, Serialize)]
 pub struct ComponentSummary {
-    /// Which stage loads it.
+    /// The stage that loads it.
     pub stage: Stage,
-    /// Of its configuration and files.
+    /// The hash of its configuration and files.
     pub hash: ContentHash,
-    /// Number of tensors.
+    /// The number of its tensors.
     pub tensors: usize,
-    /// Number of values in them.
+    /// The number of values in them.
     pub parameters: u64,
-    /// Size of its files.
+    /// The size of its files, in bytes.
     pub bytes: u64,
-    /// Geometry and options.
+    /// Its geometry and options.
     pub config: serde_json::Value,
 }
 
@@ -111,29 +96,21 @@ impl Bundle {
         let mut bundle = Self {
             dir: dir.to_path_buf(),
             manifest,
-            weights: BTreeMap::new(),
+            weights: PerStage::default(),
         };
         for &stage in stages {
             bundle.check_files(stage, |path| cache.hash(path))?;
-            for usage in [WEIGHTS, ADAPTER] {
-                let files = bundle.files(stage, usage)?;
-                if !files.is_empty() {
-                    bundle
-                        .weights
-                        .insert((stage, usage), MappedWeights::open(&files)?);
-                }
-            }
-            bundle.check_tensors(stage)?;
+            bundle.open_weights(stage)?;
         }
         Ok(bundle)
     }
 
-    /// Its manifest.
+    /// The bundle's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Its directory.
+    /// The bundle's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -146,25 +123,16 @@ impl Bundle {
     pub fn verify(&self) -> Result<(), BundleError> {
         for &stage in self.manifest.components.keys() {
             self.check_files(stage, hashes::hash_file)?;
-            match stage {
-                Stage::Embedding => drop(ImageEmbedder::load(self, &Device::Cpu)?),
-                Stage::Findings => drop(FindingsPredictor::load(self, &Device::Cpu)?),
-                Stage::Language => LanguagePipeline::check(self)?,
-                Stage::Scoring => drop(ReportLabeler::load(self, &Device::Cpu)?),
-            }
+            self.component(stage)?.verify(self)?;
         }
         Ok(())
     }
 
-    /// Data for people.
+    /// Describes the bundle for people.
     pub fn summary(&self) -> BundleSummary {
         let components = self.manifest.components.iter().map(|(&stage, component)| {
-            let counts: Vec<_> = self
-                .weights
-                .iter()
-                .filter(|((s, _), _)| *s == stage)
-                .map(|(_, w)| w.count())
-                .collect();
+            let weights = self.weights.get(stage).values();
+            let counts: Vec<_> = weights.map(MappedWeights::count).collect();
             let sizes = component
                 .files
                 .values()
@@ -194,11 +162,17 @@ impl Bundle {
     /// # Errors
     /// The stage has no component, or its configuration is of another shape.
     pub fn config<T: DeserializeOwned>(&self, stage: Stage) -> Result<T, BundleError> {
-        let config = self.component(stage)?.config.clone();
-        serde_json::from_value(config).map_err(|error| BundleError::Unusable {
-            file: self.dir.join(MANIFEST_FILE),
+        let config = self.manifest_component(stage)?.config.clone();
+        serde_json::from_value(config).map_err(self.config_error(stage))
+    }
+
+    /// For `map_err` beside configurations.
+    fn config_error(&self, stage: Stage) -> impl FnOnce(serde_json::Error) -> BundleError {
+        let file = self.dir.join(MANIFEST_FILE);
+        move |error| BundleError::Unusable {
+            file,
             reason: format!("the configuration of {stage}: {error}"),
-        })
+        }
     }
 
     /// For `map_err` beside networks.
@@ -227,7 +201,7 @@ impl Bundle {
         }
     }
 
-    fn component(&self, stage: Stage) -> Result<&Component, BundleError> {
+    fn manifest_component(&self, stage: Stage) -> Result<&ManifestComponent, BundleError> {
         let missing = || BundleError::NoComponent {
             dir: self.dir.clone(),
             stage,
@@ -243,7 +217,7 @@ impl Bundle {
                     .strip_prefix(usage)
                     .is_some_and(|rest| rest.starts_with('.'))
         };
-        let files = self.component(stage)?.files.iter();
+        let files = self.manifest_component(stage)?.files.iter();
         Ok(files
             .filter(|(name, _)| shard_of(name))
             .map(|(_, path)| self.dir.join(path))
@@ -255,7 +229,7 @@ impl Bundle {
         stage: Stage,
         hash: impl Fn(&Path) -> Result<ContentHash, BundleError>,
     ) -> Result<(), BundleError> {
-        for path in self.component(stage)?.files.values() {
+        for path in self.manifest_component(stage)?.files.values() {
             let file = self.dir.join(path);
             let Some(entry) = self.manifest.files.get(path) else {
                 let reason = format!("'{path}' of {stage} is not in its list of files");
@@ -286,36 +260,42 @@ impl Bundle {
         Ok(())
     }
 
-    fn check_tensors(&self, stage: Stage) -> Result<(), BundleError> {
+    /// Maps a component's weights, and checks them against what its configuration asks for.
+    fn open_weights(&mut self, stage: Stage) -> Result<(), BundleError> {
         // The stored type has no say in names and shapes.
-        let f32 = safetensors::Dtype::F32;
-        let weights = self.weights(stage, WEIGHTS)?;
-        match stage {
-            Stage::Embedding => weights.check(&layout::embedding(
-                &self.config::<EmbeddingComponent>(stage)?,
-            )),
-            Stage::Findings => {
-                weights.check(&layout::findings(&self.config::<FindingsComponent>(stage)?))
+        let files = self.weights_files(stage, safetensors::Dtype::F32)?;
+        for WeightsFile { usage, tensors, .. } in files {
+            let paths = self.files(stage, usage)?;
+            if paths.is_empty() {
+                return Err(self.no_file(stage, usage));
             }
-            Stage::Scoring => {
-                weights.check(&layout::scoring(&self.config::<ScoringComponent>(stage)?))
-            }
-            Stage::Language => {
-                let config = self.config::<LanguageComponent>(stage)?;
-                weights.check(&layout::language_base(&config, f32))?;
-                match &config.lora {
-                    Some(_) => self
-                        .weights(stage, ADAPTER)?
-                        .check(&layout::language_adapter(&config)),
-                    None => Ok(()),
-                }
-            }
+            let weights = MappedWeights::open(&paths)?;
+            weights.check(&tensors)?;
+            self.weights.get_mut(stage).insert(usage, weights);
         }
+        Ok(())
     }
 
-    fn weights(&self, stage: Stage, usage: &'static str) -> Result<&MappedWeights, BundleError> {
+    /// The files of weights that a component's configuration asks for.
+    fn weights_files(
+        &self,
+        stage: Stage,
+        dtype: safetensors::Dtype,
+    ) -> Result<Vec<WeightsFile>, BundleError> {
+        let files = self.component(stage)?.weights(dtype);
+        files.map_err(self.model_error(stage))
+    }
+
+    /// A component as its configuration describes it.
+    fn component(&self, stage: Stage) -> Result<Box<dyn Component>, BundleError> {
+        let config = self.manifest_component(stage)?.config.clone();
+        components::parse(stage, config).map_err(self.config_error(stage))
+    }
+
+    fn weights(&self, stage: Stage, usage: &str) -> Result<&MappedWeights, BundleError> {
         self.weights
-            .get(&(stage, usage))
+            .get(stage)
+            .get(usage)
             .ok_or_else(|| self.no_file(stage, usage))
     }
 }

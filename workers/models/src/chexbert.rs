@@ -2,33 +2,34 @@
 //! not mentioned, present, denied or possible; the last one, "No Finding", knows only the first two.
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{Embedding, Module, VarBuilder, embedding};
+use candle_nn::{Embedding, Module, VarBuilder};
 use radialog_schemas::{Finding, Label, Labels};
 use serde::{Deserialize, Serialize};
 
 use crate::bert::{BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
+use crate::tensors::{embedding, unread_integers, unread_linear};
 
-/// What is added to the score of a padding position.
+/// This is added to the score of a padding position, as BERT does it.
 const BLOCKED: f64 = -10_000.0;
 
 /// Geometry of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ChexbertConfig {
-    /// Word pieces.
+    /// The number of word pieces.
     pub vocab_size: usize,
     /// Width of a token.
     pub hidden_size: usize,
-    /// Blocks.
+    /// The number of transformer layers.
     pub num_hidden_layers: usize,
-    /// Attention heads.
+    /// The number of attention heads in each layer.
     pub num_attention_heads: usize,
     /// Width inside the feed-forward layers.
     pub intermediate_size: usize,
-    /// Most ids of a report, with `[CLS]` and `[SEP]`.
+    /// The most ids that a report may have, with `[CLS]` and `[SEP]`.
     pub max_position_embeddings: usize,
-    /// Of all layer norms.
+    /// The epsilon of all layer norms.
     #[serde(default = "ChexbertConfig::default_eps")]
     pub layer_norm_eps: f64,
 }
@@ -52,12 +53,12 @@ impl ChexbertConfig {
     }
 }
 
-/// What the labeler computes for a batch of reports.
+/// The outputs of the labeler for a batch of reports.
 #[derive(Clone, Debug)]
 pub struct ChexbertOutput {
     /// `[B, hidden]`, the last hidden state of `[CLS]`.
     pub cls_hidden: Tensor,
-    /// Of the 14 heads, in CheXbert's order: 13 times `[B, 4]`, then `[B, 2]`.
+    /// The logits of the 14 heads, in CheXbert's order: 13 times `[B, 4]`, then `[B, 2]`.
     pub logits: Vec<Tensor>,
 }
 
@@ -109,25 +110,26 @@ impl Chexbert {
             let classes = if finding == Finding::NoFinding { 2 } else { 4 };
             Linear::new(shape.width, classes, vb.pp("linear_heads").pp(index))
         };
+        let positions = config.max_position_embeddings;
+        unread_integers((1, positions), "position_ids", &embeddings)?;
+        let table = |name: &str, rows: usize, spread: f32| -> Result<Embedding, ModelError> {
+            let weight = embedding(rows, shape.width, spread, &embeddings.pp(name))?;
+            Ok(Embedding::new(weight, shape.width))
+        };
+        let word_embeddings = table("word_embeddings", config.vocab_size, 1.0)?;
+        let position_embeddings = table("position_embeddings", positions, 0.1)?;
+        let token_types = table("token_type_embeddings", 2, 0.1)?;
+        let embeddings_norm = layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?;
+        let layers = (0..config.num_hidden_layers)
+            .map(layer)
+            .collect::<Result<_, ModelError>>()?;
+        unread_linear(shape.width, shape.width, &vb.pp("bert.pooler.dense"))?;
         Ok(Self {
-            word_embeddings: embedding(
-                config.vocab_size,
-                shape.width,
-                embeddings.pp("word_embeddings"),
-            )?,
-            position_embeddings: embedding(
-                config.max_position_embeddings,
-                shape.width,
-                embeddings.pp("position_embeddings"),
-            )?,
-            token_type: embeddings
-                .pp("token_type_embeddings")
-                .get((2, shape.width), "weight")?
-                .get(0)?,
-            embeddings_norm: layer_norm(shape.width, shape.eps, embeddings.pp("LayerNorm"))?,
-            layers: (0..config.num_hidden_layers)
-                .map(layer)
-                .collect::<Result<_, ModelError>>()?,
+            word_embeddings,
+            position_embeddings,
+            token_type: token_types.embeddings().get(0)?,
+            embeddings_norm,
+            layers,
             linear_heads: (0_usize..)
                 .zip(Finding::chexbert_order())
                 .map(head)

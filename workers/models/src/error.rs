@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::{ErrorCode, Failure};
 
-/// What candle puts before a tensor's name when a weight has another shape than the network asks for.
+/// The words that candle puts before a tensor's name when a weight has another shape than the network asks for.
 const SHAPE_MISMATCH: &str = "shape mismatch for ";
 
 /// A failure of a network, its weights or its input.

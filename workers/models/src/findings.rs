@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 use crate::layers::{Linear, each_sample};
+use crate::tensors::{constant, unread};
 use crate::vision::{ImageEncoder, VisionConfig};
 
-/// What the prompt says when no finding is predicted.
+/// The text of the prompt when no finding is predicted.
 pub const NO_FINDINGS_TEXT: &str = "no common findings";
 
 /// Geometry of the classifier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FindingsConfig {
-    /// Of its image encoder.
+    /// The geometry of its image encoder.
     #[serde(flatten)]
     pub vision: VisionConfig,
     /// Side and stride of the average pool over the encoder's patches.
@@ -63,7 +64,10 @@ pub struct FindingsClassifier {
 }
 
 impl FindingsClassifier {
-    /// Reads the weights.
+    /// Reads the weights. `vb` is at the checkpoint's `model`.
+    ///
+    /// # Errors
+    /// A pool that does not fit the encoder's grid, or weights of another geometry.
     pub fn new(config: &FindingsConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
         let grid = config.vision.trunk_grid();
         if config.pool == 0 || config.pool > grid {
@@ -81,6 +85,18 @@ impl FindingsClassifier {
             fc1: Linear::new(features, config.fc_hidden, vb.pp("fc1"))?,
             fc2: Linear::new(config.fc_hidden, Finding::ALL.len(), vb.pp("fc2"))?,
         })
+    }
+
+    /// Reads the weights of a whole checkpoint, which has more than [`FindingsClassifier::new`] reads.
+    pub(crate) fn of_checkpoint(
+        config: &FindingsConfig,
+        checkpoint: VarBuilder<'_>,
+    ) -> Result<Self, ModelError> {
+        let classifier = Self::new(config, checkpoint.pp("model"))?;
+        if let Some(vb) = unread(&checkpoint.pp("criterion")) {
+            vb.get_with_hints(Finding::ALL.len(), "pos_weight", constant(1.0))?;
+        }
+        Ok(classifier)
     }
 
     /// Classifies images `[B, 3, side, side]`.

@@ -24,7 +24,7 @@ pub use sampler::Sampling;
 
 use radialog_schemas::ErrorCode;
 
-/// Why a sequence cannot be decoded.
+/// A sequence that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum LanguageError {
     /// The prompt leaves no room for an answer.
@@ -83,9 +83,9 @@ pub enum LanguageError {
         "an image embedding has shape {found:?} and the model takes {expected:?}: it belongs to another bundle"
     )]
     ImageShape {
-        /// What was given.
+        /// The shape of the embedding.
         found: Vec<usize>,
-        /// What the model takes.
+        /// The shape that the model takes.
         expected: [usize; 2],
     },
     /// Image embeddings for a model that cannot see.

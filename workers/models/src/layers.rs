@@ -5,11 +5,14 @@ use candle_core::{D, Result as CandleResult, Tensor};
 use candle_nn::{Module, VarBuilder};
 
 use crate::error::ModelError;
+use crate::tensors::{self, constant, uniform, unread_integers};
 
 mod cpu;
 mod dropout;
 mod norm;
+pub(crate) mod parallel;
 mod rows;
+pub(crate) mod storage;
 mod trained;
 
 pub use dropout::Dropout;
@@ -56,10 +59,41 @@ impl ConvShape {
 
     /// The convolution's `weight` in the checkpoint, `[out, in, kernel, kernel]`.
     fn weight(self, vb: &VarBuilder<'_>) -> Result<Tensor, ModelError> {
-        Ok(vb.get(
-            (self.output, self.input, self.kernel, self.kernel),
-            "weight",
-        )?)
+        let shape = (self.output, self.input, self.kernel, self.kernel);
+        // Random outputs go through a ReLU, which halves their power.
+        let spread = (6.0 / (self.input * self.kernel * self.kernel) as f32).sqrt();
+        Ok(vb.get_with_hints(shape, "weight", uniform(spread))?)
+    }
+}
+
+/// A batch norm (Ioffe and Szegedy, 2015) behind a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchNormShape {
+    /// Added to the variance.
+    pub(crate) eps: f64,
+    /// The value of the norm's `weight` where weights are random.
+    pub(crate) scale: f32,
+}
+
+/// The tensors of a batch norm, `[width]` each.
+struct BatchNormTensors {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+}
+
+impl BatchNormShape {
+    fn load(self, width: usize, vb: &VarBuilder<'_>) -> Result<BatchNormTensors, ModelError> {
+        let vector = |name: &str, value| vb.get_with_hints(width, name, constant(value));
+        let tensors = BatchNormTensors {
+            weight: vector("weight", self.scale)?,
+            bias: vector("bias", 0.0)?,
+            running_mean: vector("running_mean", 0.0)?,
+            running_var: vector("running_var", 1.0)?,
+        };
+        unread_integers((), "num_batches_tracked", vb)?;
+        Ok(tensors)
     }
 }
 
@@ -68,7 +102,7 @@ impl Conv {
     pub(crate) fn without_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
         let bias = Tensor::zeros(shape.output, vb.dtype(), vb.device())?;
         let weight = shape.weight(vb)?;
-        if weight.is_variable() {
+        if weight.track_op() {
             return Ok(Self::trained(
                 shape,
                 trained::TrainedConv::without_bias(weight),
@@ -79,8 +113,8 @@ impl Conv {
 
     /// A convolution with bias.
     pub(crate) fn with_bias(shape: ConvShape, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
-        let (weight, bias) = (shape.weight(vb)?, vb.get(shape.output, "bias")?);
-        if weight.is_variable() {
+        let (weight, bias) = (shape.weight(vb)?, tensors::bias(shape.output, vb)?);
+        if weight.track_op() {
             return Ok(Self::trained(
                 shape,
                 trained::TrainedConv::with_bias(weight, bias),
@@ -94,22 +128,20 @@ impl Conv {
         shape: ConvShape,
         conv: &VarBuilder<'_>,
         norm: &VarBuilder<'_>,
-        eps: f64,
+        batch_norm: BatchNormShape,
     ) -> Result<Self, ModelError> {
-        let vector = |name: &str| norm.get(shape.output, name);
-        let trained = shape.weight(conv)?;
-        if trained.is_variable() {
+        let weight = shape.weight(conv)?;
+        let parameters = batch_norm.load(shape.output, norm)?;
+        if weight.track_op() {
             return Ok(Self::trained(
                 shape,
-                trained::TrainedConv::with_norm(trained, norm, eps)?,
+                trained::TrainedConv::with_norm(weight, parameters, batch_norm.eps)?,
             ));
         }
-        let scale = (vector("weight")? / (vector("running_var")? + eps)?.sqrt()?)?;
-        let bias = (vector("bias")? - (vector("running_mean")? * &scale)?)?;
-        let weight =
-            shape
-                .weight(conv)?
-                .broadcast_mul(&scale.reshape((shape.output, 1, 1, 1))?)?;
+        let variance = (parameters.running_var + batch_norm.eps)?;
+        let scale = (parameters.weight / variance.sqrt()?)?;
+        let bias = (parameters.bias - (parameters.running_mean * &scale)?)?;
+        let weight = weight.broadcast_mul(&scale.reshape((shape.output, 1, 1, 1))?)?;
         Self::new(shape, weight, bias)
     }
 
@@ -189,18 +221,16 @@ pub(crate) enum Linear {
 impl Linear {
     /// The layer's `weight [output, input]` and `bias [output]`.
     pub(crate) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
-        let weight = vb.get((output, input), "weight")?;
-        if !vb.device().is_cpu() || weight.is_variable() {
-            return Ok(Linear::Device(candle_nn::Linear::new(
-                weight,
-                Some(vb.get(output, "bias")?),
-            )));
+        let weight = tensors::matrix(input, output, "weight", &vb)?;
+        let bias = tensors::bias(output, &vb)?;
+        if !vb.device().is_cpu() || weight.track_op() {
+            return Ok(Linear::Device(candle_nn::Linear::new(weight, Some(bias))));
         }
         let weight = weight.reshape((output, input, 1, 1))?;
         Ok(Linear::Cpu(Conv::new(
             ConvShape::pointwise(input, output),
             weight,
-            vb.get(output, "bias")?,
+            bias,
         )?))
     }
 

@@ -4,6 +4,7 @@ pub mod alignment;
 mod bert;
 pub mod bundle;
 pub mod chexbert;
+pub mod device;
 pub mod durable;
 pub mod error;
 pub mod findings;
@@ -12,6 +13,7 @@ pub mod language;
 mod layers;
 pub mod preprocess;
 pub mod prompt;
+pub mod tensors;
 pub mod tokenizers;
 pub mod vision;
 

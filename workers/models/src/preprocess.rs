@@ -29,7 +29,7 @@ const OTHER_FORMATS: [(&str, usize, &[u8]); 7] = [
     ("DICOM", 128, b"DICM"),
 ];
 
-/// What an image file may cost. Checked on the header, before any pixel is decoded.
+/// Limits of what an image file may cost. They are checked on its header, before any pixel is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageLimits {
     /// Largest file, in bytes.
@@ -75,7 +75,7 @@ impl ImageLimits {
     }
 }
 
-/// How much of an image a network sees, in pixels.
+/// The crop of an image that a network sees, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputSize {
     /// The shorter side after the resize.

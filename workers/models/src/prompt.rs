@@ -7,11 +7,9 @@ mod questions;
 pub use chat::{ChatPrompt, ChatPromptError, Exchange, FittedPrompt};
 pub use questions::Questions;
 
-use std::fmt;
+pub use crate::tokenizers::{Prompt, PromptSegment};
 
 use serde::{Deserialize, Serialize};
-
-use crate::tokenizers::llama::IMAGE;
 
 /// Marks the image tokens in [`Prompts::report`].
 const IMAGE_SLOT: &str = "{image}";
@@ -30,10 +28,10 @@ pub struct Prompts {
     pub image_tokens: usize,
     /// The request for a report, with `{image}` and `{findings}` where they go.
     pub report: String,
-    /// What stands before the first message of a conversation with an image, where that is not the request for a
+    /// The text before the first message of a conversation with an image, where that is not the request for a
     /// report; with `{image}` and `{findings}`.
     pub image: String,
-    /// What a report is asked about.
+    /// The wording of questions about a report.
     pub questions: Questions,
 }
 
@@ -56,24 +54,6 @@ impl Default for Prompts {
         }
     }
 }
-
-/// A stretch of a prompt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PromptSegment {
-    /// Plain text; it cannot become a special token, whatever it spells.
-    Text(String),
-    /// The place of one image.
-    Image {
-        /// Number of placeholder tokens.
-        tokens: usize,
-    },
-    /// The end of an assistant's turn, `</s>`.
-    End,
-}
-
-/// An assembled prompt, or one message of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Prompt(Vec<PromptSegment>);
 
 impl Prompts {
     /// The published prompts with the demo's system sentence, which differs from the trained one.
@@ -102,7 +82,7 @@ impl Prompts {
         {
             message.push_text(&rest[..at]);
             if slot == IMAGE_SLOT {
-                message.0.push(PromptSegment::Image {
+                message.push_segment(PromptSegment::Image {
                     tokens: self.image_tokens,
                 });
             } else {
@@ -125,7 +105,7 @@ impl Prompts {
         self.assemble(self.opening(), messages)
     }
 
-    /// What every conversation starts with.
+    /// The text that every conversation starts with.
     fn opening(&self) -> Prompt {
         Prompt::text(&format!("{} ", self.system))
     }
@@ -138,7 +118,7 @@ impl Prompts {
     ) -> Prompt {
         for (index, message) in messages.into_iter().enumerate() {
             let role = &self.roles[index % 2];
-            if message.0.is_empty() {
+            if message.is_empty() {
                 prompt.push_text(&format!("{role}:"));
                 continue;
             }
@@ -147,7 +127,7 @@ impl Prompts {
             if index % 2 == 0 {
                 prompt.push_text(" ");
             } else {
-                prompt.0.push(PromptSegment::End);
+                prompt.push_segment(PromptSegment::End);
             }
         }
         prompt
@@ -160,57 +140,6 @@ impl Prompts {
             .split(&format!("{}:", self.roles[1]))
             .next()
             .unwrap_or(answer)
-    }
-}
-
-impl Prompt {
-    /// Plain text, e.g. what a user typed.
-    pub fn text(text: &str) -> Self {
-        let mut prompt = Self::default();
-        prompt.push_text(text);
-        prompt
-    }
-
-    /// The stretches in order; no two texts are neighbours and none is empty.
-    pub fn segments(&self) -> &[PromptSegment] {
-        &self.0
-    }
-
-    /// For people: as it is written, but with one `<IMG>` for an image.
-    pub fn readable(&self) -> String {
-        let short = self.0.iter().map(|segment| match segment {
-            PromptSegment::Image { .. } => PromptSegment::Image { tokens: 1 },
-            other => other.clone(),
-        });
-        Self(short.collect()).to_string()
-    }
-
-    fn push(&mut self, other: &Prompt) {
-        for segment in &other.0 {
-            match segment {
-                PromptSegment::Text(text) => self.push_text(text),
-                other => self.0.push(other.clone()),
-            }
-        }
-    }
-
-    fn push_text(&mut self, text: &str) {
-        match self.0.last_mut() {
-            Some(PromptSegment::Text(last)) => last.push_str(text),
-            _ if text.is_empty() => {}
-            _ => self.0.push(PromptSegment::Text(text.to_owned())),
-        }
-    }
-}
-
-/// The written form, in which `<IMG>` and `</s>` stand for special tokens.
-impl fmt::Display for Prompt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|segment| match segment {
-            PromptSegment::Text(text) => f.write_str(text),
-            PromptSegment::Image { tokens } => f.write_str(&IMAGE.repeat(*tokens)),
-            PromptSegment::End => f.write_str("</s>"),
-        })
     }
 }
 

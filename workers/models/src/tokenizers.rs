@@ -4,10 +4,12 @@
 pub mod bert;
 pub mod file;
 pub mod llama;
+mod prompt;
 pub mod toy;
 
 pub use bert::BertTokenizer;
 pub use llama::{LlamaTokenizer, TextStream};
+pub use prompt::{IMAGE, Prompt, PromptSegment};
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +33,7 @@ pub enum TokenizerError {
     /// A made vocabulary cannot hold what every text needs.
     #[error("a vocabulary of {asked} tokens is too small: ask for at least {least}")]
     TooSmall {
-        /// What was asked for.
+        /// The number of tokens that was asked for.
         asked: usize,
         /// Special tokens, bytes and single characters together.
         least: usize,

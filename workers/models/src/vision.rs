@@ -7,8 +7,9 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::layers::{Conv, ConvShape, each_sample, from_map, to_map};
+use crate::layers::{BatchNormShape, Conv, ConvShape, each_sample, from_map, to_map};
 use crate::preprocess::{InputSize, SHORT_SIDE};
+use crate::tensors::{uniform, unread};
 
 mod pooler;
 pub mod projector_seed;
@@ -16,6 +17,9 @@ mod resnet;
 
 use pooler::TemporalPooler;
 use resnet::ResNet;
+
+/// How far random values of a learned vector lie from 0.
+const PARAMETER_SPREAD: f32 = 0.5;
 
 /// Geometry of an image encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,19 +35,19 @@ pub struct VisionConfig {
     pub vit_dim: usize,
     /// Channels of the projected patches.
     pub joint_feature_size: usize,
-    /// Attention heads of the pooler.
+    /// The number of attention heads in the pooler.
     #[serde(default = "VisionConfig::default_heads")]
     pub vit_heads: usize,
-    /// Blocks of the pooler.
+    /// The number of transformer layers in the pooler.
     #[serde(default = "VisionConfig::default_blocks")]
     pub vit_blocks: usize,
     /// Rows and columns that the pooler is made for.
     #[serde(default = "VisionConfig::default_grid")]
     pub grid: (usize, usize),
-    /// Of the batch norms.
+    /// The epsilon of the batch norms.
     #[serde(default = "VisionConfig::default_bn_eps")]
     pub bn_eps: f64,
-    /// Of the pooler's layer norms.
+    /// The epsilon of the pooler's layer norms.
     #[serde(default = "VisionConfig::default_ln_eps")]
     pub ln_eps: f64,
 }
@@ -65,7 +69,7 @@ impl VisionConfig {
         }
     }
 
-    /// What the encoder sees of an image.
+    /// The crop that the encoder sees of an image.
     pub fn input(&self) -> InputSize {
         InputSize {
             short_side: self.short_side,
@@ -156,10 +160,23 @@ impl ImageEncoder {
         config.check()?;
         let (encoder, width) = (vb.pp("encoder"), config.vit_dim);
         let reduction = ConvShape::pointwise(32 * config.stem_width, width);
+        let missing_previous_emb = encoder.get_with_hints(
+            (1, width, 1, 1),
+            "missing_previous_emb",
+            uniform(PARAMETER_SPREAD),
+        )?;
+        let trunk = ResNet::new(config.stem_width, config.bn_eps, &encoder.pp("encoder"))?;
+        let backbone_to_vit = Conv::without_bias(reduction, &encoder.pp("backbone_to_vit"))?;
+        // Files have the pooler also where the geometry allows none to be built.
+        if let Some(vb) = unread(&encoder.pp("vit_pooler"))
+            && TemporalPooler::check(config).is_ok()
+        {
+            TemporalPooler::new(config, &vb)?;
+        }
         Ok(Self {
-            trunk: ResNet::new(config.stem_width, config.bn_eps, &encoder.pp("encoder"))?,
-            backbone_to_vit: Conv::without_bias(reduction, &encoder.pp("backbone_to_vit"))?,
-            missing_previous_emb: encoder.get((1, width, 1, 1), "missing_previous_emb")?,
+            trunk,
+            backbone_to_vit,
+            missing_previous_emb,
             vit_pooler: None,
             projector: projector(config, &vb)?,
         })
@@ -178,7 +195,7 @@ impl ImageEncoder {
     pub fn project(&self, images: &Tensor) -> Result<Tensor, ModelError> {
         let project = |images: &Tensor| self.project_patches(&self.patches(images, None)?);
         // Batch norms in training need the whole batch.
-        if self.missing_previous_emb.is_variable() {
+        if self.missing_previous_emb.track_op() {
             project(images)
         } else {
             each_sample(images, project)
@@ -260,8 +277,12 @@ fn projector(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<[Conv; 2], Mo
     let model = seeded.as_ref().unwrap_or(vb).pp("projector.model");
     let first = ConvShape::pointwise(input, output);
     let second = ConvShape::pointwise(output, output);
+    let norm = BatchNormShape {
+        eps: config.bn_eps,
+        scale: 1.0,
+    };
     Ok([
-        Conv::with_norm(first, &model.pp(0), &model.pp(1), config.bn_eps)?.relu(),
+        Conv::with_norm(first, &model.pp(0), &model.pp(1), norm)?.relu(),
         Conv::with_bias(second, &model.pp(3))?,
     ])
 }

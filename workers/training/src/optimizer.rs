@@ -219,14 +219,9 @@ impl Optimizer {
     ///
     /// # Errors
     /// A file that cannot be read or belongs to other variables.
-    pub fn restore(
-        &mut self,
-        path: &Path,
-        steps: u64,
-        device: &Device,
-    ) -> Result<(), TrainingError> {
-        let mut tensors =
-            candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
+    pub fn restore(&mut self, path: &Path, steps: u64) -> Result<(), TrainingError> {
+        let mut tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .map_err(TrainingError::content(path))?;
         self.moments.clear();
         for (name, variable) in self.variables.learned() {
             let [first, second] = MOMENTS.map(|moment| tensors.remove(&format!("{moment}.{name}")));
@@ -242,7 +237,9 @@ impl Optimizer {
                     reason,
                 });
             }
-            self.moments.insert(name.to_owned(), [first, second]);
+            let device = variable.device();
+            let moments = [first.to_device(device)?, second.to_device(device)?];
+            self.moments.insert(name.to_owned(), moments);
         }
         self.steps = steps;
         Ok(())

@@ -37,6 +37,22 @@ impl Variables {
         })
     }
 
+    /// The same on a device, where networks then compute.
+    ///
+    /// # Errors
+    /// Out of the device's memory.
+    pub fn to_device(self, device: &Device) -> Result<Self, TrainingError> {
+        let moved = |(name, variable): (String, Var)| {
+            let tensor = variable.as_detached_tensor().to_device(device)?;
+            Ok((name, Var::from_tensor(&tensor)?))
+        };
+        let variables = self.variables.into_iter().map(moved);
+        Ok(Self {
+            variables: variables.collect::<Result<_, TrainingError>>()?,
+            frozen: self.frozen,
+        })
+    }
+
     /// The same, where those of such names stay as they are: they are in checkpoints, and have no gradient.
     pub fn freeze(mut self, is_frozen: impl Fn(&str) -> bool) -> Self {
         self.frozen = self
@@ -82,13 +98,13 @@ impl Variables {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
     }
 
-    /// Takes the values of a file whose names have `prefix` in front.
+    /// Takes the values of a file whose names have `prefix` in front, each on its variable's device.
     ///
     /// # Errors
     /// A variable that the file does not have, or has in another shape.
-    pub fn restore(&self, path: &Path, prefix: &str, device: &Device) -> Result<(), TrainingError> {
-        let tensors =
-            candle_core::safetensors::load(path, device).map_err(TrainingError::content(path))?;
+    pub fn restore(&self, path: &Path, prefix: &str) -> Result<(), TrainingError> {
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .map_err(TrainingError::content(path))?;
         for (name, variable) in &self.variables {
             let fault = |reason: String| TrainingError::Checkpoint {
                 path: path.to_owned(),
@@ -102,7 +118,7 @@ impl Variables {
                     "'{name}' has shape {found:?}, and the recipe's geometry asks for {expected:?}"
                 )));
             }
-            variable.set(tensor)?;
+            variable.set(&tensor.to_device(variable.device())?)?;
         }
         Ok(())
     }

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
             )
         }),
     );
-    let device = radialog_workers::device::device(&args.models.device);
+    let device = radialog_models::device::from_name(&args.models.device);
     checks.report(
         "device",
         device

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::device::{self, Device};
 use radialog_runtime::shutdown;
+use radialog_training::TrainingError;
 use radialog_training::recipe::{AlignmentRecipe, ChexbertRecipe, FindingsRecipe, LanguageRecipe};
 use radialog_training::trainers::curves::EpochMetrics;
 use radialog_training::trainers::{StepReport, Trainer, Training, TrainingOutcome, can_resume};
@@ -77,6 +79,9 @@ struct RecipeArgs {
     /// Folder of checkpoints and curves
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Where the training computes: cpu, or cuda:0 in a build with --features cuda
+    #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
+    device: String,
     /// Go on from OUT/last: the result is that of an uninterrupted training. With --resume=auto a training that has no such
     /// checkpoint yet begins, for jobs that are started again
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_value = "never",
@@ -105,49 +110,46 @@ impl Resume {
     }
 }
 
+impl RecipeArgs {
+    /// Prepares a training in the output folder, and runs it.
+    fn train<T: Trainer>(
+        &self,
+        stop: &CancellationToken,
+        prepare: impl FnOnce(&Path, bool, &Device) -> Result<Training<T>, TrainingError>,
+    ) -> anyhow::Result<ExitCode> {
+        let device = device::from_name(&self.device)?;
+        let training = prepare(&self.out, self.resume.is_wanted(&self.out), &device)?;
+        finish(training, stop, &self.out)
+    }
+}
+
 pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signals()?;
     let training = move || match args.command {
-        TrainCommand::Findings(RecipeArgs {
-            recipe,
-            out,
-            resume,
-        }) => finish(
-            Training::findings(FindingsRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?,
-            &stop,
-            &out,
-        ),
-        TrainCommand::Alignment(RecipeArgs {
-            recipe,
-            out,
-            resume,
-        }) => finish(
-            Training::alignment(
-                AlignmentRecipe::read(&recipe)?,
-                &out,
-                resume.is_wanted(&out),
-            )?,
-            &stop,
-            &out,
-        ),
-        TrainCommand::Chexbert(RecipeArgs {
-            recipe,
-            out,
-            resume,
-        }) => finish(
-            Training::chexbert(ChexbertRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?,
-            &stop,
-            &out,
-        ),
-        TrainCommand::Language(RecipeArgs {
-            recipe,
-            out,
-            resume,
-        }) => finish(
-            Training::language(LanguageRecipe::read(&recipe)?, &out, resume.is_wanted(&out))?,
-            &stop,
-            &out,
-        ),
+        TrainCommand::Findings(args) => {
+            let recipe = FindingsRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::findings(recipe, out, resume, device)
+            })
+        }
+        TrainCommand::Alignment(args) => {
+            let recipe = AlignmentRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::alignment(recipe, out, resume, device)
+            })
+        }
+        TrainCommand::Chexbert(args) => {
+            let recipe = ChexbertRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::chexbert(recipe, out, resume, device)
+            })
+        }
+        TrainCommand::Language(args) => {
+            let recipe = LanguageRecipe::read(&args.recipe)?;
+            args.train(&stop, |out, resume, device| {
+                Training::language(recipe, out, resume, device)
+            })
+        }
     };
     tokio::task::spawn_blocking(training)
         .await

@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use radialog_models::device;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 use radialog_schemas::Stage;
-use radialog_workers::{device, load_stage};
+use radialog_workers::load_stage;
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs, serve_health};
 use crate::bundle_source;
@@ -52,7 +53,7 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     }
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;
-    let device = device::device(&args.models.device)?;
+    let device = device::from_name(&args.models.device)?;
     let bundle = bundle_source::open(args.models.bundle.as_deref(), &[args.stage], &config).await?;
     let (stage, options) = (args.stage, args.models.stage_options());
     let load = move || load_stage(stage, &bundle, &device, &options);

@@ -17,7 +17,7 @@ use crate::gateway::upload::data_uri;
 /// Most messages of one request.
 const MOST_MESSAGES: usize = 1000;
 
-/// A conversation in the making.
+/// A list of messages as a conversation: what was said before, the image, and what is asked now.
 #[derive(Debug, PartialEq)]
 pub(super) struct ParsedMessages {
     pub(super) image: Option<Bytes>,

@@ -12,22 +12,27 @@ use radialog_schemas::http::openai::{
 use radialog_schemas::{TurnEvent, TurnOutcome};
 use serde::Serialize;
 
-use super::{Following, Head, detail, failure_status, finish_reason, stopped, usage};
+use super::completion::{CompletionHead, PendingCompletion, finish_reason, usage};
+use super::errors::{detail, failure_status, stopped};
 use crate::gateway::events;
 use crate::gateway::turn_follower::TurnUpdate;
 
 const DONE: &str = "[DONE]";
 
-struct Streaming {
-    head: Head,
-    following: Following,
+struct CompletionStream {
+    head: CompletionHead,
+    following: PendingCompletion,
     include_usage: bool,
     ready: VecDeque<Event>,
     over: bool,
 }
 
-pub(super) fn answer(head: Head, following: Following, include_usage: bool) -> Response {
-    let mut streaming = Streaming {
+pub(super) fn answer(
+    head: CompletionHead,
+    following: PendingCompletion,
+    include_usage: bool,
+) -> Response {
+    let mut streaming = CompletionStream {
         head,
         following,
         include_usage,
@@ -43,10 +48,10 @@ pub(super) fn answer(head: Head, following: Following, include_usage: bool) -> R
         let event = streaming.next().await?;
         Some((Ok::<_, Infallible>(event), streaming))
     });
-    events::answer(pieces)
+    events::sse_response(pieces)
 }
 
-impl Streaming {
+impl CompletionStream {
     async fn next(&mut self) -> Option<Event> {
         while self.ready.is_empty() && !self.over {
             match self.following.reader.next().await {

@@ -7,7 +7,7 @@ use radialog_runtime::state::StateError;
 
 use crate::CoordinatorError;
 
-/// Why there is no batch.
+/// The reason why there is no batch.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// The archive is not one that may be read.

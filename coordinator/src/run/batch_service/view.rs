@@ -60,7 +60,7 @@ pub struct BatchView {
     pub results: Vec<String>,
 }
 
-/// A request as it is kept.
+/// A request for a batch, as it is kept.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct BatchRequest {
     pub(super) id: String,
@@ -69,7 +69,7 @@ pub(super) struct BatchRequest {
     pub(super) request: NewBatch,
 }
 
-/// How a batch ended.
+/// The end of a batch.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct BatchEnd {
     pub(super) status: BatchStatus,
@@ -79,7 +79,7 @@ pub(super) struct BatchEnd {
 }
 
 impl BatchRequest {
-    /// As its owner sees it.
+    /// Shows the batch as its owner sees it.
     pub(super) fn view(
         self,
         status: BatchStatus,

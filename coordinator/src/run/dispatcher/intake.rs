@@ -29,7 +29,7 @@ enum PreparedEntry {
     Failed(String),
 }
 
-/// Why an entry does not begin.
+/// The reason why an entry does not begin.
 enum PrepareError {
     /// Its image cannot be used; the run goes on.
     Image(Failure),
@@ -93,7 +93,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// The next entry that has no line yet; at the end, notes the true size of the archive.
+    /// Finds the next entry that has no line yet; at the end, notes the true size of the archive.
     async fn admit(&self, entries: &mut dyn StudyEntries, taken: &mut u64) -> Option<StudyEntry> {
         while self.limits.studies.is_none_or(|limit| *taken < limit) {
             let Some(entry) = entries.next().await else {
@@ -103,7 +103,7 @@ impl Dispatcher {
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(problem) => {
-                    ledger.problem(problem);
+                    ledger.add_problem(problem);
                     continue;
                 }
             };
@@ -144,13 +144,13 @@ impl Dispatcher {
         room: &Semaphore,
     ) -> Result<(ObjectKey, Option<ObjectKey>), PrepareError> {
         let source = entry.image.as_ref().map_err(Failure::clone)?;
-        let size = self.look(|| source.size(&entry.file)).await?;
+        let size = self.wait_for_archive(|| source.size(&entry.file)).await?;
         let wanted = u32::try_from(size.min(self.limits.image) >> 10)
             .unwrap_or(IMAGE_MEMORY)
             .clamp(1, IMAGE_MEMORY);
         let _held = room.acquire_many(wanted).await;
         let content = self
-            .look(|| source.read(&entry.file, self.limits.image))
+            .wait_for_archive(|| source.read(&entry.file, self.limits.image))
             .await?;
         let input = self
             .store(content, |content| self.spec.source.key(content))
@@ -166,7 +166,10 @@ impl Dispatcher {
     }
 
     /// Waits out the archive's store; what is wrong with the image itself ends the attempts.
-    async fn look<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T, PrepareError>
+    async fn wait_for_archive<T, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+    ) -> Result<T, PrepareError>
     where
         F: Future<Output = Result<T, ImageReadError>>,
     {
@@ -235,7 +238,7 @@ impl Dispatcher {
         }
         if !studies.is_empty() {
             self.dispatch(&studies).await?;
-            self.ledger().begun(&studies);
+            self.ledger().mark_begun(&studies);
         }
         Ok(())
     }

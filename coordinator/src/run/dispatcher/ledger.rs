@@ -22,7 +22,7 @@ pub(crate) struct RunLedger {
     journal: Journal,
     studies: StudySet,
     in_flight: HashMap<StudyId, StudyInFlight>,
-    tally: RunCounts,
+    counts: RunCounts,
     problems: Vec<EntryProblem>,
     problem_count: u64,
     archive_ended: bool,
@@ -41,17 +41,17 @@ struct StudyInFlight {
 impl RunLedger {
     /// Reads what earlier sessions wrote.
     pub(crate) fn open(out: &OutputDirectory) -> Result<Self, CoordinatorError> {
-        let (mut studies, mut tally) = (StudySet::default(), RunCounts::default());
+        let (mut studies, mut counts) = (StudySet::default(), RunCounts::default());
         let journal = Journal::open(out.path(), |record| {
-            studies.write(&record.study);
-            tally.add(&record);
+            studies.mark_written(&record.study);
+            counts.add(&record);
         })?;
-        tally.resumed = tally.studies();
+        counts.resumed = counts.studies();
         Ok(Self {
             journal,
             studies,
             in_flight: HashMap::new(),
-            tally,
+            counts,
             problems: Vec::new(),
             problem_count: 0,
             archive_ended: false,
@@ -78,22 +78,22 @@ impl RunLedger {
         }
         self.journal.append(fresh.iter().map(|(line, _)| *line))?;
         for (_, record) in &fresh {
-            self.studies.write(&record.study);
+            self.studies.mark_written(&record.study);
             self.in_flight.remove(&record.study);
-            self.tally.add(record);
+            self.counts.add(record);
             self.last_line = Instant::now();
         }
         Ok(())
     }
 
-    /// Whether the entry is to be run now. The second entry of a study becomes a problem.
+    /// Decides whether the entry is to be run now. The second entry of a study becomes a problem.
     pub(crate) fn admit(&mut self, entry: &StudyEntry) -> Admission {
-        if !self.studies.see(&entry.study) {
+        if !self.studies.mark_seen(&entry.study) {
             let message = format!(
                 "study '{}' was named before; this entry is not run",
                 entry.study
             );
-            self.problem(EntryProblem::new(
+            self.add_problem(EntryProblem::new(
                 &entry.place,
                 ErrorCode::DuplicateStudy,
                 message,
@@ -106,7 +106,7 @@ impl RunLedger {
         }
     }
 
-    pub(crate) fn problem(&mut self, problem: EntryProblem) {
+    pub(crate) fn add_problem(&mut self, problem: EntryProblem) {
         warn!(place = %problem.place, code = %problem.failure.code, "an entry of the archive is left out");
         self.problem_count += 1;
         if self.problems.len() < KEPT_PROBLEMS {
@@ -130,7 +130,7 @@ impl RunLedger {
         true
     }
 
-    pub(crate) fn begun(&mut self, studies: &[StudySpec]) {
+    pub(crate) fn mark_begun(&mut self, studies: &[StudySpec]) {
         for spec in studies {
             if let Some(study) = self.in_flight.get_mut(&spec.study) {
                 study.begun = true;
@@ -138,14 +138,14 @@ impl RunLedger {
         }
     }
 
-    /// How far a study in flight is.
-    pub(crate) fn note(&mut self, study: &StudyId, counts: StageCounts) {
+    /// Notes how far a study in flight is.
+    pub(crate) fn set_counts(&mut self, study: &StudyId, counts: StageCounts) {
         if let Some(study) = self.in_flight.get_mut(study) {
             study.counts = counts;
         }
     }
 
-    /// The studies whose tasks are published.
+    /// Lists the studies whose tasks are published.
     pub(crate) fn in_flight(&self) -> Vec<StudySpec> {
         self.in_flight
             .values()
@@ -158,22 +158,22 @@ impl RunLedger {
         self.in_flight.contains_key(study)
     }
 
-    /// Since the last line.
+    /// Says how long no line was written.
     pub(crate) fn idle(&self) -> Duration {
         self.last_line.elapsed()
     }
 
-    /// The size of the archive as counted in advance.
+    /// Notes the size of the archive as counted in advance.
     pub(crate) fn expect_total(&mut self, total: u64) {
-        self.tally.total.get_or_insert(total);
+        self.counts.total.get_or_insert(total);
     }
 
-    /// The size of the archive as read to its end.
+    /// Notes the size of the archive as read to its end.
     pub(crate) fn settle_total(&mut self, total: u64) {
-        self.tally.total = Some(total);
+        self.counts.total = Some(total);
     }
 
-    /// Every study of the archive has its line or is in flight.
+    /// Notes that every study of the archive has its line or is in flight.
     pub(crate) fn end_of_archive(&mut self) {
         self.archive_ended = true;
     }
@@ -186,11 +186,11 @@ impl RunLedger {
         self.journal.sync()
     }
 
-    pub(crate) fn tally(&self) -> &RunCounts {
-        &self.tally
+    pub(crate) fn counts(&self) -> &RunCounts {
+        &self.counts
     }
 
-    /// How many problems there were, and the first of them.
+    /// Gives the number of problems, and the first of them.
     pub(crate) fn problems(&self) -> (u64, &[EntryProblem]) {
         (self.problem_count, &self.problems)
     }
@@ -203,12 +203,12 @@ impl RunLedger {
         RunProgress {
             in_flight: self.in_flight.len() as u64,
             problems: self.problem_count,
-            ..meter.read(&self.tally, &in_flight)
+            ..meter.read(&self.counts, &in_flight)
         }
     }
 }
 
-/// What becomes of an entry.
+/// The decision about an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
     New,

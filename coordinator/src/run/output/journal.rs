@@ -17,7 +17,7 @@ pub const RESULTS_FILE: &str = "results.jsonl";
 /// A line may be lost with the machine for this long; its study is then run again from stored outputs.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
 
-/// The open file.
+/// The results file, open for appending.
 pub(crate) struct Journal {
     path: PathBuf,
     file: File,
@@ -134,7 +134,7 @@ pub(crate) fn for_each_record(
 }
 
 /// Takes the failed studies out of the results file, all or none, so that the run tries them again.
-pub(crate) fn forget_failed(dir: &Path) -> Result<(), CoordinatorError> {
+pub(crate) fn remove_failed(dir: &Path) -> Result<(), CoordinatorError> {
     let path = dir.join(RESULTS_FILE);
     if !path.exists() {
         return Ok(());
@@ -204,7 +204,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lines = [line("a", true), line("b", false), line("c", true)];
         fs::write(dir.path().join(RESULTS_FILE), lines.join("\n") + "\n").unwrap();
-        forget_failed(dir.path()).unwrap();
+        remove_failed(dir.path()).unwrap();
         assert_eq!(studies(dir.path()), ["a", "c"]);
     }
 

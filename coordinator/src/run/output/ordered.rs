@@ -13,7 +13,7 @@ use super::study_set::StudySet;
 use crate::CoordinatorError;
 use crate::archive::{Archive, StudyEntries};
 
-/// One pass over the records.
+/// The records of a run, in one pass in the order of its archive.
 pub struct OrderedRecords {
     entries: Box<dyn StudyEntries>,
     passed: StudySet,
@@ -47,7 +47,7 @@ impl OrderedRecords {
         })
     }
 
-    /// The next study that has a record. Entries that are no study, or a study that came before, are passed over as in the
+    /// Reads the record of the next study that has one. Entries that are no study, or a study that came before, are passed over as in the
     /// run.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl OrderedRecords {
     pub async fn next(&mut self) -> Result<Option<StudyRecord>, CoordinatorError> {
         while let Some(entry) = self.entries.next().await {
             if let Ok(entry) = entry
-                && self.passed.see(&entry.study)
+                && self.passed.mark_seen(&entry.study)
                 && let Some(record) = self.find(&entry.study)?
             {
                 return Ok(Some(record));

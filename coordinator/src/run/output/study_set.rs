@@ -13,9 +13,9 @@ const SEEN: u64 = 1;
 const WRITTEN: u64 = 2;
 const FLAGS: u64 = SEEN | WRITTEN;
 
-/// Which studies the archive has named and which have a line in `results.jsonl`.
+/// The studies that the archive has named, and those that have a line in `results.jsonl`.
 pub(crate) struct StudySet {
-    slots: HashSet<Slot, BuildHasherDefault<AsIs>>,
+    slots: HashSet<Slot, BuildHasherDefault<IdentityHasher>>,
 }
 
 impl Default for StudySet {
@@ -28,16 +28,16 @@ impl Default for StudySet {
 
 impl StudySet {
     /// Notes that the archive names the study; false where it did before.
-    pub(crate) fn see(&mut self, study: &StudyId) -> bool {
+    pub(crate) fn mark_seen(&mut self, study: &StudyId) -> bool {
         self.mark(study, SEEN)
     }
 
     /// Notes that the study has its line; false where it had one.
-    pub(crate) fn write(&mut self, study: &StudyId) -> bool {
+    pub(crate) fn mark_written(&mut self, study: &StudyId) -> bool {
         self.mark(study, WRITTEN)
     }
 
-    /// Whether the study has its line.
+    /// Says whether the study has its line.
     pub(crate) fn is_written(&self, study: &StudyId) -> bool {
         self.slots
             .get(&Slot::of(study))
@@ -77,11 +77,11 @@ impl Hash for Slot {
     }
 }
 
-/// The slots are hashes already.
+/// A hasher for slots, which are hashes already.
 #[derive(Default)]
-struct AsIs(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for AsIs {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         // The table takes its position from the low bits, two of which are always 0 here.
         self.0.rotate_right(2)
@@ -105,12 +105,12 @@ mod tests {
         let mut set = StudySet::default();
         let id = |n: u32| StudyId(format!("s{n}"));
         for n in 0..10_000 {
-            assert!(set.see(&id(n)));
+            assert!(set.mark_seen(&id(n)));
         }
-        assert!(!set.see(&id(7)) && !set.is_written(&id(7)));
-        assert!(set.write(&id(7)) && set.is_written(&id(7)));
-        assert!(!set.write(&id(7)) && !set.see(&id(7)));
-        assert!(set.write(&id(20_000)) && set.see(&id(20_000)));
+        assert!(!set.mark_seen(&id(7)) && !set.is_written(&id(7)));
+        assert!(set.mark_written(&id(7)) && set.is_written(&id(7)));
+        assert!(!set.mark_written(&id(7)) && !set.mark_seen(&id(7)));
+        assert!(set.mark_written(&id(20_000)) && set.mark_seen(&id(20_000)));
         assert!(!set.is_written(&id(8)));
     }
 }

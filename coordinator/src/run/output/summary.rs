@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::EntryProblem;
 use crate::run::study_record::{StageEnd, stage_ends};
 
-/// A run's result in numbers.
+/// The result of a run in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
     /// Which run.
@@ -49,7 +49,7 @@ pub struct RunSummary {
     pub problems: Vec<EntryProblem>,
 }
 
-/// One process over the archive.
+/// The work of one process over the archive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionSummary {
     /// Studies that had their line before it.
@@ -62,7 +62,7 @@ pub struct SessionSummary {
     pub studies_per_second: f64,
 }
 
-/// What a stage did. Times are sums over its tasks, in milliseconds.
+/// The work of one stage. Times are sums over its tasks, in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageSummary {
     /// Outputs computed.
@@ -81,7 +81,7 @@ pub struct StageSummary {
     pub store_ms: f64,
 }
 
-/// How often CheXbert gave each label.
+/// The numbers of times that CheXbert gave each label.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelHistogram {
     /// Not mentioned.
@@ -94,7 +94,7 @@ pub struct LabelHistogram {
     pub uncertain: u64,
 }
 
-/// Counts that become shares at the end.
+/// The counts that become shares at the end.
 pub(super) struct SummaryCounts {
     summary: RunSummary,
     with_findings: u64,

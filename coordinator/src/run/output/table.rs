@@ -6,7 +6,7 @@
 
 use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
 
-/// The header.
+/// Makes the header.
 pub(super) fn header() -> Vec<String> {
     let mut columns: Vec<String> = ["study", "file", "split", "status", "error", "error_message"]
         .map(str::to_owned)
@@ -19,7 +19,7 @@ pub(super) fn header() -> Vec<String> {
     columns
 }
 
-/// The row of a record.
+/// Makes the row of a record.
 pub(super) fn row(record: &StudyRecord) -> Vec<String> {
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let status = match record.status {

@@ -6,12 +6,17 @@ use candle_nn::{Embedding, Module, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::{Alignment, AlignmentConfig};
-use crate::bert::BertFeedForward;
+use crate::bert::{BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm};
+use crate::tensors::{bias, constant, embedding, unread, unread_integers, unread_linear};
 
-/// What is added to the score of a position that must not be seen.
+/// This is added to the score of a position that must not be seen, as BERT does it.
 const BLOCKED: f64 = -10_000.0;
+/// How far random values of the embeddings lie from 0.
+const EMBEDDING_SPREAD: f32 = 0.06;
+/// The temperature that random weights have.
+const TEMPERATURE: f32 = 0.07;
 
 /// The alignment module with everything that its three losses need.
 pub struct AlignmentPretraining {
@@ -49,11 +54,11 @@ pub struct TextBatch {
     pub mask: Tensor,
 }
 
-/// What the queries have seen of a batch of images.
+/// The hidden states of the queries after they have attended to a batch of images.
 pub struct QueryStates {
     /// `[B, queries, embed_dim]`, of length 1.
     pub features: Tensor,
-    /// What went into each block, which texts written from the images attend to.
+    /// The input of each layer, `[B, queries, hidden]`: texts that are written from the images attend to it.
     inputs: Vec<Tensor>,
 }
 
@@ -68,33 +73,65 @@ impl AlignmentPretraining {
         vb: VarBuilder<'_>,
         dropout: Dropout,
     ) -> Result<Self, ModelError> {
-        let shape = config.shape(dropout.clone())?;
-        let (width, bert) = (shape.width, vb.pp("Qformer.bert"));
-        let layer =
-            |index: usize| BertFeedForward::new(&shape, "", &bert.pp("encoder.layer").pp(index));
-        let table = |name: &str, rows: usize| -> Result<Embedding, ModelError> {
-            Ok(Embedding::new(
-                bert.pp("embeddings")
-                    .pp(name)
-                    .get((rows, width), "weight")?,
-                width,
-            ))
+        Self::with_text_from(config, text, &vb, &vb, dropout)
+    }
+
+    /// Records the tensors of a checkpoint with its text side, which inference does not read.
+    pub(crate) fn record(
+        config: &AlignmentConfig,
+        text: &AlignmentTextConfig,
+        vb: &VarBuilder<'_>,
+    ) -> Result<(), ModelError> {
+        if let Some(unread) = unread(vb) {
+            Self::with_text_from(config, text, vb, &unread, Dropout::default())?;
+        }
+        Ok(())
+    }
+
+    /// Reads the queries' side from `vb` and the texts' from `text_vb`.
+    fn with_text_from(
+        config: &AlignmentConfig,
+        text: &AlignmentTextConfig,
+        vb: &VarBuilder<'_>,
+        text_vb: &VarBuilder<'_>,
+        dropout: Dropout,
+    ) -> Result<Self, ModelError> {
+        let bert = text_vb.pp("Qformer.bert");
+        let mut text_feed_forward = Vec::new();
+        let text_layer = |index: usize, shape: &BertShape| {
+            let layer = bert.pp("encoder.layer").pp(index);
+            text_feed_forward.push(BertFeedForward::new(shape, "", &layer)?);
+            Ok(())
         };
-        let predictions = vb.pp("Qformer.cls.predictions");
+        let queries = Alignment::with_dropout(config, vb, dropout.clone(), text_layer)?;
+        let (width, words) = (config.hidden_size, text.vocab_size);
+        let (embeddings, positions) = (bert.pp("embeddings"), text.max_position_embeddings);
+        unread_integers((1, positions), "position_ids", &embeddings)?;
+        let table = |name: &str, rows: usize| -> Result<Embedding, ModelError> {
+            let weight = embedding(rows, width, EMBEDDING_SPREAD, &embeddings.pp(name))?;
+            Ok(Embedding::new(weight, width))
+        };
+        let word_embeddings = table("word_embeddings", words)?;
+        let position_embeddings = table("position_embeddings", positions)?;
+        let predictions = text_vb.pp("Qformer.cls.predictions");
+        let (dense, norm) = ("transform.dense", "transform.LayerNorm");
+        let head_bias = bias(words, &predictions)?;
+        let head = Linear::new(width, width, predictions.pp(dense))?;
+        let head_norm = layer_norm(width, config.layer_norm_eps, predictions.pp(norm))?;
+        // The word embeddings again, and the bias.
+        unread_linear(width, words, &predictions.pp("decoder"))?;
         Ok(Self {
-            text_feed_forward: (0..config.num_hidden_layers)
-                .map(layer)
-                .collect::<Result<_, _>>()?,
-            word_embeddings: table("word_embeddings", text.vocab_size)?,
-            position_embeddings: table("position_embeddings", text.max_position_embeddings)?,
-            head: Linear::new(width, width, predictions.pp("transform.dense"))?,
-            head_norm: layer_norm(width, shape.eps, predictions.pp("transform.LayerNorm"))?,
-            head_bias: predictions.get(text.vocab_size, "bias")?,
-            vision_proj: Linear::new(width, text.embed_dim, vb.pp("vision_proj"))?,
-            text_proj: Linear::new(width, text.embed_dim, vb.pp("text_proj"))?,
-            itm_head: Linear::new(width, 2, vb.pp("itm_head"))?,
-            temp: vb.get((), "temp")?,
-            queries: Alignment::with_dropout(config, vb, dropout.clone())?,
+            queries,
+            word_embeddings,
+            position_embeddings,
+            text_feed_forward,
+            head,
+            head_norm,
+            head_bias,
+            vision_proj: Linear::new(width, text.embed_dim, text_vb.pp("vision_proj"))?,
+            text_proj: Linear::new(width, text.embed_dim, text_vb.pp("text_proj"))?,
+            itm_head: Linear::new(width, 2, text_vb.pp("itm_head"))?,
+            temp: text_vb.get_with_hints((), "temp", constant(TEMPERATURE))?,
             dropout,
         })
     }
@@ -112,7 +149,7 @@ impl AlignmentPretraining {
         self.queries.image_embeds(patches)
     }
 
-    /// Lets the queries look at images.
+    /// Lets the queries attend to images `[B, strips, encoder_width]`.
     ///
     /// # Errors
     /// Strips of another width.
@@ -227,7 +264,7 @@ fn padding(mask: &Tensor) -> Result<Tensor, ModelError> {
     Ok(((1.0 - mask)? * BLOCKED)?.unsqueeze(1)?.unsqueeze(1)?)
 }
 
-/// What is added to the scores of text positions over `queries` and text positions, `[B, 1, n, queries + n]`.
+/// The mask that is added to the scores of text positions over `queries` and text positions, `[B, 1, n, queries + n]`.
 fn causal(mask: &Tensor, queries: usize) -> Result<Tensor, ModelError> {
     let (batch, length) = mask.dims2()?;
     let device = mask.device();

@@ -6,26 +6,25 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use radialog_schemas::Stage;
-use radialog_schemas::bundle::{Component, MANIFEST_FILE, Manifest};
+use radialog_schemas::bundle::{Component as ManifestComponent, MANIFEST_FILE, Manifest};
 use safetensors::tensor::Dtype;
 
-use super::config::{EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent};
-use super::layout::{self, TensorSpec};
-use super::{ADAPTER, Bundle, BundleError, FORMAT, HashCache, TOKENIZER, WEIGHTS, hashes};
+use super::components::{TOKENIZER, WeightsFile};
+use super::{Bundle, BundleError, FORMAT, HashCache, hashes};
 use crate::durable::PendingDirectory;
 
-/// What a new bundle is made of.
+/// A new bundle made of components of others.
 #[derive(Clone, Debug)]
 pub struct BundleAssembly {
-    /// Its name.
+    /// The new bundle's name.
     pub name: String,
-    /// Its version.
+    /// The new bundle's version.
     pub version: String,
-    /// Under which terms it may be used.
+    /// The terms under which the new bundle may be used.
     pub license: String,
-    /// Store matrices in half precision.
+    /// Whether matrices are stored in half precision.
     pub half: bool,
-    /// Bundles that components are taken from.
+    /// The bundle that each stage's component is taken from.
     pub parts: BTreeMap<Stage, PathBuf>,
 }
 
@@ -60,36 +59,28 @@ impl BundleAssembly {
             components: BTreeMap::new(),
             files: BTreeMap::new(),
         };
-        for (&stage, part) in &self.parts {
-            let bundle = Bundle::open_with(part, &[stage], &HashCache::user())?;
+        for (&stage, source) in &self.parts {
+            let bundle = Bundle::open_with(source, &[stage], &HashCache::user())?;
             manifest.random_weights |= bundle.manifest.random_weights;
-            let (config, weights) = contents(&bundle, stage)?;
-            let mut component = Component {
+            let part = bundle.component(stage)?;
+            let mut component = ManifestComponent {
                 files: BTreeMap::new(),
-                config,
+                config: part.inference_config(),
             };
-            let mut add = |usage: &str, path: String| -> Result<(), BundleError> {
-                manifest
-                    .files
-                    .insert(path.clone(), hashes::file_entry(&dir.join(&path))?);
-                component.files.insert(usage.to_owned(), path);
+            let mut add = |usage: &str, name: &str| -> Result<(), BundleError> {
+                let entry = hashes::file_entry(&dir.join(name))?;
+                manifest.files.insert(name.to_owned(), entry);
+                component.files.insert(usage.to_owned(), name.to_owned());
                 Ok(())
             };
-            for (usage, specs) in weights {
-                let path = match usage {
-                    ADAPTER => format!("{ADAPTER}.safetensors"),
-                    _ => format!("{stage}.safetensors"),
-                };
-                self.write_weights(&bundle, stage, usage, &specs, &dir.join(&path))?;
-                add(usage, path)?;
+            for file in bundle.weights_files(stage, Dtype::F32)? {
+                self.write_weights(&bundle, stage, &file, &dir.join(file.name))?;
+                add(file.usage, file.name)?;
             }
-            if matches!(stage, Stage::Language | Stage::Scoring) {
-                let (source, path) = (
-                    bundle.file(stage, TOKENIZER)?,
-                    format!("{stage}.tokenizer.json"),
-                );
-                fs::copy(&source, dir.join(&path)).map_err(BundleError::io("copy", &source))?;
-                add(TOKENIZER, path)?;
+            if let Some(name) = part.tokenizer() {
+                let source = bundle.file(stage, TOKENIZER)?;
+                fs::copy(&source, dir.join(name)).map_err(BundleError::io("copy", &source))?;
+                add(TOKENIZER, name)?;
             }
             manifest.components.insert(stage, component);
         }
@@ -105,14 +96,14 @@ impl BundleAssembly {
         &self,
         bundle: &Bundle,
         stage: Stage,
-        usage: &'static str,
-        specs: &[TensorSpec],
+        file: &WeightsFile,
         path: &Path,
     ) -> Result<(), BundleError> {
-        let weights = bundle.weights(stage, usage)?;
+        let weights = bundle.weights(stage, file.usage)?;
         let builder = |dtype| weights.var_builder(dtype, &Device::Cpu);
         let mut tensors: HashMap<String, Tensor> = HashMap::new();
-        for spec in specs
+        for spec in file
+            .tensors
             .iter()
             .filter(|spec| spec.required && spec.header.dtype != Dtype::I64)
         {
@@ -131,52 +122,4 @@ impl BundleAssembly {
         }
         candle_core::safetensors::save(&tensors, path).map_err(BundleError::unusable(path))
     }
-}
-
-/// A component's configuration and the tensors that inference reads, by the use of their file.
-#[expect(
-    clippy::type_complexity,
-    reason = "a list of files, each with its list of tensors"
-)]
-fn contents(
-    bundle: &Bundle,
-    stage: Stage,
-) -> Result<(serde_json::Value, Vec<(&'static str, Vec<TensorSpec>)>), BundleError> {
-    let json = |value: serde_json::Result<serde_json::Value>| {
-        value.map_err(BundleError::unusable(&bundle.dir.join(MANIFEST_FILE)))
-    };
-    Ok(match stage {
-        Stage::Embedding => {
-            let config = EmbeddingComponent {
-                text: None,
-                ..bundle.config(stage)?
-            };
-            (
-                json(serde_json::to_value(&config))?,
-                vec![(WEIGHTS, layout::embedding(&config))],
-            )
-        }
-        Stage::Findings => {
-            let config: FindingsComponent = bundle.config(stage)?;
-            (
-                json(serde_json::to_value(&config))?,
-                vec![(WEIGHTS, layout::findings(&config))],
-            )
-        }
-        Stage::Language => {
-            let config: LanguageComponent = bundle.config(stage)?;
-            let mut files = vec![(WEIGHTS, layout::language_base(&config, Dtype::F32))];
-            if config.lora.is_some() {
-                files.push((ADAPTER, layout::language_adapter(&config)));
-            }
-            (json(serde_json::to_value(&config))?, files)
-        }
-        Stage::Scoring => {
-            let config: ScoringComponent = bundle.config(stage)?;
-            (
-                json(serde_json::to_value(&config))?,
-                vec![(WEIGHTS, layout::scoring(&config))],
-            )
-        }
-    })
 }

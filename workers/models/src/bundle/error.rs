@@ -20,7 +20,7 @@ pub enum BundleError {
     Unusable {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The fault in it.
         reason: String,
     },
     /// The bundle has nothing for this stage.
@@ -34,7 +34,7 @@ pub enum BundleError {
     /// The operating system refuses.
     #[error("cannot {action} '{}': {source}", file.display())]
     Io {
-        /// What was tried, e.g. `read`.
+        /// The operation that failed, e.g. `read`.
         action: &'static str,
         /// The file.
         file: PathBuf,
@@ -49,9 +49,9 @@ pub enum BundleError {
     Size {
         /// The file.
         file: PathBuf,
-        /// In bytes, as in the manifest.
+        /// The size in the manifest, in bytes.
         expected: u64,
-        /// In bytes.
+        /// The size of the file, in bytes.
         found: u64,
     },
     /// A file's content is not what the manifest says.
@@ -62,9 +62,9 @@ pub enum BundleError {
     Hash {
         /// The file.
         file: PathBuf,
-        /// As in the manifest.
+        /// The hash in the manifest.
         expected: ContentHash,
-        /// Of the content.
+        /// The hash of the file's content.
         found: ContentHash,
     },
     /// The file is not a whole safetensors file.
@@ -105,7 +105,7 @@ pub enum BundleError {
     Model {
         /// The bundle.
         dir: PathBuf,
-        /// Whose component.
+        /// The stage that loads the component.
         stage: Stage,
         /// The network's words.
         reason: String,

@@ -20,7 +20,7 @@ pub const CACHE_VARIABLE: &str = "RADIALOG_CACHE";
 /// Read at a time while hashing: large enough to keep a disk busy, small enough to stay in a core's cache.
 const READ_SIZE: usize = 1 << 20;
 
-/// Remembers the hashes of files that have not changed since.
+/// A cache of the hashes of files that have not changed since.
 #[derive(Clone, Debug)]
 pub struct HashCache {
     file: Option<PathBuf>,
@@ -34,7 +34,7 @@ struct HashedFile {
     sha256: ContentHash,
 }
 
-/// What changes when a file does.
+/// The properties of a file that change when its content does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct FileStamp {
     size: u64,

@@ -6,18 +6,22 @@ use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
-use radialog_schemas::bundle::{Component, FileEntry, MANIFEST_FILE, Manifest};
+use radialog_schemas::bundle::{
+    Component as ManifestComponent, FileEntry, MANIFEST_FILE, Manifest,
+};
 use radialog_schemas::{ContentHash, Stage};
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde::Serialize;
 
 use super::FORMAT;
-use super::config::{ComponentConfigs, Geometry};
+use super::components::{Component, TOKENIZER, WeightsFile};
+use super::configs::ComponentConfigs;
 use super::error::BundleError;
-use super::layout::{self, Init, TensorSpec};
-use super::writer::{SafetensorsWriter, TensorHeader};
+use super::geometry::Geometry;
+use super::writer::SafetensorsWriter;
 use crate::durable::PendingDirectory;
+use crate::tensors::{Initialization, TensorHeader, TensorSpec};
 
 /// Elements drawn before they are written.
 const BLOCK: usize = 1 << 22;
@@ -36,9 +40,6 @@ pub struct RandomBundle {
     /// as published.
     pub dtype: Dtype,
 }
-
-/// A file of a component: its use, its path in the bundle, its tensors.
-type WeightsFile = (&'static str, &'static str, Vec<TensorSpec>);
 
 impl RandomBundle {
     /// The bundle of the quickstart.
@@ -64,7 +65,7 @@ impl RandomBundle {
         let configs = ComponentConfigs::of(self.geometry);
         let tensors: Vec<_> = Stage::ALL
             .into_iter()
-            .flat_map(|stage| self.weights(stage, &configs))
+            .flat_map(|stage| self.weights(configs.get(stage)))
             .collect();
         let hash = ContentHash::of(format!("{configs:?} {tensors:?}").as_bytes());
         format!(
@@ -115,27 +116,22 @@ impl RandomBundle {
             files: BTreeMap::new(),
         };
         for stage in Stage::ALL {
-            let mut component = Component {
+            let part = configs.get(stage);
+            let mut component = ManifestComponent {
                 files: BTreeMap::new(),
-                config: configs.to_json(stage),
+                config: part.config(),
             };
             let mut add = |usage: &str, path: &str, entry: FileEntry| {
                 component.files.insert(usage.to_owned(), path.to_owned());
                 manifest.files.insert(path.to_owned(), entry);
             };
-            for (usage, path, specs) in self.weights(stage, &configs) {
-                add(
-                    usage,
-                    path,
-                    write_weights(&dir.join(path), specs, self.seed)?,
-                );
+            for file in self.weights(part) {
+                let entry = write_weights(&dir.join(file.name), file.tensors, self.seed)?;
+                add(file.usage, file.name, entry);
             }
-            if let Some((path, json)) = configs.tokenizer(stage) {
-                add(
-                    "tokenizer",
-                    path,
-                    write_file(&dir.join(path), json.as_bytes())?,
-                );
+            if let Some((name, json)) = part.tokenizer().zip(part.random_tokenizer()) {
+                let entry = write_file(&dir.join(name), json.as_bytes())?;
+                add(TOKENIZER, name, entry);
             }
             manifest.components.insert(stage, component);
         }
@@ -143,38 +139,9 @@ impl RandomBundle {
         Ok(manifest)
     }
 
-    fn weights(&self, stage: Stage, configs: &ComponentConfigs) -> Vec<WeightsFile> {
-        match stage {
-            Stage::Embedding => {
-                vec![(
-                    "weights",
-                    "embedding.safetensors",
-                    layout::embedding(&configs.embedding),
-                )]
-            }
-            Stage::Findings => vec![(
-                "weights",
-                "findings.safetensors",
-                layout::findings(&configs.findings),
-            )],
-            Stage::Language => {
-                let mut base = layout::language_base(&configs.language, self.dtype);
-                configs.speak_words(&mut base);
-                vec![
-                    ("weights", "language.safetensors", base),
-                    (
-                        "adapter",
-                        "adapter.safetensors",
-                        layout::language_adapter(&configs.language),
-                    ),
-                ]
-            }
-            Stage::Scoring => vec![(
-                "weights",
-                "scoring.safetensors",
-                layout::scoring(&configs.scoring),
-            )],
-        }
+    fn weights(&self, component: &dyn Component) -> Vec<WeightsFile> {
+        let weights = component.random_weights(self.dtype);
+        weights.expect("both geometries are those of networks")
     }
 }
 
@@ -221,16 +188,16 @@ fn write_weights(
 /// Fills `bytes` with the tensor's elements from index `first` on.
 fn draw(spec: &TensorSpec, key: u64, first: usize, bytes: &mut [u8]) {
     let value = |i: usize| match spec.init {
-        Init::Counting => i as f32,
-        Init::Uniform {
+        Initialization::Counting => i as f32,
+        Initialization::Uniform {
             centre,
             spread: 0.0,
         } => centre,
-        Init::Uniform { centre, spread } => centre + spread * uniform(key, i as u64),
-        Init::Words {
+        Initialization::Uniform { centre, spread } => centre + spread * uniform(key, i as u64),
+        Initialization::Words {
             width, first, end, ..
         } if i / width < first && i / width != end => 0.0,
-        Init::Words { spread, .. } => spread * uniform(key, i as u64),
+        Initialization::Words { spread, .. } => spread * uniform(key, i as u64),
     };
     match spec.header.dtype {
         Dtype::F16 => fill(bytes, first, |i| f16::from_f32(value(i)).to_le_bytes()),

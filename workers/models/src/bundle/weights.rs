@@ -15,7 +15,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::error::BundleError;
-use super::layout::TensorSpec;
+use crate::tensors::TensorSpec;
 
 /// The tensors of one component, by their names in the published checkpoints.
 #[derive(Clone)]

@@ -7,28 +7,10 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::bundle::FileEntry;
 use radialog_schemas::{ContentHash, ContentHasher};
-use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use super::error::BundleError;
-
-/// Name, shape and stored type of one tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorHeader {
-    /// As in the published checkpoint.
-    pub name: String,
-    /// Outermost dimension first.
-    pub shape: Vec<usize>,
-    /// As stored.
-    pub dtype: Dtype,
-}
-
-impl TensorHeader {
-    /// Bytes of the tensor's data.
-    pub fn size(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
-    }
-}
+use crate::tensors::TensorHeader;
 
 /// A safetensors file in the making.
 pub struct SafetensorsWriter {

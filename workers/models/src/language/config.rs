@@ -145,6 +145,21 @@ impl LlamaConfig {
         self.hidden_size / self.num_attention_heads.max(1)
     }
 
+    /// The matrices of one decoder layer: their names in it, inputs and outputs.
+    pub fn layer_matrices(&self) -> [(&'static str, usize, usize); 7] {
+        let (width, inner) = (self.hidden_size, self.intermediate_size);
+        let keys = self.kv_heads() * self.head_dim();
+        [
+            ("self_attn.q_proj", width, width),
+            ("self_attn.k_proj", width, keys),
+            ("self_attn.v_proj", width, keys),
+            ("self_attn.o_proj", width, width),
+            ("mlp.gate_proj", width, inner),
+            ("mlp.up_proj", width, inner),
+            ("mlp.down_proj", inner, width),
+        ]
+    }
+
     /// The id of `<IMG>`.
     pub fn image_token(&self) -> u32 {
         self.image_token_id.unwrap_or(self.vocab_size as u32)

@@ -18,9 +18,9 @@ use turn_caches::{CachedTurn, TurnCaches};
 mod turn_caches;
 
 /// Beginnings of prompts that are kept: one for each wording in use.
-const KEPT_PREFIXES: usize = 4;
+const MAX_SHARED_PREFIXES: usize = 4;
 /// A longer beginning belongs to one conversation and is not worth keeping.
-const LONGEST_PREFIX: usize = 256;
+const MAX_PREFIX_LENGTH: usize = 256;
 
 /// One answer to generate.
 #[derive(Default)]
@@ -33,21 +33,21 @@ pub struct GenerationRequest {
     pub sampling: Sampling,
     /// Stop after this many tokens, or where the context ends.
     pub max_new_tokens: usize,
-    /// Set for a turn of a conversation, which somebody waits for.
+    /// The options of a turn of a conversation, which somebody waits for; none for batch work.
     pub chat: Option<ChatOptions>,
 }
 
-/// What is special about a turn of a conversation.
+/// Options of a request that is a turn of a conversation.
 #[derive(Default)]
 pub struct ChatOptions {
-    /// Names what [`GenerationRequest::images`] hold: with equal names, the cache of an earlier turn is used again.
+    /// A name of what [`GenerationRequest::images`] hold: with equal names, the cache of an earlier turn is used again.
     pub images_key: String,
     /// Tokens of the answer that were generated elsewhere, e.g. by a worker that is gone: it goes on behind them. They
     /// count as generated.
     pub generated: Vec<u32>,
 }
 
-/// How much an engine may hold at once.
+/// Limits of what an engine holds at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineLimits {
     /// Most sequences that are decoded together.
@@ -56,11 +56,11 @@ pub struct EngineLimits {
     /// One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come on top, at most
     /// 1024 tokens.
     pub cache_tokens: usize,
-    /// What of it belongs to conversations, and what comes on top for them.
+    /// The part of it that belongs to conversations, and what comes on top for them.
     pub chat: ChatLimits,
 }
 
-/// What an engine holds ready for turns of conversations.
+/// The capacity that an engine holds ready for turns of conversations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChatLimits {
     /// How many of [`EngineLimits::sequences`] only turns may be.
@@ -71,11 +71,11 @@ pub struct ChatLimits {
     pub kept_tokens: usize,
 }
 
-/// Names a sequence within its engine.
+/// The name of a sequence within its engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(u64);
 
-/// What a step did.
+/// An event of one decode step.
 #[derive(Debug)]
 pub enum EngineEvent {
     /// A sequence has one more token.
@@ -105,7 +105,7 @@ pub struct Completion {
     pub cached: usize,
 }
 
-/// Decodes many sequences together.
+/// A continuous-batching engine: it decodes many sequences together.
 pub struct Engine {
     model: Arc<LanguageModel>,
     limits: EngineLimits,
@@ -113,8 +113,8 @@ pub struct Engine {
     waiting: [VecDeque<QueuedRequest>; 2],
     running: Vec<ActiveSequence>,
     /// The most recently used first.
-    prefixes: Vec<SharedPrefix>,
-    kept: TurnCaches,
+    shared_prefixes: Vec<SharedPrefix>,
+    turn_caches: TurnCaches,
     next: u64,
 }
 
@@ -142,14 +142,14 @@ struct SharedPrefix {
 impl Engine {
     /// An engine without sequences.
     pub fn new(model: Arc<LanguageModel>, limits: EngineLimits) -> Self {
-        let kept = TurnCaches::new(limits.chat.kept_tokens);
+        let turn_caches = TurnCaches::new(limits.chat.kept_tokens);
         Self {
             model,
             limits,
             waiting: Default::default(),
             running: Vec::new(),
-            prefixes: Vec::new(),
-            kept,
+            shared_prefixes: Vec::new(),
+            turn_caches,
             next: 0,
         }
     }
@@ -219,7 +219,8 @@ impl Engine {
             .iter_mut()
             .for_each(|waiting| waiting.retain(|waiting| waiting.id != id));
         let cancelled = self.running.extract_if(.., |running| running.id == id);
-        self.kept.extend(cancelled.filter_map(ActiveSequence::keep));
+        self.turn_caches
+            .extend(cancelled.filter_map(ActiveSequence::into_cached_turn));
     }
 
     /// Gives every running sequence one more token, then starts at most one that waits, so that running answers never
@@ -231,7 +232,7 @@ impl Engine {
         let mut events = Vec::new();
         self.decode(&mut events)
             .inspect_err(|_| self.running.clear())?;
-        if let Some(QueuedRequest { id, request }) = self.next_to_start() {
+        if let Some(QueuedRequest { id, request }) = self.next_admissible() {
             match self.start(id, request, &mut events) {
                 Ok(running) => self.running.extend(running),
                 Err(error) => events.push(EngineEvent::Finished {
@@ -269,13 +270,14 @@ impl Engine {
         let ended = self.running.extract_if(.., |running| {
             let logits = logits.get(row);
             row += 1;
-            !running.go_on(logits, eos, events)
+            !running.push_next_token(logits, eos, events)
         });
-        self.kept.extend(ended.filter_map(ActiveSequence::keep));
+        self.turn_caches
+            .extend(ended.filter_map(ActiveSequence::into_cached_turn));
         Ok(())
     }
 
-    fn next_to_start(&mut self) -> Option<QueuedRequest> {
+    fn next_admissible(&mut self) -> Option<QueuedRequest> {
         let kind = usize::from(self.waiting[0].is_empty());
         let is_turn = kind == 0;
         let needed = self.reservation(&self.waiting[kind].front()?.request);
@@ -364,7 +366,7 @@ impl Engine {
         let ids = [prompt.as_slice(), &tokens].concat();
         let mut cached = 0;
         if let Some(name) = &images_key {
-            cached = self.kept.recall(name, &ids, image, &mut cache)?;
+            cached = self.turn_caches.recall(name, &ids, image, &mut cache)?;
         }
         if cached == 0 {
             // The same cut for every prompt, whether its beginning is known or not.
@@ -399,10 +401,10 @@ impl Engine {
             cached,
             turn,
         };
-        if running.go_on(Ok(logits), eos, events) {
+        if running.push_next_token(Ok(logits), eos, events) {
             return Ok(Some(running));
         }
-        self.kept.extend(running.keep());
+        self.turn_caches.extend(running.into_cached_turn());
         Ok(None)
     }
 
@@ -412,9 +414,13 @@ impl Engine {
         if ids.is_empty() {
             return Ok(());
         }
-        if let Some(index) = self.prefixes.iter().position(|prefix| prefix.ids == ids) {
-            self.prefixes[..=index].rotate_right(1);
-            return Ok(cache.copy_from(&self.prefixes[0].cache, ids.len())?);
+        if let Some(index) = self
+            .shared_prefixes
+            .iter()
+            .position(|prefix| prefix.ids == ids)
+        {
+            self.shared_prefixes[..=index].rotate_right(1);
+            return Ok(cache.copy_from(&self.shared_prefixes[0].cache, ids.len())?);
         }
         let input = self.model.embed(ids, &[])?;
         self.model.forward(
@@ -424,17 +430,17 @@ impl Engine {
                 len: ids.len(),
             }],
         )?;
-        if ids.len() <= LONGEST_PREFIX {
+        if ids.len() <= MAX_PREFIX_LENGTH {
             let mut kept = self.model.cache(ids.len())?;
             kept.copy_from(cache, ids.len())?;
-            self.prefixes.insert(
+            self.shared_prefixes.insert(
                 0,
                 SharedPrefix {
                     ids: ids.to_vec(),
                     cache: kept,
                 },
             );
-            self.prefixes.truncate(KEPT_PREFIXES);
+            self.shared_prefixes.truncate(MAX_SHARED_PREFIXES);
         }
         Ok(())
     }
@@ -442,7 +448,7 @@ impl Engine {
 
 impl ActiveSequence {
     /// Takes the next token from its logits `[vocab]` and says whether the sequence goes on.
-    fn go_on(
+    fn push_next_token(
         &mut self,
         logits: candle_core::Result<Tensor>,
         eos: u32,
@@ -479,8 +485,8 @@ impl ActiveSequence {
         !ends
     }
 
-    /// What a turn leaves behind.
-    fn keep(self) -> Option<CachedTurn> {
+    /// The cache that a turn leaves behind for the next one.
+    fn into_cached_turn(self) -> Option<CachedTurn> {
         let (mut ids, images) = self.turn?;
         let prompt = ids.len();
         ids.extend(self.tokens);

@@ -1,9 +1,9 @@
 //! The decoder (Touvron et al., 2023) with image tokens in its input, as the published weights use it.
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
+use candle_nn::VarBuilder;
 use candle_nn::ops::{rms_norm_slow, silu};
 use candle_nn::rotary_emb::rope_thd;
-use candle_nn::{Init, VarBuilder};
 
 use super::LanguageError;
 use super::attention::attention;
@@ -13,6 +13,7 @@ use super::linear::LoraLinear;
 use super::lora::LoraAdapter;
 use super::trained;
 use crate::layers::Dropout;
+use crate::tensors::{constant, embedding, linear_init, matrix};
 
 mod packed;
 
@@ -45,9 +46,9 @@ struct DecoderLayer {
     down: LoraLinear,
 }
 
-/// New positions of one sequence in a forward pass.
+/// The new positions of one sequence in a forward pass.
 pub struct SequenceChunk<'a> {
-    /// What the sequence has seen; grows by `len`.
+    /// The keys and values of the sequence; they grow by `len` positions.
     pub cache: &'a mut KvCache,
     /// Number of new positions.
     pub len: usize,
@@ -76,16 +77,18 @@ impl LanguageModel {
             dtype,
         };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
-        let embedding = weights.get((vocabulary, hidden), "model.embed_tokens.weight")?;
+        let embedding = embedding(vocabulary, hidden, 1.0, &weights.pp("model.embed_tokens"))?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| DecoderLayer::load(config, &loader, index))
+            .collect::<CandleResult<_>>()?;
+        let norm = loader.norm("model.norm.weight", hidden)?;
         let head = match config.tie_word_embeddings {
             true => LoraLinear::new(embedding.clone()),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
         Ok(Self {
-            layers: (0..config.num_hidden_layers)
-                .map(|index| DecoderLayer::load(config, &loader, index))
-                .collect::<CandleResult<_>>()?,
-            norm: loader.vector("model.norm.weight", hidden)?,
+            layers,
+            norm,
             projection: loader.projection(config)?,
             rotary: rotary_tables(config, dtype, weights.device())?,
             config: config.clone(),
@@ -265,22 +268,20 @@ impl LanguageModel {
 impl DecoderLayer {
     fn load(config: &LlamaConfig, loader: &TensorLoader, index: usize) -> CandleResult<Self> {
         let path = |name: &str| format!("model.layers.{index}.{name}");
-        let linear = |name: &str, inputs, outputs| loader.linear(&path(name), inputs, outputs);
-        let hidden = config.hidden_size;
-        let (inner, narrow) = (
-            config.intermediate_size,
-            config.kv_heads() * config.head_dim(),
-        );
+        let matrices = config.layer_matrices();
+        let [q, k, v, o, gate, up, down] =
+            matrices.map(|(name, inputs, outputs)| loader.linear(&path(name), inputs, outputs));
+        let norm = |name: &str| loader.norm(&path(name), config.hidden_size);
         Ok(Self {
-            input_norm: loader.vector(&path("input_layernorm.weight"), hidden)?,
-            q: linear("self_attn.q_proj", hidden, hidden)?,
-            k: linear("self_attn.k_proj", hidden, narrow)?,
-            v: linear("self_attn.v_proj", hidden, narrow)?,
-            o: linear("self_attn.o_proj", hidden, hidden)?,
-            post_norm: loader.vector(&path("post_attention_layernorm.weight"), hidden)?,
-            gate: linear("mlp.gate_proj", hidden, inner)?,
-            up: linear("mlp.up_proj", hidden, inner)?,
-            down: linear("mlp.down_proj", inner, hidden)?,
+            q: q?,
+            k: k?,
+            v: v?,
+            o: o?,
+            gate: gate?,
+            up: up?,
+            down: down?,
+            input_norm: norm("input_layernorm.weight")?,
+            post_norm: norm("post_attention_layernorm.weight")?,
         })
     }
 
@@ -301,15 +302,15 @@ impl DecoderLayer {
         let x = (input + dropout.forward(&self.o.forward(&attend(projected)?)?)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
-        let y = gated(&self.gate.forward(&y)?, &self.up.forward(&y)?)?;
+        let y = swiglu(&self.gate.forward(&y)?, &self.up.forward(&y)?)?;
         x + dropout.forward(&self.down.forward(&y)?)?
     }
 }
 
 /// `silu(gate) · up`.
-fn gated(gate: &Tensor, up: &Tensor) -> CandleResult<Tensor> {
+fn swiglu(gate: &Tensor, up: &Tensor) -> CandleResult<Tensor> {
     if trained::applies(&[gate, up]) {
-        return trained::gated(gate, up);
+        return trained::swiglu(gate, up);
     }
     silu(gate)? * up
 }
@@ -376,40 +377,35 @@ struct TensorLoader<'a> {
 
 impl TensorLoader<'_> {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
-        let linear = LoraLinear::new(
-            self.weights
-                .get((outputs, inputs), &format!("{path}.weight"))?,
-        );
+        let weight = matrix(inputs, outputs, &format!("{path}.weight"), self.weights)?;
+        let linear = LoraLinear::new(weight);
         match self.adapter {
             Some(adapter) => adapter.apply(linear, path, (inputs, outputs)),
             None => Ok(linear),
         }
     }
 
-    fn vector(&self, name: &str, len: usize) -> CandleResult<Tensor> {
+    fn norm(&self, name: &str, width: usize) -> CandleResult<Tensor> {
         self.weights
-            .get_with_hints_dtype(len, name, Init::default(), self.dtype)
+            .get_with_hints_dtype(width, name, constant(1.0), self.dtype)
     }
 
     /// The image projection comes with the adapter, or with a base that was saved with it.
     fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<(LoraLinear, Tensor)>> {
         let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
             let path = format!("model.img_proj_layer.{name}");
-            if let Some(tensor) = self
-                .adapter
-                .map(|adapter| adapter.extra(&path, shape))
-                .transpose()?
-                .flatten()
-            {
-                return tensor.to_dtype(self.dtype).map(Some);
+            let of_adapter = match self.adapter {
+                Some(adapter) => adapter.extra(&path, shape)?,
+                None => None,
+            };
+            match of_adapter {
+                Some(tensor) => tensor.to_dtype(self.dtype).map(Some),
+                None if self.weights.contains_tensor(&path) => self
+                    .weights
+                    .get_with_hints_dtype(shape, &path, linear_init(shape), self.dtype)
+                    .map(Some),
+                None => Ok(None),
             }
-            let found = self.weights.contains_tensor(&path);
-            found
-                .then(|| {
-                    self.weights
-                        .get_with_hints_dtype(shape, &path, Init::default(), self.dtype)
-                })
-                .transpose()
         };
         let weight = tensor("weight", &[config.hidden_size, config.image_dim])?;
         let bias = tensor("bias", &[config.hidden_size])?;

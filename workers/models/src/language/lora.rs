@@ -1,16 +1,17 @@
 //! Low-rank adapters (Hu et al., 2021) in the files and names that PEFT writes, with the image projection beside them.
 
 use candle_core::{DType, Result, Tensor};
-use candle_nn::{Init, VarBuilder};
+use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::linear::LoraLinear;
 use crate::layers::Dropout;
+use crate::tensors::{linear_init, unit_variance};
 
-/// What is needed of PEFT's `adapter_config.json`.
+/// The part of PEFT's `adapter_config.json` that is needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraConfig {
-    /// Rank.
+    /// The rank of the additions.
     pub r: usize,
     /// The addition is scaled by `lora_alpha / r`.
     pub lora_alpha: f64,
@@ -24,7 +25,7 @@ pub struct LoraAdapter<'a> {
     pub config: LoraConfig,
     /// Tensors named as PEFT names them, from `base_model.` on.
     pub weights: VarBuilder<'a>,
-    /// Of what goes into the additions, in training.
+    /// The dropout of the additions' input, in training.
     pub dropout: Dropout,
 }
 
@@ -66,7 +67,7 @@ impl LoraAdapter<'_> {
             .with_dropout(&self.dropout))
     }
 
-    /// What is added to a targeted layer's weight, `[outputs, inputs]`.
+    /// The addition to a targeted layer's weight, `[outputs, inputs]`.
     ///
     /// # Errors
     /// An adapter without this layer, or of another shape.
@@ -90,7 +91,7 @@ impl LoraAdapter<'_> {
             return Ok(None);
         }
         self.weights
-            .get_with_hints_dtype(shape, &name, Init::default(), DType::F32)
+            .get_with_hints_dtype(shape, &name, linear_init(shape), DType::F32)
             .map(Some)
     }
 
@@ -101,13 +102,11 @@ impl LoraAdapter<'_> {
     /// An adapter without this layer, or of another shape.
     pub fn matrix(&self, path: &str, part: &str, shape: (usize, usize)) -> Result<Tensor> {
         let name = |adapter: &str| format!("base_model.model.{path}.{part}.{adapter}weight");
-        let newer = name("default.");
-        let name = if self.weights.contains_tensor(&newer) {
-            newer
-        } else {
-            name("")
-        };
+        let (older, newer) = (name(""), name("default."));
+        let is_newer =
+            !self.weights.contains_tensor(&older) && self.weights.contains_tensor(&newer);
+        let name = if is_newer { newer } else { older };
         self.weights
-            .get_with_hints_dtype(shape, &name, Init::default(), DType::F32)
+            .get_with_hints_dtype(shape, &name, unit_variance(shape.1), DType::F32)
     }
 }

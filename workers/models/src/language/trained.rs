@@ -1,18 +1,18 @@
 //! The decoder's operations in training, on a CPU: each is one step forward and one back, on all threads. Made of the tensor
 //! library's own operations, a step would spend most of its time on copies that one thread makes.
 
-use candle_core::{CpuStorage, Error, Layout, Result, Tensor};
+use candle_core::Tensor;
 
 mod attention;
-mod frozen;
-mod gate;
-mod norm;
-mod product;
+mod frozen_product;
+mod matrix;
+mod rms_norm;
+mod swiglu;
 
 pub(super) use attention::attend;
-pub(super) use frozen::frozen_product;
-pub(super) use gate::gated;
-pub(super) use norm::rms_norm;
+pub(super) use frozen_product::frozen_product;
+pub(super) use rms_norm::rms_norm;
+pub(super) use swiglu::swiglu;
 
 /// Rows that one thread takes at a time. It does not depend on the number of threads, nor do sums over such parts.
 const ROWS: usize = 64;
@@ -21,34 +21,6 @@ const ROWS: usize = 64;
 pub(super) fn applies(tensors: &[&Tensor]) -> bool {
     tensors.iter().any(|tensor| tensor.track_op())
         && tensors.iter().all(|tensor| tensor.device().is_cpu())
-}
-
-/// The values of a contiguous tensor.
-fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) = layout
-        .contiguous_offsets()
-        .ok_or_else(|| Error::msg("a trained layer takes whole tensors"))?;
-    Ok(&storage.as_slice::<f32>()?[start..end])
-}
-
-/// Gives the values of contiguous tensors on a CPU to `use_them`.
-fn with_floats<const N: usize, T>(
-    tensors: [&Tensor; N],
-    use_them: impl FnOnce([&[f32]; N]) -> T,
-) -> Result<T> {
-    let whole = tensors
-        .map(Tensor::contiguous)
-        .into_iter()
-        .collect::<Result<Vec<_>>>()?;
-    let stored: Vec<_> = whole.iter().map(Tensor::storage_and_layout).collect();
-    let mut values: [&[f32]; N] = [&[]; N];
-    for (value, (storage, layout)) in values.iter_mut().zip(&stored) {
-        let candle_core::Storage::Cpu(storage) = &**storage else {
-            return Err(Error::msg("a trained layer computes on a CPU"));
-        };
-        *value = floats(storage, layout)?;
-    }
-    Ok(use_them(values))
 }
 
 /// e^x, accurate to two units in the last place, in a form that the compiler turns into vector instructions: 2^n times a
@@ -135,7 +107,7 @@ mod tests {
     fn the_gate_equals_the_textbook_form() {
         let (gate, up) = (wave((30, 24), 0.0), wave((30, 24), 1.0));
         let theirs = (ops::silu(&gate).unwrap() * up.as_tensor()).unwrap();
-        same(&[&gate, &up], &gated(&gate, &up).unwrap(), &theirs);
+        same(&[&gate, &up], &swiglu(&gate, &up).unwrap(), &theirs);
     }
 
     #[test]

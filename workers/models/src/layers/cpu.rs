@@ -8,11 +8,12 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
 use super::ConvShape;
+use super::storage::floats;
 
 /// Numbers that a tile of patches may have, so that patches and result stay in the second-level cache.
 const TILE_NUMBERS: usize = 96 * 1024;
@@ -309,14 +310,6 @@ fn multiply(
             parallelism,
         );
     }
-}
-
-/// The values of a contiguous tensor.
-pub(super) fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) = layout
-        .contiguous_offsets()
-        .ok_or_else(|| Error::msg("a map must be contiguous"))?;
-    Ok(&storage.as_slice::<f32>()?[start..end])
 }
 
 #[cfg(test)]

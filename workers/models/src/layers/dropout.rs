@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::floats;
+use super::storage::{floats, with_floats};
 
 /// Values that one thread takes at least.
 const PART: usize = 1 << 14;
@@ -53,7 +53,7 @@ impl Dropout {
             return Ok(input.clone());
         }
         let draw = self.draws.fetch_add(1, Ordering::Relaxed);
-        let mask = Mask {
+        let mask = DropoutMask {
             key: mixed(self.seed ^ mixed(draw.wrapping_add(1))),
             kept: (1.0 / (1.0 - self.rate)) as f32,
             threshold: (self.rate * 16_777_216.0) as u64,
@@ -68,14 +68,14 @@ impl Dropout {
     }
 }
 
-/// What the values are multiplied with; drawn again for the gradient, and not kept.
-struct Mask {
+/// The factors that values are multiplied with; they are drawn again for the gradient, and not kept.
+struct DropoutMask {
     key: u64,
     kept: f32,
     threshold: u64,
 }
 
-impl Mask {
+impl DropoutMask {
     fn value(&self, index: u64) -> f32 {
         if mixed(self.key.wrapping_add(index)) >> 40 < self.threshold {
             0.0
@@ -95,7 +95,7 @@ impl Mask {
     }
 }
 
-impl CustomOp1 for Mask {
+impl CustomOp1 for DropoutMask {
     fn name(&self) -> &'static str {
         "dropout"
     }
@@ -108,17 +108,8 @@ impl CustomOp1 for Mask {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let grad = grad.contiguous()?;
-        let (storage, layout) = grad.storage_and_layout();
-        let Storage::Cpu(storage) = &*storage else {
-            bail!("a dropout on a CPU has its gradient there")
-        };
-        Tensor::from_vec(
-            self.times(floats(storage, layout)?),
-            grad.shape(),
-            grad.device(),
-        )
-        .map(Some)
+        let passed = with_floats([grad], |[grad]| self.times(grad))?;
+        Tensor::from_vec(passed, grad.shape(), grad.device()).map(Some)
     }
 }
 

@@ -5,6 +5,7 @@ use candle_nn::VarBuilder;
 use candle_nn::ops;
 
 use super::rows;
+use crate::tensors::constant;
 
 /// Over the last dimension, with scale and shift.
 #[derive(Clone, Debug)]
@@ -17,8 +18,8 @@ pub(crate) struct LayerNorm {
 /// The norm's `weight` and `bias`, `[width]` each.
 pub(crate) fn layer_norm(width: usize, eps: f64, vb: VarBuilder<'_>) -> Result<LayerNorm> {
     Ok(LayerNorm {
-        weight: vb.get(width, "weight")?,
-        bias: vb.get(width, "bias")?,
+        weight: vb.get_with_hints(width, "weight", constant(1.0))?,
+        bias: vb.get_with_hints(width, "bias", constant(0.0))?,
         eps,
     })
 }
@@ -29,9 +30,11 @@ impl LayerNorm {
         let eps = self.eps as f32;
         let is_tracked = input.track_op() || self.weight.track_op();
         if is_tracked && input.device().is_cpu() {
-            return input
-                .contiguous()?
-                .apply_op3(&self.weight, &self.bias, rows::Norm { eps });
+            return input.contiguous()?.apply_op3(
+                &self.weight,
+                &self.bias,
+                rows::LayerNormOp { eps },
+            );
         }
         if is_tracked {
             return ops::layer_norm_slow(input, &self.weight, &self.bias, eps);

@@ -5,35 +5,33 @@ use candle_core::cpu::erf::erf_f32;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::cpu::floats;
-
-/// Values that a thread works on at a time. Sums over parts are added in their order, so that they do not depend on the number
-/// of threads.
-const PART: usize = 1 << 15;
+use super::parallel::{each_pair, each_row, part_length};
+use super::storage::floats;
 
 /// Layer norm of `[.., width]`, `weight [width]` and `bias [width]` (Ba et al., 2016).
-pub(super) struct Norm {
+pub(super) struct LayerNormOp {
     pub(super) eps: f32,
 }
 
-/// Of input and the result's gradient: the gradient of the input, and in two more rows those of weight and bias.
-struct NormGradient {
+/// The gradients of a layer norm, from its input and its result's gradient: that of the input, and in two more rows those
+/// of weight and bias.
+struct LayerNormGradient {
     eps: f32,
 }
 
 /// Softmax over the last dimension.
 pub(super) struct Softmax;
 
-/// Of the result and its gradient.
+/// The gradient of a softmax, from its result and that one's gradient.
 struct SoftmaxGradient;
 
 /// The exact GELU (Hendrycks and Gimpel, 2016).
 pub(super) struct Gelu;
 
-/// Of input and the result's gradient.
+/// The gradient of a GELU, from its input and its result's gradient.
 struct GeluGradient;
 
-impl CustomOp3 for Norm {
+impl CustomOp3 for LayerNormOp {
     fn name(&self) -> &'static str {
         "layer norm"
     }
@@ -70,7 +68,7 @@ impl CustomOp3 for Norm {
         let all = input.apply_op3_no_bwd(
             weight,
             &gradient.contiguous()?,
-            &NormGradient { eps: self.eps },
+            &LayerNormGradient { eps: self.eps },
         )?;
         let rows = all.dim(0)? - 2;
         let of_input = all.narrow(0, 0, rows)?.reshape(input.shape())?;
@@ -82,7 +80,7 @@ impl CustomOp3 for Norm {
     }
 }
 
-impl CustomOp3 for NormGradient {
+impl CustomOp3 for LayerNormGradient {
     fn name(&self) -> &'static str {
         "gradient of a layer norm"
     }
@@ -128,7 +126,7 @@ impl CustomOp3 for NormGradient {
     }
 }
 
-impl NormGradient {
+impl LayerNormGradient {
     fn row(
         &self,
         map: &mut [f32],
@@ -271,35 +269,6 @@ fn moments(row: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + eps).sqrt())
 }
 
-fn each_row(values: &[f32], width: usize, work: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
-    each_pair((values, values), width, |row, _, result| work(row, result))
-}
-
-fn each_pair(
-    (first, second): (&[f32], &[f32]),
-    width: usize,
-    work: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
-) -> Vec<f32> {
-    let (mut result, length) = (vec![0f32; first.len()], part_length(width));
-    let parts = result
-        .par_chunks_mut(length)
-        .zip(first.par_chunks(length))
-        .zip(second.par_chunks(length));
-    parts.for_each(|((result, first), second)| {
-        let rows = result
-            .chunks_exact_mut(width)
-            .zip(first.chunks_exact(width))
-            .zip(second.chunks_exact(width));
-        rows.for_each(|((result, first), second)| work(first, second, result));
-    });
-    result
-}
-
-/// Values of whole rows.
-fn part_length(width: usize) -> usize {
-    (PART / width.max(1)).max(1) * width.max(1)
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::{D, Device, Var};
@@ -367,7 +336,9 @@ mod tests {
             let weight = Var::from_tensor(&(wave(&shape[2..], 1.0) + 1.5).unwrap()).unwrap();
             let bias = Var::from_tensor(&wave(&shape[2..], 2.0)).unwrap();
             let expected = candle_nn::ops::layer_norm_slow(&input, &weight, &bias, 1e-5).unwrap();
-            let found = input.apply_op3(&weight, &bias, Norm { eps: 1e-5 }).unwrap();
+            let found = input
+                .apply_op3(&weight, &bias, LayerNormOp { eps: 1e-5 })
+                .unwrap();
             hold(&[&input, &weight, &bias], expected, found);
         }
     }

@@ -1,24 +1,18 @@
 //! Convolutions and pooling in training: the maps of inference, with operations that have a gradient, and batch norms
 //! that follow each batch.
 
-use candle_core::{
-    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
-};
-use candle_nn::VarBuilder;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::ConvShape;
-use super::cpu::floats;
+use super::storage::floats;
+use super::{BatchNormTensors, ConvShape};
 use crate::error::ModelError;
 
 mod batch_norm;
 mod pool;
 
 use batch_norm::{AddRelu, BatchNorm};
-use pool::TrainedPool;
-
-/// Numbers that a thread works on at a time: enough to repay waking it. Fixed, since sums are made in these portions.
-const CHUNK_NUMBERS: usize = 32 * 1024;
+use pool::TrainedMaxPool;
 
 /// A convolution's variables.
 #[derive(Clone, Debug)]
@@ -48,10 +42,10 @@ impl TrainedConv {
 
     pub(super) fn with_norm(
         weight: Tensor,
-        norm: &VarBuilder<'_>,
+        norm: BatchNormTensors,
         eps: f64,
     ) -> Result<Self, ModelError> {
-        let norm = BatchNorm::new(weight.dim(0)?, norm, eps)?;
+        let norm = BatchNorm::new(norm, eps)?;
         Ok(Self {
             weight,
             bias: None,
@@ -80,7 +74,7 @@ impl TrainedConv {
             let patches = if (kernel, stride) == (1, 1) {
                 map.reshape(((), input))?
             } else {
-                map.contiguous()?.apply_op1(Patches { shape })?
+                map.contiguous()?.apply_op1(Im2Col { shape })?
             };
             let weight = self.weight.permute((2, 3, 1, 0))?.reshape(((), output))?;
             self.finish(&patches.matmul(&weight)?, early)?
@@ -117,20 +111,11 @@ impl TrainedConv {
     }
 }
 
-/// The numbers of a contiguous tensor in main memory.
-fn with_floats<T>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> T) -> CandleResult<T> {
-    let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else {
-        bail!("a fused layer is for a CPU")
-    };
-    Ok(read(floats(storage, layout)?))
-}
-
 /// 3 x 3 maximum with stride 2 and padding 1 of a map without negative values. Elsewhere than on a CPU it is the largest
 /// of even, odd and previous odd rows, then of columns, since the tensor library's pool has no such gradient.
 pub(super) fn max_pool(map: &Tensor) -> Result<Tensor, ModelError> {
     if map.device().is_cpu() {
-        return Ok(map.contiguous()?.apply_op1(TrainedPool)?);
+        return Ok(map.contiguous()?.apply_op1(TrainedMaxPool)?);
     }
     Ok(halve(&halve(map, 2)?, 3)?)
 }
@@ -155,17 +140,17 @@ fn halve(map: &Tensor, dim: usize) -> CandleResult<Tensor> {
 }
 
 /// The patches under a kernel as rows: `[B, h, w, in]` to `[B h' w', kernel kernel in]`.
-struct Patches {
+struct Im2Col {
     shape: ConvShape,
 }
 
-/// The gradient of [`Patches`]: rows are added up where they came from.
-struct Unpatched {
+/// The gradient of [`Im2Col`]: rows are added up where they came from.
+struct Im2ColGradient {
     shape: ConvShape,
     map: Shape,
 }
 
-impl CustomOp1 for Patches {
+impl CustomOp1 for Im2Col {
     fn name(&self) -> &'static str {
         "patches"
     }
@@ -197,7 +182,7 @@ impl CustomOp1 for Patches {
     }
 
     fn bwd(&self, map: &Tensor, _: &Tensor, gradient: &Tensor) -> CandleResult<Option<Tensor>> {
-        let op = Unpatched {
+        let op = Im2ColGradient {
             shape: self.shape,
             map: map.shape().clone(),
         };
@@ -205,7 +190,7 @@ impl CustomOp1 for Patches {
     }
 }
 
-impl CustomOp1 for Unpatched {
+impl CustomOp1 for Im2ColGradient {
     fn name(&self) -> &'static str {
         "gradient of patches"
     }

@@ -9,7 +9,7 @@ pub struct GrayImage {
 }
 
 /// Samples as decoded, row-major with interleaved channels.
-pub(super) enum Samples {
+pub(super) enum PixelSamples {
     /// 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) channels of 8 bit.
     Eight(Vec<u8>, usize),
     /// Grey, 16 bit.
@@ -40,7 +40,7 @@ impl GrayImage {
     /// # Panics
     /// If `samples` does not hold `channels` bytes a pixel.
     pub fn from_samples(width: usize, height: usize, channels: usize, samples: Vec<u8>) -> Self {
-        Self::remapped(width, height, &Samples::Eight(samples, channels))
+        Self::remapped(width, height, &PixelSamples::Eight(samples, channels))
     }
 
     /// Columns.
@@ -59,13 +59,13 @@ impl GrayImage {
     }
 
     /// Remaps all channels together to 0..=255, then converts to grey; alpha counts in the remap and is then dropped.
-    pub(super) fn remapped(width: usize, height: usize, samples: &Samples) -> Self {
+    pub(super) fn remapped(width: usize, height: usize, samples: &PixelSamples) -> Self {
         let pixels = match samples {
-            Samples::Sixteen(samples) => {
+            PixelSamples::Sixteen(samples) => {
                 let table = Remap::of(samples.iter().copied());
                 samples.iter().map(|&sample| table.apply(sample)).collect()
             }
-            Samples::Eight(samples, channels) => {
+            PixelSamples::Eight(samples, channels) => {
                 let table = Remap::of(samples.iter().copied().map(u16::from));
                 let remap = |sample: u8| table.apply(u16::from(sample));
                 samples
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn alpha_takes_part_in_the_remap_and_is_then_dropped() {
-        let opaque = GrayImage::remapped(2, 1, &Samples::Eight(vec![10, 255, 20, 255], 2));
-        let grey = GrayImage::remapped(2, 1, &Samples::Eight(vec![10, 20], 1));
+        let opaque = GrayImage::remapped(2, 1, &PixelSamples::Eight(vec![10, 255, 20, 255], 2));
+        let grey = GrayImage::remapped(2, 1, &PixelSamples::Eight(vec![10, 20], 1));
         assert_eq!(opaque.pixels(), [0, 10]);
         assert_eq!(grey.pixels(), [0, 255]);
     }
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn a_constant_image_becomes_black() {
         assert_eq!(
-            GrayImage::remapped(2, 1, &Samples::Sixteen(vec![700, 700])).pixels(),
+            GrayImage::remapped(2, 1, &PixelSamples::Sixteen(vec![700, 700])).pixels(),
             [0, 0]
         );
     }

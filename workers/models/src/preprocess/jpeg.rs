@@ -7,7 +7,7 @@ use image::codecs::jpeg::JpegDecoder;
 use image::{ColorType, ImageDecoder};
 use radialog_schemas::{ErrorCode, Failure};
 
-use super::gray::{GrayImage, Samples};
+use super::gray::{GrayImage, PixelSamples};
 use super::{ImageLimits, corrupt};
 
 /// The first bytes of every JPEG file.
@@ -56,7 +56,7 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Fa
     Ok(GrayImage::remapped(
         width,
         height,
-        &Samples::Eight(data, channels),
+        &PixelSamples::Eight(data, channels),
     ))
 }
 

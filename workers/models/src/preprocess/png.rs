@@ -7,7 +7,7 @@ use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder};
 use radialog_schemas::{ErrorCode, Failure};
 
-use super::gray::{GrayImage, Samples};
+use super::gray::{GrayImage, PixelSamples};
 use super::{ImageLimits, corrupt};
 
 /// The first bytes of every PNG file.
@@ -77,11 +77,11 @@ impl PngHeader {
     }
 
     /// Bit depths below 8 come scaled to 8, which the remap undoes.
-    fn samples(&self, color: ColorType, data: Vec<u8>) -> Samples {
+    fn samples(&self, color: ColorType, data: Vec<u8>) -> PixelSamples {
         let channels = usize::from(color.channel_count());
         let deep = usize::from(color.bytes_per_pixel()) == 2 * channels;
         if color == ColorType::L16 {
-            return Samples::Sixteen(words(&data).collect());
+            return PixelSamples::Sixteen(words(&data).collect());
         }
         let data = if deep {
             words(&data).map(|word| (word >> 8) as u8).collect()
@@ -90,8 +90,8 @@ impl PngHeader {
         };
         // Types 0 and 2 have no alpha of their own: where there is one, it is the decoder's view of a colour key.
         match (self.color_type, channels) {
-            (0 | 2, 2 | 4) => Samples::Eight(without_last(&data, channels), channels - 1),
-            _ => Samples::Eight(data, channels),
+            (0 | 2, 2 | 4) => PixelSamples::Eight(without_last(&data, channels), channels - 1),
+            _ => PixelSamples::Eight(data, channels),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::gray::GrayImage;
 const FRACTION_BITS: u32 = 22;
 
 /// The input pixels that make one output pixel.
-struct Taps {
+struct FilterTaps {
     first: usize,
     weights: Vec<i32>,
 }
@@ -70,7 +70,7 @@ fn to_pixel(sum: i32) -> u8 {
     ((sum + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS).clamp(0, 255) as u8
 }
 
-fn taps(input: usize, output: usize) -> Vec<Taps> {
+fn taps(input: usize, output: usize) -> Vec<FilterTaps> {
     let scale = input as f64 / output as f64;
     let support = scale.max(1.0);
     let inverse = 1.0 / support;
@@ -85,7 +85,7 @@ fn taps(input: usize, output: usize) -> Vec<Taps> {
             let total: f64 = weights.iter().sum();
             let fixed =
                 |weight: &f64| (weight / total * f64::from(1 << FRACTION_BITS) + 0.5) as i32;
-            Taps {
+            FilterTaps {
                 first,
                 weights: weights.iter().map(fixed).collect(),
             }

@@ -14,10 +14,10 @@ const ANSWER_SHARE: usize = 4;
 /// An answer of fewer tokens is none, unless no more were asked for.
 const LEAST_ANSWER: usize = 16;
 
-/// A question that was answered.
+/// A question of a conversation with its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// Its turn; none for what was said before the first one.
+    /// The number of its turn; none for what was said before the first one.
     pub turn: Option<u32>,
     /// The user's message.
     pub question: Prompt,
@@ -25,27 +25,27 @@ pub struct Exchange {
     pub answer: Prompt,
 }
 
-/// A conversation with a question to answer. Its first message has the image, if there is one.
+/// A conversation up to a question that is to be answered. Its first message has the image, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatPrompt {
-    /// What is answered already, in order.
+    /// The exchanges before it, in order.
     pub history: Vec<Exchange>,
     /// The question.
     pub question: Prompt,
 }
 
-/// A dialog that fits the context window.
+/// A prompt that fits the context window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FittedPrompt {
-    /// The prompt.
+    /// The ids of the prompt.
     pub ids: Vec<u32>,
-    /// Turns that are not in it.
+    /// The numbers of the turns that were left out.
     pub dropped: Vec<u32>,
     /// Room for the answer: as much as was asked for, or as is left.
     pub max_new_tokens: usize,
 }
 
-/// Why a dialog has no prompt.
+/// A conversation that has no prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatPromptError {
     /// Even alone the question is too long.
@@ -75,7 +75,7 @@ impl From<ChatPromptError> for Failure {
 }
 
 impl Prompts {
-    /// What somebody typed, or a model wrote, as a message: it reads the same, and no part of it is a turn.
+    /// A message of text that somebody typed or a model wrote: it reads the same, and no part of it begins a turn.
     pub fn untrusted(&self, text: &str) -> Prompt {
         let text = self.roles.iter().fold(text.to_owned(), |text, role| {
             text.replace(&format!("{role}:"), &format!("{role} :"))

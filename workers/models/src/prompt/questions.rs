@@ -41,7 +41,7 @@ pub struct Questions {
     pub plain_language: String,
     /// How one region is: `{region}`.
     pub region: String,
-    /// What speaks for findings: `{findings}`.
+    /// Which parts of the report support findings: `{findings}`.
     pub reasons: String,
 }
 

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
+use super::prompt::{IMAGE, Prompt, PromptSegment};
 use super::{TokenizerError, read};
-use crate::prompt::{Prompt, PromptSegment};
 
 mod stream;
 
@@ -18,8 +18,6 @@ pub use stream::TextStream;
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";
 const UNK: &str = "<unk>";
-/// Stands for one of the image tokens in a written prompt.
-pub const IMAGE: &str = "<IMG>";
 
 /// SentencePiece's visible blank; put in front of every piece of text.
 const BLANK: char = '\u{2581}';
@@ -27,23 +25,23 @@ const BLANK: char = '\u{2581}';
 /// LLaMA's byte-fallback BPE with the special tokens `<s>`, `</s>`, `<unk>` (also the padding) and `<IMG>`.
 pub struct LlamaTokenizer {
     model: BPE,
-    /// What each id stands for when decoded.
-    pieces: Vec<Piece>,
+    /// The content of each id, by which it is decoded.
+    contents: Vec<TokenContent>,
     bos: u32,
     eos: u32,
     unk: u32,
     image: u32,
 }
 
-enum Piece {
+enum TokenContent {
     Text(String),
     Byte(u8),
     Special(&'static str),
 }
 
-/// A piece of the input between cuts.
+/// A piece of the input: text, or a special token.
 #[derive(Clone, Copy)]
-enum Cut<'a> {
+enum InputPiece<'a> {
     Text(&'a str),
     Special(u32),
 }
@@ -92,18 +90,18 @@ impl LlamaTokenizer {
         };
         let (bos, eos, unk) = (find(BOS)?, find(EOS)?, find(UNK)?);
         let image = find(IMAGE).unwrap_or(model.get_vocab_size() as u32);
-        let pieces = (0..model.get_vocab_size().max(image as usize + 1) as u32)
+        let contents = (0..model.get_vocab_size().max(image as usize + 1) as u32)
             .map(|id| match id {
-                _ if id == bos => Piece::Special(BOS),
-                _ if id == eos => Piece::Special(EOS),
-                _ if id == unk => Piece::Special(UNK),
-                _ if id == image => Piece::Special(IMAGE),
-                _ => Piece::parse(&model.id_to_token(id).unwrap_or_default()),
+                _ if id == bos => TokenContent::Special(BOS),
+                _ if id == eos => TokenContent::Special(EOS),
+                _ if id == unk => TokenContent::Special(UNK),
+                _ if id == image => TokenContent::Special(IMAGE),
+                _ => TokenContent::parse(&model.id_to_token(id).unwrap_or_default()),
             })
             .collect();
         let tokenizer = Self {
             model,
-            pieces,
+            contents,
             bos,
             eos,
             unk,
@@ -125,12 +123,12 @@ impl LlamaTokenizer {
 
     /// Number of ids, `<IMG>` included.
     pub fn len(&self) -> usize {
-        self.pieces.len()
+        self.contents.len()
     }
 
     /// Never true: every tokenizer has special tokens.
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.contents.is_empty()
     }
 
     /// The id of `<IMG>`.
@@ -155,19 +153,19 @@ impl LlamaTokenizer {
             (UNK, self.unk),
             (IMAGE, self.image),
         ];
-        let mut cuts = Vec::new();
+        let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((at, content, id)) = specials
             .iter()
             .filter_map(|&(content, id)| rest.find(content).map(|at| (at, content, id)))
             .min_by_key(|&(at, ..)| at)
         {
-            cuts.push(Cut::Text(&rest[..at]));
-            cuts.push(Cut::Special(id));
+            pieces.push(InputPiece::Text(&rest[..at]));
+            pieces.push(InputPiece::Special(id));
             rest = &rest[at + content.len()..];
         }
-        cuts.push(Cut::Text(rest));
-        self.encode_cuts(&cuts)
+        pieces.push(InputPiece::Text(rest));
+        self.encode_pieces(&pieces)
     }
 
     /// Encodes an assembled prompt, `<s>` first. Special tokens come from the prompt's segments only: text that spells
@@ -176,17 +174,17 @@ impl LlamaTokenizer {
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>, TokenizerError> {
-        let mut cuts = Vec::new();
+        let mut pieces = Vec::new();
         for segment in prompt.segments() {
             match segment {
-                PromptSegment::Text(text) => cuts.push(Cut::Text(text)),
+                PromptSegment::Text(text) => pieces.push(InputPiece::Text(text)),
                 PromptSegment::Image { tokens } => {
-                    cuts.extend((0..*tokens).map(|_| Cut::Special(self.image)))
+                    pieces.extend((0..*tokens).map(|_| InputPiece::Special(self.image)))
                 }
-                PromptSegment::End => cuts.push(Cut::Special(self.eos)),
+                PromptSegment::End => pieces.push(InputPiece::Special(self.eos)),
             }
         }
-        self.encode_cuts(&cuts)
+        self.encode_pieces(&pieces)
     }
 
     /// Encodes one piece of plain text without `<s>`. No text ever becomes a special token.
@@ -255,14 +253,13 @@ impl LlamaTokenizer {
         [self.bos, self.eos, self.unk, self.image].contains(&id)
     }
 
-    fn encode_cuts(&self, cuts: &[Cut]) -> Result<Vec<u32>, TokenizerError> {
-        let is_image =
-            |index: usize| matches!(cuts.get(index), Some(Cut::Special(id)) if *id == self.image);
+    fn encode_pieces(&self, pieces: &[InputPiece]) -> Result<Vec<u32>, TokenizerError> {
+        let is_image = |index: usize| matches!(pieces.get(index), Some(InputPiece::Special(id)) if *id == self.image);
         let mut ids = vec![self.bos];
-        for (index, cut) in cuts.iter().enumerate() {
-            match cut {
-                Cut::Special(id) => ids.push(*id),
-                Cut::Text(text) => {
+        for (index, piece) in pieces.iter().enumerate() {
+            match piece {
+                InputPiece::Special(id) => ids.push(*id),
+                InputPiece::Text(text) => {
                     let after_image = index.checked_sub(1).is_some_and(&is_image);
                     let text = if after_image {
                         text.trim_start_matches(is_space)
@@ -287,7 +284,7 @@ impl LlamaTokenizer {
         let mut text = String::new();
         let mut run = 0;
         for (index, &id) in ids.iter().enumerate() {
-            if let Some(Piece::Special(content)) = self.pieces.get(id as usize) {
+            if let Some(TokenContent::Special(content)) = self.contents.get(id as usize) {
                 if index > run {
                     text.push(' ');
                 }
@@ -305,10 +302,10 @@ impl LlamaTokenizer {
         let mut text = String::new();
         let mut bytes = Vec::new();
         let mut drop_blank = at_start;
-        for piece in ids.iter().filter_map(|&id| self.pieces.get(id as usize)) {
+        for piece in ids.iter().filter_map(|&id| self.contents.get(id as usize)) {
             match piece {
-                Piece::Byte(byte) => bytes.push(*byte),
-                Piece::Text(piece) => {
+                TokenContent::Byte(byte) => bytes.push(*byte),
+                TokenContent::Text(piece) => {
                     push_bytes(&mut text, &mut bytes);
                     let drop = drop_blank && text.is_empty();
                     text += if drop {
@@ -318,7 +315,7 @@ impl LlamaTokenizer {
                     };
                     drop_blank = false;
                 }
-                Piece::Special(_) => {}
+                TokenContent::Special(_) => {}
             }
         }
         push_bytes(&mut text, &mut bytes);
@@ -326,14 +323,14 @@ impl LlamaTokenizer {
     }
 }
 
-impl Piece {
+impl TokenContent {
     fn parse(token: &str) -> Self {
         let byte = token
             .strip_prefix("<0x")
             .and_then(|rest| rest.strip_suffix('>'));
         match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => Piece::Byte(byte),
-            None => Piece::Text(token.replace(BLANK, " ")),
+            Some(byte) => TokenContent::Byte(byte),
+            None => TokenContent::Text(token.replace(BLANK, " ")),
         }
     }
 }

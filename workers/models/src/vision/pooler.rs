@@ -5,10 +5,11 @@ use std::f64::consts::TAU;
 
 use candle_core::{Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
-use candle_nn::{LayerNorm, Linear, Module, VarBuilder, layer_norm, linear, linear_no_bias};
+use candle_nn::{LayerNorm, Linear, Module, VarBuilder, layer_norm};
 
-use super::VisionConfig;
+use super::{PARAMETER_SPREAD, VisionConfig};
 use crate::error::ModelError;
+use crate::tensors::{bias, matrix, uniform};
 
 #[derive(Clone, Debug)]
 pub(super) struct TemporalPooler {
@@ -39,14 +40,9 @@ struct PoolerAttention {
 
 impl TemporalPooler {
     pub(super) fn new(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+        Self::check(config)?;
         let (width, grid) = (config.vit_dim, config.grid);
-        if !width.is_multiple_of(config.vit_heads) || width % 2 == 1 {
-            return Err(ModelError::Geometry(format!(
-                "vit_dim {width} with {} heads",
-                config.vit_heads
-            )));
-        }
-        let types = vb.get((2, 1, width), "type_embed")?;
+        let types = vb.get_with_hints((2, 1, width), "type_embed", uniform(PARAMETER_SPREAD))?;
         let positions = sine_positions(grid, width, vb.device())?.to_dtype(vb.dtype())?;
         let added = positions.unsqueeze(0)?.broadcast_add(&types)?.reshape((
             1,
@@ -62,6 +58,18 @@ impl TemporalPooler {
             norm_post: layer_norm(width, config.ln_eps, vb.pp("norm_post"))?,
             grid,
         })
+    }
+
+    /// Refuses a width that cannot be cut into heads, or into rows and columns.
+    pub(super) fn check(config: &VisionConfig) -> Result<(), ModelError> {
+        let width = config.vit_dim;
+        if !width.is_multiple_of(config.vit_heads) || width % 2 == 1 {
+            return Err(ModelError::Geometry(format!(
+                "vit_dim {width} with {} heads",
+                config.vit_heads
+            )));
+        }
+        Ok(())
     }
 
     /// Two maps `[B, V, h, w]` to one `[B, V, h, w]`, where `h` and `w` are the pooler's grid.
@@ -100,15 +108,15 @@ impl PoolerBlock {
         Ok(Self {
             norm1: layer_norm(width, eps, vb.pp("norm1"))?,
             attn: PoolerAttention {
-                proj_q: linear_no_bias(width, width, attn.pp("proj_q"))?,
-                proj_k: linear_no_bias(width, width, attn.pp("proj_k"))?,
-                proj_v: linear_no_bias(width, width, attn.pp("proj_v"))?,
-                proj: linear(width, width, attn.pp("proj"))?,
+                proj_q: projection(width, &attn.pp("proj_q"))?,
+                proj_k: projection(width, &attn.pp("proj_k"))?,
+                proj_v: projection(width, &attn.pp("proj_v"))?,
+                proj: linear(width, &attn.pp("proj"))?,
                 heads: config.vit_heads,
             },
             norm2: layer_norm(width, eps, vb.pp("norm2"))?,
-            fc1: linear(width, width, vb.pp("mlp.fc1"))?,
-            fc2: linear(width, width, vb.pp("mlp.fc2"))?,
+            fc1: linear(width, &vb.pp("mlp.fc1"))?,
+            fc2: linear(width, &vb.pp("mlp.fc2"))?,
         })
     }
 
@@ -143,6 +151,17 @@ impl PoolerAttention {
             .proj
             .forward(&context.transpose(1, 2)?.reshape((batch, length, width))?)?)
     }
+}
+
+/// A linear layer `[width, width]` with bias.
+fn linear(width: usize, vb: &VarBuilder<'_>) -> Result<Linear, ModelError> {
+    let weight = matrix(width, width, "weight", vb)?;
+    Ok(Linear::new(weight, Some(bias(width, vb)?)))
+}
+
+/// A linear layer `[width, width]` without bias.
+fn projection(width: usize, vb: &VarBuilder<'_>) -> Result<Linear, ModelError> {
+    Ok(Linear::new(matrix(width, width, "weight", vb)?, None))
 }
 
 /// The sine position embedding `[hw, V]`: V/2 entries for the row, then V/2 for the column.

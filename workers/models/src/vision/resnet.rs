@@ -4,12 +4,17 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
-use crate::layers::{Conv, ConvShape, max_pool, to_map};
+use crate::layers::{BatchNormShape, Conv, ConvShape, max_pool, to_map};
+use crate::tensors::unread_linear;
 
 /// Bottlenecks of the four stages.
 const BLOCKS: [usize; 4] = [3, 4, 6, 3];
 /// How much wider a bottleneck's output is than its middle.
 const EXPANSION: usize = 4;
+/// Classes of the ImageNet head that image encoder files carry.
+const IMAGENET_CLASSES: usize = 1000;
+/// Scale of the last batch norm in each bottleneck of random weights: keeps the sum over 16 residual branches small.
+const RESIDUAL_SCALE: f32 = 0.5;
 
 #[derive(Clone, Debug)]
 pub(super) struct ResNet {
@@ -33,7 +38,8 @@ impl ResNet {
             kernel: 7,
             stride: 2,
         };
-        let conv1 = Conv::with_norm(shape, &vb.pp("conv1"), &vb.pp("bn1"), eps)?.relu();
+        let norm = BatchNormShape { eps, scale: 1.0 };
+        let conv1 = Conv::with_norm(shape, &vb.pp("conv1"), &vb.pp("bn1"), norm)?.relu();
         let mut layers = Vec::new();
         let mut input = stem;
         for (stage, blocks) in BLOCKS.into_iter().enumerate() {
@@ -52,6 +58,7 @@ impl ResNet {
                 input = EXPANSION * middle;
             }
         }
+        unread_linear(input, IMAGENET_CLASSES, &vb.pp("fc"))?;
         Ok(Self { conv1, layers })
     }
 
@@ -74,25 +81,29 @@ impl Bottleneck {
         vb: &VarBuilder<'_>,
     ) -> Result<Self, ModelError> {
         let output = EXPANSION * middle;
-        let conv = |shape: ConvShape, index: usize| {
+        let conv = |shape: ConvShape, index: usize, scale: f32| {
             Conv::with_norm(
                 shape,
                 &vb.pp(format!("conv{index}")),
                 &vb.pp(format!("bn{index}")),
-                eps,
+                BatchNormShape { eps, scale },
             )
         };
-        let downsample = downsample.then(|| {
+        let residual = |input: usize| {
             let shape = ConvShape {
                 input,
                 output,
                 kernel: 1,
                 stride,
             };
-            Conv::with_norm(shape, &vb.pp("downsample.0"), &vb.pp("downsample.1"), eps)
-        });
+            let norm = BatchNormShape {
+                eps,
+                scale: RESIDUAL_SCALE,
+            };
+            Conv::with_norm(shape, &vb.pp("downsample.0"), &vb.pp("downsample.1"), norm)
+        };
         Ok(Self {
-            conv1: conv(ConvShape::pointwise(input, middle), 1)?.relu(),
+            conv1: conv(ConvShape::pointwise(input, middle), 1, 1.0)?.relu(),
             conv2: conv(
                 ConvShape {
                     input: middle,
@@ -101,10 +112,11 @@ impl Bottleneck {
                     stride,
                 },
                 2,
+                1.0,
             )?
             .relu(),
-            conv3: conv(ConvShape::pointwise(middle, output), 3)?.relu(),
-            downsample: downsample.transpose()?,
+            conv3: conv(ConvShape::pointwise(middle, output), 3, RESIDUAL_SCALE)?.relu(),
+            downsample: downsample.then(|| residual(input)).transpose()?,
         })
     }
 

@@ -2,9 +2,9 @@
 //! file, in whatever order their files are named.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use radialog_models::durable;
 use radialog_models::findings::NO_FINDINGS_TEXT;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_models::tokenizers::file;
@@ -63,9 +63,7 @@ impl TokenizerTrainer {
             TokenizerKind::Bpe => self.bpe(&texts)?,
             TokenizerKind::WordPiece { decoder } => self.word_piece(&texts, decoder)?,
         };
-        let partial = out.with_extension("partial");
-        fs::write(&partial, json).map_err(TrainingError::io("write", &partial))?;
-        fs::rename(&partial, out).map_err(TrainingError::io("replace", out))?;
+        durable::replace(out, json.as_bytes()).map_err(TrainingError::io("write", out))?;
         Ok(size)
     }
 

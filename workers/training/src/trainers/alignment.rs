@@ -50,6 +50,7 @@ pub struct AlignmentTrainer {
     train: Arc<[ImageTextPair]>,
     validate: Arc<[ImageTextPair]>,
     patches: Arc<Patches>,
+    device: Device,
 }
 
 /// What is special among the ids.
@@ -71,7 +72,7 @@ pub struct ImageTextBatch {
 }
 
 impl Training<AlignmentTrainer> {
-    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    /// Prepares a training on a device, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
@@ -79,6 +80,7 @@ impl Training<AlignmentTrainer> {
         read: LoadedRecipe<AlignmentRecipe>,
         out: &Path,
         resume: bool,
+        device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
         let AlignmentStart {
@@ -121,7 +123,7 @@ impl Training<AlignmentTrainer> {
         }
 
         let file = encoder::file(&recipe, &config, out, resume)?;
-        let mut patches = Patches::new(&config.vision, &file)?;
+        let mut patches = Patches::new(&config.vision, &file, device)?;
         if recipe.cache_patches {
             let images = train
                 .iter()
@@ -136,12 +138,12 @@ impl Training<AlignmentTrainer> {
                 "embedding.tokenizer.json",
                 vocabulary,
             ));
-        let variables = Variables::of(tensors)?;
+        let variables = Variables::of(tensors)?.to_device(device)?;
         let dropout = Dropout::new(
             recipe.dropout,
             Random::stream(recipe.training.seed, "dropout").bits(),
         );
-        let builder = variables.var_builder(&Device::Cpu);
+        let builder = variables.var_builder(device);
         let network =
             AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
         let plan = TrainingPlan {
@@ -165,6 +167,7 @@ impl Training<AlignmentTrainer> {
             train,
             validate,
             patches,
+            device: device.clone(),
         };
         Self::start(trainer, plan, component, variables, out, resume)
     }
@@ -178,6 +181,7 @@ impl AlignmentTrainer {
         pairs: &Arc<[ImageTextPair]>,
         batches: Vec<(String, Vec<usize>)>,
     ) -> Loader<ImageTextBatch> {
+        let device = self.device.clone();
         let (pairs, patches, seed, pad) = (
             pairs.clone(),
             self.patches.clone(),
@@ -195,7 +199,7 @@ impl AlignmentTrainer {
             };
             Ok(ImageTextBatch {
                 patches: patches.of(&images)?,
-                texts: padded(&batch, pad)?,
+                texts: padded(&batch, pad, &device)?,
                 names: images.iter().map(name).collect(),
                 negatives: Random::stream(seed, &stream),
             })
@@ -222,7 +226,7 @@ impl AlignmentTrainer {
 
 /// Texts padded to the longest of them. The original pads all to the same length; what is padded is neither seen nor learned,
 /// so that only time depends on it.
-fn padded(pairs: &[&ImageTextPair], pad: u32) -> Result<TextBatch, TrainingError> {
+fn padded(pairs: &[&ImageTextPair], pad: u32, device: &Device) -> Result<TextBatch, TrainingError> {
     let length = pairs
         .iter()
         .map(|pair| pair.ids.len())
@@ -235,17 +239,13 @@ fn padded(pairs: &[&ImageTextPair], pad: u32) -> Result<TextBatch, TrainingError
     };
     let shape = (pairs.len(), length);
     Ok(TextBatch {
-        ids: Tensor::from_vec(
-            cells().map(|id| id.unwrap_or(pad)).collect(),
-            shape,
-            &Device::Cpu,
-        )?,
+        ids: Tensor::from_vec(cells().map(|id| id.unwrap_or(pad)).collect(), shape, device)?,
         mask: Tensor::from_vec(
             cells()
                 .map(|id| f32::from(u8::from(id.is_some())))
                 .collect(),
             shape,
-            &Device::Cpu,
+            device,
         )?,
     })
 }
@@ -286,7 +286,7 @@ impl Trainer for AlignmentTrainer {
     /// no negatives and is left out.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         let weights =
-            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network = AlignmentPretraining::new(
             &self.config.alignment,
             &self.text,

@@ -6,7 +6,6 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::bundle::components::ScoringComponent;
-use radialog_models::bundle::layout;
 use radialog_models::chexbert::{Chexbert, clean_text};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::{Finding, Label, Stage};
@@ -42,6 +41,7 @@ pub struct ChexbertTrainer {
     dropout: Dropout,
     train: Vec<TokenizedReport>,
     validate: Vec<TokenizedReport>,
+    device: Device,
 }
 
 /// One report as ids.
@@ -61,7 +61,7 @@ struct ChexbertStart {
 }
 
 impl Training<ChexbertTrainer> {
-    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    /// Prepares a training on a device, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
@@ -69,6 +69,7 @@ impl Training<ChexbertTrainer> {
         read: LoadedRecipe<ChexbertRecipe>,
         out: &Path,
         resume: bool,
+        device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
         let ChexbertStart {
@@ -76,12 +77,12 @@ impl Training<ChexbertTrainer> {
             tensors,
             tokenizer: vocabulary,
         } = start(&recipe)?;
-        let variables = Variables::of(tensors)?;
+        let variables = Variables::of(tensors)?.to_device(device)?;
         let dropout = Dropout::new(
             recipe.dropout,
             Random::stream(recipe.training.seed, DROPOUT).bits(),
         );
-        let builder = variables.var_builder(&Device::Cpu);
+        let builder = variables.var_builder(device);
         let network = Chexbert::with_dropout(&config.chexbert, builder, dropout.clone())?;
         let tokenizer = BertTokenizer::from_file(&vocabulary)?;
         if tokenizer.len() > config.chexbert.vocab_size {
@@ -117,6 +118,7 @@ impl Training<ChexbertTrainer> {
             dropout,
             train,
             validate,
+            device: device.clone(),
         };
         Self::start(trainer, plan, component, variables, out, resume)
     }
@@ -160,7 +162,7 @@ impl Trainer for ChexbertTrainer {
     /// Runs the reports through the network of inference. Positive against everything else, as reports are scored.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         let weights =
-            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network = Chexbert::new(&self.config.chexbert, weights)?;
         let mut counts = LabelCounts::default();
         let mut mean_loss = 0.0;
@@ -266,7 +268,7 @@ fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
     if let Some(dir) = &recipe.training.start {
         let (config, weights, files) =
             initial_weights::component::<ScoringComponent>(dir, Stage::Scoring)?;
-        let tensors = initial_weights::loaded(&layout::scoring(&config), PREFIX, &weights)?;
+        let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         let tokenizer = files
             .get("tokenizer")
             .ok_or_else(|| TrainingError::Empty("no tokenizer".to_owned()))?;
@@ -283,7 +285,7 @@ fn start(recipe: &ChexbertRecipe) -> Result<ChexbertStart, TrainingError> {
         ));
     };
     let config = ScoringComponent { chexbert };
-    let tensors = initial_weights::drawn(&layout::scoring(&config), PREFIX, recipe.training.seed)?;
+    let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok(ChexbertStart {
         config,
         tensors,

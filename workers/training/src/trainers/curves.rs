@@ -1,9 +1,9 @@
 //! What a training has measured: a row an epoch, as `metrics.csv` and as one HTML file with the curves in it.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
+use radialog_models::durable;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainingError;
@@ -45,7 +45,7 @@ pub fn write_csv(path: &Path, rows: &[EpochMetrics]) -> Result<(), TrainingError
         let values: Vec<String> = row.0.iter().map(|(_, value)| value.to_string()).collect();
         text += &(values.join(",") + "\n");
     }
-    fs::write(path, text).map_err(TrainingError::io("write", path))
+    durable::replace(path, text.as_bytes()).map_err(TrainingError::io("write", path))
 }
 
 /// Writes the charts over `axis` as one HTML file that needs nothing else.
@@ -68,7 +68,7 @@ pub fn write_html(
          sans-serif;margin:24px}}figure{{display:inline-block;margin:12px}}svg{{background:#fff;border:1px solid \
          #ccc}}</style>\n<h1>{title}</h1>\n{drawn}\n<p>Research software, not a medical device.</p></html>\n"
     );
-    fs::write(path, html).map_err(TrainingError::io("write", path))
+    durable::replace(path, html.as_bytes()).map_err(TrainingError::io("write", path))
 }
 
 fn draw(rows: &[EpochMetrics], axis: &str, (title, names): Chart) -> String {

@@ -5,7 +5,6 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::bundle::components::FindingsComponent;
-use radialog_models::bundle::layout;
 use radialog_models::findings::{FindingsClassifier, TextRule};
 use radialog_schemas::{Finding, Label, Stage};
 
@@ -41,10 +40,11 @@ pub struct FindingsTrainer {
     weights: Tensor,
     train: Vec<LabelledImage>,
     validate: Vec<LabelledImage>,
+    device: Device,
 }
 
 impl Training<FindingsTrainer> {
-    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    /// Prepares a training on a device, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; a checkpoint where none may be, or of another recipe or geometry.
@@ -52,12 +52,12 @@ impl Training<FindingsTrainer> {
         read: LoadedRecipe<FindingsRecipe>,
         out: &Path,
         resume: bool,
+        device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
         let (config, tensors) = start(&recipe)?;
-        let variables = Variables::of(tensors)?;
-        let network =
-            FindingsClassifier::new(&config.classifier, variables.var_builder(&Device::Cpu))?;
+        let variables = Variables::of(tensors)?.to_device(device)?;
+        let network = FindingsClassifier::new(&config.classifier, variables.var_builder(device))?;
         let (train, validate) = (
             labelled_images(&recipe.tables, "train")?,
             labelled_images(&recipe.tables, "validate")?,
@@ -78,7 +78,7 @@ impl Training<FindingsTrainer> {
                 .count();
             recipe.weighting.weight(positives, train.len())
         });
-        let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), &Device::Cpu)?;
+        let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), device)?;
         let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
         let plan = TrainingPlan {
             training: recipe.training.clone(),
@@ -97,6 +97,7 @@ impl Training<FindingsTrainer> {
             weights,
             train,
             validate,
+            device: device.clone(),
         };
         Self::start(trainer, plan, component, variables, out, resume)
     }
@@ -109,7 +110,7 @@ impl FindingsTrainer {
             input,
             blank: self.recipe.blank,
             augment: None,
-            device: Device::Cpu,
+            device: self.device.clone(),
         }
     }
 }
@@ -161,7 +162,7 @@ impl Trainer for FindingsTrainer {
     /// Runs the images through the network of inference.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         let weights =
-            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &Device::Cpu);
+            VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
         let network = FindingsClassifier::new(&self.config.classifier, weights)?;
         let batches: Vec<_> = self
             .validate
@@ -212,7 +213,7 @@ fn silence_unknown(variables: &Variables, train: &[LabelledImage]) -> Result<(),
     };
     let kept = Tensor::from_iter(
         known.iter().map(|known| f32::from(u8::from(*known))),
-        &Device::Cpu,
+        weight.device(),
     )?;
     weight.set(
         &weight
@@ -231,7 +232,7 @@ fn start(
     if let Some(dir) = &recipe.training.start {
         let (config, weights, _) =
             initial_weights::component::<FindingsComponent>(dir, Stage::Findings)?;
-        let tensors = initial_weights::loaded(&layout::findings(&config), PREFIX, &weights)?;
+        let tensors = initial_weights::loaded(&config.tensors()?, PREFIX, &weights)?;
         return Ok((config, tensors));
     }
     let classifier = recipe
@@ -242,6 +243,6 @@ fn start(
         classifier,
         text_rule: TextRule::default(),
     };
-    let tensors = initial_weights::drawn(&layout::findings(&config), PREFIX, recipe.training.seed)?;
+    let tensors = initial_weights::drawn(&config.tensors()?, PREFIX, recipe.training.seed)?;
     Ok((config, tensors))
 }

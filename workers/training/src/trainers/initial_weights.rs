@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use radialog_models::bundle::layout::{Init, TensorSpec};
 use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::bundle::{Bundle, HashCache};
+use radialog_models::tensors::{Initialization, TensorSpec};
 use radialog_schemas::Stage;
 use serde::de::DeserializeOwned;
 
@@ -23,9 +23,11 @@ pub(super) fn drawn(
         let name = without(&spec.header.name, prefix);
         let mut random = Random::stream(seed, &name);
         let value = |index: usize| match spec.init {
-            Init::Uniform { centre, spread } => centre + spread * random.between(-1.0, 1.0) as f32,
-            Init::Words { spread, .. } => spread * random.between(-1.0, 1.0) as f32,
-            Init::Counting => index as f32,
+            Initialization::Uniform { centre, spread } => {
+                centre + spread * random.between(-1.0, 1.0) as f32
+            }
+            Initialization::Words { spread, .. } => spread * random.between(-1.0, 1.0) as f32,
+            Initialization::Counting => index as f32,
         };
         let count: usize = spec.header.shape.iter().product();
         let values: Vec<f32> = (0..count).map(value).collect();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use radialog_models::Dropout;
 use radialog_models::language::{LanguageModel, TrainingSequence};
 
@@ -52,7 +52,7 @@ pub struct SampleWithImages {
 }
 
 impl Training<LanguageTrainer> {
-    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
+    /// Prepares a training on a device, from the start or, with `resume`, from the last checkpoint in `out`.
     ///
     /// # Errors
     /// Data or weights that cannot be read; an image without image tokens; a checkpoint where none may be, or of another
@@ -61,9 +61,10 @@ impl Training<LanguageTrainer> {
         read: LoadedRecipe<LanguageRecipe>,
         out: &Path,
         resume: bool,
+        device: &Device,
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
-        let start = LanguageStart::of(&recipe)?;
+        let start = LanguageStart::of(&recipe, device)?;
         let rate = if recipe.full {
             recipe.dropout
         } else {
@@ -81,7 +82,7 @@ impl Training<LanguageTrainer> {
         }
         std::fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
         let (train, validate) = parts(&recipe, &start, out)?;
-        let images = ImageTokens::open(&recipe.embeddings, model.config())?;
+        let images = ImageTokens::open(&recipe.embeddings, model.config(), device)?;
         for part in [&train, &validate] {
             for &row in &part.rows {
                 images.check(&part.samples.get(row)?)?;

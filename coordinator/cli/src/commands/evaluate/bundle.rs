@@ -7,13 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::{device, durable};
 use radialog_runtime::config::Config;
 use radialog_training::evaluation::quality::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use radialog_training::evaluation::quality::{
     GeneratedText, QualityEvaluation, QualityPart, QualityReport,
 };
 use radialog_training::recipe::ImageTable;
-use radialog_workers::device;
 use serde::Serialize;
 
 use crate::bundle_source;
@@ -130,7 +130,7 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
     if parts.is_empty() {
         return Err(UsageError("give --openi TABLE, --nih TABLE FOLDER, or both".into()).into());
     }
-    let device = device::device(&args.device)?;
+    let device = device::from_name(&args.device)?;
     let (reports, split) = (args.openi.clone(), args.split.clone());
     Ok(QualityEvaluation {
         reports,
@@ -166,7 +166,8 @@ fn show(bar: &ProgressBar, what: &str, done: u64, total: u64) {
 
 fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let text = serde_json::to_string_pretty(value)? + "\n";
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    durable::replace(path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn print_section(section: &ScoreSection) {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use radialog_coordinator::run::output::RESULTS_FILE;
+use radialog_models::durable;
 use radialog_schemas::StudyRecord;
 use radialog_training::LabelCounts;
 
@@ -61,7 +62,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         println!("  F1 {:<28} {f1:.4}", finding.name());
     }
     let metrics = args.out.join(METRICS_FILE);
-    std::fs::write(&metrics, serde_json::to_string_pretty(&scores)? + "\n")
+    let text = serde_json::to_string_pretty(&scores)? + "\n";
+    durable::replace(&metrics, text.as_bytes())
         .with_context(|| format!("cannot write {}", metrics.display()))?;
     println!("written to {}", metrics.display());
     Ok(ExitCode::SUCCESS)

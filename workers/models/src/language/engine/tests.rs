@@ -225,7 +225,7 @@ fn a_known_beginning_of_the_prompt_changes_nothing() {
     admit(&mut engine, [1, 1, 1]);
     let answers = finish(&mut engine);
     assert!(answers.iter().all(|(_, answer)| *answer == answers[0].1));
-    assert_eq!(engine.prefixes.len(), 1);
+    assert_eq!(engine.shared_prefixes.len(), 1);
 }
 
 #[test]

@@ -6,9 +6,9 @@ use candle_core::Result;
 
 use crate::language::cache::KvCache;
 
-/// What a turn knew when it ended.
+/// The cache of a turn that has ended.
 pub(super) struct CachedTurn {
-    /// Names the images of the prompt.
+    /// The name of the prompt's images.
     pub(super) images: String,
     /// Ids of the positions that the cache holds.
     pub(super) ids: Vec<u32>,

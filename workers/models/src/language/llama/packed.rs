@@ -15,7 +15,7 @@ pub struct TrainingSequence<'a> {
     pub images: &'a [Tensor],
 }
 
-/// What the positions of some sequences are made of.
+/// The inputs that the positions of packed sequences are made of.
 #[derive(Default)]
 struct PackedInputs {
     rows: Vec<InputRow>,
@@ -23,7 +23,7 @@ struct PackedInputs {
     images: Vec<Tensor>,
 }
 
-/// Where a position's vector comes from.
+/// The source of a position's vector.
 enum InputRow {
     Token(u32),
     Image(u32),

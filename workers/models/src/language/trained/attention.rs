@@ -4,8 +4,9 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::product::{Matrix, multiply};
-use super::{exp, floats, with_floats};
+use super::exp;
+use super::matrix::{Matrix, multiply};
+use crate::layers::storage::{floats, with_floats};
 
 /// Queries of a block: large enough for fast products, small enough to waste little on what is masked.
 const BLOCK: usize = 64;
@@ -44,7 +45,7 @@ struct PackedAttention {
 }
 
 /// Queries, keys and values of one sequence, or their gradients.
-struct Parts<T> {
+struct SequenceTensors<T> {
     queries: T,
     keys: T,
     values: T,
@@ -154,7 +155,7 @@ impl PackedAttention {
         1.0 / (self.width as f32).sqrt()
     }
 
-    fn forward(&self, sequence: &Parts<&[f32]>, out: &mut [f32]) {
+    fn forward(&self, sequence: &SequenceTensors<&[f32]>, out: &mut [f32]) {
         let (width, row, kv_row) = (self.width, self.row(), self.kv_row());
         let positions = out.len() / row;
         let mut weights = vec![0.0; BLOCK.min(positions) * positions];
@@ -184,10 +185,10 @@ impl PackedAttention {
     /// Writes the gradients of a sequence, given that of its output.
     fn backward(
         &self,
-        sequence: &Parts<&[f32]>,
+        sequence: &SequenceTensors<&[f32]>,
         out: &[f32],
         grad: &[f32],
-        of: &mut Parts<&mut [f32]>,
+        of: &mut SequenceTensors<&mut [f32]>,
     ) {
         let (width, row, kv_row) = (self.width, self.row(), self.kv_row());
         let positions = grad.len() / row;
@@ -281,7 +282,7 @@ impl CustomOp3 for PackedAttention {
         all.into_par_iter()
             .for_each(|(((queries, keys), values), out)| {
                 self.forward(
-                    &Parts {
+                    &SequenceTensors {
                         queries,
                         keys,
                         values,
@@ -324,13 +325,13 @@ impl CustomOp3 for PackedAttention {
                 let all: Vec<_> = inputs.zip(outputs).zip(results).collect();
                 all.into_par_iter().for_each(
                     |((((queries, keys), values), (out, grad)), ((of_q, of_k), of_v))| {
-                        let mut of = Parts {
+                        let mut of = SequenceTensors {
                             queries: of_q,
                             keys: of_k,
                             values: of_v,
                         };
                         self.backward(
-                            &Parts {
+                            &SequenceTensors {
                                 queries,
                                 keys,
                                 values,

@@ -2,12 +2,11 @@
 //! operations they read and write each map a dozen times, which costs more than the convolution before it.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, Var};
-use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
-use super::super::cpu::floats;
-use super::{CHUNK_NUMBERS, with_floats};
-use crate::error::ModelError;
+use super::super::BatchNormTensors;
+use super::super::parallel::{each_part, each_row, part_length};
+use super::super::storage::{floats, with_floats};
 
 /// How much of a running statistic each batch replaces.
 const MOMENTUM: f64 = 0.1;
@@ -23,17 +22,12 @@ pub(super) struct BatchNorm {
 }
 
 impl BatchNorm {
-    pub(super) fn new(
-        width: usize,
-        norm: &VarBuilder<'_>,
-        eps: f64,
-    ) -> std::result::Result<Self, ModelError> {
-        let vector = |name: &str| norm.get(width, name);
+    pub(super) fn new(tensors: BatchNormTensors, eps: f64) -> Result<Self> {
         Ok(Self {
-            weight: vector("weight")?,
-            bias: vector("bias")?,
-            running_mean: Var::from_tensor(&vector("running_mean")?)?,
-            running_var: Var::from_tensor(&vector("running_var")?)?,
+            weight: tensors.weight,
+            bias: tensors.bias,
+            running_mean: Var::from_tensor(&tensors.running_mean)?,
+            running_var: Var::from_tensor(&tensors.running_var)?,
             eps,
         })
     }
@@ -57,7 +51,7 @@ impl BatchNorm {
 
     fn forward_fused(&self, pixels: &Tensor, relu: bool) -> Result<Tensor> {
         let (rows, width) = pixels.dims2()?;
-        let (mean, variance) = with_floats(pixels, |values| statistics(values, width))?;
+        let (mean, variance) = with_floats([pixels], |[values]| statistics(values, width))?;
         let row = |values: &[f32]| Tensor::new(values, pixels.device());
         self.follow(&row(&mean)?, &row(&variance)?, rows)?;
         let inverse = variance
@@ -67,7 +61,7 @@ impl BatchNorm {
         pixels.apply_op3(
             &self.weight,
             &self.bias,
-            Normalise {
+            BatchNormOp {
                 mean,
                 inverse,
                 relu,
@@ -90,13 +84,13 @@ fn move_towards(running: &Var, batch: &Tensor, scale: f64) -> Result<()> {
 }
 
 /// `weight (x - mean) / deviation + bias`, where mean and deviation are those of `x [n, width]`.
-struct Normalise {
+struct BatchNormOp {
     mean: Vec<f32>,
     inverse: Vec<f32>,
     relu: bool,
 }
 
-impl CustomOp3 for Normalise {
+impl CustomOp3 for BatchNormOp {
     fn name(&self) -> &'static str {
         "batch norm"
     }
@@ -128,23 +122,13 @@ impl CustomOp3 for Normalise {
             .map(|((bias, mean), scale)| bias - mean * scale)
             .collect();
         let floor = if self.relu { 0.0 } else { f32::NEG_INFINITY };
-        let mut result = vec![0f32; pixels.len()];
-        let chunk = chunk_numbers(width);
-        result
-            .par_chunks_mut(chunk)
-            .zip(pixels.par_chunks(chunk))
-            .for_each(|(result, pixels)| {
-                for (result, pixel) in result
-                    .chunks_exact_mut(width)
-                    .zip(pixels.chunks_exact(width))
-                {
-                    for channel in 0..width {
-                        let value = pixel[channel] * scale[channel] + shift[channel];
-                        // A value that is not a number stays, so that broken weights show.
-                        result[channel] = if value < floor { floor } else { value };
-                    }
-                }
-            });
+        let result = each_row(pixels, width, |pixel, result| {
+            for channel in 0..width {
+                let value = pixel[channel] * scale[channel] + shift[channel];
+                // A value that is not a number stays, so that broken weights show.
+                result[channel] = if value < floor { floor } else { value };
+            }
+        });
         Ok((CpuStorage::F32(result), layout.shape().clone()))
     }
 
@@ -156,16 +140,12 @@ impl CustomOp3 for Normalise {
         result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.contiguous()?;
         let (rows, width) = pixels.dims2()?;
-        let shares = with_floats(weight, <[f32]>::to_vec)?;
-        let (of_pixels, of_weight, of_bias) = with_floats(pixels, |pixels| {
-            with_floats(result, |result| {
-                with_floats(&gradient, |gradient| {
-                    self.gradients(pixels, &shares, result, gradient)
-                })
-            })
-        })???;
+        let tensors = [pixels, weight, result, gradient];
+        let (of_pixels, of_weight, of_bias) =
+            with_floats(tensors, |[pixels, weight, result, gradient]| {
+                self.gradients(pixels, weight, result, gradient)
+            })?;
         let device = pixels.device();
         Ok((
             Some(Tensor::from_vec(of_pixels, (rows, width), device)?),
@@ -175,7 +155,7 @@ impl CustomOp3 for Normalise {
     }
 }
 
-impl Normalise {
+impl BatchNormOp {
     /// Gradients of pixels, weight and bias.
     fn gradients(
         &self,
@@ -185,7 +165,7 @@ impl Normalise {
         gradient: &[f32],
     ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let width = weight.len();
-        let chunk = chunk_numbers(width);
+        let chunk = part_length(width);
         // What the ReLU cut off has no gradient.
         let passed = |gradient: f32, result: f32| {
             if self.relu && result <= 0.0 {
@@ -269,18 +249,12 @@ impl CustomOp2 for AddRelu {
         right_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (left, right) = (floats(left, left_layout)?, floats(right, right_layout)?);
-        let mut result = vec![0f32; left.len()];
-        let parts = result
-            .par_chunks_mut(CHUNK_NUMBERS)
-            .zip(left.par_chunks(CHUNK_NUMBERS));
-        parts
-            .zip(right.par_chunks(CHUNK_NUMBERS))
-            .for_each(|((result, left), right)| {
-                for ((result, left), right) in result.iter_mut().zip(left).zip(right) {
-                    let sum = left + right;
-                    *result = if sum < 0.0 { 0.0 } else { sum };
-                }
-            });
+        let result = each_part((left, right), 1, |left, right, result| {
+            for ((result, left), right) in result.iter_mut().zip(left).zip(right) {
+                let sum = left + right;
+                *result = if sum < 0.0 { 0.0 } else { sum };
+            }
+        });
         Ok((CpuStorage::F32(result), left_layout.shape().clone()))
     }
 
@@ -291,25 +265,13 @@ impl CustomOp2 for AddRelu {
         result: &Tensor,
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.contiguous()?;
-        let passed = with_floats(result, |result| {
-            with_floats(&gradient, |gradient| {
-                let mut passed = vec![0f32; gradient.len()];
-                let parts = passed
-                    .par_chunks_mut(CHUNK_NUMBERS)
-                    .zip(result.par_chunks(CHUNK_NUMBERS));
-                parts.zip(gradient.par_chunks(CHUNK_NUMBERS)).for_each(
-                    |((passed, result), gradient)| {
-                        for ((passed, result), gradient) in
-                            passed.iter_mut().zip(result).zip(gradient)
-                        {
-                            *passed = if *result <= 0.0 { 0.0 } else { *gradient };
-                        }
-                    },
-                );
-                passed
+        let passed = with_floats([result, gradient], |[result, gradient]| {
+            each_part((result, gradient), 1, |result, gradient, passed| {
+                for ((passed, result), gradient) in passed.iter_mut().zip(result).zip(gradient) {
+                    *passed = if *result <= 0.0 { 0.0 } else { *gradient };
+                }
             })
-        })??;
+        })?;
         let passed = Tensor::from_vec(passed, result.shape(), result.device())?;
         Ok((Some(passed.clone()), Some(passed)))
     }
@@ -320,7 +282,7 @@ fn statistics(values: &[f32], width: usize) -> (Vec<f32>, Vec<f32>) {
     let count = (values.len() / width.max(1)) as f32;
     let over_rows = |add: &(dyn Fn(&mut [f32], &[f32]) + Sync)| {
         let sums: Vec<Vec<f32>> = values
-            .par_chunks(chunk_numbers(width))
+            .par_chunks(part_length(width))
             .map(|rows| {
                 let mut sums = vec![0f32; width];
                 rows.chunks_exact(width).for_each(|row| add(&mut sums, row));
@@ -355,11 +317,6 @@ fn added<'a>(sums: impl Iterator<Item = &'a Vec<f32>>, width: usize) -> Vec<f32>
             .for_each(|(total, sum)| *total += f64::from(*sum))
     });
     total.into_iter().map(|total| total as f32).collect()
-}
-
-/// Whole rows, so that sums are the same for any number of threads.
-fn chunk_numbers(width: usize) -> usize {
-    (CHUNK_NUMBERS / width.max(1)).max(1) * width.max(1)
 }
 
 #[cfg(test)]

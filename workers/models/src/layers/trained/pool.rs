@@ -4,12 +4,12 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::super::cpu::{MaxPool, window};
-use super::with_floats;
+use super::super::storage::with_floats;
 
 /// [`MaxPool`] with a gradient: the first largest pixel under each window gets it, as in torch.
-pub(super) struct TrainedPool;
+pub(super) struct TrainedMaxPool;
 
-impl CustomOp1 for TrainedPool {
+impl CustomOp1 for TrainedMaxPool {
     fn name(&self) -> &'static str {
         "max pool"
     }
@@ -19,15 +19,10 @@ impl CustomOp1 for TrainedPool {
     }
 
     fn bwd(&self, map: &Tensor, pooled: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let gradient = gradient.contiguous()?;
         let shapes = (map.dims4()?, pooled.dims4()?);
-        let result = with_floats(map, |map| {
-            with_floats(pooled, |pooled| {
-                with_floats(&gradient, |gradient| {
-                    scattered(map, pooled, gradient, shapes)
-                })
-            })
-        })???;
+        let result = with_floats([map, pooled, gradient], |[map, pooled, gradient]| {
+            scattered(map, pooled, gradient, shapes)
+        })?;
         Ok(Some(Tensor::from_vec(result, map.shape(), map.device())?))
     }
 }

@@ -1,6 +1,6 @@
 //! The text of an answer, token by token. Characters that are made of bytes come out when they are whole.
 
-use super::{LlamaTokenizer, Piece, push_bytes};
+use super::{LlamaTokenizer, TokenContent, push_bytes};
 
 /// Text that is being written. All that it gives out, one after the other, is
 /// [`LlamaTokenizer::decode_continuation`] of all its ids.
@@ -11,24 +11,24 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// What one more token adds; nothing in the middle of a character.
+    /// The text that one more token adds: nothing in the middle of a character.
     pub fn push(&mut self, tokenizer: &LlamaTokenizer, id: u32) -> String {
         let mut text = String::new();
-        match tokenizer.pieces.get(id as usize) {
-            Some(Piece::Byte(byte)) => {
+        match tokenizer.contents.get(id as usize) {
+            Some(TokenContent::Byte(byte)) => {
                 self.bytes.push(*byte);
                 self.take_whole(&mut text);
             }
-            Some(Piece::Text(piece)) => {
+            Some(TokenContent::Text(piece)) => {
                 push_bytes(&mut text, &mut self.bytes);
                 text += piece;
             }
-            Some(Piece::Special(_)) | None => {}
+            Some(TokenContent::Special(_)) | None => {}
         }
         text
     }
 
-    /// What is left when no more tokens come: a character that was begun and not ended.
+    /// The text that is left when no more tokens come: a character that was begun and not ended.
     pub fn finish(&mut self) -> String {
         let mut text = String::new();
         push_bytes(&mut text, &mut self.bytes);

@@ -1,9 +1,9 @@
 //! A JSON array written item by item, as Python's `json.dump(.., indent=4)` writes it.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
+use radialog_models::durable::PendingFile;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
@@ -22,10 +22,8 @@ pub(crate) fn write<T: Serialize>(
     items: impl Iterator<Item = Result<T, TrainingError>>,
     characters: NonAscii,
 ) -> Result<u64, TrainingError> {
-    let partial = path.with_extension("partial");
-    let write_error = || TrainingError::io("write", &partial);
-    let mut file =
-        BufWriter::new(File::create(&partial).map_err(TrainingError::io("create", &partial))?);
+    let write_error = || TrainingError::io("write", path);
+    let mut file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
     let mut count = 0;
     for item in items {
         file.write_all(if count == 0 { b"[\n    " } else { b",\n    " })
@@ -44,11 +42,7 @@ pub(crate) fn write<T: Serialize>(
     }
     file.write_all(if count == 0 { b"[]" } else { b"\n]" })
         .map_err(write_error())?;
-    let file = file
-        .into_inner()
-        .map_err(|error| write_error()(error.into_error()))?;
-    file.sync_all().map_err(write_error())?;
-    fs::rename(&partial, path).map_err(TrainingError::io("replace", path))?;
+    file.persist().map_err(write_error())?;
     Ok(count)
 }
 

@@ -1,22 +1,23 @@
 //! A safetensors file of one small tensor an image, e.g. image tokens, written row by row: neither the tensors nor their
 //! names are held in memory, however many there are.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use radialog_models::durable::PendingFile;
 
 use crate::error::TrainingError;
 
 /// The length of a header stands before it.
-const LENGTH_BYTES: u64 = 8;
+const LENGTH_BYTES: usize = 8;
 /// Longer headers are refused by readers of the format.
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// The first part: names. Tensors follow in the same order through [`TensorFileData`].
 pub struct TensorFileHeader {
-    path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
+    file: PendingFile,
     shape: Vec<usize>,
     rows: u64,
     /// Bytes of the header so far.
@@ -25,9 +26,8 @@ pub struct TensorFileHeader {
 
 /// The second part: the tensors, f32, row-major, each of the shape that was given.
 pub struct TensorFileData {
-    path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
+    file: PendingFile,
+    /// Values of each tensor.
     values: usize,
     missing: u64,
 }
@@ -38,22 +38,17 @@ impl TensorFileHeader {
     /// # Errors
     /// When it cannot be created.
     pub fn create(path: &Path, shape: &[usize]) -> Result<Self, TrainingError> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(TrainingError::io("create", &partial))?;
+        let file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
         let mut names = Self {
-            path: path.to_owned(),
-            partial,
-            file: BufWriter::with_capacity(1 << 18, file),
+            file,
             shape: shape.to_vec(),
             rows: 0,
             length: 0,
         };
         names
             .file
-            .write_all(&[0; LENGTH_BYTES as usize])
-            .map_err(TrainingError::io("write", &names.partial))?;
+            .write_all(&[0; LENGTH_BYTES])
+            .map_err(TrainingError::io("write", path))?;
         names.write("{")?;
         Ok(names)
     }
@@ -83,7 +78,7 @@ impl TensorFileHeader {
         if self.rows == 0 {
             return Err(TrainingError::Empty(format!(
                 "nothing to write to '{}'",
-                self.path.display()
+                self.file.path().display()
             )));
         }
         self.write("}")?;
@@ -97,16 +92,14 @@ impl TensorFileHeader {
             )));
         }
         let length = self.length.to_le_bytes();
-        let write = |file: &mut BufWriter<File>| {
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(&length)?;
-            file.seek(SeekFrom::End(0))
+        let write = |file: &mut PendingFile| {
+            file.flush()?;
+            let start = OpenOptions::new().write(true).open(file.partial())?;
+            start.write_all_at(&length, 0)
         };
-        write(&mut self.file).map_err(TrainingError::io("write", &self.partial))?;
+        write(&mut self.file).map_err(TrainingError::io("write", self.file.path()))?;
         let values = self.shape.iter().product();
         Ok(TensorFileData {
-            path: self.path,
-            partial: self.partial,
             file: self.file,
             values,
             missing: self.rows,
@@ -117,7 +110,7 @@ impl TensorFileHeader {
         self.length += text.len() as u64;
         self.file
             .write_all(text.as_bytes())
-            .map_err(TrainingError::io("write", &self.partial))
+            .map_err(TrainingError::io("write", self.file.path()))
     }
 }
 
@@ -133,15 +126,15 @@ impl TensorFileData {
                 values.len(),
                 self.values
             );
-            return Err(TrainingError::content(&self.path)(reason));
+            return Err(TrainingError::content(self.file.path())(reason));
         }
         self.missing = self.missing.checked_sub(1).ok_or_else(|| {
-            TrainingError::content(&self.path)("more tensors than names were given")
+            TrainingError::content(self.file.path())("more tensors than names were given")
         })?;
         for value in values {
             self.file
                 .write_all(&value.to_le_bytes())
-                .map_err(TrainingError::io("write", &self.partial))?;
+                .map_err(TrainingError::io("write", self.file.path()))?;
         }
         Ok(())
     }
@@ -152,17 +145,15 @@ impl TensorFileData {
     /// When tensors are missing, or there is no room.
     pub fn finish(self) -> Result<(), TrainingError> {
         if self.missing > 0 {
-            return Err(TrainingError::content(&self.path)(format!(
+            return Err(TrainingError::content(self.file.path())(format!(
                 "{} tensors are missing",
                 self.missing
             )));
         }
-        let file = self.file.into_inner();
-        let file =
-            file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
-        file.sync_all()
-            .map_err(TrainingError::io("write", &self.partial))?;
-        fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))
+        let path = self.file.path().to_owned();
+        self.file
+            .persist()
+            .map_err(TrainingError::io("write", &path))
     }
 }
 
@@ -185,7 +176,7 @@ mod tests {
             rows.add(&[row as f32; 6]).unwrap();
         }
         rows.finish().unwrap();
-        let content = fs::read(&path).unwrap();
+        let content = std::fs::read(&path).unwrap();
         let tensors = SafeTensors::deserialize(&content).unwrap();
         assert_eq!(tensors.len(), 3);
         for (row, name) in names.iter().enumerate() {

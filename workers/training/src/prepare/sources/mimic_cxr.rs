@@ -1,7 +1,6 @@
 //! `prepare sections`: a tree of MIMIC-CXR reports, and one of images, become the sectioned CSV. Patients are read in
 //! parallel, some at a time, and written in order, so that the same trees give the same bytes and memory stays flat.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -9,6 +8,7 @@ use rayon::prelude::*;
 use self::report_files::{ReportFiles, ReportText, list};
 use crate::error::TrainingError;
 use crate::prepare::sections::Report;
+use crate::prepare::tables::csv_output::CsvOutput;
 use crate::prepare::tables::sectioned_reports::{SECTIONED_COLUMNS, SectionedRow};
 
 mod report_files;
@@ -59,16 +59,7 @@ impl Sectioning {
                  mimic-cxr-reports.zip"
             )));
         }
-        let partial = self.output.with_extension("partial");
-        let mut writer = csv::WriterBuilder::new()
-            .terminator(csv::Terminator::CRLF)
-            .flexible(true)
-            .from_path(&partial)
-            .map_err(TrainingError::content(&partial))?;
-        let write_error = || TrainingError::content(&partial);
-        writer
-            .write_record(SECTIONED_COLUMNS)
-            .map_err(write_error())?;
+        let mut table = CsvOutput::create_as_python(&self.output, SECTIONED_COLUMNS)?;
         let mut summary = SectioningSummary::default();
         let total = patients.len() as u64;
         for (part, chunk) in patients.chunks(PATIENTS).enumerate() {
@@ -82,7 +73,7 @@ impl Sectioning {
                 match report {
                     Ok(rows) => {
                         for row in rows {
-                            writer.write_record(row.cells()).map_err(write_error())?;
+                            table.row(row.cells())?;
                             summary.rows += 1;
                         }
                     }
@@ -91,12 +82,7 @@ impl Sectioning {
             }
             progress(((part * PATIENTS + chunk.len()) as u64).min(total), total);
         }
-        let file = writer
-            .into_inner()
-            .map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
-        file.sync_all()
-            .map_err(TrainingError::io("write", &partial))?;
-        fs::rename(&partial, &self.output).map_err(TrainingError::io("replace", &self.output))?;
+        table.finish()?;
         Ok(summary)
     }
 

@@ -1,11 +1,11 @@
 //! The label CSV: what CheXbert says about the findings section of each image.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use radialog_schemas::{Finding, Label, Labels};
 
+use super::csv_output::CsvOutput;
 use super::table_file::TableFile;
 use crate::error::TrainingError;
 
@@ -65,12 +65,7 @@ impl LabelTable {
 }
 
 /// A label CSV in the making, row by row; it appears under its name when it is whole.
-pub struct LabelTableWriter {
-    path: PathBuf,
-    partial: PathBuf,
-    writer: csv::Writer<File>,
-    count: u64,
-}
+pub struct LabelTableWriter(CsvOutput);
 
 impl LabelTableWriter {
     /// Begins a file.
@@ -78,23 +73,9 @@ impl LabelTableWriter {
     /// # Errors
     /// When it cannot be created.
     pub fn create(path: &Path) -> Result<Self, TrainingError> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let mut writer =
-            csv::Writer::from_path(&partial).map_err(TrainingError::content(&partial))?;
-        let header = [DICOM_ID]
-            .into_iter()
-            .chain(Finding::ALL.into_iter().map(Finding::name));
-        writer
-            .write_record(header)
-            .map_err(TrainingError::content(&partial))?;
-        Ok(Self {
-            path: path.to_owned(),
-            partial,
-            writer,
-            count: 0,
-        })
+        let findings = Finding::ALL.into_iter().map(Finding::name);
+        let names = [DICOM_ID].into_iter().chain(findings);
+        Ok(Self(CsvOutput::create(path, names)?))
     }
 
     /// Adds an image's labels.
@@ -102,20 +83,9 @@ impl LabelTableWriter {
     /// # Errors
     /// When there is no room.
     pub fn add(&mut self, dicom: &str, labels: &Labels) -> Result<(), TrainingError> {
-        let cell = |finding| {
-            labels
-                .get(&finding)
-                .copied()
-                .unwrap_or(Label::Blank)
-                .csv_value()
-        };
-        let row = [dicom]
-            .into_iter()
-            .chain(Finding::ALL.into_iter().map(cell));
-        self.count += 1;
-        self.writer
-            .write_record(row)
-            .map_err(TrainingError::content(&self.partial))
+        let label = |finding| labels.get(&finding).copied().unwrap_or(Label::Blank);
+        let cells = Finding::ALL.map(|finding| label(finding).csv_value());
+        self.0.row([dicom].into_iter().chain(cells))
     }
 
     /// Puts the file in its place and tells how many images it has.
@@ -123,13 +93,7 @@ impl LabelTableWriter {
     /// # Errors
     /// When there is no room.
     pub fn finish(self) -> Result<u64, TrainingError> {
-        let file = self.writer.into_inner();
-        let file =
-            file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
-        file.sync_all()
-            .map_err(TrainingError::io("write", &self.partial))?;
-        fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))?;
-        Ok(self.count)
+        self.0.finish()
     }
 }
 

@@ -2,10 +2,11 @@
 //! there, as Python's `json.dump(.., indent=4)` writes it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::Path;
 
+use radialog_models::durable::PendingFile;
 use radialog_schemas::Finding;
 use serde_json::Value;
 
@@ -13,9 +14,7 @@ use crate::error::TrainingError;
 
 /// A file in the making; it appears under its name when it is whole.
 pub struct PredictionsWriter {
-    path: PathBuf,
-    partial: PathBuf,
-    file: BufWriter<File>,
+    file: PendingFile,
     count: u64,
 }
 
@@ -25,16 +24,8 @@ impl PredictionsWriter {
     /// # Errors
     /// When it cannot be created.
     pub fn create(path: &Path) -> Result<Self, TrainingError> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(TrainingError::io("create", &partial))?;
-        Ok(Self {
-            path: path.to_owned(),
-            partial,
-            file: BufWriter::new(file),
-            count: 0,
-        })
+        let file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
+        Ok(Self { file, count: 0 })
     }
 
     /// Adds what was found in an image.
@@ -57,7 +48,7 @@ impl PredictionsWriter {
         let before = if self.count == 0 { "{" } else { "," };
         self.count += 1;
         let written = write!(self.file, "{before}\n    {}: {list}", Value::from(id));
-        written.map_err(TrainingError::io("write", &self.partial))
+        written.map_err(TrainingError::io("write", self.file.path()))
     }
 
     /// Puts the file in its place and tells how many images it has.
@@ -66,15 +57,9 @@ impl PredictionsWriter {
     /// When there is no room.
     pub fn finish(mut self) -> Result<u64, TrainingError> {
         let end: &[u8] = if self.count == 0 { b"{}" } else { b"\n}" };
-        self.file
-            .write_all(end)
-            .map_err(TrainingError::io("write", &self.partial))?;
-        let file = self.file.into_inner();
-        let file =
-            file.map_err(|error| TrainingError::io("write", &self.partial)(error.into_error()))?;
-        file.sync_all()
-            .map_err(TrainingError::io("write", &self.partial))?;
-        fs::rename(&self.partial, &self.path).map_err(TrainingError::io("replace", &self.path))?;
+        let path = self.file.path().to_owned();
+        let end = self.file.write_all(end).and_then(|()| self.file.persist());
+        end.map_err(TrainingError::io("write", &path))?;
         Ok(self.count)
     }
 }
@@ -90,6 +75,8 @@ pub fn read_predictions(path: &Path) -> Result<BTreeMap<String, Vec<Finding>>, T
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

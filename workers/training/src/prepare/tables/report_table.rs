@@ -1,11 +1,11 @@
 //! The report table: one row a study, with the sections of its report and 14 labels in CheXpert's meaning. `prepare openi`
 //! writes it, `prepare pairs` adds an image to each row, and both are read again for the data sets of the language model.
 
-use std::fs::{self, File};
 use std::path::Path;
 
 use radialog_schemas::{Finding, Label};
 
+use super::csv_output::CsvOutput;
 use super::label_table::FindingLabels;
 use super::table_file::{TableFile, text};
 use crate::error::TrainingError;
@@ -104,29 +104,14 @@ pub(crate) fn write<'a>(
     columns: &[&'static str],
     rows: impl Iterator<Item = (Vec<String>, &'a FindingLabels)>,
 ) -> Result<(), TrainingError> {
-    let partial = path.with_extension("partial");
-    let file = File::create(&partial).map_err(TrainingError::io("create", &partial))?;
-    let mut writer = csv::Writer::from_writer(file);
-    let names = columns
-        .iter()
-        .copied()
-        .chain(Finding::ALL.into_iter().map(Finding::name));
-    writer
-        .write_record(names)
-        .map_err(TrainingError::content(&partial))?;
+    let findings = Finding::ALL.into_iter().map(Finding::name);
+    let mut table = CsvOutput::create(path, columns.iter().copied().chain(findings))?;
     for (cells, labels) in rows {
         let labels = labels.iter().map(|label| cell(*label));
-        let cells = cells.iter().map(String::as_str).chain(labels);
-        writer
-            .write_record(cells)
-            .map_err(TrainingError::content(&partial))?;
+        table.row(cells.iter().map(String::as_str).chain(labels))?;
     }
-    let file = writer
-        .into_inner()
-        .map_err(|error| TrainingError::io("write", &partial)(error.into_error()))?;
-    file.sync_all()
-        .map_err(TrainingError::io("write", &partial))?;
-    fs::rename(&partial, path).map_err(TrainingError::io("replace", path))
+    table.finish()?;
+    Ok(())
 }
 
 fn cell(label: Label) -> &'static str {
@@ -216,7 +201,7 @@ mod tests {
         write_report_table(&path, &[row()]).unwrap();
         assert_eq!(read_report_table(&path).unwrap(), [row()]);
         assert!(
-            fs::read_to_string(&path)
+            std::fs::read_to_string(&path)
                 .unwrap()
                 .contains("\"Edema, \"\"mild\"\". Edema.\""),
             "text is both sections"

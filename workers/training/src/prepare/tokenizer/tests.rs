@@ -1,3 +1,5 @@
+use std::fs;
+
 use radialog_models::tokenizers::{BertTokenizer, LlamaTokenizer};
 
 use super::*;

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::components::EmbeddingComponent;
-use radialog_models::bundle::layout::{self, TensorSpec};
 use radialog_models::bundle::read_manifest;
 use radialog_models::bundle::weights::MappedWeights;
+use radialog_models::durable::PendingFile;
+use radialog_models::tensors::TensorSpec;
 use radialog_models::vision::projector_seed;
 use radialog_schemas::Stage;
 
@@ -33,7 +34,7 @@ pub(super) fn file(
 ) -> Result<PathBuf, TrainingError> {
     let path = out.join(FILE);
     if resume && path.is_file() {
-        MappedWeights::open(std::slice::from_ref(&path))?.check(&specs(config))?;
+        MappedWeights::open(std::slice::from_ref(&path))?.check(&specs(config)?)?;
         return Ok(path);
     }
     let source = recipe
@@ -44,9 +45,10 @@ pub(super) fn file(
         source.ok_or_else(|| TrainingError::Empty("no bundle with an image encoder".to_owned()))?;
     let tensors = taken(source, config, recipe.training.seed)?;
     fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
-    let partial = out.join(format!("{FILE}.partial"));
-    candle_core::safetensors::save(&tensors, &partial).map_err(TrainingError::content(&partial))?;
-    fs::rename(&partial, &path).map_err(TrainingError::io("put in place", &path))?;
+    let file = PendingFile::create(&path).map_err(TrainingError::io("create", &path))?;
+    candle_core::safetensors::save(&tensors, file.partial())
+        .map_err(TrainingError::content(&path))?;
+    file.persist().map_err(TrainingError::io("write", &path))?;
     Ok(path)
 }
 
@@ -80,7 +82,7 @@ fn taken(
         there.header.name = spec.header.name.replacen(ROOT, root, 1);
         there
     };
-    let (projector, trunk): (Vec<_>, Vec<_>) = specs(config)
+    let (projector, trunk): (Vec<_>, Vec<_>) = specs(config)?
         .into_iter()
         .partition(|spec| spec.header.name.starts_with(PROJECTOR));
     weights.check(&trunk.iter().map(there).collect::<Vec<_>>())?;
@@ -119,10 +121,7 @@ fn drawn_projector(
     original.or_else(|_| initial_weights::drawn(specs, "", seed))
 }
 
-fn specs(config: &EmbeddingComponent) -> Vec<TensorSpec> {
+fn specs(config: &EmbeddingComponent) -> Result<Vec<TensorSpec>, TrainingError> {
     let of_encoder = |spec: &TensorSpec| spec.required && spec.header.name.starts_with(ROOT);
-    layout::embedding(config)
-        .into_iter()
-        .filter(of_encoder)
-        .collect()
+    Ok(config.tensors()?.into_iter().filter(of_encoder).collect())
 }

@@ -29,6 +29,7 @@ pub(super) struct Patches {
     /// `[channels, rows, columns]` of one image.
     shape: [usize; 3],
     cache: Option<Cache>,
+    device: Device,
 }
 
 /// A row an image, written when it is first computed. A row that was cut short, or belongs to another image or encoder, does
@@ -43,9 +44,12 @@ struct Cache {
 
 impl Patches {
     /// The encoder of `encoder`, without a cache.
-    pub(super) fn new(config: &VisionConfig, encoder: &Path) -> Result<Self, TrainingError> {
-        let weights =
-            MappedWeights::open(&[encoder.to_owned()])?.var_builder(DType::F32, &Device::Cpu);
+    pub(super) fn new(
+        config: &VisionConfig,
+        encoder: &Path,
+        device: &Device,
+    ) -> Result<Self, TrainingError> {
+        let weights = MappedWeights::open(&[encoder.to_owned()])?.var_builder(DType::F32, device);
         let grid = config.trunk_grid();
         Ok(Self {
             encoder: ImageEncoder::single_image(
@@ -55,6 +59,7 @@ impl Patches {
             input: config.input(),
             shape: [config.joint_feature_size, grid, grid],
             cache: None,
+            device: device.clone(),
         })
     }
 
@@ -120,7 +125,7 @@ impl Patches {
         if !planes.is_empty() {
             let computed = self
                 .encoder
-                .project(&stack(planes, self.input.side, &Device::Cpu)?)?;
+                .project(&stack(planes, self.input.side, &self.device)?)?;
             for (image, patches) in missing
                 .iter()
                 .zip(computed.flatten_from(1)?.to_vec2::<f32>()?)
@@ -144,7 +149,7 @@ impl Patches {
         Ok(Tensor::from_vec(
             values,
             (images.len(), channels, rows, columns),
-            &Device::Cpu,
+            &self.device,
         )?)
     }
 

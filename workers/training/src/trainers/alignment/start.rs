@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::alignment::AlignmentTextConfig;
 use radialog_models::bundle::components::EmbeddingComponent;
-use radialog_models::bundle::layout::{self, TensorSpec};
 use radialog_models::bundle::weights::MappedWeights;
+use radialog_models::tensors::TensorSpec;
 use radialog_schemas::Stage;
 
 use super::encoder;
@@ -54,7 +54,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
             let tensor = builder.get(spec.header.shape.as_slice(), &spec.header.name)?;
             Ok((spec.header.name, tensor))
         };
-        let tensors = learned(&config)
+        let tensors = learned(&config)?
             .map(load)
             .collect::<Result<_, TrainingError>>()?;
         let tokenizer = recipe
@@ -92,7 +92,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
         };
         Ok((name, tensor))
     };
-    let tensors = learned(&config)
+    let tensors = learned(&config)?
         .map(load)
         .collect::<Result<_, TrainingError>>()?;
     Ok(AlignmentStart {
@@ -104,13 +104,14 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
 }
 
 /// The tensors that the training moves: all but the image encoder's.
-fn learned(config: &EmbeddingComponent) -> impl Iterator<Item = TensorSpec> {
+fn learned(config: &EmbeddingComponent) -> Result<impl Iterator<Item = TensorSpec>, TrainingError> {
     let is_learned = |name: &str| {
         !name.starts_with(encoder::ROOT) && !name.starts_with(TIED) && name != POSITION_IDS
     };
-    layout::embedding(config)
+    Ok(config
+        .tensors()?
         .into_iter()
-        .filter(move |spec| is_learned(&spec.header.name))
+        .filter(move |spec| is_learned(&spec.header.name)))
 }
 
 /// As the original draws what BERT does not have. The queries' feed-forward layers start as the texts'.

@@ -20,10 +20,14 @@ pub(super) struct ImageTokens {
 
 impl ImageTokens {
     /// Maps the files.
-    pub(super) fn open(files: &[PathBuf], llama: &LlamaConfig) -> Result<Self, TrainingError> {
+    pub(super) fn open(
+        files: &[PathBuf],
+        llama: &LlamaConfig,
+        device: &Device,
+    ) -> Result<Self, TrainingError> {
         Ok(Self {
             files: files.to_vec(),
-            tensors: MappedWeights::open(files)?.var_builder(DType::F32, &Device::Cpu),
+            tensors: MappedWeights::open(files)?.var_builder(DType::F32, device),
             placeholder: llama.image_token(),
             shape: (llama.num_image_tokens, llama.image_dim),
         })

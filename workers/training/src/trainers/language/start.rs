@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
 use radialog_models::bundle::components::LanguageComponent;
-use radialog_models::bundle::layout;
 use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use radialog_models::prompt::Prompts;
+use radialog_models::tensors::TensorSpec;
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_schemas::Stage;
 use safetensors::tensor::Dtype;
@@ -44,10 +44,19 @@ pub(super) struct LanguageStart {
     config: LanguageComponent,
     /// The frozen weights beside an adapter.
     frozen: Option<MappedWeights>,
+    device: Device,
 }
 
 impl LanguageStart {
-    pub(super) fn of(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
+    /// Finds or draws the weights in main memory, and puts those that learn on the device.
+    pub(super) fn of(recipe: &LanguageRecipe, device: &Device) -> Result<Self, TrainingError> {
+        let mut start = Self::in_memory(recipe)?;
+        start.variables = start.variables.to_device(device)?;
+        start.device = device.clone();
+        Ok(start)
+    }
+
+    fn in_memory(recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
         match (&recipe.training.start, &recipe.geometry, &recipe.tokenizer) {
             (Some(dir), ..) => {
                 let (config, weights, files) =
@@ -72,7 +81,7 @@ impl LanguageStart {
 
     /// The model with variables where it learns.
     pub(super) fn model(&self, dropout: &Dropout) -> Result<LanguageModel, TrainingError> {
-        let variables = self.variables.var_builder(&Device::Cpu);
+        let variables = self.variables.var_builder(&self.device);
         let llama = &self.config.llama;
         let (Some(frozen), Some(lora)) = (&self.frozen, &self.config.lora) else {
             return Ok(LanguageModel::load(llama, &variables, None)?.with_dropout(dropout.clone()));
@@ -80,7 +89,7 @@ impl LanguageStart {
         let dtype = frozen
             .dtype("model.embed_tokens.weight")
             .unwrap_or(DType::F32);
-        let base = frozen.var_builder(dtype, &Device::Cpu);
+        let base = frozen.var_builder(dtype, &self.device);
         let adapter = LoraAdapter {
             config: lora.clone(),
             weights: variables,
@@ -117,7 +126,7 @@ impl Found {
         }
         config.lora = Some(lora);
         let mut tensors = Vec::new();
-        for spec in layout::language_adapter(&config) {
+        for spec in config.adapter_tensors()? {
             let (name, shape) = (spec.header.name, spec.header.shape);
             let mut random = Random::stream(recipe.training.seed, &name);
             let path = name.strip_prefix(ADAPTER).unwrap_or(&name);
@@ -164,6 +173,7 @@ impl Found {
             tokenizer,
             config,
             frozen,
+            device: Device::Cpu,
         })
     }
 
@@ -176,7 +186,7 @@ impl Found {
         };
         let base = self.weights.var_builder(DType::F32, &Device::Cpu);
         let mut tensors = Vec::new();
-        for spec in layout::language_base(&config, Dtype::F32) {
+        for spec in config.base_tensors(Dtype::F32)? {
             let (name, shape) = (spec.header.name, spec.header.shape);
             let tensor = if name.starts_with(PROJECTION) {
                 self.projection(
@@ -253,7 +263,7 @@ fn random(
         lora: None,
         prompts,
     };
-    let draw = |spec: layout::TensorSpec| {
+    let draw = |spec: TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
         let mut random = Random::stream(recipe.training.seed, &name);
         let tensor = match shape.as_slice() {
@@ -277,9 +287,7 @@ fn random(
         };
         Ok((name, tensor))
     };
-    let tensors = layout::language_base(&config, Dtype::F32)
-        .into_iter()
-        .map(draw);
+    let tensors = config.base_tensors(Dtype::F32)?.into_iter().map(draw);
     whole(
         recipe,
         config,
@@ -304,6 +312,7 @@ fn whole(
         tokenizer,
         config,
         frozen: None,
+        device: Device::Cpu,
     })
 }
 

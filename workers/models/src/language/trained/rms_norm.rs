@@ -3,27 +3,29 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{ROWS, floats, with_floats};
+use super::ROWS;
+use crate::layers::parallel::each_row;
+use crate::layers::storage::{floats, with_floats};
 
 /// Over the last dimension of `x [rows, width]`, with `weight [width]`.
 pub(in crate::language) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     x.contiguous()?
-        .apply_op2(&weight.contiguous()?, RmsNorm { eps })
+        .apply_op2(&weight.contiguous()?, RmsNormOp { eps })
 }
 
-struct RmsNorm {
+struct RmsNormOp {
     eps: f32,
 }
 
-impl RmsNorm {
-    /// What a row is multiplied with.
+impl RmsNormOp {
+    /// The factor that a row is multiplied with.
     fn factor(&self, row: &[f32]) -> f32 {
         let sum: f32 = row.iter().map(|value| value * value).sum();
         1.0 / (sum / row.len() as f32 + self.eps).sqrt()
     }
 }
 
-impl CustomOp2 for RmsNorm {
+impl CustomOp2 for RmsNormOp {
     fn name(&self) -> &'static str {
         "rms-norm"
     }
@@ -36,18 +38,12 @@ impl CustomOp2 for RmsNorm {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (floats(x, l1)?, floats(weight, l2)?);
-        let width = weight.len();
-        let mut out = vec![0.0; x.len()];
-        out.par_chunks_mut(ROWS * width)
-            .zip(x.par_chunks(ROWS * width))
-            .for_each(|(out, x)| {
-                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    let factor = self.factor(x);
-                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                        *out = x * factor * weight;
-                    }
-                }
-            });
+        let out = each_row(x, weight.len(), |x, out| {
+            let factor = self.factor(x);
+            for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * factor * weight;
+            }
+        });
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 
@@ -98,7 +94,7 @@ impl CustomOp2 for RmsNorm {
     }
 }
 
-impl RmsNorm {
+impl RmsNormOp {
     fn row_back(
         &self,
         x: &[f32],

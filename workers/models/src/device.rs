@@ -1,6 +1,6 @@
-//! Which device a worker computes on.
+//! Which device a network computes on: the one meaning of every `--device`.
 
-use candle_core::Device;
+pub use candle_core::Device;
 
 /// A device that this program or machine does not have.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum DeviceError {
 ///
 /// # Errors
 /// Another name, or a device that does not work.
-pub fn device(name: &str) -> Result<Device, DeviceError> {
+pub fn from_name(name: &str) -> Result<Device, DeviceError> {
     let ordinal = match name {
         "cpu" => return Ok(Device::Cpu),
         "cuda" => 0,
@@ -45,15 +45,18 @@ mod tests {
 
     #[test]
     fn only_names_of_devices_are_taken() {
-        assert!(device("cpu").is_ok_and(|device| device.is_cpu()));
+        assert!(from_name("cpu").is_ok_and(|device| device.is_cpu()));
         for name in ["gpu", "cuda:x", "CPU", ""] {
-            assert!(matches!(device(name), Err(DeviceError::Name(_))), "{name}");
+            assert!(
+                matches!(from_name(name), Err(DeviceError::Name(_))),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn a_device_that_is_not_there_is_named() {
-        let error = device("cuda:63")
+        let error = from_name("cuda:63")
             .err()
             .map(|error| error.to_string())
             .unwrap_or_default();

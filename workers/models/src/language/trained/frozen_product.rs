@@ -3,24 +3,26 @@
 
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
 
+use crate::layers::storage::floats;
+
 /// `x · weightᵀ` with the gradient of `x [rows, in]` alone.
 pub(in crate::language) fn frozen_product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Frozen {
+    x.contiguous()?.apply_op1(FrozenProduct {
         weight: weight.clone(),
     })
 }
 
-struct Frozen {
+struct FrozenProduct {
     weight: Tensor,
 }
 
-impl CustomOp1 for Frozen {
+impl CustomOp1 for FrozenProduct {
     fn name(&self) -> &'static str {
         "frozen-product"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = Tensor::from_slice(super::floats(x, layout)?, layout.shape(), &Device::Cpu)?;
+        let x = Tensor::from_slice(floats(x, layout)?, layout.shape(), &Device::Cpu)?;
         let out = x.matmul(&self.weight.to_dtype(DType::F32)?.t()?)?;
         let shape = out.shape().clone();
         Ok((CpuStorage::F32(out.flatten_all()?.to_vec1()?), shape))

@@ -3,26 +3,25 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{exp, floats, with_floats};
-
-/// Values that one thread takes at a time.
-const PART: usize = 1 << 15;
+use super::exp;
+use crate::layers::parallel::{PART, each_part};
+use crate::layers::storage::{floats, with_floats};
 
 /// `silu(gate) · up` of tensors of one shape.
-pub(in crate::language) fn gated(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.contiguous()?.apply_op2(&up.contiguous()?, Gate)
+pub(in crate::language) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
 }
 
-struct Gate;
+struct SwiGlu;
 
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-impl CustomOp2 for Gate {
+impl CustomOp2 for SwiGlu {
     fn name(&self) -> &'static str {
-        "gate"
+        "swiglu"
     }
 
     fn cpu_fwd(
@@ -33,15 +32,11 @@ impl CustomOp2 for Gate {
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (gate, up) = (floats(gate, l1)?, floats(up, l2)?);
-        let mut out = vec![0.0; gate.len()];
-        out.par_chunks_mut(PART)
-            .zip(gate.par_chunks(PART))
-            .zip(up.par_chunks(PART))
-            .for_each(|((out, gate), up)| {
-                for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-                    *out = gate * sigmoid(*gate) * up;
-                }
-            });
+        let out = each_part((gate, up), 1, |gate, up, out| {
+            for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+                *out = gate * sigmoid(*gate) * up;
+            }
+        });
         Ok((CpuStorage::F32(out), l1.shape().clone()))
     }
 

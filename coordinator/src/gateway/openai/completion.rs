@@ -1,0 +1,107 @@
+//! One completion: a conversation that lasts for one answer, followed to its end and then removed.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use radialog_schemas::http::openai::{
+    AnswerMessage, ChatCompletion, Choice, PromptTokensDetails, Role, Usage,
+};
+use radialog_schemas::{Answer, ConversationId, TurnEvent, TurnOutcome};
+use tokio::time::sleep;
+
+use super::errors::{failed, stopped};
+use crate::gateway::app_state::AppState;
+use crate::gateway::conversations;
+use crate::gateway::events::OpenStream;
+use crate::gateway::problem::ApiResult;
+use crate::gateway::turn_follower::{TurnFollower, TurnUpdate};
+
+/// Pause between attempts to remove a conversation, and how many there are.
+const REMOVE_PAUSE: Duration = Duration::from_secs(5);
+const REMOVE_ATTEMPTS: u32 = 12;
+
+/// What every piece of an answer repeats.
+pub(super) struct CompletionHead {
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) model: String,
+}
+
+/// An answer that is being waited for.
+pub(super) struct PendingCompletion {
+    pub(super) reader: TurnFollower,
+    #[expect(dead_code, reason = "removed when nobody follows it any more")]
+    pub(super) conversation: EphemeralConversation,
+    pub(super) _open: OpenStream,
+}
+
+impl PendingCompletion {
+    pub(super) async fn whole(mut self, head: CompletionHead) -> ApiResult<Response> {
+        while let Some(update) = self.reader.next().await {
+            if let TurnUpdate::Event(_, TurnEvent::Ended(outcome)) = update {
+                return match outcome {
+                    TurnOutcome::Done(answer) => Ok(Json(completion(head, answer)).into_response()),
+                    TurnOutcome::Failed(failure) => Ok(failed(&failure)),
+                    TurnOutcome::Cancelled => Err(stopped()),
+                };
+            }
+        }
+        Err(stopped())
+    }
+}
+
+pub(super) fn completion(head: CompletionHead, answer: Answer) -> ChatCompletion {
+    let (usage, finish_reason) = (usage(&answer), finish_reason(&answer));
+    let message = AnswerMessage {
+        role: Role::Assistant,
+        content: answer.text,
+    };
+    ChatCompletion {
+        id: head.id,
+        object: "chat.completion".into(),
+        created: head.created,
+        model: head.model,
+        choices: vec![Choice {
+            index: 0,
+            message,
+            finish_reason,
+        }],
+        usage,
+    }
+}
+
+pub(super) fn finish_reason(answer: &Answer) -> String {
+    if answer.complete { "stop" } else { "length" }.to_owned()
+}
+
+pub(super) fn usage(answer: &Answer) -> Usage {
+    Usage {
+        prompt_tokens: answer.prompt_tokens,
+        completion_tokens: answer.tokens,
+        total_tokens: answer.prompt_tokens.saturating_add(answer.tokens),
+        prompt_tokens_details: PromptTokensDetails {
+            cached_tokens: answer.cached_tokens,
+        },
+    }
+}
+
+/// A conversation that ends with its only answer.
+pub(super) struct EphemeralConversation {
+    pub(super) app: AppState,
+    pub(super) id: ConversationId,
+}
+
+impl Drop for EphemeralConversation {
+    fn drop(&mut self) {
+        let (app, id) = (self.app.clone(), self.id.clone());
+        tokio::spawn(async move {
+            for _ in 0..REMOVE_ATTEMPTS {
+                if conversations::remove(&app, &id).await.is_ok() {
+                    return;
+                }
+                sleep(REMOVE_PAUSE).await;
+            }
+        });
+    }
+}

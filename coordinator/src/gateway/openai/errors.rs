@@ -1,0 +1,82 @@
+//! Errors in OpenAI's format.
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use radialog_schemas::http::ProblemCode;
+use radialog_schemas::http::openai::{ErrorBody, ErrorDetail};
+use radialog_schemas::{ErrorClass, ErrorCode, Failure};
+
+use crate::gateway::problem::ApiError;
+
+pub(super) fn stopped() -> ApiError {
+    ApiError::new(
+        ProblemCode::Unavailable,
+        "the gateway stopped before the answer's end; ask again",
+    )
+    .after(1)
+}
+
+/// Puts errors into OpenAI's format, whoever made them.
+pub(in crate::gateway) async fn rewrite_errors(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let Some(api_error) = response.extensions().get::<ApiError>() else {
+        return response;
+    };
+    let problem = &api_error.problem;
+    let mut rewritten = error(problem.status, &problem.detail, Some(problem.code.as_str()));
+    for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
+        if let Some(value) = response.headers().get(&name) {
+            rewritten.headers_mut().insert(name, value.clone());
+        }
+    }
+    rewritten
+}
+
+pub(super) fn failed(failure: &Failure) -> Response {
+    error(
+        failure_status(failure),
+        &failure.message,
+        Some(failure.code.as_str()),
+    )
+}
+
+pub(super) fn failure_status(failure: &Failure) -> u16 {
+    match (failure.code, failure.class()) {
+        (ErrorCode::DeadlineExceeded, _) => 503,
+        (_, ErrorClass::Permanent) => 400,
+        _ => 500,
+    }
+}
+
+pub(super) fn error(status: u16, message: &str, code: Option<String>) -> Response {
+    // Their API has no 422.
+    let status = if status == 422 { 400 } else { status };
+    let body = Json(ErrorBody {
+        error: detail(status, message, code),
+    });
+    let mut response = body.into_response();
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+pub(super) fn detail(status: u16, message: &str, code: Option<String>) -> ErrorDetail {
+    let kind = match status {
+        401 | 403 => "authentication_error",
+        429 => "rate_limit_error",
+        500.. => "server_error",
+        _ => "invalid_request_error",
+    };
+    ErrorDetail {
+        message: message.to_owned(),
+        kind: kind.to_owned(),
+        param: None,
+        code,
+    }
+}

@@ -1,0 +1,119 @@
+//! The findings stage's component: image to CheXpert findings, from `ChexpertClassifier-*.ckpt`.
+
+use candle_core::{DType, Device, Tensor};
+use radialog_schemas::{FindingsReport, Stage};
+use safetensors::tensor::Dtype;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Component, GeometryError, WEIGHTS, WeightsFile, json};
+use crate::ModelError;
+use crate::bundle::geometry::{Geometry, TINY_WIDTH};
+use crate::bundle::{Bundle, BundleError};
+use crate::findings::{FindingsClassifier, FindingsConfig, TextRule};
+use crate::preprocess::InputSize;
+use crate::tensors::{TensorRecorder, TensorSpec};
+use crate::vision::VisionConfig;
+
+/// The configuration of the component.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FindingsComponent {
+    /// The image encoder and the layers behind it.
+    #[serde(flatten)]
+    pub classifier: FindingsConfig,
+    /// How predictions become the prompt's text.
+    #[serde(default)]
+    pub text_rule: TextRule,
+}
+
+impl FindingsComponent {
+    /// The component of a geometry.
+    pub fn of(geometry: Geometry) -> Self {
+        let published = FindingsConfig::published();
+        let classifier = match geometry {
+            Geometry::Published => published,
+            Geometry::Tiny => FindingsConfig {
+                vision: VisionConfig {
+                    stem_width: 8,
+                    vit_dim: TINY_WIDTH,
+                    joint_feature_size: TINY_WIDTH,
+                    ..published.vision
+                },
+                fc_hidden: TINY_WIDTH,
+                ..published
+            },
+        };
+        Self {
+            classifier,
+            text_rule: TextRule::default(),
+        }
+    }
+
+    /// The tensors of the component.
+    ///
+    /// # Errors
+    /// A geometry that the network cannot have.
+    pub fn tensors(&self) -> Result<Vec<TensorSpec>, ModelError> {
+        let recorder = TensorRecorder::new(Dtype::F32);
+        FindingsClassifier::of_checkpoint(&self.classifier, recorder.var_builder())?;
+        Ok(recorder.into_specs())
+    }
+}
+
+impl Component for FindingsComponent {
+    fn config(&self) -> Value {
+        json(self)
+    }
+
+    fn weights(&self, _: Dtype) -> Result<Vec<WeightsFile>, GeometryError> {
+        Ok(vec![WeightsFile {
+            usage: WEIGHTS,
+            name: "findings.safetensors",
+            tensors: self.tensors()?,
+        }])
+    }
+
+    fn verify(&self, bundle: &Bundle) -> Result<(), BundleError> {
+        FindingsPredictor::load(bundle, &Device::Cpu).map(drop)
+    }
+}
+
+/// The network of the component: the classifier, and the rule for the text of its findings.
+pub struct FindingsPredictor {
+    classifier: FindingsClassifier,
+    rule: TextRule,
+    input: InputSize,
+}
+
+impl FindingsPredictor {
+    /// Loads the component.
+    ///
+    /// # Errors
+    /// A component that is missing or does not load.
+    pub fn load(bundle: &Bundle, device: &Device) -> Result<Self, BundleError> {
+        let stage = Stage::Findings;
+        let config: FindingsComponent = bundle.config(stage)?;
+        let weights = bundle
+            .weights(stage, WEIGHTS)?
+            .var_builder(DType::F32, device);
+        let classifier = FindingsClassifier::of_checkpoint(&config.classifier, weights);
+        Ok(Self {
+            classifier: classifier.map_err(bundle.model_error(stage))?,
+            rule: config.text_rule,
+            input: config.classifier.vision.input(),
+        })
+    }
+
+    /// The crop that the network sees of an image.
+    pub fn input(&self) -> InputSize {
+        self.input
+    }
+
+    /// Findings of images `[B, 3, side, side]`, one report an image.
+    ///
+    /// # Errors
+    /// Images of another shape.
+    pub fn predict(&self, images: &Tensor) -> Result<Vec<FindingsReport>, ModelError> {
+        self.classifier.forward(images)?.reports(self.rule)
+    }
+}

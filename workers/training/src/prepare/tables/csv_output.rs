@@ -1,0 +1,88 @@
+//! A CSV table that is written row by row and appears under its name when it is whole.
+
+use std::path::{Path, PathBuf};
+
+use csv::{Terminator, Writer, WriterBuilder};
+use radialog_models::durable::PendingFile;
+
+use crate::error::TrainingError;
+
+/// A CSV table in the making.
+pub(crate) struct CsvOutput {
+    writer: Writer<PendingFile>,
+    path: PathBuf,
+    rows: u64,
+}
+
+impl CsvOutput {
+    /// Begins a table with these names.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub(crate) fn create<'a>(
+        path: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, TrainingError> {
+        Self::begin(path, names, &WriterBuilder::new())
+    }
+
+    /// Begins a table as Python's `csv` writes it: lines end with CR and LF, and rows may have more cells than names.
+    ///
+    /// # Errors
+    /// The file cannot be created.
+    pub(crate) fn create_as_python<'a>(
+        path: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, TrainingError> {
+        let mut builder = WriterBuilder::new();
+        builder.terminator(Terminator::CRLF).flexible(true);
+        Self::begin(path, names, &builder)
+    }
+
+    fn begin<'a>(
+        path: &Path,
+        names: impl IntoIterator<Item = &'a str>,
+        builder: &WriterBuilder,
+    ) -> Result<Self, TrainingError> {
+        let file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
+        let mut output = Self {
+            writer: builder.from_writer(file),
+            path: path.to_owned(),
+            rows: 0,
+        };
+        output.write(names)?;
+        Ok(output)
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub(crate) fn row<'a>(
+        &mut self,
+        cells: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), TrainingError> {
+        self.rows += 1;
+        self.write(cells)
+    }
+
+    /// Puts the table in its place, and returns the number of its rows.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub(crate) fn finish(self) -> Result<u64, TrainingError> {
+        let file = self
+            .writer
+            .into_inner()
+            .map_err(|error| TrainingError::io("write", &self.path)(error.into_error()))?;
+        file.persist()
+            .map_err(TrainingError::io("write", &self.path))?;
+        Ok(self.rows)
+    }
+
+    fn write<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<(), TrainingError> {
+        self.writer
+            .write_record(cells)
+            .map_err(TrainingError::content(&self.path))
+    }
+}

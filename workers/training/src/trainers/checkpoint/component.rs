@@ -1,0 +1,139 @@
+//! What the bundle of a checkpoint holds: one component, its variables and the files that no training changes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use radialog_models::bundle::{HashCache, hashes};
+use radialog_schemas::Stage;
+use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE};
+use serde::Serialize;
+
+use crate::error::TrainingError;
+
+/// What a component is called and how it is described in the bundle of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct ComponentDescription {
+    /// Which stage loads it.
+    pub stage: Stage,
+    /// Its configuration.
+    pub config: serde_json::Value,
+    /// Use and name of the file of its variables. Where files of one use have a tensor in common, the last use in
+    /// alphabetical order counts, e.g. `weights.2` over `weights`.
+    pub weights: (String, String),
+    /// Put before the names of its tensors.
+    pub prefix: &'static str,
+    /// Its other files.
+    pub files: Vec<ComponentFile>,
+}
+
+impl ComponentDescription {
+    /// A component whose only file is that of its variables, `STAGE.safetensors`.
+    ///
+    /// # Errors
+    /// A configuration that is no JSON.
+    pub fn new(
+        stage: Stage,
+        config: &impl Serialize,
+        prefix: &'static str,
+    ) -> Result<Self, TrainingError> {
+        let name = format!("{}.safetensors", stage.name());
+        let config = serde_json::to_value(config)
+            .map_err(TrainingError::content(Path::new(MANIFEST_FILE)))?;
+        Ok(Self {
+            stage,
+            config,
+            weights: ("weights".to_owned(), name),
+            prefix,
+            files: Vec::new(),
+        })
+    }
+
+    /// The same with another file.
+    pub fn with(mut self, file: ComponentFile) -> Self {
+        self.files.push(file);
+        self
+    }
+}
+
+/// A file of a component that the training does not change.
+#[derive(Clone, Debug)]
+pub struct ComponentFile {
+    /// What the component uses it as.
+    pub(super) usage: String,
+    /// Its name in the bundle.
+    pub(super) name: String,
+    source: FileSource,
+}
+
+/// Where the content of a file comes from.
+#[derive(Clone, Debug)]
+enum FileSource {
+    Copy(PathBuf),
+    Link(PathBuf, FileEntry),
+    Text(String),
+}
+
+impl ComponentFile {
+    /// A small file, copied from `path`.
+    pub fn copied(usage: &str, name: &str, path: PathBuf) -> Self {
+        Self {
+            usage: usage.to_owned(),
+            name: name.to_owned(),
+            source: FileSource::Copy(path),
+        }
+    }
+
+    /// Frozen weights: a checkpoint has a hard link to `path`, and a copy only where the file system knows none. The hash
+    /// is computed once, since gigabytes of it at each checkpoint would take longer than the steps between.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn linked(usage: &str, name: &str, path: &Path) -> Result<Self, TrainingError> {
+        // A link to a symbolic link would not keep the file.
+        let path = path
+            .canonicalize()
+            .map_err(TrainingError::io("open", path))?;
+        let size = fs::metadata(&path)
+            .map_err(TrainingError::io("read", &path))?
+            .len();
+        let entry = FileEntry {
+            size,
+            sha256: HashCache::user().hash(&path)?,
+        };
+        Ok(Self {
+            usage: usage.to_owned(),
+            name: name.to_owned(),
+            source: FileSource::Link(path, entry),
+        })
+    }
+
+    /// A text that is written as it is.
+    pub fn text(usage: &str, name: &str, text: String) -> Self {
+        Self {
+            usage: usage.to_owned(),
+            name: name.to_owned(),
+            source: FileSource::Text(text),
+        }
+    }
+
+    /// Puts the file into a folder, and returns its entry in the manifest.
+    pub(super) fn put(&self, dir: &Path) -> Result<FileEntry, TrainingError> {
+        let to = dir.join(&self.name);
+        match &self.source {
+            FileSource::Copy(from) => {
+                fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
+                Ok(hashes::file_entry(&to)?)
+            }
+            FileSource::Link(from, entry) => {
+                if fs::hard_link(from, &to).is_err() {
+                    fs::copy(from, &to).map_err(TrainingError::io("copy", from))?;
+                }
+                Ok(entry.clone())
+            }
+            FileSource::Text(text) => {
+                fs::write(&to, text).map_err(TrainingError::io("write", &to))?;
+                Ok(hashes::file_entry(&to)?)
+            }
+        }
+    }
+}
