@@ -37,8 +37,8 @@ pub fn write<T, E: From<io::Error>>(
     Ok(value)
 }
 
-/// New content of a file, which is written over a longer time and takes the place of the old one with [`Replacement::commit`]. Dropped before, it
-/// vanishes.
+/// New content of a file, which is written over a longer time and takes the place of the old one with
+/// [`Replacement::commit`]. Dropped before, it vanishes.
 #[derive(Debug)]
 pub struct Replacement {
     file: BufWriter<NamedTempFile>,
