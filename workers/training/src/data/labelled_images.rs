@@ -18,16 +18,16 @@ use crate::recipe::{BlankLabels, ImageTable};
 /// Batches that are ready before they are asked for.
 const AHEAD: usize = 2;
 
-/// One image and what is known of it.
+/// A training image of the findings classifier, with its 14 labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledImage {
     /// The file; its name is what errors call it.
     pub path: PathBuf,
-    /// In the published order.
+    /// Its labels, in the published order.
     pub labels: FindingLabels,
 }
 
-/// Images of one batch as network input.
+/// A batch of labelled images is what the findings classifier reads in one pass.
 pub struct ImageBatch {
     /// `[B, 3, side, side]`.
     pub images: Tensor,
@@ -39,7 +39,7 @@ pub struct ImageBatch {
     pub names: Vec<String>,
 }
 
-/// How images become batches.
+/// The settings with which image files become batches.
 #[derive(Clone, Debug)]
 pub struct Batching {
     /// What the network sees of an image.
@@ -52,7 +52,7 @@ pub struct Batching {
     pub device: Device,
 }
 
-/// The images of a split, in the order of the tables.
+/// Reads which images a split has, in the order of the tables.
 ///
 /// # Errors
 /// A table without the columns `image`, `split` and the 14 findings, another label than 1, 0, -1 or nothing, or no image.

@@ -38,7 +38,7 @@ const CHARTS: [Chart; 2] = [
     ),
 ];
 
-/// The alignment module and its pairs.
+/// The trainer of the alignment module, with its pairs of images and texts.
 pub struct AlignmentTrainer {
     recipe: AlignmentRecipe,
     config: EmbeddingComponent,
@@ -61,7 +61,7 @@ struct SpecialTokens {
     decoder: u32,
 }
 
-/// Pairs as the networks read them.
+/// A batch of pairs as the networks read them.
 pub struct ImageTextBatch {
     /// `[B, channels, h, w]`, projected.
     patches: Tensor,

@@ -21,7 +21,7 @@ use crate::trainers::checkpoint::ComponentDescription;
 use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
-/// In front of the names of the tensors in a bundle.
+/// The prefix of the names of the tensors in a bundle.
 const PREFIX: &str = "model.";
 /// Logit of a finding that nothing is known about: a probability of 2 %.
 const UNKNOWN_LOGIT: f64 = -4.0;
@@ -31,7 +31,7 @@ const CHARTS: [Chart; 3] = [
     ("Validation macro AUC", &["macro_auc"]),
 ];
 
-/// The findings classifier and its images.
+/// The trainer of the findings classifier, with its images.
 pub struct FindingsTrainer {
     recipe: FindingsRecipe,
     config: FindingsComponent,

@@ -22,14 +22,14 @@ mod images;
 mod order;
 mod start;
 
-/// Of the random draws of dropout.
+/// The name of the random stream that seeds dropout.
 const DROPOUT: &str = "dropout";
 const CHARTS: [Chart; 2] = [
     ("Loss", &["train_loss", "validation_loss"]),
     ("Validation", &["token_accuracy"]),
 ];
 
-/// The language model and its samples.
+/// The trainer of the language model, with its samples.
 pub struct LanguageTrainer {
     recipe: LanguageRecipe,
     model: LanguageModel,
@@ -45,7 +45,7 @@ struct Subset {
     rows: Vec<usize>,
 }
 
-/// A sample with its image.
+/// A sample with the image tokens of its image.
 pub struct SampleWithImages {
     sample: TrainingSample,
     images: Vec<Tensor>,

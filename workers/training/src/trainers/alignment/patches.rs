@@ -63,7 +63,7 @@ impl Patches {
         })
     }
 
-    /// The same with a cache in `out` for these images.
+    /// Adds a cache in `out` for these images.
     pub(super) fn cached<'a>(
         mut self,
         images: impl Iterator<Item = &'a Path>,

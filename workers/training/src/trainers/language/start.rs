@@ -23,7 +23,7 @@ use crate::recipe::{LanguageRecipe, LoraRecipe};
 use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
 use crate::variables::Variables;
 
-/// Before the names of the model's tensors in an adapter, as PEFT writes it.
+/// The prefix of the model's tensors in an adapter, as PEFT writes it.
 const ADAPTER: &str = "base_model.model.";
 const PROJECTION: &str = "model.img_proj_layer";
 /// PEFT looks for these names in a folder.
