@@ -227,7 +227,7 @@ impl QualityEvaluation {
             )));
         }
         let networks = Networks::load(bundle, &self.stages(), &self.device, progress)?;
-        let mut bench = Evaluator {
+        let mut evaluator = Evaluator {
             quality: self,
             networks,
             texts: Vec::new(),
@@ -236,11 +236,11 @@ impl QualityEvaluation {
         let mut parts = BTreeMap::new();
         for &part in &self.parts {
             let section = match part {
-                QualityPart::Findings => findings::measure(&bench),
-                QualityPart::Chexbert => chexbert::measure(&bench),
-                QualityPart::Report => reports::measure(&mut bench),
-                QualityPart::Image => images::measure(&mut bench),
-                QualityPart::Dialog => dialog::measure(&mut bench),
+                QualityPart::Findings => findings::measure(&evaluator),
+                QualityPart::Chexbert => chexbert::measure(&evaluator),
+                QualityPart::Report => reports::measure(&mut evaluator),
+                QualityPart::Image => images::measure(&mut evaluator),
+                QualityPart::Dialog => dialog::measure(&mut evaluator),
             };
             parts.insert(part, section?);
         }
@@ -254,7 +254,7 @@ impl QualityEvaluation {
             limit: self.limit,
             parts,
         };
-        Ok((report, bench.texts))
+        Ok((report, evaluator.texts))
     }
 }
 

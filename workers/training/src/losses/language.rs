@@ -69,7 +69,7 @@ impl NextTokenTargets {
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn right(&self, logits: &Tensor) -> Result<usize> {
+    pub fn correct(&self, logits: &Tensor) -> Result<usize> {
         let largest = logits.argmax(1)?.to_vec1::<u32>()?;
         Ok(largest
             .iter()

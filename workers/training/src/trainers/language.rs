@@ -198,18 +198,18 @@ impl Trainer for LanguageTrainer {
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         // The model is too large to have twice.
         self.dropout.rest(true);
-        let (mut sum, mut right, mut tokens) = (0.0, 0.0, 0.0);
+        let (mut sum, mut correct, mut tokens) = (0.0, 0.0, 0.0);
         for rows in self.validate.rows.chunks(self.recipe.training.batch_size) {
             let (logits, learned) = self.forward(&self.load(&self.validate, rows)?)?;
             let logits = logits.detach();
             sum += f64::from(learned.loss(&logits)?.to_scalar::<f32>()?) * learned.len() as f64;
-            right += learned.right(&logits)? as f64;
+            correct += learned.correct(&logits)? as f64;
             tokens += learned.len() as f64;
         }
         self.dropout.rest(false);
         Ok(vec![
             ("validation_loss", sum / tokens),
-            ("token_accuracy", right / tokens),
+            ("token_accuracy", correct / tokens),
         ])
     }
 

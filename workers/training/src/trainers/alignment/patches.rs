@@ -14,7 +14,7 @@ use radialog_models::vision::{ImageEncoder, VisionConfig};
 use rayon::prelude::*;
 
 use super::encoder;
-use crate::data::labelled_images::{pixels, stack};
+use crate::data::pixels::{pixels, stack};
 use crate::error::TrainingError;
 
 /// The cache's file in the output folder.

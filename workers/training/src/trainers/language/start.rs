@@ -61,7 +61,7 @@ impl LanguageStart {
             (Some(dir), ..) => {
                 let (config, weights, files) =
                     initial_weights::component::<LanguageComponent>(dir, Stage::Language)?;
-                let found = Found {
+                let found = LanguageBundle {
                     config,
                     weights,
                     files,
@@ -100,13 +100,13 @@ impl LanguageStart {
 }
 
 /// A bundle's language component.
-struct Found {
+struct LanguageBundle {
     config: LanguageComponent,
     weights: MappedWeights,
     files: BTreeMap<String, PathBuf>,
 }
 
-impl Found {
+impl LanguageBundle {
     /// A new adapter, or the one that is there, beside weights that stay.
     fn adapter(self, recipe: &LanguageRecipe) -> Result<LanguageStart, TrainingError> {
         let wanted = recipe.lora.clone().unwrap_or_default();
