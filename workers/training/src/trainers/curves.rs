@@ -15,7 +15,6 @@ const MARGIN: f64 = 48.0;
 const COLOURS: [&str; 4] = ["#1f6feb", "#d1242f", "#1a7f37", "#8250df"];
 
 /// What was measured after an epoch: the name and the value of each measurement. All epochs of a training have the same
-
 /// names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics(pub Vec<(String, f64)>);

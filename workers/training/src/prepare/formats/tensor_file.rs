@@ -16,7 +16,6 @@ const LENGTH_BYTES: usize = 8;
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A safetensors file whose header is being written: the names of all tensors. Their values follow in the same order
-
 /// through [`TensorFileData`].
 pub struct TensorFileHeader {
     file: Replacement,
@@ -27,7 +26,6 @@ pub struct TensorFileHeader {
 }
 
 /// A safetensors file whose header is complete, and whose values are being written: f32, row-major, each tensor of the
-
 /// shape that was given.
 pub struct TensorFileData {
     file: Replacement,
