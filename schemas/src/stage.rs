@@ -27,12 +27,19 @@ pub enum Stage {
 
 impl Stage {
     /// All stages in pipeline order.
-    pub const ALL: [Stage; 4] = [
+    pub const ALL: [Stage; Stage::COUNT] = [
         Stage::Embedding,
         Stage::Findings,
         Stage::Language,
         Stage::Scoring,
     ];
+
+    /// How many stages there are. The match names this place to whoever adds one: the last stage's number and one.
+    const COUNT: usize = match Stage::Scoring {
+        last @ (Stage::Embedding | Stage::Findings | Stage::Language | Stage::Scoring) => {
+            last as usize + 1
+        }
+    };
 
     /// The one word for this stage.
     pub fn name(self) -> &'static str {
@@ -68,14 +75,19 @@ impl FromStr for Stage {
             .into_iter()
             .find(|stage| stage.name() == name)
             .ok_or_else(|| {
-                format!("'{name}' is not a stage; use embedding, findings, language or scoring")
+                let names = Self::ALL.map(Stage::name);
+                let [first @ .., last] = &names;
+                format!(
+                    "'{name}' is not a stage; use {} or {last}",
+                    first.join(", ")
+                )
             })
     }
 }
 
 /// One value for each stage. As a message it is an array in pipeline order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "[T; 4]", into = "[T; 4]")]
+#[serde(from = "[T; Stage::COUNT]", into = "[T; Stage::COUNT]")]
 #[serde(bound(serialize = "T: Clone + Serialize"))]
 #[allow(missing_docs)] // the fields are the stages
 pub struct PerStage<T> {
@@ -122,8 +134,8 @@ impl<T> PerStage<T> {
     }
 }
 
-impl<T> From<[T; 4]> for PerStage<T> {
-    fn from([embedding, findings, language, scoring]: [T; 4]) -> Self {
+impl<T> From<[T; Stage::COUNT]> for PerStage<T> {
+    fn from([embedding, findings, language, scoring]: [T; Stage::COUNT]) -> Self {
         Self {
             embedding,
             findings,
@@ -133,7 +145,7 @@ impl<T> From<[T; 4]> for PerStage<T> {
     }
 }
 
-impl<T> From<PerStage<T>> for [T; 4] {
+impl<T> From<PerStage<T>> for [T; Stage::COUNT] {
     fn from(values: PerStage<T>) -> Self {
         let PerStage {
             embedding,
@@ -151,11 +163,11 @@ impl<T: JsonSchema> JsonSchema for PerStage<T> {
     }
 
     fn schema_name() -> Cow<'static, str> {
-        <[T; 4]>::schema_name()
+        <[T; Stage::COUNT]>::schema_name()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        <[T; 4]>::json_schema(generator)
+        <[T; Stage::COUNT]>::json_schema(generator)
     }
 }
 
