@@ -24,7 +24,7 @@ enum LinkState {
 }
 
 impl TcpProxy {
-    /// A proxy on a free port in front of the service at `url`.
+    /// Starts a proxy on a free port in front of the service at `url`.
     pub async fn start(url: &str) -> Result<Self> {
         let (start, end) = authority(url);
         let target = url[start..end].to_owned();
@@ -44,7 +44,7 @@ impl TcpProxy {
         })
     }
 
-    /// `url` with its host and port replaced by the proxy's.
+    /// Returns `url` with its host and port replaced by the proxy's.
     pub fn in_front_of(&self, url: &str) -> String {
         let (start, end) = authority(url);
         format!("{}{}{}", &url[..start], self.address, &url[end..])

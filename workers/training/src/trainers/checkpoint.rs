@@ -29,7 +29,7 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const LICENSE: &str = "Weights trained with `radialog train`: the terms of the training data and of the weights they started \
                   from apply.";
 
-/// Where a training stands.
+/// How far a training has come: all that a resume needs beside variables and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingProgress {
     /// Epochs that are complete.
@@ -161,7 +161,7 @@ fn write_bundle(
     write_json(&dir.join(MANIFEST_FILE), &manifest)
 }
 
-/// The checkpoint in `dir`, or the one before where a save was interrupted.
+/// Returns the checkpoint in `dir`, or the one before where a save was interrupted.
 pub fn find(dir: &Path) -> Option<PathBuf> {
     [dir.to_owned(), beside(dir, "previous")]
         .into_iter()

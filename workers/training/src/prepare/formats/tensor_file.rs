@@ -15,7 +15,8 @@ const LENGTH_BYTES: usize = 8;
 /// Longer headers are refused by readers of the format.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The first part: names. Tensors follow in the same order through [`TensorFileData`].
+/// A safetensors file whose header is being written: the names of all tensors. Their values follow in the same order
+/// through [`TensorFileData`].
 pub struct TensorFileHeader {
     file: Replacement,
     shape: Vec<usize>,
@@ -24,7 +25,8 @@ pub struct TensorFileHeader {
     length: u64,
 }
 
-/// The second part: the tensors, f32, row-major, each of the shape that was given.
+/// A safetensors file whose header is complete, and whose values are being written: f32, row-major, each tensor of the
+/// shape that was given.
 pub struct TensorFileData {
     file: Replacement,
     /// Values of each tensor.
@@ -70,7 +72,7 @@ impl TensorFileHeader {
         Ok(())
     }
 
-    /// Ends the names.
+    /// Completes the header.
     ///
     /// # Errors
     /// No name at all, more than a file can have, or no room.

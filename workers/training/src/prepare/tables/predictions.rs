@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::error::TrainingError;
 
-/// A file in the making; it appears under its name when it is whole.
+/// A file of predicted findings in the making; it appears under its name when it is whole.
 pub struct PredictionsWriter {
     file: Replacement,
     count: u64,

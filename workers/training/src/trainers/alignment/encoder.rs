@@ -18,7 +18,7 @@ use crate::error::TrainingError;
 use crate::recipe::AlignmentRecipe;
 use crate::trainers::initial_weights;
 
-/// In front of the encoder's names in an embedding component, and in a findings component.
+/// The prefixes of the encoder's tensors in an embedding component, and in a findings component.
 pub(super) const ROOT: &str = "visual_encoder.";
 const ROOT_OF_FINDINGS: &str = "model.biovil_encoder.";
 const PROJECTOR: &str = "visual_encoder.projector.";
