@@ -11,7 +11,7 @@ use safetensors::tensor::Dtype;
 
 use super::components::{TOKENIZER, WeightsFile};
 use super::{Bundle, BundleError, HashCache, hashes};
-use crate::durable::PendingDirectory;
+use crate::durable::NewDirectory;
 
 /// A new bundle made of components of others.
 #[derive(Clone, Debug)]
@@ -41,10 +41,10 @@ impl BundleAssembly {
                 reason,
             });
         }
-        let pending = PendingDirectory::create(dir).map_err(BundleError::io("create", dir))?;
+        let pending = NewDirectory::create(dir).map_err(BundleError::io("create", dir))?;
         let manifest = self.write_files(pending.partial())?;
         pending
-            .persist()
+            .commit()
             .map_err(BundleError::io("put in place", dir))?;
         Ok(manifest)
     }

@@ -1,8 +1,8 @@
 //! A conversation as the model reads it: whole, or without its oldest exchanges where the context window is too small.
 //!
-//! Nobody can type a turn. Special tokens come from [`super::PromptSegment`]s only, and a speaker's name with its colon, which is
-//! all that tells one turn from the next inside plain text, is pulled apart where somebody typed it: `USER:` becomes
-//! `USER :`. That reads the same and has other tokens.
+//! Nobody can type a turn. Special tokens come from [`super::PromptSegment`]s only, and a speaker's name with its colon,
+//! which is all that tells one turn from the next inside plain text, is pulled apart where somebody typed it: `USER:`
+//! becomes `USER :`. That reads the same and has other tokens.
 
 use radialog_schemas::{ErrorCode, Failure};
 

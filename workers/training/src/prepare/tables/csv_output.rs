@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use csv::{Terminator, Writer, WriterBuilder};
-use radialog_models::durable::PendingFile;
+use radialog_models::durable::Replacement;
 use radialog_schemas::table::escaped;
 
 use crate::error::TrainingError;
 
 /// A CSV table in the making.
 pub(crate) struct CsvOutput {
-    writer: Writer<PendingFile>,
+    writer: Writer<Replacement>,
     path: PathBuf,
     rows: u64,
     /// Whether cells that a spreadsheet would run are escaped.
@@ -49,7 +49,7 @@ impl CsvOutput {
         builder: &WriterBuilder,
         escapes: bool,
     ) -> Result<Self, TrainingError> {
-        let file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
+        let file = Replacement::create(path).map_err(TrainingError::io("create", path))?;
         let mut output = Self {
             writer: builder.from_writer(file),
             path: path.to_owned(),
@@ -81,7 +81,7 @@ impl CsvOutput {
             .writer
             .into_inner()
             .map_err(|error| TrainingError::io("write", &self.path)(error.into_error()))?;
-        file.persist()
+        file.commit()
             .map_err(TrainingError::io("write", &self.path))?;
         Ok(self.rows)
     }
