@@ -13,6 +13,7 @@ use radialog_schemas::{ChatImage, ConversationId};
 
 use super::app_state::AppState;
 use super::auth::Caller;
+use super::body_memory::{BodyKind, HeldMemory};
 use super::problem::{ApiError, ApiResult};
 use super::request_path::OwnConversation;
 use super::view;
@@ -96,6 +97,7 @@ pub(super) async fn remove(app: &AppState, id: &ConversationId) -> ApiResult<()>
 
 pub(super) async fn image(
     State(app): State<AppState>,
+    caller: Caller,
     OwnConversation(snapshot): OwnConversation,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
@@ -119,9 +121,13 @@ pub(super) async fn image(
     if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag), cache]).into_response());
     }
-    let content = match app.backends.objects.get(&image.image).await {
+    let objects = &app.backends.objects;
+    let length = objects.size(&image.image).await?.ok_or_else(none)?;
+    let mut memory = HeldMemory::new(&app, &caller, BodyKind::Upload);
+    memory.take(length)?;
+    let content = match objects.get(&image.image).await {
         Err(ObjectError::NotFound(_)) => return Err(none()),
-        content => content?,
+        content => memory.with(content?),
     };
     let media_type = HeaderValue::from_str(&image.media_type).map_err(|_| none())?;
     Ok((

@@ -223,8 +223,9 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    vec![
+    let own: [&'static Script; 11] = [
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &CLAIM,
         &RELEASE,
-    ]
+    ];
+    own.into_iter().chain(super::queue::scripts()).collect()
 }
