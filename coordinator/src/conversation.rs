@@ -1,6 +1,7 @@
 //! How a conversation begins: its image goes through the same pipeline as a study of a batch, as a run of its own with
-//! two stages, whose end starts the first turn.
+//! two stages, whose end starts the first turn. What it leaves in the store belongs to it ([`retention`]).
 
+use bytes::Bytes;
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{
     ChatImage, Conversation, Generation, RunId, RunSpec, SCHEMA_VERSION, Source, Stage, StageSet,
@@ -13,21 +14,28 @@ use crate::run::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
 use crate::run::{announce_run, finish_preparation, publish_task, publish_turn, study_fact};
 
 pub mod corrections;
+pub mod retention;
 
 /// The one study of a conversation's run.
 const STUDY: &str = "image";
 
-/// Begins a conversation whose image is stored, or begins it again: nothing happens twice.
+/// Begins a conversation, or begins it again: nothing happens twice. `image` is the content of its image, where this request
+/// brought it. It is stored once the conversation is there to own it: a request that makes none stores nothing.
 ///
 /// # Errors
-/// When broker or state do not answer; the call may be repeated.
+/// When broker, store or state do not answer; the call may be repeated.
 pub async fn begin(
     backends: &Backends,
     bundle: &BundleHashes,
     conversation: &Conversation,
     turns: &[TurnRequest],
+    image: Option<&Bytes>,
 ) -> Result<(), BackendError> {
-    if let Some(turn) = backends.conversations.create(conversation, turns).await? {
+    let ready = backends.conversations.create(conversation, turns).await?;
+    if let (Some(ChatImage { image: key, .. }), Some(content)) = (&conversation.image, image) {
+        backends.objects.ensure(key, content).await?;
+    }
+    if let Some(turn) = ready {
         publish_turn(backends, &conversation.id, turn, &conversation.component).await?;
     } else if let Some(image) = &conversation.image {
         prepare(backends, bundle, conversation, image).await?;

@@ -203,6 +203,7 @@ impl Setting {
             image: Some(image),
             indication: None,
             component: self.component.clone(),
+            lifetime_seconds: None,
             opening: Vec::new(),
         };
         let generation = Generation {

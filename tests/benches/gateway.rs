@@ -279,6 +279,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         image: None,
         indication: None,
         component: FakeStage::component_of(Stage::Language),
+        lifetime_seconds: None,
         opening: Vec::new(),
     };
     let ask = Ask::Question { text: "?".into() };

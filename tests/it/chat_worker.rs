@@ -124,6 +124,7 @@ impl ChatHarness {
             image: None,
             indication: None,
             component: self.component.clone(),
+            lifetime_seconds: None,
             opening: Vec::new(),
         }
     }

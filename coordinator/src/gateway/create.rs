@@ -26,9 +26,6 @@ use super::upload::Upload;
 use super::view;
 use crate::conversation;
 
-/// An image that is being removed is gone in a moment.
-const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
-
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
 
@@ -38,6 +35,8 @@ pub(super) struct ConversationDraft {
     pub(super) owner: String,
     pub(super) image: Option<CheckedImage>,
     pub(super) indication: Option<String>,
+    /// Seconds from its last use to its end; none where somebody may return to it.
+    pub(super) lifetime_seconds: Option<u32>,
     pub(super) opening: Vec<Exchange>,
     pub(super) turns: Vec<TurnRequest>,
 }
@@ -89,6 +88,7 @@ pub(super) async fn create(
         owner,
         image,
         indication: asked.indication,
+        lifetime_seconds: None,
         opening: Vec::new(),
         turns,
     };
@@ -132,7 +132,7 @@ async fn repeat(
     known: ConversationSnapshot,
 ) -> ApiResult<ConversationSnapshot> {
     let conversation = &known.conversation;
-    let image = draft.image.as_ref().map(|image| &image.key);
+    let image = draft.image.as_ref().map(|image| image.key(&draft.id));
     let asked = |turns: &[TurnRequest]| -> Vec<_> {
         turns
             .iter()
@@ -146,7 +146,7 @@ async fn repeat(
         .map(|turn| turn.request.clone())
         .collect();
     let is_same = *conversation.owner == draft.owner
-        && conversation.image.as_ref().map(|image| &image.image) == image
+        && conversation.image.as_ref().map(|image| &image.image) == image.as_ref()
         && conversation.indication == draft.indication
         && asked(&first) == asked(&draft.turns);
     if !is_same {
@@ -154,10 +154,15 @@ async fn repeat(
             "this Idempotency-Key made another conversation; give each new request a new key";
         return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
     }
-    if let Some(image) = &draft.image {
-        store(app, &conversation.id, image).await?;
-    }
-    conversation::begin(&app.backends, &app.bundle, conversation, &draft.turns).await?;
+    let content = draft.image.as_ref().map(|image| &image.content);
+    conversation::begin(
+        &app.backends,
+        &app.bundle,
+        conversation,
+        &draft.turns,
+        content,
+    )
+    .await?;
     Ok(known)
 }
 
@@ -172,13 +177,12 @@ pub(super) async fn begin(
         owner,
         image,
         indication,
+        lifetime_seconds,
         opening,
         turns,
     } = draft;
-    if let Some(checked) = &image {
-        store(app, &id, checked).await?;
-    }
-    let image = image.map(|checked| app.bundle.image(&checked.key, checked.media_type));
+    let content = image.as_ref().map(|checked| checked.content.clone());
+    let image = image.map(|checked| app.bundle.image(&checked.key(&id), checked.media_type));
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
         id,
@@ -187,9 +191,17 @@ pub(super) async fn begin(
         image,
         indication,
         component: app.bundle.component(Stage::Language).clone(),
+        lifetime_seconds,
         opening,
     };
-    conversation::begin(&app.backends, &app.bundle, &conversation, &turns).await?;
+    conversation::begin(
+        &app.backends,
+        &app.bundle,
+        &conversation,
+        &turns,
+        content.as_ref(),
+    )
+    .await?;
     places.free().await;
     let snapshot = app
         .backends
@@ -197,27 +209,6 @@ pub(super) async fn begin(
         .snapshot(&conversation.id)
         .await?;
     snapshot.ok_or_else(ApiError::no_conversation)
-}
-
-/// Claims the image for the conversation, so that the end of another one does not take it along, and stores it.
-async fn store(app: &AppState, id: &ConversationId, image: &CheckedImage) -> ApiResult<()> {
-    let (objects, whole) = (&app.backends.objects, Some(image.content.len() as u64));
-    loop {
-        let stored = objects.size(&image.key).await? == whole;
-        if app
-            .backends
-            .conversations
-            .claim_image(id, &image.key, stored)
-            .await?
-        {
-            break;
-        }
-        tokio::time::sleep(REMOVAL_PAUSE).await;
-    }
-    if objects.size(&image.key).await? != whole {
-        objects.put(&image.key, image.content.clone()).await?;
-    }
-    Ok(())
 }
 
 /// Makes a turn as it goes into the state.

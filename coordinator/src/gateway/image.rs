@@ -4,7 +4,7 @@
 use super::config::GatewayConfig;
 use bytes::Bytes;
 use radialog_schemas::http::ProblemCode;
-use radialog_schemas::{ContentHash, ObjectKey};
+use radialog_schemas::{ContentHash, ConversationId, ObjectKey};
 
 use super::body;
 use super::problem::{ApiError, ApiResult};
@@ -20,7 +20,7 @@ const SHORT_SIDE: u64 = 512;
 #[derive(Clone, Debug)]
 pub(super) struct CheckedImage {
     pub(super) content: Bytes,
-    pub(super) key: ObjectKey,
+    hash: ContentHash,
     pub(super) media_type: &'static str,
 }
 
@@ -37,12 +37,17 @@ impl CheckedImage {
         body::beside(move || {
             let media_type = check(&content, max_bytes, max_pixels)?;
             Ok(Self {
-                key: ObjectKey::image(&ContentHash::of(&content)),
+                hash: ContentHash::of(&content),
                 content,
                 media_type,
             })
         })
         .await
+    }
+
+    /// Where a conversation keeps it.
+    pub(super) fn key(&self, conversation: &ConversationId) -> ObjectKey {
+        ObjectKey::conversation_image(conversation, &self.hash)
     }
 }
 

@@ -58,5 +58,12 @@ pub(super) async fn republish_forgotten(
         }
     }
     tracing::info!(conversation = %snapshot.conversation.id, "a turn waits and nothing for it is in the broker: again");
-    Ok(conversation::begin(&app.backends, &app.bundle, &snapshot.conversation, &[]).await?)
+    Ok(conversation::begin(
+        &app.backends,
+        &app.bundle,
+        &snapshot.conversation,
+        &[],
+        None,
+    )
+    .await?)
 }

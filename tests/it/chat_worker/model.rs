@@ -573,6 +573,7 @@ async fn a_prompt_is_made_beside_the_async_threads() {
         image: None,
         indication: None,
         component: harness.component.clone(),
+        lifetime_seconds: None,
         opening: vec![said(&"a word ".repeat(10_000)); 2],
     };
     let text = "x".to_owned();

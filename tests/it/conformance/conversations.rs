@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_runtime::conversations::{
-    AddedTurn, AppendOutcome, Conversations, DeletedConversation, NumberedEvent, TurnClaim,
+    AddedTurn, AppendOutcome, Conversations, NumberedEvent, TurnClaim,
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
@@ -19,13 +19,13 @@ use crate::adapters::on_each_adapter;
 
 mod cancelling;
 mod events;
-mod images;
+mod lifetime;
 mod queue;
 mod turns;
 
 use cancelling::*;
 use events::*;
-use images::*;
+use lifetime::*;
 use queue::*;
 use turns::*;
 
@@ -57,9 +57,10 @@ on_each_adapter! { memory, redis: {
     a_final_answer_can_be_edited,
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,
-    a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use,
-    an_image_stays_that_was_stored_before_its_first_conversation,
-    an_image_that_is_being_removed_cannot_be_claimed,
+    a_deleted_conversation_is_gone,
+    conversations_exist_until_they_are_deleted,
+    a_conversation_ends_when_its_lifetime_is_over,
+    conversations_of_all_owners_are_found_by_their_age,
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,
     racing_submitters_each_get_a_turn_of_their_own,
@@ -86,6 +87,7 @@ fn in_words() -> Conversation {
         image: None,
         indication: None,
         component: ContentHash::of(b"language"),
+        lifetime_seconds: None,
         opening: Vec::new(),
     }
 }
@@ -285,11 +287,4 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
     assert_eq!(conversations.position(&id, 1).await.unwrap(), None);
     drop(conversations.watch(&id, 1).await.unwrap());
     assert_eq!(conversations.snapshot(&id).await.unwrap(), None);
-}
-
-fn deleted(conversation: Conversation, image_stays: bool) -> Option<DeletedConversation> {
-    Some(DeletedConversation {
-        conversation,
-        image_stays,
-    })
 }

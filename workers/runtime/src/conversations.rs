@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
-    TurnRequest, TurnStatus,
+    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest,
+    TurnStatus,
 };
 
 use crate::state::StateError;
@@ -89,18 +89,16 @@ pub enum AppendOutcome {
     Fenced,
 }
 
-/// A conversation that was removed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeletedConversation {
-    /// What was written when it began.
-    pub conversation: Conversation,
-    /// Its image must stay, because another conversation has claimed it, or it was stored before the first one did. Where
-    /// it need not, nobody can claim it until [`Conversations::image_removed`].
-    pub image_stays: bool,
-}
+/// A conversation that nobody has touched for so long is forgotten, where it says nothing else
+/// ([`Conversation::lifetime_seconds`]).
+pub(crate) const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// After this long the removal of an image was given up half way.
-pub(crate) const LONGEST_REMOVAL: Duration = Duration::from_secs(30);
+/// How long a conversation is kept after its last use.
+pub(crate) fn lifetime(conversation: &Conversation) -> Duration {
+    conversation
+        .lifetime_seconds
+        .map_or(LIFETIME, |seconds| Duration::from_secs(seconds.into()))
+}
 
 /// An event with its number.
 pub type NumberedEvent = (u64, TurnEvent);
@@ -121,21 +119,6 @@ pub trait TurnWatch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    /// Says that a conversation is about to have this image, so that from now on no other one's end takes it along.
-    /// `stored`: it is in the store already; where that is so for the first conversation that claims it, it outlives all of
-    /// them. False where it is being removed right now: ask again in a moment, looking anew whether it is stored. Claimed
-    /// before [`Conversations::create`], and before the image is stored.
-    async fn claim_image(
-        &self,
-        id: &ConversationId,
-        image: &ObjectKey,
-        stored: bool,
-    ) -> Result<bool, StateError>;
-
-    /// Ends the removal of an image that [`Conversations::delete`] has asked for. An image whose removal is never ended can be
-    /// claimed again after half a minute.
-    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError>;
-
     /// Begins a conversation with its first turns, queued. Does nothing where it is there already. Returns the turn that
     /// is ready, if one is, in both cases.
     async fn create(
@@ -219,8 +202,16 @@ pub trait Conversations: Send + Sync + 'static {
     async fn watch(&self, id: &ConversationId, turn: u32)
     -> Result<Box<dyn TurnWatch>, StateError>;
 
-    /// Removes the conversation; running turns are fenced off. None where there is no such conversation.
-    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError>;
+    /// Removes the conversation; running turns are fenced off. False where there is no such conversation. Its objects are
+    /// the caller's to delete, after this.
+    async fn delete(&self, id: &ConversationId) -> Result<bool, StateError>;
+
+    /// Says of each of these conversations whether it exists: is begun, not deleted, and used within its lifetime.
+    async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError>;
+
+    /// Lists the conversations of all owners that began before this time, in milliseconds since 1970, in no order. Some may
+    /// have ended meanwhile.
+    async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError>;
 
     /// Counts the turns of all conversations that wait for a worker.
     async fn waiting(&self) -> Result<u64, StateError>;

@@ -11,7 +11,9 @@ use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::OpenTurn;
-use radialog_schemas::{Answer, Ask, ErrorCode, Failure, Generation, TurnEvent, TurnOutcome};
+use radialog_schemas::{
+    Answer, Ask, ContentHash, ErrorCode, Failure, Generation, TurnEvent, TurnOutcome,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::input;
@@ -110,7 +112,8 @@ pub(super) async fn request(
             Some((embedding, content)) => {
                 let tokens = image_tokens::decode(&content)
                     .map_err(|error| input::corrupt(&embedding, error))?;
-                (embedding.to_string(), vec![tokens])
+                // By content: a client that sends its whole dialog each time makes a new conversation of the same image.
+                (ContentHash::of(&content).to_string(), vec![tokens])
             }
             None => Default::default(),
         };

@@ -1,22 +1,25 @@
 //! Conversations of the embedded mode; they end with the process.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    ChatImage, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent,
-    TurnOutcome, TurnRequest, TurnStatus,
+    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest,
+    TurnStatus,
 };
 use tokio::sync::watch;
 
 use super::queue_limits::{LONGEST_RESERVATION, QueueLimits, Reservation, ReserveOutcome, key_of};
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
-    LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch,
+    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, NumberedEvent, TurnClaim,
+    TurnSnapshot, TurnWatch, lifetime,
 };
 use crate::state::StateError;
+
+/// How often expired conversations are looked for.
+const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Conversations in this process's memory.
 #[derive(Default)]
@@ -27,22 +30,12 @@ pub struct MemoryConversations {
 #[derive(Default)]
 struct Inner {
     records: BTreeMap<ConversationId, ConversationRecord>,
-    /// Images of conversations.
-    images: HashMap<ObjectKey, ImageUsers>,
     /// Number of turns that were ever queued.
     queued: u64,
     /// Places for turns that are about to be added, and when they were taken.
     reserved: HashMap<String, (Reservation, Instant)>,
-}
-
-/// The conversations that an image belongs to.
-#[derive(Default)]
-struct ImageUsers {
-    conversations: HashSet<ConversationId>,
-    /// The image was stored before any of them claimed it.
-    stored_before: bool,
-    /// When its removal began, where it is being removed.
-    removing: Option<Instant>,
+    /// When expired conversations were last looked for.
+    looked: Option<Instant>,
 }
 
 struct ConversationRecord {
@@ -50,6 +43,8 @@ struct ConversationRecord {
     prepared: Option<Result<FindingsReport, Failure>>,
     turns: Vec<TurnRecord>,
     idempotency: HashMap<String, u32>,
+    /// When somebody last did something with it.
+    used: Instant,
 }
 
 struct TurnRecord {
@@ -67,8 +62,11 @@ struct TurnRecord {
 }
 
 impl MemoryConversations {
+    /// All conversations that are within their lifetime; the others end here.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.end_expired();
+        inner
     }
 
     /// Runs `change` on a conversation; none where there is no such conversation.
@@ -77,11 +75,28 @@ impl MemoryConversations {
         id: &ConversationId,
         change: impl FnOnce(&mut ConversationRecord) -> T,
     ) -> Option<T> {
-        self.lock().records.get_mut(id).map(change)
+        let mut inner = self.lock();
+        let record = inner.records.get_mut(id)?;
+        record.used = Instant::now();
+        Some(change(record))
     }
 }
 
 impl Inner {
+    /// Looks at most once a second, so that many conversations cost a call nothing.
+    fn end_expired(&mut self) {
+        let now = Instant::now();
+        if self
+            .looked
+            .is_some_and(|looked| now - looked < EXPIRY_EVERY)
+        {
+            return;
+        }
+        self.looked = Some(now);
+        self.records
+            .retain(|_, record| now - record.used < lifetime(&record.conversation));
+    }
+
     fn turn(&mut self, request: &TurnRequest) -> TurnRecord {
         self.queued += 1;
         TurnRecord {
@@ -217,38 +232,6 @@ impl TurnRecord {
 
 #[async_trait]
 impl Conversations for MemoryConversations {
-    async fn claim_image(
-        &self,
-        id: &ConversationId,
-        image: &ObjectKey,
-        stored: bool,
-    ) -> Result<bool, StateError> {
-        let mut inner = self.lock();
-        let users = inner.images.entry(image.clone()).or_default();
-        if users
-            .removing
-            .is_some_and(|since| since.elapsed() < LONGEST_REMOVAL)
-        {
-            return Ok(false);
-        }
-        users.stored_before |= stored && users.conversations.is_empty();
-        users.removing = None;
-        users.conversations.insert(id.clone());
-        Ok(true)
-    }
-
-    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
-        let mut inner = self.lock();
-        if inner
-            .images
-            .get(image)
-            .is_some_and(|users| users.removing.is_some())
-        {
-            inner.images.remove(image);
-        }
-        Ok(())
-    }
-
     async fn create(
         &self,
         conversation: &Conversation,
@@ -263,6 +246,7 @@ impl Conversations for MemoryConversations {
                 prepared: None,
                 turns,
                 idempotency,
+                used: Instant::now(),
             };
             inner.records.insert(record.conversation.id.clone(), record);
         }
@@ -451,29 +435,25 @@ impl Conversations for MemoryConversations {
         Ok(Box::new(MemoryWatch(self.with(id, subscribe).flatten())))
     }
 
-    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
-        let mut inner = self.lock();
-        let Some(ConversationRecord { conversation, .. }) = inner.records.remove(id) else {
-            return Ok(None);
-        };
-        let Some(ChatImage { image, .. }) = &conversation.image else {
-            return Ok(Some(DeletedConversation {
-                conversation,
-                image_stays: false,
-            }));
-        };
-        let users = inner.images.entry(image.clone()).or_default();
-        users.conversations.remove(id);
-        let stays = users.stored_before || !users.conversations.is_empty();
-        if !stays {
-            users.removing = Some(Instant::now());
-        } else if users.conversations.is_empty() {
-            inner.images.remove(image);
-        }
-        Ok(Some(DeletedConversation {
-            conversation,
-            image_stays: stays,
-        }))
+    async fn delete(&self, id: &ConversationId) -> Result<bool, StateError> {
+        Ok(self.lock().records.remove(id).is_some())
+    }
+
+    async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError> {
+        let inner = self.lock();
+        Ok(ids
+            .iter()
+            .map(|id| inner.records.contains_key(id))
+            .collect())
+    }
+
+    async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
+        let inner = self.lock();
+        let conversations = inner.records.values().map(|record| &record.conversation);
+        Ok(conversations
+            .filter(|conversation| conversation.created_ms < time_ms)
+            .map(|conversation| conversation.id.clone())
+            .collect())
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

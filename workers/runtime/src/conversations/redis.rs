@@ -5,16 +5,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
-    TurnRequest,
+    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest,
 };
 use redis::streams::StreamRangeReply;
 use redis::{FromRedisValue, Script};
 use serde::Serialize;
 
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
-    LONGEST_REMOVAL, NumberedEvent, QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch,
+    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, LIFETIME, NumberedEvent,
+    QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch, lifetime,
 };
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
@@ -27,8 +26,8 @@ mod queue;
 mod scripts;
 mod subscriptions;
 
-/// A conversation that nobody has touched for so long is forgotten.
-const TIME_TO_LIVE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Keys that Redis looks at in one step of a scan.
+const SCANNED: usize = 1000;
 
 /// Conversations that gateways and workers on any number of machines share.
 pub struct RedisConversations {
@@ -59,13 +58,24 @@ impl RedisConversations {
         id: &ConversationId,
         arguments: &[&str],
     ) -> Result<T, StateError> {
+        self.run_script_for(LIFETIME, script, id, arguments).await
+    }
+
+    /// Runs a script on a conversation that, where the script makes it, is kept for so long after its last use.
+    async fn run_script_for<T: FromRedisValue>(
+        &self,
+        lifetime: Duration,
+        script: &Script,
+        id: &ConversationId,
+        arguments: &[&str],
+    ) -> Result<T, StateError> {
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("EVALSHA")
             .arg(script.get_hash())
             .arg(1)
             .arg(keys::conversation(id));
-        pipeline.arg(TIME_TO_LIVE.as_secs()).arg(arguments);
+        pipeline.arg(lifetime.as_secs()).arg(arguments);
         self.connection
             .run::<(T,)>(&pipeline)
             .await
@@ -83,37 +93,6 @@ impl RedisConversations {
 
 #[async_trait]
 impl Conversations for RedisConversations {
-    async fn claim_image(
-        &self,
-        id: &ConversationId,
-        image: &ObjectKey,
-        stored: bool,
-    ) -> Result<bool, StateError> {
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("EVALSHA")
-            .arg(scripts::CLAIM.get_hash())
-            .arg(1)
-            .arg(keys::image(image));
-        pipeline
-            .arg(id.as_str())
-            .arg(if stored { "1" } else { "0" });
-        self.connection
-            .run::<(bool,)>(&pipeline)
-            .await
-            .map(|(claimed,)| claimed)
-    }
-
-    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
-        self.connection
-            .run(
-                redis::pipe()
-                    .srem(keys::image(image), scripts::REMOVING)
-                    .ignore(),
-            )
-            .await
-    }
-
     async fn create(
         &self,
         conversation: &Conversation,
@@ -135,8 +114,9 @@ impl Conversations for RedisConversations {
         let mut arguments = vec![json(conversation), has_image.to_owned()];
         arguments.extend(turns.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (ready, queued): (u32, Vec<u32>) =
-            self.run_script(&scripts::CREATE, id, &arguments).await?;
+        let (ready, queued): (u32, Vec<u32>) = self
+            .run_script_for(lifetime(conversation), &scripts::CREATE, id, &arguments)
+            .await?;
         self.add_waiting(id, queued).await?;
         Ok(turn_or_none(ready))
     }
@@ -344,14 +324,14 @@ impl Conversations for RedisConversations {
         ))
     }
 
-    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
+    async fn delete(&self, id: &ConversationId) -> Result<bool, StateError> {
         let Some(ConversationSnapshot {
             conversation,
             turns,
             ..
         }) = self.read(id).await?
         else {
-            return Ok(None);
+            return Ok(false);
         };
         self.run_script::<()>(&scripts::DELETE, id, &[]).await?;
         let turns: Vec<u32> = (1..=turns.len() as u32).collect();
@@ -360,24 +340,50 @@ impl Conversations for RedisConversations {
         pipeline
             .zrem(keys::owner(&conversation.owner), id.as_str())
             .ignore();
-        let Some(image) = &conversation.image else {
-            self.connection.run::<()>(&pipeline).await?;
-            return Ok(Some(DeletedConversation {
-                conversation,
-                image_stays: false,
-            }));
-        };
-        pipeline
-            .cmd("EVALSHA")
-            .arg(scripts::RELEASE.get_hash())
-            .arg(1)
-            .arg(keys::image(&image.image));
-        pipeline.arg(id.as_str()).arg(LONGEST_REMOVAL.as_secs());
-        let (stays,): (bool,) = self.connection.run(&pipeline).await?;
-        Ok(Some(DeletedConversation {
-            conversation,
-            image_stays: stays,
-        }))
+        self.connection.run::<()>(&pipeline).await?;
+        Ok(true)
+    }
+
+    async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError> {
+        let mut pipeline = redis::pipe();
+        for id in ids {
+            pipeline.exists(keys::conversation(id));
+        }
+        if ids.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.connection.run(&pipeline).await
+        }
+    }
+
+    async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
+        let mut begun = Vec::new();
+        let mut cursor = 0_u64;
+        loop {
+            let scan = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(keys::owner("*"))
+                .arg("COUNT")
+                .arg(SCANNED)
+                .to_owned();
+            let (page,): ((u64, Vec<String>),) =
+                self.connection.run(redis::pipe().add_command(scan)).await?;
+            for owner in page.1 {
+                let range = redis::pipe()
+                    .zrangebyscore(owner, 0, format!("({time_ms}"))
+                    .to_owned();
+                let (ids,): (Vec<String>,) = self.connection.run(&range).await?;
+                begun.extend(ids.into_iter().map(ConversationId));
+            }
+            cursor = page.0;
+            if cursor == 0 {
+                // A scan may name a key twice.
+                begun.sort_unstable();
+                begun.dedup();
+                return Ok(begun);
+            }
+        }
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

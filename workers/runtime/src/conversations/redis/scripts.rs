@@ -1,6 +1,7 @@
-//! What must not be torn apart, in Lua. KEYS[1] is the conversation's hash, ARGV[1] the seconds to live.
+//! What must not be torn apart, in Lua. KEYS[1] is the conversation's hash, ARGV[1] the seconds to live of
+//! one that is made.
 //!
-//! Fields of the hash: `conversation`, `image` (1 where it has one), `prepared`, `usable` (1 once the image's outputs are
+//! Fields of the hash: `conversation`, `live` (its seconds to live), `image` (1 where it has one), `prepared`, `usable` (1 once the image's outputs are
 //! there), `turns` (their number), and for turn N `N:request`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`,
 //! `N:outcome`, `N:edited`, `N:events` (their number); `key:K` holds the turn that the idempotency key K made.
 
@@ -17,8 +18,9 @@ pub(super) const OVER: i64 = -2;
 
 /// What several scripts do.
 const SHARED: &str = "
-local key, live = KEYS[1], ARGV[1]
+local key = KEYS[1]
 local function get(field) return redis.call('HGET', key, field) end
+local live = get('live') or ARGV[1]
 local function set(...) redis.call('HSET', key, ...) end
 local function final(turn)
   local status = get(turn .. ':status')
@@ -65,7 +67,7 @@ fn script(body: &str) -> Script {
 pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "if redis.call('EXISTS', key) == 0 then
-           set('conversation', ARGV[2], 'image', ARGV[3])
+           set('conversation', ARGV[2], 'image', ARGV[3], 'live', live)
            for at = 4, #ARGV do queue(ARGV[at]) end
            touch()
          end
@@ -194,38 +196,10 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: set of an image's conversations. ARGV: conversation, whether the image was stored before. Whether it could be
-/// claimed. The member `stored` says that it was stored before the first of them, [`REMOVING`] that it is being removed.
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('SISMEMBER', KEYS[1], 'removing') == 1 then return 0 end
-         if ARGV[2] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SADD', KEYS[1], 'stored') end
-         redis.call('SADD', KEYS[1], ARGV[1])
-         return 1",
-    )
-});
-
-/// A member of an image's set.
-pub(super) const REMOVING: &str = "removing";
-
-/// KEYS: set of an image's conversations. ARGV: conversation, seconds of the longest removal. Whether the image must stay.
-pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "redis.call('SREM', KEYS[1], ARGV[1])
-         local left = redis.call('SCARD', KEYS[1])
-         if left == 1 and redis.call('SREM', KEYS[1], 'stored') == 1 then return 1 end
-         if left > 0 then return 1 end
-         redis.call('SADD', KEYS[1], 'removing')
-         redis.call('EXPIRE', KEYS[1], ARGV[2])
-         return 0",
-    )
-});
-
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    let own: [&'static Script; 11] = [
-        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &CLAIM,
-        &RELEASE,
+    let own: [&'static Script; 9] = [
+        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
 }
