@@ -20,13 +20,11 @@ use super::auth::Caller;
 use super::body::check_text;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
+use super::queue_place::QueuePlaces;
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
 use super::view;
 use crate::conversation;
-
-/// When to ask again where too many turns wait, in seconds.
-const BUSY_RETRY: u64 = 10;
 
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
@@ -52,6 +50,7 @@ pub(super) async fn create(
     let Upload {
         conversation: asked,
         image,
+        memory: _memory,
     } = upload;
     for (field, text) in [
         ("question", &asked.question),
@@ -109,16 +108,6 @@ pub(super) async fn create(
         location,
         Json(view::conversation(&app, &snapshot).await?),
     ))
-}
-
-/// Refuses new work where too many turns wait already.
-pub(super) async fn check_backlog(app: &AppState) -> ApiResult<()> {
-    let waiting = app.backends.conversations.waiting().await?;
-    if waiting >= app.config.max_waiting {
-        let detail = format!("{waiting} turns wait for a worker already; ask again later");
-        return Err(ApiError::new(ProblemCode::Busy, detail).after(BUSY_RETRY));
-    }
-    Ok(())
 }
 
 /// Makes an id that nobody can guess.
@@ -182,7 +171,7 @@ pub(super) async fn begin(
     app: &AppState,
     draft: ConversationDraft,
 ) -> ApiResult<ConversationSnapshot> {
-    check_backlog(app).await?;
+    let places = QueuePlaces::take(app, &draft.owner, draft.turns.len()).await?;
     let ConversationDraft {
         id,
         owner,
@@ -213,6 +202,7 @@ pub(super) async fn begin(
         content.as_ref(),
     )
     .await?;
+    places.free().await;
     let snapshot = app
         .backends
         .conversations

@@ -11,6 +11,7 @@ use super::auth::Caller;
 use super::body::{JsonBody, check_text};
 use super::create::{self, Accepted};
 use super::problem::{ApiError, ApiResult};
+use super::queue_place::QueuePlaces;
 use super::request_path::{self, IdempotencyKey, OwnConversation, OwnTurn};
 use super::{publish, view};
 use crate::conversation::corrections;
@@ -33,7 +34,7 @@ pub(super) async fn add(
         );
         return Err(ApiError::new(ProblemCode::ConversationFull, detail));
     }
-    create::check_backlog(&app).await?;
+    let places = QueuePlaces::take(&app, &caller.owner, 1).await?;
     let id = &conversation.id;
     let added = app
         .backends
@@ -41,6 +42,7 @@ pub(super) async fn add(
         .add_turn(id, &request, key.as_deref())
         .await?;
     let added = added.ok_or_else(ApiError::no_conversation)?;
+    places.free().await;
     publish::publish_ready(&app, id, added.ready.then_some(added.turn)).await;
     let after = request_path::own(&app, &caller, id).await?;
     let stored = &request_path::turn(&after, added.turn)?.request;

@@ -20,11 +20,13 @@ use crate::adapters::on_each_adapter;
 mod cancelling;
 mod events;
 mod lifetime;
+mod queue;
 mod turns;
 
 use cancelling::*;
 use events::*;
 use lifetime::*;
+use queue::*;
 use turns::*;
 
 mod adapters {
@@ -62,6 +64,8 @@ on_each_adapter! { memory, redis: {
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,
     racing_submitters_each_get_a_turn_of_their_own,
+    places_in_the_queue_are_taken_in_one_step_and_counted_by_key,
+    a_turn_keeps_its_place_until_a_worker_has_it,
 }}
 
 /// A name that no other test uses, also where the store is shared.

@@ -198,7 +198,8 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
 
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    vec![
+    let own: [&'static Script; 9] = [
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE,
-    ]
+    ];
+    own.into_iter().chain(super::queue::scripts()).collect()
 }
