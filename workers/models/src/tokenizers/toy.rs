@@ -1,7 +1,8 @@
 //! Small vocabularies of our own for bundles of random weights, which must work with no external file. They hold what
 //! every text needs (bytes, single characters) and then words of the field, so that even a random model writes words.
 
-use super::{TokenizerError, file};
+use super::TokenizerError;
+use super::file::{self, BLANK};
 
 /// Words of radiology reports, the commonest first: a small vocabulary takes as many as fit.
 const WORDS: &str = "
@@ -15,9 +16,6 @@ const WORDS: &str = "
     wires intact limits volumes low prior study compared interval improvement new old possible likely may
     represent suggests consistent user assistant answer question this that for not or on at to from has been
     patient view frontal lateral portable";
-
-/// SentencePiece's visible blank.
-const BLANK: char = '\u{2581}';
 
 /// A LLaMA-style tokenizer.
 pub struct ToyLlama {
