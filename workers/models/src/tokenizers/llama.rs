@@ -351,10 +351,10 @@ fn is_space(c: char) -> bool {
 mod tests {
     use super::*;
     use crate::prompt::Prompts;
-    use crate::tokenizers::toy;
+    use crate::tokenizers::synthetic;
 
     fn tokenizer() -> LlamaTokenizer {
-        LlamaTokenizer::from_json(&toy::llama(2048).unwrap().json).unwrap()
+        LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap()
     }
 
     #[test]
