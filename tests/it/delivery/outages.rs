@@ -127,7 +127,7 @@ async fn a_store_that_stays_away_gets_the_tasks_handed_back(harness: TaskHarness
     send_many(&harness, 2).await;
     let failing = Failing::new(&harness, Failure::Away, usize::MAX);
     let impatient = RunnerSettings {
-        store_patience: Duration::from_millis(300),
+        store_timeout: Duration::from_millis(300),
         ..settings()
     };
     let worker = harness
@@ -157,7 +157,7 @@ async fn a_full_store_ends_the_worker_with_a_clear_error(harness: TaskHarness) {
     let worker = harness
         .with(harness.queue.clone(), full)
         .start(&Arc::new(findings()), settings());
-    let error = worker.ended().await.unwrap().unwrap_err();
+    let error = worker.ended().await.unwrap();
     assert!(
         matches!(error, RunError::StoreFull(_)) && error.to_string().contains("Free some space"),
         "{error}"
