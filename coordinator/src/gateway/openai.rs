@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
+use radialog_runtime::clock;
 use radialog_schemas::http::openai::{ChatCompletionRequest, Model, ModelList};
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
 
@@ -13,7 +14,7 @@ use self::messages::ParsedMessages;
 use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{self, is_json, media_type, unsupported};
-use super::create::{self, ConversationDraft, now_ms};
+use super::create::{self, ConversationDraft};
 use super::events::OpenStream;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
@@ -96,7 +97,7 @@ pub(super) async fn complete(
     let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
     let head = CompletionHead {
         id: format!("chatcmpl-{}", conversation.id),
-        created: now_ms() / 1000,
+        created: clock::now_ms() / 1000,
         model,
     };
     let following = PendingCompletion {
