@@ -9,6 +9,5 @@ pub mod run;
 
 pub use bundle_hashes::BundleHashes;
 pub use error::{BackendError, CoordinatorError};
-pub use radialog_runtime::backends::Backends;
 pub use run::output::RunSummary;
 pub use run::{ArchiveRun, ResultConsumer, RunOptions, RunPlan, RunProgress, plan_run};

@@ -19,6 +19,7 @@ pub struct FaultInjector {
     duplicates: AtomicBool,
     loses_state_responses: AtomicBool,
     messages_to_lose: AtomicU64,
+    refused: AtomicU64,
     calls: AtomicU64,
     state: RwLock<Arc<MemoryState>>,
 }
@@ -67,12 +68,22 @@ impl FaultInjector {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
-    fn is_unreachable(&self) -> bool {
-        self.unreachable.load(Ordering::Relaxed)
+    /// Returns how many calls were refused as unreachable.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the call that asks is refused, which is counted.
+    fn refuses(&self) -> bool {
+        let unreachable = self.unreachable.load(Ordering::Relaxed);
+        if unreachable {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        unreachable
     }
 
     fn state(&self) -> Result<Arc<MemoryState>, StateError> {
-        match self.is_unreachable() {
+        match self.refuses() {
             true => Err(StateError("down".into())),
             false => Ok(self
                 .state
@@ -104,7 +115,7 @@ impl Queue for FaultyQueue {
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
-        if self.faults.is_unreachable() {
+        if self.faults.refuses() {
             return Err(QueueError::Unreachable("down".into()));
         }
         let left = &self.faults.messages_to_lose;
@@ -142,7 +153,7 @@ struct FaultyObjects {
 
 impl FaultyObjects {
     fn inner(&self, key: &str) -> Result<&dyn Objects, ObjectError> {
-        match self.faults.is_unreachable() {
+        match self.faults.refuses() {
             true => Err(ObjectError::Store {
                 key: key.to_owned(),
                 reason: "down".into(),

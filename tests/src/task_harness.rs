@@ -201,8 +201,9 @@ impl WorkerHandle {
         drop(self.running.await);
     }
 
-    /// Waits for the worker to end by itself.
-    pub async fn ended(self) -> Result<Result<(), RunError>> {
-        Ok(self.running.await?)
+    /// Waits for the worker to end by itself, and returns why it did.
+    pub async fn ended(self) -> Result<RunError> {
+        let ended = self.running.await?;
+        ended.err().context("the worker ended without an error")
     }
 }

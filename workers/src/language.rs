@@ -20,7 +20,7 @@ use radialog_runtime::stage::{
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 use tokio::sync::oneshot::Sender;
 
-use crate::StageOptions;
+use crate::{StageOptions, input};
 use chat::AnswerStream;
 
 mod answer;
@@ -215,10 +215,13 @@ impl StageWork for LanguageStage {
                 answer::request(&self.language, prompt, generation, &task.output, objects).await?,
                 Purpose::Answer,
             ),
-            _ => (
+            Work::Report { .. } => (
                 report::request(&self.language, task, objects).await?,
                 Purpose::Report,
             ),
+            Work::Embedding { .. } | Work::Findings { .. } | Work::Scoring { .. } => {
+                return Err(input::wrong_stage(Stage::Language));
+            }
         };
         Ok(LanguageInput { request, purpose })
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use radialog_models::durable::NewDirectory;
 use radialog_schemas::ContentHash;
 use radialog_schemas::bundle::MANIFEST_FILE;
 
@@ -14,7 +15,7 @@ macro_rules! files {
     };
 }
 
-/// Names and contents. The manifest is the last one: a folder that has it is whole.
+/// Names and contents. The manifest is the last one.
 const FILES: [(&str, &[u8]); 7] = files![
     "embedding.safetensors",
     "findings.safetensors",
@@ -32,15 +33,14 @@ pub(crate) fn unpack(cache: &Path) -> anyhow::Result<PathBuf> {
     if dir.join(MANIFEST_FILE).is_file() {
         return Ok(dir);
     }
-    let partial = cache.join(format!(".demo.{}.partial", std::process::id()));
     let write = || -> std::io::Result<()> {
-        fs::create_dir_all(&partial)?;
+        let pending = NewDirectory::create(&dir)?;
         FILES
             .iter()
-            .try_for_each(|(name, content)| fs::write(partial.join(name), content))?;
-        match fs::rename(&partial, &dir) {
+            .try_for_each(|(name, content)| fs::write(pending.partial().join(name), content))?;
+        match pending.commit() {
             // Another process was faster; its bytes are the same.
-            Err(_) if dir.join(MANIFEST_FILE).is_file() => fs::remove_dir_all(&partial),
+            Err(_) if dir.join(MANIFEST_FILE).is_file() => Ok(()),
             result => result,
         }
     };

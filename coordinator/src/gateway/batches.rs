@@ -8,6 +8,7 @@ use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use radialog_runtime::clock;
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::ProblemCode;
 
@@ -90,7 +91,7 @@ pub(super) async fn start(
         },
     );
     let view = batches(&app)?
-        .start(&id, &caller.owner, create::now_ms(), request.clone())
+        .start(&id, &caller.owner, clock::now_ms(), request.clone())
         .await?;
     if view.request != request {
         let detail = "this Idempotency-Key started another batch; give each new request a new key";

@@ -12,11 +12,10 @@ use serde::de::DeserializeOwned;
 
 use super::app_state::AppState;
 use super::auth::Caller;
-use super::body_memory::{BodyKind, COPIES, HeldMemory};
+use super::body_memory::{BodyKind, HeldMemory};
+use super::config::{COPIES, JSON_LIMIT};
 use super::problem::{ApiError, ApiResult};
 
-/// Longest text in JSON, were each of its characters escaped, and some room for the other fields.
-pub(super) const JSON_LIMIT: u64 = 1 << 20;
 /// What is read of a refused body so that its sender gets to see the refusal, which a reset connection would swallow.
 const DISCARDED: u64 = 64 << 20;
 const DISCARDING: Duration = Duration::from_secs(5);
@@ -69,7 +68,7 @@ pub(super) async fn read(request: Request, app: &AppState, limit: u64) -> ApiRes
         true => BodyKind::Upload,
         false => BodyKind::Text,
     };
-    let mut memory = HeldMemory::new(app, &caller, kind);
+    let mut memory = HeldMemory::new(app.bodies.clone(), caller.quota.bodies(), kind);
     if let Err(full) = memory.take(announced.unwrap_or(0) * COPIES) {
         discard(request).await;
         return Err(full);

@@ -8,14 +8,9 @@ use radialog_runtime::metrics::metrics;
 use radialog_schemas::http::ProblemCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::app_state::AppState;
-use super::auth::Caller;
+use super::config::TEXT_SHARE;
 use super::problem::{ApiError, ApiResult};
 
-/// What a body takes for each of its bytes until it is stored: as it came, as the parser copies it, and decoded.
-pub(super) const COPIES: u64 = 3;
-/// Of the whole, `1 / TEXT_SHARE` is for short texts only.
-pub(super) const TEXT_SHARE: u64 = 8;
 /// Memory is counted in pieces of so many bytes.
 const PIECE: u64 = 1 << 10;
 /// When to ask again, in seconds.
@@ -69,11 +64,11 @@ impl BodyMemory {
 }
 
 impl HeldMemory {
-    /// Begins with nothing.
-    pub(super) fn new(app: &AppState, caller: &Caller, kind: BodyKind) -> Self {
+    /// Begins with nothing of the gateway's memory and of the key's own.
+    pub(super) fn new(all: Arc<BodyMemory>, own: Arc<BodyMemory>, kind: BodyKind) -> Self {
         Self {
-            all: app.bodies.clone(),
-            own: caller.quota.bodies(),
+            all,
+            own,
             kind,
             permits: Vec::new(),
             bytes: 0,

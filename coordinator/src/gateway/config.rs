@@ -9,13 +9,16 @@ use radialog_runtime::config::ConfigReader;
 use radialog_runtime::http_server::{CONNECTION_BYTES, open_files};
 use radialog_schemas::ContentHash;
 
-use super::body_memory::{COPIES, TEXT_SHARE};
-use super::upload::body_limit;
-
 /// As in the original demo.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
 const MIB: u64 = 1 << 20;
+/// Longest text in JSON, were each of its characters escaped, and some room for the other fields. In bytes.
+pub(super) const JSON_LIMIT: u64 = MIB;
+/// What a body takes for each of its bytes until it is stored: as it came, as the parser copies it, and decoded.
+pub(super) const COPIES: u64 = 3;
+/// Of the whole memory for bodies, `1 / TEXT_SHARE` is for short texts only.
+pub(super) const TEXT_SHARE: u64 = 8;
 /// The default of [`GatewayConfig::connections`], unless the process may not open as many files.
 pub const MOST_CONNECTIONS: u32 = 4096;
 /// What a gateway takes in memory besides connections and bodies: itself, what it reads from the state, events.
@@ -161,6 +164,11 @@ impl GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// How long a body with an image may be, in bytes.
+    pub(super) fn body_limit(&self) -> u64 {
+        body_limit(self.max_image_bytes)
+    }
+
     /// The memory that a gateway takes with these settings at most, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.body_memory
@@ -190,6 +198,14 @@ fn connections(reader: &mut ConfigReader, default: u32) -> u32 {
         );
     }
     connections
+}
+
+/// Says how long a body may be: base64 makes four bytes of three.
+fn body_limit(max_image_bytes: u64) -> u64 {
+    max_image_bytes
+        .div_ceil(3)
+        .saturating_mul(4)
+        .saturating_add(JSON_LIMIT)
 }
 
 /// Memory with which one key can send the largest image.

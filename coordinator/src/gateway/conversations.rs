@@ -92,7 +92,7 @@ pub(super) async fn image(
     }
     let objects = &app.backends.objects;
     let length = objects.size(&image.image).await?.ok_or_else(none)?;
-    let mut memory = HeldMemory::new(&app, &caller, BodyKind::Upload);
+    let mut memory = HeldMemory::new(app.bodies.clone(), caller.quota.bodies(), BodyKind::Upload);
     memory.take(length)?;
     let content = match objects.get(&image.image).await {
         Err(ObjectError::NotFound(_)) => return Err(none()),

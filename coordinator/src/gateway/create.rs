@@ -1,10 +1,11 @@
 //! A new conversation: its image into the store, its first turns into the shared state, its work to the stages.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use radialog_runtime::clock::now_ms;
 use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
@@ -280,13 +281,6 @@ pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
         top_p: options.top_p.filter(|_| temperature.is_some()),
         seed: options.seed.unwrap_or(default.seed),
     })
-}
-
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

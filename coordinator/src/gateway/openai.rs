@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
+use radialog_runtime::clock;
 use radialog_schemas::http::openai::{ChatCompletionRequest, Model, ModelList};
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
 
@@ -14,7 +15,7 @@ use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{self, ReadBody, is_json, media_type, unsupported};
 use super::body_memory::HeldMemory;
-use super::create::{self, ConversationDraft, now_ms};
+use super::create::{self, ConversationDraft};
 use super::events::OpenStream;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
@@ -44,7 +45,7 @@ impl FromRequest<AppState> for CompletionRequest {
             body::discard(request).await;
             return Err(unsupported(&kind, "application/json"));
         }
-        let limit = upload::body_limit(app.config.max_image_bytes);
+        let limit = app.config.body_limit();
         let ReadBody { content, memory } = body::read(request, app, limit).await?;
         body::beside(move || Ok(Self(body::parse(&content)?, memory))).await
     }
@@ -105,7 +106,7 @@ pub(super) async fn complete(
     let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
     let head = CompletionHead {
         id: format!("chatcmpl-{}", conversation.id),
-        created: now_ms() / 1000,
+        created: clock::now_ms() / 1000,
         model,
     };
     let following = PendingCompletion {

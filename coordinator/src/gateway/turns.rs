@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use radialog_runtime::clock;
 use radialog_schemas::Ask;
 use radialog_schemas::http::{EditedAnswer, NewTurn, ProblemCode, TurnView};
 
@@ -97,7 +98,7 @@ pub(super) async fn edit(
     check_text("text", &edited.text)?;
     rewrite(&app, &at, Some(&edited.text)).await?;
     let after = request_path::own(&app, &caller, at.id()).await?;
-    match corrections::from_edit(&after, at.turn, &edited.text, create::now_ms()) {
+    match corrections::from_edit(&after, at.turn, &edited.text, clock::now_ms()) {
         Some(correction) => corrections::store(&*app.backends.objects, &correction).await?,
         None => corrections::delete(&*app.backends.objects, at.id(), at.turn).await?,
     }

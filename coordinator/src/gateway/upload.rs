@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::runtime::Handle;
 
 use super::app_state::AppState;
-use super::body::{self, JSON_LIMIT, ReadBody, is_json, media_type, unsupported, utf8};
+use super::body::{self, ReadBody, is_json, media_type, unsupported, utf8};
 use super::body_memory::HeldMemory;
 use super::problem::{ApiError, ApiResult};
 
@@ -39,7 +39,7 @@ impl FromRequest<AppState> for Upload {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
-        let limit = body_limit(app.config.max_image_bytes);
+        let limit = app.config.body_limit();
         let kind = media_type(request.headers());
         if is_json(&kind) {
             let ReadBody { content, memory } = body::read(request, app, limit).await?;
@@ -83,15 +83,6 @@ impl FromRequest<AppState> for Upload {
         }
     }
 }
-
-/// Says how long a body may be: base64 makes four bytes of three.
-pub(super) fn body_limit(max_image_bytes: u64) -> u64 {
-    max_image_bytes
-        .div_ceil(3)
-        .saturating_mul(4)
-        .saturating_add(JSON_LIMIT)
-}
-
 /// Decodes the bytes of `data:image/png;base64,...`.
 pub(super) fn data_uri(field: &str, uri: &str) -> ApiResult<Bytes> {
     let start: String = uri.chars().take(8).collect::<String>().to_ascii_lowercase();

@@ -30,28 +30,28 @@ async fn assert_as_if_nothing_happened(out: &Path) {
 }
 
 /// Slow enough that things can happen in mid-run.
-async fn slow_place() -> BatchFixture {
+async fn slow_fixture() -> BatchFixture {
     BatchFixture::with(|stage| FakeStage::new(stage).delay(Duration::from_millis(10))).await
 }
 
-fn narrow(fixture: &BatchFixture) -> RunOptions {
+fn with_small_window(fixture: &BatchFixture) -> RunOptions {
     RunOptions {
         window: 40,
         ..batch_options(synthetic_archive(STUDIES), &fixture.out())
     }
 }
 
-/// Lets `trouble` happen when a few studies are done.
-async fn run_with_trouble<F: Future>(
+/// Lets `fault` happen when a few studies are done.
+async fn run_with_fault<F: Future>(
     options: RunOptions,
     backends: &Backends,
-    trouble: impl FnOnce() -> F,
+    fault: impl FnOnce() -> F,
 ) -> RunSummary {
     let (progress, mut seen) = watch::channel(RunProgress::default());
     let batch = ArchiveRun::new(options, backends.clone());
     let running = tokio::spawn(batch.run(CancellationToken::new(), progress));
     seen.wait_for(|progress| progress.done >= 40).await.unwrap();
-    trouble().await;
+    fault().await;
     tokio::time::timeout(Duration::from_secs(60), running)
         .await
         .expect("the run hangs")
@@ -61,11 +61,11 @@ async fn run_with_trouble<F: Future>(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
-    let fixture = slow_place().await;
+    let fixture = slow_fixture().await;
     for milliseconds in [5, 20, 35, 50, 80, 120, 160] {
         let (progress, _) = watch::channel(RunProgress::default());
         let running = tokio::spawn(
-            ArchiveRun::new(narrow(&fixture), fixture.backends.clone())
+            ArchiveRun::new(with_small_window(&fixture), fixture.backends.clone())
                 .run(CancellationToken::new(), progress),
         );
         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
@@ -78,7 +78,7 @@ async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
         // Unlike a killed process, its tasks may live up to their next await.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let summary = run_batch(narrow(&fixture), &fixture.backends)
+    let summary = run_batch(with_small_window(&fixture), &fixture.backends)
         .await
         .unwrap();
     assert_eq!(summary.studies, STUDIES);
@@ -88,20 +88,22 @@ async fn a_coordinator_killed_at_any_point_leaves_a_run_that_completes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_that_were_appended_and_not_discarded_are_not_appended_again() {
-    let fixture = slow_place().await;
+    let fixture = slow_fixture().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
     faults.lose_state_responses();
-    run_batch(narrow(&fixture), &backends).await.unwrap();
+    run_batch(with_small_window(&fixture), &backends)
+        .await
+        .unwrap();
     assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn broker_store_and_state_may_go_away_for_a_while() {
-    let fixture = slow_place().await;
+    let fixture = slow_fixture().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
-    run_with_trouble(narrow(&fixture), &backends, || async {
+    run_with_fault(with_small_window(&fixture), &backends, || async {
         for _ in 0..3 {
             faults.set_unreachable(true);
             tokio::time::sleep(Duration::from_millis(300)).await;
@@ -115,10 +117,10 @@ async fn broker_store_and_state_may_go_away_for_a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn studies_that_the_state_forgot_begin_again() {
-    let fixture = slow_place().await;
+    let fixture = slow_fixture().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
-    run_with_trouble(narrow(&fixture), &backends, || async {
+    run_with_fault(with_small_window(&fixture), &backends, || async {
         faults.lose_state()
     })
     .await;
@@ -127,14 +129,14 @@ async fn studies_that_the_state_forgot_begin_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_that_the_broker_lost_are_published_again() {
-    let fixture = slow_place().await;
+    let fixture = slow_fixture().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
     faults.lose_messages(30);
     run_batch(
         RunOptions {
             stall: Duration::from_millis(500),
-            ..narrow(&fixture)
+            ..with_small_window(&fixture)
         },
         &backends,
     )
@@ -145,13 +147,15 @@ async fn tasks_that_the_broker_lost_are_published_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_and_results_may_come_twice() {
-    let fixture = slow_place().await;
+    let fixture = slow_fixture().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
     faults.duplicate_messages();
     // Workers that say everything twice, too.
     let _workers = start_workers(&backends, FakeStage::new).await.unwrap();
-    run_batch(narrow(&fixture), &backends).await.unwrap();
+    run_batch(with_small_window(&fixture), &backends)
+        .await
+        .unwrap();
     assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
@@ -161,7 +165,7 @@ async fn two_coordinators_share_the_results_queue() {
     let shutdown = CancellationToken::new();
     let second = ResultConsumer::new(fixture.backends.clone(), "second", shutdown.clone());
     let second = tokio::spawn(second.run());
-    run_batch(narrow(&fixture), &fixture.backends)
+    run_batch(with_small_window(&fixture), &fixture.backends)
         .await
         .unwrap();
     shutdown.cancel();
@@ -184,7 +188,7 @@ async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_
             .await
             .unwrap();
     }
-    run_batch(narrow(&fixture), &fixture.backends)
+    run_batch(with_small_window(&fixture), &fixture.backends)
         .await
         .unwrap();
     let dead = queues::dead(queues::RESULTS);

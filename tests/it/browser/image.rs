@@ -22,9 +22,16 @@ const MIDDLE: &str = "(() => {
   return [sum / count, shown / (width * height)];
 })()";
 
+/// Tells when two frames have begun.
+const TWO_FRAMES: &str = "(() => {
+  window.painted = false;
+  requestAnimationFrame(() => requestAnimationFrame(() => { window.painted = true; }));
+})()";
+
 async fn look(browser: &Browser) -> Result<(f64, f64)> {
-    // It is painted with the next frame.
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    // It is painted with the next frame, so that it is there when the one after that begins.
+    browser.value(TWO_FRAMES).await?;
+    browser.until("window.painted").await?;
     Ok(serde_json::from_value(browser.value(MIDDLE).await?)?)
 }
 

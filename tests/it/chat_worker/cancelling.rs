@@ -55,9 +55,7 @@ async fn a_running_turn_stops_and_the_next_one_runs(harness: ChatHarness) {
     harness.until_tokens(&id, 1, 3).await;
     harness.conversations.cancel(&id, 1).await.unwrap();
     let written = harness.tokens(&id, 1).await.len();
-    let began = Instant::now();
     assert_eq!(harness.ended(&id, 1).await, TurnOutcome::Cancelled);
-    assert!(began.elapsed() < Duration::from_secs(2));
     let after = harness.tokens(&id, 1).await.len();
     assert!(
         after <= written + 3,
@@ -74,9 +72,9 @@ async fn a_running_turn_stops_and_the_next_one_runs(harness: ChatHarness) {
 
 async fn a_turn_that_waits_in_the_worker_stops_before_its_first_token(harness: ChatHarness) {
     let id = harness.begin("waits", &[question("one")]).await;
-    // The first token takes long.
+    // The first token takes longer than any wait below.
     let worker = harness.start(
-        &Arc::new(fake_stage().chat_answers(3, Duration::from_secs(20))),
+        &Arc::new(fake_stage().chat_answers(3, SOON * 10)),
         settings(),
     );
     until("the start", || async {
@@ -84,13 +82,7 @@ async fn a_turn_that_waits_in_the_worker_stops_before_its_first_token(harness: C
     })
     .await;
     harness.conversations.cancel(&id, 1).await.unwrap();
-    let began = Instant::now();
     assert_eq!(harness.ended(&id, 1).await, TurnOutcome::Cancelled);
-    assert!(
-        began.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        began.elapsed()
-    );
     assert!(harness.tokens(&id, 1).await.is_empty());
     worker.crash().await;
 }

@@ -238,8 +238,12 @@ async fn an_object_store_that_is_away_is_waited_for(harness: ChatHarness) {
         over.tasks.objects.get(&image.embedding).await,
         Err(ObjectError::Store { .. })
     ));
+    let before = faults.refused();
     let worker = over.start(&Arc::new(fake_stage()), settings());
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    until("the second try", || async {
+        faults.refused() >= before + 2
+    })
+    .await;
     assert_eq!(harness.turn(&id, 1).await.status, TurnStatus::Running);
     faults.set_unreachable(false);
     assert_eq!(harness.text(&id, 1).await, fake_text("one", 0));

@@ -424,7 +424,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
 async fn a_long_conversation_drops_its_oldest_turns_and_an_endless_question_fails() {
     let harness = harness().await;
     let worker = harness.start(&stage(&StageOptions::default()), settings());
-    // One character is at least one token of the toy vocabulary.
+    // One character is at least one token of the synthetic vocabulary.
     let long = |text: String| ask(Ask::Question { text });
     let id = harness
         .begin_with_image(

@@ -71,7 +71,9 @@ async fn another_worker_takes_over(harness: TaskHarness) {
     let stage = Arc::new(findings().batch_limit(4).delay(Duration::from_millis(20)));
     let crashes = harness.start(&stage, settings());
     let stops = harness.start(&stage, settings());
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    while stage.batches().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     crashes.crash().await;
     stops.stop().await.unwrap();
     let worker = harness.start(&stage, settings());

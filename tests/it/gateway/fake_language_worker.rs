@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
-use radialog_coordinator::Backends;
 use radialog_coordinator::run::publish_turn;
+use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{AppendOutcome, TurnClaim};
 use radialog_schemas::{Answer, Ask, ChatTask, ErrorCode, Failure, TurnEvent, TurnOutcome, queues};
 use tokio::sync::Semaphore;

@@ -6,6 +6,9 @@ use candle_nn::VarBuilder;
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm, softmax};
 
+/// This is added to the score of a position that must not be seen, as BERT does it.
+pub(crate) const BLOCKED: f64 = -10_000.0;
+
 /// Geometry that all blocks of a network share.
 #[derive(Clone, Debug)]
 pub(crate) struct BertShape {

@@ -6,13 +6,10 @@ use candle_nn::{Embedding, Module, VarBuilder};
 use radialog_schemas::{Finding, Label, Labels};
 use serde::{Deserialize, Serialize};
 
-use crate::bert::{BertAttention, BertFeedForward, BertShape};
+use crate::bert::{BLOCKED, BertAttention, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, layer_norm};
 use crate::tensors::{embedding, unread_integers, unread_linear};
-
-/// This is added to the score of a padding position, as BERT does it.
-const BLOCKED: f64 = -10_000.0;
 
 /// Geometry of the labeler.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -15,6 +15,9 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 const FILE_MODE: u32 = 0o666;
 const DIRECTORY_MODE: u32 = 0o777;
 
+/// The end of a temporary name.
+const SUFFIX: &str = ".partial";
+
 /// Replaces the file at `path`, whose directory has to exist, by one with this content.
 ///
 /// # Errors
@@ -54,7 +57,7 @@ impl Replacement {
         let (prefix, directory) = (prefix(path)?, directory_of(path));
         let file = Builder::new()
             .prefix(&prefix)
-            .suffix(".partial")
+            .suffix(SUFFIX)
             .permissions(Permissions::from_mode(FILE_MODE))
             .tempfile_in(directory)?;
         Ok(Self {
@@ -113,7 +116,7 @@ impl NewDirectory {
         fs::create_dir_all(directory)?;
         let partial = Builder::new()
             .prefix(&prefix)
-            .suffix(".partial")
+            .suffix(SUFFIX)
             .permissions(Permissions::from_mode(DIRECTORY_MODE))
             .tempdir_in(directory)?;
         Ok(Self {
@@ -147,6 +150,31 @@ impl NewDirectory {
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_directory(directory_of(to))
+}
+
+/// Removes what killed processes have left of content for `path` that was never whole. Nobody may be writing it.
+///
+/// # Errors
+/// The directory cannot be listed, or an entry cannot be removed.
+pub fn remove_unfinished(path: &Path) -> io::Result<()> {
+    let (prefix, directory) = (prefix(path)?, directory_of(path));
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with(prefix.as_str()) || !name.ends_with(SUFFIX) {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes every file and directory below `dir` durable, and `dir` itself.
@@ -259,6 +287,22 @@ mod tests {
         second.commit().unwrap_err();
         assert_eq!(fs::read(path.join("inner/file")).unwrap(), b"content");
         assert_eq!(names(&dir.path().join("above")), ["bundle"]);
+    }
+
+    #[test]
+    fn what_killed_processes_have_left_of_a_path_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["weights", ".weights.a.partial", ".other.a.partial"] {
+            fs::write(dir.path().join(name), "content").unwrap();
+        }
+        let unfinished = dir.path().join(".weights.b.partial");
+        fs::create_dir(&unfinished).unwrap();
+        fs::write(unfinished.join("file"), "content").unwrap();
+        remove_unfinished(&dir.path().join("weights")).unwrap();
+        let mut left = names(dir.path());
+        left.sort();
+        assert_eq!(left, [".other.a.partial", "weights"]);
+        remove_unfinished(&dir.path().join("absent/weights")).unwrap();
     }
 
     #[test]

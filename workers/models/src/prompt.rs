@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// Marks the image tokens in [`Prompts::report`].
 const IMAGE_SLOT: &str = "{image}";
-/// Marks the findings in [`Prompts::report`].
+/// Marks the findings in [`Prompts::report`], and those that a question is about.
 const FINDINGS_SLOT: &str = "{findings}";
 
 /// The texts around a conversation.

@@ -5,7 +5,7 @@ pub mod bert;
 pub mod file;
 pub mod llama;
 mod prompt;
-pub mod toy;
+pub mod synthetic;
 
 pub use bert::BertTokenizer;
 pub use llama::{LlamaTokenizer, TextStream};

@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod backoff;
+pub mod clock;
 pub mod config;
 pub mod conversations;
 pub mod cpu;

@@ -109,7 +109,8 @@ impl<W: StageWork> Runner<W> {
                 work,
                 conversations,
             }) => {
-                let store_retry = StoreRetry::new(self.settings.store_patience);
+                let store_retry =
+                    StoreRetry::new("the conversations' store", self.settings.store_timeout);
                 let chat = ChatWorker::new(work, conversations, store_retry, metrics().chat(stage));
                 turns = Some(self.queue.consume(queues::CHAT, chat.prefetch()).await?);
                 Some(Arc::new(chat))
@@ -120,7 +121,7 @@ impl<W: StageWork> Runner<W> {
         let metrics = Arc::new(metrics().stage(stage));
         let worker = Arc::new(Worker {
             model: Model::start(self.work.clone(), metrics.clone())?,
-            store_retry: StoreRetry::new(self.settings.store_patience),
+            store_retry: StoreRetry::new("the object store", self.settings.store_timeout),
             outputs: SingleFlight::default(),
             poison_lock: tokio::sync::Mutex::default(),
             stopping: CancellationToken::new(),

@@ -228,7 +228,7 @@ fn answer_of(turn: &TurnSnapshot) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use radialog_models::tokenizers::toy;
+    use radialog_models::tokenizers::synthetic;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_ends_inside_a_character_reads_the_same_wherever_a_worker_left_it() {
-        let tokenizer = LlamaTokenizer::from_json(&toy::llama(2048).unwrap().json).unwrap();
+        let tokenizer = LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap();
         let mut tokens = tokenizer.encode_plain("no \u{2764}").unwrap();
         tokens.pop();
         let limited = tokens.clone();

@@ -43,7 +43,7 @@ trait Recipe: Serialize + DeserializeOwned {
     fn defaults() -> TrainingArguments;
 
     /// The arguments of this recipe.
-    fn training(&mut self) -> &mut TrainingArguments;
+    fn arguments(&mut self) -> &mut TrainingArguments;
 
     /// Makes paths whole, which are relative to the recipe's folder.
     fn resolve(&mut self, folder: &Path);
@@ -61,15 +61,15 @@ fn read<R: Recipe>(path: &Path) -> Result<LoadedRecipe<R>, TrainingError> {
     };
     let syntax = |error: toml::de::Error| refused(vec![error.to_string().trim().to_owned()]);
     let mut recipe: R = toml::from_str(&text).map_err(syntax)?;
-    let training = TrainingArguments::parse(&text, R::defaults()).map_err(syntax)?;
+    let arguments = TrainingArguments::parse(&text, R::defaults()).map_err(syntax)?;
     let mut faults = Faults::default();
-    faults.unknown_keys(&text, &recipe, &training);
+    faults.unknown_keys(&text, &recipe, &arguments);
     let folder = path.parent().unwrap_or(Path::new("."));
-    *recipe.training() = training;
-    recipe.training().resolve(folder);
+    *recipe.arguments() = arguments;
+    recipe.arguments().resolve(folder);
     recipe.resolve(folder);
     recipe.check(&mut faults);
-    recipe.training().check(&mut faults);
+    recipe.arguments().check(&mut faults);
     match faults.into_all() {
         faults if faults.is_empty() => Ok(LoadedRecipe {
             recipe,

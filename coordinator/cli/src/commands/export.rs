@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use radialog_coordinator::conversation::corrections;
 use radialog_models::bundle::components::LanguageComponent;
+use radialog_models::durable;
 use radialog_models::prompt::{Prompt, Prompts};
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{Correction, Stage};
@@ -68,8 +69,8 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
         .into_iter()
         .map(|correction| sample(&prompts, correction))
         .collect();
-    let text = serde_json::to_string_pretty(&samples)?;
-    std::fs::write(&args.out, text + "\n")
+    let text = serde_json::to_string_pretty(&samples)? + "\n";
+    durable::replace(&args.out, text.as_bytes())
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     for key in &unreadable {
         eprintln!("left out: object '{key}' is damaged, or from another version");

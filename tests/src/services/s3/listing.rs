@@ -72,7 +72,7 @@ impl S3 for ListedFiles {
         let prefix = input.prefix.clone().unwrap_or_default();
         let after = input.start_after.take().unwrap_or_default();
         let token = input.continuation_token.take();
-        let after = token.map_or(after, |token| token.chars().rev().collect());
+        let after = token.map_or(after, |token| name_of(&token));
         let bucket = input.bucket.clone();
 
         let mut answer = self.files.list_objects_v2(request).await?;
@@ -98,7 +98,7 @@ impl S3 for ListedFiles {
             .map(|(name, object)| (name.clone(), object.clone()))
             .collect();
         let is_truncated = page.len() < objects.len();
-        let last = page.last().map(|(name, _)| name.chars().rev().collect());
+        let last = page.last().map(|(name, _)| token_of(name));
         let is_encoded = encoding
             .as_ref()
             .is_some_and(|encoding| encoding.as_str() == EncodingType::URL);
@@ -130,4 +130,16 @@ fn encoded(name: &str) -> String {
         }
         text
     })
+}
+
+/// A token that says nothing to a client and stands in XML, whatever the name is.
+fn token_of(name: &str) -> String {
+    name.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn name_of(token: &str) -> String {
+    let digits = token.as_bytes().chunks(2);
+    let bytes =
+        digits.filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    String::from_utf8(bytes.collect()).unwrap_or_default()
 }

@@ -6,13 +6,11 @@ use candle_nn::{Embedding, Module, VarBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::{Alignment, AlignmentConfig};
-use crate::bert::{BertFeedForward, BertShape};
+use crate::bert::{BLOCKED, BertFeedForward, BertShape};
 use crate::error::ModelError;
 use crate::layers::{Dropout, LayerNorm, Linear, gelu, layer_norm};
 use crate::tensors::{bias, constant, embedding, unread, unread_integers, unread_linear};
 
-/// This is added to the score of a position that must not be seen, as BERT does it.
-const BLOCKED: f64 = -10_000.0;
 /// How far random values of the embeddings lie from 0.
 const EMBEDDING_SPREAD: f32 = 0.06;
 /// The temperature that random weights have.

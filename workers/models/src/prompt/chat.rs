@@ -166,10 +166,10 @@ impl ChatPrompt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizers::toy;
+    use crate::tokenizers::synthetic;
 
     fn tokenizer() -> LlamaTokenizer {
-        LlamaTokenizer::from_json(&toy::llama(2048).unwrap().json).unwrap()
+        LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap()
     }
 
     fn exchange(turn: u32, question: &str, answer: &str) -> Exchange {

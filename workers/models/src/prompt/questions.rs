@@ -5,7 +5,7 @@
 use radialog_schemas::{Ask, Finding, Region};
 use serde::{Deserialize, Serialize};
 
-use super::{Prompt, Prompts};
+use super::{FINDINGS_SLOT, Prompt, Prompts};
 
 /// Marks the findings that a report has missed.
 const MISSED_SLOT: &str = "{missed}";
@@ -13,9 +13,6 @@ const MISSED_SLOT: &str = "{missed}";
 const WRONG_SLOT: &str = "{wrong}";
 /// Marks the finding that a question is about.
 const FINDING_SLOT: &str = "{finding}";
-
-/// Marks the findings that a question is about.
-const FINDINGS_SLOT: &str = "{findings}";
 /// Marks the region that a question is about.
 const REGION_SLOT: &str = "{region}";
 

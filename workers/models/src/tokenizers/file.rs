@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-/// SentencePiece's visible blank.
-const BLANK: char = '\u{2581}';
+/// SentencePiece's visible blank; put in front of every piece of text.
+pub const BLANK: char = '\u{2581}';
 
 /// The pieces that every LLaMA vocabulary of ours starts with: special tokens, bytes, the blank and printable ASCII.
 pub fn llama_base() -> Vec<String> {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tokenizers::Model;
 use tokenizers::models::bpe::BPE;
 
+use super::file::BLANK;
 use super::prompt::{IMAGE, Prompt, PromptSegment};
 use super::{TokenizerError, read};
 
@@ -18,9 +19,6 @@ pub use stream::TextStream;
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";
 const UNK: &str = "<unk>";
-
-/// SentencePiece's visible blank; put in front of every piece of text.
-const BLANK: char = '\u{2581}';
 
 /// LLaMA's byte-fallback BPE with the special tokens `<s>`, `</s>`, `<unk>` (also the padding) and `<IMG>`.
 pub struct LlamaTokenizer {
@@ -353,10 +351,10 @@ fn is_space(c: char) -> bool {
 mod tests {
     use super::*;
     use crate::prompt::Prompts;
-    use crate::tokenizers::toy;
+    use crate::tokenizers::synthetic;
 
     fn tokenizer() -> LlamaTokenizer {
-        LlamaTokenizer::from_json(&toy::llama(2048).unwrap().json).unwrap()
+        LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap()
     }
 
     #[test]

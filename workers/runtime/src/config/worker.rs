@@ -11,8 +11,8 @@ pub struct RunnerSettings {
     pub worker: String,
     /// How long, after a stop, tasks in the model may take to finish before they are requeued.
     pub grace: Duration,
-    /// How long an unreachable object store is waited for in place before tasks are requeued.
-    pub store_patience: Duration,
+    /// How long an unreachable store is waited for in place before tasks are requeued.
+    pub store_timeout: Duration,
 }
 
 impl Default for RunnerSettings {
@@ -21,7 +21,7 @@ impl Default for RunnerSettings {
         Self {
             worker: format!("{host}-{}", std::process::id()),
             grace: Duration::from_secs(25),
-            store_patience: Duration::from_secs(300),
+            store_timeout: Duration::from_secs(300),
         }
     }
 }
@@ -32,7 +32,7 @@ impl RunnerSettings {
         Self {
             worker: reader.text("worker", "name").unwrap_or(defaults.worker),
             grace: reader.seconds("worker", "grace", defaults.grace),
-            store_patience: reader.seconds("worker", "store_patience", defaults.store_patience),
+            store_timeout: reader.seconds("worker", "store_patience", defaults.store_timeout),
         }
     }
 }

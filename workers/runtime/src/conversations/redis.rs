@@ -1,7 +1,7 @@
 //! Conversations in Redis: one hash for each conversation, one stream of events for each turn. What must not be torn
 //! apart happens in scripts; all keys of a conversation lie in one hash slot.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
@@ -15,6 +15,7 @@ use super::{
     AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, LIFETIME, NumberedEvent,
     QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch, lifetime,
 };
+use crate::clock::now_ms;
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
 use crate::state::StateError;
@@ -433,10 +434,4 @@ fn variant_name<T: Serialize>(value: &T) -> String {
 /// Turns are counted from 1, so that scripts say 0 for none.
 fn turn_or_none(turn: u32) -> Option<u32> {
     (turn > 0).then_some(turn)
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }

@@ -2,7 +2,6 @@
 //! before the message is acknowledged: the turn's end, and then the message of the turn after it.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_schemas::{
@@ -15,6 +14,7 @@ use super::error::{RunError, TaskError};
 use super::message;
 use super::settle::{self, Settlement};
 use super::worker::Worker;
+use crate::clock;
 use crate::conversations::TurnClaim;
 use crate::queue::{Delivery, Message, QueueError};
 use crate::stage::StageWork;
@@ -185,13 +185,9 @@ fn unless_retried(failure: Failure, delivery: &InFlightDelivery) -> Result<(), T
 }
 
 fn check_deadline(request: &TurnRequest) -> Result<(), Failure> {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
     if request
         .deadline_ms
-        .is_none_or(|deadline| now < u128::from(deadline))
+        .is_none_or(|deadline| clock::now_ms() < deadline)
     {
         return Ok(());
     }

@@ -1,5 +1,5 @@
-//! What to do while the object store does not answer: wait in place. Failing every task instead would burn their
-//! attempts one after the other and fill the dead-letter queue with work that is perfectly fine.
+//! What to do while a store, of objects or of conversations, does not answer: wait in place. Failing every task instead
+//! would burn their attempts one after the other and fill the dead-letter queue with work that is perfectly fine.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ const TRIES_BESIDE_SUCCESS: u32 = 6;
 /// Repeats operations on a store while it does not answer. All tasks of a worker share one, and with it the knowledge
 /// whether the store answers others.
 pub(super) struct StoreRetry {
+    /// What the log calls the store.
+    store: &'static str,
     limit: Duration,
     backoff: Backoff,
     last_answer: Mutex<Instant>,
@@ -31,15 +33,17 @@ pub(super) enum RetryError {
 
 impl StoreRetry {
     /// Gives up where the store has not come back after `limit`.
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(super) fn new(store: &'static str, limit: Duration) -> Self {
         Self {
+            store,
             limit,
             backoff: BACKOFF,
             last_answer: Mutex::new(Instant::now()),
         }
     }
 
-    /// Runs an operation, and repeats it with growing pauses while it fails as [`ErrorCode::ObjectStore`].
+    /// Runs an operation, and repeats it with growing pauses while it fails as [`ErrorCode::ObjectStore`], the code for every
+    /// store that does not answer.
     pub(super) async fn run<T, F>(&self, mut operation: impl FnMut() -> F) -> Result<T, RetryError>
     where
         F: Future<Output = Result<T, Failure>>,
@@ -57,7 +61,7 @@ impl StoreRetry {
                     if began.elapsed() + pause > self.limit {
                         return Err(RetryError::StoreAway);
                     }
-                    tracing::warn!(%failure, tries, pause_ms = pause.as_millis(), "waiting for the object store");
+                    tracing::warn!(%failure, tries, pause_ms = pause.as_millis(), "waiting for {}", self.store);
                     tokio::time::sleep(pause).await;
                 }
                 answer => {
@@ -89,7 +93,7 @@ mod tests {
     fn retry(limit: Duration) -> StoreRetry {
         StoreRetry {
             backoff: Backoff::new(Duration::from_millis(1), Duration::from_secs(1)),
-            ..StoreRetry::new(limit)
+            ..StoreRetry::new("the store", limit)
         }
     }
 

@@ -88,7 +88,7 @@ impl TokenizedSample {
 
 #[cfg(test)]
 mod tests {
-    use radialog_models::tokenizers::toy;
+    use radialog_models::tokenizers::synthetic;
 
     use super::*;
 
@@ -96,7 +96,7 @@ mod tests {
     fn earlier_answers_are_learned_with_their_end_and_questions_are_not() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("tokenizer.json");
-        std::fs::write(&file, toy::llama(1000).unwrap().json).unwrap();
+        std::fs::write(&file, synthetic::llama(1000).unwrap().json).unwrap();
         let tokenizer = LlamaTokenizer::from_file(&file).unwrap();
         let instruction = "Be kind. USER: a ASSISTANT: heart is big</s>USER: b ASSISTANT: no</s>USER: c ASSISTANT:";
         let learned = |answers| {

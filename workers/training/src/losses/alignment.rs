@@ -39,13 +39,13 @@ pub struct Contrast {
 
 /// The three losses of a batch, each a scalar.
 pub struct AlignmentLosses {
-    /// Attraction.
+    /// Image-text contrast: how much pairs attract each other.
     pub itc: Tensor,
-    /// Matching.
+    /// Image-text matching: whether image and text belong together.
     pub itm: Tensor,
-    /// Writing.
+    /// Language modelling: how well captions are written.
     pub lm: Tensor,
-    /// Logits `[3B, 2]` of the matching: pairs, texts with another image, images with another text.
+    /// Logits `[3B, 2]` of ITM: pairs, texts with another image, images with another text.
     pub match_logits: Tensor,
 }
 
@@ -91,7 +91,7 @@ pub fn losses(
         &Tensor::new(belongs, texts.ids.device())?,
         0.0,
     )?;
-    let lm = writing(
+    let lm = caption_loss(
         model.caption_logits(&looked, &started(texts, decoder_start)?)?,
         texts,
     )?;
@@ -192,7 +192,7 @@ fn started(texts: &TextBatch, decoder_start: u32) -> Result<TextBatch, TrainingE
 }
 
 /// Each position writes the word behind it; padding is not learned.
-fn writing(logits: Tensor, texts: &TextBatch) -> Result<Tensor, TrainingError> {
+fn caption_loss(logits: Tensor, texts: &TextBatch) -> Result<Tensor, TrainingError> {
     let (ids, mask) = (texts.ids.to_vec2::<u32>()?, texts.mask.to_vec2::<f32>()?);
     let next = ids.iter().zip(&mask).flat_map(|(ids, mask)| {
         let known = ids

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use radialog_models::durable;
 use radialog_models::findings::NO_FINDINGS_TEXT;
 use radialog_models::prompt::{Prompt, Prompts};
-use radialog_models::tokenizers::file;
+use radialog_models::tokenizers::file::{self, BLANK};
 use radialog_schemas::Finding;
 
 use self::merges::CountedWords;
@@ -17,8 +17,6 @@ use crate::prepare::tables::table_file::{TableFile, text};
 
 mod merges;
 
-/// SentencePiece's visible blank.
-const BLANK: char = '\u{2581}';
 /// In front of a piece that does not start a word (WordPiece).
 const INSIDE: &str = "##";
 /// In front of all other ids of a BERT vocabulary.

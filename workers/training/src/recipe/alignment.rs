@@ -199,7 +199,7 @@ impl Recipe for AlignmentRecipe {
         }
     }
 
-    fn training(&mut self) -> &mut TrainingArguments {
+    fn arguments(&mut self) -> &mut TrainingArguments {
         &mut self.training
     }
 

@@ -82,7 +82,7 @@ impl Recipe for ChexbertRecipe {
         }
     }
 
-    fn training(&mut self) -> &mut TrainingArguments {
+    fn arguments(&mut self) -> &mut TrainingArguments {
         &mut self.training
     }
 

@@ -78,7 +78,7 @@ impl Recipe for FindingsRecipe {
         }
     }
 
-    fn training(&mut self) -> &mut TrainingArguments {
+    fn arguments(&mut self) -> &mut TrainingArguments {
         &mut self.training
     }
 

@@ -133,7 +133,7 @@ impl Recipe for LanguageRecipe {
         }
     }
 
-    fn training(&mut self) -> &mut TrainingArguments {
+    fn arguments(&mut self) -> &mut TrainingArguments {
         &mut self.training
     }
 

@@ -147,7 +147,7 @@ impl Training<AlignmentTrainer> {
         let network =
             AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
         let plan = TrainingPlan {
-            training: recipe.training.clone(),
+            arguments: recipe.training.clone(),
             schedule: recipe.schedule(),
             objective: Objective::Minimise,
             adam: AdamW::alignment(),

@@ -67,7 +67,9 @@ pub fn save(
     resume: Option<(&Optimizer, &TrainingProgress, &ContentHash)>,
 ) -> Result<(), TrainingError> {
     let next = beside(dir, "next");
-    remove_leftovers(&next)?;
+    // What killed processes have left of checkpoints that were not complete has the size of the weights.
+    remove(&next)?;
+    durable::remove_unfinished(&next).map_err(TrainingError::io("clear", &next))?;
     let pending = NewDirectory::create(&next).map_err(TrainingError::io("create", &next))?;
     let version = match resume {
         Some((optimizer, ..)) => format!("step-{}", optimizer.steps()),
@@ -98,27 +100,6 @@ fn put_in_place(next: &Path, dir: &Path) -> Result<(), TrainingError> {
     }
     durable::rename(next, dir).map_err(TrainingError::io("put in place", dir))?;
     remove(&previous)
-}
-
-/// Removes what killed processes have left of checkpoints that were not complete: they have the size of the weights.
-fn remove_leftovers(next: &Path) -> Result<(), TrainingError> {
-    remove(next)?;
-    let parent = next.parent().unwrap_or(Path::new("."));
-    let prefix = format!(
-        ".{}.",
-        next.file_name().unwrap_or_default().to_string_lossy()
-    );
-    let Ok(entries) = fs::read_dir(parent) else {
-        return Ok(());
-    };
-    for entry in entries {
-        let path = entry.map_err(TrainingError::io("list", parent))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with(&prefix) && name.ends_with(".partial") {
-            remove(&path)?;
-        }
-    }
-    Ok(())
 }
 
 /// Writes the component as a bundle into a folder that is there.

@@ -102,7 +102,7 @@ impl Training<ChexbertTrainer> {
         let tokenizer = ComponentFile::copied("tokenizer", "scoring.tokenizer.json", vocabulary);
         let component = ComponentDescription::new(Stage::Scoring, &config, PREFIX)?.with(tokenizer);
         let plan = TrainingPlan {
-            training: recipe.training.clone(),
+            arguments: recipe.training.clone(),
             schedule: recipe.schedule(),
             objective: Objective::Maximise,
             adam: AdamW::language(),

@@ -82,7 +82,7 @@ impl Training<FindingsTrainer> {
         let weights = Tensor::from_iter(weights.collect::<Vec<f32>>(), device)?;
         let component = ComponentDescription::new(Stage::Findings, &config, PREFIX)?;
         let plan = TrainingPlan {
-            training: recipe.training.clone(),
+            arguments: recipe.training.clone(),
             schedule: recipe.schedule(),
             objective: Objective::Maximise,
             adam: AdamW::findings(),

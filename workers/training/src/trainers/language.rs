@@ -94,7 +94,7 @@ impl Training<LanguageTrainer> {
             ..
         } = start;
         let plan = TrainingPlan {
-            training: recipe.training.clone(),
+            arguments: recipe.training.clone(),
             schedule: recipe.schedule(),
             objective: Objective::Minimise,
             adam: AdamW::language(),

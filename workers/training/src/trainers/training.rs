@@ -68,7 +68,7 @@ pub trait Trainer {
 #[derive(Clone, Debug)]
 pub struct TrainingPlan {
     /// Epochs, accumulation, clipping and checkpoints. What is left at the end of an epoch makes a smaller step.
-    pub training: TrainingArguments,
+    pub arguments: TrainingArguments,
     /// Learning rates.
     pub schedule: Schedule,
     /// Which validation score is the best.
@@ -103,12 +103,12 @@ impl Objective {
 
 impl TrainingPlan {
     fn steps_in_epoch(&self, batches: u64) -> u64 {
-        batches.div_ceil(self.training.accumulation.max(1) as u64)
+        batches.div_ceil(self.arguments.accumulation.max(1) as u64)
     }
 
     /// Computes the learning rate of the step after this progress.
     fn rate(&self, progress: &TrainingProgress, batches: u64) -> f64 {
-        let total = self.steps_in_epoch(batches) * self.training.epochs;
+        let total = self.steps_in_epoch(batches) * self.arguments.epochs;
         self.schedule.rate(
             progress.step,
             total,
@@ -214,8 +214,8 @@ impl<S: Trainer> Training<S> {
         report: &dyn Fn(StepReport),
     ) -> Result<TrainingOutcome, TrainingError> {
         let in_epoch = self.trainer.batches_in_epoch();
-        let total = self.plan.steps_in_epoch(in_epoch) * self.plan.training.epochs;
-        while self.progress.epoch < self.plan.training.epochs {
+        let total = self.plan.steps_in_epoch(in_epoch) * self.plan.arguments.epochs;
+        while self.progress.epoch < self.plan.arguments.epochs {
             let started = Instant::now();
             let Self {
                 trainer,
@@ -230,7 +230,7 @@ impl<S: Trainer> Training<S> {
             loop {
                 let micro = batches
                     .by_ref()
-                    .take(plan.training.accumulation.max(1))
+                    .take(plan.arguments.accumulation.max(1))
                     .collect::<Result<Vec<_>, _>>()?;
                 if micro.is_empty() {
                     break;
@@ -238,7 +238,7 @@ impl<S: Trainer> Training<S> {
                 let rate = plan.rate(progress, in_epoch);
                 step(
                     trainer,
-                    plan.training.clip,
+                    plan.arguments.clip,
                     rate,
                     variables,
                     optimizer,
@@ -255,7 +255,7 @@ impl<S: Trainer> Training<S> {
                 });
                 let stopped = stop();
                 let is_due = plan
-                    .training
+                    .arguments
                     .checkpoint_steps
                     .is_some_and(|every| progress.step.is_multiple_of(every));
                 if stopped || is_due {

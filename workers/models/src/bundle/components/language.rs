@@ -16,7 +16,7 @@ use crate::language::{LanguageError, LanguageModel, LlamaConfig, LoraAdapter, Lo
 use crate::prompt::Prompts;
 use crate::tensors::{Initialization, TensorRecorder, TensorSpec};
 use crate::tokenizers::LlamaTokenizer;
-use crate::tokenizers::toy::{self, ToyLlama};
+use crate::tokenizers::synthetic::{self, SyntheticLlama};
 
 /// The configuration of the component.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,8 +83,8 @@ impl LanguageComponent {
         Ok((base.into_specs(), additions.into_specs()))
     }
 
-    fn toy_tokenizer(&self) -> ToyLlama {
-        toy::llama(self.llama.vocab_size).expect("both geometries have room for every byte")
+    fn synthetic_tokenizer(&self) -> SyntheticLlama {
+        synthetic::llama(self.llama.vocab_size).expect("both geometries have room for every byte")
     }
 }
 
@@ -119,7 +119,7 @@ impl Component for LanguageComponent {
                 spec.init = Initialization::Words {
                     spread,
                     width: self.llama.hidden_size,
-                    first: self.toy_tokenizer().first_word as usize,
+                    first: self.synthetic_tokenizer().first_word as usize,
                     end: self.llama.eos_token_id as usize,
                 };
             }
@@ -132,7 +132,7 @@ impl Component for LanguageComponent {
     }
 
     fn random_tokenizer(&self) -> Option<String> {
-        Some(self.toy_tokenizer().json)
+        Some(self.synthetic_tokenizer().json)
     }
 
     fn verify(&self, bundle: &Bundle) -> Result<(), BundleError> {

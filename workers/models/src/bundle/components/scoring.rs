@@ -12,7 +12,7 @@ use crate::bundle::geometry::{Geometry, TINY_WIDTH};
 use crate::bundle::{Bundle, BundleError};
 use crate::chexbert::{self, Chexbert, ChexbertConfig};
 use crate::tensors::{TensorRecorder, TensorSpec};
-use crate::tokenizers::{BertTokenizer, TokenizerError, toy};
+use crate::tokenizers::{BertTokenizer, TokenizerError, synthetic};
 
 /// In front of the network's names.
 const NETWORK: &str = "module";
@@ -71,7 +71,7 @@ impl Component for ScoringComponent {
     }
 
     fn random_tokenizer(&self) -> Option<String> {
-        let json = toy::bert(self.chexbert.vocab_size);
+        let json = synthetic::bert(self.chexbert.vocab_size);
         Some(json.expect("both geometries have room for every character"))
     }
 

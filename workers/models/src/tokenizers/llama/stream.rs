@@ -55,13 +55,13 @@ fn is_beginning(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizers::toy;
+    use crate::tokenizers::synthetic;
 
     fn tokenizer() -> LlamaTokenizer {
-        LlamaTokenizer::from_json(&toy::llama(2048).unwrap().json).unwrap()
+        LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap()
     }
 
-    /// The id of a byte in the toy vocabulary.
+    /// The id of a byte in the synthetic vocabulary.
     fn byte(byte: u8) -> u32 {
         3 + u32::from(byte)
     }

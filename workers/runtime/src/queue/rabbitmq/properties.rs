@@ -7,6 +7,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use radialog_schemas::queues::header;
 
+use crate::clock;
 use crate::queue::{Death, Message};
 
 const PERSISTENT: u8 = 2;
@@ -18,11 +19,7 @@ const DELIVERY_COUNT: &str = "x-delivery-count";
 /// Builds the properties of a message that is published now.
 pub(super) fn to_properties(message: &Message, id: &str) -> BasicProperties {
     let mut headers = FieldTable::default();
-    let published = message.published.unwrap_or_else(SystemTime::now);
-    let published = published
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
+    let published = clock::unix_ms(message.published.unwrap_or_else(SystemTime::now));
     headers.insert(
         header::ATTEMPT.into(),
         AMQPValue::LongLongInt(message.attempt.into()),

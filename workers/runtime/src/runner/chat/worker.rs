@@ -45,7 +45,7 @@ impl<I> ChatWorker<I> {
         }
     }
 
-    /// Repeats a call while the conversations do not answer.
+    /// Repeats a call while the conversations' store does not answer.
     pub(super) async fn until_answered<T, F>(
         &self,
         mut call: impl FnMut() -> F,
@@ -62,7 +62,7 @@ impl<I> ChatWorker<I> {
         });
         outcome.await.map_err(|error| match error {
             RetryError::Failed(failure) => TaskError::Failed(failure),
-            RetryError::StoreAway => TaskError::Requeue("the conversations are away"),
+            RetryError::StoreAway => TaskError::Requeue("the conversations' store is away"),
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Small vocabularies of our own for bundles of random weights, which must work with no external file. They hold what
 //! every text needs (bytes, single characters) and then words of the field, so that even a random model writes words.
 
-use super::{TokenizerError, file};
+use super::TokenizerError;
+use super::file::{self, BLANK};
 
 /// Words of radiology reports, the commonest first: a small vocabulary takes as many as fit.
 const WORDS: &str = "
@@ -16,11 +17,8 @@ const WORDS: &str = "
     represent suggests consistent user assistant answer question this that for not or on at to from has been
     patient view frontal lateral portable";
 
-/// SentencePiece's visible blank.
-const BLANK: char = '\u{2581}';
-
 /// A LLaMA-style tokenizer.
-pub struct ToyLlama {
+pub struct SyntheticLlama {
     /// The content of a `tokenizer.json`.
     pub json: String,
     /// First id of a whole word or of several; every id from here on reads well.
@@ -31,7 +29,7 @@ pub struct ToyLlama {
 ///
 /// # Errors
 /// When not even special tokens, bytes and single characters fit.
-pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
+pub fn llama(size: usize) -> Result<SyntheticLlama, TokenizerError> {
     let mut pieces = file::llama_base();
     if size < pieces.len() {
         return Err(TokenizerError::TooSmall {
@@ -77,7 +75,7 @@ pub fn llama(size: usize) -> Result<ToyLlama, TokenizerError> {
     pieces.append(&mut words);
     pieces.extend(fillers().take(size - pieces.len()));
 
-    Ok(ToyLlama {
+    Ok(SyntheticLlama {
         json: file::llama(&pieces, &merges),
         first_word,
     })
@@ -154,19 +152,19 @@ mod tests {
 
     #[test]
     fn a_word_of_the_list_is_one_token() {
-        let toy = llama(4096).unwrap();
-        let tokenizer = LlamaTokenizer::from_json(&toy.json).unwrap();
+        let synthetic = llama(4096).unwrap();
+        let tokenizer = LlamaTokenizer::from_json(&synthetic.json).unwrap();
         let ids = tokenizer.encode_plain("no pleural effusion").unwrap();
         assert_eq!(ids.len(), 3);
-        assert!(ids.iter().all(|&id| id >= toy.first_word));
+        assert!(ids.iter().all(|&id| id >= synthetic.first_word));
     }
 
     #[test]
     fn every_id_from_the_first_word_on_reads_as_words() {
-        let toy = llama(3000).unwrap();
-        let tokenizer = LlamaTokenizer::from_json(&toy.json).unwrap();
+        let synthetic = llama(3000).unwrap();
+        let tokenizer = LlamaTokenizer::from_json(&synthetic.json).unwrap();
         let words: Vec<&str> = WORDS.split_whitespace().collect();
-        for id in toy.first_word..3000 {
+        for id in synthetic.first_word..3000 {
             let text = tokenizer.decode_continuation(&[id]);
             assert!(
                 text.starts_with(' ') && text.split_whitespace().all(|word| words.contains(&word)),
