@@ -1,4 +1,5 @@
-//! The four stages. A stage has one name, the same in its queue, metric label, subcommand and Deployment.
+//! The four stages. A stage has one name, the same in metric labels, subcommand, bundle and Deployment. Its queue is
+//! named in [`queues::work`](crate::queues::work).
 
 use std::borrow::Cow;
 use std::fmt;

@@ -12,7 +12,7 @@ use candle_nn::{Init, VarBuilder};
 use crate::golden::Formula;
 use crate::install;
 
-/// RandomWeights weights of any name and shape, that keep activations in range.
+/// Random weights of any name and shape, that keep activations in range.
 pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(RandomWeights), dtype, Device::Cpu)
 }

@@ -3,11 +3,11 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use super::config::GatewayConfig;
 use radialog_runtime::backends::Backends;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
+use super::config::GatewayConfig;
 use super::static_file::StaticFile;
 use crate::BundleHashes;
 use crate::run::BatchService;

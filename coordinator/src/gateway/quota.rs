@@ -4,12 +4,12 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::GatewayConfig;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use radialog_schemas::http::ProblemCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::config::GatewayConfig;
 use super::problem::{ApiError, ApiResult};
 
 /// When to ask again where something else has to end first.

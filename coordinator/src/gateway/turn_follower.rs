@@ -145,7 +145,7 @@ impl TurnFollower {
                 () = sleep_until(ask_at.min(self.heartbeat_at)) => {
                     if Instant::now() >= self.heartbeat_at {
                         self.heartbeat_at = Instant::now() + self.app.config.heartbeat;
-                        // TurnUpdate can be lost on their way; what was written cannot.
+                        // News can be lost on its way; what was written cannot.
                         (self.read_again, self.maybe_deleted) = (true, true);
                         return Some(TurnUpdate::Alive);
                     }
