@@ -122,7 +122,7 @@ pub struct ConversationView {
     pub turns: Vec<TurnView>,
 }
 
-/// The place of the image.
+/// The address and the type of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageView {
     /// A path on this gateway.

@@ -34,7 +34,7 @@ pub fn processor_seconds() -> f64 {
         / 100.0
 }
 
-/// Most memory that this process has had, in bytes.
+/// The largest memory that this process has had, in bytes.
 pub fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status

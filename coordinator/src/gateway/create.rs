@@ -25,7 +25,7 @@ use super::upload::Upload;
 use super::view;
 use crate::conversation;
 
-/// When to ask again where too many turns wait, in seconds.
+/// The seconds after which to ask again where too many turns wait.
 const BUSY_RETRY: u64 = 10;
 
 /// An image that is being removed is gone in a moment.

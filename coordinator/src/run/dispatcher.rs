@@ -26,7 +26,7 @@ pub(crate) mod ledger;
 
 /// Finished lines collected in one round trip.
 const COLLECT_LIMIT: usize = 64;
-/// How long a line finished by another coordinator may lie.
+/// The time that a line finished by another coordinator may lie.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_millis(250);

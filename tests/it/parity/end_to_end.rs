@@ -21,7 +21,7 @@ use radialog_models::vision::{ImageEncoder, VisionConfig};
 use radialog_tests::golden::{Case, FormulaWeights};
 use serde::Deserialize;
 
-/// From the case's folder.
+/// The tokenizer's path, relative to the case's folder.
 const TOKENIZER: &str = "../tokenizers/llama/tokenizer.json";
 
 /// One image and the conversation about it.

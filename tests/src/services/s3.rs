@@ -57,7 +57,7 @@ impl S3Server {
         Ok(format!("{}/{name}", self.endpoint))
     }
 
-    /// Where the objects of a bucket lie as files.
+    /// The folder in which the objects of a bucket lie as files.
     pub fn folder(&self, bucket_url: &str) -> PathBuf {
         let name = bucket_url.rsplit('/').next().unwrap_or_default();
         self.directory.path().join(name)

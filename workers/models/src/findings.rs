@@ -133,7 +133,7 @@ pub enum TextRule {
     /// what the report model was trained on.
     #[default]
     TestProgram,
-    /// As the published demo: the names as they are; an empty list is an empty text.
+    /// The published demo's rule: the names as they are; an empty list is an empty text.
     Demo,
 }
 

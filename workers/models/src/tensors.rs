@@ -100,7 +100,7 @@ impl TensorRecorder {
         }
     }
 
-    /// Where a network loads its tensors from, to have them recorded.
+    /// The source from which a network loads its tensors, to have them recorded.
     pub fn var_builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, Device::Cpu)
     }

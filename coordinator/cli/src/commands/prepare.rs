@@ -20,7 +20,7 @@ mod labels;
 mod open_data;
 mod run;
 
-/// Most problems that are listed.
+/// The largest number of problems that are listed.
 const LISTED: usize = 10;
 
 /// Make the data sets that training reads

@@ -13,7 +13,7 @@ use crate::tensors::{bias, constant, embedding, unread, unread_integers, unread_
 
 /// This is added to the score of a position that must not be seen, as BERT does it.
 const BLOCKED: f64 = -10_000.0;
-/// How far random values of the embeddings lie from 0.
+/// The distance from 0 up to which random values of the embeddings lie.
 const EMBEDDING_SPREAD: f32 = 0.06;
 /// The temperature that random weights have.
 const TEMPERATURE: f32 = 0.07;
@@ -39,7 +39,7 @@ pub struct AlignmentPretraining {
 pub struct AlignmentTextConfig {
     /// Word pieces and `[DEC]`.
     pub vocab_size: usize,
-    /// Most ids of a text.
+    /// The largest number of ids of a text.
     pub max_position_embeddings: usize,
     /// Width of the space in which texts and images are compared.
     pub embed_dim: usize,

@@ -50,7 +50,7 @@ pub struct ChatOptions {
 /// Limits of what an engine holds at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineLimits {
-    /// Most sequences that are decoded together.
+    /// The largest number of sequences that are decoded together.
     pub sequences: usize,
     /// Most cache tokens of all running sequences; each one counts with its prompt and its longest possible answer.
     /// One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come on top, at most
@@ -67,7 +67,7 @@ pub struct ChatLimits {
     pub sequences: usize,
     /// How many of [`EngineLimits::cache_tokens`] only turns may take.
     pub cache_tokens: usize,
-    /// Most cache tokens of turns that have ended, on top of those of running ones.
+    /// The largest number of cache tokens of turns that have ended, on top of those of running ones.
     pub kept_tokens: usize,
 }
 
@@ -80,14 +80,14 @@ pub struct SequenceId(u64);
 pub enum EngineEvent {
     /// A sequence has one more token.
     Token {
-        /// Which sequence.
+        /// The sequence that has the token.
         sequence: SequenceId,
         /// The token; the end token is not reported here.
         token: u32,
     },
     /// A sequence has left the engine.
     Finished {
-        /// Which sequence.
+        /// The sequence that has left.
         sequence: SequenceId,
         /// Its answer, or why it has none.
         result: Result<Completion, LanguageError>,
@@ -109,7 +109,7 @@ pub struct Completion {
 pub struct Engine {
     model: Arc<LanguageModel>,
     limits: EngineLimits,
-    /// Turns first.
+    /// The requests that wait, turns first.
     waiting: [VecDeque<QueuedRequest>; 2],
     running: Vec<ActiveSequence>,
     /// The most recently used first.
@@ -307,7 +307,7 @@ impl Engine {
         })
     }
 
-    /// Most sequences and cache tokens of turns, or of what is none.
+    /// The largest number of sequences and cache tokens of turns, or of what is none.
     fn limits_of(&self, turns: bool) -> (usize, usize) {
         let EngineLimits {
             sequences,

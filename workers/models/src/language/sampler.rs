@@ -11,7 +11,7 @@ pub struct Sampling {
     pub temperature: Option<f64>,
     /// Draws from the smallest set of tokens with this probability together; only with a temperature.
     pub top_p: Option<f64>,
-    /// Same seed, same logits: same tokens.
+    /// The seed: with the same seed, the same logits give the same tokens.
     pub seed: u64,
 }
 

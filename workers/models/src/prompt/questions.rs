@@ -31,7 +31,7 @@ pub struct Questions {
     pub correct_missed: String,
     /// Whether one finding is there: `{finding}`. The published wording starts with a blank.
     pub presence: String,
-    /// Which findings are there.
+    /// The question which findings are there.
     pub all_findings: String,
     /// A report once more, later in the conversation.
     pub report: String,
@@ -41,7 +41,7 @@ pub struct Questions {
     pub plain_language: String,
     /// How one region is: `{region}`.
     pub region: String,
-    /// Which parts of the report support findings: `{findings}`.
+    /// The question which parts of the report support findings: `{findings}`.
     pub reasons: String,
 }
 

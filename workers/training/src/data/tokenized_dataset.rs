@@ -19,7 +19,7 @@ use crate::error::TrainingError;
 const TOGETHER: usize = 1024;
 /// Bytes of an id in the scratch file.
 const ID_BYTES: usize = 4;
-/// Set in an id of the scratch file that is learned.
+/// The bit of an id in the scratch file that says that it is learned.
 const LEARNED: u32 = 1 << 31;
 
 /// A row of an RG or INS data set.

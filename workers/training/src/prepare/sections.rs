@@ -27,9 +27,9 @@ pub struct Section<'a> {
 /// The sections that the data sets are made of; empty where a report has none of that name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Impression.
+    /// The impression section.
     pub impression: String,
-    /// Findings.
+    /// The findings section.
     pub findings: String,
     /// Last paragraph of a report without both.
     pub last_paragraph: String,
@@ -81,7 +81,7 @@ pub fn sections(text: &str) -> Vec<Section<'_>> {
     sections
 }
 
-/// Without the white space at both ends, as Python sees white space.
+/// The text without the white space at both ends, as Python sees white space.
 pub(crate) fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }

@@ -73,7 +73,7 @@ pub(super) struct Finished {
 /// What a run has for each item, in the order of the archive.
 pub(super) struct Results {
     records: OrderedRecords,
-    /// How many items failed, by the code of the error.
+    /// The number of items that failed, by the code of the error.
     failed: BTreeMap<String, u64>,
     /// The first of them.
     failures: Vec<String>,

@@ -31,7 +31,7 @@ pub(super) fn owner(owner: &str) -> String {
     format!("radialog:chat:owner:{owner}")
 }
 
-/// Set of the conversations about an image.
+/// The set of the conversations about an image.
 pub(super) fn image(image: &ObjectKey) -> String {
     format!("radialog:chat:image:{image}")
 }

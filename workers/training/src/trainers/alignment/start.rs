@@ -18,7 +18,7 @@ use crate::trainers::initial_weights;
 
 /// The output head's matrix is the word embedding, its second bias the first.
 const TIED: &str = "Qformer.cls.predictions.decoder.";
-/// Not learned.
+/// A tensor that is not learned.
 const POSITION_IDS: &str = "Qformer.bert.embeddings.position_ids";
 const WORDS: &str = "Qformer.bert.embeddings.word_embeddings.weight";
 const WORD_BIAS: &str = "Qformer.cls.predictions.bias";

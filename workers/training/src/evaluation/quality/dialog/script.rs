@@ -6,7 +6,7 @@ use super::DialogStudy;
 use crate::evaluation::quality::agreement::{Flags, findings};
 use crate::random::Random;
 
-/// How many turns of each kind, the ones that fit the fewest reports first.
+/// The number of turns of each kind, the ones that fit the fewest reports first.
 const PLAN: [(Draw, usize); 8] = [
     (Draw::Remove, 6),
     (Draw::IsThere, 7),

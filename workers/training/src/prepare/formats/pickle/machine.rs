@@ -8,7 +8,7 @@ use std::rc::Rc;
 /// A name or a line of the format is never longer.
 const LONGEST_TEXT: u64 = 1 << 16;
 
-/// Why a file cannot be read.
+/// The reason why a file cannot be read.
 #[derive(Debug)]
 pub(super) enum Fault {
     Io(io::Error),
@@ -63,7 +63,7 @@ pub(super) struct Array {
 pub(super) struct Machine<R: Read + Seek> {
     reader: BufReader<R>,
     position: u64,
-    /// Of the file.
+    /// The length of the file.
     length: u64,
     stack: Vec<Value>,
     marks: Vec<usize>,
@@ -71,7 +71,7 @@ pub(super) struct Machine<R: Read + Seek> {
 }
 
 impl Value {
-    /// For messages.
+    /// The kind of the value, for messages.
     pub(super) fn kind(&self) -> String {
         match self {
             Value::Plain => "nothing, or a float".into(),
