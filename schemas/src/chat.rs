@@ -67,7 +67,7 @@ pub struct Conversation {
 pub struct ChatImage {
     /// The stored file.
     pub image: ObjectKey,
-    /// `image/png` or `image/jpeg`.
+    /// The media type, `image/png` or `image/jpeg`.
     pub media_type: String,
     /// Image tokens `[32, 768]`.
     pub embedding: ObjectKey,
@@ -161,7 +161,7 @@ pub enum TurnStatus {
     Queued,
     /// A worker answers it.
     Running,
-    /// Answered.
+    /// It has an answer.
     Done,
     /// It has no answer.
     Failed,

@@ -127,7 +127,7 @@ pub struct ConversationView {
 pub struct ImageView {
     /// A path on this gateway.
     pub href: String,
-    /// `image/png` or `image/jpeg`.
+    /// The media type, `image/png` or `image/jpeg`.
     pub media_type: String,
 }
 

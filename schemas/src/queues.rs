@@ -28,7 +28,7 @@ pub mod header {
     pub const ATTEMPT: &str = "x-radialog-attempt";
     /// The time at which the message was published, in milliseconds since 1970.
     pub const PUBLISHED: &str = "x-radialog-published";
-    /// W3C trace context.
+    /// The W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
     /// Dead letters: the stable error code.
     pub const CODE: &str = "x-radialog-code";

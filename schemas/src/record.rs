@@ -31,7 +31,7 @@ pub struct StudyRecord {
     /// read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<ObjectKey>,
-    /// Done or failed.
+    /// The end of the study: done or failed.
     pub status: StudyStatus,
     /// The reason why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -35,7 +35,7 @@ impl Stage {
         Stage::Scoring,
     ];
 
-    /// How many stages there are. The match names this place to whoever adds one: the last stage's number and one.
+    /// The number of stages. The match names this place to whoever adds one: the last stage's number and one.
     const COUNT: usize = match Stage::Scoring {
         last @ (Stage::Embedding | Stage::Findings | Stage::Language | Stage::Scoring) => {
             last as usize + 1

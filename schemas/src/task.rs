@@ -103,7 +103,7 @@ impl Task {
 pub struct Generation {
     /// Stop after this many tokens. The original uses 300 for reports.
     pub max_new_tokens: u32,
-    /// None is greedy decoding.
+    /// The temperature of the sampling; none is greedy decoding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
     /// Nucleus of this probability mass; only with a temperature.
@@ -238,7 +238,7 @@ impl RunSpec {
 /// One study as the archive describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StudySpec {
-    /// Unique within the run.
+    /// The study's id, which is unique within the run.
     pub study: StudyId,
     /// The image's name in the archive, for people.
     pub file: String,

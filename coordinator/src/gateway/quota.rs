@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::config::GatewayConfig;
 use super::problem::{ApiError, ApiResult};
 
-/// When to ask again where something else has to end first.
+/// The seconds after which to ask again where something else has to end first.
 const RETRY: u64 = 1;
 
 /// The limits of one key, and what is used of them.

@@ -30,7 +30,7 @@ pub(super) enum TurnUpdate {
     Queued(u64),
     /// The next event.
     Event(u64, TurnEvent),
-    /// Nothing for a while.
+    /// There was nothing for a while.
     Alive,
 }
 

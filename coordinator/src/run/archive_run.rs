@@ -54,7 +54,7 @@ pub struct RunOptions {
     pub limit: Option<u64>,
     /// Largest image file in bytes; [`DEFAULT_IMAGE_LIMIT`].
     pub image_limit: u64,
-    /// When no study has finished for this long, tasks are taken for lost and published again; [`DEFAULT_STALL`].
+    /// The time without a finished study after which tasks are taken for lost; [`DEFAULT_STALL`].
     pub stall: Duration,
     /// Runs the studies again that failed in earlier sessions.
     pub retry_failed: bool,

@@ -38,8 +38,8 @@ pub(crate) struct RunLimits {
     pub(crate) studies: Option<u64>,
     /// Bytes of an image file.
     pub(crate) image: u64,
-    /// Without any line for this long, tasks are taken for lost and published again; doubled each time in vain, since a
-    /// model may be that slow. A task that runs twice finds its output stored.
+    /// The time without any line after which tasks are taken for lost and published again; doubled each time in vain,
+    /// since a model may be that slow. A task that runs twice finds its output stored.
     pub(crate) stall: Duration,
 }
 

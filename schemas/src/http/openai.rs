@@ -74,8 +74,8 @@ pub struct ChatMessage {
     pub content: Content,
 }
 
-/// Whose words. Those of `system` and `developer` are taken and not used: the model was trained with one system text,
-/// which its bundle holds.
+/// The role of whoever says it. The words of `system` and `developer` are taken and not used: the model was trained with
+/// one system text, which its bundle holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the variants are the API's own names
@@ -90,7 +90,7 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Content {
-    /// Words only.
+    /// A text of words only.
     Text(String),
     /// Several parts, texts and images.
     Parts(Vec<Part>),
@@ -100,7 +100,7 @@ pub enum Content {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Part {
-    /// Words.
+    /// A part that is words.
     Text {
         /// The words.
         text: String,
@@ -151,7 +151,7 @@ pub struct Choice {
 /// The assistant's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AnswerMessage {
-    /// `assistant`.
+    /// The role of the speaker: `assistant`.
     pub role: Role,
     /// The words.
     pub content: String,
@@ -220,7 +220,7 @@ pub struct PromptTokensDetails {
 /// What there is to ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
-    /// `list`.
+    /// The kind of this object: `list`.
     pub object: String,
     /// The models, one for each bundle.
     pub data: Vec<Model>,
@@ -231,11 +231,11 @@ pub struct ModelList {
 pub struct Model {
     /// Its name in requests.
     pub id: String,
-    /// `model`.
+    /// The kind of this object: `model`.
     pub object: String,
     /// The time at which it was made, in seconds since 1970; 0 where it is not known.
     pub created: u64,
-    /// `radialog`.
+    /// The owner: `radialog`.
     pub owned_by: String,
 }
 

@@ -374,7 +374,7 @@ fn numbers(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?)
 }
 
-/// Below `vocabulary`, u32.
+/// Random ids below `vocabulary`, u32.
 fn ids(rows: usize, length: usize, vocabulary: usize) -> Result<Tensor> {
     let ids = (0..rows * length).map(|index| ((index * 7919 + 13) % vocabulary) as u32);
     Ok(Tensor::from_iter(ids, &Device::Cpu)?.reshape((rows, length))?)

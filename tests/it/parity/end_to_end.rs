@@ -187,7 +187,7 @@ impl Chain {
         Ok(())
     }
 
-    /// `[vocab]` behind a prompt.
+    /// The logits `[vocab]` behind a prompt.
     fn first_logits(&self, ids: &[u32], tokens: &Tensor) -> Result<Tensor> {
         let mut cache = self.model.cache(ids.len())?;
         let input = self.model.embed(ids, std::slice::from_ref(tokens))?;

@@ -40,7 +40,7 @@ pub struct Screen {
     pub height: u32,
     /// What the system prefers.
     pub dark: bool,
-    /// Fingers instead of a mouse.
+    /// True for fingers instead of a mouse.
     pub touch: bool,
 }
 

@@ -58,7 +58,7 @@ pub struct SessionSummary {
     pub studies: u64,
     /// Its length in seconds.
     pub seconds: f64,
-    /// `studies` by `seconds`.
+    /// Studies a second: `studies` divided by `seconds`.
     pub studies_per_second: f64,
 }
 

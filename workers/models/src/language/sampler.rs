@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_transformers::generation::LogitsProcessor;
 use radialog_schemas::Generation;
 
-/// How tokens are chosen.
+/// The way in which tokens are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sampling {
     /// None, or next to 0, is greedy.

@@ -39,7 +39,7 @@ pub struct Questions {
     pub summary: String,
     /// The report for a patient.
     pub plain_language: String,
-    /// How one region is: `{region}`.
+    /// The question how one region is: `{region}`.
     pub region: String,
     /// The question which parts of the report support findings: `{findings}`.
     pub reasons: String,
@@ -88,7 +88,7 @@ impl Questions {
         )
     }
 
-    /// How one region is.
+    /// The question how one region is.
     pub fn region(&self, region: Region) -> String {
         let name = match region {
             Region::Heart => "heart",

@@ -11,7 +11,7 @@ pub struct RunnerSettings {
     pub worker: String,
     /// The time that tasks in the model may take after a stop, before they are requeued.
     pub grace: Duration,
-    /// How long an unreachable object store is waited for in place before tasks are requeued.
+    /// The time that an unreachable object store is waited for in place before tasks are requeued.
     pub store_patience: Duration,
 }
 

@@ -38,7 +38,7 @@ struct ImageUsers {
     conversations: HashSet<ConversationId>,
     /// The image was stored before any of them claimed it.
     stored_before: bool,
-    /// When its removal began, where it is being removed.
+    /// The time at which its removal began, where it is being removed.
     removing: Option<Instant>,
 }
 

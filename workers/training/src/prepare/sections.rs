@@ -20,7 +20,7 @@ pub struct Section<'a> {
     pub name: String,
     /// The text as it stands in the report, blanks and newlines included.
     pub text: &'a str,
-    /// Where it starts, in characters; after a last paragraph was cut off, the original's own count.
+    /// The start, in characters; after a last paragraph was cut off, the original's own count.
     pub start: usize,
 }
 

@@ -187,7 +187,7 @@ pub fn summary(mentions: &[Mention]) -> FindingLabels {
     labels
 }
 
-/// Which of two statements about the same finding counts.
+/// The strength of a statement: of two about the same finding the stronger counts.
 fn strength(label: Label) -> u8 {
     match label {
         Label::Blank => 0,

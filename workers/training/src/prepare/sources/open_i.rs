@@ -74,7 +74,7 @@ struct OpenIStudy {
     indication: String,
     rest: String,
     tags: Vec<String>,
-    /// Where the source has the 14 columns: the positive ones, or nothing where the study is not tagged.
+    /// The positive ones of the 14 columns, where the source has them; nothing in them where the study is not tagged.
     columns: Option<Option<Vec<Finding>>>,
 }
 

@@ -114,7 +114,7 @@ fn learned(config: &EmbeddingComponent) -> Result<impl Iterator<Item = TensorSpe
         .filter(move |spec| is_learned(&spec.header.name)))
 }
 
-/// As the original draws what BERT does not have. The queries' feed-forward layers start as the texts'.
+/// Draws what BERT does not have as the original does. The queries' feed-forward layers start as the texts'.
 fn drawn(spec: &TensorSpec, width: usize, seed: u64) -> Result<Tensor, TrainingError> {
     let (name, shape) = (spec.header.name.as_str(), spec.header.shape.as_slice());
     let is_norm = name.ends_with("LayerNorm.weight") || name == "ln_vision.weight";

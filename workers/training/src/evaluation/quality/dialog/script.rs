@@ -152,7 +152,7 @@ impl Draw {
     }
 }
 
-/// How frequent the findings are that the request did not name and the report does not say; 0 for the others.
+/// The frequency of the findings that the request did not name and the report does not say; 0 for the others.
 fn absent(
     study: &DialogStudy,
     frequencies: &[f32; Finding::ALL.len()],

@@ -139,7 +139,8 @@ impl<'a> ReportTasks<'a> {
     }
 }
 
-/// How a report and its correction differ. The report's own statements are those that the labels confirm; others are put in.
+/// The difference between a report and its correction. The report's own statements are those that the labels confirm;
+/// others are put in.
 #[derive(Clone, Copy)]
 enum Edit {
     AddOwn,
