@@ -99,7 +99,7 @@ enum PrepareCommand {
     },
 }
 
-/// How tasks are asked for.
+/// The settings with which tasks are asked for.
 #[derive(Args)]
 struct WordingArgs {
     /// Folder with {NAME}_prompts.csv, e.g. the original's data/instruct_prompts; our own wording without it

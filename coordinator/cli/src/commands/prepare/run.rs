@@ -24,7 +24,7 @@ use crate::batch_run::{self, require_state_beside_broker};
 use crate::bundle_source;
 use crate::progress::ProgressStyle;
 
-/// How a preparation runs.
+/// The settings with which a preparation runs.
 #[derive(Args)]
 pub(crate) struct RunArgs {
     /// Folder of the run; holds the state to resume from, and without --s3 or --objects what the models made. It may be
