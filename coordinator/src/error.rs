@@ -16,7 +16,7 @@ pub enum CoordinatorError {
          a CSV manifest (study_id,image) or s3://bucket/prefix of one of them"
     )]
     Input {
-        /// As given.
+        /// The archive as it was given.
         input: String,
         /// What is wrong with it.
         reason: String,
@@ -28,9 +28,9 @@ pub enum CoordinatorError {
     MissingColumn {
         /// The table.
         file: String,
-        /// What is missing.
+        /// The column that is missing.
         column: String,
-        /// What its header says.
+        /// The columns that the header names.
         found: String,
     },
     /// Another process holds the output directory.
@@ -60,7 +60,7 @@ pub enum CoordinatorError {
     Damaged {
         /// The file.
         file: PathBuf,
-        /// From 1.
+        /// The line, counted from 1.
         line: u64,
         /// The parser's words.
         reason: String,

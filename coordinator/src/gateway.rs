@@ -61,7 +61,7 @@ pub enum GatewayError {
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {reason}; {}", advice(.reason))]
     Listen {
-        /// As configured.
+        /// The address as it is configured.
         address: SocketAddr,
         /// The system's words.
         reason: std::io::Error,

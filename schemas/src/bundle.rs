@@ -18,7 +18,7 @@ pub const FORMAT: u32 = 1;
 pub struct Manifest {
     /// Version of this format.
     pub format: u32,
-    /// For people, e.g. `radialog-v1`.
+    /// A name for people, e.g. `radialog-v1`.
     pub name: String,
     /// Version of the weights.
     pub version: String,
@@ -45,9 +45,9 @@ pub struct Component {
 /// Size and hash of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileEntry {
-    /// In bytes.
+    /// The file's size in bytes.
     pub size: u64,
-    /// Of the content.
+    /// The SHA-256 of the file's content.
     pub sha256: ContentHash,
 }
 

@@ -18,9 +18,9 @@ text_id! {
 pub struct ChatTask {
     /// [`SCHEMA_VERSION`] of the writer.
     pub schema_version: u32,
-    /// Which conversation.
+    /// The conversation that the turn belongs to.
     pub conversation: ConversationId,
-    /// Which turn, counted from 1.
+    /// The number of the turn in it, counted from 1.
     pub turn: u32,
     /// The language component that has to answer.
     pub component: ContentHash,
@@ -47,12 +47,12 @@ pub struct Conversation {
     pub id: ConversationId,
     /// Name of the API key that it belongs to; `local` where there are no keys.
     pub owner: String,
-    /// When it began, in milliseconds since 1970.
+    /// The time at which it began, in milliseconds since 1970.
     pub created_ms: u64,
     /// The X-ray; none is a conversation in words only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ChatImage>,
-    /// Why the image was taken.
+    /// The reason why the image was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indication: Option<String>,
     /// The language component that answers.
@@ -70,7 +70,7 @@ pub struct Conversation {
 pub struct ChatImage {
     /// The stored file.
     pub image: ObjectKey,
-    /// `image/png` or `image/jpeg`.
+    /// The media type, `image/png` or `image/jpeg`.
     pub media_type: String,
     /// Image tokens `[32, 768]`.
     pub embedding: ObjectKey,
@@ -111,21 +111,21 @@ pub enum Ask {
     AllFindings,
     /// Is this finding there?
     Presence {
-        /// Which one.
+        /// The finding that is asked about.
         finding: Finding,
     },
     /// A summary.
     Summary,
     /// The report in words for a patient.
     PlainLanguage,
-    /// How is this region?
+    /// A question about how a region looks.
     Region {
-        /// Which one.
+        /// The region that is asked about.
         region: Region,
     },
     /// What in the image speaks for these findings?
     Reasons {
-        /// Which ones; at least one.
+        /// The findings that are asked about; at least one.
         findings: Vec<Finding>,
     },
 }
@@ -147,16 +147,16 @@ pub struct TurnRequest {
     /// What is asked.
     #[serde(flatten)]
     pub ask: Ask,
-    /// How the answer is decoded.
+    /// The settings with which the answer is decoded.
     pub generation: Generation,
-    /// When it was asked, in milliseconds since 1970.
+    /// The time at which it was asked, in milliseconds since 1970.
     pub asked_ms: u64,
-    /// Not worth answering after this time, in milliseconds since 1970.
+    /// The time after which it is not worth answering, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
 }
 
-/// How far a turn is.
+/// The state of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TurnStatus {
@@ -164,7 +164,7 @@ pub enum TurnStatus {
     Queued,
     /// A worker answers it.
     Running,
-    /// Answered.
+    /// It has an answer.
     Done,
     /// It has no answer.
     Failed,
@@ -186,7 +186,7 @@ pub struct Answer {
     pub text: String,
     /// Number of tokens in the prompt.
     pub prompt_tokens: u32,
-    /// How many of them were in the worker's cache from earlier turns.
+    /// The number of them that were in the worker's cache from earlier turns.
     #[serde(default)]
     pub cached_tokens: u32,
     /// Number of generated tokens, the end token included.
@@ -198,15 +198,15 @@ pub struct Answer {
     pub dropped_turns: Vec<u32>,
 }
 
-/// How a turn ended.
+/// The end of a turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum TurnOutcome {
-    /// With an answer.
+    /// The turn has ended with an answer.
     Done(Answer),
-    /// Without one.
+    /// The turn has ended without an answer.
     Failed(Failure),
-    /// Because nobody wanted it any more.
+    /// The turn has ended because nobody wanted it any more.
     Cancelled,
 }
 

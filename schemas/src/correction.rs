@@ -10,9 +10,9 @@ use crate::{ConversationId, ObjectKey};
 pub struct Correction {
     /// [`crate::SCHEMA_VERSION`] of the writer.
     pub schema_version: u32,
-    /// Where it was made.
+    /// The conversation in which the correction was made.
     pub conversation: ConversationId,
-    /// Of which answer.
+    /// The turn whose answer was corrected.
     pub turn: u32,
     /// The X-ray.
     pub image: ObjectKey,
@@ -25,6 +25,6 @@ pub struct Correction {
     pub asked: Option<String>,
     /// The report after.
     pub corrected: String,
-    /// When, in milliseconds since 1970.
+    /// The time of the correction, in milliseconds since 1970.
     pub noted_ms: u64,
 }

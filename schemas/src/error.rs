@@ -28,9 +28,9 @@ pub enum ErrorCode {
     ImageUnreadable,
     /// The file has no bytes.
     ImageEmpty,
-    /// Neither PNG nor JPEG.
+    /// The image is neither PNG nor JPEG.
     ImageFormatUnsupported,
-    /// Truncated or corrupt.
+    /// The image is truncated or corrupt.
     ImageCorrupt,
     /// A side is 0, or the shape cannot be processed.
     ImageDimensions,
@@ -38,7 +38,7 @@ pub enum ErrorCode {
     ImageTooLarge,
     /// CMYK or another colour model that the reference does not define.
     ImageColorUnsupported,
-    /// More than one frame.
+    /// The image has more than one frame.
     ImageAnimated,
     /// Two entries of the archive have the same study id.
     DuplicateStudy,

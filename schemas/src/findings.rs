@@ -104,13 +104,13 @@ impl FromStr for Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Label {
-    /// Not mentioned (class 0, an empty cell in the original's CSV).
+    /// The finding is not mentioned (class 0, an empty cell in the original's CSV).
     Blank,
-    /// Present (class 1, `1.0`).
+    /// The finding is present (class 1, `1.0`).
     Positive,
-    /// Denied (class 2, `0.0`).
+    /// The finding is denied (class 2, `0.0`).
     Negative,
-    /// Possible (class 3, `-1.0`).
+    /// The finding is possible (class 3, `-1.0`).
     Uncertain,
 }
 
@@ -161,7 +161,7 @@ pub type Labels = BTreeMap<Finding, Label>;
 /// One finding as the image classifier sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PredictedFinding {
-    /// Which observation.
+    /// The observation that this is about.
     pub finding: Finding,
     /// Sigmoid of the logit, 0 to 1.
     pub probability: f32,

@@ -20,7 +20,7 @@ pub const MAX_SEED: u64 = (1 << 53) - 1;
 /// Longest wait for an answer to begin, in seconds.
 pub const MAX_DEADLINE_SECONDS: u32 = 7 * 24 * 3600;
 
-/// How one answer is decoded, and how long it may wait.
+/// The settings with which one answer is decoded, and the time that it may wait.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TurnOptions {
     /// Stop after this many tokens; 300 where none is given.
@@ -57,11 +57,11 @@ pub struct NewConversation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub question: Option<String>,
-    /// Why the image was taken.
+    /// The reason why the image was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub indication: Option<String>,
-    /// Of all its first turns.
+    /// The options of all its first turns.
     #[serde(flatten)]
     pub options: TurnOptions,
 }
@@ -77,11 +77,11 @@ pub struct NewConversationForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub question: Option<String>,
-    /// Why the image was taken.
+    /// The reason why the image was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub indication: Option<String>,
-    /// Of all its first turns, each a part of its own.
+    /// The options of all its first turns, each a part of its own.
     #[serde(flatten)]
     pub options: TurnOptions,
 }
@@ -92,7 +92,7 @@ pub struct NewTurn {
     /// What is asked.
     #[serde(flatten)]
     pub ask: Ask,
-    /// How it is answered.
+    /// The options with which it is answered.
     #[serde(flatten)]
     pub options: TurnOptions,
 }
@@ -110,24 +110,24 @@ pub struct EditedAnswer {
 pub struct ConversationView {
     /// Its name.
     pub id: ConversationId,
-    /// When it began, in milliseconds since 1970.
+    /// The time at which it began, in milliseconds since 1970.
     pub created_ms: u64,
-    /// Why the image was taken.
+    /// The reason why the image was taken.
     pub indication: Option<String>,
     /// The X-ray, where there is one.
     pub image: Option<ImageView>,
     /// What the classifier sees in it; none while that is being computed.
     pub findings: Option<FindingsReport>,
-    /// In order.
+    /// The turns in their order.
     pub turns: Vec<TurnView>,
 }
 
-/// Where the image is.
+/// The address and the type of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageView {
     /// A path on this gateway.
     pub href: String,
-    /// `image/png` or `image/jpeg`.
+    /// The media type, `image/png` or `image/jpeg`.
     pub media_type: String,
 }
 
@@ -138,9 +138,9 @@ pub struct TurnView {
     pub turn: u32,
     /// What was asked.
     pub request: TurnRequest,
-    /// How far it is.
+    /// The state of the turn.
     pub status: TurnStatus,
-    /// How many turns of all conversations wait before it, while it is queued.
+    /// The number of turns of all conversations that wait before it, while it is queued.
     pub position: Option<u64>,
     /// The question as the model reads it, once a worker has begun.
     pub asked: Option<String>,
@@ -152,9 +152,9 @@ pub struct TurnView {
     pub dropped_turns: Vec<u32>,
     /// What it took, once it is done.
     pub usage: Option<TurnUsage>,
-    /// Why it has no (whole) answer.
+    /// The reason why it has no (whole) answer.
     pub error: Option<TurnError>,
-    /// Where its events come from.
+    /// The address of its events.
     pub events: String,
     /// The last event that is counted in here: go on after it with `Last-Event-ID`.
     pub last_event: u64,
@@ -165,7 +165,7 @@ pub struct TurnView {
 pub struct TurnUsage {
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
-    /// How many of them were in the worker's cache from earlier turns.
+    /// The number of them that were in the worker's cache from earlier turns.
     pub cached_tokens: u32,
     /// Generated tokens, the end token included.
     pub tokens: u32,
@@ -173,7 +173,7 @@ pub struct TurnUsage {
     pub complete: bool,
 }
 
-/// Why a turn has no (whole) answer; also the data of an `error` event.
+/// The reason why a turn has no (whole) answer; also the data of an `error` event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TurnError {
     /// A stable code, e.g. `image_corrupt`, or `cancelled`.
@@ -194,13 +194,13 @@ pub struct ConversationList {
 pub struct ConversationEntry {
     /// Its name.
     pub id: ConversationId,
-    /// When it began, in milliseconds since 1970.
+    /// The time at which it began, in milliseconds since 1970.
     pub created_ms: u64,
     /// The first question, else the indication, else empty.
     pub title: String,
-    /// How many turns it has.
+    /// The number of its turns.
     pub turns: u32,
-    /// Of the first turn that is not final, else of the last one.
+    /// The status of the first turn that is not final, else of the last one.
     pub status: TurnStatus,
     /// The X-ray, where there is one.
     pub image: Option<ImageView>,
@@ -209,7 +209,7 @@ pub struct ConversationEntry {
 /// Data of a `queued` event, which has no number: it is sent whenever the position changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuedEvent {
-    /// How many turns wait before this one.
+    /// The number of turns that wait before this one.
     pub position: u64,
 }
 

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use crate::Stage;
 
-/// Where workers publish what they did.
+/// The queue in which workers publish what they did.
 pub const RESULTS: &str = "radialog.results";
 
 /// Turns of conversations, for the language stage; apart from its batch work, which they never wait behind.
 pub const CHAT: &str = "radialog.chat";
 
-/// How long a failed task waits before each further attempt. Its length is the number of retries.
+/// The times that a failed task waits before its further attempts. Their number is the number of retries.
 pub const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -19,16 +19,16 @@ pub const RETRY_DELAYS: [Duration; 4] = [
     Duration::from_secs(120),
 ];
 
-/// Only a backstop against a message that kills every worker: attempts are counted in [`header::ATTEMPT`].
+/// A backstop against a message that kills every worker: attempts are counted in [`header::ATTEMPT`].
 pub const DELIVERY_LIMIT: u32 = 1000;
 
 /// Names of the headers that travel beside a body.
 pub mod header {
-    /// How often the task was tried before, as a number. Ours, because brokers disagree about their own count.
+    /// The number of earlier attempts. The count is ours, because brokers disagree about their own.
     pub const ATTEMPT: &str = "x-radialog-attempt";
-    /// When the message was published, in milliseconds since 1970.
+    /// The time at which the message was published, in milliseconds since 1970.
     pub const PUBLISHED: &str = "x-radialog-published";
-    /// W3C trace context.
+    /// The W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
     /// Dead letters: the stable error code.
     pub const CODE: &str = "x-radialog-code";
@@ -55,7 +55,7 @@ pub fn retry(queue: &str, step: usize) -> String {
     format!("{queue}.retry.{}s", RETRY_DELAYS[step].as_secs())
 }
 
-/// Where messages of `queue` go when they cannot be done.
+/// The queue to which messages of `queue` go when they cannot be done.
 pub fn dead(queue: &str) -> String {
     format!("{queue}.dead")
 }

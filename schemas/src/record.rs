@@ -23,7 +23,7 @@ pub enum StudyStatus {
 /// Everything a run knows about one study. Same bundle and same input give the same record, `timings` aside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StudyRecord {
-    /// Which study.
+    /// The study that the line is about.
     pub study: StudyId,
     /// The image's name in the archive.
     pub file: String,
@@ -31,9 +31,9 @@ pub struct StudyRecord {
     /// read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<ObjectKey>,
-    /// Done or failed.
+    /// The end of the study: done or failed.
     pub status: StudyStatus,
-    /// Why it failed.
+    /// The reason why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     /// The first stage in pipeline order that failed; none where the image never reached one.
@@ -66,15 +66,15 @@ pub struct StudyRecord {
     /// Further images of the study, which the model did not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_files: Vec<String>,
-    /// As in the archive.
+    /// The reason why the image was taken, as the archive says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indication: Option<String>,
-    /// As in the archive.
+    /// The data split, as the archive says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
     /// Hash of the bundle.
     pub bundle: ContentHash,
-    /// Where the time went, by stage: the only part that may differ between runs.
+    /// The times of each stage: the only part that may differ between runs.
     #[serde(default)]
     pub timings: BTreeMap<Stage, StageTimings>,
 }

@@ -18,7 +18,7 @@ pub struct StageResult {
     pub stage: Stage,
     /// What came of it.
     pub outcome: Outcome,
-    /// Where the time went.
+    /// The times that the task took.
     pub timings: StageTimings,
 }
 
@@ -35,23 +35,23 @@ pub enum Outcome {
     Failed(Failure),
 }
 
-/// Where the time of one task went. Everything that may differ between two runs over the same input is here.
+/// The times that one task took. Everything that may differ between two runs over the same input is here.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageTimings {
-    /// Waiting in the queue, in milliseconds.
+    /// The time that it waited in the queue, in milliseconds.
     pub queue_ms: f64,
-    /// Fetching and decoding inputs, in milliseconds.
+    /// The time that its inputs took to fetch and decode, in milliseconds.
     pub fetch_ms: f64,
-    /// In the model, in milliseconds; a batch's time is shared evenly.
+    /// The time in the model, in milliseconds; a batch's time is shared evenly.
     pub model_ms: f64,
-    /// Storing the output, in milliseconds.
+    /// The time that the output took to store, in milliseconds.
     pub store_ms: f64,
-    /// How many tasks shared the model's run.
+    /// The number of tasks that shared the model's run.
     pub batch: u32,
-    /// How many attempts failed before.
+    /// The number of attempts that failed before.
     pub attempt: u32,
-    /// The output was already in the store.
+    /// True when the output was already in the store.
     pub reused: bool,
-    /// Which worker.
+    /// The worker that did it.
     pub worker: String,
 }

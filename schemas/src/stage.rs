@@ -1,4 +1,5 @@
-//! The four stages. A stage has one name, the same in its queue, metric label, subcommand and Deployment.
+//! The four stages. A stage has one name, the same in metric labels, subcommand, bundle and Deployment. Its queue is
+//! named in [`queues::work`](crate::queues::work).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -34,7 +35,7 @@ impl Stage {
         Stage::Scoring,
     ];
 
-    /// How many stages there are. The match names this place to whoever adds one: the last stage's number and one.
+    /// The number of stages. The match names this place to whoever adds one: the last stage's number and one.
     const COUNT: usize = match Stage::Scoring {
         last @ (Stage::Embedding | Stage::Findings | Stage::Language | Stage::Scoring) => {
             last as usize + 1

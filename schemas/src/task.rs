@@ -19,7 +19,7 @@ pub struct Task {
     pub study: StudyId,
     /// The bundle component that has to do it: [`crate::Manifest::component_hash`].
     pub component: ContentHash,
-    /// Where the output goes.
+    /// The key under which the output is stored.
     pub output: ObjectKey,
     /// What to do.
     #[serde(flatten)]
@@ -46,14 +46,14 @@ pub enum Work {
         embedding: ObjectKey,
         /// A [`crate::FindingsReport`].
         findings: ObjectKey,
-        /// How to decode.
+        /// The settings with which the report is decoded.
         generation: Generation,
     },
     /// An answer to a text, without an image.
     Answer {
         /// A [`TextPrompt`].
         prompt: ObjectKey,
-        /// How to decode.
+        /// The settings with which the answer is decoded.
         generation: Generation,
     },
     /// CheXbert labels.
@@ -98,12 +98,12 @@ impl Task {
     }
 }
 
-/// How text is decoded.
+/// The settings with which text is decoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Generation {
     /// Stop after this many tokens. The original uses 300 for reports.
     pub max_new_tokens: u32,
-    /// None is greedy decoding.
+    /// The temperature of the sampling; none is greedy decoding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
     /// Nucleus of this probability mass; only with a temperature.
@@ -143,7 +143,7 @@ impl Generation {
 /// A conversation without an image that the language model is to go on with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TextPrompt {
-    /// In turn, the user's first and last.
+    /// The messages in turn; the user's are first and last.
     pub messages: Vec<String>,
 }
 
@@ -184,7 +184,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Where content that a study begins with is stored.
+    /// The key under which content that a study begins with is stored.
     pub fn key(self, content: &ContentHash) -> ObjectKey {
         match self {
             Source::Image => ObjectKey::image(content),
@@ -210,20 +210,20 @@ impl Source {
 pub struct RunSpec {
     /// [`SCHEMA_VERSION`] of the writer.
     pub schema_version: u32,
-    /// Which run.
+    /// The id of the run.
     pub run: RunId,
     /// What its studies begin with.
     #[serde(default, skip_serializing_if = "Source::is_image")]
     pub source: Source,
-    /// Which stages.
+    /// The stages that the run goes through.
     pub stages: StageSet,
-    /// How reports are decoded.
+    /// The settings with which reports are decoded.
     pub generation: Generation,
     /// Hash of the whole bundle.
     pub bundle: ContentHash,
     /// Hash of each stage's component, in pipeline order.
     pub components: PerStage<ContentHash>,
-    /// Set where the run prepares the image of a conversation: its end starts the first turn, and no line is written.
+    /// The conversation whose image the run prepares: its end then starts the first turn, and no line is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationId>,
 }
@@ -238,7 +238,7 @@ impl RunSpec {
 /// One study as the archive describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StudySpec {
-    /// Unique within the run.
+    /// The study's id, which is unique within the run.
     pub study: StudyId,
     /// The image's name in the archive, for people.
     pub file: String,
@@ -251,10 +251,10 @@ pub struct StudySpec {
     /// The stored reference report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<ObjectKey>,
-    /// Why the image was taken, as the archive says.
+    /// The reason why the image was taken, as the archive says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indication: Option<String>,
-    /// Which data split.
+    /// The data split, as the archive says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
 }

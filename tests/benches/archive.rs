@@ -14,7 +14,7 @@ use radialog_tests::fake_stage::FakeStage;
 use tokio::runtime::Builder;
 
 const SIZES: [u64; 2] = [2_000, 200_000];
-/// As the program has it: file operations are short, and every thread keeps a heap of its own.
+/// The program's own number: file operations are short, and every thread keeps a heap of its own.
 const BLOCKING_THREADS: usize = 6;
 /// Tells the process which size it is.
 const STUDIES: &str = "RADIALOG_BENCH_STUDIES";
@@ -77,7 +77,7 @@ fn one(studies: u64) -> Result<()> {
     Ok(())
 }
 
-/// Of this process's resident memory, in MiB.
+/// The largest resident memory of this process so far, in MiB.
 fn peak() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 const CONVERSATIONS: usize = 200;
 /// More reports than can be done while it is measured.
 const REPORTS: u64 = 20_000;
-/// Between two conversations.
+/// The pause between two conversations.
 const PAUSE: Duration = Duration::from_millis(20);
 
 struct Setting {

@@ -34,7 +34,7 @@ const CLIENTS: usize = 16;
 const TURNS_FOR: Duration = Duration::from_secs(5);
 const STREAMS: [usize; 3] = [10, 100, 1000];
 const STREAM_FOR: Duration = Duration::from_secs(10);
-/// 20 tokens a second.
+/// The pause between tokens, for 20 tokens a second.
 const TICK: Duration = Duration::from_millis(50);
 
 fn main() -> Result<()> {

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 const STUDIES: u64 = 5_000;
-/// Over the S3 protocol the server of the tests is the slow part.
+/// The studies over the S3 protocol are fewer, since the server of the tests is the slow part there.
 const S3_STUDIES: u64 = 500;
 const WORKERS: usize = 2;
 /// Image tokens of the published geometry: 32 x 768 f32, as the peer's payload.

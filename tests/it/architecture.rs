@@ -8,7 +8,7 @@ use std::process::Command;
 use radialog_tests::module_circles;
 use serde_json::Value;
 
-/// Where the rooms and their reasons stand, for whoever a test stops.
+/// The page with the rooms and their reasons, for whoever a test stops.
 const PAGE: &str = "see the rooms in .github/ARCHITECTURE.md";
 
 /// The workspace's crates as `cargo metadata` describes them.

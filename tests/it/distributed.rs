@@ -15,7 +15,7 @@ use radialog_tests::services::{Broker, Environment, Services};
 
 /// Short reports keep the run short; they are cut at this length in both modes.
 const MAX_NEW_TOKENS: &str = "12";
-/// How often the shipped X-rays are repeated under other names and with other content.
+/// The number of times that the shipped X-rays are there, each under another name and with other content.
 const REPEATS: usize = 4;
 const TIMEOUT: Duration = Duration::from_secs(900);
 

@@ -12,7 +12,7 @@ use candle_nn::{Init, VarBuilder};
 use crate::golden::Formula;
 use crate::install;
 
-/// RandomWeights weights of any name and shape, that keep activations in range.
+/// Random weights of any name and shape, that keep activations in range.
 pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(RandomWeights), dtype, Device::Cpu)
 }
@@ -34,7 +34,7 @@ pub fn processor_seconds() -> f64 {
         / 100.0
 }
 
-/// Most memory that this process has had, in bytes.
+/// The largest memory that this process has had, in bytes.
 pub fn peak_memory() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status

@@ -25,7 +25,7 @@ pub struct Requirement<'a> {
     pub name: &'a str,
     /// What it is for, as the end of "is needed for".
     pub purpose: &'a str,
-    /// Where it comes from, e.g. `the Debian package rabbitmq-server`.
+    /// The origin, e.g. `the Debian package rabbitmq-server`.
     pub source: &'a str,
     /// The variable that brings one's own instead.
     pub variable: &'a str,

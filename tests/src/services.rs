@@ -27,7 +27,7 @@ mod proxy;
 mod redis;
 mod s3;
 
-/// How long a service may take to answer after its start; RabbitMQ takes 4 s on an idle machine.
+/// The time that a service may take to answer after its start; RabbitMQ takes 4 s on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What all tests of a binary share. Tests that stop a service start one of their own.

@@ -37,9 +37,9 @@ pub enum FetchError {
     Content {
         /// Its key.
         key: ObjectKey,
-        /// In bytes.
+        /// The file's size in bytes.
         size: u64,
-        /// As downloaded.
+        /// The hash of what was downloaded.
         sha256: ContentHash,
     },
     /// The local cache cannot be written.

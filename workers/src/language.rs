@@ -57,7 +57,7 @@ struct RunningSequence {
     prompt_tokens: usize,
     /// The model's time for this sequence so far.
     time: Duration,
-    /// Most sequences that shared a step with it.
+    /// The largest number of sequences that shared a step with it.
     batch: u32,
 }
 

@@ -23,17 +23,17 @@ use findings::FindingsStage;
 use language::LanguageStage;
 use scoring::ScoringStage;
 
-/// How a stage runs; nothing here changes an output.
+/// The settings of a stage; nothing here changes an output.
 #[derive(Clone, Debug)]
 pub struct StageOptions {
     /// The largest number of items in the model at a time.
     pub batch_limit: usize,
-    /// Most bytes that the language stage may spend on the cache of running texts. Of it, what one conversation needs at
-    /// most is never taken by reports, nor more than half of it kept from them.
+    /// The bytes that the language stage may spend on the cache of running texts. What one conversation needs at most is
+    /// never taken of it by reports, and no more than half of it is kept from them.
     pub cache_bytes: u64,
-    /// Most bytes that the language stage may spend, on top, on the cache of conversations that may go on.
+    /// The bytes that the language stage may spend, on top, on the cache of conversations that may go on.
     pub kept_cache_bytes: u64,
-    /// How large an image file may be, and its decoded image.
+    /// The largest size of an image file, and of its decoded image.
     pub image_limits: ImageLimits,
 }
 

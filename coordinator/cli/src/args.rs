@@ -40,7 +40,7 @@ impl ServiceArgs {
         Ok(config)
     }
 
-    /// As [`ServiceArgs::load`], with the gateway's part.
+    /// Does what [`ServiceArgs::load`] does, with the gateway's part.
     pub(crate) fn load_with_gateway(
         &self,
         more: &[(&str, Option<String>)],
@@ -56,7 +56,7 @@ impl ServiceArgs {
         Ok(config)
     }
 
-    /// As [`ServiceArgs::load_quiet`], with the gateway's part.
+    /// Does what [`ServiceArgs::load_quiet`] does, with the gateway's part.
     pub(crate) fn load_quiet_with_gateway(
         &self,
         more: &[(&str, Option<String>)],

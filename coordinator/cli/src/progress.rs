@@ -10,10 +10,10 @@ use radialog_coordinator::run::StageProgress;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// How often a line is written where there is no terminal.
+/// The time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// How progress is shown.
+/// The form in which progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressStyle {
     /// Bars on a terminal, lines elsewhere

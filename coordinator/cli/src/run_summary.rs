@@ -8,7 +8,7 @@ use radialog_schemas::Finding;
 
 use crate::progress::duration;
 
-/// Most problems of the archive that are listed.
+/// The largest number of the archive's problems that are listed.
 const LISTED: usize = 5;
 
 pub(crate) fn print_summary(summary: &RunSummary, out: &Path) {

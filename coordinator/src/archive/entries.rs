@@ -16,17 +16,17 @@ pub struct StudyEntry {
     pub study: StudyId,
     /// The image's name in the archive, for people.
     pub file: String,
-    /// Where the entry stands: a file, or a file and line.
+    /// The place of the entry: a file, or a file and line.
     pub place: String,
-    /// Where the image is, or why there can be none.
+    /// The place of the image, or the reason why there can be none.
     pub image: Result<ImageSource, Failure>,
     /// Further images of the study.
     pub other_files: Vec<String>,
     /// The radiologist's text.
     pub reference: Option<String>,
-    /// Why the image was taken.
+    /// The reason why the image was taken.
     pub indication: Option<String>,
-    /// Which data split.
+    /// The data split.
     pub split: Option<String>,
 }
 

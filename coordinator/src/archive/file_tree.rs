@@ -94,7 +94,7 @@ struct LocalPathWalk {
 type FileId = (u64, u64);
 
 struct Level {
-    /// To notice a link back.
+    /// The directory's identity, by which a link back is noticed.
     id: FileId,
     /// Relative path, empty or closed by `/`.
     path: Vec<u8>,

@@ -26,7 +26,7 @@ pub enum ImageSource {
     Object {
         /// The bucket.
         store: Arc<dyn Objects>,
-        /// Which object.
+        /// The key of the object.
         key: ObjectKey,
     },
     /// The bytes themselves, e.g. of a synthetic archive.

@@ -25,9 +25,9 @@ pub(super) struct ManifestArchive {
     pub(super) name: String,
     pub(super) tree: Arc<dyn FileTree>,
     pub(super) file: String,
-    /// Where images are.
+    /// The tree that holds the images.
     pub(super) images: Arc<dyn FileTree>,
-    /// Only the rows of this split.
+    /// The split whose rows alone are read.
     pub(super) split: Option<String>,
     pub(super) ids: StudyIdColumn,
 }
@@ -44,7 +44,7 @@ pub(super) enum StudyIdColumn {
 struct ManifestEntries {
     images: Arc<dyn FileTree>,
     rows: TableRows,
-    /// Where it is none, the image's name is the id.
+    /// The column of the study's id; where it is none, the image's name is the id.
     study: Option<usize>,
     image: usize,
     wanted_split: Option<String>,

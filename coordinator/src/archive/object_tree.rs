@@ -24,7 +24,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct ObjectTree {
     url: String,
     store: Arc<dyn Objects>,
-    /// Empty, or closed by `/`.
+    /// The prefix of all keys, empty or closed by `/`.
     prefix: String,
 }
 

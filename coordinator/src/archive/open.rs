@@ -14,7 +14,7 @@ use super::mimic_cxr::{MimicArchive, StudyFolder};
 use super::object_tree::ObjectTree;
 use crate::CoordinatorError;
 
-/// How many files are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
+/// The number of files that are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
 const PROBE: usize = 100;
 
 /// The place of an archive, as a person names it.
@@ -24,11 +24,11 @@ pub enum ArchiveLocation {
     Path(PathBuf),
     /// Everything under a prefix of a bucket, or a CSV manifest in it.
     Objects {
-        /// As given, e.g. `s3://bucket/prefix`.
+        /// The address as it was given, e.g. `s3://bucket/prefix`.
         url: String,
         /// The bucket.
         store: Arc<dyn Objects>,
-        /// Without leading or closing `/`; empty for the whole bucket.
+        /// The prefix without leading or closing `/`; empty for the whole bucket.
         prefix: String,
     },
 }

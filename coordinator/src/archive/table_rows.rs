@@ -15,10 +15,10 @@ pub(super) struct TableRows {
     file: String,
     header: Header,
     parser: RowParser,
-    /// How many lines were read, the header's too.
+    /// The number of lines that were read, the header's too.
     read: u64,
     ended: bool,
-    /// Why the lines ended too early; told after the rows before it.
+    /// The reason why the lines ended too early; told after the rows before it.
     cut: Option<EntryProblem>,
 }
 

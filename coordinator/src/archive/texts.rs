@@ -32,7 +32,7 @@ struct ReportEntries {
     id: usize,
     text: usize,
     split: Option<(usize, String)>,
-    /// TableRows that were passed over since they have no text.
+    /// Rows that were passed over since they have no text.
     blank: u64,
 }
 

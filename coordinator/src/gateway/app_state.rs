@@ -3,7 +3,6 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use super::config::GatewayConfig;
 use radialog_runtime::backends::Backends;
 use tokio_util::sync::CancellationToken;
 

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::config::{ApiKey, GatewayConfig};
 use axum::http::{HeaderMap, Uri, header, uri::Authority};
 use radialog_schemas::ContentHash;
 use radialog_schemas::http::ProblemCode;
 use subtle::ConstantTimeEq;
 
+use super::config::{ApiKey, GatewayConfig};
 use super::problem::{ApiError, ApiResult};
 use super::quota::CallerQuota;
 

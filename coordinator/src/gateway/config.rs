@@ -9,7 +9,7 @@ use radialog_runtime::config::ConfigReader;
 use radialog_runtime::http_server::{CONNECTION_BYTES, open_files};
 use radialog_schemas::ContentHash;
 
-/// As in the original demo.
+/// The original demo's address.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
 const MIB: u64 = 1 << 20;
@@ -29,9 +29,9 @@ const OWN_FILES: u64 = 256;
 /// The area `[gateway]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// Where it listens.
+    /// The address on which it listens.
     pub listen: SocketAddr,
-    /// Who may ask; nobody is everybody who reaches a loopback address.
+    /// The keys of those who may ask; none is everybody who reaches a loopback address.
     pub keys: Vec<ApiKey>,
     /// Requests that one key may send in a second, in the long run; twice as many at once.
     pub rate: u32,
@@ -41,7 +41,7 @@ pub struct GatewayConfig {
     pub streams: u32,
     /// Largest image file, in bytes.
     pub max_image_bytes: u64,
-    /// Most pixels of an image.
+    /// The largest number of pixels of an image.
     pub max_image_pixels: u64,
     /// Turns of all conversations that may wait for a worker; more are refused.
     pub max_waiting: u64,
@@ -62,13 +62,13 @@ pub struct GatewayConfig {
     pub body_memory: u64,
     /// How long a request may take, its upload included; streams may take longer.
     pub request_timeout: Duration,
-    /// How long a turn may wait for a worker where its request says nothing; none is for ever.
+    /// The time that a turn may wait for a worker where its request says nothing; none is for ever.
     pub deadline: Option<Duration>,
-    /// How often a silent stream says that it is alive.
+    /// The time after which a silent stream says that it is alive.
     pub heartbeat: Duration,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
     pub archives: Vec<String>,
-    /// Where running batches keep what they need to go on.
+    /// The directory in which running batches keep what they need to go on.
     pub directory: PathBuf,
     /// Web pages of other hosts that may ask, e.g. `https://viewer.example`.
     pub origins: Vec<String>,
@@ -77,9 +77,9 @@ pub struct GatewayConfig {
 /// An API key as the configuration holds it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey {
-    /// Whose it is; conversations belong to this name.
+    /// The owner; conversations belong to this name.
     pub name: String,
-    /// Of the key's text. Keys are long and random, so that one round is enough.
+    /// The hash of the key's text. Keys are long and random, so that one round is enough.
     pub sha256: ContentHash,
 }
 

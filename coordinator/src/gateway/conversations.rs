@@ -18,7 +18,7 @@ use super::request_path::OwnConversation;
 use super::view;
 use crate::conversation::retention;
 
-/// Most conversations of a list.
+/// The largest number of conversations in a list.
 const LISTED: usize = 200;
 /// Snapshots read at a time.
 const AT_ONCE: usize = 16;

@@ -1,7 +1,6 @@
 //! What can be said about an uploaded image without decoding it: its format, its size, and whether it is whole. The rest
 //! is found by the workers, who decode it.
 
-use super::config::GatewayConfig;
 use bytes::Bytes;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::{ContentHash, ConversationId, ObjectKey};

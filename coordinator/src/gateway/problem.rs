@@ -14,7 +14,7 @@ use radialog_schemas::http::{Problem, ProblemCode};
 use crate::BackendError;
 use crate::run::BatchError;
 
-/// When to ask again after a service was away, in seconds.
+/// The seconds after which to ask again when a service was away.
 const UNAVAILABLE_RETRY: u64 = 5;
 
 /// An error as the API answers it.

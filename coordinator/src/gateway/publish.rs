@@ -11,7 +11,7 @@ use super::problem::ApiResult;
 use crate::conversation;
 use crate::run::{RetryUntilShutdown, publish_turn};
 
-/// How long a request waits for the broker before it goes on in the background.
+/// The time that a request waits for the broker before it goes on in the background.
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Publishes a turn that is ready, if one is.

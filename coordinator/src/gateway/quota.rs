@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::GatewayConfig;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use radialog_schemas::http::ProblemCode;
@@ -13,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::body_memory::BodyMemory;
 use super::problem::{ApiError, ApiResult};
 
-/// When to ask again where something else has to end first.
+/// The seconds after which to ask again where something else has to end first.
 const RETRY: u64 = 1;
 
 /// The limits of one key, and what is used of them.

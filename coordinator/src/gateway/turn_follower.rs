@@ -15,7 +15,7 @@ use super::{AppState, publish};
 
 /// Events read at a time.
 const PAGE: usize = 64;
-/// How often the position of a turn is asked for, at first and when it has waited for long.
+/// Pauses between two looks at a turn's position, at first and when it has waited for long.
 const FIRST_POSITION_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_POSITION_PAUSE: Duration = Duration::from_secs(10);
 /// Heartbeats after which a turn that still waits may have been forgotten, at first.
@@ -26,11 +26,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// Something new about a turn, as a reader is told it.
 #[derive(Debug, PartialEq)]
 pub(super) enum TurnUpdate {
-    /// So many turns wait before this one; only when that changed.
+    /// The number of turns that wait before this one; told only when it changed.
     Queued(u64),
     /// The next event.
     Event(u64, TurnEvent),
-    /// Nothing for a while.
+    /// There was nothing for a while.
     Alive,
 }
 
@@ -43,7 +43,7 @@ pub(super) struct TurnFollower {
     after: u64,
     watch: Box<dyn TurnWatch>,
     pending: VecDeque<NumberedEvent>,
-    /// When the pending events came.
+    /// The time at which the pending events came.
     arrived: Instant,
     /// There may be events that are neither taken nor pending.
     read_again: bool,
@@ -145,7 +145,7 @@ impl TurnFollower {
                 () = sleep_until(ask_at.min(self.heartbeat_at)) => {
                     if Instant::now() >= self.heartbeat_at {
                         self.heartbeat_at = Instant::now() + self.app.config.heartbeat;
-                        // TurnUpdate can be lost on their way; what was written cannot.
+                        // News can be lost on its way; what was written cannot.
                         (self.read_again, self.maybe_deleted) = (true, true);
                         return Some(TurnUpdate::Alive);
                     }

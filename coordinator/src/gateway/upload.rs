@@ -28,7 +28,7 @@ const NUMBERS: [&str; 5] = [
 
 /// A new conversation as it was uploaded: what was asked, and the image's bytes.
 pub(super) struct Upload {
-    /// Without its image.
+    /// The conversation without its image.
     pub(super) conversation: NewConversation,
     pub(super) image: Option<Bytes>,
     /// Until the image is stored.

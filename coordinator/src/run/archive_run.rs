@@ -42,19 +42,19 @@ pub struct RunOptions {
     pub source: Source,
     /// The stages.
     pub stages: StageSet,
-    /// How reports are decoded.
+    /// The settings with which reports are decoded.
     pub generation: Generation,
     /// Hash of the whole bundle.
     pub bundle: ContentHash,
     /// Hash of each stage's component, in pipeline order.
     pub components: PerStage<ContentHash>,
-    /// Most studies in flight; [`DEFAULT_WINDOW`].
+    /// The largest number of studies in flight; [`DEFAULT_WINDOW`].
     pub window: usize,
-    /// Only the first studies of the archive.
+    /// The number of studies from the archive's beginning that are taken; none is all.
     pub limit: Option<u64>,
     /// Largest image file in bytes; [`DEFAULT_IMAGE_LIMIT`].
     pub image_limit: u64,
-    /// When no study has finished for this long, tasks are taken for lost and published again; [`DEFAULT_STALL`].
+    /// The time without a finished study after which tasks are taken for lost; [`DEFAULT_STALL`].
     pub stall: Duration,
     /// Runs the studies again that failed in earlier sessions.
     pub retry_failed: bool,

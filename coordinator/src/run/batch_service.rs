@@ -41,7 +41,7 @@ pub use view::{BatchStatus, BatchView, NewBatch};
 
 /// Batches that run at a time in one gateway; the others wait.
 const RUNNING: usize = 2;
-/// How often progress is shared and a cancellation looked for.
+/// The time after which progress is shared and a cancellation looked for again.
 const SHARE_EVERY: Duration = Duration::from_secs(1);
 const REQUEST_FILE: &str = "request.json";
 
@@ -53,11 +53,11 @@ pub type OpenArchive = Arc<
 /// The settings of a gateway that runs batches.
 #[derive(Clone)]
 pub struct BatchServiceSettings {
-    /// Where running batches keep what they need to go on.
+    /// The directory in which running batches keep what they need to go on.
     pub directory: PathBuf,
     /// Archives must lie under one of these, e.g. `s3://archive/cxr`. None allows no batch.
     pub prefixes: Vec<String>,
-    /// How to open one.
+    /// The function that opens an archive.
     pub open: OpenArchive,
 }
 
@@ -69,7 +69,7 @@ pub struct BatchService {
     settings: BatchServiceSettings,
     shutdown: CancellationToken,
     slots: Semaphore,
-    /// How to stop the batches that run or wait here.
+    /// The tokens that stop the batches that run or wait here.
     here: Mutex<HashMap<String, CancellationToken>>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) mod ledger;
 
 /// Finished lines collected in one round trip.
 const COLLECT_LIMIT: usize = 64;
-/// How long a line finished by another coordinator may lie.
+/// The time that a line finished by another coordinator may lie.
 const POLL_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
@@ -38,8 +38,8 @@ pub(crate) struct RunLimits {
     pub(crate) studies: Option<u64>,
     /// Bytes of an image file.
     pub(crate) image: u64,
-    /// Without any line for this long, tasks are taken for lost and published again; doubled each time in vain, since a
-    /// model may be that slow. A task that runs twice finds its output stored.
+    /// The time without any line after which tasks are taken for lost and published again; doubled each time in vain,
+    /// since a model may be that slow. A task that runs twice finds its output stored.
     pub(crate) stall: Duration,
 }
 

@@ -14,7 +14,7 @@ use super::run_state::STUDY_FIELD;
 /// The facts about a study in flight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StudyFacts {
-    /// As the archive describes it.
+    /// The study as the archive describes it.
     pub spec: StudySpec,
     /// The first result of each stage that reported.
     pub results: BTreeMap<Stage, StageResult>,

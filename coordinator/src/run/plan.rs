@@ -23,9 +23,9 @@ const AT_ONCE: usize = 16;
 pub struct RunPlan {
     /// Studies of the archive, duplicates aside.
     pub studies: u64,
-    /// Of them, with a line in `results.jsonl`: nothing remains to be done.
+    /// Those of them that have a line in `results.jsonl`: nothing remains to be done.
     pub written: u64,
-    /// Of the others, those whose image cannot be read and that will fail.
+    /// Those of the others whose image cannot be read and that will fail.
     pub unreadable: u64,
     /// Entries that cannot become a study.
     pub problems: u64,
@@ -36,7 +36,7 @@ pub struct RunPlan {
 /// One stage of a [`RunPlan`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagePlan {
-    /// Which stage.
+    /// The stage that this is about.
     pub stage: Stage,
     /// Outputs in the store.
     pub stored: u64,

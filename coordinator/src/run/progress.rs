@@ -17,7 +17,7 @@ const RATE_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "Progress")]
 pub struct RunProgress {
-    /// Which run; none before it has begun.
+    /// The id of the run; none before it has begun.
     pub run: Option<RunId>,
     /// Studies of the archive; none while they are being counted.
     pub total: Option<u64>,
@@ -25,7 +25,7 @@ pub struct RunProgress {
     pub done: u64,
     /// Studies that failed, those of earlier sessions too.
     pub failed: u64,
-    /// Of both, those that had their line before this session.
+    /// Those of both that had their line before this session.
     pub resumed: u64,
     /// Studies in flight.
     pub in_flight: u64,
@@ -33,11 +33,11 @@ pub struct RunProgress {
     pub problems: u64,
     /// The run's stages in pipeline order.
     pub stages: Vec<StageProgress>,
-    /// Since this session began, in seconds.
+    /// The time since this session began, in seconds.
     pub seconds: f64,
     /// Studies a second over the last minute.
     pub studies_per_second: f64,
-    /// Until the end at this rate; none while rate or total is unknown.
+    /// The time until the end at this rate, in seconds; none while rate or total is unknown.
     pub seconds_left: Option<f64>,
     /// What the run waits for, e.g. a lost broker.
     pub paused: Option<String>,
@@ -46,11 +46,11 @@ pub struct RunProgress {
 /// A snapshot of one stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageProgress {
-    /// Which stage.
+    /// The stage that this is about.
     pub stage: Stage,
     /// Tasks whose output is in the store, reused ones too.
     pub done: u64,
-    /// Of them, found there.
+    /// Those of them that were found there.
     pub reused: u64,
     /// Tasks that failed.
     pub failed: u64,
@@ -99,7 +99,7 @@ pub(crate) struct RunCounts {
     pub(crate) done: u64,
     pub(crate) failed: u64,
     pub(crate) resumed: u64,
-    /// Of studies with a line.
+    /// The counts of the studies that have a line.
     stages: StageCounts,
 }
 

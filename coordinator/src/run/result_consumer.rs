@@ -249,7 +249,7 @@ fn fact(result: &StageResult) -> Fact {
 struct StudyResults<'a> {
     run: &'a RunId,
     stages: Vec<Stage>,
-    /// After the whole batch.
+    /// The study's facts after the whole batch.
     facts: Facts,
 }
 

@@ -128,11 +128,11 @@ impl<T> StoredOutput<T> {
 /// The end of a stage for a study.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StageEnd {
-    /// Computed.
+    /// The output was computed.
     Done,
-    /// Found in the store.
+    /// The output was found in the store.
     Reused,
-    /// Failed.
+    /// The stage failed.
     Failed,
 }
 

@@ -14,7 +14,7 @@ pub struct ChatCompletionRequest {
     /// Send the answer piece by piece.
     #[serde(default)]
     pub stream: Option<bool>,
-    /// Only with `stream`.
+    /// This field is allowed only with `stream`.
     #[serde(default)]
     pub stream_options: Option<StreamOptions>,
     /// Older name of `max_completion_tokens`.
@@ -36,23 +36,23 @@ pub struct ChatCompletionRequest {
     /// The same seed gives the same answer.
     #[serde(default)]
     pub seed: Option<i64>,
-    /// Only 1 answer is given.
+    /// The number of answers: only 1 is given.
     #[serde(default)]
     #[schemars(range(min = 1, max = 1))]
     pub n: Option<u32>,
-    /// Not supported: must be left out.
+    /// This field is not supported and must be left out.
     #[serde(default)]
     #[schemars(with = "Option<()>")]
     pub stop: Option<serde_json::Value>,
-    /// Not supported: must be left out.
+    /// This field is not supported and must be left out.
     #[serde(default)]
     #[schemars(with = "Option<()>")]
     pub tools: Option<serde_json::Value>,
-    /// Not supported: must be left out.
+    /// This field is not supported and must be left out.
     #[serde(default)]
     #[schemars(with = "Option<()>")]
     pub response_format: Option<serde_json::Value>,
-    /// Not supported: must be left out or false.
+    /// This field is not supported and must be left out or false.
     #[serde(default)]
     pub logprobs: Option<bool>,
 }
@@ -68,14 +68,14 @@ pub struct StreamOptions {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatMessage {
-    /// Whose words.
+    /// The role of whoever says it.
     pub role: Role,
     /// The words, and for a user perhaps an image.
     pub content: Content,
 }
 
-/// Whose words. Those of `system` and `developer` are taken and not used: the model was trained with one system text,
-/// which its bundle holds.
+/// The role of whoever says it. The words of `system` and `developer` are taken and not used: the model was trained with
+/// one system text, which its bundle holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs)] // the variants are the API's own names
@@ -90,9 +90,9 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Content {
-    /// Words only.
+    /// A text of words only.
     Text(String),
-    /// In parts.
+    /// Several parts, texts and images.
     Parts(Vec<Part>),
 }
 
@@ -100,14 +100,14 @@ pub enum Content {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Part {
-    /// Words.
+    /// A part that is words.
     Text {
         /// The words.
         text: String,
     },
     /// An image.
     ImageUrl {
-        /// Where it is.
+        /// The place of the image.
         image_url: ImageUrl,
     },
 }
@@ -123,24 +123,24 @@ pub struct ImageUrl {
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatCompletion {
-    /// Of this answer.
+    /// The id of this answer.
     pub id: String,
-    /// `chat.completion`.
+    /// The kind of this object: `chat.completion`.
     pub object: String,
-    /// In seconds since 1970.
+    /// The time of the answer, in seconds since 1970.
     pub created: u64,
-    /// Which model.
+    /// The model that answers.
     pub model: String,
-    /// Always one.
+    /// The answers, of which there is always one.
     pub choices: Vec<Choice>,
-    /// What it took.
+    /// What the answer took.
     pub usage: Usage,
 }
 
 /// The answer of a [`ChatCompletion`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Choice {
-    /// 0.
+    /// The place in the list: 0.
     pub index: u32,
     /// The assistant's words.
     pub message: AnswerMessage,
@@ -151,7 +151,7 @@ pub struct Choice {
 /// The assistant's words.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AnswerMessage {
-    /// `assistant`.
+    /// The role of the speaker: `assistant`.
     pub role: Role,
     /// The words.
     pub content: String,
@@ -160,17 +160,17 @@ pub struct AnswerMessage {
 /// A piece of a streamed answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatCompletionChunk {
-    /// The same in all pieces.
+    /// The id of the answer, the same in all pieces.
     pub id: String,
-    /// `chat.completion.chunk`.
+    /// The kind of this object: `chat.completion.chunk`.
     pub object: String,
-    /// In seconds since 1970.
+    /// The time of the answer, in seconds since 1970.
     pub created: u64,
-    /// Which model.
+    /// The model that answers.
     pub model: String,
-    /// One, or none beside the usage.
+    /// One choice, or none beside the usage.
     pub choices: Vec<ChunkChoice>,
-    /// In the last piece, where it was asked for.
+    /// What the answer took: in the last piece, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 }
@@ -178,21 +178,21 @@ pub struct ChatCompletionChunk {
 /// The piece itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChunkChoice {
-    /// 0.
+    /// The place in the list: 0.
     pub index: u32,
-    /// What it adds.
+    /// What the piece adds.
     pub delta: Delta,
-    /// In the last piece with a choice.
+    /// The reason of the end, in the last piece that has a choice.
     pub finish_reason: Option<String>,
 }
 
 /// What a piece adds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Delta {
-    /// In the first piece.
+    /// The role of the speaker, in the first piece.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
-    /// Words.
+    /// The words that the piece adds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
 }
@@ -202,11 +202,11 @@ pub struct Delta {
 pub struct Usage {
     /// Tokens of the prompt, the 32 image tokens included.
     pub prompt_tokens: u32,
-    /// Generated tokens.
+    /// The number of generated tokens.
     pub completion_tokens: u32,
-    /// Both.
+    /// The sum of both.
     pub total_tokens: u32,
-    /// Of the prompt.
+    /// More about the tokens of the prompt.
     pub prompt_tokens_details: PromptTokensDetails,
 }
 
@@ -220,9 +220,9 @@ pub struct PromptTokensDetails {
 /// What there is to ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
-    /// `list`.
+    /// The kind of this object: `list`.
     pub object: String,
-    /// One for each bundle.
+    /// The models, one for each bundle.
     pub data: Vec<Model>,
 }
 
@@ -231,11 +231,11 @@ pub struct ModelList {
 pub struct Model {
     /// Its name in requests.
     pub id: String,
-    /// `model`.
+    /// The kind of this object: `model`.
     pub object: String,
-    /// In seconds since 1970; 0 where it is not known.
+    /// The time at which it was made, in seconds since 1970; 0 where it is not known.
     pub created: u64,
-    /// `radialog`.
+    /// The owner: `radialog`.
     pub owned_by: String,
 }
 
@@ -249,7 +249,7 @@ pub struct ErrorBody {
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErrorDetail {
-    /// For people.
+    /// A message for people.
     pub message: String,
     /// The kind, e.g. `invalid_request_error`.
     #[serde(rename = "type")]

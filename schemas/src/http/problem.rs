@@ -54,9 +54,9 @@ pub enum ProblemCode {
     ImageTooLarge,
     /// The body is of a type that this path does not read.
     UnsupportedMediaType,
-    /// Neither PNG nor JPEG.
+    /// The image is neither PNG nor JPEG.
     ImageFormatUnsupported,
-    /// Truncated or corrupt.
+    /// The image is truncated or corrupt.
     ImageCorrupt,
     /// A side is too short.
     ImageDimensions,

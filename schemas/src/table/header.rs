@@ -30,7 +30,7 @@ impl Header {
         &self.0
     }
 
-    /// How many cells a row has to have.
+    /// The number of cells that a row has to have.
     pub fn width(&self) -> usize {
         self.0.len()
     }

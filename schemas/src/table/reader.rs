@@ -15,7 +15,7 @@ pub struct TableReader<R> {
     ended: bool,
 }
 
-/// Why a table cannot be read on.
+/// The reason why a table cannot be read on.
 #[derive(Debug, Error)]
 pub enum TableError {
     /// The lines cannot be read.

@@ -15,7 +15,7 @@ use radialog_training::optimizer::{Gradients, Optimizer};
 
 use super::tasks::{Size, Task, tasks};
 
-/// Between the losses of both sides.
+/// The largest difference between the losses of both sides.
 const TOLERANCE: f64 = 1e-3;
 
 /// The peer at work: it takes a step for each line.

@@ -29,7 +29,7 @@ const REPORT: usize = 128;
 /// Ids of a prompt with its answer.
 const SEQUENCE: usize = 256;
 
-/// How large networks and batches are.
+/// The size of networks and batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Size {
     /// Every part in miniature.
@@ -40,7 +40,7 @@ pub(crate) enum Size {
 
 /// One training, ready for steps.
 pub(crate) struct Task {
-    /// With its sizes.
+    /// The name with its sizes.
     pub name: String,
     /// The peer's name of it.
     pub kind: &'static str,
@@ -53,7 +53,7 @@ pub(crate) struct Task {
     pub adam: AdamW,
     pub rate: f64,
     pub clip: Option<f64>,
-    /// With dropout, or without.
+    /// The loss, with dropout or without.
     pub loss: Box<dyn Fn(bool) -> Result<Tensor>>,
 }
 
@@ -368,13 +368,13 @@ fn named<const N: usize>(tensors: [(&str, &Tensor); N]) -> HashMap<String, Tenso
         .collect()
 }
 
-/// From -1 to 1.
+/// Numbers from -1 to 1.
 fn numbers(shape: &[usize]) -> Result<Tensor> {
     let values = (0..shape.iter().product::<usize>()).map(|index| (index as f32 * 0.731).sin());
     Ok(Tensor::from_iter(values, &Device::Cpu)?.reshape(shape)?)
 }
 
-/// Below `vocabulary`, u32.
+/// Random ids below `vocabulary`, u32.
 fn ids(rows: usize, length: usize, vocabulary: usize) -> Result<Tensor> {
     let ids = (0..rows * length).map(|index| ((index * 7919 + 13) % vocabulary) as u32);
     Ok(Tensor::from_iter(ids, &Device::Cpu)?.reshape((rows, length))?)

@@ -1,6 +1,7 @@
 //! From an image to its findings, report and dialog, and what stays when a conversation is removed.
 
 use anyhow::Result;
+use radialog_schemas::Ask;
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -8,7 +9,6 @@ use serde_json::{Value, json};
 use super::fake_language_worker::answer;
 use super::fixture::{GatewayFixture, about_xray, data_uri, problem, xray};
 use super::sse::text;
-use radialog_schemas::Ask;
 
 #[tokio::test]
 async fn an_image_and_a_question_become_findings_a_report_and_an_answer() -> Result<()> {

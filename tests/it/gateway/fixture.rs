@@ -56,7 +56,7 @@ impl GatewayFixture {
         Self::with(UNLIMITED, |_| {}).await
     }
 
-    /// With so many words to begin with, and other settings.
+    /// A gateway that begins with so many words, and with other settings.
     pub(crate) async fn with(
         words: usize,
         change: impl FnOnce(&mut GatewayConfig),

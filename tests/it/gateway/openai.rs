@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use radialog_schemas::Ask;
 use serde_json::{Value, json};
 
 use super::fake_language_worker::answer;
 use super::fixture::{GatewayFixture, UNLIMITED, data_uri, key, xray};
 use super::sse::SseStream;
-use radialog_schemas::Ask;
 
 const PATH: &str = "/v1/chat/completions";
 

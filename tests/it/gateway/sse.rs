@@ -1,4 +1,4 @@
-//! A reader of Server-Sent SseStream, as strict as the tests need.
+//! A reader of Server-Sent Events, as strict as the tests need.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use radialog_tests::golden::Case;
 
 use super::same_bytes;
 
-/// Most ids of a report in the original program.
+/// The largest number of ids of a report in the original program.
 const LIMIT: usize = 512;
 
 /// Holds every recorded output; texts and CSV where the case has them.
@@ -54,7 +54,7 @@ pub(super) fn check(case: &Case) -> Result<()> {
     }
 }
 
-/// From the original's input file to its output file.
+/// Checks the way from the original's input file to its output file.
 fn check_texts(
     case: &Case,
     cleaned: &[String],

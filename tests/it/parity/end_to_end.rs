@@ -21,7 +21,7 @@ use radialog_models::vision::{ImageEncoder, VisionConfig};
 use radialog_tests::golden::{Case, FormulaWeights};
 use serde::Deserialize;
 
-/// From the case's folder.
+/// The tokenizer's path, relative to the case's folder.
 const TOKENIZER: &str = "../tokenizers/llama/tokenizer.json";
 
 /// One image and the conversation about it.
@@ -187,7 +187,7 @@ impl Chain {
         Ok(())
     }
 
-    /// `[vocab]` behind a prompt.
+    /// The logits `[vocab]` behind a prompt.
     fn first_logits(&self, ids: &[u32], tokens: &Tensor) -> Result<Tensor> {
         let mut cache = self.model.cache(ids.len())?;
         let input = self.model.embed(ids, std::slice::from_ref(tokens))?;

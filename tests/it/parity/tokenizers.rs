@@ -170,7 +170,7 @@ struct TrainingExample {
     input_ids: Vec<u32>,
 }
 
-/// Only the ids: which of them are learned is training's part.
+/// Checks only the ids: which of them are learned is training's part.
 fn check_training_examples(case: &Case, file: &str) -> Result<()> {
     let tokenizer = llama(case)?;
     for expected in case.json::<Vec<TrainingExample>>(file)? {

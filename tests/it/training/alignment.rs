@@ -17,9 +17,9 @@ use super::is_fixture;
 
 /// The output head's matrix is the word embedding, its second bias the first.
 const TIED: &str = "Qformer.cls.predictions.decoder.";
-/// Where a case does not say.
+/// The number of positions where a case does not say.
 const PUBLISHED_POSITIONS: usize = 512;
-/// Not learned.
+/// A tensor that is not learned.
 const BUFFER: &str = "position_ids";
 
 #[derive(Deserialize)]

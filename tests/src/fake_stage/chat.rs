@@ -10,7 +10,7 @@ use tokio::sync::oneshot::Sender;
 
 use super::{CORRUPT, FAILS, FakeInput, FakeStage, PANICS, json};
 
-/// Most turns that are answered at a time; enough for any benchmark.
+/// The largest number of turns that are answered at a time; enough for any benchmark.
 pub const TURN_LIMIT: usize = 4096;
 
 /// An answer in the making.

@@ -17,7 +17,7 @@ use super::{load_tensors, read_json};
 pub struct Formula {
     /// Decides the values, together with the seed.
     pub name: String,
-    /// Row-major.
+    /// The shape, row-major.
     pub shape: Vec<usize>,
     /// Middle of the values.
     pub offset: f64,

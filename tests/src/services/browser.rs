@@ -28,19 +28,19 @@ const REQUIREMENT: Requirement<'_> = Requirement {
     variable: VARIABLE,
     value: "the address of a running driver, e.g. http://host:9515",
 };
-/// How long the page may take for anything that a test waits for.
+/// The time that the page may take for anything that a test waits for.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a page is looked at.
+/// The window and the preferences with which a page is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Screen {
-    /// In CSS pixels.
+    /// The width in CSS pixels.
     pub width: u32,
-    /// In CSS pixels.
+    /// The height in CSS pixels.
     pub height: u32,
     /// What the system prefers.
     pub dark: bool,
-    /// Fingers instead of a mouse.
+    /// True for fingers instead of a mouse.
     pub touch: bool,
 }
 

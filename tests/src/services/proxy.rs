@@ -66,7 +66,7 @@ impl TcpProxy {
     }
 }
 
-/// Where host and port stand in a URL.
+/// The place of host and port in a URL.
 fn authority(url: &str) -> (usize, usize) {
     let after_scheme = url.find("://").map_or(0, |at| at + 3);
     let end = url[after_scheme..]

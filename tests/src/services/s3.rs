@@ -67,7 +67,7 @@ impl S3Server {
         Ok(format!("{}/{name}", self.endpoint))
     }
 
-    /// Where the objects of a bucket lie as files.
+    /// The folder in which the objects of a bucket lie as files.
     pub fn folder(&self, bucket_url: &str) -> PathBuf {
         self.directory.path().join(name(bucket_url))
     }

@@ -175,7 +175,7 @@ impl Alignment {
         self.query_from(image, |_| ())
     }
 
-    /// Like `query`; `see` is shown what goes into each block.
+    /// Does what `query` does; `see` is shown what goes into each block.
     fn query_from(
         &self,
         image: &Tensor,

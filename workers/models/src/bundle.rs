@@ -166,7 +166,7 @@ impl Bundle {
         serde_json::from_value(config).map_err(self.config_error(stage))
     }
 
-    /// For `map_err` beside configurations.
+    /// The error of a configuration, for `map_err`.
     fn config_error(&self, stage: Stage) -> impl FnOnce(serde_json::Error) -> BundleError {
         let file = self.dir.join(MANIFEST_FILE);
         move |error| BundleError::Unusable {
@@ -175,7 +175,7 @@ impl Bundle {
         }
     }
 
-    /// For `map_err` beside networks.
+    /// The error of a network, for `map_err`.
     fn model_error<E: fmt::Display>(&self, stage: Stage) -> impl FnOnce(E) -> BundleError {
         let dir = self.dir.clone();
         move |reason| BundleError::Model {

@@ -137,7 +137,7 @@ impl Chexbert {
         })
     }
 
-    /// Most ids of a report, with `[CLS]` and `[SEP]`: the limit to encode with.
+    /// The largest number of ids of a report, with `[CLS]` and `[SEP]`: the limit to encode with.
     pub fn max_length(&self) -> usize {
         self.max_length
     }

@@ -71,7 +71,7 @@ impl Replacement {
         &self.path
     }
 
-    /// Where the content is until then, for writers that take a path.
+    /// The path of the content until then, for writers that take a path.
     pub fn partial(&self) -> &Path {
         self.file.get_ref().path()
     }
@@ -125,7 +125,7 @@ impl NewDirectory {
         })
     }
 
-    /// Where its files are written.
+    /// The path under which its files are written.
     pub fn partial(&self) -> &Path {
         self.partial.path()
     }

@@ -125,15 +125,15 @@ impl FindingsOutput {
     }
 }
 
-/// How predictions become the text behind "Predicted Findings:".
+/// The rule by which predictions become the text behind "Predicted Findings:".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TextRule {
-    /// As the published test program: "No Finding" gives way to real findings, and an empty list is spelt out, which is
+    /// The published test program's rule: "No Finding" gives way to real findings, and an empty list is spelt out, which is
     /// what the report model was trained on.
     #[default]
     TestProgram,
-    /// As the published demo: the names as they are; an empty list is an empty text.
+    /// The published demo's rule: the names as they are; an empty list is an empty text.
     Demo,
 }
 

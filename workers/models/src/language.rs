@@ -68,7 +68,7 @@ pub enum LanguageError {
         /// Placeholders of one image.
         block: usize,
     },
-    /// Not one embedding per block of placeholders.
+    /// There is not one embedding per block of placeholders.
     #[error(
         "the prompt has {blocks} image blocks and {images} image embeddings were given: give one per block"
     )]

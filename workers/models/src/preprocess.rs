@@ -34,7 +34,7 @@ const OTHER_FORMATS: [(&str, usize, &[u8]); 7] = [
 pub struct ImageLimits {
     /// Largest file, in bytes.
     pub max_bytes: u64,
-    /// Most pixels, in the file and after the resize. Decoding takes up to 9 bytes a pixel.
+    /// The largest number of pixels, in the file and after the resize. Decoding takes up to 9 bytes a pixel.
     pub max_pixels: u64,
 }
 

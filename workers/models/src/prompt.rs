@@ -24,7 +24,7 @@ pub struct Prompts {
     pub system: String,
     /// Names of the two speakers, the user first.
     pub roles: [String; 2],
-    /// How many placeholder tokens one image takes.
+    /// The number of placeholder tokens that one image takes.
     pub image_tokens: usize,
     /// The request for a report, with `{image}` and `{findings}` where they go.
     pub report: String,

@@ -19,7 +19,7 @@ const ANYTHING: &str = "<anything>";
 /// A step in the path of tensors that published files carry and inference does not read.
 const UNREAD: &str = "<unread>";
 
-/// How far random biases lie from 0.
+/// The distance from 0 up to which random biases lie.
 const BIAS_SPREAD: f32 = 0.1;
 
 /// Name, shape and stored type of one tensor.
@@ -38,7 +38,7 @@ pub struct TensorHeader {
 pub struct TensorSpec {
     /// Name, shape and stored type.
     pub header: TensorHeader,
-    /// How random weights are drawn.
+    /// The way in which random weights are drawn.
     pub init: Initialization,
     /// False for what the published files carry and inference does not read.
     pub required: bool,
@@ -100,7 +100,7 @@ impl TensorRecorder {
         }
     }
 
-    /// Where a network loads its tensors from, to have them recorded.
+    /// The source from which a network loads its tensors, to have them recorded.
     pub fn var_builder(&self) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, Device::Cpu)
     }
@@ -156,7 +156,7 @@ impl SimpleBackend for TensorRecorder {
     }
 }
 
-/// Where to ask for tensors that the published files carry at this place and that inference does not read: nothing
+/// The place to ask for tensors that the published files carry at this place and that inference does not read: nothing
 /// unless they are being recorded.
 pub(crate) fn unread<'a>(vb: &VarBuilder<'a>) -> Option<VarBuilder<'a>> {
     let records = vb.contains_tensor(RECORDER) && !vb.contains_tensor(ANYTHING);
@@ -211,12 +211,12 @@ pub(crate) fn embedding(
     vb.get_with_hints((rows, width), "weight", uniform(spread))
 }
 
-/// How a matrix of so many inputs is drawn.
+/// The way in which a matrix of so many inputs is drawn.
 pub(crate) fn unit_variance(inputs: usize) -> Init {
     uniform((3.0 / inputs as f32).sqrt())
 }
 
-/// How the matrix `[outputs, inputs]` or the bias `[outputs]` of a linear layer is drawn.
+/// The way in which the matrix `[outputs, inputs]` or the bias `[outputs]` of a linear layer is drawn.
 pub(crate) fn linear_init(shape: &[usize]) -> Init {
     match shape {
         [_, inputs] => unit_variance(*inputs),

@@ -19,7 +19,7 @@ pub enum TokenizerError {
     /// The file cannot be read.
     #[error("cannot read tokenizer '{}': {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file that cannot be read.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,

@@ -18,7 +18,7 @@ mod resnet;
 use pooler::TemporalPooler;
 use resnet::ResNet;
 
-/// How far random values of a learned vector lie from 0.
+/// The distance from 0 up to which random values of a learned vector lie.
 const PARAMETER_SPREAD: f32 = 0.5;
 
 /// Geometry of an image encoder.

@@ -32,7 +32,7 @@ pub struct Backends {
     pub conversations: Arc<dyn Conversations>,
 }
 
-/// Why a process cannot start.
+/// The reason why a process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The broker is unreachable or refuses.
@@ -46,7 +46,7 @@ pub enum ConnectError {
     State(#[from] StateError),
 }
 
-/// Why the bucket of an `s3://` address cannot be opened.
+/// The reason why the bucket of an `s3://` address cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenBucketError {
     /// The address says which bucket, and nothing says where it is.

@@ -38,7 +38,7 @@ pub struct Config {
     pub health: HealthConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
-    /// How long to wait for broker, store and state at the start before it is an error.
+    /// The time to wait for broker, store and state at the start before it is an error.
     pub start_timeout: Duration,
 }
 
@@ -49,7 +49,7 @@ pub struct AmqpConfig {
     pub url: SecretString,
     /// A connection that is silent for twice as long is broken.
     pub heartbeat: Duration,
-    /// How long a publish waits for the broker to come back before it is an error.
+    /// The time that a publish waits for the broker to come back before it is an error.
     pub publish_timeout: Duration,
 }
 
@@ -58,21 +58,21 @@ pub struct AmqpConfig {
 pub struct RedisConfig {
     /// `redis://:password@host:6379/0`, or `rediss:` with TLS.
     pub url: SecretString,
-    /// How long one command may take.
+    /// The time that one command may take.
     pub timeout: Duration,
 }
 
 /// `[objects]`: where objects are files.
 #[derive(Clone, Debug)]
 pub struct ObjectsConfig {
-    /// Where objects lie when no S3 store is configured; each role has its own default.
+    /// The directory of objects when no S3 store is configured; each role has its own default.
     pub directory: Option<PathBuf>,
 }
 
 /// `[health]`: the health and metrics server.
 #[derive(Clone, Debug)]
 pub struct HealthConfig {
-    /// Where `/metrics`, `/healthz` and `/readyz` are served; none where they are not.
+    /// The address at which `/metrics`, `/healthz` and `/readyz` are served; none where they are not.
     pub address: Option<SocketAddr>,
 }
 

@@ -34,13 +34,13 @@ pub struct ConversationSnapshot {
 pub struct TurnSnapshot {
     /// What was asked.
     pub request: TurnRequest,
-    /// How far it is.
+    /// The state of the turn.
     pub status: TurnStatus,
     /// Somebody wants it to stop; final once a worker has seen it.
     pub cancelling: bool,
     /// The question as the model reads it, once a worker has begun.
     pub asked: Option<String>,
-    /// How it ended.
+    /// The end of the turn, once it has ended.
     pub outcome: Option<TurnOutcome>,
     /// The answer as a person has rewritten it; later turns build on this one.
     pub edited: Option<String>,

@@ -35,17 +35,17 @@ pub enum QueueError {
 pub struct Message {
     /// The task, turn or result in JSON.
     pub body: Bytes,
-    /// How many attempts were made before this one; our own count, not the broker's.
+    /// The number of attempts before this one; our own count, not the broker's.
     pub attempt: u32,
-    /// When it was published; the adapter sets it where it is none.
+    /// The time at which it was published; the adapter sets it where it is none.
     pub published: Option<SystemTime>,
     /// The W3C trace context.
     pub traceparent: Option<String>,
-    /// Why it was dead-lettered; none for every other message.
+    /// The reason why it was dead-lettered; none for every other message.
     pub death: Option<Death>,
 }
 
-/// Why a message was dead-lettered.
+/// The reason why a message was dead-lettered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Death {
     /// The stable error code.
@@ -73,7 +73,7 @@ pub struct Delivery {
     pub message: Message,
     /// True when an earlier consumer had it and went away or requeued it.
     pub redelivered: bool,
-    /// How often that happened, as far as the broker counts it (`x-delivery-count`).
+    /// The number of times that this happened, as far as the broker counts it (`x-delivery-count`).
     pub delivery_count: u32,
     /// Settles it.
     pub receipt: Box<dyn Receipt>,

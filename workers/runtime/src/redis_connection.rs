@@ -90,7 +90,7 @@ impl RedisConnection {
     }
 }
 
-/// How connections behave, apart from what only some of them need.
+/// The settings of connections, apart from what only some of them need.
 pub(crate) fn settings(config: &RedisConfig) -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_response_timeout(Some(config.timeout))

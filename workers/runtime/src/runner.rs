@@ -39,13 +39,13 @@ mod store_retry;
 mod task;
 mod worker;
 
-/// How often the queue's depth is read and the prefetch reconsidered.
+/// The time after which the queue's depth is read again and the prefetch reconsidered.
 const OBSERVE_QUEUE_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the worker looks whether turns of conversations wait for its model.
+/// The time after which the worker looks again whether turns of conversations wait for its model.
 const CHECK_TURNS_EVERY: Duration = Duration::from_millis(250);
 
-/// How the handling of one delivery ends: an error ends the worker.
+/// The end of one delivery's handling: an error ends the worker.
 type DeliveryEnd = Result<(), RunError>;
 
 /// A worker of one stage, not yet running.
@@ -232,7 +232,7 @@ async fn stop<W: StageWork>(
     }
 }
 
-/// How a delivery's task ended; one that could not be joined is a defect.
+/// The end of a delivery's task; one that could not be joined is a defect.
 fn end_of(joined: Result<DeliveryEnd, JoinError>) -> DeliveryEnd {
     joined.unwrap_or_else(|error| Err(RunError::Task(error)))
 }

@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// As a shell reports a process that was ended by SIGINT.
+/// The code with which a shell reports a process that was ended by SIGINT.
 const INTERRUPTED: i32 = 130;
 
 /// Installs handlers of SIGTERM and SIGINT, and returns a token that the first signal cancels. The second ends the process:

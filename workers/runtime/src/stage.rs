@@ -19,7 +19,7 @@ pub struct StageOutput {
     pub tokens: u32,
     /// The model's time for this item; a batch's time is shared evenly.
     pub model_time: Duration,
-    /// How many items shared the model's run.
+    /// The number of items that shared the model's run.
     pub batch: u32,
 }
 
@@ -31,11 +31,11 @@ pub struct WorkItem<I> {
     pub alone: bool,
     /// Somebody waits for it: it comes before all that are not urgent.
     pub urgent: bool,
-    /// Where the answer goes; nobody listens any more after a shutdown.
+    /// The channel of the answer; nobody listens any more after a shutdown.
     pub answer: tokio::sync::oneshot::Sender<Result<StageOutput, Failure>>,
 }
 
-/// Where the model loop takes its items from. It blocks, so it belongs to the model's own thread.
+/// The source of the model loop's items. It blocks, so it belongs to the model's own thread.
 pub trait Feed<I> {
     /// Waits for work and returns at least one item, at most `limit`, without waiting for more than are ready; urgent
     /// ones first. An item that must run alone comes alone. Empty once the worker shuts down.

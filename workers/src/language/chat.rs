@@ -22,7 +22,7 @@ use crate::input;
 pub(super) struct AnswerStream {
     events: UnboundedSender<TurnEvent>,
     text: TextStream,
-    /// How many more tokens the answer may have.
+    /// The number of tokens that the answer may still have.
     left: usize,
     dropped_turns: Vec<u32>,
 }

@@ -17,7 +17,7 @@ pub enum TrainingError {
     Io {
         /// What was tried, e.g. `read`.
         action: &'static str,
-        /// On which file.
+        /// The file or folder.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
@@ -25,9 +25,9 @@ pub enum TrainingError {
     /// A file holds something else than it should.
     #[error("'{}'{}: {reason}", path.display(), place(*line))]
     Content {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Where in it, from 1 on, where known.
+        /// The line, from 1 on, where it is known.
         line: Option<u64>,
         /// What is wrong, and what to do.
         reason: String,
@@ -35,7 +35,7 @@ pub enum TrainingError {
     /// A recipe that cannot be followed; every fault of it.
     #[error("recipe '{}' has {} fault(s):\n  {}", path.display(), faults.len(), faults.join("\n  "))]
     Recipe {
-        /// Which recipe.
+        /// The recipe's file.
         path: PathBuf,
         /// What is wrong.
         faults: Vec<String>,
@@ -57,7 +57,7 @@ pub enum TrainingError {
     /// A checkpoint that does not belong to this recipe.
     #[error("checkpoint '{}': {reason}", path.display())]
     Checkpoint {
-        /// Which one.
+        /// The checkpoint's folder.
         path: PathBuf,
         /// What does not fit.
         reason: String,
@@ -83,7 +83,7 @@ pub enum TrainingError {
 }
 
 impl TrainingError {
-    /// For `map_err` beside file operations.
+    /// The error of a file operation, for `map_err`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| TrainingError::Io {
@@ -93,7 +93,7 @@ impl TrainingError {
         }
     }
 
-    /// For `map_err` beside parsers of whole files.
+    /// The error of a parser of whole files, for `map_err`.
     pub(crate) fn content<E: fmt::Display>(path: &Path) -> impl FnOnce(E) -> Self {
         let path = path.to_owned();
         move |reason| TrainingError::Content {

@@ -27,7 +27,7 @@ pub struct AdamW {
     pub eps: f64,
     /// The decay of the variables that [`decays`] names.
     pub weight_decay: f64,
-    /// Which form.
+    /// The form of the update.
     pub form: AdamForm,
 }
 

@@ -77,7 +77,7 @@ pub(crate) struct BatchArgs {
     services: ServiceArgs,
 }
 
-/// How reports are decoded.
+/// The settings with which reports are decoded.
 #[derive(Args)]
 #[command(next_help_heading = "Reports")]
 struct GenerationArgs {

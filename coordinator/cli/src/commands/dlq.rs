@@ -51,7 +51,7 @@ enum DlqCommand {
     },
 }
 
-/// Which dead letters.
+/// The dead letters that a command is about.
 #[derive(Args)]
 struct DeadLetterArgs {
     /// embedding, findings, language, scoring, chat or results

@@ -20,7 +20,7 @@ mod labels;
 mod open_data;
 mod run;
 
-/// Most problems that are listed.
+/// The largest number of problems that are listed.
 const LISTED: usize = 10;
 
 /// Make the data sets that training reads
@@ -99,7 +99,7 @@ enum PrepareCommand {
     },
 }
 
-/// How tasks are asked for.
+/// The settings with which tasks are asked for.
 #[derive(Args)]
 struct WordingArgs {
     /// Folder with {NAME}_prompts.csv, e.g. the original's data/instruct_prompts; our own wording without it

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::EXIT_INTERRUPTED;
 
-/// Where there is no terminal, a line is written for this many steps.
+/// The number of steps after which a line is written where there is no terminal.
 const LINE_EVERY: u64 = 20;
 
 /// What is measured after an epoch, and its heading; each training has some of them.

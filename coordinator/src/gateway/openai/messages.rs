@@ -14,7 +14,7 @@ use crate::gateway::body::check_text;
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::upload::data_uri;
 
-/// Most messages of one request.
+/// The largest number of messages in one request.
 const MOST_MESSAGES: usize = 1000;
 
 /// A list of messages as a conversation: what was said before, the image, and what is asked now.

@@ -13,7 +13,7 @@ pub enum BatchError {
     /// The archive is not one that may be read.
     #[error("'{archive}' is not under an allowed prefix{}", allowed(.prefixes))]
     NotAllowed {
-        /// As asked for.
+        /// The archive as it was asked for.
         archive: String,
         /// What is allowed.
         prefixes: Vec<String>,

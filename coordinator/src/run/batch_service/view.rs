@@ -13,10 +13,10 @@ pub struct NewBatch {
     /// `s3://bucket/prefix` of a folder of images, a MIMIC-CXR-JPG tree, or a CSV manifest.
     #[schemars(length(min = 1, max = 1024))]
     pub archive: String,
-    /// Only these stages and what they need; all where none is given.
+    /// The stages to run, together with those that they need; all where none is given.
     #[serde(default)]
     pub stages: Vec<Stage>,
-    /// Only the first studies of the archive.
+    /// The number of studies from the archive's beginning that are taken; all where it is not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     /// Longest report in tokens; 300 where none is given.
@@ -25,7 +25,7 @@ pub struct NewBatch {
     pub max_new_tokens: Option<u32>,
 }
 
-/// How far a batch is.
+/// The state of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchStatus {
@@ -46,13 +46,13 @@ pub enum BatchStatus {
 pub struct BatchView {
     /// Its name.
     pub id: String,
-    /// When it was asked for, in milliseconds since 1970.
+    /// The time at which it was asked for, in milliseconds since 1970.
     pub created_ms: u64,
     /// What was asked for.
     pub request: NewBatch,
-    /// How far it is.
+    /// The state of the batch.
     pub status: BatchStatus,
-    /// Why it failed.
+    /// The reason why it failed.
     pub error: Option<String>,
     /// Counts, rates and time left, once it runs.
     pub progress: Option<RunProgress>,

@@ -11,7 +11,7 @@ use crate::run::study_record::{StageEnd, stage_ends};
 /// The result of a run in numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
-    /// Which run.
+    /// The id of the run.
     pub run: RunId,
     /// The archive.
     pub input: String,
@@ -21,9 +21,9 @@ pub struct RunSummary {
     pub interrupted: bool,
     /// Studies with a line in `results.jsonl`.
     pub studies: u64,
-    /// Of them, with everything that was asked for.
+    /// Those of them that have everything that was asked for.
     pub done: u64,
-    /// Of them, failed.
+    /// Those of them that failed.
     pub failed: u64,
     /// Failed studies by error code.
     pub failed_by_code: BTreeMap<String, u64>,
@@ -31,7 +31,7 @@ pub struct RunSummary {
     pub reused: u64,
     /// The last session; a run that was resumed has several.
     pub session: SessionSummary,
-    /// By stage.
+    /// The work of each stage.
     pub stages: BTreeMap<Stage, StageSummary>,
     /// Share of the studies with findings in which the classifier sees each, 0 to 1.
     pub prevalence: BTreeMap<Finding, f64>,
@@ -43,7 +43,7 @@ pub struct RunSummary {
     pub report_labels: BTreeMap<Finding, LabelHistogram>,
     /// CheXbert's labels of the references.
     pub reference_labels: BTreeMap<Finding, LabelHistogram>,
-    /// How many entries of the archive could not become a study.
+    /// The number of entries of the archive that could not become a study.
     pub problem_count: u64,
     /// The first of them.
     pub problems: Vec<EntryProblem>,
@@ -58,39 +58,39 @@ pub struct SessionSummary {
     pub studies: u64,
     /// Its length in seconds.
     pub seconds: f64,
-    /// `studies` by `seconds`.
+    /// Studies a second: `studies` divided by `seconds`.
     pub studies_per_second: f64,
 }
 
 /// The work of one stage. Times are sums over its tasks, in milliseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageSummary {
-    /// Outputs computed.
+    /// The number of outputs that were computed.
     pub done: u64,
-    /// Outputs found in the store.
+    /// The number of outputs that were found in the store.
     pub reused: u64,
-    /// Tasks failed.
+    /// The number of tasks that failed.
     pub failed: u64,
-    /// In the queue.
+    /// The time in the queue.
     pub queue_ms: f64,
-    /// Fetching and decoding.
+    /// The time of fetching and decoding inputs.
     pub fetch_ms: f64,
-    /// In the model.
+    /// The time in the model.
     pub model_ms: f64,
-    /// Storing.
+    /// The time of storing outputs.
     pub store_ms: f64,
 }
 
 /// The numbers of times that CheXbert gave each label.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabelHistogram {
-    /// Not mentioned.
+    /// Reports that do not mention the finding.
     pub blank: u64,
-    /// Present.
+    /// Reports in which the finding is present.
     pub positive: u64,
-    /// Denied.
+    /// Reports that deny the finding.
     pub negative: u64,
-    /// Possible.
+    /// Reports in which the finding is possible.
     pub uncertain: u64,
 }
 

@@ -37,7 +37,7 @@ pub struct AlignmentPretraining {
 pub struct AlignmentTextConfig {
     /// Word pieces and `[DEC]`.
     pub vocab_size: usize,
-    /// Most ids of a text.
+    /// The largest number of ids of a text.
     pub max_position_embeddings: usize,
     /// Width of the space in which texts and images are compared.
     pub embed_dim: usize,

@@ -58,7 +58,7 @@ pub trait Component {
     /// A geometry that the network cannot have.
     fn weights(&self, dtype: Dtype) -> Result<Vec<WeightsFile>, GeometryError>;
 
-    /// As [`Component::weights`], drawn so that random weights give outputs that can be worked with.
+    /// The same as [`Component::weights`], drawn so that random weights give outputs that can be worked with.
     ///
     /// # Errors
     /// A geometry that the network cannot have.

@@ -124,7 +124,7 @@ pub enum BundleError {
 }
 
 impl BundleError {
-    /// For `map_err` beside file operations.
+    /// The error of a file operation, for `map_err`.
     pub(super) fn io(action: &'static str, file: &Path) -> impl FnOnce(io::Error) -> Self {
         let file = file.to_path_buf();
         move |source| Self::Io {
@@ -134,7 +134,7 @@ impl BundleError {
         }
     }
 
-    /// For `map_err` beside parsers.
+    /// The error of a parser, for `map_err`.
     pub(super) fn unusable<E: std::fmt::Display>(file: &Path) -> impl FnOnce(E) -> Self {
         let file = file.to_path_buf();
         move |reason| Self::Unusable {

@@ -17,7 +17,7 @@ use crate::durable;
 /// Names a directory for what can be computed again; `$XDG_CACHE_HOME/radialog` or `~/.cache/radialog` without it.
 pub const CACHE_VARIABLE: &str = "RADIALOG_CACHE";
 
-/// Read at a time while hashing: large enough to keep a disk busy, small enough to stay in a core's cache.
+/// The bytes read at a time while hashing: enough to keep a disk busy, and few enough to stay in a core's cache.
 const READ_SIZE: usize = 1 << 20;
 
 /// A cache of the hashes of files that have not changed since.
@@ -172,7 +172,7 @@ fn key(path: &Path) -> Result<String, BundleError> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// Where this user's caches are.
+/// The directory of this user's caches.
 pub fn user_cache_dir() -> Option<PathBuf> {
     let var = |name: &str| {
         std::env::var_os(name)

@@ -31,7 +31,7 @@ const GRAIN: usize = 1 << 16;
 /// A bundle whose outputs mean nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct RandomBundle {
-    /// How large.
+    /// The size of the networks.
     pub geometry: Geometry,
     /// Determines every weight.
     pub seed: u64,

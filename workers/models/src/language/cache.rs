@@ -8,7 +8,7 @@ use super::config::LlamaConfig;
 /// Keys and values of all layers for one sequence.
 #[derive(Debug)]
 pub struct KvCache {
-    /// For each layer, keys and values `[kv_heads, capacity, head_dim]`.
+    /// Keys and values `[kv_heads, capacity, head_dim]` of each layer.
     layers: Vec<(Tensor, Tensor)>,
     len: usize,
     capacity: usize,

@@ -29,7 +29,7 @@ pub struct GenerationRequest {
     pub prompt: Vec<u32>,
     /// An embedding `[32, 768]` for each block of placeholders, in order.
     pub images: Vec<Tensor>,
-    /// How tokens are chosen.
+    /// The way in which tokens are chosen.
     pub sampling: Sampling,
     /// Stop after this many tokens, or where the context ends.
     pub max_new_tokens: usize,
@@ -50,11 +50,11 @@ pub struct ChatOptions {
 /// Limits of what an engine holds at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineLimits {
-    /// Most sequences that are decoded together.
+    /// The largest number of sequences that are decoded together.
     pub sequences: usize,
-    /// Most cache tokens of all running sequences; each one counts with its prompt and its longest possible answer.
-    /// One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come on top, at most
-    /// 1024 tokens.
+    /// The largest number of cache tokens of all running sequences; each one counts with its prompt and its longest
+    /// possible answer. One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come
+    /// on top, at most 1024 tokens.
     pub cache_tokens: usize,
     /// The part of it that belongs to conversations, and what comes on top for them.
     pub chat: ChatLimits,
@@ -63,11 +63,11 @@ pub struct EngineLimits {
 /// The capacity that an engine holds ready for turns of conversations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChatLimits {
-    /// How many of [`EngineLimits::sequences`] only turns may be.
+    /// The number of [`EngineLimits::sequences`] that only turns may be.
     pub sequences: usize,
-    /// How many of [`EngineLimits::cache_tokens`] only turns may take.
+    /// The number of [`EngineLimits::cache_tokens`] that only turns may take.
     pub cache_tokens: usize,
-    /// Most cache tokens of turns that have ended, on top of those of running ones.
+    /// The largest number of cache tokens of turns that have ended, on top of those of running ones.
     pub kept_tokens: usize,
 }
 
@@ -80,14 +80,14 @@ pub struct SequenceId(u64);
 pub enum EngineEvent {
     /// A sequence has one more token.
     Token {
-        /// Which sequence.
+        /// The sequence that has the token.
         sequence: SequenceId,
         /// The token; the end token is not reported here.
         token: u32,
     },
     /// A sequence has left the engine.
     Finished {
-        /// Which sequence.
+        /// The sequence that has left.
         sequence: SequenceId,
         /// Its answer, or why it has none.
         result: Result<Completion, LanguageError>,
@@ -101,7 +101,7 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// True when the end token stopped it, false when a limit did.
     pub complete: bool,
-    /// How many tokens of the prompt were known from an earlier turn.
+    /// The number of the prompt's tokens that were known from an earlier turn.
     pub cached: usize,
 }
 
@@ -109,7 +109,7 @@ pub struct Completion {
 pub struct Engine {
     model: Arc<LanguageModel>,
     limits: EngineLimits,
-    /// Turns first.
+    /// The requests that wait, turns first.
     waiting: [VecDeque<QueuedRequest>; 2],
     running: Vec<ActiveSequence>,
     /// The most recently used first.
@@ -183,7 +183,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// How many more sequences that are no turns could run now, as far as their number goes; none while a turn waits.
+    /// The number of further sequences that are no turns and could run now; none while a turn waits.
     pub fn free_slots(&self) -> usize {
         let [turns, others] = &self.waiting;
         if !turns.is_empty() {
@@ -194,7 +194,7 @@ impl Engine {
             .saturating_sub(others.len())
     }
 
-    /// How many more turns could run now; none while one waits already.
+    /// The number of further turns that could run now; none while one waits already.
     pub fn free_chat_slots(&self) -> usize {
         if self.waiting[0].is_empty() {
             self.limits.sequences.saturating_sub(self.running.len())
@@ -307,7 +307,7 @@ impl Engine {
         })
     }
 
-    /// Most sequences and cache tokens of turns, or of what is none.
+    /// The largest number of sequences and cache tokens of turns, or of what is none.
     fn limits_of(&self, turns: bool) -> (usize, usize) {
         let EngineLimits {
             sequences,

@@ -104,7 +104,7 @@ impl LanguageModel {
         &self.config
     }
 
-    /// Where the model computes.
+    /// The device on which the model computes.
     pub fn device(&self) -> &Device {
         self.embedding.device()
     }
@@ -368,7 +368,7 @@ fn rotary_tables(
     ))
 }
 
-/// Where tensors come from while a model loads.
+/// The source of tensors while a model loads.
 struct TensorLoader<'a> {
     weights: &'a VarBuilder<'a>,
     adapter: Option<&'a LoraAdapter<'a>>,

@@ -15,7 +15,7 @@ pub struct LoraConfig {
     pub r: usize,
     /// The addition is scaled by `lora_alpha / r`.
     pub lora_alpha: f64,
-    /// Which linear layers have an addition, e.g. `q_proj`.
+    /// The linear layers that have an addition, e.g. `q_proj`.
     pub target_modules: Vec<String>,
 }
 

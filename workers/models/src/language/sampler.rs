@@ -4,14 +4,14 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use candle_transformers::generation::LogitsProcessor;
 use radialog_schemas::Generation;
 
-/// How tokens are chosen.
+/// The way in which tokens are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Sampling {
     /// None, or next to 0, is greedy.
     pub temperature: Option<f64>,
     /// Draws from the smallest set of tokens with this probability together; only with a temperature.
     pub top_p: Option<f64>,
-    /// Same seed, same logits: same tokens.
+    /// The seed: with the same seed, the same logits give the same tokens.
     pub seed: u64,
 }
 

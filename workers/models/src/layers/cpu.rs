@@ -30,7 +30,7 @@ pub(super) struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// From `weight [out, in, kernel, kernel]` and `bias [out]`.
+    /// A convolution with `weight [out, in, kernel, kernel]` and `bias [out]`.
     pub(super) fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
         let rows = weight.permute((2, 3, 1, 0))?.flatten_all()?;
         Ok(Self {

@@ -37,7 +37,7 @@ impl Dropout {
         self.rests.store(rests, Ordering::Relaxed);
     }
 
-    /// How many masks were drawn: what a checkpoint has to keep.
+    /// The number of masks that were drawn: what a checkpoint has to keep.
     pub fn draws(&self) -> u64 {
         self.draws.load(Ordering::Relaxed)
     }

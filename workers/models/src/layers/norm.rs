@@ -7,7 +7,7 @@ use candle_nn::ops;
 use super::rows;
 use crate::tensors::constant;
 
-/// Over the last dimension, with scale and shift.
+/// A layer norm over the last dimension, with scale and shift.
 #[derive(Clone, Debug)]
 pub(crate) struct LayerNorm {
     weight: Tensor,

@@ -252,7 +252,7 @@ impl CustomOp2 for GeluGradient {
 
 const INVERSE_ROOT_OF_TWO_PI: f32 = 0.398_942_3;
 
-/// How much of a normal distribution lies below a value.
+/// The share of a normal distribution that lies below a value.
 fn normal_share(value: f32) -> f32 {
     (erf_f32(value * std::f32::consts::FRAC_1_SQRT_2) + 1.0) * 0.5
 }

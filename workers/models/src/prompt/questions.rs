@@ -28,7 +28,7 @@ pub struct Questions {
     pub correct_missed: String,
     /// Whether one finding is there: `{finding}`. The published wording starts with a blank.
     pub presence: String,
-    /// Which findings are there.
+    /// The question which findings are there.
     pub all_findings: String,
     /// A report once more, later in the conversation.
     pub report: String,
@@ -36,9 +36,9 @@ pub struct Questions {
     pub summary: String,
     /// The report for a patient.
     pub plain_language: String,
-    /// How one region is: `{region}`.
+    /// The question how one region is: `{region}`.
     pub region: String,
-    /// Which parts of the report support findings: `{findings}`.
+    /// The question which parts of the report support findings: `{findings}`.
     pub reasons: String,
 }
 
@@ -85,7 +85,7 @@ impl Questions {
         )
     }
 
-    /// How one region is.
+    /// The question how one region is.
     pub fn region(&self, region: Region) -> String {
         let name = match region {
             Region::Heart => "heart",

@@ -69,7 +69,7 @@ impl BertTokenizer {
         self.tokenizer.get_vocab_size(true)
     }
 
-    /// Never true: every tokenizer has special tokens.
+    /// False for every tokenizer, since all have special tokens.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

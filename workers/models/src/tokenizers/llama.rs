@@ -15,7 +15,7 @@ mod stream;
 
 pub use stream::TextStream;
 
-/// Written forms of the special tokens.
+/// The written forms of the special tokens.
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";
 const UNK: &str = "<unk>";
@@ -124,7 +124,7 @@ impl LlamaTokenizer {
         self.contents.len()
     }
 
-    /// Never true: every tokenizer has special tokens.
+    /// False for every tokenizer, since all have special tokens.
     pub fn is_empty(&self) -> bool {
         self.contents.is_empty()
     }

@@ -42,7 +42,7 @@ impl Prompt {
         &self.0
     }
 
-    /// For people: as it is written, but with one `<IMG>` for an image.
+    /// The prompt for people: as it is written, but with one `<IMG>` for an image.
     pub fn readable(&self) -> String {
         let short = self.0.iter().map(|segment| match segment {
             PromptSegment::Image { .. } => PromptSegment::Image { tokens: 1 },

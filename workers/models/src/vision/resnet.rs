@@ -9,7 +9,7 @@ use crate::tensors::unread_linear;
 
 /// Bottlenecks of the four stages.
 const BLOCKS: [usize; 4] = [3, 4, 6, 3];
-/// How much wider a bottleneck's output is than its middle.
+/// A bottleneck's output is this many times as wide as its middle.
 const EXPANSION: usize = 4;
 /// Classes of the ImageNet head that image encoder files carry.
 const IMAGENET_CLASSES: usize = 1000;

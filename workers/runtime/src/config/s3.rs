@@ -21,9 +21,9 @@ pub struct S3Config {
     pub credentials: Option<S3Credentials>,
     /// The bucket's name is a part of the path, as self-hosted stores want it, instead of the host's name.
     pub path_style: bool,
-    /// How long one attempt of a request may take.
+    /// The time that one attempt of a request may take.
     pub timeout: Duration,
-    /// How often a request is tried.
+    /// The number of times that a request is tried.
     pub attempts: u32,
 }
 

@@ -9,7 +9,7 @@ use super::ConfigReader;
 pub struct RunnerSettings {
     /// The worker's name in results and dead letters.
     pub worker: String,
-    /// How long, after a stop, tasks in the model may take to finish before they are requeued.
+    /// The time that tasks in the model may take after a stop, before they are requeued.
     pub grace: Duration,
     /// How long an unreachable store is waited for in place before tasks are requeued.
     pub store_timeout: Duration,

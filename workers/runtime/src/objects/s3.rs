@@ -41,7 +41,7 @@ const STORE_FULL_CODES: [&str; 5] = [
 pub struct S3Objects {
     client: Client,
     bucket: String,
-    /// Empty, or with a slash at its end.
+    /// The prefix of all keys, empty or with a slash at its end.
     prefix: String,
 }
 

@@ -13,7 +13,7 @@ pub(super) struct InFlightDelivery {
     pub(super) trace: TraceContext,
     /// An earlier worker had it and went away: it runs alone.
     pub(super) redelivered: bool,
-    /// How often that happened.
+    /// The number of times that this happened.
     pub(super) delivery_count: u32,
     /// None once it is acknowledged, which happens before the end only to a suspected poison message, whose next attempt is
     /// queued.
@@ -51,7 +51,7 @@ impl InFlightDelivery {
         self.receipt.is_none()
     }
 
-    /// How long the message waited in the queue.
+    /// The time that the message waited in the queue.
     pub(super) fn waited(&self) -> Duration {
         let published = self.message.published;
         published

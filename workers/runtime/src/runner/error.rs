@@ -7,7 +7,7 @@ use super::store_retry::RetryError;
 use crate::objects::ObjectError;
 use crate::queue::QueueError;
 
-/// Why a worker ended by itself.
+/// The reason why a worker ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The subscription could not be made.
@@ -24,7 +24,7 @@ pub enum RunError {
     Task(JoinError),
 }
 
-/// Why a task or a turn has no output yet.
+/// The reason why a task or a turn has no output yet.
 pub(super) enum TaskError {
     /// The attempt failed; the failure's class says whether another one may succeed.
     Failed(Failure),

@@ -10,9 +10,9 @@ const LARGEST_TASK: usize = 64 * 1024;
 /// A message that is not a task of this worker, which no attempt can change.
 #[derive(Debug, PartialEq)]
 pub(super) struct InvalidMessage {
-    /// Why it is none.
+    /// The reason why it is invalid.
     pub(super) failure: Failure,
-    /// Whose study fails with it, where that can be read.
+    /// The study that fails with it, where it can be read.
     pub(super) study: Option<(RunId, StudyId)>,
 }
 

@@ -35,7 +35,7 @@ impl ServiceTime {
         Duration::from_secs_f64(self.seconds())
     }
 
-    /// How many deliveries to prefetch: two batches, one in the model and one being fetched, or less where they would wait
+    /// The number of deliveries to prefetch: two batches, one in the model and one being fetched, or less where they would wait
     /// for longer than the broker allows.
     pub(super) fn prefetch(&self, batch_limit: usize) -> u16 {
         let two_batches = u16::try_from(batch_limit.saturating_mul(2))

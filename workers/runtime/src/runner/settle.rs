@@ -24,14 +24,14 @@ pub(super) enum TaskOutcome {
     /// It could not be done.
     Failed {
         failure: Failure,
-        /// Whose study it was, where that is known.
+        /// The study that it belonged to, where that is known.
         study: Option<(RunId, StudyId)>,
     },
     /// Somebody else should do it, for this reason.
     Requeue(&'static str),
 }
 
-/// How a delivery is settled.
+/// The way in which a delivery is settled.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Settlement {
     /// The message is done with.

@@ -22,7 +22,7 @@ pub(super) struct StoreRetry {
     last_answer: Mutex<Instant>,
 }
 
-/// Why an operation was given up.
+/// The reason why an operation was given up.
 #[derive(Debug)]
 pub(super) enum RetryError {
     /// The operation failed in a way that is not the store's absence.

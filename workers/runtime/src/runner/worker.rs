@@ -28,7 +28,7 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) outputs: SingleFlight<ObjectKey>,
     /// Held while a suspected poison message is in the model.
     pub(super) poison_lock: tokio::sync::Mutex<()>,
-    /// Set when the worker stops: what is not in the model goes back to its queue.
+    /// Cancelled when the worker stops: what is not in the model goes back to its queue.
     pub(super) stopping: CancellationToken,
     pub(super) name: String,
     /// The queue of the worker's tasks.

@@ -43,7 +43,7 @@ pub struct Batching {
     pub blank: BlankLabels,
     /// Seed of the augmentation of this pass; none without it.
     pub augment: Option<u64>,
-    /// Where batches go.
+    /// The device on which batches are put.
     pub device: Device,
 }
 

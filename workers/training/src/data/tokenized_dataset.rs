@@ -19,7 +19,7 @@ use crate::error::TrainingError;
 const TOGETHER: usize = 1024;
 /// Bytes of an id in the scratch file.
 const ID_BYTES: usize = 4;
-/// Set in an id of the scratch file that is learned.
+/// The bit of an id in the scratch file that says that it is learned.
 const LEARNED: u32 = 1 << 31;
 
 /// A row of an RG or INS data set.
@@ -33,7 +33,7 @@ struct DatasetRow {
     dicom: String,
     #[serde(default)]
     task_type: Option<String>,
-    /// How many answers are learned, from the last one back.
+    /// The number of answers that are learned, from the last one back.
     #[serde(default = "last_answer")]
     answers: usize,
 }
@@ -61,7 +61,7 @@ impl DatasetRow {
     }
 }
 
-/// Where a sample lies in the scratch file, and where it came from.
+/// The place of a sample in the scratch file, and its origin.
 #[derive(Clone, Copy, Debug)]
 struct ScratchLocation {
     offset: u64,

@@ -8,7 +8,7 @@ const CLASSES: usize = Finding::ALL.len();
 /// The logits and the labels of the images that have been classified.
 #[derive(Clone, Debug, Default)]
 pub struct Predictions {
-    /// For each finding: the logit of each image whose label is known, and the label.
+    /// The logit and the label of each image whose label is known, by finding.
     cells: [Vec<(f32, bool)>; CLASSES],
 }
 

@@ -19,7 +19,7 @@ pub struct LabelCounts {
 /// The scores of a set of reports, each between 0 and 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClinicalScores {
-    /// How many reports had a reference.
+    /// The number of reports that had a reference.
     pub reports: u64,
     /// Mean F1 of the 14 classes.
     pub macro_f1: f64,

@@ -59,15 +59,15 @@ pub struct QualityEvaluation {
     pub reports: Option<PathBuf>,
     /// Tables of labelled images.
     pub images: Vec<ImageTable>,
-    /// Which parts; none twice.
+    /// The parts to measure; none twice.
     pub parts: Vec<QualityPart>,
     /// The split that is scored: `test`, or `validate` while models are still chosen.
     pub split: String,
     /// Determines everything that is drawn.
     pub seed: u64,
-    /// At most so many reports, and images of each table.
+    /// The largest number of reports, and of images of each table.
     pub limit: Option<usize>,
-    /// Where networks run.
+    /// The device on which networks run.
     pub device: Device,
 }
 
@@ -84,7 +84,7 @@ pub struct QualityReport {
     pub split: String,
     /// What was drawn follows from it.
     pub seed: u64,
-    /// Set where not the whole split was scored.
+    /// The limit, where not the whole split was scored.
     pub limit: Option<usize>,
     /// Figures by part.
     pub parts: BTreeMap<QualityPart, ScoreSection>,
@@ -177,7 +177,7 @@ struct Evaluator<'a> {
     quality: &'a QualityEvaluation,
     networks: Networks<'a>,
     texts: Vec<GeneratedText>,
-    /// Written once, for two parts.
+    /// The reports, written once for two parts.
     from_labels: Option<Vec<ReportFromLabels>>,
 }
 

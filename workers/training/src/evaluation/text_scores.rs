@@ -10,7 +10,7 @@ const ORDERS: usize = 4;
 const TINY: f64 = 1e-15;
 /// Keeps a quotient from dividing by 0, as the toolkit does.
 const SMALL: f64 = 1e-9;
-/// How much more recall weighs than precision in ROUGE-L.
+/// The weight of recall against precision in ROUGE-L.
 const BETA: f64 = 1.2;
 
 /// Endings that are words of their own.
@@ -125,7 +125,7 @@ impl BleuCounts {
     }
 }
 
-/// How often each run of `order` words occurs.
+/// The number of times that each run of `order` words occurs.
 fn grams<S: AsRef<str>>(words: &[S], order: usize) -> HashMap<Vec<&str>, u64> {
     let mut grams = HashMap::new();
     for window in words.windows(order) {

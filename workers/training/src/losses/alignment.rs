@@ -17,9 +17,9 @@ const LEAST_WEIGHT: f64 = 1e-4;
 /// The hard negatives of a batch: the image and the text that each pair is confused with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HardNegatives {
-    /// For each text, the image that does not belong to it.
+    /// The image for each text that does not belong to it.
     pub image_for_text: Vec<u32>,
-    /// For each image, the text that does not belong to it.
+    /// The text for each image that does not belong to it.
     pub text_for_image: Vec<u32>,
 }
 

@@ -11,8 +11,8 @@ pub enum Schedule {
         /// The rate.
         rate: f64,
     },
-    /// From `start` to `rate` by step inside the first epoch only; from the second epoch on a cosine to `least` by epoch
-    /// (alignment module).
+    /// The rate rises from `start` to `rate` by step inside the first epoch only; from the second epoch on it is a cosine to
+    /// `least` by epoch (alignment module).
     WarmupCosine {
         /// Highest rate.
         rate: f64,

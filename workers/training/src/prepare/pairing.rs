@@ -22,7 +22,7 @@ pub struct Pairing {
     pub seed: u64,
 }
 
-/// How similar the pairs of one split are, and how evenly its images are used.
+/// The similarity of one split's pairs, and how evenly its images are used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PairingSummary {
     /// Reports with an image.

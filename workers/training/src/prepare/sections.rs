@@ -20,16 +20,16 @@ pub struct Section<'a> {
     pub name: String,
     /// The text as it stands in the report, blanks and newlines included.
     pub text: &'a str,
-    /// Where it starts, in characters; after a last paragraph was cut off, the original's own count.
+    /// The start, in characters; after a last paragraph was cut off, the original's own count.
     pub start: usize,
 }
 
 /// The sections that the data sets are made of; empty where a report has none of that name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Impression.
+    /// The impression section.
     pub impression: String,
-    /// Findings.
+    /// The findings section.
     pub findings: String,
     /// Last paragraph of a report without both.
     pub last_paragraph: String,
@@ -81,7 +81,7 @@ pub fn sections(text: &str) -> Vec<Section<'_>> {
     sections
 }
 
-/// Without the white space at both ends, as Python sees white space.
+/// The text without the white space at both ends, as Python sees white space.
 pub(crate) fn strip(text: &str) -> &str {
     text.trim_matches(is_space)
 }

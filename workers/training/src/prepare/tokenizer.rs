@@ -19,7 +19,7 @@ mod merges;
 
 /// In front of a piece that does not start a word (WordPiece).
 const INSIDE: &str = "##";
-/// In front of all other ids of a BERT vocabulary.
+/// These stand in front of all other ids of a BERT vocabulary.
 const BERT_SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 /// Starts a caption that the Q-Former writes; the last id, as it is added to the published vocabulary.
 const DECODER: &str = "[DEC]";
@@ -45,7 +45,7 @@ pub struct TokenizerTrainer {
     pub texts: Vec<(PathBuf, String)>,
     /// Ids at most, special ones included (`<IMG>` not).
     pub size: usize,
-    /// Which tokenizer.
+    /// The kind of the tokenizer.
     pub kind: TokenizerKind,
 }
 
@@ -152,7 +152,7 @@ impl TokenizerTrainer {
         Ok((file::bert(&pieces, &special), pieces.len()))
     }
 
-    /// How many merges fit beside the ids that every vocabulary has.
+    /// The number of merges that fit beside the ids that every vocabulary has.
     fn room(&self, base: usize) -> Result<usize, TrainingError> {
         self.size.checked_sub(base).ok_or_else(|| {
             TrainingError::Empty(format!(

@@ -14,9 +14,9 @@ pub(crate) use phrases::sentences;
 
 /// The phrase lists.
 const OWN: &str = include_str!("../../weak-labels.toml");
-/// How far a hedge reaches forward.
+/// The number of words that a hedge reaches forward.
 const HEDGE_REACH: usize = 9;
-/// How far behind a mention a cue may stand.
+/// The largest number of words behind a mention at which a cue may stand.
 const REACH_BACK: usize = 6;
 
 /// A labeler of reports by phrase lists and cues, for texts that nobody has labelled.
@@ -44,9 +44,9 @@ struct FindingPhrases {
 /// What one sentence says about one finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mention {
-    /// Which sentence, from 0 on.
+    /// The number of the sentence, from 0 on.
     pub sentence: usize,
-    /// About what.
+    /// The finding that is stated.
     pub finding: Finding,
     /// Positive, uncertain or negative; never blank.
     pub label: Label,
@@ -187,7 +187,7 @@ pub fn summary(mentions: &[Mention]) -> FindingLabels {
     labels
 }
 
-/// Which of two statements about the same finding counts.
+/// The strength of a statement: of two about the same finding the stronger counts.
 fn strength(label: Label) -> u8 {
     match label {
         Label::Blank => 0,

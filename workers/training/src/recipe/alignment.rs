@@ -33,7 +33,7 @@ pub struct AlignmentRecipe {
     /// an image at the published geometry.
     #[serde(default)]
     pub cache_patches: bool,
-    /// Most ids of a text.
+    /// The largest number of ids of a text.
     #[serde(default = "default_longest")]
     pub longest: usize,
     /// Learning rate of the first step.

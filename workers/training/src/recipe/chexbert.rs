@@ -26,7 +26,7 @@ pub struct ChexbertRecipe {
     /// The `tokenizer.json` of the geometry.
     #[serde(default)]
     pub tokenizer: Option<PathBuf>,
-    /// Most ids of a report.
+    /// The largest number of ids of a report.
     #[serde(default = "default_longest")]
     pub longest: usize,
     /// Share of values that are dropped.

@@ -18,7 +18,7 @@ pub struct FindingsRecipe {
     /// Geometry of a classifier that starts from random weights.
     #[serde(default)]
     pub geometry: Option<FindingsConfig>,
-    /// How positives weigh.
+    /// The weight of positives.
     #[serde(default)]
     pub weighting: Weighting,
     /// What a label that is not given counts as.
@@ -49,7 +49,7 @@ pub enum BlankLabels {
     /// Nothing: its cell is left out of the loss.
     #[default]
     Mask,
-    /// Absent, as in the original, whose blanks say that a report does not mention a finding.
+    /// The finding is absent, as in the original, whose blanks say that a report does not mention a finding.
     Absent,
 }
 

@@ -44,7 +44,7 @@ pub struct LanguageRecipe {
     /// Share of report samples in each epoch, between 0 and 1; all samples once without it.
     #[serde(default)]
     pub balance: Option<f64>,
-    /// Most ids of a sample, prompt and answer together.
+    /// The largest number of ids of a sample, prompt and answer together.
     #[serde(default = "default_cutoff")]
     pub cutoff: usize,
     /// The keys that every recipe has.
@@ -56,13 +56,13 @@ pub struct LanguageRecipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraRecipe {
-    /// Rank.
+    /// The rank of the additions.
     pub r: usize,
     /// The addition is scaled by `alpha / r`.
     pub alpha: f64,
     /// Share of the additions' inputs that is dropped.
     pub dropout: f64,
-    /// Which matrices of a layer have one.
+    /// The matrices of a layer that have one.
     pub target_modules: Vec<String>,
     /// Goes on with the adapter that `start` has, and not with a new one.
     pub resume_adapter: bool,

@@ -29,7 +29,7 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const LICENSE: &str = "Weights trained with `radialog train`: the terms of the training data and of the weights they started \
                   from apply.";
 
-/// How far a training has come: all that a resume needs beside variables and moments.
+/// The progress of a training: all that a resume needs beside variables and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingProgress {
     /// Epochs that are complete.

@@ -71,13 +71,13 @@ pub struct TrainingPlan {
     pub arguments: TrainingArguments,
     /// Learning rates.
     pub schedule: Schedule,
-    /// Which validation score is the best.
+    /// The rule that says which validation score is the best.
     pub objective: Objective,
     /// Constants of the optimizer.
     pub adam: AdamW,
     /// Heading of the curves.
     pub title: &'static str,
-    /// Which curves there are.
+    /// The curves that are drawn.
     pub charts: &'static [Chart],
     /// The hash of the recipe.
     pub recipe: ContentHash,
@@ -144,7 +144,7 @@ pub struct StepReport {
     pub rate: f64,
 }
 
-/// How the run of a training has ended.
+/// The end of a training's run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TrainingOutcome {
     /// All epochs are done; what was measured after each.

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::events::{SseEvent, SseParser};
 
-/// After this long without anything, heartbeats included, a stream is broken.
+/// A stream that brings nothing for this long, not even a heartbeat, is broken.
 const STALL_TIMEOUT: Duration = Duration::from_secs(45);
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Attempts to go on with a stream before the gateway is given up.

@@ -47,7 +47,7 @@ pub(crate) struct EmbeddingsArgs {
     run: RunArgs,
 }
 
-/// Which images.
+/// The images that are embedded.
 #[derive(Args)]
 pub(super) struct TableArgs {
     /// CSV with a column image, and perhaps split and an id: a file, or s3://bucket/table.csv

@@ -266,7 +266,7 @@ fn tokenizer(
     Ok(())
 }
 
-/// How far tags and weak rule agree, and what became of it.
+/// Says how far tags and weak rule agree, and what became of it.
 fn print_agreement(reports: &OpenIReports) {
     println!(
         "{:<27}|  tagged, and in the text         |  not tagged, and in the text",

@@ -24,7 +24,7 @@ use crate::batch_run::{self, require_state_beside_broker};
 use crate::bundle_source;
 use crate::progress::ProgressStyle;
 
-/// How a preparation runs.
+/// The settings with which a preparation runs.
 #[derive(Args)]
 pub(crate) struct RunArgs {
     /// Folder of the run; holds the state to resume from, and without --s3 or --objects what the models made. It may be
@@ -73,7 +73,7 @@ pub(super) struct Finished {
 /// What a run has for each item, in the order of the archive.
 pub(super) struct Results {
     records: OrderedRecords,
-    /// How many items failed, by the code of the error.
+    /// The number of items that failed, by the code of the error.
     failed: BTreeMap<String, u64>,
     /// The first of them.
     failures: Vec<String>,

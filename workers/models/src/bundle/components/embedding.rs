@@ -15,7 +15,7 @@ use crate::preprocess::InputSize;
 use crate::tensors::{TensorRecorder, TensorSpec};
 use crate::vision::{ImageEncoder, VisionConfig};
 
-/// In front of the image encoder's names.
+/// The prefix of the image encoder's names.
 const ENCODER: &str = "visual_encoder";
 
 /// The configuration of the component.

@@ -21,7 +21,7 @@ pub struct FindingsComponent {
     /// The image encoder and the layers behind it.
     #[serde(flatten)]
     pub classifier: FindingsConfig,
-    /// How predictions become the prompt's text.
+    /// The rule by which predictions become the prompt's text.
     #[serde(default)]
     pub text_rule: TextRule,
 }

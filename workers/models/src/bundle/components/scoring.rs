@@ -14,7 +14,7 @@ use crate::chexbert::{self, Chexbert, ChexbertConfig};
 use crate::tensors::{TensorRecorder, TensorSpec};
 use crate::tokenizers::{BertTokenizer, TokenizerError, synthetic};
 
-/// In front of the network's names.
+/// The prefix of the network's names.
 const NETWORK: &str = "module";
 
 /// The configuration of the component.

@@ -12,12 +12,12 @@ pub(super) struct CachedTurn {
     pub(super) images: String,
     /// Ids of the positions that the cache holds.
     pub(super) ids: Vec<u32>,
-    /// How many of them are the prompt.
+    /// The number of them that are the prompt.
     pub(super) prompt: usize,
     pub(super) cache: KvCache,
 }
 
-/// Kept caches, the most recently used first, within a limit.
+/// The kept caches, the most recently used first, within a limit.
 pub(super) struct TurnCaches {
     limit: usize,
     caches: Vec<CachedTurn>,

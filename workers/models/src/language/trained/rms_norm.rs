@@ -7,7 +7,7 @@ use super::ROWS;
 use crate::layers::parallel::each_row;
 use crate::layers::storage::{floats, with_floats};
 
-/// Over the last dimension of `x [rows, width]`, with `weight [width]`.
+/// The RMS norm over the last dimension of `x [rows, width]`, with `weight [width]`.
 pub(in crate::language) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     x.contiguous()?
         .apply_op2(&weight.contiguous()?, RmsNormOp { eps })

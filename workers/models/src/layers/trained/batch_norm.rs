@@ -8,7 +8,7 @@ use super::super::parallel::{each_part, each_row, part_length};
 use super::super::storage::{floats, with_floats};
 use crate::layers::conv_tensors::BatchNormTensors;
 
-/// How much of a running statistic each batch replaces.
+/// The share of a running statistic that each batch replaces.
 const MOMENTUM: f64 = 0.1;
 
 /// Ioffe and Szegedy, 2015.

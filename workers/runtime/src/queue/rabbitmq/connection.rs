@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 enum ConnectionState {
     Up(Arc<Session>),
-    /// With the reason.
+    /// The connection is down, for this reason.
     Down(String),
 }
 

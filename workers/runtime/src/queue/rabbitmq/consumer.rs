@@ -20,7 +20,7 @@ use crate::backoff::Backoff;
 use crate::queue::{Consumer, Delivery, Receipt};
 
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-/// How long one attempt waits for a connection before it says so and tries again.
+/// The time that one attempt waits for a connection before it says so and tries again.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 /// A broker that does not answer a cancellation has lost the connection.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,7 +48,7 @@ struct Subscription {
     flow: Flow,
 }
 
-/// How far a subscription is.
+/// The state of a subscription.
 #[derive(Clone, Copy, PartialEq)]
 enum Flow {
     /// The broker sends.

@@ -13,7 +13,7 @@ use crate::queue::{Death, Message};
 const PERSISTENT: u8 = 2;
 /// Headers must fit in one frame; a reason is for people.
 const LONGEST_TEXT: usize = 2048;
-/// How often a quorum queue's message came back, as the broker counts it. Not there before the first time.
+/// The number of times that a quorum queue's message came back, as the broker counts it. It is not there before the first.
 const DELIVERY_COUNT: &str = "x-delivery-count";
 
 /// Builds the properties of a message that is published now.

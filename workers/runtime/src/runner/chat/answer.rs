@@ -16,9 +16,9 @@ use crate::runner::poison;
 use crate::runner::worker::Worker;
 use crate::stage::{OpenTurn, PreparedTurn, StageWork};
 
-/// Most events in one call; more than a decode step makes.
+/// The largest number of events in one call; more than a decode step makes.
 const MAX_EVENTS: usize = 64;
-/// How often a turn that has no token yet looks whether anybody still wants it.
+/// The time after which a turn without a token looks again whether anybody still wants it.
 const CHECK_WANTED_EVERY: Duration = Duration::from_millis(500);
 
 /// A turn that this worker may write.
@@ -33,7 +33,7 @@ pub(super) struct ClaimedTurn<'a> {
     pub(super) events: &'a [TurnEvent],
 }
 
-/// How the writing of an answer ended.
+/// The end of an answer's writing.
 pub(super) enum AnswerEnd {
     /// The turn ends so.
     Ended(TurnOutcome),
@@ -49,7 +49,7 @@ struct Written {
     tokens: Vec<u32>,
 }
 
-/// Why the answer is not written on.
+/// The reason why the answer is not written on.
 enum WriteError {
     /// Another worker has the turn, or it is gone.
     Fenced,

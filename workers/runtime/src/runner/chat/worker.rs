@@ -23,7 +23,7 @@ pub(in crate::runner) struct ChatWorker<I> {
 }
 
 impl<I: Send + 'static> ChatWorker<I> {
-    /// How many turns to prefetch: those in the model and one that waits, so that the model knows of it.
+    /// The number of turns to prefetch: those in the model and one that waits, so that the model knows of it.
     pub(in crate::runner) fn prefetch(&self) -> u16 {
         u16::try_from(self.work.turn_limit().saturating_add(1)).unwrap_or(u16::MAX)
     }

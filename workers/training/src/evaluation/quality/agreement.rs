@@ -17,7 +17,7 @@ pub(super) const COMMON: [Finding; 5] = [
     Finding::PleuralEffusion,
 ];
 
-/// Which findings are there, in the published order.
+/// Tells for each finding, in the published order, whether it is there.
 pub(super) type Flags = [bool; CLASSES];
 
 /// The certain positives: uncertain, denied and not mentioned are all not there.

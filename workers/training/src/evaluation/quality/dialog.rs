@@ -122,13 +122,13 @@ fn study(from: &ReportFromLabels) -> DialogStudy {
     }
 }
 
-/// Without "No Finding".
+/// The flags without "No Finding".
 fn real(mut flags: Flags) -> Flags {
     flags[Finding::NoFinding as usize] = false;
     flags
 }
 
-/// How many training reports have each finding.
+/// The number of training reports that have each finding.
 fn frequencies(evaluator: &Evaluator<'_>) -> Result<[f32; Finding::ALL.len()], TrainingError> {
     let mut counts = [0.0; Finding::ALL.len()];
     for report in evaluator.reports(TRAIN)? {

@@ -110,7 +110,7 @@ fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
     }
 }
 
-/// How often each finding is there, of the images where it is known.
+/// The share of the images on which each finding is there, of those where it is known.
 fn priors<'a>(images: impl Iterator<Item = &'a LabelledTestImage>) -> [f64; CLASSES] {
     let mut counts = [(0_u32, 0_u32); CLASSES];
     for image in images {

@@ -17,7 +17,7 @@ use crate::random::Random;
 /// Shufflings of each resample, for the interval of the difference.
 const SHUFFLES: usize = 10;
 
-/// How reports and labels are compared.
+/// The scores by which reports and labels are compared.
 const SCORES: [(&str, ScoreFunction); 4] = [
     ("balanced accuracy", balanced_accuracy),
     ("normal or not, balanced accuracy", normal_or_not),

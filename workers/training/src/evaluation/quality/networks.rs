@@ -76,7 +76,7 @@ impl<'a> Networks<'a> {
         })
     }
 
-    /// How the prompt names findings.
+    /// The rule by which the prompt names findings.
     pub(super) fn rule(&self) -> TextRule {
         self.rule
     }

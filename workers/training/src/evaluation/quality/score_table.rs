@@ -11,7 +11,7 @@ use super::bootstrap::Estimate;
 pub struct ScoreSection {
     /// What was measured.
     pub title: String,
-    /// How to read it.
+    /// Notes on how to read it.
     pub notes: Vec<String>,
     /// The figures.
     pub tables: Vec<ScoreTable>,

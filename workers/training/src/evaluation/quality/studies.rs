@@ -16,7 +16,7 @@ pub(super) struct LabelledTestImage {
     /// Images of one patient are drawn together.
     pub(super) patient: String,
     pub(super) path: PathBuf,
-    /// Which of the tables it is from.
+    /// The table that it is from.
     pub(super) table: usize,
     pub(super) labels: FindingLabels,
 }

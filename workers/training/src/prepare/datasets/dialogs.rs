@@ -40,7 +40,7 @@ struct DialogSample<'a> {
     output: String,
     dicom: &'a str,
     task_type: &'static str,
-    /// How many answers are learned, from the last one back.
+    /// The number of answers that are learned, from the last one back.
     answers: usize,
 }
 

@@ -28,7 +28,7 @@ const FINDINGS_PART: usize = 5;
 /// A task file that went into the data set, with the number of its samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskFile {
-    /// Which task.
+    /// The task that is asked.
     pub task: InstructTask,
     /// The number of its samples.
     pub samples: u64,
@@ -49,7 +49,7 @@ pub struct InstructDataset<'a> {
     pub tasks: PathBuf,
     /// `mimic-nle-train.json`, for the reasoning task.
     pub mimic_nle: Option<PathBuf>,
-    /// Which images each task asks about.
+    /// The images that each task asks about.
     pub coverage: Coverage,
     /// Decides all that is drawn.
     pub seed: u64,

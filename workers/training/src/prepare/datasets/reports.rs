@@ -16,7 +16,7 @@ use crate::random::Random;
 pub struct ReportSample {
     /// The whole prompt, up to and including `ASSISTANT:`.
     pub instruction: String,
-    /// Always empty; the original's format has it.
+    /// An empty text, which the original's format has.
     #[serde(default)]
     pub input: String,
     /// What is to follow.

@@ -24,8 +24,8 @@ pub(crate) fn stratified(
     selected
 }
 
-/// How many rows without findings go with `count` rows with: `int((count * 14 / 13) / 14)`, in the original's floating
-/// point and order, which decides where the quotient is whole.
+/// The number of rows without findings that go with `count` rows with them: `int((count * 14 / 13) / 14)`, in the
+/// original's floating point and order, which decides where the quotient is whole.
 fn normal_rows(count: usize) -> usize {
     ((count as f64 * 14.0 / 13.0) / 14.0) as usize
 }

@@ -15,7 +15,7 @@ pub(crate) mod prompts;
 pub enum InstructTask {
     /// Explain the report in plain language.
     Explain,
-    /// Why the report supports a diagnosis.
+    /// The task to say why the report supports a diagnosis.
     Reason,
     /// Correct a report.
     Correct,
@@ -25,7 +25,7 @@ pub enum InstructTask {
     Region,
     /// Whether one finding is present.
     Presence,
-    /// Which findings are present.
+    /// The task to say which findings are present.
     AllFindings,
 }
 
@@ -76,7 +76,7 @@ pub struct TaskSample {
     /// What the language model was told that wrote the answer; none where none did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instruction: Option<String>,
-    /// Always empty; the original's format has it.
+    /// An empty text, which the original's format has.
     #[serde(default)]
     pub input: String,
     /// The answer.

@@ -21,7 +21,7 @@ struct StoredArrays {
     arrays: Vec<(String, Place)>,
 }
 
-/// Where an array is in a file.
+/// The place of an array in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     shape: Vec<usize>,

@@ -176,7 +176,7 @@ fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
     })
 }
 
-/// Where each picture lies, below `folder`: in `images_*/images/`, `images_*/` or `images/`.
+/// The place of each picture below `folder`: in `images_*/images/`, `images_*/` or `images/`.
 fn image_files(folder: &Path) -> Result<BTreeMap<String, String>, TrainingError> {
     let mut files = BTreeMap::new();
     for part in list_folder(folder)?

@@ -41,7 +41,7 @@ pub struct OpenIReports {
     pub untagged: u64,
     /// Studies left out because no text is left.
     pub without_text: u64,
-    /// By finding; "No Finding" is not there, for the rule says nothing of it.
+    /// The agreement on each finding; "No Finding" is not there, for the rule says nothing of it.
     pub agreement: BTreeMap<Finding, TagAgreement>,
 }
 
@@ -56,11 +56,11 @@ pub struct TagAgreement {
     pub tagged_denied: u64,
     /// Tagged, and not mentioned.
     pub tagged_silent: u64,
-    /// Not tagged, and stated: these stay blank.
+    /// Reports that are not tagged and state the finding: these stay blank.
     pub untagged_stated: u64,
-    /// Not tagged, and possible.
+    /// Reports that are not tagged and think it possible.
     pub untagged_possible: u64,
-    /// Not tagged, and denied.
+    /// Reports that are not tagged and deny it.
     pub untagged_denied: u64,
 }
 
@@ -74,7 +74,7 @@ struct OpenIStudy {
     indication: String,
     rest: String,
     tags: Vec<String>,
-    /// Where the source has the 14 columns: the positive ones, or nothing where the study is not tagged.
+    /// The positive ones of the 14 columns, where the source has them; nothing in them where the study is not tagged.
     columns: Option<Option<Vec<Finding>>>,
 }
 

@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// In front of the key, so that other divisions of the same patients are independent.
+/// Stands in front of the key, so that other divisions of the same patients are independent.
 const SALT: &str = "cxr-split-v1:";
 
 /// Upper ends of the sides.

@@ -33,7 +33,7 @@ pub struct ReportRow {
     pub findings: String,
     /// The impression section; may be empty.
     pub impression: String,
-    /// Why the patient came; may be empty.
+    /// The reason why the patient came; may be empty.
     pub indication: String,
     /// The image of the row, where the table has one.
     pub image: String,

@@ -91,7 +91,7 @@ impl Phrase {
         (0..words.len()).filter_map(|start| self.end(words, start).map(|end| start..end))
     }
 
-    /// Where a match that starts here ends.
+    /// The place where a match that starts here ends.
     pub(super) fn end(&self, words: &[String], start: usize) -> Option<usize> {
         end(&self.0, words, start)
     }

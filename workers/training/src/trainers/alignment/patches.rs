@@ -22,7 +22,7 @@ const FILE: &str = "patches.cache";
 /// Bytes in front of the values of a row: their checksum.
 const MARK: usize = 8;
 
-/// Where patches come from.
+/// The source of patches.
 pub(super) struct Patches {
     encoder: ImageEncoder,
     input: InputSize,

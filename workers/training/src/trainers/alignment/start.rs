@@ -18,7 +18,7 @@ use crate::trainers::initial_weights;
 
 /// The output head's matrix is the word embedding, its second bias the first.
 const TIED: &str = "Qformer.cls.predictions.decoder.";
-/// Not learned.
+/// A tensor that is not learned.
 const POSITION_IDS: &str = "Qformer.bert.embeddings.position_ids";
 const WORDS: &str = "Qformer.bert.embeddings.word_embeddings.weight";
 const WORD_BIAS: &str = "Qformer.cls.predictions.bias";
@@ -115,7 +115,7 @@ fn learned(config: &EmbeddingComponent) -> Result<impl Iterator<Item = TensorSpe
         .filter(move |spec| is_learned(&spec.header.name)))
 }
 
-/// As the original draws what BERT does not have. The queries' feed-forward layers start as the texts'.
+/// Draws what BERT does not have as the original does. The queries' feed-forward layers start as the texts'.
 fn drawn(spec: &TensorSpec, width: usize, seed: u64) -> Result<Tensor, TrainingError> {
     let (name, shape) = (spec.header.name.as_str(), spec.header.shape.as_slice());
     let is_norm = name.ends_with("LayerNorm.weight") || name == "ln_vision.weight";

@@ -13,7 +13,7 @@ use crate::error::TrainingError;
 /// What a component is called and how it is described in the bundle of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct ComponentDescription {
-    /// Which stage loads it.
+    /// The stage that loads it.
     pub stage: Stage,
     /// Its configuration, as the manifest holds it.
     pub config: serde_json::Value,
@@ -65,7 +65,7 @@ pub struct ComponentFile {
     source: FileSource,
 }
 
-/// Where the content of a file comes from.
+/// The source of a file's content.
 #[derive(Clone, Debug)]
 enum FileSource {
     Copy(PathBuf),

@@ -59,7 +59,7 @@ fn named(answer: &str) -> Flags {
     })
 }
 
-/// Up to the first full stop.
+/// The text up to its first full stop.
 pub(super) fn first_sentence(text: &str) -> &str {
     text.split_inclusive(". ").next().unwrap_or_default().trim()
 }

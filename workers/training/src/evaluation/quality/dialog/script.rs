@@ -6,7 +6,7 @@ use super::DialogStudy;
 use crate::evaluation::quality::agreement::{Flags, findings};
 use crate::random::Random;
 
-/// How many turns of each kind, the ones that fit the fewest reports first.
+/// The number of turns of each kind, the ones that fit the fewest reports first.
 const PLAN: [(Draw, usize); 8] = [
     (Draw::Remove, 6),
     (Draw::IsThere, 7),
@@ -152,7 +152,7 @@ impl Draw {
     }
 }
 
-/// How frequent the findings are that the request did not name and the report does not say; 0 for the others.
+/// The frequency of the findings that the request did not name and the report does not say; 0 for the others.
 fn absent(
     study: &DialogStudy,
     frequencies: &[f32; Finding::ALL.len()],

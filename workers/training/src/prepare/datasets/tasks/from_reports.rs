@@ -29,7 +29,7 @@ const POINTERS: [&str; 6] = [
     "dr.",
 ];
 
-/// How many findings are put in at once, drawn from these.
+/// The number of findings that are put in at once is drawn from these.
 const PUT_IN: [usize; 6] = [1, 1, 1, 1, 2, 3];
 /// Sentences that state one finding.
 const DONOR_SENTENCES: usize = 6;
@@ -41,7 +41,7 @@ pub struct ReportTasks<'a> {
     pub reports: &'a [ReportRow],
     /// Wording of the tasks.
     pub task_prompts: &'a TaskPrompts,
-    /// Most corrections a report.
+    /// The largest number of corrections of a report.
     pub corrections: usize,
     /// Decides all that is drawn.
     pub seed: u64,
@@ -139,7 +139,8 @@ impl<'a> ReportTasks<'a> {
     }
 }
 
-/// How a report and its correction differ. The report's own statements are those that the labels confirm; others are put in.
+/// The difference between a report and its correction. The report's own statements are those that the labels confirm;
+/// others are put in.
 #[derive(Clone, Copy)]
 enum Edit {
     AddOwn,
@@ -158,7 +159,7 @@ impl Edit {
         Edit::RemoveOther,
         Edit::Both,
     ];
-    /// For reports that state nothing.
+    /// The edits of reports that state nothing.
     const OF_OTHERS: [Edit; 2] = [Edit::AddOther, Edit::RemoveOther];
 }
 

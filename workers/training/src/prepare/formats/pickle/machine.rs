@@ -10,7 +10,7 @@ const LONGEST_TEXT: u64 = 1 << 16;
 /// Tuples in tuples: numpy nests two. Deep ones would overflow the stack where they are dropped.
 const DEEPEST: usize = 16;
 
-/// Why a file cannot be read.
+/// The reason why a file cannot be read.
 #[derive(Debug)]
 pub(super) enum Fault {
     Io(io::Error),
@@ -72,7 +72,7 @@ pub(super) struct Array {
 pub(super) struct Machine<R: Read + Seek> {
     reader: BufReader<R>,
     position: u64,
-    /// Of the file.
+    /// The length of the file.
     length: u64,
     stack: Vec<Value>,
     marks: Vec<usize>,

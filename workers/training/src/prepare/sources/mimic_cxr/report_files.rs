@@ -34,7 +34,7 @@ pub(super) enum ReportText {
 pub(super) struct Archive {
     path: PathBuf,
     zip: ZipArchive<BufReader<File>>,
-    /// By patient (`pNN/pNNNNNNNN`) and study, the number of the file in the zip.
+    /// The number of each file in the zip, by patient (`pNN/pNNNNNNNN`) and study.
     studies: BTreeMap<PathBuf, BTreeMap<String, usize>>,
 }
 

@@ -165,7 +165,7 @@ fn mend(kept: &mut Vec<String>, next: &str) {
 mod tests {
     use super::*;
 
-    /// From the report CXR2 of the collection.
+    /// A section from the report CXR2 of the collection.
     const SECTION: &str = "Borderline cardiomegaly. Midline sternotomy XXXX. Enlarged pulmonary arteries. Clear lungs.";
 
     #[test]
