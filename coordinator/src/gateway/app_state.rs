@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
 use super::body_memory::BodyMemory;
+use super::config::GatewayConfig;
 use super::static_file::StaticFile;
 use crate::BundleHashes;
 use crate::run::BatchService;

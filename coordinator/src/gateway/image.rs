@@ -6,6 +6,7 @@ use radialog_schemas::http::ProblemCode;
 use radialog_schemas::{ContentHash, ConversationId, ObjectKey};
 
 use super::body;
+use super::config::GatewayConfig;
 use super::problem::{ApiError, ApiResult};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";

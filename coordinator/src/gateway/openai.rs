@@ -20,7 +20,6 @@ use super::events::OpenStream;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
 use super::turn_follower::TurnFollower;
-use super::upload;
 
 mod completion;
 mod errors;

@@ -10,6 +10,7 @@ use radialog_schemas::http::ProblemCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body_memory::BodyMemory;
+use super::config::GatewayConfig;
 use super::problem::{ApiError, ApiResult};
 
 /// The seconds after which to ask again where something else has to end first.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use radialog_coordinator::RunOptions;
 use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_coordinator::conversation::retention::{self, Unowned};
-use radialog_coordinator::{Backends, RunOptions};
+use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::memory::MemoryConversations;
 use radialog_schemas::{ContentHash, ConversationId, ObjectKey, RunId, Stage, StageSet, StudyId};
 use radialog_tests::embedded::{self, batch_options, run_batch, start_workers};
