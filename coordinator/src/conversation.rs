@@ -2,22 +2,27 @@
 //! two stages, whose end starts the first turn.
 
 use radialog_runtime::backends::Backends;
+use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome, ImageClaim};
 use radialog_schemas::{
-    ChatImage, Conversation, Generation, RunId, RunSpec, SCHEMA_VERSION, Source, Stage, StageSet,
-    StudyId, StudySpec, TurnRequest,
+    ChatImage, ContentHash, Conversation, Generation, RunId, RunSpec, SCHEMA_VERSION, Source,
+    Stage, StageSet, StudyId, StudySpec, TurnRequest, TurnStatus,
 };
 
 use crate::bundle_hashes::BundleHashes;
 use crate::error::BackendError;
 use crate::run::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
-use crate::run::{announce_run, finish_preparation, publish_task, publish_turn, study_fact};
+use crate::run::{announce_once, finish_preparation, publish_task, publish_turn, study_fact};
 
 pub mod corrections;
+mod turn_sweeper;
+
+pub use turn_sweeper::TurnSweeper;
 
 /// The one study of a conversation's run.
 const STUDY: &str = "image";
 
-/// Begins a conversation whose image is stored, or begins it again: nothing happens twice.
+/// Creates a conversation whose image is stored under this claim, and gives its work to the stages. Where the same request
+/// had created it, whatever of it was not done is done now; where another one had, nothing happens.
 ///
 /// # Errors
 /// When broker or state do not answer; the call may be repeated.
@@ -26,13 +31,70 @@ pub async fn begin(
     bundle: &BundleHashes,
     conversation: &Conversation,
     turns: &[TurnRequest],
-) -> Result<(), BackendError> {
-    if let Some(turn) = backends.conversations.create(conversation, turns).await? {
-        publish_turn(backends, &conversation.id, turn, &conversation.component).await?;
-    } else if let Some(image) = &conversation.image {
-        prepare(backends, bundle, conversation, image).await?;
+    claim: Option<&ImageClaim>,
+) -> Result<CreateOutcome, BackendError> {
+    let outcome = backends
+        .conversations
+        .create(conversation, turns, claim)
+        .await?;
+    if outcome != CreateOutcome::Mismatch {
+        // What is there counts, which an earlier try has made: other hashes of outputs, and maybe findings already.
+        let known = backends.conversations.snapshot(&conversation.id).await?;
+        if let Some(known) = known {
+            go_on(backends, Some(bundle), &known).await?;
+        }
     }
-    Ok(())
+    Ok(outcome)
+}
+
+/// Gives to the stages what a conversation waits for: its image where that is not prepared and a bundle says how, or the
+/// turn that is ready. Giving it twice is harmless. False where it waits for nothing that can be given.
+///
+/// # Errors
+/// When broker or state do not answer; the call may be repeated.
+pub(crate) async fn go_on(
+    backends: &Backends,
+    bundle: Option<&BundleHashes>,
+    known: &ConversationSnapshot,
+) -> Result<bool, BackendError> {
+    let conversation = &known.conversation;
+    match (pending_work(known), bundle) {
+        (Some(PendingWork::Turn(turn)), _) => {
+            publish_turn(backends, &conversation.id, turn, &conversation.component).await?;
+            Ok(true)
+        }
+        (Some(PendingWork::Image(image)), Some(bundle)) => {
+            prepare(backends, bundle, conversation, image).await?;
+            Ok(true)
+        }
+        (Some(PendingWork::Image(_)), None) | (None, _) => Ok(false),
+    }
+}
+
+/// What a conversation waits for.
+enum PendingWork<'a> {
+    /// The outputs of its image.
+    Image(&'a ChatImage),
+    /// The answer to this turn.
+    Turn(u32),
+}
+
+/// What a conversation waits for, unless a worker is at it.
+fn pending_work(known: &ConversationSnapshot) -> Option<PendingWork<'_>> {
+    let mut turns = (1..).zip(&known.turns);
+    let (first, turn) = turns.find(|(_, turn)| !turn.status.is_final())?;
+    match (&known.conversation.image, &known.prepared) {
+        _ if turn.status != TurnStatus::Queued => None,
+        (Some(image), None) => Some(PendingWork::Image(image)),
+        _ => Some(PendingWork::Turn(first)),
+    }
+}
+
+/// The run that prepares this image for this conversation. The image is part of the name: an id may come again after its
+/// conversation was deleted, with another image, and what is still known of the first one must not count for it.
+fn preparation(conversation: &Conversation, image: &ChatImage) -> RunId {
+    let image = ContentHash::of(image.image.as_str().as_bytes());
+    RunId(format!("chat-{}-{}", conversation.id, image.short()))
 }
 
 /// Gives the image to its two stages.
@@ -44,7 +106,7 @@ async fn prepare(
 ) -> Result<(), BackendError> {
     let run = RunSpec {
         schema_version: SCHEMA_VERSION,
-        run: RunId(format!("chat-{}", conversation.id)),
+        run: preparation(conversation, image),
         source: Source::Image,
         stages: StageSet::closure(&[Stage::Embedding, Stage::Findings]),
         generation: Generation::default(),
@@ -61,7 +123,8 @@ async fn prepare(
         indication: None,
         split: None,
     };
-    announce_run(&*backends.state, &run).await?;
+    // The one that is there counts: an earlier try's, perhaps of another bundle.
+    let run = announce_once(&*backends.state, &run).await?;
     let fact = study_fact(&run.run, &spec);
     backends.state.begin(std::slice::from_ref(&fact)).await?;
     let known = backends.state.record(&[fact]).await?.pop().flatten();

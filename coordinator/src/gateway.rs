@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::BundleHashes;
+use crate::conversation::TurnSweeper;
 use crate::run::{BatchError, BatchService, BatchServiceSettings, OpenArchive};
 
 mod app_state;
@@ -24,6 +25,7 @@ mod events;
 mod files;
 mod guard;
 mod image;
+mod image_store;
 mod openai;
 mod openapi;
 mod operation;
@@ -174,6 +176,13 @@ impl Gateway {
         });
         let server = axum::serve(listener, router)
             .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let sweeper = TurnSweeper::new(
+            self.app.backends.clone(),
+            Some(self.app.bundle.clone()),
+            self.app.config.republish_after,
+            shutdown.clone(),
+        );
+        tokio::spawn(sweeper.run());
         let late = async {
             shutdown.cancelled().await;
             tokio::time::sleep(grace).await;

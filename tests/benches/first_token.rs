@@ -215,9 +215,9 @@ impl Setting {
             asked_ms: 0,
             deadline_ms: None,
         };
-        conversations.create(&conversation, &[turn]).await?;
+        conversations.create(&conversation, &[turn], None).await?;
         let ready = conversations
-            .image_prepared(id, &Ok(report()))
+            .image_prepared(id, &self.embedding, &Ok(report()))
             .await?
             .context("no turn is ready")?;
         let mut watch = conversations.watch(id, ready).await?;

@@ -289,7 +289,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         deadline_ms: None,
     };
     let conversations: &Arc<dyn Conversations> = &backends.conversations;
-    conversations.create(&conversation, &[turn]).await?;
+    conversations.create(&conversation, &[turn], None).await?;
     Ok(conversation.id)
 }
 

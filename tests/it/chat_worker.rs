@@ -108,9 +108,10 @@ impl ChatHarness {
     ) -> ConversationId {
         let ready = self
             .conversations
-            .create(&conversation, questions)
+            .create(&conversation, questions, None)
             .await
-            .unwrap();
+            .unwrap()
+            .ready();
         self.publish(&conversation.id, ready).await;
         conversation.id
     }
@@ -151,19 +152,21 @@ impl ChatHarness {
         };
         assert_eq!(
             self.conversations
-                .create(&conversation, questions)
+                .create(&conversation, questions, None)
                 .await
-                .unwrap(),
+                .unwrap()
+                .ready(),
             None,
             "it is not prepared"
         );
+        let key = &conversation.image.as_ref().unwrap().image;
         let findings = FindingsReport {
             findings: Vec::new(),
             text: "edema".into(),
         };
         let ready = self
             .conversations
-            .image_prepared(&conversation.id, &Ok(findings))
+            .image_prepared(&conversation.id, key, &Ok(findings))
             .await
             .unwrap();
         self.publish(&conversation.id, ready).await;
@@ -173,9 +176,10 @@ impl ChatHarness {
     async fn ask(&self, id: &ConversationId, request: TurnRequest) -> u32 {
         let added = self
             .conversations
-            .add_turn(id, &request, None)
+            .add_turn(id, &request, None, u32::MAX)
             .await
             .unwrap()
+            .added()
             .unwrap();
         self.publish(id, added.ready.then_some(added.turn)).await;
         added.turn

@@ -11,5 +11,6 @@ mod events;
 pub(crate) mod fake_language_worker;
 pub(crate) mod fixture;
 mod openai;
+mod races;
 pub(crate) mod sse;
 mod turns;

@@ -8,6 +8,8 @@ use std::time::Duration;
 use radialog_runtime::config::ConfigReader;
 use radialog_schemas::ContentHash;
 
+use crate::conversation::TurnSweeper;
+
 /// As in the original demo.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
@@ -40,6 +42,8 @@ pub struct GatewayConfig {
     pub deadline: Option<Duration>,
     /// How often a silent stream says that it is alive.
     pub heartbeat: Duration,
+    /// After so long a queued turn that no worker has taken is published again.
+    pub republish_after: Duration,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
     pub archives: Vec<String>,
     /// Where running batches keep what they need to go on.
@@ -78,6 +82,7 @@ impl Default for GatewayConfig {
             request_timeout: Duration::from_secs(60),
             deadline: None,
             heartbeat: Duration::from_secs(15),
+            republish_after: TurnSweeper::FORGOTTEN_AFTER,
             archives: Vec::new(),
             directory: PathBuf::from("radialog-gateway"),
             origins: Vec::new(),
@@ -111,6 +116,7 @@ impl GatewayConfig {
             deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO))
                 .filter(|limit| !limit.is_zero()),
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
+            republish_after: seconds(reader, "republish_after", default.republish_after),
             archives: archives(reader),
             directory: reader
                 .parsed("gateway", "directory")

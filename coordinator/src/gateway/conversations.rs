@@ -8,11 +8,12 @@ use futures::StreamExt;
 use futures::stream;
 use radialog_runtime::conversations::DeletedConversation;
 use radialog_runtime::objects::ObjectError;
+use radialog_schemas::ConversationId;
 use radialog_schemas::http::{ConversationList, ConversationView, ProblemCode};
-use radialog_schemas::{ChatImage, ConversationId};
 
 use super::app_state::AppState;
 use super::auth::Caller;
+use super::image_store;
 use super::problem::{ApiError, ApiResult};
 use super::request_path::OwnConversation;
 use super::view;
@@ -74,24 +75,11 @@ pub(super) async fn remove(app: &AppState, id: &ConversationId) -> ApiResult<()>
     else {
         return Ok(());
     };
-    let objects = &*app.backends.objects;
-    corrections::delete_all(objects, id).await?;
-    if let (
-        Some(ChatImage {
-            image,
-            embedding,
-            findings,
-            ..
-        }),
-        false,
-    ) = (conversation.image, image_stays)
-    {
-        for key in [&embedding, &findings, &image] {
-            objects.delete(key).await?;
-        }
-        app.backends.conversations.image_removed(&image).await?;
+    corrections::delete_all(&*app.backends.objects, id).await?;
+    match conversation.image {
+        Some(image) if !image_stays => image_store::remove(app, &image).await,
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 pub(super) async fn image(

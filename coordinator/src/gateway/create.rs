@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use radialog_runtime::conversations::ConversationSnapshot;
+use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome};
 use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
@@ -13,12 +13,14 @@ use radialog_schemas::{
     Ask, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage,
     TurnRequest,
 };
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::check_text;
 use super::image::CheckedImage;
+use super::image_store;
 use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
@@ -27,9 +29,6 @@ use crate::conversation;
 
 /// When to ask again where too many turns wait, in seconds.
 const BUSY_RETRY: u64 = 10;
-
-/// An image that is being removed is gone in a moment.
-const REMOVAL_PAUSE: Duration = Duration::from_millis(20);
 
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
@@ -93,13 +92,7 @@ pub(super) async fn create(
         opening: Vec::new(),
         turns,
     };
-    let snapshot = match key {
-        Some(_) => match app.backends.conversations.snapshot(&draft.id).await? {
-            Some(known) => repeat(&app, &draft, known).await?,
-            None => begin(&app, draft).await?,
-        },
-        None => begin(&app, draft).await?,
-    };
+    let snapshot = begin(&app, draft).await?;
     let location = [(
         header::LOCATION,
         view::conversation_path(&snapshot.conversation.id),
@@ -136,60 +129,43 @@ fn known_id(caller: &Caller, key: &str) -> ConversationId {
     ConversationId(hash.as_str()[..ID_LENGTH].to_owned())
 }
 
-/// The same request again: whatever of it was not done is done now.
-async fn repeat(
-    app: &AppState,
-    draft: &ConversationDraft,
-    known: ConversationSnapshot,
-) -> ApiResult<ConversationSnapshot> {
-    let conversation = &known.conversation;
-    let image = draft.image.as_ref().map(|image| &image.key);
-    let asked = |turns: &[TurnRequest]| -> Vec<_> {
-        turns
-            .iter()
-            .map(|turn| (turn.ask.clone(), turn.generation.clone()))
-            .collect()
-    };
-    let first: Vec<TurnRequest> = known
-        .turns
-        .iter()
-        .take(draft.turns.len())
-        .map(|turn| turn.request.clone())
-        .collect();
-    let is_same = *conversation.owner == draft.owner
-        && conversation.image.as_ref().map(|image| &image.image) == image
-        && conversation.indication == draft.indication
-        && asked(&first) == asked(&draft.turns);
-    if !is_same {
-        let detail =
-            "this Idempotency-Key made another conversation; give each new request a new key";
-        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
-    }
-    if let Some(image) = &draft.image {
-        store(app, &conversation.id, image).await?;
-    }
-    conversation::begin(&app.backends, &app.bundle, conversation, &draft.turns).await?;
-    Ok(known)
-}
-
-/// Begins a conversation.
+/// Begins a conversation, or goes on with the one that the same request has begun. It is done to its end also where the
+/// client has gone away, so that nothing of it is left half done.
 pub(super) async fn begin(
     app: &AppState,
     draft: ConversationDraft,
 ) -> ApiResult<ConversationSnapshot> {
-    check_backlog(app).await?;
+    let app = app.clone();
+    let beginning = async move { begin_to_end(&app, draft).await };
+    tokio::spawn(beginning.in_current_span())
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "a conversation was not begun");
+            ApiError::new(ProblemCode::Internal, "the conversation was not begun")
+        })?
+}
+
+async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<ConversationSnapshot> {
+    let conversations = &app.backends.conversations;
+    // A look only: what is there already makes no new work. What counts is decided when it is created.
+    if conversations.snapshot(&draft.id).await?.is_none() {
+        check_backlog(app).await?;
+    }
     let ConversationDraft {
         id,
         owner,
-        image,
+        image: checked,
         indication,
         opening,
         turns,
     } = draft;
-    if let Some(checked) = &image {
-        store(app, &id, checked).await?;
-    }
-    let image = image.map(|checked| app.bundle.image(&checked.key, checked.media_type));
+    let image = checked
+        .as_ref()
+        .map(|checked| app.bundle.image(&checked.key, checked.media_type));
+    let claim = match &checked {
+        Some(checked) => Some(image_store::claim(app, &id, checked).await?),
+        None => None,
+    };
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
         id,
@@ -200,34 +176,27 @@ pub(super) async fn begin(
         component: app.bundle.component(Stage::Language).clone(),
         opening,
     };
-    conversation::begin(&app.backends, &app.bundle, &conversation, &turns).await?;
-    let snapshot = app
-        .backends
-        .conversations
-        .snapshot(&conversation.id)
-        .await?;
+    // Where this fails, the conversation may be there all the same, and has the claim.
+    let outcome = conversation::begin(
+        &app.backends,
+        &app.bundle,
+        &conversation,
+        &turns,
+        claim.as_ref(),
+    )
+    .await?;
+    if let (CreateOutcome::Existing { .. } | CreateOutcome::Mismatch, Some(claim), Some(image)) =
+        (outcome, &claim, &conversation.image)
+    {
+        image_store::release(app, claim, image).await;
+    }
+    if outcome == CreateOutcome::Mismatch {
+        let detail =
+            "this Idempotency-Key made another conversation; give each new request a new key";
+        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
+    }
+    let snapshot = conversations.snapshot(&conversation.id).await?;
     snapshot.ok_or_else(ApiError::no_conversation)
-}
-
-/// Claims the image for the conversation, so that the end of another one does not take it along, and stores it.
-async fn store(app: &AppState, id: &ConversationId, image: &CheckedImage) -> ApiResult<()> {
-    let (objects, whole) = (&app.backends.objects, Some(image.content.len() as u64));
-    loop {
-        let stored = objects.size(&image.key).await? == whole;
-        if app
-            .backends
-            .conversations
-            .claim_image(id, &image.key, stored)
-            .await?
-        {
-            break;
-        }
-        tokio::time::sleep(REMOVAL_PAUSE).await;
-    }
-    if objects.size(&image.key).await? != whole {
-        objects.put(&image.key, image.content.clone()).await?;
-    }
-    Ok(())
 }
 
 /// Makes a turn as it goes into the state.

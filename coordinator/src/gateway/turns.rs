@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use radialog_runtime::conversations::AddTurnOutcome;
 use radialog_schemas::Ask;
 use radialog_schemas::http::{EditedAnswer, NewTurn, ProblemCode, TurnView};
 
@@ -26,28 +27,27 @@ pub(super) async fn add(
     check(&asked.ask, conversation.image.is_some())?;
     let generation = create::generation(&asked.options)?;
     let request = create::turn_request(&app, asked.ask, &generation, &asked.options);
-    if before.turns.len() >= app.config.max_turns as usize {
-        let detail = format!(
-            "a conversation has at most {} turns; start a new one",
-            app.config.max_turns
-        );
-        return Err(ApiError::new(ProblemCode::ConversationFull, detail));
-    }
     create::check_backlog(&app).await?;
-    let id = &conversation.id;
+    let (id, max_turns) = (&conversation.id, app.config.max_turns);
     let added = app
         .backends
         .conversations
-        .add_turn(id, &request, key.as_deref())
+        .add_turn(id, &request, key.as_deref(), max_turns)
         .await?;
-    let added = added.ok_or_else(ApiError::no_conversation)?;
+    let added = match added {
+        AddTurnOutcome::Added(added) => added,
+        AddTurnOutcome::Full => {
+            let detail = format!("a conversation has at most {max_turns} turns; start a new one");
+            return Err(ApiError::new(ProblemCode::ConversationFull, detail));
+        }
+        AddTurnOutcome::Mismatch => {
+            let detail = "this Idempotency-Key asked another turn; give each new turn a new key";
+            return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
+        }
+        AddTurnOutcome::NotFound => return Err(ApiError::no_conversation()),
+    };
     publish::publish_ready(&app, id, added.ready.then_some(added.turn)).await;
     let after = request_path::own(&app, &caller, id).await?;
-    let stored = &request_path::turn(&after, added.turn)?.request;
-    if (&stored.ask, &stored.generation) != (&request.ask, &request.generation) {
-        let detail = "this Idempotency-Key asked another turn; give each new turn a new key";
-        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
-    }
     let location = [(header::LOCATION, view::turn_path(id, added.turn))];
     Ok((
         StatusCode::ACCEPTED,

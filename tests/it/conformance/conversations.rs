@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_runtime::conversations::{
-    AddedTurn, AppendOutcome, Conversations, DeletedConversation, NumberedEvent, TurnClaim,
+    AddTurnOutcome, AddedTurn, AppendOutcome, Conversations, CreateOutcome, DeletedConversation,
+    ImageClaim, NumberedEvent, TurnClaim,
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
@@ -17,15 +18,19 @@ use tokio::time::timeout;
 
 use crate::adapters::on_each_adapter;
 
+mod atomicity;
 mod cancelling;
 mod events;
 mod images;
 mod turns;
+mod unattended;
 
+use atomicity::*;
 use cancelling::*;
 use events::*;
 use images::*;
 use turns::*;
+use unattended::*;
 
 mod adapters {
     use std::sync::Arc;
@@ -61,6 +66,14 @@ on_each_adapter! { memory, redis: {
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,
     racing_submitters_each_get_a_turn_of_their_own,
+    of_two_requests_with_one_id_exactly_one_creates_the_conversation,
+    a_request_that_is_repeated_keeps_its_claim,
+    findings_of_another_image_are_not_taken,
+    a_conversation_never_has_more_turns_than_it_may,
+    an_idempotency_key_adds_one_turn_and_refuses_another,
+    a_conversation_is_unattended_until_somebody_sees_to_it,
+    a_conversation_without_open_turns_is_not_unattended,
+    one_of_several_sweepers_attends,
 }}
 
 /// A name that no other test uses, also where the store is shared.
@@ -86,8 +99,35 @@ fn in_words() -> Conversation {
     }
 }
 
+fn image_key(image: &str) -> ObjectKey {
+    ObjectKey::image(&ContentHash::of(image.as_bytes()))
+}
+
+/// Keeps findings of the conversation's own image; returns the turn that is ready.
+async fn prepared(
+    conversations: &Arc<dyn Conversations>,
+    conversation: &Conversation,
+    outcome: Result<FindingsReport, Failure>,
+) -> Option<u32> {
+    let image = &conversation.image.as_ref().unwrap().image;
+    conversations
+        .image_prepared(&conversation.id, image, &outcome)
+        .await
+        .unwrap()
+}
+
+/// Adds a question, which must have room.
+async fn add(conversations: &Arc<dyn Conversations>, id: &ConversationId, text: &str) -> AddedTurn {
+    conversations
+        .add_turn(id, &ask(text), None, u32::MAX)
+        .await
+        .unwrap()
+        .added()
+        .unwrap()
+}
+
 fn with_image(image: &str) -> Conversation {
-    let key = ObjectKey::image(&ContentHash::of(image.as_bytes()));
+    let key = image_key(image);
     let image = ChatImage {
         image: key.clone(),
         media_type: "image/png".into(),
@@ -146,7 +186,7 @@ async fn begun(conversations: &Arc<dyn Conversations>, questions: &[&str]) -> Co
     let questions: Vec<TurnRequest> = questions.iter().map(|text| ask(text)).collect();
     let conversation = in_words();
     conversations
-        .create(&conversation, &questions)
+        .create(&conversation, &questions, None)
         .await
         .unwrap();
     conversation.id
@@ -214,20 +254,24 @@ async fn creating_again_changes_nothing(conversations: Arc<dyn Conversations>) {
     let conversation = in_words();
     let id = &conversation.id;
     conversations
-        .create(&conversation, &[ask("a")])
+        .create(&conversation, &[ask("a")], None)
         .await
         .unwrap();
-    conversations.add_turn(id, &ask("b"), None).await.unwrap();
+    add(&conversations, id, "b").await;
     started_epoch(&conversations, id, 1).await;
     let before = conversations.snapshot(id).await.unwrap();
-    assert_eq!(
-        conversations
-            .create(&conversation, &[ask("other")])
-            .await
-            .unwrap(),
-        None,
-        "turn 1 runs"
-    );
+    let later = Conversation {
+        created_ms: 2,
+        ..conversation.clone()
+    };
+    for (turns, outcome) in [
+        (vec![ask("a")], CreateOutcome::Existing { ready: None }),
+        (vec![ask("other")], CreateOutcome::Mismatch),
+        (vec![], CreateOutcome::Mismatch),
+    ] {
+        let created = conversations.create(&later, &turns, None).await.unwrap();
+        assert_eq!(created, outcome, "{turns:?}");
+    }
     assert_eq!(conversations.snapshot(id).await.unwrap(), before);
 }
 
@@ -241,7 +285,7 @@ async fn conversations_are_listed_by_owner_the_latest_first(conversations: Arc<d
             ..in_words()
         };
         conversations
-            .create(&conversation, &[ask("a")])
+            .create(&conversation, &[ask("a")], None)
             .await
             .unwrap();
         ids.insert(0, conversation.id);
@@ -256,14 +300,14 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
     let id = ConversationId(unique());
     assert_eq!(
         conversations
-            .add_turn(&id, &ask("a"), Some("k"))
+            .add_turn(&id, &ask("a"), Some("k"), 9)
             .await
             .unwrap(),
-        None
+        AddTurnOutcome::NotFound
     );
     assert_eq!(
         conversations
-            .image_prepared(&id, &Ok(findings()))
+            .image_prepared(&id, &image_key("a"), &Ok(findings()))
             .await
             .unwrap(),
         None

@@ -111,18 +111,19 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
         .await?
         .unwrap();
     conversation.conversation.id = id.clone();
+    let image = conversation.conversation.image.clone().unwrap().image;
     let requests = [conversation.turns[0].request.clone()];
     fixture
         .backends
         .conversations
-        .create(&conversation.conversation, &requests)
+        .create(&conversation.conversation, &requests, None)
         .await?;
     let failure =
         radialog_schemas::Failure::new(radialog_schemas::ErrorCode::ImageCorrupt, "copy it again");
     fixture
         .backends
         .conversations
-        .image_prepared(&id, &Err(failure))
+        .image_prepared(&id, &image, &Err(failure))
         .await?;
     let view = fixture
         .gateway

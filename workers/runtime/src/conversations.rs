@@ -2,7 +2,7 @@
 //! its epoch, the fencing token: a worker that was taken for dead and comes back finds its epoch over, and writes nothing
 //! more.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use radialog_schemas::{
@@ -11,7 +11,9 @@ use radialog_schemas::{
 };
 
 use crate::state::StateError;
+use crate::trace;
 
+mod fingerprint;
 pub mod memory;
 pub mod redis;
 
@@ -45,7 +47,88 @@ pub struct TurnSnapshot {
     pub events: u64,
 }
 
-/// What came of adding a turn.
+/// One request's right to an image, under a name that no other request has. The conversation that the request creates
+/// keeps it; a request that creates none gives it back with [`Conversations::release_image`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ImageClaim(String);
+
+impl ImageClaim {
+    /// A new claim of a request that is about to create this conversation, whose name it begins with.
+    pub fn new(conversation: &ConversationId) -> Self {
+        Self(format!("{conversation}:{}", nonce()))
+    }
+
+    /// The name, as the store has it: `conversation:number`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A name that was never given before.
+fn nonce() -> String {
+    format!("{:016x}{:016x}", trace::random(), trace::random())
+}
+
+/// What came of creating a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// This request has created it, and the conversation has the request's claim now.
+    Created {
+        /// The turn that must be published now.
+        ready: Option<u32>,
+    },
+    /// The same request had created it before. Its claim is not used.
+    Existing {
+        /// The turn that must be published now.
+        ready: Option<u32>,
+    },
+    /// Another request had created it before. Nothing was written, and the claim is not used.
+    Mismatch,
+}
+
+impl CreateOutcome {
+    /// The turn that must be published now.
+    pub fn ready(self) -> Option<u32> {
+        match self {
+            Self::Created { ready } | Self::Existing { ready } => ready,
+            Self::Mismatch => None,
+        }
+    }
+}
+
+/// What came of asking for a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddTurnOutcome {
+    /// The turn is there.
+    Added(AddedTurn),
+    /// The idempotency key has added another turn. Nothing was written.
+    Mismatch,
+    /// The conversation has as many turns as it may have. Nothing was written.
+    Full,
+    /// There is no such conversation.
+    NotFound,
+}
+
+impl AddTurnOutcome {
+    /// The turn, where it is there.
+    pub fn added(self) -> Option<AddedTurn> {
+        match self {
+            Self::Added(added) => Some(added),
+            Self::Mismatch | Self::Full | Self::NotFound => None,
+        }
+    }
+}
+
+/// A conversation with open turns that nobody has attended to for a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnattendedConversation {
+    /// As it stands.
+    pub snapshot: ConversationSnapshot,
+    /// When somebody last created it, added a turn to it or attended to it, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// A turn that was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddedTurn {
     /// The turn's number, also where the same request had added it before.
@@ -99,6 +182,13 @@ pub struct DeletedConversation {
 /// After this long the removal of an image was given up half way.
 pub(crate) const LONGEST_REMOVAL: Duration = Duration::from_secs(30);
 
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
 /// An event with its number.
 pub type NumberedEvent = (u64, TurnEvent);
 
@@ -119,27 +209,36 @@ pub trait TurnWatch: Send {
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
     /// Says that a conversation is about to have this image, so that from now on no other one's end takes it along.
-    /// `stored`: it is in the store already; where that is so for the first conversation that claims it, it outlives all of
-    /// them. False where it is being removed right now: ask again in a moment, looking anew whether it is stored. Claimed
-    /// before [`Conversations::create`], and before the image is stored.
+    /// `stored`: it is in the store already; where that is so for the first claim, it outlives all of them. False where it is
+    /// being removed right now: ask again in a moment, looking anew whether it is stored. Claimed before
+    /// [`Conversations::create`], and before the image is stored.
     async fn claim_image(
         &self,
-        id: &ConversationId,
+        claim: &ImageClaim,
         image: &ObjectKey,
         stored: bool,
     ) -> Result<bool, StateError>;
 
-    /// Ends the removal of an image that [`Conversations::delete`] has asked for. An image whose removal is never ended can be
-    /// claimed again after half a minute.
+    /// Gives back a claim that no conversation has. True where the image must stay, because somebody else has claimed it, or
+    /// it was stored before the first claim; where it need not, nobody can claim it until [`Conversations::image_removed`].
+    async fn release_image(
+        &self,
+        claim: &ImageClaim,
+        image: &ObjectKey,
+    ) -> Result<bool, StateError>;
+
+    /// Ends the removal of an image that [`Conversations::delete`] or [`Conversations::release_image`] has asked for. An image
+    /// whose removal is never ended can be claimed again after half a minute.
     async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError>;
 
-    /// Begins a conversation with its first turns, queued. Does nothing where it is there already. Returns the turn that
-    /// is ready, if one is, in both cases.
+    /// Creates a conversation with its first turns, queued, or compares: in one step, so that of several requests with one
+    /// id exactly one creates it. `claim` is that of its image.
     async fn create(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<Option<u32>, StateError>;
+        claim: Option<&ImageClaim>,
+    ) -> Result<CreateOutcome, StateError>;
 
     /// Reads the conversation as it stands; none where there is no such conversation.
     async fn snapshot(
@@ -150,20 +249,22 @@ pub trait Conversations: Send + Sync + 'static {
     /// Lists the owner's conversations, the latest first.
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError>;
 
-    /// Adds a queued turn. The same `idempotency` key gives the same turn again, whatever the request says. None where
-    /// there is no such conversation.
+    /// Adds a queued turn to a conversation that has less than `max_turns` of them. The same request with the same
+    /// `idempotency` key gives the same turn again, also in a full conversation.
     async fn add_turn(
         &self,
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<AddedTurn>, StateError>;
+        max_turns: u32,
+    ) -> Result<AddTurnOutcome, StateError>;
 
-    /// Keeps the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
-    /// Returns the turn that is ready.
+    /// Keeps the outputs of `image`, once: findings become the first event of turn 1, a failure fails all queued turns.
+    /// Nothing happens where the conversation has another image. Returns the turn that is ready.
     async fn image_prepared(
         &self,
         id: &ConversationId,
+        image: &ObjectKey,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError>;
 
@@ -218,6 +319,17 @@ pub trait Conversations: Send + Sync + 'static {
 
     /// Removes the conversation; running turns are fenced off. None where there is no such conversation.
     async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError>;
+
+    /// Lists up to `limit` conversations with open turns that nobody has attended to for `idle`, the longest first. A
+    /// conversation is on this list before its turns can be queued, so that none is forgotten.
+    async fn unattended(
+        &self,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<Vec<UnattendedConversation>, StateError>;
+
+    /// Attends to an unattended conversation: it is not listed again for a while. False where somebody else has been faster.
+    async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError>;
 
     /// Counts the turns of all conversations that wait for a worker.
     async fn waiting(&self) -> Result<u64, StateError>;

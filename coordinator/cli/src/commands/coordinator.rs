@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use radialog_coordinator::ResultConsumer;
+use radialog_coordinator::{ResultConsumer, TurnSweeper};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 
@@ -25,7 +25,7 @@ pub(crate) struct CoordinatorArgs {
 }
 
 pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
-    let config = args.services.load(&[args.health.setting()])?;
+    let (config, gateway) = args.services.load_with_gateway(&[args.health.setting()])?;
     if config.amqp.is_none() || config.redis.is_none() {
         return Err(UsageError(
             "coordinators share a broker and a state store: give --amqp URL and --redis URL".into(),
@@ -37,6 +37,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let backends = Backends::connect(&config).await?;
     readiness.set(true);
     tracing::info!("coordinator ready");
+    let (forgotten_after, stop) = (gateway.republish_after, shutdown.clone());
+    tokio::spawn(TurnSweeper::new(backends.clone(), None, forgotten_after, stop).run());
     ResultConsumer::new(backends, config.worker.worker, shutdown)
         .run()
         .await?;

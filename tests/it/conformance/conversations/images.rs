@@ -9,10 +9,7 @@ pub(super) async fn a_deleted_conversation_is_gone_and_tells_whether_its_image_i
     let (one, two) = (with_image(&image), with_image(&image));
     for conversation in [&one, &two] {
         begin_with_image(&conversations, conversation, false).await;
-        conversations
-            .image_prepared(&conversation.id, &Ok(findings()))
-            .await
-            .unwrap();
+        prepared(&conversations, conversation, Ok(findings())).await;
     }
     let (epoch, _) = started_epoch(&conversations, &one.id, 1).await;
     assert_eq!(
@@ -72,20 +69,13 @@ pub(super) async fn an_image_that_is_being_removed_cannot_be_claimed(
     let (one, two) = (with_image(&name), with_image(&name));
     begin_with_image(&conversations, &one, false).await;
     let key = one.image.as_ref().unwrap().image.clone();
-    assert!(
-        conversations
-            .claim_image(&one.id, &key, true)
-            .await
-            .unwrap(),
-        "again is harmless"
-    );
     assert_eq!(
         conversations.delete(&one.id).await.unwrap(),
         deleted(one, false)
     );
     assert!(
         !conversations
-            .claim_image(&two.id, &key, true)
+            .claim_image(&ImageClaim::new(&two.id), &key, true)
             .await
             .unwrap()
     );
@@ -107,14 +97,14 @@ async fn begin_with_image(
     stored: bool,
 ) {
     let image = &conversation.image.as_ref().unwrap().image;
-    assert!(
-        conversations
-            .claim_image(&conversation.id, image, stored)
-            .await
-            .unwrap()
-    );
+    let claim = ImageClaim::new(&conversation.id);
+    for _ in 0..2 {
+        // Again is harmless.
+        let claimed = conversations.claim_image(&claim, image, stored).await;
+        assert!(claimed.unwrap());
+    }
     conversations
-        .create(conversation, &[ask("a")])
+        .create(conversation, &[ask("a")], Some(&claim))
         .await
         .unwrap();
 }

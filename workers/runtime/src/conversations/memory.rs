@@ -2,18 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    ChatImage, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent,
+    ContentHash, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent,
     TurnOutcome, TurnRequest, TurnStatus,
 };
 use tokio::sync::watch;
 
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
-    LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch,
+    AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
+    DeletedConversation, ImageClaim, LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnSnapshot,
+    TurnWatch, UnattendedConversation, fingerprint, now_ms,
 };
 use crate::state::StateError;
 
@@ -32,10 +33,10 @@ struct Inner {
     queued: u64,
 }
 
-/// The conversations that an image belongs to.
+/// The claims on an image.
 #[derive(Default)]
 struct ImageUsers {
-    conversations: HashSet<ConversationId>,
+    claims: HashSet<ImageClaim>,
     /// The image was stored before any of them claimed it.
     stored_before: bool,
     /// When its removal began, where it is being removed.
@@ -46,7 +47,14 @@ struct ConversationRecord {
     conversation: Conversation,
     prepared: Option<Result<FindingsReport, Failure>>,
     turns: Vec<TurnRecord>,
-    idempotency: HashMap<String, u32>,
+    /// Of the request that created it.
+    fingerprint: ContentHash,
+    /// On its image.
+    claim: Option<ImageClaim>,
+    /// Turns by the keys that added them, with the fingerprints of their requests.
+    idempotency: HashMap<String, (u32, ContentHash)>,
+    /// When somebody last saw to its turns, in milliseconds since 1970.
+    attended_ms: u64,
 }
 
 struct TurnRecord {
@@ -93,6 +101,24 @@ impl Inner {
             events: Vec::new(),
             changes: watch::Sender::default(),
         }
+    }
+
+    /// Takes a claim back; whether the image must stay.
+    fn release(&mut self, claim: &ImageClaim, image: &ObjectKey) -> bool {
+        let Some(users) = self.images.get_mut(image) else {
+            return true;
+        };
+        if !users.claims.remove(claim) {
+            // Whoever took it back has seen to the image.
+            return true;
+        }
+        let stays = users.stored_before || !users.claims.is_empty();
+        if !stays {
+            users.removing = Some(Instant::now());
+        } else if users.claims.is_empty() {
+            self.images.remove(image);
+        }
+        stays
     }
 
     fn waiting(&self) -> impl Iterator<Item = &TurnRecord> {
@@ -200,7 +226,7 @@ impl TurnRecord {
 impl Conversations for MemoryConversations {
     async fn claim_image(
         &self,
-        id: &ConversationId,
+        claim: &ImageClaim,
         image: &ObjectKey,
         stored: bool,
     ) -> Result<bool, StateError> {
@@ -212,10 +238,18 @@ impl Conversations for MemoryConversations {
         {
             return Ok(false);
         }
-        users.stored_before |= stored && users.conversations.is_empty();
+        users.stored_before |= stored && users.claims.is_empty();
         users.removing = None;
-        users.conversations.insert(id.clone());
+        users.claims.insert(claim.clone());
         Ok(true)
+    }
+
+    async fn release_image(
+        &self,
+        claim: &ImageClaim,
+        image: &ObjectKey,
+    ) -> Result<bool, StateError> {
+        Ok(self.lock().release(claim, image))
     }
 
     async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
@@ -234,23 +268,32 @@ impl Conversations for MemoryConversations {
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<Option<u32>, StateError> {
+        claim: Option<&ImageClaim>,
+    ) -> Result<CreateOutcome, StateError> {
+        let fingerprint = fingerprint::of_conversation(conversation, turns);
         let mut inner = self.lock();
-        if !inner.records.contains_key(&conversation.id) {
-            let turns = turns.iter().map(|turn| inner.turn(turn)).collect();
-            let (conversation, idempotency) = (conversation.clone(), HashMap::new());
-            let record = ConversationRecord {
-                conversation,
-                prepared: None,
-                turns,
-                idempotency,
-            };
-            inner.records.insert(record.conversation.id.clone(), record);
+        if let Some(known) = inner.records.get(&conversation.id) {
+            let ready = known.ready();
+            return Ok(if known.fingerprint != fingerprint {
+                CreateOutcome::Mismatch
+            } else if claim.is_some() && known.claim.as_ref() == claim {
+                CreateOutcome::Created { ready }
+            } else {
+                CreateOutcome::Existing { ready }
+            });
         }
-        Ok(inner
-            .records
-            .get(&conversation.id)
-            .and_then(ConversationRecord::ready))
+        let record = ConversationRecord {
+            conversation: conversation.clone(),
+            prepared: None,
+            turns: turns.iter().map(|turn| inner.turn(turn)).collect(),
+            fingerprint,
+            claim: claim.cloned(),
+            idempotency: HashMap::new(),
+            attended_ms: now_ms(),
+        };
+        let ready = record.ready();
+        inner.records.insert(conversation.id.clone(), record);
+        Ok(CreateOutcome::Created { ready })
     }
 
     async fn snapshot(
@@ -281,39 +324,55 @@ impl Conversations for MemoryConversations {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<AddedTurn>, StateError> {
+        max_turns: u32,
+    ) -> Result<AddTurnOutcome, StateError> {
+        let fingerprint = fingerprint::of_turn(request);
         let mut inner = self.lock();
         let new = inner.turn(request);
         let Some(record) = inner.records.get_mut(id) else {
-            return Ok(None);
+            return Ok(AddTurnOutcome::NotFound);
         };
-        let known = idempotency
-            .and_then(|key| record.idempotency.get(key))
-            .copied();
-        let turn = known.unwrap_or_else(|| {
-            record.turns.push(new);
-            record.turns.len() as u32
-        });
+        let added = |record: &ConversationRecord, turn: u32| {
+            AddTurnOutcome::Added(AddedTurn {
+                turn,
+                ready: record.ready() == Some(turn),
+            })
+        };
+        if let Some((turn, known)) = idempotency.and_then(|key| record.idempotency.get(key)) {
+            return Ok(match *known == fingerprint {
+                true => added(record, *turn),
+                false => AddTurnOutcome::Mismatch,
+            });
+        }
+        if record.turns.len() >= max_turns as usize {
+            return Ok(AddTurnOutcome::Full);
+        }
+        record.turns.push(new);
+        record.attended_ms = now_ms();
+        let turn = record.turns.len() as u32;
         if let Some(key) = idempotency {
-            record.idempotency.insert(key.to_owned(), turn);
+            record
+                .idempotency
+                .insert(key.to_owned(), (turn, fingerprint));
         }
-        if let (None, Some(Err(failure))) = (known, record.prepared.clone())
-            && let Some(added) = record.turn(turn)
+        if let (Some(Err(failure)), Some(new)) = (record.prepared.clone(), record.turns.last_mut())
         {
-            added.end(TurnOutcome::Failed(failure));
+            new.end(TurnOutcome::Failed(failure));
         }
-        Ok(Some(AddedTurn {
-            turn,
-            ready: record.ready() == Some(turn),
-        }))
+        Ok(added(record, turn))
     }
 
     async fn image_prepared(
         &self,
         id: &ConversationId,
+        image: &ObjectKey,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError> {
         let prepare = |record: &mut ConversationRecord| {
+            let own = record.conversation.image.as_ref();
+            if own.is_none_or(|own| own.image != *image) {
+                return None;
+            }
             if record.prepared.is_none() {
                 record.prepared = Some(outcome.clone());
                 match outcome {
@@ -434,27 +493,60 @@ impl Conversations for MemoryConversations {
 
     async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
         let mut inner = self.lock();
-        let Some(ConversationRecord { conversation, .. }) = inner.records.remove(id) else {
+        let Some(ConversationRecord {
+            conversation,
+            claim,
+            ..
+        }) = inner.records.remove(id)
+        else {
             return Ok(None);
         };
-        let Some(ChatImage { image, .. }) = &conversation.image else {
-            return Ok(Some(DeletedConversation {
-                conversation,
-                image_stays: false,
-            }));
+        let image_stays = match (&claim, &conversation.image) {
+            (Some(claim), Some(image)) => inner.release(claim, &image.image),
+            // Without a claim of its own it cannot say whose the image is.
+            (None, Some(_)) => true,
+            (_, None) => false,
         };
-        let users = inner.images.entry(image.clone()).or_default();
-        users.conversations.remove(id);
-        let stays = users.stored_before || !users.conversations.is_empty();
-        if !stays {
-            users.removing = Some(Instant::now());
-        } else if users.conversations.is_empty() {
-            inner.images.remove(image);
-        }
         Ok(Some(DeletedConversation {
             conversation,
-            image_stays: stays,
+            image_stays,
         }))
+    }
+
+    async fn unattended(
+        &self,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<Vec<UnattendedConversation>, StateError> {
+        let before = now_ms().saturating_sub(idle.as_millis() as u64);
+        let inner = self.lock();
+        let mut unattended: Vec<&ConversationRecord> = inner
+            .records
+            .values()
+            .filter(|record| record.attended_ms <= before)
+            .filter(|record| record.turns.iter().any(|turn| !turn.status.is_final()))
+            .collect();
+        unattended.sort_by_key(|record| record.attended_ms);
+        let list = |record: &ConversationRecord| UnattendedConversation {
+            snapshot: record.snapshot(),
+            since_ms: record.attended_ms,
+        };
+        Ok(unattended.into_iter().take(limit).map(list).collect())
+    }
+
+    async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError> {
+        let UnattendedConversation { snapshot, since_ms } = unattended;
+        let attend = |record: &mut ConversationRecord| {
+            let is_first = record.attended_ms == *since_ms;
+            if is_first {
+                // Later in any case, so that nobody else's look from before is still good.
+                record.attended_ms = now_ms().max(since_ms + 1);
+            }
+            is_first
+        };
+        Ok(self
+            .with(&snapshot.conversation.id, attend)
+            .unwrap_or(false))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

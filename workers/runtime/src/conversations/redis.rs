@@ -1,7 +1,8 @@
 //! Conversations in Redis: one hash for each conversation, one stream of events for each turn. What must not be torn
 //! apart happens in scripts; all keys of a conversation lie in one hash slot.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
@@ -9,12 +10,13 @@ use radialog_schemas::{
     TurnRequest,
 };
 use redis::streams::StreamRangeReply;
-use redis::{FromRedisValue, Script};
+use redis::{FromRedisValue, Pipeline, Script};
 use serde::Serialize;
 
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, DeletedConversation,
-    LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnWatch,
+    AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
+    DeletedConversation, ImageClaim, LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnWatch,
+    UnattendedConversation, fingerprint, nonce, now_ms,
 };
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
@@ -23,6 +25,7 @@ use subscriptions::Subscriptions;
 
 mod fields;
 mod keys;
+mod open;
 mod scripts;
 mod subscriptions;
 
@@ -61,12 +64,24 @@ impl RedisConversations {
         arguments: &[&str],
     ) -> Result<T, StateError> {
         let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("EVALSHA")
-            .arg(script.get_hash())
-            .arg(1)
-            .arg(keys::conversation(id));
-        pipeline.arg(TIME_TO_LIVE.as_secs()).arg(arguments);
+        call(&mut pipeline, script, id, arguments);
+        self.connection
+            .run::<(T,)>(&pipeline)
+            .await
+            .map(|(answer,)| answer)
+    }
+
+    /// Runs a script that queues turns. The conversation is noted as open before: where the answer is lost, or this process
+    /// ends, whoever looks there finds the turns.
+    async fn run_queueing<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        id: &ConversationId,
+        arguments: &[&str],
+    ) -> Result<T, StateError> {
+        let mut pipeline = redis::pipe();
+        pipeline.zadd(keys::OPEN, id.as_str(), now_ms()).ignore();
+        call(&mut pipeline, script, id, arguments);
         self.connection
             .run::<(T,)>(&pipeline)
             .await
@@ -81,8 +96,13 @@ impl RedisConversations {
     ) -> Result<(), StateError> {
         let mut pipeline = redis::pipe();
         for turn in turns {
+            // One that waits already keeps its place.
             pipeline
-                .zadd(keys::WAITING, keys::waiting(id, turn), now_ms())
+                .cmd("ZADD")
+                .arg(keys::WAITING)
+                .arg("NX")
+                .arg(now_ms())
+                .arg(keys::waiting(id, turn))
                 .ignore();
         }
         if pipeline.is_empty() {
@@ -120,7 +140,7 @@ impl RedisConversations {
 impl Conversations for RedisConversations {
     async fn claim_image(
         &self,
-        id: &ConversationId,
+        claim: &ImageClaim,
         image: &ObjectKey,
         stored: bool,
     ) -> Result<bool, StateError> {
@@ -131,12 +151,25 @@ impl Conversations for RedisConversations {
             .arg(1)
             .arg(keys::image(image));
         pipeline
-            .arg(id.as_str())
+            .arg(claim.as_str())
             .arg(if stored { "1" } else { "0" });
         self.connection
             .run::<(bool,)>(&pipeline)
             .await
             .map(|(claimed,)| claimed)
+    }
+
+    async fn release_image(
+        &self,
+        claim: &ImageClaim,
+        image: &ObjectKey,
+    ) -> Result<bool, StateError> {
+        let mut pipeline = redis::pipe();
+        release(&mut pipeline, claim.as_str(), image);
+        self.connection
+            .run::<(bool,)>(&pipeline)
+            .await
+            .map(|(stays,)| stays)
     }
 
     async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
@@ -153,27 +186,40 @@ impl Conversations for RedisConversations {
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<Option<u32>, StateError> {
-        let (id, owner) = (&conversation.id, keys::owner(&conversation.owner));
+        claim: Option<&ImageClaim>,
+    ) -> Result<CreateOutcome, StateError> {
+        let id = &conversation.id;
+        let image = conversation.image.as_ref();
+        let fingerprint = fingerprint::of_conversation(conversation, turns);
+        let mut arguments = vec![
+            json(conversation),
+            image.map_or_else(String::new, |image| image.image.to_string()),
+            fingerprint.to_string(),
+            claim.map_or_else(String::new, |claim| claim.as_str().to_owned()),
+        ];
+        arguments.extend(turns.iter().map(json));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (outcome, ready, queued): (u32, u32, Vec<u32>) =
+            self.run_queueing(&scripts::CREATE, id, &arguments).await?;
+        let ready = turn_or_none(ready);
+        let outcome = match outcome {
+            scripts::CREATED => CreateOutcome::Created { ready },
+            scripts::EXISTING => CreateOutcome::Existing { ready },
+            _ => return Ok(CreateOutcome::Mismatch),
+        };
         self.connection
             .run::<()>(
                 redis::pipe()
-                    .zadd(owner, id.as_str(), conversation.created_ms)
+                    .cmd("ZADD")
+                    .arg(keys::owner(&conversation.owner))
+                    .arg("NX")
+                    .arg(conversation.created_ms)
+                    .arg(id.as_str())
                     .ignore(),
             )
             .await?;
-        let has_image = if conversation.image.is_some() {
-            "1"
-        } else {
-            "0"
-        };
-        let mut arguments = vec![json(conversation), has_image.to_owned()];
-        arguments.extend(turns.iter().map(json));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (ready, queued): (u32, Vec<u32>) =
-            self.run_script(&scripts::CREATE, id, &arguments).await?;
         self.add_waiting(id, queued).await?;
-        Ok(turn_or_none(ready))
+        Ok(outcome)
     }
 
     async fn snapshot(
@@ -200,14 +246,26 @@ impl Conversations for RedisConversations {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<AddedTurn>, StateError> {
-        let arguments = [&*json(request), idempotency.unwrap_or_default()];
-        let (turn, ready, queued): (u32, u32, bool) =
-            self.run_script(&scripts::ADD_TURN, id, &arguments).await?;
+        max_turns: u32,
+    ) -> Result<AddTurnOutcome, StateError> {
+        // The connection repeats what has lost its answer, so that every call has a key.
+        let key = idempotency.map_or_else(|| keys::once(&nonce()), keys::idempotency);
+        let (request, fingerprint) = (json(request), fingerprint::of_turn(request));
+        let max_turns = max_turns.to_string();
+        let arguments = [&*request, &key, fingerprint.as_str(), &max_turns];
+        let (outcome, turn, ready, queued): (u32, u32, u32, bool) = self
+            .run_queueing(&scripts::ADD_TURN, id, &arguments)
+            .await?;
+        match outcome {
+            scripts::ADDED => {}
+            scripts::MISMATCH => return Ok(AddTurnOutcome::Mismatch),
+            scripts::FULL => return Ok(AddTurnOutcome::Full),
+            _ => return Ok(AddTurnOutcome::NotFound),
+        }
         if queued {
             self.add_waiting(id, [turn]).await?;
         }
-        Ok(turn_or_none(turn).map(|turn| AddedTurn {
+        Ok(AddTurnOutcome::Added(AddedTurn {
             turn,
             ready: ready == turn,
         }))
@@ -216,6 +274,7 @@ impl Conversations for RedisConversations {
     async fn image_prepared(
         &self,
         id: &ConversationId,
+        image: &ObjectKey,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError> {
         let (event, end) = match outcome {
@@ -225,7 +284,7 @@ impl Conversations for RedisConversations {
                 (json(&TurnEvent::Ended(end.clone())), json(&end))
             }
         };
-        let arguments = [&*json(outcome), &event, &end];
+        let arguments = [image.as_str(), &json(outcome), &event, &end];
         let (ready, ended): (u32, Vec<u32>) =
             self.run_script(&scripts::PREPARED, id, &arguments).await?;
         self.remove_waiting(id, &ended).await?;
@@ -380,11 +439,17 @@ impl Conversations for RedisConversations {
     }
 
     async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
+        let read = redis::pipe()
+            .hgetall(keys::conversation(id))
+            .hget(keys::conversation(id), "claim")
+            .to_owned();
+        let (fields, claim): (HashMap<String, String>, Option<String>) =
+            self.connection.run(&read).await?;
         let Some(ConversationSnapshot {
             conversation,
             turns,
             ..
-        }) = self.read(id).await?
+        }) = fields::snapshot(&fields)?
         else {
             return Ok(None);
         };
@@ -395,24 +460,40 @@ impl Conversations for RedisConversations {
         pipeline
             .zrem(keys::owner(&conversation.owner), id.as_str())
             .ignore();
-        let Some(image) = &conversation.image else {
-            self.connection.run::<()>(&pipeline).await?;
-            return Ok(Some(DeletedConversation {
-                conversation,
-                image_stays: false,
-            }));
+        let claim = claim.filter(|claim| !claim.is_empty());
+        let image_stays = match (claim, &conversation.image) {
+            (Some(claim), Some(image)) => {
+                release(&mut pipeline, &claim, &image.image);
+                let (stays,): (bool,) = self.connection.run(&pipeline).await?;
+                stays
+            }
+            // Without a claim of its own it cannot say whose the image is.
+            (None, image) => {
+                self.connection.run::<()>(&pipeline).await?;
+                image.is_some()
+            }
+            (Some(_), None) => false,
         };
-        pipeline
-            .cmd("EVALSHA")
-            .arg(scripts::RELEASE.get_hash())
-            .arg(1)
-            .arg(keys::image(&image.image));
-        pipeline.arg(id.as_str()).arg(LONGEST_REMOVAL.as_secs());
-        let (stays,): (bool,) = self.connection.run(&pipeline).await?;
         Ok(Some(DeletedConversation {
             conversation,
-            image_stays: stays,
+            image_stays,
         }))
+    }
+
+    async fn unattended(
+        &self,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<Vec<UnattendedConversation>, StateError> {
+        self.read_unattended(idle, limit).await
+    }
+
+    async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError> {
+        let id = &unattended.snapshot.conversation.id;
+        // Later in any case, so that nobody else's look from before is still good.
+        let now_ms = now_ms().max(unattended.since_ms + 1);
+        self.replace_open(id.as_str(), unattended.since_ms, Some(now_ms))
+            .await
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {
@@ -439,6 +520,28 @@ impl Conversations for RedisConversations {
     }
 }
 
+/// Adds the call of a script on a conversation.
+fn call(pipeline: &mut Pipeline, script: &Script, id: &ConversationId, arguments: &[&str]) {
+    pipeline
+        .cmd("EVALSHA")
+        .arg(script.get_hash())
+        .arg(1)
+        .arg(keys::conversation(id))
+        .arg(TIME_TO_LIVE.as_secs())
+        .arg(arguments);
+}
+
+/// Adds the call of [`scripts::RELEASE`].
+fn release(pipeline: &mut Pipeline, claim: &str, image: &ObjectKey) {
+    pipeline
+        .cmd("EVALSHA")
+        .arg(scripts::RELEASE.get_hash())
+        .arg(1)
+        .arg(keys::image(image))
+        .arg(claim)
+        .arg(LONGEST_REMOVAL.as_secs());
+}
+
 /// The outcome and the event of a cancelled turn.
 fn cancelled() -> (String, String) {
     (
@@ -459,10 +562,4 @@ fn variant_name<T: Serialize>(value: &T) -> String {
 /// Turns are counted from 1, so that scripts say 0 for none.
 fn turn_or_none(turn: u32) -> Option<u32> {
     (turn > 0).then_some(turn)
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }

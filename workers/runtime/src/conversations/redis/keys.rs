@@ -6,6 +6,10 @@ use radialog_schemas::{ConversationId, ObjectKey};
 /// Sorted set of the turns that wait for a worker, by the time they were queued.
 pub(super) const WAITING: &str = "radialog:chat:waiting";
 
+/// Sorted set of the conversations that may have open turns, by the time when somebody last saw to them, in milliseconds.
+/// A conversation is in it before its turns are queued.
+pub(super) const OPEN: &str = "radialog:chat:open";
+
 /// Hash of a conversation. The scripts derive the keys of its turns from it.
 pub(super) fn conversation(id: &ConversationId) -> String {
     format!("radialog:chat:{{{id}}}")
@@ -21,6 +25,16 @@ pub(super) fn news(id: &ConversationId, turn: u32) -> String {
     format!("{}:news:{turn}", conversation(id))
 }
 
+/// Field of a conversation's hash: the turn that an idempotency key has added.
+pub(super) fn idempotency(key: &str) -> String {
+    format!("key:{key}")
+}
+
+/// The same for one call without a key, so that the call can be repeated.
+pub(super) fn once(nonce: &str) -> String {
+    format!("once:{nonce}")
+}
+
 /// A member of [`WAITING`].
 pub(super) fn waiting(id: &ConversationId, turn: u32) -> String {
     format!("{id}:{turn}")
@@ -31,7 +45,7 @@ pub(super) fn owner(owner: &str) -> String {
     format!("radialog:chat:owner:{owner}")
 }
 
-/// Set of the conversations about an image.
+/// Set of the claims on an image.
 pub(super) fn image(image: &ObjectKey) -> String {
     format!("radialog:chat:image:{image}")
 }

@@ -1,8 +1,9 @@
 //! What must not be torn apart, in Lua. KEYS[1] is the conversation's hash, ARGV[1] the seconds to live.
 //!
-//! Fields of the hash: `conversation`, `image` (1 where it has one), `prepared`, `usable` (1 once the image's outputs are
-//! there), `turns` (their number), and for turn N `N:request`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`,
-//! `N:outcome`, `N:edited`, `N:events` (their number); `key:K` holds the turn that the idempotency key K made.
+//! Fields of the hash: `conversation`, `image` (its key, or nothing), `fingerprint` of the request that created it, `claim` on
+//! the image, `prepared`, `usable` (1 once the image's outputs are there), `turns` (their number), and for turn N
+//! `N:request`, `N:fingerprint`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`, `N:outcome`, `N:edited`, `N:events`
+//! (their number); `key:K` holds the turn that the idempotency key K made, `once:N` the one of a call without a key.
 
 use std::sync::LazyLock;
 
@@ -30,7 +31,7 @@ local function first_open()
   return 0
 end
 local function ready()
-  if get('image') == '1' and get('usable') ~= '1' then return 0 end
+  if get('image') ~= '' and get('usable') ~= '1' then return 0 end
   local turn = first_open()
   if turn > 0 and get(turn .. ':status') == 'queued' then return turn end
   return 0
@@ -61,52 +62,74 @@ fn script(body: &str) -> Script {
     Script::new(&format!("{SHARED}{body}"))
 }
 
-/// ARGV: conversation, whether it has an image, requests. The ready turn and all queued ones.
+/// [`CREATE`] says: this request has created it.
+pub(super) const CREATED: u32 = 0;
+/// [`CREATE`] says: the same request had created it.
+pub(super) const EXISTING: u32 = 1;
+/// [`CREATE`] and [`ADD_TURN`] say: another request had this id or key.
+pub(super) const MISMATCH: u32 = 2;
+
+/// ARGV: conversation, image or nothing, fingerprint, claim or nothing, requests. How it came out, the ready turn, and all
+/// queued ones.
 pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
     script(
-        "if redis.call('EXISTS', key) == 0 then
-           set('conversation', ARGV[2], 'image', ARGV[3])
-           for at = 4, #ARGV do queue(ARGV[at]) end
+        "local outcome = 1
+         if redis.call('EXISTS', key) == 0 then
+           set('conversation', ARGV[2], 'image', ARGV[3], 'fingerprint', ARGV[4], 'claim', ARGV[5])
+           for at = 6, #ARGV do queue(ARGV[at]) end
            touch()
+           outcome = 0
+         elseif get('fingerprint') ~= ARGV[4] then
+           return {2, 0, {}}
+         elseif ARGV[5] ~= '' and get('claim') == ARGV[5] then
+           outcome = 0
          end
          local queued = {}
          for turn = 1, tonumber(get('turns') or 0) do
            if get(turn .. ':status') == 'queued' then table.insert(queued, turn) end
          end
-         return {ready(), queued}",
+         return {outcome, ready(), queued}",
     )
 });
 
-/// ARGV: request, idempotency key or nothing. The turn, the ready turn, whether it is queued; 0 where there is no
-/// conversation.
+/// [`ADD_TURN`] says: the turn is there.
+pub(super) const ADDED: u32 = 0;
+/// [`ADD_TURN`] says: the conversation has no room.
+pub(super) const FULL: u32 = 3;
+
+/// ARGV: request, field of the idempotency key, fingerprint, most turns. How it came out, the turn, the ready turn,
+/// whether the turn is queued.
 pub(super) static ADD_TURN: LazyLock<Script> = LazyLock::new(|| {
     script(
-        "if redis.call('EXISTS', key) == 0 then return {0, 0, 0} end
-         local known = ARGV[3] ~= '' and get('key:' .. ARGV[3])
-         local turn = known and tonumber(known) or queue(ARGV[2])
-         if ARGV[3] ~= '' then set('key:' .. ARGV[3], turn) end
-         if get('usable') == '0' and not final(turn) then
-           finish(turn, 'failed', get('failed_outcome'), get('failed_event'))
+        "if redis.call('EXISTS', key) == 0 then return {4, 0, 0, 0} end
+         local turn = tonumber(get(ARGV[3]) or 0)
+         if turn > 0 then
+           if get(turn .. ':fingerprint') ~= ARGV[4] then return {2, 0, 0, 0} end
+         else
+           if tonumber(get('turns') or 0) >= tonumber(ARGV[5]) then return {3, 0, 0, 0} end
+           turn = queue(ARGV[2])
+           set(ARGV[3], turn, turn .. ':fingerprint', ARGV[4])
+           if get('usable') == '0' then finish(turn, 'failed', get('failed_outcome'), get('failed_event')) end
          end
          touch()
-         return {turn, ready(), get(turn .. ':status') == 'queued' and 1 or 0}",
+         return {0, turn, ready(), get(turn .. ':status') == 'queued' and 1 or 0}",
     )
 });
 
-/// ARGV: outcome, event, and the turns' outcome where the image has failed. The ready turn and those that ended.
+/// ARGV: image, outcome, event, and the turns' outcome where the image has failed. The ready turn and those that ended.
 pub(super) static PREPARED: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local ended = {}
-         if redis.call('EXISTS', key) == 0 then return {0, ended} end
-         if redis.call('HSETNX', key, 'prepared', ARGV[2]) == 1 then
-           if ARGV[4] == '' then
+         if redis.call('EXISTS', key) == 0 or get('image') ~= ARGV[2] then return {0, ended} end
+         if redis.call('HSETNX', key, 'prepared', ARGV[3]) == 1 then
+           if ARGV[5] == '' then
              set('usable', '1')
-             if get('turns') and not final(1) then write(1, ARGV[3]) end
+             if get('turns') and not final(1) then write(1, ARGV[4]) end
            else
-             set('usable', '0', 'failed_outcome', ARGV[4], 'failed_event', ARGV[3])
+             set('usable', '0', 'failed_outcome', ARGV[5], 'failed_event', ARGV[4])
              for turn = 1, tonumber(get('turns') or 0) do
                if not final(turn) then
-                 finish(turn, 'failed', ARGV[4], ARGV[3])
+                 finish(turn, 'failed', ARGV[5], ARGV[4])
                  table.insert(ended, turn)
                end
              end
@@ -194,8 +217,8 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: set of an image's conversations. ARGV: conversation, whether the image was stored before. Whether it could be
-/// claimed. The member `stored` says that it was stored before the first of them, [`REMOVING`] that it is being removed.
+/// KEYS: set of the claims on an image. ARGV: claim, whether the image was stored before. Whether it could be claimed. The
+/// member `stored` says that it was stored before the first of them, [`REMOVING`] that it is being removed.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('SISMEMBER', KEYS[1], 'removing') == 1 then return 0 end
@@ -205,13 +228,14 @@ pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// A member of an image's set.
+/// A member of the set of claims on an image.
 pub(super) const REMOVING: &str = "removing";
 
-/// KEYS: set of an image's conversations. ARGV: conversation, seconds of the longest removal. Whether the image must stay.
+/// KEYS: set of the claims on an image. ARGV: claim, seconds of the longest removal. Whether the image must stay; it must
+/// where the claim was taken back before, because whoever did so has seen to the image.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "redis.call('SREM', KEYS[1], ARGV[1])
+        "if redis.call('SREM', KEYS[1], ARGV[1]) == 0 then return 1 end
          local left = redis.call('SCARD', KEYS[1])
          if left == 1 and redis.call('SREM', KEYS[1], 'stored') == 1 then return 1 end
          if left > 0 then return 1 end
@@ -221,10 +245,21 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: [`super::keys::OPEN`]. ARGV: conversation, time at which it was seen there, time now or nothing to remove it.
+/// Whether nobody has been there since.
+pub(super) static ATTEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local since = redis.call('ZSCORE', KEYS[1], ARGV[1])
+         if not since or tonumber(since) ~= tonumber(ARGV[2]) then return 0 end
+         if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
+         return 1",
+    )
+});
+
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
     vec![
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &CLAIM,
-        &RELEASE,
+        &RELEASE, &ATTEND,
     ]
 }
