@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use radialog_runtime::conversations::AddTurnOutcome;
+use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot};
 use radialog_schemas::Ask;
 use radialog_schemas::http::{EditedAnswer, NewTurn, ProblemCode, TurnView};
 
@@ -94,18 +94,46 @@ pub(super) async fn edit(
 ) -> ApiResult<Json<TurnView>> {
     check_text("text", &edited.text)?;
     rewrite(&app, &at, Some(&edited.text)).await?;
-    let after = request_path::own(&app, &caller, at.id()).await?;
-    match corrections::from_edit(&after, at.turn, &edited.text, create::now_ms()) {
-        Some(correction) => corrections::store(&*app.backends.objects, &correction).await?,
-        None => corrections::delete(&*app.backends.objects, at.id(), at.turn).await?,
-    }
+    let after = store_correction(&app, &caller, &at).await?;
     Ok(Json(view::turn(&app, &after, at.turn).await?))
 }
 
-pub(super) async fn forget_edit(State(app): State<AppState>, at: OwnTurn) -> ApiResult<StatusCode> {
+pub(super) async fn forget_edit(
+    State(app): State<AppState>,
+    caller: Caller,
+    at: OwnTurn,
+) -> ApiResult<StatusCode> {
     rewrite(&app, &at, None).await?;
-    corrections::delete(&*app.backends.objects, at.id(), at.turn).await?;
+    store_correction(&app, &caller, &at).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the stored correction that of the answer as it stands. Where the answer is rewritten meanwhile, it is done again;
+/// where the conversation is removed, nothing stays.
+async fn store_correction(
+    app: &AppState,
+    caller: &Caller,
+    at: &OwnTurn,
+) -> ApiResult<ConversationSnapshot> {
+    let objects = &*app.backends.objects;
+    let mut before = request_path::own(app, caller, at.id()).await?;
+    loop {
+        let edited = request_path::turn(&before, at.turn)?.edited.as_deref();
+        let correction = edited
+            .and_then(|text| corrections::from_edit(&before, at.turn, text, create::now_ms()));
+        match correction {
+            Some(correction) => corrections::store(objects, &correction).await?,
+            None => corrections::delete(objects, at.id(), at.turn).await?,
+        }
+        let Some(after) = app.backends.conversations.snapshot(at.id()).await? else {
+            corrections::delete(objects, at.id(), at.turn).await?;
+            return Err(ApiError::no_conversation());
+        };
+        if request_path::turn(&after, at.turn)?.edited.as_deref() == edited {
+            return Ok(after);
+        }
+        before = after;
+    }
 }
 
 async fn rewrite(app: &AppState, at: &OwnTurn, text: Option<&str>) -> ApiResult<()> {

@@ -32,7 +32,9 @@ impl RedisConversations {
             match open {
                 Some(snapshot) => unattended.push(UnattendedConversation { snapshot, since_ms }),
                 // A turn that is added meanwhile has noted the conversation anew, so that it stays.
-                None => drop(self.replace_open(&id, since_ms, None).await?),
+                None => {
+                    self.replace_open(&id, since_ms, None).await?;
+                }
             }
         }
         Ok(unattended)
