@@ -1,8 +1,9 @@
 //! How a conversation begins: its image goes through the same pipeline as a study of a batch, as a run of its own with
-//! two stages, whose end starts the first turn.
+//! two stages, whose end starts the first turn. What it leaves in the store belongs to it ([`retention`]).
 
+use bytes::Bytes;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome, ImageClaim};
+use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome};
 use radialog_schemas::{
     ChatImage, ContentHash, Conversation, Generation, RunId, RunSpec, SCHEMA_VERSION, Source,
     Stage, StageSet, StudyId, StudySpec, TurnRequest, TurnStatus,
@@ -14,6 +15,7 @@ use crate::run::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
 use crate::run::{announce_once, finish_preparation, publish_task, publish_turn, study_fact};
 
 pub mod corrections;
+pub mod retention;
 mod turn_sweeper;
 
 pub use turn_sweeper::TurnSweeper;
@@ -21,27 +23,33 @@ pub use turn_sweeper::TurnSweeper;
 /// The one study of a conversation's run.
 const STUDY: &str = "image";
 
-/// Creates a conversation whose image is stored under this claim, and gives its work to the stages. Where the same request
-/// had created it, whatever of it was not done is done now; where another one had, nothing happens.
+/// Creates a conversation and gives its work to the stages. Where the same request had created it, whatever of it was not
+/// done is done now; where another one had, nothing happens. `image` is the content of its image, where this request
+/// brought it. It is stored once the conversation is there to own it: a request that makes none stores nothing.
 ///
 /// # Errors
-/// When broker or state do not answer; the call may be repeated.
+/// When broker, store or state do not answer; the call may be repeated.
 pub async fn begin(
     backends: &Backends,
     bundle: &BundleHashes,
     conversation: &Conversation,
     turns: &[TurnRequest],
-    claim: Option<&ImageClaim>,
+    image: Option<&Bytes>,
 ) -> Result<CreateOutcome, BackendError> {
-    let outcome = backends
-        .conversations
-        .create(conversation, turns, claim)
-        .await?;
+    let outcome = backends.conversations.create(conversation, turns).await?;
     if outcome != CreateOutcome::Mismatch {
+        if let (Some(ChatImage { image: key, .. }), Some(content)) = (&conversation.image, image) {
+            backends.objects.ensure(key, content).await?;
+        }
         // What is there counts, which an earlier try has made: other hashes of outputs, and maybe findings already.
-        let known = backends.conversations.snapshot(&conversation.id).await?;
-        if let Some(known) = known {
-            go_on(backends, Some(bundle), &known).await?;
+        match backends.conversations.snapshot(&conversation.id).await? {
+            Some(known) => {
+                go_on(backends, Some(bundle), &known).await?;
+            }
+            // Deleted meanwhile: what was stored since has no owner.
+            None => {
+                retention::remove_objects(&*backends.objects, &conversation.id).await?;
+            }
         }
     }
     Ok(outcome)

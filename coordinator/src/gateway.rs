@@ -25,7 +25,6 @@ mod events;
 mod files;
 mod guard;
 mod image;
-mod image_store;
 mod openai;
 mod openapi;
 mod operation;

@@ -57,6 +57,9 @@ pub struct Conversation {
     pub indication: Option<String>,
     /// The language component that answers.
     pub component: ContentHash,
+    /// How many seconds it is kept after its last use; none is the 30 days of a conversation that somebody may return to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<u32>,
     /// What was said before the first turn, e.g. by a client that keeps its own history.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opening: Vec<Exchange>,

@@ -1,5 +1,6 @@
 //! Object keys, built here and nowhere else. Every key is a function of what determines the object's content, so that
-//! storing twice is harmless and a second run finds what the first one made.
+//! storing twice is harmless and a second run finds what the first one made. What came from a conversation lies below that
+//! conversation's own prefix, with all that is computed from it: it is shared with nobody, and ends with its owner.
 
 use std::fmt;
 
@@ -19,6 +20,31 @@ impl ObjectKey {
     /// An image file as found in the archive.
     pub fn image(content: &ContentHash) -> Self {
         Self(format!("images/{content}"))
+    }
+
+    /// Prefix of everything that belongs to conversations.
+    pub const CONVERSATIONS: &str = "conversations/";
+
+    /// Prefix of everything that belongs to one conversation, but for its [`crate::Correction`]s.
+    pub fn conversation_prefix(conversation: &ConversationId) -> String {
+        format!("{}{conversation}/", Self::CONVERSATIONS)
+    }
+
+    /// An image file as it came with a conversation. What is computed from it belongs to the conversation, too.
+    pub fn conversation_image(conversation: &ConversationId, content: &ContentHash) -> Self {
+        let prefix = Self::conversation_prefix(conversation);
+        Self(format!("{prefix}images/{content}"))
+    }
+
+    /// The sign that a conversation is there, for those who share the store and not the conversations: its time of change
+    /// is when somebody last knew of it.
+    pub fn conversation_lease(conversation: &ConversationId) -> Self {
+        Self(format!("{}lease", Self::conversation_prefix(conversation)))
+    }
+
+    /// The conversation that this object belongs to; none where it belongs to none.
+    pub fn conversation(&self) -> Option<ConversationId> {
+        owner(&self.0).map(ConversationId::from)
     }
 
     /// A text that a study begins with: a [`crate::GeneratedReport`] to label, or a [`crate::TextPrompt`] to answer.
@@ -101,10 +127,18 @@ impl ObjectKey {
     }
 
     fn output(stage: Stage, component: &ContentHash, inputs: &[&str], suffix: &str) -> Self {
-        let parts = std::iter::once(component.as_str())
+        let revision = Stage::REVISIONS.get(stage).to_string();
+        let parts = [component.as_str(), &revision]
+            .into_iter()
             .chain(inputs.iter().copied())
             .map(str::as_bytes);
-        Self(format!("{stage}/{}.{suffix}", ContentHash::of_parts(parts)))
+        let hash = ContentHash::of_parts(parts);
+        let prefix = inputs
+            .iter()
+            .find_map(|input| owner(input))
+            .map(|id| format!("{}{id}/", Self::CONVERSATIONS))
+            .unwrap_or_default();
+        Self(format!("{prefix}{stage}/{hash}.{suffix}"))
     }
 
     /// A key that came from outside, e.g. a listing. Empty parts, `.`, `..` and a leading `/` are refused.
@@ -120,6 +154,14 @@ impl ObjectKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The conversation that the object of this key belongs to.
+fn owner(key: &str) -> Option<&str> {
+    let (id, _) = key
+        .strip_prefix(ObjectKey::CONVERSATIONS)?
+        .split_once('/')?;
+    Some(id)
 }
 
 impl fmt::Display for ObjectKey {
@@ -163,6 +205,25 @@ mod tests {
                 ..seeded.clone()
             })
         );
+    }
+
+    #[test]
+    fn what_is_computed_from_a_conversations_image_belongs_to_the_conversation() {
+        let hash = ContentHash::of(b"x");
+        let (one, other) = (ConversationId::from("one"), ConversationId::from("other"));
+        let image = ObjectKey::conversation_image(&one, &hash);
+        let embedding = ObjectKey::embedding(&hash, &image);
+        let findings = ObjectKey::findings(&hash, &image);
+        let report = ObjectKey::report(&hash, &embedding, &findings, &Generation::default());
+        let labels = ObjectKey::labels(&hash, &report, None);
+        for key in [&image, &embedding, &findings, &report, &labels] {
+            assert_eq!(key.conversation(), Some(one.clone()), "{key}");
+            let prefix = ObjectKey::conversation_prefix(&one);
+            assert!(key.as_str().starts_with(&prefix), "{key}");
+        }
+        assert_ne!(ObjectKey::conversation_image(&other, &hash), image);
+        let of_a_run = ObjectKey::embedding(&hash, &ObjectKey::image(&hash));
+        assert_eq!(of_a_run.conversation(), None);
     }
 
     #[test]

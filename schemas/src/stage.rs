@@ -51,6 +51,20 @@ impl Stage {
         }
     }
 
+    /// The revision of each stage's code. It is part of the keys of the stage's outputs and, since those are inputs of later
+    /// stages, of theirs.
+    ///
+    /// Whoever changes what a stage makes of its inputs (preprocessing, a network, a prompt, decoding, the form of the
+    /// output) raises its number, so that no output of the old code is taken for one of the new. A component's hash covers
+    /// weights and configuration and knows nothing of the code. `tests/it/revisions.rs` fails where outputs change and the
+    /// number does not.
+    pub const REVISIONS: PerStage<u32> = PerStage {
+        embedding: 1,
+        findings: 1,
+        language: 1,
+        scoring: 1,
+    };
+
     /// The stages whose outputs this one reads.
     pub fn needs(self) -> &'static [Stage] {
         match self {

@@ -203,6 +203,7 @@ impl Setting {
             image: Some(image),
             indication: None,
             component: self.component.clone(),
+            lifetime_seconds: None,
             opening: Vec::new(),
         };
         let generation = Generation {
@@ -215,7 +216,7 @@ impl Setting {
             asked_ms: 0,
             deadline_ms: None,
         };
-        conversations.create(&conversation, &[turn], None).await?;
+        conversations.create(&conversation, &[turn]).await?;
         let ready = conversations
             .image_prepared(id, &self.embedding, &Ok(report()))
             .await?

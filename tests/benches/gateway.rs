@@ -279,6 +279,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         image: None,
         indication: None,
         component: FakeStage::component_of(Stage::Language),
+        lifetime_seconds: None,
         opening: Vec::new(),
     };
     let ask = Ask::Question { text: "?".into() };
@@ -289,7 +290,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         deadline_ms: None,
     };
     let conversations: &Arc<dyn Conversations> = &backends.conversations;
-    conversations.create(&conversation, &[turn], None).await?;
+    conversations.create(&conversation, &[turn]).await?;
     Ok(conversation.id)
 }
 

@@ -108,7 +108,7 @@ impl ChatHarness {
     ) -> ConversationId {
         let ready = self
             .conversations
-            .create(&conversation, questions, None)
+            .create(&conversation, questions)
             .await
             .unwrap()
             .ready();
@@ -125,6 +125,7 @@ impl ChatHarness {
             image: None,
             indication: None,
             component: self.component.clone(),
+            lifetime_seconds: None,
             opening: Vec::new(),
         }
     }
@@ -152,7 +153,7 @@ impl ChatHarness {
         };
         assert_eq!(
             self.conversations
-                .create(&conversation, questions, None)
+                .create(&conversation, questions)
                 .await
                 .unwrap()
                 .ready(),

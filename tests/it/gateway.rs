@@ -12,5 +12,6 @@ pub(crate) mod fake_language_worker;
 pub(crate) mod fixture;
 mod openai;
 mod races;
+mod retention;
 pub(crate) mod sse;
 mod turns;

@@ -20,5 +20,7 @@ mod kubernetes;
 mod operations;
 mod parity;
 mod prepare;
+mod purge;
+mod revisions;
 mod stages;
 mod training;

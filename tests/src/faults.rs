@@ -10,7 +10,7 @@ use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
 use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
-use radialog_schemas::{ObjectKey, RunId, StudyId};
+use radialog_schemas::{ContentHash, ObjectKey, RunId, StudyId};
 
 /// What is wrong at the moment.
 #[derive(Default)]
@@ -160,6 +160,17 @@ impl Objects for FaultyObjects {
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         self.inner(key.as_str())?.get(key).await
+    }
+
+    async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        self.inner(key.as_str())?.put_output(key, content).await
+    }
+
+    async fn get_output(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
+        self.inner(key.as_str())?.get_output(key).await
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {

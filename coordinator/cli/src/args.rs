@@ -125,6 +125,42 @@ impl ModelArgs {
     }
 }
 
+/// How what conversations leave in the object store is removed.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Retention (images and outputs of conversations that are gone)")]
+pub(crate) struct RetentionArgs {
+    /// How long an object stays without an owner, in seconds [default: 3600] [env: RADIALOG_RETENTION_GRACE]
+    #[arg(long, value_name = "SECONDS")]
+    retention_grace: Option<f64>,
+    /// How often such objects are looked for, in seconds; at most half the grace [default: 900]
+    /// [env: RADIALOG_RETENTION_INTERVAL]
+    #[arg(long, value_name = "SECONDS")]
+    retention_interval: Option<f64>,
+    /// Count them (radialog_retention_unowned_items) and leave them where they are [env: RADIALOG_RETENTION_DRY_RUN]
+    #[arg(long)]
+    retention_dry_run: bool,
+}
+
+impl RetentionArgs {
+    /// These settings and others.
+    pub(crate) fn with<const N: usize>(
+        &self,
+        others: [(&'static str, Option<String>); N],
+    ) -> Vec<(&'static str, Option<String>)> {
+        let seconds = |value: Option<f64>| value.map(|seconds| seconds.to_string());
+        let mut settings = vec![
+            ("retention.grace", seconds(self.retention_grace)),
+            ("retention.interval", seconds(self.retention_interval)),
+            (
+                "retention.dry_run",
+                self.retention_dry_run.then(|| "true".to_owned()),
+            ),
+        ];
+        settings.extend(others);
+        settings
+    }
+}
+
 /// The health and metrics server.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct HealthArgs {

@@ -14,6 +14,7 @@ mod evaluate;
 mod export;
 mod gateway;
 mod prepare;
+mod purge;
 mod serve;
 mod status;
 mod train;
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Worker(worker::WorkerArgs),
     Status(status::StatusArgs),
     Dlq(dlq::DlqArgs),
+    Purge(purge::PurgeArgs),
     Doctor(doctor::DoctorArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
@@ -74,6 +76,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Worker(args) => worker::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Dlq(args) => dlq::run(args).await,
+        Command::Purge(args) => purge::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
         Command::Bundle(args) => bundle::run(args),
         Command::Evaluate(args) => evaluate::run(args).await,

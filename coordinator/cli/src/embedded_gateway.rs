@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use radialog_coordinator::conversation::retention;
 use radialog_coordinator::gateway::{Gateway, GatewayConfig};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
@@ -60,11 +61,16 @@ impl EmbeddedGateway {
             shutdown,
         } = self;
         tokio::select! {
-            ended = gateway_server::answer(gateway, &config, backends, shutdown) => {
+            ended = gateway_server::answer(gateway, &config, backends.clone(), shutdown) => {
                 ended?;
-                workers.stop().await
+                workers.stop().await?;
             }
-            error = workers.failure() => Err(error),
+            error = workers.failure() => return Err(error),
         }
+        if config.redis.is_none() {
+            // Conversations in memory end here, and what they have in the store with them.
+            retention::end_all(&backends).await?;
+        }
+        Ok(())
     }
 }

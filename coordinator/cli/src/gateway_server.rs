@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use clap::Args;
+use radialog_coordinator::conversation::retention;
 use radialog_coordinator::gateway::{Gateway, GatewayConfig, GatewayError};
 use radialog_coordinator::{BundleHashes, ResultConsumer};
 use radialog_models::bundle::Bundle;
@@ -52,14 +53,18 @@ pub(crate) async fn bind(
     }
 }
 
-/// Answers until the shutdown. Prepared images start their turns here, too.
+/// Answers until the shutdown. Prepared images start their turns here, too, and what conversations have left is removed.
 pub(crate) async fn answer(
     gateway: Gateway,
     config: &Config,
     backends: Backends,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let results = ResultConsumer::new(backends, config.worker.worker.clone(), shutdown.clone());
+    let results = ResultConsumer::new(
+        backends.clone(),
+        config.worker.worker.clone(),
+        shutdown.clone(),
+    );
     let serving = async {
         gateway
             .serve(config.worker.grace)
@@ -67,8 +72,12 @@ pub(crate) async fn answer(
             .map_err(anyhow::Error::new)
     };
     let consuming = async { results.run().await.map_err(anyhow::Error::new) };
-    // One that fails ends the other.
-    let ended = tokio::try_join!(serving, consuming);
+    let sweeping = async {
+        retention::sweep_until_shutdown(&backends, &config.retention, &shutdown).await;
+        Ok(())
+    };
+    // One that fails ends the others.
+    let ended = tokio::try_join!(serving, consuming, sweeping);
     shutdown.cancel();
     ended.map(|_| ())
 }

@@ -36,6 +36,7 @@ fn every_role_explains_itself_with_an_example() {
         &["dlq", "list"],
         &["dlq", "show"],
         &["dlq", "retry"],
+        &["purge"],
         &["doctor"],
         &["bundle", "random"],
         &["evaluate", "run"],

@@ -87,21 +87,6 @@ pub async fn delete(
         .await
 }
 
-/// Deletes all corrections of a conversation.
-///
-/// # Errors
-/// When the store does not answer.
-pub async fn delete_all(
-    objects: &dyn Objects,
-    conversation: &ConversationId,
-) -> Result<(), ObjectError> {
-    let prefix = format!("{}{conversation}/", ObjectKey::CORRECTIONS);
-    for entry in objects.list(&prefix, None, PAGE).await? {
-        objects.delete(&entry.key).await?;
-    }
-    Ok(())
-}
-
 /// Reads all corrections in the order of their keys, and names the keys of those that cannot be read.
 ///
 /// # Errors
@@ -185,6 +170,7 @@ mod tests {
             image: Some(chat_image),
             indication: None,
             component: ContentHash::of(b"language"),
+            lifetime_seconds: None,
             opening: Vec::new(),
         };
         let findings = FindingsReport {

@@ -6,18 +6,16 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream;
-use radialog_runtime::conversations::DeletedConversation;
 use radialog_runtime::objects::ObjectError;
 use radialog_schemas::ConversationId;
 use radialog_schemas::http::{ConversationList, ConversationView, ProblemCode};
 
 use super::app_state::AppState;
 use super::auth::Caller;
-use super::image_store;
 use super::problem::{ApiError, ApiResult};
 use super::request_path::OwnConversation;
 use super::view;
-use crate::conversation::corrections;
+use crate::conversation::retention;
 
 /// Most conversations of a list.
 const LISTED: usize = 200;
@@ -61,25 +59,8 @@ pub(super) async fn delete(
     State(app): State<AppState>,
     OwnConversation(snapshot): OwnConversation,
 ) -> ApiResult<StatusCode> {
-    remove(&app, &snapshot.conversation.id).await?;
+    retention::remove(&app.backends, &snapshot.conversation.id).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Removes a conversation, and its image with all outputs when nothing else has it.
-pub(super) async fn remove(app: &AppState, id: &ConversationId) -> ApiResult<()> {
-    let removed = app.backends.conversations.delete(id).await?;
-    let Some(DeletedConversation {
-        conversation,
-        image_stays,
-    }) = removed
-    else {
-        return Ok(());
-    };
-    corrections::delete_all(&*app.backends.objects, id).await?;
-    match conversation.image {
-        Some(image) if !image_stays => image_store::remove(app, &image).await,
-        _ => Ok(()),
-    }
 }
 
 pub(super) async fn image(

@@ -20,7 +20,6 @@ use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::check_text;
 use super::image::CheckedImage;
-use super::image_store;
 use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
@@ -39,6 +38,8 @@ pub(super) struct ConversationDraft {
     pub(super) owner: String,
     pub(super) image: Option<CheckedImage>,
     pub(super) indication: Option<String>,
+    /// Seconds from its last use to its end; none where somebody may return to it.
+    pub(super) lifetime_seconds: Option<u32>,
     pub(super) opening: Vec<Exchange>,
     pub(super) turns: Vec<TurnRequest>,
 }
@@ -89,6 +90,7 @@ pub(super) async fn create(
         owner,
         image,
         indication: asked.indication,
+        lifetime_seconds: None,
         opening: Vec::new(),
         turns,
     };
@@ -154,18 +156,14 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
     let ConversationDraft {
         id,
         owner,
-        image: checked,
+        image,
         indication,
+        lifetime_seconds,
         opening,
         turns,
     } = draft;
-    let image = checked
-        .as_ref()
-        .map(|checked| app.bundle.image(&checked.key, checked.media_type));
-    let claim = match &checked {
-        Some(checked) => Some(image_store::claim(app, &id, checked).await?),
-        None => None,
-    };
+    let content = image.as_ref().map(|checked| checked.content.clone());
+    let image = image.map(|checked| app.bundle.image(&checked.key(&id), checked.media_type));
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
         id,
@@ -174,22 +172,17 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         image,
         indication,
         component: app.bundle.component(Stage::Language).clone(),
+        lifetime_seconds,
         opening,
     };
-    // Where this fails, the conversation may be there all the same, and has the claim.
     let outcome = conversation::begin(
         &app.backends,
         &app.bundle,
         &conversation,
         &turns,
-        claim.as_ref(),
+        content.as_ref(),
     )
     .await?;
-    if let (CreateOutcome::Existing { .. } | CreateOutcome::Mismatch, Some(claim), Some(image)) =
-        (outcome, &claim, &conversation.image)
-    {
-        image_store::release(app, claim, image).await;
-    }
     if outcome == CreateOutcome::Mismatch {
         let detail =
             "this Idempotency-Key made another conversation; give each new request a new key";

@@ -4,7 +4,7 @@
 use super::config::GatewayConfig;
 use bytes::Bytes;
 use radialog_schemas::http::ProblemCode;
-use radialog_schemas::{ContentHash, ObjectKey};
+use radialog_schemas::{ContentHash, ConversationId, ObjectKey};
 
 use super::problem::{ApiError, ApiResult};
 
@@ -19,7 +19,7 @@ const SHORT_SIDE: u64 = 512;
 #[derive(Clone, Debug)]
 pub(super) struct CheckedImage {
     pub(super) content: Bytes,
-    pub(super) key: ObjectKey,
+    hash: ContentHash,
     pub(super) media_type: &'static str,
 }
 
@@ -36,7 +36,7 @@ impl CheckedImage {
         let checking = tokio::task::spawn_blocking(move || {
             let media_type = check(&content, max_bytes, max_pixels)?;
             Ok(Self {
-                key: ObjectKey::image(&ContentHash::of(&content)),
+                hash: ContentHash::of(&content),
                 content,
                 media_type,
             })
@@ -47,6 +47,11 @@ impl CheckedImage {
                 "checking the image failed",
             ))
         })
+    }
+
+    /// Where a conversation keeps it.
+    pub(super) fn key(&self, conversation: &ConversationId) -> ObjectKey {
+        ObjectKey::conversation_image(conversation, &self.hash)
     }
 }
 

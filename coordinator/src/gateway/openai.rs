@@ -29,6 +29,9 @@ mod stream;
 
 /// The name under which any bundle answers.
 const ALIAS: &str = "radialog";
+/// A completion is removed with its last byte. Where its gateway has died before, it ends by itself so many seconds after
+/// it was queued or begun, which is longer than both take.
+const LIFETIME_SECONDS: u32 = 6 * 3600;
 
 /// A request's body; images make it large.
 pub(super) struct CompletionRequest(ChatCompletionRequest);
@@ -86,6 +89,7 @@ pub(super) async fn complete(
         owner: format!("{} (completions)", caller.owner),
         image,
         indication: None,
+        lifetime_seconds: Some(LIFETIME_SECONDS),
         opening: dialog.opening,
         turns: vec![turn],
     };

@@ -9,6 +9,7 @@ use super::pipeline::{OutputKeys, StudyFacts};
 use super::publish::publish_turn;
 use super::run_state::finished_fact;
 use super::study_record::{self, StoredOutput};
+use crate::conversation::retention;
 use crate::error::BackendError;
 
 /// Ends the preparation of an image: its findings become known to the conversation, and the first turn starts.
@@ -38,6 +39,15 @@ pub(crate) async fn finish_preparation(
         .await?
     {
         publish_turn(backends, conversation, turn, run.component(Stage::Language)).await?;
+    }
+    // Deleted while the stages worked: what they have stored since has no owner.
+    if backends
+        .conversations
+        .exist(std::slice::from_ref(conversation))
+        .await?
+        == [false]
+    {
+        retention::remove_objects(&*backends.objects, conversation).await?;
     }
     let study = finished_fact(&run.run, &facts.spec.study, String::new());
     // The state has a line for every finished study; nobody collects this one.

@@ -391,7 +391,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
         };
         harness
             .conversations
-            .create(&conversation, &[ask(Ask::Summary)], None)
+            .create(&conversation, &[ask(Ask::Summary)])
             .await
             .unwrap();
         let ready = harness

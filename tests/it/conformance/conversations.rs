@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_runtime::conversations::{
-    AddTurnOutcome, AddedTurn, AppendOutcome, Conversations, CreateOutcome, DeletedConversation,
-    ImageClaim, NumberedEvent, TurnClaim,
+    AddTurnOutcome, AddedTurn, AppendOutcome, Conversations, CreateOutcome, NumberedEvent,
+    TurnClaim,
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
@@ -21,14 +21,14 @@ use crate::adapters::on_each_adapter;
 mod atomicity;
 mod cancelling;
 mod events;
-mod images;
+mod lifetime;
 mod turns;
 mod unattended;
 
 use atomicity::*;
 use cancelling::*;
 use events::*;
-use images::*;
+use lifetime::*;
 use turns::*;
 use unattended::*;
 
@@ -60,14 +60,14 @@ on_each_adapter! { memory, redis: {
     a_final_answer_can_be_edited,
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,
-    a_deleted_conversation_is_gone_and_tells_whether_its_image_is_in_use,
-    an_image_stays_that_was_stored_before_its_first_conversation,
-    an_image_that_is_being_removed_cannot_be_claimed,
+    a_deleted_conversation_is_gone,
+    conversations_exist_until_they_are_deleted,
+    a_conversation_ends_when_its_lifetime_is_over,
+    conversations_of_all_owners_are_found_by_their_age,
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,
     racing_submitters_each_get_a_turn_of_their_own,
     of_two_requests_with_one_id_exactly_one_creates_the_conversation,
-    a_request_that_is_repeated_keeps_its_claim,
     findings_of_another_image_are_not_taken,
     a_conversation_never_has_more_turns_than_it_may,
     an_idempotency_key_adds_one_turn_and_refuses_another,
@@ -95,6 +95,7 @@ fn in_words() -> Conversation {
         image: None,
         indication: None,
         component: ContentHash::of(b"language"),
+        lifetime_seconds: None,
         opening: Vec::new(),
     }
 }
@@ -186,7 +187,7 @@ async fn begun(conversations: &Arc<dyn Conversations>, questions: &[&str]) -> Co
     let questions: Vec<TurnRequest> = questions.iter().map(|text| ask(text)).collect();
     let conversation = in_words();
     conversations
-        .create(&conversation, &questions, None)
+        .create(&conversation, &questions)
         .await
         .unwrap();
     conversation.id
@@ -254,7 +255,7 @@ async fn creating_again_changes_nothing(conversations: Arc<dyn Conversations>) {
     let conversation = in_words();
     let id = &conversation.id;
     conversations
-        .create(&conversation, &[ask("a")], None)
+        .create(&conversation, &[ask("a")])
         .await
         .unwrap();
     add(&conversations, id, "b").await;
@@ -269,7 +270,7 @@ async fn creating_again_changes_nothing(conversations: Arc<dyn Conversations>) {
         (vec![ask("other")], CreateOutcome::Mismatch),
         (vec![], CreateOutcome::Mismatch),
     ] {
-        let created = conversations.create(&later, &turns, None).await.unwrap();
+        let created = conversations.create(&later, &turns).await.unwrap();
         assert_eq!(created, outcome, "{turns:?}");
     }
     assert_eq!(conversations.snapshot(id).await.unwrap(), before);
@@ -285,7 +286,7 @@ async fn conversations_are_listed_by_owner_the_latest_first(conversations: Arc<d
             ..in_words()
         };
         conversations
-            .create(&conversation, &[ask("a")], None)
+            .create(&conversation, &[ask("a")])
             .await
             .unwrap();
         ids.insert(0, conversation.id);
@@ -325,11 +326,4 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
     assert_eq!(conversations.position(&id, 1).await.unwrap(), None);
     drop(conversations.watch(&id, 1).await.unwrap());
     assert_eq!(conversations.snapshot(&id).await.unwrap(), None);
-}
-
-fn deleted(conversation: Conversation, image_stays: bool) -> Option<DeletedConversation> {
-    Some(DeletedConversation {
-        conversation,
-        image_stays,
-    })
 }

@@ -1,9 +1,13 @@
 //! The object store contract.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::join_all;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::ObjectKey;
 use tempfile::TempDir;
@@ -45,6 +49,10 @@ on_each_adapter! { filesystem, s3: {
     putting_again_replaces,
     what_does_not_exist_is_not_found,
     an_empty_object_is_no_output,
+    an_output_is_whole_only_as_it_was_stored,
+    the_hash_of_an_output_is_no_object,
+    content_is_made_sure_of_whatever_was_there,
+    an_entry_says_when_it_was_put,
     deleting_twice_is_harmless,
     a_part_can_be_read_and_is_cut_at_the_end,
     a_listing_is_in_key_order_and_goes_on_where_it_stopped,
@@ -138,6 +146,108 @@ async fn an_empty_object_is_no_output(store: ObjectStoreFixture) {
     assert!(!has_output().await, "an interrupted write is there");
     store.fill(&["a/output"]).await;
     assert!(has_output().await);
+}
+
+async fn an_output_is_whole_only_as_it_was_stored(store: ObjectStoreFixture) {
+    let (objects, key) = (&store.objects, key("embedding/output.json"));
+    let is_whole = async || objects.has_whole_output(&key).await.unwrap();
+    assert!(!is_whole().await, "nothing is there");
+    for damage in ["", "outpux", "out", "output and more"] {
+        objects.put_output(&key, "output".into()).await.unwrap();
+        assert!(is_whole().await);
+        assert_eq!(objects.get(&key).await.unwrap(), "output");
+        objects.put(&key, damage.into()).await.unwrap();
+        assert!(!is_whole().await, "'{damage}'");
+    }
+    objects.put_output(&key, Bytes::new()).await.unwrap();
+    assert!(!is_whole().await, "no stage has an empty output");
+    objects.put_output(&key, "another".into()).await.unwrap();
+    assert!(is_whole().await, "the hash is replaced with the output");
+    objects.delete(&key).await.unwrap();
+    assert!(!is_whole().await);
+    objects.put(&key, "unknown".into()).await.unwrap();
+    assert!(!is_whole().await, "nobody has said what it must be");
+}
+
+async fn the_hash_of_an_output_is_no_object(store: ObjectStoreFixture) {
+    for name in ["a/1", "a/2"] {
+        let content = Bytes::from(name.to_owned());
+        store.objects.put_output(&key(name), content).await.unwrap();
+    }
+    assert_eq!(store.list("", None, 100).await, ["a/1", "a/2"]);
+    store.objects.delete(&key("a/1")).await.unwrap();
+    store.objects.delete(&key("a/2")).await.unwrap();
+    assert_eq!(store.list("", None, 100).await, [""; 0]);
+    assert!(!store.objects.has_whole_output(&key("a/1")).await.unwrap());
+}
+
+async fn content_is_made_sure_of_whatever_was_there(store: ObjectStoreFixture) {
+    // Longer than what is compared at a time, and wrong at its very end.
+    let content = Bytes::from(vec![7; 5 << 20]);
+    let mut rotten = content.to_vec();
+    *rotten.last_mut().unwrap() = 8;
+    let key = key("images/x");
+    for before in [
+        None,
+        Some(Bytes::new()),
+        Some(rotten.into()),
+        Some(Bytes::from_static(b"short")),
+        Some(content.clone()),
+    ] {
+        match before {
+            Some(before) => store.objects.put(&key, before).await.unwrap(),
+            None => store.objects.delete(&key).await.unwrap(),
+        }
+        store.objects.ensure(&key, &content).await.unwrap();
+        assert!(store.objects.get(&key).await.unwrap() == content);
+    }
+}
+
+async fn an_entry_says_when_it_was_put(store: ObjectStoreFixture) {
+    // Stores count in whole seconds, some of them.
+    let second = Duration::from_secs(1);
+    let before = SystemTime::now() - second;
+    store.fill(&["a"]).await;
+    let entries = store.objects.list("", None, 9).await.unwrap();
+    let after = SystemTime::now() + second;
+    let modified = entries[0].modified;
+    assert!(before <= modified && modified <= after, "{modified:?}");
+}
+
+/// What came from patients is nobody else's to read, whatever the umask says.
+#[tokio::test]
+async fn files_are_readable_by_their_owner_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("results/objects");
+    let objects = FilesystemObjects::open(&root).unwrap();
+    objects.put(&key("images/x"), "x".into()).await.unwrap();
+    let output = key("conversations/c/embedding/y.json");
+    objects.put_output(&output, "y".into()).await.unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mut seen = 0;
+    let mut folders = vec![root.clone()];
+    while let Some(folder) = folders.pop() {
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, 3, "an image, an output and its hash");
+    // The folder above is the user's, and is as the umask says.
+    std::fs::create_dir(directory.path().join("plain")).unwrap();
+    assert_eq!(
+        mode(root.parent().unwrap()),
+        mode(&directory.path().join("plain"))
+    );
+    // What is emptied is gone.
+    objects.delete(&output).await.unwrap();
+    assert!(!root.join("conversations").exists() && root.join("images").exists());
 }
 
 async fn deleting_twice_is_harmless(store: ObjectStoreFixture) {

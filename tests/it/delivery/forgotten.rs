@@ -26,6 +26,7 @@ fn conversation() -> Conversation {
         image: None,
         indication: None,
         component: ContentHash::of(b"language"),
+        lifetime_seconds: None,
         opening: Vec::new(),
     }
 }
@@ -65,7 +66,7 @@ async fn a_turn_whose_answer_from_redis_was_lost_is_given_to_the_workers() {
     let conversation = conversation();
     let id = &conversation.id;
     // Once before the link breaks, so that its script is known.
-    behind.create(&conversation, &[], None).await.unwrap();
+    behind.create(&conversation, &[]).await.unwrap();
     let known = behind.add_turn(id, &summary(), Some("known"), 9).await;
     assert!(known.unwrap().added().is_some());
     direct.cancel(id, 1).await.unwrap();
@@ -109,10 +110,7 @@ async fn what_a_worker_has_or_nobody_waits_for_is_not_given_again() {
             ..conversation()
         };
         let turns = vec![summary(); turns];
-        conversations
-            .create(&conversation, &turns, None)
-            .await
-            .unwrap();
+        conversations.create(&conversation, &turns).await.unwrap();
     }
     conversations
         .claim_turn(&"running".into(), 1)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use radialog_runtime::metrics::metrics;
 use radialog_schemas::{ErrorCode, Outcome};
 use radialog_tests::task_harness::TaskHarness;
 
@@ -15,7 +16,7 @@ use super::adapters;
 
 on_each_adapter! { memory, rabbitmq: {
     a_task_is_done_and_done_again_it_is_reused,
-    an_output_that_is_empty_is_computed_again,
+    an_output_that_is_damaged_is_computed_again,
     what_is_not_a_task_is_dead_lettered_and_the_worker_lives,
     a_study_with_a_bad_image_fails_without_a_dead_letter,
     a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed,
@@ -45,16 +46,28 @@ async fn a_task_is_done_and_done_again_it_is_reused(harness: TaskHarness) {
     worker.stop().await.unwrap();
 }
 
-async fn an_output_that_is_empty_is_computed_again(harness: TaskHarness) {
-    let task = harness.task("study").await.unwrap();
-    let empty = Bytes::new();
-    harness.objects.put(&task.output, empty).await.unwrap();
+async fn an_output_that_is_damaged_is_computed_again(harness: TaskHarness) {
     let worker = harness.start(&Arc::new(findings()), settings());
-    harness.send(&task).await.unwrap();
-    let result = harness.results(1).await.unwrap().remove(0);
-    assert_eq!(failure(&result), None);
-    assert!(!result.timings.reused);
-    assert!(!harness.objects.get(&task.output).await.unwrap().is_empty());
+    for damage in ["empty", "cut", "changed", "another"] {
+        let task = harness.task(damage).await.unwrap();
+        harness.send(&task).await.unwrap();
+        assert_eq!(failure(&harness.results(1).await.unwrap()[0]), None);
+        let whole = harness.objects.get(&task.output).await.unwrap();
+        let damaged = match damage {
+            "empty" => Bytes::new(),
+            "cut" => whole.slice(..whole.len() / 2),
+            "changed" => whole.iter().map(|byte| byte ^ 1).collect(),
+            _ => Bytes::from_static(b"{}"),
+        };
+        let counted = metrics().objects_damaged.get();
+        harness.objects.put(&task.output, damaged).await.unwrap();
+        harness.send(&task).await.unwrap();
+        let result = harness.results(1).await.unwrap().remove(0);
+        assert_eq!(failure(&result), None, "{damage}");
+        assert!(!result.timings.reused, "{damage}");
+        assert_eq!(harness.objects.get(&task.output).await.unwrap(), whole);
+        assert!(metrics().objects_damaged.get() > counted, "{damage}");
+    }
     worker.stop().await.unwrap();
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
 use radialog_runtime::runner::{RunError, RunnerSettings};
 use radialog_runtime::state::Fact;
-use radialog_schemas::{ObjectKey, RunId};
+use radialog_schemas::{ContentHash, ObjectKey, RunId};
 use radialog_tests::services::{Broker, Redis};
 use radialog_tests::task_harness::TaskHarness;
 
@@ -75,6 +75,21 @@ impl Objects for Failing {
             self.check(key)?;
         }
         self.objects.get(key).await
+    }
+
+    async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        self.check(key)?;
+        self.objects.put_output(key, content).await
+    }
+
+    async fn get_output(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
+        if matches!(self.how, Failure::Away) {
+            self.check(key)?;
+        }
+        self.objects.get_output(key).await
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {

@@ -116,7 +116,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
     fixture
         .backends
         .conversations
-        .create(&conversation.conversation, &requests, None)
+        .create(&conversation.conversation, &requests)
         .await?;
     let failure =
         radialog_schemas::Failure::new(radialog_schemas::ErrorCode::ImageCorrupt, "copy it again");

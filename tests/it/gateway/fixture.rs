@@ -1,6 +1,6 @@
 //! A running gateway, and what its clients need.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,14 +90,29 @@ impl GatewayFixture {
         })
     }
 
-    /// Names of the objects under this prefix.
-    pub(crate) fn stored(&self, prefix: &str) -> Vec<String> {
-        let folder = std::fs::read_dir(self.objects.path().join(prefix))
-            .into_iter()
-            .flatten();
-        folder
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+    /// The folder of the object store.
+    pub(crate) fn objects(&self) -> &Path {
+        self.objects.path()
+    }
+
+    /// Names of the objects of this kind, e.g. `images`, of conversations and others.
+    pub(crate) fn stored(&self, kind: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut folders = vec![self.objects.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            let is_kind = folder.file_name().is_some_and(|name| name == kind);
+            // A folder goes with its last object.
+            for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+                let path = entry.unwrap().path();
+                let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if is_kind && !name.starts_with('.') {
+                    names.push(name);
+                }
+            }
+        }
+        names
     }
 }
 

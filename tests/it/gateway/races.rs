@@ -28,12 +28,11 @@ fn image(comment: u32) -> Vec<u8> {
     [&xray[..2], &comment, &xray[2..]].concat()
 }
 
-/// What the fake classifier says about this image.
-fn findings_text(image: &[u8]) -> String {
-    let key = ObjectKey::findings(
-        &FakeStage::component_of(Stage::Findings),
-        &ObjectKey::image(&ContentHash::of(image)),
-    );
+/// What the fake classifier says about this image of the conversation at this path.
+fn findings_text(path: &str, image: &[u8]) -> String {
+    let id = path.rsplit('/').next().unwrap_or_default().into();
+    let image = ObjectKey::conversation_image(&id, &ContentHash::of(image));
+    let key = ObjectKey::findings(&FakeStage::component_of(Stage::Findings), &image);
     ContentHash::of(key.as_str().as_bytes()).short().to_owned()
 }
 
@@ -83,7 +82,10 @@ async fn of_two_images_with_one_key_one_is_taken_and_shown_with_its_own_findings
         let (place, answer) = accepted(answers).await?;
         let path = answer.headers()["location"].to_str()?.to_owned();
         let view = gateway.view_when(&path, 1, "done").await?;
-        assert_eq!(view["findings"]["text"], findings_text(&images[place]));
+        assert_eq!(
+            view["findings"]["text"],
+            findings_text(&path, &images[place])
+        );
         let shown = gateway.get(&format!("{path}/image")).await?.bytes().await?;
         assert_eq!(shown, images[place]);
         // The same request again is the same conversation, also where the other one has lost.

@@ -10,10 +10,12 @@ use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use reader::ConfigReader;
+pub use retention::RetentionConfig;
 pub use s3::S3Config;
 pub use worker::RunnerSettings;
 
 mod reader;
+mod retention;
 mod s3;
 mod worker;
 
@@ -28,6 +30,8 @@ pub struct Config {
     pub objects: ObjectsConfig,
     /// The shared state; where none is configured, it is in memory.
     pub redis: Option<RedisConfig>,
+    /// How what conversations leave in the object store is removed.
+    pub retention: RetentionConfig,
     /// How workers behave.
     pub worker: RunnerSettings,
     /// The health and metrics server.
@@ -122,6 +126,7 @@ impl Config {
                 directory: reader.text("objects", "directory").map(PathBuf::from),
             },
             redis: redis(&mut reader),
+            retention: RetentionConfig::read(&mut reader),
             worker: RunnerSettings::read(&mut reader),
             health: HealthConfig {
                 address: reader.parsed("health", "address"),

@@ -47,23 +47,6 @@ pub struct TurnSnapshot {
     pub events: u64,
 }
 
-/// One request's right to an image, under a name that no other request has. The conversation that the request creates
-/// keeps it; a request that creates none gives it back with [`Conversations::release_image`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ImageClaim(String);
-
-impl ImageClaim {
-    /// A new claim of a request that is about to create this conversation, whose name it begins with.
-    pub fn new(conversation: &ConversationId) -> Self {
-        Self(format!("{conversation}:{}", nonce()))
-    }
-
-    /// The name, as the store has it: `conversation:number`.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// A name that was never given before.
 fn nonce() -> String {
     format!("{:016x}{:016x}", trace::random(), trace::random())
@@ -72,17 +55,17 @@ fn nonce() -> String {
 /// What came of creating a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateOutcome {
-    /// This request has created it, and the conversation has the request's claim now.
+    /// This request has created it.
     Created {
         /// The turn that must be published now.
         ready: Option<u32>,
     },
-    /// The same request had created it before. Its claim is not used.
+    /// The same request had created it before.
     Existing {
         /// The turn that must be published now.
         ready: Option<u32>,
     },
-    /// Another request had created it before. Nothing was written, and the claim is not used.
+    /// Another request had created it before. Nothing was written.
     Mismatch,
 }
 
@@ -169,18 +152,16 @@ pub enum AppendOutcome {
     Fenced,
 }
 
-/// A conversation that was removed.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DeletedConversation {
-    /// What was written when it began.
-    pub conversation: Conversation,
-    /// Its image must stay, because another conversation has claimed it, or it was stored before the first one did. Where
-    /// it need not, nobody can claim it until [`Conversations::image_removed`].
-    pub image_stays: bool,
-}
+/// A conversation that nobody has touched for so long is forgotten, where it says nothing else
+/// ([`Conversation::lifetime_seconds`]).
+pub(crate) const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// After this long the removal of an image was given up half way.
-pub(crate) const LONGEST_REMOVAL: Duration = Duration::from_secs(30);
+/// How long a conversation is kept after its last use.
+pub(crate) fn lifetime(conversation: &Conversation) -> Duration {
+    conversation
+        .lifetime_seconds
+        .map_or(LIFETIME, |seconds| Duration::from_secs(seconds.into()))
+}
 
 /// Milliseconds since 1970.
 fn now_ms() -> u64 {
@@ -208,36 +189,12 @@ pub trait TurnWatch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    /// Says that a conversation is about to have this image, so that from now on no other one's end takes it along.
-    /// `stored`: it is in the store already; where that is so for the first claim, it outlives all of them. False where it is
-    /// being removed right now: ask again in a moment, looking anew whether it is stored. Claimed before
-    /// [`Conversations::create`], and before the image is stored.
-    async fn claim_image(
-        &self,
-        claim: &ImageClaim,
-        image: &ObjectKey,
-        stored: bool,
-    ) -> Result<bool, StateError>;
-
-    /// Gives back a claim that no conversation has. True where the image must stay, because somebody else has claimed it, or
-    /// it was stored before the first claim; where it need not, nobody can claim it until [`Conversations::image_removed`].
-    async fn release_image(
-        &self,
-        claim: &ImageClaim,
-        image: &ObjectKey,
-    ) -> Result<bool, StateError>;
-
-    /// Ends the removal of an image that [`Conversations::delete`] or [`Conversations::release_image`] has asked for. An image
-    /// whose removal is never ended can be claimed again after half a minute.
-    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError>;
-
     /// Creates a conversation with its first turns, queued, or compares: in one step, so that of several requests with one
-    /// id exactly one creates it. `claim` is that of its image.
+    /// id exactly one creates it.
     async fn create(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-        claim: Option<&ImageClaim>,
     ) -> Result<CreateOutcome, StateError>;
 
     /// Reads the conversation as it stands; none where there is no such conversation.
@@ -317,8 +274,16 @@ pub trait Conversations: Send + Sync + 'static {
     async fn watch(&self, id: &ConversationId, turn: u32)
     -> Result<Box<dyn TurnWatch>, StateError>;
 
-    /// Removes the conversation; running turns are fenced off. None where there is no such conversation.
-    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError>;
+    /// Removes the conversation; running turns are fenced off. False where there is no such conversation. Its objects are
+    /// the caller's to delete, after this.
+    async fn delete(&self, id: &ConversationId) -> Result<bool, StateError>;
+
+    /// Says of each of these conversations whether it exists: is begun, not deleted, and used within its lifetime.
+    async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError>;
+
+    /// Lists the conversations of all owners that began before this time, in milliseconds since 1970, in no order. Some may
+    /// have ended meanwhile.
+    async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError>;
 
     /// Lists up to `limit` conversations with open turns that nobody has attended to for `idle`, the longest first. A
     /// conversation is on this list before its turns can be queued, so that none is forgotten.

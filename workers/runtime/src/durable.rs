@@ -4,9 +4,9 @@
 //! name stands for an empty file after a power cut. So the content is synced before the rename, and the directory, which
 //! holds the name, after it. Every write-then-rename of this crate and of its users happens here.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -15,9 +15,30 @@ use tempfile::NamedTempFile;
 /// directory skip it.
 pub(crate) const UNFINISHED: &str = ".writing-";
 
-/// What [`File::create`] asks for; the umask takes its part. Temporary files are private otherwise, and other users (a
-/// mounted volume, a web server) must be able to read what we write.
-const FILE_MODE: u32 = 0o666;
+/// Who may read what is written here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readers {
+    /// Whom the umask lets, as with [`File::create`]: other users (a mounted volume, a web server) read results.
+    ByUmask,
+    /// The user of this process alone, whatever the umask says: what came from patients.
+    Owner,
+}
+
+impl Readers {
+    fn file_mode(self) -> u32 {
+        match self {
+            Self::ByUmask => 0o666,
+            Self::Owner => 0o600,
+        }
+    }
+
+    fn directory_mode(self) -> u32 {
+        match self {
+            Self::ByUmask => 0o777,
+            Self::Owner => 0o700,
+        }
+    }
+}
 
 /// A few writes a megabyte, for content that comes in small pieces.
 const BUFFER: usize = 1 << 16;
@@ -35,9 +56,14 @@ impl Replacement {
     /// # Errors
     /// Where the directory cannot be written.
     pub fn create(path: &Path) -> io::Result<Self> {
+        Self::create_for(Readers::ByUmask, path)
+    }
+
+    /// As [`Replacement::create`], for these readers.
+    fn create_for(readers: Readers, path: &Path) -> io::Result<Self> {
         let file = tempfile::Builder::new()
             .prefix(UNFINISHED)
-            .permissions(Permissions::from_mode(FILE_MODE))
+            .permissions(Permissions::from_mode(readers.file_mode()))
             .tempfile_in(directory_of(path))?;
         Ok(Self {
             path: path.to_owned(),
@@ -79,6 +105,16 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     write(path, |writer| writer.write_all(content))
 }
 
+/// As [`replace`], for these readers.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_for(readers: Readers, path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut replacement = Replacement::create_for(readers, path)?;
+    replacement.write_all(content)?;
+    replacement.commit()
+}
+
 /// Replaces the file at `path` by what `fill` writes, whole or not at all; where `fill` fails, not at all.
 ///
 /// # Errors
@@ -96,14 +132,25 @@ pub fn write<T, E: From<io::Error>>(
 /// Creates a directory and those above it, where they are missing, so that a crash cannot take them back.
 ///
 /// # Errors
-/// As [`fs::create_dir_all`].
+/// As [`std::fs::create_dir_all`].
 pub fn create_directory(path: &Path) -> io::Result<()> {
+    create_directory_for(Readers::ByUmask, path)
+}
+
+/// As [`create_directory`], for these readers; directories that are there already stay as they are.
+///
+/// # Errors
+/// As [`create_directory`].
+pub fn create_directory_for(readers: Readers, path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     let parent = directory_of(path);
-    create_directory(parent)?;
-    match fs::create_dir(path) {
+    create_directory_for(readers, parent)?;
+    match DirBuilder::new()
+        .mode(readers.directory_mode())
+        .create(path)
+    {
         // Somebody else was faster, which is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
         created => created?,
@@ -141,6 +188,7 @@ fn directory_of(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{BufRead, BufReader, Lines};
     use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -285,6 +333,20 @@ mod tests {
         fs::write(directory.path().join("plain"), b"x").unwrap();
         replace(&directory.path().join("durable"), b"x").unwrap();
         assert_eq!(mode("durable"), mode("plain"));
+    }
+
+    #[test]
+    fn what_is_for_the_owner_alone_is_so_whatever_was_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let deep = directory.path().join("a/b");
+        create_directory_for(Readers::Owner, &deep).unwrap();
+        assert_eq!((mode(deep.parent().unwrap()), mode(&deep)), (0o700, 0o700));
+        let file = deep.join("file");
+        replace(&file, b"for others").unwrap();
+        replace_for(Readers::Owner, &file, b"for the owner").unwrap();
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(fs::read(&file).unwrap(), b"for the owner");
     }
 
     #[test]

@@ -35,6 +35,12 @@ pub struct Metrics {
     queue_depth: IntGaugeVec,
     /// Counts connections to the broker that broke and were replaced.
     pub queue_reconnects: IntCounter,
+    /// Counts stored objects that were found damaged and are written again.
+    pub objects_damaged: IntCounter,
+    /// Counts objects of conversations that were removed because nobody owned them any more.
+    pub retention_removed: IntCounter,
+    /// The objects that the last sweep found without an owner and past their grace.
+    pub retention_unowned: IntGauge,
     task_fetch: HistogramVec,
     task_store: HistogramVec,
     task_done: IntCounterVec,
@@ -125,6 +131,27 @@ impl Metrics {
                 IntCounter::new(
                     "radialog_queue_reconnects_total",
                     "Broken broker connections",
+                ),
+            ),
+            objects_damaged: registered(
+                r,
+                IntCounter::new(
+                    "radialog_objects_damaged_total",
+                    "Stored objects that were found damaged and are written again",
+                ),
+            ),
+            retention_removed: registered(
+                r,
+                IntCounter::new(
+                    "radialog_retention_removed_total",
+                    "Objects of conversations that nobody owned any more and were removed",
+                ),
+            ),
+            retention_unowned: registered(
+                r,
+                IntGauge::new(
+                    "radialog_retention_unowned_items",
+                    "Objects that the last sweep found without an owner and past their grace",
                 ),
             ),
             task_fetch: seconds(

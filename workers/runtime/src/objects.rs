@@ -1,13 +1,20 @@
 //! The object store contract: whole objects under content-addressed keys.
 
 use std::ops::Range;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::{ErrorCode, Failure, ObjectKey};
+use radialog_schemas::{ContentHash, ErrorCode, Failure, ObjectKey};
+use tracing::warn;
+
+use crate::metrics::metrics;
 
 pub mod filesystem;
 pub mod s3;
+
+/// Bytes of a stored object that are in memory at a time while it is compared.
+const COMPARED_AT_ONCE: usize = 4 << 20;
 
 /// What goes wrong with an object store.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +54,36 @@ pub struct ObjectEntry {
     pub key: ObjectKey,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was put, by the store's clock.
+    pub modified: SystemTime,
+}
+
+/// Says whether an object of the same size has this content.
+async fn is_same<O: Objects + ?Sized>(
+    objects: &O,
+    key: &ObjectKey,
+    content: &Bytes,
+) -> Result<bool, ObjectError> {
+    let mut at = 0;
+    while at < content.len() {
+        let end = content.len().min(at + COMPARED_AT_ONCE);
+        let stored = match objects.get_range(key, at as u64..end as u64).await {
+            // Deleted since it was looked up.
+            Err(ObjectError::NotFound(_)) => return Ok(false),
+            stored => stored?,
+        };
+        if stored != content.slice(at..end) {
+            return Ok(false);
+        }
+        at = end;
+    }
+    Ok(true)
+}
+
+/// Counts an object that is not what was stored, and says which.
+fn damaged(key: &ObjectKey) {
+    warn!(object = %key, "a stored object is damaged; it is written again");
+    metrics().objects_damaged.inc();
 }
 
 /// An object store. One conformance suite, in the tests crate, holds every implementation to this contract.
@@ -73,10 +110,49 @@ pub trait Objects: Send + Sync + 'static {
     /// Looks up the object's size in bytes; none where it does not exist.
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError>;
 
-    /// Says whether the output of a stage is stored under this key. No stage has an empty output: an object without content is
-    /// what an interrupted write or a broken copy has left, and counts as missing, so that the output is computed again.
+    /// Sees to it that exactly this content is stored, and writes it where nothing or something else is there: what is
+    /// stored may be the rest of an interrupted copy or have rotted.
+    async fn ensure(&self, key: &ObjectKey, content: &Bytes) -> Result<(), ObjectError> {
+        match self.size(key).await? {
+            Some(size) if size == content.len() as u64 && is_same(self, key, content).await? => {
+                return Ok(());
+            }
+            Some(_) => damaged(key),
+            None => {}
+        }
+        self.put(key, content.clone()).await
+    }
+
+    /// Stores the output of a stage, and its SHA-256 with it, by which [`Objects::has_whole_output`] knows it again.
+    /// Otherwise as [`Objects::put`].
+    async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError>;
+
+    /// Reads the whole object, and the SHA-256 that [`Objects::put_output`] has stored with it; none where it was stored in
+    /// another way.
+    async fn get_output(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(Bytes, Option<ContentHash>), ObjectError>;
+
+    /// Looks whether the output of a stage is stored under this key, without reading it. No stage has an empty output: an
+    /// object without content counts as missing.
     async fn has_output(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
         Ok(self.size(key).await?.is_some_and(|size| size > 0))
+    }
+
+    /// Reads the output of a stage and says whether it is there as it was stored. What an interrupted write, a broken copy or
+    /// a bad disk has left is counted and counts as missing, so that the output is computed again.
+    async fn has_whole_output(&self, key: &ObjectKey) -> Result<bool, ObjectError> {
+        let (content, stored) = match self.get_output(key).await {
+            Err(ObjectError::NotFound(_)) => return Ok(false),
+            output => output?,
+        };
+        let check = move || !content.is_empty() && stored == Some(ContentHash::of(&content));
+        let is_whole = tokio::task::spawn_blocking(check).await.unwrap_or(false);
+        if !is_whole {
+            damaged(key);
+        }
+        Ok(is_whole)
     }
 
     /// Removes the object; not an error where it does not exist.

@@ -9,7 +9,7 @@ use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::OpenTurn;
-use radialog_schemas::{Answer, Ask, ErrorCode, Failure, TurnEvent, TurnOutcome};
+use radialog_schemas::{Answer, Ask, ContentHash, ErrorCode, Failure, TurnEvent, TurnOutcome};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::input;
@@ -108,13 +108,19 @@ pub(super) async fn request(
         generation.max_new_tokens as usize,
     )?;
     let image = snapshot.conversation.image.as_ref();
-    let mut images = Vec::new();
+    let (mut images, mut images_key) = (Vec::new(), String::new());
     if let Some(image) = image {
         let content = input::fetch_object(objects, &image.embedding).await?;
         images.push(
             image_tokens::decode(&content)
                 .map_err(|error| input::corrupt(&image.embedding, error))?,
         );
+        // By content: a client that sends its whole dialog each time makes a new conversation of the same image.
+        let hashing = tokio::task::spawn_blocking(move || ContentHash::of(&content));
+        images_key = hashing
+            .await
+            .map_err(|error| input::corrupt(&image.embedding, error))?
+            .to_string();
     }
     let stream = AnswerStream::new(sender, &language.tokenizer, written, fitted.max_new_tokens);
     let stream = AnswerStream {
@@ -127,9 +133,7 @@ pub(super) async fn request(
         sampling: Sampling::from(generation),
         max_new_tokens: fitted.max_new_tokens,
         chat: Some(ChatOptions {
-            images_key: image
-                .map(|image| image.embedding.to_string())
-                .unwrap_or_default(),
+            images_key,
             generated: written.to_vec(),
         }),
     };

@@ -3,14 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use radialog_coordinator::conversation::retention;
 use radialog_coordinator::{ResultConsumer, TurnSweeper};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 
-use crate::args::{HealthArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, serve_health};
 use crate::exit::UsageError;
 
 /// Drive the studies of all runs from stage to stage, beside the `radialog batch` that owns each run
+///
+/// It also removes what conversations that are gone have left in the object store (--retention-...).
 ///
 /// A run needs none of these: `radialog batch` coordinates by itself. They take over while it restarts and share the
 /// results queue of large runs.
@@ -21,11 +24,15 @@ pub(crate) struct CoordinatorArgs {
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
+    retention: RetentionArgs,
+    #[command(flatten)]
     services: ServiceArgs,
 }
 
 pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
-    let (config, gateway) = args.services.load_with_gateway(&[args.health.setting()])?;
+    let (config, gateway) = args
+        .services
+        .load_with_gateway(&args.retention.with([args.health.setting()]))?;
     if config.amqp.is_none() || config.redis.is_none() {
         return Err(UsageError(
             "coordinators share a broker and a state store: give --amqp URL and --redis URL".into(),
@@ -39,8 +46,11 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     tracing::info!("coordinator ready");
     let (forgotten_after, stop) = (gateway.republish_after, shutdown.clone());
     tokio::spawn(TurnSweeper::new(backends.clone(), None, forgotten_after, stop).run());
-    ResultConsumer::new(backends, config.worker.worker, shutdown)
-        .run()
-        .await?;
+    let results = ResultConsumer::new(backends.clone(), config.worker.worker, shutdown.clone());
+    tokio::select! {
+        ended = results.run() => ended?,
+        // Ends with the shutdown only, as the consumer does.
+        () = retention::sweep_until_shutdown(&backends, &config.retention, &shutdown) => {}
+    }
     Ok(ExitCode::SUCCESS)
 }

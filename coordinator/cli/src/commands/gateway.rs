@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 
-use crate::args::{HealthArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, serve_health};
 use crate::bundle_source;
 use crate::exit::UsageError;
 use crate::gateway_server::{self, ListenArgs};
@@ -33,6 +33,8 @@ pub(crate) struct GatewayArgs {
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
+    retention: RetentionArgs,
+    #[command(flatten)]
     services: ServiceArgs,
 }
 
@@ -45,9 +47,11 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     if let Some(GatewayCommand::NewKey(args)) = &args.command {
         return new_key::run(args);
     }
-    let (config, gateway_config) = args
-        .services
-        .load_with_gateway(&[args.listen.setting(), args.health.setting()])?;
+    let (config, gateway_config) = args.services.load_with_gateway(
+        &args
+            .retention
+            .with([args.listen.setting(), args.health.setting()]),
+    )?;
     if config.amqp.is_none()
         || config.redis.is_none()
         || (config.s3.is_none() && config.objects.directory.is_none())

@@ -5,14 +5,14 @@ use std::process::ExitCode;
 use clap::Args;
 use radialog_runtime::shutdown;
 
-use crate::args::{HealthArgs, ModelArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, ModelArgs, RetentionArgs, ServiceArgs, serve_health};
 use crate::batch_run::require_state_beside_broker;
 use crate::embedded_gateway::EmbeddedGateway;
 use crate::gateway_server::ListenArgs;
 
 /// Talk about X-rays in the browser: page, API and all workers in one process
 ///
-/// Nothing has to be installed. Conversations end with the process, unless --redis keeps them; with --amqp the work is
+/// Nothing has to be installed. Conversations end with the process, and their images with them, unless --redis keeps them; with --amqp the work is
 /// shared with workers on other machines.
 ///
 /// Example: radialog serve --bundle /bundles/radialog-v1, then open http://127.0.0.1:7860
@@ -25,13 +25,17 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
+    retention: RetentionArgs,
+    #[command(flatten)]
     services: ServiceArgs,
 }
 
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let (config, gateway_config) = args
-        .services
-        .load_quiet_with_gateway(&[args.listen.setting(), args.health.setting()])?;
+    let (config, gateway_config) = args.services.load_quiet_with_gateway(
+        &args
+            .retention
+            .with([args.listen.setting(), args.health.setting()]),
+    )?;
     require_state_beside_broker(&config)?;
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;

@@ -11,8 +11,8 @@ use radialog_schemas::{Answer, ConversationId, TurnEvent, TurnOutcome};
 use tokio::time::sleep;
 
 use super::errors::{failed, stopped};
+use crate::conversation::retention;
 use crate::gateway::app_state::AppState;
-use crate::gateway::conversations;
 use crate::gateway::events::OpenStream;
 use crate::gateway::problem::ApiResult;
 use crate::gateway::turn_follower::{TurnFollower, TurnUpdate};
@@ -97,7 +97,7 @@ impl Drop for EphemeralConversation {
         let (app, id) = (self.app.clone(), self.id.clone());
         tokio::spawn(async move {
             for _ in 0..REMOVE_ATTEMPTS {
-                if conversations::remove(&app, &id).await.is_ok() {
+                if retention::remove(&app.backends, &id).await.is_ok() {
                     return;
                 }
                 sleep(REMOVE_PAUSE).await;

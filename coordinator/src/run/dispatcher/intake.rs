@@ -198,11 +198,7 @@ impl Dispatcher {
         let key = key(&hashing.await.map_err(|_| CoordinatorError::Stopped)?);
         let objects = &self.executor.backends.objects;
         let once = || async {
-            let size = objects.size(&key).await;
-            if size.map_err(AttemptError::Unavailable)? == Some(content.len() as u64) {
-                return Ok(());
-            }
-            let stored = objects.put(&key, content.clone()).await;
+            let stored = objects.ensure(&key, &content).await;
             stored.map_err(|error| match error {
                 ObjectError::Full(_) => AttemptError::Fatal(error.into()),
                 error => AttemptError::Unavailable(error),

@@ -18,15 +18,8 @@ pub(super) async fn of_two_requests_with_one_id_exactly_one_creates_the_conversa
         let conversations = conversations.clone();
         let conversation = if number % 2 == 0 { &first } else { &second }.clone();
         tokio::spawn(async move {
-            let image = &conversation.image.as_ref().unwrap().image;
-            let claim = ImageClaim::new(&conversation.id);
-            let claimed = conversations.claim_image(&claim, image, false).await;
-            assert!(claimed.unwrap());
-            let outcome = conversations
-                .create(&conversation, &[ask("a")], Some(&claim))
-                .await
-                .unwrap();
-            (conversation, claim, outcome)
+            let outcome = conversations.create(&conversation, &[ask("a")]).await;
+            (conversation, outcome.unwrap())
         })
     }))
     .await;
@@ -34,77 +27,22 @@ pub(super) async fn of_two_requests_with_one_id_exactly_one_creates_the_conversa
     let created = CreateOutcome::Created { ready: None };
     let winners: Vec<_> = tries
         .iter()
-        .filter(|(_, _, outcome)| *outcome == created)
+        .filter(|(_, outcome)| *outcome == created)
         .collect();
     assert_eq!(winners.len(), 1, "{tries:?}");
-    let (winner, _, _) = winners[0];
-    for (conversation, claim, outcome) in &tries {
+    let (winner, _) = winners[0];
+    for (conversation, outcome) in &tries {
         let expected = match conversation.image == winner.image {
             true => CreateOutcome::Existing { ready: None },
             false => CreateOutcome::Mismatch,
         };
         assert!([created, expected].contains(outcome), "{tries:?}");
-        if *outcome != created {
-            let image = &conversation.image.as_ref().unwrap().image;
-            conversations.release_image(claim, image).await.unwrap();
-        }
     }
     let known = conversations.snapshot(&first.id).await.unwrap().unwrap();
     assert_eq!((&known.conversation, known.turns.len()), (winner, 1));
-    // The loser's image has nobody any more; the winner's has its conversation.
-    let loser = if winner == &first { &second } else { &first };
-    let loser = &loser.image.as_ref().unwrap().image;
-    let claim = ImageClaim::new(&unique().as_str().into());
-    assert!(
-        !conversations
-            .claim_image(&claim, loser, true)
-            .await
-            .unwrap(),
-        "its last claim asked for its removal"
-    );
     assert_eq!(
-        conversations.delete(&first.id).await.unwrap(),
-        deleted(winner.clone(), false)
-    );
-}
-
-pub(super) async fn a_request_that_is_repeated_keeps_its_claim(
-    conversations: Arc<dyn Conversations>,
-) {
-    let conversation = with_image(&unique());
-    let image = &conversation.image.as_ref().unwrap().image;
-    let claim = ImageClaim::new(&conversation.id);
-    conversations
-        .claim_image(&claim, image, false)
-        .await
-        .unwrap();
-    for _ in 0..2 {
-        // As a connection repeats what has lost its answer.
-        let outcome = conversations
-            .create(&conversation, &[], Some(&claim))
-            .await
-            .unwrap();
-        assert_eq!(outcome, CreateOutcome::Created { ready: None });
-    }
-    let again = ImageClaim::new(&conversation.id);
-    conversations
-        .claim_image(&again, image, true)
-        .await
-        .unwrap();
-    let outcome = conversations
-        .create(&conversation, &[], Some(&again))
-        .await
-        .unwrap();
-    assert_eq!(outcome, CreateOutcome::Existing { ready: None });
-    for _ in 0..2 {
-        assert!(
-            conversations.release_image(&again, image).await.unwrap(),
-            "the conversation has it"
-        );
-    }
-    assert_eq!(
-        conversations.delete(&conversation.id).await.unwrap(),
-        deleted(conversation.clone(), false)
+        conversations.list(&first.owner, 9).await.unwrap(),
+        [first.id]
     );
 }
 
@@ -112,7 +50,7 @@ pub(super) async fn findings_of_another_image_are_not_taken(conversations: Arc<d
     let conversation = with_image(&unique());
     let id = &conversation.id;
     conversations
-        .create(&conversation, &[ask("a")], None)
+        .create(&conversation, &[ask("a")])
         .await
         .unwrap();
     let other = image_key(&unique());

@@ -7,7 +7,7 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
 ) {
     assert_eq!(
         conversations
-            .create(&in_words(), &[ask("a")], None)
+            .create(&in_words(), &[ask("a")])
             .await
             .unwrap(),
         CreateOutcome::Created { ready: Some(1) }
@@ -15,7 +15,7 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
     let conversation = with_image(&unique());
     assert_eq!(
         conversations
-            .create(&conversation, &[ask("a"), ask("b")], None)
+            .create(&conversation, &[ask("a"), ask("b")])
             .await
             .unwrap(),
         CreateOutcome::Created { ready: None }
@@ -130,7 +130,7 @@ pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
     let id = &conversation.id;
     let failure = Failure::new(ErrorCode::ImageCorrupt, "the file ends early");
     conversations
-        .create(&conversation, &[ask("a")], None)
+        .create(&conversation, &[ask("a")])
         .await
         .unwrap();
     let ready = prepared(&conversations, &conversation, Err(failure.clone())).await;
@@ -182,7 +182,7 @@ pub(super) async fn racing_submitters_each_get_a_turn_of_their_own(
 ) {
     let conversation = in_words();
     conversations
-        .create(&conversation, &[ask("a")], None)
+        .create(&conversation, &[ask("a")])
         .await
         .unwrap();
     let added = join_all((0..16).map(|number| {

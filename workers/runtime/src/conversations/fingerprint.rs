@@ -92,6 +92,7 @@ mod tests {
             image: Some(image("a")),
             indication: Some("cough".into()),
             component: ContentHash::of(b"language"),
+            lifetime_seconds: None,
             opening: Vec::new(),
         }
     }

@@ -1,6 +1,6 @@
 //! Conversations of the embedded mode; they end with the process.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,13 @@ use tokio::sync::watch;
 
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    DeletedConversation, ImageClaim, LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnSnapshot,
-    TurnWatch, UnattendedConversation, fingerprint, now_ms,
+    NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch, UnattendedConversation, fingerprint,
+    lifetime, now_ms,
 };
 use crate::state::StateError;
+
+/// How often expired conversations are looked for.
+const EXPIRY_EVERY: Duration = Duration::from_secs(1);
 
 /// Conversations in this process's memory.
 #[derive(Default)]
@@ -27,20 +30,10 @@ pub struct MemoryConversations {
 #[derive(Default)]
 struct Inner {
     records: BTreeMap<ConversationId, ConversationRecord>,
-    /// Images of conversations.
-    images: HashMap<ObjectKey, ImageUsers>,
     /// Number of turns that were ever queued.
     queued: u64,
-}
-
-/// The claims on an image.
-#[derive(Default)]
-struct ImageUsers {
-    claims: HashSet<ImageClaim>,
-    /// The image was stored before any of them claimed it.
-    stored_before: bool,
-    /// When its removal began, where it is being removed.
-    removing: Option<Instant>,
+    /// When expired conversations were last looked for.
+    looked: Option<Instant>,
 }
 
 struct ConversationRecord {
@@ -49,12 +42,12 @@ struct ConversationRecord {
     turns: Vec<TurnRecord>,
     /// Of the request that created it.
     fingerprint: ContentHash,
-    /// On its image.
-    claim: Option<ImageClaim>,
     /// Turns by the keys that added them, with the fingerprints of their requests.
     idempotency: HashMap<String, (u32, ContentHash)>,
     /// When somebody last saw to its turns, in milliseconds since 1970.
     attended_ms: u64,
+    /// When somebody last did something with it.
+    used: Instant,
 }
 
 struct TurnRecord {
@@ -72,8 +65,11 @@ struct TurnRecord {
 }
 
 impl MemoryConversations {
+    /// All conversations that are within their lifetime; the others end here.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.end_expired();
+        inner
     }
 
     /// Runs `change` on a conversation; none where there is no such conversation.
@@ -82,11 +78,28 @@ impl MemoryConversations {
         id: &ConversationId,
         change: impl FnOnce(&mut ConversationRecord) -> T,
     ) -> Option<T> {
-        self.lock().records.get_mut(id).map(change)
+        let mut inner = self.lock();
+        let record = inner.records.get_mut(id)?;
+        record.used = Instant::now();
+        Some(change(record))
     }
 }
 
 impl Inner {
+    /// Looks at most once a second, so that many conversations cost a call nothing.
+    fn end_expired(&mut self) {
+        let now = Instant::now();
+        if self
+            .looked
+            .is_some_and(|looked| now - looked < EXPIRY_EVERY)
+        {
+            return;
+        }
+        self.looked = Some(now);
+        self.records
+            .retain(|_, record| now - record.used < lifetime(&record.conversation));
+    }
+
     fn turn(&mut self, request: &TurnRequest) -> TurnRecord {
         self.queued += 1;
         TurnRecord {
@@ -101,24 +114,6 @@ impl Inner {
             events: Vec::new(),
             changes: watch::Sender::default(),
         }
-    }
-
-    /// Takes a claim back; whether the image must stay.
-    fn release(&mut self, claim: &ImageClaim, image: &ObjectKey) -> bool {
-        let Some(users) = self.images.get_mut(image) else {
-            return true;
-        };
-        if !users.claims.remove(claim) {
-            // Whoever took it back has seen to the image.
-            return true;
-        }
-        let stays = users.stored_before || !users.claims.is_empty();
-        if !stays {
-            users.removing = Some(Instant::now());
-        } else if users.claims.is_empty() {
-            self.images.remove(image);
-        }
-        stays
     }
 
     fn waiting(&self) -> impl Iterator<Item = &TurnRecord> {
@@ -224,62 +219,18 @@ impl TurnRecord {
 
 #[async_trait]
 impl Conversations for MemoryConversations {
-    async fn claim_image(
-        &self,
-        claim: &ImageClaim,
-        image: &ObjectKey,
-        stored: bool,
-    ) -> Result<bool, StateError> {
-        let mut inner = self.lock();
-        let users = inner.images.entry(image.clone()).or_default();
-        if users
-            .removing
-            .is_some_and(|since| since.elapsed() < LONGEST_REMOVAL)
-        {
-            return Ok(false);
-        }
-        users.stored_before |= stored && users.claims.is_empty();
-        users.removing = None;
-        users.claims.insert(claim.clone());
-        Ok(true)
-    }
-
-    async fn release_image(
-        &self,
-        claim: &ImageClaim,
-        image: &ObjectKey,
-    ) -> Result<bool, StateError> {
-        Ok(self.lock().release(claim, image))
-    }
-
-    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
-        let mut inner = self.lock();
-        if inner
-            .images
-            .get(image)
-            .is_some_and(|users| users.removing.is_some())
-        {
-            inner.images.remove(image);
-        }
-        Ok(())
-    }
-
     async fn create(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-        claim: Option<&ImageClaim>,
     ) -> Result<CreateOutcome, StateError> {
         let fingerprint = fingerprint::of_conversation(conversation, turns);
         let mut inner = self.lock();
         if let Some(known) = inner.records.get(&conversation.id) {
             let ready = known.ready();
-            return Ok(if known.fingerprint != fingerprint {
-                CreateOutcome::Mismatch
-            } else if claim.is_some() && known.claim.as_ref() == claim {
-                CreateOutcome::Created { ready }
-            } else {
-                CreateOutcome::Existing { ready }
+            return Ok(match known.fingerprint == fingerprint {
+                true => CreateOutcome::Existing { ready },
+                false => CreateOutcome::Mismatch,
             });
         }
         let record = ConversationRecord {
@@ -287,9 +238,9 @@ impl Conversations for MemoryConversations {
             prepared: None,
             turns: turns.iter().map(|turn| inner.turn(turn)).collect(),
             fingerprint,
-            claim: claim.cloned(),
             idempotency: HashMap::new(),
             attended_ms: now_ms(),
+            used: Instant::now(),
         };
         let ready = record.ready();
         inner.records.insert(conversation.id.clone(), record);
@@ -348,6 +299,7 @@ impl Conversations for MemoryConversations {
             return Ok(AddTurnOutcome::Full);
         }
         record.turns.push(new);
+        record.used = Instant::now();
         record.attended_ms = now_ms();
         let turn = record.turns.len() as u32;
         if let Some(key) = idempotency {
@@ -491,26 +443,25 @@ impl Conversations for MemoryConversations {
         Ok(Box::new(MemoryWatch(self.with(id, subscribe).flatten())))
     }
 
-    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
-        let mut inner = self.lock();
-        let Some(ConversationRecord {
-            conversation,
-            claim,
-            ..
-        }) = inner.records.remove(id)
-        else {
-            return Ok(None);
-        };
-        let image_stays = match (&claim, &conversation.image) {
-            (Some(claim), Some(image)) => inner.release(claim, &image.image),
-            // Without a claim of its own it cannot say whose the image is.
-            (None, Some(_)) => true,
-            (_, None) => false,
-        };
-        Ok(Some(DeletedConversation {
-            conversation,
-            image_stays,
-        }))
+    async fn delete(&self, id: &ConversationId) -> Result<bool, StateError> {
+        Ok(self.lock().records.remove(id).is_some())
+    }
+
+    async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError> {
+        let inner = self.lock();
+        Ok(ids
+            .iter()
+            .map(|id| inner.records.contains_key(id))
+            .collect())
+    }
+
+    async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
+        let inner = self.lock();
+        let conversations = inner.records.values().map(|record| &record.conversation);
+        Ok(conversations
+            .filter(|conversation| conversation.created_ms < time_ms)
+            .map(|conversation| conversation.id.clone())
+            .collect())
     }
 
     async fn unattended(

@@ -1,7 +1,6 @@
 //! Conversations in Redis: one hash for each conversation, one stream of events for each turn. What must not be torn
 //! apart happens in scripts; all keys of a conversation lie in one hash slot.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,8 +14,8 @@ use serde::Serialize;
 
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    DeletedConversation, ImageClaim, LONGEST_REMOVAL, NumberedEvent, TurnClaim, TurnWatch,
-    UnattendedConversation, fingerprint, nonce, now_ms,
+    LIFETIME, NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, fingerprint, lifetime,
+    nonce, now_ms,
 };
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
@@ -29,8 +28,8 @@ mod open;
 mod scripts;
 mod subscriptions;
 
-/// A conversation that nobody has touched for so long is forgotten.
-const TIME_TO_LIVE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Keys that Redis looks at in one step of a scan.
+const SCANNED: usize = 1000;
 /// A turn that has waited for so long was lost with its queue; it does not count as waiting any more.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
@@ -63,8 +62,19 @@ impl RedisConversations {
         id: &ConversationId,
         arguments: &[&str],
     ) -> Result<T, StateError> {
+        self.run_script_for(LIFETIME, script, id, arguments).await
+    }
+
+    /// Runs a script on a conversation that, where the script makes it, is kept for so long after its last use.
+    async fn run_script_for<T: FromRedisValue>(
+        &self,
+        lifetime: Duration,
+        script: &Script,
+        id: &ConversationId,
+        arguments: &[&str],
+    ) -> Result<T, StateError> {
         let mut pipeline = redis::pipe();
-        call(&mut pipeline, script, id, arguments);
+        call(&mut pipeline, lifetime, script, id, arguments);
         self.connection
             .run::<(T,)>(&pipeline)
             .await
@@ -75,13 +85,14 @@ impl RedisConversations {
     /// ends, whoever looks there finds the turns.
     async fn run_queueing<T: FromRedisValue>(
         &self,
+        lifetime: Duration,
         script: &Script,
         id: &ConversationId,
         arguments: &[&str],
     ) -> Result<T, StateError> {
         let mut pipeline = redis::pipe();
         pipeline.zadd(keys::OPEN, id.as_str(), now_ms()).ignore();
-        call(&mut pipeline, script, id, arguments);
+        call(&mut pipeline, lifetime, script, id, arguments);
         self.connection
             .run::<(T,)>(&pipeline)
             .await
@@ -138,55 +149,10 @@ impl RedisConversations {
 
 #[async_trait]
 impl Conversations for RedisConversations {
-    async fn claim_image(
-        &self,
-        claim: &ImageClaim,
-        image: &ObjectKey,
-        stored: bool,
-    ) -> Result<bool, StateError> {
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("EVALSHA")
-            .arg(scripts::CLAIM.get_hash())
-            .arg(1)
-            .arg(keys::image(image));
-        pipeline
-            .arg(claim.as_str())
-            .arg(if stored { "1" } else { "0" });
-        self.connection
-            .run::<(bool,)>(&pipeline)
-            .await
-            .map(|(claimed,)| claimed)
-    }
-
-    async fn release_image(
-        &self,
-        claim: &ImageClaim,
-        image: &ObjectKey,
-    ) -> Result<bool, StateError> {
-        let mut pipeline = redis::pipe();
-        release(&mut pipeline, claim.as_str(), image);
-        self.connection
-            .run::<(bool,)>(&pipeline)
-            .await
-            .map(|(stays,)| stays)
-    }
-
-    async fn image_removed(&self, image: &ObjectKey) -> Result<(), StateError> {
-        self.connection
-            .run(
-                redis::pipe()
-                    .srem(keys::image(image), scripts::REMOVING)
-                    .ignore(),
-            )
-            .await
-    }
-
     async fn create(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-        claim: Option<&ImageClaim>,
     ) -> Result<CreateOutcome, StateError> {
         let id = &conversation.id;
         let image = conversation.image.as_ref();
@@ -195,12 +161,12 @@ impl Conversations for RedisConversations {
             json(conversation),
             image.map_or_else(String::new, |image| image.image.to_string()),
             fingerprint.to_string(),
-            claim.map_or_else(String::new, |claim| claim.as_str().to_owned()),
         ];
         arguments.extend(turns.iter().map(json));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (outcome, ready, queued): (u32, u32, Vec<u32>) =
-            self.run_queueing(&scripts::CREATE, id, &arguments).await?;
+        let (outcome, ready, queued): (u32, u32, Vec<u32>) = self
+            .run_queueing(lifetime(conversation), &scripts::CREATE, id, &arguments)
+            .await?;
         let ready = turn_or_none(ready);
         let outcome = match outcome {
             scripts::CREATED => CreateOutcome::Created { ready },
@@ -254,7 +220,7 @@ impl Conversations for RedisConversations {
         let max_turns = max_turns.to_string();
         let arguments = [&*request, &key, fingerprint.as_str(), &max_turns];
         let (outcome, turn, ready, queued): (u32, u32, u32, bool) = self
-            .run_queueing(&scripts::ADD_TURN, id, &arguments)
+            .run_queueing(LIFETIME, &scripts::ADD_TURN, id, &arguments)
             .await?;
         match outcome {
             scripts::ADDED => {}
@@ -438,20 +404,14 @@ impl Conversations for RedisConversations {
         ))
     }
 
-    async fn delete(&self, id: &ConversationId) -> Result<Option<DeletedConversation>, StateError> {
-        let read = redis::pipe()
-            .hgetall(keys::conversation(id))
-            .hget(keys::conversation(id), "claim")
-            .to_owned();
-        let (fields, claim): (HashMap<String, String>, Option<String>) =
-            self.connection.run(&read).await?;
+    async fn delete(&self, id: &ConversationId) -> Result<bool, StateError> {
         let Some(ConversationSnapshot {
             conversation,
             turns,
             ..
-        }) = fields::snapshot(&fields)?
+        }) = self.read(id).await?
         else {
-            return Ok(None);
+            return Ok(false);
         };
         self.run_script::<()>(&scripts::DELETE, id, &[]).await?;
         let turns: Vec<u32> = (1..=turns.len() as u32).collect();
@@ -460,24 +420,50 @@ impl Conversations for RedisConversations {
         pipeline
             .zrem(keys::owner(&conversation.owner), id.as_str())
             .ignore();
-        let claim = claim.filter(|claim| !claim.is_empty());
-        let image_stays = match (claim, &conversation.image) {
-            (Some(claim), Some(image)) => {
-                release(&mut pipeline, &claim, &image.image);
-                let (stays,): (bool,) = self.connection.run(&pipeline).await?;
-                stays
+        self.connection.run::<()>(&pipeline).await?;
+        Ok(true)
+    }
+
+    async fn exist(&self, ids: &[ConversationId]) -> Result<Vec<bool>, StateError> {
+        let mut pipeline = redis::pipe();
+        for id in ids {
+            pipeline.exists(keys::conversation(id));
+        }
+        if ids.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.connection.run(&pipeline).await
+        }
+    }
+
+    async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
+        let mut begun = Vec::new();
+        let mut cursor = 0_u64;
+        loop {
+            let scan = redis::cmd("SCAN")
+                .arg(cursor)
+                .arg("MATCH")
+                .arg(keys::owner("*"))
+                .arg("COUNT")
+                .arg(SCANNED)
+                .to_owned();
+            let (page,): ((u64, Vec<String>),) =
+                self.connection.run(redis::pipe().add_command(scan)).await?;
+            for owner in page.1 {
+                let range = redis::pipe()
+                    .zrangebyscore(owner, 0, format!("({time_ms}"))
+                    .to_owned();
+                let (ids,): (Vec<String>,) = self.connection.run(&range).await?;
+                begun.extend(ids.into_iter().map(ConversationId));
             }
-            // Without a claim of its own it cannot say whose the image is.
-            (None, image) => {
-                self.connection.run::<()>(&pipeline).await?;
-                image.is_some()
+            cursor = page.0;
+            if cursor == 0 {
+                // A scan may name a key twice.
+                begun.sort_unstable();
+                begun.dedup();
+                return Ok(begun);
             }
-            (Some(_), None) => false,
-        };
-        Ok(Some(DeletedConversation {
-            conversation,
-            image_stays,
-        }))
+        }
     }
 
     async fn unattended(
@@ -521,25 +507,20 @@ impl Conversations for RedisConversations {
 }
 
 /// Adds the call of a script on a conversation.
-fn call(pipeline: &mut Pipeline, script: &Script, id: &ConversationId, arguments: &[&str]) {
+fn call(
+    pipeline: &mut Pipeline,
+    lifetime: Duration,
+    script: &Script,
+    id: &ConversationId,
+    arguments: &[&str],
+) {
     pipeline
         .cmd("EVALSHA")
         .arg(script.get_hash())
         .arg(1)
         .arg(keys::conversation(id))
-        .arg(TIME_TO_LIVE.as_secs())
+        .arg(lifetime.as_secs())
         .arg(arguments);
-}
-
-/// Adds the call of [`scripts::RELEASE`].
-fn release(pipeline: &mut Pipeline, claim: &str, image: &ObjectKey) {
-    pipeline
-        .cmd("EVALSHA")
-        .arg(scripts::RELEASE.get_hash())
-        .arg(1)
-        .arg(keys::image(image))
-        .arg(claim)
-        .arg(LONGEST_REMOVAL.as_secs());
 }
 
 /// The outcome and the event of a cancelled turn.

@@ -1,18 +1,25 @@
 //! Objects as files under a directory: the store of the embedded mode, and of clusters with a shared volume.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_schemas::ObjectKey;
+use radialog_schemas::{ContentHash, ObjectKey};
 
 use super::{ObjectEntry, ObjectError, Objects};
-use crate::durable::{self, UNFINISHED};
+use crate::durable::{self, Readers, UNFINISHED};
 
-/// A directory of objects. `images/ab…` is the file `images/ab…` under the root.
+/// The SHA-256 of the output `a/b` is in the file `a/.sum-b`. Listings skip it, and it goes with its object.
+const SUM: &str = ".sum-";
+/// Attempts to write into a directory that another thread removes each time because it is empty.
+const WRITE_ATTEMPTS: u32 = 16;
+
+/// A directory of objects. `images/ab…` is the file `images/ab…` under the root. The user of this process alone can read
+/// what it makes there, whatever the umask says.
 ///
 /// Look-ups and reads run in place: outputs are read soon after they were written, from the page cache, where a hop to
 /// another thread and back costs more than the read. Writes and listings go to the blocking pool.
@@ -27,7 +34,11 @@ impl FilesystemObjects {
     /// Where the directory cannot be created or read.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, ObjectError> {
         let root = root.into();
-        durable::create_directory(&root)
+        // What is above the store is not the store's: it is made as everybody makes directories.
+        root.parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .map_or(Ok(()), durable::create_directory)
+            .and_then(|()| durable::create_directory_for(Readers::Owner, &root))
             .and_then(|()| fs::read_dir(&root).map(drop))
             .map_err(|error| store_error(&root.display().to_string(), &error))?;
         Ok(Self { root })
@@ -37,7 +48,10 @@ impl FilesystemObjects {
         // Keys arrive in messages, unchecked: a key must not climb out of the root or name an unfinished file.
         match ObjectKey::parse(key.as_str()) {
             Some(_)
-                if !key.as_str().contains(['\\', '\0']) && !key.as_str().contains(UNFINISHED) =>
+                if !key.as_str().contains(['\\', '\0'])
+                    && [UNFINISHED, SUM]
+                        .iter()
+                        .all(|name| !key.as_str().contains(name)) =>
             {
                 Ok(self.root.join(key.as_str()))
             }
@@ -51,11 +65,33 @@ impl Objects for FilesystemObjects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         let path = self.path(key)?;
         let written = blocking(move || replace(&path, &content)).await;
-        written.map_err(|error| match object_error(key, &error) {
-            // Part of the path is a file: a place to write is missing, not an object to read.
-            ObjectError::NotFound(_) => store_error(key.as_str(), &error),
-            other => other,
-        })
+        written.map_err(|error| write_error(key, &error))
+    }
+
+    async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        let path = self.path(key)?;
+        let written = blocking(move || {
+            // The hash first: a crash in between leaves no output without one. It need not survive a power cut, since an
+            // output without its hash is computed again.
+            retry_in_new_directory(&path, || write_sum(&path, &content))?;
+            replace(&path, &content)
+        });
+        written.await.map_err(|error| write_error(key, &error))
+    }
+
+    async fn get_output(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
+        let sum = sum_path(&self.path(key)?);
+        let content = self.get(key).await?;
+        match fs::read_to_string(sum) {
+            Ok(hash) => Ok((content, ContentHash::from_hex(&hash))),
+            Err(error) if is_absent(&error) || error.kind() == io::ErrorKind::InvalidData => {
+                Ok((content, None))
+            }
+            Err(error) => Err(object_error(key, &error)),
+        }
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
@@ -91,7 +127,8 @@ impl Objects for FilesystemObjects {
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
         let path = self.path(key)?;
-        match blocking(move || fs::remove_file(path)).await {
+        let root = self.root.clone();
+        match blocking(move || remove(&root, &path)).await {
             Err(error) if !is_absent(&error) => Err(object_error(key, &error)),
             _ => Ok(()),
         }
@@ -129,13 +166,18 @@ struct Listing<'a> {
 impl Listing<'_> {
     fn visit(&mut self, directory: &Path, key: &str) -> io::Result<()> {
         let mut names = Vec::new();
-        for entry in fs::read_dir(directory)? {
+        let entries = match fs::read_dir(directory) {
+            // Removed with its last object since its parent was read.
+            Err(error) if is_absent(&error) && !key.is_empty() => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             // A name that is not UTF-8 cannot be a key.
             let Ok(mut name) = entry.file_name().into_string() else {
                 continue;
             };
-            if name.starts_with(UNFINISHED) {
+            if name.starts_with(UNFINISHED) || name.starts_with(SUM) {
                 continue;
             }
             // Directories sort with their slash, as their keys do: `a.b` comes before `a/b`.
@@ -165,6 +207,7 @@ impl Listing<'_> {
                     Ok(metadata) => self.entries.push(ObjectEntry {
                         key,
                         size: metadata.len(),
+                        modified: metadata.modified()?,
                     }),
                     Err(error) if is_absent(&error) => {}
                     Err(error) => return Err(error),
@@ -176,13 +219,58 @@ impl Listing<'_> {
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    match (durable::replace(path, content), path.parent()) {
-        (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
-            durable::create_directory(directory)?;
-            durable::replace(path, content)
+    retry_in_new_directory(path, || durable::replace_for(Readers::Owner, path, content))
+}
+
+/// Writes into the path's directory, which is made where it is missing. Whoever deletes the last object of a directory
+/// removes it, perhaps just now.
+fn retry_in_new_directory(path: &Path, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    for _ in 1..WRITE_ATTEMPTS {
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            written => return written,
         }
-        (replaced, _) => replaced,
+        if let Some(directory) = path.parent() {
+            match durable::create_directory_for(Readers::Owner, directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                created => created?,
+            }
+        }
     }
+    write()
+}
+
+fn sum_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(SUM);
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
+}
+
+/// Writes an output's hash whole or not at all, for the owner alone, as temporary files are.
+fn write_sum(path: &Path, content: &[u8]) -> io::Result<()> {
+    let sum = sum_path(path);
+    let directory = sum.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempfile_in(directory)?;
+    file.write_all(ContentHash::of(content).as_str().as_bytes())?;
+    file.persist(&sum).map(drop).map_err(|error| error.error)
+}
+
+/// Removes an object with its hash, and the directories that are empty then.
+fn remove(root: &Path, path: &Path) -> io::Result<()> {
+    let removed = fs::remove_file(path);
+    match fs::remove_file(sum_path(path)) {
+        Err(error) if !is_absent(&error) => return Err(error),
+        _ => {}
+    }
+    let mut directory = path.parent();
+    while let Some(empty) = directory.filter(|directory| *directory != root)
+        && fs::remove_dir(empty).is_ok()
+    {
+        directory = empty.parent();
+    }
+    removed
 }
 
 async fn blocking<T: Send + 'static>(
@@ -191,6 +279,14 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn write_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
+    match object_error(key, error) {
+        // Part of the path is a file: a place to write is missing, not an object to read.
+        ObjectError::NotFound(_) => store_error(key.as_str(), error),
+        other => other,
+    }
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -1,7 +1,8 @@
 //! Objects in an S3 bucket, on AWS or on any server that speaks its protocol.
 
+use std::collections::HashMap;
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -14,7 +15,7 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use radialog_schemas::ObjectKey;
+use radialog_schemas::{ContentHash, ObjectKey};
 use secrecy::ExposeSecret;
 
 use super::{ObjectEntry, ObjectError, Objects};
@@ -25,6 +26,8 @@ use crate::start::{StartError, until_started};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The protocol's own limit of one listing, in objects.
 const MAX_KEYS: usize = 1000;
+/// The name of the metadata that holds an output's SHA-256.
+const HASH: &str = "sha256";
 /// The error codes by which servers say that a write does not fit.
 const STORE_FULL_CODES: [&str; 5] = [
     "XMinioStorageFull",
@@ -113,7 +116,32 @@ impl S3Objects {
         }
     }
 
-    async fn read(&self, key: &ObjectKey, range: Option<String>) -> Result<Bytes, ObjectError> {
+    async fn write(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        hash: Option<ContentHash>,
+    ) -> Result<(), ObjectError> {
+        let metadata =
+            hash.map(|hash| HashMap::from([(HASH.to_owned(), hash.as_str().to_owned())]));
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.path(key))
+            .set_metadata(metadata)
+            .body(ByteStream::from(content))
+            .send()
+            .await;
+        put.map(drop).map_err(|error| self.error(key, &error))
+    }
+
+    /// Reads the object, and the hash in its metadata.
+    async fn read(
+        &self,
+        key: &ObjectKey,
+        range: Option<String>,
+    ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
         let request = self
             .client
             .get_object()
@@ -123,35 +151,51 @@ impl S3Objects {
         let answer = match request.send().await {
             Ok(answer) => answer,
             // A range that begins past the end.
-            Err(error) if error.code() == Some("InvalidRange") => return Ok(Bytes::new()),
+            Err(error) if error.code() == Some("InvalidRange") => return Ok((Bytes::new(), None)),
             Err(error) => return Err(self.error(key, &error)),
         };
+        let hash = answer
+            .metadata()
+            .and_then(|metadata| metadata.get(HASH))
+            .and_then(|hash| ContentHash::from_hex(hash));
         let content = answer.body.collect().await;
         let cut = |error| ObjectError::Store {
             key: self.path(key),
             reason: format!("the content broke off: {error}"),
         };
-        content.map(|content| content.into_bytes()).map_err(cut)
+        content
+            .map(|content| (content.into_bytes(), hash))
+            .map_err(cut)
     }
 }
 
 #[async_trait]
 impl Objects for S3Objects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
-        let body = ByteStream::from(content);
-        let put = self
-            .client
-            .put_object()
-            .bucket(&self.bucket)
-            .key(self.path(key))
-            .body(body)
-            .send()
-            .await;
-        put.map(drop).map_err(|error| self.error(key, &error))
+        self.write(key, content, None).await
+    }
+
+    async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        let hashing = {
+            let content = content.clone();
+            tokio::task::spawn_blocking(move || ContentHash::of(&content))
+        };
+        let hash = hashing.await.map_err(|error| ObjectError::Store {
+            key: self.path(key),
+            reason: format!("its hash was not computed: {error}"),
+        })?;
+        self.write(key, content, Some(hash)).await
+    }
+
+    async fn get_output(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
+        self.read(key, None).await
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        self.read(key, None).await
+        self.read(key, None).await.map(|(content, _)| content)
     }
 
     async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
@@ -163,6 +207,7 @@ impl Objects for S3Objects {
             Some(format!("bytes={}-{}", range.start, range.end - 1)),
         )
         .await
+        .map(|(content, _)| content)
     }
 
     async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
@@ -244,6 +289,11 @@ impl Objects for S3Objects {
                         .size()
                         .and_then(|size| u64::try_from(size).ok())
                         .unwrap_or(0),
+                    modified: object
+                        .last_modified()
+                        .and_then(|time| SystemTime::try_from(*time).ok())
+                        // As if it were new: what has no age must not be taken for old.
+                        .unwrap_or_else(SystemTime::now),
                 })
             }));
             if !answer.is_truncated().unwrap_or(false) {

@@ -94,7 +94,7 @@ async fn perform<W: StageWork>(
     let _flight = worker
         .unless_stopping(worker.outputs.enter(&task.output))
         .await?;
-    let has_output = || async { Ok(worker.objects.has_output(&task.output).await?) };
+    let has_output = || async { Ok(worker.objects.has_whole_output(&task.output).await?) };
     if worker.retry_unless_stopping(has_output).await? {
         timings.reused = true;
         worker.metrics.reused.inc();
@@ -112,7 +112,7 @@ async fn perform<W: StageWork>(
     let stored = worker.store_retry.run(|| async {
         match worker
             .objects
-            .put(&task.output, output.content.clone())
+            .put_output(&task.output, output.content.clone())
             .await
         {
             Ok(()) => Ok(Stored::Done),

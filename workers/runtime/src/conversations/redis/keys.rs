@@ -1,7 +1,7 @@
 //! Redis keys of conversations, built here and nowhere else. The conversation stands in braces: in a Redis Cluster all
 //! its keys lie together, as the scripts need them.
 
-use radialog_schemas::{ConversationId, ObjectKey};
+use radialog_schemas::ConversationId;
 
 /// Sorted set of the turns that wait for a worker, by the time they were queued.
 pub(super) const WAITING: &str = "radialog:chat:waiting";
@@ -43,9 +43,4 @@ pub(super) fn waiting(id: &ConversationId, turn: u32) -> String {
 /// Sorted set of an owner's conversations, by their beginning.
 pub(super) fn owner(owner: &str) -> String {
     format!("radialog:chat:owner:{owner}")
-}
-
-/// Set of the claims on an image.
-pub(super) fn image(image: &ObjectKey) -> String {
-    format!("radialog:chat:image:{image}")
 }

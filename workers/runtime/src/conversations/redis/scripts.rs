@@ -1,9 +1,11 @@
-//! What must not be torn apart, in Lua. KEYS[1] is the conversation's hash, ARGV[1] the seconds to live.
+//! What must not be torn apart, in Lua. KEYS[1] is the conversation's hash, ARGV[1] the seconds to live of
+//! one that is made.
 //!
-//! Fields of the hash: `conversation`, `image` (its key, or nothing), `fingerprint` of the request that created it, `claim` on
-//! the image, `prepared`, `usable` (1 once the image's outputs are there), `turns` (their number), and for turn N
-//! `N:request`, `N:fingerprint`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`, `N:outcome`, `N:edited`, `N:events`
-//! (their number); `key:K` holds the turn that the idempotency key K made, `once:N` the one of a call without a key.
+//! Fields of the hash: `conversation`, `live` (its seconds to live), `image` (its key, or nothing), `fingerprint` of the
+//! request that created it, `prepared`, `usable` (1 once the image's outputs are there), `turns` (their number), and for
+//! turn N `N:request`, `N:fingerprint`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`, `N:outcome`, `N:edited`,
+//! `N:events` (their number); `key:K` holds the turn that the idempotency key K made, `once:N` the one of a call without a
+//! key.
 
 use std::sync::LazyLock;
 
@@ -18,8 +20,9 @@ pub(super) const OVER: i64 = -2;
 
 /// What several scripts do.
 const SHARED: &str = "
-local key, live = KEYS[1], ARGV[1]
+local key = KEYS[1]
 local function get(field) return redis.call('HGET', key, field) end
+local live = get('live') or ARGV[1]
 local function set(...) redis.call('HSET', key, ...) end
 local function final(turn)
   local status = get(turn .. ':status')
@@ -69,20 +72,17 @@ pub(super) const EXISTING: u32 = 1;
 /// [`CREATE`] and [`ADD_TURN`] say: another request had this id or key.
 pub(super) const MISMATCH: u32 = 2;
 
-/// ARGV: conversation, image or nothing, fingerprint, claim or nothing, requests. How it came out, the ready turn, and all
-/// queued ones.
+/// ARGV: conversation, image or nothing, fingerprint, requests. How it came out, the ready turn, and all queued ones.
 pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local outcome = 1
          if redis.call('EXISTS', key) == 0 then
-           set('conversation', ARGV[2], 'image', ARGV[3], 'fingerprint', ARGV[4], 'claim', ARGV[5])
-           for at = 6, #ARGV do queue(ARGV[at]) end
+           set('conversation', ARGV[2], 'image', ARGV[3], 'fingerprint', ARGV[4], 'live', live)
+           for at = 5, #ARGV do queue(ARGV[at]) end
            touch()
            outcome = 0
          elseif get('fingerprint') ~= ARGV[4] then
            return {2, 0, {}}
-         elseif ARGV[5] ~= '' and get('claim') == ARGV[5] then
-           outcome = 0
          end
          local queued = {}
          for turn = 1, tonumber(get('turns') or 0) do
@@ -217,34 +217,6 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: set of the claims on an image. ARGV: claim, whether the image was stored before. Whether it could be claimed. The
-/// member `stored` says that it was stored before the first of them, [`REMOVING`] that it is being removed.
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('SISMEMBER', KEYS[1], 'removing') == 1 then return 0 end
-         if ARGV[2] == '1' and redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SADD', KEYS[1], 'stored') end
-         redis.call('SADD', KEYS[1], ARGV[1])
-         return 1",
-    )
-});
-
-/// A member of the set of claims on an image.
-pub(super) const REMOVING: &str = "removing";
-
-/// KEYS: set of the claims on an image. ARGV: claim, seconds of the longest removal. Whether the image must stay; it must
-/// where the claim was taken back before, because whoever did so has seen to the image.
-pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "if redis.call('SREM', KEYS[1], ARGV[1]) == 0 then return 1 end
-         local left = redis.call('SCARD', KEYS[1])
-         if left == 1 and redis.call('SREM', KEYS[1], 'stored') == 1 then return 1 end
-         if left > 0 then return 1 end
-         redis.call('SADD', KEYS[1], 'removing')
-         redis.call('EXPIRE', KEYS[1], ARGV[2])
-         return 0",
-    )
-});
-
 /// KEYS: [`super::keys::OPEN`]. ARGV: conversation, time at which it was seen there, time now or nothing to remove it.
 /// Whether nobody has been there since.
 pub(super) static ATTEND: LazyLock<Script> = LazyLock::new(|| {
@@ -259,7 +231,6 @@ pub(super) static ATTEND: LazyLock<Script> = LazyLock::new(|| {
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
     vec![
-        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &CLAIM,
-        &RELEASE, &ATTEND,
+        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &ATTEND,
     ]
 }

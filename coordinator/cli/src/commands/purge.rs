@@ -1,0 +1,156 @@
+//! `radialog purge`: removes conversations, and what conversations have left.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use radialog_coordinator::conversation::retention::{self, Unowned};
+use radialog_runtime::backends::Backends;
+use radialog_runtime::queue::memory::MemoryQueue;
+use radialog_runtime::state::memory::MemoryState;
+use radialog_schemas::ConversationId;
+
+use crate::args::ServiceArgs;
+
+/// Remove conversations, and the images and outputs that conversations have left
+///
+/// Without options, removes what belongs to no conversation any more and is older than retention.grace: the same as
+/// gateways and coordinators do from time to time. Without --redis, nobody here knows which conversations there are: what
+/// a running process has not renewed within the grace goes.
+///
+/// Example: radialog purge --older-than 30d --redis redis://host --s3 s3://radialog
+#[derive(Args)]
+pub(crate) struct PurgeArgs {
+    /// Also remove the conversations that began longer ago than this, with all that belongs to them, e.g. 30d, 12h, 45m
+    #[arg(long, value_name = "AGE", conflicts_with = "conversation")]
+    older_than: Option<Age>,
+    /// Remove this conversation alone, with its corrections and all that belongs to it
+    #[arg(long, value_name = "ID")]
+    conversation: Option<String>,
+    /// Say what would be removed, and leave it
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+/// A length of time as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Age(Duration);
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("'{text}' is not an age; write 30d, 12h, 45m or 90s");
+        let unit = text.char_indices().last().ok_or_else(wrong)?;
+        let seconds = match unit.1 {
+            'd' => 24 * 3600,
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = text[..unit.0].parse().map_err(|_| wrong())?;
+        let age = number.checked_mul(seconds).ok_or_else(wrong)?;
+        Ok(Self(Duration::from_secs(age)))
+    }
+}
+
+pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
+    let config = args.services.load_quiet(&[])?;
+    let objects = Backends::objects(&config);
+    let conversations = Backends::conversations(&config);
+    let (objects, conversations) = futures::try_join!(objects, conversations)?;
+    // Nothing is begun here.
+    let backends = Backends {
+        queue: Arc::new(MemoryQueue::default()),
+        state: Arc::new(MemoryState::default()),
+        objects,
+        conversations,
+    };
+    let verb = if args.dry_run {
+        "would be removed"
+    } else {
+        "removed"
+    };
+    if let Some(id) = args.conversation {
+        let id = ConversationId(id);
+        let objects = retention::count_objects(&*backends.objects, &id).await?;
+        let existed = match args.dry_run {
+            true => exist(&backends, std::slice::from_ref(&id)).await? == 1,
+            false => retention::remove(&backends, &id).await?,
+        };
+        let known = if existed {
+            ""
+        } else {
+            "no such conversation is known here; "
+        };
+        println!("{known}conversation {id} with {objects} objects {verb}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut grace = config.retention.grace;
+    if let Some(Age(age)) = args.older_than {
+        let old = begun_before(age);
+        let old = backends.conversations.begun_before(old).await?;
+        let count = exist(&backends, &old).await?;
+        if !args.dry_run {
+            for id in &old {
+                retention::remove(&backends, id).await?;
+            }
+        }
+        println!("{count} conversations {verb} because of their age");
+        if config.redis.is_none() {
+            grace = grace.max(age);
+        }
+    }
+    let Unowned {
+        conversations,
+        objects,
+        bytes,
+    } = retention::sweep(&backends, grace, args.dry_run).await?;
+    println!(
+        "{objects} objects ({bytes} bytes) of {conversations} conversations that are gone {verb}"
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many of these conversations exist.
+async fn exist(backends: &Backends, ids: &[ConversationId]) -> anyhow::Result<usize> {
+    let exist = backends.conversations.exist(ids).await?;
+    Ok(exist.into_iter().filter(|exists| *exists).count())
+}
+
+/// The time so long ago, in milliseconds since 1970.
+fn begun_before(age: Duration) -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(now.saturating_sub(age).as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_a_number_and_a_unit() {
+        let seconds = |text: &str| text.parse::<Age>().map(|age| age.0.as_secs());
+        assert_eq!(seconds("30d"), Ok(30 * 24 * 3600));
+        assert_eq!(seconds("90s"), Ok(90));
+        for wrong in [
+            "",
+            "d",
+            "30",
+            "-1d",
+            "1.5h",
+            "30 d",
+            "18446744073709551615d",
+            "5é",
+        ] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

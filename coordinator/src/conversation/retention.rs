@@ -1,0 +1,237 @@
+//! How long what came from a conversation stays in the object store. Everything that does (its image, and what is computed
+//! from it) lies below the conversation's prefix and belongs to nobody else, so that its end is the end of all of it.
+//! What no end has reached (a worker stored it after the conversation was deleted, the conversation expired, a process
+//! was killed with its conversations in memory) is found by a sweep.
+//!
+//! Corrections are data that somebody means to keep: they stay until their conversation is deleted or purged, and
+//! outlive one that has merely expired.
+
+use std::time::{Duration, SystemTime};
+
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::RetentionConfig;
+use radialog_runtime::metrics::metrics;
+use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
+use radialog_schemas::{ConversationId, ObjectKey};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::error::BackendError;
+
+/// Objects listed at a time.
+const PAGE: usize = 1000;
+/// Conversations looked up at a time.
+const AT_ONCE: usize = 100;
+
+/// What a sweep has found without an owner and past its grace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unowned {
+    /// Conversations that are gone.
+    pub conversations: u64,
+    /// Objects that they have left.
+    pub objects: u64,
+    /// The size of these objects.
+    pub bytes: u64,
+}
+
+/// The objects of one conversation, as a listing shows them.
+struct Belongings {
+    owner: ConversationId,
+    objects: u64,
+    bytes: u64,
+    /// When the latest of them was put: nobody knew of the conversation later.
+    newest: SystemTime,
+}
+
+impl Belongings {
+    fn add(&mut self, entry: &ObjectEntry) {
+        self.objects += 1;
+        self.bytes += entry.size;
+        self.newest = self.newest.max(entry.modified);
+    }
+
+    /// How long nobody has been known to own them. Nothing where the store's clock is ahead.
+    fn age(&self) -> Duration {
+        self.newest.elapsed().unwrap_or_default()
+    }
+}
+
+/// Removes a conversation, its corrections, and all objects that belong to it; what is left of one that is gone already,
+/// too. False where there was no such conversation.
+///
+/// # Errors
+/// When store or state do not answer; the call may be repeated.
+pub async fn remove(backends: &Backends, id: &ConversationId) -> Result<bool, BackendError> {
+    let existed = backends.conversations.delete(id).await?;
+    let corrections = format!("{}{id}/", ObjectKey::CORRECTIONS);
+    delete_below(&*backends.objects, &corrections).await?;
+    remove_objects(&*backends.objects, id).await?;
+    Ok(existed)
+}
+
+/// Removes all objects that belong to a conversation, but for its corrections; returns their number.
+///
+/// # Errors
+/// When the store does not answer; the call may be repeated.
+pub async fn remove_objects(
+    objects: &dyn Objects,
+    id: &ConversationId,
+) -> Result<u64, ObjectError> {
+    delete_below(objects, &ObjectKey::conversation_prefix(id)).await
+}
+
+/// Counts the objects that belong to a conversation, but for its corrections.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn count_objects(
+    objects: &dyn Objects,
+    id: &ConversationId,
+) -> Result<usize, ObjectError> {
+    let prefix = ObjectKey::conversation_prefix(id);
+    // An image, its outputs and a lease: nobody has a page of them.
+    Ok(objects.list(&prefix, None, PAGE).await?.len())
+}
+
+async fn delete_below(objects: &dyn Objects, prefix: &str) -> Result<u64, ObjectError> {
+    let mut deleted = 0;
+    let mut after = None;
+    loop {
+        let page = objects.list(prefix, after.as_ref(), PAGE).await?;
+        for entry in &page {
+            objects.delete(&entry.key).await?;
+            deleted += 1;
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = Some(last.key.clone()),
+            _ => return Ok(deleted),
+        }
+    }
+}
+
+/// Ends all conversations of a process that keeps them in its memory, with their objects: nobody will know them again.
+/// Corrections stay.
+///
+/// # Errors
+/// When the store does not answer; a later sweep removes what is left.
+pub async fn end_all(backends: &Backends) -> Result<(), BackendError> {
+    for id in backends.conversations.begun_before(u64::MAX).await? {
+        backends.conversations.delete(&id).await?;
+        remove_objects(&*backends.objects, &id).await?;
+    }
+    Ok(())
+}
+
+/// Finds the objects of conversations that are gone and, unless `dry_run`, removes them. Objects that were put within
+/// `grace` stay: their conversation may be about to begin. So do those of conversations that others keep: who knows a
+/// conversation renews its lease here at half the grace.
+///
+/// # Errors
+/// When store or state do not answer; what is left is found by the next sweep.
+pub async fn sweep(
+    backends: &Backends,
+    grace: Duration,
+    dry_run: bool,
+) -> Result<Unowned, BackendError> {
+    let mut unowned = Unowned::default();
+    let mut after: Option<ObjectKey> = None;
+    let mut groups: Vec<Belongings> = Vec::new();
+    loop {
+        let prefix = ObjectKey::CONVERSATIONS;
+        let page = backends.objects.list(prefix, after.as_ref(), PAGE).await?;
+        for entry in &page {
+            let Some(owner) = entry.key.conversation() else {
+                continue;
+            };
+            // Keys come in order, and so all of one conversation together.
+            match groups.last_mut() {
+                Some(group) if group.owner == owner => group.add(entry),
+                _ => {
+                    let mut group = Belongings {
+                        owner,
+                        objects: 0,
+                        bytes: 0,
+                        newest: entry.modified,
+                    };
+                    group.add(entry);
+                    groups.push(group);
+                }
+            }
+        }
+        let is_last = page.len() < PAGE;
+        // The last one may go on in the next page.
+        let whole = groups.len() - usize::from(!is_last && !groups.is_empty());
+        if is_last || whole >= AT_ONCE {
+            let whole: Vec<Belongings> = groups.drain(..whole).collect();
+            for some in whole.chunks(AT_ONCE) {
+                sweep_some(backends, some, grace, dry_run, &mut unowned).await?;
+            }
+        }
+        after = page.last().map(|entry| entry.key.clone()).or(after);
+        if is_last {
+            break;
+        }
+    }
+    metrics()
+        .retention_unowned
+        .set(i64::try_from(unowned.objects).unwrap_or(i64::MAX));
+    Ok(unowned)
+}
+
+async fn sweep_some(
+    backends: &Backends,
+    groups: &[Belongings],
+    grace: Duration,
+    dry_run: bool,
+    unowned: &mut Unowned,
+) -> Result<(), BackendError> {
+    let owners: Vec<ConversationId> = groups.iter().map(|group| group.owner.clone()).collect();
+    let exist = backends.conversations.exist(&owners).await?;
+    for (group, exists) in groups.iter().zip(exist) {
+        let (id, age) = (&group.owner, group.age());
+        if exists && age > grace / 2 && !dry_run {
+            let lease = ObjectKey::conversation_lease(id);
+            backends.objects.put(&lease, Default::default()).await?;
+        }
+        if exists || age < grace {
+            continue;
+        }
+        unowned.conversations += 1;
+        unowned.objects += group.objects;
+        unowned.bytes += group.bytes;
+        if !dry_run {
+            let removed = remove_objects(&*backends.objects, id).await?;
+            metrics().retention_removed.inc_by(removed);
+        }
+    }
+    Ok(())
+}
+
+/// Sweeps at once and then at the configured interval, until the shutdown. What fails is tried again the next time.
+pub async fn sweep_until_shutdown(
+    backends: &Backends,
+    config: &RetentionConfig,
+    shutdown: &CancellationToken,
+) {
+    loop {
+        let swept = tokio::select! {
+            swept = sweep(backends, config.grace, config.dry_run) => swept,
+            () = shutdown.cancelled() => return,
+        };
+        match swept {
+            Ok(Unowned { objects: 0, .. }) => {}
+            Ok(unowned) => info!(
+                conversations = unowned.conversations,
+                objects = unowned.objects,
+                bytes = unowned.bytes,
+                removed = !config.dry_run,
+                "conversations that are gone had left objects"
+            ),
+            Err(error) => warn!(%error, "objects without an owner were not looked for"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(config.interval) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}

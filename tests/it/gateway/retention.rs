@@ -1,0 +1,244 @@
+//! What conversations leave in the object store: nothing that outlives them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use radialog_coordinator::archive::{self, ArchiveLocation};
+use radialog_coordinator::conversation::retention::{self, Unowned};
+use radialog_coordinator::{Backends, RunOptions};
+use radialog_runtime::conversations::memory::MemoryConversations;
+use radialog_schemas::{ContentHash, ConversationId, ObjectKey, RunId, Stage, StageSet, StudyId};
+use radialog_tests::embedded::{self, batch_options, run_batch, start_workers};
+use radialog_tests::fake_stage::FakeStage;
+use serde_json::json;
+
+use super::fixture::{GatewayFixture, about_xray, data_uri, problem, xray};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+/// What a conversation has in the store.
+const KINDS: [&str; 3] = ["images", "embedding", "findings"];
+
+/// Waits for a state.
+async fn until<F: Future<Output = Result<bool>>>(what: &str, is_so: impl Fn() -> F) -> Result<()> {
+    let waiting = async {
+        while !is_so().await? {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        anyhow::Ok(())
+    };
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    waited.with_context(|| what.to_owned())?
+}
+
+fn id_of(path: &str) -> ConversationId {
+    ConversationId::from(path.rsplit('/').next().unwrap())
+}
+
+/// Makes all files below a folder two hours old.
+fn make_old(folder: &Path) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            make_old(&path);
+        } else {
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(SystemTime::now() - 2 * HOUR).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_removed_conversation_takes_all_that_is_its_own_and_nothing_else() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    // The same image was scored before, and is talked about twice.
+    let scored = ObjectKey::image(&ContentHash::of(&xray()));
+    fixture.backends.objects.put(&scored, xray().into()).await?;
+    let first = fixture.gateway.begin(&about_xray()).await?;
+    let second = fixture.gateway.begin(&about_xray()).await?;
+    for path in [&first, &second] {
+        fixture.gateway.view_when(path, 1, "done").await?;
+    }
+    assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [3, 2, 2]);
+    assert_eq!(fixture.gateway.delete(&first).await?, 204);
+    assert_eq!(
+        problem(fixture.gateway.get(&first).await?).await?.1,
+        "not_found"
+    );
+    assert_eq!(fixture.gateway.delete(&first).await?, 404);
+    assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [2, 1, 1]);
+    let image = fixture.gateway.get(&format!("{second}/image")).await?;
+    assert_eq!(image.status(), 200);
+    assert_eq!(fixture.gateway.delete(&second).await?, 204);
+    assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [1, 0, 0]);
+    assert!(fixture.backends.objects.size(&scored).await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_deleted_at_once_leaves_nothing_behind() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let mut runs = Vec::new();
+    for number in 0..20 {
+        let content = [xray().as_slice(), &[0; 20][number..]].concat();
+        let path = fixture
+            .gateway
+            .begin(&json!({"image": data_uri(&content)}))
+            .await?;
+        assert_eq!(fixture.gateway.delete(&path).await?, 204);
+        runs.push(RunId(format!("chat-{}", id_of(&path))));
+    }
+    // What its stages were asked to do goes on, and is over when the run is.
+    let (state, image) = (&fixture.backends.state, [StudyId::from("image")]);
+    for run in &runs {
+        let is_over = || async { Ok(state.exist(run, &image).await? == [false]) };
+        until("the stages are not done", is_over).await?;
+    }
+    assert_eq!(
+        KINDS.map(|kind| fixture.stored(kind)),
+        [const { Vec::<String>::new() }; 3]
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_sweep_removes_what_nobody_owns_when_its_grace_is_over() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let (backends, folder) = (&fixture.backends, fixture.objects());
+    let path = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&path, 1, "done").await?;
+    let objects = &backends.objects;
+    let gone = ConversationId::from("gone");
+    let hash = ContentHash::of(b"x");
+    let image = ObjectKey::conversation_image(&gone, &hash);
+    let embedding = ObjectKey::embedding(&hash, &image);
+    let correction = ObjectKey::correction(&gone, 1);
+    let scored = ObjectKey::image(&hash);
+    for key in [&image, &embedding, &correction, &scored] {
+        objects.put(key, "12345".into()).await?;
+    }
+    let nothing = Unowned::default();
+    assert_eq!(retention::sweep(backends, HOUR, false).await?, nothing);
+
+    make_old(folder);
+    let found = Unowned {
+        conversations: 1,
+        objects: 2,
+        bytes: 10,
+    };
+    for _ in 0..2 {
+        assert_eq!(retention::sweep(backends, HOUR, true).await?, found);
+    }
+    assert_eq!(retention::sweep(backends, HOUR, false).await?, found);
+    assert_eq!(retention::sweep(backends, HOUR, false).await?, nothing);
+    for (key, stays) in [
+        (&image, false),
+        (&embedding, false),
+        // Data that somebody means to keep.
+        (&correction, true),
+        (&scored, true),
+    ] {
+        assert_eq!(objects.size(key).await?.is_some(), stays, "{key}");
+    }
+    let image = fixture.gateway.get(&format!("{path}/image")).await?;
+    assert_eq!(image.status(), 200, "the other conversation goes on");
+    Ok(())
+}
+
+#[tokio::test]
+async fn conversations_in_another_process_are_its_own_until_it_is_gone() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let other = Backends {
+        conversations: Arc::new(MemoryConversations::default()),
+        ..fixture.backends.clone()
+    };
+    let path = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&path, 1, "done").await?;
+    let nothing = Unowned::default();
+    for _ in 0..3 {
+        make_old(fixture.objects());
+        for backends in [&fixture.backends, &other] {
+            assert_eq!(retention::sweep(backends, HOUR, false).await?, nothing);
+        }
+    }
+    // It is killed, and renews nothing any more.
+    make_old(fixture.objects());
+    let swept = retention::sweep(&other, HOUR, false).await?;
+    assert_eq!((swept.conversations, swept.objects), (1, 4));
+    assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [0, 0, 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn conversations_in_memory_end_with_their_process() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let path = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&path, 1, "done").await?;
+    let correction = ObjectKey::correction(&id_of(&path), 1);
+    let objects = &fixture.backends.objects;
+    objects.put(&correction, "kept for training".into()).await?;
+    retention::end_all(&fixture.backends).await?;
+    assert_eq!(KINDS.map(|kind| fixture.stored(kind).len()), [0, 0, 0]);
+    assert!(objects.size(&correction).await?.is_some());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_completion_ends_by_itself_where_its_gateway_dies() -> Result<()> {
+    // No word is answered, so that it is there for as long as this test.
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let body = json!({"model": "radialog", "messages": [{"role": "user", "content": "Hello?"}]});
+    let asking = fixture.gateway.post("/v1/chat/completions", &body);
+    let conversations = &fixture.backends.conversations;
+    let looking = async {
+        let begun = || async { Ok(!conversations.begun_before(u64::MAX).await?.is_empty()) };
+        until("no conversation", begun).await?;
+        let id = conversations.begun_before(u64::MAX).await?.remove(0);
+        let snapshot = conversations.snapshot(&id).await?.context("it is there")?;
+        anyhow::Ok(snapshot.conversation.lifetime_seconds)
+    };
+    let lifetime = tokio::select! {
+        lifetime = looking => lifetime?,
+        answer = asking => anyhow::bail!("it was answered: {answer:?}"),
+    };
+    let day = 24 * 3600;
+    ensure!(
+        lifetime.is_some_and(|seconds| seconds < day),
+        "{lifetime:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_conversation_takes_nothing_from_a_batch_over_its_image() -> Result<()> {
+    let fixture = GatewayFixture::start().await?;
+    let path = fixture.gateway.begin(&about_xray()).await?;
+    fixture.gateway.view_when(&path, 1, "done").await?;
+    let folder = tempfile::tempdir()?;
+    let archive = folder.path().join("archive");
+    std::fs::create_dir(&archive)?;
+    std::fs::write(archive.join("study.jpg"), xray())?;
+    // The same store; its workers begin when the conversation is gone.
+    let backends = embedded::backends(fixture.objects())?;
+    let options = RunOptions {
+        stages: StageSet::closure(&[Stage::Scoring]),
+        ..batch_options(
+            archive::open(&ArchiveLocation::Path(archive)).await?,
+            &folder.path().join("out"),
+        )
+    };
+    let running = {
+        let backends = backends.clone();
+        tokio::spawn(async move { run_batch(options, &backends).await })
+    };
+    let scored = ObjectKey::image(&ContentHash::of(&xray()));
+    let is_stored = || async { Ok(backends.objects.size(&scored).await?.is_some()) };
+    until("the batch stores no image", is_stored).await?;
+    assert_eq!(fixture.gateway.delete(&path).await?, 204);
+    let _workers = start_workers(&backends, FakeStage::new).await?;
+    let summary = running.await??;
+    assert_eq!((summary.done, summary.failed), (1, 0));
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! What is left of conversations when a process ends, and `radialog purge`, as an operator has them.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Result, ensure};
+use radialog_runtime::objects::Objects;
+use radialog_runtime::objects::filesystem::FilesystemObjects;
+use radialog_schemas::{ContentHash, Conversation, ConversationId, ObjectKey, SCHEMA_VERSION};
+use radialog_tests::environment::Environment;
+use radialog_tests::fixtures::xray;
+use radialog_tests::processes::{ProcessCluster, RoleProcess};
+use radialog_tests::services::{Redis, free_port};
+use reqwest::Client;
+use reqwest::multipart::{Form, Part};
+use tempfile::TempDir;
+
+use crate::adapters;
+
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A folder of objects, and the program.
+struct StoreFixture {
+    dir: TempDir,
+    cluster: ProcessCluster,
+}
+
+impl StoreFixture {
+    fn new(environment: Environment) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let environment = environment.objects(&dir.path().join("objects"));
+        Ok(Self {
+            dir,
+            cluster: ProcessCluster::new(environment)?,
+        })
+    }
+
+    fn objects(&self) -> Result<FilesystemObjects> {
+        Ok(FilesystemObjects::open(self.dir.path().join("objects"))?)
+    }
+
+    /// The keys of all objects of conversations.
+    async fn stored(&self) -> Result<Vec<String>> {
+        let entries = self
+            .objects()?
+            .list(ObjectKey::CONVERSATIONS, None, 1000)
+            .await?;
+        Ok(entries
+            .into_iter()
+            .map(|entry| entry.key.to_string())
+            .collect())
+    }
+
+    /// Makes all objects two hours old.
+    fn make_old(&self) -> Result<()> {
+        fn visit(folder: &Path) -> Result<()> {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    visit(&path)?;
+                } else {
+                    let file = std::fs::File::options().write(true).open(&path)?;
+                    file.set_modified(SystemTime::now() - Duration::from_secs(7200))?;
+                }
+            }
+            Ok(())
+        }
+        visit(&self.dir.path().join("objects"))
+    }
+
+    /// What a command that must work prints.
+    fn says(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.cluster.run(arguments)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{arguments:?}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// A `radialog serve` in which somebody talks about an image.
+    async fn serve(&self) -> Result<RoleProcess> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let serving = self.cluster.start(&["serve", "--listen", &address])?;
+        let began = Instant::now();
+        loop {
+            let image = Part::bytes(std::fs::read(xray("00001300_000.jpg"))?).file_name("xray");
+            let asking = Client::new()
+                .post(format!("http://{address}/v1/conversations"))
+                .multipart(Form::new().part("image", image));
+            match asking.send().await {
+                Ok(response) if response.status() == 202 => return Ok(serving),
+                answer => ensure!(
+                    began.elapsed() < PATIENCE,
+                    "{answer:?}\n{}",
+                    self.cluster.log("serve")
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn images_end_with_the_process_that_has_their_conversations_in_memory() -> Result<()> {
+    let fixture = StoreFixture::new(Environment::default())?;
+    let mut serving = fixture.serve().await?;
+    ensure!(!fixture.stored().await?.is_empty(), "the image is stored");
+    let pid = serving.0.id().to_string();
+    Command::new("kill").args(["-TERM", &pid]).status()?;
+    let ended = serving.0.wait()?;
+    ensure!(ended.success(), "{}", fixture.cluster.log("serve"));
+    assert_eq!(fixture.stored().await?, [""; 0]);
+
+    let mut serving = fixture.serve().await?;
+    serving.kill();
+    let left = fixture.stored().await?.len();
+    ensure!(left > 0, "a killed process cannot clean up");
+    // Another one may have it, as far as anybody knows, until the grace is over.
+    fixture.says(&["purge"])?;
+    assert_eq!(fixture.stored().await?.len(), left);
+    fixture.make_old()?;
+    let said = fixture.says(&["purge", "--dry-run"])?;
+    ensure!(said.contains(&format!("{left} objects")), "{said}");
+    assert_eq!(fixture.stored().await?.len(), left);
+    fixture.says(&["purge"])?;
+    assert_eq!(fixture.stored().await?, [""; 0]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
+    let redis = Redis::start().await?;
+    let fixture =
+        StoreFixture::new(Environment::default().with("RADIALOG_REDIS_URL", redis.url()))?;
+    let objects = fixture.objects()?;
+    let conversations = adapters::redis_conversations_at(redis.url()).await;
+    let day = Duration::from_secs(24 * 3600);
+    let image = |id: &str| ObjectKey::conversation_image(&id.into(), &ContentHash::of(b"x"));
+    let correction = |id: &str| ObjectKey::correction(&id.into(), 1);
+    for (id, days) in [("old", 40), ("named", 1), ("young", 1)] {
+        let created = SystemTime::now() - days * day;
+        let since = created.duration_since(SystemTime::UNIX_EPOCH)?;
+        let conversation = Conversation {
+            schema_version: SCHEMA_VERSION,
+            id: ConversationId::from(id),
+            owner: format!("owner of {id}"),
+            created_ms: u64::try_from(since.as_millis())?,
+            image: None,
+            indication: None,
+            component: ContentHash::of(b"language"),
+            lifetime_seconds: None,
+            opening: Vec::new(),
+        };
+        conversations.create(&conversation, &[]).await?;
+        objects.put(&image(id), "image".into()).await?;
+        objects.put(&correction(id), "correction".into()).await?;
+    }
+    let ids = ["old", "named", "young"];
+    let there = async || -> Result<Vec<bool>> {
+        let mut there = conversations.exist(&ids.map(ConversationId::from)).await?;
+        for id in ids {
+            there.push(objects.size(&image(id)).await?.is_some());
+            there.push(objects.size(&correction(id)).await?.is_some());
+        }
+        Ok(there)
+    };
+    let everything = vec![true; 9];
+    let said = fixture.says(&["purge", "--older-than", "30d", "--dry-run"])?;
+    ensure!(said.contains("1 conversations would be removed"), "{said}");
+    let said = fixture.says(&["purge", "--conversation", "named", "--dry-run"])?;
+    ensure!(said.contains("1 objects would be removed"), "{said}");
+    assert_eq!(there().await?, everything);
+
+    fixture.says(&["purge", "--older-than", "30d"])?;
+    let without_old = [false, true, true, false, false, true, true, true, true];
+    assert_eq!(there().await?, without_old);
+    fixture.says(&["purge", "--conversation", "named"])?;
+    let young_alone = [false, false, true, false, false, false, false, true, true];
+    assert_eq!(there().await?, young_alone);
+    let said = fixture.says(&["purge", "--conversation", "named"])?;
+    ensure!(said.contains("no such conversation"), "{said}");
+    // What is in use stays, however old its objects are.
+    fixture.make_old()?;
+    fixture.says(&["purge"])?;
+    assert_eq!(there().await?, young_alone);
+    let wrong = fixture
+        .cluster
+        .run(&["purge", "--older-than", "long ago"])?;
+    ensure!(!wrong.status.success(), "that is no age");
+    Ok(())
+}
