@@ -5,8 +5,8 @@ use bytes::Bytes;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome};
 use radialog_schemas::{
-    ChatImage, ContentHash, Conversation, Generation, RunId, RunSpec, SCHEMA_VERSION, Source,
-    Stage, StageSet, StudyId, StudySpec, TurnRequest, TurnStatus,
+    ChatImage, ContentHash, Conversation, ConversationId, Generation, ObjectKey, RunId, RunSpec,
+    SCHEMA_VERSION, Source, Stage, StageSet, StudyId, StudySpec, TurnRequest, TurnStatus,
 };
 
 use crate::bundle_hashes::BundleHashes;
@@ -98,11 +98,11 @@ fn pending_work(known: &ConversationSnapshot) -> Option<PendingWork<'_>> {
     }
 }
 
-/// The run that prepares this image for this conversation. The image is part of the name: an id may come again after its
-/// conversation was deleted, with another image, and what is still known of the first one must not count for it.
-fn preparation(conversation: &Conversation, image: &ChatImage) -> RunId {
-    let image = ContentHash::of(image.image.as_str().as_bytes());
-    RunId(format!("chat-{}-{}", conversation.id, image.short()))
+/// The name of the run that prepares this image for this conversation. The image is part of it: an id may come again after
+/// its conversation was deleted, with another image, and what is still known of the first one must not count for it.
+pub fn preparation_run(conversation: &ConversationId, image: &ObjectKey) -> RunId {
+    let image = ContentHash::of(image.as_str().as_bytes());
+    RunId(format!("chat-{conversation}-{}", image.short()))
 }
 
 /// Gives the image to its two stages.
@@ -114,7 +114,7 @@ async fn prepare(
 ) -> Result<(), BackendError> {
     let run = RunSpec {
         schema_version: SCHEMA_VERSION,
-        run: preparation(conversation, image),
+        run: preparation_run(&conversation.id, &image.image),
         source: Source::Image,
         stages: StageSet::closure(&[Stage::Embedding, Stage::Findings]),
         generation: Generation::default(),

@@ -14,6 +14,8 @@ use super::go_on;
 use crate::bundle_hashes::BundleHashes;
 use crate::error::BackendError;
 
+/// Whatever a turn's time says (clocks differ), it is given again after so long at the latest.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
 /// Conversations looked at in one sweep; more than turns may wait.
 const PAGE: usize = 1000;
 /// Where the queue is not empty the turn is probably in it: so many times longer before it counts as forgotten.
@@ -112,7 +114,7 @@ impl TurnSweeper {
         }
         let waited_before = Duration::from_millis(since_ms.saturating_sub(asked_ms));
         let waited_since = Duration::from_millis(now_ms().saturating_sub(*since_ms));
-        Ok(waited_since >= patience.max(waited_before))
+        Ok(waited_since >= patience.max(waited_before.min(LONGEST_PATIENCE)))
     }
 
     async fn give(&self, unattended: &UnattendedConversation) -> Result<bool, BackendError> {

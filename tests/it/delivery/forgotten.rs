@@ -1,7 +1,7 @@
 //! Turns that are in the state and of which no worker was told: the sweeper finds them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use radialog_coordinator::TurnSweeper;
 use radialog_runtime::backends::Backends;
@@ -32,10 +32,11 @@ fn conversation() -> Conversation {
 }
 
 fn summary() -> TurnRequest {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     TurnRequest {
         ask: Ask::Summary,
         generation: Generation::default(),
-        asked_ms: 1,
+        asked_ms: u64::try_from(now.as_millis()).unwrap(),
         deadline_ms: None,
     }
 }
