@@ -2,6 +2,7 @@
 //! object store. What is wrong with one entry is named and the stream goes on.
 
 mod entries;
+mod file_place;
 mod file_tree;
 mod folder;
 mod image;
@@ -13,6 +14,7 @@ mod table_rows;
 mod texts;
 
 pub use entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+pub use file_place::{FilePlace, OutsideFiles};
 pub use image::{ImageReadError, ImageSource};
-pub use open::{ArchiveLocation, open, open_image_table};
+pub use open::{ArchiveLocation, open, open_image_table, open_with};
 pub use texts::{PromptList, ReportTable};

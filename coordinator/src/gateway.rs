@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
+use radialog_runtime::http_server::{self, ConnectionLimits};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,7 @@ mod assets;
 mod auth;
 mod batches;
 mod body;
+mod body_memory;
 mod config;
 mod conversations;
 mod create;
@@ -31,6 +33,7 @@ mod operation;
 mod operations;
 mod problem;
 mod publish;
+mod queue_place;
 mod quota;
 mod request_path;
 mod router;
@@ -42,7 +45,8 @@ mod view;
 
 use app_state::{AppState, AppStateInner};
 use auth::Authenticator;
-pub use config::{ApiKey, GatewayConfig, is_key_name};
+use body_memory::BodyMemory;
+pub use config::{ApiKey, GatewayConfig, MOST_CONNECTIONS, is_key_name};
 pub use openapi::openapi_document;
 use static_file::StaticFile;
 
@@ -112,6 +116,7 @@ impl Gateway {
         let document =
             serde_json::to_vec(&openapi_document()).expect("a document has string keys only");
         let inner = AppStateInner {
+            bodies: Arc::new(BodyMemory::of(config.body_memory)),
             backends,
             bundle,
             config,
@@ -167,21 +172,21 @@ impl Gateway {
     pub async fn serve(self, grace: Duration) -> Result<(), GatewayError> {
         let shutdown = self.app.shutdown.clone();
         let router = router::router(&self.app);
-        // Small events must not wait for the reader's acknowledgement of the last one.
-        let listener = axum::serve::ListenerExt::tap_io(self.listener, |socket| {
-            if let Err(error) = socket.set_nodelay(true) {
-                tracing::debug!(%error, "events of one connection may be late");
-            }
-        });
-        let server = axum::serve(listener, router)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let config = &self.app.config;
         let sweeper = TurnSweeper::new(
             self.app.backends.clone(),
             Some(self.app.bundle.clone()),
-            self.app.config.republish_after,
+            config.republish_after,
             shutdown.clone(),
         );
         tokio::spawn(sweeper.run());
+        let limits = ConnectionLimits {
+            server: "gateway",
+            connections: config.connections as usize,
+            header_timeout: config.header_timeout,
+            idle_timeout: config.idle_timeout,
+        };
+        let server = http_server::serve(self.listener, router, limits, shutdown.clone());
         let late = async {
             shutdown.cancelled().await;
             tokio::time::sleep(grace).await;

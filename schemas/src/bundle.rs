@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::{ContentHash, PerStage, Stage};
+use crate::{ContentHash, PerStage, RelativePath, Stage};
 
 /// The file that makes a directory a bundle.
 pub const MANIFEST_FILE: &str = "bundle.json";
+/// The version of the format that this code reads and writes.
+pub const FORMAT: u32 = 1;
 
 /// What a bundle is and holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -27,14 +30,14 @@ pub struct Manifest {
     /// The part that each stage loads.
     pub components: BTreeMap<Stage, Component>,
     /// Every file of the bundle, by its path in it.
-    pub files: BTreeMap<String, FileEntry>,
+    pub files: BTreeMap<RelativePath, FileEntry>,
 }
 
 /// What one stage loads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Component {
     /// Files by their use, e.g. `weights`, `tokenizer`; paths in the bundle.
-    pub files: BTreeMap<String, String>,
+    pub files: BTreeMap<String, RelativePath>,
     /// Geometry, prompts and options; each stage has its own type in `radialog-models`.
     pub config: serde_json::Value,
 }
@@ -48,7 +51,53 @@ pub struct FileEntry {
     pub sha256: ContentHash,
 }
 
+/// A text that is no manifest of a bundle.
+#[derive(Debug, Error)]
+pub enum ManifestError {
+    /// It is not JSON of this shape, or a name in it is not a [`RelativePath`].
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// It is of another version.
+    #[error("it has format {0} and this version reads {FORMAT}")]
+    Format(u32),
+    /// A component loads what the bundle does not list.
+    #[error("'{path}' of {stage} is not in its list of files")]
+    Unlisted {
+        /// The component's stage.
+        stage: Stage,
+        /// The file.
+        path: RelativePath,
+    },
+    /// The bundle lists its own manifest, which would take the place of this one.
+    #[error("it lists {MANIFEST_FILE} as one of its files")]
+    ListsItself,
+}
+
 impl Manifest {
+    /// Reads a manifest and checks all of it, so that nothing of a bundle is opened or written before its names are known to
+    /// be good.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
+        let manifest: Self = serde_json::from_slice(json)?;
+        if manifest.format != FORMAT {
+            return Err(ManifestError::Format(manifest.format));
+        }
+        if manifest.files.contains_key(MANIFEST_FILE) {
+            return Err(ManifestError::ListsItself);
+        }
+        for (&stage, component) in &manifest.components {
+            for path in component.files.values() {
+                if !manifest.files.contains_key(path) {
+                    let path = path.clone();
+                    return Err(ManifestError::Unlisted { stage, path });
+                }
+            }
+        }
+        Ok(manifest)
+    }
+
     /// The hash of all that determines a stage's output: its configuration and the content of its files.
     /// A component that is not in the bundle has the hash of nothing.
     pub fn component_hash(&self, stage: Stage) -> ContentHash {
@@ -77,5 +126,39 @@ impl Manifest {
     pub fn hash(&self) -> ContentHash {
         let hashes = self.component_hashes();
         ContentHash::of_parts(hashes.iter().map(|(_, hash)| hash.as_str().as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(format: u32, used: &str, listed: &str) -> Result<Manifest, String> {
+        let entry = FileEntry {
+            size: 0,
+            sha256: ContentHash::of(b""),
+        };
+        let text = serde_json::json!({
+            "format": format, "name": "n", "version": "1", "license": "none",
+            "components": { "findings": { "files": { "weights": used }, "config": {} } },
+            "files": { listed: entry },
+        });
+        Manifest::parse(text.to_string().as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_manifest_is_valid_as_a_whole_or_refused_with_the_name() {
+        assert!(manifest(FORMAT, "a/w", "a/w").is_ok());
+        for (format, used, listed, words) in [
+            (FORMAT, "w", "/tmp/w", "'/tmp/w' is not a path"),
+            (FORMAT, "w", "../w", "'../w' is not a path"),
+            (FORMAT, "..\\w", "w", "backslash"),
+            (FORMAT, "w", "v", "'w' of findings is not in its list"),
+            (FORMAT, MANIFEST_FILE, MANIFEST_FILE, "lists bundle.json"),
+            (FORMAT + 1, "w", "w", "format 2"),
+        ] {
+            let error = manifest(format, used, listed).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

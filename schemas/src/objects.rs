@@ -5,16 +5,22 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{ContentHash, ConversationId, Generation, Stage};
+use crate::{ContentHash, ConversationId, Generation, RelativePath, Stage};
 
 /// The name of an object in the store, e.g. `embedding/3f…c1.safetensors`.
-#[derive(
-    Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct ObjectKey(String);
+
+/// Keys arrive in messages: what is no key is no message.
+impl<'de> Deserialize<'de> for ObjectKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = RelativePath::deserialize(deserializer)?;
+        Ok(Self(name.as_str().to_owned()))
+    }
+}
 
 impl ObjectKey {
     /// An image file as found in the archive.
@@ -141,13 +147,11 @@ impl ObjectKey {
         Self(format!("{prefix}{stage}/{hash}.{suffix}"))
     }
 
-    /// A key that came from outside, e.g. a listing. Empty parts, `.`, `..` and a leading `/` are refused.
+    /// A key that came from outside, e.g. a listing: a [`RelativePath`], or none.
     pub fn parse(text: &str) -> Option<Self> {
-        let ok = !text.is_empty()
-            && text
-                .split('/')
-                .all(|part| !part.is_empty() && part != "." && part != "..");
-        ok.then(|| Self(text.to_owned()))
+        RelativePath::check(text)
+            .ok()
+            .map(|()| Self(text.to_owned()))
     }
 
     /// The key as text.
@@ -230,6 +234,7 @@ mod tests {
     fn keys_from_outside_cannot_climb() {
         assert!(ObjectKey::parse("../secret").is_none());
         assert!(ObjectKey::parse("/absolute").is_none());
+        assert!(serde_json::from_str::<ObjectKey>("\"../secret\"").is_err());
         assert!(ObjectKey::parse("images/abc").is_some());
     }
 }

@@ -5,11 +5,16 @@
 //! missing where pandas would say so: empty, `nan`, `NaN`, `NA`, `None` or `null`. Quoting follows RFC 4180 strictly:
 //! a lenient reader takes everything behind an unclosed quote for one field, to the end of the file; here only the
 //! broken row is lost, and it is named with its line.
+//!
+//! Cells that a spreadsheet would run as formulas are written with an apostrophe in front ([`escaped`]); every reader takes
+//! it away.
 
+mod formula;
 mod header;
 mod parser;
 mod reader;
 
+pub use formula::{escaped, unescaped};
 pub use header::{Header, MissingColumn};
 pub use parser::{LONGEST_ROW, MalformedRow, Row, RowParser};
 pub use reader::{TableError, TableReader};

@@ -18,10 +18,9 @@ use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::Stage;
 use radialog_tests::benchmark::{median, peer_python, run};
 use radialog_tests::embedded;
-use radialog_tests::environment::Environment;
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::processes::RoleProcess;
-use radialog_tests::services::Services;
+use radialog_tests::services::{Environment, Services};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 

@@ -13,7 +13,7 @@ use radialog_tests::services::Services;
 use tokio::time::timeout;
 
 const ROUNDS: usize = 10;
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -52,7 +52,7 @@ async fn measure() -> Result<Duration> {
     batch.envs(environment.variables());
     let started = Instant::now();
     let _batch = RoleProcess::start(&mut batch, &dir.path().join("log"))?;
-    let delivery = timeout(PATIENCE, consumer.next())
+    let delivery = timeout(TIMEOUT, consumer.next())
         .await
         .context("no task came; the batch did not start")?;
     let time = started.elapsed();

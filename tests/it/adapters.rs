@@ -39,14 +39,13 @@ pub(crate) async fn rabbitmq_at(url: &str) -> Arc<dyn Queue> {
     )
 }
 
-/// An empty S3 bucket.
-pub(crate) async fn s3() -> Arc<dyn Objects> {
-    let bucket = Services::shared().await.unwrap().s3().bucket().unwrap();
+/// A connection to this bucket.
+pub(crate) async fn s3_at(bucket: &str) -> Arc<dyn Objects> {
     let (id, secret) = (
         ("s3.access_key_id", ACCESS_KEY_ID),
         ("s3.secret_access_key", SECRET_ACCESS_KEY),
     );
-    let config = config(&[("s3.url", &bucket), id, secret]);
+    let config = config(&[("s3.url", bucket), id, secret]);
     Arc::new(
         S3Objects::connect(&config.s3.unwrap(), config.start_timeout)
             .await

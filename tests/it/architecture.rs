@@ -1,13 +1,18 @@
-//! The rooms of the house: which crate may know what. Read from `cargo metadata`, so that a new dependency in the wrong
-//! crate fails here and not in a review.
+//! The rooms of the architecture: which crate may know what, read from `cargo metadata`, and which modules of a crate need
+//! each other, read from its sources. A new dependency in the wrong place fails here and not in a review.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
+use radialog_tests::module_circles;
 use serde_json::Value;
 
-/// Direct, non-dev dependencies of each workspace crate.
-fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+/// Where the rooms and their reasons stand, for whoever a test stops.
+const PAGE: &str = "see the rooms in .github/ARCHITECTURE.md";
+
+/// The workspace's crates as `cargo metadata` describes them.
+fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args([
             "metadata",
@@ -25,9 +30,13 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         String::from_utf8_lossy(&output.stderr)
     );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+/// Direct, non-dev dependencies of each workspace crate.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let packages = metadata["packages"].as_array().unwrap();
-    packages
+    packages()
         .iter()
         .map(|package| {
             let dependencies = package["dependencies"].as_array().unwrap().iter();
@@ -50,18 +59,22 @@ fn ours(names: &BTreeSet<String>) -> Vec<&str> {
 #[test]
 fn arrows_between_the_crates_point_one_way() {
     let dependencies = dependencies();
-    let arrows = |name: &str| ours(&dependencies[name]);
-    assert_eq!(arrows("radialog-schemas"), Vec::<&str>::new());
-    assert_eq!(arrows("radialog-runtime"), ["schemas"]);
-    assert_eq!(arrows("radialog-models"), ["schemas"]);
-    assert_eq!(arrows("radialog-workers"), ["models", "runtime", "schemas"]);
-    assert_eq!(arrows("radialog-training"), ["models", "schemas"]);
-    assert_eq!(arrows("radialog-coordinator"), ["runtime", "schemas"]);
-    assert_eq!(
-        dependencies.len(),
-        8,
-        "a ninth crate needs a room in the design"
-    );
+    let rooms: [(&str, &[&str]); 6] = [
+        ("radialog-schemas", &[]),
+        ("radialog-runtime", &["schemas"]),
+        ("radialog-models", &["schemas"]),
+        ("radialog-workers", &["models", "runtime", "schemas"]),
+        ("radialog-training", &["models", "schemas"]),
+        ("radialog-coordinator", &["runtime", "schemas"]),
+    ];
+    for (name, allowed) in rooms {
+        assert_eq!(
+            ours(&dependencies[name]),
+            allowed,
+            "crates of ours that {name} depends on: {PAGE}"
+        );
+    }
+    assert_eq!(dependencies.len(), 8, "a ninth crate needs a room: {PAGE}");
 }
 
 #[test]
@@ -80,7 +93,7 @@ fn models_know_no_async_runtime_queue_or_network() {
     ] {
         assert!(
             !models.contains(name),
-            "radialog-models must not depend on {name}"
+            "radialog-models must not depend on {name}: {PAGE}"
         );
     }
 }
@@ -90,7 +103,7 @@ fn the_coordinator_knows_no_candle() {
     for name in dependencies()["radialog-coordinator"].iter() {
         assert!(
             !name.starts_with("candle"),
-            "radialog-coordinator must not depend on {name}"
+            "radialog-coordinator must not depend on {name}: {PAGE}"
         );
     }
 }
@@ -102,7 +115,29 @@ fn only_the_runtime_names_the_broker_the_store_the_state_and_the_metrics() {
         .filter(|(package, _)| *package != "radialog-runtime")
     {
         for name in ["lapin", "aws-sdk-s3", "redis", "prometheus"] {
-            assert!(!names.contains(name), "{package} must not depend on {name}");
+            assert!(
+                !names.contains(name),
+                "{package} must not depend on {name}: {PAGE}"
+            );
         }
     }
+}
+
+#[test]
+fn no_modules_of_a_crate_need_each_other_in_a_circle() {
+    let mut told = Vec::new();
+    for package in packages() {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let src = manifest.parent().unwrap().join("src");
+        for circle in module_circles::circles(&src).unwrap() {
+            let needs: Vec<String> = circle.iter().map(|need| format!("  {need}")).collect();
+            let name = package["name"].as_str().unwrap();
+            told.push(format!("a circle in {name}:\n{}", needs.join("\n")));
+        }
+    }
+    assert!(
+        told.is_empty(),
+        "{}\nMove what both need into a module of its own, or the code to where it is used: {PAGE}",
+        told.join("\n")
+    );
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use radialog_coordinator::RunSummary;
 use radialog_coordinator::archive::{self, Archive, ArchiveLocation};
 use radialog_runtime::backends::Backends;
-use radialog_schemas::{Stage, StudyRecord};
+use radialog_schemas::{ImageFormat, Stage, StudyRecord};
 use radialog_tests::embedded::{backends, start_workers};
 use radialog_tests::fake_stage::FakeStage;
 use tempfile::TempDir;
@@ -47,10 +47,10 @@ impl BatchFixture {
         self.dir.path().join("out")
     }
 
-    /// Writes files of the archive, each with its name as content.
+    /// Writes files of the archive, each with a content of its own.
     fn write(&self, files: &[&str]) {
         for file in files {
-            self.write_file(file, file.as_bytes());
+            self.write_file(file, &image(file));
         }
     }
 
@@ -65,6 +65,11 @@ impl BatchFixture {
         let path = self.dir.path().join("archive").join(manifest);
         archive::open(&ArchiveLocation::Path(path)).await.unwrap()
     }
+}
+
+/// As much of an image as a run looks at: what PNG files begin with, and the name.
+fn image(name: &str) -> Vec<u8> {
+    [ImageFormat::Png.signature(), name.as_bytes()].concat()
 }
 
 /// The records by study; panics when a study has two.

@@ -9,7 +9,7 @@ use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_schemas::bundle::MANIFEST_FILE;
-use radialog_schemas::{Manifest, ObjectKey, Stage};
+use radialog_schemas::{Manifest, ObjectKey, RelativePath, Stage};
 use radialog_workers::bundle_cache::{FetchError, fetch_bundle};
 use tempfile::TempDir;
 
@@ -31,7 +31,7 @@ impl BundleStore {
         for file in manifest
             .files
             .keys()
-            .map(String::as_str)
+            .map(RelativePath::as_str)
             .chain([MANIFEST_FILE])
         {
             let content = fs::read(dir.path().join("bundle").join(file))?;
@@ -75,7 +75,7 @@ async fn what_is_in_the_cache_is_not_downloaded_again() -> Result<()> {
     let store = BundleStore::new().await?;
     let first = store.fetch(&Stage::ALL).await?;
     for file in store.manifest.files.keys() {
-        store.objects.delete(&key(file)).await?;
+        store.objects.delete(&key(file.as_str())).await?;
     }
     assert_eq!(store.fetch(&Stage::ALL).await?, first);
     Ok(())
@@ -125,5 +125,40 @@ async fn a_damaged_file_in_the_store_is_refused_by_name_and_not_kept() -> Result
         ["scoring.tokenizer.json"],
         "only what was whole stays"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_manifest_with_a_name_that_leads_elsewhere_is_refused_before_anything_is_written()
+-> Result<()> {
+    let store = BundleStore::new().await?;
+    let victim = store.dir.path().join("victim");
+    let absolute = victim.display().to_string();
+    let text = fs::read_to_string(store.dir.path().join("bundle").join(MANIFEST_FILE))?;
+    // The attack: what the store holds under that key would be written there.
+    store.objects.put(&key("victim"), "attack".into()).await?;
+    for name in [
+        absolute.as_str(),
+        "../victim",
+        "a/../../victim",
+        "a\\\\victim",
+        "a\\nb",
+        "",
+    ] {
+        let manifest = text.replace(&format!("\"{SCORING}\""), &format!("\"{name}\""));
+        store
+            .objects
+            .put(&key(MANIFEST_FILE), manifest.into())
+            .await?;
+        let error = store.fetch(&Stage::ALL).await.unwrap_err();
+        assert!(
+            matches!(&error, FetchError::Manifest { reason, .. } if reason.contains("not a path below")),
+            "{name}: {error}"
+        );
+        assert!(
+            !victim.exists() && !store.dir.path().join("cache").exists(),
+            "{name}"
+        );
+    }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::ComponentConfigs;
 use radialog_models::bundle::{
@@ -12,7 +12,7 @@ use radialog_models::bundle::{
 };
 use radialog_models::tensors::TensorSpec;
 use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
-use radialog_schemas::{ContentHash, Stage};
+use radialog_schemas::{ContentHash, RelativePath, Stage};
 use safetensors::Dtype;
 use tempfile::TempDir;
 
@@ -61,7 +61,7 @@ impl BundleFixture {
             size: content.len() as u64,
             sha256: ContentHash::of(&content),
         };
-        manifest.files.insert(file.into(), entry);
+        manifest.files.insert(RelativePath::parse(file)?, entry);
         Ok(fs::write(
             self.path(MANIFEST_FILE),
             serde_json::to_vec(&manifest)?,
@@ -236,6 +236,49 @@ fn components_of_other_bundles_make_one_that_is_whole_and_half_as_large() -> Res
     let size =
         |dir: &Path| -> Result<u64> { Ok(fs::metadata(dir.join("findings.safetensors"))?.len()) };
     assert!(size(&target)? * 10 < size(&sources[1])? * 6);
+    Ok(())
+}
+
+#[test]
+fn weights_that_are_not_finite_are_refused_with_their_file_and_tensor() -> Result<()> {
+    let fixture = BundleFixture::new()?;
+    let name = {
+        let tensors = candle_core::safetensors::load(fixture.path(EMBEDDING), &Device::Cpu)?;
+        let floats = tensors
+            .iter()
+            .filter(|(_, tensor)| tensor.dtype().is_float());
+        let largest = floats.max_by_key(|(_, tensor)| tensor.elem_count());
+        largest.context("a tensor")?.0.clone()
+    };
+    let good = fs::read(fixture.path(EMBEDDING))?;
+    for dtype in [DType::F32, DType::F16, DType::BF16, DType::F64] {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            fs::write(fixture.path(EMBEDDING), &good)?;
+            // One value, the last of many.
+            fixture.rewrite(|tensors| {
+                let tensor = tensors.get_mut(&name).unwrap();
+                let shape = tensor.shape().clone();
+                let mut values = tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
+                let count = values.elem_count();
+                let last = Tensor::new(&[value], &Device::Cpu).unwrap();
+                values =
+                    Tensor::cat(&[&values.narrow(0, 0, count - 1).unwrap(), &last], 0).unwrap();
+                *tensor = values.reshape(shape).unwrap().to_dtype(dtype).unwrap();
+            })?;
+            let error = fixture.fault();
+            ensure!(
+                matches!(&error, BundleError::NotFinite { tensor, file }
+                    if *tensor == name && file.ends_with(EMBEDDING)),
+                "{dtype:?} {value}: {error}"
+            );
+        }
+    }
+    fs::write(fixture.path(EMBEDDING), &good)?;
+    fixture.declare(EMBEDDING)?;
+    fixture.open()?.verify()?;
+    // It is remembered beside the hash, and looked at again when the file changes.
+    let cache = fs::read_to_string(fixture.dir.path().join("cache/hashes.json"))?;
+    ensure!(cache.contains("\"finite\":true"), "{cache}");
     Ok(())
 }
 

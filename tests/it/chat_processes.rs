@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use radialog_models::bundle::RandomBundle;
-use radialog_tests::environment::Environment;
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
-use radialog_tests::services::{Broker, Redis, Services, free_port};
+use radialog_tests::services::{Broker, Environment, Redis, Services, free_port};
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::gateway::sse::{SseEvent, SseStream};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// Long enough to be interrupted: a few seconds of the tiny model.
 const LONG: u32 = 600;
 /// Tokens after which something breaks.
@@ -85,7 +84,7 @@ impl ChatCluster {
             .is_err()
         {
             ensure!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < TIMEOUT,
                 "the gateway does not start:\n{}",
                 self.processes.log("gateway")
             );
@@ -131,7 +130,7 @@ impl ChatCluster {
                 Ok(response) => bail!("{}", response.text().await?),
                 Err(_) => {}
             }
-            ensure!(began.elapsed() < PATIENCE, "the question is not taken");
+            ensure!(began.elapsed() < TIMEOUT, "the question is not taken");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -148,7 +147,7 @@ impl ChatCluster {
         let (began, mut left, mut attempt) = (Instant::now(), tokens, 0);
         while left > 0 && reader.end.is_none() {
             ensure!(
-                began.elapsed() < PATIENCE,
+                began.elapsed() < TIMEOUT,
                 "no end after '{}'; worker said:\n{}",
                 reader.text,
                 self.processes.log("worker")

@@ -9,16 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use radialog_schemas::{Stage, StudyRecord};
-use radialog_tests::environment::Environment;
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
-use radialog_tests::services::{Broker, Services};
+use radialog_tests::services::{Broker, Environment, Services};
 
 /// Short reports keep the run short; they are cut at this length in both modes.
 const MAX_NEW_TOKENS: &str = "12";
 /// How often the shipped X-rays are repeated under other names and with other content.
 const REPEATS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_secs(900);
 
 fn archive(dir: &Path) -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("RADIALOG_ARCHIVE") {
@@ -96,8 +95,8 @@ async fn until(what: &str, mut reached: impl FnMut() -> bool) -> Result<()> {
     let begun = Instant::now();
     while !reached() {
         ensure!(
-            begun.elapsed() < PATIENCE,
-            "{what} took longer than {PATIENCE:?}"
+            begun.elapsed() < TIMEOUT,
+            "{what} took longer than {TIMEOUT:?}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -10,6 +10,7 @@ mod corrections;
 mod events;
 pub(crate) mod fake_language_worker;
 pub(crate) mod fixture;
+mod limits;
 mod openai;
 mod races;
 mod retention;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use radialog_coordinator::gateway::{GatewayConfig, MOST_CONNECTIONS};
 use radialog_schemas::{Stage, queues};
 use radialog_training::TrainingError;
 use radialog_training::recipe::FindingsRecipe;
@@ -59,6 +60,39 @@ fn chat_scales_the_language_stage_too_and_the_gateway_has_its_role() {
     assert!(manifest.contains("args: [gateway, --listen, \"0.0.0.0:7860\"]"));
     assert!(read("components/network-policies/network-policy.yaml").contains("{port: 7860}"));
     assert!(read("base/kustomization.yaml").contains("- gateway.yaml"));
+}
+
+#[test]
+fn a_gateways_memory_is_what_its_settings_can_make_it_take() {
+    let manifest = read("base/gateway.yaml");
+    let limit = manifest
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("limits: {memory: "))
+        .unwrap();
+    let (number, unit) = limit.trim_end_matches('}').split_at(limit.len() - 3);
+    let bytes = number.parse::<u64>().unwrap()
+        << match unit {
+            "Gi" => 30,
+            "Mi" => 20,
+            other => panic!("{other}"),
+        };
+    let settings = format!("{manifest}{}", read("base/settings.yaml"));
+    for changed in ["CONNECTIONS", "BODY_MEMORY_MIB", "MAX_IMAGE_MIB"] {
+        assert!(
+            !settings.contains(&format!("RADIALOG_GATEWAY_{changed}")),
+            "this test reckons with the defaults"
+        );
+    }
+    // Where a pod may open more files than this process.
+    let config = GatewayConfig {
+        connections: MOST_CONNECTIONS,
+        ..GatewayConfig::default()
+    };
+    let needed = config.memory_bytes();
+    assert!(
+        bytes >= needed && bytes < needed + (256 << 20),
+        "the limit is {bytes} bytes, a gateway takes up to {needed}"
+    );
 }
 
 #[test]

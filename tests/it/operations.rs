@@ -10,10 +10,9 @@ use radialog_coordinator::run::output::RunFile;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_runtime::queue::{Message, Queue};
 use radialog_schemas::{ContentHash, Correction, ObjectKey, SCHEMA_VERSION, Stage, queues};
-use radialog_tests::environment::Environment;
 use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::{ProcessCluster, RoleProcess, radialog};
-use radialog_tests::services::Services;
+use radialog_tests::services::{Environment, Services};
 use tempfile::TempDir;
 
 use crate::adapters;

@@ -13,7 +13,7 @@ mod answers;
 mod images;
 mod labels;
 
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A folder in which `radialog prepare` is run.
 struct PrepareFixture {
@@ -66,7 +66,7 @@ impl PrepareFixture {
         let begun = Instant::now();
         while written(&results) < lines {
             ensure!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "{}",
                 String::from_utf8_lossy(&self.read(log)?)
             );

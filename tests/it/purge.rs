@@ -8,9 +8,9 @@ use anyhow::{Result, ensure};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_schemas::{ContentHash, Conversation, ConversationId, ObjectKey, SCHEMA_VERSION};
-use radialog_tests::environment::Environment;
 use radialog_tests::fixtures::xray;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
+use radialog_tests::services::Environment;
 use radialog_tests::services::{Redis, free_port};
 use reqwest::Client;
 use reqwest::multipart::{Form, Part};
@@ -42,11 +42,12 @@ impl StoreFixture {
 
     /// The keys of all objects of conversations.
     async fn stored(&self) -> Result<Vec<String>> {
-        let entries = self
+        let page = self
             .objects()?
             .list(ObjectKey::CONVERSATIONS, None, 1000)
             .await?;
-        Ok(entries
+        Ok(page
+            .entries
             .into_iter()
             .map(|entry| entry.key.to_string())
             .collect())

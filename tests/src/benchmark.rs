@@ -10,6 +10,7 @@ use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
 use crate::golden::Formula;
+use crate::install;
 
 /// RandomWeights weights of any name and shape, that keep activations in range.
 pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
@@ -54,24 +55,15 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A Python with these packages, in a virtual environment for peers that is made where there is none yet.
+/// Returns a Python with these packages, in a virtual environment below the temporary folder that is made where there is
+/// none yet.
 ///
 /// # Errors
-/// No `python3`, or a package that cannot be had.
+/// As [`install::python`].
 pub fn peer_python(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folder = env::temp_dir().join(format!("radialog-peer-{name}"));
-    let python = folder.join("bin/python");
-    let complete = folder.join("complete");
-    if !complete.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        if !packages.is_empty() {
-            run(Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet"])
-                .args(packages))?;
-        }
-        fs::write(complete, "")?;
-    }
-    Ok(python)
+    let programs = install::python(&folder, packages, "the comparison with Python")?;
+    Ok(programs.join("python"))
 }
 
 /// What a command prints.

@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::fake_stage::FakeStage;
 
-/// Queue and state in memory, objects under a directory.
+/// Makes the backends of the embedded mode: queue and state in memory, objects under a directory.
 ///
 /// # Errors
 /// When the directory cannot be written.
@@ -34,7 +34,7 @@ pub fn backends(objects: &Path) -> Result<Backends> {
     })
 }
 
-/// One worker of each stage, until the guard is dropped.
+/// Starts one worker of each stage, until the guard is dropped.
 ///
 /// # Errors
 /// When the broker refuses.
@@ -60,7 +60,7 @@ pub async fn start_workers(
     Ok(shutdown.drop_guard())
 }
 
-/// The options of a run of all four fake stages over this archive.
+/// Returns the options of a run of all four fake stages over this archive.
 pub fn batch_options(archive: Arc<dyn Archive>, out: &Path) -> RunOptions {
     RunOptions {
         archive,
@@ -92,7 +92,7 @@ pub async fn run_batch(
         .await
 }
 
-/// Studies `s000000`, `s000001` and so on, each with an image of its own that is none.
+/// Makes an archive of studies `s000000`, `s000001` and so on. Each has an image of its own whose bytes are no image.
 pub fn synthetic_archive(studies: u64) -> Arc<dyn Archive> {
     Arc::new(SyntheticArchive { studies })
 }

@@ -37,7 +37,7 @@ pub struct FakeStage {
     batches: Mutex<Vec<Vec<StudyId>>>,
 }
 
-/// What goes into a fake stage's model.
+/// An item of a fake stage's model.
 pub enum FakeInput {
     /// A task.
     Task(Task),
@@ -46,7 +46,7 @@ pub enum FakeInput {
 }
 
 impl FakeStage {
-    /// A stage that answers at once, in batches of up to 16.
+    /// Makes a stage that answers at once, in batches of up to 16.
     pub fn new(stage: Stage) -> Self {
         let component = Self::component_of(stage);
         let (delay, pause) = (Duration::ZERO, Duration::ZERO);
@@ -62,12 +62,12 @@ impl FakeStage {
         }
     }
 
-    /// The component that this stage's tasks must name.
+    /// Returns the component that this stage's tasks must name.
     pub fn component_of(stage: Stage) -> ContentHash {
         ContentHash::of_parts([b"fake".as_slice(), stage.name().as_bytes()])
     }
 
-    /// At most so many items at a time.
+    /// Takes at most so many items at a time.
     pub fn batch_limit(self, batch_limit: usize) -> Self {
         Self {
             batch_limit,
@@ -75,17 +75,17 @@ impl FakeStage {
         }
     }
 
-    /// Every batch takes so long.
+    /// Makes every batch take so long.
     pub fn delay(self, delay: Duration) -> Self {
         Self { delay, ..self }
     }
 
-    /// Size of an embedding's object in bytes.
+    /// Sets the size of an embedding's object, in bytes.
     pub fn payload(self, payload: usize) -> Self {
         Self { payload, ..self }
     }
 
-    /// Answers of turns have so many tokens, and all turns together get one more after each pause.
+    /// Gives the answers of turns so many tokens; all turns together get one more after each pause.
     pub fn chat_answers(self, words: usize, pause: Duration) -> Self {
         Self {
             words,
@@ -94,7 +94,7 @@ impl FakeStage {
         }
     }
 
-    /// The studies of each batch so far. Not kept for batches without a delay, so that benchmarks stay flat.
+    /// Returns the studies of each batch so far. Batches without a delay are not kept, so that benchmarks stay flat.
     pub fn batches(&self) -> Vec<Vec<StudyId>> {
         self.batches
             .lock()
@@ -198,7 +198,7 @@ impl StageWork for FakeStage {
     }
 }
 
-/// What the fake stage makes of a task: a function of the task alone.
+/// Returns what the fake stage makes of a task, which follows from the task alone.
 pub fn content(task: &Task, payload: usize) -> Vec<u8> {
     let digest = ContentHash::of(task.output.as_str().as_bytes());
     let chance = |finding: Finding| digest.as_str().as_bytes()[finding as usize];

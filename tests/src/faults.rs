@@ -1,4 +1,4 @@
-//! Backends that go away, answer after the connection broke, lose things or say them twice, and forget.
+//! Backends with injected faults: unreachable, responses lost, messages lost or published twice, state lost.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -6,25 +6,25 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
 use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
 use radialog_schemas::{ContentHash, ObjectKey, RunId, StudyId};
 
-/// What is wrong at the moment.
+/// Switches faults on and off in the backends that it wraps.
 #[derive(Default)]
 pub struct FaultInjector {
-    down: AtomicBool,
-    twice: AtomicBool,
-    lose_answers: AtomicBool,
+    unreachable: AtomicBool,
+    duplicates: AtomicBool,
+    loses_state_responses: AtomicBool,
     messages_to_lose: AtomicU64,
     calls: AtomicU64,
     state: RwLock<Arc<MemoryState>>,
 }
 
 impl FaultInjector {
-    /// Queue and objects of these backends, and a state of its own, all under this faults.
+    /// Queue and objects of these backends, and a state of its own, with the faults of this injector.
     pub fn over(self: &Arc<Self>, backends: &Backends) -> Backends {
         Backends {
             queue: Arc::new(FaultyQueue {
@@ -42,37 +42,37 @@ impl FaultInjector {
         }
     }
 
-    /// Nothing answers any more, or everything again.
-    pub fn down(&self, down: bool) {
-        self.down.store(down, Ordering::Relaxed);
+    /// Makes queue, objects and state unreachable, or reachable again.
+    pub fn set_unreachable(&self, unreachable: bool) {
+        self.unreachable.store(unreachable, Ordering::Relaxed);
     }
 
-    /// Every message is published twice.
-    pub fn say_everything_twice(&self) {
-        self.twice.store(true, Ordering::Relaxed);
+    /// Publishes every message twice from now on.
+    pub fn duplicate_messages(&self) {
+        self.duplicates.store(true, Ordering::Relaxed);
     }
 
-    /// The next messages are confirmed, and lost.
+    /// Confirms the next messages, and loses them.
     pub fn lose_messages(&self, count: u64) {
         self.messages_to_lose.store(count, Ordering::Relaxed);
     }
 
-    /// Every third call to the state works, but its caller is told that it failed.
-    pub fn lose_answers(&self) {
-        self.lose_answers.store(true, Ordering::Relaxed);
+    /// Makes every third call to the state work and its caller hear that it failed, as when a response is lost.
+    pub fn lose_state_responses(&self) {
+        self.loses_state_responses.store(true, Ordering::Relaxed);
     }
 
-    /// The state is empty, as after a restart without persistence.
-    pub fn forget(&self) {
+    /// Empties the state, as a restart without persistence does.
+    pub fn lose_state(&self) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
-    fn is_down(&self) -> bool {
-        self.down.load(Ordering::Relaxed)
+    fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> Result<Arc<MemoryState>, StateError> {
-        match self.is_down() {
+        match self.is_unreachable() {
             true => Err(StateError("down".into())),
             false => Ok(self
                 .state
@@ -83,7 +83,7 @@ impl FaultInjector {
     }
 
     fn answer<T>(&self, answer: T) -> Result<T, StateError> {
-        let lost = self.lose_answers.load(Ordering::Relaxed)
+        let lost = self.loses_state_responses.load(Ordering::Relaxed)
             && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3);
         match lost {
             true => Err(StateError("the connection broke".into())),
@@ -104,7 +104,7 @@ impl Queue for FaultyQueue {
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
-        if self.faults.is_down() {
+        if self.faults.is_unreachable() {
             return Err(QueueError::Unreachable("down".into()));
         }
         let left = &self.faults.messages_to_lose;
@@ -116,7 +116,7 @@ impl Queue for FaultyQueue {
         {
             return Ok(());
         }
-        if self.faults.twice.load(Ordering::Relaxed) {
+        if self.faults.duplicates.load(Ordering::Relaxed) {
             self.inner.publish(queue, message.clone()).await?;
         }
         self.inner.publish(queue, message).await
@@ -142,7 +142,7 @@ struct FaultyObjects {
 
 impl FaultyObjects {
     fn inner(&self, key: &str) -> Result<&dyn Objects, ObjectError> {
-        match self.faults.is_down() {
+        match self.faults.is_unreachable() {
             true => Err(ObjectError::Store {
                 key: key.to_owned(),
                 reason: "down".into(),
@@ -184,9 +184,9 @@ impl Objects for FaultyObjects {
     async fn list(
         &self,
         prefix: &str,
-        after: Option<&ObjectKey>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Vec<ObjectEntry>, ObjectError> {
+    ) -> Result<ObjectPage, ObjectError> {
         self.inner(prefix)?.list(prefix, after, limit).await
     }
 }

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-use crate::environment::Environment;
+use crate::services::Environment;
 
 /// The program, built if need be, from the same sources and into the same folder as the test that asks.
 ///

@@ -3,7 +3,7 @@
 //! that started them, however it ends.
 //!
 //! Where neither root nor apt is at hand, `RADIALOG_TEST_AMQP`, `RADIALOG_TEST_REDIS` and `RADIALOG_TEST_WEBDRIVER` name
-//! running services.
+//! running services; how the missing ones are installed is told in [`crate::install`].
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -12,17 +12,16 @@ use anyhow::{Context, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
-use crate::environment::Environment;
-
 pub use broker::Broker;
 pub use browser::{Browser, Screen};
-pub use proxy::Proxy;
+pub use environment::Environment;
+pub use proxy::TcpProxy;
 pub use redis::Redis;
 pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY};
 
 mod broker;
 mod browser;
-mod install;
+mod environment;
 mod process;
 mod proxy;
 mod redis;

@@ -40,7 +40,7 @@ pub struct WorkerHandle {
 }
 
 impl TaskHarness {
-    /// A harness over this broker and a directory of its own, with the queues declared.
+    /// Makes a harness over this broker and a directory of its own, and declares the queues.
     pub async fn new(queue: Arc<dyn Queue>) -> Result<Self> {
         let directory = Arc::new(tempfile::tempdir()?);
         let objects = Arc::new(FilesystemObjects::open(directory.path())?);
@@ -53,7 +53,7 @@ impl TaskHarness {
         })
     }
 
-    /// The same harness over another connection or store, e.g. one that fails.
+    /// Returns the same harness over another connection or store, e.g. one that fails.
     pub fn with(&self, queue: Arc<dyn Queue>, objects: Arc<dyn Objects>) -> Self {
         Self {
             queue,
@@ -62,7 +62,7 @@ impl TaskHarness {
         }
     }
 
-    /// All that a worker needs, with state and conversations of its own.
+    /// Returns all that a worker needs, with state and conversations of its own.
     pub fn backends(&self) -> Backends {
         Backends {
             queue: self.queue.clone(),
@@ -72,7 +72,7 @@ impl TaskHarness {
         }
     }
 
-    /// A findings task of this study, with its image stored.
+    /// Returns a findings task of this study, and stores its image.
     pub async fn task(&self, study: &str) -> Result<Task> {
         let task = self.task_without_image(study);
         if let Work::Findings { image } = &task.work {
@@ -83,7 +83,7 @@ impl TaskHarness {
         Ok(task)
     }
 
-    /// The same task; its image does not exist.
+    /// Returns the same task without storing its image.
     pub fn task_without_image(&self, study: &str) -> Task {
         let image = ObjectKey::image(&ContentHash::of_parts([
             self.run.as_str().as_bytes(),
@@ -119,7 +119,7 @@ impl TaskHarness {
             .await?)
     }
 
-    /// Publishes anything.
+    /// Publishes any bytes to the findings stage.
     pub async fn send_bytes(&self, body: &[u8]) -> Result<()> {
         let message = Message {
             body: Bytes::copy_from_slice(body),
@@ -131,7 +131,7 @@ impl TaskHarness {
             .await?)
     }
 
-    /// The next `count` results.
+    /// Takes the next `count` results from their queue.
     pub async fn results(&self, count: usize) -> Result<Vec<StageResult>> {
         let read = async {
             let mut consumer = self.queue.consume(queues::RESULTS, 100).await?;
@@ -148,7 +148,7 @@ impl TaskHarness {
             .with_context(|| format!("fewer than {count} results"))?
     }
 
-    /// The next dead letter of the stage, taken from its queue.
+    /// Takes the next dead letter of the findings stage from its queue.
     pub async fn dead_letter(&self) -> Result<Message> {
         let dead = queues::dead(queues::work(Stage::Findings));
         let read = async {

@@ -22,7 +22,7 @@ pub enum FetchError {
     /// The prefix or a path of the manifest is no key.
     #[error("'{0}' is not a valid object key")]
     Key(String),
-    /// The manifest is not JSON of this format.
+    /// The manifest is not one of this format, or a name in it is no path inside of a bundle.
     #[error("'{key}' is not a bundle's manifest: {reason}")]
     Manifest {
         /// Its key.
@@ -80,25 +80,22 @@ pub async fn fetch_bundle(
     };
     let manifest_key = key(MANIFEST_FILE)?;
     let content = objects.get(&manifest_key).await?;
-    let manifest: Manifest =
-        serde_json::from_slice(&content).map_err(|error| FetchError::Manifest {
-            key: manifest_key,
-            reason: error.to_string(),
-        })?;
+    let manifest = Manifest::parse(&content).map_err(|error| FetchError::Manifest {
+        key: manifest_key,
+        reason: error.to_string(),
+    })?;
 
     let dir = cache.join(format!("bundle-{}", manifest.hash().short()));
     let components = manifest
         .components
         .iter()
         .filter(|(stage, _)| stages.contains(stage));
-    for path in components.flat_map(|(_, component)| component.files.values()) {
-        let key = key(path)?;
-        let Some(entry) = manifest.files.get(path) else {
-            return Err(FetchError::Manifest {
-                key,
-                reason: "a component names it, but it is not in 'files'".into(),
-            });
-        };
+    // The manifest is checked: what a component loads is in the list.
+    let files = components
+        .flat_map(|(_, component)| component.files.values())
+        .filter_map(|path| manifest.files.get_key_value(path));
+    for (path, entry) in files {
+        let key = key(path.as_str())?;
         let file = dir.join(path);
         if !intact(&file, entry, hashes).await {
             tracing::info!(%key, size = entry.size, "downloading");

@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
+use radialog_runtime::cpu;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::{ErrorCode, Failure, ObjectKey, Stage};
 use serde::Serialize;
@@ -35,14 +36,21 @@ pub(crate) async fn fetch_image(
     let decode = move || -> Result<Tensor, Failure> {
         Ok(Preprocessed::from_bytes(&content, &limits, short_side)?.tensor(side, &Device::Cpu)?)
     };
-    tokio::task::spawn_blocking(decode)
+    cpu::run(decode).await.unwrap_or_else(|_| {
+        Err(Failure::new(
+            ErrorCode::ImageUnreadable,
+            "the decoder failed on this image",
+        ))
+    })
+}
+
+/// Tokenises, decodes or assembles beside the async threads.
+pub(crate) async fn compute<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    cpu::run(work)
         .await
-        .unwrap_or_else(|_| {
-            Err(Failure::new(
-                ErrorCode::ImageUnreadable,
-                "the decoder failed on this image",
-            ))
-        })
+        .unwrap_or_else(|panicked| Err(Failure::new(ErrorCode::Crash, panicked)))
 }
 
 /// Encodes what a stage stores as JSON.

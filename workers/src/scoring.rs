@@ -1,5 +1,7 @@
 //! Generated report, and the radiologist's where there is one, to CheXbert labels.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use candle_core::Device;
@@ -16,7 +18,7 @@ use crate::{StageOptions, batch, input};
 /// The scoring stage: reports to CheXbert labels.
 pub struct ScoringStage {
     component: ContentHash,
-    labeler: ReportLabeler,
+    labeler: Arc<ReportLabeler>,
     batch_limit: usize,
 }
 
@@ -38,15 +40,9 @@ impl ScoringStage {
     ) -> Result<Self, BundleError> {
         Ok(Self {
             component: bundle.manifest().component_hash(Stage::Scoring),
-            labeler: ReportLabeler::load(bundle, device)?,
+            labeler: Arc::new(ReportLabeler::load(bundle, device)?),
             batch_limit: options.batch_limit,
         })
-    }
-
-    fn encode(&self, text: &str) -> Result<Vec<u32>, Failure> {
-        self.labeler
-            .encode(text)
-            .map_err(|error| Failure::new(ErrorCode::Model, error))
     }
 
     fn label(&self, inputs: &[&EncodedReports]) -> Vec<Result<Bytes, Failure>> {
@@ -97,17 +93,24 @@ impl StageWork for ScoringStage {
         let report: GeneratedReport = input::fetch_json(objects, report).await?;
         let reference = match reference {
             None => None,
-            Some(key) => {
-                let text = input::fetch_object(objects, key).await?;
-                Some(self.encode(
-                    std::str::from_utf8(&text).map_err(|error| input::corrupt(key, error))?,
-                )?)
-            }
+            Some(key) => Some((key.clone(), input::fetch_object(objects, key).await?)),
         };
-        Ok(EncodedReports {
-            report: self.encode(&report.text)?,
-            reference,
+        let labeler = self.labeler.clone();
+        input::compute(move || {
+            let encode = |text: &str| {
+                labeler
+                    .encode(text)
+                    .map_err(|error| Failure::new(ErrorCode::Model, error))
+            };
+            let reference = reference.map(|(key, text)| {
+                encode(std::str::from_utf8(&text).map_err(|error| input::corrupt(&key, error))?)
+            });
+            Ok(EncodedReports {
+                report: encode(&report.text)?,
+                reference: reference.transpose()?,
+            })
         })
+        .await
     }
 
     fn run(&self, feed: &mut dyn Feed<EncodedReports>) {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use radialog_coordinator::CoordinatorError;
-use radialog_coordinator::archive::{self, ArchiveLocation};
+use radialog_coordinator::archive::{self, ArchiveLocation, OutsideFiles};
 use radialog_coordinator::run::OpenArchive;
 use radialog_runtime::config::Config;
 
 use crate::bundle_source;
+use crate::exit::UsageError;
 
 /// What a person names as an archive: a path, or `s3://bucket/prefix`.
 pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<ArchiveLocation> {
@@ -20,6 +21,17 @@ pub(crate) async fn input(name: &str, config: &Config) -> anyhow::Result<Archive
         store,
         prefix,
     })
+}
+
+/// What `--allow-outside` means for this archive: a bucket has no outside.
+pub(crate) fn outside(allowed: bool, name: &str) -> Result<OutsideFiles, UsageError> {
+    match (allowed, name.starts_with("s3://")) {
+        (false, _) => Ok(OutsideFiles::Refused),
+        (true, false) => Ok(OutsideFiles::Allowed),
+        (true, true) => Err(UsageError(format!(
+            "--allow-outside is for folders and tables on disk; '{name}' is in a bucket"
+        ))),
+    }
 }
 
 /// What the gateway opens archives with: `s3://bucket/prefix` in the configured store.

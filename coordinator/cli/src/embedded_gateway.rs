@@ -46,7 +46,7 @@ impl EmbeddedGateway {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address that the gateway listens at.
     pub(crate) fn url(&self) -> anyhow::Result<String> {
         Ok(format!("http://{}", self.gateway.address()?))
     }

@@ -5,7 +5,7 @@ pub(crate) const EXIT_USAGE: u8 = 64;
 /// The run was interrupted and can be resumed: what a shell reports of a process that Ctrl-C ended.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
-/// Flags that parse but make no sense together.
+/// An error of the command line: flags that parse but make no sense together.
 #[derive(Debug)]
 pub(crate) struct UsageError(pub(crate) String);
 

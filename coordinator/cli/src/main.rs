@@ -1,4 +1,4 @@
-//! RaDialog: the one binary, whose subcommands are the roles.
+#![doc = include_str!("../README.md")]
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -8,12 +8,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use radialog_schemas::{ErrorCode, Failure};
+use radialog_schemas::{ErrorCode, Failure, RelativePath};
 use tokio::io::{AsyncBufRead, BufReader};
 
 use super::entries::EntryProblem;
-use super::image::FileKind;
-use super::image::ImageSource;
+use super::file_place::{FilePlace, OutsideFiles};
+use super::image::{FileKind, ImageSource, outside};
 
 /// A tree of files: a local folder or a prefix of a bucket.
 #[async_trait]
@@ -41,11 +41,12 @@ pub(super) trait PathWalk: Send {
 /// part of an archive.
 pub(super) struct LocalFileTree {
     root: PathBuf,
+    outside: OutsideFiles,
 }
 
 impl LocalFileTree {
-    pub(super) fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(super) fn new(root: PathBuf, outside: OutsideFiles) -> Self {
+        Self { root, outside }
     }
 }
 
@@ -60,7 +61,16 @@ impl FileTree for LocalFileTree {
     }
 
     fn image(&self, path: &str) -> Result<ImageSource, Failure> {
-        Ok(ImageSource::File(self.root.join(path)))
+        let is_inside = RelativePath::parse(path).is_ok();
+        if !is_inside && self.outside == OutsideFiles::Refused {
+            return Err(outside(path));
+        }
+        let path = self.root.join(path);
+        Ok(ImageSource::File(FilePlace::new(
+            path,
+            &self.root,
+            self.outside,
+        )))
     }
 
     async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>> {
@@ -113,7 +123,17 @@ impl PathWalk for LocalPathWalk {
                         return Some(Err(problem));
                     }
                 }
-                Ok(path) => return Some(Ok(path)),
+                Ok(path) => match RelativePath::parse(&path) {
+                    Ok(_) => return Some(Ok(path)),
+                    Err(_) if FileKind::of(&path) == FileKind::Other => {}
+                    Err(invalid) => {
+                        return Some(Err(EntryProblem::new(
+                            path.escape_debug().to_string(),
+                            ErrorCode::ArchiveEntry,
+                            format!("{invalid}; it is left out: rename it"),
+                        )));
+                    }
+                },
                 Err(error) => {
                     let lossy = String::from_utf8_lossy(error.as_bytes());
                     if is_folder || FileKind::of(&lossy) != FileKind::Other {
@@ -214,7 +234,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, b"x").unwrap();
         }
-        let (paths, problems) = all(&mut *LocalFileTree::new(dir.path().into()).walk("")).await;
+        let (paths, problems) =
+            all(&mut *LocalFileTree::new(dir.path().into(), OutsideFiles::Refused).walk("")).await;
         assert_eq!(
             paths,
             ["a-b/d.png", "a.png", "a/b/c.png", "a/z.png", "b.png"]
@@ -233,7 +254,7 @@ mod tests {
         fs::write(root.join(OsStr::from_bytes(b"caf\xe9.png")), b"x").unwrap();
         fs::write(root.join(OsStr::from_bytes(b"caf\xe9.txt")), b"x").unwrap();
         fs::write(root.join("z.png"), b"x").unwrap();
-        let mut walk = LocalFileTree::new(root.into()).walk("");
+        let mut walk = LocalFileTree::new(root.into(), OutsideFiles::Refused).walk("");
         assert_eq!(walk.next().await.unwrap().unwrap(), "1.png");
         fs::remove_dir(root.join("gone")).unwrap();
         let (paths, problems) = all(&mut *walk).await;

@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use radialog_runtime::objects::{ObjectError, Objects};
-use radialog_schemas::{ErrorCode, Failure, ObjectKey};
+use radialog_schemas::image_format::SIGNATURE_BYTES;
+use radialog_schemas::{ErrorCode, Failure, ImageFormat, ObjectKey};
+
+use super::file_place::FilePlace;
 
 /// Formats that people keep X-rays in and that the models do not read.
 const UNSUPPORTED: [&str; 12] = [
@@ -18,7 +21,7 @@ const UNSUPPORTED: [&str; 12] = [
 #[derive(Clone)]
 pub enum ImageSource {
     /// A local file.
-    File(PathBuf),
+    File(FilePlace),
     /// An object of the archive's bucket.
     Object {
         /// The bucket.
@@ -79,11 +82,14 @@ impl ImageSource {
     /// As [`ImageSource::read`].
     pub async fn size(&self, file: &str) -> Result<u64, ImageReadError> {
         match self {
-            Self::File(path) => {
-                let metadata = tokio::fs::metadata(path)
-                    .await
-                    .map_err(|error| io_failure(file, &error))?;
-                Ok(metadata.len())
+            Self::File(place) => {
+                let (place, name) = (place.clone(), file.to_owned());
+                let looking = move || {
+                    let path = inside(&place, &name)?;
+                    let metadata = path.metadata().map_err(|error| io_failure(&name, &error))?;
+                    Ok(metadata.len())
+                };
+                Ok(on_disk(file, looking).await?)
             }
             Self::Object { store, key } => {
                 let size = store.size(key).await.map_err(ImageReadError::Store)?;
@@ -93,35 +99,34 @@ impl ImageSource {
         }
     }
 
-    /// Reads the whole file.
+    /// Reads the whole file. What does not begin as a PNG or JPEG file does is no image, whatever a table or its name says,
+    /// and is not read on.
     ///
     /// # Errors
-    /// `image_missing`, `image_empty`, `image_too_large` (over `limit` bytes), `image_unreadable`, or the store's.
+    /// `image_missing`, `image_empty`, `image_too_large` (over `limit` bytes), `image_unreadable`,
+    /// `image_format_unsupported`, `archive_entry` (a file outside of the archive), or the store's.
     pub async fn read(&self, file: &str, limit: u64) -> Result<Bytes, ImageReadError> {
         let size = self.size(file).await?;
         if size > limit {
             return Err(too_large(file, limit).into());
         }
         let content = match self {
-            Self::File(path) => {
-                let (path, name) = (path.clone(), file.to_owned());
-                let reading = tokio::task::spawn_blocking(move || read_file(&path, &name, limit));
-                reading
-                    .await
-                    .unwrap_or_else(|panic| Err(unreadable(file, panic)))?
+            Self::File(place) => {
+                let (place, name) = (place.clone(), file.to_owned());
+                on_disk(file, move || read_file(&place, &name, limit)).await?
             }
             Self::Object { store, key } => match store.get(key).await {
-                Ok(content) => content,
+                Ok(content) => {
+                    check_start(file, &content)?;
+                    content
+                }
                 Err(ObjectError::NotFound(_)) => return Err(missing(file).into()),
                 Err(error) => return Err(ImageReadError::Store(error)),
             },
+            // Texts are inline, too; whoever makes them knows what they are.
+            Self::Inline(content) if content.is_empty() => return Err(empty(file).into()),
             Self::Inline(content) => content.clone(),
         };
-        if content.is_empty() {
-            return Err(
-                Failure::new(ErrorCode::ImageEmpty, format!("'{file}' has no bytes")).into(),
-            );
-        }
         Ok(content)
     }
 }
@@ -129,25 +134,65 @@ impl ImageSource {
 impl std::fmt::Debug for ImageSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::File(place) => f.debug_tuple("File").field(place).finish(),
             Self::Object { key, .. } => f.debug_tuple("Object").field(key).finish(),
             Self::Inline(content) => f.debug_tuple("Inline").field(&content.len()).finish(),
         }
     }
 }
 
-fn read_file(path: &Path, name: &str, limit: u64) -> Result<Bytes, Failure> {
+async fn on_disk<T: Send + 'static>(
+    file: &str,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(unreadable(file, panic)))
+}
+
+/// The path of the file itself, where the archive may name it.
+fn inside(place: &FilePlace, name: &str) -> Result<PathBuf, Failure> {
+    let path = place.resolve().map_err(|error| io_failure(name, &error))?;
+    path.ok_or_else(|| outside(name))
+}
+
+/// Says why a study fails whose image lies outside of its archive.
+pub(super) fn outside(file: &str) -> Failure {
+    let message = format!(
+        "'{}' lies outside of the archive, by its path or by a link; if that is meant, give --allow-outside",
+        file.escape_debug()
+    );
+    Failure::new(ErrorCode::ArchiveEntry, message)
+}
+
+/// Checks what a file is by its first bytes.
+fn check_start(file: &str, start: &[u8]) -> Result<(), Failure> {
+    if start.is_empty() {
+        return Err(empty(file));
+    }
+    ImageFormat::of(start).map(drop).map_err(|what| {
+        let message =
+            format!("'{file}' is {what}, whatever its name says; convert it to PNG or JPEG");
+        Failure::new(ErrorCode::ImageFormatUnsupported, message)
+    })
+}
+
+fn read_file(place: &FilePlace, name: &str, limit: u64) -> Result<Bytes, Failure> {
+    let path = inside(place, name)?;
     let metadata = path.metadata().map_err(|error| io_failure(name, &error))?;
     // Opening a pipe or a device could wait for ever.
     if !metadata.is_file() {
         return Err(unreadable(name, "it is not a regular file"));
     }
-    let file = File::open(path).map_err(|error| io_failure(name, &error))?;
+    let mut file = File::open(path).map_err(|error| io_failure(name, &error))?;
     let mut content = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
+    let mut append = |content: &mut Vec<u8>, bytes: u64| {
+        let read = (&mut file).take(bytes).read_to_end(content);
+        read.map_err(|error| io_failure(name, &error))
+    };
+    append(&mut content, SIGNATURE_BYTES as u64)?;
+    check_start(name, &content)?;
     // The file may have grown since its size was taken.
-    file.take(limit + 1)
-        .read_to_end(&mut content)
-        .map_err(|error| io_failure(name, &error))?;
+    append(&mut content, limit + 1)?;
     if content.len() as u64 > limit {
         return Err(too_large(name, limit));
     }
@@ -159,6 +204,10 @@ fn io_failure(file: &str, error: &io::Error) -> Failure {
         io::ErrorKind::NotFound => missing(file),
         _ => unreadable(file, error),
     }
+}
+
+fn empty(file: &str) -> Failure {
+    Failure::new(ErrorCode::ImageEmpty, format!("'{file}' has no bytes"))
 }
 
 fn missing(file: &str) -> Failure {
@@ -181,6 +230,7 @@ fn too_large(file: &str, limit: u64) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use super::super::file_place::OutsideFiles;
     use super::*;
 
     async fn code(source: ImageSource, limit: u64) -> ErrorCode {
@@ -193,26 +243,61 @@ mod tests {
         }
     }
 
+    fn png(length: usize) -> Vec<u8> {
+        let mut content = ImageFormat::Png.signature().to_vec();
+        content.resize(length, 0);
+        content
+    }
+
     #[tokio::test]
     async fn what_is_wrong_with_a_file_has_a_code_and_its_name() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         std::fs::write(path("empty.png"), b"").unwrap();
-        std::fs::write(path("large.png"), [0; 11]).unwrap();
+        std::fs::write(path("large.png"), png(211)).unwrap();
+        std::fs::write(path("text.png"), b"PASSWORD=secret").unwrap();
         std::fs::create_dir(path("folder.png")).unwrap();
         std::os::unix::fs::symlink(path("nowhere"), path("dangling.png")).unwrap();
-        let file = |name| ImageSource::File(path(name));
-        assert_eq!(code(file("empty.png"), 10).await, ErrorCode::ImageEmpty);
-        assert_eq!(code(file("large.png"), 10).await, ErrorCode::ImageTooLarge);
-        assert_eq!(
-            code(file("folder.png"), 1 << 20).await,
-            ErrorCode::ImageUnreadable
-        );
-        assert_eq!(
-            code(file("dangling.png"), 10).await,
-            ErrorCode::ImageMissing
-        );
-        assert_eq!(file("large.png").read("x.png", 11).await.unwrap().len(), 11);
+        let file = |name| {
+            let place = FilePlace::new(path(name), dir.path(), OutsideFiles::Refused);
+            ImageSource::File(place)
+        };
+        for (name, limit, expected) in [
+            ("empty.png", 210, ErrorCode::ImageEmpty),
+            ("large.png", 210, ErrorCode::ImageTooLarge),
+            ("text.png", 210, ErrorCode::ImageFormatUnsupported),
+            ("folder.png", 1 << 20, ErrorCode::ImageUnreadable),
+            ("dangling.png", 210, ErrorCode::ImageMissing),
+        ] {
+            assert_eq!(code(file(name), limit).await, expected, "{name}");
+        }
+        let whole = file("large.png").read("x.png", 211).await.unwrap();
+        assert_eq!(whole, png(211));
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_outside_is_followed_only_where_that_is_allowed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("archive");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::create_dir(dir.path().join("archive-2")).unwrap();
+        for name in ["archive/1.png", "archive-2/2.png"] {
+            std::fs::write(dir.path().join(name), png(20)).unwrap();
+        }
+        std::os::unix::fs::symlink("1.png", root.join("inside.png")).unwrap();
+        std::os::unix::fs::symlink("../archive-2/2.png", root.join("file.png")).unwrap();
+        std::os::unix::fs::symlink("../archive-2", root.join("folder")).unwrap();
+        let source = |name: &str, outside| {
+            ImageSource::File(FilePlace::new(root.join(name), &root, outside))
+        };
+        for name in ["file.png", "folder/2.png", "../archive-2/2.png"] {
+            let refused = source(name, OutsideFiles::Refused);
+            assert_eq!(code(refused, 100).await, ErrorCode::ArchiveEntry, "{name}");
+            let allowed = source(name, OutsideFiles::Allowed);
+            assert!(allowed.read("x.png", 100).await.is_ok(), "{name}");
+        }
+        let inside = source("inside.png", OutsideFiles::Refused);
+        assert!(inside.read("x.png", 100).await.is_ok());
     }
 
     #[test]

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(first.reference.as_deref(), Some("Clear, lungs."));
         assert_eq!(first.split.as_deref(), Some("test"));
         assert!(
-            matches!(first.image.as_ref().unwrap(), ImageSource::File(path) if path.ends_with("png/1.png"))
+            matches!(first.image.as_ref().unwrap(), ImageSource::File(place) if place.path().ends_with("png/1.png"))
         );
         let second = all[1].as_ref().unwrap();
         assert_eq!((&second.reference, &second.split), (&None, &None));

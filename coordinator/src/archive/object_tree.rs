@@ -1,18 +1,19 @@
 //! An archive in a bucket: the same kinds, listed in pages.
 
+use std::collections::VecDeque;
 use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use radialog_runtime::objects::Objects;
-use radialog_schemas::{ErrorCode, Failure, ObjectKey};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
+use radialog_schemas::{ErrorCode, Failure, ObjectKey, RelativePath};
 use tokio::io::AsyncBufRead;
 use tracing::warn;
 
 use super::entries::EntryProblem;
 use super::file_tree::{FileTree, PathWalk};
-use super::image::ImageSource;
+use super::image::{FileKind, ImageSource};
 
 /// Keys in one listing, the most that S3 gives.
 const PAGE: usize = 1000;
@@ -31,8 +32,10 @@ struct ObjectPathWalk {
     store: Arc<dyn Objects>,
     root: usize,
     prefix: String,
-    page: std::vec::IntoIter<ObjectKey>,
-    last: Option<ObjectKey>,
+    url: String,
+    page: VecDeque<Result<String, EntryProblem>>,
+    /// Where the next page begins.
+    next: Option<ListCursor>,
     ended: bool,
 }
 
@@ -63,19 +66,21 @@ impl FileTree for ObjectTree {
             store: self.store.clone(),
             root: self.prefix.len(),
             prefix: format!("{}{under}", self.prefix),
-            page: Vec::new().into_iter(),
-            last: None,
+            url: self.url.clone(),
+            page: VecDeque::new(),
+            next: None,
             ended: false,
         })
     }
 
     fn image(&self, path: &str) -> Result<ImageSource, Failure> {
-        let key = self.key(path).ok_or_else(|| {
-            Failure::new(
-                ErrorCode::ImageMissing,
-                format!("'{path}' is not a path below the archive"),
-            )
-        })?;
+        let key = RelativePath::parse(path)
+            .map_err(|invalid| invalid.to_string())
+            .and_then(|path| {
+                let key = self.key(path.as_str());
+                key.ok_or_else(|| format!("'{path}' makes too long a key"))
+            })
+            .map_err(|reason| Failure::new(ErrorCode::ArchiveEntry, reason))?;
         Ok(ImageSource::Object {
             store: self.store.clone(),
             key,
@@ -86,9 +91,7 @@ impl FileTree for ObjectTree {
     async fn lines(&self, path: &str) -> io::Result<Box<dyn AsyncBufRead + Send + Unpin>> {
         let key = self.key(path).ok_or(io::ErrorKind::NotFound)?;
         let content = self.store.get(&key).await.map_err(|error| match error {
-            radialog_runtime::objects::ObjectError::NotFound(_) => {
-                io::Error::from(io::ErrorKind::NotFound)
-            }
+            ObjectError::NotFound(_) => io::Error::from(io::ErrorKind::NotFound),
             other => io::Error::other(other),
         })?;
         Ok(Box::new(Cursor::new(content)))
@@ -103,22 +106,22 @@ impl FileTree for ObjectTree {
 impl PathWalk for ObjectPathWalk {
     async fn next(&mut self) -> Option<Result<String, EntryProblem>> {
         loop {
-            if let Some(key) = self.page.next() {
-                return Some(Ok(key.as_str()[self.root..].to_owned()));
+            if let Some(next) = self.page.pop_front() {
+                return Some(next);
             }
             if self.ended {
                 return None;
             }
             match self
                 .store
-                .list(&self.prefix, self.last.as_ref(), PAGE)
+                .list(&self.prefix, self.next.as_ref(), PAGE)
                 .await
             {
-                Ok(page) => {
-                    self.ended = page.len() < PAGE;
-                    self.last = page.last().map(|entry| entry.key.clone());
-                    let keys: Vec<_> = page.into_iter().map(|entry| entry.key).collect();
-                    self.page = keys.into_iter();
+                Ok(page) => self.take(page),
+                Err(error @ ObjectError::Listing { .. }) => {
+                    self.ended = true;
+                    let message = format!("the rest of the archive is left out: {error}");
+                    return Some(Err(self.problem(&self.prefix[self.root..], message)));
                 }
                 Err(error) => {
                     warn!(%error, "the archive cannot be listed; trying again");
@@ -126,5 +129,37 @@ impl PathWalk for ObjectPathWalk {
                 }
             }
         }
+    }
+}
+
+impl ObjectPathWalk {
+    fn take(&mut self, page: ObjectPage) {
+        let below = |name: &str| name.get(self.root..).unwrap_or(name).to_owned();
+        let paths = page
+            .entries
+            .iter()
+            .map(|entry| Ok(below(entry.key.as_str())));
+        // Names of other files are not part of an archive, whatever they are.
+        let lost = page
+            .unusable
+            .iter()
+            .filter(|name| FileKind::of(name) != FileKind::Other);
+        let problems = lost.map(|name| {
+            let reason = match RelativePath::parse(name) {
+                Err(invalid) => invalid.to_string(),
+                Ok(_) => "its name cannot be read".into(),
+            };
+            let message = format!("{reason}; it is left out: rename it");
+            Err(self.problem(&below(name), message))
+        });
+        let all: VecDeque<_> = paths.chain(problems).collect();
+        self.page = all;
+        self.next = page.next;
+        self.ended = self.next.is_none();
+    }
+
+    fn problem(&self, path: &str, message: String) -> EntryProblem {
+        let place = format!("{}/{}", self.url, path.escape_debug());
+        EntryProblem::new(place, ErrorCode::ArchiveEntry, message)
     }
 }

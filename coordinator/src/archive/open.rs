@@ -6,6 +6,7 @@ use std::sync::Arc;
 use radialog_runtime::objects::Objects;
 
 use super::entries::Archive;
+use super::file_place::OutsideFiles;
 use super::file_tree::{FileTree, LocalFileTree};
 use super::folder::FolderArchive;
 use super::manifest::{ManifestArchive, StudyIdColumn};
@@ -32,16 +33,28 @@ pub enum ArchiveLocation {
     },
 }
 
-/// Opens an archive and finds out its kind.
+/// Opens an archive and finds out its kind. Images outside of it are refused.
+///
+/// # Errors
+/// As [`open_with`].
+pub async fn open(input: &ArchiveLocation) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    open_with(input, OutsideFiles::Refused).await
+}
+
+/// Opens an archive and finds out its kind. `outside` says whether its tables and links may lead out of its folder; an
+/// archive in a bucket has no outside.
 ///
 /// # Errors
 /// When it is not there, is neither a folder nor a manifest, or a table of it lacks a column.
-pub async fn open(input: &ArchiveLocation) -> Result<Arc<dyn Archive>, CoordinatorError> {
+pub async fn open_with(
+    input: &ArchiveLocation,
+    outside: OutsideFiles,
+) -> Result<Arc<dyn Archive>, CoordinatorError> {
     let FoundArchive {
         name,
         tree,
         manifest,
-    } = FoundArchive::of(input).await?;
+    } = FoundArchive::of(input, outside).await?;
     if let Some(file) = manifest {
         let images = tree.clone();
         return checked(ManifestArchive {
@@ -66,7 +79,7 @@ pub async fn open(input: &ArchiveLocation) -> Result<Arc<dyn Archive>, Coordinat
 
 /// Opens an image table, as trainings read it: a CSV with `image`, perhaps `split`, and `dicom_id` or `study_id` (else an
 /// image's name is its id). `images` is the folder that images are relative to, the table's own without it. With `split`,
-/// other rows are not part of the archive.
+/// other rows are not part of the archive. `outside` is that of [`open_with`].
 ///
 /// # Errors
 /// When it is not there, is no CSV, or lacks a column.
@@ -74,11 +87,12 @@ pub async fn open_image_table(
     input: &ArchiveLocation,
     images: Option<&Path>,
     split: Option<&str>,
+    outside: OutsideFiles,
 ) -> Result<Arc<dyn Archive>, CoordinatorError> {
-    let TableFile { name, tree, file } = TableFile::of(input).await?;
+    let TableFile { name, tree, file } = TableFile::of(input, outside).await?;
     let images: Arc<dyn FileTree> = match images {
         None => tree.clone(),
-        Some(folder) => match local(folder).await? {
+        Some(folder) => match local(folder, outside).await? {
             FoundArchive {
                 tree,
                 manifest: None,
@@ -128,17 +142,20 @@ pub(super) struct TableFile {
 }
 
 impl FoundArchive {
-    async fn of(input: &ArchiveLocation) -> Result<Self, CoordinatorError> {
+    async fn of(input: &ArchiveLocation, outside: OutsideFiles) -> Result<Self, CoordinatorError> {
         match input {
-            ArchiveLocation::Path(path) => local(path).await,
+            ArchiveLocation::Path(path) => local(path, outside).await,
             ArchiveLocation::Objects { url, store, prefix } => Ok(bucket(url, store, prefix)),
         }
     }
 }
 
 impl TableFile {
-    pub(super) async fn of(input: &ArchiveLocation) -> Result<Self, CoordinatorError> {
-        match FoundArchive::of(input).await? {
+    pub(super) async fn of(
+        input: &ArchiveLocation,
+        outside: OutsideFiles,
+    ) -> Result<Self, CoordinatorError> {
+        match FoundArchive::of(input, outside).await? {
             FoundArchive {
                 name,
                 tree,
@@ -153,7 +170,7 @@ impl TableFile {
 }
 
 /// The name of a local archive is its whole path, so that it is the same archive from wherever a run is resumed.
-async fn local(path: &Path) -> Result<FoundArchive, CoordinatorError> {
+async fn local(path: &Path, outside: OutsideFiles) -> Result<FoundArchive, CoordinatorError> {
     let unusable = |reason: String| CoordinatorError::Input {
         input: path.display().to_string(),
         reason,
@@ -166,7 +183,7 @@ async fn local(path: &Path) -> Result<FoundArchive, CoordinatorError> {
         drop(tokio::fs::read_dir(&path).await.map_err(failed)?);
         return Ok(FoundArchive {
             name,
-            tree: Arc::new(LocalFileTree::new(path)),
+            tree: Arc::new(LocalFileTree::new(path, outside)),
             manifest: None,
         });
     }
@@ -181,7 +198,7 @@ async fn local(path: &Path) -> Result<FoundArchive, CoordinatorError> {
     let folder = path.parent().unwrap_or(&path).to_owned();
     Ok(FoundArchive {
         name,
-        tree: Arc::new(LocalFileTree::new(folder)),
+        tree: Arc::new(LocalFileTree::new(folder, outside)),
         manifest,
     })
 }

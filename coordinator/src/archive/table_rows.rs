@@ -1,8 +1,8 @@
 //! The rows of a table of an archive, wherever it lies, each with its place for messages.
 
 use radialog_schemas::ErrorCode;
-use radialog_schemas::table::{Header, Row, RowParser};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt};
+use radialog_schemas::table::{Header, LONGEST_ROW, Row, RowParser};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 use super::entries::EntryProblem;
 use crate::CoordinatorError;
@@ -36,11 +36,8 @@ impl TableRows {
             input: file.clone(),
             reason,
         };
-        let mut first = Vec::new();
-        lines
-            .read_until(b'\n', &mut first)
-            .await
-            .map_err(|error| unusable(error.to_string()))?;
+        let first = line(&mut lines).await;
+        let first = first.map_err(|error| unusable(error.to_string()))?;
         let header =
             RowParser::header(&first).map_err(|malformed| unusable(malformed.to_string()))?;
         for name in required {
@@ -98,10 +95,11 @@ impl TableRows {
     }
 
     async fn read_line(&mut self) {
-        let mut line = Vec::new();
-        match self.lines.read_until(b'\n', &mut line).await {
-            Ok(0) => self.ended = true,
-            Ok(_) => {
+        // A table that is in memory never waits, and must not hold the thread until its end.
+        tokio::task::consume_budget().await;
+        match line(&mut self.lines).await {
+            Ok(line) if line.is_empty() => self.ended = true,
+            Ok(line) => {
                 self.read += 1;
                 self.parser.push(line);
             }
@@ -117,13 +115,30 @@ impl TableRows {
     }
 }
 
+/// Reads one line with its end; empty at the end of the table. Of a line that is longer than any row, only as much is kept
+/// as shows that.
+async fn line(lines: &mut Lines) -> std::io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut head = (&mut *lines).take(LONGEST_ROW as u64 + 1);
+    head.read_until(b'\n', &mut line).await?;
+    let mut ends = line.len() <= LONGEST_ROW || line.ends_with(b"\n");
+    while !ends {
+        let rest = lines.fill_buf().await?;
+        let end = rest.iter().position(|&byte| byte == b'\n');
+        let passed = end.map_or(rest.len(), |end| end + 1);
+        ends = end.is_some() || rest.is_empty();
+        lines.consume(passed);
+    }
+    Ok(line)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{self, Cursor};
     use std::pin::Pin;
     use std::task::{Context, Poll};
 
-    use tokio::io::{AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+    use tokio::io::{AsyncRead, BufReader, ReadBuf};
 
     use super::*;
 
@@ -179,6 +194,25 @@ mod tests {
             "{rows:?}"
         );
         assert_eq!(rows[4..], [row(8, &["5", "x"]), row(9, &["6", "y"])]);
+    }
+
+    #[tokio::test]
+    async fn a_line_longer_than_any_row_costs_that_row_and_little_memory() {
+        let long = "x".repeat(3 * LONGEST_ROW);
+        let text = format!("a,b\n1,x\n2,{long}\n3,y\n4,{long}");
+        let rows = read(Box::new(Cursor::new(text))).await;
+        assert_eq!(
+            (&rows[0], &rows[2]),
+            (&row(2, &["1", "x"]), &row(4, &["3", "y"]))
+        );
+        for (index, place) in [(1, "t.csv line 3: "), (3, "t.csv line 5: ")] {
+            let error = rows[index].as_ref().unwrap_err();
+            assert!(
+                error.starts_with(place) && error.contains("1 MiB"),
+                "{error}"
+            );
+        }
+        assert_eq!(rows.len(), 4);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use radialog_schemas::table::Row;
 use radialog_schemas::{GeneratedReport, TextPrompt};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
+use super::file_place::OutsideFiles;
 use super::file_tree::FileTree;
 use super::image::ImageSource;
 use super::manifest::{DICOM, LONGEST_ID, SPLIT, STUDY};
@@ -57,7 +58,7 @@ impl ReportTable {
         text: &str,
         split: Option<&str>,
     ) -> Result<Self, CoordinatorError> {
-        let TableFile { name, tree, file } = TableFile::of(input).await?;
+        let TableFile { name, tree, file } = TableFile::of(input, OutsideFiles::Refused).await?;
         let split = split.map(str::to_owned);
         let table = Self {
             name,

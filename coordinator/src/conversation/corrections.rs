@@ -98,7 +98,7 @@ pub async fn list(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectK
         let page = objects
             .list(ObjectKey::CORRECTIONS, after.as_ref(), PAGE)
             .await?;
-        for entry in &page {
+        for entry in &page.entries {
             match objects.get(&entry.key).await {
                 Ok(content) => match serde_json::from_slice::<Correction>(&content) {
                     Ok(correction) if correction.schema_version == SCHEMA_VERSION => {
@@ -111,9 +111,9 @@ pub async fn list(objects: &dyn Objects) -> Result<(Vec<Correction>, Vec<ObjectK
                 Err(error) => return Err(error),
             }
         }
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.key.clone()),
-            _ => return Ok((corrections, unreadable)),
+        after = page.next;
+        if after.is_none() {
+            return Ok((corrections, unreadable));
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::RetentionConfig;
 use radialog_runtime::metrics::metrics;
-use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectEntry, ObjectError, Objects};
 use radialog_schemas::{ConversationId, ObjectKey};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -90,7 +90,7 @@ pub async fn count_objects(
 ) -> Result<usize, ObjectError> {
     let prefix = ObjectKey::conversation_prefix(id);
     // An image, its outputs and a lease: nobody has a page of them.
-    Ok(objects.list(&prefix, None, PAGE).await?.len())
+    Ok(objects.list(&prefix, None, PAGE).await?.entries.len())
 }
 
 async fn delete_below(objects: &dyn Objects, prefix: &str) -> Result<u64, ObjectError> {
@@ -98,13 +98,13 @@ async fn delete_below(objects: &dyn Objects, prefix: &str) -> Result<u64, Object
     let mut after = None;
     loop {
         let page = objects.list(prefix, after.as_ref(), PAGE).await?;
-        for entry in &page {
+        for entry in &page.entries {
             objects.delete(&entry.key).await?;
             deleted += 1;
         }
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = Some(last.key.clone()),
-            _ => return Ok(deleted),
+        after = page.next;
+        if after.is_none() {
+            return Ok(deleted);
         }
     }
 }
@@ -134,12 +134,12 @@ pub async fn sweep(
     dry_run: bool,
 ) -> Result<Unowned, BackendError> {
     let mut unowned = Unowned::default();
-    let mut after: Option<ObjectKey> = None;
+    let mut after: Option<ListCursor> = None;
     let mut groups: Vec<Belongings> = Vec::new();
     loop {
         let prefix = ObjectKey::CONVERSATIONS;
         let page = backends.objects.list(prefix, after.as_ref(), PAGE).await?;
-        for entry in &page {
+        for entry in &page.entries {
             let Some(owner) = entry.key.conversation() else {
                 continue;
             };
@@ -158,7 +158,7 @@ pub async fn sweep(
                 }
             }
         }
-        let is_last = page.len() < PAGE;
+        let is_last = page.next.is_none();
         // The last one may go on in the next page.
         let whole = groups.len() - usize::from(!is_last && !groups.is_empty());
         if is_last || whole >= AT_ONCE {
@@ -167,7 +167,7 @@ pub async fn sweep(
                 sweep_some(backends, some, grace, dry_run, &mut unowned).await?;
             }
         }
-        after = page.last().map(|entry| entry.key.clone()).or(after);
+        after = page.next;
         if is_last {
             break;
         }

@@ -8,6 +8,7 @@ use radialog_runtime::backends::Backends;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Authenticator;
+use super::body_memory::BodyMemory;
 use super::static_file::StaticFile;
 use crate::BundleHashes;
 use crate::run::BatchService;
@@ -21,6 +22,8 @@ pub(super) struct AppStateInner {
     pub(super) bundle: BundleHashes,
     pub(super) config: GatewayConfig,
     pub(super) authenticator: Authenticator,
+    /// Memory for the bodies of all requests.
+    pub(super) bodies: Arc<BodyMemory>,
     /// The description of the API, which is the same for everybody.
     pub(super) openapi: StaticFile,
     /// None where this gateway runs no batches.

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use futures::StreamExt;
+use radialog_runtime::cpu;
 use radialog_schemas::http::{MAX_TEXT, ProblemCode};
 use serde::de::DeserializeOwned;
 
 use super::app_state::AppState;
+use super::auth::Caller;
+use super::body_memory::{BodyKind, COPIES, HeldMemory};
 use super::problem::{ApiError, ApiResult};
 
 /// Longest text in JSON, were each of its characters escaped, and some room for the other fields.
@@ -17,49 +20,108 @@ pub(super) const JSON_LIMIT: u64 = 1 << 20;
 /// What is read of a refused body so that its sender gets to see the refusal, which a reset connection would swallow.
 const DISCARDED: u64 = 64 << 20;
 const DISCARDING: Duration = Duration::from_secs(5);
+/// Up to so many bytes parsing takes less than handing it to another thread.
+const INLINE: usize = 16 << 10;
 
 /// A JSON body of this type.
 pub(super) struct JsonBody<T>(pub(super) T);
 
-impl<T: DeserializeOwned> FromRequest<AppState> for JsonBody<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<AppState> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &AppState) -> ApiResult<Self> {
+    async fn from_request(request: Request, app: &AppState) -> ApiResult<Self> {
         let kind = media_type(request.headers());
         if !is_json(&kind) {
             discard(request).await;
             return Err(unsupported(&kind, "application/json"));
         }
-        parse(&read(request, JSON_LIMIT).await?).map(Self)
+        let ReadBody {
+            content,
+            memory: _memory,
+        } = read(request, app, JSON_LIMIT).await?;
+        if content.len() <= INLINE {
+            return parse(&content).map(Self);
+        }
+        beside(move || parse(&content).map(Self)).await
     }
 }
 
-/// Reads the whole body.
-pub(super) async fn read(request: Request, limit: u64) -> ApiResult<Bytes> {
+/// A body that was read, and the memory that it and what is made of it take.
+pub(super) struct ReadBody {
+    pub(super) content: Bytes,
+    pub(super) memory: HeldMemory,
+}
+
+/// Reads the whole body, within the time that a request may take.
+pub(super) async fn read(request: Request, app: &AppState, limit: u64) -> ApiResult<ReadBody> {
     let too_large = || {
         let detail = format!("the body is over the limit of {limit} bytes; send less");
         ApiError::new(ProblemCode::BodyTooLarge, detail)
     };
-    if content_length(request.headers()).is_some_and(|length| length > limit) {
+    let announced = content_length(request.headers());
+    if announced.is_some_and(|length| length > limit) {
         discard(request).await;
         return Err(too_large());
     }
-    let mut pieces = request.into_body().into_data_stream();
-    let mut content = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|_| {
-            ApiError::new(
-                ProblemCode::IncompleteBody,
-                "the body ended before its announced end; send it again",
-            )
-        })?;
-        if content.len() as u64 + piece.len() as u64 > limit {
-            drain(pieces).await;
-            return Err(too_large());
-        }
-        content.extend_from_slice(&piece);
+    let caller = request.extensions().get::<Caller>().cloned();
+    let caller = caller.ok_or_else(ApiError::not_admitted)?;
+    let kind = match limit > JSON_LIMIT {
+        true => BodyKind::Upload,
+        false => BodyKind::Text,
+    };
+    let mut memory = HeldMemory::new(app, &caller, kind);
+    if let Err(full) = memory.take(announced.unwrap_or(0) * COPIES) {
+        discard(request).await;
+        return Err(full);
     }
-    Ok(content.into())
+    let capacity = usize::try_from(announced.unwrap_or(0)).unwrap_or(0);
+    let reading = async {
+        let mut pieces = request.into_body().into_data_stream();
+        let mut content = Vec::with_capacity(capacity);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| {
+                ApiError::new(
+                    ProblemCode::IncompleteBody,
+                    "the body ended before its announced end; send it again",
+                )
+            })?;
+            let length = content.len() as u64 + piece.len() as u64;
+            let refused = match (length > limit, announced) {
+                (true, _) => Err(too_large()),
+                // What was announced is held already, and no more of it comes.
+                (false, Some(_)) => Ok(()),
+                (false, None) => memory.take(piece.len() as u64 * COPIES),
+            };
+            if let Err(refused) = refused {
+                drain(pieces).await;
+                return Err(refused);
+            }
+            content.extend_from_slice(&piece);
+        }
+        Ok(ReadBody {
+            content: content.into(),
+            memory,
+        })
+    };
+    let late = |_| {
+        ApiError::new(
+            ProblemCode::Timeout,
+            "the body did not come in the time that a request may take; send it again",
+        )
+        .after(1)
+    };
+    tokio::time::timeout(app.config.request_timeout, reading)
+        .await
+        .map_err(late)?
+}
+
+/// Parses, checks or decodes beside the async threads.
+pub(super) async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> ApiResult<T> + Send + 'static,
+) -> ApiResult<T> {
+    cpu::run(work)
+        .await
+        .map_err(|panicked| ApiError::new(ProblemCode::Internal, panicked))?
 }
 
 /// Reads and forgets a body that will not be used. A sender that asked first whether to send it is not made to.
@@ -150,11 +212,6 @@ pub(super) fn check_text(field: &str, text: &str) -> ApiResult<()> {
         return Err(ApiError::new(ProblemCode::TextTooLong, detail));
     }
     Ok(())
-}
-
-/// Makes a body of one that was read, as if it still came in.
-pub(super) fn again(content: Bytes) -> Body {
-    Body::from(content)
 }
 
 #[cfg(test)]

@@ -6,14 +6,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use radialog_runtime::config::ConfigReader;
+use radialog_runtime::http_server::{CONNECTION_BYTES, open_files};
 use radialog_schemas::ContentHash;
 
+use super::body_memory::{COPIES, TEXT_SHARE};
+use super::upload::body_limit;
 use crate::conversation::TurnSweeper;
 
 /// As in the original demo.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
 const MIB: u64 = 1 << 20;
+/// The default of [`GatewayConfig::connections`], unless the process may not open as many files.
+pub const MOST_CONNECTIONS: u32 = 4096;
+/// What a gateway takes in memory besides connections and bodies: itself, what it reads from the state, events.
+const OWN_MEMORY: u64 = 256 * MIB;
+/// Files and sockets that are no client's: services, batches, libraries.
+const OWN_FILES: u64 = 256;
 
 /// The area `[gateway]` of the configuration.
 #[derive(Clone, Debug)]
@@ -34,8 +43,21 @@ pub struct GatewayConfig {
     pub max_image_pixels: u64,
     /// Turns of all conversations that may wait for a worker; more are refused.
     pub max_waiting: u64,
+    /// Turns of one key's conversations that may wait for a worker; more are refused.
+    pub max_waiting_per_key: u64,
     /// Turns that one conversation may have.
     pub max_turns: u32,
+    /// Characters of all messages of a chat completion together.
+    pub max_opening_chars: u64,
+    /// Connections at a time. Where all are taken, the one that has been without a request for longest makes room.
+    pub connections: u32,
+    /// How long a new connection may take until its first request's header is there.
+    pub header_timeout: Duration,
+    /// How long a connection may be kept without a request.
+    pub idle_timeout: Duration,
+    /// Memory for the bodies of all requests and for the images of answers, in bytes, copies included. One key may have
+    /// half of it.
+    pub body_memory: u64,
     /// How long a request may take, its upload included; streams may take longer.
     pub request_timeout: Duration,
     /// How long a turn may wait for a worker where its request says nothing; none is for ever.
@@ -78,7 +100,13 @@ impl Default for GatewayConfig {
             max_image_bytes: 32 * MIB,
             max_image_pixels: 40_000_000,
             max_waiting: 256,
+            max_waiting_per_key: 64,
             max_turns: 200,
+            max_opening_chars: 128_000,
+            connections: most_connections().min(MOST_CONNECTIONS),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_memory: least_body_memory(32 * MIB).max(512 * MIB),
             request_timeout: Duration::from_secs(60),
             deadline: None,
             heartbeat: Duration::from_secs(15),
@@ -101,17 +129,28 @@ impl GatewayConfig {
             }
             value
         };
+        let max_image_bytes = at_least_one(reader, "max_image_mib", default.max_image_bytes / MIB)
+            .saturating_mul(MIB);
         Self {
             listen: reader.parsed("gateway", "listen").unwrap_or(default.listen),
             keys: keys(reader),
             rate: at_least_one(reader, "rate", default.rate),
             concurrent: at_least_one(reader, "concurrent", default.concurrent),
             streams: at_least_one(reader, "streams", default.streams),
-            max_image_bytes: at_least_one(reader, "max_image_mib", default.max_image_bytes / MIB)
-                .saturating_mul(MIB),
+            max_image_bytes,
             max_image_pixels: at_least_one(reader, "max_image_pixels", default.max_image_pixels),
             max_waiting: at_least_one(reader, "max_waiting", default.max_waiting),
+            max_waiting_per_key: at_least_one(
+                reader,
+                "max_waiting_per_key",
+                default.max_waiting_per_key,
+            ),
             max_turns: at_least_one(reader, "max_turns", default.max_turns),
+            max_opening_chars: at_least_one(reader, "max_opening_chars", default.max_opening_chars),
+            connections: connections(reader, default.connections),
+            header_timeout: seconds(reader, "header_timeout", default.header_timeout),
+            idle_timeout: seconds(reader, "idle_timeout", default.idle_timeout),
+            body_memory: body_memory(reader, default.body_memory, max_image_bytes),
             request_timeout: seconds(reader, "request_timeout", default.request_timeout),
             deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO))
                 .filter(|limit| !limit.is_zero()),
@@ -124,6 +163,66 @@ impl GatewayConfig {
             origins: origins(reader),
         }
     }
+}
+
+impl GatewayConfig {
+    /// The memory that a gateway takes with these settings at most, in bytes.
+    pub fn memory_bytes(&self) -> u64 {
+        self.body_memory
+            .saturating_add(u64::from(self.connections).saturating_mul(CONNECTION_BYTES))
+            .saturating_add(OWN_MEMORY)
+    }
+}
+
+/// Files that the process may have open, without those that are no client's.
+fn most_connections() -> u32 {
+    let files = open_files().map_or(u64::from(u32::MAX), |files| {
+        files.saturating_sub(OWN_FILES).max(files / 2)
+    });
+    u32::try_from(files).unwrap_or(u32::MAX)
+}
+
+fn connections(reader: &mut ConfigReader, default: u32) -> u32 {
+    let (connections, most) = (
+        at_least_one(reader, "connections", default),
+        most_connections(),
+    );
+    if connections > most {
+        reader.fault(
+            "gateway",
+            "connections",
+            &format!("this process may have {most} open; give no more, or raise its limit of open files (ulimit -n)"),
+        );
+    }
+    connections
+}
+
+/// Memory with which one key can send the largest image.
+fn least_body_memory(max_image_bytes: u64) -> u64 {
+    let upload = body_limit(max_image_bytes).saturating_mul(COPIES);
+    // One key has half of what uploads have.
+    let uploads = upload.saturating_mul(2);
+    uploads
+        .saturating_mul(TEXT_SHARE)
+        .div_ceil(TEXT_SHARE - 1)
+        .next_multiple_of(MIB)
+}
+
+fn body_memory(reader: &mut ConfigReader, default: u64, max_image_bytes: u64) -> u64 {
+    let least = least_body_memory(max_image_bytes);
+    let memory =
+        at_least_one(reader, "body_memory_mib", default.max(least) / MIB).saturating_mul(MIB);
+    if memory < least {
+        reader.fault(
+            "gateway",
+            "body_memory_mib",
+            &format!(
+                "the largest image needs {}; give as much, or a smaller max_image_mib",
+                least / MIB
+            ),
+        );
+    }
+    memory
 }
 
 fn at_least_one<T>(reader: &mut ConfigReader, field: &str, default: T) -> T
@@ -253,5 +352,9 @@ mod tests {
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let error = Config::load_with(None, environment, [], GatewayConfig::read).unwrap_err();
         assert_eq!(error.faults.len(), 2);
+        let small = load("RADIALOG_GATEWAY_BODY_MEMORY_MIB", "100").unwrap_err();
+        assert!(small.to_string().contains("max_image_mib"), "{small}");
+        let large = load("RADIALOG_GATEWAY_MAX_IMAGE_MIB", "64").unwrap();
+        assert!(large.body_memory > GatewayConfig::default().body_memory);
     }
 }

@@ -12,6 +12,7 @@ use radialog_schemas::http::{ConversationList, ConversationView, ProblemCode};
 
 use super::app_state::AppState;
 use super::auth::Caller;
+use super::body_memory::{BodyKind, HeldMemory};
 use super::problem::{ApiError, ApiResult};
 use super::request_path::OwnConversation;
 use super::view;
@@ -65,6 +66,7 @@ pub(super) async fn delete(
 
 pub(super) async fn image(
     State(app): State<AppState>,
+    caller: Caller,
     OwnConversation(snapshot): OwnConversation,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
@@ -88,9 +90,13 @@ pub(super) async fn image(
     if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag), cache]).into_response());
     }
-    let content = match app.backends.objects.get(&image.image).await {
+    let objects = &app.backends.objects;
+    let length = objects.size(&image.image).await?.ok_or_else(none)?;
+    let mut memory = HeldMemory::new(&app, &caller, BodyKind::Upload);
+    memory.take(length)?;
+    let content = match objects.get(&image.image).await {
         Err(ObjectError::NotFound(_)) => return Err(none()),
-        content => content?,
+        content => memory.with(content?),
     };
     let media_type = HeaderValue::from_str(&image.media_type).map_err(|_| none())?;
     Ok((

@@ -21,13 +21,11 @@ use super::auth::Caller;
 use super::body::check_text;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
+use super::queue_place::QueuePlaces;
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
 use super::view;
 use crate::conversation;
-
-/// When to ask again where too many turns wait, in seconds.
-const BUSY_RETRY: u64 = 10;
 
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
@@ -53,6 +51,7 @@ pub(super) async fn create(
     let Upload {
         conversation: asked,
         image,
+        memory: _memory,
     } = upload;
     for (field, text) in [
         ("question", &asked.question),
@@ -106,16 +105,6 @@ pub(super) async fn create(
     ))
 }
 
-/// Refuses new work where too many turns wait already.
-pub(super) async fn check_backlog(app: &AppState) -> ApiResult<()> {
-    let waiting = app.backends.conversations.waiting().await?;
-    if waiting >= app.config.max_waiting {
-        let detail = format!("{waiting} turns wait for a worker already; ask again later");
-        return Err(ApiError::new(ProblemCode::Busy, detail).after(BUSY_RETRY));
-    }
-    Ok(())
-}
-
 /// Makes an id that nobody can guess.
 pub(super) fn new_id() -> ConversationId {
     ConversationId(Uuid::new_v4().simple().to_string())
@@ -150,9 +139,10 @@ pub(super) async fn begin(
 async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<ConversationSnapshot> {
     let conversations = &app.backends.conversations;
     // A look only: what is there already makes no new work. What counts is decided when it is created.
-    if conversations.snapshot(&draft.id).await?.is_none() {
-        check_backlog(app).await?;
-    }
+    let places = match conversations.snapshot(&draft.id).await? {
+        None => Some(QueuePlaces::take(app, &draft.owner, draft.turns.len()).await?),
+        Some(_) => None,
+    };
     let ConversationDraft {
         id,
         owner,
@@ -187,6 +177,9 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         let detail =
             "this Idempotency-Key made another conversation; give each new request a new key";
         return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
+    }
+    if let Some(places) = places {
+        places.free().await;
     }
     let snapshot = conversations.snapshot(&conversation.id).await?;
     snapshot.ok_or_else(ApiError::no_conversation)

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::{ContentHash, ConversationId, ObjectKey};
 
+use super::body;
 use super::problem::{ApiError, ApiResult};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -30,23 +31,18 @@ struct ImageHeader {
 }
 
 impl CheckedImage {
-    /// Checks and hashes on a thread of its own, since images are large.
+    /// Checks and hashes beside the async threads, since images are large.
     pub(super) async fn new(content: Bytes, config: &GatewayConfig) -> ApiResult<Self> {
         let (max_bytes, max_pixels) = (config.max_image_bytes, config.max_image_pixels);
-        let checking = tokio::task::spawn_blocking(move || {
+        body::beside(move || {
             let media_type = check(&content, max_bytes, max_pixels)?;
             Ok(Self {
                 hash: ContentHash::of(&content),
                 content,
                 media_type,
             })
-        });
-        checking.await.unwrap_or_else(|_| {
-            Err(ApiError::new(
-                ProblemCode::Internal,
-                "checking the image failed",
-            ))
         })
+        .await
     }
 
     /// Where a conversation keeps it.

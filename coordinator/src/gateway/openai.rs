@@ -14,7 +14,8 @@ pub(super) use self::errors::rewrite_errors;
 use self::messages::ParsedMessages;
 use super::app_state::AppState;
 use super::auth::Caller;
-use super::body::{self, is_json, media_type, unsupported};
+use super::body::{self, ReadBody, is_json, media_type, unsupported};
+use super::body_memory::HeldMemory;
 use super::create::{self, ConversationDraft, now_ms};
 use super::events::OpenStream;
 use super::image::CheckedImage;
@@ -34,7 +35,7 @@ const ALIAS: &str = "radialog";
 const LIFETIME_SECONDS: u32 = 6 * 3600;
 
 /// A request's body; images make it large.
-pub(super) struct CompletionRequest(ChatCompletionRequest);
+pub(super) struct CompletionRequest(ChatCompletionRequest, HeldMemory);
 
 impl FromRequest<AppState> for CompletionRequest {
     type Rejection = ApiError;
@@ -46,7 +47,8 @@ impl FromRequest<AppState> for CompletionRequest {
             return Err(unsupported(&kind, "application/json"));
         }
         let limit = upload::body_limit(app.config.max_image_bytes);
-        body::parse(&body::read(request, limit).await?).map(Self)
+        let ReadBody { content, memory } = body::read(request, app, limit).await?;
+        body::beside(move || Ok(Self(body::parse(&content)?, memory))).await
     }
 }
 
@@ -67,7 +69,7 @@ pub(super) async fn models(State(app): State<AppState>) -> Json<ModelList> {
 pub(super) async fn complete(
     State(app): State<AppState>,
     caller: Caller,
-    CompletionRequest(asked): CompletionRequest,
+    CompletionRequest(asked, memory): CompletionRequest,
 ) -> ApiResult<Response> {
     let options = options(&app, &asked)?;
     let include_usage = asked
@@ -76,7 +78,9 @@ pub(super) async fn complete(
         .and_then(|options| options.include_usage)
         .unwrap_or(false);
     let is_stream = asked.stream.unwrap_or(false);
-    let (model, dialog) = (asked.model, ParsedMessages::new(asked.messages)?);
+    let (model, messages) = (asked.model, asked.messages);
+    let most = app.config.max_opening_chars;
+    let dialog = body::beside(move || ParsedMessages::new(messages, most)).await?;
     let image = match dialog.image {
         Some(content) => Some(CheckedImage::new(content, &app.config).await?),
         None => None,
@@ -99,6 +103,7 @@ pub(super) async fn complete(
         id: draft.id.clone(),
     };
     let conversation = begin(&app, draft, conversation).await?;
+    drop(memory);
     let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
     let head = CompletionHead {
         id: format!("chatcmpl-{}", conversation.id),

@@ -38,7 +38,7 @@ pub fn openapi_document() -> Value {
         },
         "tags": [
             {"name": "conversations", "description": "An X-ray and what is said about it."},
-            {"name": "turns", "description": "Questions and their responses."},
+            {"name": "turns", "description": "Questions and their answers."},
             {"name": "openai", "description": "For clients of OpenAI's API."},
             {"name": "about", "description": "The API itself."},
         ],

@@ -50,6 +50,11 @@ impl ApiError {
         )
     }
 
+    /// Says that a handler stands outside of the guard, which is a fault of ours.
+    pub(super) fn not_admitted() -> Self {
+        Self::new(ProblemCode::Internal, "the request was not admitted")
+    }
+
     pub(super) fn no_turn() -> Self {
         Self::new(
             ProblemCode::NotFound,

@@ -10,6 +10,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use radialog_schemas::http::ProblemCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::body_memory::BodyMemory;
 use super::problem::{ApiError, ApiResult};
 
 /// When to ask again where something else has to end first.
@@ -20,6 +21,7 @@ pub(super) struct CallerQuota {
     rate: Option<(u32, DefaultDirectRateLimiter)>,
     concurrent: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    bodies: Arc<BodyMemory>,
 }
 
 impl CallerQuota {
@@ -31,6 +33,7 @@ impl CallerQuota {
             rate: Some((rate.get(), RateLimiter::direct(quota))),
             concurrent: Arc::new(Semaphore::new(config.concurrent as usize)),
             streams: Arc::new(Semaphore::new(config.streams as usize)),
+            bodies: Arc::new(BodyMemory::of(config.body_memory / 2)),
         }
     }
 
@@ -41,6 +44,7 @@ impl CallerQuota {
             rate: None,
             concurrent: open(),
             streams: open(),
+            bodies: Arc::new(BodyMemory::of(u64::MAX)),
         }
     }
 
@@ -56,6 +60,11 @@ impl CallerQuota {
             return Err(ApiError::new(ProblemCode::RateLimited, detail).after(whole_seconds(wait)));
         }
         take(&self.concurrent, "requests in work")
+    }
+
+    /// The part of the memory for bodies that this key may have.
+    pub(super) fn bodies(&self) -> Arc<BodyMemory> {
+        self.bodies.clone()
     }
 
     /// Counts a stream, which is open while the permit lives.

@@ -63,7 +63,7 @@ impl FromRequestParts<AppState> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> ApiResult<Self> {
         let caller = parts.extensions.get::<Caller>().cloned();
-        caller.ok_or_else(|| ApiError::new(ProblemCode::Internal, "the request was not admitted"))
+        caller.ok_or_else(ApiError::not_admitted)
     }
 }
 

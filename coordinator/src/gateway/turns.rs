@@ -12,6 +12,7 @@ use super::auth::Caller;
 use super::body::{JsonBody, check_text};
 use super::create::{self, Accepted};
 use super::problem::{ApiError, ApiResult};
+use super::queue_place::QueuePlaces;
 use super::request_path::{self, IdempotencyKey, OwnConversation, OwnTurn};
 use super::{publish, view};
 use crate::conversation::corrections;
@@ -27,7 +28,7 @@ pub(super) async fn add(
     check(&asked.ask, conversation.image.is_some())?;
     let generation = create::generation(&asked.options)?;
     let request = create::turn_request(&app, asked.ask, &generation, &asked.options);
-    create::check_backlog(&app).await?;
+    let places = QueuePlaces::take(&app, &caller.owner, 1).await?;
     let (id, max_turns) = (&conversation.id, app.config.max_turns);
     let added = app
         .backends
@@ -46,6 +47,7 @@ pub(super) async fn add(
         }
         AddTurnOutcome::NotFound => return Err(ApiError::no_conversation()),
     };
+    places.free().await;
     publish::publish_ready(&app, id, added.ready.then_some(added.turn)).await;
     let after = request_path::own(&app, &caller, id).await?;
     let location = [(header::LOCATION, view::turn_path(id, added.turn))];

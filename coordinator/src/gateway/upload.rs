@@ -1,15 +1,17 @@
 //! A new conversation as it comes in: JSON with a data URI, or a form with a file.
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use radialog_schemas::http::{NewConversation, ProblemCode};
 use serde_json::{Map, Value};
+use tokio::runtime::Handle;
 
 use super::app_state::AppState;
-use super::body::{self, JSON_LIMIT, again, is_json, media_type, unsupported, utf8};
+use super::body::{self, JSON_LIMIT, ReadBody, is_json, media_type, unsupported, utf8};
+use super::body_memory::HeldMemory;
 use super::problem::{ApiError, ApiResult};
 
 const FORM: &str = "multipart/form-data";
@@ -29,6 +31,8 @@ pub(super) struct Upload {
     /// Without its image.
     pub(super) conversation: NewConversation,
     pub(super) image: Option<Bytes>,
+    /// Until the image is stored.
+    pub(super) memory: HeldMemory,
 }
 
 impl FromRequest<AppState> for Upload {
@@ -38,22 +42,38 @@ impl FromRequest<AppState> for Upload {
         let limit = body_limit(app.config.max_image_bytes);
         let kind = media_type(request.headers());
         if is_json(&kind) {
-            let content = body::read(request, limit).await?;
-            let mut conversation: NewConversation = body::parse(&content)?;
-            let image = conversation.image.take();
-            let image = image.map(|uri| data_uri("image", &uri)).transpose()?;
-            Ok(Self {
-                conversation,
-                image,
+            let ReadBody { content, memory } = body::read(request, app, limit).await?;
+            body::beside(move || {
+                let mut conversation: NewConversation = body::parse(&content)?;
+                drop(content);
+                let image = conversation.image.take();
+                let image = image.map(|uri| data_uri("image", &uri)).transpose()?;
+                Ok(Self {
+                    conversation,
+                    image,
+                    memory,
+                })
             })
+            .await
         } else if kind == FORM {
-            let (parts, content) = request.into_parts();
-            let content = body::read(Request::from_parts(parts.clone(), content), limit).await?;
-            let form = Multipart::from_request(Request::from_parts(parts, again(content)), &());
-            let form = form
-                .await
-                .map_err(|error| ApiError::new(ProblemCode::InvalidMultipart, error.body_text()))?;
-            read_form(form).await
+            let (head, content) = request.into_parts();
+            let request = Request::from_parts(head.clone(), content);
+            let ReadBody { content, memory } = body::read(request, app, limit).await?;
+            let runtime = Handle::current();
+            let reading = async move {
+                let form = Request::from_parts(head, Body::from(content));
+                let form = Multipart::from_request(form, &()).await.map_err(|error| {
+                    ApiError::new(ProblemCode::InvalidMultipart, error.body_text())
+                })?;
+                let (conversation, image) = read_form(form).await?;
+                Ok(Self {
+                    conversation,
+                    image,
+                    memory,
+                })
+            };
+            // All of it is there: nothing is waited for.
+            body::beside(move || runtime.block_on(reading)).await
         } else {
             body::discard(request).await;
             Err(unsupported(
@@ -110,7 +130,7 @@ pub(super) fn data_uri(field: &str, uri: &str) -> ApiResult<Bytes> {
     Ok(content.into())
 }
 
-async fn read_form(mut form: Multipart) -> ApiResult<Upload> {
+async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<Bytes>)> {
     let mut fields = Map::new();
     let mut image = None;
     while let Some(field) = form.next_field().await.map_err(invalid)? {
@@ -136,10 +156,7 @@ async fn read_form(mut form: Multipart) -> ApiResult<Upload> {
     let conversation = serde_json::from_value(Value::Object(fields));
     let conversation =
         conversation.map_err(|error| ApiError::new(ProblemCode::InvalidRequest, error))?;
-    Ok(Upload {
-        conversation,
-        image,
-    })
+    Ok((conversation, image))
 }
 
 async fn content(field: Field<'_>) -> ApiResult<Bytes> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use radialog_runtime::durable::{self, Replacement};
+use radialog_schemas::table::escaped;
 use radialog_schemas::{ContentHash, RunId, RunSpec};
 use serde::{Deserialize, Serialize};
 
@@ -184,9 +185,10 @@ impl OutputDirectory {
         );
         let path = self.dir.join(TABLE_FILE);
         let failed = || CoordinatorError::output(&path);
-        let mut table = csv::Writer::from_writer(Replacement::create(&path).map_err(failed())?);
+        let mut writer = csv::Writer::from_writer(Replacement::create(&path).map_err(failed())?);
         let mut write = |cells: Vec<String>| {
-            let written = table.write_record(cells).map_err(io::Error::from);
+            let cells = cells.iter().map(|cell| escaped(cell).into_owned());
+            let written = writer.write_record(cells).map_err(io::Error::from);
             written.map_err(failed())
         };
         write(table::header())?;
@@ -194,7 +196,7 @@ impl OutputDirectory {
             counting.add(&record);
             write(table::row(&record))
         })?;
-        let table = table.into_inner().map_err(|error| error.into_error());
+        let table = writer.into_inner().map_err(|error| error.into_error());
         table.and_then(Replacement::commit).map_err(failed())?;
         let mut summary = counting.finish();
         complete(&mut summary);

@@ -9,13 +9,16 @@ use crate::{Finding, Label};
 
 /// A quoted field may hold a report of many lines, but an unclosed quote must end somewhere. In bytes.
 pub const LONGEST_ROW: usize = 1 << 20;
+/// A row of more lines is none either: where its quote turns out to be unclosed, all of them are looked at again at once,
+/// perhaps on a thread that others wait for.
+const MOST_LINES: usize = 10_000;
 
 /// One row: the line on which it begins, counted from 1, and its cells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The line on which it begins.
     pub line: u64,
-    /// Its cells as they stand.
+    /// Its cells as they stand, without the apostrophe of those that are escaped as formulas.
     pub cells: Vec<String>,
 }
 
@@ -121,7 +124,7 @@ impl RowParser {
         }
     }
 
-    /// Adds a line with its end.
+    /// Adds a line with its end. Of a line over [`LONGEST_ROW`] no more than one byte more is wanted, and none of it kept.
     pub fn push(&mut self, line: Vec<u8>) {
         self.lines.push_back(line);
     }
@@ -156,6 +159,7 @@ impl RowParser {
             };
             open.bytes += line.len();
             let parsed = match std::str::from_utf8(&line) {
+                _ if line.len() > LONGEST_ROW => Err("the row is longer than 1 MiB"),
                 Ok(text) => open.cells.extend(text),
                 Err(_) => Err("the row is not UTF-8"),
             };
@@ -168,12 +172,13 @@ impl RowParser {
                     return Some(Err(self.give_up(reason)));
                 }
                 Ok(()) if open.cells.quoted.is_none() => {
-                    let (line, cells) = (open.line, open.cells.done);
+                    let line = open.line;
+                    let cells: Vec<String> = open.cells.done.into_iter().map(plain).collect();
                     if cells.len() > 1 || !cells[0].is_empty() {
                         return Some(Ok(Row { line, cells }));
                     }
                 }
-                Ok(()) if open.bytes >= LONGEST_ROW => {
+                Ok(()) if open.bytes >= LONGEST_ROW || open.taken.len() >= MOST_LINES => {
                     self.open = Some(open);
                     return Some(Err(self.give_up("a quote is not closed")));
                 }
@@ -253,6 +258,14 @@ impl Cells {
     }
 }
 
+/// The cell without the mark of an escaped formula.
+fn plain(cell: String) -> String {
+    match super::unescaped(&cell) {
+        same if same.len() == cell.len() => cell,
+        other => other.to_owned(),
+    }
+}
+
 fn without_end(line: &str) -> &str {
     let line = line.strip_suffix('\n').unwrap_or(line);
     line.strip_suffix('\r').unwrap_or(line)
@@ -291,6 +304,27 @@ mod tests {
             row(5, &["", "\""]),
         ];
         assert_eq!(rows, expected);
+    }
+
+    #[test]
+    fn escaped_formulas_are_read_as_they_were() {
+        let rows = parse("'=cmd|x,\"'@SUM(1,2)\",-1.0,'tis\n");
+        assert_eq!(rows, [row(1, &["=cmd|x", "@SUM(1,2)", "-1.0", "'tis"])]);
+    }
+
+    #[test]
+    fn lines_that_are_no_utf_8_are_parsed_in_linear_time() {
+        let mut parser = RowParser::from_line(1);
+        let lines = LONGEST_ROW / 4;
+        parser.push(b"1,\"open\n".to_vec());
+        for _ in 0..lines {
+            parser.push(b"\"\"\n".to_vec());
+            parser.push(b"\xff\"\n".to_vec());
+        }
+        parser.finish();
+        let rows: Vec<_> = std::iter::from_fn(|| parser.next()).collect();
+        assert!(rows.iter().all(Result::is_err));
+        assert_eq!(rows.len(), lines + 1, "each is named once");
     }
 
     #[test]

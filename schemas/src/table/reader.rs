@@ -1,10 +1,10 @@
 //! Rows of a table that lies behind a reader of this thread.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Read};
 
 use thiserror::Error;
 
-use super::{Header, MalformedRow, Row, RowParser};
+use super::{Header, LONGEST_ROW, MalformedRow, Row, RowParser};
 
 /// A table with a header, row by row. It holds one row at a time.
 #[derive(Debug)]
@@ -32,8 +32,7 @@ impl<R: BufRead> TableReader<R> {
     /// # Errors
     /// When it cannot be read, is no UTF-8, or its quoting is broken.
     pub fn new(mut lines: R) -> Result<Self, TableError> {
-        let mut first = Vec::new();
-        lines.read_until(b'\n', &mut first)?;
+        let first = line(&mut lines)?;
         Ok(Self {
             header: RowParser::header(&first)?,
             lines,
@@ -58,13 +57,12 @@ impl<R: BufRead> Iterator for TableReader<R> {
                 None if self.ended => return None,
                 None => {}
             }
-            let mut line = Vec::new();
-            match self.lines.read_until(b'\n', &mut line) {
-                Ok(0) => {
+            match line(&mut self.lines) {
+                Ok(line) if line.is_empty() => {
                     self.ended = true;
                     self.parser.finish();
                 }
-                Ok(_) => self.parser.push(line),
+                Ok(line) => self.parser.push(line),
                 Err(error) => {
                     self.ended = true;
                     return Some(Err(TableError::Io(error)));
@@ -72,6 +70,18 @@ impl<R: BufRead> Iterator for TableReader<R> {
             }
         }
     }
+}
+
+/// Reads one line with its end; empty at the end of the table. Of a line that is longer than any row, only as much is kept
+/// as shows that.
+fn line(lines: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    let mut head = lines.by_ref().take(LONGEST_ROW as u64 + 1);
+    head.read_until(b'\n', &mut line)?;
+    if line.len() > LONGEST_ROW && !line.ends_with(b"\n") {
+        lines.skip_until(b'\n')?;
+    }
+    Ok(line)
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use candle_core::Device;
 use radialog_models::preprocess::InputSize;
 use radialog_schemas::Finding;
 use radialog_tests::benchmark::{peak_memory, run};
-use radialog_training::data::labelled_images::{Batching, Loader, labelled_images};
+use radialog_training::data::batch_loader::BatchLoader;
+use radialog_training::data::labelled_images::{Batching, labelled_images};
 use radialog_training::prepare::Sectioning;
 use radialog_training::recipe::{BlankLabels, ImageTable};
 
@@ -115,7 +116,8 @@ fn load(dir: &Path) -> Result<()> {
         device: Device::Cpu,
     };
     let batches: Vec<_> = images.chunks(BATCH).map(<[_]>::to_vec).collect();
-    for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)).take(BATCHES)
+    for batch in
+        BatchLoader::start(batches, move |images: Vec<_>| batching.batch(&images)).take(BATCHES)
     {
         batch?;
     }

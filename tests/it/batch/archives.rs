@@ -3,10 +3,12 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use radialog_coordinator::archive::OutsideFiles;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
 use radialog_schemas::ObjectKey;
 use radialog_tests::embedded::{batch_options, run_batch};
+use radialog_tests::services::Services;
 
 use super::*;
 
@@ -166,10 +168,10 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
     let store = Arc::new(FilesystemObjects::open(&bucket).unwrap());
     let csv = "study_id,image\ns1,a.png\ns2,../climb.png\ns3,none.png\n";
     for (key, content) in [
-        ("x/a.png", "a"),
-        ("x/b/c.jpg", "c"),
-        ("x/list.csv", csv),
-        ("other/d.png", "d"),
+        ("x/a.png", image("a")),
+        ("x/b/c.jpg", image("c")),
+        ("x/list.csv", csv.into()),
+        ("other/d.png", image("d")),
     ] {
         store
             .put(&ObjectKey::parse(key).unwrap(), content.into())
@@ -195,8 +197,103 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
     let summary = run_batch(batch_options(manifest, &out), &fixture.backends)
         .await
         .unwrap();
-    assert_eq!(
-        (summary.done, summary.failed_by_code["image_missing"]),
-        (1, 2)
+    let failed = ["image_missing", "archive_entry"].map(|code| summary.failed_by_code[code]);
+    assert_eq!((summary.done, failed), (1, [1, 1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_folder_markers_and_odd_names_is_read_to_its_end() {
+    let server = Services::shared().await.unwrap().s3();
+    let bucket = server.bucket().unwrap();
+    let images: Vec<_> = (0..3000).map(|n| format!("cxr/p{n:04}/1.png")).collect();
+    for image in &images {
+        let path = server.folder(&bucket).join(image);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"x").unwrap();
+    }
+    let odd = ["cxr//1.png", "cxr/../up.png", "cxr/p\u{1}/1.png"];
+    let markers = (0..3000).map(|n| format!("cxr/a{n:04}/"));
+    server.list_also(&bucket, markers.chain(odd.map(str::to_owned)));
+    let store = crate::adapters::s3_at(&bucket).await;
+    let archive = archive::open(&ArchiveLocation::Objects {
+        url: "s3://bucket/cxr".into(),
+        store,
+        prefix: "cxr".into(),
+    })
+    .await
+    .unwrap();
+    let mut entries = archive.entries().await.unwrap();
+    let (mut files, mut problems) = (Vec::new(), Vec::new());
+    while let Some(entry) = entries.next().await {
+        match entry {
+            Ok(entry) => files.push(format!("cxr/{}", entry.file)),
+            Err(problem) => problems.push(problem.to_string()),
+        }
+    }
+    assert!(files == images, "{} of {}", files.len(), images.len());
+    assert_eq!(problems.len(), odd.len(), "{problems:?}");
+    for place in [
+        "s3://bucket/cxr//1.png",
+        "s3://bucket/cxr/../up.png",
+        "p\\u{1}/1.png",
+    ] {
+        assert!(problems.iter().any(|p| p.contains(place)), "{problems:?}");
+    }
+}
+
+/// The attack: a table that names files of the machine on which it is run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_cannot_take_other_files_of_the_machine_into_the_store() {
+    let fixture = BatchFixture::new().await;
+    fixture.write(&["good.png"]);
+    let outside = fixture.dir.path().join("outside.png");
+    fs::write(&outside, image("outside")).unwrap();
+    let secret = fixture.dir.path().join("secret.txt");
+    fs::write(&secret, "PASSWORD=secret").unwrap();
+    let archive_folder = fixture.dir.path().join("archive");
+    std::os::unix::fs::symlink(&outside, archive_folder.join("link.png")).unwrap();
+    fs::write(archive_folder.join("named.png"), "PASSWORD=secret").unwrap();
+    let rows = format!(
+        "study_id,image\ngood,good.png\nclimbs,../secret.txt\nproc,/proc/self/environ\n\
+         whole,{}\nlink,link.png\nnamed,named.png\n",
+        outside.display()
     );
+    fixture.write_file("list.csv", rows.as_bytes());
+    let stored = || {
+        let images = fs::read_dir(fixture.dir.path().join("objects/images")).unwrap();
+        images.count()
+    };
+
+    let refused = fixture.archive("list.csv").await;
+    let summary = run_batch(batch_options(refused, &fixture.out()), &fixture.backends)
+        .await
+        .unwrap();
+    assert_eq!((summary.done, summary.failed, stored()), (1, 5, 1));
+    let mut codes = failures(&fixture.out());
+    assert_eq!(codes.remove("named").unwrap(), "image_format_unsupported");
+    assert!(
+        codes.values().all(|code| code == "archive_entry"),
+        "{codes:?}"
+    );
+    for record in records(&fixture.out()).values() {
+        if let Some(error) = &record.error
+            && record.study.0 != "named"
+        {
+            assert!(error.message.contains("--allow-outside"), "{error}");
+        }
+    }
+
+    let out = fixture.dir.path().join("allowed");
+    let input = ArchiveLocation::Path(archive_folder.join("list.csv"));
+    let allowed = archive::open_with(&input, OutsideFiles::Allowed)
+        .await
+        .unwrap();
+    let summary = run_batch(batch_options(allowed, &out), &fixture.backends)
+        .await
+        .unwrap();
+    // What may be named is still no image for that.
+    assert_eq!((summary.done, summary.failed, stored()), (3, 3, 2));
+    for study in ["climbs", "proc", "named"] {
+        assert_eq!(failures(&out)[study], "image_format_unsupported");
+    }
 }

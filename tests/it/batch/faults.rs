@@ -91,7 +91,7 @@ async fn lines_that_were_appended_and_not_discarded_are_not_appended_again() {
     let fixture = slow_place().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
-    faults.lose_answers();
+    faults.lose_state_responses();
     run_batch(narrow(&fixture), &backends).await.unwrap();
     assert_as_if_nothing_happened(&fixture.out()).await;
 }
@@ -103,9 +103,9 @@ async fn broker_store_and_state_may_go_away_for_a_while() {
     let backends = faults.over(&fixture.backends);
     run_with_trouble(narrow(&fixture), &backends, || async {
         for _ in 0..3 {
-            faults.down(true);
+            faults.set_unreachable(true);
             tokio::time::sleep(Duration::from_millis(300)).await;
-            faults.down(false);
+            faults.set_unreachable(false);
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
     })
@@ -118,7 +118,10 @@ async fn studies_that_the_state_forgot_begin_again() {
     let fixture = slow_place().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
-    run_with_trouble(narrow(&fixture), &backends, || async { faults.forget() }).await;
+    run_with_trouble(narrow(&fixture), &backends, || async {
+        faults.lose_state()
+    })
+    .await;
     assert_as_if_nothing_happened(&fixture.out()).await;
 }
 
@@ -145,7 +148,7 @@ async fn tasks_and_results_may_come_twice() {
     let fixture = slow_place().await;
     let faults = Arc::new(FaultInjector::default());
     let backends = faults.over(&fixture.backends);
-    faults.say_everything_twice();
+    faults.duplicate_messages();
     // Workers that say everything twice, too.
     let _workers = start_workers(&backends, FakeStage::new).await.unwrap();
     run_batch(narrow(&fixture), &backends).await.unwrap();

@@ -10,7 +10,7 @@ use radialog_tests::services::{Browser, Screen};
 use super::{answer, ask, assert_calm, begin, until_turn};
 
 /// The first start makes the bundle.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The address that the program says it is at.
 async fn address(log: &Path) -> Result<String> {
@@ -23,7 +23,7 @@ async fn address(log: &Path) -> Result<String> {
             return Ok(url.to_owned());
         }
         ensure!(
-            begun.elapsed() < PATIENCE,
+            begun.elapsed() < TIMEOUT,
             "`radialog serve` did not start: {said}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -229,7 +229,7 @@ async fn an_object_store_that_is_away_is_waited_for(harness: ChatHarness) {
             .with(harness.tasks.queue.clone(), away.objects),
         ..harness.clone()
     };
-    faults.down(true);
+    faults.set_unreachable(true);
     let id = harness
         .begin_with_image("away", Bytes::from_static(b"away"), &[question("one")])
         .await;
@@ -241,7 +241,7 @@ async fn an_object_store_that_is_away_is_waited_for(harness: ChatHarness) {
     let worker = over.start(&Arc::new(fake_stage()), settings());
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(harness.turn(&id, 1).await.status, TurnStatus::Running);
-    faults.down(false);
+    faults.set_unreachable(false);
     assert_eq!(harness.text(&id, 1).await, fake_text("one", 0));
     worker.stop().await.unwrap();
 }

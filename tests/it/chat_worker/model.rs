@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 use radialog_models::image_tokens;
 use radialog_runtime::conversations::TurnClaim;
 use radialog_runtime::queue::memory::MemoryQueue;
+use radialog_runtime::stage::OpenTurn;
 use radialog_schemas::{Answer, Exchange, GeneratedReport, Outcome, Region, Task, Work};
 use radialog_workers::StageOptions;
 use radialog_workers::language::LanguageStage;
@@ -553,4 +554,48 @@ async fn a_turn_passes_a_queue_of_reports() {
         "the reports go on afterwards"
     );
     worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prompt_is_made_beside_the_async_threads() {
+    let stage = stage(&no_cache());
+    let harness = harness().await;
+    let id = ConversationId("beside".to_owned());
+    let said = |text: &str| Exchange {
+        user: text.to_owned(),
+        assistant: text.to_owned(),
+    };
+    let conversation = Conversation {
+        schema_version: SCHEMA_VERSION,
+        id: id.clone(),
+        owner: "local".into(),
+        created_ms: 1,
+        image: None,
+        indication: None,
+        component: harness.component.clone(),
+        lifetime_seconds: None,
+        opening: vec![said(&"a word ".repeat(10_000)); 2],
+    };
+    let text = "x".to_owned();
+    harness
+        .conversations
+        .create(&conversation, &[ask(Ask::Question { text })])
+        .await
+        .unwrap();
+    let snapshot = harness.conversations.snapshot(&id).await.unwrap().unwrap();
+    let (events, _) = tokio::sync::mpsc::unbounded_channel();
+    let turn = OpenTurn {
+        snapshot: &snapshot,
+        number: 1,
+        written: &[],
+        events,
+    };
+    let mut preparing = ChatWork::prepare(&*stage, turn, harness.tasks.objects.as_ref());
+    assert!(
+        futures::poll!(preparing.as_mut()).is_pending(),
+        "the first poll has done the work"
+    );
+    // The first exchange alone is longer than the window.
+    let failure = preparing.await.err().unwrap();
+    assert_eq!(failure.code, ErrorCode::ContextLength);
 }

@@ -22,6 +22,7 @@ mod atomicity;
 mod cancelling;
 mod events;
 mod lifetime;
+mod queue;
 mod turns;
 mod unattended;
 
@@ -29,6 +30,7 @@ use atomicity::*;
 use cancelling::*;
 use events::*;
 use lifetime::*;
+use queue::*;
 use turns::*;
 use unattended::*;
 
@@ -74,6 +76,8 @@ on_each_adapter! { memory, redis: {
     a_conversation_is_unattended_until_somebody_sees_to_it,
     a_conversation_without_open_turns_is_not_unattended,
     one_of_several_sweepers_attends,
+    places_in_the_queue_are_taken_in_one_step_and_counted_by_key,
+    a_turn_keeps_its_place_until_a_worker_has_it,
 }}
 
 /// A name that no other test uses, also where the store is shared.

@@ -1,15 +1,19 @@
 //! The object store contract.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::future::join_all;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
-use radialog_runtime::objects::{ObjectError, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
 use radialog_schemas::ObjectKey;
+use radialog_tests::services::Services;
 use tempfile::TempDir;
 
 use crate::adapters::on_each_adapter;
@@ -18,21 +22,28 @@ mod adapters {
     use std::sync::Arc;
 
     use radialog_runtime::objects::filesystem::FilesystemObjects;
+    use radialog_tests::services::Services;
 
     use super::ObjectStoreFixture;
 
     pub(super) async fn filesystem() -> ObjectStoreFixture {
         let directory = tempfile::tempdir().unwrap();
-        let objects = FilesystemObjects::open(directory.path().join("made/on/demand")).unwrap();
+        let folder = directory.path().join("made/on/demand");
         ObjectStoreFixture {
-            objects: Arc::new(objects),
+            objects: Arc::new(FilesystemObjects::open(&folder).unwrap()),
+            folder,
+            bucket: None,
             _directory: Some(directory),
         }
     }
 
     pub(super) async fn s3() -> ObjectStoreFixture {
+        let server = Services::shared().await.unwrap().s3();
+        let bucket = server.bucket().unwrap();
         ObjectStoreFixture {
-            objects: crate::adapters::s3().await,
+            objects: crate::adapters::s3_at(&bucket).await,
+            folder: server.folder(&bucket),
+            bucket: Some(bucket),
             _directory: None,
         }
     }
@@ -41,6 +52,10 @@ mod adapters {
 /// A store, and the directory that goes with it.
 struct ObjectStoreFixture {
     objects: Arc<dyn Objects>,
+    /// Where the objects lie as files.
+    folder: PathBuf,
+    /// The bucket's address, where it is one.
+    bucket: Option<String>,
     _directory: Option<TempDir>,
 }
 
@@ -57,12 +72,20 @@ on_each_adapter! { filesystem, s3: {
     a_part_can_be_read_and_is_cut_at_the_end,
     a_listing_is_in_key_order_and_goes_on_where_it_stopped,
     a_listing_sees_only_its_prefix,
+    three_thousand_objects_are_listed_once_each,
+    a_listing_ends_where_whole_pages_are_folder_markers,
+    names_that_are_no_keys_are_listed_as_such_and_passed,
     a_large_object_survives,
     concurrent_writers_of_one_key_never_mix,
 }}
 
 fn key(text: &str) -> ObjectKey {
     ObjectKey::parse(text).unwrap()
+}
+
+fn keys(page: &ObjectPage) -> Vec<String> {
+    let keys = page.entries.iter();
+    keys.map(|entry| entry.key.as_str().to_owned()).collect()
 }
 
 impl ObjectStoreFixture {
@@ -77,19 +100,44 @@ impl ObjectStoreFixture {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Vec<String> {
-        let after = after.map(key);
-        let entries = self
-            .objects
-            .list(prefix, after.as_ref(), limit)
-            .await
-            .unwrap();
-        for entry in &entries {
+        let after = after.map(|after| ListCursor::after(&key(after)));
+        let page = self.objects.list(prefix, after.as_ref(), limit).await;
+        let page = page.unwrap();
+        for entry in &page.entries {
             assert_eq!(entry.size, entry.key.as_str().len() as u64);
         }
-        entries
-            .into_iter()
-            .map(|entry| entry.key.as_str().to_owned())
-            .collect()
+        keys(&page)
+    }
+
+    /// Writes files as somebody else would, whatever their names are.
+    fn write(&self, names: impl IntoIterator<Item = impl AsRef<OsStr>>) {
+        for name in names {
+            let path = self.folder.join(name.as_ref());
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        }
+    }
+
+    /// Everything under a prefix, page by page.
+    async fn pages(&self, prefix: &str, limit: usize) -> Vec<ObjectPage> {
+        let (mut pages, mut cursor): (Vec<ObjectPage>, Option<ListCursor>) = Default::default();
+        loop {
+            let page = self.objects.list(prefix, cursor.as_ref(), limit).await;
+            let page = page.unwrap();
+            assert!(page.entries.len() + page.unusable.len() <= limit);
+            let next = page.next.clone();
+            pages.push(page);
+            match next {
+                None => return pages,
+                Some(next) => {
+                    assert!(
+                        cursor.is_none_or(|last| last < next),
+                        "it goes on: {next:?}"
+                    );
+                    cursor = Some(next);
+                }
+            }
+        }
     }
 }
 
@@ -208,9 +256,9 @@ async fn an_entry_says_when_it_was_put(store: ObjectStoreFixture) {
     let second = Duration::from_secs(1);
     let before = SystemTime::now() - second;
     store.fill(&["a"]).await;
-    let entries = store.objects.list("", None, 9).await.unwrap();
+    let page = store.objects.list("", None, 9).await.unwrap();
     let after = SystemTime::now() + second;
-    let modified = entries[0].modified;
+    let modified = page.entries[0].modified;
     assert!(before <= modified && modified <= after, "{modified:?}");
 }
 
@@ -317,7 +365,67 @@ async fn a_listing_sees_only_its_prefix(store: ObjectStoreFixture) {
     assert_eq!(store.list("a/", None, 100).await, ["a/1", "a/2"]);
     assert_eq!(store.list("a", None, 100).await, ["a/1", "a/2", "ab/3"]);
     assert_eq!(store.list("nothing/", None, 100).await, [""; 0]);
-    assert_eq!(store.list("a", None, 0).await, [""; 0]);
+}
+
+async fn three_thousand_objects_are_listed_once_each(store: ObjectStoreFixture) {
+    let expected: Vec<_> = (0..3000).map(|n| format!("many/{n:04}.png")).collect();
+    store.write(&expected);
+    for limit in [1000, 1001, 5000] {
+        let pages = store.pages("many/", limit).await;
+        let listed: Vec<_> = pages.iter().flat_map(keys).collect();
+        assert!(listed == expected, "{} in pages of {limit}", listed.len());
+    }
+}
+
+async fn a_listing_ends_where_whole_pages_are_folder_markers(store: ObjectStoreFixture) {
+    let markers = (0..2500).map(|n| format!("a/folder{n:04}/"));
+    match &store.bucket {
+        Some(bucket) => {
+            let server = Services::shared().await.unwrap().s3();
+            server.list_also(bucket, markers.chain(["a/".to_owned()]));
+        }
+        None => markers.for_each(|name| fs::create_dir_all(store.folder.join(name)).unwrap()),
+    }
+    let expected = ["a/aaa", "a/folder1200/x", "a/zzz"];
+    store.write(expected);
+    for limit in [7, 1000] {
+        let pages = store.pages("a/", limit).await;
+        assert_eq!(pages.iter().flat_map(keys).collect::<Vec<_>>(), expected);
+        assert!(pages.iter().all(|page| page.unusable.is_empty()));
+    }
+}
+
+async fn names_that_are_no_keys_are_listed_as_such_and_passed(store: ObjectStoreFixture) {
+    let good = ["a b+c%20&.png", "x/Röntgen 第一.png", "z.png"];
+    store.write(good);
+    let mut odd = vec!["back\\slash.png", "line\nend.png", "tab\t.png"];
+    store.write(&odd);
+    match &store.bucket {
+        Some(bucket) => {
+            let impossible = [
+                "../up.png",
+                "/absolute.png",
+                "a//b.png",
+                "a/./b",
+                "\u{1}.png",
+                "x/\r",
+            ];
+            odd.extend(impossible);
+            let server = Services::shared().await.unwrap().s3();
+            server.list_also(bucket, impossible.map(str::to_owned));
+        }
+        None => {
+            store.write([OsStr::from_bytes(b"caf\xe9.png")]);
+            odd.push("caf\\xe9.png");
+        }
+    }
+    odd.sort_unstable();
+    for limit in [1, 3, 1000] {
+        let pages = store.pages("", limit).await;
+        assert_eq!(pages.iter().flat_map(keys).collect::<Vec<_>>(), good);
+        let unusable: Vec<_> = pages.iter().flat_map(|page| &page.unusable).collect();
+        assert_eq!(unusable, odd.iter().collect::<Vec<_>>());
+    }
 }
 
 async fn a_large_object_survives(store: ObjectStoreFixture) {

@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Message, Queue};
-use radialog_tests::services::{Proxy, Services};
+use radialog_tests::services::{Services, TcpProxy};
 use radialog_tests::task_harness::TaskHarness;
 
 use super::{WORK, failure, findings, next, send_many, settings, studies};
 use crate::adapters::{config, rabbitmq_at};
 
 /// A harness with a safe link of its own, and a queue behind a link that can be cut.
-async fn desk_and_link() -> (TaskHarness, Proxy, Arc<dyn Queue>) {
+async fn harness_behind_proxy() -> (TaskHarness, TcpProxy, Arc<dyn Queue>) {
     let url = Services::shared().await.unwrap().amqp().unwrap();
     let harness = TaskHarness::new(rabbitmq_at(&url).await).await.unwrap();
-    let proxy = Proxy::start(&url).await.unwrap();
+    let proxy = TcpProxy::start(&url).await.unwrap();
     let behind = rabbitmq_at(&proxy.in_front_of(&url)).await;
     (harness, proxy, behind)
 }
@@ -31,15 +31,15 @@ fn message(text: &str) -> Message {
 
 #[tokio::test]
 async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
-    let (harness, proxy, behind) = desk_and_link().await;
+    let (harness, proxy, behind) = harness_behind_proxy().await;
     let mut consumer = behind.consume(WORK, 2).await.unwrap();
     for text in ["a", "b", "c", "d"] {
         harness.queue.publish(WORK, message(text)).await.unwrap();
     }
     let held = [next(&mut consumer).await, next(&mut consumer).await];
-    proxy.cut();
+    proxy.disconnect();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    proxy.heal();
+    proxy.restore();
     let again = [next(&mut consumer).await, next(&mut consumer).await];
     for delivery in held {
         assert!(
@@ -68,7 +68,7 @@ async fn a_subscription_comes_back_after_a_cut_with_its_prefetch() {
 
 #[tokio::test]
 async fn publishes_wait_for_the_link_and_lose_nothing() {
-    let (harness, proxy, behind) = desk_and_link().await;
+    let (harness, proxy, behind) = harness_behind_proxy().await;
     let publishers = (0..600).map(|number: u32| {
         let behind = behind.clone();
         tokio::spawn(async move {
@@ -79,9 +79,9 @@ async fn publishes_wait_for_the_link_and_lose_nothing() {
     let publishing = tokio::spawn(join_all(publishers));
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(250)).await;
-        proxy.cut();
+        proxy.disconnect();
         tokio::time::sleep(Duration::from_millis(150)).await;
-        proxy.heal();
+        proxy.restore();
     }
     for published in publishing.await.unwrap() {
         published.unwrap().unwrap();
@@ -97,15 +97,15 @@ async fn publishes_wait_for_the_link_and_lose_nothing() {
 
 #[tokio::test]
 async fn a_message_whose_confirm_was_lost_is_published_again() {
-    let (harness, proxy, behind) = desk_and_link().await;
-    proxy.deafen();
+    let (harness, proxy, behind) = harness_behind_proxy().await;
+    proxy.drop_responses();
     let publishing = tokio::spawn(async move { behind.publish(WORK, message("a")).await });
     while harness.queue.depth(WORK).await.unwrap() == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!publishing.is_finished(), "nobody has told the publisher");
-    proxy.cut();
-    proxy.heal();
+    proxy.disconnect();
+    proxy.restore();
     publishing.await.unwrap().unwrap();
     assert_eq!(
         harness.queue.depth(WORK).await.unwrap(),
@@ -116,7 +116,7 @@ async fn a_message_whose_confirm_was_lost_is_published_again() {
 
 #[tokio::test]
 async fn a_worker_outlives_cuts_of_its_link() {
-    let (harness, proxy, behind) = desk_and_link().await;
+    let (harness, proxy, behind) = harness_behind_proxy().await;
     let sent = send_many(&harness, 60).await;
     let stage = Arc::new(findings().batch_limit(4).delay(Duration::from_millis(50)));
     let worker = harness
@@ -124,9 +124,9 @@ async fn a_worker_outlives_cuts_of_its_link() {
         .start(&stage, settings());
     for _ in 0..2 {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        proxy.cut();
+        proxy.disconnect();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        proxy.heal();
+        proxy.restore();
     }
     let mut results = Vec::new();
     while studies(&results).len() < sent.len() {
@@ -140,18 +140,18 @@ async fn a_worker_outlives_cuts_of_its_link() {
 #[tokio::test]
 async fn a_link_that_falls_silent_is_noticed_by_its_heartbeats() {
     let url = Services::shared().await.unwrap().amqp().unwrap();
-    let proxy = Proxy::start(&url).await.unwrap();
+    let proxy = TcpProxy::start(&url).await.unwrap();
     let config = config(&[
         ("amqp.url", &proxy.in_front_of(&url)),
         ("amqp.heartbeat", "1"),
     ]);
     let behind = Backends::queue(&config).await.unwrap();
-    proxy.deafen();
+    proxy.drop_responses();
     let began = Instant::now();
     let publishing = tokio::spawn(async move { behind.publish(WORK, message("a")).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
     // New connections work again; nobody closes the deaf one.
-    proxy.heal();
+    proxy.restore();
     publishing.await.unwrap().unwrap();
     assert!(
         began.elapsed() < Duration::from_secs(15),

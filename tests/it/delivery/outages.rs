@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_runtime::objects::{ObjectEntry, ObjectError, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
 use radialog_runtime::runner::{RunError, RunnerSettings};
 use radialog_runtime::state::Fact;
 use radialog_schemas::{ContentHash, ObjectKey, RunId};
@@ -106,9 +106,9 @@ impl Objects for Failing {
     async fn list(
         &self,
         p: &str,
-        after: Option<&ObjectKey>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Vec<ObjectEntry>, ObjectError> {
+    ) -> Result<ObjectPage, ObjectError> {
         self.objects.list(p, after, limit).await
     }
 }

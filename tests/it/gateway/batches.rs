@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, key, problem, xray};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A fixture whose gateway may read `s3://archive/cxr`, which holds so many studies.
 async fn fixture(
@@ -49,7 +49,7 @@ async fn view_when(gateway: &RunningGateway, path: &str, status: &str) -> Result
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, looking)
+    tokio::time::timeout(TIMEOUT, looking)
         .await
         .with_context(|| format!("{path} is not {status}"))?
 }

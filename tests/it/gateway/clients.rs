@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use radialog_coordinator::gateway::GatewayConfig;
+use radialog_tests::install;
 
 use super::fixture::{GatewayFixture, UNLIMITED, key, xray_path};
 
@@ -39,60 +39,19 @@ except openai.NotFoundError as error:
     print("refused:", error.code)
 "#;
 
-/// A folder with the packages; the first caller makes it.
+/// The programs of the packages, in a folder beside the build; the first caller makes it.
 fn python() -> Result<PathBuf> {
-    static INSTALLING: Mutex<()> = Mutex::new(());
-    let _turn = INSTALLING
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let test = std::env::current_exe()?;
     let target = test
         .ancestors()
         .nth(3)
         .context("a test lies in target/PROFILE/deps")?;
     let folder = target.join("python-clients");
-    let wanted = PACKAGES.join("\n");
-    let done = folder.join("installed");
-    if std::fs::read_to_string(&done).is_ok_and(|installed| installed == wanted) {
-        return Ok(folder.join("bin"));
-    }
-    if run(Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(&folder))
-    .is_err()
-    {
-        // Debian has it in a package of its own.
-        let mut install = Command::new("apt-get");
-        install.args([
-            "install",
-            "-y",
-            "--no-install-recommends",
-            "python3",
-            "python3-venv",
-        ]);
-        let installed = run(install.env("DEBIAN_FRONTEND", "noninteractive"));
-        let made = installed.and_then(|()| {
-            run(Command::new("python3")
-                .args(["-m", "venv", "--clear"])
-                .arg(&folder))
-        });
-        made.context("this test needs Python 3 with venv: `apt-get install python3-venv`")?;
-    }
-    let pip = folder.join("bin/pip");
-    let installed = run(Command::new(pip)
-        .args(["install", "--quiet", "--disable-pip-version-check"])
-        .args(PACKAGES));
-    installed.context("this test needs PyPI, or a mirror of it that pip is configured for")?;
-    std::fs::write(done, wanted)?;
-    Ok(folder.join("bin"))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let output = command.stdin(Stdio::null()).output();
-    let output =
-        output.with_context(|| format!("cannot run {}", command.get_program().display()))?;
-    ensure!(output.status.success(), "{}", text(&output));
-    Ok(())
+    install::python(
+        &folder,
+        &PACKAGES,
+        "tests of the gateway with other people's clients",
+    )
 }
 
 fn text(output: &std::process::Output) -> String {

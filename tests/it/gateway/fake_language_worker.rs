@@ -2,6 +2,7 @@
 //! another one stopped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
 use radialog_coordinator::Backends;
@@ -10,22 +11,57 @@ use radialog_runtime::conversations::{AppendOutcome, TurnClaim};
 use radialog_schemas::{Answer, Ask, ChatTask, ErrorCode, Failure, TurnEvent, TurnOutcome, queues};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// Questions that contain this fail.
 pub(crate) const FAILS: &str = "fails";
 
+/// Questions that contain this are answered only after [`FakeLanguageWorker::unblock`].
+pub(crate) const BLOCKS: &str = "blocks";
+
 /// A worker and the words that it may still write.
 pub(crate) struct FakeLanguageWorker {
     words: Arc<Semaphore>,
+    gate: Arc<Gate>,
     running: JoinHandle<Result<()>>,
+}
+
+/// Where blocked turns wait.
+#[derive(Default)]
+struct Gate {
+    waiting: AtomicUsize,
+    open: CancellationToken,
+}
+
+impl Gate {
+    async fn pass(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.open.cancelled().await;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl FakeLanguageWorker {
     /// Starts a worker that may write so many words.
     pub(crate) fn start(backends: &Backends, words: usize) -> Self {
         let words = Arc::new(Semaphore::new(words));
-        let running = tokio::spawn(work(backends.clone(), words.clone()));
-        Self { words, running }
+        let gate = Arc::new(Gate::default());
+        let running = tokio::spawn(work(backends.clone(), words.clone(), gate.clone()));
+        Self {
+            words,
+            gate,
+            running,
+        }
+    }
+
+    /// Number of the turns that have begun and are blocked.
+    pub(crate) fn blocked(&self) -> usize {
+        self.gate.waiting.load(Ordering::SeqCst)
+    }
+
+    /// Lets all blocked turns go on.
+    pub(crate) fn unblock(&self) {
+        self.gate.open.cancel();
     }
 
     /// Lets it write so many words more.
@@ -64,21 +100,21 @@ fn tokens(text: &str) -> Vec<TurnEvent> {
         .collect()
 }
 
-async fn work(backends: Backends, words: Arc<Semaphore>) -> Result<()> {
+async fn work(backends: Backends, words: Arc<Semaphore>, gate: Arc<Gate>) -> Result<()> {
     let mut consumer = backends.queue.consume(queues::CHAT, 64).await?;
     loop {
         let delivery = consumer.next().await;
         let task: ChatTask = serde_json::from_slice(&delivery.message.body)?;
-        let (backends, words) = (backends.clone(), words.clone());
+        let (backends, words, gate) = (backends.clone(), words.clone(), gate.clone());
         tokio::spawn(async move {
-            write(&backends, &task, &words).await.unwrap();
+            write(&backends, &task, &words, &gate).await.unwrap();
             // Lost only when the test is over.
             let _ = delivery.receipt.ack().await;
         });
     }
 }
 
-async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Result<()> {
+async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore, gate: &Gate) -> Result<()> {
     let (id, turn) = (&task.conversation, task.turn);
     let conversations = &backends.conversations;
     let (epoch, snapshot, events) = match conversations.claim_turn(id, turn).await? {
@@ -92,6 +128,9 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore) -> Resul
     };
     let request = &snapshot.turns[turn as usize - 1].request;
     let text = answer(&request.ask);
+    if text.contains(BLOCKS) {
+        gate.pass().await;
+    }
     let written = events
         .iter()
         .filter(|event| matches!(event, TurnEvent::Token { .. }))

@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::fake_language_worker::FakeLanguageWorker;
 use super::sse::SseStream;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// More words than any test writes.
 pub(crate) const UNLIMITED: usize = 1 << 20;
 
@@ -163,7 +163,7 @@ impl RunningGateway {
     /// Stops it as SIGTERM does.
     pub(crate) async fn stop(self) -> Result<()> {
         self.stop.cancel();
-        tokio::time::timeout(PATIENCE, self.serving)
+        tokio::time::timeout(TIMEOUT, self.serving)
             .await
             .context("the gateway did not stop")??;
         Ok(())
@@ -236,7 +236,7 @@ impl RunningGateway {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, looking)
+        tokio::time::timeout(TIMEOUT, looking)
             .await
             .with_context(|| format!("turn {turn} is not {status}"))?
     }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use reqwest::Response;
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,7 +43,7 @@ impl SseStream {
                 self.buffer = rest.to_owned();
                 return Ok(Some(event));
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk())
+            let chunk = tokio::time::timeout(TIMEOUT, self.response.chunk())
                 .await
                 .context("no event came")??;
             let Some(chunk) = chunk else { return Ok(None) };

@@ -60,6 +60,7 @@ async fn embeddings_are_those_of_the_network_and_the_same_after_a_kill() -> Resu
     let bundle = bundle(&fixture.path("bundle"))?;
     let arguments = [
         "embeddings",
+        "--allow-outside",
         "--images",
         "table.csv",
         "--split",
@@ -114,6 +115,7 @@ async fn findings_are_listed_where_they_are_probable() -> Result<()> {
     let bundle = bundle(&fixture.path("bundle"))?;
     let arguments = [
         "findings",
+        "--allow-outside",
         "--images",
         "table.csv",
         "--split",

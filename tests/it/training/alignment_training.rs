@@ -179,7 +179,7 @@ fn a_checkpoint_can_be_trained_further_with_its_own_tokenizer_and_encoder() {
     let fixture = fixture("");
     fixture.run_whole("out");
     let recipe = "start = \"out/best\"\nepochs = 1\nbatch_size = 4\nlongest = 32\n[[tables]]\npairs = \"pairs.csv\"\n";
-    fixture.write(RECIPE, &recipe);
+    fixture.write(RECIPE, recipe);
     let training = fixture.training("further", false).unwrap();
     let rows = rows(training.run(&|| false, &|_| ()).unwrap());
     assert_eq!(rows.len(), 1);

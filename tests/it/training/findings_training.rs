@@ -152,10 +152,10 @@ fn a_save_that_fails_leaves_the_checkpoint_before() {
     );
     let before = fixture.bytes("out/last/findings.safetensors");
     // A file where the next checkpoint is written first.
-    fixture.write("out/last.partial", "in the way");
+    fixture.write("out/last.next", "in the way");
     assert!(fixture.run("out", true, 2).is_err());
     assert!(before == fixture.bytes("out/last/findings.safetensors"));
-    fs::remove_file(fixture.path("out/last.partial")).unwrap();
+    fs::remove_file(fixture.path("out/last.next")).unwrap();
     assert_eq!(
         fixture.run("out", true, 2).unwrap(),
         TrainingOutcome::Interrupted

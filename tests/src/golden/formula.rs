@@ -23,7 +23,7 @@ pub struct Formula {
     pub offset: f64,
     /// Half of their range.
     pub scale: f64,
-    /// Of the case.
+    /// The seed of the case.
     #[serde(default)]
     pub seed: u64,
 }

@@ -14,9 +14,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::process::Process;
-use super::{free_port, install, runtime, until_ready};
+use super::{free_port, runtime, until_ready};
+use crate::install::{self, Requirement};
 
+/// Names a running broker.
 const VARIABLE: &str = "RADIALOG_TEST_AMQP";
+/// What is installed where the variable names nothing.
+const REQUIREMENT: Requirement<'_> = Requirement {
+    name: "RabbitMQ",
+    purpose: "tests over a real broker",
+    source: "the Debian package rabbitmq-server",
+    variable: VARIABLE,
+    value: "the address of a running one, e.g. amqp://guest:guest@host:5672/%2f",
+};
 /// The packaged wrapper in `/usr/sbin` switches users and wants an init system; the script behind it does neither.
 const SCRIPTS: [&str; 2] = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"];
 /// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
@@ -54,7 +64,7 @@ impl Broker {
 
     /// A broker of the caller's own, with so many virtual hosts.
     pub async fn start(virtual_hosts: usize) -> Result<Self> {
-        let script = install::program(&SCRIPTS, "rabbitmq-server", VARIABLE)?;
+        let script = install::program(&SCRIPTS, "rabbitmq-server", &REQUIREMENT)?;
         let mut node = Node::prepare(script, virtual_hosts)?;
         node.start().await?;
         let address = format!("amqp://guest:guest@127.0.0.1:{}", node.port);

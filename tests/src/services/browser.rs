@@ -15,11 +15,21 @@ use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::process::Process;
-use super::{free_port, install, runtime, until_ready};
+use super::{free_port, runtime, until_ready};
+use crate::install::{self, Requirement};
 
+/// Names a running driver.
 const VARIABLE: &str = "RADIALOG_TEST_WEBDRIVER";
+/// What is installed where the variable names nothing.
+const REQUIREMENT: Requirement<'_> = Requirement {
+    name: "Chromium with its driver",
+    purpose: "tests of the page in a browser",
+    source: "the Debian package chromium-driver",
+    variable: VARIABLE,
+    value: "the address of a running driver, e.g. http://host:9515",
+};
 /// How long the page may take for anything that a test waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a page is looked at.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +93,7 @@ impl Driver {
             return Ok(Self { url, _own: None });
         }
         // The package brings the browser that fits.
-        let program = install::program(&["chromedriver"], "chromium-driver", VARIABLE)?;
+        let program = install::program(&["chromedriver"], "chromium-driver", &REQUIREMENT)?;
         let (directory, port) = (tempfile::tempdir()?, free_port()?);
         let mut command = Command::new(program);
         command.arg(format!("--port={port}"));
@@ -200,11 +210,11 @@ impl Browser {
             if self.value(&format!("Boolean({expression})")).await? == true {
                 return Ok(());
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > TIMEOUT {
                 let shown = self.value("document.body.innerText").await?;
                 let complaints = self.complaints().await?;
                 bail!(
-                    "after {PATIENCE:?} still not: {expression}\nthe page shows: {shown}\nthe console: {complaints:?}"
+                    "after {TIMEOUT:?} still not: {expression}\nthe page shows: {shown}\nthe console: {complaints:?}"
                 );
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

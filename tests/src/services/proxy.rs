@@ -1,4 +1,4 @@
-//! A link that can be cut.
+//! A TCP proxy in front of a service, whose link can fail in the ways that networks do.
 
 use std::net::SocketAddr;
 
@@ -8,28 +8,28 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Passes connections on to a service, until it is cut.
-pub struct Proxy {
+/// Passes connections on to a service, until it is told to fail.
+pub struct TcpProxy {
     address: SocketAddr,
-    link: watch::Sender<Link>,
+    link: watch::Sender<LinkState>,
     _running: DropGuard,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Link {
-    Whole,
+enum LinkState {
+    Connected,
     /// The service hears its clients, but its answers are lost.
-    Deaf,
-    Cut,
+    ResponsesDropped,
+    Disconnected,
 }
 
-impl Proxy {
-    /// A proxy on a free port in front of the service at `url`.
+impl TcpProxy {
+    /// Starts a proxy on a free port in front of the service at `url`.
     pub async fn start(url: &str) -> Result<Self> {
         let (start, end) = authority(url);
         let target = url[start..end].to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let (link, state) = watch::channel(Link::Whole);
+        let (link, state) = watch::channel(LinkState::Connected);
         let address = listener.local_addr()?;
         let running = CancellationToken::new();
         tokio::spawn(
@@ -44,25 +44,25 @@ impl Proxy {
         })
     }
 
-    /// `url` with its host and port replaced by the proxy's.
+    /// Returns `url` with its host and port replaced by the proxy's.
     pub fn in_front_of(&self, url: &str) -> String {
         let (start, end) = authority(url);
         format!("{}{}{}", &url[..start], self.address, &url[end..])
     }
 
     /// Closes every connection and refuses new ones.
-    pub fn cut(&self) {
-        self.link.send_replace(Link::Cut);
+    pub fn disconnect(&self) {
+        self.link.send_replace(LinkState::Disconnected);
     }
 
     /// Loses the service's answers from now on, without closing anything.
-    pub fn deafen(&self) {
-        self.link.send_replace(Link::Deaf);
+    pub fn drop_responses(&self) {
+        self.link.send_replace(LinkState::ResponsesDropped);
     }
 
     /// Lets new connections through.
-    pub fn heal(&self) {
-        self.link.send_replace(Link::Whole);
+    pub fn restore(&self) {
+        self.link.send_replace(LinkState::Connected);
     }
 }
 
@@ -78,16 +78,16 @@ fn authority(url: &str) -> (usize, usize) {
     (start, end)
 }
 
-async fn accept(listener: TcpListener, target: String, link: watch::Receiver<Link>) {
+async fn accept(listener: TcpListener, target: String, link: watch::Receiver<LinkState>) {
     while let Ok((client, _)) = listener.accept().await {
-        if *link.borrow() == Link::Whole {
+        if *link.borrow() == LinkState::Connected {
             tokio::spawn(pass(client, target.clone(), link.clone()));
         }
     }
 }
 
-/// Copies both ways until one side ends or the link is cut; then both sides are closed.
-async fn pass(mut client: TcpStream, target: String, link: watch::Receiver<Link>) {
+/// Copies both ways until one side ends or the link is disconnected; then both sides are closed.
+async fn pass(mut client: TcpStream, target: String, link: watch::Receiver<LinkState>) {
     let Ok(mut server) = TcpStream::connect(&target).await else {
         return;
     };
@@ -97,7 +97,7 @@ async fn pass(mut client: TcpStream, target: String, link: watch::Receiver<Link>
     let answers = async {
         tokio::select! {
             _ = copy(&mut from_server, &mut to_client) => {}
-            () = becomes(link.clone(), Link::Deaf) => {
+            () = becomes(link.clone(), LinkState::ResponsesDropped) => {
                 let _ = copy(&mut from_server, &mut tokio::io::sink()).await;
             }
         }
@@ -105,11 +105,11 @@ async fn pass(mut client: TcpStream, target: String, link: watch::Receiver<Link>
     tokio::select! {
         _ = copy(&mut from_client, &mut to_server) => {}
         () = answers => {}
-        () = becomes(link.clone(), Link::Cut) => {}
+        () = becomes(link.clone(), LinkState::Disconnected) => {}
     }
 }
 
-async fn becomes(mut link: watch::Receiver<Link>, state: Link) {
+async fn becomes(mut link: watch::Receiver<LinkState>, state: LinkState) {
     // An error means that the proxy is gone, and every link with it.
     drop(link.wait_for(|link| *link == state).await);
 }

@@ -8,9 +8,19 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::process::Process;
-use super::{free_port, install, until_ready};
+use super::{free_port, until_ready};
+use crate::install::{self, Requirement};
 
+/// Names a running server.
 const VARIABLE: &str = "RADIALOG_TEST_REDIS";
+/// What is installed where the variable names nothing.
+const REQUIREMENT: Requirement<'_> = Requirement {
+    name: "Redis",
+    purpose: "tests over a real Redis",
+    source: "the Debian package redis-server",
+    variable: VARIABLE,
+    value: "the address of a running one, e.g. redis://host:6379/0",
+};
 
 /// A Redis server that can be stopped and started again.
 pub struct Redis {
@@ -46,7 +56,7 @@ impl Redis {
     }
 
     async fn with(persistence: &[&str]) -> Result<Self> {
-        let program = install::program(&["redis-server"], "redis-server", VARIABLE)?;
+        let program = install::program(&["redis-server"], "redis-server", &REQUIREMENT)?;
         let (directory, port) = (tempfile::tempdir()?, free_port()?);
         let mut command = Command::new(program);
         command

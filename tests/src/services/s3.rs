@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow};
@@ -14,6 +15,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use super::runtime;
+use listing::{ListedFiles, ListedNames};
+
+mod listing;
 
 /// The public part of the only key that the server knows.
 pub const ACCESS_KEY_ID: &str = "radialog-tests";
@@ -25,6 +29,7 @@ pub struct S3Server {
     endpoint: String,
     directory: TempDir,
     buckets: AtomicUsize,
+    names: ListedNames,
 }
 
 impl S3Server {
@@ -33,7 +38,11 @@ impl S3Server {
         let directory = tempfile::tempdir()?;
         let files = FileSystem::new(directory.path())
             .map_err(|error| anyhow!("no S3 server: {error:?}"))?;
-        let mut builder = S3ServiceBuilder::new(files);
+        let names = ListedNames::default();
+        let mut builder = S3ServiceBuilder::new(ListedFiles {
+            files,
+            names: names.clone(),
+        });
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
@@ -42,6 +51,7 @@ impl S3Server {
             endpoint,
             directory,
             buckets: AtomicUsize::new(0),
+            names,
         })
     }
 
@@ -59,9 +69,19 @@ impl S3Server {
 
     /// Where the objects of a bucket lie as files.
     pub fn folder(&self, bucket_url: &str) -> PathBuf {
-        let name = bucket_url.rsplit('/').next().unwrap_or_default();
-        self.directory.path().join(name)
+        self.directory.path().join(name(bucket_url))
     }
+
+    /// Adds empty objects under these names to the bucket's listings, e.g. folder markers and names that no file can have.
+    pub fn list_also(&self, bucket_url: &str, names: impl IntoIterator<Item = String>) {
+        let mut listed = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = listed.entry(name(bucket_url).to_owned()).or_default();
+        bucket.extend(names);
+    }
+}
+
+fn name(bucket_url: &str) -> &str {
+    bucket_url.rsplit('/').next().unwrap_or_default()
 }
 
 async fn serve(listener: TcpListener, service: S3Service) {

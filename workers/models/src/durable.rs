@@ -27,25 +27,25 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`replace`], or an error of `fill`.
-pub fn write<T>(
+pub fn write<T, E: From<io::Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut PendingFile) -> io::Result<T>,
-) -> io::Result<T> {
-    let mut file = PendingFile::create(path)?;
+    fill: impl FnOnce(&mut Replacement) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut file = Replacement::create(path)?;
     let value = fill(&mut file)?;
-    file.persist()?;
+    file.commit()?;
     Ok(value)
 }
 
-/// A file that is written over a longer time and appears at its place with [`PendingFile::persist`]. Dropped before, it
-/// vanishes.
+/// New content of a file, which is written over a longer time and takes the place of the old one with
+/// [`Replacement::commit`]. Dropped before, it vanishes.
 #[derive(Debug)]
-pub struct PendingFile {
+pub struct Replacement {
     file: BufWriter<NamedTempFile>,
     path: PathBuf,
 }
 
-impl PendingFile {
+impl Replacement {
     /// Starts the file that will stand at `path`, whose directory has to exist.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ impl PendingFile {
     ///
     /// # Errors
     /// The content cannot be written or be made durable, or the file cannot be renamed.
-    pub fn persist(self) -> io::Result<()> {
+    pub fn commit(self) -> io::Result<()> {
         let file = self.file.into_inner().map_err(|error| error.into_error())?;
         file.as_file().sync_all()?;
         file.persist(&self.path).map_err(|error| error.error)?;
@@ -85,7 +85,7 @@ impl PendingFile {
     }
 }
 
-impl Write for PendingFile {
+impl Write for Replacement {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.file.write(piece)
     }
@@ -95,15 +95,15 @@ impl Write for PendingFile {
     }
 }
 
-/// A directory that is filled under a hidden name and appears whole with [`PendingDirectory::persist`]. Dropped before, it
+/// A directory that is filled under a hidden name and appears whole with [`NewDirectory::commit`]. Dropped before, it
 /// vanishes with all that is in it.
 #[derive(Debug)]
-pub struct PendingDirectory {
+pub struct NewDirectory {
     partial: TempDir,
     path: PathBuf,
 }
 
-impl PendingDirectory {
+impl NewDirectory {
     /// Starts the directory that will stand at `path`, and creates those above it.
     ///
     /// # Errors
@@ -131,7 +131,7 @@ impl PendingDirectory {
     ///
     /// # Errors
     /// Files that cannot be made durable; a directory with content, or a file, at its place.
-    pub fn persist(self) -> io::Result<()> {
+    pub fn commit(self) -> io::Result<()> {
         sync_tree(self.partial.path())?;
         rename(self.partial.path(), &self.path)?;
         // It has left its temporary name: nothing is there to be removed.
@@ -245,18 +245,18 @@ mod tests {
     fn a_directory_appears_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let [path, plain] = ["above/bundle", "plain"].map(|name| dir.path().join(name));
-        let pending = PendingDirectory::create(&path).unwrap();
+        let pending = NewDirectory::create(&path).unwrap();
         fs::create_dir(pending.partial().join("inner")).unwrap();
         fs::write(pending.partial().join("inner/file"), "content").unwrap();
         assert!(!path.exists());
-        pending.persist().unwrap();
+        pending.commit().unwrap();
         assert_eq!(fs::read(path.join("inner/file")).unwrap(), b"content");
         fs::create_dir(&plain).unwrap();
         assert_eq!(mode(&path), mode(&plain));
 
-        drop(PendingDirectory::create(&path).unwrap());
-        let second = PendingDirectory::create(&path).unwrap();
-        second.persist().unwrap_err();
+        drop(NewDirectory::create(&path).unwrap());
+        let second = NewDirectory::create(&path).unwrap();
+        second.commit().unwrap_err();
         assert_eq!(fs::read(path.join("inner/file")).unwrap(), b"content");
         assert_eq!(names(&dir.path().join("above")), ["bundle"]);
     }
@@ -302,7 +302,7 @@ mod tests {
         let Some(path) = std::env::var_os(VICTIM) else {
             return;
         };
-        let mut file = PendingFile::create(Path::new(&path)).unwrap();
+        let mut file = Replacement::create(Path::new(&path)).unwrap();
         file.write_all(b"half").unwrap();
         file.flush().unwrap();
         loop {

@@ -5,8 +5,9 @@ use candle_core::{D, Result as CandleResult, Tensor};
 use candle_nn::{Module, VarBuilder};
 
 use crate::error::ModelError;
-use crate::tensors::{self, constant, uniform, unread_integers};
+use crate::tensors;
 
+mod conv_tensors;
 mod cpu;
 mod dropout;
 mod norm;
@@ -15,6 +16,7 @@ mod rows;
 pub(crate) mod storage;
 mod trained;
 
+pub(crate) use conv_tensors::{BatchNormShape, ConvShape};
 pub use dropout::Dropout;
 pub(crate) use norm::{LayerNorm, layer_norm};
 
@@ -35,66 +37,6 @@ enum ConvWeights {
     Device(Tensor, Tensor),
     /// Variables, and a batch norm that follows each batch.
     Trained(trained::TrainedConv),
-}
-
-/// The shape of a [`Conv`]; padding is `kernel / 2`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ConvShape {
-    pub(crate) input: usize,
-    pub(crate) output: usize,
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
-}
-
-impl ConvShape {
-    /// A 1 x 1 convolution of stride 1.
-    pub(crate) fn pointwise(input: usize, output: usize) -> Self {
-        Self {
-            input,
-            output,
-            kernel: 1,
-            stride: 1,
-        }
-    }
-
-    /// The convolution's `weight` in the checkpoint, `[out, in, kernel, kernel]`.
-    fn weight(self, vb: &VarBuilder<'_>) -> Result<Tensor, ModelError> {
-        let shape = (self.output, self.input, self.kernel, self.kernel);
-        // Random outputs go through a ReLU, which halves their power.
-        let spread = (6.0 / (self.input * self.kernel * self.kernel) as f32).sqrt();
-        Ok(vb.get_with_hints(shape, "weight", uniform(spread))?)
-    }
-}
-
-/// A batch norm (Ioffe and Szegedy, 2015) behind a convolution.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchNormShape {
-    /// Added to the variance.
-    pub(crate) eps: f64,
-    /// The value of the norm's `weight` where weights are random.
-    pub(crate) scale: f32,
-}
-
-/// The tensors of a batch norm, `[width]` each.
-struct BatchNormTensors {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-}
-
-impl BatchNormShape {
-    fn load(self, width: usize, vb: &VarBuilder<'_>) -> Result<BatchNormTensors, ModelError> {
-        let vector = |name: &str, value| vb.get_with_hints(width, name, constant(value));
-        let tensors = BatchNormTensors {
-            weight: vector("weight", self.scale)?,
-            bias: vector("bias", 0.0)?,
-            running_mean: vector("running_mean", 0.0)?,
-            running_var: vector("running_var", 1.0)?,
-        };
-        unread_integers((), "num_batches_tracked", vb)?;
-        Ok(tensors)
-    }
 }
 
 impl Conv {

@@ -15,7 +15,10 @@ use crate::trace;
 
 mod fingerprint;
 pub mod memory;
+mod queue_limits;
 pub mod redis;
+
+pub use queue_limits::{QueueLimits, Reservation, ReserveOutcome};
 
 /// A conversation as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -298,6 +301,18 @@ pub trait Conversations: Send + Sync + 'static {
 
     /// Counts the turns of all conversations that wait for a worker.
     async fn waiting(&self) -> Result<u64, StateError>;
+
+    /// Takes places in the queue for turns that are about to be added, in one step: however many requests come at a time,
+    /// no more than the limits' places are taken. The turns take places of their own when they are added; release the
+    /// reservation then. One that is not released counts for a minute.
+    async fn reserve(
+        &self,
+        reservation: &Reservation,
+        limits: QueueLimits,
+    ) -> Result<ReserveOutcome, StateError>;
+
+    /// Frees the places of a reservation. Does nothing where there is none.
+    async fn release(&self, reservation: &Reservation) -> Result<(), StateError>;
 
     /// Counts the turns of all conversations that were queued before this one and still wait; none where it does not wait.
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError>;

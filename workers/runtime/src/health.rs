@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -10,7 +11,16 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::http_server::{self, ConnectionLimits};
 use crate::metrics::metrics;
+
+/// Probes and scrapers are few, and their requests are short.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    server: "health",
+    connections: 64,
+    header_timeout: Duration::from_secs(5),
+    idle_timeout: Duration::from_secs(75),
+};
 
 /// A flag that says whether the process can take work; it is not ready until [`Readiness::set`] says so.
 #[derive(Clone, Debug, Default)]
@@ -64,9 +74,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics));
     tokio::spawn(async move {
-        let server =
-            axum::serve(listener, routes).with_graceful_shutdown(shutdown.cancelled_owned());
-        if let Err(error) = server.await {
+        if let Err(error) = http_server::serve(listener, routes, LIMITS, shutdown).await {
             tracing::error!(%error, "the health server ended");
         }
     });

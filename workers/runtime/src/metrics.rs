@@ -54,6 +54,10 @@ pub struct Metrics {
     model_panics: IntCounterVec,
     http_requests: IntCounterVec,
     http_time: HistogramVec,
+    http_connections: IntGaugeVec,
+    http_connections_ended: IntCounterVec,
+    /// Bytes of memory that bodies of this gateway's requests hold, copies included.
+    pub http_body_memory: IntGauge,
     /// The event streams that are open at this gateway.
     pub http_streams: IntGauge,
     /// Seconds from an event's arrival at this gateway to its reader taking it.
@@ -223,6 +227,33 @@ impl Metrics {
                     &["route"],
                 ),
             ),
+            http_connections: registered(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "radialog_http_open_connections",
+                        "Connections that are open, by server",
+                    ),
+                    &["server"],
+                ),
+            ),
+            http_connections_ended: registered(
+                r,
+                IntCounterVec::new(
+                    Opts::new(
+                        "radialog_http_ended_connections_total",
+                        "Connections without a request that were ended, by reason",
+                    ),
+                    &["server", "reason"],
+                ),
+            ),
+            http_body_memory: registered(
+                r,
+                IntGauge::new(
+                    "radialog_http_body_memory_bytes",
+                    "Memory that bodies of requests hold, copies included",
+                ),
+            ),
             http_streams: registered(
                 r,
                 IntGauge::new("radialog_http_open_streams", "Event streams that are open"),
@@ -278,6 +309,23 @@ impl Metrics {
         self.http_time
             .with_label_values(&[route])
             .observe(time.as_secs_f64());
+    }
+
+    /// Counts a connection that was opened.
+    pub(crate) fn http_connection_opened(&self, server: &str) {
+        self.http_connections.with_label_values(&[server]).inc();
+    }
+
+    /// Counts a connection that was closed.
+    pub(crate) fn http_connection_closed(&self, server: &str) {
+        self.http_connections.with_label_values(&[server]).dec();
+    }
+
+    /// Counts a connection that was ended because it had no request.
+    pub(crate) fn http_connection_ended(&self, server: &str, reason: &str) {
+        self.http_connections_ended
+            .with_label_values(&[server, reason])
+            .inc();
     }
 
     /// Looks up the metrics of one stage.
@@ -438,7 +486,16 @@ mod tests {
             assert!(
                 matches!(
                     unit,
-                    Some("seconds" | "total" | "messages" | "tasks" | "items" | "streams")
+                    Some(
+                        "seconds"
+                            | "total"
+                            | "messages"
+                            | "tasks"
+                            | "items"
+                            | "streams"
+                            | "connections"
+                            | "bytes"
+                    )
                 ),
                 "{name}"
             );

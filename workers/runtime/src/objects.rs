@@ -30,6 +30,14 @@ pub enum ObjectError {
         /// The store's words and what to check.
         reason: String,
     },
+    /// The store's listing does not go on: it is out of order, or has no end. Trying again does not help.
+    #[error("the object store cannot be listed at '{prefix}': {reason}")]
+    Listing {
+        /// The prefix that was asked for.
+        prefix: String,
+        /// What its answer lacks.
+        reason: String,
+    },
     /// There is no room left in the store.
     #[error(
         "the object store is full: could not write '{0}'. Free some space and run the same command again; it resumes"
@@ -41,7 +49,9 @@ impl From<ObjectError> for Failure {
     fn from(error: ObjectError) -> Self {
         let code = match &error {
             ObjectError::NotFound(_) => ErrorCode::ObjectMissing,
-            ObjectError::Store { .. } | ObjectError::Full(_) => ErrorCode::ObjectStore,
+            ObjectError::Store { .. } | ObjectError::Listing { .. } | ObjectError::Full(_) => {
+                ErrorCode::ObjectStore
+            }
         };
         Failure::new(code, error)
     }
@@ -84,6 +94,52 @@ async fn is_same<O: Objects + ?Sized>(
 fn damaged(key: &ObjectKey) {
     warn!(object = %key, "a stored object is damaged; it is written again");
     metrics().objects_damaged.inc();
+}
+
+/// One page of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectPage {
+    /// The objects, in the byte order of their keys. There may be none on a page that is not the last.
+    pub entries: Vec<ObjectEntry>,
+    /// What lies in the store under names that are no keys (`a//b`, `../a`, control characters), and so cannot be read.
+    pub unusable: Vec<String>,
+    /// Where the next page begins; `None` where this is the last one.
+    pub next: Option<ListCursor>,
+}
+
+/// A place in a listing: behind a name of the store, which need not be a key nor exist any more. A cursor that a page
+/// gives lies always behind the one it was asked for, so that a listing ends whatever names it meets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ListCursor(String);
+
+impl ListCursor {
+    /// The place behind an object.
+    pub fn after(key: &ObjectKey) -> Self {
+        Self(key.as_str().to_owned())
+    }
+
+    pub(crate) fn behind(name: impl Into<String>) -> Self {
+        Self(name.into())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+impl ObjectPage {
+    /// Sorts in what lies under `name`. Folder markers, the empty objects `a/` that consoles make, are no content.
+    pub(crate) fn add(&mut self, name: &str, size: u64, modified: SystemTime) {
+        match ObjectKey::parse(name) {
+            Some(key) => self.entries.push(ObjectEntry {
+                key,
+                size,
+                modified,
+            }),
+            None if size == 0 && (name.is_empty() || name.ends_with('/')) => {}
+            None => self.unusable.push(name.to_owned()),
+        }
+    }
 }
 
 /// An object store. One conformance suite, in the tests crate, holds every implementation to this contract.
@@ -158,11 +214,12 @@ pub trait Objects: Send + Sync + 'static {
     /// Removes the object; not an error where it does not exist.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError>;
 
-    /// Lists up to `limit` objects whose keys start with `prefix` and come after `after`, in the byte order of their keys.
+    /// Lists objects whose names start with `prefix` and come after `after`, in the byte order of their names, from up to
+    /// `limit` names (at least one). Only [`ObjectPage::next`] says whether there are more.
     async fn list(
         &self,
         prefix: &str,
-        after: Option<&ObjectKey>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Vec<ObjectEntry>, ObjectError>;
+    ) -> Result<ObjectPage, ObjectError>;
 }

@@ -1,5 +1,7 @@
 //! Answers to texts, without an image: what data sets for training are written with.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::language::{Completion, GenerationRequest};
@@ -12,7 +14,7 @@ use crate::input;
 
 /// Fetches the conversation that is to go on.
 pub(super) async fn request(
-    language: &LanguagePipeline,
+    language: &Arc<LanguagePipeline>,
     prompt: &ObjectKey,
     generation: &Generation,
     output: &ObjectKey,
@@ -25,18 +27,18 @@ pub(super) async fn request(
             "the last message must be the user's",
         ));
     }
-    let messages: Vec<Prompt> = messages
-        .iter()
-        .map(|text| Prompt::text(text))
-        .chain([Prompt::default()])
-        .collect();
-    report::asked(
-        language,
-        &language.prompts.conversation(&messages),
-        Vec::new(),
-        generation,
-        output,
-    )
+    let language = language.clone();
+    let (generation, output) = (generation.clone(), output.clone());
+    input::compute(move || {
+        let messages: Vec<Prompt> = messages
+            .iter()
+            .map(|text| Prompt::text(text))
+            .chain([Prompt::default()])
+            .collect();
+        let prompt = language.prompts.conversation(&messages);
+        report::asked(&language, &prompt, Vec::new(), &generation, &output)
+    })
+    .await
 }
 
 /// What is stored: all that the model wrote.

@@ -1,15 +1,19 @@
 //! Turns of conversations: a prompt that holds what was said before, and an answer that is read while it is written.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use radialog_models::bundle::components::LanguagePipeline;
 use radialog_models::image_tokens;
 use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
-use radialog_models::prompt::{ChatPrompt, Exchange, Prompt};
+use radialog_models::prompt::{ChatPrompt, Exchange, FittedPrompt, Prompt};
 use radialog_models::tokenizers::{LlamaTokenizer, TextStream};
 use radialog_runtime::conversations::{ConversationSnapshot, TurnSnapshot};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::OpenTurn;
-use radialog_schemas::{Answer, Ask, ContentHash, ErrorCode, Failure, TurnEvent, TurnOutcome};
+use radialog_schemas::{
+    Answer, Ask, ContentHash, ErrorCode, Failure, Generation, TurnEvent, TurnOutcome,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::input;
@@ -87,19 +91,60 @@ impl AnswerStream {
 
 /// Fetches what a turn is answered from, and builds the request. Returns the question as the model reads it, too.
 pub(super) async fn request(
-    language: &LanguagePipeline,
+    language: &Arc<LanguagePipeline>,
     window: usize,
     turn: OpenTurn<'_>,
     objects: &dyn Objects,
 ) -> Result<(GenerationRequest, AnswerStream, String), Failure> {
-    let OpenTurn {
-        snapshot,
-        number,
-        written,
-        events: sender,
-    } = turn;
+    let image = turn.snapshot.conversation.image.as_ref();
+    let image = match image.map(|image| image.embedding.clone()) {
+        Some(embedding) => {
+            let content = input::fetch_object(objects, &embedding).await?;
+            Some((embedding, content))
+        }
+        None => None,
+    };
+    let (language, snapshot) = (language.clone(), turn.snapshot.clone());
+    let (number, written, sender) = (turn.number, turn.written.to_vec(), turn.events);
+    input::compute(move || {
+        let (fitted, asked, generation) = fitted(&language, &snapshot, number, window)?;
+        let (images_key, images) = match image {
+            Some((embedding, content)) => {
+                let tokens = image_tokens::decode(&content)
+                    .map_err(|error| input::corrupt(&embedding, error))?;
+                // By content: a client that sends its whole dialog each time makes a new conversation of the same image.
+                (ContentHash::of(&content).to_string(), vec![tokens])
+            }
+            None => Default::default(),
+        };
+        let most = fitted.max_new_tokens;
+        let stream = AnswerStream {
+            dropped_turns: fitted.dropped,
+            ..AnswerStream::new(sender, &language.tokenizer, &written, most)
+        };
+        let request = GenerationRequest {
+            prompt: fitted.ids,
+            images,
+            sampling: Sampling::from(generation),
+            max_new_tokens: most,
+            chat: Some(ChatOptions {
+                images_key,
+                generated: written,
+            }),
+        };
+        Ok((request, stream, asked))
+    })
+    .await
+}
+
+/// The prompt that a turn is answered to, its question as the model reads it, and how to decode the answer.
+fn fitted<'a>(
+    language: &LanguagePipeline,
+    snapshot: &'a ConversationSnapshot,
+    number: u32,
+    window: usize,
+) -> Result<(FittedPrompt, String, &'a Generation), Failure> {
     let (dialog, open) = dialog(language, snapshot, number)?;
-    let asked = dialog.question.readable();
     let generation = &open.request.generation;
     let fitted = dialog.fit(
         &language.prompts,
@@ -107,37 +152,7 @@ pub(super) async fn request(
         window,
         generation.max_new_tokens as usize,
     )?;
-    let image = snapshot.conversation.image.as_ref();
-    let (mut images, mut images_key) = (Vec::new(), String::new());
-    if let Some(image) = image {
-        let content = input::fetch_object(objects, &image.embedding).await?;
-        images.push(
-            image_tokens::decode(&content)
-                .map_err(|error| input::corrupt(&image.embedding, error))?,
-        );
-        // By content: a client that sends its whole dialog each time makes a new conversation of the same image.
-        let hashing = tokio::task::spawn_blocking(move || ContentHash::of(&content));
-        images_key = hashing
-            .await
-            .map_err(|error| input::corrupt(&image.embedding, error))?
-            .to_string();
-    }
-    let stream = AnswerStream::new(sender, &language.tokenizer, written, fitted.max_new_tokens);
-    let stream = AnswerStream {
-        dropped_turns: fitted.dropped,
-        ..stream
-    };
-    let request = GenerationRequest {
-        prompt: fitted.ids,
-        images,
-        sampling: Sampling::from(generation),
-        max_new_tokens: fitted.max_new_tokens,
-        chat: Some(ChatOptions {
-            images_key,
-            generated: written.to_vec(),
-        }),
-    };
-    Ok((request, stream, asked))
+    Ok((fitted, dialog.question.readable(), generation))
 }
 
 /// The conversation up to this turn, without the turns that have no answer, and the turn.

@@ -1,5 +1,7 @@
 //! Reports of a batch: one prompt, one text.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use candle_core::Tensor;
 use radialog_models::bundle::components::LanguagePipeline;
@@ -16,7 +18,7 @@ use crate::input;
 
 /// Fetches what a report is written from.
 pub(super) async fn request(
-    language: &LanguagePipeline,
+    language: &Arc<LanguagePipeline>,
     task: &Task,
     objects: &dyn Objects,
 ) -> Result<GenerationRequest, Failure> {
@@ -32,16 +34,15 @@ pub(super) async fn request(
         input::fetch_object(objects, embedding),
         input::fetch_json::<FindingsReport>(objects, findings)
     )?;
-    let image_tokens =
-        image_tokens::decode(&content).map_err(|error| input::corrupt(embedding, error))?;
-    let prompt = language.prompts.report(&findings.text);
-    asked(
-        language,
-        &prompt,
-        vec![image_tokens],
-        generation,
-        &task.output,
-    )
+    let (language, embedding) = (language.clone(), embedding.clone());
+    let (generation, output) = (generation.clone(), task.output.clone());
+    input::compute(move || {
+        let image_tokens =
+            image_tokens::decode(&content).map_err(|error| input::corrupt(&embedding, error))?;
+        let prompt = language.prompts.report(&findings.text);
+        asked(&language, &prompt, vec![image_tokens], &generation, &output)
+    })
+    .await
 }
 
 /// A prompt as the model takes it.

@@ -1,7 +1,9 @@
 //! What the trainers read, batch by batch: labelled images, images with texts, and samples of the language model as ids.
 
 mod augmentation;
+pub mod batch_loader;
 pub mod image_text_pairs;
 pub mod labelled_images;
+pub(crate) mod pixels;
 pub mod tokenized_dataset;
 pub mod tokenized_sample;

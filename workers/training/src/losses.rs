@@ -21,7 +21,7 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Resul
     composed(logits, targets, smoothing)
 }
 
-/// The same of the tensor library's own operations, for other devices.
+/// Computes the same with the tensor library's own operations, for devices other than the CPU.
 fn composed(logits: &Tensor, targets: &Tensor, smoothing: f64) -> Result<Tensor> {
     let log_probabilities = log_softmax(logits, D::Minus1)?;
     let of_target = log_probabilities

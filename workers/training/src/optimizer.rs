@@ -18,20 +18,20 @@ mod step;
 /// Names of the two moments in a checkpoint.
 const MOMENTS: [&str; 2] = ["first", "second"];
 
-/// Constants of AdamW.
+/// The constants of AdamW, without the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdamW {
     /// Decay of both moments.
     pub betas: [f64; 2],
     /// Keeps the quotient finite.
     pub eps: f64,
-    /// Of the variables that decay.
+    /// The decay of the variables that [`decays`] names.
     pub weight_decay: f64,
     /// Which form.
     pub form: AdamForm,
 }
 
-/// What `eps` is added to.
+/// The two forms of AdamW that the original's libraries compute, which differ in what `eps` is added to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdamForm {
@@ -42,7 +42,7 @@ pub enum AdamForm {
 }
 
 impl AdamW {
-    /// The findings classifier's: no decay.
+    /// Returns the constants of the findings classifier, which has no weight decay.
     pub fn findings() -> Self {
         Self {
             betas: [0.9, 0.999],
@@ -52,7 +52,7 @@ impl AdamW {
         }
     }
 
-    /// The alignment module's.
+    /// Returns the constants of the alignment module.
     pub fn alignment() -> Self {
         Self {
             betas: [0.9, 0.999],
@@ -62,7 +62,7 @@ impl AdamW {
         }
     }
 
-    /// The language model's: no decay.
+    /// Returns the constants of the language model and the labeler, which have no weight decay.
     pub fn language() -> Self {
         Self {
             betas: [0.9, 0.999],
@@ -73,12 +73,12 @@ impl AdamW {
     }
 }
 
-/// Whether a variable decays: not vectors and scalars, nor what is called a bias or a norm.
+/// Returns whether a variable has weight decay: vectors and scalars have none, nor has what is called a bias or a norm.
 pub fn decays(name: &str, dims: usize) -> bool {
     dims >= 2 && !["bias", "ln", "bn"].iter().any(|part| name.contains(part))
 }
 
-/// Gradients by name: summed over micro batches, then taken by one step.
+/// The gradients of a step, by the names of their variables, summed over its micro batches.
 #[derive(Default)]
 pub struct Gradients {
     sums: BTreeMap<String, Tensor>,
@@ -114,12 +114,12 @@ impl Gradients {
         Ok(())
     }
 
-    /// One of them.
+    /// Returns the gradient of a variable.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.sums.get(name)
     }
 
-    /// The length of all gradients together.
+    /// Computes the Euclidean norm of all gradients together.
     ///
     /// # Errors
     /// None but the tensor library's.
@@ -131,7 +131,7 @@ impl Gradients {
         Ok(sum.sqrt())
     }
 
-    /// Shortens them to this length where they are longer, as torch does; returns the length before.
+    /// Clips the gradients to this norm, as torch does, and returns the norm before.
     ///
     /// # Errors
     /// None but the tensor library's.
@@ -147,7 +147,7 @@ impl Gradients {
     }
 }
 
-/// The optimizer's state.
+/// AdamW with its state: the two moments of each variable, and the number of steps.
 pub struct Optimizer {
     settings: AdamW,
     variables: Variables,
@@ -156,7 +156,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Starts with empty moments.
+    /// Starts an optimizer without any moments.
     pub fn new(settings: AdamW, variables: Variables) -> Self {
         Self {
             settings,
@@ -166,12 +166,12 @@ impl Optimizer {
         }
     }
 
-    /// Steps taken.
+    /// Returns the number of steps that were taken.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// Moves the variables that have a gradient.
+    /// Takes one step with this learning rate, which moves the variables that have a gradient.
     ///
     /// # Errors
     /// None but the tensor library's.
@@ -200,7 +200,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Writes the moments.
+    /// Writes the moments as safetensors.
     ///
     /// # Errors
     /// The file cannot be written.

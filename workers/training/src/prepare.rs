@@ -27,8 +27,9 @@ pub use pairing::{Pairing, PairingSummary};
 pub use sources::mimic_cxr::{Sectioning, SectioningSummary};
 pub use sources::nih::{NihImages, read_nih};
 pub use sources::open_i::{OpenI, OpenIReports, RemovedWords, TagAgreement};
+pub use tables::finding_labels::FindingLabels;
 pub use tables::image_table::{ImageRow, write_image_table};
-pub use tables::label_table::{FindingLabels, LabelTable, LabelTableWriter};
+pub use tables::label_table::{LabelTable, LabelTableWriter};
 pub use tables::predictions::{PredictionsWriter, read_predictions};
 pub use tables::report_table::{
     PAIR_COLUMNS, REPORT_COLUMNS, ReportRow, read_report_table, write_pairs_table,

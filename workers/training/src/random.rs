@@ -3,14 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A stream of random numbers.
+/// A stream of pseudo-random numbers that depends on a seed and a name alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The stream of this name: what is drawn from one stream does not change what another gives.
+    /// Starts the stream of this name: what is drawn from one stream does not change what another gives.
     pub fn stream(seed: u64, name: &str) -> Self {
         let mut hash = 0xCBF2_9CE4_8422_2325_u64;
         for byte in seed.to_le_bytes().into_iter().chain(name.bytes()) {
@@ -19,7 +19,7 @@ impl Random {
         Self { state: hash }
     }
 
-    /// 64 random bits.
+    /// Draws 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;
@@ -28,17 +28,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// Uniform in [0, 1).
+    /// Draws a number uniformly from [0, 1).
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Uniform in `low..high`.
+    /// Draws a number uniformly from `low..high`.
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// Standard normal (Box and Muller).
+    /// Draws a standard normal number (Box and Muller, 1958).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
@@ -50,12 +50,12 @@ impl Random {
         ((u128::from(self.bits()) * count as u128) >> 64) as usize
     }
 
-    /// One of the items, which must not be empty.
+    /// Draws one of the items, which must not be empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
-    /// An index drawn in proportion to its weight; weights must not all be 0.
+    /// Draws an index in proportion to its weight; weights must not all be 0.
     pub fn weighted(&mut self, weights: &[f32]) -> usize {
         let total: f64 = weights.iter().copied().map(f64::from).sum();
         let mut left = self.unit() * total;

@@ -37,7 +37,7 @@ impl Variables {
         })
     }
 
-    /// The same on a device, where networks then compute.
+    /// Moves the variables to a device, where networks then compute.
     ///
     /// # Errors
     /// Out of the device's memory.
@@ -53,7 +53,7 @@ impl Variables {
         })
     }
 
-    /// The same, where those of such names stay as they are: they are in checkpoints, and have no gradient.
+    /// Freezes the variables of such names: they stay in checkpoints, and have no gradient.
     pub fn freeze(mut self, is_frozen: impl Fn(&str) -> bool) -> Self {
         self.frozen = self
             .variables
@@ -64,25 +64,25 @@ impl Variables {
         self
     }
 
-    /// Those that the optimizer moves, by name.
+    /// Returns the variables that the optimizer moves, by name.
     pub fn learned(&self) -> impl Iterator<Item = (&str, &Var)> {
         self.all()
             .filter(|(name, _)| !is_statistic(name) && !self.frozen.contains(*name))
     }
 
-    /// All, by name.
+    /// Returns all variables, by name.
     pub fn all(&self) -> impl Iterator<Item = (&str, &Var)> {
         self.variables
             .iter()
             .map(|(name, variable)| (name.as_str(), variable))
     }
 
-    /// One of them.
+    /// Returns the variable of this name.
     pub fn get(&self, name: &str) -> Option<&Var> {
         self.variables.get(name)
     }
 
-    /// What a network of inference loads: the values as they are now, which no further step changes.
+    /// Copies the values as they are now, which no further step changes: what a network of inference loads.
     ///
     /// # Errors
     /// Out of memory.
@@ -93,7 +93,7 @@ impl Variables {
         self.variables.iter().map(copy).collect()
     }
 
-    /// A builder whose tensors are these variables.
+    /// Returns a builder whose tensors are these variables.
     pub fn var_builder(&self, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), DType::F32, device.clone())
     }

@@ -37,6 +37,10 @@ pub(crate) struct BatchArgs {
     /// Folder for results.jsonl, results.csv and summary.json; holds the state to resume from
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Also read images outside of the archive's folder, which rows of a manifest with absolute paths or .. and links can
+    /// name; without it their studies fail
+    #[arg(long)]
+    allow_outside: bool,
     /// Only these stages and what they need, e.g. --stages findings
     #[arg(
         long,
@@ -120,7 +124,9 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
         .get_or_insert_with(|| args.out.join("objects"));
     require_state_beside_broker(&config)?;
     let stages = StageSet::closure(&args.stages);
-    let archive = archive::open(&archive_source::input(&args.input, &config).await?).await?;
+    let outside = archive_source::outside(args.allow_outside, &args.input)?;
+    let input = archive_source::input(&args.input, &config).await?;
+    let archive = archive::open_with(&input, outside).await?;
     let wanted: Vec<Stage> = stages.iter().collect();
     let bundle =
         Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
-use radialog_schemas::Stage;
+use radialog_schemas::PerStage;
 
 use crate::exit::UsageError;
 
@@ -120,11 +120,15 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             license,
             half,
         } => {
-            let parts = Stage::ALL
-                .into_iter()
-                .zip([embedding, findings, language, scoring]);
+            let parts = PerStage {
+                embedding,
+                findings,
+                language,
+                scoring,
+            };
             let parts: BTreeMap<_, _> = parts
-                .filter_map(|(stage, part)| Some((stage, part?)))
+                .iter()
+                .filter_map(|(stage, part)| Some((stage, part.clone()?)))
                 .collect();
             if parts.is_empty() {
                 return Err(UsageError(

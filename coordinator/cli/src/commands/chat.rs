@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::embedded_gateway::EmbeddedGateway;
 use crate::exit::UsageError;
-use client::{Client, News};
-use command::Typed;
+use client::{GatewayClient, TurnUpdate};
+use command::TypedLine;
 
 mod client;
 mod command;
@@ -67,8 +67,8 @@ pub(crate) struct ChatArgs {
 }
 
 /// A conversation in the terminal.
-struct Dialog {
-    client: Client,
+struct TerminalConversation {
+    client: GatewayClient,
     options: TurnOptions,
     lines: Lines<BufReader<Stdin>>,
     findings: Option<FindingsReport>,
@@ -81,16 +81,16 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
     }
     match &args.url {
         Some(url) => {
-            let id = talk(&args, url).await?;
+            let id = converse(&args, url).await?;
             println!("\nGo on with: radialog chat --url {url} --resume {id}");
         }
-        None => alone(&args).await?,
+        None => run_embedded(&args).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// With a gateway and workers in this process; nothing of it stays.
-async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
+/// Converses with a gateway and workers of this process; nothing of it stays.
+async fn run_embedded(args: &ChatArgs) -> anyhow::Result<()> {
     let (mut config, gateway_config) = args
         .services
         .load_quiet_with_gateway(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
@@ -104,7 +104,7 @@ async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
         EmbeddedGateway::start(config, gateway_config, &args.models, stop.clone()).await?;
     let url = embedded.url()?;
     let running = tokio::spawn(embedded.run());
-    let outcome = talk(args, &url).await;
+    let outcome = converse(args, &url).await;
     stop.cancel();
     let ended = running
         .await
@@ -117,9 +117,9 @@ async fn alone(args: &ChatArgs) -> anyhow::Result<()> {
     ended
 }
 
-/// Returns the conversation's id.
-async fn talk(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
-    let client = Client::new(url, args.api_key.clone())?;
+/// Converses with the gateway at `url` until the person ends it, and returns the conversation's id.
+async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
+    let client = GatewayClient::new(url, args.api_key.clone())?;
     let options = TurnOptions {
         max_new_tokens: Some(args.max_new_tokens),
         ..TurnOptions::default()
@@ -137,34 +137,38 @@ async fn talk(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
         }
     };
     let lines = BufReader::new(tokio::io::stdin()).lines();
-    let mut dialog = Dialog {
+    let mut conversation = TerminalConversation {
         client,
         options,
         lines,
         findings: None,
         id: view.id.0.clone(),
     };
-    dialog.replay(&view).await?;
-    while let Some(line) = dialog.ask_for_line().await? {
+    conversation.replay(&view).await?;
+    while let Some(line) = conversation.ask_for_line().await? {
         match command::parse(&line) {
-            Ok(Typed::Nothing) => {}
-            Ok(Typed::Quit) => break,
-            Ok(Typed::Help) => println!("{}", command::HELP),
-            Ok(Typed::Show) => dialog.show_findings(),
-            Ok(Typed::Save(file)) => dialog.save(Path::new(&file)).await?,
-            Ok(Typed::Ask(ask)) => {
-                match dialog.client.ask(&dialog.id, ask, &dialog.options).await {
-                    Ok(turn) => dialog.follow(&turn).await?,
+            Ok(TypedLine::Nothing) => {}
+            Ok(TypedLine::Quit) => break,
+            Ok(TypedLine::Help) => println!("{}", command::HELP),
+            Ok(TypedLine::Show) => conversation.show_findings(),
+            Ok(TypedLine::Save(file)) => conversation.save(Path::new(&file)).await?,
+            Ok(TypedLine::Ask(ask)) => {
+                match conversation
+                    .client
+                    .ask(&conversation.id, ask, &conversation.options)
+                    .await
+                {
+                    Ok(turn) => conversation.follow(&turn).await?,
                     Err(error) => println!("{error:#}"),
                 }
             }
             Err(words) => println!("{words}"),
         }
     }
-    Ok(dialog.id)
+    Ok(conversation.id)
 }
 
-impl Dialog {
+impl TerminalConversation {
     /// Shows what there is of a conversation, and follows what is not over.
     async fn replay(&mut self, view: &ConversationView) -> anyhow::Result<()> {
         self.findings.clone_from(&view.findings);
@@ -204,13 +208,13 @@ impl Dialog {
     async fn follow(&mut self, turn: &TurnView) -> anyhow::Result<()> {
         let findings = &mut self.findings;
         let mut begun = !turn.text.trim().is_empty();
-        let mut following = std::pin::pin!(self.client.follow(turn, |news| match news {
+        let mut following = std::pin::pin!(self.client.follow(turn, |update| match update {
             // The model's answers begin with a blank.
-            News::Token(text) if !begun => {
+            TurnUpdate::Token(text) if !begun => {
                 begun = !text.trim().is_empty();
-                tell(News::Token(text.trim_start().to_owned()), findings);
+                show_update(TurnUpdate::Token(text.trim_start().to_owned()), findings);
             }
-            news => tell(news, findings),
+            update => show_update(update, findings),
         }));
         let outcome = tokio::select! {
             outcome = &mut following => outcome,
@@ -246,22 +250,22 @@ impl Dialog {
     }
 }
 
-fn tell(news: News, known: &mut Option<FindingsReport>) {
-    match news {
-        News::Queued(0) => {}
-        News::Queued(position) => println!("({position} waiting before this)"),
-        News::Findings(findings) => {
+fn show_update(update: TurnUpdate, known: &mut Option<FindingsReport>) {
+    match update {
+        TurnUpdate::Queued(0) => {}
+        TurnUpdate::Queued(position) => println!("({position} waiting before this)"),
+        TurnUpdate::Findings(findings) => {
             print_findings(&findings);
             *known = Some(findings);
         }
-        News::Token(text) => {
+        TurnUpdate::Token(text) => {
             print!("{text}");
             // A terminal that is gone is noticed at the next line.
             let _ = std::io::stdout().flush();
         }
-        News::Done(turn) => println!("{}", ending(&turn)),
-        News::Failed(error) => println!("[{}: {}]", error.code, error.message),
-        News::Lost => eprintln!("(the connection was lost, trying again)"),
+        TurnUpdate::Done(turn) => println!("{}", ending(&turn)),
+        TurnUpdate::Failed(error) => println!("[{}: {}]", error.code, error.message),
+        TurnUpdate::Lost => eprintln!("(the connection was lost, trying again)"),
     }
 }
 

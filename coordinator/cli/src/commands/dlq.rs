@@ -34,7 +34,7 @@ enum DlqCommand {
     /// Example: radialog dlq show language --limit 5 --amqp amqp://host
     Show {
         #[command(flatten)]
-        letters: Letters,
+        letters: DeadLetterArgs,
         /// Print the bodies too
         #[arg(long)]
         bodies: bool,
@@ -44,7 +44,7 @@ enum DlqCommand {
     /// Example: radialog dlq retry scoring --code object_store --amqp amqp://host
     Retry {
         #[command(flatten)]
-        letters: Letters,
+        letters: DeadLetterArgs,
         /// Only those that died with this code, e.g. crash
         #[arg(long)]
         code: Option<String>,
@@ -53,7 +53,7 @@ enum DlqCommand {
 
 /// Which dead letters.
 #[derive(Args)]
-struct Letters {
+struct DeadLetterArgs {
     /// embedding, findings, language, scoring, chat or results
     queue: String,
     /// Most messages to look at
@@ -63,7 +63,7 @@ struct Letters {
     services: ServiceArgs,
 }
 
-impl Letters {
+impl DeadLetterArgs {
     fn source(&self) -> Result<&'static str, UsageError> {
         match (self.queue.as_str(), self.queue.parse::<Stage>()) {
             ("results", _) => Ok(queues::RESULTS),

@@ -31,11 +31,11 @@ pub(crate) struct DoctorArgs {
 
 /// Prints one line a check and remembers whether any failed.
 #[derive(Default)]
-struct Checks {
+struct CheckReport {
     failed: usize,
 }
 
-impl Checks {
+impl CheckReport {
     fn report(&mut self, what: &str, outcome: anyhow::Result<String>) {
         match outcome {
             Ok(text) => println!("ok    {what:<12} {text}"),
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
         .objects
         .directory
         .get_or_insert_with(|| std::env::temp_dir().join("radialog-doctor"));
-    let mut checks = Checks::default();
+    let mut checks = CheckReport::default();
     checks.report("broker", broker(&config).await);
     checks.report("objects", objects(&config).await);
     checks.report("state", state(&config).await);
@@ -110,7 +110,7 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
         read == content,
         "the store returned something else than was put"
     );
-    let place = match &config.s3 {
+    let location = match &config.s3 {
         Some(s3) => format!("bucket '{}'", s3.bucket),
         None => format!(
             "folder {}",
@@ -122,7 +122,7 @@ async fn objects(config: &Config) -> anyhow::Result<String> {
                 .display()
         ),
     };
-    Ok(format!("{place}: put, get and delete work"))
+    Ok(format!("{location}: put, get and delete work"))
 }
 
 async fn state(config: &Config) -> anyhow::Result<String> {

@@ -19,11 +19,11 @@ use crate::bundle_source;
 #[derive(Args)]
 pub(crate) struct ExportArgs {
     #[command(subcommand)]
-    what: What,
+    what: ExportCommand,
 }
 
 #[derive(Subcommand)]
-enum What {
+enum ExportCommand {
     Corrections(CorrectionsArgs),
 }
 
@@ -49,7 +49,7 @@ struct CorrectionsArgs {
 
 /// One sample of the instruct data set.
 #[derive(Serialize)]
-struct Sample {
+struct InstructSample {
     instruction: String,
     input: &'static str,
     output: String,
@@ -58,13 +58,13 @@ struct Sample {
 }
 
 pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
-    let What::Corrections(args) = args.what;
+    let ExportCommand::Corrections(args) = args.what;
     let config = args.services.load_quiet(&[])?;
     let bundle = bundle_source::open(args.bundle.as_deref(), &[Stage::Language], &config).await?;
     let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
     let objects = Backends::objects(&config).await?;
     let (corrections, unreadable) = corrections::list(&*objects).await?;
-    let samples: Vec<Sample> = corrections
+    let samples: Vec<InstructSample> = corrections
         .into_iter()
         .map(|correction| sample(&prompts, correction))
         .collect();
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn sample(prompts: &Prompts, correction: Correction) -> Sample {
+fn sample(prompts: &Prompts, correction: Correction) -> InstructSample {
     let request = prompts.report_message(&correction.findings);
     let (messages, task_type) = match &correction.asked {
         Some(asked) => (
@@ -100,7 +100,7 @@ fn sample(prompts: &Prompts, correction: Correction) -> Sample {
         .unwrap_or_default()
         .to_owned();
     let instruction = prompts.conversation(&messages).to_string();
-    Sample {
+    InstructSample {
         instruction,
         input: "",
         output: correction.corrected,

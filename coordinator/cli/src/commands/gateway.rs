@@ -19,6 +19,10 @@ mod new_key;
 /// Start as many as you like behind one address: a conversation goes on at any of them. To try it on one machine, with
 /// nothing to install, use `radialog serve`.
 ///
+/// Limits are in [gateway] of the configuration file, or in RADIALOG_GATEWAY_<NAME>: of each key (rate, concurrent, streams,
+/// max_waiting_per_key), of all (max_waiting, connections, body_memory_mib), of one request (max_image_mib,
+/// max_image_pixels, max_turns, max_opening_chars) and of time in seconds (header_timeout, idle_timeout, request_timeout).
+///
 /// Example: radialog gateway --listen 127.0.0.1:7860 --bundle /bundles/radialog-v1 --amqp amqp://host --s3 s3://radialog --redis redis://host
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]

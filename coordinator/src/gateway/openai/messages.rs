@@ -26,13 +26,14 @@ pub(super) struct ParsedMessages {
 }
 
 impl ParsedMessages {
-    pub(super) fn new(messages: Vec<ChatMessage>) -> ApiResult<Self> {
+    /// Reads the messages, whose words have at most `max_chars` characters together.
+    pub(super) fn new(messages: Vec<ChatMessage>, max_chars: u64) -> ApiResult<Self> {
         if messages.is_empty() || messages.len() > MOST_MESSAGES {
             return Err(invalid(&format!(
                 "'messages' has 1 to {MOST_MESSAGES} messages"
             )));
         }
-        let mut image = None;
+        let (mut image, mut chars) = (None, 0);
         // Sides take turns in here.
         let mut said: Vec<(Role, String)> = Vec::new();
         for ChatMessage { role, content } in messages {
@@ -47,8 +48,17 @@ impl ParsedMessages {
                     ));
                 }
             }
+            if matches!(role, Role::System | Role::Developer) {
+                continue;
+            }
+            chars += text.chars().count() as u64;
+            if chars > max_chars {
+                let detail = format!(
+                    "the messages are over the limit of {max_chars} characters together; leave the oldest ones out"
+                );
+                return Err(ApiError::new(ProblemCode::TextTooLong, detail));
+            }
             match said.last_mut() {
-                _ if matches!(role, Role::System | Role::Developer) => {}
                 Some((last, words)) if *last == role => {
                     words.push('\n');
                     words.push_str(&text);
@@ -129,7 +139,7 @@ mod tests {
     use super::*;
 
     fn dialog(messages: Value) -> ApiResult<ParsedMessages> {
-        ParsedMessages::new(serde_json::from_value(messages).unwrap())
+        ParsedMessages::new(serde_json::from_value(messages).unwrap(), 40_000)
     }
 
     fn image() -> Value {
@@ -198,5 +208,12 @@ mod tests {
         assert_eq!(code(json!([user(json!([remote]))])), ProblemCode::RemoteUrl);
         let long = "x".repeat(MAX_TEXT + 1);
         assert_eq!(code(json!([user(json!(long))])), ProblemCode::TextTooLong);
+        let most = user(json!("x".repeat(MAX_TEXT)));
+        let answer = json!({"role": "assistant", "content": "y".repeat(8000)});
+        let within = json!([most, answer, most]);
+        assert!(dialog(within).is_ok());
+        let short = json!({"role": "assistant", "content": "y"});
+        let over = json!([most, answer, most, short, user(json!("z"))]);
+        assert_eq!(code(over), ProblemCode::TextTooLong);
     }
 }

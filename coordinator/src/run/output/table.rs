@@ -2,7 +2,8 @@
 //!
 //! Columns: `study`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
 //! published order `probability_*` (0 to 1), `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty),
-//! then `disagreement` (names joined by `;`), `findings` (as in the prompt) and `report`.
+//! then `disagreement` (names joined by `;`), `findings` (as in the prompt) and `report`. Cells that a spreadsheet would run
+//! are escaped where they are written, by `radialog_schemas::table::escaped`.
 
 use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
 

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use radialog_schemas::Stage;
-use radialog_schemas::bundle::{Component as ManifestComponent, MANIFEST_FILE, Manifest};
+use radialog_schemas::bundle::{Component as ManifestComponent, FORMAT, MANIFEST_FILE, Manifest};
+use radialog_schemas::{RelativePath, Stage};
 use safetensors::tensor::Dtype;
 
 use super::components::{TOKENIZER, WeightsFile};
-use super::{Bundle, BundleError, FORMAT, HashCache, hashes};
-use crate::durable::PendingDirectory;
+use super::{Bundle, BundleError, HashCache, hashes};
+use crate::durable::NewDirectory;
 
 /// A new bundle made of components of others.
 #[derive(Clone, Debug)]
@@ -41,10 +41,10 @@ impl BundleAssembly {
                 reason,
             });
         }
-        let pending = PendingDirectory::create(dir).map_err(BundleError::io("create", dir))?;
+        let pending = NewDirectory::create(dir).map_err(BundleError::io("create", dir))?;
         let manifest = self.write_files(pending.partial())?;
         pending
-            .persist()
+            .commit()
             .map_err(BundleError::io("put in place", dir))?;
         Ok(manifest)
     }
@@ -68,9 +68,11 @@ impl BundleAssembly {
                 config: part.inference_config(),
             };
             let mut add = |usage: &str, name: &str| -> Result<(), BundleError> {
-                let entry = hashes::file_entry(&dir.join(name))?;
-                manifest.files.insert(name.to_owned(), entry);
-                component.files.insert(usage.to_owned(), name.to_owned());
+                let path = dir.join(name);
+                let entry = hashes::file_entry(&path)?;
+                let name = RelativePath::parse(name).map_err(BundleError::unusable(&path))?;
+                manifest.files.insert(name.clone(), entry);
+                component.files.insert(usage.to_owned(), name);
                 Ok(())
             };
             for file in bundle.weights_files(stage, Dtype::F32)? {

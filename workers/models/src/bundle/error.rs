@@ -100,6 +100,17 @@ pub enum BundleError {
         /// The weights file.
         file: PathBuf,
     },
+    /// A value of the weights is NaN or infinite: every output would be, too.
+    #[error(
+        "tensor '{tensor}' in '{}' has values that are not finite (NaN or infinite): the training diverged or the file is \
+         damaged; use another checkpoint", file.display()
+    )]
+    NotFinite {
+        /// Its name.
+        tensor: String,
+        /// The weights file.
+        file: PathBuf,
+    },
     /// A network could not be made of the weights.
     #[error("the {stage} component of bundle '{}' does not load: {reason}", dir.display())]
     Model {

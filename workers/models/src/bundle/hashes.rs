@@ -32,6 +32,9 @@ struct HashedFile {
     #[serde(flatten)]
     stamp: FileStamp,
     sha256: ContentHash,
+    /// Whether it is a file of weights whose values were all found finite.
+    #[serde(default)]
+    finite: bool,
 }
 
 /// The properties of a file that change when its content does.
@@ -74,9 +77,39 @@ impl HashCache {
             HashedFile {
                 stamp,
                 sha256: sha256.clone(),
+                finite: false,
             },
         )?;
         Ok(sha256)
+    }
+
+    /// Checks once that the values of a file of weights are finite: what passed is remembered beside the file's hash.
+    ///
+    /// # Errors
+    /// What `check` finds, or the file cannot be read.
+    pub fn check_finite(
+        &self,
+        path: &Path,
+        check: impl FnOnce() -> Result<(), BundleError>,
+    ) -> Result<(), BundleError> {
+        let stamp = FileStamp::of(path)?;
+        let known = self.read().remove(&key(path)?);
+        let known = known.filter(|known| known.stamp == stamp);
+        if known.as_ref().is_some_and(|known| known.finite) {
+            return Ok(());
+        }
+        check()?;
+        match known {
+            Some(known) => self.insert(
+                path,
+                HashedFile {
+                    finite: true,
+                    ..known
+                },
+            ),
+            // Without a hash there is nothing to remember it by.
+            None => Ok(()),
+        }
     }
 
     /// Remembers a hash that was computed while the file was written.
@@ -89,6 +122,7 @@ impl HashCache {
             HashedFile {
                 stamp: FileStamp::of(path)?,
                 sha256,
+                finite: false,
             },
         )
     }

@@ -7,20 +7,19 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use radialog_schemas::bundle::{
-    Component as ManifestComponent, FileEntry, MANIFEST_FILE, Manifest,
+    Component as ManifestComponent, FORMAT, FileEntry, MANIFEST_FILE, Manifest,
 };
-use radialog_schemas::{ContentHash, Stage};
+use radialog_schemas::{ContentHash, RelativePath, Stage};
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde::Serialize;
 
-use super::FORMAT;
 use super::components::{Component, TOKENIZER, WeightsFile};
 use super::configs::ComponentConfigs;
 use super::error::BundleError;
 use super::geometry::Geometry;
 use super::writer::SafetensorsWriter;
-use crate::durable::PendingDirectory;
+use crate::durable::NewDirectory;
 use crate::tensors::{Initialization, TensorHeader, TensorSpec};
 
 /// Elements drawn before they are written.
@@ -97,9 +96,9 @@ impl RandomBundle {
     /// # Errors
     /// `dir` exists and is not empty, or files cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
-        let pending = PendingDirectory::create(dir).map_err(BundleError::io("create", dir))?;
+        let pending = NewDirectory::create(dir).map_err(BundleError::io("create", dir))?;
         let manifest = self.write_files(pending.partial())?;
-        pending.persist().map_err(BundleError::io("replace", dir))?;
+        pending.commit().map_err(BundleError::io("replace", dir))?;
         Ok(manifest)
     }
 
@@ -122,8 +121,9 @@ impl RandomBundle {
                 config: part.config(),
             };
             let mut add = |usage: &str, path: &str, entry: FileEntry| {
-                component.files.insert(usage.to_owned(), path.to_owned());
-                manifest.files.insert(path.to_owned(), entry);
+                let path = RelativePath::parse(path).expect("the files have plain names");
+                component.files.insert(usage.to_owned(), path.clone());
+                manifest.files.insert(path, entry);
             };
             for file in self.weights(part) {
                 let entry = write_weights(&dir.join(file.name), file.tensors, self.seed)?;
@@ -227,4 +227,57 @@ fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_bytes_that_it_always_gave() {
+        let dir = tempfile::tempdir().unwrap();
+        let bundle = dir.path().join("bundle");
+        RandomBundle::tiny(7).write(&bundle).unwrap();
+        // The manifest has the hash of every other file.
+        let manifest = fs::read(bundle.join(MANIFEST_FILE)).unwrap();
+        assert_eq!(
+            ContentHash::of(&manifest).to_string(),
+            "54e6e5a86c3accf57cd628ee508b2210ac1b45375b36617ce580cad13bd82330"
+        );
+    }
+
+    #[test]
+    fn the_published_geometry_has_the_order_and_the_initialisation_that_it_always_had() {
+        let configs = ComponentConfigs::of(Geometry::Published);
+        let files = Stage::ALL.into_iter().flat_map(|stage| {
+            let component = configs.get(stage);
+            component.weights(Dtype::F16).unwrap()
+        });
+        let digests: Vec<String> = files
+            .map(|file| {
+                let lines: String = file.tensors.iter().map(line).collect();
+                ContentHash::of(lines.as_bytes()).short().to_string()
+            })
+            .collect();
+        let expected = [
+            "3ea3692b6ed4",
+            "04aef67378c8",
+            "0244d44535f2",
+            "ec0ee7b92c45",
+            "670194dd2955",
+        ];
+        assert_eq!(digests, expected);
+    }
+
+    fn line(spec: &TensorSpec) -> String {
+        let TensorHeader { name, shape, dtype } = &spec.header;
+        let init = match spec.init {
+            Initialization::Uniform { centre, spread } => {
+                format!("{:x} {:x}", centre.to_bits(), spread.to_bits())
+            }
+            Initialization::Words { .. } => "words".to_owned(),
+            Initialization::Counting => "counting".to_owned(),
+        };
+        format!("{name} {shape:?} {dtype} {init} {}\n", spec.required)
+    }
 }

@@ -12,6 +12,7 @@ use candle_core::{DType, Device, Error, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 use memmap2::Mmap;
+use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::error::BundleError;
@@ -116,6 +117,29 @@ impl MappedWeights {
         Ok(())
     }
 
+    /// Checks that all values are finite. It reads every byte, on all cores.
+    ///
+    /// # Errors
+    /// The first tensor, in the order of names, that has a value that is NaN or infinite, with its file.
+    pub fn check_finite(&self) -> Result<(), BundleError> {
+        let mut tensors: Vec<_> = self.0.tensors.iter().collect();
+        tensors.sort_unstable_by_key(|(name, _)| *name);
+        let not_finite = tensors
+            .into_iter()
+            .find(|(_, entry)| has_not_finite(entry.dtype, self.bytes(entry)));
+        match not_finite {
+            None => Ok(()),
+            Some((name, entry)) => Err(BundleError::NotFinite {
+                tensor: name.clone(),
+                file: self.0.files[entry.file].0.clone(),
+            }),
+        }
+    }
+
+    fn bytes(&self, entry: &MappedTensor) -> &[u8] {
+        &self.0.files[entry.file].1[entry.bytes.clone()]
+    }
+
     /// A builder whose tensors come out as `dtype` on `device`, whatever they are stored as.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
@@ -145,8 +169,7 @@ impl MappedWeights {
         dtype: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
-        let data = &self.0.files[entry.file].1[entry.bytes.clone()];
-        TensorView::new(entry.dtype, entry.shape.clone(), data)?
+        TensorView::new(entry.dtype, entry.shape.clone(), self.bytes(entry))?
             .load(device)?
             .to_dtype(dtype)
     }
@@ -185,6 +208,29 @@ impl SimpleBackend for MappedWeights {
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.0.tensors.contains_key(name)
+    }
+}
+
+/// Whether little-endian numbers have one whose exponent is all ones, which is NaN or an infinity.
+fn has_not_finite(dtype: Dtype, bytes: &[u8]) -> bool {
+    /// Bytes for one core at a time; a multiple of every number's size.
+    const BLOCK: usize = 1 << 20;
+    fn any<const N: usize>(bytes: &[u8], exponent: u64) -> bool {
+        bytes.par_chunks(BLOCK).any(|block| {
+            let (numbers, _) = block.as_chunks::<N>();
+            numbers.iter().any(|number| {
+                let mut wide = [0; 8];
+                wide[..N].copy_from_slice(number);
+                u64::from_le_bytes(wide) & exponent == exponent
+            })
+        })
+    }
+    match dtype {
+        Dtype::F16 => any::<2>(bytes, 0x7c00),
+        Dtype::BF16 => any::<2>(bytes, 0x7f80),
+        Dtype::F32 => any::<4>(bytes, 0x7f80_0000),
+        Dtype::F64 => any::<8>(bytes, 0x7ff0_0000_0000_0000),
+        _ => false,
     }
 }
 

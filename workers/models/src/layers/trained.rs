@@ -4,8 +4,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::conv_tensors::{BatchNormTensors, ConvShape};
 use super::storage::floats;
-use super::{BatchNormTensors, ConvShape};
 use crate::error::ModelError;
 
 mod batch_norm;

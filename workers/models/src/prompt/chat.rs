@@ -1,8 +1,8 @@
 //! A conversation as the model reads it: whole, or without its oldest exchanges where the context window is too small.
 //!
-//! Nobody can type a turn. Special tokens come from [`super::PromptSegment`]s only, and a speaker's name with its colon, which is
-//! all that tells one turn from the next inside plain text, is pulled apart where somebody typed it: `USER:` becomes
-//! `USER :`. That reads the same and has other tokens.
+//! Nobody can type a turn. Special tokens come from [`super::PromptSegment`]s only, and a speaker's name with its colon,
+//! which is all that tells one turn from the next inside plain text, is pulled apart where somebody typed it: `USER:`
+//! becomes `USER :`. That reads the same and has other tokens.
 
 use radialog_schemas::{ErrorCode, Failure};
 
@@ -97,23 +97,20 @@ impl ChatPrompt {
         window: usize,
         most: usize,
     ) -> Result<FittedPrompt, ChatPromptError> {
-        let mut ids = tokenizer.encode_prompt(&self.prompt(prompts, 0))?;
         let room = window.saturating_sub(most.clamp(1, (window / ANSWER_SHARE).max(1)));
-        let mut left_out = 0;
-        if ids.len() > room && self.history.len() > 1 {
-            let mut tokens = ids.len();
-            for exchange in &self.history[1..] {
-                if tokens <= room {
-                    break;
-                }
-                // An end token stands before and behind an exchange, so its tokens are the same wherever it stands.
-                let alone =
-                    prompts.assemble(Prompt::default(), [&exchange.question, &exchange.answer]);
-                tokens -= tokenizer.encode_prompt(&alone)?.len() - 1;
-                left_out += 1;
+        let left_out = match self.history.len() {
+            0 | 1 => 0,
+            all => {
+                let least = tokenizer.encode_prompt(&self.prompt(prompts, all - 1))?;
+                self.left_out(least.len(), room, |exchange| {
+                    // An end token stands before and behind an exchange, so its tokens are the same wherever it stands.
+                    let alone =
+                        prompts.assemble(Prompt::default(), [&exchange.question, &exchange.answer]);
+                    Ok(tokenizer.encode_prompt(&alone)?.len() - 1)
+                })?
             }
-            ids = tokenizer.encode_prompt(&self.prompt(prompts, left_out))?;
-        }
+        };
+        let ids = tokenizer.encode_prompt(&self.prompt(prompts, left_out))?;
         let tokens = ids.len();
         if tokens + most.clamp(1, LEAST_ANSWER) > window {
             return Err(ChatPromptError::TooLong { tokens, window });
@@ -130,6 +127,25 @@ impl ChatPrompt {
             dropped,
             max_new_tokens: most.clamp(1, window - tokens),
         })
+    }
+
+    /// How many exchanges behind the first one do not fit into the room, of which `least` tokens are taken without them. It
+    /// counts from the newest one and no further than the room reaches: what is older is never tokenised, however much
+    /// there is.
+    fn left_out(
+        &self,
+        least: usize,
+        room: usize,
+        mut tokens_of: impl FnMut(&Exchange) -> Result<usize, ChatPromptError>,
+    ) -> Result<usize, ChatPromptError> {
+        let mut tokens = least;
+        for (place, exchange) in self.history.iter().enumerate().skip(1).rev() {
+            tokens += tokens_of(exchange)?;
+            if tokens > room {
+                return Ok(place);
+            }
+        }
+        Ok(0)
     }
 
     /// The written prompt without the exchanges `1..=left_out`.
@@ -248,6 +264,18 @@ mod tests {
                 .max_new_tokens,
             5
         );
+    }
+
+    #[test]
+    fn what_is_older_than_the_window_is_never_tokenised() {
+        let dialog = long(1000);
+        let mut asked = Vec::new();
+        let left_out = dialog.left_out(40, 100, |exchange| {
+            asked.extend(exchange.turn);
+            Ok(25)
+        });
+        assert_eq!(left_out.unwrap(), 998);
+        assert_eq!(asked, [1001, 1000, 999]);
     }
 
     #[test]

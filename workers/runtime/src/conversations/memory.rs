@@ -11,6 +11,7 @@ use radialog_schemas::{
 };
 use tokio::sync::watch;
 
+use super::queue_limits::{LONGEST_RESERVATION, QueueLimits, Reservation, ReserveOutcome, key_of};
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
     NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch, UnattendedConversation, fingerprint,
@@ -32,6 +33,8 @@ struct Inner {
     records: BTreeMap<ConversationId, ConversationRecord>,
     /// Number of turns that were ever queued.
     queued: u64,
+    /// Places for turns that are about to be added, and when they were taken.
+    reserved: HashMap<String, (Reservation, Instant)>,
     /// When expired conversations were last looked for.
     looked: Option<Instant>,
 }
@@ -117,10 +120,26 @@ impl Inner {
     }
 
     fn waiting(&self) -> impl Iterator<Item = &TurnRecord> {
+        self.waiting_of(|_| true)
+    }
+
+    /// Turns that wait in the conversations of these owners.
+    fn waiting_of(&self, is_theirs: impl Fn(&str) -> bool) -> impl Iterator<Item = &TurnRecord> {
         self.records
             .values()
+            .filter(move |record| is_theirs(&record.conversation.owner))
             .flat_map(|record| &record.turns)
             .filter(|turn| turn.status == TurnStatus::Queued)
+    }
+
+    /// Places in the queue that these owners have taken.
+    fn taken(&self, is_theirs: impl Fn(&str) -> bool) -> u64 {
+        let reserved = self.reserved.values().map(|(reservation, _)| reservation);
+        let reserved: u64 = reserved
+            .filter(|reservation| is_theirs(&reservation.owner))
+            .map(|reservation| u64::from(reservation.turns))
+            .sum();
+        reserved + self.waiting_of(is_theirs).count() as u64
     }
 }
 
@@ -502,6 +521,36 @@ impl Conversations for MemoryConversations {
 
     async fn waiting(&self) -> Result<u64, StateError> {
         Ok(self.lock().waiting().count() as u64)
+    }
+
+    async fn reserve(
+        &self,
+        reservation: &Reservation,
+        limits: QueueLimits,
+    ) -> Result<ReserveOutcome, StateError> {
+        let mut inner = self.lock();
+        inner
+            .reserved
+            .retain(|_, (_, since)| since.elapsed() < LONGEST_RESERVATION);
+        if inner.reserved.contains_key(&reservation.name) {
+            return Ok(ReserveOutcome::Reserved);
+        }
+        let key = key_of(&reservation.owner);
+        let outcome = limits.admit(
+            reservation.turns,
+            inner.taken(|_| true),
+            inner.taken(|owner| key_of(owner) == key),
+        );
+        if outcome == ReserveOutcome::Reserved {
+            let entry = (reservation.clone(), Instant::now());
+            inner.reserved.insert(reservation.name.clone(), entry);
+        }
+        Ok(outcome)
+    }
+
+    async fn release(&self, reservation: &Reservation) -> Result<(), StateError> {
+        self.lock().reserved.remove(&reservation.name);
+        Ok(())
     }
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {

@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use super::{
     AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
-    LIFETIME, NumberedEvent, TurnClaim, TurnWatch, UnattendedConversation, fingerprint, lifetime,
-    nonce, now_ms,
+    LIFETIME, NumberedEvent, QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch,
+    UnattendedConversation, fingerprint, lifetime, nonce, now_ms,
 };
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
@@ -25,13 +25,12 @@ use subscriptions::Subscriptions;
 mod fields;
 mod keys;
 mod open;
+mod queue;
 mod scripts;
 mod subscriptions;
 
 /// Keys that Redis looks at in one step of a scan.
 const SCANNED: usize = 1000;
-/// A turn that has waited for so long was lost with its queue; it does not count as waiting any more.
-const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Conversations that gateways and workers on any number of machines share.
 pub struct RedisConversations {
@@ -97,45 +96,6 @@ impl RedisConversations {
             .run::<(T,)>(&pipeline)
             .await
             .map(|(answer,)| answer)
-    }
-
-    /// Adds turns to those that wait for a worker.
-    async fn add_waiting(
-        &self,
-        id: &ConversationId,
-        turns: impl IntoIterator<Item = u32>,
-    ) -> Result<(), StateError> {
-        let mut pipeline = redis::pipe();
-        for turn in turns {
-            // One that waits already keeps its place.
-            pipeline
-                .cmd("ZADD")
-                .arg(keys::WAITING)
-                .arg("NX")
-                .arg(now_ms())
-                .arg(keys::waiting(id, turn))
-                .ignore();
-        }
-        if pipeline.is_empty() {
-            Ok(())
-        } else {
-            self.connection.run(&pipeline).await
-        }
-    }
-
-    /// Removes turns from those that wait for a worker.
-    async fn remove_waiting(&self, id: &ConversationId, turns: &[u32]) -> Result<(), StateError> {
-        let mut pipeline = redis::pipe();
-        for turn in turns {
-            pipeline
-                .zrem(keys::WAITING, keys::waiting(id, *turn))
-                .ignore();
-        }
-        if pipeline.is_empty() {
-            Ok(())
-        } else {
-            self.connection.run(&pipeline).await
-        }
     }
 
     async fn read(&self, id: &ConversationId) -> Result<Option<ConversationSnapshot>, StateError> {
@@ -483,16 +443,19 @@ impl Conversations for RedisConversations {
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {
-        let lost = now_ms().saturating_sub(LONGEST_WAIT.as_millis() as u64);
-        let mut pipeline = redis::pipe();
-        pipeline
-            .zrembyscore(keys::WAITING, 0, lost)
-            .ignore()
-            .zcard(keys::WAITING);
-        self.connection
-            .run::<(u64,)>(&pipeline)
-            .await
-            .map(|(waiting,)| waiting)
+        self.count_waiting().await
+    }
+
+    async fn reserve(
+        &self,
+        reservation: &Reservation,
+        limits: QueueLimits,
+    ) -> Result<ReserveOutcome, StateError> {
+        self.reserve_places(reservation, limits).await
+    }
+
+    async fn release(&self, reservation: &Reservation) -> Result<(), StateError> {
+        self.release_places(reservation).await
     }
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_schemas::{ContentHash, ObjectKey};
 
-use super::{ObjectEntry, ObjectError, Objects};
+use super::{ListCursor, ObjectError, ObjectPage, Objects};
 use crate::durable::{self, Readers, UNFINISHED};
 
 /// The SHA-256 of the output `a/b` is in the file `a/.sum-b`. Listings skip it, and it goes with its object.
@@ -45,13 +46,12 @@ impl FilesystemObjects {
     }
 
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, ObjectError> {
-        // Keys arrive in messages, unchecked: a key must not climb out of the root or name an unfinished file.
+        // A key that was built from parts, and not parsed, must not climb; none may name an unfinished file.
         match ObjectKey::parse(key.as_str()) {
             Some(_)
-                if !key.as_str().contains(['\\', '\0'])
-                    && [UNFINISHED, SUM]
-                        .iter()
-                        .all(|name| !key.as_str().contains(name)) =>
+                if [UNFINISHED, SUM]
+                    .iter()
+                    .all(|name| !key.as_str().contains(name)) =>
             {
                 Ok(self.root.join(key.as_str()))
             }
@@ -137,85 +137,89 @@ impl Objects for FilesystemObjects {
     async fn list(
         &self,
         prefix: &str,
-        after: Option<&ObjectKey>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Vec<ObjectEntry>, ObjectError> {
+    ) -> Result<ObjectPage, ObjectError> {
         let (root, owned_prefix) = (self.root.clone(), prefix.to_owned());
-        let after = after.map_or_else(String::new, |key| key.as_str().to_owned());
+        let after = after.map_or_else(String::new, |cursor| cursor.name().to_owned());
         let listing = blocking(move || {
             let mut listing = Listing {
                 prefix: &owned_prefix,
                 after: &after,
-                limit,
-                entries: Vec::new(),
+                room: limit.max(1),
+                page: ObjectPage::default(),
             };
-            listing.visit(&root, "").map(|()| listing.entries)
+            listing.visit(&root, "").map(|()| listing.page)
         });
         listing.await.map_err(|error| store_error(prefix, &error))
     }
 }
 
-/// A walk in the byte order of the keys, which enters only directories that can hold wanted keys.
+/// A walk in the byte order of the names, which enters only directories that can hold wanted ones.
 struct Listing<'a> {
     prefix: &'a str,
     after: &'a str,
-    limit: usize,
-    entries: Vec<ObjectEntry>,
+    /// Names that may still be looked at.
+    room: usize,
+    page: ObjectPage,
 }
 
 impl Listing<'_> {
     fn visit(&mut self, directory: &Path, key: &str) -> io::Result<()> {
-        let mut names = Vec::new();
-        let entries = match fs::read_dir(directory) {
+        let names = match names(directory) {
             // Removed with its last object since its parent was read.
             Err(error) if is_absent(&error) && !key.is_empty() => return Ok(()),
-            entries => entries?,
+            names => names?,
         };
-        for entry in entries {
-            let entry = entry?;
-            // A name that is not UTF-8 cannot be a key.
-            let Ok(mut name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if name.starts_with(UNFINISHED) || name.starts_with(SUM) {
-                continue;
-            }
-            // Directories sort with their slash, as their keys do: `a.b` comes before `a/b`.
-            if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
-                name.push('/');
-            }
-            names.push(name);
-        }
-        names.sort_unstable();
-        for name in names {
-            if self.entries.len() == self.limit {
+        for (name, file) in names {
+            if self.room == 0 {
                 break;
             }
             let child = format!("{key}{name}");
-            let path = directory.join(&name);
+            let path = directory.join(&file);
             if name.ends_with('/') {
                 let wanted = child.starts_with(self.prefix) || self.prefix.starts_with(&child);
                 let passed = child.as_str() < self.after && !self.after.starts_with(&child);
                 if wanted && !passed {
                     self.visit(&path, &child)?;
                 }
-            } else if child.starts_with(self.prefix)
-                && child.as_str() > self.after
-                && let Some(key) = ObjectKey::parse(&child)
-            {
+            } else if child.starts_with(self.prefix) && child.as_str() > self.after {
                 match fs::metadata(&path) {
-                    Ok(metadata) => self.entries.push(ObjectEntry {
-                        key,
-                        size: metadata.len(),
-                        modified: metadata.modified()?,
-                    }),
-                    Err(error) if is_absent(&error) => {}
+                    Ok(metadata) => {
+                        let modified = metadata.modified()?;
+                        self.page.add(&child, metadata.len(), modified);
+                    }
+                    Err(error) if is_absent(&error) => continue,
                     Err(error) => return Err(error),
+                }
+                self.room -= 1;
+                if self.room == 0 {
+                    self.page.next = Some(ListCursor::behind(child));
                 }
             }
         }
         Ok(())
     }
+}
+
+/// The names in a directory in their order, each with the file's own name. One that is not UTF-8 is written with escapes,
+/// which have a backslash and so are no keys. Directories end with their slash, as their keys do: `a.b` comes before `a/b`.
+fn names(directory: &Path) -> io::Result<Vec<(String, OsString)>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let file = entry?.file_name();
+        let mut name = match file.to_str() {
+            Some(name) if name.starts_with(UNFINISHED) || name.starts_with(SUM) => continue,
+            Some(name) => name.to_owned(),
+            None => file.as_bytes().escape_ascii().to_string(),
+        };
+        if fs::metadata(directory.join(&file)).is_ok_and(|metadata| metadata.is_dir()) {
+            name.push('/');
+        }
+        names.push((name, file));
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {

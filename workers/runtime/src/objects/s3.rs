@@ -14,11 +14,12 @@ use aws_sdk_s3::config::{
 };
 use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::EncodingType;
 use bytes::Bytes;
 use radialog_schemas::{ContentHash, ObjectKey};
 use secrecy::ExposeSecret;
 
-use super::{ObjectEntry, ObjectError, Objects};
+use super::{ListCursor, ObjectError, ObjectPage, Objects};
 use crate::config::S3Config;
 use crate::start::{StartError, until_started};
 
@@ -256,52 +257,103 @@ impl Objects for S3Objects {
     async fn list(
         &self,
         prefix: &str,
-        after: Option<&ObjectKey>,
+        after: Option<&ListCursor>,
         limit: usize,
-    ) -> Result<Vec<ObjectEntry>, ObjectError> {
-        let mut entries: Vec<ObjectEntry> = Vec::new();
-        while entries.len() < limit {
-            let page = i32::try_from((limit - entries.len()).min(MAX_KEYS)).unwrap_or(i32::MAX);
-            let after = entries
-                .last()
-                .map(|entry| &entry.key)
-                .or(after)
-                .map(|key| self.path(key));
-            let request = self
+    ) -> Result<ObjectPage, ObjectError> {
+        let broken = |reason: String| ObjectError::Listing {
+            prefix: format!("{}{prefix}", self.prefix),
+            reason,
+        };
+        let mut page = ObjectPage::default();
+        let mut room = limit.max(1);
+        let mut last = after.map(|cursor| cursor.name().to_owned());
+        let mut token: Option<String> = None;
+        loop {
+            // The token goes on where the server stopped, even where it sent no name that could say so.
+            let start = match &token {
+                None => last.as_ref().map(|last| format!("{}{last}", self.prefix)),
+                Some(_) => None,
+            };
+            let answer = self
                 .client
                 .list_objects_v2()
                 .bucket(&self.bucket)
-                .prefix(format!("{}{prefix}", self.prefix));
-            let answer = request
-                .set_start_after(after)
-                .max_keys(page)
+                .prefix(format!("{}{prefix}", self.prefix))
+                .set_start_after(start)
+                .set_continuation_token(token.clone())
+                .encoding_type(EncodingType::Url)
+                .max_keys(i32::try_from(room.min(MAX_KEYS)).unwrap_or(i32::MAX))
                 .send()
                 .await
                 .map_err(|error| ObjectError::Store {
                     key: format!("{}{prefix}", self.prefix),
                     reason: description_of(&error),
                 })?;
-            entries.extend(answer.contents().iter().filter_map(|object| {
-                let key = ObjectKey::parse(object.key()?.strip_prefix(&self.prefix)?)?;
-                Some(ObjectEntry {
-                    key,
-                    size: object
-                        .size()
-                        .and_then(|size| u64::try_from(size).ok())
-                        .unwrap_or(0),
-                    modified: object
-                        .last_modified()
-                        .and_then(|time| SystemTime::try_from(*time).ok())
-                        // As if it were new: what has no age must not be taken for old.
-                        .unwrap_or_else(SystemTime::now),
-                })
-            }));
-            if !answer.is_truncated().unwrap_or(false) {
-                break;
+            let encoded = answer.encoding_type() == Some(&EncodingType::Url);
+            for object in answer.contents() {
+                let Some(key) = object.key() else { continue };
+                let key = if encoded {
+                    decoded(key)
+                } else {
+                    key.to_owned()
+                };
+                let Some(name) = key.strip_prefix(&self.prefix) else {
+                    continue;
+                };
+                let size = object.size().and_then(|size| u64::try_from(size).ok());
+                let modified = object
+                    .last_modified()
+                    .and_then(|time| SystemTime::try_from(*time).ok())
+                    // As if it were new: what has no age must not be taken for old.
+                    .unwrap_or_else(SystemTime::now);
+                page.add(name, size.unwrap_or(0), modified);
+                room = room.saturating_sub(1);
+                if last.as_deref().is_some_and(|last| last >= name) {
+                    return Err(broken(format!(
+                        "the store lists '{}' after '{}': its listings do not go on in order",
+                        name.escape_debug(),
+                        last.unwrap_or_default().escape_debug()
+                    )));
+                }
+                last = Some(name.to_owned());
             }
+            if !answer.is_truncated().unwrap_or(false) {
+                return Ok(page);
+            }
+            if room == 0 {
+                page.next = last.map(ListCursor::behind);
+                return Ok(page);
+            }
+            let next = answer.next_continuation_token().map(str::to_owned);
+            if next.is_none() || next == token {
+                return Err(broken(
+                    "the store says that there is more to list, and not where to go on".into(),
+                ));
+            }
+            token = next;
         }
-        Ok(entries)
     }
+}
+
+/// A name as servers write it where they are asked for `encoding-type=url`: XML cannot hold every character of a key.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        match (byte, behind) {
+            (b'%', &[high, low, ref behind @ ..])
+                if let (Some(high), Some(low)) = (digit(high), digit(low)) =>
+            {
+                bytes.push((high * 16 + low) as u8);
+                rest = behind;
+            }
+            (b'+', _) => bytes.push(b' '),
+            (byte, _) => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn client(config: &S3Config) -> Client {

@@ -8,7 +8,7 @@ use crate::prepare::sections::strip;
 use crate::prepare::{SectionedReader, SplitTable, TableFile};
 use crate::recipe::PairTable;
 
-/// One image and the text that belongs to it.
+/// A pair of the alignment training: one image, and the text that belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageTextPair {
     /// The file; its name is what errors call the pair.
@@ -20,7 +20,7 @@ pub struct ImageTextPair {
 /// Makes ids of a text.
 type Encode<'a> = &'a dyn Fn(&str) -> Result<Vec<u32>, TrainingError>;
 
-/// The pairs of a split that have a text, in the order of the tables.
+/// Reads the pairs of a split that have a text, in the order of the tables.
 ///
 /// # Errors
 /// A table without its columns, an image that is not there, or no pair.

@@ -1,33 +1,28 @@
-//! Labelled images: the tables that say which there are, and the loader that prepares the next batches while a step runs.
+//! Labelled images: the tables that say which there are, and batches of them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::path::PathBuf;
 
 use candle_core::{Device, Tensor};
-use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
+use radialog_models::preprocess::InputSize;
 use radialog_schemas::{Finding, Label};
 use rayon::prelude::*;
 
 use crate::data::augmentation::Augmentation;
+use crate::data::pixels::{pixels, stack};
 use crate::error::TrainingError;
 use crate::prepare::{FindingLabels, TableFile};
 use crate::recipe::{BlankLabels, ImageTable};
 
-/// Batches that are ready before they are asked for.
-const AHEAD: usize = 2;
-
-/// One image and what is known of it.
+/// A training image of the findings classifier, with its 14 labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledImage {
     /// The file; its name is what errors call it.
     pub path: PathBuf,
-    /// In the published order.
+    /// Its labels, in the published order.
     pub labels: FindingLabels,
 }
 
-/// Images of one batch as network input.
+/// A batch of labelled images is what the findings classifier reads in one pass.
 pub struct ImageBatch {
     /// `[B, 3, side, side]`.
     pub images: Tensor,
@@ -39,7 +34,7 @@ pub struct ImageBatch {
     pub names: Vec<String>,
 }
 
-/// How images become batches.
+/// The settings with which image files become batches.
 #[derive(Clone, Debug)]
 pub struct Batching {
     /// What the network sees of an image.
@@ -52,7 +47,7 @@ pub struct Batching {
     pub device: Device,
 }
 
-/// The images of a split, in the order of the tables.
+/// Reads which images a split has, in the order of the tables.
 ///
 /// # Errors
 /// A table without the columns `image`, `split` and the 14 findings, another label than 1, 0, -1 or nothing, or no image.
@@ -118,30 +113,6 @@ impl Batching {
     }
 }
 
-/// The grey pixels of an image file, from 0 to 1, as inference sees them.
-pub(crate) fn pixels(path: &Path, input: InputSize) -> Result<Vec<f32>, TrainingError> {
-    let bytes = fs::read(path).map_err(TrainingError::io("read", path))?;
-    let read = Preprocessed::from_bytes(&bytes, &ImageLimits::default(), input.short_side);
-    let read = read.map_err(|failure| TrainingError::content(path)(failure.message))?;
-    Ok(read
-        .crop(input.side)
-        .pixels()
-        .iter()
-        .map(|&pixel| f32::from(pixel) / 255.0)
-        .collect())
-}
-
-/// Grey planes as network input `[B, 3, side, side]`.
-pub(crate) fn stack(
-    planes: Vec<Vec<f32>>,
-    side: usize,
-    device: &Device,
-) -> Result<Tensor, TrainingError> {
-    let count = planes.len();
-    let planes = Tensor::from_vec(planes.concat(), (count, 1, side, side), device)?;
-    Ok(planes.expand((count, 3, side, side))?.contiguous()?)
-}
-
 fn name(image: &LabelledImage) -> String {
     image
         .path
@@ -149,52 +120,4 @@ fn name(image: &LabelledImage) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
-}
-
-/// Loads batches on a thread of its own, in order, some ahead of use.
-pub struct Loader<B> {
-    batches: Option<Receiver<Result<B, TrainingError>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl<B: Send + 'static> Loader<B> {
-    /// Starts to load each of these batches.
-    pub fn start<T: Send + 'static>(
-        batches: Vec<T>,
-        load: impl Fn(T) -> Result<B, TrainingError> + Send + 'static,
-    ) -> Self {
-        let (sender, receiver) = sync_channel(AHEAD);
-        let thread = thread::spawn(move || {
-            for batch in batches {
-                let loaded = load(batch);
-                let failed = loaded.is_err();
-                // Nobody listens any more when a training stops early.
-                if sender.send(loaded).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        Self {
-            batches: Some(receiver),
-            thread: Some(thread),
-        }
-    }
-}
-
-impl<B> Iterator for Loader<B> {
-    type Item = Result<B, TrainingError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.batches.as_ref()?.recv().ok()
-    }
-}
-
-impl<B> Drop for Loader<B> {
-    fn drop(&mut self) {
-        self.batches = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic of the loader has ended its batches already.
-            let _ = thread.join();
-        }
-    }
 }

@@ -43,7 +43,7 @@ fn last_answer() -> usize {
 }
 
 impl DatasetRow {
-    /// As the original's only template joins them.
+    /// The prompt is joined as the original's only template does it.
     fn prompt(&self) -> String {
         if self.input.is_empty() {
             self.instruction.clone()
@@ -72,7 +72,7 @@ struct ScratchLocation {
     is_report: bool,
 }
 
-/// A sample that was read back.
+/// A sample of the language model, read back from the scratch file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrainingSample {
     /// Prompt and answer, `<s>` first.
@@ -85,7 +85,7 @@ pub struct TrainingSample {
     pub name: String,
 }
 
-/// Samples on disk.
+/// All samples of a training of the language model, encoded once and kept on disk.
 pub struct TokenizedDataset {
     files: Vec<PathBuf>,
     scratch: File,
@@ -152,22 +152,22 @@ impl TokenizedDataset {
         })
     }
 
-    /// How many teach something.
+    /// Returns the number of samples that teach something.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether none does.
+    /// Returns whether no sample teaches anything.
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    /// Whether a sample asks for a report, and not about one.
+    /// Returns whether a sample asks for a report, and not about one.
     pub fn is_report(&self, index: usize) -> bool {
         self.places[index].is_report
     }
 
-    /// What errors call a sample.
+    /// Returns what errors call a sample: its file, and its number in it.
     pub fn name(&self, index: usize) -> String {
         let place = &self.places[index];
         let file = self.files[usize::from(place.file)]

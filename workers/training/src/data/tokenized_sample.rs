@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use radialog_models::tokenizers::{LlamaTokenizer, TokenizerError};
 
-/// Behind this, the model speaks.
+/// The model speaks behind this role name.
 const ANSWER: &str = "ASSISTANT:";
 /// What ends an answer.
 const END: &str = "</s>";
 
-/// One sample as the model sees it.
+/// One sample of the language model as ids, with the places that are not learned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenizedSample {
     /// Prompt and answer, `<s>` first.
@@ -34,7 +34,7 @@ impl TokenizedSample {
         Self::encode_conversation(tokenizer, instruction, output, 1, cutoff)
     }
 
-    /// The same, where the last `answers` of the conversation are learned, the one in `output` included.
+    /// Encodes a sample of which the last `answers` of the conversation are learned, the one in `output` included.
     ///
     /// # Errors
     /// Only a broken tokenizer file.
@@ -71,7 +71,7 @@ impl TokenizedSample {
         Ok(Self { ids, read })
     }
 
-    /// The id at each position where it is learned.
+    /// Returns the id at each position where it is learned, and `None` elsewhere.
     pub fn targets(&self) -> Vec<Option<u32>> {
         let mut targets: Vec<Option<u32>> = self.ids.iter().copied().map(Some).collect();
         for read in &self.read {
@@ -80,7 +80,7 @@ impl TokenizedSample {
         targets
     }
 
-    /// Whether anything is learned; a prompt that fills the cutoff leaves nothing.
+    /// Returns whether anything is learned; a prompt that fills the cutoff leaves nothing.
     pub fn teaches(&self) -> bool {
         self.targets().iter().any(Option::is_some)
     }

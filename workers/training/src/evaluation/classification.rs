@@ -5,14 +5,14 @@ use radialog_schemas::Finding;
 /// Number of findings.
 const CLASSES: usize = Finding::ALL.len();
 
-/// Logits and truths of images.
+/// The logits and the labels of the images that have been classified.
 #[derive(Clone, Debug, Default)]
 pub struct Predictions {
     /// For each finding: the logit of each image whose label is known, and the label.
     cells: [Vec<(f32, bool)>; CLASSES],
 }
 
-/// Scores between 0 and 1.
+/// The scores of a classifier of findings, each between 0 and 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Scores {
     /// Mean F1 of the 14 findings at a probability of one half; 0 where it is not defined.
@@ -35,7 +35,7 @@ impl Predictions {
         }
     }
 
-    /// The scores of all images.
+    /// Computes the scores of all images.
     pub fn scores(&self) -> Scores {
         let f1 = self.cells.iter().map(|cells| f1(cells)).sum::<f64>() / CLASSES as f64;
         let aucs: Vec<f64> = self.cells.iter().filter_map(|cells| auc(cells)).collect();

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 const CLASSES: usize = Finding::ALL.len();
 
-/// What has been counted so far. Its size does not depend on the number of reports.
+/// The confusion counts of all reports so far. Its size does not depend on their number.
 #[derive(Clone, Debug, Default)]
 pub struct LabelCounts {
     reports: u64,
@@ -62,7 +62,7 @@ impl LabelCounts {
         self.sample_f1 += ratio(2 * agree, sizes);
     }
 
-    /// The scores of all that was counted.
+    /// Computes the scores of all reports that were counted.
     pub fn scores(&self) -> ClinicalScores {
         let mean = |of: &dyn Fn(usize) -> f64| (0..CLASSES).map(of).sum::<f64>() / CLASSES as f64;
         let (tp, fp, fne) = (

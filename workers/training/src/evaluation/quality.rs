@@ -30,13 +30,13 @@ use crate::error::TrainingError;
 use crate::prepare::{FindingLabels, Pairing, ReportRow};
 use crate::recipe::ImageTable;
 
-/// Told what is being done, how many of it are done, and how many there are; from several threads.
+/// A callback that hears what is being done, how many of it are done, and how many there are; from several threads.
 pub type ProgressCallback<'a> = &'a (dyn Fn(&str, u64, u64) + Sync);
 
 /// The split that training reads, for baselines.
 const TRAIN: &str = "train";
 
-/// What is measured.
+/// A part of the evaluation of a bundle, which `--only` can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QualityPart {
@@ -52,7 +52,7 @@ pub enum QualityPart {
     Dialog,
 }
 
-/// What to measure on which data.
+/// An evaluation of a bundle: which parts of it are measured on which data.
 #[derive(Clone, Debug)]
 pub struct QualityEvaluation {
     /// A table of labelled reports, with the columns `study_id`, `split`, `findings` and the 14 findings.
@@ -71,7 +71,7 @@ pub struct QualityEvaluation {
     pub device: Device,
 }
 
-/// The figures.
+/// All figures of an evaluation, as they are written to its JSON file.
 #[derive(Clone, Debug, Serialize)]
 pub struct QualityReport {
     /// The bundle's name.
@@ -93,7 +93,7 @@ pub struct QualityReport {
 /// A text that the bundle wrote, for people who want to see what was scored.
 #[derive(Clone, Debug, Serialize)]
 pub struct GeneratedText {
-    /// In which part.
+    /// The part in which it was written.
     pub part: QualityPart,
     /// The study, or the image's file name.
     pub id: String,
@@ -122,7 +122,7 @@ impl QualityPart {
         QualityPart::Dialog,
     ];
 
-    /// As it is written on the command line and in the results.
+    /// Returns the name of the part on the command line and in the results.
     pub fn name(self) -> &'static str {
         match self {
             QualityPart::Findings => "findings",
@@ -133,7 +133,7 @@ impl QualityPart {
         }
     }
 
-    /// The components of the bundle that it needs.
+    /// Returns the components of the bundle that the part needs.
     pub fn stages(self) -> &'static [Stage] {
         match self {
             QualityPart::Findings => &[Stage::Findings],
@@ -145,7 +145,7 @@ impl QualityPart {
         }
     }
 
-    /// Whether it needs a table of reports.
+    /// Returns whether the part needs a table of reports.
     pub fn needs_reports(self) -> bool {
         matches!(
             self,
@@ -172,7 +172,7 @@ impl FromStr for QualityPart {
     }
 }
 
-/// What the parts share.
+/// What the parts share: data, loaded networks, and texts that more than one part reads.
 struct Evaluator<'a> {
     quality: &'a QualityEvaluation,
     networks: Networks<'a>,
@@ -184,17 +184,17 @@ struct Evaluator<'a> {
 /// A report of the table, and what the bundle writes from its labels.
 struct ReportFromLabels {
     report: ReportRow,
-    /// As the request names them.
+    /// The findings as the request names them.
     findings: String,
     /// Tokens of an image of another patient with labels like these.
     image: Tensor,
     text: String,
-    /// Of the written text.
+    /// The labels that CheXbert gives the text.
     labels: FindingLabels,
 }
 
 impl QualityEvaluation {
-    /// The components of the bundle that are needed.
+    /// Returns the components of the bundle that any of the parts needs.
     pub fn stages(&self) -> Vec<Stage> {
         Stage::ALL
             .into_iter()
@@ -227,7 +227,7 @@ impl QualityEvaluation {
             )));
         }
         let networks = Networks::load(bundle, &self.stages(), &self.device, progress)?;
-        let mut bench = Evaluator {
+        let mut evaluator = Evaluator {
             quality: self,
             networks,
             texts: Vec::new(),
@@ -236,11 +236,11 @@ impl QualityEvaluation {
         let mut parts = BTreeMap::new();
         for &part in &self.parts {
             let section = match part {
-                QualityPart::Findings => findings::measure(&bench),
-                QualityPart::Chexbert => chexbert::measure(&bench),
-                QualityPart::Report => reports::measure(&mut bench),
-                QualityPart::Image => images::measure(&mut bench),
-                QualityPart::Dialog => dialog::measure(&mut bench),
+                QualityPart::Findings => findings::measure(&evaluator),
+                QualityPart::Chexbert => chexbert::measure(&evaluator),
+                QualityPart::Report => reports::measure(&mut evaluator),
+                QualityPart::Image => images::measure(&mut evaluator),
+                QualityPart::Dialog => dialog::measure(&mut evaluator),
             };
             parts.insert(part, section?);
         }
@@ -254,7 +254,7 @@ impl QualityEvaluation {
             limit: self.limit,
             parts,
         };
-        Ok((report, bench.texts))
+        Ok((report, evaluator.texts))
     }
 }
 

@@ -69,7 +69,7 @@ fn push_word(words: &mut Vec<String>, word: &str) {
     }
 }
 
-/// What BLEU counts in one text, or in many together.
+/// The n-gram counts that BLEU is computed from, of one text or of many together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BleuCounts {
     /// n-grams that the reference has too, each at most as often as it does.
@@ -108,7 +108,7 @@ impl BleuCounts {
         self.reference_length += other.reference_length;
     }
 
-    /// BLEU-1 to BLEU-4, each 0 to 1, of all that was counted.
+    /// Computes BLEU-1 to BLEU-4, each 0 to 1, of all texts that were counted.
     pub fn scores(&self) -> [f64; ORDERS] {
         let ratio = (self.length as f64 + TINY) / (self.reference_length as f64 + SMALL);
         let brevity = if ratio < 1.0 {
@@ -136,7 +136,7 @@ fn grams<S: AsRef<str>>(words: &[S], order: usize) -> HashMap<Vec<&str>, u64> {
     grams
 }
 
-/// ROUGE-L of one text, 0 to 1: the weighted mean of precision and recall of the longest common subsequence of words.
+/// Computes ROUGE-L of one text, 0 to 1: the weighted mean of precision and recall of the longest common subsequence of words.
 pub fn rouge_l<S: AsRef<str>>(candidate: &[S], reference: &[S]) -> f64 {
     let common = longest_common(candidate, reference) as f64;
     if common == 0.0 {

@@ -14,7 +14,7 @@ const SMOOTHING: f64 = 0.1;
 /// Added to each weight of a negative, so that none is impossible.
 const LEAST_WEIGHT: f64 = 1e-4;
 
-/// Which image and which text each pair is confused with.
+/// The hard negatives of a batch: the image and the text that each pair is confused with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HardNegatives {
     /// For each text, the image that does not belong to it.
@@ -23,7 +23,7 @@ pub struct HardNegatives {
     pub text_for_image: Vec<u32>,
 }
 
-/// A batch whose contrast is known; its negatives can be drawn.
+/// The contrastive half of a batch, from which its hard negatives can be drawn.
 pub struct Contrast {
     /// Features `[B, queries, embed_dim]` of the images.
     pub image_features: Tensor,
@@ -37,7 +37,7 @@ pub struct Contrast {
     pub text_to_image: Tensor,
 }
 
-/// The three losses of a batch.
+/// The three losses of a batch, each a scalar.
 pub struct AlignmentLosses {
     /// Attraction.
     pub itc: Tensor,
@@ -50,7 +50,7 @@ pub struct AlignmentLosses {
 }
 
 impl AlignmentLosses {
-    /// Their sum, with equal weights.
+    /// Adds the three losses up, with equal weights.
     ///
     /// # Errors
     /// None but the tensor library's.
@@ -107,7 +107,7 @@ pub fn losses(
 }
 
 impl HardNegatives {
-    /// Drawn in proportion to similarity: what is easily confused is drawn often.
+    /// Draws negatives in proportion to similarity: what is easily confused is drawn often.
     ///
     /// # Errors
     /// None but the tensor library's.

@@ -13,7 +13,7 @@ pub struct NextTokenTargets {
 }
 
 impl NextTokenTargets {
-    /// Those of sequences whose tokens are `targets`; tokens that are `None` are not learned.
+    /// Finds the positions of sequences whose tokens are `targets`; tokens that are `None` are not learned.
     pub fn of(targets: &[Vec<Option<u32>>]) -> Self {
         let next = |row: &Vec<Option<u32>>| {
             row.iter()
@@ -30,17 +30,17 @@ impl NextTokenTargets {
         Self { positions, tokens }
     }
 
-    /// How many there are.
+    /// Returns the number of tokens that are learned.
     pub fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// Whether nothing is learned.
+    /// Returns whether nothing is learned.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
     }
 
-    /// Their rows of `hidden [positions, width]`.
+    /// Selects the rows of `hidden [positions, width]` at the positions, as `[learned, width]`.
     ///
     /// # Errors
     /// Fewer positions than the sequences have, or nothing to learn: its mean would not be a number.
@@ -53,7 +53,7 @@ impl NextTokenTargets {
         hidden.index_select(&Tensor::new(self.positions.as_slice(), hidden.device())?, 0)
     }
 
-    /// Mean cross entropy of their logits `[learned, vocab]`.
+    /// Computes the mean cross entropy of `logits [learned, vocab]`.
     ///
     /// # Errors
     /// Shapes that do not fit.
@@ -65,11 +65,11 @@ impl NextTokenTargets {
         )
     }
 
-    /// How many of them have the largest logit.
+    /// Counts the tokens that have the largest logit.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn right(&self, logits: &Tensor) -> Result<usize> {
+    pub fn correct(&self, logits: &Tensor) -> Result<usize> {
         let largest = logits.argmax(1)?.to_vec1::<u32>()?;
         Ok(largest
             .iter()

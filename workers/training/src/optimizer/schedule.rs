@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
-    /// The same all the time (findings classifier).
+    /// The rate is the same all the time (findings classifier).
     Constant {
         /// The rate.
         rate: f64,
@@ -25,7 +25,7 @@ pub enum Schedule {
         /// Epochs of the cosine.
         epochs: u64,
     },
-    /// From 0 to `rate`, then linearly to 0 over all steps (language model).
+    /// The rate rises from 0 to `rate`, then falls linearly to 0 over all steps (language model).
     WarmupLinear {
         /// Highest rate.
         rate: f64,
@@ -35,7 +35,7 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// The rate of a step. `step` counts from 0 over the whole training of `total` steps, `in_epoch` over its epoch.
+    /// Computes the rate of a step. `step` counts from 0 over the whole training of `total` steps, `in_epoch` over its epoch.
     pub fn rate(&self, step: u64, total: u64, epoch: u64, in_epoch: u64) -> f64 {
         match *self {
             Schedule::Constant { rate } => rate,

@@ -15,7 +15,7 @@ pub(super) struct Step {
     betas: [f64; 2],
     eps: f64,
     form: AdamForm,
-    /// Of the second moment's root.
+    /// What the second moment's root is divided by.
     correction: f64,
     /// Times the quotient of the moments.
     rate: f64,
@@ -79,7 +79,7 @@ impl Step {
         Ok(moments)
     }
 
-    /// The same of the tensor library's operations, for other devices.
+    /// Computes the same with the tensor library's operations, for devices other than the CPU.
     pub(super) fn composed(
         self,
         variable: &Var,

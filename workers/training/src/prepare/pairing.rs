@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
-use crate::prepare::tables::label_table::FindingLabels;
+use crate::prepare::tables::finding_labels::FindingLabels;
 use crate::prepare::tables::report_table::ReportRow;
 use crate::prepare::tables::table_file::TableFile;
 use crate::random::Random;
 
-/// What to pair.
+/// Weak pairs of reports and images: from which images, and drawn with which seed.
 #[derive(Clone, Debug)]
 pub struct Pairing {
     /// Tables of images (image, split, the 14 findings), each with the folder of its files.
@@ -22,12 +22,12 @@ pub struct Pairing {
     pub seed: u64,
 }
 
-/// How well it went, of one side.
+/// How similar the pairs of one split are, and how evenly its images are used.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PairingSummary {
     /// Reports with an image.
     pub reports: u64,
-    /// Of them, with the same findings, as far as the images have classes for them.
+    /// The number of them whose image has the same findings, as far as the images have classes for them.
     pub exact: u64,
     /// Mean share of common findings (Jaccard).
     pub similarity: f64,

@@ -13,12 +13,12 @@ const LAST_PARAGRAPH: &str = "last_paragraph";
 /// Such an empty line: in MIMIC-CXR every line starts with a blank.
 const PARAGRAPH_BREAK: &str = "\n \n";
 
-/// One section.
+/// One section of a radiology report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section<'a> {
     /// Normalised name, e.g. `findings`.
     pub name: String,
-    /// As it stands in the report, blanks and newlines included.
+    /// The text as it stands in the report, blanks and newlines included.
     pub text: &'a str,
     /// Where it starts, in characters; after a last paragraph was cut off, the original's own count.
     pub start: usize,
@@ -46,7 +46,7 @@ struct Header<'a> {
 }
 
 impl Report {
-    /// The sections of a report; of several with the same name the last one counts.
+    /// Cuts a report into the four sections; of several with the same name the last one counts.
     pub fn of(text: &str) -> Self {
         let sections = sections(text);
         let last = |name: &str| {
@@ -62,7 +62,7 @@ impl Report {
     }
 }
 
-/// All sections of a report, in order.
+/// Cuts a report into all of its sections, in order.
 pub fn sections(text: &str) -> Vec<Section<'_>> {
     let mut sections = cut(text);
     sections.retain(|section| !(is_main(&section.name) && strip(section.text).is_empty()));

@@ -1,6 +1,7 @@
 //! The tables that lie between the steps of a preparation, each with its reader and its writer.
 
 pub(crate) mod csv_output;
+pub(crate) mod finding_labels;
 pub(crate) mod image_table;
 pub(crate) mod label_table;
 pub(crate) mod predictions;

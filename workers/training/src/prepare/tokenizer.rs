@@ -28,7 +28,7 @@ const DECODER: &str = "[DEC]";
 /// A word of a prompt counts as often as this share of all texts has it: each training sample holds the prompt.
 const PROMPT_SHARE: u64 = 20;
 
-/// Which tokenizer.
+/// The kind of a tokenizer, after the model that reads its ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenizerKind {
     /// LLaMA's: byte-pair merges with bytes for what is not in the vocabulary. `<IMG>` comes after it.
@@ -40,7 +40,7 @@ pub enum TokenizerKind {
     },
 }
 
-/// What to learn from.
+/// A training of a tokenizer: from which texts, of which size and kind.
 #[derive(Clone, Debug)]
 pub struct TokenizerTrainer {
     /// CSV files, each with the name of a column of text. Where a file has a column `split`, its `train` rows count.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use self::phrases::{Phrase, is_stop, words};
 use crate::error::TrainingError;
-use crate::prepare::tables::label_table::FindingLabels;
+use crate::prepare::tables::finding_labels::FindingLabels;
 
 mod phrases;
 
@@ -19,7 +19,7 @@ const HEDGE_REACH: usize = 9;
 /// How far behind a mention a cue may stand.
 const REACH_BACK: usize = 6;
 
-/// The rule with its lists.
+/// A labeler of reports by phrase lists and cues, for texts that nobody has labelled.
 #[derive(Clone, Debug)]
 pub struct WeakLabeler {
     denies: Vec<Phrase>,
@@ -79,7 +79,7 @@ struct FindingLists {
 }
 
 impl WeakLabeler {
-    /// The rule with our own lists.
+    /// Returns the labeler with our own lists.
     ///
     /// # Errors
     /// None that a test would not have found.

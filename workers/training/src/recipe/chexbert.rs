@@ -17,13 +17,13 @@ pub struct ChexbertRecipe {
     /// The column of the text.
     #[serde(default = "default_text")]
     pub text: String,
-    /// What a label of 0 means.
+    /// The meaning of a label of 0 in the table of reports.
     #[serde(default)]
     pub zero: ZeroLabels,
     /// Geometry of a labeler that starts from random weights.
     #[serde(default)]
     pub geometry: Option<ChexbertConfig>,
-    /// Its `tokenizer.json`.
+    /// The `tokenizer.json` of the geometry.
     #[serde(default)]
     pub tokenizer: Option<PathBuf>,
     /// Most ids of a report.

@@ -26,7 +26,7 @@ pub struct LanguageRecipe {
     /// Geometry of a model that starts from random weights.
     #[serde(default)]
     pub geometry: Option<LlamaConfig>,
-    /// Its `tokenizer.json`.
+    /// The `tokenizer.json` of the geometry.
     #[serde(default)]
     pub tokenizer: Option<PathBuf>,
     /// Trains all weights, and not an adapter beside them: for small models.

@@ -33,7 +33,7 @@ pub struct TrainingArguments {
     pub checkpoint_steps: Option<u64>,
 }
 
-/// The same keys as a file may have them.
+/// The same keys as a file has them, where it has them.
 #[derive(Deserialize)]
 struct WrittenArguments {
     seed: Option<u64>,

@@ -12,8 +12,8 @@ use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 
 use super::training::{Objective, Trainer, Training, TrainingPlan};
+use crate::data::batch_loader::BatchLoader;
 use crate::data::image_text_pairs::{ImageTextPair, pairs};
-use crate::data::labelled_images::Loader;
 use crate::error::TrainingError;
 use crate::losses::alignment::{AlignmentLosses, HardNegatives, losses};
 use crate::optimizer::AdamW;
@@ -38,7 +38,7 @@ const CHARTS: [Chart; 2] = [
     ),
 ];
 
-/// The alignment module and its pairs.
+/// The trainer of the alignment module, with its pairs of images and texts.
 pub struct AlignmentTrainer {
     recipe: AlignmentRecipe,
     config: EmbeddingComponent,
@@ -61,7 +61,7 @@ struct SpecialTokens {
     decoder: u32,
 }
 
-/// Pairs as the networks read them.
+/// A batch of pairs as the networks read them.
 pub struct ImageTextBatch {
     /// `[B, channels, h, w]`, projected.
     patches: Tensor,
@@ -180,7 +180,7 @@ impl AlignmentTrainer {
         &self,
         pairs: &Arc<[ImageTextPair]>,
         batches: Vec<(String, Vec<usize>)>,
-    ) -> Loader<ImageTextBatch> {
+    ) -> BatchLoader<ImageTextBatch> {
         let device = self.device.clone();
         let (pairs, patches, seed, pad) = (
             pairs.clone(),
@@ -188,7 +188,7 @@ impl AlignmentTrainer {
             self.recipe.training.seed,
             self.words.pad,
         );
-        Loader::start(batches, move |(stream, places): (String, Vec<usize>)| {
+        BatchLoader::start(batches, move |(stream, places): (String, Vec<usize>)| {
             let batch: Vec<&ImageTextPair> = places.iter().map(|&place| &pairs[place]).collect();
             let images: Vec<&Path> = batch.iter().map(|pair| pair.image.as_path()).collect();
             let name = |path: &&Path| {

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use radialog_models::bundle::{self, FORMAT, hashes};
-use radialog_models::durable::{self, PendingDirectory};
-use radialog_schemas::ContentHash;
-use radialog_schemas::bundle::{Component, MANIFEST_FILE, Manifest};
+use radialog_models::bundle::{self, hashes};
+use radialog_models::durable::{self, NewDirectory};
+use radialog_schemas::bundle::{Component, FORMAT, MANIFEST_FILE, Manifest};
+use radialog_schemas::{ContentHash, RelativePath};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainingError;
@@ -29,7 +29,7 @@ const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const LICENSE: &str = "Weights trained with `radialog train`: the terms of the training data and of the weights they started \
                   from apply.";
 
-/// Where a training stands.
+/// How far a training has come: all that a resume needs beside variables and moments.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainingProgress {
     /// Epochs that are complete.
@@ -68,7 +68,7 @@ pub fn save(
 ) -> Result<(), TrainingError> {
     let next = beside(dir, "next");
     remove_leftovers(&next)?;
-    let pending = PendingDirectory::create(&next).map_err(TrainingError::io("create", &next))?;
+    let pending = NewDirectory::create(&next).map_err(TrainingError::io("create", &next))?;
     let version = match resume {
         Some((optimizer, ..)) => format!("step-{}", optimizer.steps()),
         None => "best".to_owned(),
@@ -83,7 +83,7 @@ pub fn save(
         write_json(&pending.partial().join(STATE_FILE), &state)?;
     }
     pending
-        .persist()
+        .commit()
         .map_err(TrainingError::io("write", &next))?;
     put_in_place(&next, dir)
 }
@@ -136,11 +136,13 @@ fn write_bundle(
         .map(|(name, tensor)| (format!("{}{name}", component.prefix), tensor));
     let tensors: HashMap<_, _> = tensors.collect();
     candle_core::safetensors::save(&tensors, &weights).map_err(TrainingError::content(&weights))?;
-    let mut files = BTreeMap::from([(name.clone(), hashes::file_entry(&weights)?)]);
-    let mut usages = BTreeMap::from([(usage.clone(), name.clone())]);
+    let path =
+        |name: &str| RelativePath::parse(name).map_err(TrainingError::content(&dir.join(name)));
+    let mut files = BTreeMap::from([(path(name)?, hashes::file_entry(&weights)?)]);
+    let mut usages = BTreeMap::from([(usage.clone(), path(name)?)]);
     for file in &component.files {
-        files.insert(file.name.clone(), file.put(dir)?);
-        usages.insert(file.usage.clone(), file.name.clone());
+        files.insert(path(&file.name)?, file.put(dir)?);
+        usages.insert(file.usage.clone(), path(&file.name)?);
     }
     let config = component.config.clone();
     let manifest = Manifest {
@@ -161,7 +163,7 @@ fn write_bundle(
     write_json(&dir.join(MANIFEST_FILE), &manifest)
 }
 
-/// The checkpoint in `dir`, or the one before where a save was interrupted.
+/// Returns the checkpoint in `dir`, or the one before where a save was interrupted.
 pub fn find(dir: &Path) -> Option<PathBuf> {
     [dir.to_owned(), beside(dir, "previous")]
         .into_iter()

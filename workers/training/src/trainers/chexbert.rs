@@ -23,16 +23,16 @@ use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
 use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
-/// In front of the names of the tensors in a bundle.
+/// The prefix of the names of the tensors in a bundle.
 const PREFIX: &str = "module.";
-/// Of the random draws of dropout.
+/// The name of the random stream that seeds dropout.
 const DROPOUT: &str = "dropout";
 const CHARTS: [Chart; 2] = [
     ("Loss", &["train_loss", "validation_loss"]),
     ("Validation, positive labels", &["macro_f1", "accuracy"]),
 ];
 
-/// The labeler and its reports.
+/// The trainer of the CheXbert labeler, with its reports.
 pub struct ChexbertTrainer {
     recipe: ChexbertRecipe,
     config: ScoringComponent,
@@ -44,7 +44,7 @@ pub struct ChexbertTrainer {
     device: Device,
 }
 
-/// One report as ids.
+/// One labelled report as ids.
 #[derive(Clone, Debug)]
 pub struct TokenizedReport {
     name: String,
@@ -53,7 +53,7 @@ pub struct TokenizedReport {
     classes: Vec<Option<u32>>,
 }
 
-/// What the training starts from.
+/// The weights and the tokenizer that the training starts from.
 struct ChexbertStart {
     config: ScoringComponent,
     tensors: Vec<(String, Tensor)>,

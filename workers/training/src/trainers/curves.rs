@@ -14,7 +14,8 @@ const CHART: (f64, f64) = (420.0, 240.0);
 const MARGIN: f64 = 48.0;
 const COLOURS: [&str; 4] = ["#1f6feb", "#d1242f", "#1a7f37", "#8250df"];
 
-/// One row: the name and the value of each measurement. All rows of a training have the same names.
+/// What was measured after an epoch: the name and the value of each measurement. All epochs of a training have the same
+/// names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics(pub Vec<(String, f64)>);
 
@@ -22,7 +23,7 @@ pub struct EpochMetrics(pub Vec<(String, f64)>);
 pub type Chart = (&'static str, &'static [&'static str]);
 
 impl EpochMetrics {
-    /// The value of this name.
+    /// Returns the measurement of this name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0
             .iter()

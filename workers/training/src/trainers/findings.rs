@@ -10,7 +10,8 @@ use radialog_schemas::{Finding, Label, Stage};
 
 use super::initial_weights;
 use super::training::{Objective, Trainer, Training, TrainingPlan};
-use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, Loader, labelled_images};
+use crate::data::batch_loader::BatchLoader;
+use crate::data::labelled_images::{Batching, ImageBatch, LabelledImage, labelled_images};
 use crate::error::TrainingError;
 use crate::evaluation::classification::Predictions;
 use crate::losses::findings::binary_cross_entropy;
@@ -21,7 +22,7 @@ use crate::trainers::checkpoint::ComponentDescription;
 use crate::trainers::curves::Chart;
 use crate::variables::Variables;
 
-/// In front of the names of the tensors in a bundle.
+/// The prefix of the names of the tensors in a bundle.
 const PREFIX: &str = "model.";
 /// Logit of a finding that nothing is known about: a probability of 2 %.
 const UNKNOWN_LOGIT: f64 = -4.0;
@@ -31,7 +32,7 @@ const CHARTS: [Chart; 3] = [
     ("Validation macro AUC", &["macro_auc"]),
 ];
 
-/// The findings classifier and its images.
+/// The trainer of the findings classifier, with its images.
 pub struct FindingsTrainer {
     recipe: FindingsRecipe,
     config: FindingsComponent,
@@ -138,7 +139,7 @@ impl Trainer for FindingsTrainer {
             augment,
             ..self.batching()
         };
-        Loader::start(batches, move |images| batching.batch(&images))
+        BatchLoader::start(batches, move |images| batching.batch(&images))
     }
 
     fn batches_in_epoch(&self) -> u64 {
@@ -172,7 +173,7 @@ impl Trainer for FindingsTrainer {
         let batching = self.batching();
         let (mut predictions, mut mean_loss, mut f1_of_batches) =
             (Predictions::default(), 0.0, 0.0);
-        for batch in Loader::start(batches, move |images: Vec<_>| batching.batch(&images)) {
+        for batch in BatchLoader::start(batches, move |images: Vec<_>| batching.batch(&images)) {
             let batch = batch?;
             let logits = network.forward(&batch.images)?.logits;
             let loss = binary_cross_entropy(&logits, &batch.targets, &batch.mask, &self.weights)?;

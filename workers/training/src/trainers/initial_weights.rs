@@ -68,7 +68,7 @@ pub(super) fn component<T: DeserializeOwned>(
     Ok((config, weights, files))
 }
 
-/// The same tensors of a bundle's weights.
+/// Loads the tensors of a layout from a bundle's weights.
 pub(super) fn loaded(
     layout: &[TensorSpec],
     prefix: &str,

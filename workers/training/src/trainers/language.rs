@@ -22,14 +22,14 @@ mod images;
 mod order;
 mod start;
 
-/// Of the random draws of dropout.
+/// The name of the random stream that seeds dropout.
 const DROPOUT: &str = "dropout";
 const CHARTS: [Chart; 2] = [
     ("Loss", &["train_loss", "validation_loss"]),
     ("Validation", &["token_accuracy"]),
 ];
 
-/// The language model and its samples.
+/// The trainer of the language model, with its samples.
 pub struct LanguageTrainer {
     recipe: LanguageRecipe,
     model: LanguageModel,
@@ -45,7 +45,7 @@ struct Subset {
     rows: Vec<usize>,
 }
 
-/// A sample with its image.
+/// A sample with the image tokens of its image.
 pub struct SampleWithImages {
     sample: TrainingSample,
     images: Vec<Tensor>,
@@ -198,18 +198,18 @@ impl Trainer for LanguageTrainer {
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         // The model is too large to have twice.
         self.dropout.rest(true);
-        let (mut sum, mut right, mut tokens) = (0.0, 0.0, 0.0);
+        let (mut sum, mut correct, mut tokens) = (0.0, 0.0, 0.0);
         for rows in self.validate.rows.chunks(self.recipe.training.batch_size) {
             let (logits, learned) = self.forward(&self.load(&self.validate, rows)?)?;
             let logits = logits.detach();
             sum += f64::from(learned.loss(&logits)?.to_scalar::<f32>()?) * learned.len() as f64;
-            right += learned.right(&logits)? as f64;
+            correct += learned.correct(&logits)? as f64;
             tokens += learned.len() as f64;
         }
         self.dropout.rest(false);
         Ok(vec![
             ("validation_loss", sum / tokens),
-            ("token_accuracy", right / tokens),
+            ("token_accuracy", correct / tokens),
         ])
     }
 

@@ -19,28 +19,28 @@ use crate::variables::Variables;
 const LAST: &str = "last";
 const BEST: &str = "best";
 
-/// What one training teaches.
+/// What is particular to one training: its batches, its loss and its validation. [`Training`] does the rest.
 pub trait Trainer {
     /// What one forward and backward pass learns from.
     type Batch;
 
-    /// The batches of an epoch, without the first `skipped`.
+    /// Loads the batches of an epoch, without the first `skipped`.
     fn batches(
         &self,
         epoch: u64,
         skipped: usize,
     ) -> impl Iterator<Item = Result<Self::Batch, TrainingError>>;
 
-    /// How many there are.
+    /// Returns the number of batches in an epoch.
     fn batches_in_epoch(&self) -> u64;
 
-    /// The loss of a batch, a scalar.
+    /// Computes the loss of a batch, a scalar.
     ///
     /// # Errors
     /// None but the network's.
     fn loss(&self, batch: &Self::Batch) -> Result<Tensor, TrainingError>;
 
-    /// What errors call the samples of a batch.
+    /// Returns what errors call the samples of a batch.
     fn names(&self, batch: &Self::Batch) -> Vec<String>;
 
     /// What is measured on the validation samples with the weights as they are: names and values. The first one decides
@@ -50,17 +50,17 @@ pub trait Trainer {
     /// None but the network's and those of reading samples.
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError>;
 
-    /// What a user should know before the first step.
+    /// Returns what a user should know before the first step.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// How many dropout masks were drawn.
+    /// Returns the number of dropout masks that were drawn.
     fn draws(&self) -> u64 {
         0
     }
 
-    /// Goes on as if so many had been drawn.
+    /// Goes on as if so many dropout masks had been drawn.
     fn resume_draws(&self, _draws: u64) {}
 }
 
@@ -83,12 +83,12 @@ pub struct TrainingPlan {
     pub recipe: ContentHash,
 }
 
-/// Which of two validation scores is better.
+/// The direction in which the validation score improves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Objective {
-    /// Of a measure of quality.
+    /// A larger score is better, as of a measure of quality.
     Maximise,
-    /// Of a loss.
+    /// A smaller score is better, as of a loss.
     Minimise,
 }
 
@@ -106,7 +106,7 @@ impl TrainingPlan {
         batches.div_ceil(self.training.accumulation.max(1) as u64)
     }
 
-    /// Of the step after this progress.
+    /// Computes the learning rate of the step after this progress.
     fn rate(&self, progress: &TrainingProgress, batches: u64) -> f64 {
         let total = self.steps_in_epoch(batches) * self.training.epochs;
         self.schedule.rate(
@@ -118,7 +118,7 @@ impl TrainingPlan {
     }
 }
 
-/// A training at work.
+/// A training that can be run: a trainer with its plan, variables, optimizer and progress.
 pub struct Training<S> {
     trainer: S,
     plan: TrainingPlan,
@@ -129,7 +129,7 @@ pub struct Training<S> {
     progress: TrainingProgress,
 }
 
-/// What a step tells.
+/// What a step reports to the user.
 #[derive(Clone, Debug)]
 pub struct StepReport {
     /// Steps done.
@@ -144,7 +144,7 @@ pub struct StepReport {
     pub rate: f64,
 }
 
-/// How a run ended.
+/// How the run of a training has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TrainingOutcome {
     /// All epochs are done; what was measured after each.
@@ -153,13 +153,13 @@ pub enum TrainingOutcome {
     Interrupted,
 }
 
-/// Whether a training that writes to `out` has a checkpoint to go on from.
+/// Returns whether a training that writes to `out` has a checkpoint to go on from.
 pub fn can_resume(out: &Path) -> bool {
     checkpoint::find(&out.join(LAST)).is_some()
 }
 
 impl<S: Trainer> Training<S> {
-    /// From the start or, with `resume`, from the last checkpoint in `out`.
+    /// Prepares a training, from the start or, with `resume`, from the last checkpoint in `out`.
     pub(super) fn start(
         trainer: S,
         plan: TrainingPlan,

@@ -13,23 +13,23 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::events::{Event, Parser};
+use super::events::{SseEvent, SseParser};
 
 /// After this long without anything, heartbeats included, a stream is broken.
-const SILENCE: Duration = Duration::from_secs(45);
-const PAUSE: Duration = Duration::from_secs(1);
+const STALL_TIMEOUT: Duration = Duration::from_secs(45);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Attempts to go on with a stream before the gateway is given up.
 const ATTEMPTS: u32 = 30;
 
 /// A gateway, and the key to it.
-pub(super) struct Client {
+pub(super) struct GatewayClient {
     http: reqwest::Client,
     url: String,
     key: Option<String>,
 }
 
 /// What comes of a turn, for the terminal.
-pub(super) enum News {
+pub(super) enum TurnUpdate {
     Queued(u64),
     Findings(FindingsReport),
     Token(String),
@@ -39,7 +39,7 @@ pub(super) enum News {
     Lost,
 }
 
-impl Client {
+impl GatewayClient {
     pub(super) fn new(url: &str, key: Option<String>) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
@@ -108,7 +108,7 @@ impl Client {
     pub(super) async fn follow(
         &self,
         turn: &TurnView,
-        mut tell: impl FnMut(News),
+        mut tell: impl FnMut(TurnUpdate),
     ) -> anyhow::Result<()> {
         let mut last = turn.last_event;
         let mut failed = 0;
@@ -116,11 +116,11 @@ impl Client {
             let request = self
                 .http
                 .get(self.at(&turn.events))
-                .header("Last-Event-ID", last.to_string());
+                .header("Last-SseEvent-ID", last.to_string());
             let before = last;
             match self.read(request, &mut last, &mut tell).await {
                 Ok(true) => return Ok(()),
-                Err(error) if error.is::<Refused>() => return Err(error),
+                Err(error) if error.is::<RefusedRequest>() => return Err(error),
                 Ok(false) | Err(_) => {}
             }
             failed = if last > before { 0 } else { failed + 1 };
@@ -131,9 +131,9 @@ impl Client {
                 );
             }
             if failed == 1 {
-                tell(News::Lost);
+                tell(TurnUpdate::Lost);
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -142,15 +142,15 @@ impl Client {
         &self,
         request: RequestBuilder,
         last: &mut u64,
-        tell: &mut impl FnMut(News),
+        tell: &mut impl FnMut(TurnUpdate),
     ) -> anyhow::Result<bool> {
         let mut body = self.send(request).await?.bytes_stream();
-        let mut parser = Parser::default();
-        while let Some(piece) = tokio::time::timeout(SILENCE, body.next()).await? {
+        let mut parser = SseParser::default();
+        while let Some(piece) = tokio::time::timeout(STALL_TIMEOUT, body.next()).await? {
             for event in parser.push(&piece?) {
                 *last = event.id.unwrap_or(*last);
-                if let Some(news) = news(&event)? {
-                    let is_end = matches!(news, News::Done(_) | News::Failed(_));
+                if let Some(news) = turn_update(&event)? {
+                    let is_end = matches!(news, TurnUpdate::Done(_) | TurnUpdate::Failed(_));
                     tell(news);
                     if is_end {
                         return Ok(true);
@@ -189,7 +189,7 @@ impl Client {
         };
         match status.is_server_error() {
             true => bail!("{words}"),
-            false => Err(Refused(format!("{words}{advice}")).into()),
+            false => Err(RefusedRequest(format!("{words}{advice}")).into()),
         }
     }
 
@@ -200,18 +200,18 @@ impl Client {
 
 /// The gateway says no, and would say so again.
 #[derive(Debug)]
-struct Refused(String);
+struct RefusedRequest(String);
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for RefusedRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for RefusedRequest {}
 
 /// What an event says; none for kinds that this version does not know.
-fn news(event: &Event) -> anyhow::Result<Option<News>> {
+fn turn_update(event: &SseEvent) -> anyhow::Result<Option<TurnUpdate>> {
     #[derive(serde::Deserialize)]
     struct Queued {
         position: u64,
@@ -222,11 +222,13 @@ fn news(event: &Event) -> anyhow::Result<Option<News>> {
     }
     let data = event.data.as_str();
     Ok(match event.name.as_str() {
-        "queued" => Some(News::Queued(serde_json::from_str::<Queued>(data)?.position)),
-        "findings" => Some(News::Findings(serde_json::from_str(data)?)),
-        "token" => Some(News::Token(serde_json::from_str::<Token>(data)?.text)),
-        "done" => Some(News::Done(Box::new(serde_json::from_str(data)?))),
-        "error" => Some(News::Failed(serde_json::from_str(data)?)),
+        "queued" => Some(TurnUpdate::Queued(
+            serde_json::from_str::<Queued>(data)?.position,
+        )),
+        "findings" => Some(TurnUpdate::Findings(serde_json::from_str(data)?)),
+        "token" => Some(TurnUpdate::Token(serde_json::from_str::<Token>(data)?.text)),
+        "done" => Some(TurnUpdate::Done(Box::new(serde_json::from_str(data)?))),
+        "error" => Some(TurnUpdate::Failed(serde_json::from_str(data)?)),
         _ => None,
     })
 }

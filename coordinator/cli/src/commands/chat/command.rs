@@ -20,7 +20,7 @@ pub(super) const HELP: &str = "\
 
 /// A line that was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Typed {
+pub(super) enum TypedLine {
     Ask(Ask),
     Show,
     Save(String),
@@ -33,13 +33,13 @@ pub(super) enum Typed {
 ///
 /// # Errors
 /// What is wrong with it, and what is possible, in words.
-pub(super) fn parse(line: &str) -> Result<Typed, String> {
+pub(super) fn parse(line: &str) -> Result<TypedLine, String> {
     let line = line.trim();
     let Some(command) = line.strip_prefix('/') else {
         return Ok(if line.is_empty() {
-            Typed::Nothing
+            TypedLine::Nothing
         } else {
-            Typed::Ask(Ask::Question {
+            TypedLine::Ask(Ask::Question {
                 text: line.to_owned(),
             })
         });
@@ -49,25 +49,25 @@ pub(super) fn parse(line: &str) -> Result<Typed, String> {
         .unwrap_or((command, ""));
     let rest = rest.trim();
     Ok(match name {
-        "report" => Typed::Ask(Ask::Report),
-        "correct" => Typed::Ask(correction(rest)?),
-        "findings" => Typed::Ask(Ask::AllFindings),
-        "is" => Typed::Ask(Ask::Presence {
+        "report" => TypedLine::Ask(Ask::Report),
+        "correct" => TypedLine::Ask(correction(rest)?),
+        "findings" => TypedLine::Ask(Ask::AllFindings),
+        "is" => TypedLine::Ask(Ask::Presence {
             finding: finding(rest)?,
         }),
-        "summary" => Typed::Ask(Ask::Summary),
-        "plain" => Typed::Ask(Ask::PlainLanguage),
-        "region" => Typed::Ask(Ask::Region {
+        "summary" => TypedLine::Ask(Ask::Summary),
+        "plain" => TypedLine::Ask(Ask::PlainLanguage),
+        "region" => TypedLine::Ask(Ask::Region {
             region: region(rest)?,
         }),
-        "why" => Typed::Ask(Ask::Reasons {
+        "why" => TypedLine::Ask(Ask::Reasons {
             findings: list(rest).map(finding).collect::<Result<_, _>>()?,
         }),
-        "show" => Typed::Show,
-        "save" if !rest.is_empty() => Typed::Save(rest.to_owned()),
+        "show" => TypedLine::Show,
+        "save" if !rest.is_empty() => TypedLine::Save(rest.to_owned()),
         "save" => return Err("/save needs the name of a file".to_owned()),
-        "help" => Typed::Help,
-        "quit" | "exit" => Typed::Quit,
+        "help" => TypedLine::Help,
+        "quit" | "exit" => TypedLine::Quit,
         other => return Err(format!("there is no /{other}; /help lists the commands")),
     })
 }
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn words_are_a_question_and_commands_are_tasks() {
         let ask = |line| match parse(line) {
-            Ok(Typed::Ask(ask)) => ask,
+            Ok(TypedLine::Ask(ask)) => ask,
             other => panic!("{line}: {other:?}"),
         };
         assert_eq!(
@@ -147,7 +147,7 @@ mod tests {
             ask("/correct +edema, -fracture, - lung lesion"),
             Ask::Correction { add, remove }
         );
-        assert_eq!(parse("  "), Ok(Typed::Nothing));
+        assert_eq!(parse("  "), Ok(TypedLine::Nothing));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Event {
+pub(super) struct SseEvent {
     pub(super) id: Option<u64>,
     pub(super) name: String,
     pub(super) data: String,
@@ -10,14 +10,14 @@ pub(super) struct Event {
 
 /// What has come of the next event.
 #[derive(Default)]
-pub(super) struct Parser {
+pub(super) struct SseParser {
     rest: Vec<u8>,
-    event: Event,
+    event: SseEvent,
 }
 
-impl Parser {
+impl SseParser {
     /// The events that this piece completes. Pieces may end anywhere, also within a character.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Vec<Event> {
+    pub(super) fn push(&mut self, piece: &[u8]) -> Vec<SseEvent> {
         self.rest.extend_from_slice(piece);
         let mut events = Vec::new();
         let mut begin = 0;
@@ -30,10 +30,10 @@ impl Parser {
         events
     }
 
-    fn line(&mut self, line: &str) -> Option<Event> {
+    fn line(&mut self, line: &str) -> Option<SseEvent> {
         if line.is_empty() {
             let event = std::mem::take(&mut self.event);
-            return (event != Event::default()).then_some(event);
+            return (event != SseEvent::default()).then_some(event);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
@@ -61,20 +61,20 @@ mod tests {
     fn events_come_out_whole_however_the_body_is_cut() {
         let body = ": hi\n\nid: 7\nevent: token\ndata: {\"text\":\"é\"}\n\nevent: queued\r\ndata: a\r\ndata: b\r\n\r\nid: 8";
         let expected = [
-            Event {
+            SseEvent {
                 id: Some(7),
                 name: "token".into(),
                 data: "{\"text\":\"é\"}".into(),
             },
-            Event {
+            SseEvent {
                 id: None,
                 name: "queued".into(),
                 data: "a\nb".into(),
             },
         ];
         for size in 1..body.len() {
-            let mut parser = Parser::default();
-            let events: Vec<Event> = body
+            let mut parser = SseParser::default();
+            let events: Vec<SseEvent> = body
                 .as_bytes()
                 .chunks(size)
                 .flat_map(|piece| parser.push(piece))

@@ -29,7 +29,7 @@ const FETCHES: usize = 16;
 /// The id is the column dicom_id, else study_id, else the image's name. Several rows may have one image.
 ///
 /// Examples:
-///   radialog prepare embeddings --images pairs.csv --split train --bundle runs/alignment/best --out embeddings.safetensors
+///   radialog prepare embeddings --images pairs.csv --allow-outside --split train --bundle runs/alignment/best --out e.safetensors
 ///   radialog prepare embeddings --images nih/labels.csv --folder nih/images --bundle DIR --out embeddings.safetensors
 ///   radialog prepare embeddings --from stage1_embeddings_train.pkl stage1_embeddings_test.pkl --out embeddings.safetensors
 #[derive(Args)]
@@ -59,6 +59,10 @@ pub(super) struct TableArgs {
     /// Only rows of this split: train, validate or test
     #[arg(long, requires = "images")]
     split: Option<String>,
+    /// Also read images outside of that folder, which rows with absolute paths or .. and links can name. The tables of
+    /// `radialog prepare pairs` have absolute paths
+    #[arg(long, requires = "images")]
+    allow_outside: bool,
 }
 
 impl TableArgs {
@@ -73,8 +77,9 @@ impl TableArgs {
             .as_deref()
             .context("--images TABLE is missing")?;
         let input = archive_source::input(images, &session.config).await?;
-        let archive =
-            open_image_table(&input, self.folder.as_deref(), self.split.as_deref()).await?;
+        let outside = archive_source::outside(self.allow_outside, images)?;
+        let (folder, split) = (self.folder.as_deref(), self.split.as_deref());
+        let archive = open_image_table(&input, folder, split, outside).await?;
         let bundle = session.bundle(stages).await?;
         session
             .run(

@@ -4,9 +4,9 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, Var};
 use rayon::prelude::*;
 
-use super::super::BatchNormTensors;
 use super::super::parallel::{each_part, each_row, part_length};
 use super::super::storage::{floats, with_floats};
+use crate::layers::conv_tensors::BatchNormTensors;
 
 /// How much of a running statistic each batch replaces.
 const MOMENTUM: f64 = 0.1;

@@ -230,7 +230,8 @@ pub(super) static ATTEND: LazyLock<Script> = LazyLock::new(|| {
 
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    vec![
+    let own: [&'static Script; 10] = [
         &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &ATTEND,
-    ]
+    ];
+    own.into_iter().chain(super::queue::scripts()).collect()
 }

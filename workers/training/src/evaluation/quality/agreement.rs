@@ -39,15 +39,15 @@ pub(super) fn findings(flags: &Flags) -> Vec<Finding> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LabelPair {
     pub(super) truth: [Option<bool>; CLASSES],
-    pub(super) said: Flags,
+    pub(super) prediction: Flags,
 }
 
 impl LabelPair {
     /// A study of which all is known.
-    pub(super) fn known(truth: Flags, said: Flags) -> Self {
+    pub(super) fn known(truth: Flags, prediction: Flags) -> Self {
         Self {
             truth: truth.map(Some),
-            said,
+            prediction,
         }
     }
 }
@@ -68,13 +68,13 @@ impl ConfusionCounts {
     fn of(pairs: &[LabelPair], at: &[usize], class: usize) -> Self {
         let mut counts = Self::default();
         for &study in at {
-            counts.add(pairs[study].truth[class], pairs[study].said[class]);
+            counts.add(pairs[study].truth[class], pairs[study].prediction[class]);
         }
         counts
     }
 
-    fn add(&mut self, truth: Option<bool>, said: bool) {
-        match (truth, said) {
+    fn add(&mut self, truth: Option<bool>, prediction: bool) {
+        match (truth, prediction) {
             (Some(true), true) => self.true_positive += 1,
             (Some(false), true) => self.false_positive += 1,
             (Some(true), false) => self.false_negative += 1,
@@ -118,7 +118,7 @@ pub(super) fn micro_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) 
         for &finding in findings {
             counts.add(
                 pairs[study].truth[finding as usize],
-                pairs[study].said[finding as usize],
+                pairs[study].prediction[finding as usize],
             );
         }
     }
@@ -144,7 +144,7 @@ pub(super) fn study_f1(pairs: &[LabelPair], at: &[usize], findings: &[Finding]) 
         for &finding in findings {
             counts.add(
                 pairs[study].truth[finding as usize],
-                pairs[study].said[finding as usize],
+                pairs[study].prediction[finding as usize],
             );
         }
         let nothing = counts.true_positive + counts.false_positive + counts.false_negative == 0;
@@ -174,9 +174,9 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn pair(truth: &[Finding], said: &[Finding]) -> LabelPair {
+    fn pair(truth: &[Finding], prediction: &[Finding]) -> LabelPair {
         let flags = |findings: &[Finding]| Finding::ALL.map(|finding| findings.contains(&finding));
-        LabelPair::known(flags(truth), flags(said))
+        LabelPair::known(flags(truth), flags(prediction))
     }
 
     #[test]

@@ -13,10 +13,10 @@ pub const REPEATS: usize = 1000;
 /// Share of the resamples that an interval leaves out on each side.
 const TAIL: f64 = 0.025;
 
-/// A figure with its 95 % interval.
+/// A figure with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
-    /// Of all that was measured.
+    /// The figure over all items.
     pub value: f64,
     /// Lower end of the interval.
     pub low: f64,
@@ -24,7 +24,7 @@ pub struct Estimate {
     pub high: f64,
 }
 
-/// What a bootstrap draws: items, by the groups (patients) that they belong to.
+/// The resamples of a percentile bootstrap, which draws groups (patients) with all of their items.
 pub struct Bootstrap {
     items: usize,
     draws: Vec<Vec<usize>>,
@@ -55,7 +55,7 @@ impl Bootstrap {
         }
     }
 
-    /// A statistic of the items at the given places, with its interval. Resamples in which it is not defined are left
+    /// Computes a statistic of the items at the given places, with its interval. Resamples in which it is not defined are left
     /// out; none where it is not defined at all.
     pub fn measure(&self, statistic: impl Fn(&[usize]) -> Option<f64> + Sync) -> Option<Estimate> {
         let all: Vec<usize> = (0..self.items).collect();
@@ -85,7 +85,7 @@ fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     Some(below + (above - below) * place.fract())
 }
 
-/// What a permutation test found.
+/// The result of a permutation test.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Permutation {
     /// Mean of the statistic over the permutations.
@@ -123,7 +123,7 @@ pub fn permutation_test<G: Ord>(
     })
 }
 
-/// The items with partners exchanged within the strata of their places.
+/// Returns the items with partners exchanged within the strata of their places.
 pub fn shuffled<G: Ord>(strata: &[G], items: &[usize], random: &mut Random) -> Vec<usize> {
     let mut places: BTreeMap<&G, Vec<usize>> = BTreeMap::new();
     for (place, &item) in items.iter().enumerate() {

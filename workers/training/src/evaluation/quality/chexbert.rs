@@ -9,16 +9,16 @@ use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use crate::error::TrainingError;
 use crate::prepare::FindingLabels;
 
-pub(super) fn measure(bench: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let reports = bench.reports(&bench.quality.split)?;
+pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let reports = evaluator.reports(&evaluator.quality.split)?;
     let texts: Vec<&str> = reports
         .iter()
         .map(|report| report.findings.as_str())
         .collect();
-    let said = bench.networks.label(&texts)?;
+    let prediction = evaluator.networks.label(&texts)?;
     let truths: Vec<FindingLabels> = reports.iter().map(|report| report.labels).collect();
     let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
-    let resamples = Bootstrap::new(&studies, bench.quality.seed, "labeler");
+    let resamples = Bootstrap::new(&studies, evaluator.quality.seed, "labeler");
     let columns = [
         "positive",
         "F1",
@@ -33,11 +33,11 @@ pub(super) fn measure(bench: &Evaluator<'_>) -> Result<ScoreSection, TrainingErr
         &columns,
     );
     let classes = [Label::Positive, Label::Negative, Label::Uncertain];
-    let pairs = classes.map(|label| pairs(&truths, &said, label));
+    let pairs = classes.map(|label| pairs(&truths, &prediction, label));
     let always: Vec<LabelPair> = pairs[0]
         .iter()
         .map(|pair| LabelPair {
-            said: [true; CLASSES],
+            prediction: [true; CLASSES],
             ..*pair
         })
         .collect();
@@ -125,11 +125,11 @@ pub(super) fn measure(bench: &Evaluator<'_>) -> Result<ScoreSection, TrainingErr
 }
 
 /// Whether each report has this label of each finding, and whether it was said to.
-fn pairs(truths: &[FindingLabels], said: &[FindingLabels], label: Label) -> Vec<LabelPair> {
+fn pairs(truths: &[FindingLabels], prediction: &[FindingLabels], label: Label) -> Vec<LabelPair> {
     let is = |labels: &FindingLabels| labels.map(|found| found == label);
     truths
         .iter()
-        .zip(said)
-        .map(|(truth, said)| LabelPair::known(is(truth), is(said)))
+        .zip(prediction)
+        .map(|(truth, prediction)| LabelPair::known(is(truth), is(prediction)))
         .collect()
 }

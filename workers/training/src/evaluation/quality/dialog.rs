@@ -26,10 +26,10 @@ struct DialogStudy {
     said: Flags,
 }
 
-pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let frequencies = frequencies(bench)?;
-    let seed = bench.quality.seed;
-    let written = bench.written_from_labels()?;
+pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let frequencies = frequencies(evaluator)?;
+    let seed = evaluator.quality.seed;
+    let written = evaluator.written_from_labels()?;
     let studies: Vec<DialogStudy> = written.iter().map(study).collect();
     let turns = script::draw(&studies, &frequencies, seed);
     // Held again below, when the bench has to write.
@@ -43,7 +43,7 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
         .map(|turn| written[turn.study].report.study.clone())
         .collect();
 
-    let language = bench.networks.language()?;
+    let language = evaluator.networks.language()?;
     let prompts = &language.prompts;
     let ask = |(turn, (findings, image)): (&ScriptedTurn, &(String, candle_core::Tensor))| {
         let report = prompts.untrusted(&studies[turn.study].text);
@@ -62,13 +62,15 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
         }
     };
     let asked: Vec<DialogRequest> = turns.iter().zip(&questions).map(ask).collect();
-    let answers = bench.networks.answer("answers", &asked)?;
+    let answers = evaluator.networks.answer("answers", &asked)?;
     let trivial: Vec<String> = turns
         .iter()
         .map(|turn| trivial_answer(turn, &studies[turn.study]))
         .collect();
     let right = |texts: &[String]| -> Result<Vec<bool>, TrainingError> {
-        let labels = flags(&bench.networks.label(texts)?).into_iter().map(real);
+        let labels = flags(&evaluator.networks.label(texts)?)
+            .into_iter()
+            .map(real);
         let judge = |((turn, text), labels): ((&ScriptedTurn, &String), Flags)| {
             is_right(turn, &studies[turn.study], text, &labels)
         };
@@ -92,7 +94,7 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
             right: Some(right),
         },
     );
-    bench.texts.extend(texts.collect::<Vec<_>>());
+    evaluator.texts.extend(texts.collect::<Vec<_>>());
     let notes = vec![
         "Two exchanges each: the report that the bundle writes from the labels of a real report, then the turn. Findings \
          that are said: labels of the text by the bundle's CheXbert, without \"No Finding\"."
@@ -127,9 +129,9 @@ fn real(mut flags: Flags) -> Flags {
 }
 
 /// How many training reports have each finding.
-fn frequencies(bench: &Evaluator<'_>) -> Result<[f32; Finding::ALL.len()], TrainingError> {
+fn frequencies(evaluator: &Evaluator<'_>) -> Result<[f32; Finding::ALL.len()], TrainingError> {
     let mut counts = [0.0; Finding::ALL.len()];
-    for report in bench.reports(TRAIN)? {
+    for report in evaluator.reports(TRAIN)? {
         for finding in findings(&real(stated(&report))) {
             counts[finding as usize] += 1.0;
         }

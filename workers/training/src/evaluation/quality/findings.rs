@@ -17,11 +17,11 @@ struct Predicted {
     probabilities: [f32; CLASSES],
 }
 
-pub(super) fn measure(bench: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let images = bench.images()?;
-    let trained = studies::images(&bench.quality.images, TRAIN)?;
+pub(super) fn measure(evaluator: &Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let images = evaluator.images()?;
+    let trained = studies::images(&evaluator.quality.images, TRAIN)?;
     let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
-    let predictions = bench.networks.classify(&paths)?;
+    let predictions = evaluator.networks.classify(&paths)?;
     let mut overview = ScoreTable::new(
         "all findings",
         &["images", "patients", "findings", "macro AUC", "macro F1"],
@@ -33,8 +33,8 @@ pub(super) fn measure(bench: &Evaluator<'_>) -> Result<ScoreSection, TrainingErr
             .to_owned(),
         "The prior predicts for every image how often the finding is in the training split of the same tables.".to_owned(),
     ];
-    let count = bench.quality.images.len();
-    let sets = (0..count).map(|table| (bench.table_name(table), Some(table)));
+    let count = evaluator.quality.images.len();
+    let sets = (0..count).map(|table| (evaluator.table_name(table), Some(table)));
     let together = (count > 1).then(|| ("together".to_owned(), None));
     for (name, table) in sets.chain(together) {
         let of_set = |image: &&LabelledTestImage| table.is_none_or(|table| image.table == table);
@@ -53,7 +53,7 @@ pub(super) fn measure(bench: &Evaluator<'_>) -> Result<ScoreSection, TrainingErr
                 .iter()
                 .map(|image| &image.patient)
                 .collect::<Vec<_>>(),
-            bench.quality.seed,
+            evaluator.quality.seed,
             &format!("findings {name}"),
         );
         overview_rows(
@@ -99,12 +99,12 @@ fn predicted(image: &LabelledTestImage, report: &FindingsReport) -> Predicted {
     };
     let probabilities =
         Finding::ALL.map(|finding| cell(finding).map_or(0.0, |found| found.probability));
-    let said = Finding::ALL.map(|finding| cell(finding).is_some_and(|found| found.present));
+    let prediction = Finding::ALL.map(|finding| cell(finding).is_some_and(|found| found.present));
     Predicted {
         patient: image.patient.clone(),
         pair: LabelPair {
             truth: image.truth(),
-            said,
+            prediction,
         },
         probabilities,
     }
@@ -164,10 +164,13 @@ fn overview_rows(
         format!("{name}: classifier"),
         counts().into_iter().chain([area.into(), f1(&pairs)]),
     );
-    let always = |said: [bool; CLASSES]| {
+    let always = |prediction: [bool; CLASSES]| {
         pairs
             .iter()
-            .map(|pair| LabelPair { said, ..*pair })
+            .map(|pair| LabelPair {
+                prediction,
+                ..*pair
+            })
             .collect::<Vec<_>>()
     };
     let prior = always(priors.map(|prior| prior > 0.5));

@@ -40,10 +40,10 @@ struct Comparison<'a> {
     seed: u64,
 }
 
-pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let images = bench.images()?;
+pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let images = evaluator.images()?;
     let paths: Vec<_> = images.iter().map(|image| &image.path).collect();
-    let networks = &bench.networks;
+    let networks = &evaluator.networks;
     let predicted = networks.classify(&paths)?;
     let tokens = networks.embed(&paths)?;
     let ask = |(report, tokens): (&radialog_schemas::FindingsReport, _)| {
@@ -55,7 +55,7 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
         .map(ask)
         .collect::<Result<_, _>>()?;
     let texts = networks.answer("reports from images", &questions)?;
-    let said = flags(&networks.label(&texts)?);
+    let prediction = flags(&networks.label(&texts)?);
     let in_prompt: Vec<Flags> = predicted
         .iter()
         .map(|report| {
@@ -72,16 +72,16 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
     let findings = with_both_answers(&truths);
     let patients: Vec<&String> = images.iter().map(|image| &image.patient).collect();
     let tables: Vec<usize> = images.iter().map(|image| image.table).collect();
-    let seed = bench.quality.seed;
+    let seed = evaluator.quality.seed;
     let resamples = Bootstrap::new(&patients, seed, "images");
-    let pairs_of = |said: &[Flags]| {
+    let pairs_of = |prediction: &[Flags]| {
         truths
             .iter()
-            .zip(said)
-            .map(|(&truth, &said)| LabelPair { truth, said })
+            .zip(prediction)
+            .map(|(&truth, &prediction)| LabelPair { truth, prediction })
             .collect::<Vec<_>>()
     };
-    let pairs = pairs_of(&said);
+    let pairs = pairs_of(&prediction);
     let comparison = Comparison {
         pairs: &pairs,
         findings: &findings,
@@ -132,7 +132,7 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
             text,
             right: None,
         });
-    bench.texts.extend(writings);
+    evaluator.texts.extend(writings);
     Ok(ScoreSection {
         title: "Reports from images".into(),
         notes,
@@ -148,7 +148,7 @@ impl Comparison<'_> {
     /// The score of the images at `at` with the reports at `partners`.
     fn exchanged(&self, score: ScoreFunction, at: &[usize], partners: &[usize]) -> Option<f64> {
         let mix = |(&image, &other): (&usize, &usize)| LabelPair {
-            said: self.pairs[other].said,
+            prediction: self.pairs[other].prediction,
             ..self.pairs[image]
         };
         let pairs: Vec<LabelPair> = at.iter().zip(partners).map(mix).collect();
@@ -220,10 +220,10 @@ impl Comparison<'_> {
                 .iter()
                 .filter(|pair| pair.truth[class] == Some(true))
                 .count();
-            let said = self
+            let prediction = self
                 .pairs
                 .iter()
-                .filter(|pair| pair.truth[class].is_some() && pair.said[class])
+                .filter(|pair| pair.truth[class].is_some() && pair.prediction[class])
                 .count();
             let balanced = self
                 .resamples
@@ -233,7 +233,12 @@ impl Comparison<'_> {
                 .measure(|at| Some(f1(self.pairs, at, finding)));
             table.row(
                 finding.name(),
-                [positive.into(), said.into(), balanced.into(), f1.into()],
+                [
+                    positive.into(),
+                    prediction.into(),
+                    balanced.into(),
+                    f1.into(),
+                ],
             );
         }
         table

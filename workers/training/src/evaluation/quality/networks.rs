@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use super::ProgressCallback;
 use super::agreement::CLASSES;
-use crate::data::labelled_images::{pixels, stack};
+use crate::data::pixels::{pixels, stack};
 use crate::error::TrainingError;
 use crate::prepare::FindingLabels;
 

@@ -20,8 +20,8 @@ struct Writer {
     labels: Vec<Flags>,
 }
 
-pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
-    let written = bench.written_from_labels()?;
+pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, TrainingError> {
+    let written = evaluator.written_from_labels()?;
     let model = Writer {
         name: "bundle",
         texts: written.iter().map(|study| study.text.clone()).collect(),
@@ -40,13 +40,13 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
         })
         .collect();
     let reports: Vec<ReportRow> = written.iter().map(|study| study.report.clone()).collect();
-    bench.texts.extend(texts);
+    evaluator.texts.extend(texts);
 
-    let trained = bench.reports(TRAIN)?;
+    let trained = evaluator.reports(TRAIN)?;
     let labelled = |name, texts: Vec<String>| -> Result<Writer, TrainingError> {
         Ok(Writer {
             name,
-            labels: flags(&bench.networks.label(&texts)?),
+            labels: flags(&evaluator.networks.label(&texts)?),
             texts,
         })
     };
@@ -67,7 +67,7 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
     let reference = labelled("the radiologist's own text", references)?;
 
     let studies: Vec<&String> = reports.iter().map(|report| &report.study).collect();
-    let resamples = Bootstrap::new(&studies, bench.quality.seed, "reports");
+    let resamples = Bootstrap::new(&studies, evaluator.quality.seed, "reports");
     let wording = wording(&writers, &reference, &resamples);
     let content = content(&writers, &reference, &reports, &resamples);
     let notes = vec![
@@ -79,7 +79,7 @@ pub(super) fn measure(bench: &mut Evaluator<'_>) -> Result<ScoreSection, Trainin
         "Nearest training report: the first with the fewest different positive labels.".to_owned(),
         "BLEU of the corpus and ROUGE-L as pycocoevalcap computes them, over lower-case words and punctuation marks. \
          Label F1: labels of the text by the bundle's own CheXbert, macro over 14 findings (0 where a finding is neither \
-         there nor said) and micro over the five common ones (Atelectasis, Cardiomegaly, Consolidation, Edema, Pleural \
+         there nor prediction) and micro over the five common ones (Atelectasis, Cardiomegaly, Consolidation, Edema, Pleural \
          Effusion)."
             .to_owned(),
     ];
@@ -178,11 +178,11 @@ fn content(
         &columns,
     );
     let tags: Vec<Flags> = reports.iter().map(stated).collect();
-    let cells = |truths: &[Flags], said: &[Flags]| {
+    let cells = |truths: &[Flags], prediction: &[Flags]| {
         let pairs: Vec<LabelPair> = truths
             .iter()
-            .zip(said)
-            .map(|(&truth, &said)| LabelPair::known(truth, said))
+            .zip(prediction)
+            .map(|(&truth, &prediction)| LabelPair::known(truth, prediction))
             .collect();
         let macro_f1 = resamples.measure(|at| macro_f1(&pairs, at, &Finding::ALL));
         let micro_f1 = resamples.measure(|at| Some(micro_f1(&pairs, at, &COMMON)));

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::bootstrap::Estimate;
 
-/// One part of the evaluation.
+/// What one part of the evaluation has come to.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScoreSection {
     /// What was measured.
@@ -17,7 +17,7 @@ pub struct ScoreSection {
     pub tables: Vec<ScoreTable>,
 }
 
-/// Rows of scores with the same columns.
+/// A table of scores, whose rows have the same columns.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScoreTable {
     /// What its rows are.
@@ -28,7 +28,7 @@ pub struct ScoreTable {
     pub rows: Vec<ScoreRow>,
 }
 
-/// One row of a table.
+/// A row of scores: those of one model, baseline or finding.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScoreRow {
     /// What was scored: a model, a baseline, a finding.
@@ -37,7 +37,7 @@ pub struct ScoreRow {
     pub scores: BTreeMap<String, ScoreCell>,
 }
 
-/// One figure.
+/// A figure in a table of scores.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ScoreCell {

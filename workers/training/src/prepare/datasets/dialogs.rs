@@ -13,13 +13,13 @@ use crate::prepare::datasets::labelled_reports::{LabelledReport, report_findings
 use crate::prepare::datasets::tasks::InstructTask;
 use crate::prepare::datasets::tasks::TaskSample;
 use crate::prepare::formats::json_list::{self, NonAscii};
-use crate::prepare::tables::label_table::positives;
+use crate::prepare::tables::finding_labels::positives;
 use crate::random::Random;
 
 /// Questions behind a correction.
 const AFTER_CORRECTION: usize = 2;
 
-/// How dialogs are made.
+/// The dialog data set: from what and how it is made.
 #[derive(Clone, Debug)]
 pub struct DialogDataset<'a> {
     /// Rows of the common table.

@@ -15,7 +15,7 @@ use crate::prepare::datasets::tasks::mimic_nle;
 use crate::prepare::datasets::tasks::prompts::TaskPrompts;
 use crate::prepare::datasets::tasks::{InstructTask, TaskSample};
 use crate::prepare::formats::json_list::{self, NonAscii};
-use crate::prepare::tables::label_table::positives;
+use crate::prepare::tables::finding_labels::positives;
 use crate::random::Random;
 
 /// Share of presence questions that ask for a finding which is there.
@@ -25,18 +25,18 @@ const PARTS: usize = 6;
 /// The part that both questions about findings share.
 const FINDINGS_PART: usize = 5;
 
-/// A task file and how many samples it has.
+/// A task file that went into the data set, with the number of its samples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskFile {
     /// Which task.
     pub task: InstructTask,
-    /// Its samples.
+    /// The number of its samples.
     pub samples: u64,
     /// False where the file was there before and was only read.
     pub made: bool,
 }
 
-/// How the data set is made.
+/// The instruction data set: from what and how it is made.
 #[derive(Clone, Debug)]
 pub struct InstructDataset<'a> {
     /// Train rows of the common table.
@@ -55,7 +55,7 @@ pub struct InstructDataset<'a> {
     pub seed: u64,
 }
 
-/// What the data set came to.
+/// The counts of an instruction data set that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstructSummary {
     /// The task files that went in.

@@ -6,12 +6,13 @@ use radialog_models::findings::{NO_FINDINGS_TEXT, TextRule};
 use radialog_schemas::Finding;
 
 use crate::error::TrainingError;
-use crate::prepare::tables::label_table::{FindingLabels, LabelTable, positives};
+use crate::prepare::tables::finding_labels::{FindingLabels, positives};
+use crate::prepare::tables::label_table::LabelTable;
 use crate::prepare::tables::report_table::{ReportRow, read_report_table};
 use crate::prepare::tables::sectioned_reports::SectionedReader;
 use crate::prepare::tables::split_table::SplitTable;
 
-/// One image with its findings section and labels.
+/// One image with the findings section of its report and its labels: what all data sets are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelledReport {
     /// Identifies the image.
@@ -20,7 +21,7 @@ pub struct LabelledReport {
     pub note_file: String,
     /// The findings section without newlines. Lines of MIMIC-CXR start with a blank, so that words stay apart.
     pub findings: String,
-    /// In the published order.
+    /// Its labels, in the published order.
     pub labels: FindingLabels,
 }
 
@@ -41,7 +42,7 @@ impl LabelledReport {
         (&self.dicom_id, self.target())
     }
 
-    /// What the model is to write.
+    /// Returns what the model is to write about the image.
     pub fn target(&self) -> &str {
         crate::prepare::sections::strip(&self.findings)
     }

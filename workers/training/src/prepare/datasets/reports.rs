@@ -11,7 +11,7 @@ use crate::prepare::datasets::selection::{EPOCHS, stratified};
 use crate::prepare::formats::json_list::{self, NonAscii};
 use crate::random::Random;
 
-/// One training sample of the language model.
+/// One sample of the RG and INS data sets, as their JSON files hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportSample {
     /// The whole prompt, up to and including `ASSISTANT:`.
@@ -25,10 +25,10 @@ pub struct ReportSample {
     pub dicom: String,
 }
 
-/// Which images are asked about, and how often.
+/// The selection of images that a data set asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage {
-    /// As in the original: images with findings twice and few without, and a sixth of the images for each task.
+    /// The original's selection: images with findings twice and few without, and a sixth of the images for each task.
     Original,
     /// Every image once, and every image for each task, with so many questions about single findings. For few images and
     /// small models.
@@ -38,7 +38,7 @@ pub enum Coverage {
     },
 }
 
-/// The samples of the data set, as selected. The same seed gives the same ones.
+/// Makes the samples of the images that are selected. The same seed gives the same ones.
 pub fn report_samples<'a>(
     samples: &'a [LabelledReport],
     prompts: &'a Prompts,

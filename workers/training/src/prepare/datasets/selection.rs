@@ -2,7 +2,7 @@
 
 use radialog_schemas::{Finding, Label};
 
-use crate::prepare::tables::label_table::FindingLabels;
+use crate::prepare::tables::finding_labels::FindingLabels;
 use crate::random::Random;
 
 /// Simulated epochs of the data sets.

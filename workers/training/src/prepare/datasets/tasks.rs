@@ -30,7 +30,7 @@ pub enum InstructTask {
 }
 
 impl InstructTask {
-    /// All tasks.
+    /// All tasks, in the order in which they are fused.
     pub const ALL: [InstructTask; 7] = [
         InstructTask::Explain,
         InstructTask::Reason,
@@ -41,7 +41,7 @@ impl InstructTask {
         InstructTask::AllFindings,
     ];
 
-    /// Its short name in the original's files.
+    /// Returns the short name of the task in the original's files.
     pub fn name(self) -> &'static str {
         match self {
             InstructTask::Explain => "EL",
@@ -54,7 +54,7 @@ impl InstructTask {
         }
     }
 
-    /// Its task file in a folder, named as the original names it.
+    /// Returns the path of the task file in a folder, named as the original names it.
     pub fn file(self, folder: &Path) -> PathBuf {
         folder.join(format!("instruct_large_{}.json", self.name()))
     }

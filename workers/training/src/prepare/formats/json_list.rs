@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use radialog_models::durable::PendingFile;
+use radialog_models::durable::Replacement;
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
@@ -23,7 +23,7 @@ pub(crate) fn write<T: Serialize>(
     characters: NonAscii,
 ) -> Result<u64, TrainingError> {
     let write_error = || TrainingError::io("write", path);
-    let mut file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
+    let mut file = Replacement::create(path).map_err(TrainingError::io("create", path))?;
     let mut count = 0;
     for item in items {
         file.write_all(if count == 0 { b"[\n    " } else { b",\n    " })
@@ -42,7 +42,7 @@ pub(crate) fn write<T: Serialize>(
     }
     file.write_all(if count == 0 { b"[]" } else { b"\n]" })
         .map_err(write_error())?;
-    file.persist().map_err(write_error())?;
+    file.commit().map_err(write_error())?;
     Ok(count)
 }
 

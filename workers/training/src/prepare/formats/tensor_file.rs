@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use radialog_models::durable::PendingFile;
+use radialog_models::durable::Replacement;
 
 use crate::error::TrainingError;
 
@@ -15,18 +15,20 @@ const LENGTH_BYTES: usize = 8;
 /// Longer headers are refused by readers of the format.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// The first part: names. Tensors follow in the same order through [`TensorFileData`].
+/// A safetensors file whose header is being written: the names of all tensors. Their values follow in the same order
+/// through [`TensorFileData`].
 pub struct TensorFileHeader {
-    file: PendingFile,
+    file: Replacement,
     shape: Vec<usize>,
     rows: u64,
     /// Bytes of the header so far.
     length: u64,
 }
 
-/// The second part: the tensors, f32, row-major, each of the shape that was given.
+/// A safetensors file whose header is complete, and whose values are being written: f32, row-major, each tensor of the
+/// shape that was given.
 pub struct TensorFileData {
-    file: PendingFile,
+    file: Replacement,
     /// Values of each tensor.
     values: usize,
     missing: u64,
@@ -38,7 +40,7 @@ impl TensorFileHeader {
     /// # Errors
     /// When it cannot be created.
     pub fn create(path: &Path, shape: &[usize]) -> Result<Self, TrainingError> {
-        let file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
+        let file = Replacement::create(path).map_err(TrainingError::io("create", path))?;
         let mut names = Self {
             file,
             shape: shape.to_vec(),
@@ -70,7 +72,7 @@ impl TensorFileHeader {
         Ok(())
     }
 
-    /// Ends the names.
+    /// Completes the header.
     ///
     /// # Errors
     /// No name at all, more than a file can have, or no room.
@@ -92,7 +94,7 @@ impl TensorFileHeader {
             )));
         }
         let length = self.length.to_le_bytes();
-        let write = |file: &mut PendingFile| {
+        let write = |file: &mut Replacement| {
             file.flush()?;
             let start = OpenOptions::new().write(true).open(file.partial())?;
             start.write_all_at(&length, 0)
@@ -152,7 +154,7 @@ impl TensorFileData {
         }
         let path = self.file.path().to_owned();
         self.file
-            .persist()
+            .commit()
             .map_err(TrainingError::io("write", &path))
     }
 }

@@ -16,7 +16,7 @@ mod report_files;
 /// Patients that are read before their rows are written.
 const PATIENTS: usize = 256;
 
-/// What to read and where to write.
+/// The preparation of a sectioned CSV: the trees that it reads, and the file that it writes.
 #[derive(Clone, Debug)]
 pub struct Sectioning {
     /// Folder with `pNN/pNNNNNNNN/sNNNNNNNN.txt`, or the published zip of it.
@@ -27,7 +27,7 @@ pub struct Sectioning {
     pub output: PathBuf,
 }
 
-/// What came of it.
+/// The counts of a preparation, and the reports that it left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SectioningSummary {
     /// Reports that were read.

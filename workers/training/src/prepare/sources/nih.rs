@@ -9,8 +9,8 @@ use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
 use crate::prepare::sources::patient_split;
+use crate::prepare::tables::finding_labels::FindingLabels;
 use crate::prepare::tables::image_table::ImageRow;
-use crate::prepare::tables::label_table::FindingLabels;
 use crate::prepare::tables::table_file::TableFile;
 
 /// Classes of the collection and what they are in CheXpert's words. The last ones have no counterpart.
@@ -37,10 +37,10 @@ const LISTS: [&str; 2] = ["train_val_list.txt", "test_list.txt"];
 /// Share of the publisher's training patients that validate.
 const VALIDATE: f64 = 0.1;
 
-/// The table, and what is not in it.
+/// The image table of an NIH collection, and the number of images that are not in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NihImages {
-    /// In the order of the source.
+    /// The images, in the order of the source.
     pub rows: Vec<ImageRow>,
     /// Images that the source names and that are not there.
     pub missing: u64,

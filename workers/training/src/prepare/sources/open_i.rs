@@ -9,7 +9,7 @@ use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
 use crate::prepare::sources::patient_split;
-use crate::prepare::tables::label_table::FindingLabels;
+use crate::prepare::tables::finding_labels::FindingLabels;
 use crate::prepare::tables::report_table::ReportRow;
 use crate::prepare::tables::table_file::{TableFile, text};
 use crate::prepare::weak_labels::{WeakLabeler, summary};
@@ -20,7 +20,7 @@ mod xml;
 
 pub use clean::RemovedWords;
 
-/// What to read and how.
+/// An Open-i collection: where it is, and how its reports are cleaned and labelled.
 #[derive(Clone, Debug)]
 pub struct OpenI {
     /// A CSV with a row a study, or a folder of the publisher's XML files.
@@ -32,7 +32,7 @@ pub struct OpenI {
     pub of_findings: bool,
 }
 
-/// The table, and how far the tags and the rule agree.
+/// The report table of an Open-i collection, and how far tags and weak labels agree.
 #[derive(Clone, Debug, Default)]
 pub struct OpenIReports {
     /// One row a tagged study, sorted by its number.
@@ -45,7 +45,7 @@ pub struct OpenIReports {
     pub agreement: BTreeMap<Finding, TagAgreement>,
 }
 
-/// How the rule reads the reports of one finding.
+/// The reports of one finding, counted by whether it is tagged and by how the weak labels read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TagAgreement {
     /// Tagged, and stated in the text as the rule reads it.
@@ -253,7 +253,7 @@ fn csv_studies(path: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
             .transpose()?;
         let stated = |labels: FindingLabels| {
             let known = labels.iter().any(|label| *label != Label::Blank);
-            known.then(|| crate::prepare::tables::label_table::positives(&labels))
+            known.then(|| crate::prepare::tables::finding_labels::positives(&labels))
         };
         let study = OpenIStudy {
             id: cell(id),

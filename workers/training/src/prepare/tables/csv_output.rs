@@ -3,15 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use csv::{Terminator, Writer, WriterBuilder};
-use radialog_models::durable::PendingFile;
+use radialog_models::durable::Replacement;
+use radialog_schemas::table::escaped;
 
 use crate::error::TrainingError;
 
 /// A CSV table in the making.
 pub(crate) struct CsvOutput {
-    writer: Writer<PendingFile>,
+    writer: Writer<Replacement>,
     path: PathBuf,
     rows: u64,
+    /// Whether cells that a spreadsheet would run are escaped.
+    escapes: bool,
 }
 
 impl CsvOutput {
@@ -23,10 +26,11 @@ impl CsvOutput {
         path: &Path,
         names: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, TrainingError> {
-        Self::begin(path, names, &WriterBuilder::new())
+        Self::begin(path, names, &WriterBuilder::new(), true)
     }
 
-    /// Begins a table as Python's `csv` writes it: lines end with CR and LF, and rows may have more cells than names.
+    /// Begins a table as Python's `csv` writes it, which the original reads back: lines end with CR and LF, rows may have
+    /// more cells than names, and no cell is escaped.
     ///
     /// # Errors
     /// The file cannot be created.
@@ -36,19 +40,21 @@ impl CsvOutput {
     ) -> Result<Self, TrainingError> {
         let mut builder = WriterBuilder::new();
         builder.terminator(Terminator::CRLF).flexible(true);
-        Self::begin(path, names, &builder)
+        Self::begin(path, names, &builder, false)
     }
 
     fn begin<'a>(
         path: &Path,
         names: impl IntoIterator<Item = &'a str>,
         builder: &WriterBuilder,
+        escapes: bool,
     ) -> Result<Self, TrainingError> {
-        let file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
+        let file = Replacement::create(path).map_err(TrainingError::io("create", path))?;
         let mut output = Self {
             writer: builder.from_writer(file),
             path: path.to_owned(),
             rows: 0,
+            escapes,
         };
         output.write(names)?;
         Ok(output)
@@ -75,14 +81,19 @@ impl CsvOutput {
             .writer
             .into_inner()
             .map_err(|error| TrainingError::io("write", &self.path)(error.into_error()))?;
-        file.persist()
+        file.commit()
             .map_err(TrainingError::io("write", &self.path))?;
         Ok(self.rows)
     }
 
     fn write<'a>(&mut self, cells: impl IntoIterator<Item = &'a str>) -> Result<(), TrainingError> {
-        self.writer
-            .write_record(cells)
-            .map_err(TrainingError::content(&self.path))
+        let cells = cells.into_iter().map(|cell| match self.escapes {
+            true => escaped(cell),
+            false => cell.into(),
+        });
+        let written = self
+            .writer
+            .write_record(cells.map(|cell| cell.into_owned()));
+        written.map_err(TrainingError::content(&self.path))
     }
 }

@@ -3,18 +3,18 @@
 
 use std::path::Path;
 
-use super::label_table::FindingLabels;
+use super::finding_labels::FindingLabels;
 use super::report_table::write;
 use crate::error::TrainingError;
 
-/// One image.
+/// One row of an image table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageRow {
     /// Its file, below the folder of the images.
     pub image: String,
-    /// Which side.
+    /// The split that it belongs to.
     pub split: String,
-    /// In the published order.
+    /// Its labels, in the published order.
     pub labels: FindingLabels,
 }
 

@@ -6,14 +6,12 @@ use std::path::Path;
 use radialog_schemas::{Finding, Label, Labels};
 
 use super::csv_output::CsvOutput;
+use super::finding_labels::FindingLabels;
 use super::table_file::TableFile;
 use crate::error::TrainingError;
 
 /// The name of the column that identifies the image.
 const DICOM_ID: &str = "dicom_id";
-
-/// Labels in the published order.
-pub type FindingLabels = [Label; Finding::ALL.len()];
 
 /// The labels of many images.
 #[derive(Clone, Debug, Default)]
@@ -38,14 +36,14 @@ impl LabelTable {
         Ok(Self { images })
     }
 
-    /// A table of these images.
+    /// Makes a table of these images.
     pub fn of(images: impl IntoIterator<Item = (String, FindingLabels)>) -> Self {
         Self {
             images: images.into_iter().collect(),
         }
     }
 
-    /// An image's labels; all blank where the table does not have it.
+    /// Returns an image's labels; all blank where the table does not have it.
     pub fn get(&self, dicom: &str) -> FindingLabels {
         self.images
             .get(dicom)
@@ -53,12 +51,12 @@ impl LabelTable {
             .unwrap_or([Label::Blank; Finding::ALL.len()])
     }
 
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
-    /// True where there is none.
+    /// Returns whether there is no image.
     pub fn is_empty(&self) -> bool {
         self.images.is_empty()
     }
@@ -95,15 +93,6 @@ impl LabelTableWriter {
     pub fn finish(self) -> Result<u64, TrainingError> {
         self.0.finish()
     }
-}
-
-/// The findings that are present for certain, in the published order.
-pub(crate) fn positives(labels: &FindingLabels) -> Vec<Finding> {
-    let present = Finding::ALL
-        .into_iter()
-        .zip(labels)
-        .filter(|(_, label)| **label == Label::Positive);
-    present.map(|(finding, _)| finding).collect()
 }
 
 #[cfg(test)]

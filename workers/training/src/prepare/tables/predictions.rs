@@ -6,15 +6,15 @@ use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;
 
-use radialog_models::durable::PendingFile;
+use radialog_models::durable::Replacement;
 use radialog_schemas::Finding;
 use serde_json::Value;
 
 use crate::error::TrainingError;
 
-/// A file in the making; it appears under its name when it is whole.
+/// A file of predicted findings in the making; it appears under its name when it is whole.
 pub struct PredictionsWriter {
-    file: PendingFile,
+    file: Replacement,
     count: u64,
 }
 
@@ -24,7 +24,7 @@ impl PredictionsWriter {
     /// # Errors
     /// When it cannot be created.
     pub fn create(path: &Path) -> Result<Self, TrainingError> {
-        let file = PendingFile::create(path).map_err(TrainingError::io("create", path))?;
+        let file = Replacement::create(path).map_err(TrainingError::io("create", path))?;
         Ok(Self { file, count: 0 })
     }
 
@@ -58,7 +58,7 @@ impl PredictionsWriter {
     pub fn finish(mut self) -> Result<u64, TrainingError> {
         let end: &[u8] = if self.count == 0 { b"{}" } else { b"\n}" };
         let path = self.file.path().to_owned();
-        let end = self.file.write_all(end).and_then(|()| self.file.persist());
+        let end = self.file.write_all(end).and_then(|()| self.file.commit());
         end.map_err(TrainingError::io("write", &path))?;
         Ok(self.count)
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use radialog_schemas::{Finding, Label};
 
 use super::csv_output::CsvOutput;
-use super::label_table::FindingLabels;
+use super::finding_labels::FindingLabels;
 use super::table_file::{TableFile, text};
 use crate::error::TrainingError;
 
@@ -22,7 +22,7 @@ pub const REPORT_COLUMNS: [&str; 6] = [
 /// The columns of the table of pairs in front of the labels.
 pub const PAIR_COLUMNS: [&str; 5] = ["study_id", "split", "image", "findings", "impression"];
 
-/// One study.
+/// One row of a report table or of a table of pairs: a study with its report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportRow {
     /// Identifies the study.
@@ -42,7 +42,7 @@ pub struct ReportRow {
 }
 
 impl ReportRow {
-    /// Findings and impression, as the labeler reads a whole report.
+    /// Returns findings and impression, as the labeler reads a whole report.
     pub fn text(&self) -> String {
         [self.findings.as_str(), &self.impression]
             .into_iter()
@@ -123,7 +123,7 @@ fn cell(label: Label) -> &'static str {
     }
 }
 
-/// The rows of a report table or of a table of pairs.
+/// Reads a report table or a table of pairs.
 ///
 /// # Errors
 /// No such file, a column that is missing, a study without a name or named twice, a label other than 1, 0, -1 or nothing,

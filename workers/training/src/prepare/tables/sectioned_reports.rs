@@ -19,7 +19,7 @@ pub const SECTIONED_COLUMNS: [&str; 8] = [
     "Note_file",
 ];
 
-/// One image with the sections of its report.
+/// One row of a sectioned CSV: an image with the sections of its report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SectionedRow {
     /// The study, e.g. `s50414267`.
@@ -37,7 +37,7 @@ pub struct SectionedRow {
 }
 
 impl SectionedRow {
-    /// The nine cells, in the original's order.
+    /// Returns the nine cells, in the original's order.
     pub fn cells(&self) -> [&str; 9] {
         [
             &self.study,

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::table_file::TableFile;
 use crate::error::TrainingError;
 
-/// Which split each image belongs to (`mimic-cxr-2.0.0-split.csv`).
+/// The split of each image (`mimic-cxr-2.0.0-split.csv`).
 #[derive(Clone, Debug, Default)]
 pub struct SplitTable {
     images: HashMap<String, String>,
@@ -28,7 +28,7 @@ impl SplitTable {
         Ok(Self { images })
     }
 
-    /// The split of an image.
+    /// Returns the split of an image.
     pub fn get(&self, dicom: &str) -> Option<&str> {
         self.images.get(dicom).map(String::as_str)
     }

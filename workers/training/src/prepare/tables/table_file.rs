@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use radialog_schemas::Finding;
 use radialog_schemas::table::{MissingColumn, Row, TableError, TableReader};
 
-use super::label_table::FindingLabels;
+use super::finding_labels::FindingLabels;
 use crate::error::TrainingError;
 
 /// A CSV file that is read row by row, by the names of its columns.

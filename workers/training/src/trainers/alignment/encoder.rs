@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use radialog_models::bundle::components::EmbeddingComponent;
 use radialog_models::bundle::read_manifest;
 use radialog_models::bundle::weights::MappedWeights;
-use radialog_models::durable::PendingFile;
+use radialog_models::durable::Replacement;
 use radialog_models::tensors::TensorSpec;
 use radialog_models::vision::projector_seed;
 use radialog_schemas::Stage;
@@ -18,7 +18,7 @@ use crate::error::TrainingError;
 use crate::recipe::AlignmentRecipe;
 use crate::trainers::initial_weights;
 
-/// In front of the encoder's names in an embedding component, and in a findings component.
+/// The prefixes of the encoder's tensors in an embedding component, and in a findings component.
 pub(super) const ROOT: &str = "visual_encoder.";
 const ROOT_OF_FINDINGS: &str = "model.biovil_encoder.";
 const PROJECTOR: &str = "visual_encoder.projector.";
@@ -45,10 +45,10 @@ pub(super) fn file(
         source.ok_or_else(|| TrainingError::Empty("no bundle with an image encoder".to_owned()))?;
     let tensors = taken(source, config, recipe.training.seed)?;
     fs::create_dir_all(out).map_err(TrainingError::io("create", out))?;
-    let file = PendingFile::create(&path).map_err(TrainingError::io("create", &path))?;
+    let file = Replacement::create(&path).map_err(TrainingError::io("create", &path))?;
     candle_core::safetensors::save(&tensors, file.partial())
         .map_err(TrainingError::content(&path))?;
-    file.persist().map_err(TrainingError::io("write", &path))?;
+    file.commit().map_err(TrainingError::io("write", &path))?;
     Ok(path)
 }
 

@@ -14,7 +14,7 @@ use radialog_models::vision::{ImageEncoder, VisionConfig};
 use rayon::prelude::*;
 
 use super::encoder;
-use crate::data::labelled_images::{pixels, stack};
+use crate::data::pixels::{pixels, stack};
 use crate::error::TrainingError;
 
 /// The cache's file in the output folder.
@@ -63,7 +63,7 @@ impl Patches {
         })
     }
 
-    /// The same with a cache in `out` for these images.
+    /// Adds a cache in `out` for these images.
     pub(super) fn cached<'a>(
         mut self,
         images: impl Iterator<Item = &'a Path>,

@@ -37,7 +37,7 @@ pub(super) struct AlignmentStart {
     pub(super) tokenizer: PathBuf,
 }
 
-/// From a bundle, or drawn for a geometry.
+/// Takes the weights from a bundle, or draws them for a geometry.
 pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, TrainingError> {
     let no_tokenizer =
         || TrainingError::Empty("tokenizer: name a tokenizer.json; the start has none".to_owned());
@@ -82,6 +82,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
         .as_ref()
         .map(|path| MappedWeights::open(std::slice::from_ref(path)))
         .transpose()?;
+    bert.as_ref().map(MappedWeights::check_finite).transpose()?;
     let bert = bert.map(|weights| weights.var_builder(DType::F32, &Device::Cpu));
     let width = config.alignment.hidden_size;
     let load = |spec: TensorSpec| {
@@ -136,7 +137,7 @@ fn drawn(spec: &TensorSpec, width: usize, seed: u64) -> Result<Tensor, TrainingE
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
-/// The same tensor of a BERT, which is written with several prefixes and, in old files, other names of norms.
+/// Finds the same tensor of a BERT, which is written with several prefixes and, in old files, other names of norms.
 fn of_bert(bert: &VarBuilder<'_>, name: &str) -> Option<Result<Tensor, candle_core::Error>> {
     let name = of_texts(name);
     let name = name.strip_prefix("Qformer.")?;

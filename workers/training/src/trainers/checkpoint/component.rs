@@ -15,7 +15,7 @@ use crate::error::TrainingError;
 pub struct ComponentDescription {
     /// Which stage loads it.
     pub stage: Stage,
-    /// Its configuration.
+    /// Its configuration, as the manifest holds it.
     pub config: serde_json::Value,
     /// Use and name of the file of its variables. Where files of one use have a tensor in common, the last use in
     /// alphabetical order counts, e.g. `weights.2` over `weights`.
@@ -48,7 +48,7 @@ impl ComponentDescription {
         })
     }
 
-    /// The same with another file.
+    /// Adds another file.
     pub fn with(mut self, file: ComponentFile) -> Self {
         self.files.push(file);
         self
@@ -74,7 +74,7 @@ enum FileSource {
 }
 
 impl ComponentFile {
-    /// A small file, copied from `path`.
+    /// Names a small file, which each checkpoint copies from `path`.
     pub fn copied(usage: &str, name: &str, path: PathBuf) -> Self {
         Self {
             usage: usage.to_owned(),
@@ -107,7 +107,7 @@ impl ComponentFile {
         })
     }
 
-    /// A text that is written as it is.
+    /// Names a text, which each checkpoint writes as it is.
     pub fn text(usage: &str, name: &str, text: String) -> Self {
         Self {
             usage: usage.to_owned(),

@@ -23,7 +23,7 @@ use crate::recipe::{LanguageRecipe, LoraRecipe};
 use crate::trainers::checkpoint::{ComponentDescription, ComponentFile};
 use crate::variables::Variables;
 
-/// Before the names of the model's tensors in an adapter, as PEFT writes it.
+/// The prefix of the model's tensors in an adapter, as PEFT writes it.
 const ADAPTER: &str = "base_model.model.";
 const PROJECTION: &str = "model.img_proj_layer";
 /// PEFT looks for these names in a folder.
@@ -61,7 +61,7 @@ impl LanguageStart {
             (Some(dir), ..) => {
                 let (config, weights, files) =
                     initial_weights::component::<LanguageComponent>(dir, Stage::Language)?;
-                let found = Found {
+                let found = LanguageBundle {
                     config,
                     weights,
                     files,
@@ -100,13 +100,13 @@ impl LanguageStart {
 }
 
 /// A bundle's language component.
-struct Found {
+struct LanguageBundle {
     config: LanguageComponent,
     weights: MappedWeights,
     files: BTreeMap<String, PathBuf>,
 }
 
-impl Found {
+impl LanguageBundle {
     /// A new adapter, or the one that is there, beside weights that stay.
     fn adapter(self, recipe: &LanguageRecipe) -> Result<LanguageStart, TrainingError> {
         let wanted = recipe.lora.clone().unwrap_or_default();

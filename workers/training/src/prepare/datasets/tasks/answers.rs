@@ -15,16 +15,16 @@ use crate::prepare::datasets::tasks::InstructTask;
 use crate::prepare::datasets::tasks::TaskSample;
 use crate::prepare::datasets::tasks::prompts::{TaskPrompts, enumerate};
 use crate::prepare::formats::json_list::{self, NonAscii};
-use crate::prepare::tables::label_table::FindingLabels;
+use crate::prepare::tables::finding_labels::FindingLabels;
 use crate::random::Random;
 
-/// An answer is no longer than this.
+/// The largest number of tokens that an answer may have.
 pub const ANSWER_TOKENS: u32 = 256;
 
 /// What stands before a report that is to be corrected.
 const WRITE_A_REPORT: &str = "Please write a radiology report for the given x-ray.";
 
-/// A question for the language model.
+/// A request to the language model that is to write the answer of a task's sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnswerRequest {
     /// The sample that the answer completes.
@@ -40,7 +40,7 @@ pub struct PredictedReport {
     pub dicom_id: String,
     /// The findings section as generated.
     pub text: String,
-    /// Its labels.
+    /// The labels that CheXbert gives the text.
     pub labels: Labels,
 }
 

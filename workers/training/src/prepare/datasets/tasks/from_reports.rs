@@ -34,7 +34,7 @@ const PUT_IN: [usize; 6] = [1, 1, 1, 1, 2, 3];
 /// Sentences that state one finding.
 const DONOR_SENTENCES: usize = 6;
 
-/// What to make.
+/// Task files that are made from reports alone: from which, and how many samples of each.
 #[derive(Clone, Debug)]
 pub struct ReportTasks<'a> {
     /// Reports of one side.

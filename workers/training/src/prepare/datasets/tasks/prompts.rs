@@ -26,16 +26,16 @@ const OWN: [PromptList; 9] = own_lists!(
     "EL", "SU", "RQA", "CPbQA", "CPaQA", "RE", "CO_both", "CO_add", "CO_rem"
 );
 
-/// The lists by their names.
+/// The wordings of all tasks, of which one is drawn for each sample.
 #[derive(Clone, Debug)]
 pub struct TaskPrompts {
     lists: BTreeMap<String, Vec<String>>,
-    /// In whose words every second request is made.
+    /// The questions in whose words every second request is made.
     asked: Option<Questions>,
 }
 
 impl TaskPrompts {
-    /// Our own wording.
+    /// Returns our own wordings.
     ///
     /// # Errors
     /// None that a test would not have found.
@@ -50,7 +50,7 @@ impl TaskPrompts {
         })
     }
 
-    /// The files `{NAME}_prompts.csv` of a folder; what is not there is taken from our own.
+    /// Reads the files `{NAME}_prompts.csv` of a folder; what is not there is taken from our own.
     ///
     /// # Errors
     /// A folder without any such file, or one without prompts.
@@ -77,7 +77,7 @@ impl TaskPrompts {
         Ok(prompts)
     }
 
-    /// Every prompt of every list.
+    /// Returns every prompt of every list.
     pub fn all(&self) -> impl Iterator<Item = &str> {
         self.lists.values().flatten().map(String::as_str)
     }

@@ -7,6 +7,8 @@ use std::rc::Rc;
 
 /// A name or a line of the format is never longer.
 const LONGEST_TEXT: u64 = 1 << 16;
+/// Tuples in tuples: numpy nests two. Deep ones would overflow the stack where they are dropped.
+const DEEPEST: usize = 16;
 
 /// Why a file cannot be read.
 #[derive(Debug)]
@@ -35,13 +37,20 @@ pub(super) enum Value {
         offset: u64,
         length: u64,
     },
-    Tuple(Rc<[Value]>),
+    Tuple(Tuple),
     /// A class or function, by module and name.
     Global(Rc<str>, Rc<str>),
     /// A number type; true where it is f32 in little-endian order.
     Type(Rc<RefCell<NumberType>>),
     Array(Rc<RefCell<Array>>),
     Dictionary(Rc<RefCell<Vec<(String, Value)>>>),
+}
+
+/// Values that do not change any more, and how deep tuples are nested in them.
+#[derive(Clone, Debug)]
+pub(super) struct Tuple {
+    values: Rc<[Value]>,
+    depth: usize,
 }
 
 /// A numpy number type.
@@ -71,6 +80,25 @@ pub(super) struct Machine<R: Read + Seek> {
 }
 
 impl Value {
+    /// A tuple of values that are not nested too deeply. A dictionary, to which values are added later, may be the whole
+    /// file and part of nothing, so that a value is never deeper than when it was made.
+    fn tuple(values: Vec<Value>) -> Result<Self, Fault> {
+        let depth_of = |value: &Value| match value {
+            Value::Tuple(tuple) => Ok(tuple.depth),
+            Value::Dictionary(_) => Err(Fault::Unknown("a dictionary in a tuple".into())),
+            _ => Ok(0),
+        };
+        let depths: Result<Vec<usize>, Fault> = values.iter().map(depth_of).collect();
+        let depth = 1 + depths?.into_iter().max().unwrap_or(0);
+        if depth > DEEPEST {
+            return Err(Fault::Unknown(format!(
+                "tuples nested deeper than {DEEPEST}"
+            )));
+        }
+        let values = values.into();
+        Ok(Value::Tuple(Tuple { values, depth }))
+    }
+
     /// For messages.
     pub(super) fn kind(&self) -> String {
         match self {
@@ -170,15 +198,15 @@ impl<R: Read + Seek> Machine<R> {
                 let value = self.memo.get(&at).cloned();
                 self.push(value.ok_or_else(|| Fault::Unknown("a reference to nothing".into()))?);
             }
-            b')' => self.push(Value::Tuple(Rc::new([]))),
+            b')' => self.push(Value::tuple(Vec::new())?),
             0x85..=0x87 => {
                 let from = self.stack.len().checked_sub(usize::from(code - 0x84));
                 let values = self.stack.split_off(from.ok_or_else(underflow)?);
-                self.push(Value::Tuple(values.into()));
+                self.push(Value::tuple(values)?);
             }
             b't' => {
                 let values = self.marked()?;
-                self.push(Value::Tuple(values.into()));
+                self.push(Value::tuple(values)?);
             }
             b'}' => self.push(Value::Dictionary(Rc::default())),
             b's' => {
@@ -249,6 +277,9 @@ impl<R: Read + Seek> Machine<R> {
             let Value::Text(key) = key else {
                 return Err(Fault::Unknown(format!("{} as an id", key.kind())));
             };
+            if matches!(value, Value::Dictionary(_)) {
+                return Err(Fault::Unknown("a dictionary in a dictionary".into()));
+            }
             entries.push((key.to_string(), value));
         }
         Ok(())
@@ -331,7 +362,7 @@ fn call(function: &Value, arguments: &Value) -> Result<Value, Fault> {
     match (
         module.split('.').next().unwrap_or_default(),
         &**name,
-        &**arguments,
+        &*arguments.values,
     ) {
         ("numpy", "_reconstruct", [Value::Global(_, class), ..]) if &**class == "ndarray" => {
             Ok(Value::Array(Rc::default()))
@@ -356,7 +387,7 @@ fn call(function: &Value, arguments: &Value) -> Result<Value, Fault> {
 /// Gives an object its state.
 fn build(object: &Value, state: &Value) -> Result<(), Fault> {
     match (object, state) {
-        (Value::Array(_), Value::Tuple(state)) => match &**state {
+        (Value::Array(_), Value::Tuple(state)) => match &*state.values {
             [_, shape, number, Value::Flag(column_major), values] => {
                 fill(object, shape, number, *column_major, values)
             }
@@ -364,7 +395,7 @@ fn build(object: &Value, state: &Value) -> Result<(), Fault> {
         },
         (Value::Type(number), Value::Tuple(state)) => {
             number.borrow_mut().big_endian =
-                matches!(state.get(1), Some(Value::Text(order)) if &**order == ">");
+                matches!(state.values.get(1), Some(Value::Text(order)) if &**order == ">");
             Ok(())
         }
         _ => Err(Fault::Unknown(format!("{} with a state", object.kind()))),
@@ -406,7 +437,7 @@ fn fill(
         }
         other => Err(Fault::Unknown(format!("{} in a shape", other.kind()))),
     };
-    let shape = shape.iter().map(side).collect::<Result<_, _>>()?;
+    let shape = shape.values.iter().map(side).collect::<Result<_, _>>()?;
     *array.borrow_mut() = Array {
         shape,
         offset,

@@ -140,3 +140,37 @@ fn splits_are_joined_and_an_id_in_two_of_them_is_an_error() {
     );
     assert!(refusal(&[FORMS[0].1, FORMS[2].1]).contains("'d1' is in"));
 }
+
+/// The attack: three million one-tuples in each other, by each operation that makes tuples, and dictionaries likewise.
+#[test]
+fn values_that_are_nested_deeply_are_refused_and_overflow_no_stack() {
+    let deep = |first: &[u8], again: &[u8], end: &[u8]| {
+        let middle = again.repeat(3_000_000);
+        refusal(&[&[b"\x80\x04".as_slice(), first, &middle, end].concat()])
+    };
+    let tuples = deep(b")", b"\x85", b".");
+    assert!(tuples.contains("nested deeper than 16"), "{tuples}");
+    let tuples = deep(b")q\0", b"(h\0tq\0", b".");
+    assert!(tuples.contains("nested deeper than 16"), "{tuples}");
+    let pairs = deep(b")q\0", b"h\0\x86q\0", b".");
+    assert!(pairs.contains("nested deeper than 16"), "{pairs}");
+    let dictionaries = deep(b"}", b"X\x01\0\0\0a}", &b"s".repeat(3_000_000));
+    assert!(
+        dictionaries.contains("a dictionary in a dictionary"),
+        "{dictionaries}"
+    );
+    let key = b"X\x01\0\0\0a".as_slice();
+    for (nested, words) in [
+        (
+            [b"}".as_slice(), key, b"}s."].concat(),
+            "a dictionary in a dictionary",
+        ),
+        (
+            [b"}".as_slice(), key, b"}\x85s."].concat(),
+            "a dictionary in a tuple",
+        ),
+    ] {
+        let error = refusal(&[&nested]);
+        assert!(error.contains(words), "{error}");
+    }
+}

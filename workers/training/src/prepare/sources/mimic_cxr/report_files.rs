@@ -7,10 +7,14 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
+use radialog_schemas::RelativePath;
 use rayon::prelude::*;
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::TrainingError;
+
+/// In bytes. Reports have some kilobytes.
+const LARGEST_REPORT: u64 = 16 << 20;
 
 /// Reports by patient and study.
 pub(super) enum ReportFiles {
@@ -100,6 +104,9 @@ impl Archive {
         let mut studies: BTreeMap<PathBuf, BTreeMap<String, usize>> = BTreeMap::new();
         for (number, name) in zip.file_names().enumerate() {
             let name = name.map_err(TrainingError::content(path))?;
+            // A folder in a zip is closed by a slash.
+            let file = name.strip_suffix('/').unwrap_or(&name);
+            RelativePath::parse(file).map_err(TrainingError::content(path))?;
             // Whatever stands in front, as "files" in the published zip.
             let parts: Vec<&str> = name.split('/').collect();
             if let [.., group, patient, file] = parts.as_slice()
@@ -131,15 +138,23 @@ impl Archive {
     }
 
     fn inflate(&mut self, number: usize) -> Result<Vec<u8>, String> {
-        let mut file = self
+        let file = self
             .zip
             .by_index_raw(number)
             .map_err(|error| error.to_string())?;
         let (size, method) = (file.size(), file.compression());
+        // What the zip says is not believed: a few kilobytes can inflate to gigabytes.
+        if size > LARGEST_REPORT {
+            return Err(format!(
+                "{size} bytes, and a report has at most {LARGEST_REPORT}"
+            ));
+        }
         let mut bytes = Vec::new();
         let read = match method {
-            CompressionMethod::STORE => file.read_to_end(&mut bytes),
-            CompressionMethod::DEFLATE => DeflateDecoder::new(file).read_to_end(&mut bytes),
+            CompressionMethod::STORE => file.take(size + 1).read_to_end(&mut bytes),
+            CompressionMethod::DEFLATE => DeflateDecoder::new(file)
+                .take(size + 1)
+                .read_to_end(&mut bytes),
             other => {
                 return Err(format!(
                     "compressed as {other}: unzip the archive and give its folder"

@@ -70,7 +70,7 @@ const NEEDS_IT: [&str; 60] = [
     "present",
 ];
 
-/// What becomes of sentences with removed words.
+/// The treatment of sentences from which the publisher removed words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovedWords {
     /// The mark is deleted where it stands in front of a word that it only described; other such sentences are dropped.

@@ -168,7 +168,7 @@ fn tables_without_what_is_needed_are_refused_with_their_line() {
         ",".repeat(13)
     );
     assert!(
-        error(&csv).contains("line 2: '2' is not a label of Support Devices"),
+        error(&csv).contains("line 2: Support Devices: '2' is not a label"),
         "{}",
         error(&csv)
     );

@@ -8,7 +8,7 @@ use radialog_coordinator::gateway::GatewayConfig;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 
-use crate::services::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
+use super::s3::{ACCESS_KEY_ID, SECRET_ACCESS_KEY};
 
 /// Environment variables by name, in the order in which they were given.
 #[derive(Clone, Debug, Default)]

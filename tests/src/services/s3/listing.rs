@@ -1,0 +1,133 @@
+//! Listings as S3 gives them, over a store of files: at most 1,000 names a page, opaque tokens, names in `encoding-type=url`
+//! where it is asked for, and names that no file can have.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use s3s::dto::{
+    DeleteObjectInput, DeleteObjectOutput, EncodingType, GetObjectInput, GetObjectOutput,
+    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input,
+    ListObjectsV2Output, Object, PutObjectInput, PutObjectOutput,
+};
+use s3s::{S3, S3Request, S3Response, S3Result};
+use s3s_fs::FileSystem;
+
+/// The most names that S3 puts on a page.
+const PAGE: i32 = 1000;
+
+/// Empty objects that are listed beside the files, by bucket.
+pub(super) type ListedNames = Arc<Mutex<HashMap<String, Vec<String>>>>;
+
+/// The part of S3 that RaDialog uses.
+pub(super) struct ListedFiles {
+    pub(super) files: FileSystem,
+    pub(super) names: ListedNames,
+}
+
+#[async_trait::async_trait]
+impl S3 for ListedFiles {
+    async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.files.head_bucket(request).await
+    }
+
+    async fn put_object(
+        &self,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        self.files.put_object(request).await
+    }
+
+    async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        self.files.get_object(request).await
+    }
+
+    async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        self.files.head_object(request).await
+    }
+
+    async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        self.files.delete_object(request).await
+    }
+
+    async fn list_objects_v2(
+        &self,
+        mut request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = &mut request.input;
+        let wanted = input.max_keys.replace(i32::MAX).unwrap_or(PAGE).min(PAGE);
+        let encoding = input.encoding_type.take();
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let after = input.start_after.take().unwrap_or_default();
+        let token = input.continuation_token.take();
+        let after = token.map_or(after, |token| token.chars().rev().collect());
+        let bucket = input.bucket.clone();
+
+        let mut answer = self.files.list_objects_v2(request).await?;
+        let files = answer.output.contents.take().unwrap_or_default();
+        let named = files
+            .into_iter()
+            .map(|file| (file.key.clone().unwrap_or_default(), file));
+        let mut objects: BTreeMap<String, Object> = named.collect();
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in names.get(&bucket).into_iter().flatten() {
+            if name.starts_with(&prefix) {
+                objects.entry(name.clone()).or_insert_with(|| Object {
+                    key: Some(name.clone()),
+                    size: Some(0),
+                    ..Object::default()
+                });
+            }
+        }
+        objects.retain(|name, _| *name > after);
+        let page: Vec<(String, Object)> = objects
+            .iter()
+            .take(usize::try_from(wanted).unwrap_or_default())
+            .map(|(name, object)| (name.clone(), object.clone()))
+            .collect();
+        let is_truncated = page.len() < objects.len();
+        let last = page.last().map(|(name, _)| name.chars().rev().collect());
+        let is_encoded = encoding
+            .as_ref()
+            .is_some_and(|encoding| encoding.as_str() == EncodingType::URL);
+        let shown = page.into_iter().map(|(name, object)| Object {
+            key: Some(if is_encoded { encoded(&name) } else { name }),
+            ..object
+        });
+        answer.output.contents = Some(shown.collect());
+        answer.output.is_truncated = Some(is_truncated);
+        answer.output.next_continuation_token = last.filter(|_| is_truncated);
+        answer.output.encoding_type = encoding;
+        answer.output.start_after = None;
+        answer.output.key_count = None;
+        Ok(answer)
+    }
+}
+
+/// As forms are encoded, which is what S3 does: a space is `+`.
+fn encoded(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut text, byte| {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'/' => {
+                text.push(char::from(byte));
+            }
+            b' ' => text.push('+'),
+            _ => {
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+        text
+    })
+}

@@ -1,0 +1,44 @@
+//! The body of an answer, with which the request ends.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use hyper::body::{Frame, SizeHint};
+
+use super::connections::RequestInWork;
+
+/// A body that ends its request when it is dropped.
+pub(super) struct WatchedBody {
+    body: Body,
+    _in_work: RequestInWork,
+}
+
+impl WatchedBody {
+    pub(super) fn new(body: Body, in_work: RequestInWork) -> Self {
+        Self {
+            body,
+            _in_work: in_work,
+        }
+    }
+}
+
+impl hyper::body::Body for WatchedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
