@@ -11,7 +11,7 @@ use radialog_schemas::{
     TurnRequest, queues,
 };
 use radialog_tests::embedded;
-use radialog_tests::services::{Proxy, Redis};
+use radialog_tests::services::{Redis, TcpProxy};
 use tokio_util::sync::CancellationToken;
 
 use super::{SOON, take};
@@ -57,7 +57,7 @@ async fn sweep(sweeper: &TurnSweeper) -> usize {
 #[tokio::test]
 async fn a_turn_whose_answer_from_redis_was_lost_is_given_to_the_workers() {
     let redis = Redis::start().await.unwrap();
-    let proxy = Proxy::start(redis.url()).await.unwrap();
+    let proxy = TcpProxy::start(redis.url()).await.unwrap();
     let direct = redis_conversations_at(redis.url()).await;
     let behind = config(&[
         ("redis.url", &proxy.in_front_of(redis.url())),
@@ -72,7 +72,7 @@ async fn a_turn_whose_answer_from_redis_was_lost_is_given_to_the_workers() {
     assert!(known.unwrap().added().is_some());
     direct.cancel(id, 1).await.unwrap();
 
-    proxy.deafen();
+    proxy.drop_responses();
     let lost = behind.add_turn(id, &summary(), Some("lost"), 9).await;
     assert!(lost.is_err(), "a gateway says 503 here");
     let turns = direct.snapshot(id).await.unwrap().unwrap().turns;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
-use radialog_tests::services::{Broker, Proxy, Services};
+use radialog_tests::services::{Broker, Services, TcpProxy};
 
 use super::{SOON, WORK};
 use crate::adapters::config;
@@ -31,14 +31,14 @@ async fn a_process_that_starts_while_the_broker_restarts_is_there_afterwards() {
 #[tokio::test]
 async fn a_connection_that_is_reset_while_the_queues_are_declared_delays_the_start() {
     let url = Services::shared().await.unwrap().amqp().unwrap();
-    let proxy = Proxy::start(&url).await.unwrap();
+    let proxy = TcpProxy::start(&url).await.unwrap();
     let config = config(&[("amqp.url", &proxy.in_front_of(&url))]);
     let starting = tokio::spawn(async move { Backends::queue(&config).await });
     for _ in 0..5 {
         tokio::time::sleep(Duration::from_millis(60)).await;
-        proxy.cut();
+        proxy.disconnect();
         tokio::time::sleep(Duration::from_millis(20)).await;
-        proxy.heal();
+        proxy.restore();
     }
     let started = tokio::time::timeout(SOON, starting).await;
     let queue = started.unwrap().unwrap().unwrap();
