@@ -3,23 +3,28 @@
 
 use bytes::Bytes;
 use radialog_runtime::backends::Backends;
+use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome};
 use radialog_schemas::{
-    ChatImage, Conversation, Generation, RunId, RunSpec, SCHEMA_VERSION, Source, Stage, StageSet,
-    StudyId, StudySpec, TurnRequest,
+    ChatImage, ContentHash, Conversation, ConversationId, Generation, ObjectKey, RunId, RunSpec,
+    SCHEMA_VERSION, Source, Stage, StageSet, StudyId, StudySpec, TurnRequest, TurnStatus,
 };
 
 use crate::bundle_hashes::BundleHashes;
 use crate::error::BackendError;
 use crate::run::pipeline::{StudyCommand, StudyEvent, StudyFacts, next_commands};
-use crate::run::{announce_run, finish_preparation, publish_task, publish_turn, study_fact};
+use crate::run::{announce_once, finish_preparation, publish_task, publish_turn, study_fact};
 
 pub mod corrections;
 pub mod retention;
+mod turn_sweeper;
+
+pub use turn_sweeper::TurnSweeper;
 
 /// The one study of a conversation's run.
 const STUDY: &str = "image";
 
-/// Begins a conversation, or begins it again: nothing happens twice. `image` is the content of its image, where this request
+/// Creates a conversation and gives its work to the stages. Where the same request had created it, whatever of it was not
+/// done is done now; where another one had, nothing happens. `image` is the content of its image, where this request
 /// brought it. It is stored once the conversation is there to own it: a request that makes none stores nothing.
 ///
 /// # Errors
@@ -30,17 +35,74 @@ pub async fn begin(
     conversation: &Conversation,
     turns: &[TurnRequest],
     image: Option<&Bytes>,
-) -> Result<(), BackendError> {
-    let ready = backends.conversations.create(conversation, turns).await?;
-    if let (Some(ChatImage { image: key, .. }), Some(content)) = (&conversation.image, image) {
-        backends.objects.ensure(key, content).await?;
+) -> Result<CreateOutcome, BackendError> {
+    let outcome = backends.conversations.create(conversation, turns).await?;
+    if outcome != CreateOutcome::Mismatch {
+        if let (Some(ChatImage { image: key, .. }), Some(content)) = (&conversation.image, image) {
+            backends.objects.ensure(key, content).await?;
+        }
+        // What is there counts, which an earlier try has made: other hashes of outputs, and maybe findings already.
+        match backends.conversations.snapshot(&conversation.id).await? {
+            Some(known) => {
+                go_on(backends, Some(bundle), &known).await?;
+            }
+            // Deleted meanwhile: what was stored since has no owner.
+            None => {
+                retention::remove_objects(&*backends.objects, &conversation.id).await?;
+            }
+        }
     }
-    if let Some(turn) = ready {
-        publish_turn(backends, &conversation.id, turn, &conversation.component).await?;
-    } else if let Some(image) = &conversation.image {
-        prepare(backends, bundle, conversation, image).await?;
+    Ok(outcome)
+}
+
+/// Gives to the stages what a conversation waits for: its image where that is not prepared and a bundle says how, or the
+/// turn that is ready. Giving it twice is harmless. False where it waits for nothing that can be given.
+///
+/// # Errors
+/// When broker or state do not answer; the call may be repeated.
+pub(crate) async fn go_on(
+    backends: &Backends,
+    bundle: Option<&BundleHashes>,
+    known: &ConversationSnapshot,
+) -> Result<bool, BackendError> {
+    let conversation = &known.conversation;
+    match (pending_work(known), bundle) {
+        (Some(PendingWork::Turn(turn)), _) => {
+            publish_turn(backends, &conversation.id, turn, &conversation.component).await?;
+            Ok(true)
+        }
+        (Some(PendingWork::Image(image)), Some(bundle)) => {
+            prepare(backends, bundle, conversation, image).await?;
+            Ok(true)
+        }
+        (Some(PendingWork::Image(_)), None) | (None, _) => Ok(false),
     }
-    Ok(())
+}
+
+/// What a conversation waits for.
+enum PendingWork<'a> {
+    /// The outputs of its image.
+    Image(&'a ChatImage),
+    /// The answer to this turn.
+    Turn(u32),
+}
+
+/// What a conversation waits for, unless a worker is at it.
+fn pending_work(known: &ConversationSnapshot) -> Option<PendingWork<'_>> {
+    let mut turns = (1..).zip(&known.turns);
+    let (first, turn) = turns.find(|(_, turn)| !turn.status.is_final())?;
+    match (&known.conversation.image, &known.prepared) {
+        _ if turn.status != TurnStatus::Queued => None,
+        (Some(image), None) => Some(PendingWork::Image(image)),
+        _ => Some(PendingWork::Turn(first)),
+    }
+}
+
+/// The name of the run that prepares this image for this conversation. The image is part of it: an id may come again after
+/// its conversation was deleted, with another image, and what is still known of the first one must not count for it.
+pub fn preparation_run(conversation: &ConversationId, image: &ObjectKey) -> RunId {
+    let image = ContentHash::of(image.as_str().as_bytes());
+    RunId(format!("chat-{conversation}-{}", image.short()))
 }
 
 /// Gives the image to its two stages.
@@ -52,7 +114,7 @@ async fn prepare(
 ) -> Result<(), BackendError> {
     let run = RunSpec {
         schema_version: SCHEMA_VERSION,
-        run: RunId(format!("chat-{}", conversation.id)),
+        run: preparation_run(&conversation.id, &image.image),
         source: Source::Image,
         stages: StageSet::closure(&[Stage::Embedding, Stage::Findings]),
         generation: Generation::default(),
@@ -69,7 +131,8 @@ async fn prepare(
         indication: None,
         split: None,
     };
-    announce_run(&*backends.state, &run).await?;
+    // The one that is there counts: an earlier try's, perhaps of another bundle.
+    let run = announce_once(&*backends.state, &run).await?;
     let fact = study_fact(&run.run, &spec);
     backends.state.begin(std::slice::from_ref(&fact)).await?;
     let known = backends.state.record(&[fact]).await?.pop().flatten();

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::BundleHashes;
+use crate::conversation::TurnSweeper;
 use crate::run::{BatchError, BatchService, BatchServiceSettings, OpenArchive};
 
 mod app_state;
@@ -172,6 +173,13 @@ impl Gateway {
         let shutdown = self.app.shutdown.clone();
         let router = router::router(&self.app);
         let config = &self.app.config;
+        let sweeper = TurnSweeper::new(
+            self.app.backends.clone(),
+            Some(self.app.bundle.clone()),
+            config.republish_after,
+            shutdown.clone(),
+        );
+        tokio::spawn(sweeper.run());
         let limits = ConnectionLimits {
             server: "gateway",
             connections: config.connections as usize,

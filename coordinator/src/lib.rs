@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod run;
 
 pub use bundle_hashes::BundleHashes;
+pub use conversation::TurnSweeper;
 pub use error::{BackendError, CoordinatorError};
 pub use run::output::RunSummary;
 pub use run::{ArchiveRun, ResultConsumer, RunOptions, RunPlan, RunProgress, plan_run};

@@ -28,4 +28,4 @@ pub use publish::publish_turn;
 pub use result_consumer::ResultConsumer;
 pub(crate) use retry::RetryUntilShutdown;
 pub use run_state::{PROGRESS_DOCUMENT, SPEC_DOCUMENT};
-pub(crate) use run_state::{announce_run, study_fact};
+pub(crate) use run_state::{announce_once, study_fact};

@@ -218,7 +218,7 @@ impl Setting {
         };
         conversations.create(&conversation, &[turn]).await?;
         let ready = conversations
-            .image_prepared(id, &Ok(report()))
+            .image_prepared(id, &self.embedding, &Ok(report()))
             .await?
             .context("no turn is ready")?;
         let mut watch = conversations.watch(id, ready).await?;

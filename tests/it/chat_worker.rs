@@ -110,7 +110,8 @@ impl ChatHarness {
             .conversations
             .create(&conversation, questions)
             .await
-            .unwrap();
+            .unwrap()
+            .ready();
         self.publish(&conversation.id, ready).await;
         conversation.id
     }
@@ -154,17 +155,19 @@ impl ChatHarness {
             self.conversations
                 .create(&conversation, questions)
                 .await
-                .unwrap(),
+                .unwrap()
+                .ready(),
             None,
             "it is not prepared"
         );
+        let key = &conversation.image.as_ref().unwrap().image;
         let findings = FindingsReport {
             findings: Vec::new(),
             text: "edema".into(),
         };
         let ready = self
             .conversations
-            .image_prepared(&conversation.id, &Ok(findings))
+            .image_prepared(&conversation.id, key, &Ok(findings))
             .await
             .unwrap();
         self.publish(&conversation.id, ready).await;
@@ -174,9 +177,10 @@ impl ChatHarness {
     async fn ask(&self, id: &ConversationId, request: TurnRequest) -> u32 {
         let added = self
             .conversations
-            .add_turn(id, &request, None)
+            .add_turn(id, &request, None, u32::MAX)
             .await
             .unwrap()
+            .added()
             .unwrap();
         self.publish(id, added.ready.then_some(added.turn)).await;
         added.turn

@@ -10,10 +10,12 @@ use radialog_schemas::{ErrorCode, Outcome, Stage, StageResult};
 use radialog_tests::fake_stage::FakeStage;
 use radialog_tests::task_harness::TaskHarness;
 
+mod forgotten;
 mod links;
 mod messages;
 mod outages;
 mod shutdown;
+mod starts;
 
 /// The work queue of the stage that these tests run.
 const WORK: &str = "radialog.findings";

@@ -12,6 +12,7 @@ pub(crate) mod fake_language_worker;
 pub(crate) mod fixture;
 mod limits;
 mod openai;
+mod races;
 mod retention;
 pub(crate) mod sse;
 mod turns;

@@ -213,6 +213,17 @@ impl State for FaultyState {
             .answer(self.faults.state()?.put_document(run, name, value).await?)
     }
 
+    async fn create_document(
+        &self,
+        run: &RunId,
+        name: &str,
+        value: String,
+    ) -> Result<String, StateError> {
+        let state = self.faults.state()?;
+        self.faults
+            .answer(state.create_document(run, name, value).await?)
+    }
+
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
         self.faults
             .answer(self.faults.state()?.document(run, name).await?)

@@ -91,12 +91,8 @@ pub(super) async fn start(
         },
     );
     let view = batches(&app)?
-        .start(&id, &caller.owner, clock::now_ms(), request.clone())
+        .start(&id, &caller.owner, clock::now_ms(), request)
         .await?;
-    if view.request != request {
-        let detail = "this Idempotency-Key started another batch; give each new request a new key";
-        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
-    }
     Ok((
         StatusCode::ACCEPTED,
         [(header::LOCATION, format!("/v1/batches/{id}"))],

@@ -9,6 +9,8 @@ use radialog_runtime::config::ConfigReader;
 use radialog_runtime::http_server::{CONNECTION_BYTES, open_files};
 use radialog_schemas::ContentHash;
 
+use crate::conversation::TurnSweeper;
+
 /// The original demo's address.
 const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7860);
@@ -66,6 +68,8 @@ pub struct GatewayConfig {
     pub deadline: Option<Duration>,
     /// The time after which a silent stream says that it is alive.
     pub heartbeat: Duration,
+    /// After so long a queued turn that no worker has taken is published again.
+    pub republish_after: Duration,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
     pub archives: Vec<String>,
     /// The directory in which running batches keep what they need to go on.
@@ -110,6 +114,7 @@ impl Default for GatewayConfig {
             request_timeout: Duration::from_secs(60),
             deadline: None,
             heartbeat: Duration::from_secs(15),
+            republish_after: TurnSweeper::FORGOTTEN_AFTER,
             archives: Vec::new(),
             directory: PathBuf::from("radialog-gateway"),
             origins: Vec::new(),
@@ -154,6 +159,7 @@ impl GatewayConfig {
             deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO))
                 .filter(|limit| !limit.is_zero()),
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
+            republish_after: seconds(reader, "republish_after", default.republish_after),
             archives: archives(reader),
             directory: reader
                 .parsed("gateway", "directory")

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use radialog_runtime::clock::now_ms;
-use radialog_runtime::conversations::ConversationSnapshot;
+use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome};
 use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
@@ -14,6 +14,7 @@ use radialog_schemas::{
     Ask, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage,
     TurnRequest,
 };
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::app_state::AppState;
@@ -93,13 +94,7 @@ pub(super) async fn create(
         opening: Vec::new(),
         turns,
     };
-    let snapshot = match key {
-        Some(_) => match app.backends.conversations.snapshot(&draft.id).await? {
-            Some(known) => repeat(&app, &draft, known).await?,
-            None => begin(&app, draft).await?,
-        },
-        None => begin(&app, draft).await?,
-    };
+    let snapshot = begin(&app, draft).await?;
     let location = [(
         header::LOCATION,
         view::conversation_path(&snapshot.conversation.id),
@@ -126,53 +121,29 @@ fn known_id(caller: &Caller, key: &str) -> ConversationId {
     ConversationId(hash.as_str()[..ID_LENGTH].to_owned())
 }
 
-/// The same request again: whatever of it was not done is done now.
-async fn repeat(
-    app: &AppState,
-    draft: &ConversationDraft,
-    known: ConversationSnapshot,
-) -> ApiResult<ConversationSnapshot> {
-    let conversation = &known.conversation;
-    let image = draft.image.as_ref().map(|image| image.key(&draft.id));
-    let asked = |turns: &[TurnRequest]| -> Vec<_> {
-        turns
-            .iter()
-            .map(|turn| (turn.ask.clone(), turn.generation.clone()))
-            .collect()
-    };
-    let first: Vec<TurnRequest> = known
-        .turns
-        .iter()
-        .take(draft.turns.len())
-        .map(|turn| turn.request.clone())
-        .collect();
-    let is_same = *conversation.owner == draft.owner
-        && conversation.image.as_ref().map(|image| &image.image) == image.as_ref()
-        && conversation.indication == draft.indication
-        && asked(&first) == asked(&draft.turns);
-    if !is_same {
-        let detail =
-            "this Idempotency-Key made another conversation; give each new request a new key";
-        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
-    }
-    let content = draft.image.as_ref().map(|image| &image.content);
-    conversation::begin(
-        &app.backends,
-        &app.bundle,
-        conversation,
-        &draft.turns,
-        content,
-    )
-    .await?;
-    Ok(known)
-}
-
-/// Begins a conversation.
+/// Begins a conversation, or goes on with the one that the same request has begun. It is done to its end also where the
+/// client has gone away, so that nothing of it is left half done.
 pub(super) async fn begin(
     app: &AppState,
     draft: ConversationDraft,
 ) -> ApiResult<ConversationSnapshot> {
-    let places = QueuePlaces::take(app, &draft.owner, draft.turns.len()).await?;
+    let app = app.clone();
+    let beginning = async move { begin_to_end(&app, draft).await };
+    tokio::spawn(beginning.in_current_span())
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "a conversation was not begun");
+            ApiError::new(ProblemCode::Internal, "the conversation was not begun")
+        })?
+}
+
+async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<ConversationSnapshot> {
+    let conversations = &app.backends.conversations;
+    // A look only: what is there already makes no new work. What counts is decided when it is created.
+    let places = match conversations.snapshot(&draft.id).await? {
+        None => Some(QueuePlaces::take(app, &draft.owner, draft.turns.len()).await?),
+        Some(_) => None,
+    };
     let ConversationDraft {
         id,
         owner,
@@ -195,7 +166,7 @@ pub(super) async fn begin(
         lifetime_seconds,
         opening,
     };
-    conversation::begin(
+    let outcome = conversation::begin(
         &app.backends,
         &app.bundle,
         &conversation,
@@ -203,12 +174,15 @@ pub(super) async fn begin(
         content.as_ref(),
     )
     .await?;
-    places.free().await;
-    let snapshot = app
-        .backends
-        .conversations
-        .snapshot(&conversation.id)
-        .await?;
+    if outcome == CreateOutcome::Mismatch {
+        let detail =
+            "this Idempotency-Key made another conversation; give each new request a new key";
+        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
+    }
+    if let Some(places) = places {
+        places.free().await;
+    }
+    let snapshot = conversations.snapshot(&conversation.id).await?;
     snapshot.ok_or_else(ApiError::no_conversation)
 }
 

@@ -8,6 +8,8 @@ use radialog_runtime::clock;
 use radialog_schemas::http::openai::{ChatCompletionRequest, Model, ModelList};
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
 
+use tracing::Instrument;
+
 use self::completion::{CompletionHead, EphemeralConversation, PendingCompletion};
 pub(super) use self::errors::rewrite_errors;
 use self::messages::ParsedMessages;
@@ -100,7 +102,7 @@ pub(super) async fn complete(
         app: app.clone(),
         id: draft.id.clone(),
     };
-    create::begin(&app, draft).await?;
+    let conversation = begin(&app, draft, conversation).await?;
     drop(memory);
     let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
     let head = CompletionHead {
@@ -118,6 +120,22 @@ pub(super) async fn complete(
     } else {
         following.whole(head).await
     }
+}
+
+/// Begins the conversation. Where the client goes away meanwhile, it is removed once it has begun, not before.
+async fn begin(
+    app: &AppState,
+    draft: ConversationDraft,
+    conversation: EphemeralConversation,
+) -> ApiResult<EphemeralConversation> {
+    let app = app.clone();
+    let beginning = async move { create::begin(&app, draft).await.map(|_| conversation) };
+    tokio::spawn(beginning.in_current_span())
+        .await
+        .map_err(|error| {
+            tracing::error!(%error, "a completion was not begun");
+            ApiError::new(ProblemCode::Internal, "the completion was not begun")
+        })?
 }
 
 fn options(app: &AppState, asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {

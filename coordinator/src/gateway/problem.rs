@@ -97,6 +97,7 @@ impl From<BackendError> for ApiError {
 impl From<BatchError> for ApiError {
     fn from(error: BatchError) -> Self {
         match error {
+            BatchError::Mismatch => Self::new(ProblemCode::IdempotencyMismatch, error),
             BatchError::NotAllowed { .. } => Self::new(ProblemCode::ArchiveNotAllowed, error),
             BatchError::Archive(_) => Self::new(ProblemCode::InvalidRequest, error),
             BatchError::State(error) => error.into(),

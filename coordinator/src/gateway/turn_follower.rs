@@ -10,16 +10,13 @@ use radialog_runtime::state::StateError;
 use radialog_schemas::{ConversationId, TurnEvent};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::problem::ApiResult;
-use super::{AppState, publish};
+use super::AppState;
 
 /// Events read at a time.
 const PAGE: usize = 64;
 /// Pauses between two looks at a turn's position, at first and when it has waited for long.
 const FIRST_POSITION_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_POSITION_PAUSE: Duration = Duration::from_secs(10);
-/// Heartbeats after which a turn that still waits may have been forgotten, at first.
-const REMIND_AFTER_HEARTBEATS: u32 = 2;
 /// Pause after the state store has failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -59,8 +56,6 @@ struct QueueWait {
     position: Option<u64>,
     ask_at: Instant,
     ask_pause: Duration,
-    remind_at: Instant,
-    reminder_pause: Duration,
 }
 
 impl TurnFollower {
@@ -74,13 +69,10 @@ impl TurnFollower {
         // Before anything is read, so that nothing falls between.
         let watch = app.backends.conversations.watch(id, turn).await?;
         let now = Instant::now();
-        let reminder_pause = REMIND_AFTER_HEARTBEATS * app.config.heartbeat;
         let waiting = QueueWait {
             position: None,
             ask_at: now,
             ask_pause: FIRST_POSITION_PAUSE,
-            remind_at: now + reminder_pause,
-            reminder_pause,
         };
         Ok(Self {
             app: app.clone(),
@@ -207,27 +199,12 @@ impl TurnFollower {
         };
         waiting.ask_at = Instant::now() + waiting.ask_pause;
         waiting.ask_pause = waiting.ask_pause.mul_f64(1.5).min(LONGEST_POSITION_PAUSE);
-        if waiting.remind_at <= Instant::now() {
-            waiting.reminder_pause *= 2;
-            waiting.remind_at = Instant::now() + waiting.reminder_pause;
-            remind(&self.app, &self.id).await?;
-        }
         if waiting.position == Some(position) {
             return Ok(ReadOutcome::Nothing);
         }
         waiting.position = Some(position);
         Ok(ReadOutcome::Update(TurnUpdate::Queued(position)))
     }
-}
-
-async fn remind(app: &AppState, id: &ConversationId) -> Result<(), StateError> {
-    let Some(snapshot) = app.backends.conversations.snapshot(id).await? else {
-        return Ok(());
-    };
-    let reminder: ApiResult<()> = publish::republish_forgotten(app, &snapshot).await;
-    // Said in the log already; the next reminder comes.
-    let _ = reminder;
-    Ok(())
 }
 
 enum ReadOutcome {

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use radialog_runtime::clock;
+use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot};
 use radialog_schemas::Ask;
 use radialog_schemas::http::{EditedAnswer, NewTurn, ProblemCode, TurnView};
 
@@ -28,29 +29,28 @@ pub(super) async fn add(
     check(&asked.ask, conversation.image.is_some())?;
     let generation = create::generation(&asked.options)?;
     let request = create::turn_request(&app, asked.ask, &generation, &asked.options);
-    if before.turns.len() >= app.config.max_turns as usize {
-        let detail = format!(
-            "a conversation has at most {} turns; start a new one",
-            app.config.max_turns
-        );
-        return Err(ApiError::new(ProblemCode::ConversationFull, detail));
-    }
     let places = QueuePlaces::take(&app, &caller.owner, 1).await?;
-    let id = &conversation.id;
+    let (id, max_turns) = (&conversation.id, app.config.max_turns);
     let added = app
         .backends
         .conversations
-        .add_turn(id, &request, key.as_deref())
+        .add_turn(id, &request, key.as_deref(), max_turns)
         .await?;
-    let added = added.ok_or_else(ApiError::no_conversation)?;
+    let added = match added {
+        AddTurnOutcome::Added(added) => added,
+        AddTurnOutcome::Full => {
+            let detail = format!("a conversation has at most {max_turns} turns; start a new one");
+            return Err(ApiError::new(ProblemCode::ConversationFull, detail));
+        }
+        AddTurnOutcome::Mismatch => {
+            let detail = "this Idempotency-Key asked another turn; give each new turn a new key";
+            return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
+        }
+        AddTurnOutcome::NotFound => return Err(ApiError::no_conversation()),
+    };
     places.free().await;
     publish::publish_ready(&app, id, added.ready.then_some(added.turn)).await;
     let after = request_path::own(&app, &caller, id).await?;
-    let stored = &request_path::turn(&after, added.turn)?.request;
-    if (&stored.ask, &stored.generation) != (&request.ask, &request.generation) {
-        let detail = "this Idempotency-Key asked another turn; give each new turn a new key";
-        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
-    }
     let location = [(header::LOCATION, view::turn_path(id, added.turn))];
     Ok((
         StatusCode::ACCEPTED,
@@ -97,18 +97,46 @@ pub(super) async fn edit(
 ) -> ApiResult<Json<TurnView>> {
     check_text("text", &edited.text)?;
     rewrite(&app, &at, Some(&edited.text)).await?;
-    let after = request_path::own(&app, &caller, at.id()).await?;
-    match corrections::from_edit(&after, at.turn, &edited.text, clock::now_ms()) {
-        Some(correction) => corrections::store(&*app.backends.objects, &correction).await?,
-        None => corrections::delete(&*app.backends.objects, at.id(), at.turn).await?,
-    }
+    let after = store_correction(&app, &caller, &at).await?;
     Ok(Json(view::turn(&app, &after, at.turn).await?))
 }
 
-pub(super) async fn forget_edit(State(app): State<AppState>, at: OwnTurn) -> ApiResult<StatusCode> {
+pub(super) async fn forget_edit(
+    State(app): State<AppState>,
+    caller: Caller,
+    at: OwnTurn,
+) -> ApiResult<StatusCode> {
     rewrite(&app, &at, None).await?;
-    corrections::delete(&*app.backends.objects, at.id(), at.turn).await?;
+    store_correction(&app, &caller, &at).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes the stored correction that of the answer as it stands. Where the answer is rewritten meanwhile, it is done again;
+/// where the conversation is removed, nothing stays.
+async fn store_correction(
+    app: &AppState,
+    caller: &Caller,
+    at: &OwnTurn,
+) -> ApiResult<ConversationSnapshot> {
+    let objects = &*app.backends.objects;
+    let mut before = request_path::own(app, caller, at.id()).await?;
+    loop {
+        let edited = request_path::turn(&before, at.turn)?.edited.as_deref();
+        let correction = edited
+            .and_then(|text| corrections::from_edit(&before, at.turn, text, create::now_ms()));
+        match correction {
+            Some(correction) => corrections::store(objects, &correction).await?,
+            None => corrections::delete(objects, at.id(), at.turn).await?,
+        }
+        let Some(after) = app.backends.conversations.snapshot(at.id()).await? else {
+            corrections::delete(objects, at.id(), at.turn).await?;
+            return Err(ApiError::no_conversation());
+        };
+        if request_path::turn(&after, at.turn)?.edited.as_deref() == edited {
+            return Ok(after);
+        }
+        before = after;
+    }
 }
 
 async fn rewrite(app: &AppState, at: &OwnTurn, text: Option<&str>) -> ApiResult<()> {

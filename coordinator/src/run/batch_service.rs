@@ -20,6 +20,7 @@ use radialog_schemas::{Generation, ObjectKey, Source, StageSet};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::archive_run::{
     ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions,
@@ -69,7 +70,9 @@ pub struct BatchService {
     settings: BatchServiceSettings,
     shutdown: CancellationToken,
     slots: Semaphore,
-    /// The tokens that stop the batches that run or wait here.
+    /// Held while a batch is begun here, so that its folder has one writer.
+    beginning: tokio::sync::Mutex<()>,
+    /// How to stop the batches that run or wait here.
     here: Mutex<HashMap<String, CancellationToken>>,
 }
 
@@ -96,6 +99,7 @@ impl BatchService {
             settings,
             shutdown,
             slots: Semaphore::new(RUNNING),
+            beginning: tokio::sync::Mutex::default(),
             here: Mutex::default(),
         })
     }
@@ -116,10 +120,7 @@ impl BatchService {
         let mut count = 0;
         for entry in fs::read_dir(directory).map_err(failed)? {
             let file = entry.map_err(failed)?.path().join(REQUEST_FILE);
-            let requested = fs::read(&file)
-                .ok()
-                .and_then(|text| serde_json::from_slice::<BatchRequest>(&text).ok());
-            match requested {
+            match kept(&file) {
                 Some(requested) => {
                     self.spawn(requested);
                     count += 1;
@@ -132,10 +133,11 @@ impl BatchService {
         Ok(count)
     }
 
-    /// Starts a batch. The same `id` gives the same batch again.
+    /// Starts a batch. The same request with the same `id` gives the same batch again, also where both come at once, here or
+    /// at several gateways: one of them runs it.
     ///
     /// # Errors
-    /// When the archive is not allowed or cannot be read, or a store does not answer.
+    /// When another request has this id, the archive is not allowed or cannot be read, or a store does not answer.
     pub async fn start(
         self: &Arc<Self>,
         id: &str,
@@ -143,8 +145,8 @@ impl BatchService {
         created_ms: u64,
         request: NewBatch,
     ) -> Result<BatchView, BatchError> {
-        if let Some(view) = self.view(owner, id).await? {
-            return Ok(view);
+        if let Some(known) = self.documents.request(id).await? {
+            return self.repeat(known, owner, &request).await;
         }
         self.check(&request.archive)?;
         (self.settings.open)(request.archive.clone())
@@ -152,22 +154,54 @@ impl BatchService {
             .map_err(BatchError::Archive)?;
         let requested = BatchRequest {
             id: id.to_owned(),
+            attempt: Uuid::new_v4().simple().to_string(),
             owner: owner.to_owned(),
             created_ms,
             request,
         };
-        let folder = self.folder(id);
-        let failed = |source| BatchError::Directory {
-            path: folder.clone(),
-            source,
-        };
-        durable::create_directory(&folder).map_err(failed)?;
-        durable::replace(&folder.join(REQUEST_FILE), json(&requested).as_bytes())
-            .map_err(failed)?;
-        self.documents.put_request(&requested).await?;
+        // It is done to its end also where the client has gone away.
+        let batches = self.clone();
+        tokio::spawn(async move { batches.begin(requested).await })
+            .await
+            .map_err(|error| StateError(format!("the batch was not begun: {error}")))?
+    }
+
+    /// Keeps a request and runs it, unless another one has its id.
+    async fn begin(self: &Arc<Self>, requested: BatchRequest) -> Result<BatchView, BatchError> {
+        // Of the requests that come here; what other gateways do is decided in the shared state.
+        let _beginning = self.beginning.lock().await;
+        let (owner, request) = (&requested.owner, &requested.request);
+        if let Some(known) = self.documents.request(&requested.id).await? {
+            return self.repeat(known, owner, request).await;
+        }
+        if let Some(kept) = self.kept(&requested.id) {
+            // It runs here, and the state has lost it.
+            let known = self.documents.create_request(&kept).await?;
+            return self.repeat(known, owner, request).await;
+        }
+        // In the folder first: where this process ends now, the next one goes on with it.
+        self.keep(&requested)?;
+        let known = self.documents.create_request(&requested).await?;
+        if known.attempt != requested.attempt {
+            self.remove_folder(&requested.id)?;
+            return self.repeat(known, owner, request).await;
+        }
         let view = requested.clone().view(BatchStatus::Queued, None, None);
         self.spawn(requested);
         Ok(view)
+    }
+
+    /// The batch that another try has begun, where it is the same one.
+    async fn repeat(
+        &self,
+        known: BatchRequest,
+        owner: &str,
+        request: &NewBatch,
+    ) -> Result<BatchView, BatchError> {
+        if known.owner != owner || known.request != *request {
+            return Err(BatchError::Mismatch);
+        }
+        Ok(self.view_of(known).await?)
     }
 
     /// Looks at a batch of this owner.
@@ -181,14 +215,18 @@ impl BatchService {
         if requested.owner != owner {
             return Ok(None);
         }
-        let progress = self.documents.progress(id).await?;
-        let end = self.documents.end(id).await?;
+        self.view_of(requested).await.map(Some)
+    }
+
+    async fn view_of(&self, requested: BatchRequest) -> Result<BatchView, StateError> {
+        let progress = self.documents.progress(&requested.id).await?;
+        let end = self.documents.end(&requested.id).await?;
         let status = match (&end, &progress) {
             (Some(end), _) => end.status,
             (None, Some(_)) => BatchStatus::Running,
             (None, None) => BatchStatus::Queued,
         };
-        Ok(Some(requested.view(status, progress, end)))
+        Ok(requested.view(status, progress, end))
     }
 
     /// Stops a batch wherever it runs; its lines so far become its results. False where there is none.
@@ -281,6 +319,12 @@ impl BatchService {
         stop: &CancellationToken,
     ) -> Result<(), BatchError> {
         let BatchRequest { id, request, .. } = &requested;
+        // An earlier process may have ended before it was decided whose the batch is.
+        let known = self.documents.create_request(&requested).await?;
+        if known.attempt != requested.attempt {
+            info!(batch = id, "another gateway has begun this batch");
+            return self.remove_folder(id);
+        }
         if self.documents.end(id).await?.is_none() {
             // None where it is stopped while it waits.
             let slot = tokio::select! {
@@ -305,14 +349,10 @@ impl BatchService {
                 error,
                 parts,
             };
-            self.documents.put_end(id, &end).await?;
-            info!(batch = id, ?status, "a batch has ended");
+            let end = self.documents.create_end(id, &end).await?;
+            info!(batch = id, status = ?end.status, "a batch has ended");
         }
-        let folder = self.folder(id);
-        fs::remove_dir_all(&folder).map_err(|source| BatchError::Directory {
-            path: folder,
-            source,
-        })
+        self.remove_folder(id)
     }
 
     async fn run(
@@ -391,7 +431,30 @@ impl BatchService {
         self.settings.directory.join(id)
     }
 
+    /// Writes a request where the next process finds it.
+    fn keep(&self, requested: &BatchRequest) -> Result<(), BatchError> {
+        let path = self.folder(&requested.id);
+        durable::create_directory(&path)
+            .and_then(|()| durable::replace(&path.join(REQUEST_FILE), json(requested).as_bytes()))
+            .map_err(|source| BatchError::Directory { path, source })
+    }
+
+    /// The request that is kept here under this id.
+    fn kept(&self, id: &str) -> Option<BatchRequest> {
+        kept(&self.folder(id).join(REQUEST_FILE))
+    }
+
+    fn remove_folder(&self, id: &str) -> Result<(), BatchError> {
+        let path = self.folder(id);
+        fs::remove_dir_all(&path).map_err(|source| BatchError::Directory { path, source })
+    }
+
     fn here(&self) -> MutexGuard<'_, HashMap<String, CancellationToken>> {
         self.here.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The request in this file; none where it has none.
+fn kept(file: &Path) -> Option<BatchRequest> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
 }

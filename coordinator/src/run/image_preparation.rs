@@ -35,7 +35,7 @@ pub(crate) async fn finish_preparation(
     };
     if let Some(turn) = backends
         .conversations
-        .image_prepared(conversation, &outcome)
+        .image_prepared(conversation, &facts.spec.input, &outcome)
         .await?
     {
         publish_turn(backends, conversation, turn, run.component(Stage::Language)).await?;

@@ -21,6 +21,19 @@ pub(crate) async fn announce_run(state: &dyn State, run: &RunSpec) -> Result<(),
     state.put_document(&run.run, SPEC_DOCUMENT, document).await
 }
 
+/// As [`announce_run`] for a run that several processes may begin: the first one's specification counts, and is returned.
+///
+/// # Errors
+/// When the state store does not answer, or has a specification that cannot be read.
+pub(crate) async fn announce_once(state: &dyn State, run: &RunSpec) -> Result<RunSpec, StateError> {
+    let document = serde_json::to_string(run).expect("a specification has string keys only");
+    let known = state
+        .create_document(&run.run, SPEC_DOCUMENT, document)
+        .await?;
+    serde_json::from_str(&known)
+        .map_err(|error| StateError(format!("the specification of '{}': {error}", run.run)))
+}
+
 /// Makes the fact with which a study begins.
 pub(crate) fn study_fact(run: &RunId, study: &StudySpec) -> Fact {
     Fact {

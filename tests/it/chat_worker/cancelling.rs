@@ -34,7 +34,7 @@ async fn a_queued_turn_that_is_cancelled_never_runs(harness: ChatHarness) {
     let id = harness.begin("alone", &[]).await;
     harness
         .conversations
-        .add_turn(&id, &question("one"), None)
+        .add_turn(&id, &question("one"), None, u32::MAX)
         .await
         .unwrap();
     harness.conversations.cancel(&id, 1).await.unwrap();

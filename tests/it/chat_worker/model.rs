@@ -243,7 +243,7 @@ async fn an_answer_goes_on_in_another_worker_as_if_nothing_had_happened() {
     for (turn, request) in (1..).zip(script()) {
         harness
             .conversations
-            .add_turn(&id, &request, None)
+            .add_turn(&id, &request, None, u32::MAX)
             .await
             .unwrap();
         let index = turn as usize - 1;
@@ -288,7 +288,7 @@ async fn later_turns_build_on_edited_answers_and_not_on_cancelled_ones() {
         if cancelled {
             harness
                 .conversations
-                .add_turn(&id, &ask(Ask::Summary), None)
+                .add_turn(&id, &ask(Ask::Summary), None, u32::MAX)
                 .await
                 .unwrap();
             harness.conversations.cancel(&id, 2).await.unwrap();
@@ -382,7 +382,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
             embedding: key,
         };
         let conversation = Conversation {
-            image: Some(image),
+            image: Some(image.clone()),
             opening,
             ..harness.conversation(name)
         };
@@ -397,7 +397,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
             .unwrap();
         let ready = harness
             .conversations
-            .image_prepared(&conversation.id, &Ok(findings))
+            .image_prepared(&conversation.id, &image.image, &Ok(findings))
             .await
             .unwrap();
         harness.publish(&conversation.id, ready).await;

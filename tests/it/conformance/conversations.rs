@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use radialog_runtime::conversations::{
-    AddedTurn, AppendOutcome, Conversations, NumberedEvent, TurnClaim,
+    AddTurnOutcome, AddedTurn, AppendOutcome, Conversations, CreateOutcome, NumberedEvent,
+    TurnClaim,
 };
 use radialog_schemas::{
     Answer, Ask, ChatImage, ContentHash, Conversation, ConversationId, ErrorCode, Failure,
@@ -17,17 +18,21 @@ use tokio::time::timeout;
 
 use crate::adapters::on_each_adapter;
 
+mod atomicity;
 mod cancelling;
 mod events;
 mod lifetime;
 mod queue;
 mod turns;
+mod unattended;
 
+use atomicity::*;
 use cancelling::*;
 use events::*;
 use lifetime::*;
 use queue::*;
 use turns::*;
+use unattended::*;
 
 mod adapters {
     use std::sync::Arc;
@@ -64,6 +69,13 @@ on_each_adapter! { memory, redis: {
     conversations_are_listed_by_owner_the_latest_first,
     what_is_not_there_is_not_made_by_asking,
     racing_submitters_each_get_a_turn_of_their_own,
+    of_two_requests_with_one_id_exactly_one_creates_the_conversation,
+    findings_of_another_image_are_not_taken,
+    a_conversation_never_has_more_turns_than_it_may,
+    an_idempotency_key_adds_one_turn_and_refuses_another,
+    a_conversation_is_unattended_until_somebody_sees_to_it,
+    a_conversation_without_open_turns_is_not_unattended,
+    one_of_several_sweepers_attends,
     places_in_the_queue_are_taken_in_one_step_and_counted_by_key,
     a_turn_keeps_its_place_until_a_worker_has_it,
 }}
@@ -92,8 +104,35 @@ fn in_words() -> Conversation {
     }
 }
 
+fn image_key(image: &str) -> ObjectKey {
+    ObjectKey::image(&ContentHash::of(image.as_bytes()))
+}
+
+/// Keeps findings of the conversation's own image; returns the turn that is ready.
+async fn prepared(
+    conversations: &Arc<dyn Conversations>,
+    conversation: &Conversation,
+    outcome: Result<FindingsReport, Failure>,
+) -> Option<u32> {
+    let image = &conversation.image.as_ref().unwrap().image;
+    conversations
+        .image_prepared(&conversation.id, image, &outcome)
+        .await
+        .unwrap()
+}
+
+/// Adds a question, which must have room.
+async fn add(conversations: &Arc<dyn Conversations>, id: &ConversationId, text: &str) -> AddedTurn {
+    conversations
+        .add_turn(id, &ask(text), None, u32::MAX)
+        .await
+        .unwrap()
+        .added()
+        .unwrap()
+}
+
 fn with_image(image: &str) -> Conversation {
-    let key = ObjectKey::image(&ContentHash::of(image.as_bytes()));
+    let key = image_key(image);
     let image = ChatImage {
         image: key.clone(),
         media_type: "image/png".into(),
@@ -223,17 +262,21 @@ async fn creating_again_changes_nothing(conversations: Arc<dyn Conversations>) {
         .create(&conversation, &[ask("a")])
         .await
         .unwrap();
-    conversations.add_turn(id, &ask("b"), None).await.unwrap();
+    add(&conversations, id, "b").await;
     started_epoch(&conversations, id, 1).await;
     let before = conversations.snapshot(id).await.unwrap();
-    assert_eq!(
-        conversations
-            .create(&conversation, &[ask("other")])
-            .await
-            .unwrap(),
-        None,
-        "turn 1 runs"
-    );
+    let later = Conversation {
+        created_ms: 2,
+        ..conversation.clone()
+    };
+    for (turns, outcome) in [
+        (vec![ask("a")], CreateOutcome::Existing { ready: None }),
+        (vec![ask("other")], CreateOutcome::Mismatch),
+        (vec![], CreateOutcome::Mismatch),
+    ] {
+        let created = conversations.create(&later, &turns).await.unwrap();
+        assert_eq!(created, outcome, "{turns:?}");
+    }
     assert_eq!(conversations.snapshot(id).await.unwrap(), before);
 }
 
@@ -262,14 +305,14 @@ async fn what_is_not_there_is_not_made_by_asking(conversations: Arc<dyn Conversa
     let id = ConversationId(unique());
     assert_eq!(
         conversations
-            .add_turn(&id, &ask("a"), Some("k"))
+            .add_turn(&id, &ask("a"), Some("k"), 9)
             .await
             .unwrap(),
-        None
+        AddTurnOutcome::NotFound
     );
     assert_eq!(
         conversations
-            .image_prepared(&id, &Ok(findings()))
+            .image_prepared(&id, &image_key("a"), &Ok(findings()))
             .await
             .unwrap(),
         None

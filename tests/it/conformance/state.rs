@@ -27,6 +27,7 @@ mod adapters {
 
 on_each_adapter! { memory, redis: {
     a_document_is_replaced_and_belongs_to_its_run,
+    of_several_writers_of_a_new_document_one_wins,
     a_fact_is_written_once,
     a_study_that_was_never_begun_takes_no_facts,
     beginning_again_keeps_what_is_there,
@@ -78,6 +79,30 @@ async fn a_document_is_replaced_and_belongs_to_its_run(state: Arc<dyn State>) {
     }
     assert_eq!(state.document(&run, "progress").await.unwrap(), None);
     assert_eq!(state.document(&other, "spec").await.unwrap(), None);
+}
+
+async fn of_several_writers_of_a_new_document_one_wins(state: Arc<dyn State>) {
+    let run = run();
+    let written = futures::future::join_all((0..8).map(|number| {
+        let (state, run) = (state.clone(), run.clone());
+        tokio::spawn(async move {
+            let own = number.to_string();
+            (own.clone(), state.create_document(&run, "spec", own).await)
+        })
+    }))
+    .await;
+    let document = state.document(&run, "spec").await.unwrap().unwrap();
+    let mut winners = 0;
+    for writer in written {
+        let (own, there) = writer.unwrap();
+        assert_eq!(there.unwrap(), document);
+        winners += usize::from(own == document);
+    }
+    assert_eq!(winners, 1);
+    let again = state.create_document(&run, "spec", "later".into()).await;
+    assert_eq!(again.unwrap(), document);
+    let other = state.create_document(&run, "progress", "p".into()).await;
+    assert_eq!(other.unwrap(), "p");
 }
 
 async fn a_fact_is_written_once(state: Arc<dyn State>) {

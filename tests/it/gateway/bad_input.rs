@@ -111,6 +111,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
         .await?
         .unwrap();
     conversation.conversation.id = id.clone();
+    let image = conversation.conversation.image.clone().unwrap().image;
     let requests = [conversation.turns[0].request.clone()];
     fixture
         .backends
@@ -122,7 +123,7 @@ async fn an_image_that_only_its_decoder_finds_corrupt_fails_its_turns_with_the_c
     fixture
         .backends
         .conversations
-        .image_prepared(&id, &Err(failure))
+        .image_prepared(&id, &image, &Err(failure))
         .await?;
     let view = fixture
         .gateway

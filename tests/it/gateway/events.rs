@@ -193,9 +193,9 @@ async fn a_stream_ends_when_its_conversation_is_removed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_turn_that_nobody_published_is_published_when_its_reader_has_waited() -> Result<()> {
+async fn a_turn_that_nobody_published_is_published_by_the_gateways_sweeper() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |config| {
-        config.heartbeat = Duration::from_millis(300)
+        config.republish_after = Duration::from_millis(300)
     })
     .await?;
     let path = fixture.gateway.begin(&json!({"question": "first"})).await?;
@@ -214,7 +214,7 @@ async fn a_turn_that_nobody_published_is_published_when_its_reader_has_waited() 
     fixture
         .backends
         .conversations
-        .add_turn(&id, &request, None)
+        .add_turn(&id, &request, None, u32::MAX)
         .await?;
     let events = fixture.gateway.follow(&path, 2, None).await?.rest().await?;
     assert_eq!(text(&events), "You asked: first");

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use radialog_coordinator::RunOptions;
 use radialog_coordinator::archive::{self, ArchiveLocation};
+use radialog_coordinator::conversation::preparation_run;
 use radialog_coordinator::conversation::retention::{self, Unowned};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::memory::MemoryConversations;
-use radialog_schemas::{ContentHash, ConversationId, ObjectKey, RunId, Stage, StageSet, StudyId};
+use radialog_schemas::{ContentHash, ConversationId, ObjectKey, Stage, StageSet, StudyId};
 use radialog_tests::embedded::{self, batch_options, run_batch, start_workers};
 use radialog_tests::fake_stage::FakeStage;
 use serde_json::json;
@@ -89,7 +90,9 @@ async fn a_conversation_that_is_deleted_at_once_leaves_nothing_behind() -> Resul
             .begin(&json!({"image": data_uri(&content)}))
             .await?;
         assert_eq!(fixture.gateway.delete(&path).await?, 204);
-        runs.push(RunId(format!("chat-{}", id_of(&path))));
+        let id = id_of(&path);
+        let image = ObjectKey::conversation_image(&id, &ContentHash::of(&content));
+        runs.push(preparation_run(&id, &image));
     }
     // What its stages were asked to do goes on, and is over when the run is.
     let (state, image) = (&fixture.backends.state, [StudyId::from("image")]);

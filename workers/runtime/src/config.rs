@@ -38,7 +38,7 @@ pub struct Config {
     pub health: HealthConfig,
     /// Logs.
     pub telemetry: TelemetryConfig,
-    /// The time to wait for broker, store and state at the start before it is an error.
+    /// How long to try again at the start (connect, declare the queues, subscribe) before it is an error.
     pub start_timeout: Duration,
 }
 
@@ -135,7 +135,7 @@ impl Config {
                 json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
                 filter: reader.text("telemetry", "filter"),
             },
-            start_timeout: reader.seconds("start", "timeout", Duration::from_secs(10)),
+            start_timeout: reader.seconds("start", "timeout", Duration::from_secs(60)),
         };
         let areas = areas(&mut reader);
         reader.finish().map(|()| (config, areas))
@@ -199,7 +199,7 @@ mod tests {
     fn nothing_configured_is_the_embedded_mode() {
         let config = load(&[], &[]).unwrap();
         assert!(config.amqp.is_none() && config.s3.is_none() && config.redis.is_none());
-        assert_eq!(config.start_timeout, Duration::from_secs(10));
+        assert_eq!(config.start_timeout, Duration::from_secs(60));
     }
 
     #[test]

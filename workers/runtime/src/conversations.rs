@@ -2,16 +2,18 @@
 //! its epoch, the fencing token: a worker that was taken for dead and comes back finds its epoch over, and writes nothing
 //! more.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest,
-    TurnStatus,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
+    TurnRequest, TurnStatus,
 };
 
 use crate::state::StateError;
+use crate::trace;
 
+mod fingerprint;
 pub mod memory;
 mod queue_limits;
 pub mod redis;
@@ -48,7 +50,71 @@ pub struct TurnSnapshot {
     pub events: u64,
 }
 
-/// What came of adding a turn.
+/// A name that was never given before.
+fn nonce() -> String {
+    format!("{:016x}{:016x}", trace::random(), trace::random())
+}
+
+/// What came of creating a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateOutcome {
+    /// This request has created it.
+    Created {
+        /// The turn that must be published now.
+        ready: Option<u32>,
+    },
+    /// The same request had created it before.
+    Existing {
+        /// The turn that must be published now.
+        ready: Option<u32>,
+    },
+    /// Another request had created it before. Nothing was written.
+    Mismatch,
+}
+
+impl CreateOutcome {
+    /// The turn that must be published now.
+    pub fn ready(self) -> Option<u32> {
+        match self {
+            Self::Created { ready } | Self::Existing { ready } => ready,
+            Self::Mismatch => None,
+        }
+    }
+}
+
+/// What came of asking for a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddTurnOutcome {
+    /// The turn is there.
+    Added(AddedTurn),
+    /// The idempotency key has added another turn. Nothing was written.
+    Mismatch,
+    /// The conversation has as many turns as it may have. Nothing was written.
+    Full,
+    /// There is no such conversation.
+    NotFound,
+}
+
+impl AddTurnOutcome {
+    /// The turn, where it is there.
+    pub fn added(self) -> Option<AddedTurn> {
+        match self {
+            Self::Added(added) => Some(added),
+            Self::Mismatch | Self::Full | Self::NotFound => None,
+        }
+    }
+}
+
+/// A conversation with open turns that nobody has attended to for a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnattendedConversation {
+    /// As it stands.
+    pub snapshot: ConversationSnapshot,
+    /// When somebody last created it, added a turn to it or attended to it, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// A turn that was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddedTurn {
     /// The turn's number, also where the same request had added it before.
@@ -100,6 +166,13 @@ pub(crate) fn lifetime(conversation: &Conversation) -> Duration {
         .map_or(LIFETIME, |seconds| Duration::from_secs(seconds.into()))
 }
 
+/// Milliseconds since 1970.
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
 /// An event with its number.
 pub type NumberedEvent = (u64, TurnEvent);
 
@@ -119,13 +192,13 @@ pub trait TurnWatch: Send {
 /// Whoever's call makes a turn ready publishes its [`radialog_schemas::ChatTask`]; publishing twice is harmless.
 #[async_trait]
 pub trait Conversations: Send + Sync + 'static {
-    /// Begins a conversation with its first turns, queued. Does nothing where it is there already. Returns the turn that
-    /// is ready, if one is, in both cases.
+    /// Creates a conversation with its first turns, queued, or compares: in one step, so that of several requests with one
+    /// id exactly one creates it.
     async fn create(
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<Option<u32>, StateError>;
+    ) -> Result<CreateOutcome, StateError>;
 
     /// Reads the conversation as it stands; none where there is no such conversation.
     async fn snapshot(
@@ -136,20 +209,22 @@ pub trait Conversations: Send + Sync + 'static {
     /// Lists the owner's conversations, the latest first.
     async fn list(&self, owner: &str, limit: usize) -> Result<Vec<ConversationId>, StateError>;
 
-    /// Adds a queued turn. The same `idempotency` key gives the same turn again, whatever the request says. None where
-    /// there is no such conversation.
+    /// Adds a queued turn to a conversation that has less than `max_turns` of them. The same request with the same
+    /// `idempotency` key gives the same turn again, also in a full conversation.
     async fn add_turn(
         &self,
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<AddedTurn>, StateError>;
+        max_turns: u32,
+    ) -> Result<AddTurnOutcome, StateError>;
 
-    /// Keeps the image's outputs, once: findings become the first event of turn 1, a failure fails all queued turns.
-    /// Returns the turn that is ready.
+    /// Keeps the outputs of `image`, once: findings become the first event of turn 1, a failure fails all queued turns.
+    /// Nothing happens where the conversation has another image. Returns the turn that is ready.
     async fn image_prepared(
         &self,
         id: &ConversationId,
+        image: &ObjectKey,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError>;
 
@@ -212,6 +287,17 @@ pub trait Conversations: Send + Sync + 'static {
     /// Lists the conversations of all owners that began before this time, in milliseconds since 1970, in no order. Some may
     /// have ended meanwhile.
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError>;
+
+    /// Lists up to `limit` conversations with open turns that nobody has attended to for `idle`, the longest first. A
+    /// conversation is on this list before its turns can be queued, so that none is forgotten.
+    async fn unattended(
+        &self,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<Vec<UnattendedConversation>, StateError>;
+
+    /// Attends to an unattended conversation: it is not listed again for a while. False where somebody else has been faster.
+    async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError>;
 
     /// Counts the turns of all conversations that wait for a worker.
     async fn waiting(&self) -> Result<u64, StateError>;

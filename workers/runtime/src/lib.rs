@@ -16,6 +16,7 @@ mod redis_connection;
 pub mod runner;
 pub mod shutdown;
 pub mod stage;
+mod start;
 pub mod state;
 pub mod telemetry;
 pub mod trace;

@@ -66,6 +66,8 @@ pub struct Metrics {
     chat_in_flight: IntGaugeVec,
     chat_done: IntCounterVec,
     chat_prompt_tokens: IntCounterVec,
+    /// Counts conversations whose turn was forgotten and given to the workers again.
+    pub chat_republished: IntCounter,
 }
 
 /// The metrics of one stage, looked up once.
@@ -287,6 +289,13 @@ impl Metrics {
                 "radialog_chat_prompt_tokens_total",
                 "Tokens of prompts; cached=true: they were in the cache from an earlier turn",
                 &["cached"],
+            ),
+            chat_republished: registered(
+                r,
+                IntCounter::new(
+                    "radialog_chat_republished_total",
+                    "Conversations whose turn was forgotten and given to the workers again",
+                ),
             ),
             registry,
         }

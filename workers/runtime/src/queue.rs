@@ -100,7 +100,7 @@ pub trait Queue: Send + Sync + 'static {
     /// error.
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError>;
 
-    /// Subscribes to a queue. At most `prefetch` deliveries are in flight, delivered and not settled, at a time.
+    /// Subscribes to a queue that is there; while the broker does not answer, tries again until the start timeout. At most `prefetch` deliveries are in flight, delivered and not settled, at a time.
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError>;
 
     /// Takes one message if there is one, without a subscription, e.g. to look at dead letters. Dropping the receipt

@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 
 use crate::backoff::Backoff;
 use crate::config::RedisConfig;
+use crate::start::{StartError, until_started};
 use crate::state::StateError;
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -40,17 +41,20 @@ impl RedisConnection {
             timeout: config.timeout,
             scripts,
         };
-        tokio::time::timeout(
-            start_timeout,
-            connected.run::<()>(redis::pipe().cmd("PING").ignore()),
-        )
-        .await
-        .map_err(|_| {
-            StateError(format!(
-                "no answer within {} s",
-                start_timeout.as_secs_f64()
-            ))
-        })??;
+        let ping = || async {
+            let mut connection = connected.connection.clone();
+            let answer: Result<(), RedisError> =
+                redis::cmd("PING").query_async(&mut connection).await;
+            answer.map_err(|error| match is_transient(&error) {
+                true => StartError::Later(state_error(error)),
+                false => StartError::Never(state_error(error)),
+            })
+        };
+        let no_answer = || {
+            let seconds = start_timeout.as_secs_f64();
+            StateError(format!("no answer within {seconds} s"))
+        };
+        until_started("connecting to Redis", start_timeout, no_answer, ping).await?;
         Ok(connected)
     }
 

@@ -38,6 +38,15 @@ pub trait State: Send + Sync + 'static {
     /// Stores a document of a run, e.g. its specification or its progress; replaces what is there.
     async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError>;
 
+    /// Stores a document of a run where there is none of this name, and returns the one that is there then: of several
+    /// writers exactly one finds its own. The call may be repeated when its answer was lost.
+    async fn create_document(
+        &self,
+        run: &RunId,
+        name: &str,
+        value: String,
+    ) -> Result<String, StateError>;
+
     /// Reads a document of a run; none where it was never stored.
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError>;
 

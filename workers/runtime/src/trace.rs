@@ -74,7 +74,7 @@ impl fmt::Display for TraceContext {
 }
 
 /// Unpredictable enough for an identifier: every hasher state has its own random keys. Never 0, which means invalid.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish().max(1)
 }
 

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use radialog_coordinator::ResultConsumer;
 use radialog_coordinator::conversation::retention;
+use radialog_coordinator::{ResultConsumer, TurnSweeper};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 
@@ -30,9 +30,9 @@ pub(crate) struct CoordinatorArgs {
 }
 
 pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
-    let config = args
+    let (config, gateway) = args
         .services
-        .load(&args.retention.with([args.health.setting()]))?;
+        .load_with_gateway(&args.retention.with([args.health.setting()]))?;
     if config.amqp.is_none() || config.redis.is_none() {
         return Err(UsageError(
             "coordinators share a broker and a state store: give --amqp URL and --redis URL".into(),
@@ -44,6 +44,8 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let backends = Backends::connect(&config).await?;
     readiness.set(true);
     tracing::info!("coordinator ready");
+    let (forgotten_after, stop) = (gateway.republish_after, shutdown.clone());
+    tokio::spawn(TurnSweeper::new(backends.clone(), None, forgotten_after, stop).run());
     let results = ResultConsumer::new(backends.clone(), config.worker.worker, shutdown.clone());
     tokio::select! {
         ended = results.run() => ended?,

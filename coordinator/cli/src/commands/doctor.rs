@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
@@ -12,6 +13,8 @@ use radialog_schemas::{ContentHash, ObjectKey, Stage, queues};
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::bundle_source;
 
+/// How long a service may take to answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Open files that a worker with full batches needs.
 const OPEN_FILES: u64 = 1024;
 
@@ -46,6 +49,8 @@ impl CheckReport {
 
 pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.services.load_quiet(&[])?;
+    // A person waits, and wants to be told what is away.
+    config.start_timeout = config.start_timeout.min(LONGEST_WAIT);
     config
         .objects
         .directory

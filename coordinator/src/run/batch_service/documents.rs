@@ -18,8 +18,13 @@ const CANCEL: &str = "batch-cancel";
 pub(super) struct BatchDocuments(pub(super) Arc<dyn State>);
 
 impl BatchDocuments {
-    pub(super) async fn put_request(&self, request: &BatchRequest) -> Result<(), StateError> {
-        self.put(&request.id, REQUEST, json(request)).await
+    /// Keeps a request where the batch has none, and returns the one that it has then: of several gateways that are asked
+    /// for one batch, exactly one finds its own.
+    pub(super) async fn create_request(
+        &self,
+        request: &BatchRequest,
+    ) -> Result<BatchRequest, StateError> {
+        self.create(&request.id, REQUEST, json(request)).await
     }
 
     pub(super) async fn request(&self, id: &str) -> Result<Option<BatchRequest>, StateError> {
@@ -35,8 +40,13 @@ impl BatchDocuments {
         self.get(id, PROGRESS).await
     }
 
-    pub(super) async fn put_end(&self, id: &str, end: &BatchEnd) -> Result<(), StateError> {
-        self.put(id, END, json(end)).await
+    /// Ends the batch, once; returns the end that it has then.
+    pub(super) async fn create_end(
+        &self,
+        id: &str,
+        end: &BatchEnd,
+    ) -> Result<BatchEnd, StateError> {
+        self.create(id, END, json(end)).await
     }
 
     pub(super) async fn end(&self, id: &str) -> Result<Option<BatchEnd>, StateError> {
@@ -56,20 +66,32 @@ impl BatchDocuments {
         self.0.put_document(&run(id), name, document).await
     }
 
+    async fn create<T: for<'a> Deserialize<'a>>(
+        &self,
+        id: &str,
+        name: &str,
+        document: String,
+    ) -> Result<T, StateError> {
+        let text = self.0.create_document(&run(id), name, document).await?;
+        parse(id, name, &text)
+    }
+
     async fn get<T: for<'a> Deserialize<'a>>(
         &self,
         id: &str,
         name: &str,
     ) -> Result<Option<T>, StateError> {
         let text = self.0.document(&run(id), name).await?;
-        text.map(|text| serde_json::from_str(&text))
-            .transpose()
-            .map_err(|error| {
-                StateError(format!(
-                    "document '{name}' of batch '{id}' is damaged: {error}"
-                ))
-            })
+        text.map(|text| parse(id, name, &text)).transpose()
     }
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(id: &str, name: &str, text: &str) -> Result<T, StateError> {
+    serde_json::from_str(text).map_err(|error| {
+        StateError(format!(
+            "document '{name}' of batch '{id}' is damaged: {error}"
+        ))
+    })
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> String {

@@ -18,6 +18,9 @@ pub enum BatchError {
         /// What is allowed.
         prefixes: Vec<String>,
     },
+    /// The id belongs to another request.
+    #[error("this Idempotency-Key started another batch; give each new request a new key")]
+    Mismatch,
     /// The archive cannot be read.
     #[error(transparent)]
     Archive(CoordinatorError),

@@ -61,9 +61,12 @@ pub struct BatchView {
 }
 
 /// A request for a batch, as it is kept.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct BatchRequest {
     pub(super) id: String,
+    /// The try that began the batch, by a name that no other one has: only its gateway runs the batch.
+    #[serde(default)]
+    pub(super) attempt: String,
     pub(super) owner: String,
     pub(super) created_ms: u64,
     pub(super) request: NewBatch,

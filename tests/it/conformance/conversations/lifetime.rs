@@ -10,10 +10,7 @@ pub(super) async fn a_deleted_conversation_is_gone(conversations: Arc<dyn Conver
     let id = &conversation.id;
     let turns = [ask("a")];
     conversations.create(&conversation, &turns).await.unwrap();
-    conversations
-        .image_prepared(id, &Ok(findings()))
-        .await
-        .unwrap();
+    prepared(&conversations, &conversation, Ok(findings())).await;
     let (epoch, _) = started_epoch(&conversations, id, 1).await;
     assert!(conversations.delete(id).await.unwrap());
     assert_eq!(

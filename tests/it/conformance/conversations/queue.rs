@@ -86,7 +86,7 @@ pub(super) async fn a_turn_keeps_its_place_until_a_worker_has_it(
         .create(&conversation, &[ask("a"), ask("b")])
         .await
         .unwrap();
-    conversations.add_turn(id, &ask("c"), None).await.unwrap();
+    add(&conversations, id, "c").await;
     let waiting = async |expected: u64| {
         let asked = reservation(owner, 1);
         let limit = expected.max(1);

@@ -10,7 +10,7 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
             .create(&in_words(), &[ask("a")])
             .await
             .unwrap(),
-        Some(1)
+        CreateOutcome::Created { ready: Some(1) }
     );
     let conversation = with_image(&unique());
     assert_eq!(
@@ -18,7 +18,7 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
             .create(&conversation, &[ask("a"), ask("b")])
             .await
             .unwrap(),
-        None
+        CreateOutcome::Created { ready: None }
     );
     let id = &conversation.id;
     assert_eq!(
@@ -26,21 +26,10 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
         TurnClaim::NotRunnable { next: None },
         "not before it is prepared"
     );
-    assert_eq!(
-        conversations
-            .image_prepared(id, &Ok(findings()))
-            .await
-            .unwrap(),
-        Some(1)
-    );
-    assert_eq!(
-        conversations
-            .image_prepared(id, &Ok(findings()))
-            .await
-            .unwrap(),
-        Some(1),
-        "again is harmless"
-    );
+    for _ in 0..2 {
+        let ready = prepared(&conversations, &conversation, Ok(findings())).await;
+        assert_eq!(ready, Some(1), "again is harmless");
+    }
     let snapshot = conversations.snapshot(id).await.unwrap().unwrap();
     assert_eq!(snapshot.conversation, conversation);
     assert_eq!(snapshot.prepared, Some(Ok(findings())));
@@ -53,13 +42,12 @@ pub(super) async fn a_conversation_in_words_is_ready_at_once_and_one_with_an_ima
 
 pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversations>) {
     let id = &begun(&conversations, &["a", "b"]).await;
-    let third = conversations.add_turn(id, &ask("c"), None).await.unwrap();
     assert_eq!(
-        third,
-        Some(AddedTurn {
+        add(&conversations, id, "c").await,
+        AddedTurn {
             turn: 3,
             ready: false
-        })
+        }
     );
     assert_eq!(conversations.position(id, 4).await.unwrap(), None);
     let places = join_all((1..=3).map(|turn| conversations.position(id, turn))).await;
@@ -102,13 +90,12 @@ pub(super) async fn turns_are_answered_in_order(conversations: Arc<dyn Conversat
     assert_eq!(turns[0].outcome, Some(answer("A")));
     assert_eq!(turns[0].request, ask("a"));
     assert_eq!(turns[1].status, TurnStatus::Failed);
-    let added = conversations.add_turn(id, &ask("d"), None).await.unwrap();
     assert_eq!(
-        added,
-        Some(AddedTurn {
+        add(&conversations, id, "d").await,
+        AddedTurn {
             turn: 4,
             ready: true
-        })
+        }
     );
 }
 
@@ -116,34 +103,24 @@ pub(super) async fn an_idempotency_key_gives_the_same_turn_again(
     conversations: Arc<dyn Conversations>,
 ) {
     let id = &begun(&conversations, &["a"]).await;
-    let first = conversations
-        .add_turn(id, &ask("b"), Some("key"))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        conversations
-            .add_turn(id, &ask("b"), Some("key"))
-            .await
-            .unwrap(),
-        Some(first)
-    );
-    let other = conversations
-        .add_turn(id, &ask("b"), Some("another"))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!((first.turn, other.turn), (2, 3));
-    assert_eq!(
-        conversations
-            .snapshot(id)
-            .await
-            .unwrap()
-            .unwrap()
-            .turns
-            .len(),
-        3
-    );
+    let ask_b = |key: &'static str, asked_ms: u64| {
+        let request = TurnRequest {
+            asked_ms,
+            ..ask("b")
+        };
+        let conversations = conversations.clone();
+        async move {
+            let added = conversations
+                .add_turn(id, &request, Some(key), u32::MAX)
+                .await;
+            added.unwrap().added().unwrap()
+        }
+    };
+    let first = ask_b("key", 1).await;
+    assert_eq!(ask_b("key", 5).await, first, "later, and the same");
+    assert_eq!((first.turn, ask_b("another", 1).await.turn), (2, 3));
+    let turns = conversations.snapshot(id).await.unwrap().unwrap().turns;
+    assert_eq!(turns.len(), 3);
 }
 
 pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
@@ -156,20 +133,14 @@ pub(super) async fn an_image_that_failed_fails_all_turns_also_later_ones(
         .create(&conversation, &[ask("a")])
         .await
         .unwrap();
+    let ready = prepared(&conversations, &conversation, Err(failure.clone())).await;
+    assert_eq!(ready, None);
     assert_eq!(
-        conversations
-            .image_prepared(id, &Err(failure.clone()))
-            .await
-            .unwrap(),
-        None
-    );
-    let added = conversations.add_turn(id, &ask("b"), None).await.unwrap();
-    assert_eq!(
-        added,
-        Some(AddedTurn {
+        add(&conversations, id, "b").await,
+        AddedTurn {
             turn: 2,
             ready: false
-        })
+        }
     );
     let turns = conversations.snapshot(id).await.unwrap().unwrap().turns;
     for (turn, number) in turns.iter().zip(1..) {
@@ -216,13 +187,7 @@ pub(super) async fn racing_submitters_each_get_a_turn_of_their_own(
         .unwrap();
     let added = join_all((0..16).map(|number| {
         let (conversations, id) = (conversations.clone(), conversation.id.clone());
-        tokio::spawn(async move {
-            conversations
-                .add_turn(&id, &ask(&number.to_string()), None)
-                .await
-                .unwrap()
-                .unwrap()
-        })
+        tokio::spawn(async move { add(&conversations, &id, &number.to_string()).await })
     }))
     .await;
     let mut turns: Vec<u32> = added.into_iter().map(|added| added.unwrap().turn).collect();

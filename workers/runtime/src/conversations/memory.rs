@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest,
-    TurnStatus,
+    ContentHash, Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent,
+    TurnOutcome, TurnRequest, TurnStatus,
 };
 use tokio::sync::watch;
 
 use super::queue_limits::{LONGEST_RESERVATION, QueueLimits, Reservation, ReserveOutcome, key_of};
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, NumberedEvent, TurnClaim,
-    TurnSnapshot, TurnWatch, lifetime,
+    AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
+    NumberedEvent, TurnClaim, TurnSnapshot, TurnWatch, UnattendedConversation, fingerprint,
+    lifetime, now_ms,
 };
 use crate::state::StateError;
 
@@ -42,7 +43,12 @@ struct ConversationRecord {
     conversation: Conversation,
     prepared: Option<Result<FindingsReport, Failure>>,
     turns: Vec<TurnRecord>,
-    idempotency: HashMap<String, u32>,
+    /// Of the request that created it.
+    fingerprint: ContentHash,
+    /// Turns by the keys that added them, with the fingerprints of their requests.
+    idempotency: HashMap<String, (u32, ContentHash)>,
+    /// When somebody last saw to its turns, in milliseconds since 1970.
+    attended_ms: u64,
     /// When somebody last did something with it.
     used: Instant,
 }
@@ -236,24 +242,28 @@ impl Conversations for MemoryConversations {
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<Option<u32>, StateError> {
+    ) -> Result<CreateOutcome, StateError> {
+        let fingerprint = fingerprint::of_conversation(conversation, turns);
         let mut inner = self.lock();
-        if !inner.records.contains_key(&conversation.id) {
-            let turns = turns.iter().map(|turn| inner.turn(turn)).collect();
-            let (conversation, idempotency) = (conversation.clone(), HashMap::new());
-            let record = ConversationRecord {
-                conversation,
-                prepared: None,
-                turns,
-                idempotency,
-                used: Instant::now(),
-            };
-            inner.records.insert(record.conversation.id.clone(), record);
+        if let Some(known) = inner.records.get(&conversation.id) {
+            let ready = known.ready();
+            return Ok(match known.fingerprint == fingerprint {
+                true => CreateOutcome::Existing { ready },
+                false => CreateOutcome::Mismatch,
+            });
         }
-        Ok(inner
-            .records
-            .get(&conversation.id)
-            .and_then(ConversationRecord::ready))
+        let record = ConversationRecord {
+            conversation: conversation.clone(),
+            prepared: None,
+            turns: turns.iter().map(|turn| inner.turn(turn)).collect(),
+            fingerprint,
+            idempotency: HashMap::new(),
+            attended_ms: now_ms(),
+            used: Instant::now(),
+        };
+        let ready = record.ready();
+        inner.records.insert(conversation.id.clone(), record);
+        Ok(CreateOutcome::Created { ready })
     }
 
     async fn snapshot(
@@ -284,39 +294,56 @@ impl Conversations for MemoryConversations {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<AddedTurn>, StateError> {
+        max_turns: u32,
+    ) -> Result<AddTurnOutcome, StateError> {
+        let fingerprint = fingerprint::of_turn(request);
         let mut inner = self.lock();
         let new = inner.turn(request);
         let Some(record) = inner.records.get_mut(id) else {
-            return Ok(None);
+            return Ok(AddTurnOutcome::NotFound);
         };
-        let known = idempotency
-            .and_then(|key| record.idempotency.get(key))
-            .copied();
-        let turn = known.unwrap_or_else(|| {
-            record.turns.push(new);
-            record.turns.len() as u32
-        });
+        let added = |record: &ConversationRecord, turn: u32| {
+            AddTurnOutcome::Added(AddedTurn {
+                turn,
+                ready: record.ready() == Some(turn),
+            })
+        };
+        if let Some((turn, known)) = idempotency.and_then(|key| record.idempotency.get(key)) {
+            return Ok(match *known == fingerprint {
+                true => added(record, *turn),
+                false => AddTurnOutcome::Mismatch,
+            });
+        }
+        if record.turns.len() >= max_turns as usize {
+            return Ok(AddTurnOutcome::Full);
+        }
+        record.turns.push(new);
+        record.used = Instant::now();
+        record.attended_ms = now_ms();
+        let turn = record.turns.len() as u32;
         if let Some(key) = idempotency {
-            record.idempotency.insert(key.to_owned(), turn);
+            record
+                .idempotency
+                .insert(key.to_owned(), (turn, fingerprint));
         }
-        if let (None, Some(Err(failure))) = (known, record.prepared.clone())
-            && let Some(added) = record.turn(turn)
+        if let (Some(Err(failure)), Some(new)) = (record.prepared.clone(), record.turns.last_mut())
         {
-            added.end(TurnOutcome::Failed(failure));
+            new.end(TurnOutcome::Failed(failure));
         }
-        Ok(Some(AddedTurn {
-            turn,
-            ready: record.ready() == Some(turn),
-        }))
+        Ok(added(record, turn))
     }
 
     async fn image_prepared(
         &self,
         id: &ConversationId,
+        image: &ObjectKey,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError> {
         let prepare = |record: &mut ConversationRecord| {
+            let own = record.conversation.image.as_ref();
+            if own.is_none_or(|own| own.image != *image) {
+                return None;
+            }
             if record.prepared.is_none() {
                 record.prepared = Some(outcome.clone());
                 match outcome {
@@ -454,6 +481,42 @@ impl Conversations for MemoryConversations {
             .filter(|conversation| conversation.created_ms < time_ms)
             .map(|conversation| conversation.id.clone())
             .collect())
+    }
+
+    async fn unattended(
+        &self,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<Vec<UnattendedConversation>, StateError> {
+        let before = now_ms().saturating_sub(idle.as_millis() as u64);
+        let inner = self.lock();
+        let mut unattended: Vec<&ConversationRecord> = inner
+            .records
+            .values()
+            .filter(|record| record.attended_ms <= before)
+            .filter(|record| record.turns.iter().any(|turn| !turn.status.is_final()))
+            .collect();
+        unattended.sort_by_key(|record| record.attended_ms);
+        let list = |record: &ConversationRecord| UnattendedConversation {
+            snapshot: record.snapshot(),
+            since_ms: record.attended_ms,
+        };
+        Ok(unattended.into_iter().take(limit).map(list).collect())
+    }
+
+    async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError> {
+        let UnattendedConversation { snapshot, since_ms } = unattended;
+        let attend = |record: &mut ConversationRecord| {
+            let is_first = record.attended_ms == *since_ms;
+            if is_first {
+                // Later in any case, so that nobody else's look from before is still good.
+                record.attended_ms = now_ms().max(since_ms + 1);
+            }
+            is_first
+        };
+        Ok(self
+            .with(&snapshot.conversation.id, attend)
+            .unwrap_or(false))
     }
 
     async fn waiting(&self) -> Result<u64, StateError> {

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
-    Conversation, ConversationId, Failure, FindingsReport, TurnEvent, TurnOutcome, TurnRequest,
+    Conversation, ConversationId, Failure, FindingsReport, ObjectKey, TurnEvent, TurnOutcome,
+    TurnRequest,
 };
 use redis::streams::StreamRangeReply;
-use redis::{FromRedisValue, Script};
+use redis::{FromRedisValue, Pipeline, Script};
 use serde::Serialize;
 
 use super::{
-    AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, LIFETIME, NumberedEvent,
-    QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch, lifetime,
+    AddTurnOutcome, AddedTurn, AppendOutcome, ConversationSnapshot, Conversations, CreateOutcome,
+    LIFETIME, NumberedEvent, QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch,
+    UnattendedConversation, fingerprint, lifetime, nonce, now_ms,
 };
 use crate::clock::now_ms;
 use crate::config::RedisConfig;
@@ -23,6 +25,7 @@ use subscriptions::Subscriptions;
 
 mod fields;
 mod keys;
+mod open;
 mod queue;
 mod scripts;
 mod subscriptions;
@@ -71,12 +74,25 @@ impl RedisConversations {
         arguments: &[&str],
     ) -> Result<T, StateError> {
         let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("EVALSHA")
-            .arg(script.get_hash())
-            .arg(1)
-            .arg(keys::conversation(id));
-        pipeline.arg(lifetime.as_secs()).arg(arguments);
+        call(&mut pipeline, lifetime, script, id, arguments);
+        self.connection
+            .run::<(T,)>(&pipeline)
+            .await
+            .map(|(answer,)| answer)
+    }
+
+    /// Runs a script that queues turns. The conversation is noted as open before: where the answer is lost, or this process
+    /// ends, whoever looks there finds the turns.
+    async fn run_queueing<T: FromRedisValue>(
+        &self,
+        lifetime: Duration,
+        script: &Script,
+        id: &ConversationId,
+        arguments: &[&str],
+    ) -> Result<T, StateError> {
+        let mut pipeline = redis::pipe();
+        pipeline.zadd(keys::OPEN, id.as_str(), now_ms()).ignore();
+        call(&mut pipeline, lifetime, script, id, arguments);
         self.connection
             .run::<(T,)>(&pipeline)
             .await
@@ -98,28 +114,39 @@ impl Conversations for RedisConversations {
         &self,
         conversation: &Conversation,
         turns: &[TurnRequest],
-    ) -> Result<Option<u32>, StateError> {
-        let (id, owner) = (&conversation.id, keys::owner(&conversation.owner));
+    ) -> Result<CreateOutcome, StateError> {
+        let id = &conversation.id;
+        let image = conversation.image.as_ref();
+        let fingerprint = fingerprint::of_conversation(conversation, turns);
+        let mut arguments = vec![
+            json(conversation),
+            image.map_or_else(String::new, |image| image.image.to_string()),
+            fingerprint.to_string(),
+        ];
+        arguments.extend(turns.iter().map(json));
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (outcome, ready, queued): (u32, u32, Vec<u32>) = self
+            .run_queueing(lifetime(conversation), &scripts::CREATE, id, &arguments)
+            .await?;
+        let ready = turn_or_none(ready);
+        let outcome = match outcome {
+            scripts::CREATED => CreateOutcome::Created { ready },
+            scripts::EXISTING => CreateOutcome::Existing { ready },
+            _ => return Ok(CreateOutcome::Mismatch),
+        };
         self.connection
             .run::<()>(
                 redis::pipe()
-                    .zadd(owner, id.as_str(), conversation.created_ms)
+                    .cmd("ZADD")
+                    .arg(keys::owner(&conversation.owner))
+                    .arg("NX")
+                    .arg(conversation.created_ms)
+                    .arg(id.as_str())
                     .ignore(),
             )
             .await?;
-        let has_image = if conversation.image.is_some() {
-            "1"
-        } else {
-            "0"
-        };
-        let mut arguments = vec![json(conversation), has_image.to_owned()];
-        arguments.extend(turns.iter().map(json));
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let (ready, queued): (u32, Vec<u32>) = self
-            .run_script_for(lifetime(conversation), &scripts::CREATE, id, &arguments)
-            .await?;
         self.add_waiting(id, queued).await?;
-        Ok(turn_or_none(ready))
+        Ok(outcome)
     }
 
     async fn snapshot(
@@ -146,14 +173,26 @@ impl Conversations for RedisConversations {
         id: &ConversationId,
         request: &TurnRequest,
         idempotency: Option<&str>,
-    ) -> Result<Option<AddedTurn>, StateError> {
-        let arguments = [&*json(request), idempotency.unwrap_or_default()];
-        let (turn, ready, queued): (u32, u32, bool) =
-            self.run_script(&scripts::ADD_TURN, id, &arguments).await?;
+        max_turns: u32,
+    ) -> Result<AddTurnOutcome, StateError> {
+        // The connection repeats what has lost its answer, so that every call has a key.
+        let key = idempotency.map_or_else(|| keys::once(&nonce()), keys::idempotency);
+        let (request, fingerprint) = (json(request), fingerprint::of_turn(request));
+        let max_turns = max_turns.to_string();
+        let arguments = [&*request, &key, fingerprint.as_str(), &max_turns];
+        let (outcome, turn, ready, queued): (u32, u32, u32, bool) = self
+            .run_queueing(LIFETIME, &scripts::ADD_TURN, id, &arguments)
+            .await?;
+        match outcome {
+            scripts::ADDED => {}
+            scripts::MISMATCH => return Ok(AddTurnOutcome::Mismatch),
+            scripts::FULL => return Ok(AddTurnOutcome::Full),
+            _ => return Ok(AddTurnOutcome::NotFound),
+        }
         if queued {
             self.add_waiting(id, [turn]).await?;
         }
-        Ok(turn_or_none(turn).map(|turn| AddedTurn {
+        Ok(AddTurnOutcome::Added(AddedTurn {
             turn,
             ready: ready == turn,
         }))
@@ -162,6 +201,7 @@ impl Conversations for RedisConversations {
     async fn image_prepared(
         &self,
         id: &ConversationId,
+        image: &ObjectKey,
         outcome: &Result<FindingsReport, Failure>,
     ) -> Result<Option<u32>, StateError> {
         let (event, end) = match outcome {
@@ -171,7 +211,7 @@ impl Conversations for RedisConversations {
                 (json(&TurnEvent::Ended(end.clone())), json(&end))
             }
         };
-        let arguments = [&*json(outcome), &event, &end];
+        let arguments = [image.as_str(), &json(outcome), &event, &end];
         let (ready, ended): (u32, Vec<u32>) =
             self.run_script(&scripts::PREPARED, id, &arguments).await?;
         self.remove_waiting(id, &ended).await?;
@@ -387,6 +427,22 @@ impl Conversations for RedisConversations {
         }
     }
 
+    async fn unattended(
+        &self,
+        idle: Duration,
+        limit: usize,
+    ) -> Result<Vec<UnattendedConversation>, StateError> {
+        self.read_unattended(idle, limit).await
+    }
+
+    async fn attend(&self, unattended: &UnattendedConversation) -> Result<bool, StateError> {
+        let id = &unattended.snapshot.conversation.id;
+        // Later in any case, so that nobody else's look from before is still good.
+        let now_ms = now_ms().max(unattended.since_ms + 1);
+        self.replace_open(id.as_str(), unattended.since_ms, Some(now_ms))
+            .await
+    }
+
     async fn waiting(&self) -> Result<u64, StateError> {
         self.count_waiting().await
     }
@@ -412,6 +468,23 @@ impl Conversations for RedisConversations {
             .await
             .map(|(position,)| position)
     }
+}
+
+/// Adds the call of a script on a conversation.
+fn call(
+    pipeline: &mut Pipeline,
+    lifetime: Duration,
+    script: &Script,
+    id: &ConversationId,
+    arguments: &[&str],
+) {
+    pipeline
+        .cmd("EVALSHA")
+        .arg(script.get_hash())
+        .arg(1)
+        .arg(keys::conversation(id))
+        .arg(lifetime.as_secs())
+        .arg(arguments);
 }
 
 /// The outcome and the event of a cancelled turn.

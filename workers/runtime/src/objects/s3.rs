@@ -21,6 +21,7 @@ use secrecy::ExposeSecret;
 
 use super::{ListCursor, ObjectError, ObjectPage, Objects};
 use crate::config::S3Config;
+use crate::start::{StartError, until_started};
 
 /// A server that does not answer within it is not there; requests that are under way have a timeout of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,33 +66,35 @@ impl S3Objects {
             key: format!("s3://{}", config.bucket),
             reason,
         };
-        let head = store.client.head_bucket().bucket(&store.bucket).send();
-        let head = tokio::time::timeout(start_timeout, head)
-            .await
-            .map_err(|_| {
-                let seconds = start_timeout.as_secs_f64();
-                failed(format!(
-                    "no answer within {seconds} s; check --s3, and that the store runs"
-                ))
-            })?;
-        head.map_err(|error| {
+        let head = || async {
+            let head = store.client.head_bucket().bucket(&store.bucket).send();
+            let Err(error) = head.await else {
+                return Ok(());
+            };
             let status = error
                 .raw_response()
                 .map(|response| response.status().as_u16());
-            failed(match status {
-                Some(404) => format!(
+            Err(match status {
+                Some(404) => StartError::Never(failed(format!(
                     "there is no bucket '{}'; create it, or check --s3",
                     config.bucket
-                ),
-                Some(403) => {
-                    "the store refuses this key; check access_key_id and secret_access_key".into()
-                }
-                _ => format!(
+                ))),
+                Some(403) => StartError::Never(failed(
+                    "the store refuses this key; check access_key_id and secret_access_key".into(),
+                )),
+                _ => StartError::Later(failed(format!(
                     "{}; check --s3, and that the store runs",
                     description_of(&error)
-                ),
+                ))),
             })
-        })?;
+        };
+        let no_answer = || {
+            let seconds = start_timeout.as_secs_f64();
+            failed(format!(
+                "no answer within {seconds} s; check --s3, and that the store runs"
+            ))
+        };
+        until_started("opening the bucket", start_timeout, no_answer, head).await?;
         Ok(store)
     }
 

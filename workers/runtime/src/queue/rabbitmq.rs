@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{Consumer, Delivery, Message, Queue, QueueError};
 use crate::config::AmqpConfig;
+use crate::start::{StartError, until_started};
 use connection::{Session, SupervisedConnection};
 use consumer::RabbitConsumer;
 use receipt::TakenReceipt;
@@ -27,6 +28,7 @@ mod topology;
 pub struct RabbitQueue {
     connection: Arc<SupervisedConnection>,
     publish_timeout: Duration,
+    start_timeout: Duration,
 }
 
 impl RabbitQueue {
@@ -45,6 +47,7 @@ impl RabbitQueue {
         Ok(Self {
             connection: Arc::new(connection),
             publish_timeout: config.publish_timeout,
+            start_timeout,
         })
     }
 
@@ -57,8 +60,20 @@ impl RabbitQueue {
 
 #[async_trait]
 impl Queue for RabbitQueue {
+    /// Tries again until the start timeout, as [`Queue::consume`] does: a broker that restarts takes a connection and resets
+    /// it while the queues are being declared.
     async fn declare(&self) -> Result<(), QueueError> {
-        topology::declare(&*self.session().await?).await
+        let declare = || async {
+            let session = self.session().await.map_err(StartError::Later)?;
+            topology::declare(&session).await.map_err(start_error)
+        };
+        until_started(
+            "declaring the queues",
+            self.start_timeout,
+            no_answer,
+            declare,
+        )
+        .await
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
@@ -72,9 +87,15 @@ impl Queue for RabbitQueue {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, QueueError> {
-        Ok(Box::new(
-            RabbitConsumer::subscribe(self.connection.clone(), name(queue)?, prefetch).await?,
-        ))
+        let name = name(queue)?;
+        let subscribe = || async {
+            RabbitConsumer::subscribe(self.connection.clone(), name.clone(), prefetch)
+                .await
+                .map_err(start_error)
+        };
+        let what = format!("subscribing to '{queue}'");
+        let consumer = until_started(&what, self.start_timeout, no_answer, subscribe).await?;
+        Ok(Box::new(consumer))
     }
 
     async fn take(&self, queue: &str) -> Result<Option<Delivery>, QueueError> {
@@ -102,9 +123,22 @@ fn name(queue: &str) -> Result<ShortString, QueueError> {
         .map_err(|error| QueueError::Refused(format!("the queue name '{queue}': {error}")))
 }
 
-/// The broker's refusal, or the loss of the connection in the middle of a request.
+/// Whether a start may go on when it tries again: not where the broker has refused.
+fn start_error(error: QueueError) -> StartError<QueueError> {
+    match error {
+        QueueError::Refused(_) => StartError::Never(error),
+        QueueError::Unreachable(_) | QueueError::NotConfirmed { .. } => StartError::Later(error),
+    }
+}
+
+fn no_answer() -> QueueError {
+    QueueError::Unreachable("it does not answer".to_owned())
+}
+
+/// The broker's refusal of one request, or the loss of the connection in the middle of it. A broker that stops closes the
+/// connection with an error of its own, which is a loss.
 fn refused(error: lapin::Error) -> QueueError {
-    if error.is_amqp_error() {
+    if error.is_amqp_soft_error() {
         QueueError::Refused(error.to_string())
     } else {
         unreachable(error)

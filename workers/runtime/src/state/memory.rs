@@ -39,6 +39,17 @@ impl State for MemoryState {
         Ok(())
     }
 
+    async fn create_document(
+        &self,
+        run: &RunId,
+        name: &str,
+        value: String,
+    ) -> Result<String, StateError> {
+        let mut runs = self.runs();
+        let documents = &mut runs.entry(run.clone()).or_default().documents;
+        Ok(documents.entry(name.to_owned()).or_insert(value).clone())
+    }
+
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
         Ok(self
             .runs()

@@ -72,6 +72,26 @@ impl State for RedisState {
         self.run(&pipeline).await
     }
 
+    async fn create_document(
+        &self,
+        run: &RunId,
+        name: &str,
+        value: String,
+    ) -> Result<String, StateError> {
+        let key = keys::documents(run);
+        // In one transaction, so that what is read is what is there after the write.
+        let mut pipeline = redis::pipe();
+        pipeline
+            .atomic()
+            .hset_nx(&key, name, value)
+            .ignore()
+            .expire(&key, seconds_to_live())
+            .ignore()
+            .hget(&key, name);
+        let (document,): (String,) = self.run(&pipeline).await?;
+        Ok(document)
+    }
+
     async fn document(&self, run: &RunId, name: &str) -> Result<Option<String>, StateError> {
         self.run::<(Option<String>,)>(redis::pipe().hget(keys::documents(run), name))
             .await

@@ -1,9 +1,11 @@
 //! What must not be torn apart, in Lua. KEYS[1] is the conversation's hash, ARGV[1] the seconds to live of
 //! one that is made.
 //!
-//! Fields of the hash: `conversation`, `live` (its seconds to live), `image` (1 where it has one), `prepared`, `usable` (1 once the image's outputs are
-//! there), `turns` (their number), and for turn N `N:request`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`,
-//! `N:outcome`, `N:edited`, `N:events` (their number); `key:K` holds the turn that the idempotency key K made.
+//! Fields of the hash: `conversation`, `live` (its seconds to live), `image` (its key, or nothing), `fingerprint` of the
+//! request that created it, `prepared`, `usable` (1 once the image's outputs are there), `turns` (their number), and for
+//! turn N `N:request`, `N:fingerprint`, `N:status`, `N:epoch`, `N:cancelling`, `N:asked`, `N:outcome`, `N:edited`,
+//! `N:events` (their number); `key:K` holds the turn that the idempotency key K made, `once:N` the one of a call without a
+//! key.
 
 use std::sync::LazyLock;
 
@@ -32,7 +34,7 @@ local function first_open()
   return 0
 end
 local function ready()
-  if get('image') == '1' and get('usable') ~= '1' then return 0 end
+  if get('image') ~= '' and get('usable') ~= '1' then return 0 end
   local turn = first_open()
   if turn > 0 and get(turn .. ':status') == 'queued' then return turn end
   return 0
@@ -63,52 +65,71 @@ fn script(body: &str) -> Script {
     Script::new(&format!("{SHARED}{body}"))
 }
 
-/// ARGV: conversation, whether it has an image, requests. The ready turn and all queued ones.
+/// [`CREATE`] says: this request has created it.
+pub(super) const CREATED: u32 = 0;
+/// [`CREATE`] says: the same request had created it.
+pub(super) const EXISTING: u32 = 1;
+/// [`CREATE`] and [`ADD_TURN`] say: another request had this id or key.
+pub(super) const MISMATCH: u32 = 2;
+
+/// ARGV: conversation, image or nothing, fingerprint, requests. How it came out, the ready turn, and all queued ones.
 pub(super) static CREATE: LazyLock<Script> = LazyLock::new(|| {
     script(
-        "if redis.call('EXISTS', key) == 0 then
-           set('conversation', ARGV[2], 'image', ARGV[3], 'live', live)
-           for at = 4, #ARGV do queue(ARGV[at]) end
+        "local outcome = 1
+         if redis.call('EXISTS', key) == 0 then
+           set('conversation', ARGV[2], 'image', ARGV[3], 'fingerprint', ARGV[4], 'live', live)
+           for at = 5, #ARGV do queue(ARGV[at]) end
            touch()
+           outcome = 0
+         elseif get('fingerprint') ~= ARGV[4] then
+           return {2, 0, {}}
          end
          local queued = {}
          for turn = 1, tonumber(get('turns') or 0) do
            if get(turn .. ':status') == 'queued' then table.insert(queued, turn) end
          end
-         return {ready(), queued}",
+         return {outcome, ready(), queued}",
     )
 });
 
-/// ARGV: request, idempotency key or nothing. The turn, the ready turn, whether it is queued; 0 where there is no
-/// conversation.
+/// [`ADD_TURN`] says: the turn is there.
+pub(super) const ADDED: u32 = 0;
+/// [`ADD_TURN`] says: the conversation has no room.
+pub(super) const FULL: u32 = 3;
+
+/// ARGV: request, field of the idempotency key, fingerprint, most turns. How it came out, the turn, the ready turn,
+/// whether the turn is queued.
 pub(super) static ADD_TURN: LazyLock<Script> = LazyLock::new(|| {
     script(
-        "if redis.call('EXISTS', key) == 0 then return {0, 0, 0} end
-         local known = ARGV[3] ~= '' and get('key:' .. ARGV[3])
-         local turn = known and tonumber(known) or queue(ARGV[2])
-         if ARGV[3] ~= '' then set('key:' .. ARGV[3], turn) end
-         if get('usable') == '0' and not final(turn) then
-           finish(turn, 'failed', get('failed_outcome'), get('failed_event'))
+        "if redis.call('EXISTS', key) == 0 then return {4, 0, 0, 0} end
+         local turn = tonumber(get(ARGV[3]) or 0)
+         if turn > 0 then
+           if get(turn .. ':fingerprint') ~= ARGV[4] then return {2, 0, 0, 0} end
+         else
+           if tonumber(get('turns') or 0) >= tonumber(ARGV[5]) then return {3, 0, 0, 0} end
+           turn = queue(ARGV[2])
+           set(ARGV[3], turn, turn .. ':fingerprint', ARGV[4])
+           if get('usable') == '0' then finish(turn, 'failed', get('failed_outcome'), get('failed_event')) end
          end
          touch()
-         return {turn, ready(), get(turn .. ':status') == 'queued' and 1 or 0}",
+         return {0, turn, ready(), get(turn .. ':status') == 'queued' and 1 or 0}",
     )
 });
 
-/// ARGV: outcome, event, and the turns' outcome where the image has failed. The ready turn and those that ended.
+/// ARGV: image, outcome, event, and the turns' outcome where the image has failed. The ready turn and those that ended.
 pub(super) static PREPARED: LazyLock<Script> = LazyLock::new(|| {
     script(
         "local ended = {}
-         if redis.call('EXISTS', key) == 0 then return {0, ended} end
-         if redis.call('HSETNX', key, 'prepared', ARGV[2]) == 1 then
-           if ARGV[4] == '' then
+         if redis.call('EXISTS', key) == 0 or get('image') ~= ARGV[2] then return {0, ended} end
+         if redis.call('HSETNX', key, 'prepared', ARGV[3]) == 1 then
+           if ARGV[5] == '' then
              set('usable', '1')
-             if get('turns') and not final(1) then write(1, ARGV[3]) end
+             if get('turns') and not final(1) then write(1, ARGV[4]) end
            else
-             set('usable', '0', 'failed_outcome', ARGV[4], 'failed_event', ARGV[3])
+             set('usable', '0', 'failed_outcome', ARGV[5], 'failed_event', ARGV[4])
              for turn = 1, tonumber(get('turns') or 0) do
                if not final(turn) then
-                 finish(turn, 'failed', ARGV[4], ARGV[3])
+                 finish(turn, 'failed', ARGV[5], ARGV[4])
                  table.insert(ended, turn)
                end
              end
@@ -196,10 +217,21 @@ pub(super) static DELETE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
+/// KEYS: [`super::keys::OPEN`]. ARGV: conversation, time at which it was seen there, time now or nothing to remove it.
+/// Whether nobody has been there since.
+pub(super) static ATTEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local since = redis.call('ZSCORE', KEYS[1], ARGV[1])
+         if not since or tonumber(since) ~= tonumber(ARGV[2]) then return 0 end
+         if ARGV[3] == '' then redis.call('ZREM', KEYS[1], ARGV[1]) else redis.call('ZADD', KEYS[1], ARGV[3], ARGV[1]) end
+         return 1",
+    )
+});
+
 /// Every script, to be loaded when Redis has forgotten them.
 pub(super) fn all() -> Vec<&'static Script> {
-    let own: [&'static Script; 9] = [
-        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE,
+    let own: [&'static Script; 10] = [
+        &CREATE, &ADD_TURN, &PREPARED, &START, &APPEND, &FINISH, &CANCEL, &EDIT, &DELETE, &ATTEND,
     ];
     own.into_iter().chain(super::queue::scripts()).collect()
 }

@@ -1,0 +1,126 @@
+//! Turns that are in the state and of which no worker was told: the sweeper finds them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use radialog_coordinator::TurnSweeper;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::conversations::{AddedTurn, Conversations};
+use radialog_schemas::{
+    Ask, ChatTask, ContentHash, Conversation, ConversationId, Generation, SCHEMA_VERSION,
+    TurnRequest, queues,
+};
+use radialog_tests::embedded;
+use radialog_tests::services::{Redis, TcpProxy};
+use tokio_util::sync::CancellationToken;
+
+use super::{SOON, take};
+use crate::adapters::{config, redis_conversations_at};
+
+fn conversation() -> Conversation {
+    Conversation {
+        schema_version: SCHEMA_VERSION,
+        id: ConversationId::from("lost"),
+        owner: "local".into(),
+        created_ms: 1,
+        image: None,
+        indication: None,
+        component: ContentHash::of(b"language"),
+        lifetime_seconds: None,
+        opening: Vec::new(),
+    }
+}
+
+fn summary() -> TurnRequest {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    TurnRequest {
+        ask: Ask::Summary,
+        generation: Generation::default(),
+        asked_ms: u64::try_from(now.as_millis()).unwrap(),
+        deadline_ms: None,
+    }
+}
+
+/// Sweeps until something was given to the workers, and returns of how many conversations.
+async fn sweep(sweeper: &TurnSweeper) -> usize {
+    let sweeping = async {
+        loop {
+            match sweeper.sweep().await.unwrap() {
+                0 => tokio::time::sleep(Duration::from_millis(10)).await,
+                given => return given,
+            }
+        }
+    };
+    tokio::time::timeout(SOON, sweeping).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_turn_whose_answer_from_redis_was_lost_is_given_to_the_workers() {
+    let redis = Redis::start().await.unwrap();
+    let proxy = TcpProxy::start(redis.url()).await.unwrap();
+    let direct = redis_conversations_at(redis.url()).await;
+    let behind = config(&[
+        ("redis.url", &proxy.in_front_of(redis.url())),
+        ("redis.timeout", "2"),
+    ]);
+    let behind = Backends::conversations(&behind).await.unwrap();
+    let conversation = conversation();
+    let id = &conversation.id;
+    // Once before the link breaks, so that its script is known.
+    behind.create(&conversation, &[]).await.unwrap();
+    let known = behind.add_turn(id, &summary(), Some("known"), 9).await;
+    assert!(known.unwrap().added().is_some());
+    direct.cancel(id, 1).await.unwrap();
+
+    proxy.drop_responses();
+    let lost = behind.add_turn(id, &summary(), Some("lost"), 9).await;
+    assert!(lost.is_err(), "a gateway says 503 here");
+    let turns = direct.snapshot(id).await.unwrap().unwrap().turns;
+    assert_eq!(turns.len(), 2, "and the turn is there");
+
+    let objects = tempfile::tempdir().unwrap();
+    let backends = Backends {
+        conversations: direct.clone(),
+        ..embedded::backends(objects.path()).unwrap()
+    };
+    backends.queue.declare().await.unwrap();
+    let (queue, after) = (backends.queue.clone(), Duration::from_millis(100));
+    let sweeper = TurnSweeper::new(backends, None, after, CancellationToken::new());
+    assert_eq!(sweep(&sweeper).await, 1);
+    let delivery = take(&queue, queues::CHAT).await;
+    let task: ChatTask = serde_json::from_slice(&delivery.message.body).unwrap();
+    assert_eq!(task, ChatTask::new(id, 2, &conversation.component));
+    // The client that was told 503 asks again.
+    let again = direct.add_turn(id, &summary(), Some("lost"), 9).await;
+    let same = AddedTurn {
+        turn: 2,
+        ready: true,
+    };
+    assert_eq!(again.unwrap().added(), Some(same));
+}
+
+#[tokio::test]
+async fn what_a_worker_has_or_nobody_waits_for_is_not_given_again() {
+    let objects = tempfile::tempdir().unwrap();
+    let backends = embedded::backends(objects.path()).unwrap();
+    backends.queue.declare().await.unwrap();
+    let conversations: Arc<dyn Conversations> = backends.conversations.clone();
+    for (name, turns) in [("running", 2), ("over", 1)] {
+        let conversation = Conversation {
+            id: ConversationId::from(name),
+            ..conversation()
+        };
+        let turns = vec![summary(); turns];
+        conversations.create(&conversation, &turns).await.unwrap();
+    }
+    conversations
+        .claim_turn(&"running".into(), 1)
+        .await
+        .unwrap();
+    conversations.cancel(&"over".into(), 1).await.unwrap();
+    let none = Duration::ZERO;
+    let sweeper = TurnSweeper::new(backends, None, none, CancellationToken::new());
+    for _ in 0..3 {
+        assert_eq!(sweeper.sweep().await.unwrap(), 0);
+    }
+}

@@ -1,0 +1,138 @@
+//! Fingerprints of requests: what the same idempotency key is compared by. They cover everything that a client has
+//! asked for, and nothing that differs between two tries, such as the time.
+
+use radialog_schemas::{Ask, ContentHash, Conversation, Exchange, Generation, TurnRequest};
+use serde::Serialize;
+
+/// What a client asks for when it begins a conversation.
+#[derive(Serialize)]
+struct RequestedConversation<'a> {
+    owner: &'a str,
+    image: Option<&'a str>,
+    indication: Option<&'a str>,
+    opening: &'a [Exchange],
+    turns: Vec<RequestedTurn<'a>>,
+}
+
+/// What a client asks for when it adds a turn.
+#[derive(Serialize)]
+struct RequestedTurn<'a> {
+    ask: &'a Ask,
+    generation: &'a Generation,
+    /// From the request on, in milliseconds.
+    deadline: Option<u64>,
+}
+
+impl<'a> RequestedTurn<'a> {
+    fn of(request: &'a TurnRequest) -> Self {
+        Self {
+            ask: &request.ask,
+            generation: &request.generation,
+            deadline: request
+                .deadline_ms
+                .map(|deadline| deadline.saturating_sub(request.asked_ms)),
+        }
+    }
+}
+
+/// The fingerprint of the request that begins this conversation with these turns.
+pub(super) fn of_conversation(conversation: &Conversation, turns: &[TurnRequest]) -> ContentHash {
+    hash(&RequestedConversation {
+        owner: &conversation.owner,
+        image: conversation
+            .image
+            .as_ref()
+            .map(|image| image.image.as_str()),
+        indication: conversation.indication.as_deref(),
+        opening: &conversation.opening,
+        turns: turns.iter().map(RequestedTurn::of).collect(),
+    })
+}
+
+/// The fingerprint of the request that adds this turn.
+pub(super) fn of_turn(request: &TurnRequest) -> ContentHash {
+    hash(&RequestedTurn::of(request))
+}
+
+fn hash(request: &impl Serialize) -> ContentHash {
+    ContentHash::of(&serde_json::to_vec(request).expect("requests have string keys only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use radialog_schemas::{ChatImage, ConversationId, ObjectKey, SCHEMA_VERSION};
+
+    use super::*;
+
+    fn turn(text: &str, asked_ms: u64) -> TurnRequest {
+        TurnRequest {
+            ask: Ask::Question { text: text.into() },
+            generation: Generation::default(),
+            asked_ms,
+            deadline_ms: Some(asked_ms + 1000),
+        }
+    }
+
+    fn image(name: &str) -> ChatImage {
+        let key = ObjectKey::image(&ContentHash::of(name.as_bytes()));
+        ChatImage {
+            image: key.clone(),
+            media_type: "image/png".into(),
+            embedding: key.clone(),
+            findings: key,
+        }
+    }
+
+    fn conversation(created_ms: u64) -> Conversation {
+        Conversation {
+            schema_version: SCHEMA_VERSION,
+            id: ConversationId::from("a"),
+            owner: "ward".into(),
+            created_ms,
+            image: Some(image("a")),
+            indication: Some("cough".into()),
+            component: ContentHash::of(b"language"),
+            lifetime_seconds: None,
+            opening: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn another_try_of_the_same_request_has_the_same_fingerprint() {
+        let first = of_conversation(&conversation(1), &[turn("a", 1)]);
+        assert_eq!(of_conversation(&conversation(9), &[turn("a", 9)]), first);
+    }
+
+    #[test]
+    fn everything_that_a_client_asks_for_changes_the_fingerprint() {
+        let known = of_conversation(&conversation(1), &[turn("a", 1)]);
+        let mut generation = turn("a", 1);
+        generation.generation.seed += 1;
+        let mut deadline = turn("a", 1);
+        deadline.deadline_ms = None;
+        let with = |change: fn(&mut Conversation)| {
+            let mut changed = conversation(1);
+            change(&mut changed);
+            of_conversation(&changed, &[turn("a", 1)])
+        };
+        let others = [
+            with(|c| c.owner = "lab".into()),
+            with(|c| c.image = Some(image("b"))),
+            with(|c| c.image = None),
+            with(|c| c.indication = None),
+            with(|c| {
+                c.opening = vec![Exchange {
+                    user: "a".into(),
+                    assistant: "b".into(),
+                }];
+            }),
+            of_conversation(&conversation(1), &[]),
+            of_conversation(&conversation(1), &[turn("b", 1)]),
+            of_conversation(&conversation(1), &[generation]),
+            of_conversation(&conversation(1), &[deadline]),
+        ];
+        for other in others {
+            assert_ne!(other, known);
+        }
+    }
+}
