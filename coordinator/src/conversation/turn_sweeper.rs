@@ -2,9 +2,10 @@
 //! writing a turn and publishing it, the answer of the state store was lost, or the broker has lost its queues. Every
 //! gateway and every coordinator sweeps; a conversation is attended to by one of them at a time.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
+use radialog_runtime::clock::now_ms;
 use radialog_runtime::conversations::UnattendedConversation;
 use radialog_runtime::metrics::metrics;
 use radialog_schemas::{Stage, TurnStatus, queues};
@@ -78,10 +79,12 @@ impl TurnSweeper {
                 Some(turn) if turn.status == TurnStatus::Running => {
                     conversations.attend(&unattended).await?;
                 }
-                Some(turn) if self.is_due(&unattended, turn.request.asked_ms).await? => {
-                    if conversations.attend(&unattended).await? && self.give(&unattended).await? {
-                        given += 1;
-                    }
+                Some(turn)
+                    if self.is_due(&unattended, turn.request.asked_ms).await?
+                        && conversations.attend(&unattended).await?
+                        && self.give(&unattended).await? =>
+                {
+                    given += 1;
                 }
                 _ => {}
             }
@@ -126,10 +129,4 @@ impl TurnSweeper {
         }
         Ok(given)
     }
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }

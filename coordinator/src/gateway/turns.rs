@@ -122,8 +122,8 @@ async fn store_correction(
     let mut before = request_path::own(app, caller, at.id()).await?;
     loop {
         let edited = request_path::turn(&before, at.turn)?.edited.as_deref();
-        let correction = edited
-            .and_then(|text| corrections::from_edit(&before, at.turn, text, create::now_ms()));
+        let correction =
+            edited.and_then(|text| corrections::from_edit(&before, at.turn, text, clock::now_ms()));
         match correction {
             Some(correction) => corrections::store(objects, &correction).await?,
             None => corrections::delete(objects, at.id(), at.turn).await?,

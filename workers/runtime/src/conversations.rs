@@ -2,7 +2,7 @@
 //! its epoch, the fencing token: a worker that was taken for dead and comes back finds its epoch over, and writes nothing
 //! more.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_schemas::{
@@ -10,6 +10,7 @@ use radialog_schemas::{
     TurnRequest, TurnStatus,
 };
 
+use crate::clock::now_ms;
 use crate::state::StateError;
 use crate::trace;
 
@@ -164,13 +165,6 @@ pub(crate) fn lifetime(conversation: &Conversation) -> Duration {
     conversation
         .lifetime_seconds
         .map_or(LIFETIME, |seconds| Duration::from_secs(seconds.into()))
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// An event with its number.

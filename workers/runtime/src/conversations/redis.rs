@@ -17,7 +17,6 @@ use super::{
     LIFETIME, NumberedEvent, QueueLimits, Reservation, ReserveOutcome, TurnClaim, TurnWatch,
     UnattendedConversation, fingerprint, lifetime, nonce, now_ms,
 };
-use crate::clock::now_ms;
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
 use crate::state::StateError;
