@@ -8,6 +8,7 @@ use candle_core::quantized::GgmlDType;
 use safetensors::Dtype;
 
 mod error;
+pub mod gguf;
 mod read;
 
 pub use error::CheckpointError;

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod linear;
 pub mod llama;
 pub mod lora;
+pub mod quantized;
 pub mod sampler;
 mod trained;
 
@@ -20,6 +21,7 @@ pub use engine::{
 };
 pub use llama::{LanguageModel, TrainingSequence};
 pub use lora::{LoraAdapter, LoraConfig};
+pub use quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 pub use sampler::Sampling;
 
 use radialog_schemas::ErrorCode;

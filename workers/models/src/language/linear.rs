@@ -10,6 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::quantized::QuantizedMatrix;
 use super::trained::frozen_product;
 use crate::layers::Dropout;
 
@@ -27,8 +28,17 @@ const READ: usize = 6;
 /// A linear layer `[out, in]` without bias, with an optional low-rank addition.
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
-    weight: Tensor,
+    weight: Weight,
     low_rank: Option<LowRankUpdate>,
+}
+
+/// A matrix `[out, in]` as it stays in memory.
+#[derive(Clone, Debug)]
+enum Weight {
+    /// Numbers in f32, f16 or bf16.
+    Dense(Tensor),
+    /// Blocks of quantised numbers, on a CPU.
+    Quantized(QuantizedMatrix),
 }
 
 #[derive(Clone, Debug)]
@@ -43,22 +53,34 @@ impl LoraLinear {
     /// A layer of `weight [out, in]`.
     pub fn new(weight: Tensor) -> Self {
         Self {
-            weight,
+            weight: Weight::Dense(weight),
+            low_rank: None,
+        }
+    }
+
+    /// A layer of a matrix `[out, in]` that stays quantised.
+    pub fn quantized(weight: QuantizedMatrix) -> Self {
+        Self {
+            weight: Weight::Quantized(weight),
             low_rank: None,
         }
     }
 
     /// Adds `scale · up (down x)` with `down [r, in]` and `up [out, r]` in f32. An f32 weight takes the addition in; a
-    /// weight in half precision would lose it to rounding, so there it is computed beside it, as it is in training.
+    /// weight in half precision would lose it to rounding, and a quantised one cannot hold it, so there it is computed
+    /// beside it, as it is in training.
     ///
     /// # Errors
     /// Shapes that do not fit the weight.
     pub fn with_low_rank(self, down: &Tensor, up: &Tensor, scale: f64) -> Result<Self> {
-        if self.weight.dtype() == DType::F32 && !down.track_op() {
-            let weight = (self.weight + (up.matmul(down)? * scale)?)?;
-            return Ok(Self::new(weight));
-        }
-        let dtype = compute_dtype(&self.weight);
+        let dtype = match self.weight {
+            Weight::Dense(weight) if weight.dtype() == DType::F32 && !down.track_op() => {
+                let weight = (weight + (up.matmul(down)? * scale)?)?;
+                return Ok(Self::new(weight));
+            }
+            Weight::Dense(ref weight) => compute_dtype(weight),
+            Weight::Quantized(_) => DType::F32,
+        };
         let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
         let low_rank = LowRankUpdate {
             down,
@@ -85,7 +107,10 @@ impl LoraLinear {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = product(x, &self.weight)?;
+        let y = match &self.weight {
+            Weight::Dense(weight) => product(x, weight)?,
+            Weight::Quantized(weight) => weight.product(x)?,
+        };
         match &self.low_rank {
             None => Ok(y),
             Some(LowRankUpdate {

@@ -11,6 +11,7 @@ use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::LoraLinear;
 use super::lora::LoraAdapter;
+use super::quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 use super::trained;
 use crate::layers::Dropout;
 use crate::tensors::{constant, embedding, linear_init, matrix};
@@ -22,8 +23,7 @@ pub use packed::TrainingSequence;
 /// A LLaMA-family language model that sees images.
 pub struct LanguageModel {
     config: LlamaConfig,
-    /// `[vocab, hidden]`, in the type it is stored in.
-    embedding: Tensor,
+    embedding: EmbeddingTable,
     layers: Vec<DecoderLayer>,
     norm: Tensor,
     head: LoraLinear,
@@ -31,7 +31,16 @@ pub struct LanguageModel {
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
+    device: Device,
     dropout: Dropout,
+}
+
+/// The vectors of all tokens, `[vocab, hidden]`.
+enum EmbeddingTable {
+    /// In the type it is stored in.
+    Dense(Tensor),
+    /// Its rows are widened when they are looked up.
+    Quantized(QuantizedMatrix),
 }
 
 struct DecoderLayer {
@@ -60,12 +69,13 @@ impl LanguageModel {
     ///
     /// # Errors
     /// Tensors that are missing or have another shape than the configuration says.
-    pub fn load(
+    pub fn load<'a>(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        weights: impl Into<BaseWeights<'a>>,
         adapter: Option<&LoraAdapter>,
     ) -> Result<Self, LanguageError> {
         config.validate()?;
+        let BaseWeights { weights, quantized } = weights.into();
         let dtype = if weights.device().is_cpu() {
             DType::F32
         } else {
@@ -73,17 +83,18 @@ impl LanguageModel {
         };
         let loader = TensorLoader {
             weights,
+            quantized: quantized.filter(|_| weights.device().is_cpu()),
             adapter,
             dtype,
         };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
-        let embedding = embedding(vocabulary, hidden, 1.0, &weights.pp("model.embed_tokens"))?;
+        let embedding = loader.embedding(vocabulary, hidden)?;
         let layers = (0..config.num_hidden_layers)
             .map(|index| DecoderLayer::load(config, &loader, index))
             .collect::<CandleResult<_>>()?;
         let norm = loader.norm("model.norm.weight", hidden)?;
         let head = match config.tie_word_embeddings {
-            true => LoraLinear::new(embedding.clone()),
+            true => embedding.head(),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
         Ok(Self {
@@ -91,6 +102,7 @@ impl LanguageModel {
             norm,
             projection: loader.projection(config)?,
             rotary: rotary_tables(config, dtype, weights.device())?,
+            device: weights.device().clone(),
             config: config.clone(),
             embedding,
             head,
@@ -106,7 +118,7 @@ impl LanguageModel {
 
     /// The device on which the model computes.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        &self.device
     }
 
     /// An empty cache for a sequence of at most `capacity` positions.
@@ -137,8 +149,7 @@ impl LanguageModel {
                 if let Some(&token) = run.iter().find(|&&id| id as usize >= vocabulary) {
                     return Err(LanguageError::UnknownToken { token, vocabulary });
                 }
-                let run = Tensor::new(run, self.device())?;
-                parts.push(self.embedding.index_select(&run, 0)?.to_dtype(self.dtype)?);
+                parts.push(self.embedding.rows(run, self.dtype)?);
                 continue;
             }
             let block = self.config.num_image_tokens;
@@ -265,6 +276,26 @@ impl LanguageModel {
     }
 }
 
+impl EmbeddingTable {
+    /// The vectors of these tokens, `[ids, hidden]`.
+    fn rows(&self, ids: &[u32], dtype: DType) -> CandleResult<Tensor> {
+        match self {
+            EmbeddingTable::Dense(table) => table
+                .index_select(&Tensor::new(ids, table.device())?, 0)?
+                .to_dtype(dtype),
+            EmbeddingTable::Quantized(table) => table.select(ids),
+        }
+    }
+
+    /// The table as an output head.
+    fn head(&self) -> LoraLinear {
+        match self {
+            EmbeddingTable::Dense(table) => LoraLinear::new(table.clone()),
+            EmbeddingTable::Quantized(table) => LoraLinear::quantized(table.clone()),
+        }
+    }
+}
+
 impl DecoderLayer {
     fn load(config: &LlamaConfig, loader: &TensorLoader, index: usize) -> CandleResult<Self> {
         let path = |name: &str| format!("model.layers.{index}.{name}");
@@ -371,17 +402,43 @@ fn rotary_tables(
 /// The source of tensors while a model loads.
 struct TensorLoader<'a> {
     weights: &'a VarBuilder<'a>,
+    quantized: Option<&'a dyn QuantizedMatrices>,
     adapter: Option<&'a LoraAdapter<'a>>,
     dtype: DType,
 }
 
 impl TensorLoader<'_> {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
-        let weight = matrix(inputs, outputs, &format!("{path}.weight"), self.weights)?;
-        let linear = LoraLinear::new(weight);
+        let name = format!("{path}.weight");
+        let linear = match self.quantized(&name, (outputs, inputs))? {
+            Some(weight) => LoraLinear::quantized(weight),
+            None => LoraLinear::new(matrix(inputs, outputs, &name, self.weights)?),
+        };
         match self.adapter {
             Some(adapter) => adapter.apply(linear, path, (inputs, outputs)),
             None => Ok(linear),
+        }
+    }
+
+    fn embedding(&self, vocabulary: usize, width: usize) -> CandleResult<EmbeddingTable> {
+        let path = "model.embed_tokens";
+        let quantized = self.quantized(&format!("{path}.weight"), (vocabulary, width))?;
+        match quantized {
+            Some(table) => Ok(EmbeddingTable::Quantized(table)),
+            None => {
+                embedding(vocabulary, width, 1.0, &self.weights.pp(path)).map(EmbeddingTable::Dense)
+            }
+        }
+    }
+
+    fn quantized(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+    ) -> CandleResult<Option<QuantizedMatrix>> {
+        match self.quantized {
+            Some(matrices) => matrices.quantized(name, shape),
+            None => Ok(None),
         }
     }
 

@@ -12,7 +12,9 @@ use serde_json::Value;
 use super::{ADAPTER, Component, GeometryError, TOKENIZER, WEIGHTS, WeightsFile, json};
 use crate::bundle::geometry::{Geometry, TINY_WIDTH};
 use crate::bundle::{Bundle, BundleError};
-use crate::language::{LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
+use crate::language::{
+    BaseWeights, LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig,
+};
 use crate::prompt::Prompts;
 use crate::tensors::{Initialization, TensorRecorder, TensorSpec};
 use crate::tokenizers::LlamaTokenizer;
@@ -161,8 +163,20 @@ impl LanguagePipeline {
         let weights = bundle.weights(stage, WEIGHTS)?;
         let dtype = weights
             .dtype("model.embed_tokens.weight")
-            .unwrap_or(DType::F32);
+            .unwrap_or(if device.is_cpu() {
+                DType::F32
+            } else {
+                DType::F16
+            });
         let base = weights.var_builder(dtype, device);
+        let (stored, widened) = weights.quantized_bytes(dtype);
+        if stored > 0 && !device.is_cpu() {
+            tracing::warn!(
+                stored,
+                widened,
+                "quantised weights have kernels on a CPU only: on this device they are widened and take so many bytes"
+            );
+        }
         let adapter = match config.lora {
             Some(lora) => Some(LoraAdapter::new(
                 lora,
@@ -172,7 +186,11 @@ impl LanguagePipeline {
             )),
             None => None,
         };
-        let model = LanguageModel::load(&config.llama, &base, adapter.as_ref())
+        let base = BaseWeights {
+            weights: &base,
+            quantized: Some(weights),
+        };
+        let model = LanguageModel::load(&config.llama, base, adapter.as_ref())
             .map_err(bundle.model_error(stage))?;
         let tokenizer = llama_tokenizer(bundle, &config.llama)?;
         Ok(Self {
