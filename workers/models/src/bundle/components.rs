@@ -17,7 +17,7 @@ mod findings;
 mod language;
 mod scoring;
 
-pub use embedding::{EmbeddingComponent, ImageEmbedder};
+pub use embedding::{Connector, EmbeddingComponent, ImageEmbedder};
 pub use findings::{FindingsComponent, FindingsPredictor};
 pub use language::{LanguageComponent, LanguagePipeline};
 pub use scoring::{ReportLabeler, ScoringComponent};
