@@ -3,6 +3,7 @@
 pub mod alignment;
 mod bert;
 pub mod bundle;
+pub mod checkpoint;
 pub mod chexbert;
 pub mod device;
 pub mod durable;

@@ -17,7 +17,7 @@ mod findings;
 mod language;
 mod scoring;
 
-pub use embedding::{EmbeddingComponent, ImageEmbedder};
+pub use embedding::{Connector, EmbeddingComponent, ImageEmbedder};
 pub use findings::{FindingsComponent, FindingsPredictor};
 pub use language::{DefaultAdapters, LanguageComponent, LanguagePipeline, LanguageTask};
 pub use scoring::{ReportLabeler, ScoringComponent};
