@@ -28,19 +28,34 @@ fn metadata_become_the_geometry_and_names_those_of_hugging_face() {
     let llama = open(&TinyLlama::new()).unwrap();
     let config = llama.config();
     assert_eq!(
-        (config.vocab_size, config.hidden_size, config.intermediate_size),
+        (
+            config.vocab_size,
+            config.hidden_size,
+            config.intermediate_size
+        ),
         (300, 64, 96)
     );
     assert_eq!(
-        (config.num_attention_heads, config.kv_heads(), config.num_hidden_layers),
+        (
+            config.num_attention_heads,
+            config.kv_heads(),
+            config.num_hidden_layers
+        ),
         (4, 2, 2)
     );
     assert_eq!(config.max_position_embeddings, 128);
     assert_eq!(config.rope_theta, 100_000.0);
-    assert_eq!(config.rms_norm_eps, 1e-5, "as it was meant, not as f32 rounds it");
+    assert_eq!(
+        config.rms_norm_eps, 1e-5,
+        "as it was meant, not as f32 rounds it"
+    );
     assert!(config.tie_word_embeddings, "there is no output.weight");
     assert_eq!(config.eos_token_id, 2);
-    let names: Vec<&str> = llama.tensors().iter().map(|tensor| tensor.name.as_str()).collect();
+    let names: Vec<&str> = llama
+        .tensors()
+        .iter()
+        .map(|tensor| tensor.name.as_str())
+        .collect();
     assert_eq!(names.len(), 20);
     assert!(names.is_sorted());
     for name in [
@@ -68,16 +83,15 @@ fn rows_of_queries_and_keys_are_moved_back_in_whole_blocks_in_every_type() {
         }
         let gguf = Gguf::open(&llama.write(dir.path())).unwrap();
         let llama = GgufLlama::new(gguf).unwrap();
-        for (part, name, rows) in [
-            ("attn_q", "q_proj", WIDTH),
-            ("attn_k", "k_proj", WIDTH / 2),
-        ] {
+        for (part, name, rows) in [("attn_q", "q_proj", WIDTH), ("attn_k", "k_proj", WIDTH / 2)] {
             let name = format!("model.layers.1.self_attn.{name}.weight");
             let tensor = llama.find(&name).unwrap();
             let expected = QTensor::quantize(&hugging_face(1, part, rows, WIDTH), dtype).unwrap();
             assert_eq!(llama.read(tensor).unwrap(), &*expected.data().unwrap());
         }
-        let values = llama.find("model.layers.0.self_attn.v_proj.weight").unwrap();
+        let values = llama
+            .find("model.layers.0.self_attn.v_proj.weight")
+            .unwrap();
         assert_eq!(values.dtype, StoredType::Ggml(GgmlDType::Q4_1));
         let expected = hugging_face(0, "attn_v", WIDTH / 2, WIDTH);
         let expected = QTensor::quantize(&expected, GgmlDType::Q4_1).unwrap();
@@ -94,9 +108,7 @@ fn another_architecture_is_refused_by_its_name() {
 
 #[test]
 fn what_the_decoder_does_not_have_is_refused_by_its_key() {
-    let set = |key: &'static str, value: Value| {
-        move |file: &mut TinyLlama| file.set(key, value)
-    };
+    let set = |key: &'static str, value: Value| move |file: &mut TinyLlama| file.set(key, value);
     let text = |text: &str| Value::String(text.into());
     let message = refusal(|file| {
         file.set("llama.rope.scaling.type", text("yarn"));
@@ -117,7 +129,10 @@ fn what_the_decoder_does_not_have_is_refused_by_its_key() {
     }
     let per_layer = Value::Array(vec![Value::U32(2), Value::U32(4)]);
     let message = refusal(set("llama.attention.head_count_kv", per_layer));
-    assert!(message.contains("head_count_kv is one for each layer"), "{message}");
+    assert!(
+        message.contains("head_count_kv is one for each layer"),
+        "{message}"
+    );
     let message = refusal(set("llama.attention.head_count_kv", Value::U32(3)));
     assert!(message.contains("num_key_value_heads"), "{message}");
     let message = refusal(set("llama.block_count", Value::U32(u32::MAX)));

@@ -7,7 +7,9 @@ use super::written::TinyLlama;
 use crate::tokenizers::{LlamaTokenizer, TextStream};
 
 fn texts<S: AsRef<str>>(texts: &[S]) -> Value {
-    let texts = texts.iter().map(|text| Value::String(text.as_ref().to_owned()));
+    let texts = texts
+        .iter()
+        .map(|text| Value::String(text.as_ref().to_owned()));
     Value::Array(texts.collect())
 }
 
@@ -54,12 +56,24 @@ fn scored_pieces_encode_as_sentencepiece_does_and_come_back() {
     let ids = tokenizer.encode_plain("lungs").unwrap();
     assert_eq!(tokenizer.decode_text(&ids), "lungs");
     assert_eq!(ids.len(), 2);
-    for text in ["Ünïcode 胸 \n\t", "</s><s><unk><IMG>", "  two  blanks ", "lung"] {
+    for text in [
+        "Ünïcode 胸 \n\t",
+        "</s><s><unk><IMG>",
+        "  two  blanks ",
+        "lung",
+    ] {
         let ids = tokenizer.encode_plain(text).unwrap();
         assert_eq!(tokenizer.decode_text(&ids), text);
-        assert!(ids.iter().all(|id| *id > 2 && *id < 300), "no special token");
+        assert!(
+            ids.iter().all(|id| *id > 2 && *id < 300),
+            "no special token"
+        );
     }
-    assert_eq!(tokenizer.encode("a</s>").unwrap().last(), Some(&2), "trusted text");
+    assert_eq!(
+        tokenizer.encode("a</s>").unwrap().last(),
+        Some(&2),
+        "trusted text"
+    );
     assert_eq!(tokenizer.encode("a").unwrap()[0], 1, "it begins");
 }
 
@@ -70,7 +84,10 @@ fn a_blank_goes_before_a_text_unless_the_file_says_no() {
     llama.set("tokenizer.ggml.add_bos_token", Value::Bool(false));
     let without = tokenizer(&llama);
     let with = tokenizer(&TinyLlama::new());
-    assert_eq!(without.encode("a lung").unwrap().len() + 2, with.encode("a lung").unwrap().len());
+    assert_eq!(
+        without.encode("a lung").unwrap().len() + 2,
+        with.encode("a lung").unwrap().len()
+    );
 }
 
 #[test]
@@ -80,7 +97,12 @@ fn byte_level_pieces_encode_by_words_and_come_back_whatever_the_text() {
     assert_eq!(whole(" lung"), 1);
     assert_eq!(whole("12"), 2, "digits stand alone");
     assert_eq!(whole("it's"), 3);
-    for text in ["Ünïcode 胸 ❤\u{200d}🔥 \n\t", "<|im_end|><IMG>", "  a   b ", " lung lung"] {
+    for text in [
+        "Ünïcode 胸 ❤\u{200d}🔥 \n\t",
+        "<|im_end|><IMG>",
+        "  a   b ",
+        " lung lung",
+    ] {
         let ids = tokenizer.encode_plain(text).unwrap();
         assert_eq!(tokenizer.decode_text(&ids), text);
         assert_eq!(tokenizer.decode(&ids), text);
@@ -91,7 +113,11 @@ fn byte_level_pieces_encode_by_words_and_come_back_whatever_the_text() {
         assert_eq!(streamed, text);
     }
     let ids = tokenizer.encode("<|im_start|>a<IMG> b<|im_end|>").unwrap();
-    assert_eq!((ids[0], ids.last()), (0, Some(&1)), "trusted text, with no beginning of its own");
+    assert_eq!(
+        (ids[0], ids.last()),
+        (0, Some(&1)),
+        "trusted text, with no beginning of its own"
+    );
     assert!(ids.contains(&tokenizer.image_id()));
     assert_eq!(tokenizer.decode(&ids), "<|im_start|>a<IMG> b<|im_end|>");
     assert_eq!(tokenizer.decode_text(&ids), "a b");
@@ -110,7 +136,10 @@ fn a_character_of_several_byte_level_tokens_is_streamed_when_it_is_whole() {
 #[test]
 fn each_named_pre_tokenizer_cuts_words_as_its_model_was_trained() {
     let count = |pre: Option<&str>, text: &str| {
-        tokenizer(&byte_level(pre)).encode_plain(text).unwrap().len()
+        tokenizer(&byte_level(pre))
+            .encode_plain(text)
+            .unwrap()
+            .len()
     };
     assert_eq!(count(Some("gpt-2"), "12"), 1);
     assert_eq!(count(Some("smollm"), "12"), 2);
@@ -118,7 +147,13 @@ fn each_named_pre_tokenizer_cuts_words_as_its_model_was_trained() {
     // Three blanks before a word: one belongs to it, but not with Llama 3's pattern before a digit.
     assert_eq!(count(Some("gpt-2"), "   lung"), 2);
     assert_eq!(count(Some("llama-bpe"), "   lung"), 2);
-    assert_eq!(tokenizer(&byte_level(Some("llama-bpe"))).encode("a").unwrap()[0], 0, "it begins");
+    assert_eq!(
+        tokenizer(&byte_level(Some("llama-bpe")))
+            .encode("a")
+            .unwrap()[0],
+        0,
+        "it begins"
+    );
 }
 
 #[test]
@@ -133,9 +168,14 @@ fn tokenizers_of_other_kinds_and_lists_that_do_not_fit_are_refused() {
     assert!(message.contains("of the kind 't5'"), "{message}");
     let message = json(&byte_level(Some("tekken"))).unwrap_err();
     assert!(message.contains("pre-tokenizer is 'tekken'"), "{message}");
-    assert!(refusal(&|file| file.remove("tokenizer.ggml.tokens")).contains("ggml.tokens is missing"));
+    assert!(
+        refusal(&|file| file.remove("tokenizer.ggml.tokens")).contains("ggml.tokens is missing")
+    );
     let message = refusal(&|file| file.set("tokenizer.ggml.tokens", texts(&["a"])));
-    assert!(message.contains("300 whole numbers and there are 1 tokens"), "{message}");
+    assert!(
+        message.contains("300 whole numbers and there are 1 tokens"),
+        "{message}"
+    );
     let short = || Value::Array(vec![Value::F32(0.0)]);
     let message = refusal(&|file| file.set("tokenizer.ggml.scores", short()));
     assert!(message.contains("scores has 1 numbers"), "{message}");

@@ -54,10 +54,7 @@ impl TinyLlama {
             ("llama.feed_forward_length", number(INNER)),
             ("llama.attention.head_count", number(HEADS)),
             ("llama.attention.head_count_kv", number(KV_HEADS)),
-            (
-                "llama.attention.layer_norm_rms_epsilon",
-                Value::F32(1e-5),
-            ),
+            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
             ("llama.rope.freq_base", Value::F32(100_000.0)),
             ("llama.rope.dimension_count", number(WIDTH / HEADS)),
             ("tokenizer.ggml.model", text("llama")),
@@ -89,7 +86,11 @@ impl TinyLlama {
                 .collect(),
             tensors: Vec::new(),
         };
-        llama.add("token_embd.weight", &values(&[VOCABULARY, WIDTH], 0.1), GgmlDType::Q8_0);
+        llama.add(
+            "token_embd.weight",
+            &values(&[VOCABULARY, WIDTH], 0.1),
+            GgmlDType::Q8_0,
+        );
         llama.add("output_norm.weight", &values(&[WIDTH], 0.2), GgmlDType::F32);
         for layer in 0..2 {
             let name = |part: &str| format!("blk.{layer}.{part}.weight");
