@@ -41,10 +41,11 @@ pub(crate) fn run_batches<I>(
 
 /// Runs `network` on images `[3, side, side]`; it takes a batch `[B, 3, side, side]` and returns one content an image.
 ///
-/// On a CPU every image is a batch of its own, so that its bytes do not depend on the others; the cores share the images.
-/// On a GPU they are stacked.
+/// With `together` the images are stacked, as a GPU wants them. Else every image is a batch of its own, so that its bytes do
+/// not depend on the others; the cores share the images.
 pub(crate) fn run_on_images(
     device: &Device,
+    together: bool,
     images: &[&Tensor],
     network: impl Fn(&Tensor) -> Result<Vec<Bytes>, ModelError> + Sync,
 ) -> Vec<Result<Bytes, Failure>> {
@@ -58,9 +59,9 @@ pub(crate) fn run_on_images(
             Err(error) => vec![Err(Failure::from(error)); images.len()],
         }
     };
-    if device.is_cpu() {
-        images.par_chunks(1).flat_map_iter(run).collect()
-    } else {
+    if together {
         run(images)
+    } else {
+        images.par_chunks(1).flat_map_iter(run).collect()
     }
 }

@@ -75,7 +75,8 @@ impl StageWork for EmbeddingStage {
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {
         batch::run_batches(feed, self.batch_limit, |images| {
-            batch::run_on_images(&self.device, images, |images| self.embed(images))
+            let together = self.embedder.sees_whole_batch() || !self.device.is_cpu();
+            batch::run_on_images(&self.device, together, images, |images| self.embed(images))
         });
     }
 }

@@ -77,7 +77,9 @@ impl StageWork for FindingsStage {
 
     fn run(&self, feed: &mut dyn Feed<Tensor>) {
         batch::run_batches(feed, self.batch_limit, |images| {
-            batch::run_on_images(&self.device, images, |images| self.predict(images))
+            batch::run_on_images(&self.device, !self.device.is_cpu(), images, |images| {
+                self.predict(images)
+            })
         });
     }
 }
