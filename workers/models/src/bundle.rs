@@ -16,6 +16,7 @@ mod configs;
 pub mod error;
 mod geometry;
 pub mod hashes;
+pub mod import;
 pub mod random;
 pub mod weights;
 pub mod writer;

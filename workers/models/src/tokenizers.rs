@@ -5,6 +5,7 @@ pub mod bert;
 pub mod file;
 pub mod llama;
 mod prompt;
+pub mod sentencepiece;
 pub mod synthetic;
 
 pub use bert::BertTokenizer;
