@@ -17,6 +17,7 @@ pub mod error;
 mod geometry;
 pub mod hashes;
 pub mod random;
+pub mod stored;
 pub mod weights;
 pub mod writer;
 
