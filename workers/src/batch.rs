@@ -41,10 +41,11 @@ pub(crate) fn run_batches<I>(
 
 /// Runs `network` on images `[3, side, side]`; it takes a batch `[B, 3, side, side]` and returns one output an image.
 ///
-/// On a CPU every image is a batch of its own, so that its bytes do not depend on the others; the cores share the images.
-/// On a GPU they are stacked.
+/// With `together` the images are stacked, as a GPU wants them. Else every image is a batch of its own, so that its bytes do
+/// not depend on the others; the cores share the images.
 pub(crate) fn run_on_images<T: Send>(
     device: &Device,
+    together: bool,
     images: &[&Tensor],
     network: impl Fn(&Tensor) -> Result<Vec<T>, ModelError> + Sync,
 ) -> Vec<Result<T, Failure>> {
@@ -61,9 +62,9 @@ pub(crate) fn run_on_images<T: Send>(
             }
         }
     };
-    if device.is_cpu() {
-        images.par_chunks(1).flat_map_iter(run).collect()
-    } else {
+    if together {
         run(images)
+    } else {
+        images.par_chunks(1).flat_map_iter(run).collect()
     }
 }

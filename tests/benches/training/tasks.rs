@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::alignment::{AlignmentPretraining, AlignmentTextConfig, TextBatch};
 use radialog_models::bundle::ComponentConfigs;
-use radialog_models::bundle::components::EmbeddingComponent;
+use radialog_models::bundle::components::{Connector, EmbeddingComponent};
 use radialog_models::chexbert::Chexbert;
 use radialog_models::findings::FindingsClassifier;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter};
@@ -115,11 +115,10 @@ fn findings(size: Size) -> Result<Task> {
 }
 
 fn alignment(size: Size) -> Result<Task> {
-    let EmbeddingComponent {
-        vision,
-        alignment,
-        text,
-    } = configs(size).embedding;
+    let EmbeddingComponent { vision, connector } = configs(size).embedding;
+    let Connector::QFormer { alignment, text } = connector else {
+        bail!("this training is of a Q-Former");
+    };
     let batch = if size == Size::Tiny { 8 } else { 4 };
     let text = text.unwrap_or(AlignmentTextConfig {
         vocab_size: 401,
@@ -127,9 +126,11 @@ fn alignment(size: Size) -> Result<Task> {
         embed_dim: 64,
     });
     let component = EmbeddingComponent {
-        vision,
-        alignment,
-        text: Some(text),
+        vision: vision.clone(),
+        connector: Connector::QFormer {
+            alignment: alignment.clone(),
+            text: Some(text.clone()),
+        },
     };
     let is_learned = |spec: &TensorSpec| {
         let name = &spec.header.name;
@@ -143,16 +144,6 @@ fn alignment(size: Size) -> Result<Task> {
         .filter(is_learned)
         .collect();
     let variables = drawn(&specs, "")?;
-    let EmbeddingComponent {
-        vision,
-        alignment,
-        text,
-    } = component;
-    let text = text.unwrap_or(AlignmentTextConfig {
-        vocab_size: 0,
-        max_position_embeddings: 0,
-        embed_dim: 0,
-    });
     let network = |dropout| {
         AlignmentPretraining::new(
             &alignment,

@@ -9,8 +9,7 @@ use candle_nn::VarBuilder;
 use radialog_models::Dropout;
 use radialog_models::alignment::AlignmentPretraining;
 use radialog_models::bundle::RandomBundle;
-use radialog_models::bundle::components::EmbeddingComponent;
-use radialog_models::bundle::components::ImageEmbedder;
+use radialog_models::bundle::components::{Connector, EmbeddingComponent, ImageEmbedder};
 use radialog_models::vision::ImageEncoder;
 use radialog_schemas::Stage;
 use radialog_training::Variables;
@@ -120,11 +119,13 @@ fn a_checkpoint_serves_the_tokens_that_the_training_network_makes_and_the_image_
             ImageEncoder::single_image(&config.vision, builder.pp("visual_encoder")).unwrap();
         let trained = fixture.tensors(&format!("{checkpoint}/embedding.safetensors"));
         let variables = Variables::of(trained.clone()).unwrap();
-        let text = config.text.clone().unwrap();
+        let Connector::QFormer { alignment, text } = &config.connector else {
+            panic!("a Q-Former was trained");
+        };
+        let text = text.clone().unwrap();
         let builder = variables.var_builder(&Device::Cpu);
         let network =
-            AlignmentPretraining::new(&config.alignment, &text, builder, Dropout::default())
-                .unwrap();
+            AlignmentPretraining::new(alignment, &text, builder, Dropout::default()).unwrap();
         let strips = network
             .image_embeds(&encoder_network.project(&image).unwrap())
             .unwrap();

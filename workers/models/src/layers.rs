@@ -11,16 +11,20 @@ mod conv_tensors;
 mod cpu;
 mod dropout;
 mod norm;
+mod own_statistics;
 pub(crate) mod parallel;
 mod rows;
 pub(crate) mod storage;
 mod trained;
 
+pub use conv_tensors::BatchNormStatistics;
 pub(crate) use conv_tensors::{BatchNormShape, ConvShape};
 pub use dropout::Dropout;
 pub(crate) use norm::{LayerNorm, layer_norm};
+use own_statistics::OwnStatistics;
 
-/// A 2-D convolution with a square kernel and a bias; a batch norm behind it (evaluation mode) is folded into both.
+/// A 2-D convolution with a square kernel and a bias. A batch norm behind it that reads its running statistics is folded
+/// into both.
 ///
 /// Inputs and outputs are *maps*: see [`to_map`].
 #[derive(Clone, Debug)]
@@ -28,6 +32,8 @@ pub(crate) struct Conv {
     shape: ConvShape,
     weights: ConvWeights,
     relu: bool,
+    /// A batch norm behind it that measures what it normalises.
+    norm: Option<OwnStatistics>,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +86,13 @@ impl Conv {
                 trained::TrainedConv::with_norm(weight, parameters, batch_norm.eps)?,
             ));
         }
+        if let Some(norm) = OwnStatistics::new(&parameters, batch_norm)? {
+            let bias = Tensor::zeros(shape.output, weight.dtype(), weight.device())?;
+            return Ok(Self {
+                norm: Some(norm),
+                ..Self::new(shape, weight, bias)?
+            });
+        }
         let variance = (parameters.running_var + batch_norm.eps)?;
         let scale = (parameters.weight / variance.sqrt()?)?;
         let bias = (parameters.bias - (parameters.running_mean * &scale)?)?;
@@ -97,6 +110,7 @@ impl Conv {
             shape,
             weights,
             relu: false,
+            norm: None,
         })
     }
 
@@ -105,6 +119,7 @@ impl Conv {
             shape,
             weights: ConvWeights::Trained(weights),
             relu: false,
+            norm: None,
         }
     }
 
@@ -124,15 +139,30 @@ impl Conv {
         map: &Tensor,
         residual: Option<&Tensor>,
     ) -> Result<Tensor, ModelError> {
+        match &self.norm {
+            None => self.convolve(map, residual, self.relu),
+            Some(norm) => {
+                let map = self.convolve(map, None, false)?;
+                Ok(norm.forward(&map, residual, self.relu)?)
+            }
+        }
+    }
+
+    fn convolve(
+        &self,
+        map: &Tensor,
+        residual: Option<&Tensor>,
+        relu: bool,
+    ) -> Result<Tensor, ModelError> {
         let (weight, bias) = match &self.weights {
             ConvWeights::Trained(weights) => {
-                return weights.forward(map, self.shape, residual, self.relu);
+                return weights.forward(map, self.shape, residual, relu);
             }
             ConvWeights::Cpu(weights) => {
                 let convolution = cpu::Convolution {
                     shape: self.shape,
                     weights,
-                    relu: self.relu,
+                    relu,
                 };
                 return Ok(match residual {
                     None => map.apply_op1_no_bwd(&convolution)?,
@@ -148,7 +178,7 @@ impl Conv {
         if let Some(residual) = residual {
             output = (output + residual)?;
         }
-        Ok(if self.relu { output.relu()? } else { output })
+        Ok(if relu { output.relu()? } else { output })
     }
 }
 

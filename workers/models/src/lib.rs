@@ -3,11 +3,13 @@
 pub mod alignment;
 mod bert;
 pub mod bundle;
+pub mod checkpoint;
 pub mod chexbert;
 pub mod device;
 pub mod durable;
 pub mod error;
 pub mod findings;
+pub mod ggml;
 pub mod image_tokens;
 pub mod language;
 mod layers;

@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
+pub use crate::layers::BatchNormStatistics;
 use crate::layers::{BatchNormShape, Conv, ConvShape, each_sample, from_map, to_map};
 use crate::preprocess::{InputSize, SHORT_SIDE};
 use crate::tensors::{uniform, unread};
@@ -151,12 +152,31 @@ pub struct ImageEncoder {
     backbone_to_vit: Conv,
     missing_previous_emb: Tensor,
     vit_pooler: Option<TemporalPooler>,
-    projector: [Conv; 2],
+    projector: Option<[Conv; 2]>,
+    /// Whether an image's features depend on the batch that it is in.
+    whole_batch: bool,
 }
 
 impl ImageEncoder {
     /// An encoder of single images, without the temporal pooler.
     pub fn single_image(config: &VisionConfig, vb: VarBuilder<'_>) -> Result<Self, ModelError> {
+        let encoder = Self::patches_only(config, BatchNormStatistics::Running, vb.clone())?;
+        Ok(Self {
+            projector: Some(projector(config, &vb)?),
+            ..encoder
+        })
+    }
+
+    /// An encoder of single images without temporal pooler and projector, for [`ImageEncoder::grid_tokens`]. Its batch norms
+    /// read these statistics.
+    ///
+    /// # Errors
+    /// Tensors that are missing or have another shape than the configuration says.
+    pub fn patches_only(
+        config: &VisionConfig,
+        statistics: BatchNormStatistics,
+        vb: VarBuilder<'_>,
+    ) -> Result<Self, ModelError> {
         config.check()?;
         let (encoder, width) = (vb.pp("encoder"), config.vit_dim);
         let reduction = ConvShape::pointwise(32 * config.stem_width, width);
@@ -165,7 +185,12 @@ impl ImageEncoder {
             "missing_previous_emb",
             uniform(PARAMETER_SPREAD),
         )?;
-        let trunk = ResNet::new(config.stem_width, config.bn_eps, &encoder.pp("encoder"))?;
+        let norm = BatchNormShape {
+            eps: config.bn_eps,
+            scale: 1.0,
+            statistics,
+        };
+        let trunk = ResNet::new(config.stem_width, norm, &encoder.pp("encoder"))?;
         let backbone_to_vit = Conv::without_bias(reduction, &encoder.pp("backbone_to_vit"))?;
         // Files have the pooler also where the geometry allows none to be built.
         if let Some(vb) = unread(&encoder.pp("vit_pooler"))
@@ -178,7 +203,8 @@ impl ImageEncoder {
             backbone_to_vit,
             missing_previous_emb,
             vit_pooler: None,
-            projector: projector(config, &vb)?,
+            projector: None,
+            whole_batch: statistics == BatchNormStatistics::Batch,
         })
     }
 
@@ -200,6 +226,26 @@ impl ImageEncoder {
         } else {
             each_sample(images, project)
         }
+    }
+
+    /// The grid of patch embeddings as tokens `[B, h w, 2V]` of images `[B, 3, H, W]`: token `w * row + column`, entry = channel.
+    /// Where batch norms read the statistics of the batch, a token depends on all images of it.
+    ///
+    /// # Errors
+    /// Images of another shape.
+    pub fn grid_tokens(&self, images: &Tensor) -> Result<Tensor, ModelError> {
+        let patches = |images: &Tensor| self.patches(images, None);
+        let grid = if self.whole_batch {
+            patches(images)
+        } else {
+            each_sample(images, patches)
+        };
+        Ok(grid?.flatten_from(2)?.transpose(1, 2)?.contiguous()?)
+    }
+
+    /// Whether an image's features depend on the other images of its batch.
+    pub fn sees_whole_batch(&self) -> bool {
+        self.whole_batch
     }
 
     /// All features of images `[B, 3, H, W]`, each compared with its previous image of the same shape where given.
@@ -256,7 +302,9 @@ impl ImageEncoder {
     }
 
     fn project_patches(&self, patches: &Tensor) -> Result<Tensor, ModelError> {
-        let [first, second] = &self.projector;
+        let missing =
+            || ModelError::Input("this encoder was made without its projector".to_owned());
+        let [first, second] = self.projector.as_ref().ok_or_else(missing)?;
         from_map(&second.forward(&first.forward(&to_map(patches)?)?)?)
     }
 }
@@ -280,6 +328,7 @@ fn projector(config: &VisionConfig, vb: &VarBuilder<'_>) -> Result<[Conv; 2], Mo
     let norm = BatchNormShape {
         eps: config.bn_eps,
         scale: 1.0,
+        statistics: BatchNormStatistics::Running,
     };
     Ok([
         Conv::with_norm(first, &model.pp(0), &model.pp(1), norm)?.relu(),

@@ -10,6 +10,8 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::lora::AdapterId;
+use super::quantized::QuantizedMatrix;
 use super::trained::frozen_product;
 use crate::layers::Dropout;
 
@@ -24,11 +26,30 @@ const PARALLEL: usize = 1 << 21;
 /// Reading a weight from memory takes as long as this many multiplications.
 const READ: usize = 6;
 
-/// A linear layer `[out, in]` without bias, with an optional low-rank addition.
+/// A linear layer `[out, in]` without bias, with a low-rank addition for each adapter that has one here.
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
-    weight: Tensor,
-    low_rank: Option<LowRankUpdate>,
+    weight: Weight,
+    /// By adapter; as long as the last adapter needs that has an addition here.
+    additions: Vec<Option<LowRankUpdate>>,
+}
+
+/// Consecutive rows of an input that go through the same adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AdapterRows {
+    /// The adapter.
+    pub(super) adapter: AdapterId,
+    /// The number of rows.
+    pub(super) rows: usize,
+}
+
+/// A matrix `[out, in]` as it stays in memory.
+#[derive(Clone, Debug)]
+enum Weight {
+    /// Numbers in f32, f16 or bf16.
+    Dense(Tensor),
+    /// Blocks of quantised numbers, on a CPU.
+    Quantized(QuantizedMatrix),
 }
 
 #[derive(Clone, Debug)]
@@ -43,22 +64,47 @@ impl LoraLinear {
     /// A layer of `weight [out, in]`.
     pub fn new(weight: Tensor) -> Self {
         Self {
-            weight,
-            low_rank: None,
+            weight: Weight::Dense(weight),
+            additions: Vec::new(),
+        }
+    }
+
+    /// A layer of a matrix `[out, in]` that stays quantised.
+    pub fn quantized(weight: QuantizedMatrix) -> Self {
+        Self {
+            weight: Weight::Quantized(weight),
+            additions: Vec::new(),
         }
     }
 
     /// Adds `scale · up (down x)` with `down [r, in]` and `up [out, r]` in f32. An f32 weight takes the addition in; a
-    /// weight in half precision would lose it to rounding, so there it is computed beside it, as it is in training.
+    /// weight in half precision would lose it to rounding, and a quantised one cannot hold it, so there it is computed
+    /// beside it, as it is in training.
     ///
     /// # Errors
     /// Shapes that do not fit the weight.
     pub fn with_low_rank(self, down: &Tensor, up: &Tensor, scale: f64) -> Result<Self> {
-        if self.weight.dtype() == DType::F32 && !down.track_op() {
-            let weight = (self.weight + (up.matmul(down)? * scale)?)?;
-            return Ok(Self::new(weight));
+        if let Weight::Dense(weight) = &self.weight
+            && weight.dtype() == DType::F32
+            && !down.track_op()
+        {
+            return Ok(Self::new((weight + (up.matmul(down)? * scale)?)?));
         }
-        let dtype = compute_dtype(&self.weight);
+        self.with_addition(AdapterId::default(), down, up, scale)
+    }
+
+    /// The same for one of several adapters of this layer. They share the weight, so that no addition is taken into it.
+    pub(super) fn with_addition(
+        mut self,
+        AdapterId(adapter): AdapterId,
+        down: &Tensor,
+        up: &Tensor,
+        scale: f64,
+    ) -> Result<Self> {
+        let dtype = match &self.weight {
+            Weight::Dense(weight) => compute_dtype(weight),
+            Weight::Quantized(_) => DType::F32,
+        };
         let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
         let low_rank = LowRankUpdate {
             down,
@@ -66,34 +112,69 @@ impl LoraLinear {
             scale,
             dropout: Dropout::default(),
         };
-        Ok(Self {
-            low_rank: Some(low_rank),
-            ..self
-        })
+        if self.additions.len() <= adapter {
+            self.additions.resize_with(adapter + 1, || None);
+        }
+        self.additions[adapter] = Some(low_rank);
+        Ok(self)
     }
 
     /// The same with dropout of what goes into the low-rank addition, where there is one beside the weight.
     pub(super) fn with_dropout(mut self, dropout: &Dropout) -> Self {
-        if let Some(low_rank) = &mut self.low_rank {
+        for low_rank in self.additions.iter_mut().flatten() {
             low_rank.dropout = dropout.clone();
         }
         self
     }
 
-    /// `[rows, in]` to `[rows, out]`.
+    /// `[rows, in]` to `[rows, out]`, all of them by the first adapter.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = product(x, &self.weight)?;
-        match &self.low_rank {
-            None => Ok(y),
-            Some(LowRankUpdate {
+        let y = self.weight.product(x)?;
+        self.add(AdapterId::default(), x, y)
+    }
+
+    /// The same where some rows go through one adapter and some through another. The weight is read once for all of
+    /// them, and a row's output is the one that it has alone.
+    pub(super) fn forward_mixed(&self, x: &Tensor, parts: &[AdapterRows]) -> Result<Tensor> {
+        let y = self.weight.product(x)?;
+        match parts {
+            _ if self.additions.is_empty() => Ok(y),
+            [AdapterRows { adapter, .. }] => self.add(*adapter, x, y),
+            _ => {
+                let mut start = 0;
+                let mut outputs = Vec::with_capacity(parts.len());
+                for &AdapterRows { adapter, rows } in parts {
+                    let part = |x: &Tensor| x.narrow(0, start, rows);
+                    outputs.push(self.add(adapter, &part(x)?, part(&y)?)?);
+                    start += rows;
+                }
+                Tensor::cat(&outputs, 0)
+            }
+        }
+    }
+
+    /// What the adapter makes of the weight's output `y` for the input `x`.
+    fn add(&self, AdapterId(adapter): AdapterId, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        match self.additions.get(adapter) {
+            None | Some(None) => Ok(y),
+            Some(Some(LowRankUpdate {
                 down,
                 up,
                 scale,
                 dropout,
-            }) => y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?,
+            })) => y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?,
+        }
+    }
+}
+
+impl Weight {
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Weight::Dense(weight) => product(x, weight),
+            Weight::Quantized(weight) => weight.product(x),
         }
     }
 }
@@ -358,6 +439,47 @@ mod tests {
     }
 
     #[test]
+    fn each_row_has_the_addition_of_its_own_adapter_and_the_bytes_that_it_has_alone() {
+        let (x, down, up) = (ramp(5, 64), ramp(8, 64), ramp(40, 8));
+        for dtype in [DType::F32, DType::F16] {
+            let base = LoraLinear::new(ramp(40, 64).to_dtype(dtype).unwrap());
+            let linear = base.clone().with_addition(AdapterId(1), &down, &up, 2.0);
+            let other = (down.clone() * 0.5).unwrap();
+            let linear = linear
+                .unwrap()
+                .with_addition(AdapterId(2), &other, &up, 1.0);
+            let linear = linear.unwrap();
+            let parts = [(0, 1), (2, 1), (1, 3)].map(|(adapter, rows)| AdapterRows {
+                adapter: AdapterId(adapter),
+                rows,
+            });
+            let mixed = linear.forward_mixed(&x, &parts).unwrap();
+            let mut start = 0;
+            for part in parts {
+                for row in start..start + part.rows {
+                    let alone = linear
+                        .forward_mixed(
+                            &x.narrow(0, row, 1).unwrap(),
+                            &[AdapterRows { rows: 1, ..part }],
+                        )
+                        .unwrap();
+                    assert_eq!(
+                        bits(&mixed.narrow(0, row, 1).unwrap()),
+                        bits(&alone),
+                        "{row}"
+                    );
+                }
+                start += part.rows;
+            }
+            let without = base.forward(&x).unwrap();
+            let same = |row| {
+                bits(&mixed.narrow(0, row, 1).unwrap()) == bits(&without.narrow(0, row, 1).unwrap())
+            };
+            assert_eq!([0, 1, 2].map(same), [true, false, false]);
+        }
+    }
+
+    #[test]
     fn a_low_rank_addition_is_the_same_merged_and_beside() {
         let (x, weight, down, up) = (ramp(3, 64), ramp(40, 64), ramp(8, 64), ramp(40, 8));
         let half = weight.to_dtype(DType::F16).unwrap();
@@ -367,7 +489,7 @@ mod tests {
         let merged = LoraLinear::new(half.to_dtype(DType::F32).unwrap())
             .with_low_rank(&down, &up, 2.0)
             .unwrap();
-        assert!(beside.low_rank.is_some() && merged.low_rank.is_none());
+        assert!(!beside.additions.is_empty() && merged.additions.is_empty());
         let difference = (beside.forward(&x).unwrap() - merged.forward(&x).unwrap()).unwrap();
         assert!(
             difference

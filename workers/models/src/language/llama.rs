@@ -9,8 +9,9 @@ use super::LanguageError;
 use super::attention::attention;
 use super::cache::KvCache;
 use super::config::LlamaConfig;
-use super::linear::LoraLinear;
-use super::lora::LoraAdapter;
+use super::linear::{AdapterRows, LoraLinear};
+use super::lora::{AdapterId, LoraAdapter};
+use super::quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 use super::trained;
 use crate::layers::Dropout;
 use crate::tensors::{constant, embedding, linear_init, matrix};
@@ -22,16 +23,25 @@ pub use packed::TrainingSequence;
 /// A LLaMA-family language model that sees images.
 pub struct LanguageModel {
     config: LlamaConfig,
-    /// `[vocab, hidden]`, in the type it is stored in.
-    embedding: Tensor,
+    embedding: EmbeddingTable,
     layers: Vec<DecoderLayer>,
     norm: Tensor,
     head: LoraLinear,
-    projection: Option<(LoraLinear, Tensor)>,
+    /// By adapter; one where there are none.
+    projections: Vec<Option<(LoraLinear, Tensor)>>,
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
+    device: Device,
     dropout: Dropout,
+}
+
+/// The vectors of all tokens, `[vocab, hidden]`.
+enum EmbeddingTable {
+    /// In the type it is stored in.
+    Dense(Tensor),
+    /// Its rows are widened when they are looked up.
+    Quantized(QuantizedMatrix),
 }
 
 struct DecoderLayer {
@@ -60,12 +70,44 @@ impl LanguageModel {
     ///
     /// # Errors
     /// Tensors that are missing or have another shape than the configuration says.
-    pub fn load(
+    pub fn load<'a>(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        weights: impl Into<BaseWeights<'a>>,
         adapter: Option<&LoraAdapter>,
     ) -> Result<Self, LanguageError> {
+        Self::load_from(
+            config,
+            weights.into(),
+            adapter.map_or(Adapters::None, Adapters::One),
+        )
+    }
+
+    /// Loads one base with several adapters beside it. Each sequence goes through one of them, and its bytes are those
+    /// that it has where its adapter is the only one; the base is in memory once and keeps the type it is stored in.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`], and an adapter of unknown layers.
+    pub fn load_with_adapters<'a>(
+        config: &LlamaConfig,
+        weights: impl Into<BaseWeights<'a>>,
+        adapters: &[LoraAdapter],
+    ) -> Result<Self, LanguageError> {
+        let adapters = match adapters {
+            [] => Adapters::None,
+            several => Adapters::Several(several),
+        };
+        Self::load_from(config, weights.into(), adapters)
+    }
+
+    fn load_from(
+        config: &LlamaConfig,
+        BaseWeights { weights, quantized }: BaseWeights<'_>,
+        adapters: Adapters,
+    ) -> Result<Self, LanguageError> {
         config.validate()?;
+        for adapter in adapters.iter() {
+            adapter.config.validate(config)?;
+        }
         let dtype = if weights.device().is_cpu() {
             DType::F32
         } else {
@@ -73,24 +115,26 @@ impl LanguageModel {
         };
         let loader = TensorLoader {
             weights,
-            adapter,
+            quantized: quantized.filter(|_| weights.device().is_cpu()),
+            adapters,
             dtype,
         };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
-        let embedding = embedding(vocabulary, hidden, 1.0, &weights.pp("model.embed_tokens"))?;
+        let embedding = loader.embedding(vocabulary, hidden)?;
         let layers = (0..config.num_hidden_layers)
             .map(|index| DecoderLayer::load(config, &loader, index))
             .collect::<CandleResult<_>>()?;
         let norm = loader.norm("model.norm.weight", hidden)?;
         let head = match config.tie_word_embeddings {
-            true => LoraLinear::new(embedding.clone()),
+            true => embedding.head(),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
         Ok(Self {
             layers,
             norm,
-            projection: loader.projection(config)?,
+            projections: loader.projections(config)?,
             rotary: rotary_tables(config, dtype, weights.device())?,
+            device: weights.device().clone(),
             config: config.clone(),
             embedding,
             head,
@@ -106,10 +150,25 @@ impl LanguageModel {
 
     /// The device on which the model computes.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        &self.device
     }
 
-    /// An empty cache for a sequence of at most `capacity` positions.
+    /// The adapter at this place among those that the model was loaded with; none where there are not so many. A base
+    /// without adapters counts as one.
+    pub fn adapter(&self, index: usize) -> Option<AdapterId> {
+        (index < self.projections.len()).then_some(AdapterId(index))
+    }
+
+    /// An empty cache for a sequence of this adapter, of at most `capacity` positions. A forward pass takes a sequence
+    /// through the adapter of its cache.
+    ///
+    /// # Errors
+    /// Out of device memory.
+    pub fn cache_of(&self, adapter: AdapterId, capacity: usize) -> Result<KvCache, LanguageError> {
+        Ok(self.cache(capacity)?.of(adapter))
+    }
+
+    /// An empty cache for a sequence of at most `capacity` positions, of the first adapter.
     ///
     /// # Errors
     /// Out of device memory.
@@ -128,6 +187,19 @@ impl LanguageModel {
     /// # Errors
     /// Ids outside the vocabulary, incomplete blocks, another number of embeddings than blocks, or of another shape.
     pub fn embed(&self, ids: &[u32], images: &[Tensor]) -> Result<Tensor, LanguageError> {
+        self.embed_for(AdapterId::default(), ids, images)
+    }
+
+    /// The same as [`LanguageModel::embed`], with the image projection of this adapter.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::embed`].
+    pub fn embed_for(
+        &self,
+        adapter: AdapterId,
+        ids: &[u32],
+        images: &[Tensor],
+    ) -> Result<Tensor, LanguageError> {
         let image = self.config.image_token();
         let vocabulary = self.config.vocab_size;
         let mut parts = Vec::new();
@@ -137,8 +209,7 @@ impl LanguageModel {
                 if let Some(&token) = run.iter().find(|&&id| id as usize >= vocabulary) {
                     return Err(LanguageError::UnknownToken { token, vocabulary });
                 }
-                let run = Tensor::new(run, self.device())?;
-                parts.push(self.embedding.index_select(&run, 0)?.to_dtype(self.dtype)?);
+                parts.push(self.embedding.rows(run, self.dtype)?);
                 continue;
             }
             let block = self.config.num_image_tokens;
@@ -150,7 +221,7 @@ impl LanguageModel {
             }
             for _ in 0..run.len() / block {
                 if let Some(tokens) = images.get(used) {
-                    parts.push(self.project(tokens)?);
+                    parts.push(self.project_rows(adapter, &self.checked(tokens)?)?);
                 }
                 used += 1;
             }
@@ -167,10 +238,6 @@ impl LanguageModel {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    fn project(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
-        self.project_rows(&self.checked(tokens)?)
-    }
-
     /// An image embedding of the right shape, where and as the model computes.
     fn checked(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
         let expected = [self.config.num_image_tokens, self.config.image_dim];
@@ -183,16 +250,22 @@ impl LanguageModel {
         Ok(tokens.to_device(self.device())?.to_dtype(self.dtype)?)
     }
 
-    fn project_rows(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
+    fn project_rows(
+        &self,
+        AdapterId(adapter): AdapterId,
+        tokens: &Tensor,
+    ) -> Result<Tensor, LanguageError> {
         let (projection, bias) = self
-            .projection
-            .as_ref()
+            .projections
+            .get(adapter)
+            .and_then(Option::as_ref)
             .ok_or(LanguageError::NoImageProjection)?;
         Ok(projection.forward(tokens)?.broadcast_add(bias)?)
     }
 
     /// Runs new positions `[positions, hidden]` of one or more sequences, those of the first span first, and returns
-    /// the normalised last hidden states of the same shape. Sequences see nothing of each other.
+    /// the normalised last hidden states of the same shape. Sequences see nothing of each other. Each goes through the
+    /// adapter of its cache; those of one adapter stand together where speed matters.
     ///
     /// # Errors
     /// A span does not fit its cache or the context.
@@ -210,9 +283,11 @@ impl LanguageModel {
             self.rotary.0.index_select(&positions, 0)?,
             self.rotary.1.index_select(&positions, 0)?,
         );
+        let parts = adapter_rows(spans.iter().map(|span| (span.cache.adapter(), span.len)));
+        let (config, dropout) = (&self.config, &Dropout::default());
         let mut hidden = input.clone();
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&self.config, &hidden, &Dropout::default(), |projected| {
+            hidden = layer.forward(config, &hidden, dropout, &parts, |projected| {
                 let [queries, keys, values] = &self.heads(projected, &rotary)?;
                 let mut attended = Vec::with_capacity(spans.len());
                 let mut start = 0;
@@ -263,6 +338,37 @@ impl LanguageModel {
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, LanguageError> {
         Ok(self.head.forward(hidden)?.to_dtype(DType::F32)?)
     }
+
+    /// The same for rows of these adapters, in order.
+    pub(super) fn logits_of(
+        &self,
+        hidden: &Tensor,
+        rows: impl Iterator<Item = AdapterId>,
+    ) -> Result<Tensor, LanguageError> {
+        let parts = adapter_rows(rows.map(|adapter| (adapter, 1)));
+        let logits = self.head.forward_mixed(hidden, &parts)?;
+        Ok(logits.to_dtype(DType::F32)?)
+    }
+}
+
+impl EmbeddingTable {
+    /// The vectors of these tokens, `[ids, hidden]`.
+    fn rows(&self, ids: &[u32], dtype: DType) -> CandleResult<Tensor> {
+        match self {
+            EmbeddingTable::Dense(table) => table
+                .index_select(&Tensor::new(ids, table.device())?, 0)?
+                .to_dtype(dtype),
+            EmbeddingTable::Quantized(table) => table.select(ids),
+        }
+    }
+
+    /// The table as an output head.
+    fn head(&self) -> LoraLinear {
+        match self {
+            EmbeddingTable::Dense(table) => LoraLinear::new(table.clone()),
+            EmbeddingTable::Quantized(table) => LoraLinear::quantized(table.clone()),
+        }
+    }
 }
 
 impl DecoderLayer {
@@ -290,21 +396,38 @@ impl DecoderLayer {
         config: &LlamaConfig,
         input: &Tensor,
         dropout: &Dropout,
+        parts: &[AdapterRows],
         mut attend: impl FnMut([Tensor; 3]) -> CandleResult<Tensor>,
     ) -> CandleResult<Tensor> {
         let eps = config.rms_norm_eps as f32;
         let x = rms_norm(input, &self.input_norm, eps)?;
         let projected = [
-            self.q.forward(&x)?,
-            self.k.forward(&x)?,
-            self.v.forward(&x)?,
+            self.q.forward_mixed(&x, parts)?,
+            self.k.forward_mixed(&x, parts)?,
+            self.v.forward_mixed(&x, parts)?,
         ];
-        let x = (input + dropout.forward(&self.o.forward(&attend(projected)?)?)?)?;
+        let attended = self.o.forward_mixed(&attend(projected)?, parts)?;
+        let x = (input + dropout.forward(&attended)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
-        let y = swiglu(&self.gate.forward(&y)?, &self.up.forward(&y)?)?;
-        x + dropout.forward(&self.down.forward(&y)?)?
+        let y = swiglu(
+            &self.gate.forward_mixed(&y, parts)?,
+            &self.up.forward_mixed(&y, parts)?,
+        )?;
+        x + dropout.forward(&self.down.forward_mixed(&y, parts)?)?
     }
+}
+
+/// Neighbours of one adapter as one part.
+fn adapter_rows(spans: impl Iterator<Item = (AdapterId, usize)>) -> Vec<AdapterRows> {
+    let mut parts: Vec<AdapterRows> = Vec::new();
+    for (adapter, rows) in spans {
+        match parts.last_mut() {
+            Some(last) if last.adapter == adapter => last.rows += rows,
+            _ => parts.push(AdapterRows { adapter, rows }),
+        }
+    }
+    parts
 }
 
 /// `silu(gate) · up`.
@@ -368,20 +491,72 @@ fn rotary_tables(
     ))
 }
 
+/// What is loaded beside a base.
+#[derive(Clone, Copy)]
+enum Adapters<'a> {
+    None,
+    /// The base is its own: an f32 weight takes the addition in.
+    One(&'a LoraAdapter<'a>),
+    Several(&'a [LoraAdapter<'a>]),
+}
+
+impl<'a> Adapters<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a LoraAdapter<'a>> {
+        let (one, several) = match self {
+            Adapters::None => (None, [].as_slice()),
+            Adapters::One(adapter) => (Some(adapter), [].as_slice()),
+            Adapters::Several(adapters) => (None, adapters),
+        };
+        one.into_iter().chain(several)
+    }
+}
+
 /// The source of tensors while a model loads.
 struct TensorLoader<'a> {
     weights: &'a VarBuilder<'a>,
-    adapter: Option<&'a LoraAdapter<'a>>,
+    quantized: Option<&'a dyn QuantizedMatrices>,
+    adapters: Adapters<'a>,
     dtype: DType,
 }
 
 impl TensorLoader<'_> {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
-        let weight = matrix(inputs, outputs, &format!("{path}.weight"), self.weights)?;
-        let linear = LoraLinear::new(weight);
-        match self.adapter {
-            Some(adapter) => adapter.apply(linear, path, (inputs, outputs)),
-            None => Ok(linear),
+        let name = format!("{path}.weight");
+        let linear = match self.quantized(&name, (outputs, inputs))? {
+            Some(weight) => LoraLinear::quantized(weight),
+            None => LoraLinear::new(matrix(inputs, outputs, &name, self.weights)?),
+        };
+        match self.adapters {
+            Adapters::None => Ok(linear),
+            Adapters::One(adapter) => adapter.apply(linear, path, (inputs, outputs), None),
+            Adapters::Several(adapters) => {
+                let mut ids = (0..).map(AdapterId);
+                adapters.iter().try_fold(linear, |linear, adapter| {
+                    adapter.apply(linear, path, (inputs, outputs), ids.next())
+                })
+            }
+        }
+    }
+
+    fn embedding(&self, vocabulary: usize, width: usize) -> CandleResult<EmbeddingTable> {
+        let path = "model.embed_tokens";
+        let quantized = self.quantized(&format!("{path}.weight"), (vocabulary, width))?;
+        match quantized {
+            Some(table) => Ok(EmbeddingTable::Quantized(table)),
+            None => {
+                embedding(vocabulary, width, 1.0, &self.weights.pp(path)).map(EmbeddingTable::Dense)
+            }
+        }
+    }
+
+    fn quantized(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+    ) -> CandleResult<Option<QuantizedMatrix>> {
+        match self.quantized {
+            Some(matrices) => matrices.quantized(name, shape),
+            None => Ok(None),
         }
     }
 
@@ -390,11 +565,27 @@ impl TensorLoader<'_> {
             .get_with_hints_dtype(width, name, constant(1.0), self.dtype)
     }
 
+    fn projections(&self, config: &LlamaConfig) -> CandleResult<Vec<Option<(LoraLinear, Tensor)>>> {
+        match self.adapters {
+            Adapters::None => Ok(vec![self.projection(config, None)?]),
+            Adapters::One(adapter) => Ok(vec![self.projection(config, Some(adapter))?]),
+            Adapters::Several(adapters) => {
+                let each = adapters.iter();
+                each.map(|adapter| self.projection(config, Some(adapter)))
+                    .collect()
+            }
+        }
+    }
+
     /// The image projection comes with the adapter, or with a base that was saved with it.
-    fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<(LoraLinear, Tensor)>> {
+    fn projection(
+        &self,
+        config: &LlamaConfig,
+        adapter: Option<&LoraAdapter>,
+    ) -> CandleResult<Option<(LoraLinear, Tensor)>> {
         let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
             let path = format!("model.img_proj_layer.{name}");
-            let of_adapter = match self.adapter {
+            let of_adapter = match adapter {
                 Some(adapter) => adapter.extra(&path, shape)?,
                 None => None,
             };

@@ -2,6 +2,7 @@
 
 use candle_core::Tensor;
 use candle_nn::VarBuilder;
+use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
 use crate::tensors::{constant, uniform, unread_integers};
@@ -35,6 +36,19 @@ impl ConvShape {
     }
 }
 
+/// What a batch norm takes mean and variance from at inference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNormStatistics {
+    /// The running statistics that are stored with the weights.
+    #[default]
+    Running,
+    /// Each image by itself, over its grid.
+    Image,
+    /// All images that are computed together, over batch and grid: a result depends on the other images of its batch.
+    Batch,
+}
+
 /// A batch norm (Ioffe and Szegedy, 2015) behind a convolution.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchNormShape {
@@ -42,6 +56,8 @@ pub(crate) struct BatchNormShape {
     pub(crate) eps: f64,
     /// The value of the norm's `weight` where weights are random.
     pub(crate) scale: f32,
+    /// Where mean and variance come from. Weights that are being trained follow their batch whatever stands here.
+    pub(crate) statistics: BatchNormStatistics,
 }
 
 /// The tensors of a batch norm, `[width]` each.

@@ -31,14 +31,17 @@ struct Bottleneck {
 }
 
 impl ResNet {
-    pub(super) fn new(stem: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self, ModelError> {
+    pub(super) fn new(
+        stem: usize,
+        norm: BatchNormShape,
+        vb: &VarBuilder<'_>,
+    ) -> Result<Self, ModelError> {
         let shape = ConvShape {
             input: 3,
             output: stem,
             kernel: 7,
             stride: 2,
         };
-        let norm = BatchNormShape { eps, scale: 1.0 };
         let conv1 = Conv::with_norm(shape, &vb.pp("conv1"), &vb.pp("bn1"), norm)?.relu();
         let mut layers = Vec::new();
         let mut input = stem;
@@ -52,7 +55,7 @@ impl ResNet {
                     middle,
                     stride,
                     block == 0,
-                    eps,
+                    norm,
                     &vb,
                 )?);
                 input = EXPANSION * middle;
@@ -77,7 +80,7 @@ impl Bottleneck {
         middle: usize,
         stride: usize,
         downsample: bool,
-        eps: f64,
+        norm: BatchNormShape,
         vb: &VarBuilder<'_>,
     ) -> Result<Self, ModelError> {
         let output = EXPANSION * middle;
@@ -86,7 +89,7 @@ impl Bottleneck {
                 shape,
                 &vb.pp(format!("conv{index}")),
                 &vb.pp(format!("bn{index}")),
-                BatchNormShape { eps, scale },
+                BatchNormShape { scale, ..norm },
             )
         };
         let residual = |input: usize| {
@@ -97,8 +100,8 @@ impl Bottleneck {
                 stride,
             };
             let norm = BatchNormShape {
-                eps,
                 scale: RESIDUAL_SCALE,
+                ..norm
             };
             Conv::with_norm(shape, &vb.pp("downsample.0"), &vb.pp("downsample.1"), norm)
         };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use radialog_models::bundle::components::EmbeddingComponent;
+use radialog_models::bundle::components::{Connector, EmbeddingComponent};
 use serde::{Deserialize, Serialize};
 
 use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
@@ -150,13 +150,14 @@ impl AlignmentRecipe {
     }
 
     fn check_geometry(&self, faults: &mut Faults) {
-        let Some(EmbeddingComponent {
-            vision,
-            alignment,
-            text,
-        }) = &self.geometry
-        else {
+        let Some(EmbeddingComponent { vision, connector }) = &self.geometry else {
             faults.unless(self.bert.is_none(), "bert: a start has its own text side");
+            return;
+        };
+        let Connector::QFormer { alignment, text } = connector else {
+            let reason =
+                "geometry.connector: only a q_former is trained here; a grid has nothing to train";
+            faults.unless(false, reason);
             return;
         };
         faults.unless(

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use radialog_models::Dropout;
-use radialog_models::alignment::{AlignmentPretraining, AlignmentTextConfig, TextBatch};
-use radialog_models::bundle::components::EmbeddingComponent;
+use radialog_models::alignment::{
+    AlignmentConfig, AlignmentPretraining, AlignmentTextConfig, TextBatch,
+};
+use radialog_models::bundle::components::{Connector, EmbeddingComponent};
 use radialog_models::tokenizers::BertTokenizer;
 use radialog_schemas::Stage;
 
@@ -41,7 +43,7 @@ const CHARTS: [Chart; 2] = [
 /// The trainer of the alignment module, with its pairs of images and texts.
 pub struct AlignmentTrainer {
     recipe: AlignmentRecipe,
-    config: EmbeddingComponent,
+    alignment: AlignmentConfig,
     text: AlignmentTextConfig,
     variables: Variables,
     network: AlignmentPretraining,
@@ -84,7 +86,8 @@ impl Training<AlignmentTrainer> {
     ) -> Result<Self, TrainingError> {
         let LoadedRecipe { recipe, hash } = read;
         let AlignmentStart {
-            config,
+            vision,
+            alignment,
             text,
             tensors,
             tokenizer: vocabulary,
@@ -122,6 +125,13 @@ impl Training<AlignmentTrainer> {
             )));
         }
 
+        let config = EmbeddingComponent {
+            vision,
+            connector: Connector::QFormer {
+                alignment: alignment.clone(),
+                text: Some(text.clone()),
+            },
+        };
         let file = encoder::file(&recipe, &config, out, resume)?;
         let mut patches = Patches::new(&config.vision, &file, device)?;
         if recipe.cache_patches {
@@ -144,8 +154,7 @@ impl Training<AlignmentTrainer> {
             Random::stream(recipe.training.seed, "dropout").bits(),
         );
         let builder = variables.var_builder(device);
-        let network =
-            AlignmentPretraining::new(&config.alignment, &text, builder, dropout.clone())?;
+        let network = AlignmentPretraining::new(&alignment, &text, builder, dropout.clone())?;
         let plan = TrainingPlan {
             arguments: recipe.training.clone(),
             schedule: recipe.schedule(),
@@ -158,7 +167,7 @@ impl Training<AlignmentTrainer> {
         let (shared, patches) = (variables.clone(), Arc::new(patches));
         let trainer = AlignmentTrainer {
             recipe,
-            config,
+            alignment,
             text,
             variables: shared,
             network,
@@ -287,12 +296,8 @@ impl Trainer for AlignmentTrainer {
     fn validate(&self) -> Result<Vec<(&'static str, f64)>, TrainingError> {
         let weights =
             VarBuilder::from_tensors(self.variables.snapshot()?, DType::F32, &self.device);
-        let network = AlignmentPretraining::new(
-            &self.config.alignment,
-            &self.text,
-            weights,
-            Dropout::default(),
-        )?;
+        let network =
+            AlignmentPretraining::new(&self.alignment, &self.text, weights, Dropout::default())?;
         let places: Vec<usize> = (0..self.validate.len()).collect();
         let batches = places
             .chunks(self.recipe.training.batch_size)

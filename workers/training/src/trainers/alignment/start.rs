@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
-use radialog_models::alignment::AlignmentTextConfig;
-use radialog_models::bundle::components::EmbeddingComponent;
+use radialog_models::alignment::{AlignmentConfig, AlignmentTextConfig};
+use radialog_models::bundle::components::{Connector, EmbeddingComponent};
 use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::tensors::TensorSpec;
+use radialog_models::vision::VisionConfig;
 use radialog_schemas::Stage;
 
 use super::encoder;
@@ -31,7 +32,8 @@ const TEMPERATURE: f32 = 0.07;
 
 /// The component as the training begins with it.
 pub(super) struct AlignmentStart {
-    pub(super) config: EmbeddingComponent,
+    pub(super) vision: VisionConfig,
+    pub(super) alignment: AlignmentConfig,
     pub(super) text: AlignmentTextConfig,
     pub(super) tensors: Vec<(String, Tensor)>,
     pub(super) tokenizer: PathBuf,
@@ -44,9 +46,10 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
     if let Some(dir) = &recipe.training.start {
         let (config, weights, files) =
             initial_weights::component::<EmbeddingComponent>(dir, Stage::Embedding)?;
-        let text = config.text.clone().ok_or_else(|| {
+        let (alignment, text) = parts(&config).ok_or_else(|| {
             let reason =
-                "its embedding component has no text side: start from a checkpoint of this training".to_owned();
+                "its embedding component has no Q-Former with a text side: start from a checkpoint of this training"
+                    .to_owned();
             TrainingError::Content { path: dir.clone(), line: None, reason }
         })?;
         let builder = weights.var_builder(DType::F32, &Device::Cpu);
@@ -64,7 +67,8 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
             .ok_or_else(no_tokenizer)?
             .clone();
         return Ok(AlignmentStart {
-            config,
+            vision: config.vision,
+            alignment,
             text,
             tensors,
             tokenizer,
@@ -74,8 +78,8 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
     let geometry = recipe
         .geometry
         .clone()
-        .and_then(|config| Some((config.text.clone()?, config)));
-    let (text, config) =
+        .and_then(|config| Some((parts(&config)?, config)));
+    let ((alignment, text), config) =
         geometry.ok_or_else(|| TrainingError::Empty("no geometry with a text side".to_owned()))?;
     let bert = recipe
         .bert
@@ -84,7 +88,7 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
         .transpose()?;
     bert.as_ref().map(MappedWeights::check_finite).transpose()?;
     let bert = bert.map(|weights| weights.var_builder(DType::F32, &Device::Cpu));
-    let width = config.alignment.hidden_size;
+    let width = alignment.hidden_size;
     let load = |spec: TensorSpec| {
         let name = spec.header.name.clone();
         let tensor = match bert.as_ref().and_then(|bert| of_bert(bert, &name)) {
@@ -97,11 +101,20 @@ pub(super) fn start(recipe: &AlignmentRecipe) -> Result<AlignmentStart, Training
         .map(load)
         .collect::<Result<_, TrainingError>>()?;
     Ok(AlignmentStart {
-        config,
+        vision: config.vision,
+        alignment,
         text,
         tensors,
         tokenizer,
     })
+}
+
+/// Both sides of a component's Q-Former, where it has them.
+fn parts(config: &EmbeddingComponent) -> Option<(AlignmentConfig, AlignmentTextConfig)> {
+    match &config.connector {
+        Connector::QFormer { alignment, text } => Some((alignment.clone(), text.clone()?)),
+        Connector::Grid { .. } => None,
+    }
 }
 
 /// The tensors that the training moves: all but the image encoder's.
@@ -196,9 +209,6 @@ fn of_texts(name: &str) -> String {
 mod tests {
     use std::collections::HashMap;
 
-    use radialog_models::alignment::AlignmentConfig;
-    use radialog_models::vision::VisionConfig;
-
     use super::*;
 
     fn recipe(bert: Option<PathBuf>) -> AlignmentRecipe {
@@ -224,8 +234,10 @@ mod tests {
         };
         let geometry = EmbeddingComponent {
             vision,
-            alignment,
-            text: Some(text),
+            connector: Connector::QFormer {
+                alignment,
+                text: Some(text),
+            },
         };
         let mut recipe: AlignmentRecipe =
             toml::from_str("tables = []\ntokenizer = \"t.json\"").unwrap();
