@@ -10,6 +10,8 @@ use radialog_schemas::PerStage;
 
 use crate::exit::UsageError;
 
+mod import;
+
 /// Make, check and show bundles of weights
 #[derive(Args)]
 pub(crate) struct BundleArgs {
@@ -32,6 +34,7 @@ enum BundleCommand {
         #[arg(long, default_value_t = 42)]
         seed: u64,
     },
+    Import(Box<import::ImportArgs>),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
     /// Takes what inference reads and leaves behind what only a training does. Example: radialog bundle assemble
@@ -109,6 +112,7 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 dir.display()
             );
         }
+        BundleCommand::Import(args) => return import::run(*args),
         BundleCommand::Assemble {
             dir,
             embedding,

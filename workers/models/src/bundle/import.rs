@@ -62,13 +62,33 @@ pub struct ImportOptions {
     pub version: String,
     /// The terms under which the weights may be used.
     pub license: String,
-    /// The type that the base language model is stored in, [`Dtype::F16`], [`Dtype::BF16`] or [`Dtype::F32`]; as its files
-    /// have it unless given.
-    pub dtype: Option<Dtype>,
+    /// The type that the base language model is stored in; as its files have it unless given.
+    pub dtype: Option<BaseType>,
     /// The adapter that is folded into the base's weights; others are then left out.
     pub merge: Option<AdapterName>,
     /// The seed of the alignment projector, where no file has it.
     pub projector_seed: u32,
+}
+
+/// The types that a base language model can be stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BaseType {
+    /// Half precision.
+    F16,
+    /// Half precision with the range of f32.
+    Bf16,
+    /// Single precision.
+    F32,
+}
+
+impl BaseType {
+    fn dtype(self) -> Dtype {
+        match self {
+            BaseType::F16 => Dtype::F16,
+            BaseType::Bf16 => Dtype::BF16,
+            BaseType::F32 => Dtype::F32,
+        }
+    }
 }
 
 /// A bundle that can be made: every tensor is found and has its shape.

@@ -235,7 +235,7 @@ impl Model<'_> {
         component: &LanguageComponent,
         merged: Option<&Adapter>,
     ) -> Result<Vec<PlannedFile>, ImportError> {
-        let weights = component.weights(self.options.dtype.unwrap_or(Dtype::F16));
+        let weights = component.weights(Dtype::F16);
         let weights = weights.map_err(ImportError::geometry(&self.base.path))?;
         let files = weights.into_iter().map(|file| {
             let tensors = match file.usage.as_str() {
@@ -265,7 +265,7 @@ impl Model<'_> {
         merged: Option<&Adapter>,
     ) -> Result<Vec<PlannedTensor>, ImportError> {
         let stored = |tensor: PlannedTensor| match self.options.dtype {
-            Some(dtype) => tensor.stored_as(dtype),
+            Some(dtype) => tensor.stored_as(dtype.dtype()),
             None => tensor,
         };
         take_all(specs, self.base.files(), |header| {

@@ -131,16 +131,6 @@ impl Source {
         PlannedTensor::new(header.clone(), source).map(Some)
     }
 
-    /// Marks a tensor as used that is not taken as it is.
-    pub(super) fn mark(&self, name: &str) {
-        self.used.borrow_mut().insert(name.to_owned());
-    }
-
-    /// The checkpoint that the tensors are read from.
-    pub(super) fn checkpoint(&self) -> Arc<dyn Checkpoint + Send + Sync> {
-        Arc::clone(&self.checkpoint)
-    }
-
     /// Writes down what is used of the file and what is not: `why` gives a reason for a name, or `unknown` is it.
     pub(super) fn report(
         &self,
