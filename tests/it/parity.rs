@@ -11,14 +11,14 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
 use radialog_tests::golden::{self, Case};
 
-mod biovil;
-mod chexbert;
+pub(crate) mod biovil;
+pub(crate) mod chexbert;
 mod end_to_end;
-mod findings;
+pub(crate) mod findings;
 mod formula;
-mod language;
+pub(crate) mod language;
 mod preprocess;
-mod qformer;
+pub(crate) mod qformer;
 mod tokenizers;
 
 /// Checks all that a case records.

@@ -11,3 +11,4 @@ pub mod module_circles;
 pub mod processes;
 pub mod services;
 pub mod task_harness;
+pub mod torch_file;
