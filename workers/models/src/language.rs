@@ -10,10 +10,11 @@ pub mod engine;
 pub mod linear;
 pub mod llama;
 pub mod lora;
+mod projection;
 pub mod sampler;
 mod trained;
 
-pub use config::{LlamaConfig, LlamaConfigError};
+pub use config::{ImageProjectionKind, LlamaConfig, LlamaConfigError};
 pub use engine::{
     ChatLimits, ChatOptions, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest,
     SequenceId,
@@ -89,8 +90,8 @@ pub enum LanguageError {
         expected: [usize; 2],
     },
     /// Image embeddings for a model that cannot see.
-    #[error("the weights have no img_proj_layer: load the adapter that brings it")]
-    NoImageProjection,
+    #[error("the weights have no {0}: load the adapter that brings it")]
+    NoImageProjection(&'static str),
     /// A geometry that the decoder cannot have.
     #[error(transparent)]
     Config(#[from] LlamaConfigError),

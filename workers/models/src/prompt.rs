@@ -33,6 +33,17 @@ pub struct Prompts {
     pub image: String,
     /// The wording of questions about a report.
     pub questions: Questions,
+    /// The question from which view an image was taken, with `{image}` where that goes if it begins a conversation; for models
+    /// that were trained to answer it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// The request for the impression section of the report; for models that were trained to write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impression: Option<String>,
+    /// Whether white space around an answer is dropped before it is shown, stored and read again. In training of RaDialog v2
+    /// an answer was apart from its role by a blank, which is then its first token's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trim_answers: bool,
 }
 
 impl Default for Prompts {
@@ -51,11 +62,30 @@ impl Default for Prompts {
                 .into(),
             image: "Image information: {image}. Predicted Findings: {findings}. ".into(),
             questions: Questions::default(),
+            view: None,
+            impression: None,
+            trim_answers: false,
         }
     }
 }
 
 impl Prompts {
+    /// The prompts of RaDialog v2, published in 2024.
+    pub fn v2() -> Self {
+        let v1 = Self::default();
+        Self {
+            image_tokens: 196,
+            report: v1.report.replace("Image information: ", ""),
+            image: v1.image.replace("Image information: ", ""),
+            view: Some("{image} From what view was this image taken?".into()),
+            impression: Some(
+                "Write the impression section corresponding to this radiology report.".into(),
+            ),
+            trim_answers: true,
+            ..v1
+        }
+    }
+
     /// The published prompts with the demo's system sentence, which differs from the trained one.
     pub fn demo() -> Self {
         let system = "A chat between a curious user and an artificial intelligence assistant.The assistant gives \
@@ -136,10 +166,29 @@ impl Prompts {
     /// The report in an answer to [`Prompts::report`]: all of it, or what comes before the model starts another
     /// assistant's turn.
     pub fn report_text<'a>(&self, answer: &'a str) -> &'a str {
-        answer
+        let report = answer
             .split(&format!("{}:", self.roles[1]))
             .next()
-            .unwrap_or(answer)
+            .unwrap_or(answer);
+        self.answer_text(report)
+    }
+
+    /// An answer as it is shown and stored.
+    pub fn answer_text<'a>(&self, answer: &'a str) -> &'a str {
+        match self.trim_answers {
+            true => answer.trim(),
+            false => answer,
+        }
+    }
+
+    /// The question for the view: with the image where it begins a conversation, as plain text later. None where the model was
+    /// not trained for it.
+    fn view_message(&self, begins: bool) -> Option<Prompt> {
+        let view = self.view.as_deref()?;
+        Some(match begins {
+            true => self.fill(view, ""),
+            false => Prompt::text(view.replace(IMAGE_SLOT, "").trim()),
+        })
     }
 }
 

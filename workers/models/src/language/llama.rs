@@ -11,6 +11,7 @@ use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::LoraLinear;
 use super::lora::LoraAdapter;
+use super::projection::ImageProjection;
 use super::trained;
 use crate::layers::Dropout;
 use crate::tensors::{constant, embedding, linear_init, matrix};
@@ -27,7 +28,7 @@ pub struct LanguageModel {
     layers: Vec<DecoderLayer>,
     norm: Tensor,
     head: LoraLinear,
-    projection: Option<(LoraLinear, Tensor)>,
+    projection: Option<ImageProjection>,
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
@@ -123,7 +124,7 @@ impl LanguageModel {
     }
 
     /// The decoder's input for a prompt, `[ids, hidden]`: each block of image placeholders is replaced by the projected
-    /// image tokens, one embedding `[32, 768]` per block in order. A prompt without placeholders ignores the images.
+    /// image tokens, one embedding (`[32, 768]`, or `[196, 512]` in v2) per block in order. A prompt without placeholders ignores the images.
     ///
     /// # Errors
     /// Ids outside the vocabulary, incomplete blocks, another number of embeddings than blocks, or of another shape.
@@ -184,11 +185,12 @@ impl LanguageModel {
     }
 
     fn project_rows(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
-        let (projection, bias) = self
+        let kind = self.config.image_projection;
+        let projection = self
             .projection
             .as_ref()
-            .ok_or(LanguageError::NoImageProjection)?;
-        Ok(projection.forward(tokens)?.broadcast_add(bias)?)
+            .ok_or(LanguageError::NoImageProjection(kind.prefix()))?;
+        Ok(projection.forward(tokens)?)
     }
 
     /// Runs new positions `[positions, hidden]` of one or more sequences, those of the first span first, and returns
@@ -391,24 +393,20 @@ impl TensorLoader<'_> {
     }
 
     /// The image projection comes with the adapter, or with a base that was saved with it.
-    fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<(LoraLinear, Tensor)>> {
-        let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
-            let path = format!("model.img_proj_layer.{name}");
+    fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<ImageProjection>> {
+        ImageProjection::load(config, |path, shape| {
             let of_adapter = match self.adapter {
-                Some(adapter) => adapter.extra(&path, shape)?,
+                Some(adapter) => adapter.extra(path, shape)?,
                 None => None,
             };
             match of_adapter {
                 Some(tensor) => tensor.to_dtype(self.dtype).map(Some),
-                None if self.weights.contains_tensor(&path) => self
+                None if self.weights.contains_tensor(path) => self
                     .weights
-                    .get_with_hints_dtype(shape, &path, linear_init(shape), self.dtype)
+                    .get_with_hints_dtype(shape, path, linear_init(shape), self.dtype)
                     .map(Some),
                 None => Ok(None),
             }
-        };
-        let weight = tensor("weight", &[config.hidden_size, config.image_dim])?;
-        let bias = tensor("bias", &[config.hidden_size])?;
-        Ok(weight.map(LoraLinear::new).zip(bias))
+        })
     }
 }

@@ -9,8 +9,10 @@ use tokenizers::models::bpe::BPE;
 
 use super::file::BLANK;
 use super::prompt::{IMAGE, Prompt, PromptSegment};
+use super::rules::TokenizerRules;
 use super::{TokenizerError, read};
 
+mod pieces;
 mod stream;
 
 pub use stream::TextStream;
@@ -29,6 +31,9 @@ pub struct LlamaTokenizer {
     eos: u32,
     unk: u32,
     image: u32,
+    rules: TokenizerRules,
+    /// Placeholders that a written marker stands for.
+    image_tokens: usize,
 }
 
 enum TokenContent {
@@ -104,6 +109,8 @@ impl LlamaTokenizer {
             eos,
             unk,
             image,
+            rules: TokenizerRules::default(),
+            image_tokens: 1,
         };
         for content in [BOS, EOS, UNK, IMAGE] {
             if tokenizer
@@ -139,17 +146,19 @@ impl LlamaTokenizer {
         self.eos
     }
 
-    /// Encodes a written prompt, `<s>` first: literal `<s>`, `</s>`, `<unk>` and `<IMG>` become special tokens, so this
-    /// is for trusted text only.
+    /// Encodes a written prompt, `<s>` first: literal `<s>`, `</s>`, `<unk>` and `<IMG>` (or the marker, see
+    /// [`super::ImageRule`])
+    /// become special tokens, so this is for trusted text only.
     ///
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let (image, placeholders) = self.written_image();
         let specials = [
             (BOS, self.bos),
             (EOS, self.eos),
             (UNK, self.unk),
-            (IMAGE, self.image),
+            (image, self.image),
         ];
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -159,7 +168,8 @@ impl LlamaTokenizer {
             .min_by_key(|&(at, ..)| at)
         {
             pieces.push(InputPiece::Text(&rest[..at]));
-            pieces.push(InputPiece::Special(id));
+            let count = if id == self.image { placeholders } else { 1 };
+            pieces.extend((0..count).map(|_| InputPiece::Special(id)));
             rest = &rest[at + content.len()..];
         }
         pieces.push(InputPiece::Text(rest));
@@ -193,8 +203,17 @@ impl LlamaTokenizer {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        let marked: String = std::iter::once(BLANK)
-            .chain(text.chars().map(|c| if c == ' ' { BLANK } else { c }))
+        self.encode_bare(&format!(" {text}"))
+    }
+
+    /// The same without the blank that goes before a text.
+    fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let marked: String = text
+            .chars()
+            .map(|c| if c == ' ' { BLANK } else { c })
             .collect();
         let tokens = self
             .model
@@ -252,25 +271,11 @@ impl LlamaTokenizer {
     }
 
     fn encode_pieces(&self, pieces: &[InputPiece]) -> Result<Vec<u32>, TokenizerError> {
-        let is_image = |index: usize| matches!(pieces.get(index), Some(InputPiece::Special(id)) if *id == self.image);
         let mut ids = vec![self.bos];
         for (index, piece) in pieces.iter().enumerate() {
             match piece {
                 InputPiece::Special(id) => ids.push(*id),
-                InputPiece::Text(text) => {
-                    let after_image = index.checked_sub(1).is_some_and(&is_image);
-                    let text = if after_image {
-                        text.trim_start_matches(is_space)
-                    } else {
-                        text
-                    };
-                    let text = if is_image(index + 1) {
-                        text.trim_end_matches(is_space)
-                    } else {
-                        text
-                    };
-                    ids.extend(self.encode_plain(text)?);
-                }
+                InputPiece::Text(text) => ids.extend(self.encode_text(pieces, index, text)?),
             }
         }
         Ok(ids)

@@ -15,8 +15,8 @@ use crate::bundle::{Bundle, BundleError};
 use crate::language::{LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use crate::prompt::Prompts;
 use crate::tensors::{Initialization, TensorRecorder, TensorSpec};
-use crate::tokenizers::LlamaTokenizer;
 use crate::tokenizers::synthetic::{self, SyntheticLlama};
+use crate::tokenizers::{LlamaTokenizer, TokenizerRules};
 
 /// The configuration of the component.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct LanguageComponent {
     /// The texts around a conversation.
     #[serde(default)]
     pub prompts: Prompts,
+    /// The way in which prompts are cut into pieces before they become ids.
+    #[serde(default, skip_serializing_if = "TokenizerRules::is_default")]
+    pub tokenizer: TokenizerRules,
 }
 
 impl LanguageComponent {
@@ -56,6 +59,7 @@ impl LanguageComponent {
             llama,
             lora: Some(lora),
             prompts: Prompts::default(),
+            tokenizer: TokenizerRules::default(),
         }
     }
 
@@ -163,9 +167,9 @@ impl LanguagePipeline {
             .dtype("model.embed_tokens.weight")
             .unwrap_or(DType::F32);
         let base = weights.var_builder(dtype, device);
-        let adapter = match config.lora {
+        let adapter = match &config.lora {
             Some(lora) => Some(LoraAdapter::new(
-                lora,
+                lora.clone(),
                 bundle
                     .weights(stage, ADAPTER)?
                     .var_builder(DType::F32, device),
@@ -174,7 +178,7 @@ impl LanguagePipeline {
         };
         let model = LanguageModel::load(&config.llama, &base, adapter.as_ref())
             .map_err(bundle.model_error(stage))?;
-        let tokenizer = llama_tokenizer(bundle, &config.llama)?;
+        let tokenizer = llama_tokenizer(bundle, &config)?;
         Ok(Self {
             model: Arc::new(model),
             tokenizer,
@@ -190,11 +194,15 @@ impl LanguagePipeline {
             .llama
             .validate()
             .map_err(bundle.model_error(Stage::Language))?;
-        llama_tokenizer(bundle, &config.llama).map(|_| ())
+        llama_tokenizer(bundle, &config).map(|_| ())
     }
 }
 
-fn llama_tokenizer(bundle: &Bundle, llama: &LlamaConfig) -> Result<LlamaTokenizer, BundleError> {
+fn llama_tokenizer(
+    bundle: &Bundle,
+    config: &LanguageComponent,
+) -> Result<LlamaTokenizer, BundleError> {
+    let llama = &config.llama;
     let path = bundle.file(Stage::Language, TOKENIZER)?;
     let tokenizer = LlamaTokenizer::from_file(&path).map_err(BundleError::unusable(&path))?;
     let (ours, models) = (tokenizer.image_id(), llama.image_token());
@@ -204,5 +212,13 @@ fn llama_tokenizer(bundle: &Bundle, llama: &LlamaConfig) -> Result<LlamaTokenize
         );
         return Err(BundleError::Unusable { file: path, reason });
     }
-    Ok(tokenizer)
+    let placeholders = config.prompts.image_tokens;
+    if placeholders != llama.num_image_tokens {
+        let reason = format!(
+            "prompts.image_tokens is {placeholders} and llama.num_image_tokens is {}: both are the tokens of one image",
+            llama.num_image_tokens
+        );
+        return Err(BundleError::Unusable { file: path, reason });
+    }
+    Ok(tokenizer.with_rules(config.tokenizer, llama.num_image_tokens))
 }
