@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod adapter_name;
 pub mod bundle;
 pub mod chat;
 pub mod correction;
@@ -17,6 +18,7 @@ pub mod stage;
 pub mod table;
 pub mod task;
 
+pub use adapter_name::{AdapterName, InvalidAdapterName};
 pub use bundle::Manifest;
 pub use chat::{
     Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent,

@@ -202,6 +202,12 @@ mod tests {
             "a seed means nothing to greedy decoding"
         );
         assert_ne!(key(&greedy), key(&longer));
+        let by = |name: &str| Generation {
+            adapter: Some(name.parse().unwrap()),
+            ..greedy.clone()
+        };
+        assert_ne!(key(&greedy), key(&by("rg")));
+        assert_ne!(key(&by("rg")), key(&by("ins")));
         assert_ne!(
             key(&seeded),
             key(&Generation {

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContentHash, ConversationId, Labels, ObjectKey, PerStage, RunId, SCHEMA_VERSION, Stage,
-    StageSet, StudyId,
+    AdapterName, ContentHash, ConversationId, Labels, ObjectKey, PerStage, RunId, SCHEMA_VERSION,
+    Stage, StageSet, StudyId,
 };
 
 /// One message to one stage.
@@ -112,6 +112,9 @@ pub struct Generation {
     /// Seed of the sampler; each study draws from its own stream.
     #[serde(default)]
     pub seed: u64,
+    /// The adapter that writes the text, of a bundle that has several; none is the bundle's own for the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterName>,
 }
 
 impl Default for Generation {
@@ -121,13 +124,23 @@ impl Default for Generation {
             temperature: None,
             top_p: None,
             seed: 0,
+            adapter: None,
         }
     }
 }
 
 impl Generation {
-    /// What of these options determines the text: the seed counts only when something is sampled.
+    /// What of these options determines the text: the seed counts only when something is sampled. The adapter that a task
+    /// has by default follows from the component.
     pub fn fingerprint(&self) -> String {
+        let decoding = self.decoding();
+        match &self.adapter {
+            None => decoding,
+            Some(adapter) => format!("{decoding}/adapter/{adapter}"),
+        }
+    }
+
+    fn decoding(&self) -> String {
         match self.temperature {
             None => format!("greedy/{}", self.max_new_tokens),
             Some(t) => format!(

@@ -5,10 +5,12 @@ use std::fmt;
 
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
+use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
+use radialog_models::language::AdapterId;
 use radialog_models::preprocess::{ImageLimits, InputSize, Preprocessed};
 use radialog_runtime::cpu;
 use radialog_runtime::objects::Objects;
-use radialog_schemas::{ErrorCode, Failure, ObjectKey, Stage};
+use radialog_schemas::{ErrorCode, Failure, Generation, ObjectKey, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -42,6 +44,17 @@ pub(crate) async fn fetch_image(
             "the decoder failed on this image",
         ))
     })
+}
+
+/// The adapter that writes a text of this task.
+pub(crate) fn adapter(
+    language: &LanguagePipeline,
+    generation: &Generation,
+    task: LanguageTask,
+) -> Result<AdapterId, Failure> {
+    language
+        .adapter(generation.adapter.as_ref(), task)
+        .map_err(|error| Failure::new(error.code(), error))
 }
 
 /// Tokenises, decodes or assembles beside the async threads.

@@ -218,7 +218,7 @@ impl Chain {
             images: vec![tokens.clone()],
             sampling: Sampling::default(),
             max_new_tokens: self.max_new_tokens,
-            chat: None,
+            ..GenerationRequest::default()
         })?;
         loop {
             for event in engine.step()? {

@@ -283,7 +283,7 @@ fn check_generation(
             images: row.images.clone(),
             sampling: Sampling::default(),
             max_new_tokens: new.len(),
-            chat: None,
+            ..GenerationRequest::default()
         })?);
     }
     let mut finished = HashMap::new();

@@ -35,7 +35,7 @@ use weights::MappedWeights;
 pub struct Bundle {
     dir: PathBuf,
     manifest: Manifest,
-    weights: PerStage<BTreeMap<&'static str, MappedWeights>>,
+    weights: PerStage<BTreeMap<String, MappedWeights>>,
 }
 
 /// A description of a bundle for people: `radialog bundle show` prints it.
@@ -265,9 +265,9 @@ impl Bundle {
         // The stored type has no say in names and shapes.
         let files = self.weights_files(stage, safetensors::Dtype::F32)?;
         for WeightsFile { usage, tensors, .. } in files {
-            let paths = self.files(stage, usage)?;
+            let paths = self.files(stage, &usage)?;
             if paths.is_empty() {
-                return Err(self.no_file(stage, usage));
+                return Err(self.no_file(stage, &usage));
             }
             let weights = MappedWeights::open(&paths)?;
             weights.check(&tensors)?;

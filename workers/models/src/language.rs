@@ -20,10 +20,10 @@ pub use engine::{
     SequenceId,
 };
 pub use llama::{LanguageModel, TrainingSequence};
-pub use lora::{LoraAdapter, LoraConfig};
+pub use lora::{AdapterId, LoraAdapter, LoraConfig, LoraConfigError};
 pub use sampler::Sampling;
 
-use radialog_schemas::ErrorCode;
+use radialog_schemas::{AdapterName, ErrorCode};
 
 /// A sequence that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -92,9 +92,28 @@ pub enum LanguageError {
     /// Image embeddings for a model that cannot see.
     #[error("the weights have no {0}: load the adapter that brings it")]
     NoImageProjection(&'static str),
+    /// A request for an adapter that this model was not loaded with.
+    #[error(
+        "the request is for adapter {index}, which this model was not loaded with: take the id from the model that answers"
+    )]
+    UnknownAdapter {
+        /// Its place.
+        index: usize,
+    },
+    /// A request for an adapter that the bundle does not have.
+    #[error("the bundle has no adapter '{name}'; its adapters are: {known}")]
+    NoAdapter {
+        /// The name that was asked for.
+        name: AdapterName,
+        /// Those that it has.
+        known: String,
+    },
     /// A geometry that the decoder cannot have.
     #[error(transparent)]
     Config(#[from] LlamaConfigError),
+    /// An adapter that the decoder cannot have.
+    #[error(transparent)]
+    Adapter(#[from] LoraConfigError),
     /// The network failed, or tensors do not fit the configuration.
     #[error("the language model failed: {0}")]
     Candle(#[from] candle_core::Error),
@@ -108,6 +127,8 @@ impl LanguageError {
                 ErrorCode::ContextLength
             }
             LanguageError::ImageShape { .. } => ErrorCode::ObjectCorrupt,
+            // The task names what its component does not have: trying again changes nothing.
+            LanguageError::NoAdapter { .. } => ErrorCode::MessageInvalid,
             _ => ErrorCode::Model,
         }
     }

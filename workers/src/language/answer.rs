@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
 use radialog_models::language::{Completion, GenerationRequest};
 use radialog_models::prompt::Prompt;
 use radialog_runtime::objects::Objects;
@@ -36,7 +36,14 @@ pub(super) async fn request(
             .chain([Prompt::default()])
             .collect();
         let prompt = language.prompts.conversation(&messages);
-        report::asked(&language, &prompt, Vec::new(), &generation, &output)
+        report::asked(
+            &language,
+            LanguageTask::Chat,
+            &prompt,
+            Vec::new(),
+            &generation,
+            &output,
+        )
     })
     .await
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
 use radialog_models::image_tokens;
 use radialog_models::language::{ChatOptions, Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::{ChatPrompt, Exchange, FittedPrompt, Prompt};
@@ -161,6 +161,7 @@ pub(super) async fn request(
             ..AnswerStream::new(sender, &language.tokenizer, trims, &written, most)
         };
         let request = GenerationRequest {
+            adapter: input::adapter(&language, generation, LanguageTask::Chat)?,
             prompt: fitted.ids,
             images,
             sampling: Sampling::from(generation),

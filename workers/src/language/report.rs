@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use candle_core::Tensor;
-use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::bundle::components::{LanguagePipeline, LanguageTask};
 use radialog_models::image_tokens;
 use radialog_models::language::{Completion, GenerationRequest, Sampling};
 use radialog_models::prompt::Prompt;
@@ -40,7 +40,9 @@ pub(super) async fn request(
         let image_tokens =
             image_tokens::decode(&content).map_err(|error| input::corrupt(&embedding, error))?;
         let prompt = language.prompts.report(&findings.text);
-        asked(&language, &prompt, vec![image_tokens], &generation, &output)
+        let images = vec![image_tokens];
+        let task = LanguageTask::Report;
+        asked(&language, task, &prompt, images, &generation, &output)
     })
     .await
 }
@@ -48,12 +50,14 @@ pub(super) async fn request(
 /// A prompt as the model takes it.
 pub(super) fn asked(
     language: &LanguagePipeline,
+    task: LanguageTask,
     prompt: &Prompt,
     images: Vec<Tensor>,
     generation: &Generation,
     output: &ObjectKey,
 ) -> Result<GenerationRequest, Failure> {
     Ok(GenerationRequest {
+        adapter: input::adapter(language, generation, task)?,
         prompt: language
             .tokenizer
             .encode_prompt(prompt)

@@ -111,6 +111,7 @@ impl GenerationArgs {
             temperature,
             top_p,
             seed: self.seed,
+            adapter: None,
         })
     }
 }

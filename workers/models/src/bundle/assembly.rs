@@ -76,8 +76,8 @@ impl BundleAssembly {
                 Ok(())
             };
             for file in bundle.weights_files(stage, Dtype::F32)? {
-                self.write_weights(&bundle, stage, &file, &dir.join(file.name))?;
-                add(file.usage, file.name)?;
+                self.write_weights(&bundle, stage, &file, &dir.join(&file.name))?;
+                add(&file.usage, &file.name)?;
             }
             if let Some(name) = part.tokenizer() {
                 let source = bundle.file(stage, TOKENIZER)?;
@@ -101,7 +101,7 @@ impl BundleAssembly {
         file: &WeightsFile,
         path: &Path,
     ) -> Result<(), BundleError> {
-        let weights = bundle.weights(stage, file.usage)?;
+        let weights = bundle.weights(stage, &file.usage)?;
         let builder = |dtype| weights.var_builder(dtype, &Device::Cpu);
         let mut tensors: HashMap<String, Tensor> = HashMap::new();
         for spec in file

@@ -3,7 +3,7 @@
 //!
 //! The tensors of a component are those that its network asks for while it loads: see [`crate::tensors`].
 
-use radialog_schemas::Stage;
+use radialog_schemas::{AdapterName, Stage};
 use safetensors::tensor::Dtype;
 use serde_json::Value;
 
@@ -19,25 +19,31 @@ mod scoring;
 
 pub use embedding::{Connector, EmbeddingComponent, ImageEmbedder};
 pub use findings::{FindingsComponent, FindingsPredictor};
-pub use language::{LanguageComponent, LanguagePipeline};
+pub use language::{DefaultAdapters, LanguageComponent, LanguagePipeline, LanguageTask};
 pub use scoring::{ReportLabeler, ScoringComponent};
 
 /// Use of a weights file; further shards are `weights.2`, `weights.3`, …
 pub(super) const WEIGHTS: &str = "weights";
 
-/// Use of the file with LoRA and the image projection.
+/// Use of the file with LoRA and the image projection. Where there are several adapters, each has a file of its own:
+/// see [`adapter_usage`].
 pub(super) const ADAPTER: &str = "adapter";
 
 /// Use of a `tokenizer.json`.
 pub(super) const TOKENIZER: &str = "tokenizer";
 
+/// Use of the file of one of several adapters.
+pub fn adapter_usage(adapter: &AdapterName) -> String {
+    format!("{ADAPTER}-{adapter}")
+}
+
 /// A file of weights that a component consists of.
 #[derive(Clone, Debug)]
 pub struct WeightsFile {
     /// The file's use, which is its key in the manifest.
-    pub usage: &'static str,
+    pub usage: String,
     /// Its name in the bundles that this crate writes.
-    pub name: &'static str,
+    pub name: String,
     /// The tensors in it, in the order in which they are written.
     pub tensors: Vec<TensorSpec>,
 }

@@ -9,12 +9,12 @@ use half::{bf16, f16};
 use radialog_schemas::bundle::{
     Component as ManifestComponent, FORMAT, FileEntry, MANIFEST_FILE, Manifest,
 };
-use radialog_schemas::{ContentHash, RelativePath, Stage};
+use radialog_schemas::{AdapterName, ContentHash, RelativePath, Stage};
 use rayon::prelude::*;
 use safetensors::tensor::Dtype;
 use serde::Serialize;
 
-use super::components::{Component, TOKENIZER, WeightsFile};
+use super::components::{ADAPTER, Component, DefaultAdapters, TOKENIZER, WeightsFile};
 use super::configs::ComponentConfigs;
 use super::error::BundleError;
 use super::geometry::Geometry;
@@ -29,7 +29,7 @@ const BLOCK: usize = 1 << 22;
 const GRAIN: usize = 1 << 16;
 
 /// A bundle whose outputs mean nothing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RandomBundle {
     /// The size of the networks.
     pub geometry: Geometry,
@@ -38,6 +38,9 @@ pub struct RandomBundle {
     /// Stored type of the language model, [`Dtype::F16`], [`Dtype::BF16`] or [`Dtype::F32`]. The other networks are f32,
     /// as published.
     pub dtype: Dtype,
+    /// Adapters of the language model by name, where there are several: the first one writes reports, the last one
+    /// answers. None is the one without a name.
+    pub adapters: Vec<AdapterName>,
 }
 
 impl RandomBundle {
@@ -47,6 +50,7 @@ impl RandomBundle {
             geometry: Geometry::Tiny,
             seed,
             dtype: Dtype::F32,
+            adapters: Vec::new(),
         }
     }
 
@@ -56,12 +60,13 @@ impl RandomBundle {
             geometry: Geometry::Published,
             seed,
             dtype: Dtype::F16,
+            adapters: Vec::new(),
         }
     }
 
     /// A directory name that says what is in it, and that changes when anything that determines the content does.
     pub fn directory_name(&self) -> String {
-        let configs = ComponentConfigs::of(self.geometry);
+        let configs = self.configs();
         let tensors: Vec<_> = Stage::ALL
             .into_iter()
             .flat_map(|stage| self.weights(configs.get(stage)))
@@ -103,7 +108,7 @@ impl RandomBundle {
     }
 
     fn write_files(&self, dir: &Path) -> Result<Manifest, BundleError> {
-        let configs = ComponentConfigs::of(self.geometry);
+        let configs = self.configs();
         let mut manifest = Manifest {
             format: FORMAT,
             name: format!("random-{}", self.geometry),
@@ -126,8 +131,13 @@ impl RandomBundle {
                 manifest.files.insert(path, entry);
             };
             for file in self.weights(part) {
-                let entry = write_weights(&dir.join(file.name), file.tensors, self.seed)?;
-                add(file.usage, file.name, entry);
+                // Adapters have tensors of the same names, and are drawn apart.
+                let stream = match file.usage.strip_prefix(ADAPTER) {
+                    Some(name) if !name.is_empty() => format!("{}:{name}", self.seed),
+                    _ => self.seed.to_string(),
+                };
+                let entry = write_weights(&dir.join(&file.name), file.tensors, &stream)?;
+                add(&file.usage, &file.name, entry);
             }
             if let Some((name, json)) = part.tokenizer().zip(part.random_tokenizer()) {
                 let entry = write_file(&dir.join(name), json.as_bytes())?;
@@ -137,6 +147,28 @@ impl RandomBundle {
         }
         write_file(&dir.join(MANIFEST_FILE), &pretty(&manifest))?;
         Ok(manifest)
+    }
+
+    fn configs(&self) -> ComponentConfigs {
+        let mut configs = ComponentConfigs::of(self.geometry);
+        if let (Some(first), Some(last)) = (self.adapters.first(), self.adapters.last()) {
+            configs.language.adapters = configs
+                .language
+                .lora
+                .take()
+                .into_iter()
+                .flat_map(|lora| {
+                    self.adapters
+                        .iter()
+                        .map(move |name| (name.clone(), lora.clone()))
+                })
+                .collect();
+            configs.language.default_adapters = Some(DefaultAdapters {
+                report: first.clone(),
+                chat: last.clone(),
+            });
+        }
+        configs
     }
 
     fn weights(&self, component: &dyn Component) -> Vec<WeightsFile> {
@@ -160,7 +192,7 @@ fn write_file(path: &Path, content: &[u8]) -> Result<FileEntry, BundleError> {
 fn write_weights(
     path: &Path,
     mut specs: Vec<TensorSpec>,
-    seed: u64,
+    stream: &str,
 ) -> Result<FileEntry, BundleError> {
     // Wide types first, so that every tensor starts at a multiple of its element's size.
     specs.sort_by_key(|spec| std::cmp::Reverse(spec.header.dtype.bitsize()));
@@ -170,7 +202,7 @@ fn write_weights(
     for spec in &specs {
         let width = spec.header.dtype.bitsize() / 8;
         let elements = spec.header.size() / width;
-        let key = fnv1a(&format!("{seed}:{}", spec.header.name));
+        let key = fnv1a(&format!("{stream}:{}", spec.header.name));
         for start in (0..elements).step_by(BLOCK) {
             buffer.resize(BLOCK.min(elements - start) * width, 0);
             buffer

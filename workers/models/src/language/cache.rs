@@ -1,17 +1,19 @@
 //! Keys and values of one sequence. Its size is fixed when the sequence starts, so an engine knows before it admits a
 //! sequence what it will need at most: [`LlamaConfig::cache_bytes_per_token`] for each token of prompt and answer.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::config::LlamaConfig;
+use super::lora::AdapterId;
 
-/// Keys and values of all layers for one sequence.
+/// Keys and values of all layers for one sequence, as one adapter makes them.
 #[derive(Debug)]
 pub struct KvCache {
     /// Keys and values `[kv_heads, capacity, head_dim]` of each layer.
     layers: Vec<(Tensor, Tensor)>,
     len: usize,
     capacity: usize,
+    adapter: AdapterId,
 }
 
 impl KvCache {
@@ -34,7 +36,18 @@ impl KvCache {
             layers,
             len: 0,
             capacity,
+            adapter: AdapterId::default(),
         })
+    }
+
+    /// An empty cache for a sequence of this adapter.
+    pub(super) fn of(self, adapter: AdapterId) -> Self {
+        Self { adapter, ..self }
+    }
+
+    /// The adapter whose keys and values these are.
+    pub fn adapter(&self) -> AdapterId {
+        self.adapter
     }
 
     /// Positions held.
@@ -55,8 +68,11 @@ impl KvCache {
     /// Starts as a copy of the first `len` positions of another cache.
     ///
     /// # Errors
-    /// The other one holds fewer, or that is more than fits.
+    /// The other one holds fewer, is another adapter's, or that is more than fits.
     pub fn copy_from(&mut self, other: &KvCache, len: usize) -> Result<()> {
+        if self.adapter != other.adapter {
+            bail!("keys and values of one adapter mean nothing to another");
+        }
         for ((keys, values), (other_keys, other_values)) in self.layers.iter().zip(&other.layers) {
             keys.slice_set(&other_keys.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
             values.slice_set(&other_values.narrow(1, 0, len)?.contiguous()?, 1, 0)?;

@@ -12,12 +12,13 @@ use candle_core::Tensor;
 use super::LanguageError;
 use super::cache::KvCache;
 use super::llama::{LanguageModel, SequenceChunk};
+use super::lora::AdapterId;
 use super::sampler::{Sampler, Sampling};
 use turn_caches::{CachedTurn, TurnCaches};
 
 mod turn_caches;
 
-/// Beginnings of prompts that are kept: one for each wording in use.
+/// Beginnings of prompts that are kept: one for each wording and adapter in use.
 const MAX_SHARED_PREFIXES: usize = 4;
 /// A longer beginning belongs to one conversation and is not worth keeping.
 const MAX_PREFIX_LENGTH: usize = 256;
@@ -25,6 +26,8 @@ const MAX_PREFIX_LENGTH: usize = 256;
 /// One answer to generate.
 #[derive(Default)]
 pub struct GenerationRequest {
+    /// The adapter that writes it.
+    pub adapter: AdapterId,
     /// Token ids of the prompt, placeholders included.
     pub prompt: Vec<u32>,
     /// An embedding `[32, 768]` for each block of placeholders, in order.
@@ -158,7 +161,8 @@ impl Engine {
     /// admission.
     ///
     /// # Errors
-    /// A prompt that is empty, leaves no room for an answer in the context, or could never fit the cache limit.
+    /// A prompt that is empty, leaves no room for an answer in the context, or could never fit the cache limit; an
+    /// adapter of another model.
     pub fn admit(&mut self, request: GenerationRequest) -> Result<SequenceId, LanguageError> {
         let (tokens, context) = (
             request.prompt.len(),
@@ -166,6 +170,10 @@ impl Engine {
         );
         if tokens == 0 {
             return Err(LanguageError::EmptyPrompt);
+        }
+        let AdapterId(adapter) = request.adapter;
+        if self.model.adapter(adapter).is_none() {
+            return Err(LanguageError::UnknownAdapter { index: adapter });
         }
         if tokens >= context {
             return Err(LanguageError::ContextLength { tokens, context });
@@ -234,7 +242,7 @@ impl Engine {
             .inspect_err(|_| self.running.clear())?;
         if let Some(QueuedRequest { id, request }) = self.next_admissible() {
             match self.start(id, request, &mut events) {
-                Ok(running) => self.running.extend(running),
+                Ok(running) => self.join(running),
                 Err(error) => events.push(EngineEvent::Finished {
                     sequence: id,
                     result: Err(error),
@@ -254,6 +262,11 @@ impl Engine {
             .filter_map(|running| running.tokens.last().copied())
             .collect();
         let input = self.model.embed(&last, &[])?;
+        let adapters: Vec<AdapterId> = self
+            .running
+            .iter()
+            .map(|running| running.cache.adapter())
+            .collect();
         let mut spans: Vec<SequenceChunk> = self
             .running
             .iter_mut()
@@ -262,9 +275,8 @@ impl Engine {
                 len: 1,
             })
             .collect();
-        let logits = self
-            .model
-            .logits(&self.model.forward(&input, &mut spans)?)?;
+        let hidden = self.model.forward(&input, &mut spans)?;
+        let logits = self.model.logits_of(&hidden, adapters.into_iter())?;
         let mut row = 0;
         let eos = self.model.config().eos_token_id;
         let ended = self.running.extract_if(.., |running| {
@@ -275,6 +287,17 @@ impl Engine {
         self.turn_caches
             .extend(ended.filter_map(ActiveSequence::into_cached_turn));
         Ok(())
+    }
+
+    /// Puts a sequence behind those of its adapter, so that each adapter's rows are one part of a pass.
+    fn join(&mut self, new: Option<ActiveSequence>) {
+        if let Some(new) = new {
+            let adapter = new.cache.adapter();
+            let place = self
+                .running
+                .partition_point(|running| running.cache.adapter() <= adapter);
+            self.running.insert(place, new);
+        }
     }
 
     fn next_admissible(&mut self) -> Option<QueuedRequest> {
@@ -336,8 +359,11 @@ impl Engine {
         request: GenerationRequest,
         events: &mut Vec<EngineEvent>,
     ) -> Result<Option<ActiveSequence>, LanguageError> {
-        let mut cache = self.model.cache(self.reservation(&request))?;
+        let mut cache = self
+            .model
+            .cache_of(request.adapter, self.reservation(&request))?;
         let GenerationRequest {
+            adapter,
             prompt,
             images,
             sampling,
@@ -376,9 +402,8 @@ impl Engine {
         let (known, rest) = ids.split_at(cache.len());
         let seen =
             known.iter().filter(|&&id| id == image).count() / self.model.config().num_image_tokens;
-        let input = self
-            .model
-            .embed(rest, images.get(seen..).unwrap_or_default())?;
+        let images = images.get(seen..).unwrap_or_default();
+        let input = self.model.embed_for(adapter, rest, images)?;
         let len = input.dim(0)?;
         let hidden = self.model.forward(
             &input,
@@ -387,7 +412,8 @@ impl Engine {
                 len,
             }],
         )?;
-        let logits = self.model.logits(&hidden.narrow(0, len - 1, 1)?)?.get(0)?;
+        let last = hidden.narrow(0, len - 1, 1)?;
+        let logits = self.model.logits_of(&last, [adapter].into_iter())?.get(0)?;
         let mut sampler = Sampler::new(sampling, image as usize);
         sampler.skip(tokens.len())?;
         let cached = cached.min(prompt.len());
@@ -408,8 +434,8 @@ impl Engine {
         Ok(None)
     }
 
-    /// Fills an empty cache with what comes before the first image: the same for all prompts of one wording, so it is
-    /// computed once.
+    /// Fills an empty cache with what comes before the first image: the same for all prompts of one wording and adapter,
+    /// so it is computed once.
     fn run_prefix(&mut self, ids: &[u32], cache: &mut KvCache) -> Result<(), LanguageError> {
         if ids.is_empty() {
             return Ok(());
@@ -417,7 +443,7 @@ impl Engine {
         if let Some(index) = self
             .shared_prefixes
             .iter()
-            .position(|prefix| prefix.ids == ids)
+            .position(|prefix| prefix.ids == ids && prefix.cache.adapter() == cache.adapter())
         {
             self.shared_prefixes[..=index].rotate_right(1);
             return Ok(cache.copy_from(&self.shared_prefixes[0].cache, ids.len())?);
@@ -431,7 +457,7 @@ impl Engine {
             }],
         )?;
         if ids.len() <= MAX_PREFIX_LENGTH {
-            let mut kept = self.model.cache(ids.len())?;
+            let mut kept = self.model.cache_of(cache.adapter(), ids.len())?;
             kept.copy_from(cache, ids.len())?;
             self.shared_prefixes.insert(
                 0,

@@ -10,6 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::lora::AdapterId;
 use super::trained::frozen_product;
 use crate::layers::Dropout;
 
@@ -24,11 +25,21 @@ const PARALLEL: usize = 1 << 21;
 /// Reading a weight from memory takes as long as this many multiplications.
 const READ: usize = 6;
 
-/// A linear layer `[out, in]` without bias, with an optional low-rank addition.
+/// A linear layer `[out, in]` without bias, with a low-rank addition for each adapter that has one here.
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
     weight: Tensor,
-    low_rank: Option<LowRankUpdate>,
+    /// By adapter; as long as the last adapter needs that has an addition here.
+    additions: Vec<Option<LowRankUpdate>>,
+}
+
+/// Consecutive rows of an input that go through the same adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AdapterRows {
+    /// The adapter.
+    pub(super) adapter: AdapterId,
+    /// The number of rows.
+    pub(super) rows: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -44,7 +55,7 @@ impl LoraLinear {
     pub fn new(weight: Tensor) -> Self {
         Self {
             weight,
-            low_rank: None,
+            additions: Vec::new(),
         }
     }
 
@@ -58,6 +69,17 @@ impl LoraLinear {
             let weight = (self.weight + (up.matmul(down)? * scale)?)?;
             return Ok(Self::new(weight));
         }
+        self.with_addition(AdapterId::default(), down, up, scale)
+    }
+
+    /// The same for one of several adapters of this layer. They share the weight, so that no addition is taken into it.
+    pub(super) fn with_addition(
+        mut self,
+        AdapterId(adapter): AdapterId,
+        down: &Tensor,
+        up: &Tensor,
+        scale: f64,
+    ) -> Result<Self> {
         let dtype = compute_dtype(&self.weight);
         let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
         let low_rank = LowRankUpdate {
@@ -66,34 +88,60 @@ impl LoraLinear {
             scale,
             dropout: Dropout::default(),
         };
-        Ok(Self {
-            low_rank: Some(low_rank),
-            ..self
-        })
+        if self.additions.len() <= adapter {
+            self.additions.resize_with(adapter + 1, || None);
+        }
+        self.additions[adapter] = Some(low_rank);
+        Ok(self)
     }
 
     /// The same with dropout of what goes into the low-rank addition, where there is one beside the weight.
     pub(super) fn with_dropout(mut self, dropout: &Dropout) -> Self {
-        if let Some(low_rank) = &mut self.low_rank {
+        for low_rank in self.additions.iter_mut().flatten() {
             low_rank.dropout = dropout.clone();
         }
         self
     }
 
-    /// `[rows, in]` to `[rows, out]`.
+    /// `[rows, in]` to `[rows, out]`, all of them by the first adapter.
     ///
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let y = product(x, &self.weight)?;
-        match &self.low_rank {
-            None => Ok(y),
-            Some(LowRankUpdate {
+        self.add(AdapterId::default(), x, y)
+    }
+
+    /// The same where some rows go through one adapter and some through another. The weight is read once for all of
+    /// them, and a row's output is the one that it has alone.
+    pub(super) fn forward_mixed(&self, x: &Tensor, parts: &[AdapterRows]) -> Result<Tensor> {
+        let y = product(x, &self.weight)?;
+        match parts {
+            _ if self.additions.is_empty() => Ok(y),
+            [AdapterRows { adapter, .. }] => self.add(*adapter, x, y),
+            _ => {
+                let mut start = 0;
+                let mut outputs = Vec::with_capacity(parts.len());
+                for &AdapterRows { adapter, rows } in parts {
+                    let part = |x: &Tensor| x.narrow(0, start, rows);
+                    outputs.push(self.add(adapter, &part(x)?, part(&y)?)?);
+                    start += rows;
+                }
+                Tensor::cat(&outputs, 0)
+            }
+        }
+    }
+
+    /// What the adapter makes of the weight's output `y` for the input `x`.
+    fn add(&self, AdapterId(adapter): AdapterId, x: &Tensor, y: Tensor) -> Result<Tensor> {
+        match self.additions.get(adapter) {
+            None | Some(None) => Ok(y),
+            Some(Some(LowRankUpdate {
                 down,
                 up,
                 scale,
                 dropout,
-            }) => y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?,
+            })) => y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?,
         }
     }
 }
@@ -358,6 +406,47 @@ mod tests {
     }
 
     #[test]
+    fn each_row_has_the_addition_of_its_own_adapter_and_the_bytes_that_it_has_alone() {
+        let (x, down, up) = (ramp(5, 64), ramp(8, 64), ramp(40, 8));
+        for dtype in [DType::F32, DType::F16] {
+            let base = LoraLinear::new(ramp(40, 64).to_dtype(dtype).unwrap());
+            let linear = base.clone().with_addition(AdapterId(1), &down, &up, 2.0);
+            let other = (down.clone() * 0.5).unwrap();
+            let linear = linear
+                .unwrap()
+                .with_addition(AdapterId(2), &other, &up, 1.0);
+            let linear = linear.unwrap();
+            let parts = [(0, 1), (2, 1), (1, 3)].map(|(adapter, rows)| AdapterRows {
+                adapter: AdapterId(adapter),
+                rows,
+            });
+            let mixed = linear.forward_mixed(&x, &parts).unwrap();
+            let mut start = 0;
+            for part in parts {
+                for row in start..start + part.rows {
+                    let alone = linear
+                        .forward_mixed(
+                            &x.narrow(0, row, 1).unwrap(),
+                            &[AdapterRows { rows: 1, ..part }],
+                        )
+                        .unwrap();
+                    assert_eq!(
+                        bits(&mixed.narrow(0, row, 1).unwrap()),
+                        bits(&alone),
+                        "{row}"
+                    );
+                }
+                start += part.rows;
+            }
+            let without = base.forward(&x).unwrap();
+            let same = |row| {
+                bits(&mixed.narrow(0, row, 1).unwrap()) == bits(&without.narrow(0, row, 1).unwrap())
+            };
+            assert_eq!([0, 1, 2].map(same), [true, false, false]);
+        }
+    }
+
+    #[test]
     fn a_low_rank_addition_is_the_same_merged_and_beside() {
         let (x, weight, down, up) = (ramp(3, 64), ramp(40, 64), ramp(8, 64), ramp(40, 8));
         let half = weight.to_dtype(DType::F16).unwrap();
@@ -367,7 +456,7 @@ mod tests {
         let merged = LoraLinear::new(half.to_dtype(DType::F32).unwrap())
             .with_low_rank(&down, &up, 2.0)
             .unwrap();
-        assert!(beside.low_rank.is_some() && merged.low_rank.is_none());
+        assert!(!beside.additions.is_empty() && merged.additions.is_empty());
         let difference = (beside.forward(&x).unwrap() - merged.forward(&x).unwrap()).unwrap();
         assert!(
             difference

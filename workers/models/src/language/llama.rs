@@ -9,8 +9,8 @@ use super::LanguageError;
 use super::attention::attention;
 use super::cache::KvCache;
 use super::config::LlamaConfig;
-use super::linear::LoraLinear;
-use super::lora::LoraAdapter;
+use super::linear::{AdapterRows, LoraLinear};
+use super::lora::{AdapterId, LoraAdapter};
 use super::projection::ImageProjection;
 use super::trained;
 use crate::layers::Dropout;
@@ -28,7 +28,8 @@ pub struct LanguageModel {
     layers: Vec<DecoderLayer>,
     norm: Tensor,
     head: LoraLinear,
-    projection: Option<ImageProjection>,
+    /// By adapter; one where there are none.
+    projections: Vec<Option<ImageProjection>>,
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
@@ -66,7 +67,39 @@ impl LanguageModel {
         weights: &VarBuilder,
         adapter: Option<&LoraAdapter>,
     ) -> Result<Self, LanguageError> {
+        Self::load_from(
+            config,
+            weights,
+            adapter.map_or(Adapters::None, Adapters::One),
+        )
+    }
+
+    /// Loads one base with several adapters beside it. Each sequence goes through one of them, and its bytes are those
+    /// that it has where its adapter is the only one; the base is in memory once and keeps the type it is stored in.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::load`], and an adapter of unknown layers.
+    pub fn load_with_adapters(
+        config: &LlamaConfig,
+        weights: &VarBuilder,
+        adapters: &[LoraAdapter],
+    ) -> Result<Self, LanguageError> {
+        let adapters = match adapters {
+            [] => Adapters::None,
+            several => Adapters::Several(several),
+        };
+        Self::load_from(config, weights, adapters)
+    }
+
+    fn load_from(
+        config: &LlamaConfig,
+        weights: &VarBuilder,
+        adapters: Adapters,
+    ) -> Result<Self, LanguageError> {
         config.validate()?;
+        for adapter in adapters.iter() {
+            adapter.config.validate(config)?;
+        }
         let dtype = if weights.device().is_cpu() {
             DType::F32
         } else {
@@ -74,7 +107,7 @@ impl LanguageModel {
         };
         let loader = TensorLoader {
             weights,
-            adapter,
+            adapters,
             dtype,
         };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
@@ -90,7 +123,7 @@ impl LanguageModel {
         Ok(Self {
             layers,
             norm,
-            projection: loader.projection(config)?,
+            projections: loader.projections(config)?,
             rotary: rotary_tables(config, dtype, weights.device())?,
             config: config.clone(),
             embedding,
@@ -110,7 +143,22 @@ impl LanguageModel {
         self.embedding.device()
     }
 
-    /// An empty cache for a sequence of at most `capacity` positions.
+    /// The adapter at this place among those that the model was loaded with; none where there are not so many. A base
+    /// without adapters counts as one.
+    pub fn adapter(&self, index: usize) -> Option<AdapterId> {
+        (index < self.projections.len()).then_some(AdapterId(index))
+    }
+
+    /// An empty cache for a sequence of this adapter, of at most `capacity` positions. A forward pass takes a sequence
+    /// through the adapter of its cache.
+    ///
+    /// # Errors
+    /// Out of device memory.
+    pub fn cache_of(&self, adapter: AdapterId, capacity: usize) -> Result<KvCache, LanguageError> {
+        Ok(self.cache(capacity)?.of(adapter))
+    }
+
+    /// An empty cache for a sequence of at most `capacity` positions, of the first adapter.
     ///
     /// # Errors
     /// Out of device memory.
@@ -129,6 +177,19 @@ impl LanguageModel {
     /// # Errors
     /// Ids outside the vocabulary, incomplete blocks, another number of embeddings than blocks, or of another shape.
     pub fn embed(&self, ids: &[u32], images: &[Tensor]) -> Result<Tensor, LanguageError> {
+        self.embed_for(AdapterId::default(), ids, images)
+    }
+
+    /// The same as [`LanguageModel::embed`], with the image projection of this adapter.
+    ///
+    /// # Errors
+    /// As [`LanguageModel::embed`].
+    pub fn embed_for(
+        &self,
+        adapter: AdapterId,
+        ids: &[u32],
+        images: &[Tensor],
+    ) -> Result<Tensor, LanguageError> {
         let image = self.config.image_token();
         let vocabulary = self.config.vocab_size;
         let mut parts = Vec::new();
@@ -151,7 +212,7 @@ impl LanguageModel {
             }
             for _ in 0..run.len() / block {
                 if let Some(tokens) = images.get(used) {
-                    parts.push(self.project(tokens)?);
+                    parts.push(self.project_rows(adapter, &self.checked(tokens)?)?);
                 }
                 used += 1;
             }
@@ -168,10 +229,6 @@ impl LanguageModel {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    fn project(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
-        self.project_rows(&self.checked(tokens)?)
-    }
-
     /// An image embedding of the right shape, where and as the model computes.
     fn checked(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
         let expected = [self.config.num_image_tokens, self.config.image_dim];
@@ -184,17 +241,23 @@ impl LanguageModel {
         Ok(tokens.to_device(self.device())?.to_dtype(self.dtype)?)
     }
 
-    fn project_rows(&self, tokens: &Tensor) -> Result<Tensor, LanguageError> {
+    fn project_rows(
+        &self,
+        AdapterId(adapter): AdapterId,
+        tokens: &Tensor,
+    ) -> Result<Tensor, LanguageError> {
         let kind = self.config.image_projection;
         let projection = self
-            .projection
-            .as_ref()
+            .projections
+            .get(adapter)
+            .and_then(Option::as_ref)
             .ok_or(LanguageError::NoImageProjection(kind.prefix()))?;
         Ok(projection.forward(tokens)?)
     }
 
     /// Runs new positions `[positions, hidden]` of one or more sequences, those of the first span first, and returns
-    /// the normalised last hidden states of the same shape. Sequences see nothing of each other.
+    /// the normalised last hidden states of the same shape. Sequences see nothing of each other. Each goes through the
+    /// adapter of its cache; those of one adapter stand together where speed matters.
     ///
     /// # Errors
     /// A span does not fit its cache or the context.
@@ -212,9 +275,11 @@ impl LanguageModel {
             self.rotary.0.index_select(&positions, 0)?,
             self.rotary.1.index_select(&positions, 0)?,
         );
+        let parts = adapter_rows(spans.iter().map(|span| (span.cache.adapter(), span.len)));
+        let (config, dropout) = (&self.config, &Dropout::default());
         let mut hidden = input.clone();
         for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(&self.config, &hidden, &Dropout::default(), |projected| {
+            hidden = layer.forward(config, &hidden, dropout, &parts, |projected| {
                 let [queries, keys, values] = &self.heads(projected, &rotary)?;
                 let mut attended = Vec::with_capacity(spans.len());
                 let mut start = 0;
@@ -265,6 +330,17 @@ impl LanguageModel {
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor, LanguageError> {
         Ok(self.head.forward(hidden)?.to_dtype(DType::F32)?)
     }
+
+    /// The same for rows of these adapters, in order.
+    pub(super) fn logits_of(
+        &self,
+        hidden: &Tensor,
+        rows: impl Iterator<Item = AdapterId>,
+    ) -> Result<Tensor, LanguageError> {
+        let parts = adapter_rows(rows.map(|adapter| (adapter, 1)));
+        let logits = self.head.forward_mixed(hidden, &parts)?;
+        Ok(logits.to_dtype(DType::F32)?)
+    }
 }
 
 impl DecoderLayer {
@@ -292,21 +368,38 @@ impl DecoderLayer {
         config: &LlamaConfig,
         input: &Tensor,
         dropout: &Dropout,
+        parts: &[AdapterRows],
         mut attend: impl FnMut([Tensor; 3]) -> CandleResult<Tensor>,
     ) -> CandleResult<Tensor> {
         let eps = config.rms_norm_eps as f32;
         let x = rms_norm(input, &self.input_norm, eps)?;
         let projected = [
-            self.q.forward(&x)?,
-            self.k.forward(&x)?,
-            self.v.forward(&x)?,
+            self.q.forward_mixed(&x, parts)?,
+            self.k.forward_mixed(&x, parts)?,
+            self.v.forward_mixed(&x, parts)?,
         ];
-        let x = (input + dropout.forward(&self.o.forward(&attend(projected)?)?)?)?;
+        let attended = self.o.forward_mixed(&attend(projected)?, parts)?;
+        let x = (input + dropout.forward(&attended)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
-        let y = swiglu(&self.gate.forward(&y)?, &self.up.forward(&y)?)?;
-        x + dropout.forward(&self.down.forward(&y)?)?
+        let y = swiglu(
+            &self.gate.forward_mixed(&y, parts)?,
+            &self.up.forward_mixed(&y, parts)?,
+        )?;
+        x + dropout.forward(&self.down.forward_mixed(&y, parts)?)?
     }
+}
+
+/// Neighbours of one adapter as one part.
+fn adapter_rows(spans: impl Iterator<Item = (AdapterId, usize)>) -> Vec<AdapterRows> {
+    let mut parts: Vec<AdapterRows> = Vec::new();
+    for (adapter, rows) in spans {
+        match parts.last_mut() {
+            Some(last) if last.adapter == adapter => last.rows += rows,
+            _ => parts.push(AdapterRows { adapter, rows }),
+        }
+    }
+    parts
 }
 
 /// `silu(gate) · up`.
@@ -370,10 +463,30 @@ fn rotary_tables(
     ))
 }
 
+/// What is loaded beside a base.
+#[derive(Clone, Copy)]
+enum Adapters<'a> {
+    None,
+    /// The base is its own: an f32 weight takes the addition in.
+    One(&'a LoraAdapter<'a>),
+    Several(&'a [LoraAdapter<'a>]),
+}
+
+impl<'a> Adapters<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a LoraAdapter<'a>> {
+        let (one, several) = match self {
+            Adapters::None => (None, [].as_slice()),
+            Adapters::One(adapter) => (Some(adapter), [].as_slice()),
+            Adapters::Several(adapters) => (None, adapters),
+        };
+        one.into_iter().chain(several)
+    }
+}
+
 /// The source of tensors while a model loads.
 struct TensorLoader<'a> {
     weights: &'a VarBuilder<'a>,
-    adapter: Option<&'a LoraAdapter<'a>>,
+    adapters: Adapters<'a>,
     dtype: DType,
 }
 
@@ -381,9 +494,15 @@ impl TensorLoader<'_> {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
         let weight = matrix(inputs, outputs, &format!("{path}.weight"), self.weights)?;
         let linear = LoraLinear::new(weight);
-        match self.adapter {
-            Some(adapter) => adapter.apply(linear, path, (inputs, outputs)),
-            None => Ok(linear),
+        match self.adapters {
+            Adapters::None => Ok(linear),
+            Adapters::One(adapter) => adapter.apply(linear, path, (inputs, outputs), None),
+            Adapters::Several(adapters) => {
+                let mut ids = (0..).map(AdapterId);
+                adapters.iter().try_fold(linear, |linear, adapter| {
+                    adapter.apply(linear, path, (inputs, outputs), ids.next())
+                })
+            }
         }
     }
 
@@ -392,10 +511,26 @@ impl TensorLoader<'_> {
             .get_with_hints_dtype(width, name, constant(1.0), self.dtype)
     }
 
+    fn projections(&self, config: &LlamaConfig) -> CandleResult<Vec<Option<ImageProjection>>> {
+        match self.adapters {
+            Adapters::None => Ok(vec![self.projection(config, None)?]),
+            Adapters::One(adapter) => Ok(vec![self.projection(config, Some(adapter))?]),
+            Adapters::Several(adapters) => {
+                let each = adapters.iter();
+                each.map(|adapter| self.projection(config, Some(adapter)))
+                    .collect()
+            }
+        }
+    }
+
     /// The image projection comes with the adapter, or with a base that was saved with it.
-    fn projection(&self, config: &LlamaConfig) -> CandleResult<Option<ImageProjection>> {
+    fn projection(
+        &self,
+        config: &LlamaConfig,
+        adapter: Option<&LoraAdapter>,
+    ) -> CandleResult<Option<ImageProjection>> {
         ImageProjection::load(config, |path, shape| {
-            let of_adapter = match self.adapter {
+            let of_adapter = match adapter {
                 Some(adapter) => adapter.extra(path, shape)?,
                 None => None,
             };

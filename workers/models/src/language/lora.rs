@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::config::LlamaConfig;
 use super::linear::LoraLinear;
 use crate::layers::Dropout;
 use crate::tensors::{linear_init, unit_variance};
@@ -18,6 +19,57 @@ pub struct LoraConfig {
     /// The linear layers that have an addition, e.g. `q_proj`.
     pub target_modules: Vec<String>,
 }
+
+/// An adapter that no decoder, or not this one, can have.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("adapter configuration: {0}")]
+pub struct LoraConfigError(String);
+
+impl LoraConfigError {
+    pub(crate) fn new(fault: String) -> Self {
+        Self(fault)
+    }
+}
+
+impl LoraConfig {
+    /// Checks that every target is a linear layer of this decoder, so that no part of an adapter is left out unnoticed.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn validate(&self, base: &LlamaConfig) -> std::result::Result<(), LoraConfigError> {
+        let fault = |fault: String| Err(LoraConfigError(fault));
+        if self.r == 0 {
+            return fault("r is 0".to_owned());
+        }
+        if !self.lora_alpha.is_finite() {
+            return fault("lora_alpha is no number".to_owned());
+        }
+        if self.target_modules.is_empty() {
+            return fault("target_modules is empty: name the layers that it adds to".to_owned());
+        }
+        let layers = base.layer_matrices();
+        let mut known: Vec<&str> = layers
+            .iter()
+            .filter_map(|(path, ..)| path.rsplit('.').next())
+            .collect();
+        if !base.tie_word_embeddings {
+            known.push("lm_head");
+        }
+        let unknown = |target: &&String| !known.contains(&target.as_str());
+        match self.target_modules.iter().find(unknown) {
+            None => Ok(()),
+            Some(target) => fault(format!(
+                "target_modules has '{target}', and the linear layers of this base are {}",
+                known.join(", ")
+            )),
+        }
+    }
+}
+
+/// One of the adapters that are loaded beside a base; [`super::LanguageModel::adapter`] knows them by position. The
+/// default is the first one, or the base where it has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AdapterId(pub(super) usize);
 
 /// An adapter to load with a base model.
 pub struct LoraAdapter<'a> {
@@ -50,21 +102,26 @@ impl LoraAdapter<'_> {
             .any(|target| target == module)
     }
 
-    /// The layer with its addition, where this adapter targets it.
+    /// The layer with its addition, where this adapter targets it: as the only adapter of the base, or as one of several,
+    /// which then leaves the weight as it is.
     pub(super) fn apply(
         &self,
         linear: LoraLinear,
         path: &str,
         (inputs, outputs): (usize, usize),
+        one_of_several: Option<AdapterId>,
     ) -> Result<LoraLinear> {
         if !self.targets(path) {
             return Ok(linear);
         }
         let down = self.matrix(path, "lora_A", (self.config.r, inputs))?;
         let up = self.matrix(path, "lora_B", (outputs, self.config.r))?;
-        Ok(linear
-            .with_low_rank(&down, &up, self.scale())?
-            .with_dropout(&self.dropout))
+        let scale = self.scale();
+        let linear = match one_of_several {
+            None => linear.with_low_rank(&down, &up, scale)?,
+            Some(id) => linear.with_addition(id, &down, &up, scale)?,
+        };
+        Ok(linear.with_dropout(&self.dropout))
     }
 
     /// The addition to a targeted layer's weight, `[outputs, inputs]`.

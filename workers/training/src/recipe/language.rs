@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use radialog_models::language::LlamaConfig;
+use radialog_schemas::AdapterName;
 use serde::{Deserialize, Serialize};
 
 use super::{Faults, LoadedRecipe, Recipe, TrainingArguments};
@@ -35,7 +36,10 @@ pub struct LanguageRecipe {
     /// Share of values that are dropped in a training of all weights, after the embedding and each half of a layer.
     #[serde(default)]
     pub dropout: f64,
-    /// The adapter.
+    /// The adapter of `start` that counts as the one it has, where it has several.
+    #[serde(default)]
+    pub adapter: Option<AdapterName>,
+    /// The adapter that is trained.
     #[serde(default)]
     pub lora: Option<LoraRecipe>,
     /// Whether the image projection learns, too.
@@ -192,6 +196,10 @@ impl Recipe for LanguageRecipe {
         faults.unless(
             self.full || self.dropout == 0.0,
             "dropout: give it in [lora] where an adapter is trained",
+        );
+        faults.unless(
+            self.adapter.is_none() || self.training.start.is_some(),
+            "adapter: names one of the adapters of `start`, which is missing",
         );
         let lora = self.lora.clone().unwrap_or_default();
         faults.unless(lora.r > 0, "lora.r: must be 1 or more");

@@ -220,8 +220,8 @@ impl Component for EmbeddingComponent {
 
     fn weights(&self, _: Dtype) -> Result<Vec<WeightsFile>, GeometryError> {
         Ok(vec![WeightsFile {
-            usage: WEIGHTS,
-            name: "embedding.safetensors",
+            usage: WEIGHTS.into(),
+            name: "embedding.safetensors".into(),
             tensors: self.tensors()?,
         }])
     }

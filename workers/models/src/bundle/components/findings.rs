@@ -67,8 +67,8 @@ impl Component for FindingsComponent {
 
     fn weights(&self, _: Dtype) -> Result<Vec<WeightsFile>, GeometryError> {
         Ok(vec![WeightsFile {
-            usage: WEIGHTS,
-            name: "findings.safetensors",
+            usage: WEIGHTS.into(),
+            name: "findings.safetensors".into(),
             tensors: self.tensors()?,
         }])
     }

@@ -1,18 +1,23 @@
 //! The language stage's component: image tokens and findings to text. Its base is a LLaMA-family checkpoint, its adapter
-//! what PEFT writes (`adapter_model.bin`).
+//! what PEFT writes (`adapter_model.bin`). It may have several: one for reports and one for dialogs, as published.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use candle_core::{DType, Device};
-use radialog_schemas::Stage;
+use radialog_schemas::{AdapterName, Stage};
 use safetensors::tensor::Dtype;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ADAPTER, Component, GeometryError, TOKENIZER, WEIGHTS, WeightsFile, json};
+use super::{
+    ADAPTER, Component, GeometryError, TOKENIZER, WEIGHTS, WeightsFile, adapter_usage, json,
+};
 use crate::bundle::geometry::{Geometry, TINY_WIDTH};
 use crate::bundle::{Bundle, BundleError};
-use crate::language::{LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
+use crate::language::{
+    AdapterId, LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig, LoraConfigError,
+};
 use crate::prompt::Prompts;
 use crate::tensors::{Initialization, TensorRecorder, TensorSpec};
 use crate::tokenizers::synthetic::{self, SyntheticLlama};
@@ -26,12 +31,38 @@ pub struct LanguageComponent {
     /// The adapter, where there is one; weights that were trained as a whole bring their image projection themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
+    /// Several adapters by name, instead of `lora`: each in a file of its own (`adapter-NAME`) with an image projection of
+    /// its own, all of them loaded beside the one base.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub adapters: BTreeMap<AdapterName, LoraConfig>,
+    /// The adapters that the tasks have unless a request names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_adapters: Option<DefaultAdapters>,
     /// The texts around a conversation.
     #[serde(default)]
     pub prompts: Prompts,
     /// The way in which prompts are cut into pieces before they become ids.
     #[serde(default, skip_serializing_if = "TokenizerRules::is_default")]
     pub tokenizer: TokenizerRules,
+}
+
+/// The adapter of each kind of task: the published system writes reports with one and holds dialogs with another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultAdapters {
+    /// The adapter that writes the reports of a run.
+    pub report: AdapterName,
+    /// The adapter that answers conversations, the report that one begins with included.
+    pub chat: AdapterName,
+}
+
+/// What a text is generated for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LanguageTask {
+    /// A report of a run.
+    Report,
+    /// A turn of a conversation, or the answer to a text.
+    Chat,
 }
 
 impl LanguageComponent {
@@ -58,6 +89,8 @@ impl LanguageComponent {
         Self {
             llama,
             lora: Some(lora),
+            adapters: BTreeMap::new(),
+            default_adapters: None,
             prompts: Prompts::default(),
             tokenizer: TokenizerRules::default(),
         }
@@ -71,20 +104,95 @@ impl LanguageComponent {
         Ok(self.tensors(dtype)?.0)
     }
 
-    /// The tensors of the adapter: LoRA and the image projection. None without an adapter.
+    /// The tensors of the only adapter, or of the first of several: LoRA and the image projection. None without one.
     ///
     /// # Errors
     /// A geometry that the model cannot have.
     pub fn adapter_tensors(&self) -> Result<Vec<TensorSpec>, LanguageError> {
-        Ok(self.tensors(Dtype::F32)?.1)
+        let (_, mut adapters) = self.tensors(Dtype::F32)?;
+        Ok(match adapters.is_empty() {
+            true => Vec::new(),
+            false => adapters.swap_remove(0),
+        })
     }
 
-    fn tensors(&self, dtype: Dtype) -> Result<(Vec<TensorSpec>, Vec<TensorSpec>), LanguageError> {
-        let (base, additions) = (TensorRecorder::new(dtype), TensorRecorder::new(Dtype::F32));
-        let lora = self.lora.clone();
-        let adapter = lora.map(|lora| LoraAdapter::new(lora, additions.var_builder()));
-        LanguageModel::load(&self.llama, &base.var_builder(), adapter.as_ref())?;
-        Ok((base.into_specs(), additions.into_specs()))
+    /// The adapter that a task has where the request names none; none where there is no choice.
+    pub fn default_adapter(&self, task: LanguageTask) -> Option<&AdapterName> {
+        match (&self.default_adapters, task) {
+            (Some(defaults), LanguageTask::Report) => Some(&defaults.report),
+            (Some(defaults), LanguageTask::Chat) => Some(&defaults.chat),
+            (None, _) => self.adapters.keys().next(),
+        }
+    }
+
+    /// Checks that the adapters fit the base, and that every task has one.
+    ///
+    /// # Errors
+    /// Says which field is wrong.
+    pub fn check_adapters(&self) -> Result<(), LoraConfigError> {
+        let fault = |fault: String| Err(LoraConfigError::new(fault));
+        if self.lora.is_some() && !self.adapters.is_empty() {
+            return fault(
+                "both lora and adapters are given: name the one of lora among the adapters".into(),
+            );
+        }
+        for (name, lora) in &self.adapters {
+            lora.validate(&self.llama)
+                .map_err(|error| LoraConfigError::new(format!("adapters.{name}: {error}")))?;
+        }
+        match &self.default_adapters {
+            None if self.adapters.len() > 1 => {
+                fault("default_adapters is missing: name the adapter of report and of chat".into())
+            }
+            None => Ok(()),
+            Some(DefaultAdapters { report, chat }) => {
+                let unknown = [("report", report), ("chat", chat)]
+                    .into_iter()
+                    .find(|(_, name)| !self.adapters.contains_key(name));
+                match unknown {
+                    None => Ok(()),
+                    Some((task, name)) => fault(format!(
+                        "default_adapters.{task} is '{name}', and the adapters are: {}",
+                        names(&self.adapters)
+                    )),
+                }
+            }
+        }
+    }
+
+    /// The tensors of the base, and of each adapter.
+    fn tensors(
+        &self,
+        dtype: Dtype,
+    ) -> Result<(Vec<TensorSpec>, Vec<Vec<TensorSpec>>), LanguageError> {
+        self.check_adapters()?;
+        let base = TensorRecorder::new(dtype);
+        let configs = self.lora.iter().chain(self.adapters.values());
+        let (recorders, adapters): (Vec<_>, Vec<_>) = configs
+            .map(|lora| {
+                let recorder = TensorRecorder::new(Dtype::F32);
+                let adapter = LoraAdapter::new(lora.clone(), recorder.var_builder());
+                (recorder, adapter)
+            })
+            .unzip();
+        LanguageModel::load_with_adapters(&self.llama, &base.var_builder(), &adapters)?;
+        drop(adapters);
+        let additions = recorders.into_iter().map(TensorRecorder::into_specs);
+        Ok((base.into_specs(), additions.collect()))
+    }
+
+    /// Use and name of each adapter's file, in the order of their ids in the model.
+    fn adapter_files(&self) -> Vec<(String, String)> {
+        let only = self
+            .lora
+            .iter()
+            .map(|_| (ADAPTER.to_owned(), "adapter.safetensors".to_owned()));
+        let several = self.adapters.keys().map(|name| {
+            let usage = adapter_usage(name);
+            let file = format!("{usage}.safetensors");
+            (usage, file)
+        });
+        only.chain(several).collect()
     }
 
     fn synthetic_tokenizer(&self) -> SyntheticLlama {
@@ -98,20 +206,19 @@ impl Component for LanguageComponent {
     }
 
     fn weights(&self, dtype: Dtype) -> Result<Vec<WeightsFile>, GeometryError> {
-        let (base, adapter) = self.tensors(dtype)?;
-        let mut files = vec![WeightsFile {
-            usage: WEIGHTS,
-            name: "language.safetensors",
+        let (base, adapters) = self.tensors(dtype)?;
+        let base = WeightsFile {
+            usage: WEIGHTS.into(),
+            name: "language.safetensors".into(),
             tensors: base,
-        }];
-        if self.lora.is_some() {
-            files.push(WeightsFile {
-                usage: ADAPTER,
-                name: "adapter.safetensors",
-                tensors: adapter,
-            });
-        }
-        Ok(files)
+        };
+        let files = self.adapter_files().into_iter().zip(adapters);
+        let adapters = files.map(|((usage, name), tensors)| WeightsFile {
+            usage,
+            name,
+            tensors,
+        });
+        Ok([base].into_iter().chain(adapters).collect())
     }
 
     /// The output head only says words: random bytes would not be text.
@@ -152,6 +259,10 @@ pub struct LanguagePipeline {
     pub tokenizer: LlamaTokenizer,
     /// The texts around a conversation.
     pub prompts: Prompts,
+    /// The adapters of the model by name, where it has several.
+    adapters: BTreeMap<AdapterName, AdapterId>,
+    /// Those of the tasks.
+    defaults: [AdapterId; 2],
 }
 
 impl LanguagePipeline {
@@ -167,23 +278,67 @@ impl LanguagePipeline {
             .dtype("model.embed_tokens.weight")
             .unwrap_or(DType::F32);
         let base = weights.var_builder(dtype, device);
-        let adapter = match &config.lora {
-            Some(lora) => Some(LoraAdapter::new(
-                lora.clone(),
-                bundle
-                    .weights(stage, ADAPTER)?
-                    .var_builder(DType::F32, device),
-            )),
-            None => None,
+        config.check_adapters().map_err(bundle.model_error(stage))?;
+        let adapter = |usage: &str, lora: &LoraConfig| -> Result<LoraAdapter, BundleError> {
+            let weights = bundle.weights(stage, usage)?;
+            let weights = weights.var_builder(DType::F32, device);
+            Ok(LoraAdapter::new(lora.clone(), weights))
         };
-        let model = LanguageModel::load(&config.llama, &base, adapter.as_ref())
-            .map_err(bundle.model_error(stage))?;
+        let model = match &config.lora {
+            Some(lora) => {
+                let adapter = adapter(ADAPTER, lora)?;
+                LanguageModel::load(&config.llama, &base, Some(&adapter))
+            }
+            None => {
+                let several = config.adapters.iter();
+                let several = several.map(|(name, lora)| adapter(&adapter_usage(name), lora));
+                let several: Vec<LoraAdapter> = several.collect::<Result<_, _>>()?;
+                LanguageModel::load_with_adapters(&config.llama, &base, &several)
+            }
+        };
+        let model = model.map_err(bundle.model_error(stage))?;
+        let names = config.adapters.keys().cloned().enumerate();
+        let adapters: BTreeMap<AdapterName, AdapterId> = names
+            .filter_map(|(index, name)| Some((name, model.adapter(index)?)))
+            .collect();
+        let defaults = [LanguageTask::Report, LanguageTask::Chat].map(|task| {
+            let default = config.default_adapter(task);
+            default
+                .and_then(|name| adapters.get(name))
+                .copied()
+                .unwrap_or_default()
+        });
         let tokenizer = llama_tokenizer(bundle, &config)?;
         Ok(Self {
             model: Arc::new(model),
             tokenizer,
             prompts: config.prompts,
+            adapters,
+            defaults,
         })
+    }
+
+    /// The adapter of this name, or where none is named that of the task.
+    ///
+    /// # Errors
+    /// The bundle has no adapter of this name.
+    pub fn adapter(
+        &self,
+        named: Option<&AdapterName>,
+        task: LanguageTask,
+    ) -> Result<AdapterId, LanguageError> {
+        let [report, chat] = self.defaults;
+        match (named, task) {
+            (None, LanguageTask::Report) => Ok(report),
+            (None, LanguageTask::Chat) => Ok(chat),
+            (Some(name), _) => {
+                let unknown = || LanguageError::NoAdapter {
+                    name: name.clone(),
+                    known: names(&self.adapters),
+                };
+                self.adapters.get(name).copied().ok_or_else(unknown)
+            }
+        }
     }
 
     /// Finds what loading would find, without the memory that the model needs: its tensors are checked when the bundle is
@@ -195,6 +350,15 @@ impl LanguagePipeline {
             .validate()
             .map_err(bundle.model_error(Stage::Language))?;
         llama_tokenizer(bundle, &config).map(|_| ())
+    }
+}
+
+/// The names of adapters, for messages.
+fn names<T>(adapters: &BTreeMap<AdapterName, T>) -> String {
+    let names: Vec<&str> = adapters.keys().map(AdapterName::as_str).collect();
+    match names.is_empty() {
+        true => "none with a name".to_owned(),
+        false => names.join(", "),
     }
 }
 

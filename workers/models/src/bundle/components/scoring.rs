@@ -60,8 +60,8 @@ impl Component for ScoringComponent {
 
     fn weights(&self, _: Dtype) -> Result<Vec<WeightsFile>, GeometryError> {
         Ok(vec![WeightsFile {
-            usage: WEIGHTS,
-            name: "scoring.safetensors",
+            usage: WEIGHTS.into(),
+            name: "scoring.safetensors".into(),
             tensors: self.tensors()?,
         }])
     }

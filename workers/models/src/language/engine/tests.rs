@@ -85,7 +85,7 @@ fn request(index: usize) -> GenerationRequest {
             seed: index as u64,
         },
         max_new_tokens: 12 + index,
-        chat: None,
+        ..GenerationRequest::default()
     }
 }
 
@@ -387,4 +387,5 @@ fn a_faulty_sequence_fails_alone() {
     ));
 }
 
+mod adapters;
 mod turns;

@@ -32,8 +32,8 @@ impl TurnCaches {
         }
     }
 
-    /// Fills an empty cache with the longest known beginning of `ids`, which have the images of this name, and returns
-    /// its length. At least one id stays to be computed, and no image is cut.
+    /// Fills an empty cache with the longest beginning of `ids` that its adapter knows, which have the images of this
+    /// name, and returns its length. At least one id stays to be computed, and no image is cut.
     pub(super) fn recall(
         &mut self,
         images: &str,
@@ -52,11 +52,10 @@ impl TurnCaches {
                 common
             }
         };
-        let same = self
-            .caches
-            .iter()
-            .enumerate()
-            .filter(|(_, kept)| kept.images == images);
+        let same =
+            self.caches.iter().enumerate().filter(|(_, kept)| {
+                kept.images == images && kept.cache.adapter() == cache.adapter()
+            });
         let Some((index, len)) = same
             .map(|(index, kept)| (index, known(kept)))
             .max_by_key(|&(_, len)| len)
@@ -72,8 +71,11 @@ impl TurnCaches {
 
     /// Keeps a turn's cache. It takes the place of those whose prompt it begins with.
     fn keep(&mut self, new: CachedTurn) {
-        self.caches
-            .retain(|kept| kept.images != new.images || common(&kept.ids, &new.ids) < kept.prompt);
+        self.caches.retain(|kept| {
+            kept.images != new.images
+                || kept.cache.adapter() != new.cache.adapter()
+                || common(&kept.ids, &new.ids) < kept.prompt
+        });
         self.caches.insert(0, new);
         let mut tokens = 0;
         self.caches.retain(|kept| {

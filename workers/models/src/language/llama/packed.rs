@@ -2,6 +2,8 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
+use super::super::linear::AdapterRows;
+use super::super::lora::AdapterId;
 use super::{LanguageModel, attention, rms_norm, trained};
 use crate::language::LanguageError;
 use crate::layers::Dropout;
@@ -60,7 +62,7 @@ impl LanguageModel {
             parts.push(self.embedding.index_select(&ids, 0)?.to_dtype(self.dtype)?);
         }
         if !images.is_empty() {
-            parts.push(self.project_rows(&Tensor::cat(&images, 0)?)?);
+            parts.push(self.project_rows(AdapterId::default(), &Tensor::cat(&images, 0)?)?);
         }
         if parts.is_empty() {
             return Err(LanguageError::EmptyPrompt);
@@ -128,8 +130,13 @@ impl LanguageModel {
         lengths: &[usize],
     ) -> Result<Tensor, LanguageError> {
         let mut hidden = self.dropout.forward(input)?;
+        // What is trained is the first adapter.
+        let parts = [AdapterRows {
+            adapter: AdapterId::default(),
+            rows: input.dim(0)?,
+        }];
         for layer in &self.layers {
-            hidden = layer.forward(&self.config, &hidden, &self.dropout, |projected| {
+            hidden = layer.forward(&self.config, &hidden, &self.dropout, &parts, |projected| {
                 self.attend(projected, lengths)
             })?;
         }

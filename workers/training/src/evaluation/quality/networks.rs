@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::FindingsComponent;
 use radialog_models::bundle::components::{
-    FindingsPredictor, ImageEmbedder, LanguagePipeline, ReportLabeler,
+    FindingsPredictor, ImageEmbedder, LanguagePipeline, LanguageTask, ReportLabeler,
 };
 use radialog_models::findings::TextRule;
 use radialog_models::language::{Engine, EngineEvent, EngineLimits, GenerationRequest};
@@ -205,7 +205,13 @@ impl<'a> Networks<'a> {
         let mut order = Vec::new();
         for DialogRequest { dialog, image } in share {
             let fitted = dialog.fit(&language.prompts, &language.tokenizer, window, MOST_TOKENS)?;
+            // What begins is a report, as a run writes it.
+            let task = match dialog.history.is_empty() {
+                true => LanguageTask::Report,
+                false => LanguageTask::Chat,
+            };
             order.push(engine.admit(GenerationRequest {
+                adapter: language.adapter(None, task)?,
                 prompt: fitted.ids,
                 images: vec![image.clone()],
                 max_new_tokens: fitted.max_new_tokens,

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
-use radialog_models::bundle::components::LanguageComponent;
+use radialog_models::bundle::components::{LanguageComponent, adapter_usage};
 use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use radialog_models::prompt::Prompts;
 use radialog_models::tensors::TensorSpec;
 use radialog_models::tokenizers::{LlamaTokenizer, TokenizerRules};
-use radialog_schemas::Stage;
+use radialog_schemas::{AdapterName, Stage};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
@@ -65,6 +65,7 @@ impl LanguageStart {
                     weights,
                     files,
                 };
+                let found = found.of_one_adapter(recipe)?;
                 if recipe.full {
                     found.all_weights(recipe)
                 } else {
@@ -106,6 +107,42 @@ struct LanguageBundle {
 }
 
 impl LanguageBundle {
+    /// The same with one adapter, where it has several: the one that the recipe names.
+    fn of_one_adapter(mut self, recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
+        let known = std::mem::take(&mut self.config.adapters);
+        self.config.default_adapters = None;
+        let names: Vec<&str> = known.keys().map(AdapterName::as_str).collect();
+        let name = match &recipe.adapter {
+            None if known.len() > 1 => {
+                return Err(TrainingError::Empty(format!(
+                    "adapter: the bundle to start from has several, {}; name one",
+                    names.join(", ")
+                )));
+            }
+            None => known.keys().next(),
+            Some(name) if known.contains_key(name) => Some(name),
+            Some(name) => {
+                let reason = format!(
+                    "adapter: the bundle to start from has no adapter '{name}' by name; it has: {}",
+                    names.join(", ")
+                );
+                return Err(TrainingError::Empty(reason));
+            }
+        };
+        if let Some((name, lora)) = name.and_then(|name| known.get_key_value(name)) {
+            self.config.lora = Some(lora.clone());
+            let usage = adapter_usage(name);
+            let files = self.files.iter().filter_map(|(shard, file)| {
+                let rest = shard.strip_prefix(&usage)?;
+                let is_shard = rest.is_empty() || rest.starts_with('.');
+                is_shard.then(|| (format!("adapter{rest}"), file.clone()))
+            });
+            let files: Vec<_> = files.collect();
+            self.files.extend(files);
+        }
+        Ok(self)
+    }
+
     /// A new adapter, or the one that is there, beside weights that stay.
     fn adapter(self, recipe: &LanguageRecipe) -> Result<LanguageStart, TrainingError> {
         let wanted = recipe.lora.clone().unwrap_or_default();
@@ -260,6 +297,8 @@ fn random(
     let config = LanguageComponent {
         llama: llama.clone(),
         lora: None,
+        adapters: BTreeMap::new(),
+        default_adapters: None,
         prompts,
         tokenizer: TokenizerRules::default(),
     };
