@@ -7,7 +7,7 @@ mod questions;
 pub use chat::{ChatPrompt, ChatPromptError, Exchange, FittedPrompt};
 pub use questions::Questions;
 
-pub use crate::tokenizers::{Prompt, PromptSegment};
+pub use crate::tokenizers::{ImageRule, Prompt, PromptSegment};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ pub struct Prompts {
     pub roles: [String; 2],
     /// The number of placeholder tokens that one image takes.
     pub image_tokens: usize,
+    /// The way in which an image stands in a written prompt; it also decides the ids beside it.
+    #[serde(skip_serializing_if = "ImageRule::is_default")]
+    pub image_rule: ImageRule,
     /// The request for a report, with `{image}` and `{findings}` where they go.
     pub report: String,
     /// The text before the first message of a conversation with an image, where that is not the request for a
@@ -55,6 +58,7 @@ impl Default for Prompts {
                 .into(),
             roles: ["USER".into(), "ASSISTANT".into()],
             image_tokens: 32,
+            image_rule: ImageRule::Placeholders,
             report: "Image information: {image}. Predicted Findings: {findings}. You are to act as a radiologist and \
                      write the finding section of a chest x-ray radiology report for this X-ray image and the given \
                      predicted findings. Write in the style of a radiologist, write one fluent text without \
@@ -75,6 +79,7 @@ impl Prompts {
         let v1 = Self::default();
         Self {
             image_tokens: 196,
+            image_rule: ImageRule::Marker,
             report: v1.report.replace("Image information: ", ""),
             image: v1.image.replace("Image information: ", ""),
             view: Some("{image} From what view was this image taken?".into()),
@@ -122,6 +127,11 @@ impl Prompts {
         }
         message.push_text(rest);
         message
+    }
+
+    /// A prompt as data sets have it, for a tokenizer of the same bundle.
+    pub fn written(&self, prompt: &Prompt) -> String {
+        prompt.written(self.image_rule)
     }
 
     /// The whole prompt of a report on one image, up to and including `ASSISTANT:`.

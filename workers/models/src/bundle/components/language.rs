@@ -21,7 +21,7 @@ use crate::language::{
 use crate::prompt::Prompts;
 use crate::tensors::{Initialization, TensorRecorder, TensorSpec};
 use crate::tokenizers::synthetic::{self, SyntheticLlama};
-use crate::tokenizers::{LlamaTokenizer, TokenizerRules};
+use crate::tokenizers::{BlankRule, LlamaTokenizer, TokenizerRules};
 
 /// The configuration of the component.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,9 +41,9 @@ pub struct LanguageComponent {
     /// The texts around a conversation.
     #[serde(default)]
     pub prompts: Prompts,
-    /// The way in which prompts are cut into pieces before they become ids.
-    #[serde(default, skip_serializing_if = "TokenizerRules::is_default")]
-    pub tokenizer: TokenizerRules,
+    /// The blank that the tokenizer puts before a text, behind a special token.
+    #[serde(default, skip_serializing_if = "BlankRule::is_default")]
+    pub blank_rule: BlankRule,
 }
 
 /// The adapter of each kind of task: the published system writes reports with one and holds dialogs with another.
@@ -92,7 +92,47 @@ impl LanguageComponent {
             adapters: BTreeMap::new(),
             default_adapters: None,
             prompts: Prompts::default(),
-            tokenizer: TokenizerRules::default(),
+            blank_rule: BlankRule::default(),
+        }
+    }
+
+    /// The component of a geometry of RaDialog v2.
+    pub fn v2(geometry: Geometry) -> Self {
+        let (v1, published) = (Self::of(geometry), LlamaConfig::llava_7b());
+        let (llama, r) = match geometry {
+            Geometry::Published => (published, 128),
+            Geometry::Tiny => {
+                let tiny = LlamaConfig {
+                    max_position_embeddings: published.max_position_embeddings,
+                    rms_norm_eps: published.rms_norm_eps,
+                    num_image_tokens: published.num_image_tokens,
+                    image_dim: 2 * TINY_WIDTH,
+                    image_projection: published.image_projection,
+                    ..v1.llama
+                };
+                (tiny, 16)
+            }
+        };
+        let modules = llama.layer_matrices().map(|(path, ..)| path);
+        let modules = modules.map(|path| path.rsplit('.').next().unwrap_or(path).to_owned());
+        Self {
+            lora: Some(LoraConfig {
+                r,
+                lora_alpha: 2.0 * r as f64,
+                target_modules: modules.into(),
+            }),
+            llama,
+            prompts: Prompts::v2(),
+            blank_rule: BlankRule::TakenAgain,
+            ..v1
+        }
+    }
+
+    /// The rules of the component's tokenizer.
+    pub fn tokenizer_rules(&self) -> TokenizerRules {
+        TokenizerRules {
+            image: self.prompts.image_rule,
+            after_special: self.blank_rule,
         }
     }
 
@@ -384,5 +424,5 @@ fn llama_tokenizer(
         );
         return Err(BundleError::Unusable { file: path, reason });
     }
-    Ok(tokenizer.with_rules(config.tokenizer, llama.num_image_tokens))
+    Ok(tokenizer.with_rules(config.tokenizer_rules(), llama.num_image_tokens))
 }

@@ -11,12 +11,13 @@ use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use radialog_models::prompt::Prompts;
 use radialog_models::tensors::TensorSpec;
-use radialog_models::tokenizers::{LlamaTokenizer, TokenizerRules};
+use radialog_models::tokenizers::{BlankRule, LlamaTokenizer};
 use radialog_schemas::{AdapterName, Stage};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use super::super::initial_weights;
+use crate::data::sample_form::SampleForm;
 use crate::error::TrainingError;
 use crate::random::Random;
 use crate::recipe::{LanguageRecipe, LoraRecipe};
@@ -77,6 +78,11 @@ impl LanguageStart {
                 "neither a start nor a geometry with a tokenizer".to_owned(),
             )),
         }
+    }
+
+    /// The way in which samples are written.
+    pub(super) fn form(&self) -> SampleForm {
+        SampleForm::new(self.config.prompts.clone())
     }
 
     /// The model with variables where it learns.
@@ -300,7 +306,7 @@ fn random(
         adapters: BTreeMap::new(),
         default_adapters: None,
         prompts,
-        tokenizer: TokenizerRules::default(),
+        blank_rule: BlankRule::default(),
     };
     let draw = |spec: TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
@@ -388,7 +394,7 @@ fn tokenizer(path: &Path, config: &LanguageComponent) -> Result<LlamaTokenizer, 
             reason,
         });
     }
-    Ok(tokenizer.with_rules(config.tokenizer, llama.num_image_tokens))
+    Ok(tokenizer.with_rules(config.tokenizer_rules(), llama.num_image_tokens))
 }
 
 /// Uniform with the spread of torch's linear layers of so many inputs, which is also that of PEFT's `lora_A`.
