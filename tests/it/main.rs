@@ -24,3 +24,4 @@ mod purge;
 mod revisions;
 mod stages;
 mod training;
+mod v2_bundle;

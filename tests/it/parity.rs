@@ -39,6 +39,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("end_to_end", end_to_end::check),
     ("v2_real_vocab", v2::language::check),
     ("v2_end_to_end", v2::end_to_end::check),
+    ("v2_model_folder", v2::folders::check),
+    ("v2_file_layouts", v2::folders::check_layouts),
 ];
 
 /// Cases of training and evaluation, which the inference code cannot be held to.

@@ -11,6 +11,7 @@ pub mod linear;
 pub mod llama;
 pub mod lora;
 mod projection;
+pub mod quantized;
 pub mod sampler;
 mod trained;
 
@@ -21,6 +22,7 @@ pub use engine::{
 };
 pub use llama::{LanguageModel, TrainingSequence};
 pub use lora::{AdapterId, LoraAdapter, LoraConfig, LoraConfigError};
+pub use quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 pub use sampler::Sampling;
 
 use radialog_schemas::{AdapterName, ErrorCode};

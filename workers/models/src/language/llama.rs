@@ -12,6 +12,7 @@ use super::config::LlamaConfig;
 use super::linear::{AdapterRows, LoraLinear};
 use super::lora::{AdapterId, LoraAdapter};
 use super::projection::ImageProjection;
+use super::quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 use super::trained;
 use crate::layers::Dropout;
 use crate::tensors::{constant, embedding, linear_init, matrix};
@@ -23,8 +24,7 @@ pub use packed::TrainingSequence;
 /// A LLaMA-family language model that sees images.
 pub struct LanguageModel {
     config: LlamaConfig,
-    /// `[vocab, hidden]`, in the type it is stored in.
-    embedding: Tensor,
+    embedding: EmbeddingTable,
     layers: Vec<DecoderLayer>,
     norm: Tensor,
     head: LoraLinear,
@@ -33,7 +33,16 @@ pub struct LanguageModel {
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
+    device: Device,
     dropout: Dropout,
+}
+
+/// The vectors of all tokens, `[vocab, hidden]`.
+enum EmbeddingTable {
+    /// In the type it is stored in.
+    Dense(Tensor),
+    /// Its rows are widened when they are looked up.
+    Quantized(QuantizedMatrix),
 }
 
 struct DecoderLayer {
@@ -62,14 +71,14 @@ impl LanguageModel {
     ///
     /// # Errors
     /// Tensors that are missing or have another shape than the configuration says.
-    pub fn load(
+    pub fn load<'a>(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        weights: impl Into<BaseWeights<'a>>,
         adapter: Option<&LoraAdapter>,
     ) -> Result<Self, LanguageError> {
         Self::load_from(
             config,
-            weights,
+            weights.into(),
             adapter.map_or(Adapters::None, Adapters::One),
         )
     }
@@ -79,21 +88,21 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::load`], and an adapter of unknown layers.
-    pub fn load_with_adapters(
+    pub fn load_with_adapters<'a>(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        weights: impl Into<BaseWeights<'a>>,
         adapters: &[LoraAdapter],
     ) -> Result<Self, LanguageError> {
         let adapters = match adapters {
             [] => Adapters::None,
             several => Adapters::Several(several),
         };
-        Self::load_from(config, weights, adapters)
+        Self::load_from(config, weights.into(), adapters)
     }
 
     fn load_from(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        BaseWeights { weights, quantized }: BaseWeights<'_>,
         adapters: Adapters,
     ) -> Result<Self, LanguageError> {
         config.validate()?;
@@ -107,17 +116,18 @@ impl LanguageModel {
         };
         let loader = TensorLoader {
             weights,
+            quantized: quantized.filter(|_| weights.device().is_cpu()),
             adapters,
             dtype,
         };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
-        let embedding = embedding(vocabulary, hidden, 1.0, &weights.pp("model.embed_tokens"))?;
+        let embedding = loader.embedding(vocabulary, hidden)?;
         let layers = (0..config.num_hidden_layers)
             .map(|index| DecoderLayer::load(config, &loader, index))
             .collect::<CandleResult<_>>()?;
         let norm = loader.norm("model.norm.weight", hidden)?;
         let head = match config.tie_word_embeddings {
-            true => LoraLinear::new(embedding.clone()),
+            true => embedding.head(),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
         Ok(Self {
@@ -125,6 +135,7 @@ impl LanguageModel {
             norm,
             projections: loader.projections(config)?,
             rotary: rotary_tables(config, dtype, weights.device())?,
+            device: weights.device().clone(),
             config: config.clone(),
             embedding,
             head,
@@ -140,7 +151,7 @@ impl LanguageModel {
 
     /// The device on which the model computes.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        &self.device
     }
 
     /// The adapter at this place among those that the model was loaded with; none where there are not so many. A base
@@ -199,8 +210,7 @@ impl LanguageModel {
                 if let Some(&token) = run.iter().find(|&&id| id as usize >= vocabulary) {
                     return Err(LanguageError::UnknownToken { token, vocabulary });
                 }
-                let run = Tensor::new(run, self.device())?;
-                parts.push(self.embedding.index_select(&run, 0)?.to_dtype(self.dtype)?);
+                parts.push(self.embedding.rows(run, self.dtype)?);
                 continue;
             }
             let block = self.config.num_image_tokens;
@@ -340,6 +350,26 @@ impl LanguageModel {
         let parts = adapter_rows(rows.map(|adapter| (adapter, 1)));
         let logits = self.head.forward_mixed(hidden, &parts)?;
         Ok(logits.to_dtype(DType::F32)?)
+    }
+}
+
+impl EmbeddingTable {
+    /// The vectors of these tokens, `[ids, hidden]`.
+    fn rows(&self, ids: &[u32], dtype: DType) -> CandleResult<Tensor> {
+        match self {
+            EmbeddingTable::Dense(table) => table
+                .index_select(&Tensor::new(ids, table.device())?, 0)?
+                .to_dtype(dtype),
+            EmbeddingTable::Quantized(table) => table.select(ids),
+        }
+    }
+
+    /// The table as an output head.
+    fn head(&self) -> LoraLinear {
+        match self {
+            EmbeddingTable::Dense(table) => LoraLinear::new(table.clone()),
+            EmbeddingTable::Quantized(table) => LoraLinear::quantized(table.clone()),
+        }
     }
 }
 
@@ -486,14 +516,18 @@ impl<'a> Adapters<'a> {
 /// The source of tensors while a model loads.
 struct TensorLoader<'a> {
     weights: &'a VarBuilder<'a>,
+    quantized: Option<&'a dyn QuantizedMatrices>,
     adapters: Adapters<'a>,
     dtype: DType,
 }
 
 impl TensorLoader<'_> {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
-        let weight = matrix(inputs, outputs, &format!("{path}.weight"), self.weights)?;
-        let linear = LoraLinear::new(weight);
+        let name = format!("{path}.weight");
+        let linear = match self.quantized(&name, (outputs, inputs))? {
+            Some(weight) => LoraLinear::quantized(weight),
+            None => LoraLinear::new(matrix(inputs, outputs, &name, self.weights)?),
+        };
         match self.adapters {
             Adapters::None => Ok(linear),
             Adapters::One(adapter) => adapter.apply(linear, path, (inputs, outputs), None),
@@ -503,6 +537,28 @@ impl TensorLoader<'_> {
                     adapter.apply(linear, path, (inputs, outputs), ids.next())
                 })
             }
+        }
+    }
+
+    fn embedding(&self, vocabulary: usize, width: usize) -> CandleResult<EmbeddingTable> {
+        let path = "model.embed_tokens";
+        let quantized = self.quantized(&format!("{path}.weight"), (vocabulary, width))?;
+        match quantized {
+            Some(table) => Ok(EmbeddingTable::Quantized(table)),
+            None => {
+                embedding(vocabulary, width, 1.0, &self.weights.pp(path)).map(EmbeddingTable::Dense)
+            }
+        }
+    }
+
+    fn quantized(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+    ) -> CandleResult<Option<QuantizedMatrix>> {
+        match self.quantized {
+            Some(matrices) => matrices.quantized(name, shape),
+            None => Ok(None),
         }
     }
 

@@ -16,7 +16,8 @@ use super::{
 use crate::bundle::geometry::{Geometry, TINY_WIDTH};
 use crate::bundle::{Bundle, BundleError};
 use crate::language::{
-    AdapterId, LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig, LoraConfigError,
+    AdapterId, BaseWeights, LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig,
+    LoraConfigError,
 };
 use crate::prompt::Prompts;
 use crate::tensors::{Initialization, TensorRecorder, TensorSpec};
@@ -316,8 +317,24 @@ impl LanguagePipeline {
         let weights = bundle.weights(stage, WEIGHTS)?;
         let dtype = weights
             .dtype("model.embed_tokens.weight")
-            .unwrap_or(DType::F32);
+            .unwrap_or(if device.is_cpu() {
+                DType::F32
+            } else {
+                DType::F16
+            });
         let base = weights.var_builder(dtype, device);
+        let (stored, widened) = weights.quantized_bytes(dtype);
+        if stored > 0 && !device.is_cpu() {
+            tracing::warn!(
+                stored,
+                widened,
+                "quantised weights have kernels on a CPU only: on this device they are widened and take so many bytes"
+            );
+        }
+        let base = BaseWeights {
+            weights: &base,
+            quantized: Some(weights),
+        };
         config.check_adapters().map_err(bundle.model_error(stage))?;
         let adapter = |usage: &str, lora: &LoraConfig| -> Result<LoraAdapter, BundleError> {
             let weights = bundle.weights(stage, usage)?;
@@ -327,13 +344,13 @@ impl LanguagePipeline {
         let model = match &config.lora {
             Some(lora) => {
                 let adapter = adapter(ADAPTER, lora)?;
-                LanguageModel::load(&config.llama, &base, Some(&adapter))
+                LanguageModel::load(&config.llama, base, Some(&adapter))
             }
             None => {
                 let several = config.adapters.iter();
                 let several = several.map(|(name, lora)| adapter(&adapter_usage(name), lora));
                 let several: Vec<LoraAdapter> = several.collect::<Result<_, _>>()?;
-                LanguageModel::load_with_adapters(&config.llama, &base, &several)
+                LanguageModel::load_with_adapters(&config.llama, base, &several)
             }
         };
         let model = model.map_err(bundle.model_error(stage))?;

@@ -39,11 +39,13 @@ impl LlamaTokenizer {
             ImageRule::Marker if is_image(before) => self.encode_plain(text),
             ImageRule::Marker => self.encode_after(before, text),
             ImageRule::Placeholders => {
-                let text = match is_image(before) {
+                // The published tokenizer takes white space away beside an image.
+                let trims = !self.segmentation.is_byte_level();
+                let text = match trims && is_image(before) {
                     true => text.trim_start_matches(is_space),
                     false => text,
                 };
-                let text = match is_image(special(index + 1)) {
+                let text = match trims && is_image(special(index + 1)) {
                     true => text.trim_end_matches(is_space),
                     false => text,
                 };
@@ -65,7 +67,7 @@ impl LlamaTokenizer {
                 }
                 Ok(ids)
             }
-            BlankRule::Absent if before.is_some() => self.encode_bare(text),
+            BlankRule::Absent if before.is_some() => self.segmentation.encode_bare(text),
             _ => self.encode_plain(text),
         }
     }
@@ -84,7 +86,7 @@ impl LlamaTokenizer {
         let is_rest =
             |content: &TokenContent| matches!(content, TokenContent::Text(text) if text == rest);
         let found = self.contents.iter().position(is_rest);
-        Some(found.map_or(self.unk, |id| id as u32))
+        Some(found.map_or(self.pad, |id| id as u32))
     }
 }
 
