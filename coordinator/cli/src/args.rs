@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_models::bundle::System;
+use radialog_models::preprocess::ImageLimits;
 use radialog_models::prompt::Prompts;
+use radialog_runtime::config::RunnerSettings;
 use radialog_runtime::config::{Config, ConfigError};
 use radialog_runtime::health::{self, Readiness};
 use radialog_runtime::telemetry;
@@ -142,9 +144,13 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    pub(crate) fn stage_options(&self) -> StageOptions {
+    pub(crate) fn stage_options(&self, worker: &RunnerSettings) -> StageOptions {
         StageOptions {
             batch_limit: self.batch_size as usize,
+            image_limits: ImageLimits {
+                max_bytes: worker.max_image_bytes,
+                max_pixels: worker.max_image_pixels,
+            },
             ..StageOptions::default()
         }
     }

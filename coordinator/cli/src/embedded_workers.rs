@@ -41,7 +41,7 @@ impl EmbeddedWorkers {
         let mut workers = Self::none();
         for &stage in stages {
             let device = device::from_name(&models.device)?;
-            let (bundle, options) = (bundle.clone(), models.stage_options());
+            let (bundle, options) = (bundle.clone(), models.stage_options(settings));
             let (backends, stop) = (backends.clone(), workers.stop.clone());
             let settings = settings.clone();
             workers.tasks.spawn(async move {

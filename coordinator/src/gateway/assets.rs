@@ -38,6 +38,7 @@ pub(super) const ASSETS: &[Asset] = &[
     asset!(SVG, "favicon.svg"),
     asset!(SCRIPT, "findings.js"),
     asset!(SCRIPT, "icons.js"),
+    asset!(SCRIPT, "image_file.js"),
     asset!(SCRIPT, "images.js"),
     asset!(CSS, "layout.css"),
     asset!(SCRIPT, "list.js"),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::ConfigReader;
 
+const MIB: u64 = 1 << 20;
+
 /// The settings of a runner; none of them changes an output.
 #[derive(Clone, Debug)]
 pub struct RunnerSettings {
@@ -13,6 +15,10 @@ pub struct RunnerSettings {
     pub grace: Duration,
     /// How long an unreachable store is waited for in place before tasks are requeued.
     pub store_timeout: Duration,
+    /// The largest image file, in bytes; a larger one is a failed study.
+    pub max_image_bytes: u64,
+    /// The largest number of pixels of an image; a larger one is a failed study.
+    pub max_image_pixels: u64,
 }
 
 impl Default for RunnerSettings {
@@ -22,6 +28,8 @@ impl Default for RunnerSettings {
             worker: format!("{host}-{}", std::process::id()),
             grace: Duration::from_secs(25),
             store_timeout: Duration::from_secs(300),
+            max_image_bytes: 128 * MIB,
+            max_image_pixels: 100_000_000,
         }
     }
 }
@@ -33,6 +41,20 @@ impl RunnerSettings {
             worker: reader.text("worker", "name").unwrap_or(defaults.worker),
             grace: reader.seconds("worker", "grace", defaults.grace),
             store_timeout: reader.seconds("worker", "store_patience", defaults.store_timeout),
+            max_image_bytes: MIB
+                * at_least_one(reader, "max_image_mib", defaults.max_image_bytes / MIB),
+            max_image_pixels: at_least_one(reader, "max_image_pixels", defaults.max_image_pixels),
         }
+    }
+}
+
+fn at_least_one(reader: &mut ConfigReader, field: &str, default: u64) -> u64 {
+    match reader.parsed("worker", field) {
+        Some(0) => {
+            reader.fault("worker", field, "must be 1 or more");
+            default
+        }
+        Some(value) => value,
+        None => default,
     }
 }
