@@ -14,6 +14,7 @@ mod conformance;
 mod delivery;
 mod distributed;
 mod gateway;
+mod gguf;
 mod health;
 mod images;
 mod kubernetes;

@@ -201,5 +201,12 @@ fn print_summary(bundle: &BundleSummary) {
             part.parameters,
             part.hash.short()
         );
+        if !part.quantized.is_empty() {
+            let types = part.quantized.iter();
+            let types: Vec<String> = types
+                .map(|(name, count)| format!("{count} in {name}"))
+                .collect();
+            println!("  {:<10} quantised: {}", "", types.join(", "));
+        }
     }
 }

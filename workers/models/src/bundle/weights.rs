@@ -104,6 +104,21 @@ impl MappedWeights {
         }
     }
 
+    /// A quantised tensor as it is stored: the type of its blocks, and bytes `[rows, bytes a row]`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn quantized_tensor(&self, name: &str) -> candle_core::Result<Option<(GgmlDType, Tensor)>> {
+        let entry = self.0.tensors.get(name);
+        let Some((entry, ggml)) = entry.and_then(|entry| Some((entry, entry.ggml?))) else {
+            return Ok(None);
+        };
+        let bytes = self.bytes(entry);
+        let shape = (entry.shape[0], bytes.len() / entry.shape[0]);
+        let tensor = Tensor::from_slice(bytes, shape, &Device::Cpu)?;
+        Ok(Some((ggml, tensor)))
+    }
+
     /// The number of quantised tensors of each type, by its name.
     pub fn quantized_types(&self) -> BTreeMap<String, usize> {
         let mut types = BTreeMap::new();
@@ -214,7 +229,7 @@ impl MappedWeights {
             .to_dtype(dtype)
     }
 
-    /// A quantised matrix as numbers, some rows at a time, so that only the result takes memory.
+    /// A quantised matrix as numbers, some rows at a time, so that no part but the result is whole in f32.
     fn widened(
         &self,
         entry: &MappedTensor,

@@ -85,6 +85,19 @@ impl LanguageStart {
         SampleForm::new(self.config.prompts.clone())
     }
 
+    /// What the frozen weights cost where they are stored quantised: no gradient passes through whole numbers.
+    pub(super) fn widening(&self) -> Option<String> {
+        let (stored, widened) = self.frozen.as_ref()?.quantized_bytes(DType::F32);
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        (stored > 0).then(|| {
+            format!(
+                "the base is quantised: to train beside it, its {:.0} MiB are widened to f32, which takes {:.0} MiB of memory",
+                mib(stored),
+                mib(widened)
+            )
+        })
+    }
+
     /// The model with variables where it learns.
     pub(super) fn model(&self, dropout: &Dropout) -> Result<LanguageModel, TrainingError> {
         let variables = self.variables.var_builder(&self.device);
