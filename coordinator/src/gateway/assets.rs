@@ -47,6 +47,7 @@ pub(super) const ASSETS: &[Asset] = &[
     asset!(SCRIPT, "pixels.js"),
     asset!(SCRIPT, "report.js"),
     asset!(SCRIPT, "schema.js"),
+    asset!(SCRIPT, "speech.js"),
     asset!(SCRIPT, "start.js"),
     asset!(SCRIPT, "store.js"),
     asset!(CSS, "style.css"),
