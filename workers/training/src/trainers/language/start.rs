@@ -80,6 +80,11 @@ impl LanguageStart {
         }
     }
 
+    /// The way in which samples are written.
+    pub(super) fn form(&self) -> SampleForm {
+        SampleForm::new(self.config.prompts.clone())
+    }
+
     /// What the frozen weights cost where they are stored quantised: no gradient passes through whole numbers.
     pub(super) fn widening(&self) -> Option<String> {
         let (stored, widened) = self.frozen.as_ref()?.quantized_bytes(DType::F32);
@@ -91,11 +96,6 @@ impl LanguageStart {
                 mib(widened)
             )
         })
-    }
-
-    /// The way in which samples are written.
-    pub(super) fn form(&self) -> SampleForm {
-        SampleForm::new(self.config.prompts.clone())
     }
 
     /// The model with variables where it learns.
