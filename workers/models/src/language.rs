@@ -3,6 +3,7 @@
 //! On a CPU a sequence's logits do not depend on which other sequences are decoded with it, bit for bit; see
 //! [`linear`] for how.
 
+mod adapter_id;
 mod attention;
 pub mod cache;
 pub mod config;
@@ -13,13 +14,14 @@ pub mod lora;
 pub mod sampler;
 mod trained;
 
+pub use adapter_id::AdapterId;
 pub use config::{LlamaConfig, LlamaConfigError};
 pub use engine::{
     ChatLimits, ChatOptions, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest,
     SequenceId,
 };
 pub use llama::{LanguageModel, TrainingSequence};
-pub use lora::{AdapterId, LoraAdapter, LoraConfig, LoraConfigError};
+pub use lora::{LoraAdapter, LoraConfig, LoraConfigError};
 pub use sampler::Sampling;
 
 use radialog_schemas::{AdapterName, ErrorCode};
