@@ -148,6 +148,10 @@ pub enum Ask {
         /// The findings that are asked about; at least one.
         findings: Vec<Finding>,
     },
+    /// The view that the image was taken from. Only bundles whose prompts have this task answer it.
+    View,
+    /// The impression section of the report. Only bundles whose prompts have this task answer it.
+    Impression,
 }
 
 /// A region that the model was trained to be asked about.

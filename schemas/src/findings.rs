@@ -176,6 +176,9 @@ pub struct FindingsReport {
     pub findings: Vec<PredictedFinding>,
     /// The text that goes into the prompt, e.g. `edema, pleural effusion`.
     pub text: String,
+    /// What was wrong with the image file and was tolerated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[cfg(test)]

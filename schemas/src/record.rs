@@ -42,6 +42,9 @@ pub struct StudyRecord {
     /// The 14 findings of the image, in the published order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<PredictedFinding>>,
+    /// What was wrong with the image file and was tolerated.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The findings as they stand in the prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings_text: Option<String>,

@@ -247,5 +247,6 @@ fn report() -> FindingsReport {
     FindingsReport {
         findings: Vec::new(),
         text: "edema".into(),
+        warnings: Vec::new(),
     }
 }

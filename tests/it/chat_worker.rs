@@ -166,6 +166,7 @@ impl ChatHarness {
         let findings = FindingsReport {
             findings: Vec::new(),
             text: "edema".into(),
+            warnings: Vec::new(),
         };
         let ready = self
             .conversations

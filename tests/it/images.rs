@@ -2,6 +2,8 @@
 
 use std::fs;
 
+mod pillow;
+
 use radialog_models::preprocess::{ImageLimits, decode};
 use radialog_schemas::{ErrorClass, ErrorCode, Failure};
 use radialog_tests::fixtures::preprocessing_images;
@@ -15,18 +17,30 @@ fn failure(bytes: &[u8]) -> Failure {
 }
 
 #[test]
-fn a_file_cut_at_any_length_is_corrupt() {
-    for name in ["gray_jpeg.jpg", "noise_tiny.png", "rgba.png", "gray16.png"] {
+fn a_file_cut_in_its_data_is_corrupt_and_one_without_its_end_is_whole_with_a_warning() {
+    for (name, end) in [
+        ("gray_jpeg.jpg", 2),
+        ("noise_tiny.png", 12),
+        ("rgba.png", 12),
+        ("gray16.png", 12),
+    ] {
         let whole = file(name);
-        let lengths = (16..whole.len())
-            .step_by(whole.len() / 40)
-            .chain([whole.len() - 1]);
-        for length in lengths {
+        let data = whole.len() - end;
+        // Behind the pixels, a PNG file's data end with two checksums of 4 bytes.
+        let last = if end == 12 { data - 9 } else { data - 3 };
+        for length in (16..last).step_by(whole.len() / 40).chain([last]) {
             assert_eq!(
                 failure(&whole[..length]).code,
                 ErrorCode::ImageCorrupt,
                 "{name} cut to {length} bytes"
             );
+        }
+        let picture = decode(&whole, &ImageLimits::default()).unwrap();
+        assert!(picture.warnings.is_empty(), "{name}");
+        for length in [data, whole.len() - 1] {
+            let cut = decode(&whole[..length], &ImageLimits::default()).unwrap();
+            assert_eq!(cut.image, picture.image, "{name} cut to {length} bytes");
+            assert!(cut.warnings[0].contains("end marker"), "{:?}", cut.warnings);
         }
     }
 }

@@ -223,6 +223,7 @@ pub fn content(task: &Task, payload: usize) -> Vec<u8> {
             json(&FindingsReport {
                 findings: Finding::ALL.map(predict).to_vec(),
                 text: digest.short().into(),
+                warnings: Vec::new(),
             })
         }
         Work::Report { .. } => {

@@ -39,24 +39,27 @@ pub(crate) fn run_batches<I>(
     }
 }
 
-/// Runs `network` on images `[3, side, side]`; it takes a batch `[B, 3, side, side]` and returns one content an image.
+/// Runs `network` on images `[3, side, side]`; it takes a batch `[B, 3, side, side]` and returns one output an image.
 ///
 /// With `together` the images are stacked, as a GPU wants them. Else every image is a batch of its own, so that its bytes do
 /// not depend on the others; the cores share the images.
-pub(crate) fn run_on_images(
+pub(crate) fn run_on_images<T: Send>(
     device: &Device,
     together: bool,
     images: &[&Tensor],
-    network: impl Fn(&Tensor) -> Result<Vec<Bytes>, ModelError> + Sync,
-) -> Vec<Result<Bytes, Failure>> {
-    let run = |images: &[&Tensor]| -> Vec<Result<Bytes, Failure>> {
+    network: impl Fn(&Tensor) -> Result<Vec<T>, ModelError> + Sync,
+) -> Vec<Result<T, Failure>> {
+    let run = |images: &[&Tensor]| -> Vec<Result<T, Failure>> {
         let outputs = Tensor::stack(images, 0)
             .and_then(|batch| batch.to_device(device))
             .map_err(ModelError::from)
             .and_then(|batch| network(&batch));
         match outputs {
-            Ok(contents) => contents.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(Failure::from(error)); images.len()],
+            Ok(outputs) => outputs.into_iter().map(Ok).collect(),
+            Err(error) => {
+                let failure = Failure::from(error);
+                images.iter().map(|_| Err(failure.clone())).collect()
+            }
         }
     };
     if together {

@@ -11,7 +11,8 @@ use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 
-use crate::{StageOptions, batch, input};
+use crate::input::{self, InputImage};
+use crate::{StageOptions, batch};
 
 /// The embedding stage: images to image tokens.
 pub struct EmbeddingStage {
@@ -51,8 +52,7 @@ impl EmbeddingStage {
 
 #[async_trait]
 impl StageWork for EmbeddingStage {
-    /// `[3, side, side]`.
-    type Input = Tensor;
+    type Input = InputImage;
 
     fn stage(&self) -> Stage {
         Stage::Embedding
@@ -66,17 +66,20 @@ impl StageWork for EmbeddingStage {
         self.batch_limit
     }
 
-    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Tensor, Failure> {
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<InputImage, Failure> {
         let Work::Embedding { image } = &task.work else {
             return Err(input::wrong_stage(Stage::Embedding));
         };
         input::fetch_image(objects, image, self.embedder.input(), self.image_limits).await
     }
 
-    fn run(&self, feed: &mut dyn Feed<Tensor>) {
+    fn run(&self, feed: &mut dyn Feed<InputImage>) {
         batch::run_batches(feed, self.batch_limit, |images| {
+            let tensors: Vec<&Tensor> = images.iter().map(|image| &image.tensor).collect();
             let together = self.embedder.sees_whole_batch() || !self.device.is_cpu();
-            batch::run_on_images(&self.device, together, images, |images| self.embed(images))
+            batch::run_on_images(&self.device, together, &tensors, |images| {
+                self.embed(images)
+            })
         });
     }
 }

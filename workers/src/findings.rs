@@ -1,9 +1,7 @@
 //! Image to the probabilities of the 14 CheXpert findings, and their text for the prompt.
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use candle_core::{Device, Tensor};
-use radialog_models::ModelError;
 use radialog_models::bundle::components::FindingsPredictor;
 use radialog_models::bundle::{Bundle, BundleError};
 use radialog_models::preprocess::ImageLimits;
@@ -11,7 +9,8 @@ use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{Feed, StageWork};
 use radialog_schemas::{ContentHash, Failure, Stage, Task, Work};
 
-use crate::{StageOptions, batch, input};
+use crate::input::{self, InputImage};
+use crate::{StageOptions, batch};
 
 /// The findings stage: images to findings.
 pub struct FindingsStage {
@@ -40,21 +39,11 @@ impl FindingsStage {
             image_limits: options.image_limits,
         })
     }
-
-    fn predict(&self, images: &Tensor) -> Result<Vec<Bytes>, ModelError> {
-        Ok(self
-            .predictor
-            .predict(images)?
-            .iter()
-            .map(input::to_json)
-            .collect())
-    }
 }
 
 #[async_trait]
 impl StageWork for FindingsStage {
-    /// `[3, side, side]`.
-    type Input = Tensor;
+    type Input = InputImage;
 
     fn stage(&self) -> Stage {
         Stage::Findings
@@ -68,18 +57,25 @@ impl StageWork for FindingsStage {
         self.batch_limit
     }
 
-    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<Tensor, Failure> {
+    async fn fetch(&self, task: &Task, objects: &dyn Objects) -> Result<InputImage, Failure> {
         let Work::Findings { image } = &task.work else {
             return Err(input::wrong_stage(Stage::Findings));
         };
         input::fetch_image(objects, image, self.predictor.input(), self.image_limits).await
     }
 
-    fn run(&self, feed: &mut dyn Feed<Tensor>) {
+    fn run(&self, feed: &mut dyn Feed<InputImage>) {
         batch::run_batches(feed, self.batch_limit, |images| {
-            batch::run_on_images(&self.device, !self.device.is_cpu(), images, |images| {
-                self.predict(images)
-            })
+            let tensors: Vec<&Tensor> = images.iter().map(|image| &image.tensor).collect();
+            let predict = |images: &Tensor| self.predictor.predict(images);
+            let together = !self.device.is_cpu();
+            let reports = batch::run_on_images(&self.device, together, &tensors, predict);
+            let contents = images.iter().zip(reports).map(|(image, report)| {
+                let mut report = report?;
+                report.warnings.clone_from(&image.warnings);
+                Ok(input::to_json(&report))
+            });
+            contents.collect()
         });
     }
 }

@@ -27,16 +27,28 @@ pub(crate) async fn fetch_json<T: DeserializeOwned>(
     serde_json::from_slice(&fetch_object(objects, key).await?).map_err(|error| corrupt(key, error))
 }
 
-/// Fetches an image file and decodes it to network input `[3, side, side]`, f32 in main memory.
+/// An image file as a network's input.
+pub struct InputImage {
+    /// `[3, side, side]`, f32 in main memory.
+    pub(crate) tensor: Tensor,
+    /// What was wrong with the file and was tolerated.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Fetches an image file and decodes it to network input.
 pub(crate) async fn fetch_image(
     objects: &dyn Objects,
     key: &ObjectKey,
     InputSize { short_side, side }: InputSize,
     limits: ImageLimits,
-) -> Result<Tensor, Failure> {
+) -> Result<InputImage, Failure> {
     let content = fetch_object(objects, key).await?;
-    let decode = move || -> Result<Tensor, Failure> {
-        Ok(Preprocessed::from_bytes(&content, &limits, short_side)?.tensor(side, &Device::Cpu)?)
+    let decode = move || -> Result<InputImage, Failure> {
+        let image = Preprocessed::from_bytes(&content, &limits, short_side)?;
+        Ok(InputImage {
+            tensor: image.tensor(side, &Device::Cpu)?,
+            warnings: image.warnings().to_vec(),
+        })
     };
     cpu::run(decode).await.unwrap_or_else(|_| {
         Err(Failure::new(

@@ -3,13 +3,40 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use radialog_coordinator::gateway::GatewayConfig;
+use radialog_models::bundle::System;
+use radialog_models::preprocess::ImageLimits;
+use radialog_models::prompt::Prompts;
+use radialog_runtime::config::RunnerSettings;
 use radialog_runtime::config::{Config, ConfigError};
 use radialog_runtime::health::{self, Readiness};
 use radialog_runtime::telemetry;
 use radialog_workers::StageOptions;
 use tokio_util::sync::CancellationToken;
+
+/// One of the two published systems.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SystemArg {
+    V1,
+    V2,
+}
+
+impl SystemArg {
+    pub(crate) fn system(self) -> System {
+        match self {
+            Self::V1 => System::V1,
+            Self::V2 => System::V2,
+        }
+    }
+
+    pub(crate) fn prompts(self) -> Prompts {
+        match self {
+            Self::V1 => Prompts::default(),
+            Self::V2 => Prompts::v2(),
+        }
+    }
+}
 
 /// Where broker, store and state are.
 #[derive(Args, Clone, Debug, Default)]
@@ -122,9 +149,13 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
-    pub(crate) fn stage_options(&self) -> StageOptions {
+    pub(crate) fn stage_options(&self, worker: &RunnerSettings) -> StageOptions {
         StageOptions {
             batch_limit: self.batch_size as usize,
+            image_limits: ImageLimits {
+                max_bytes: worker.max_image_bytes,
+                max_pixels: worker.max_image_pixels,
+            },
             ..StageOptions::default()
         }
     }

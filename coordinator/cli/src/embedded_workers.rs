@@ -54,7 +54,7 @@ impl EmbeddedWorkers {
     ) -> anyhow::Result<()> {
         for &stage in stages {
             let device = device::from_name(&models.device)?;
-            let (bundle, options) = (bundle.clone(), models.stage_options());
+            let (bundle, options) = (bundle.clone(), models.stage_options(settings));
             let (backends, stop) = (backends.clone(), self.stop.clone());
             let settings = settings.clone();
             self.tasks.spawn(async move {

@@ -178,6 +178,7 @@ mod tests {
         let findings = FindingsReport {
             findings: Vec::new(),
             text: "edema".into(),
+            warnings: Vec::new(),
         };
         ConversationSnapshot {
             conversation,

@@ -113,7 +113,7 @@ impl Default for GatewayConfig {
             concurrent: 16,
             streams: 2000,
             max_image_bytes: 32 * MIB,
-            max_image_pixels: 40_000_000,
+            max_image_pixels: 100_000_000,
             max_waiting: 256,
             max_waiting_per_key: 64,
             max_turns: 200,

@@ -1,18 +1,14 @@
-//! What can be said about an uploaded image without decoding it: its format, its size, and whether it is whole. The rest
-//! is found by the workers, who decode it.
+//! What can be said about an uploaded image without decoding it: its format and its size. The rest is found by the workers,
+//! who decode it: whether it is whole, too, since a file may lack its end marker and nothing else.
 
 use bytes::Bytes;
 use radialog_schemas::http::ProblemCode;
-use radialog_schemas::{ContentHash, ConversationId, ObjectKey};
+use radialog_schemas::{ContentHash, ConversationId, ImageFormat, ObjectKey};
 
 use super::body;
 use super::config::GatewayConfig;
 use super::problem::{ApiError, ApiResult};
 
-const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// The chunk that ends every PNG file, with its checksum.
-const PNG_END: &[u8] = b"IEND\xaeB`\x82";
-const JPEG: &[u8] = b"\xff\xd8\xff";
 /// The models see the shorter side at this size, so that a thin strip would become a huge image.
 const SHORT_SIDE: u64 = 512;
 
@@ -58,18 +54,19 @@ fn check(content: &[u8], max_bytes: u64, max_pixels: u64) -> ApiResult<&'static 
     }
     if content.len() as u64 > max_bytes {
         let detail = format!(
-            "the image has {} bytes, the limit is {max_bytes}; downsample it",
+            "the image has {} bytes, the limit is {max_bytes} (gateway.max_image_mib); downsample it",
             content.len()
         );
         return Err(ApiError::new(ProblemCode::ImageTooLarge, detail));
     }
-    let (header, media_type) = if content.starts_with(PNG) {
-        (png(content)?, "image/png")
-    } else if content.starts_with(JPEG) {
-        (jpeg(content)?, "image/jpeg")
-    } else {
-        let detail = "the file is neither PNG nor JPEG, whatever its name says; convert it";
-        return Err(ApiError::new(ProblemCode::ImageFormatUnsupported, detail));
+    let (header, media_type) = match ImageFormat::of(content) {
+        Ok(ImageFormat::Png) => (png(content)?, "image/png"),
+        Ok(ImageFormat::Jpeg) => (jpeg(content)?, "image/jpeg"),
+        Err(what) => {
+            let detail =
+                format!("the file is {what}, whatever its name says; convert it to PNG or JPEG");
+            return Err(ApiError::new(ProblemCode::ImageFormatUnsupported, detail));
+        }
     };
     header.check(max_pixels)?;
     Ok(media_type)
@@ -81,7 +78,8 @@ impl ImageHeader {
         let (short, long) = (width.min(height), width.max(height));
         if width.saturating_mul(height) > max_pixels {
             let detail = format!(
-                "the image has {width} x {height} pixels, the limit is {max_pixels}; downsample it"
+                "the image has {width} x {height} pixels, the limit is {max_pixels} (gateway.max_image_pixels); \
+                 downsample it"
             );
             return Err(ApiError::new(ProblemCode::ImageTooLarge, detail));
         }
@@ -97,7 +95,7 @@ impl ImageHeader {
 
 fn png(content: &[u8]) -> ApiResult<ImageHeader> {
     let chunk = content
-        .get(PNG.len()..)
+        .get(ImageFormat::Png.signature().len()..)
         .filter(|chunk| chunk.get(4..8) == Some(b"IHDR"));
     let word = |offset: usize| {
         chunk?
@@ -109,25 +107,18 @@ fn png(content: &[u8]) -> ApiResult<ImageHeader> {
     let header = word(8)
         .zip(word(12))
         .ok_or_else(|| corrupt("it has no header"))?;
-    if !content
-        .windows(PNG_END.len())
-        .any(|window| window == PNG_END)
-    {
-        return Err(corrupt("its end is missing"));
-    }
     Ok(ImageHeader {
         width: header.0.into(),
         height: header.1.into(),
     })
 }
 
-/// Follows the markers to the end of the image.
+/// Follows the markers to the frame.
 fn jpeg(content: &[u8]) -> ApiResult<ImageHeader> {
-    let mut header = None;
     let mut at = 2;
     loop {
-        match next_marker(content, &mut at).ok_or_else(|| corrupt("its end is missing"))? {
-            0xD9 => return header.ok_or_else(|| corrupt("it has no header")),
+        match next_marker(content, &mut at).ok_or_else(|| corrupt("it has no header"))? {
+            0xD9 => return Err(corrupt("it has no header")),
             0x01 | 0xD0..=0xD8 => {}
             marker => {
                 let length = content
@@ -137,10 +128,8 @@ fn jpeg(content: &[u8]) -> ApiResult<ImageHeader> {
                 let segment = content
                     .get(at + 2..at + length)
                     .ok_or_else(|| corrupt("it is cut"))?;
-                let is_frame =
-                    matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
-                if is_frame && header.is_none() {
-                    header = Some(frame(segment)?);
+                if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) {
+                    return frame(segment);
                 }
                 at += length;
             }
@@ -188,11 +177,10 @@ mod tests {
     use super::*;
 
     fn png_of(width: u32, height: u32) -> Vec<u8> {
-        let mut file = [PNG, &[0, 0, 0, 13], b"IHDR"].concat();
+        let mut file = [ImageFormat::Png.signature(), &[0, 0, 0, 13], b"IHDR"].concat();
         file.extend(width.to_be_bytes());
         file.extend(height.to_be_bytes());
         file.extend([8, 0, 0, 0, 0]);
-        file.extend(PNG_END);
         file
     }
 
@@ -227,10 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_corrupt() {
+    fn what_is_cut_in_its_header_is_corrupt() {
         assert_eq!(code(b""), ProblemCode::ImageCorrupt);
         for whole in [png_of(600, 500), jpeg_of(600, 500, 3)] {
-            for length in [8, whole.len() - 1] {
+            for length in [8, 11] {
                 assert_eq!(
                     code(&whole[..length]),
                     ProblemCode::ImageCorrupt,

@@ -73,6 +73,7 @@ pub(crate) async fn finished(
     if let Some(findings) = findings {
         record.findings = Some(findings.findings);
         record.findings_text = Some(findings.text);
+        record.warnings = findings.warnings;
     }
     if let Some(labels) = labels {
         record.report_labels = Some(labels.report);
@@ -164,6 +165,7 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
         error: None,
         failed_stage: None,
         findings: None,
+        warnings: Vec::new(),
         findings_text: None,
         report: None,
         report_complete: None,

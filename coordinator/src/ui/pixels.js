@@ -1,5 +1,5 @@
 // An image's grey values, shown through a window: values below the window are black, above it white, between them grey.
-// The browser decodes 16-bit files to their upper 8 bits, so 0 to 255 is the range.
+// 0 to 255 is the range: a file's 16 bits are remapped to it as the models do.
 
 // More than any screen shows; beyond it, every change of the window would lag.
 const MOST_PIXELS = 12e6;

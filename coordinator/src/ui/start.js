@@ -4,6 +4,7 @@ import { announce } from "/assets/announce.js";
 import { api, newRequestKey } from "/assets/api.js";
 import { byId, el, setText, show } from "/assets/dom.js";
 import { ApiError, explain } from "/assets/errors.js";
+import { asSeen } from "/assets/image_file.js";
 import { rememberImage } from "/assets/images.js";
 
 const TYPES = new Set(["image/png", "image/jpeg"]);
@@ -98,7 +99,9 @@ export class Start {
     show(byId("drop-chosen"), Boolean(file));
     byId("drop").classList.toggle("filled", Boolean(file));
     if (file) {
-      preview.src = URL.createObjectURL(file);
+      asSeen(file).then((seen) => {
+        if (this.#image === file) preview.src = URL.createObjectURL(seen);
+      });
       setText(byId("preview-name"), file.name || "Pasted image");
       const size = file.size < 1e6 ? `${Math.max(1, Math.round(file.size / 1e3))} kB` : `${(file.size / 1e6).toFixed(1)} MB`;
       setText(byId("preview-size"), size);

@@ -1,6 +1,7 @@
 //! The X-ray on the page: what is chosen is seen at once, and can be looked at closely.
 
 use anyhow::Result;
+use radialog_tests::fixtures::preprocessing_images;
 use radialog_tests::services::{Browser, Screen};
 
 use super::{assert_calm, begin, open};
@@ -139,6 +140,52 @@ async fn window_level_zoom_pan_invert_and_reset_change_what_is_seen() -> Result<
     }
     let (_, moved) = look(&browser).await?;
     assert!(moved < shown, "{moved} of {shown}");
+    assert_calm(&browser, &fixture.gateway.url).await?;
+    browser.close().await
+}
+
+/// Width, height and largest grey value of the chosen image as it is shown.
+const PREVIEW: &str = "(() => {
+  const image = document.querySelector('#preview');
+  const [width, height] = [image.naturalWidth, image.naturalHeight];
+  const canvas = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+  canvas.drawImage(image, 0, 0);
+  const { data } = canvas.getImageData(0, 0, width, height);
+  return [width, height, data.filter((_, at) => at % 4 === 0).reduce((a, b) => Math.max(a, b))];
+})()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_shown_as_the_models_see_it() -> Result<()> {
+    let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
+    let browser = open(&fixture, Screen::DESKTOP).await?;
+    let folder = tempfile::tempdir()?;
+    let jpeg = std::fs::read(preprocessing_images().join("gray_jpeg.jpg"))?;
+    // EXIF that says: turned by 90 degrees.
+    let mut exif =
+        b"\xff\xe1\0\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+            .to_vec();
+    exif.splice(..0, jpeg[..2].iter().copied());
+    std::fs::write(
+        folder.path().join("turned.jpg"),
+        [&exif, &jpeg[2..]].concat(),
+    )?;
+    let shown = async |path: &std::path::Path| -> Result<(u32, u32, u32)> {
+        browser.type_into("#file", path.to_str().unwrap()).await?;
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let ready = format!(
+            "document.querySelector('#preview-name').textContent === '{name}' && \
+             document.querySelector('#preview-size').textContent.includes('pixels')"
+        );
+        browser.until(&ready).await?;
+        let seen = serde_json::from_value(browser.value(PREVIEW).await?)?;
+        browser.click("#remove-image").await?;
+        Ok(seen)
+    };
+    let straight = shown(&preprocessing_images().join("gray_jpeg.jpg")).await?;
+    assert_eq!(shown(&folder.path().join("turned.jpg")).await?, straight);
+    // Its 16 bits reach 41,823 of 65,535.
+    let deep = shown(&preprocessing_images().join("gray16.png")).await?;
+    assert_eq!(deep, (340, 300, 255));
     assert_calm(&browser, &fixture.gateway.url).await?;
     browser.close().await
 }

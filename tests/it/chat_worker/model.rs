@@ -116,6 +116,7 @@ async fn the_first_report_of_a_conversation_is_the_batch_report_of_its_image() {
     let findings = FindingsReport {
         findings: Vec::new(),
         text: "edema".into(),
+        warnings: Vec::new(),
     };
     harness
         .tasks
@@ -389,6 +390,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
         let findings = FindingsReport {
             findings: Vec::new(),
             text: "edema".into(),
+            warnings: Vec::new(),
         };
         harness
             .conversations

@@ -161,6 +161,7 @@ fn findings() -> FindingsReport {
     FindingsReport {
         findings: Vec::new(),
         text: "edema".into(),
+        warnings: Vec::new(),
     }
 }
 

@@ -17,13 +17,14 @@ pub mod error;
 mod geometry;
 pub mod hashes;
 pub mod random;
+pub mod stored;
 pub mod weights;
 pub mod writer;
 
 pub use assembly::BundleAssembly;
 pub use configs::ComponentConfigs;
 pub use error::BundleError;
-pub use geometry::Geometry;
+pub use geometry::{Geometry, System};
 pub use hashes::HashCache;
 pub use random::RandomBundle;
 
@@ -70,6 +71,9 @@ pub struct ComponentSummary {
     pub parameters: u64,
     /// The size of its files, in bytes.
     pub bytes: u64,
+    /// The number of quantised tensors of each GGML type.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub quantized: BTreeMap<String, usize>,
     /// Its geometry and options.
     pub config: serde_json::Value,
 }
@@ -143,6 +147,15 @@ impl Bundle {
                 tensors: counts.iter().map(|(tensors, _)| tensors).sum(),
                 parameters: counts.iter().map(|(_, parameters)| parameters).sum(),
                 bytes: sizes.map(|file| file.size).sum(),
+                quantized: self
+                    .weights
+                    .get(stage)
+                    .values()
+                    .flat_map(MappedWeights::quantized_types)
+                    .fold(BTreeMap::new(), |mut types, (name, count)| {
+                        *types.entry(name).or_default() += count;
+                        types
+                    }),
                 config: component.config.clone(),
             }
         });

@@ -7,8 +7,12 @@ use std::path::PathBuf;
 use candle_core::quantized::GgmlDType;
 use safetensors::Dtype;
 
+pub mod embeddings;
 mod error;
+pub mod gguf;
+pub mod pickle;
 mod read;
+pub mod torch;
 
 pub use error::CheckpointError;
 

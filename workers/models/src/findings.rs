@@ -176,6 +176,7 @@ fn report(probabilities: &[f32], rule: TextRule) -> FindingsReport {
     FindingsReport {
         text: rule.text(&present),
         findings,
+        warnings: Vec::new(),
     }
 }
 

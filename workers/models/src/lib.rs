@@ -9,6 +9,7 @@ pub mod device;
 pub mod durable;
 pub mod error;
 pub mod findings;
+pub mod ggml;
 pub mod image_tokens;
 pub mod language;
 mod layers;

@@ -3,7 +3,7 @@
 //! nothing else; in particular there is no normalisation by mean and standard deviation.
 
 use candle_core::{Device, Tensor};
-use radialog_schemas::{ErrorCode, Failure};
+use radialog_schemas::{ErrorCode, Failure, ImageFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
@@ -18,32 +18,21 @@ pub use gray::GrayImage;
 /// The shorter side after the published resize, in pixels; no network sees more.
 pub const SHORT_SIDE: usize = 512;
 
-/// Starts of files that are images, but of formats that the published system does not read.
-const OTHER_FORMATS: [(&str, usize, &[u8]); 7] = [
-    ("GIF", 0, b"GIF8"),
-    ("WebP", 8, b"WEBP"),
-    ("TIFF", 0, b"II*\0"),
-    ("TIFF", 0, b"MM\0*"),
-    ("BMP", 0, b"BM"),
-    ("JPEG 2000", 4, b"jP  "),
-    ("DICOM", 128, b"DICM"),
-];
-
 /// Limits of what an image file may cost. They are checked on its header, before any pixel is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageLimits {
     /// Largest file, in bytes.
     pub max_bytes: u64,
-    /// The largest number of pixels, in the file and after the resize. Decoding takes up to 9 bytes a pixel.
+    /// The largest number of pixels, in the file and after the resize. Decoding takes up to 12 bytes a pixel.
     pub max_pixels: u64,
 }
 
 impl Default for ImageLimits {
-    /// 128 MiB and 40 million pixels: twice the largest radiography detectors.
+    /// 128 MiB and 100 million pixels: a film of 35 x 43 cm scanned at 50 µm has 60.
     fn default() -> Self {
         Self {
             max_bytes: 128 << 20,
-            max_pixels: 40_000_000,
+            max_pixels: 100_000_000,
         }
     }
 }
@@ -59,7 +48,7 @@ impl ImageLimits {
         }
         if width.saturating_mul(height) > self.max_pixels {
             let message = format!(
-                "image of {width} x {height} pixels is over the limit of {} pixels: downsample it or raise the limit",
+                "image of {width} x {height} pixels is over the limit of {} pixels: downsample it, or raise worker.max_image_pixels",
                 self.max_pixels
             );
             return Err(Failure::new(ErrorCode::ImageTooLarge, message));
@@ -67,7 +56,8 @@ impl ImageLimits {
         let side = SHORT_SIDE as u64;
         if side * side * long / short > self.max_pixels {
             let message = format!(
-                "image of {width} x {height} pixels is too elongated to be resized: crop it"
+                "image of {width} x {height} pixels is too elongated to be resized: crop it, or raise \
+                 worker.max_image_pixels"
             );
             return Err(Failure::new(ErrorCode::ImageDimensions, message));
         }
@@ -84,10 +74,20 @@ pub struct InputSize {
     pub side: usize,
 }
 
+/// An image file as read, before the resize.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedImage {
+    /// The remapped 8-bit grey image.
+    pub image: GrayImage,
+    /// What was wrong with the file and was tolerated, in words for people.
+    pub warnings: Vec<String>,
+}
+
 /// An image after remap, grey conversion and resize; both networks' inputs are crops of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Preprocessed {
     resized: GrayImage,
+    warnings: Vec<String>,
 }
 
 impl Preprocessed {
@@ -99,14 +99,24 @@ impl Preprocessed {
         limits: &ImageLimits,
         short_side: usize,
     ) -> Result<Self, Failure> {
-        Ok(Self::from_gray(&decode(bytes, limits)?, short_side))
+        let DecodedImage { image, warnings } = decode(bytes, limits)?;
+        Ok(Self {
+            warnings,
+            ..Self::from_gray(&image, short_side)
+        })
     }
 
     /// Resizes a grey image of at least 1 x 1 pixels, its shorter side to `short_side` pixels.
     pub fn from_gray(image: &GrayImage, short_side: usize) -> Self {
         Self {
             resized: resize::shorter_side(image, short_side),
+            warnings: Vec::new(),
         }
+    }
+
+    /// What was wrong with the file and was tolerated, in words for people.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The resized image.
@@ -134,9 +144,9 @@ impl Preprocessed {
 
 /// Decodes a PNG or JPEG file to the remapped 8-bit grey image, before the resize.
 ///
-/// 8- and 16-bit grey, grey with alpha, RGB, RGBA and palette images are taken; alpha counts in the remap and is then
-/// dropped. Everything else fails with the image's [`ErrorCode`].
-pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Failure> {
+/// 8- and 16-bit grey, grey with alpha, RGB, RGBA and palette images are taken; alpha has no part in the picture. A file
+/// that is complete but for its end marker is read, with a warning. Everything else fails with the image's [`ErrorCode`].
+pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage, Failure> {
     if bytes.is_empty() {
         return Err(Failure::new(
             ErrorCode::ImageEmpty,
@@ -145,29 +155,19 @@ pub fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Failure> 
     }
     if bytes.len() as u64 > limits.max_bytes {
         let message = format!(
-            "image file of {} bytes is over the limit of {}",
+            "image file of {} bytes is over the limit of {}: compress it, or raise worker.max_image_mib",
             bytes.len(),
             limits.max_bytes
         );
         return Err(Failure::new(ErrorCode::ImageTooLarge, message));
     }
-    if bytes.starts_with(&png::SIGNATURE) {
-        png::decode(bytes, limits)
-    } else if bytes.starts_with(&jpeg::SIGNATURE) {
-        jpeg::decode(bytes, limits)
-    } else {
-        let known = OTHER_FORMATS.iter().find(|(_, offset, magic)| {
-            bytes
-                .get(*offset..)
-                .is_some_and(|rest| rest.starts_with(magic))
-        });
-        let what = known.map_or("not an image".to_owned(), |(name, ..)| {
-            format!("a {name} file")
-        });
-        Err(Failure::new(
+    match ImageFormat::of(bytes) {
+        Ok(ImageFormat::Png) => png::decode(bytes, limits),
+        Ok(ImageFormat::Jpeg) => jpeg::decode(bytes, limits),
+        Err(what) => Err(Failure::new(
             ErrorCode::ImageFormatUnsupported,
             format!("{what}: convert it to PNG or JPEG"),
-        ))
+        )),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use radialog_models::ModelError;
 use radialog_models::bundle::BundleError;
+use radialog_models::checkpoint::CheckpointError;
 use radialog_models::language::LanguageError;
 use radialog_models::prompt::ChatPromptError;
 use radialog_models::tokenizers::TokenizerError;
@@ -74,6 +75,9 @@ pub enum TrainingError {
     /// A bundle failed.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// A published weight file, or one of stored embeddings, cannot be read.
+    #[error(transparent)]
+    StoredTensors(#[from] CheckpointError),
     /// A tokenizer failed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
 use radialog_schemas::{AdapterName, PerStage};
 
+use crate::args::SystemArg;
 use crate::exit::UsageError;
 
 /// Make, check and show bundles of weights
@@ -28,6 +29,9 @@ enum BundleCommand {
         /// tiny runs anywhere; published has the geometry of the paper and takes 14 GB
         #[arg(long, default_value = "tiny")]
         geometry: GeometryArg,
+        /// v1 reads 32 tokens of an image through a Q-Former, v2 the 196 patches themselves
+        #[arg(long, default_value = "v1")]
+        system: SystemArg,
         /// The same seed gives the same bytes
         #[arg(long, default_value_t = 42)]
         seed: u64,
@@ -98,6 +102,7 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         BundleCommand::Random {
             dir,
             geometry,
+            system,
             seed,
             adapters,
         } => {
@@ -109,7 +114,12 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 GeometryArg::Tiny => RandomBundle::tiny(seed),
                 GeometryArg::Published => RandomBundle::published(seed),
             };
-            let manifest = RandomBundle { adapters, ..random }.write(&dir)?;
+            let random = RandomBundle {
+                system: system.system(),
+                adapters,
+                ..random
+            };
+            let manifest = random.write(&dir)?;
             println!(
                 "wrote bundle '{}' ({}) to {}",
                 manifest.name,
@@ -200,5 +210,12 @@ fn print_summary(bundle: &BundleSummary) {
             part.parameters,
             part.hash.short()
         );
+        if !part.quantized.is_empty() {
+            let types = part.quantized.iter();
+            let types: Vec<String> = types
+                .map(|(name, count)| format!("{count} in {name}"))
+                .collect();
+            println!("  {:<10} quantised: {}", "", types.join(", "));
+        }
     }
 }

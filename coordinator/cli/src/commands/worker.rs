@@ -56,7 +56,7 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let device = device::from_name(&args.models.device)?;
     let bundle = bundle_source::open(args.models.bundle.as_deref(), &[args.stage], &config).await?;
     readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
-    let (stage, options) = (args.stage, args.models.stage_options());
+    let (stage, options) = (args.stage, args.models.stage_options(&config.worker));
     let load = move || load_stage(stage, &bundle, &device, &options);
     let (backends, loaded) = tokio::join!(
         Backends::connect(&config),

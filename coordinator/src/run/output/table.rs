@@ -2,7 +2,8 @@
 //!
 //! Columns: `study`, `file`, `split`, `status`, `error`, `error_message`, then for each of the 14 findings in the
 //! published order `probability_*` (0 to 1), `report_*` and `reference_*` (CheXbert's `1.0`, `0.0`, `-1.0` or empty),
-//! then `disagreement` (names joined by `;`), `findings` (as in the prompt) and `report`. Cells that a spreadsheet would run
+//! then `disagreement` (names joined by `;`), `findings` (as in the prompt), `report` and `warnings` (about the image file, joined
+//! by `;`). Cells that a spreadsheet would run
 //! are escaped where they are written, by `radialog_schemas::table::escaped`.
 
 use radialog_schemas::{Finding, Labels, StudyRecord, StudyStatus};
@@ -16,7 +17,7 @@ pub(super) fn header() -> Vec<String> {
         let name = |finding: Finding| finding.name().to_lowercase().replace(' ', "_");
         columns.extend(Finding::ALL.map(|finding| format!("{group}_{}", name(finding))));
     }
-    columns.extend(["disagreement", "findings", "report"].map(str::to_owned));
+    columns.extend(["disagreement", "findings", "report", "warnings"].map(str::to_owned));
     columns
 }
 
@@ -62,6 +63,7 @@ pub(super) fn row(record: &StudyRecord) -> Vec<String> {
         .collect();
     cells.push(disputed.join(";"));
     cells.extend([text(&record.findings_text), text(&record.report)]);
+    cells.push(record.warnings.join(";"));
     cells
 }
 

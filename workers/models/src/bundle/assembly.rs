@@ -12,6 +12,7 @@ use safetensors::tensor::Dtype;
 use super::components::{TOKENIZER, WeightsFile};
 use super::{Bundle, BundleError, HashCache, hashes};
 use crate::durable::NewDirectory;
+use crate::ggml;
 
 /// A new bundle made of components of others.
 #[derive(Clone, Debug)]
@@ -104,12 +105,22 @@ impl BundleAssembly {
         let weights = bundle.weights(stage, &file.usage)?;
         let builder = |dtype| weights.var_builder(dtype, &Device::Cpu);
         let mut tensors: HashMap<String, Tensor> = HashMap::new();
+        let mut types = BTreeMap::new();
         for spec in file
             .tensors
             .iter()
             .filter(|spec| spec.required && spec.header.dtype != Dtype::I64)
         {
             let (name, shape) = (&spec.header.name, spec.header.shape.as_slice());
+            // Half precision would be more, and no more exact.
+            if let Some((ggml, bytes)) = weights
+                .quantized_tensor(name)
+                .map_err(bundle.model_error(stage))?
+            {
+                types.insert(name.clone(), ggml);
+                tensors.insert(name.clone(), bytes);
+                continue;
+            }
             let stored = weights.dtype(name).unwrap_or(DType::F32);
             // Vectors are biases, norms and statistics: small, and the first to suffer.
             let dtype = if self.half && shape.len() > 1 {
@@ -122,6 +133,8 @@ impl BundleAssembly {
                 .map_err(bundle.model_error(stage))?;
             tensors.insert(name.clone(), tensor);
         }
-        candle_core::safetensors::save(&tensors, path).map_err(BundleError::unusable(path))
+        let metadata = (!types.is_empty())
+            .then(|| HashMap::from([(ggml::METADATA_KEY.to_owned(), ggml::metadata(&types))]));
+        safetensors::serialize_to_file(tensors, metadata, path).map_err(BundleError::unusable(path))
     }
 }

@@ -1,12 +1,13 @@
 //! Memory-mapped safetensors files as one source of tensors. A tensor is copied out of the map when a network asks
 //! for it, so that loading needs one copy of the weights and not two.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use candle_core::quantized::GgmlDType;
 use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Error, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
@@ -16,7 +17,12 @@ use rayon::prelude::*;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::error::BundleError;
+use crate::ggml;
+use crate::language::{QuantizedMatrices, QuantizedMatrix};
 use crate::tensors::TensorSpec;
+
+/// Rows of a quantised matrix that are widened at a time.
+const WIDENED_ROWS: usize = 4096;
 
 /// The tensors of one component, by their names in the published checkpoints.
 #[derive(Clone)]
@@ -30,6 +36,9 @@ struct MappedFiles {
 struct MappedTensor {
     file: usize,
     dtype: Dtype,
+    /// The type of its blocks, where the bytes are quantised numbers.
+    ggml: Option<GgmlDType>,
+    /// Of the numbers, whatever they are stored as.
     shape: Vec<usize>,
     bytes: Range<usize>,
 }
@@ -51,14 +60,21 @@ impl MappedWeights {
                     file: path.clone(),
                     reason: error.to_string(),
                 })?;
+            let types = ggml_types(path, &metadata)?;
             // 8 bytes of header length, the header, then the data that offsets count from.
             let data = 8 + header;
             for (name, info) in metadata.tensors() {
                 let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
+                let ggml = types.get(&name).copied();
+                let shape = match ggml {
+                    None => info.shape.clone(),
+                    Some(ggml) => quantized_shape(path, &name, info, ggml)?,
+                };
                 let entry = MappedTensor {
                     file: inner.files.len(),
                     dtype: info.dtype,
-                    shape: info.shape.clone(),
+                    ggml,
+                    shape,
                     bytes,
                 };
                 inner.tensors.insert(name, entry);
@@ -79,12 +95,47 @@ impl MappedWeights {
         (self.0.tensors.len(), elements)
     }
 
-    /// The type that a tensor is stored in, where there is such a tensor and candle has the type.
+    /// The type that a tensor is stored in, where there is such a tensor that is not quantised and candle has the type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
-        self.0
-            .tensors
-            .get(name)
-            .and_then(|entry| entry.dtype.try_into().ok())
+        let entry = self.0.tensors.get(name)?;
+        match entry.ggml {
+            None => entry.dtype.try_into().ok(),
+            Some(_) => None,
+        }
+    }
+
+    /// A quantised tensor as it is stored: the type of its blocks, and bytes `[rows, bytes a row]`.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn quantized_tensor(&self, name: &str) -> candle_core::Result<Option<(GgmlDType, Tensor)>> {
+        let entry = self.0.tensors.get(name);
+        let Some((entry, ggml)) = entry.and_then(|entry| Some((entry, entry.ggml?))) else {
+            return Ok(None);
+        };
+        let bytes = self.bytes(entry);
+        let shape = (entry.shape[0], bytes.len() / entry.shape[0]);
+        let tensor = Tensor::from_slice(bytes, shape, &Device::Cpu)?;
+        Ok(Some((ggml, tensor)))
+    }
+
+    /// The number of quantised tensors of each type, by its name.
+    pub fn quantized_types(&self) -> BTreeMap<String, usize> {
+        let mut types = BTreeMap::new();
+        for ggml in self.0.tensors.values().filter_map(|entry| entry.ggml) {
+            *types.entry(ggml::name(ggml)).or_default() += 1;
+        }
+        types
+    }
+
+    /// Bytes that the quantised tensors take as they are stored, and when they are widened to `dtype`.
+    pub fn quantized_bytes(&self, dtype: DType) -> (u64, u64) {
+        let quantized = self.0.tensors.values().filter(|entry| entry.ggml.is_some());
+        quantized.fold((0, 0), |(stored, widened), entry| {
+            let elements = entry.shape.iter().product::<usize>();
+            let wide = elements * dtype.size_in_bytes();
+            (stored + entry.bytes.len() as u64, widened + wide as u64)
+        })
     }
 
     /// Checks names and shapes against what a configuration asks for.
@@ -124,9 +175,10 @@ impl MappedWeights {
     pub fn check_finite(&self) -> Result<(), BundleError> {
         let mut tensors: Vec<_> = self.0.tensors.iter().collect();
         tensors.sort_unstable_by_key(|(name, _)| *name);
-        let not_finite = tensors
-            .into_iter()
-            .find(|(_, entry)| has_not_finite(entry.dtype, self.bytes(entry)));
+        let not_finite = tensors.into_iter().find(|(_, entry)| match entry.ggml {
+            None => has_not_finite(entry.dtype, self.bytes(entry)),
+            Some(ggml) => !all_blocks_finite(ggml, self.bytes(entry)),
+        });
         match not_finite {
             None => Ok(()),
             Some((name, entry)) => Err(BundleError::NotFinite {
@@ -169,9 +221,56 @@ impl MappedWeights {
         dtype: DType,
         device: &Device,
     ) -> candle_core::Result<Tensor> {
+        if let Some(ggml) = entry.ggml {
+            return self.widened(entry, ggml, dtype)?.to_device(device);
+        }
         TensorView::new(entry.dtype, entry.shape.clone(), self.bytes(entry))?
             .load(device)?
             .to_dtype(dtype)
+    }
+
+    /// A quantised matrix as numbers, some rows at a time, so that no part but the result is whole in f32.
+    fn widened(
+        &self,
+        entry: &MappedTensor,
+        ggml: GgmlDType,
+        dtype: DType,
+    ) -> candle_core::Result<Tensor> {
+        let (rows, columns) = (entry.shape[0], entry.shape[1]);
+        let row = self.bytes(entry).len() / rows.max(1);
+        let parts = self.bytes(entry).chunks((row * WIDENED_ROWS).max(1));
+        let parts = parts.map(|bytes| {
+            let count = bytes.len() / row;
+            let matrix = QuantizedMatrix::new(bytes, ggml, (count, columns))?;
+            let ids: Vec<u32> = (0..count as u32).collect();
+            matrix.select(&ids)?.to_dtype(dtype)
+        });
+        Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)
+    }
+}
+
+impl QuantizedMatrices for MappedWeights {
+    fn quantized(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+    ) -> candle_core::Result<Option<QuantizedMatrix>> {
+        let Some(entry) = self.0.tensors.get(name) else {
+            return Ok(None);
+        };
+        let Some(ggml) = entry.ggml.filter(|ggml| QuantizedMatrix::has_kernel(*ggml)) else {
+            return Ok(None);
+        };
+        if entry.shape != [shape.0, shape.1] {
+            let msg = format!("shape mismatch for {name}");
+            let error = Error::UnexpectedShape {
+                msg,
+                expected: shape.into(),
+                got: entry.shape.clone().into(),
+            };
+            return Err(error.with_path(&self.0.files[entry.file].0));
+        }
+        QuantizedMatrix::new(self.bytes(entry), ggml, shape).map(Some)
     }
 }
 
@@ -209,6 +308,55 @@ impl SimpleBackend for MappedWeights {
     fn contains_tensor(&self, name: &str) -> bool {
         self.0.tensors.contains_key(name)
     }
+}
+
+/// The types of a file's quantised tensors, by name.
+fn ggml_types(
+    path: &Path,
+    metadata: &safetensors::tensor::Metadata,
+) -> Result<BTreeMap<String, GgmlDType>, BundleError> {
+    let json = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|entries| entries.get(ggml::METADATA_KEY));
+    match json {
+        None => Ok(BTreeMap::new()),
+        Some(json) => ggml::parse_metadata(json).map_err(BundleError::unusable(path)),
+    }
+}
+
+/// Rows and columns of the numbers in bytes of blocks.
+fn quantized_shape(
+    path: &Path,
+    name: &str,
+    info: &safetensors::tensor::TensorInfo,
+    ggml: GgmlDType,
+) -> Result<Vec<usize>, BundleError> {
+    match (info.dtype, info.shape.as_slice()) {
+        (Dtype::U8, &[rows, bytes])
+            if rows > 0 && bytes > 0 && bytes.is_multiple_of(ggml.type_size()) =>
+        {
+            Ok(vec![rows, bytes / ggml.type_size() * ggml.block_size()])
+        }
+        (dtype, shape) => {
+            let reason = format!(
+                "tensor '{name}' is {dtype:?} of shape {shape:?} and should be bytes, each row whole blocks of {} bytes \
+                 ({})",
+                ggml.type_size(),
+                ggml::name(ggml)
+            );
+            Err(BundleError::unusable(path)(reason))
+        }
+    }
+}
+
+/// Whether all scales of a quantised tensor are finite.
+fn all_blocks_finite(ggml: GgmlDType, bytes: &[u8]) -> bool {
+    // Whole blocks for one core at a time.
+    let part = ggml.type_size() << 12;
+    bytes
+        .par_chunks(part)
+        .all(|part| ggml::all_finite(ggml, part))
 }
 
 /// Whether little-endian numbers have one whose exponent is all ones, which is NaN or an infinity.

@@ -1,15 +1,18 @@
 //! Writes a safetensors file front to back: first the header, which needs only names, shapes and types, then the data
 //! in pieces of any size. A model larger than memory can be written this way, and is hashed on the way.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use candle_core::quantized::GgmlDType;
 use radialog_schemas::bundle::FileEntry;
 use radialog_schemas::{ContentHash, ContentHasher};
 use serde_json::json;
 
 use super::error::BundleError;
+use crate::ggml;
 use crate::tensors::TensorHeader;
 
 /// A safetensors file in the making.
@@ -27,7 +30,20 @@ impl SafetensorsWriter {
     /// # Errors
     /// The file cannot be written.
     pub fn create(path: &Path, tensors: &[TensorHeader]) -> Result<Self, BundleError> {
-        let header = header(tensors);
+        Self::create_quantized(path, tensors, &BTreeMap::new())
+    }
+
+    /// Like [`SafetensorsWriter::create`], where some tensors are bytes `[rows, bytes a row]` that hold blocks of these
+    /// GGML types, by name.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn create_quantized(
+        path: &Path,
+        tensors: &[TensorHeader],
+        types: &BTreeMap<String, GgmlDType>,
+    ) -> Result<Self, BundleError> {
+        let header = header(tensors, types);
         let data: usize = tensors.iter().map(TensorHeader::size).sum();
         let mut writer = Self {
             path: path.to_path_buf(),
@@ -77,8 +93,12 @@ impl SafetensorsWriter {
 }
 
 /// The JSON header, padded with spaces so that the data starts at a multiple of 8 bytes.
-fn header(tensors: &[TensorHeader]) -> Vec<u8> {
+fn header(tensors: &[TensorHeader], types: &BTreeMap<String, GgmlDType>) -> Vec<u8> {
     let mut entries = serde_json::Map::new();
+    if !types.is_empty() {
+        let metadata = json!({ ggml::METADATA_KEY: ggml::metadata(types) });
+        entries.insert("__metadata__".to_owned(), metadata);
+    }
     let mut start = 0;
     for tensor in tensors {
         let end = start + tensor.size();

@@ -11,6 +11,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::adapter_id::AdapterId;
+use super::quantized::QuantizedMatrix;
 use super::trained::frozen_product;
 use crate::layers::Dropout;
 
@@ -28,7 +29,7 @@ const READ: usize = 6;
 /// A linear layer `[out, in]` without bias, with a low-rank addition for each adapter that has one here.
 #[derive(Clone, Debug)]
 pub struct LoraLinear {
-    weight: Tensor,
+    weight: Weight,
     /// By adapter; as long as the last adapter needs that has an addition here.
     additions: Vec<Option<LowRankUpdate>>,
 }
@@ -40,6 +41,15 @@ pub(super) struct AdapterRows {
     pub(super) adapter: AdapterId,
     /// The number of rows.
     pub(super) rows: usize,
+}
+
+/// A matrix `[out, in]` as it stays in memory.
+#[derive(Clone, Debug)]
+enum Weight {
+    /// Numbers in f32, f16 or bf16.
+    Dense(Tensor),
+    /// Blocks of quantised numbers, on a CPU.
+    Quantized(QuantizedMatrix),
 }
 
 #[derive(Clone, Debug)]
@@ -54,20 +64,31 @@ impl LoraLinear {
     /// A layer of `weight [out, in]`.
     pub fn new(weight: Tensor) -> Self {
         Self {
-            weight,
+            weight: Weight::Dense(weight),
+            additions: Vec::new(),
+        }
+    }
+
+    /// A layer of a matrix `[out, in]` that stays quantised.
+    pub fn quantized(weight: QuantizedMatrix) -> Self {
+        Self {
+            weight: Weight::Quantized(weight),
             additions: Vec::new(),
         }
     }
 
     /// Adds `scale · up (down x)` with `down [r, in]` and `up [out, r]` in f32. An f32 weight takes the addition in; a
-    /// weight in half precision would lose it to rounding, so there it is computed beside it, as it is in training.
+    /// weight in half precision would lose it to rounding, and a quantised one cannot hold it, so there it is computed
+    /// beside it, as it is in training.
     ///
     /// # Errors
     /// Shapes that do not fit the weight.
     pub fn with_low_rank(self, down: &Tensor, up: &Tensor, scale: f64) -> Result<Self> {
-        if self.weight.dtype() == DType::F32 && !down.track_op() {
-            let weight = (self.weight + (up.matmul(down)? * scale)?)?;
-            return Ok(Self::new(weight));
+        if let Weight::Dense(weight) = &self.weight
+            && weight.dtype() == DType::F32
+            && !down.track_op()
+        {
+            return Ok(Self::new((weight + (up.matmul(down)? * scale)?)?));
         }
         self.with_addition(AdapterId::default(), down, up, scale)
     }
@@ -80,7 +101,10 @@ impl LoraLinear {
         up: &Tensor,
         scale: f64,
     ) -> Result<Self> {
-        let dtype = compute_dtype(&self.weight);
+        let dtype = match &self.weight {
+            Weight::Dense(weight) => compute_dtype(weight),
+            Weight::Quantized(_) => DType::F32,
+        };
         let (down, up) = (down.to_dtype(dtype)?, up.to_dtype(dtype)?);
         let low_rank = LowRankUpdate {
             down,
@@ -108,14 +132,14 @@ impl LoraLinear {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = product(x, &self.weight)?;
+        let y = self.weight.product(x)?;
         self.add(AdapterId::default(), x, y)
     }
 
     /// The same where some rows go through one adapter and some through another. The weight is read once for all of
     /// them, and a row's output is the one that it has alone.
     pub(super) fn forward_mixed(&self, x: &Tensor, parts: &[AdapterRows]) -> Result<Tensor> {
-        let y = product(x, &self.weight)?;
+        let y = self.weight.product(x)?;
         match parts {
             _ if self.additions.is_empty() => Ok(y),
             [AdapterRows { adapter, .. }] => self.add(*adapter, x, y),
@@ -142,6 +166,15 @@ impl LoraLinear {
                 scale,
                 dropout,
             })) => y + (product(&product(&dropout.forward(x)?, down)?, up)? * *scale)?,
+        }
+    }
+}
+
+impl Weight {
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Weight::Dense(weight) => product(x, weight),
+            Weight::Quantized(weight) => weight.product(x),
         }
     }
 }

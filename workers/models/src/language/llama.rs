@@ -12,6 +12,8 @@ use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::{AdapterRows, LoraLinear};
 use super::lora::LoraAdapter;
+use super::projection::ImageProjection;
+use super::quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 use super::trained;
 use crate::layers::Dropout;
 use crate::tensors::{constant, embedding, linear_init, matrix};
@@ -23,17 +25,25 @@ pub use packed::TrainingSequence;
 /// A LLaMA-family language model that sees images.
 pub struct LanguageModel {
     config: LlamaConfig,
-    /// `[vocab, hidden]`, in the type it is stored in.
-    embedding: Tensor,
+    embedding: EmbeddingTable,
     layers: Vec<DecoderLayer>,
     norm: Tensor,
     head: LoraLinear,
     /// By adapter; one where there are none.
-    projections: Vec<Option<(LoraLinear, Tensor)>>,
+    projections: Vec<Option<ImageProjection>>,
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
+    device: Device,
     dropout: Dropout,
+}
+
+/// The vectors of all tokens, `[vocab, hidden]`.
+enum EmbeddingTable {
+    /// In the type it is stored in.
+    Dense(Tensor),
+    /// Its rows are widened when they are looked up.
+    Quantized(QuantizedMatrix),
 }
 
 struct DecoderLayer {
@@ -62,14 +72,14 @@ impl LanguageModel {
     ///
     /// # Errors
     /// Tensors that are missing or have another shape than the configuration says.
-    pub fn load(
+    pub fn load<'a>(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        weights: impl Into<BaseWeights<'a>>,
         adapter: Option<&LoraAdapter>,
     ) -> Result<Self, LanguageError> {
         Self::load_from(
             config,
-            weights,
+            weights.into(),
             adapter.map_or(Adapters::None, Adapters::One),
         )
     }
@@ -79,21 +89,21 @@ impl LanguageModel {
     ///
     /// # Errors
     /// As [`LanguageModel::load`], and an adapter of unknown layers.
-    pub fn load_with_adapters(
+    pub fn load_with_adapters<'a>(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        weights: impl Into<BaseWeights<'a>>,
         adapters: &[LoraAdapter],
     ) -> Result<Self, LanguageError> {
         let adapters = match adapters {
             [] => Adapters::None,
             several => Adapters::Several(several),
         };
-        Self::load_from(config, weights, adapters)
+        Self::load_from(config, weights.into(), adapters)
     }
 
     fn load_from(
         config: &LlamaConfig,
-        weights: &VarBuilder,
+        BaseWeights { weights, quantized }: BaseWeights<'_>,
         adapters: Adapters,
     ) -> Result<Self, LanguageError> {
         config.validate()?;
@@ -107,17 +117,18 @@ impl LanguageModel {
         };
         let loader = TensorLoader {
             weights,
+            quantized: quantized.filter(|_| weights.device().is_cpu()),
             adapters,
             dtype,
         };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
-        let embedding = embedding(vocabulary, hidden, 1.0, &weights.pp("model.embed_tokens"))?;
+        let embedding = loader.embedding(vocabulary, hidden)?;
         let layers = (0..config.num_hidden_layers)
             .map(|index| DecoderLayer::load(config, &loader, index))
             .collect::<CandleResult<_>>()?;
         let norm = loader.norm("model.norm.weight", hidden)?;
         let head = match config.tie_word_embeddings {
-            true => LoraLinear::new(embedding.clone()),
+            true => embedding.head(),
             false => loader.linear("lm_head", hidden, vocabulary)?,
         };
         Ok(Self {
@@ -125,6 +136,7 @@ impl LanguageModel {
             norm,
             projections: loader.projections(config)?,
             rotary: rotary_tables(config, dtype, weights.device())?,
+            device: weights.device().clone(),
             config: config.clone(),
             embedding,
             head,
@@ -140,7 +152,7 @@ impl LanguageModel {
 
     /// The device on which the model computes.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        &self.device
     }
 
     /// The adapter at this place among those that the model was loaded with; none where there are not so many. A base
@@ -172,7 +184,7 @@ impl LanguageModel {
     }
 
     /// The decoder's input for a prompt, `[ids, hidden]`: each block of image placeholders is replaced by the projected
-    /// image tokens, one embedding `[32, 768]` per block in order. A prompt without placeholders ignores the images.
+    /// image tokens, one embedding (`[32, 768]`, or `[196, 512]` in v2) per block in order. A prompt without placeholders ignores the images.
     ///
     /// # Errors
     /// Ids outside the vocabulary, incomplete blocks, another number of embeddings than blocks, or of another shape.
@@ -199,8 +211,7 @@ impl LanguageModel {
                 if let Some(&token) = run.iter().find(|&&id| id as usize >= vocabulary) {
                     return Err(LanguageError::UnknownToken { token, vocabulary });
                 }
-                let run = Tensor::new(run, self.device())?;
-                parts.push(self.embedding.index_select(&run, 0)?.to_dtype(self.dtype)?);
+                parts.push(self.embedding.rows(run, self.dtype)?);
                 continue;
             }
             let block = self.config.num_image_tokens;
@@ -246,12 +257,13 @@ impl LanguageModel {
         AdapterId(adapter): AdapterId,
         tokens: &Tensor,
     ) -> Result<Tensor, LanguageError> {
-        let (projection, bias) = self
+        let kind = self.config.image_projection;
+        let projection = self
             .projections
             .get(adapter)
             .and_then(Option::as_ref)
-            .ok_or(LanguageError::NoImageProjection)?;
-        Ok(projection.forward(tokens)?.broadcast_add(bias)?)
+            .ok_or(LanguageError::NoImageProjection(kind.prefix()))?;
+        Ok(projection.forward(tokens)?)
     }
 
     /// Runs new positions `[positions, hidden]` of one or more sequences, those of the first span first, and returns
@@ -339,6 +351,26 @@ impl LanguageModel {
         let parts = adapter_rows(rows.map(|adapter| (adapter, 1)));
         let logits = self.head.forward_mixed(hidden, &parts)?;
         Ok(logits.to_dtype(DType::F32)?)
+    }
+}
+
+impl EmbeddingTable {
+    /// The vectors of these tokens, `[ids, hidden]`.
+    fn rows(&self, ids: &[u32], dtype: DType) -> CandleResult<Tensor> {
+        match self {
+            EmbeddingTable::Dense(table) => table
+                .index_select(&Tensor::new(ids, table.device())?, 0)?
+                .to_dtype(dtype),
+            EmbeddingTable::Quantized(table) => table.select(ids),
+        }
+    }
+
+    /// The table as an output head.
+    fn head(&self) -> LoraLinear {
+        match self {
+            EmbeddingTable::Dense(table) => LoraLinear::new(table.clone()),
+            EmbeddingTable::Quantized(table) => LoraLinear::quantized(table.clone()),
+        }
     }
 }
 
@@ -485,14 +517,18 @@ impl<'a> Adapters<'a> {
 /// The source of tensors while a model loads.
 struct TensorLoader<'a> {
     weights: &'a VarBuilder<'a>,
+    quantized: Option<&'a dyn QuantizedMatrices>,
     adapters: Adapters<'a>,
     dtype: DType,
 }
 
 impl TensorLoader<'_> {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
-        let weight = matrix(inputs, outputs, &format!("{path}.weight"), self.weights)?;
-        let linear = LoraLinear::new(weight);
+        let name = format!("{path}.weight");
+        let linear = match self.quantized(&name, (outputs, inputs))? {
+            Some(weight) => LoraLinear::quantized(weight),
+            None => LoraLinear::new(matrix(inputs, outputs, &name, self.weights)?),
+        };
         match self.adapters {
             Adapters::None => Ok(linear),
             Adapters::One(adapter) => adapter.apply(linear, path, (inputs, outputs), None),
@@ -505,12 +541,34 @@ impl TensorLoader<'_> {
         }
     }
 
+    fn embedding(&self, vocabulary: usize, width: usize) -> CandleResult<EmbeddingTable> {
+        let path = "model.embed_tokens";
+        let quantized = self.quantized(&format!("{path}.weight"), (vocabulary, width))?;
+        match quantized {
+            Some(table) => Ok(EmbeddingTable::Quantized(table)),
+            None => {
+                embedding(vocabulary, width, 1.0, &self.weights.pp(path)).map(EmbeddingTable::Dense)
+            }
+        }
+    }
+
+    fn quantized(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+    ) -> CandleResult<Option<QuantizedMatrix>> {
+        match self.quantized {
+            Some(matrices) => matrices.quantized(name, shape),
+            None => Ok(None),
+        }
+    }
+
     fn norm(&self, name: &str, width: usize) -> CandleResult<Tensor> {
         self.weights
             .get_with_hints_dtype(width, name, constant(1.0), self.dtype)
     }
 
-    fn projections(&self, config: &LlamaConfig) -> CandleResult<Vec<Option<(LoraLinear, Tensor)>>> {
+    fn projections(&self, config: &LlamaConfig) -> CandleResult<Vec<Option<ImageProjection>>> {
         match self.adapters {
             Adapters::None => Ok(vec![self.projection(config, None)?]),
             Adapters::One(adapter) => Ok(vec![self.projection(config, Some(adapter))?]),
@@ -527,24 +585,20 @@ impl TensorLoader<'_> {
         &self,
         config: &LlamaConfig,
         adapter: Option<&LoraAdapter>,
-    ) -> CandleResult<Option<(LoraLinear, Tensor)>> {
-        let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
-            let path = format!("model.img_proj_layer.{name}");
+    ) -> CandleResult<Option<ImageProjection>> {
+        ImageProjection::load(config, |path, shape| {
             let of_adapter = match adapter {
-                Some(adapter) => adapter.extra(&path, shape)?,
+                Some(adapter) => adapter.extra(path, shape)?,
                 None => None,
             };
             match of_adapter {
                 Some(tensor) => tensor.to_dtype(self.dtype).map(Some),
-                None if self.weights.contains_tensor(&path) => self
+                None if self.weights.contains_tensor(path) => self
                     .weights
-                    .get_with_hints_dtype(shape, &path, linear_init(shape), self.dtype)
+                    .get_with_hints_dtype(shape, path, linear_init(shape), self.dtype)
                     .map(Some),
                 None => Ok(None),
             }
-        };
-        let weight = tensor("weight", &[config.hidden_size, config.image_dim])?;
-        let bias = tensor("bias", &[config.hidden_size])?;
-        Ok(weight.map(LoraLinear::new).zip(bias))
+        })
     }
 }

@@ -35,7 +35,7 @@ impl GrayImage {
     }
 
     /// The grey image of 8-bit samples with 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA) interleaved channels: all
-    /// channels are remapped together to 0..=255, then converted to grey.
+    /// channels but alpha are remapped together to 0..=255, then converted to grey.
     ///
     /// # Panics
     /// If `samples` does not hold `channels` bytes a pixel.
@@ -58,7 +58,7 @@ impl GrayImage {
         &self.pixels
     }
 
-    /// Remaps all channels together to 0..=255, then converts to grey; alpha counts in the remap and is then dropped.
+    /// Remaps all channels but alpha together to 0..=255, then converts to grey.
     pub(super) fn remapped(width: usize, height: usize, samples: &PixelSamples) -> Self {
         let pixels = match samples {
             PixelSamples::Sixteen(samples) => {
@@ -66,7 +66,11 @@ impl GrayImage {
                 samples.iter().map(|&sample| table.apply(sample)).collect()
             }
             PixelSamples::Eight(samples, channels) => {
-                let table = Remap::of(samples.iter().copied().map(u16::from));
+                // Grey with alpha has 2 channels, colour with alpha 4.
+                let colors = channels - usize::from(channels % 2 == 0);
+                let pixels = samples.chunks_exact(*channels);
+                let counted = pixels.flat_map(|pixel| &pixel[..colors]);
+                let table = Remap::of(counted.copied().map(u16::from));
                 let remap = |sample: u8| table.apply(u16::from(sample));
                 samples
                     .chunks_exact(*channels)
@@ -143,11 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alpha_takes_part_in_the_remap_and_is_then_dropped() {
-        let opaque = GrayImage::remapped(2, 1, &PixelSamples::Eight(vec![10, 255, 20, 255], 2));
-        let grey = GrayImage::remapped(2, 1, &PixelSamples::Eight(vec![10, 20], 1));
-        assert_eq!(opaque.pixels(), [0, 10]);
-        assert_eq!(grey.pixels(), [0, 255]);
+    fn alpha_has_no_part_in_the_picture() {
+        let remapped = |samples: &[u8], channels| {
+            let samples = PixelSamples::Eight(samples.to_vec(), channels);
+            GrayImage::remapped(2, 1, &samples).pixels().to_vec()
+        };
+        assert_eq!(remapped(&[10, 20], 1), [0, 255]);
+        assert_eq!(remapped(&[10, 255, 20, 0], 2), [0, 255]);
+        assert_eq!(remapped(&[10, 10, 10, 255, 20, 20, 20, 0], 4), [0, 255]);
     }
 
     #[test]

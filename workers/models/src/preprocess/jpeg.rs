@@ -1,114 +1,98 @@
-//! JPEG files: baseline and progressive, 8 bit, grey or three colours. The markers are walked first, since the decoder
-//! would fill what a truncated file lacks with grey, and would turn CMYK into something the reference never saw.
+//! JPEG files: baseline, extended and progressive, 8 bit, grey or three colours, decoded by libjpeg-turbo's own code, since
+//! the published weights have seen nothing else. The markers are walked first: the decoder would fill what a truncated
+//! file lacks with grey, and would turn CMYK into something the networks never saw.
 
-use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use image::codecs::jpeg::JpegDecoder;
-use image::{ColorType, ImageDecoder};
-use radialog_schemas::{ErrorCode, Failure};
+use radialog_schemas::{ErrorCode, Failure, ImageFormat};
 
 use super::gray::{GrayImage, PixelSamples};
-use super::{ImageLimits, corrupt};
+use super::{DecodedImage, ImageLimits, corrupt};
 
-/// The first bytes of every JPEG file.
-pub(super) const SIGNATURE: [u8; 3] = [0xFF, 0xD8, 0xFF];
+mod libjpeg;
+mod markers;
 
-/// The start-of-frame segment.
-#[derive(Clone, Copy)]
-struct JpegFrame {
-    marker: u8,
-    precision: u8,
-    width: u16,
-    height: u16,
-    components: u8,
-}
+use markers::{Frame, Markers};
 
-pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Failure> {
-    let frame = walk(bytes).map_err(|detail| corrupt("JPEG", detail))?;
-    limits.check(u64::from(frame.width), u64::from(frame.height))?;
-    let (color, channels) = match frame.components {
-        1 => (ColorType::L8, 1),
-        3 => (ColorType::Rgb8, 3),
-        count => {
-            let message =
-                format!("JPEG of {count} colour components (CMYK?): convert it to grey or RGB");
-            return Err(Failure::new(ErrorCode::ImageColorUnsupported, message));
-        }
-    };
-    if !matches!(frame.marker, 0xC0..=0xC2) || frame.precision != 8 {
-        let message = format!(
-            "JPEG process {:X}, {} bit: convert it to a baseline JPEG of 8 bit or to PNG",
-            frame.marker, frame.precision
-        );
-        return Err(Failure::new(ErrorCode::ImageFormatUnsupported, message));
-    }
+/// Progressive files of real encoders have about ten scans. Each costs a pass over the whole image, however few bytes it
+/// has.
+const MAX_SCANS: usize = 200;
 
-    let decoder = JpegDecoder::new(Cursor::new(bytes)).map_err(|error| corrupt("JPEG", error))?;
-    let (width, height) = (usize::from(frame.width), usize::from(frame.height));
-    let size = width * height * channels;
-    if decoder.color_type() != color || decoder.total_bytes() != size as u64 {
-        return Err(corrupt("JPEG", "its headers contradict each other"));
-    }
-    let mut data = vec![0; size];
-    decoder
-        .read_image(&mut data)
-        .map_err(|error| corrupt("JPEG", error))?;
-    Ok(GrayImage::remapped(
-        width,
-        height,
-        &PixelSamples::Eight(data, channels),
-    ))
-}
-
-/// Follows the markers to the end of the image and returns the frame on the way.
-fn walk(bytes: &[u8]) -> Result<JpegFrame, &'static str> {
-    let mut frame = None;
-    let mut at = 2;
-    loop {
-        let marker = next_marker(bytes, &mut at).ok_or("no end-of-image marker")?;
-        match marker {
-            0xD9 => return frame.ok_or("no frame header"),
-            0x01 | 0xD0..=0xD8 => continue,
-            _ => {}
-        }
-        let length = bytes.get(at..at + 2).ok_or("cut in a segment")?;
-        let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
-        let segment = bytes
-            .get(at + 2..at + length.max(2))
-            .ok_or("cut in a segment")?;
-        if matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC) && frame.is_none()
-        {
-            frame = Some(parse_frame(marker, segment).ok_or("bad frame header")?);
-        }
-        at += length.max(2);
-    }
-}
-
-/// The next marker's code; skips entropy-coded data with its stuffed zeros, and stray bytes as libjpeg does.
-fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
-    loop {
-        *at += bytes.get(*at..)?.iter().position(|&byte| byte == 0xFF)?;
-        *at += bytes[*at..].iter().position(|&byte| byte != 0xFF)?;
-        *at += 1;
-        match bytes[*at - 1] {
-            0x00 => {}
-            code => return Some(code),
-        }
-    }
-}
-
-fn parse_frame(marker: u8, segment: &[u8]) -> Option<JpegFrame> {
-    let &[precision, h1, h0, w1, w0, components, ..] = segment else {
-        return None;
-    };
-    let (height, width) = (u16::from_be_bytes([h1, h0]), u16::from_be_bytes([w1, w0]));
-    Some(JpegFrame {
-        marker,
-        precision,
+pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage, Failure> {
+    let markers = Markers::read(&bytes[ImageFormat::Jpeg.signature().len() - 1..])
+        .map_err(|detail| corrupt("JPEG", detail))?;
+    let Frame {
         width,
         height,
         components,
+        ..
+    } = markers.frame;
+    limits.check(u64::from(width), u64::from(height))?;
+    check_kind(&markers)?;
+    if !markers.has_end && !markers.has_all_scans {
+        return Err(corrupt("JPEG", "scans are missing"));
+    }
+    let channels = usize::from(components);
+    let decoded = catch_unwind(AssertUnwindSafe(|| libjpeg::decode(bytes, channels)))
+        .unwrap_or_else(|panic| Err(libjpeg::message(&*panic)));
+    let libjpeg::Decoded {
+        width,
+        height,
+        samples,
+        mut warnings,
+    } = decoded.map_err(|detail| corrupt("JPEG", detail))?;
+    if (width, height)
+        != (
+            usize::from(markers.frame.width),
+            usize::from(markers.frame.height),
+        )
+    {
+        return Err(corrupt("JPEG", "its headers contradict each other"));
+    }
+    if !markers.has_end {
+        if warnings
+            .iter()
+            .any(|warning| warning == libjpeg::DATA_MISSING)
+        {
+            return Err(corrupt("JPEG", "it is cut in its data"));
+        }
+        warnings = vec!["the JPEG file has no end marker; its data are complete".to_owned()];
+    }
+    Ok(DecodedImage {
+        image: GrayImage::remapped(width, height, &PixelSamples::Eight(samples, channels)),
+        warnings,
     })
+}
+
+/// Refuses what the published system reads otherwise, or not at all.
+fn check_kind(markers: &Markers) -> Result<(), Failure> {
+    let Frame {
+        process,
+        precision,
+        components,
+        ..
+    } = markers.frame;
+    if !matches!(components, 1 | 3) {
+        let message = format!(
+            "a JPEG file of {components} colour components (CMYK?) is not supported: convert it to grey or RGB"
+        );
+        return Err(Failure::new(ErrorCode::ImageColorUnsupported, message));
+    }
+    if !matches!(process, 0xC0..=0xC2) || precision != 8 {
+        let message = format!(
+            "a JPEG file of {} and {precision} bit is not supported: convert it to a baseline JPEG of 8 bit or to PNG",
+            markers::process_name(process)
+        );
+        return Err(Failure::new(ErrorCode::ImageFormatUnsupported, message));
+    }
+    if markers.scans > MAX_SCANS {
+        let message = format!(
+            "a JPEG file of {} scans is not supported ({MAX_SCANS} are): convert it to PNG",
+            markers.scans
+        );
+        return Err(Failure::new(ErrorCode::ImageFormatUnsupported, message));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -126,32 +110,61 @@ mod tests {
         bytes
     }
 
-    fn code(bytes: &[u8]) -> ErrorCode {
-        decode(bytes, &ImageLimits::default()).unwrap_err().code
+    fn failure(bytes: &[u8]) -> Failure {
+        decode(bytes, &ImageLimits::default()).unwrap_err()
     }
 
     #[test]
     fn four_components_are_refused_as_colour() {
         assert_eq!(
-            code(&header_only(8, 8, 4)),
+            failure(&header_only(8, 8, 4)).code,
             ErrorCode::ImageColorUnsupported
         );
     }
 
     #[test]
-    fn a_bomb_is_refused_from_its_header() {
-        assert_eq!(
-            code(&header_only(60_000, 60_000, 1)),
-            ErrorCode::ImageTooLarge
-        );
-        assert_eq!(code(&header_only(0, 0, 1)), ErrorCode::ImageDimensions);
+    fn what_is_not_supported_is_not_called_corrupt() {
+        for (at, byte, word) in [
+            (6, 12, "12 bit"),
+            (3, 0xC3, "lossless"),
+            (3, 0xC9, "arithmetic"),
+        ] {
+            let mut bytes = header_only(8, 8, 1);
+            bytes[at] = byte;
+            let failure = failure(&bytes);
+            assert_eq!(failure.code, ErrorCode::ImageFormatUnsupported);
+            assert!(failure.message.contains(word), "{failure}");
+        }
     }
 
     #[test]
-    fn a_file_without_its_end_is_corrupt() {
+    fn a_bomb_is_refused_from_its_header() {
+        assert_eq!(
+            failure(&header_only(60_000, 60_000, 1)).code,
+            ErrorCode::ImageTooLarge
+        );
+        assert_eq!(
+            failure(&header_only(0, 0, 1)).code,
+            ErrorCode::ImageDimensions
+        );
+        let mut scans = header_only(8, 8, 1);
+        scans.truncate(scans.len() - 2);
+        for _ in 0..=MAX_SCANS {
+            scans.extend([0xFF, 0xDA, 0, 8, 1, 0, 0, 0, 0, 0]);
+        }
+        scans.extend([0xFF, 0xD9]);
+        assert_eq!(failure(&scans).code, ErrorCode::ImageFormatUnsupported);
+    }
+
+    #[test]
+    fn a_file_without_pixels_is_corrupt() {
         let bytes = header_only(8, 8, 1);
-        assert_eq!(code(&bytes[..bytes.len() - 2]), ErrorCode::ImageCorrupt);
-        assert_eq!(code(&bytes[..9]), ErrorCode::ImageCorrupt);
-        assert_eq!(code(&bytes), ErrorCode::ImageCorrupt, "no pixels");
+        for length in [bytes.len(), bytes.len() - 2, 9] {
+            assert_eq!(
+                failure(&bytes[..length]).code,
+                ErrorCode::ImageCorrupt,
+                "{length}"
+            );
+        }
     }
 }

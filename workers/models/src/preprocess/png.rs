@@ -1,23 +1,27 @@
 //! PNG files, read as scikit-image and Pillow read them: 16-bit grey keeps its depth, 16-bit colour is cut to its high
-//! bytes, a palette becomes RGB (RGBA when it has transparency), a transparent colour key is ignored.
+//! bytes, a palette becomes RGB; alpha, a transparent colour key and transparent palette entries have no part in the picture.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::codecs::png::PngDecoder;
 use image::{ColorType, ImageDecoder};
-use radialog_schemas::{ErrorCode, Failure};
+use radialog_schemas::{ErrorCode, Failure, ImageFormat};
 
 use super::gray::{GrayImage, PixelSamples};
-use super::{ImageLimits, corrupt};
-
-/// The first bytes of every PNG file.
-pub(super) const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";
+use super::{DecodedImage, ImageLimits, corrupt};
 
 /// Bytes that the decoder may hold beside the pixels: palette, metadata, compression window.
 const MAX_OVERHEAD: u64 = 64 << 20;
 
-/// The chunk that ends every PNG file, with its checksum.
-const END: [u8; 8] = *b"IEND\xaeB`\x82";
+/// The chunk that ends every PNG file: no data, its name, its checksum.
+const END: [u8; 12] = *b"\0\0\0\0IEND\xaeB`\x82";
+
+/// Bytes of a chunk beside its data: length, name, checksum.
+const CHUNK_FRAME: usize = 12;
+
+/// The colour type of a grey image without alpha.
+const GREY: u8 = 0;
 
 /// The IHDR chunk, which comes first.
 struct PngHeader {
@@ -26,16 +30,13 @@ struct PngHeader {
     color_type: u8,
 }
 
-pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Failure> {
+pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage, Failure> {
     let header = PngHeader::read(bytes).ok_or_else(|| corrupt("PNG", "no image header"))?;
     limits.check(u64::from(header.width), u64::from(header.height))?;
-    // The decoder stops at the last pixel and would not miss the end.
-    if !bytes.windows(END.len()).any(|window| window == END) {
-        return Err(corrupt("PNG", "no end"));
-    }
     let mut overhead = image::Limits::no_limits();
     overhead.max_alloc = Some(MAX_OVERHEAD);
-    let decoder = PngDecoder::with_limits(Cursor::new(bytes), overhead)
+    let whole = with_end(bytes);
+    let decoder = PngDecoder::with_limits(Cursor::new(&*whole), overhead)
         .map_err(|error| corrupt("PNG", error))?;
     if decoder.is_apng().map_err(|error| corrupt("PNG", error))? {
         return Err(Failure::new(
@@ -51,16 +52,20 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<GrayImage, Fa
         .read_image(&mut data)
         .map_err(|error| corrupt("PNG", error))?;
     let samples = header.samples(color, data);
-    Ok(GrayImage::remapped(
-        header.width as usize,
-        header.height as usize,
-        &samples,
-    ))
+    let (width, height) = (header.width as usize, header.height as usize);
+    let warning = "the PNG file has no end marker; its data are complete";
+    Ok(DecodedImage {
+        image: GrayImage::remapped(width, height, &samples),
+        warnings: match whole {
+            Cow::Borrowed(_) => Vec::new(),
+            Cow::Owned(_) => vec![warning.to_owned()],
+        },
+    })
 }
 
 impl PngHeader {
     fn read(bytes: &[u8]) -> Option<Self> {
-        let chunk = bytes.get(SIGNATURE.len()..)?;
+        let chunk = bytes.get(ImageFormat::Png.signature().len()..)?;
         let word = |offset: usize| {
             chunk
                 .get(offset..offset + 4)?
@@ -76,36 +81,42 @@ impl PngHeader {
         })
     }
 
-    /// Bit depths below 8 come scaled to 8, which the remap undoes.
+    /// Bit depths below 8 come scaled to 8, which the remap undoes. Grey of 16 bits keeps them where the file has no alpha of
+    /// its own: a second channel is then the decoder's view of a colour key.
     fn samples(&self, color: ColorType, data: Vec<u8>) -> PixelSamples {
         let channels = usize::from(color.channel_count());
         let deep = usize::from(color.bytes_per_pixel()) == 2 * channels;
-        if color == ColorType::L16 {
-            return PixelSamples::Sixteen(words(&data).collect());
+        if deep && self.color_type == GREY {
+            return PixelSamples::Sixteen(words(&data).step_by(channels).collect());
         }
         let data = if deep {
             words(&data).map(|word| (word >> 8) as u8).collect()
         } else {
             data
         };
-        // Types 0 and 2 have no alpha of their own: where there is one, it is the decoder's view of a colour key.
-        match (self.color_type, channels) {
-            (0 | 2, 2 | 4) => PixelSamples::Eight(without_last(&data, channels), channels - 1),
-            _ => PixelSamples::Eight(data, channels),
-        }
+        PixelSamples::Eight(data, channels)
     }
+}
+
+/// The file; one that ends before its end marker gets it behind its last whole chunk, since the decoder asks for it.
+fn with_end(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let mut at = ImageFormat::Png.signature().len();
+    while let Some(&[a, b, c, d, ref name @ ..]) = bytes.get(at..at + 8) {
+        if name == b"IEND" && bytes.len() >= at + END.len() {
+            return Cow::Borrowed(bytes);
+        }
+        let end = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(at + CHUNK_FRAME);
+        if end > bytes.len() {
+            break;
+        }
+        at = end;
+    }
+    Cow::Owned([&bytes[..at.min(bytes.len())], &END].concat())
 }
 
 fn words(data: &[u8]) -> impl Iterator<Item = u16> + '_ {
     data.chunks_exact(2)
         .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
-}
-
-fn without_last(data: &[u8], channels: usize) -> Vec<u8> {
-    data.chunks_exact(channels)
-        .flat_map(|pixel| &pixel[..channels - 1])
-        .copied()
-        .collect()
 }
 
 #[cfg(test)]
@@ -147,6 +158,7 @@ mod tests {
     fn pixels(bytes: &[u8]) -> Vec<u8> {
         decode_any(bytes, &ImageLimits::default())
             .unwrap()
+            .image
             .pixels()
             .to_vec()
     }
@@ -178,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_palette_with_transparency_counts_its_alpha_in_the_remap() {
+    fn a_palette_with_transparency_is_read_as_one_without() {
         let indices = [0b0101_0000, 0b0101_0000];
         const PALETTE: &[u8] = &[10, 10, 10, 20, 20, 20];
         let draw = |alpha: Option<&'static [u8]>| {
@@ -197,7 +209,7 @@ mod tests {
             pixels(&bytes)[..2].to_vec()
         };
         assert_eq!(draw(None), [0, 255]);
-        assert_eq!(draw(Some(&[255, 255])), [0, 10]);
+        assert_eq!(draw(Some(&[255, 0])), [0, 255]);
     }
 
     #[test]
@@ -220,23 +232,36 @@ mod tests {
     }
 
     #[test]
-    fn a_file_cut_anywhere_is_corrupt() {
+    fn a_key_leaves_grey_of_16_bits_its_depth() {
+        let data: Vec<u8> = [0x0100_u16, 0x01ff, 0x0180, 0x0100]
+            .iter()
+            .flat_map(|sample| sample.to_be_bytes())
+            .collect();
+        let key: &'static [u8] = &[1, 0x80];
+        let (color, depth) = (ColorType::Grayscale, BitDepth::Sixteen);
+        let bytes = encode_with(color, depth, (2, 2), &data, |encoder| encoder.set_trns(key));
+        assert_eq!(pixels(&bytes), [0, 255, 128, 0]);
+    }
+
+    #[test]
+    fn a_file_cut_in_its_data_is_corrupt_and_one_without_its_end_is_read_with_a_warning() {
         let data: Vec<u8> = (0..64 * 64).map(|i| (i % 251) as u8).collect();
         let bytes = encode(ColorType::Grayscale, BitDepth::Eight, (64, 64), &data);
-        for length in [
-            9,
-            20,
-            40,
-            bytes.len() / 2,
-            bytes.len() - 12,
-            bytes.len() - 1,
-        ] {
+        for length in [9, 20, 40, bytes.len() / 2] {
             assert_eq!(
                 code(&bytes[..length]),
                 ErrorCode::ImageCorrupt,
                 "cut to {length} of {}",
                 bytes.len()
             );
+        }
+        let limits = ImageLimits::default();
+        let whole = decode_any(&bytes, &limits).unwrap();
+        assert!(whole.warnings.is_empty());
+        for missing in [1, 12] {
+            let cut = decode_any(&bytes[..bytes.len() - missing], &limits).unwrap();
+            assert_eq!(cut.image, whole.image);
+            assert!(cut.warnings[0].contains("no end marker"), "{cut:?}");
         }
     }
 

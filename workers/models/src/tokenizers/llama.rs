@@ -1,40 +1,50 @@
-//! The LLaMA tokenizer as the original used it: a SentencePiece BPE model that never sees special tokens. Text is cut
-//! at them first and every piece is encoded on its own, which decides the ids around an image placeholder.
+//! The tokenizer of a LLaMA-family model. The published one, as the original used it, is a SentencePiece BPE model that never
+//! sees special tokens: text is cut at them first and every piece is encoded on its own, which decides the ids around an
+//! image placeholder. Other models of the family cut text into pieces in other ways, see [`segmentation`].
 
 use std::path::Path;
 
-use serde::Deserialize;
-use tokenizers::Model;
-use tokenizers::models::bpe::BPE;
+use segmentation::Segmentation;
 
 use super::file::BLANK;
 use super::prompt::{IMAGE, Prompt, PromptSegment};
+use super::rules::TokenizerRules;
 use super::{TokenizerError, read};
 
+mod byte_level;
+mod pieces;
+mod reading;
+mod scored;
+mod segmentation;
 mod stream;
 
+pub use reading::{SCORED, SpecialTokens};
 pub use stream::TextStream;
 
-/// The written forms of the special tokens.
-const BOS: &str = "<s>";
-const EOS: &str = "</s>";
-const UNK: &str = "<unk>";
-
-/// LLaMA's byte-fallback BPE with the special tokens `<s>`, `</s>`, `<unk>` (also the padding) and `<IMG>`.
+/// A vocabulary of pieces of text, with special tokens for the beginning and the end of a text, and `<IMG>`: byte-fallback
+/// BPE with `<s>`, `</s>` and `<unk>` as published, or another of the family.
 pub struct LlamaTokenizer {
-    model: BPE,
+    segmentation: Segmentation,
     /// The content of each id, by which it is decoded.
     contents: Vec<TokenContent>,
-    bos: u32,
+    /// Special tokens by what they are written as.
+    specials: Vec<(String, u32)>,
+    /// What a text begins with.
+    first: Option<u32>,
     eos: u32,
-    unk: u32,
+    pad: u32,
     image: u32,
+    rules: TokenizerRules,
+    /// Placeholders that a written marker stands for.
+    image_tokens: usize,
 }
 
 enum TokenContent {
     Text(String),
     Byte(u8),
-    Special(&'static str),
+    /// Bytes of which a character may need those of the next token.
+    Bytes(Vec<u8>),
+    Special(String),
 }
 
 /// A piece of the input: text, or a special token.
@@ -42,19 +52,6 @@ enum TokenContent {
 enum InputPiece<'a> {
     Text(&'a str),
     Special(u32),
-}
-
-#[derive(Deserialize)]
-struct TokenizerJson {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    model: BPE,
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: u32,
-    content: String,
 }
 
 impl LlamaTokenizer {
@@ -66,46 +63,15 @@ impl LlamaTokenizer {
         Self::from_json(&read(path)?)
     }
 
-    /// Reads the content of a `tokenizer.json`. `<IMG>` gets the first id after the vocabulary unless the file names
-    /// one. Normalizer, pre- and post-processor of the file are not used: their work is fixed by the published weights.
+    /// Reads the content of a `tokenizer.json`: byte-fallback BPE with `<s>`, `</s>` and `<unk>`, byte-level BPE, or scored
+    /// pieces (see [`SpecialTokens`]). `<IMG>` gets the first id after the vocabulary unless the file names one. Normalizer,
+    /// pre- and post-processor of byte-fallback BPE are not used: their work is fixed by the published weights.
     ///
     /// # Errors
-    /// Not a BPE tokenizer, or one without `<s>`, `</s>`, `<unk>`.
+    /// Another kind of tokenizer, one without its special tokens, or one that makes a special token out of text.
     pub fn from_json(json: &str) -> Result<Self, TokenizerError> {
-        let TokenizerJson {
-            added_tokens,
-            model,
-        } = serde_json::from_str(json)
-            .map_err(|error| TokenizerError::Format(error.to_string()))?;
-        let find = |content: &'static str| {
-            let added = added_tokens
-                .iter()
-                .find(|token| token.content == content)
-                .map(|token| token.id);
-            added
-                .or_else(|| model.token_to_id(content))
-                .ok_or(TokenizerError::MissingToken(content))
-        };
-        let (bos, eos, unk) = (find(BOS)?, find(EOS)?, find(UNK)?);
-        let image = find(IMAGE).unwrap_or(model.get_vocab_size() as u32);
-        let contents = (0..model.get_vocab_size().max(image as usize + 1) as u32)
-            .map(|id| match id {
-                _ if id == bos => TokenContent::Special(BOS),
-                _ if id == eos => TokenContent::Special(EOS),
-                _ if id == unk => TokenContent::Special(UNK),
-                _ if id == image => TokenContent::Special(IMAGE),
-                _ => TokenContent::parse(&model.id_to_token(id).unwrap_or_default()),
-            })
-            .collect();
-        let tokenizer = Self {
-            model,
-            contents,
-            bos,
-            eos,
-            unk,
-            image,
-        };
-        for content in [BOS, EOS, UNK, IMAGE] {
+        let tokenizer = reading::read(json)?;
+        for (content, _) in &tokenizer.specials {
             if tokenizer
                 .encode_plain(content)?
                 .iter()
@@ -134,33 +100,30 @@ impl LlamaTokenizer {
         self.image
     }
 
-    /// The id of `</s>`.
+    /// The id that ends an answer: `</s>`.
     pub fn eos_id(&self) -> u32 {
         self.eos
     }
 
-    /// Encodes a written prompt, `<s>` first: literal `<s>`, `</s>`, `<unk>` and `<IMG>` become special tokens, so this
-    /// is for trusted text only.
+    /// Encodes a written prompt, `<s>` first where the model wants it: written `<s>`, `</s>`, `<unk>`, `<IMG>` (or the marker,
+    /// see [`super::ImageRule`]) and other special tokens become such, so this is for trusted text only.
     ///
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let specials = [
-            (BOS, self.bos),
-            (EOS, self.eos),
-            (UNK, self.unk),
-            (IMAGE, self.image),
-        ];
+        let (image, placeholders) = self.written_image();
+        let others = self.specials.iter().filter(|(_, id)| *id != self.image);
+        let specials: Vec<(String, u32)> = others
+            .cloned()
+            .chain([(image.to_owned(), self.image)])
+            .collect();
         let mut pieces = Vec::new();
         let mut rest = text;
-        while let Some((at, content, id)) = specials
-            .iter()
-            .filter_map(|&(content, id)| rest.find(content).map(|at| (at, content, id)))
-            .min_by_key(|&(at, ..)| at)
-        {
-            pieces.push(InputPiece::Text(&rest[..at]));
-            pieces.push(InputPiece::Special(id));
-            rest = &rest[at + content.len()..];
+        while let Some((before, id, after)) = first_token(rest, &specials) {
+            pieces.push(InputPiece::Text(before));
+            let count = if id == self.image { placeholders } else { 1 };
+            pieces.extend((0..count).map(|_| InputPiece::Special(id)));
+            rest = after;
         }
         pieces.push(InputPiece::Text(rest));
         self.encode_pieces(&pieces)
@@ -190,26 +153,16 @@ impl LlamaTokenizer {
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        let marked: String = std::iter::once(BLANK)
-            .chain(text.chars().map(|c| if c == ' ' { BLANK } else { c }))
-            .collect();
-        let tokens = self
-            .model
-            .tokenize(&marked)
-            .map_err(|error| TokenizerError::Encode(error.to_string()))?;
-        Ok(tokens.into_iter().map(|token| token.id).collect())
+        self.segmentation.encode(text)
     }
 
-    /// Rows of the same length, padded on the left with `<unk>`, and their masks (1 on tokens, 0 on padding).
+    /// Rows of the same length, padded on the left with `<unk>` or what stands for it, and their masks (1 on tokens, 0 on padding).
     pub fn pad_left(&self, rows: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<Vec<u32>>) {
         let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
         rows.iter()
             .map(|row| {
                 let missing = longest - row.len();
-                let ids = std::iter::repeat_n(self.unk, missing)
+                let ids = std::iter::repeat_n(self.pad, missing)
                     .chain(row.iter().copied())
                     .collect();
                 let mask = std::iter::repeat_n(0, missing)
@@ -223,6 +176,9 @@ impl LlamaTokenizer {
     /// Text of a whole sequence with special tokens written out, as the original's decoder spaces them: `<IMG>` stands
     /// between blanks, the others are glued to what follows.
     pub fn decode(&self, ids: &[u32]) -> String {
+        if self.segmentation.is_byte_level() {
+            return self.decode_bytes(ids);
+        }
         let parts: Vec<String> = ids
             .split_inclusive(|&id| id == self.image)
             .flat_map(|part| match part {
@@ -248,32 +204,38 @@ impl LlamaTokenizer {
     }
 
     fn is_special(&self, id: u32) -> bool {
-        [self.bos, self.eos, self.unk, self.image].contains(&id)
+        matches!(
+            self.contents.get(id as usize),
+            Some(TokenContent::Special(_))
+        )
     }
 
     fn encode_pieces(&self, pieces: &[InputPiece]) -> Result<Vec<u32>, TokenizerError> {
-        let is_image = |index: usize| matches!(pieces.get(index), Some(InputPiece::Special(id)) if *id == self.image);
-        let mut ids = vec![self.bos];
+        let mut ids: Vec<u32> = self.first.into_iter().collect();
         for (index, piece) in pieces.iter().enumerate() {
             match piece {
                 InputPiece::Special(id) => ids.push(*id),
-                InputPiece::Text(text) => {
-                    let after_image = index.checked_sub(1).is_some_and(&is_image);
-                    let text = if after_image {
-                        text.trim_start_matches(is_space)
-                    } else {
-                        text
-                    };
-                    let text = if is_image(index + 1) {
-                        text.trim_end_matches(is_space)
-                    } else {
-                        text
-                    };
-                    ids.extend(self.encode_plain(text)?);
-                }
+                InputPiece::Text(text) => ids.extend(self.encode_text(pieces, index, text)?),
             }
         }
         Ok(ids)
+    }
+
+    /// Text and special tokens as they are written, with nothing between.
+    fn decode_bytes(&self, ids: &[u32]) -> String {
+        let mut bytes = Vec::new();
+        for content in ids.iter().filter_map(|&id| self.contents.get(id as usize)) {
+            match content {
+                TokenContent::Text(text) | TokenContent::Special(text) => {
+                    bytes.extend(text.as_bytes())
+                }
+                TokenContent::Byte(byte) => bytes.push(*byte),
+                TokenContent::Bytes(piece) => bytes.extend(piece),
+            }
+        }
+        let mut text = String::new();
+        push_bytes(&mut text, &mut bytes);
+        text
     }
 
     /// A part without `<IMG>`. A blank goes before each run of text that a special token ends, unless it is empty and
@@ -303,6 +265,7 @@ impl LlamaTokenizer {
         for piece in ids.iter().filter_map(|&id| self.contents.get(id as usize)) {
             match piece {
                 TokenContent::Byte(byte) => bytes.push(*byte),
+                TokenContent::Bytes(piece) => bytes.extend(piece),
                 TokenContent::Text(piece) => {
                     push_bytes(&mut text, &mut bytes);
                     let drop = drop_blank && text.is_empty();
@@ -328,9 +291,24 @@ impl TokenContent {
             .and_then(|rest| rest.strip_suffix('>'));
         match byte.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => TokenContent::Byte(byte),
-            None => TokenContent::Text(token.replace(BLANK, " ")),
+            None => Self::parse_text(token),
         }
     }
+
+    fn parse_text(token: &str) -> Self {
+        TokenContent::Text(token.replace(BLANK, " "))
+    }
+}
+
+/// The first of these tokens in a text, the longest where several begin at the same place: what stands before it, its id,
+/// and what stands after it.
+fn first_token<'a>(text: &'a str, tokens: &[(String, u32)]) -> Option<(&'a str, u32, &'a str)> {
+    let found = tokens
+        .iter()
+        .filter_map(|(content, id)| text.find(content.as_str()).map(|at| (at, content, *id)));
+    let (at, content, id) =
+        found.min_by_key(|(at, content, _)| (*at, std::cmp::Reverse(content.len())))?;
+    Some((&text[..at], id, &text[at + content.len()..]))
 }
 
 /// Moves a run of byte pieces into the text.

@@ -6,6 +6,8 @@ use radialog_schemas::QueueGroup;
 
 use super::ConfigReader;
 
+const MIB: u64 = 1 << 20;
+
 /// The settings of a runner; none of them changes an output.
 #[derive(Clone, Debug)]
 pub struct RunnerSettings {
@@ -17,6 +19,10 @@ pub struct RunnerSettings {
     pub grace: Duration,
     /// How long an unreachable store is waited for in place before tasks are requeued.
     pub store_timeout: Duration,
+    /// The largest image file, in bytes; a larger one is a failed study.
+    pub max_image_bytes: u64,
+    /// The largest number of pixels of an image; a larger one is a failed study.
+    pub max_image_pixels: u64,
 }
 
 impl Default for RunnerSettings {
@@ -27,6 +33,8 @@ impl Default for RunnerSettings {
             group: None,
             grace: Duration::from_secs(25),
             store_timeout: Duration::from_secs(300),
+            max_image_bytes: 128 * MIB,
+            max_image_pixels: 100_000_000,
         }
     }
 }
@@ -39,6 +47,20 @@ impl RunnerSettings {
             group: reader.parsed("worker", "group"),
             grace: reader.seconds("worker", "grace", defaults.grace),
             store_timeout: reader.seconds("worker", "store_patience", defaults.store_timeout),
+            max_image_bytes: MIB
+                * at_least_one(reader, "max_image_mib", defaults.max_image_bytes / MIB),
+            max_image_pixels: at_least_one(reader, "max_image_pixels", defaults.max_image_pixels),
         }
+    }
+}
+
+fn at_least_one(reader: &mut ConfigReader, field: &str, default: u64) -> u64 {
+    match reader.parsed("worker", field) {
+        Some(0) => {
+            reader.fault("worker", field, "must be 1 or more");
+            default
+        }
+        Some(value) => value,
+        None => default,
     }
 }

@@ -33,6 +33,8 @@ const CHARTS: [Chart; 2] = [
 pub struct LanguageTrainer {
     recipe: LanguageRecipe,
     model: LanguageModel,
+    /// What widening quantised weights costs, for people.
+    widening: Option<String>,
     dropout: Dropout,
     images: ImageTokens,
     train: Subset,
@@ -88,6 +90,7 @@ impl Training<LanguageTrainer> {
                 images.check(&part.samples.get(row)?)?;
             }
         }
+        let widening = start.widening();
         let LanguageStart {
             component,
             variables,
@@ -105,6 +108,7 @@ impl Training<LanguageTrainer> {
         let trainer = LanguageTrainer {
             recipe,
             model,
+            widening,
             dropout,
             images,
             train,
@@ -223,6 +227,7 @@ impl Trainer for LanguageTrainer {
         if !Rc::ptr_eq(&self.train.samples, &self.validate.samples) {
             dropped += self.validate.samples.dropped;
         }
+        notes.extend(self.widening.clone());
         if dropped > 0 {
             let cutoff = self.recipe.cutoff;
             notes.push(format!(
@@ -247,10 +252,12 @@ fn parts(
     start: &LanguageStart,
     out: &Path,
 ) -> Result<(Subset, Subset), TrainingError> {
+    let form = start.form();
     let encode = |files| {
         TokenizedDataset::encode(
             files,
             &start.tokenizer,
+            &form,
             recipe.cutoff,
             &out.join("samples.partial"),
         )

@@ -58,8 +58,7 @@ impl LanguageModel {
         } = sources;
         let mut parts = Vec::new();
         if !tokens.is_empty() {
-            let ids = Tensor::new(tokens.as_slice(), self.device())?;
-            parts.push(self.embedding.index_select(&ids, 0)?.to_dtype(self.dtype)?);
+            parts.push(self.embedding.rows(&tokens, self.dtype)?);
         }
         if !images.is_empty() {
             parts.push(self.project_rows(AdapterId::default(), &Tensor::cat(&images, 0)?)?);

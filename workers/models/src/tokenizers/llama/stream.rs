@@ -19,6 +19,10 @@ impl TextStream {
                 self.bytes.push(*byte);
                 self.take_whole(&mut text);
             }
+            Some(TokenContent::Bytes(bytes)) => {
+                self.bytes.extend(bytes);
+                self.take_whole(&mut text);
+            }
             Some(TokenContent::Text(piece)) => {
                 push_bytes(&mut text, &mut self.bytes);
                 text += piece;

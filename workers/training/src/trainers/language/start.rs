@@ -11,12 +11,13 @@ use radialog_models::bundle::weights::MappedWeights;
 use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
 use radialog_models::prompt::Prompts;
 use radialog_models::tensors::TensorSpec;
-use radialog_models::tokenizers::LlamaTokenizer;
+use radialog_models::tokenizers::{BlankRule, LlamaTokenizer};
 use radialog_schemas::{AdapterName, Stage};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use super::super::initial_weights;
+use crate::data::sample_form::SampleForm;
 use crate::error::TrainingError;
 use crate::random::Random;
 use crate::recipe::{LanguageRecipe, LoraRecipe};
@@ -25,7 +26,6 @@ use crate::variables::Variables;
 
 /// The prefix of the model's tensors in an adapter, as PEFT writes it.
 const ADAPTER: &str = "base_model.model.";
-const PROJECTION: &str = "model.img_proj_layer";
 /// PEFT looks for these names in a folder.
 const ADAPTER_FILE: &str = "adapter_model.safetensors";
 const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -78,6 +78,24 @@ impl LanguageStart {
                 "neither a start nor a geometry with a tokenizer".to_owned(),
             )),
         }
+    }
+
+    /// The way in which samples are written.
+    pub(super) fn form(&self) -> SampleForm {
+        SampleForm::new(self.config.prompts.clone())
+    }
+
+    /// What the frozen weights cost where they are stored quantised: no gradient passes through whole numbers.
+    pub(super) fn widening(&self) -> Option<String> {
+        let (stored, widened) = self.frozen.as_ref()?.quantized_bytes(DType::F32);
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        (stored > 0).then(|| {
+            format!(
+                "the base is quantised: to train beside it, its {:.0} MiB are widened to f32, which takes {:.0} MiB of memory",
+                mib(stored),
+                mib(widened)
+            )
+        })
     }
 
     /// The model with variables where it learns.
@@ -202,11 +220,11 @@ impl LanguageBundle {
             let name = usage.replacen("weights", "language.base", 1) + ".safetensors";
             component = component.with(ComponentFile::linked(usage, &name, path)?);
         }
-        let tokenizer = tokenizer(&self.tokenizer()?, &config.llama)?;
+        let tokenizer = tokenizer(&self.tokenizer()?, &config)?;
         let frozen = Some(self.weights);
         Ok(LanguageStart {
             component,
-            variables: variables(tensors, recipe)?,
+            variables: variables(tensors, &config.llama, recipe)?,
             tokenizer,
             config,
             frozen,
@@ -225,7 +243,7 @@ impl LanguageBundle {
         let mut tensors = Vec::new();
         for spec in config.base_tensors(Dtype::F32)? {
             let (name, shape) = (spec.header.name, spec.header.shape);
-            let tensor = if name.starts_with(PROJECTION) {
+            let tensor = if name.starts_with(config.llama.image_projection.prefix()) {
                 self.projection(
                     &name,
                     &shape,
@@ -274,7 +292,7 @@ impl LanguageBundle {
         let base = self.weights.var_builder(DType::F32, &Device::Cpu);
         match base.contains_tensor(path) {
             true => Ok(base.get(shape, path)?),
-            false => uniform(random, shape, self.config.llama.image_dim),
+            false => uniform(random, shape, projection_inputs(&self.config.llama, path)),
         }
     }
 
@@ -301,12 +319,15 @@ fn random(
         adapters: BTreeMap::new(),
         default_adapters: None,
         prompts,
+        blank_rule: BlankRule::default(),
     };
     let draw = |spec: TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
         let mut random = Random::stream(recipe.training.seed, &name);
         let tensor = match shape.as_slice() {
-            _ if name.starts_with(PROJECTION) => uniform(&mut random, &shape, llama.image_dim)?,
+            _ if name.starts_with(llama.image_projection.prefix()) => {
+                uniform(&mut random, &shape, projection_inputs(llama, &name))?
+            }
             [_, inputs] => {
                 let deviation = SPREAD / (*inputs as f64).sqrt();
                 // Each half of a layer adds to the same sum.
@@ -342,12 +363,12 @@ fn whole(
     tensors: Vec<(String, Tensor)>,
     path: PathBuf,
 ) -> Result<LanguageStart, TrainingError> {
-    let tokenizer = tokenizer(&path, &config.llama)?;
+    let tokenizer = tokenizer(&path, &config)?;
     let component = ComponentDescription::new(Stage::Language, &config, "")?
         .with(ComponentFile::copied("tokenizer", TOKENIZER_FILE, path));
     Ok(LanguageStart {
         component,
-        variables: variables(tensors, recipe)?,
+        variables: variables(tensors, &config.llama, recipe)?,
         tokenizer,
         config,
         frozen: None,
@@ -357,13 +378,22 @@ fn whole(
 
 fn variables(
     tensors: Vec<(String, Tensor)>,
+    llama: &LlamaConfig,
     recipe: &LanguageRecipe,
 ) -> Result<Variables, TrainingError> {
-    let stays = !recipe.train_projection;
-    Ok(Variables::of(tensors)?.freeze(|name| stays && name.contains(PROJECTION)))
+    let (stays, projection) = (!recipe.train_projection, llama.image_projection.prefix());
+    Ok(Variables::of(tensors)?.freeze(|name| stays && name.contains(projection)))
 }
 
-fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<LlamaTokenizer, TrainingError> {
+/// Inputs of the linear layer of the image projection that a weight or bias belongs to: torch draws both by them.
+fn projection_inputs(llama: &LlamaConfig, path: &str) -> usize {
+    let layers = llama.projection_layers();
+    let layer = layers.iter().find(|(layer, ..)| path.starts_with(layer));
+    layer.map_or(llama.image_dim, |(_, inputs, _)| *inputs)
+}
+
+fn tokenizer(path: &Path, config: &LanguageComponent) -> Result<LlamaTokenizer, TrainingError> {
+    let llama = &config.llama;
     let tokenizer = LlamaTokenizer::from_file(path)?;
     let (ours, models) = (tokenizer.image_id(), llama.image_token());
     if ours != models {
@@ -377,7 +407,7 @@ fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<LlamaTokenizer, Trainin
             reason,
         });
     }
-    Ok(tokenizer)
+    Ok(tokenizer.with_rules(config.tokenizer_rules(), llama.num_image_tokens))
 }
 
 /// Uniform with the spread of torch's linear layers of so many inputs, which is also that of PEFT's `lora_A`.

@@ -94,15 +94,15 @@ fn nothing_is_called_and_what_is_not_understood_is_named() {
         "{}",
         refusal(&[DOUBLES])
     );
-    assert!(refusal(&[b"\x80\x03]q\x00."]).contains("0x5d"), "a list");
+    assert!(refusal(&[b"\x80\x03]q\x00."]).contains("a list instead of a dictionary"));
     assert!(refusal(&[b"\x80\x03K\x01."]).contains("a number instead of a dictionary"));
+    let number = refusal(&[b"\x80\x03}X\x01\x00\x00\x00aK\x01s."]);
     assert!(
-        refusal(&[b"\x80\x03}X\x01\x00\x00\x00aK\x01s."]).contains("a number instead of an array")
+        number.contains("'a' is a number instead of an array"),
+        "{number}"
     );
-    assert!(
-        refusal(&[b"PK\x03\x04"]).contains("operation"),
-        "a zip file, as torch writes it"
-    );
+    let zip = refusal(&[b"PK\x03\x04\n\0"]);
+    assert!(zip.contains("a zip file, as torch writes"), "{zip}");
 }
 
 #[test]
@@ -139,38 +139,4 @@ fn splits_are_joined_and_an_id_in_two_of_them_is_an_error() {
         ["d1", "d2", "e1", "e2"]
     );
     assert!(refusal(&[FORMS[0].1, FORMS[2].1]).contains("'d1' is in"));
-}
-
-/// The attack: three million one-tuples in each other, by each operation that makes tuples, and dictionaries likewise.
-#[test]
-fn values_that_are_nested_deeply_are_refused_and_overflow_no_stack() {
-    let deep = |first: &[u8], again: &[u8], end: &[u8]| {
-        let middle = again.repeat(3_000_000);
-        refusal(&[&[b"\x80\x04".as_slice(), first, &middle, end].concat()])
-    };
-    let tuples = deep(b")", b"\x85", b".");
-    assert!(tuples.contains("nested deeper than 16"), "{tuples}");
-    let tuples = deep(b")q\0", b"(h\0tq\0", b".");
-    assert!(tuples.contains("nested deeper than 16"), "{tuples}");
-    let pairs = deep(b")q\0", b"h\0\x86q\0", b".");
-    assert!(pairs.contains("nested deeper than 16"), "{pairs}");
-    let dictionaries = deep(b"}", b"X\x01\0\0\0a}", &b"s".repeat(3_000_000));
-    assert!(
-        dictionaries.contains("a dictionary in a dictionary"),
-        "{dictionaries}"
-    );
-    let key = b"X\x01\0\0\0a".as_slice();
-    for (nested, words) in [
-        (
-            [b"}".as_slice(), key, b"}s."].concat(),
-            "a dictionary in a dictionary",
-        ),
-        (
-            [b"}".as_slice(), key, b"}\x85s."].concat(),
-            "a dictionary in a tuple",
-        ),
-    ] {
-        let error = refusal(&[&nested]);
-        assert!(error.contains(words), "{error}");
-    }
 }

