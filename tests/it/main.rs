@@ -25,3 +25,4 @@ mod purge;
 mod revisions;
 mod stages;
 mod training;
+mod v2_bundle;

@@ -20,6 +20,7 @@ mod language;
 mod preprocess;
 mod qformer;
 mod tokenizers;
+mod v2;
 
 /// Checks all that a case records.
 type Check = fn(&Case) -> Result<()>;
@@ -36,6 +37,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("llama_tiny_checkpoint_files", language::check_files),
     ("tokenizers", tokenizers::check),
     ("end_to_end", end_to_end::check),
+    ("v2_real_vocab", v2::language::check),
+    ("v2_end_to_end", v2::end_to_end::check),
+    ("v2_model_folder", v2::folders::check),
+    ("v2_file_layouts", v2::folders::check_layouts),
 ];
 
 /// Cases of training and evaluation, which the inference code cannot be held to.
@@ -52,7 +57,7 @@ fn every_golden_case_is_reproduced() -> Result<()> {
     let only = std::env::var(ONLY_VARIABLE).unwrap_or_default();
     let mut passed = 0;
     let mut failures = Vec::new();
-    for root in golden::roots()? {
+    for root in golden::roots()?.into_iter().chain(golden::v2_roots()?) {
         let mut report = |path: &Path, started: Instant, outcome: Result<f64>| {
             let name = path
                 .strip_prefix(&root)

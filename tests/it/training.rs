@@ -41,15 +41,23 @@ const CHECKS: &[(&str, Check)] = &[
     ("llama_tiny_checkpoint_files", language::check),
 ];
 
+/// The same of RaDialog v2's cases.
+const V2_CHECKS: &[(&str, Check)] = &[("v2_real_vocab", examples::check_v2)];
+
 #[test]
 fn every_golden_training_case_is_reproduced() -> Result<()> {
     let mut passed = 0;
     let mut failures = Vec::new();
-    let roots = golden::roots()?;
-    for (index, root) in roots.iter().enumerate() {
+    let (roots, v2_roots) = (golden::roots()?, golden::v2_roots()?);
+    let of_v1 = roots.iter().zip(std::iter::repeat(CHECKS)).enumerate();
+    let of_v2 = v2_roots
+        .iter()
+        .zip(std::iter::repeat(V2_CHECKS))
+        .enumerate();
+    for (index, (root, checks)) in of_v1.chain(of_v2) {
         let cases = golden::cases(root)?;
         let is_whole_set = index > 0;
-        for (kind, check) in CHECKS {
+        for (kind, check) in checks {
             let mut found = cases
                 .iter()
                 .filter(|case| case.kind() == *kind && applies(case))

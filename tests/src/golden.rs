@@ -2,7 +2,8 @@
 //!
 //! A case is a folder with a `case.json`; which check it needs follows from its `case` field alone, so that a golden
 //! folder made with other seeds and geometries works unchanged. Small cases are copied into `tests/fixtures/golden`; the
-//! whole set is taken from `RADIALOG_GOLDEN`, by default `../shared/golden` beside the project.
+//! whole set is taken from `RADIALOG_GOLDEN`, by default `../shared/golden` beside the project. Cases of RaDialog v2 lie in a
+//! folder `golden-v2` beside either.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -27,6 +28,9 @@ pub const GOLDEN_VARIABLE: &str = "RADIALOG_GOLDEN";
 
 /// The file that makes a folder a case.
 const CASE_FILE: &str = "case.json";
+
+/// The folder with the cases of RaDialog v2, beside that of v1's.
+const V2_FOLDER: &str = "golden-v2";
 
 /// One golden case.
 pub struct Case {
@@ -125,6 +129,15 @@ impl Case {
         self.worst.get()
     }
 
+    /// The tolerance of one output: its own in `tolerance_by_output` where there is one, else that of the case.
+    pub fn output_tolerance(&self, name: &str, pointer: &str) -> Result<Tolerance> {
+        let own = format!("/tolerance_by_output/{name}");
+        if self.has(&own) {
+            return self.field(&own);
+        }
+        self.tolerance(pointer)
+    }
+
     /// The tolerance of this case: `tolerance_calibrated` where there is one, else the bounds at `pointer`.
     pub fn tolerance(&self, pointer: &str) -> Result<Tolerance> {
         let calibrated = "/tolerance_calibrated";
@@ -162,6 +175,18 @@ pub fn roots() -> Result<Vec<PathBuf>> {
         }
     }
     Ok(roots)
+}
+
+/// The folders with golden cases of RaDialog v2: those that lie beside [`roots`].
+///
+/// # Errors
+/// As [`roots`].
+pub fn v2_roots() -> Result<Vec<PathBuf>> {
+    let roots = roots()?.into_iter();
+    Ok(roots
+        .map(|root| root.with_file_name(V2_FOLDER))
+        .filter(|root| root.is_dir())
+        .collect())
 }
 
 /// All cases below a folder, in the order of their paths. Finding none is an error.

@@ -3,15 +3,40 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use radialog_coordinator::gateway::GatewayConfig;
+use radialog_models::bundle::System;
 use radialog_models::preprocess::ImageLimits;
+use radialog_models::prompt::Prompts;
 use radialog_runtime::config::RunnerSettings;
 use radialog_runtime::config::{Config, ConfigError};
 use radialog_runtime::health::{self, Readiness};
 use radialog_runtime::telemetry;
 use radialog_workers::StageOptions;
 use tokio_util::sync::CancellationToken;
+
+/// One of the two published systems.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SystemArg {
+    V1,
+    V2,
+}
+
+impl SystemArg {
+    pub(crate) fn system(self) -> System {
+        match self {
+            Self::V1 => System::V1,
+            Self::V2 => System::V2,
+        }
+    }
+
+    pub(crate) fn prompts(self) -> Prompts {
+        match self {
+            Self::V1 => Prompts::default(),
+            Self::V2 => Prompts::v2(),
+        }
+    }
+}
 
 /// Where broker, store and state are.
 #[derive(Args, Clone, Debug, Default)]
@@ -33,6 +58,10 @@ pub(crate) struct ServiceArgs {
     /// Folder for images and outputs where no S3 store is given [env: RADIALOG_OBJECTS_DIRECTORY]
     #[arg(long, value_name = "DIR")]
     objects: Option<PathBuf>,
+    /// Group of queues of this bundle's workers, where workers of several bundles share a broker: the same name at workers,
+    /// gateway and batch [default: none] [env: RADIALOG_WORKER_GROUP]
+    #[arg(long, value_name = "GROUP")]
+    worker_group: Option<String>,
 }
 
 impl ServiceArgs {
@@ -89,6 +118,7 @@ impl ServiceArgs {
             ("s3.url", self.s3.clone()),
             ("redis.url", self.redis.clone()),
             ("objects.directory", objects),
+            ("worker.group", self.worker_group.clone()),
         ];
         let given = flags
             .iter()

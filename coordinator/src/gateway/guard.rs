@@ -34,7 +34,8 @@ const HEADERS: [(HeaderName, &str); 7] = [
     ),
     (
         HeaderName::from_static("permissions-policy"),
-        "camera=(), geolocation=(), microphone=()",
+        // The page itself takes dictation, where the browser has it.
+        "camera=(), geolocation=(), microphone=(self)",
     ),
 ];
 

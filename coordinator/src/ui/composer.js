@@ -5,8 +5,17 @@ import { explain } from "/assets/errors.js";
 import { newRequestKey } from "/assets/api.js";
 import { menuButton } from "/assets/menu.js";
 import { Findings } from "/assets/findings.js";
+import { Dictation, canListen } from "/assets/speech.js";
 import { isFinal, store } from "/assets/store.js";
-import { FINDINGS, REGIONS } from "/assets/tasks.js";
+import { FINDINGS, REGIONS, listed } from "/assets/tasks.js";
+
+// Why a browser takes no dictation, by its own codes; others say nothing that helps.
+const DEAF = {
+  "not-allowed": "The browser may not use the microphone: allow it for this page, or type.",
+  "service-not-allowed": "The browser has dictation switched off: type instead.",
+  "audio-capture": "There is no microphone: connect one, or type.",
+  network: "The browser's dictation service cannot be reached: type instead.",
+};
 
 export class Composer {
   /** The last request that failed, with its key: trying it again must not ask twice. */
@@ -24,11 +33,15 @@ export class Composer {
     this.send.classList.add("send");
     this.stop = button("Stop", { icon: "stop", quiet: true, on: () => this.#stop() });
     this.stop.classList.add("send");
+    this.dictate = button("Dictate (your browser may send your voice to its maker)", { icon: "microphone", quiet: true, "aria-pressed": "false", on: () => this.#dictate() });
+    this.dictate.classList.add("dictate");
+    this.dictation = new Dictation({ heard: (text) => this.#heard(text), ended: (fault) => this.#heardAll(fault) });
+    this.long = el("div", { class: "notice plain", role: "status", id: "history", hidden: true });
     this.trouble = el("div", { class: "notice error", role: "alert", hidden: true });
     this.tasks = this.#tasks();
     root.replaceChildren(
-      this.trouble, this.tasks,
-      el("form", { class: "ask", on: { submit: (event) => { event.preventDefault(); this.#submit(); } } }, this.input, this.stop, this.send));
+      this.long, this.trouble, this.tasks,
+      el("form", { class: canListen ? "ask hears" : "ask", on: { submit: (event) => { event.preventDefault(); this.#submit(); } } }, this.input, canListen && this.dictate, this.stop, this.send));
     for (const name of ["opened", "turns", "turn", "findings"]) store.addEventListener(name, () => this.#sync());
     store.addEventListener("opened", () => this.#clear());
     this.#typed();
@@ -106,6 +119,26 @@ export class Composer {
     }
   }
 
+  #dictate() {
+    if (this.dictation.listening) return this.dictation.end();
+    this.before = this.input.value === "" ? "" : `${this.input.value.trimEnd()} `;
+    this.dictation.begin();
+    this.dictate.setAttribute("aria-pressed", "true");
+  }
+
+  #heard(text) {
+    this.input.value = this.before + text;
+    this.#typed();
+  }
+
+  #heardAll(fault) {
+    this.dictate.setAttribute("aria-pressed", "false");
+    this.input.focus();
+    if (!DEAF[fault]) return;
+    this.trouble.replaceChildren(el("strong", { text: "No dictation" }), el("span", { text: DEAF[fault] }));
+    show(this.trouble, true);
+  }
+
   #key(event) {
     // While an input method composes, Enter belongs to it.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -128,10 +161,27 @@ export class Composer {
     show(this.send, !this.stop.isConnected || this.stop.hidden);
     show(this.report, view.image && !view.turns.some((turn) => turn.request.task === "report" && turn.status !== "failed" && turn.status !== "cancelled"));
     show(this.correction, Boolean(view.findings));
+    this.#tellLength(view);
     setText(byId("work-title"), view.image ? "Conversation about a chest X-ray" : "Conversation in words");
   }
 
+  /** The model reads so much at once: what it no longer reads it does not know. */
+  #tellLength({ turns }) {
+    const last = turns.findLast(isFinal);
+    const dropped = last?.dropped_turns ?? [];
+    const refused = last?.error?.code === "context_length";
+    show(this.long, refused || dropped.length > 0);
+    if (this.long.hidden) return;
+    const what = refused
+      ? "The last question does not fit beside the report any more."
+      : `The model no longer reads ${dropped.length === 1 ? "turn" : "turns"} ${listed(dropped.map(String))}.`;
+    const link = el("a", { href: "#/", text: "begin a new conversation" });
+    this.long.replaceChildren(
+      el("strong", { text: "The history is too long" }), el("span", {}, `${what} Ask something shorter, or `, link, "."));
+  }
+
   #clear() {
+    this.dictation.end();
     this.input.value = "";
     show(this.trouble, false);
     this.#failed = null;

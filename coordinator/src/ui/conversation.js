@@ -2,6 +2,7 @@
 
 import { alreadySaid, announce, announceAnswer } from "/assets/announce.js";
 import { byId, el, show } from "/assets/dom.js";
+import { stopReading } from "/assets/speech.js";
 import { answerOf, isFinal, store } from "/assets/store.js";
 import { titleOf } from "/assets/tasks.js";
 import { TurnCard } from "/assets/turn.js";
@@ -28,6 +29,7 @@ export class Conversation {
   }
 
   #open() {
+    stopReading();
     this.#cards.clear();
     this.turns.replaceChildren();
     if (!store.view) return;

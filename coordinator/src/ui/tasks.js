@@ -45,6 +45,10 @@ export function titleOf(request) {
       return `What about the ${request.region}?`;
     case "reasons":
       return `What speaks for ${listed(request.findings ?? [])}?`;
+    case "view":
+      return "From which view was the image taken?";
+    case "impression":
+      return "Write the impression";
     default:
       return request.task;
   }

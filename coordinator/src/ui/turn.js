@@ -3,15 +3,18 @@
 import { announce } from "/assets/announce.js";
 import { copyText } from "/assets/clipboard.js";
 import { button, el, setText, show } from "/assets/dom.js";
+import { icon } from "/assets/icons.js";
 import { explain, explainTurn } from "/assets/errors.js";
 import { menuButton } from "/assets/menu.js";
 import { downloadJson, downloadText } from "/assets/report.js";
+import { canRead, readAloud, stopReading } from "/assets/speech.js";
 import { answerOf, isFinal, isReport, store } from "/assets/store.js";
 import { listed, timeOf, titleOf } from "/assets/tasks.js";
 
 export class TurnCard {
   #editing = null;
   #original = false;
+  #reading = false;
 
   constructor(turn) {
     this.number = turn.turn;
@@ -35,11 +38,13 @@ export class TurnCard {
   #actions(report, correction) {
     this.edit = button("Edit the report", { icon: "pencil", quiet: true, on: () => this.#beginEdit() });
     this.undo = button("Undo my changes", { icon: "undo", quiet: true, on: () => this.#save(null) });
+    this.read = button("Read aloud", { icon: "speaker", quiet: true, on: () => this.#read() });
     const copy = button("Copy", { icon: "copy", quiet: true, on: () => this.#copy() });
     const actions = el("div", { class: "actions" });
     this.accept = button("Accept this correction", { icon: "check", quiet: true, on: () => this.#accept() });
     if (correction) actions.append(this.accept);
     if (report) actions.append(this.undo, this.edit);
+    if (canRead) actions.append(this.read);
     actions.append(copy);
     if (report) {
       actions.append(menuButton("Download", {
@@ -132,6 +137,20 @@ export class TurnCard {
   async #copy() {
     const copied = await copyText(answerOf(store.turn(this.number)).trim());
     this.#say(copied ? "Copied" : "The browser did not allow it: select the text and copy it");
+  }
+
+  /** Reads what is shown, or stops. */
+  #read() {
+    if (this.#reading) return stopReading();
+    readAloud(this.text.data, () => this.#showReading(false));
+    this.#showReading(true);
+  }
+
+  #showReading(reading) {
+    this.#reading = reading;
+    const label = reading ? "Stop reading" : "Read aloud";
+    Object.assign(this.read, { title: label, ariaLabel: label });
+    this.read.replaceChildren(icon(reading ? "stop" : "speaker"));
   }
 
   /** A short word beside the title, that goes away. */

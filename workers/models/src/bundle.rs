@@ -24,7 +24,7 @@ pub mod writer;
 pub use assembly::BundleAssembly;
 pub use configs::ComponentConfigs;
 pub use error::BundleError;
-pub use geometry::Geometry;
+pub use geometry::{Geometry, System};
 pub use hashes::HashCache;
 pub use random::RandomBundle;
 

@@ -3,6 +3,7 @@
 //! On a CPU a sequence's logits do not depend on which other sequences are decoded with it, bit for bit; see
 //! [`linear`] for how.
 
+mod adapter_id;
 mod attention;
 pub mod cache;
 pub mod config;
@@ -10,17 +11,19 @@ pub mod engine;
 pub mod linear;
 pub mod llama;
 pub mod lora;
+mod projection;
 pub mod quantized;
 pub mod sampler;
 mod trained;
 
-pub use config::{LlamaConfig, LlamaConfigError};
+pub use adapter_id::AdapterId;
+pub use config::{ImageProjectionKind, LlamaConfig, LlamaConfigError};
 pub use engine::{
     ChatLimits, ChatOptions, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest,
     SequenceId,
 };
 pub use llama::{LanguageModel, TrainingSequence};
-pub use lora::{AdapterId, LoraAdapter, LoraConfig, LoraConfigError};
+pub use lora::{LoraAdapter, LoraConfig, LoraConfigError};
 pub use quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 pub use sampler::Sampling;
 
@@ -91,8 +94,8 @@ pub enum LanguageError {
         expected: [usize; 2],
     },
     /// Image embeddings for a model that cannot see.
-    #[error("the weights have no img_proj_layer: load the adapter that brings it")]
-    NoImageProjection,
+    #[error("the weights have no {0}: load the adapter that brings it")]
+    NoImageProjection(&'static str),
     /// A request for an adapter that this model was not loaded with.
     #[error(
         "the request is for adapter {index}, which this model was not loaded with: take the id from the model that answers"

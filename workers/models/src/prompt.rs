@@ -7,7 +7,7 @@ mod questions;
 pub use chat::{ChatPrompt, ChatPromptError, Exchange, FittedPrompt};
 pub use questions::Questions;
 
-pub use crate::tokenizers::{Prompt, PromptSegment};
+pub use crate::tokenizers::{ImageRule, Prompt, PromptSegment};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ pub struct Prompts {
     pub roles: [String; 2],
     /// The number of placeholder tokens that one image takes.
     pub image_tokens: usize,
+    /// The way in which an image stands in a written prompt; it also decides the ids beside it.
+    #[serde(skip_serializing_if = "ImageRule::is_default")]
+    pub image_rule: ImageRule,
     /// The request for a report, with `{image}` and `{findings}` where they go.
     pub report: String,
     /// The text before the first message of a conversation with an image, where that is not the request for a
@@ -33,6 +36,17 @@ pub struct Prompts {
     pub image: String,
     /// The wording of questions about a report.
     pub questions: Questions,
+    /// The question from which view an image was taken, with `{image}` where that goes if it begins a conversation; for models
+    /// that were trained to answer it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
+    /// The request for the impression section of the report; for models that were trained to write it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impression: Option<String>,
+    /// Whether white space around an answer is dropped before it is shown, stored and read again. In training of RaDialog v2
+    /// an answer was apart from its role by a blank, which is then its first token's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trim_answers: bool,
 }
 
 impl Default for Prompts {
@@ -44,6 +58,7 @@ impl Default for Prompts {
                 .into(),
             roles: ["USER".into(), "ASSISTANT".into()],
             image_tokens: 32,
+            image_rule: ImageRule::Placeholders,
             report: "Image information: {image}. Predicted Findings: {findings}. You are to act as a radiologist and \
                      write the finding section of a chest x-ray radiology report for this X-ray image and the given \
                      predicted findings. Write in the style of a radiologist, write one fluent text without \
@@ -51,11 +66,31 @@ impl Default for Prompts {
                 .into(),
             image: "Image information: {image}. Predicted Findings: {findings}. ".into(),
             questions: Questions::default(),
+            view: None,
+            impression: None,
+            trim_answers: false,
         }
     }
 }
 
 impl Prompts {
+    /// The prompts of RaDialog v2, published in 2024.
+    pub fn v2() -> Self {
+        let v1 = Self::default();
+        Self {
+            image_tokens: 196,
+            image_rule: ImageRule::Marker,
+            report: v1.report.replace("Image information: ", ""),
+            image: v1.image.replace("Image information: ", ""),
+            view: Some("{image} From what view was this image taken?".into()),
+            impression: Some(
+                "Write the impression section corresponding to this radiology report.".into(),
+            ),
+            trim_answers: true,
+            ..v1
+        }
+    }
+
     /// The published prompts with the demo's system sentence, which differs from the trained one.
     pub fn demo() -> Self {
         let system = "A chat between a curious user and an artificial intelligence assistant.The assistant gives \
@@ -92,6 +127,11 @@ impl Prompts {
         }
         message.push_text(rest);
         message
+    }
+
+    /// A prompt as data sets have it, for a tokenizer of the same bundle.
+    pub fn written(&self, prompt: &Prompt) -> String {
+        prompt.written(self.image_rule)
     }
 
     /// The whole prompt of a report on one image, up to and including `ASSISTANT:`.
@@ -136,10 +176,29 @@ impl Prompts {
     /// The report in an answer to [`Prompts::report`]: all of it, or what comes before the model starts another
     /// assistant's turn.
     pub fn report_text<'a>(&self, answer: &'a str) -> &'a str {
-        answer
+        let report = answer
             .split(&format!("{}:", self.roles[1]))
             .next()
-            .unwrap_or(answer)
+            .unwrap_or(answer);
+        self.answer_text(report)
+    }
+
+    /// An answer as it is shown and stored.
+    pub fn answer_text<'a>(&self, answer: &'a str) -> &'a str {
+        match self.trim_answers {
+            true => answer.trim(),
+            false => answer,
+        }
+    }
+
+    /// The question for the view: with the image where it begins a conversation, as plain text later. None where the model was
+    /// not trained for it.
+    fn view_message(&self, begins: bool) -> Option<Prompt> {
+        let view = self.view.as_deref()?;
+        Some(match begins {
+            true => self.fill(view, ""),
+            false => Prompt::text(view.replace(IMAGE_SLOT, "").trim()),
+        })
     }
 }
 

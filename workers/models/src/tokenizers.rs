@@ -5,11 +5,13 @@ pub mod bert;
 pub mod file;
 pub mod llama;
 mod prompt;
+mod rules;
 pub mod synthetic;
 
 pub use bert::BertTokenizer;
 pub use llama::{LlamaTokenizer, TextStream};
 pub use prompt::{IMAGE, Prompt, PromptSegment};
+pub use rules::{BlankRule, ImageRule, MARKER, TokenizerRules};
 
 use std::path::{Path, PathBuf};
 

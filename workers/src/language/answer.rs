@@ -55,7 +55,9 @@ pub(super) fn content(
     completion: &Completion,
 ) -> Bytes {
     report::written(
-        &language.tokenizer.decode_continuation(&completion.tokens),
+        language
+            .prompts
+            .answer_text(&language.tokenizer.decode_continuation(&completion.tokens)),
         prompt_tokens,
         completion,
     )

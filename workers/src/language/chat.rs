@@ -25,6 +25,32 @@ pub(super) struct AnswerStream {
     /// The number of tokens that the answer may still have.
     left: usize,
     dropped_turns: Vec<u32>,
+    edges: Edges,
+}
+
+/// White space around an answer: as it is, or dropped as [`trim_answers`](radialog_models::prompt::Prompts::trim_answers) wants it.
+#[derive(Default)]
+struct Edges {
+    trims: bool,
+    begun: bool,
+    /// White space that is dropped unless something follows.
+    held: String,
+}
+
+impl Edges {
+    /// What may be shown of the answer with this much more of it.
+    fn pass(&mut self, text: String) -> String {
+        if !self.trims {
+            return text;
+        }
+        let mut text = std::mem::take(&mut self.held) + &text;
+        if !self.begun {
+            text = text.trim_start().to_owned();
+        }
+        self.held = text.split_off(text.trim_end().len());
+        self.begun |= !text.is_empty();
+        text
+    }
 }
 
 impl AnswerStream {
@@ -32,12 +58,17 @@ impl AnswerStream {
     fn new(
         sender: UnboundedSender<TurnEvent>,
         tokenizer: &LlamaTokenizer,
+        trims: bool,
         written: &[u32],
         most: usize,
     ) -> Self {
         let mut text = TextStream::default();
+        let mut edges = Edges {
+            trims,
+            ..Edges::default()
+        };
         for &id in written {
-            text.push(tokenizer, id);
+            edges.pass(text.push(tokenizer, id));
         }
         let left = most.saturating_sub(written.len());
         if left == 0 || written.last() == Some(&tokenizer.eos_id()) {
@@ -49,6 +80,7 @@ impl AnswerStream {
             text,
             left,
             dropped_turns: Vec::new(),
+            edges,
         }
     }
 
@@ -59,6 +91,7 @@ impl AnswerStream {
         if self.left == 0 {
             text += &self.text.finish();
         }
+        let text = self.edges.pass(text);
         self.send(id, text);
     }
 
@@ -70,11 +103,16 @@ impl AnswerStream {
         completion: &Completion,
     ) -> Bytes {
         let rest = self.text.finish();
+        let rest = self.edges.pass(rest);
         if let Some(&id) = completion.tokens.last().filter(|_| !rest.is_empty()) {
             self.send(id, rest);
         }
+        let mut text = tokenizer.decode_continuation(&completion.tokens);
+        if self.edges.trims {
+            text = text.trim().to_owned();
+        }
         input::to_json(&Answer {
-            text: tokenizer.decode_continuation(&completion.tokens),
+            text,
             prompt_tokens: prompt_tokens as u32,
             cached_tokens: completion.cached as u32,
             tokens: completion.tokens.len() as u32,
@@ -117,10 +155,10 @@ pub(super) async fn request(
             }
             None => Default::default(),
         };
-        let most = fitted.max_new_tokens;
+        let (most, trims) = (fitted.max_new_tokens, language.prompts.trim_answers);
         let stream = AnswerStream {
             dropped_turns: fitted.dropped,
-            ..AnswerStream::new(sender, &language.tokenizer, &written, most)
+            ..AnswerStream::new(sender, &language.tokenizer, trims, &written, most)
         };
         let request = GenerationRequest {
             adapter: input::adapter(&language, generation, LanguageTask::Chat)?,
@@ -166,7 +204,8 @@ fn dialog<'a>(
     let nothing = || {
         Failure::new(
             ErrorCode::MessageInvalid,
-            "the turn asks nothing: name at least one finding",
+            "the turn asks nothing that this bundle's model was trained for: name at least one finding, or ask for another \
+             task",
         )
     };
     let open = (number as usize)
@@ -238,11 +277,12 @@ mod tests {
     fn write(
         tokenizer: &LlamaTokenizer,
         tokens: &[u32],
+        trims: bool,
         written: usize,
         most: usize,
     ) -> (Vec<u32>, String, Answer) {
         let (sender, mut said) = unbounded_channel();
-        let mut stream = AnswerStream::new(sender, tokenizer, &tokens[..written], most);
+        let mut stream = AnswerStream::new(sender, tokenizer, trims, &tokens[..written], most);
         let complete = tokens.last() == Some(&tokenizer.eos_id());
         let ends = tokens.len() - usize::from(complete);
         tokens[..ends]
@@ -271,16 +311,33 @@ mod tests {
         let limited = tokens.clone();
         tokens.push(tokenizer.eos_id());
         for (tokens, most) in [(limited.clone(), limited.len()), (tokens, 100)] {
-            let (written, text, answer) = write(&tokenizer, &tokens, 0, most);
+            let (written, text, answer) = write(&tokenizer, &tokens, false, 0, most);
             assert_eq!(text, answer.text);
             assert!(text.ends_with("\u{fffd}\u{fffd}"));
             // Another worker after each of the tokens that the first one wrote.
             for cut in 0..=written.len() {
-                let (rest, more, again) = write(&tokenizer, &tokens, cut, most);
+                let (rest, more, again) = write(&tokenizer, &tokens, false, cut, most);
                 assert_eq!([&written[..cut], &rest].concat(), written);
                 assert!(text.ends_with(&more));
                 assert_eq!(again, answer);
             }
+        }
+    }
+
+    #[test]
+    fn a_trimmed_answer_reads_the_same_while_it_is_written_wherever_a_worker_left_it() {
+        let tokenizer = LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap();
+        let mut tokens = tokenizer.encode_plain("  no  edema ").unwrap();
+        tokens.push(tokenizer.eos_id());
+        let (written, text, answer) = write(&tokenizer, &tokens, true, 0, 100);
+        assert_eq!(
+            (text.as_str(), answer.text.as_str()),
+            ("no  edema", "no  edema")
+        );
+        for cut in 0..=written.len() {
+            let (_, more, again) = write(&tokenizer, &tokens, true, cut, 100);
+            assert!(text.ends_with(&more) || more.is_empty());
+            assert_eq!(again, answer);
         }
     }
 }

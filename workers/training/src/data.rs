@@ -5,5 +5,6 @@ pub mod batch_loader;
 pub mod image_text_pairs;
 pub mod labelled_images;
 pub(crate) mod pixels;
+pub mod sample_form;
 pub mod tokenized_dataset;
 pub mod tokenized_sample;

@@ -1,13 +1,14 @@
 //! `radialog bundle`: make, check and show bundles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
-use radialog_schemas::PerStage;
+use radialog_schemas::{AdapterName, PerStage};
 
+use crate::args::SystemArg;
 use crate::exit::UsageError;
 
 /// Make, check and show bundles of weights
@@ -28,9 +29,15 @@ enum BundleCommand {
         /// tiny runs anywhere; published has the geometry of the paper and takes 14 GB
         #[arg(long, default_value = "tiny")]
         geometry: GeometryArg,
+        /// v1 reads 32 tokens of an image through a Q-Former, v2 the 196 patches themselves
+        #[arg(long, default_value = "v1")]
+        system: SystemArg,
         /// The same seed gives the same bytes
         #[arg(long, default_value_t = 42)]
         seed: u64,
+        /// Several adapters of the language model by name, e.g. rg,ins: the first writes reports, the last answers
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        adapters: Vec<AdapterName>,
     },
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
@@ -95,11 +102,22 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         BundleCommand::Random {
             dir,
             geometry,
+            system,
             seed,
+            adapters,
         } => {
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = adapters.iter().find(|name| !seen.insert(*name)) {
+                return Err(UsageError(format!("--adapters names '{twice}' twice")).into());
+            }
             let random = match geometry {
                 GeometryArg::Tiny => RandomBundle::tiny(seed),
                 GeometryArg::Published => RandomBundle::published(seed),
+            };
+            let random = RandomBundle {
+                system: system.system(),
+                adapters,
+                ..random
             };
             let manifest = random.write(&dir)?;
             println!(

@@ -100,7 +100,7 @@ fn sample(prompts: &Prompts, correction: Correction) -> InstructSample {
         .next()
         .unwrap_or_default()
         .to_owned();
-    let instruction = prompts.conversation(&messages).to_string();
+    let instruction = prompts.written(&prompts.conversation(&messages));
     InstructSample {
         instruction,
         input: "",

@@ -13,6 +13,8 @@ use radialog_training::prepare::{
     TaskPrompts, report_table_samples, samples, write_reports,
 };
 
+use crate::args::SystemArg;
+
 mod answers;
 mod embeddings;
 mod findings;
@@ -118,6 +120,9 @@ struct DataArgs {
     /// Every image once, and for every task, instead of the original's selection: for few images
     #[arg(long)]
     each_image: bool,
+    /// The published system whose prompts are written, which is that of the bundle to train
+    #[arg(long, default_value = "v1")]
+    system: SystemArg,
     /// The JSON file to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -173,7 +178,7 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             let count = write_reports(
                 &data.out,
                 &samples,
-                &Prompts::default(),
+                &data.system.prompts(),
                 data.coverage(1),
                 seed,
             )?;
@@ -181,7 +186,7 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         PrepareCommand::Dialogs { data, tasks } => {
-            let (samples, prompts) = (data.samples.read()?, Prompts::default());
+            let (samples, prompts) = (data.samples.read()?, data.system.prompts());
             let dialogs = DialogDataset {
                 samples: &samples,
                 prompts: &prompts,
@@ -244,7 +249,7 @@ fn instruct(
     mimic_nle: Option<PathBuf>,
     questions: usize,
 ) -> anyhow::Result<ExitCode> {
-    let (samples, prompts) = (data.samples.read()?, Prompts::default());
+    let (samples, prompts) = (data.samples.read()?, data.system.prompts());
     let instruct = InstructDataset {
         samples: &samples,
         prompts: &prompts,

@@ -5,7 +5,7 @@ use radialog_schemas::Stage;
 use super::components::{
     Component, EmbeddingComponent, FindingsComponent, LanguageComponent, ScoringComponent,
 };
-use super::geometry::Geometry;
+use super::geometry::{Geometry, System};
 
 /// The configurations of all four components.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,12 +21,27 @@ pub struct ComponentConfigs {
 }
 
 impl ComponentConfigs {
-    /// The configurations of a geometry.
+    /// The configurations of a geometry of RaDialog v1.
     pub fn of(geometry: Geometry) -> Self {
+        Self::of_system(System::V1, geometry)
+    }
+
+    /// The configurations of a geometry. Findings and scoring are the same in both systems.
+    pub fn of_system(system: System, geometry: Geometry) -> Self {
+        let (embedding, language) = match system {
+            System::V1 => (
+                EmbeddingComponent::of(geometry),
+                LanguageComponent::of(geometry),
+            ),
+            System::V2 => (
+                EmbeddingComponent::v2(geometry),
+                LanguageComponent::v2(geometry),
+            ),
+        };
         Self {
-            embedding: EmbeddingComponent::of(geometry),
+            embedding,
             findings: FindingsComponent::of(geometry),
-            language: LanguageComponent::of(geometry),
+            language,
             scoring: ScoringComponent::of(geometry),
         }
     }

@@ -1,4 +1,4 @@
-//! The two sizes that random bundles have.
+//! The two sizes that random bundles have, and the two published systems that they can be of.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +17,17 @@ pub enum Geometry {
     Tiny,
     /// The published shapes; about 15 GB.
     Published,
+}
+
+/// One of the two published systems: they differ in what makes image tokens, in the language model and in its prompts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum System {
+    /// RaDialog of 2023: Q-Former, Vicuna-7B.
+    #[default]
+    V1,
+    /// RaDialog of 2024: the image encoder's grid, LLaVA-1.5-7B.
+    V2,
 }
 
 impl Geometry {

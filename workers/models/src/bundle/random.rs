@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::components::{ADAPTER, Component, DefaultAdapters, TOKENIZER, WeightsFile};
 use super::configs::ComponentConfigs;
 use super::error::BundleError;
-use super::geometry::Geometry;
+use super::geometry::{Geometry, System};
 use super::writer::SafetensorsWriter;
 use crate::durable::NewDirectory;
 use crate::tensors::{Initialization, TensorHeader, TensorSpec};
@@ -33,6 +33,8 @@ const GRAIN: usize = 1 << 16;
 pub struct RandomBundle {
     /// The size of the networks.
     pub geometry: Geometry,
+    /// The published system that they are of.
+    pub system: System,
     /// Determines every weight.
     pub seed: u64,
     /// Stored type of the language model, [`Dtype::F16`], [`Dtype::BF16`] or [`Dtype::F32`]. The other networks are f32,
@@ -48,6 +50,7 @@ impl RandomBundle {
     pub fn tiny(seed: u64) -> Self {
         Self {
             geometry: Geometry::Tiny,
+            system: System::V1,
             seed,
             dtype: Dtype::F32,
             adapters: Vec::new(),
@@ -58,6 +61,7 @@ impl RandomBundle {
     pub fn published(seed: u64) -> Self {
         Self {
             geometry: Geometry::Published,
+            system: System::V1,
             seed,
             dtype: Dtype::F16,
             adapters: Vec::new(),
@@ -72,12 +76,15 @@ impl RandomBundle {
             .flat_map(|stage| self.weights(configs.get(stage)))
             .collect();
         let hash = ContentHash::of(format!("{configs:?} {tensors:?}").as_bytes());
-        format!(
-            "random-{}-seed-{}-{}",
-            self.geometry,
-            self.seed,
-            hash.short()
-        )
+        format!("{}-seed-{}-{}", self.name(), self.seed, hash.short())
+    }
+
+    fn name(&self) -> String {
+        let system = match self.system {
+            System::V1 => "",
+            System::V2 => "v2-",
+        };
+        format!("random-{system}{}", self.geometry)
     }
 
     /// Writes the bundle where there is none yet.
@@ -111,7 +118,7 @@ impl RandomBundle {
         let configs = self.configs();
         let mut manifest = Manifest {
             format: FORMAT,
-            name: format!("random-{}", self.geometry),
+            name: self.name(),
             version: format!("seed-{}", self.seed),
             random_weights: true,
             license: "Random weights, made by `radialog bundle random`: no licence applies. Outputs mean nothing."
@@ -150,7 +157,7 @@ impl RandomBundle {
     }
 
     fn configs(&self) -> ComponentConfigs {
-        let mut configs = ComponentConfigs::of(self.geometry);
+        let mut configs = ComponentConfigs::of_system(self.system, self.geometry);
         if let (Some(first), Some(last)) = (self.adapters.first(), self.adapters.last()) {
             configs.language.adapters = configs
                 .language

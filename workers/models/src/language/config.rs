@@ -51,6 +51,9 @@ pub struct LlamaConfig {
     /// Width of an image token before the projection.
     #[serde(default = "default_image_dim")]
     pub image_dim: usize,
+    /// What makes the decoder's input of an image token.
+    #[serde(default, skip_serializing_if = "ImageProjectionKind::is_default")]
+    pub image_projection: ImageProjectionKind,
 }
 
 fn default_context() -> usize {
@@ -73,6 +76,35 @@ fn default_image_tokens() -> usize {
 }
 fn default_image_dim() -> usize {
     768
+}
+
+/// The kind of layer between image tokens and the decoder, by LLaVA's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ImageProjectionKind {
+    /// One linear layer, `model.img_proj_layer`.
+    #[default]
+    #[serde(rename = "linear")]
+    Linear,
+    /// Two linear layers with the exact GELU between, `model.mm_projector.0` and `model.mm_projector.2`.
+    #[serde(rename = "mlp2x_gelu")]
+    Mlp2xGelu,
+    /// None: a model of text alone, which a training may give one.
+    #[serde(rename = "none")]
+    None,
+}
+
+impl ImageProjectionKind {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The part that the names of all its tensors have, from `model.` on.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Linear | Self::None => "model.img_proj_layer",
+            Self::Mlp2xGelu => "model.mm_projector",
+        }
+    }
 }
 
 /// A geometry that this decoder cannot have.
@@ -101,6 +133,19 @@ impl LlamaConfig {
             image_token_id: None,
             num_image_tokens: default_image_tokens(),
             image_dim: default_image_dim(),
+            image_projection: ImageProjectionKind::Linear,
+        }
+    }
+
+    /// LLaVA-1.5-7B with the projector of RaDialog v2: a LLaMA-2 that reads the 196 patches of an image.
+    pub fn llava_7b() -> Self {
+        Self {
+            max_position_embeddings: 4096,
+            rms_norm_eps: 1e-5,
+            num_image_tokens: 196,
+            image_dim: 512,
+            image_projection: ImageProjectionKind::Mlp2xGelu,
+            ..Self::vicuna_7b()
         }
     }
 
@@ -158,6 +203,19 @@ impl LlamaConfig {
             ("mlp.up_proj", width, inner),
             ("mlp.down_proj", inner, width),
         ]
+    }
+
+    /// The linear layers between image tokens and the decoder, in order: their names, inputs and outputs.
+    pub fn projection_layers(&self) -> Vec<(&'static str, usize, usize)> {
+        let (image, hidden) = (self.image_dim, self.hidden_size);
+        match self.image_projection {
+            ImageProjectionKind::None => Vec::new(),
+            ImageProjectionKind::Linear => vec![("model.img_proj_layer", image, hidden)],
+            ImageProjectionKind::Mlp2xGelu => vec![
+                ("model.mm_projector.0", image, hidden),
+                ("model.mm_projector.2", hidden, hidden),
+            ],
+        }
     }
 
     /// The id of `<IMG>`.

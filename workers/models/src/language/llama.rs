@@ -6,11 +6,13 @@ use candle_nn::ops::{rms_norm_slow, silu};
 use candle_nn::rotary_emb::rope_thd;
 
 use super::LanguageError;
+use super::adapter_id::AdapterId;
 use super::attention::attention;
 use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::{AdapterRows, LoraLinear};
-use super::lora::{AdapterId, LoraAdapter};
+use super::lora::LoraAdapter;
+use super::projection::ImageProjection;
 use super::quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 use super::trained;
 use crate::layers::Dropout;
@@ -28,7 +30,7 @@ pub struct LanguageModel {
     norm: Tensor,
     head: LoraLinear,
     /// By adapter; one where there are none.
-    projections: Vec<Option<(LoraLinear, Tensor)>>,
+    projections: Vec<Option<ImageProjection>>,
     /// Cosines and sines of the rotary angles, `[context, head_dim / 2]`.
     rotary: (Tensor, Tensor),
     dtype: DType,
@@ -182,7 +184,7 @@ impl LanguageModel {
     }
 
     /// The decoder's input for a prompt, `[ids, hidden]`: each block of image placeholders is replaced by the projected
-    /// image tokens, one embedding `[32, 768]` per block in order. A prompt without placeholders ignores the images.
+    /// image tokens, one embedding (`[32, 768]`, or `[196, 512]` in v2) per block in order. A prompt without placeholders ignores the images.
     ///
     /// # Errors
     /// Ids outside the vocabulary, incomplete blocks, another number of embeddings than blocks, or of another shape.
@@ -255,12 +257,13 @@ impl LanguageModel {
         AdapterId(adapter): AdapterId,
         tokens: &Tensor,
     ) -> Result<Tensor, LanguageError> {
-        let (projection, bias) = self
+        let kind = self.config.image_projection;
+        let projection = self
             .projections
             .get(adapter)
             .and_then(Option::as_ref)
-            .ok_or(LanguageError::NoImageProjection)?;
-        Ok(projection.forward(tokens)?.broadcast_add(bias)?)
+            .ok_or(LanguageError::NoImageProjection(kind.prefix()))?;
+        Ok(projection.forward(tokens)?)
     }
 
     /// Runs new positions `[positions, hidden]` of one or more sequences, those of the first span first, and returns
@@ -565,7 +568,7 @@ impl TensorLoader<'_> {
             .get_with_hints_dtype(width, name, constant(1.0), self.dtype)
     }
 
-    fn projections(&self, config: &LlamaConfig) -> CandleResult<Vec<Option<(LoraLinear, Tensor)>>> {
+    fn projections(&self, config: &LlamaConfig) -> CandleResult<Vec<Option<ImageProjection>>> {
         match self.adapters {
             Adapters::None => Ok(vec![self.projection(config, None)?]),
             Adapters::One(adapter) => Ok(vec![self.projection(config, Some(adapter))?]),
@@ -582,24 +585,20 @@ impl TensorLoader<'_> {
         &self,
         config: &LlamaConfig,
         adapter: Option<&LoraAdapter>,
-    ) -> CandleResult<Option<(LoraLinear, Tensor)>> {
-        let tensor = |name: &str, shape: &[usize]| -> CandleResult<Option<Tensor>> {
-            let path = format!("model.img_proj_layer.{name}");
+    ) -> CandleResult<Option<ImageProjection>> {
+        ImageProjection::load(config, |path, shape| {
             let of_adapter = match adapter {
-                Some(adapter) => adapter.extra(&path, shape)?,
+                Some(adapter) => adapter.extra(path, shape)?,
                 None => None,
             };
             match of_adapter {
                 Some(tensor) => tensor.to_dtype(self.dtype).map(Some),
-                None if self.weights.contains_tensor(&path) => self
+                None if self.weights.contains_tensor(path) => self
                     .weights
-                    .get_with_hints_dtype(shape, &path, linear_init(shape), self.dtype)
+                    .get_with_hints_dtype(shape, path, linear_init(shape), self.dtype)
                     .map(Some),
                 None => Ok(None),
             }
-        };
-        let weight = tensor("weight", &[config.hidden_size, config.image_dim])?;
-        let bias = tensor("bias", &[config.hidden_size])?;
-        Ok(weight.map(LoraLinear::new).zip(bias))
+        })
     }
 }

@@ -6,7 +6,7 @@
 
 use radialog_schemas::{ErrorCode, Failure};
 
-use super::{Prompt, Prompts};
+use super::{Prompt, PromptSegment, Prompts};
 use crate::tokenizers::{LlamaTokenizer, TokenizerError};
 
 /// The part of the window that an answer may claim before earlier exchanges do.
@@ -104,9 +104,11 @@ impl ChatPrompt {
                 let least = tokenizer.encode_prompt(&self.prompt(prompts, all - 1))?;
                 self.left_out(least.len(), room, |exchange| {
                     // An end token stands before and behind an exchange, so its tokens are the same wherever it stands.
-                    let alone =
-                        prompts.assemble(Prompt::default(), [&exchange.question, &exchange.answer]);
-                    Ok(tokenizer.encode_prompt(&alone)?.len() - 1)
+                    let mut before = Prompt::default();
+                    before.push_segment(PromptSegment::End);
+                    let least = tokenizer.encode_prompt(&before)?.len();
+                    let alone = prompts.assemble(before, [&exchange.question, &exchange.answer]);
+                    Ok(tokenizer.encode_prompt(&alone)?.len() - least)
                 })?
             }
         };

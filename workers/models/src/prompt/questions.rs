@@ -110,12 +110,16 @@ impl Questions {
 
 impl Prompts {
     /// The user's message that asks this. The first message of a conversation with an image brings the image, with its
-    /// `findings`. None where there is nothing to ask: a correction of nothing, reasons for nothing.
+    /// `findings`. None where there is nothing to ask: a correction of nothing, reasons for nothing, a task that the model was
+    /// not trained for.
     pub fn message(&self, ask: &Ask, findings: Option<&str>) -> Option<Prompt> {
         let questions = &self.questions;
         let question = match (ask, findings) {
             (Ask::Report, Some(findings)) => return Some(self.report_message(findings)),
             (Ask::Report, None) => Prompt::text(&questions.report),
+            (Ask::View, Some(_)) => return self.view_message(true),
+            (Ask::View, None) => self.view_message(false)?,
+            (Ask::Impression, _) => Prompt::text(self.impression.as_deref()?),
             (Ask::Question { text }, _) => self.untrusted(text),
             (Ask::Correction { add, remove }, _) => {
                 Prompt::text(&questions.correction(add, remove)?)

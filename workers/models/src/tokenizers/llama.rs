@@ -8,9 +8,11 @@ use segmentation::Segmentation;
 
 use super::file::BLANK;
 use super::prompt::{IMAGE, Prompt, PromptSegment};
+use super::rules::TokenizerRules;
 use super::{TokenizerError, read};
 
 mod byte_level;
+mod pieces;
 mod reading;
 mod scored;
 mod segmentation;
@@ -32,6 +34,9 @@ pub struct LlamaTokenizer {
     eos: u32,
     pad: u32,
     image: u32,
+    rules: TokenizerRules,
+    /// Placeholders that a written marker stands for.
+    image_tokens: usize,
 }
 
 enum TokenContent {
@@ -100,17 +105,24 @@ impl LlamaTokenizer {
         self.eos
     }
 
-    /// Encodes a written prompt, `<s>` first where the model wants it: written `<s>`, `</s>`, `<unk>`, `<IMG>` and other
-    /// special tokens become such, so this is for trusted text only.
+    /// Encodes a written prompt, `<s>` first where the model wants it: written `<s>`, `</s>`, `<unk>`, `<IMG>` (or the marker,
+    /// see [`super::ImageRule`]) and other special tokens become such, so this is for trusted text only.
     ///
     /// # Errors
     /// Only a broken tokenizer file.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let (image, placeholders) = self.written_image();
+        let others = self.specials.iter().filter(|(_, id)| *id != self.image);
+        let specials: Vec<(String, u32)> = others
+            .cloned()
+            .chain([(image.to_owned(), self.image)])
+            .collect();
         let mut pieces = Vec::new();
         let mut rest = text;
-        while let Some((before, id, after)) = first_token(rest, &self.specials) {
+        while let Some((before, id, after)) = first_token(rest, &specials) {
             pieces.push(InputPiece::Text(before));
-            pieces.push(InputPiece::Special(id));
+            let count = if id == self.image { placeholders } else { 1 };
+            pieces.extend((0..count).map(|_| InputPiece::Special(id)));
             rest = after;
         }
         pieces.push(InputPiece::Text(rest));
@@ -199,27 +211,11 @@ impl LlamaTokenizer {
     }
 
     fn encode_pieces(&self, pieces: &[InputPiece]) -> Result<Vec<u32>, TokenizerError> {
-        let is_image = |index: usize| matches!(pieces.get(index), Some(InputPiece::Special(id)) if *id == self.image);
-        // The published tokenizer takes white space away beside an image.
-        let trims = !self.segmentation.is_byte_level();
         let mut ids: Vec<u32> = self.first.into_iter().collect();
         for (index, piece) in pieces.iter().enumerate() {
             match piece {
                 InputPiece::Special(id) => ids.push(*id),
-                InputPiece::Text(text) => {
-                    let after_image = index.checked_sub(1).is_some_and(&is_image);
-                    let text = if trims && after_image {
-                        text.trim_start_matches(is_space)
-                    } else {
-                        text
-                    };
-                    let text = if trims && is_image(index + 1) {
-                        text.trim_end_matches(is_space)
-                    } else {
-                        text
-                    };
-                    ids.extend(self.encode_plain(text)?);
-                }
+                InputPiece::Text(text) => ids.extend(self.encode_text(pieces, index, text)?),
             }
         }
         Ok(ids)

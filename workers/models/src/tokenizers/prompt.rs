@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::rules::{ImageRule, MARKER};
+
 /// Stands for one of the image tokens in a written prompt.
 pub const IMAGE: &str = "<IMG>";
 
@@ -49,6 +51,20 @@ impl Prompt {
             other => other.clone(),
         });
         Self(short.collect()).to_string()
+    }
+
+    /// The prompt as it is written where images stand in texts by this rule: in data sets, for a tokenizer of the same rule.
+    pub fn written(&self, image: ImageRule) -> String {
+        match image {
+            ImageRule::Placeholders => self.to_string(),
+            ImageRule::Marker => {
+                let segments = self.0.iter().map(|segment| match segment {
+                    PromptSegment::Image { .. } => MARKER.to_owned(),
+                    other => Self(vec![other.clone()]).to_string(),
+                });
+                segments.collect()
+            }
+        }
     }
 
     /// Appends the segments of another prompt.

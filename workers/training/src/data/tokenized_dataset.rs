@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::data::sample_form::{ConversationMessage, SampleForm, WrittenSample};
 use crate::data::tokenized_sample::TokenizedSample;
 use crate::error::TrainingError;
 
@@ -25,12 +26,13 @@ const LEARNED: u32 = 1 << 31;
 /// A row of an RG or INS data set.
 #[derive(Clone, Debug, Deserialize)]
 struct DatasetRow {
-    instruction: String,
-    #[serde(default)]
-    input: String,
-    output: String,
+    #[serde(flatten)]
+    text: RowText,
     #[serde(default)]
     dicom: String,
+    /// The image's file in LLaVA's data sets, whose stem is its name.
+    #[serde(default)]
+    image: Option<ImageFiles>,
     #[serde(default)]
     task_type: Option<String>,
     /// The number of answers that are learned, from the last one back.
@@ -38,18 +40,66 @@ struct DatasetRow {
     answers: usize,
 }
 
+/// What is read and learned: a whole prompt with its answer, or a conversation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum RowText {
+    Prompt {
+        instruction: String,
+        #[serde(default)]
+        input: String,
+        output: String,
+    },
+    Conversation {
+        conversations: Vec<ConversationMessage>,
+    },
+}
+
+/// One file, or one of several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum ImageFiles {
+    One(PathBuf),
+    Several(Vec<PathBuf>),
+}
+
 fn last_answer() -> usize {
     1
 }
 
 impl DatasetRow {
-    /// The prompt is joined as the original's only template does it.
-    fn prompt(&self) -> String {
-        if self.input.is_empty() {
-            self.instruction.clone()
-        } else {
-            format!("{} {}", self.instruction, self.input)
+    /// The sample as it is trained. A prompt is joined as the original's only template does it.
+    fn written(&self, form: &SampleForm) -> Result<WrittenSample, String> {
+        match &self.text {
+            RowText::Prompt {
+                instruction,
+                input,
+                output,
+            } if input.is_empty() => form.of_prompt(instruction, output),
+            RowText::Prompt {
+                instruction,
+                input,
+                output,
+            } => form.of_prompt(&format!("{instruction} {input}"), output),
+            RowText::Conversation { conversations } => form.of_conversation(conversations),
         }
+    }
+
+    /// The name of the image, by which its tokens are found.
+    fn image(&self) -> Result<String, String> {
+        let file = match &self.image {
+            Some(ImageFiles::One(file)) => Some(file),
+            Some(ImageFiles::Several(files)) if files.len() > 1 => {
+                return Err("it has several images, and a conversation here has one".to_owned());
+            }
+            Some(ImageFiles::Several(files)) => files.first(),
+            None => None,
+        };
+        let stem = file.and_then(|file| file.file_stem());
+        Ok(match stem {
+            Some(stem) if self.dicom.is_empty() => stem.to_string_lossy().into_owned(),
+            _ => self.dicom.clone(),
+        })
     }
 
     /// A request for a report; whatever follows an answer, or names another task, is about one.
@@ -57,7 +107,10 @@ impl DatasetRow {
         self.task_type
             .as_deref()
             .is_none_or(|task| task == "report")
-            && !self.instruction.contains("</s>")
+            && match &self.text {
+                RowText::Prompt { instruction, .. } => !instruction.contains("</s>"),
+                RowText::Conversation { conversations } => conversations.len() <= 2,
+            }
     }
 }
 
@@ -113,12 +166,15 @@ impl TokenizedDataset {
     pub fn encode(
         files: &[PathBuf],
         tokenizer: &LlamaTokenizer,
+        form: &SampleForm,
         cutoff: usize,
         scratch: &Path,
     ) -> Result<Self, TrainingError> {
         let file = File::create(scratch).map_err(TrainingError::io("create", scratch))?;
         let mut encoder = Encoder {
             tokenizer,
+            form,
+            files,
             cutoff,
             waiting: Vec::new(),
             writer: BufWriter::new(file),
@@ -208,6 +264,8 @@ impl TokenizedDataset {
 
 struct Encoder<'a> {
     tokenizer: &'a LlamaTokenizer,
+    form: &'a SampleForm,
+    files: &'a [PathBuf],
     cutoff: usize,
     waiting: Vec<(usize, u32, DatasetRow)>,
     writer: BufWriter<File>,
@@ -228,21 +286,29 @@ impl Encoder<'_> {
     }
 
     fn write_waiting(&mut self) -> Result<(), TrainingError> {
-        let encode = |(_, _, row): &(usize, u32, DatasetRow)| {
-            TokenizedSample::encode_conversation(
+        let encode = |(file, number, row): &(usize, u32, DatasetRow)| {
+            let fault = |reason| TrainingError::Content {
+                path: self.files[*file].clone(),
+                line: None,
+                reason: format!("sample {number}: {reason}"),
+            };
+            let written = row.written(self.form).map_err(fault)?;
+            let image = row.image().map_err(fault)?;
+            let sample = TokenizedSample::encode_conversation(
                 self.tokenizer,
-                &row.prompt(),
-                &row.output,
+                &written.instruction,
+                &written.output,
                 row.answers,
                 self.cutoff,
-            )
+            )?;
+            Ok((sample, image))
         };
-        let examples: Vec<TokenizedSample> = self
+        let examples: Vec<(TokenizedSample, String)> = self
             .waiting
             .par_iter()
             .map(encode)
-            .collect::<Result<_, _>>()?;
-        for ((file, number, row), example) in self.waiting.drain(..).zip(examples) {
+            .collect::<Result<_, TrainingError>>()?;
+        for ((file, number, row), (example, image)) in self.waiting.drain(..).zip(examples) {
             if !example.teaches() {
                 self.dropped += 1;
                 continue;
@@ -254,7 +320,7 @@ impl Encoder<'_> {
                 .zip(learned)
                 .map(|(id, target)| id | target.map_or(0, |_| LEARNED));
             let ids = marked.flat_map(u32::to_le_bytes).collect::<Vec<u8>>();
-            let dicom = row.dicom.as_bytes();
+            let dicom = image.as_bytes();
             for bytes in [ids.as_slice(), dicom] {
                 self.writer
                     .write_all(bytes)
@@ -306,7 +372,8 @@ fn rows(
         (None, Err(error)) => {
             let line = error.line() as u64;
             let reason = format!(
-                "sample {} cannot be read: {error}; a sample has instruction, output and dicom",
+                "sample {} cannot be read: {error}; a sample has instruction, output and dicom, or conversations and \
+                 image",
                 number
             );
             Err(TrainingError::line(path, line, reason))

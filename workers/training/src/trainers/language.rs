@@ -252,10 +252,12 @@ fn parts(
     start: &LanguageStart,
     out: &Path,
 ) -> Result<(Subset, Subset), TrainingError> {
+    let form = start.form();
     let encode = |files| {
         TokenizedDataset::encode(
             files,
             &start.tokenizer,
+            &form,
             recipe.cutoff,
             &out.join("samples.partial"),
         )

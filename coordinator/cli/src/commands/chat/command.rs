@@ -13,6 +13,8 @@ pub(super) const HELP: &str = "\
   /plain                  the report in plain language
   /region REGION          heart, lungs, bones or mediastinum
   /why FINDING, ...       what speaks for these findings?
+  /view                   the view that the image was taken from, if the model was trained for it
+  /impression             the impression section of the report, if the model was trained for it
   /show                   findings and probabilities again
   /save FILE              write the conversation as JSON
   /help                   this list
@@ -63,6 +65,8 @@ pub(super) fn parse(line: &str) -> Result<TypedLine, String> {
         "why" => TypedLine::Ask(Ask::Reasons {
             findings: list(rest).map(finding).collect::<Result<_, _>>()?,
         }),
+        "view" => TypedLine::Ask(Ask::View),
+        "impression" => TypedLine::Ask(Ask::Impression),
         "show" => TypedLine::Show,
         "save" if !rest.is_empty() => TypedLine::Save(rest.to_owned()),
         "save" => return Err("/save needs the name of a file".to_owned()),

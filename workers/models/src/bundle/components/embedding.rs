@@ -166,6 +166,23 @@ impl EmbeddingComponent {
         }
     }
 
+    /// The component of a geometry of RaDialog v2.
+    pub fn v2(geometry: Geometry) -> Self {
+        let vision = match geometry {
+            Geometry::Published => VisionConfig {
+                joint_feature_size: 128,
+                ..VisionConfig::published()
+            },
+            Geometry::Tiny => Self::of(geometry).vision,
+        };
+        Self {
+            vision,
+            connector: Connector::Grid {
+                batch_norm: BatchNormStatistics::Image,
+            },
+        }
+    }
+
     /// The shape `[tokens, width]` of an image's tokens.
     pub fn token_shape(&self) -> (usize, usize) {
         match &self.connector {

@@ -21,8 +21,8 @@ use crate::language::{
 };
 use crate::prompt::Prompts;
 use crate::tensors::{Initialization, TensorRecorder, TensorSpec};
-use crate::tokenizers::LlamaTokenizer;
 use crate::tokenizers::synthetic::{self, SyntheticLlama};
+use crate::tokenizers::{BlankRule, LlamaTokenizer, TokenizerRules};
 
 /// The configuration of the component.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct LanguageComponent {
     /// The texts around a conversation.
     #[serde(default)]
     pub prompts: Prompts,
+    /// The blank that the tokenizer puts before a text, behind a special token.
+    #[serde(default, skip_serializing_if = "BlankRule::is_default")]
+    pub blank_rule: BlankRule,
 }
 
 /// The adapter of each kind of task: the published system writes reports with one and holds dialogs with another.
@@ -90,6 +93,47 @@ impl LanguageComponent {
             adapters: BTreeMap::new(),
             default_adapters: None,
             prompts: Prompts::default(),
+            blank_rule: BlankRule::default(),
+        }
+    }
+
+    /// The component of a geometry of RaDialog v2.
+    pub fn v2(geometry: Geometry) -> Self {
+        let (v1, published) = (Self::of(geometry), LlamaConfig::llava_7b());
+        let (llama, r) = match geometry {
+            Geometry::Published => (published, 128),
+            Geometry::Tiny => {
+                let tiny = LlamaConfig {
+                    max_position_embeddings: published.max_position_embeddings,
+                    rms_norm_eps: published.rms_norm_eps,
+                    num_image_tokens: published.num_image_tokens,
+                    image_dim: 2 * TINY_WIDTH,
+                    image_projection: published.image_projection,
+                    ..v1.llama
+                };
+                (tiny, 16)
+            }
+        };
+        let modules = llama.layer_matrices().map(|(path, ..)| path);
+        let modules = modules.map(|path| path.rsplit('.').next().unwrap_or(path).to_owned());
+        Self {
+            lora: Some(LoraConfig {
+                r,
+                lora_alpha: 2.0 * r as f64,
+                target_modules: modules.into(),
+            }),
+            llama,
+            prompts: Prompts::v2(),
+            blank_rule: BlankRule::TakenAgain,
+            ..v1
+        }
+    }
+
+    /// The rules of the component's tokenizer.
+    pub fn tokenizer_rules(&self) -> TokenizerRules {
+        TokenizerRules {
+            image: self.prompts.image_rule,
+            after_special: self.blank_rule,
         }
     }
 
@@ -321,7 +365,7 @@ impl LanguagePipeline {
                 .copied()
                 .unwrap_or_default()
         });
-        let tokenizer = llama_tokenizer(bundle, &config.llama)?;
+        let tokenizer = llama_tokenizer(bundle, &config)?;
         Ok(Self {
             model: Arc::new(model),
             tokenizer,
@@ -362,7 +406,7 @@ impl LanguagePipeline {
             .llama
             .validate()
             .map_err(bundle.model_error(Stage::Language))?;
-        llama_tokenizer(bundle, &config.llama).map(|_| ())
+        llama_tokenizer(bundle, &config).map(|_| ())
     }
 }
 
@@ -375,7 +419,11 @@ fn names<T>(adapters: &BTreeMap<AdapterName, T>) -> String {
     }
 }
 
-fn llama_tokenizer(bundle: &Bundle, llama: &LlamaConfig) -> Result<LlamaTokenizer, BundleError> {
+fn llama_tokenizer(
+    bundle: &Bundle,
+    config: &LanguageComponent,
+) -> Result<LlamaTokenizer, BundleError> {
+    let llama = &config.llama;
     let path = bundle.file(Stage::Language, TOKENIZER)?;
     let tokenizer = LlamaTokenizer::from_file(&path).map_err(BundleError::unusable(&path))?;
     let (ours, models) = (tokenizer.image_id(), llama.image_token());
@@ -385,5 +433,13 @@ fn llama_tokenizer(bundle: &Bundle, llama: &LlamaConfig) -> Result<LlamaTokenize
         );
         return Err(BundleError::Unusable { file: path, reason });
     }
-    Ok(tokenizer)
+    let placeholders = config.prompts.image_tokens;
+    if placeholders != llama.num_image_tokens {
+        let reason = format!(
+            "prompts.image_tokens is {placeholders} and llama.num_image_tokens is {}: both are the tokens of one image",
+            llama.num_image_tokens
+        );
+        return Err(BundleError::Unusable { file: path, reason });
+    }
+    Ok(tokenizer.with_rules(config.tokenizer_rules(), llama.num_image_tokens))
 }

@@ -9,6 +9,7 @@ use tokenizers::{Model, PreTokenizerWrapper};
 use super::super::TokenizerError;
 use super::super::file::BLANK;
 use super::super::prompt::IMAGE;
+use super::super::rules::TokenizerRules;
 use super::byte_level::{self, ByteLevelBpe, ByteLevelModel};
 use super::scored::ScoredPieces;
 use super::segmentation::{Segmentation, SegmentationKind};
@@ -183,6 +184,8 @@ fn merges(json: MergesJson) -> Result<LlamaTokenizer, TokenizerError> {
         eos,
         pad: unk,
         image,
+        rules: TokenizerRules::default(),
+        image_tokens: 1,
     })
 }
 
@@ -328,5 +331,7 @@ fn finish(
         eos: tokens.end,
         pad: tokens.unknown.unwrap_or(tokens.end),
         image,
+        rules: TokenizerRules::default(),
+        image_tokens: 1,
     })
 }

@@ -36,32 +36,46 @@ impl Segmentation {
 
     /// Ids of plain text; none of nothing.
     pub(super) fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_behind(text, true)
+    }
+
+    /// The same without the blank that a vocabulary puts before a text.
+    pub(super) fn encode_bare(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        self.encode_behind(text, false)
+    }
+
+    fn encode_behind(&self, text: &str, mut blank: bool) -> Result<Vec<u32>, TokenizerError> {
         let mut ids = Vec::new();
         let mut rest = text;
         while let Some((before, id, after)) = first_token(rest, &self.defined) {
-            self.encode_text(before, &mut ids)?;
+            self.encode_text(before, blank, &mut ids)?;
             ids.push(id);
-            rest = after;
+            (rest, blank) = (after, true);
         }
-        self.encode_text(rest, &mut ids)?;
+        self.encode_text(rest, blank, &mut ids)?;
         Ok(ids)
     }
 
-    fn encode_text(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    fn encode_text(
+        &self,
+        text: &str,
+        blank: bool,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         if text.is_empty() {
             return Ok(());
         }
         match &self.kind {
             SegmentationKind::Merges(model) => {
                 let tokens = model
-                    .tokenize(&marked(text, true))
+                    .tokenize(&marked(text, blank))
                     .map_err(|error| TokenizerError::Encode(error.to_string()))?;
                 ids.extend(tokens.into_iter().map(|token| token.id));
             }
             SegmentationKind::Scores {
                 pieces,
                 space_prefix,
-            } => ids.extend(pieces.encode(&marked(text, *space_prefix))),
+            } => ids.extend(pieces.encode(&marked(text, *space_prefix && blank))),
             SegmentationKind::ByteLevel(model) => ids.extend(model.encode(text)?),
         }
         Ok(())

@@ -129,7 +129,7 @@ impl DialogDataset<'_> {
         }
         messages.push(Prompt::default());
         DialogSample {
-            instruction: self.prompts.conversation(&messages).to_string(),
+            instruction: self.prompts.written(&self.prompts.conversation(&messages)),
             input: "",
             output,
             dicom: &sample.dicom_id,

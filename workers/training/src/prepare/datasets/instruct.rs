@@ -155,7 +155,7 @@ impl InstructDataset<'_> {
         ];
         let output = crate::prepare::sections::strip(&sample.output);
         ReportSample {
-            instruction: self.prompts.conversation(&messages).to_string(),
+            instruction: self.prompts.written(&self.prompts.conversation(&messages)),
             input: String::new(),
             output: if task == InstructTask::AllFindings {
                 output.to_lowercase()

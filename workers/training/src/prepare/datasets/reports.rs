@@ -53,7 +53,7 @@ pub fn report_samples<'a>(
     selected.into_iter().map(|row| {
         let sample = &samples[row];
         ReportSample {
-            instruction: prompts.report(&sample.report_findings()).to_string(),
+            instruction: prompts.written(&prompts.report(&sample.report_findings())),
             input: String::new(),
             output: sample.target().to_owned(),
             dicom: sample.dicom_id.clone(),

@@ -8,15 +8,18 @@ use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
 use radialog_models::bundle::components::{LanguageComponent, adapter_usage};
 use radialog_models::bundle::weights::MappedWeights;
-use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
+use radialog_models::language::{
+    ImageProjectionKind, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig,
+};
 use radialog_models::prompt::Prompts;
 use radialog_models::tensors::TensorSpec;
-use radialog_models::tokenizers::LlamaTokenizer;
+use radialog_models::tokenizers::{BlankRule, LlamaTokenizer};
 use radialog_schemas::{AdapterName, Stage};
 use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use super::super::initial_weights;
+use crate::data::sample_form::SampleForm;
 use crate::error::TrainingError;
 use crate::random::Random;
 use crate::recipe::{LanguageRecipe, LoraRecipe};
@@ -25,7 +28,6 @@ use crate::variables::Variables;
 
 /// The prefix of the model's tensors in an adapter, as PEFT writes it.
 const ADAPTER: &str = "base_model.model.";
-const PROJECTION: &str = "model.img_proj_layer";
 /// PEFT looks for these names in a folder.
 const ADAPTER_FILE: &str = "adapter_model.safetensors";
 const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -66,7 +68,7 @@ impl LanguageStart {
                     weights,
                     files,
                 };
-                let found = found.of_one_adapter(recipe)?;
+                let found = found.of_one_adapter(recipe)?.with_images(recipe)?;
                 if recipe.full {
                     found.all_weights(recipe)
                 } else {
@@ -78,6 +80,11 @@ impl LanguageStart {
                 "neither a start nor a geometry with a tokenizer".to_owned(),
             )),
         }
+    }
+
+    /// The way in which samples are written.
+    pub(super) fn form(&self) -> SampleForm {
+        SampleForm::new(self.config.prompts.clone())
     }
 
     /// What the frozen weights cost where they are stored quantised: no gradient passes through whole numbers.
@@ -157,6 +164,21 @@ impl LanguageBundle {
         Ok(self)
     }
 
+    /// The same with an image projection to train, where the model has seen text alone and the recipe has images: a linear
+    /// layer, from image tokens of the shape that the embeddings have.
+    fn with_images(mut self, recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
+        if self.config.llama.image_projection != ImageProjectionKind::None {
+            return Ok(self);
+        }
+        if let Some(&[tokens, width]) = MappedWeights::open(&recipe.embeddings)?.first_shape() {
+            let llama = &mut self.config.llama;
+            llama.image_projection = ImageProjectionKind::Linear;
+            (llama.num_image_tokens, llama.image_dim) = (tokens, width);
+            self.config.prompts.image_tokens = tokens;
+        }
+        Ok(self)
+    }
+
     /// A new adapter, or the one that is there, beside weights that stay.
     fn adapter(self, recipe: &LanguageRecipe) -> Result<LanguageStart, TrainingError> {
         let wanted = recipe.lora.clone().unwrap_or_default();
@@ -215,11 +237,11 @@ impl LanguageBundle {
             let name = usage.replacen("weights", "language.base", 1) + ".safetensors";
             component = component.with(ComponentFile::linked(usage, &name, path)?);
         }
-        let tokenizer = tokenizer(&self.tokenizer()?, &config.llama)?;
+        let tokenizer = tokenizer(&self.tokenizer()?, &config)?;
         let frozen = Some(self.weights);
         Ok(LanguageStart {
             component,
-            variables: variables(tensors, recipe)?,
+            variables: variables(tensors, &config.llama, recipe)?,
             tokenizer,
             config,
             frozen,
@@ -238,7 +260,7 @@ impl LanguageBundle {
         let mut tensors = Vec::new();
         for spec in config.base_tensors(Dtype::F32)? {
             let (name, shape) = (spec.header.name, spec.header.shape);
-            let tensor = if name.starts_with(PROJECTION) {
+            let tensor = if name.starts_with(config.llama.image_projection.prefix()) {
                 self.projection(
                     &name,
                     &shape,
@@ -287,7 +309,7 @@ impl LanguageBundle {
         let base = self.weights.var_builder(DType::F32, &Device::Cpu);
         match base.contains_tensor(path) {
             true => Ok(base.get(shape, path)?),
-            false => uniform(random, shape, self.config.llama.image_dim),
+            false => uniform(random, shape, projection_inputs(&self.config.llama, path)),
         }
     }
 
@@ -314,12 +336,15 @@ fn random(
         adapters: BTreeMap::new(),
         default_adapters: None,
         prompts,
+        blank_rule: BlankRule::default(),
     };
     let draw = |spec: TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);
         let mut random = Random::stream(recipe.training.seed, &name);
         let tensor = match shape.as_slice() {
-            _ if name.starts_with(PROJECTION) => uniform(&mut random, &shape, llama.image_dim)?,
+            _ if name.starts_with(llama.image_projection.prefix()) => {
+                uniform(&mut random, &shape, projection_inputs(llama, &name))?
+            }
             [_, inputs] => {
                 let deviation = SPREAD / (*inputs as f64).sqrt();
                 // Each half of a layer adds to the same sum.
@@ -355,12 +380,12 @@ fn whole(
     tensors: Vec<(String, Tensor)>,
     path: PathBuf,
 ) -> Result<LanguageStart, TrainingError> {
-    let tokenizer = tokenizer(&path, &config.llama)?;
+    let tokenizer = tokenizer(&path, &config)?;
     let component = ComponentDescription::new(Stage::Language, &config, "")?
         .with(ComponentFile::copied("tokenizer", TOKENIZER_FILE, path));
     Ok(LanguageStart {
         component,
-        variables: variables(tensors, recipe)?,
+        variables: variables(tensors, &config.llama, recipe)?,
         tokenizer,
         config,
         frozen: None,
@@ -370,13 +395,22 @@ fn whole(
 
 fn variables(
     tensors: Vec<(String, Tensor)>,
+    llama: &LlamaConfig,
     recipe: &LanguageRecipe,
 ) -> Result<Variables, TrainingError> {
-    let stays = !recipe.train_projection;
-    Ok(Variables::of(tensors)?.freeze(|name| stays && name.contains(PROJECTION)))
+    let (stays, projection) = (!recipe.train_projection, llama.image_projection.prefix());
+    Ok(Variables::of(tensors)?.freeze(|name| stays && name.contains(projection)))
 }
 
-fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<LlamaTokenizer, TrainingError> {
+/// Inputs of the linear layer of the image projection that a weight or bias belongs to: torch draws both by them.
+fn projection_inputs(llama: &LlamaConfig, path: &str) -> usize {
+    let layers = llama.projection_layers();
+    let layer = layers.iter().find(|(layer, ..)| path.starts_with(layer));
+    layer.map_or(llama.image_dim, |(_, inputs, _)| *inputs)
+}
+
+fn tokenizer(path: &Path, config: &LanguageComponent) -> Result<LlamaTokenizer, TrainingError> {
+    let llama = &config.llama;
     let tokenizer = LlamaTokenizer::from_file(path)?;
     let (ours, models) = (tokenizer.image_id(), llama.image_token());
     if ours != models {
@@ -390,7 +424,7 @@ fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<LlamaTokenizer, Trainin
             reason,
         });
     }
-    Ok(tokenizer)
+    Ok(tokenizer.with_rules(config.tokenizer_rules(), llama.num_image_tokens))
 }
 
 /// Uniform with the spread of torch's linear layers of so many inputs, which is also that of PEFT's `lora_A`.

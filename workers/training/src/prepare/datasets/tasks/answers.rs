@@ -157,7 +157,7 @@ fn question(prompts: &Prompts, mut sample: TaskSample, messages: Vec<String>) ->
         .map(|text| Prompt::text(text))
         .chain([Prompt::default()])
         .collect();
-    sample.instruction = Some(prompts.conversation(&turns).to_string());
+    sample.instruction = Some(prompts.written(&prompts.conversation(&turns)));
     AnswerRequest { sample, messages }
 }
 
