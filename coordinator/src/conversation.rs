@@ -68,7 +68,7 @@ pub(crate) async fn go_on(
     let conversation = &known.conversation;
     match (pending_work(known), bundle) {
         (Some(PendingWork::Turn(turn)), _) => {
-            publish_turn(backends, &conversation.id, turn, &conversation.component).await?;
+            publish_turn(backends, &conversation.task(turn)).await?;
             Ok(true)
         }
         (Some(PendingWork::Image(image)), Some(bundle)) => {
@@ -120,6 +120,7 @@ async fn prepare(
         generation: Generation::default(),
         bundle: bundle.bundle.clone(),
         components: bundle.components.clone(),
+        group: conversation.group.clone(),
         conversation: Some(conversation.id.clone()),
     };
     let spec = StudySpec {

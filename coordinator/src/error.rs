@@ -33,6 +33,14 @@ pub enum CoordinatorError {
         /// The columns that the header names.
         found: String,
     },
+    /// A model that is not served.
+    #[error("there is no model '{model}' here; this gateway has {models}")]
+    NoModel {
+        /// The name that was asked for.
+        model: String,
+        /// Those that there are.
+        models: String,
+    },
     /// Another process holds the output directory.
     #[error("another process writes to '{}'; wait for it to end, or choose another --out", .dir.display())]
     Locked {

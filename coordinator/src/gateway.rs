@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
 use radialog_runtime::http_server::{self, ConnectionLimits};
+use radialog_runtime::queue::QueueError;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::BundleHashes;
+use crate::ServedBundles;
 use crate::conversation::TurnSweeper;
 use crate::run::{BatchError, BatchService, BatchServiceSettings, OpenArchive};
 
@@ -46,7 +47,7 @@ mod view;
 use app_state::{AppState, AppStateInner};
 use auth::Authenticator;
 use body_memory::BodyMemory;
-pub use config::{ApiKey, GatewayConfig, MOST_CONNECTIONS, is_key_name};
+pub use config::{AlsoServed, ApiKey, GatewayConfig, MOST_CONNECTIONS, is_key_name};
 pub use openapi::openapi_document;
 use static_file::StaticFile;
 
@@ -67,6 +68,9 @@ pub enum GatewayError {
         /// The system's words.
         reason: std::io::Error,
     },
+    /// The broker is unreachable or refuses.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// Batches of an earlier process cannot be taken up.
     #[error(transparent)]
     Batches(#[from] BatchError),
@@ -97,10 +101,11 @@ impl Gateway {
     /// Listens on the configured address; port 0 chooses one. Requests wait until [`Gateway::serve`].
     ///
     /// # Errors
-    /// Where the address is taken, or open to others without any key.
+    /// Where the address is taken, or open to others without any key; where the queues of a bundle's workers cannot be
+    /// declared.
     pub async fn bind(
         config: GatewayConfig,
-        bundle: BundleHashes,
+        bundles: impl Into<ServedBundles>,
         backends: Backends,
         shutdown: CancellationToken,
     ) -> Result<Self, GatewayError> {
@@ -112,13 +117,19 @@ impl Gateway {
             reason,
         };
         let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let bundles = bundles.into();
+        for bundle in bundles.bundles() {
+            if let Some(group) = &bundle.group {
+                backends.queue.declare_group(group).await?;
+            }
+        }
         let authenticator = Authenticator::new(&config);
         let document =
             serde_json::to_vec(&openapi_document()).expect("a document has string keys only");
         let inner = AppStateInner {
             bodies: Arc::new(BodyMemory::of(config.body_memory)),
             backends,
-            bundle,
+            bundles,
             config,
             authenticator,
             openapi: StaticFile::new("application/json", document.into()),
@@ -138,7 +149,7 @@ impl Gateway {
     pub fn with_batches(self, open: OpenArchive) -> Result<Self, GatewayError> {
         let AppStateInner {
             backends,
-            bundle,
+            bundles,
             config,
             shutdown,
             ..
@@ -149,8 +160,12 @@ impl Gateway {
             prefixes,
             open,
         };
-        let batches =
-            BatchService::new(backends.clone(), bundle.clone(), settings, shutdown.clone());
+        let batches = BatchService::new(
+            backends.clone(),
+            bundles.clone(),
+            settings,
+            shutdown.clone(),
+        );
         batches.resume()?;
         self.app.batches.get_or_init(|| batches);
         Ok(self)
@@ -175,7 +190,7 @@ impl Gateway {
         let config = &self.app.config;
         let sweeper = TurnSweeper::new(
             self.app.backends.clone(),
-            Some(self.app.bundle.clone()),
+            Some(self.app.bundles.clone()),
             config.republish_after,
             shutdown.clone(),
         );

@@ -6,9 +6,11 @@ pub mod conversation;
 mod error;
 pub mod gateway;
 pub mod run;
+mod served_bundles;
 
 pub use bundle_hashes::BundleHashes;
 pub use conversation::TurnSweeper;
 pub use error::{BackendError, CoordinatorError};
 pub use run::output::RunSummary;
 pub use run::{ArchiveRun, ResultConsumer, RunOptions, RunPlan, RunProgress, plan_run};
+pub use served_bundles::{ALIAS, ServedBundle, ServedBundles, ServedBundlesError, ServedModel};

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContentHash, Failure, Finding, FindingsReport, Generation, ObjectKey, SCHEMA_VERSION,
-    ids::text_id,
+    AdapterName, ContentHash, Failure, Finding, FindingsReport, Generation, ObjectKey, QueueGroup,
+    SCHEMA_VERSION, ids::text_id,
 };
 
 text_id! {
@@ -24,6 +24,9 @@ pub struct ChatTask {
     pub turn: u32,
     /// The language component that has to answer.
     pub component: ContentHash,
+    /// The group of queues that its bundle's workers take turns from; none is the queue without a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<QueueGroup>,
 }
 
 impl ChatTask {
@@ -34,6 +37,17 @@ impl ChatTask {
             conversation: conversation.clone(),
             turn,
             component: component.clone(),
+            group: None,
+        }
+    }
+}
+
+impl Conversation {
+    /// The task to answer this turn of it.
+    pub fn task(&self, turn: u32) -> ChatTask {
+        ChatTask {
+            group: self.group.clone(),
+            ..ChatTask::new(&self.id, turn, &self.component)
         }
     }
 }
@@ -57,6 +71,12 @@ pub struct Conversation {
     pub indication: Option<String>,
     /// The language component that answers.
     pub component: ContentHash,
+    /// The adapter that answers, where the client chose one; none is the bundle's own for conversations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterName>,
+    /// The group of queues that the bundle's workers take turns and tasks from; none is the queues without a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<QueueGroup>,
     /// How many seconds it is kept after its last use; none is the 30 days of a conversation that somebody may return to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_seconds: Option<u32>,

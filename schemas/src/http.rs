@@ -61,6 +61,10 @@ pub struct NewConversation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub indication: Option<String>,
+    /// Who answers: one of `/v1/models`; the first of them where none is given. The conversation keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 300))]
+    pub model: Option<String>,
     /// The options of all its first turns.
     #[serde(flatten)]
     pub options: TurnOptions,
@@ -81,6 +85,10 @@ pub struct NewConversationForm {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16_000))]
     pub indication: Option<String>,
+    /// Who answers: one of `/v1/models`; the first of them where none is given. The conversation keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 300))]
+    pub model: Option<String>,
     /// The options of all its first turns, each a part of its own.
     #[serde(flatten)]
     pub options: TurnOptions,
@@ -112,6 +120,8 @@ pub struct ConversationView {
     pub id: ConversationId,
     /// The time at which it began, in milliseconds since 1970.
     pub created_ms: u64,
+    /// The model that answers, as in `/v1/models`; none where its bundle is not served here any more.
+    pub model: Option<String>,
     /// The reason why the image was taken.
     pub indication: Option<String>,
     /// The X-ray, where there is one.

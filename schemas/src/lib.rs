@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-pub mod adapter_name;
 pub mod bundle;
 pub mod chat;
 pub mod correction;
@@ -10,6 +9,7 @@ pub mod http;
 pub mod ids;
 pub mod image_format;
 pub mod objects;
+pub mod plain_name;
 pub mod queues;
 pub mod record;
 pub mod relative_path;
@@ -18,7 +18,6 @@ pub mod stage;
 pub mod table;
 pub mod task;
 
-pub use adapter_name::{AdapterName, InvalidAdapterName};
 pub use bundle::Manifest;
 pub use chat::{
     Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent,
@@ -30,6 +29,7 @@ pub use findings::{Finding, FindingsReport, Label, Labels, PredictedFinding};
 pub use ids::{ContentHash, ContentHasher, RunId, StudyId};
 pub use image_format::ImageFormat;
 pub use objects::ObjectKey;
+pub use plain_name::{AdapterName, InvalidName, QueueGroup};
 pub use record::{StudyRecord, StudyStatus};
 pub use relative_path::{InvalidPath, RelativePath};
 pub use result::{Outcome, StageResult, StageTimings};

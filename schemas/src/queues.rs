@@ -1,9 +1,10 @@
 //! Queue and header names, and the shape of the broker's topology: one work queue per stage, its retry steps, its
 //! dead letters, and the one results queue.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::Stage;
+use crate::{QueueGroup, Stage};
 
 /// The queue in which workers publish what they did.
 pub const RESULTS: &str = "radialog.results";
@@ -50,6 +51,22 @@ pub fn work(stage: Stage) -> &'static str {
     }
 }
 
+/// The queue of this name that belongs to the workers of one bundle, where several bundles share a broker: each worker
+/// takes the tasks of its group alone. Without a group it is the queue itself.
+pub fn in_group<'a>(queue: &'a str, group: Option<&QueueGroup>) -> Cow<'a, str> {
+    match group {
+        None => queue.into(),
+        // No name of a group has an '@' or a dot, so that no queue can be taken for another one's retry queue.
+        Some(group) => format!("{queue}@{group}").into(),
+    }
+}
+
+/// The queues of one bundle's workers. Their results go where all results go.
+pub fn of_group(group: Option<&QueueGroup>) -> impl Iterator<Item = String> {
+    let work = Stage::ALL.into_iter().map(work).chain([CHAT]);
+    work.map(move |queue| in_group(queue, group).into_owned())
+}
+
 /// The queue in which a failed message of `queue` waits for [`RETRY_DELAYS`]`[step]`.
 pub fn retry(queue: &str, step: usize) -> String {
     format!("{queue}.retry.{}s", RETRY_DELAYS[step].as_secs())
@@ -60,7 +77,30 @@ pub fn dead(queue: &str) -> String {
     format!("{queue}.dead")
 }
 
-/// Every queue that holds work or results; each has retry and dead-letter queues.
+/// Every queue that holds work or results where there are no groups; each has retry and dead-letter queues.
 pub fn all() -> impl Iterator<Item = &'static str> {
     Stage::ALL.into_iter().map(work).chain([CHAT, RESULTS])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_groups_share_a_queue_and_none_takes_the_place_of_retries() {
+        let groups = ["dead", "retry", "a", "a-b"].map(|name| name.parse::<QueueGroup>().unwrap());
+        let mut queues: Vec<String> = groups
+            .iter()
+            .flat_map(|group| of_group(Some(group)))
+            .chain(all().map(str::to_owned))
+            .collect();
+        for queue in queues.clone() {
+            queues.push(dead(&queue));
+            queues.extend((0..RETRY_DELAYS.len()).map(|step| retry(&queue, step)));
+        }
+        assert_eq!(queues.iter().collect::<BTreeSet<_>>().len(), queues.len());
+        assert_eq!(in_group(CHAT, None), CHAT);
+    }
 }

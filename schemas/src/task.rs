@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdapterName, ContentHash, ConversationId, Labels, ObjectKey, PerStage, RunId, SCHEMA_VERSION,
-    Stage, StageSet, StudyId,
+    AdapterName, ContentHash, ConversationId, Labels, ObjectKey, PerStage, QueueGroup, RunId,
+    SCHEMA_VERSION, Stage, StageSet, StudyId,
 };
 
 /// One message to one stage.
@@ -19,6 +19,9 @@ pub struct Task {
     pub study: StudyId,
     /// The bundle component that has to do it: [`crate::Manifest::component_hash`].
     pub component: ContentHash,
+    /// The group of queues that its bundle's workers take tasks from; none is the queues without a group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<QueueGroup>,
     /// The key under which the output is stored.
     pub output: ObjectKey,
     /// What to do.
@@ -92,6 +95,7 @@ impl Task {
             run,
             study,
             component,
+            group: None,
             output,
             work,
         }
@@ -236,6 +240,9 @@ pub struct RunSpec {
     pub bundle: ContentHash,
     /// Hash of each stage's component, in pipeline order.
     pub components: PerStage<ContentHash>,
+    /// The group of queues that the bundle's workers take tasks from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<QueueGroup>,
     /// The conversation whose image the run prepares: its end then starts the first turn, and no line is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationId>,

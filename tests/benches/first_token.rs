@@ -203,6 +203,8 @@ impl Setting {
             image: Some(image),
             indication: None,
             component: self.component.clone(),
+            adapter: None,
+            group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
         };

@@ -108,13 +108,8 @@ async fn turns(
     );
     try_join_all((0..CLIENTS).map(|_| async {
         let conversation = begin(backends).await?;
-        publish_turn(
-            backends,
-            &conversation,
-            1,
-            &FakeStage::component_of(Stage::Language),
-        )
-        .await?;
+        let component = FakeStage::component_of(Stage::Language);
+        publish_turn(backends, &ChatTask::new(&conversation, 1, &component)).await?;
         let path = format!("{url}/v1/conversations/{conversation}/turns");
         let mut mine = 0;
         while began.elapsed() < TURNS_FOR {
@@ -158,7 +153,7 @@ async fn answer_everything(backends: Backends) -> Result<()> {
                 TurnClaim::NotFound => None,
             };
             if let Some(next) = next {
-                publish_turn(&backends, id, next, &task.component).await?;
+                publish_turn(&backends, &ChatTask::new(id, next, &task.component)).await?;
             }
             delivery.receipt.ack().await?;
             anyhow::Ok(())
@@ -279,6 +274,8 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         image: None,
         indication: None,
         component: FakeStage::component_of(Stage::Language),
+        adapter: None,
+        group: None,
         lifetime_seconds: None,
         opening: Vec::new(),
     };

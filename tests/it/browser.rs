@@ -15,6 +15,7 @@ mod docs;
 mod faults;
 mod image;
 mod keyboard;
+mod models;
 mod whole;
 
 /// The report that the fake language worker writes.

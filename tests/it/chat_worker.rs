@@ -125,6 +125,8 @@ impl ChatHarness {
             image: None,
             indication: None,
             component: self.component.clone(),
+            adapter: None,
+            group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
         }

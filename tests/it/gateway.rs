@@ -11,6 +11,7 @@ mod events;
 pub(crate) mod fake_language_worker;
 pub(crate) mod fixture;
 mod limits;
+pub(crate) mod models;
 mod openai;
 mod races;
 mod retention;

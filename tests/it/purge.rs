@@ -149,6 +149,8 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
             image: None,
             indication: None,
             component: ContentHash::of(b"language"),
+            adapter: None,
+            group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
         };

@@ -10,7 +10,7 @@ use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
 use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
-use radialog_schemas::{ContentHash, ObjectKey, RunId, StudyId};
+use radialog_schemas::{ContentHash, ObjectKey, QueueGroup, RunId, StudyId};
 
 /// Switches faults on and off in the backends that it wraps.
 #[derive(Default)]
@@ -112,6 +112,10 @@ struct FaultyQueue {
 impl Queue for FaultyQueue {
     async fn declare(&self) -> Result<(), QueueError> {
         self.inner.declare().await
+    }
+
+    async fn declare_group(&self, group: &QueueGroup) -> Result<(), QueueError> {
+        self.inner.declare_group(group).await
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {

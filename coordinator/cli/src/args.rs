@@ -58,6 +58,10 @@ pub(crate) struct ServiceArgs {
     /// Folder for images and outputs where no S3 store is given [env: RADIALOG_OBJECTS_DIRECTORY]
     #[arg(long, value_name = "DIR")]
     objects: Option<PathBuf>,
+    /// Group of queues of this bundle's workers, where workers of several bundles share a broker: the same name at workers,
+    /// gateway and batch [default: none] [env: RADIALOG_WORKER_GROUP]
+    #[arg(long, value_name = "GROUP")]
+    worker_group: Option<String>,
 }
 
 impl ServiceArgs {
@@ -114,6 +118,7 @@ impl ServiceArgs {
             ("s3.url", self.s3.clone()),
             ("redis.url", self.redis.clone()),
             ("objects.directory", objects),
+            ("worker.group", self.worker_group.clone()),
         ];
         let given = flags
             .iter()

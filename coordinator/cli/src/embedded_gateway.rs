@@ -4,19 +4,23 @@ use std::sync::Arc;
 
 use radialog_coordinator::conversation::retention;
 use radialog_coordinator::gateway::{Gateway, GatewayConfig};
+use radialog_coordinator::{ServedBundle, ServedBundles};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
+use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::Stage;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::ModelArgs;
 use crate::embedded_workers::EmbeddedWorkers;
-use crate::{bundle_source, gateway_server};
+use crate::gateway_server;
+use crate::served_bundle::{self, OpenedBundle};
 
 /// Gateway and workers of this process.
 pub(crate) struct EmbeddedGateway {
     gateway: Gateway,
     workers: EmbeddedWorkers,
+    bundles: ServedBundles,
     backends: Backends,
     config: Config,
     shutdown: CancellationToken,
@@ -30,16 +34,30 @@ impl EmbeddedGateway {
         models: &ModelArgs,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let bundle =
-            Arc::new(bundle_source::open(models.bundle.as_deref(), &Stage::ALL, &config).await?);
+        let source = models.bundle.as_deref();
+        let opened = served_bundle::open_all(source, &Stage::ALL, &config, &gateway_config).await?;
+        let bundles = served_bundle::served(&opened)?;
         let backends = Backends::connect(&config).await?;
-        let gateway =
-            gateway_server::bind(&config, gateway_config, &bundle, &backends, &shutdown).await?;
-        let workers =
-            EmbeddedWorkers::start(&Stage::ALL, &bundle, models, &backends, &config.worker)?;
+        let listening = gateway_server::bind(
+            &config,
+            gateway_config,
+            bundles.clone(),
+            &backends,
+            &shutdown,
+        );
+        let gateway = listening.await?;
+        let mut workers = EmbeddedWorkers::none();
+        for OpenedBundle { bundle, group } in opened {
+            let settings = RunnerSettings {
+                group,
+                ..config.worker.clone()
+            };
+            workers.add(&Stage::ALL, &Arc::new(bundle), models, &backends, &settings)?;
+        }
         Ok(Self {
             gateway,
             workers,
+            bundles,
             backends,
             config,
             shutdown,
@@ -51,6 +69,11 @@ impl EmbeddedGateway {
         Ok(format!("http://{}", self.gateway.address()?))
     }
 
+    /// Returns the bundles that it serves.
+    pub(crate) fn bundles(&self) -> &[ServedBundle] {
+        self.bundles.bundles()
+    }
+
     /// Answers until the shutdown, and then finishes what is in the models.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let Self {
@@ -59,6 +82,7 @@ impl EmbeddedGateway {
             backends,
             config,
             shutdown,
+            ..
         } = self;
         tokio::select! {
             ended = gateway_server::answer(gateway, &config, backends.clone(), shutdown) => {

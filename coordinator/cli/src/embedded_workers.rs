@@ -39,12 +39,25 @@ impl EmbeddedWorkers {
         settings: &RunnerSettings,
     ) -> anyhow::Result<Self> {
         let mut workers = Self::none();
+        workers.add(stages, bundle, models, backends, settings)?;
+        Ok(workers)
+    }
+
+    /// One worker more per stage, of this bundle.
+    pub(crate) fn add(
+        &mut self,
+        stages: &[Stage],
+        bundle: &Arc<Bundle>,
+        models: &ModelArgs,
+        backends: &Backends,
+        settings: &RunnerSettings,
+    ) -> anyhow::Result<()> {
         for &stage in stages {
             let device = device::from_name(&models.device)?;
             let (bundle, options) = (bundle.clone(), models.stage_options(settings));
-            let (backends, stop) = (backends.clone(), workers.stop.clone());
+            let (backends, stop) = (backends.clone(), self.stop.clone());
             let settings = settings.clone();
-            workers.tasks.spawn(async move {
+            self.tasks.spawn(async move {
                 let load = tokio::task::spawn_blocking(move || {
                     load_stage(stage, &bundle, &device, &options)
                 });
@@ -52,7 +65,7 @@ impl EmbeddedWorkers {
                 Ok(loaded.run(&backends, settings, stop).await?)
             });
         }
-        Ok(workers)
+        Ok(())
     }
 
     /// Waits for a worker to end by itself, which it does only when it cannot go on.

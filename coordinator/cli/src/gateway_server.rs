@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use clap::Args;
 use radialog_coordinator::conversation::retention;
 use radialog_coordinator::gateway::{Gateway, GatewayConfig, GatewayError};
-use radialog_coordinator::{BundleHashes, ResultConsumer};
-use radialog_models::bundle::Bundle;
+use radialog_coordinator::{ResultConsumer, ServedBundles};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use tokio_util::sync::CancellationToken;
@@ -22,14 +21,24 @@ pub(crate) struct ListenArgs {
     /// [env: RADIALOG_GATEWAY_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// A further bundle to serve, with the group of queues that its workers take tasks from, e.g. v2=/bundles/radialog-v2;
+    /// may be given several times [env: RADIALOG_GATEWAY_ALSO]
+    #[arg(long, value_name = "GROUP=BUNDLE")]
+    also: Vec<String>,
 }
 
 impl ListenArgs {
-    pub(crate) fn setting(&self) -> (&'static str, Option<String>) {
-        (
-            "gateway.listen",
-            self.listen.map(|address| address.to_string()),
-        )
+    pub(crate) fn settings(&self) -> [(&'static str, Option<String>); 2] {
+        [
+            (
+                "gateway.listen",
+                self.listen.map(|address| address.to_string()),
+            ),
+            (
+                "gateway.also",
+                (!self.also.is_empty()).then(|| self.also.join(",")),
+            ),
+        ]
     }
 }
 
@@ -37,17 +46,11 @@ impl ListenArgs {
 pub(crate) async fn bind(
     config: &Config,
     gateway: GatewayConfig,
-    bundle: &Bundle,
+    bundles: ServedBundles,
     backends: &Backends,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<Gateway> {
-    let manifest = bundle.manifest();
-    let hashes = BundleHashes {
-        name: manifest.name.clone(),
-        bundle: manifest.hash(),
-        components: manifest.component_hashes(),
-    };
-    match Gateway::bind(gateway, hashes, backends.clone(), shutdown.clone()).await {
+    match Gateway::bind(gateway, bundles, backends.clone(), shutdown.clone()).await {
         Err(error @ GatewayError::Open(_)) => Err(UsageError(error.to_string()).into()),
         bound => Ok(bound?.with_batches(archive_source::opener(config.clone()))?),
     }

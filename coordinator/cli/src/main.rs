@@ -17,6 +17,7 @@ mod exit;
 mod gateway_server;
 mod progress;
 mod run_summary;
+mod served_bundle;
 
 use std::process::ExitCode;
 

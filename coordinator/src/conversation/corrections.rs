@@ -170,6 +170,8 @@ mod tests {
             image: Some(chat_image),
             indication: None,
             component: ContentHash::of(b"language"),
+            adapter: None,
+            group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
         };

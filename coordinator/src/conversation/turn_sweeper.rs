@@ -12,8 +12,8 @@ use radialog_schemas::{Stage, TurnStatus, queues};
 use tokio_util::sync::CancellationToken;
 
 use super::go_on;
-use crate::bundle_hashes::BundleHashes;
 use crate::error::BackendError;
+use crate::served_bundles::ServedBundles;
 
 /// Whatever a turn's time says (clocks differ), it is given again after so long at the latest.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3600);
@@ -25,7 +25,7 @@ const PATIENCE_WITH_MESSAGES: u32 = 10;
 /// A sweeper of the turns of all conversations, not yet running.
 pub struct TurnSweeper {
     backends: Backends,
-    bundle: Option<BundleHashes>,
+    bundles: Option<ServedBundles>,
     forgotten_after: Duration,
     shutdown: CancellationToken,
 }
@@ -34,17 +34,17 @@ impl TurnSweeper {
     /// After so long a turn that nobody has attended to counts as forgotten.
     pub const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
-    /// A sweeper that works until `shutdown`. Without a bundle it leaves images that are not prepared to those who have
-    /// one.
+    /// A sweeper that works until `shutdown`. Without the bundle of a conversation it leaves images that are not prepared to
+    /// those who have it.
     pub fn new(
         backends: Backends,
-        bundle: Option<BundleHashes>,
+        bundles: Option<ServedBundles>,
         forgotten_after: Duration,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
             backends,
-            bundle,
+            bundles,
             forgotten_after,
             shutdown,
         }
@@ -101,17 +101,19 @@ impl TurnSweeper {
     ) -> Result<bool, BackendError> {
         let UnattendedConversation { snapshot, since_ms } = unattended;
         let is_prepared = snapshot.conversation.image.is_none() || snapshot.prepared.is_some();
+        let group = snapshot.conversation.group.as_ref();
+        let in_group = |queue| queues::in_group(queue, group);
         let queues = match is_prepared {
-            true => vec![queues::CHAT],
+            true => vec![in_group(queues::CHAT)],
             false => vec![
-                queues::work(Stage::Embedding),
-                queues::work(Stage::Findings),
-                queues::RESULTS,
+                in_group(queues::work(Stage::Embedding)),
+                in_group(queues::work(Stage::Findings)),
+                queues::RESULTS.into(),
             ],
         };
         let mut patience = self.forgotten_after;
         for queue in queues {
-            if self.backends.queue.depth(queue).await? > 0 {
+            if self.backends.queue.depth(&queue).await? > 0 {
                 patience = PATIENCE_WITH_MESSAGES * self.forgotten_after;
             }
         }
@@ -122,7 +124,12 @@ impl TurnSweeper {
 
     async fn give(&self, unattended: &UnattendedConversation) -> Result<bool, BackendError> {
         let snapshot = &unattended.snapshot;
-        let given = go_on(&self.backends, self.bundle.as_ref(), snapshot).await?;
+        let bundle = self
+            .bundles
+            .as_ref()
+            .and_then(|bundles| bundles.of_group(snapshot.conversation.group.as_ref()))
+            .map(|bundle| &bundle.hashes);
+        let given = go_on(&self.backends, bundle, snapshot).await?;
         if given {
             metrics().chat_republished.inc();
             tracing::info!(conversation = %snapshot.conversation.id, "a turn was forgotten and is given to the workers again");

@@ -10,7 +10,7 @@ use super::auth::Authenticator;
 use super::body_memory::BodyMemory;
 use super::config::GatewayConfig;
 use super::static_file::StaticFile;
-use crate::BundleHashes;
+use crate::ServedBundles;
 use crate::run::BatchService;
 
 /// The handlers' state, which is cheap to clone.
@@ -19,7 +19,7 @@ pub(super) struct AppState(pub(super) Arc<AppStateInner>);
 
 pub(super) struct AppStateInner {
     pub(super) backends: Backends,
-    pub(super) bundle: BundleHashes,
+    pub(super) bundles: ServedBundles,
     pub(super) config: GatewayConfig,
     pub(super) authenticator: Authenticator,
     /// Memory for the bodies of all requests.

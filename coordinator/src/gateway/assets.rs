@@ -43,6 +43,7 @@ pub(super) const ASSETS: &[Asset] = &[
     asset!(CSS, "layout.css"),
     asset!(SCRIPT, "list.js"),
     asset!(SCRIPT, "menu.js"),
+    asset!(SCRIPT, "models.js"),
     asset!(CSS, "palette.css"),
     asset!(SCRIPT, "pixels.js"),
     asset!(SCRIPT, "report.js"),

@@ -15,7 +15,7 @@ use radialog_schemas::http::ProblemCode;
 use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::JsonBody;
-use super::create::{self, Accepted};
+use super::create::{self, Accepted, ChosenModel};
 use super::problem::{ApiError, ApiResult};
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use crate::run::{BatchService, BatchView, NewBatch};
@@ -79,6 +79,7 @@ pub(super) async fn start(
         );
         return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
     }
+    ChosenModel::find(&app, request.model.as_deref())?;
     let id = key.map_or_else(
         || create::new_id().0,
         |key| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use radialog_runtime::config::ConfigReader;
 use radialog_runtime::http_server::{CONNECTION_BYTES, open_files};
-use radialog_schemas::ContentHash;
+use radialog_schemas::{ContentHash, QueueGroup};
 
 use crate::conversation::TurnSweeper;
 
@@ -76,6 +76,17 @@ pub struct GatewayConfig {
     pub directory: PathBuf,
     /// Web pages of other hosts that may ask, e.g. `https://viewer.example`.
     pub origins: Vec<String>,
+    /// Further bundles that it serves, whose workers have queues of their own.
+    pub also: Vec<AlsoServed>,
+}
+
+/// A further bundle of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlsoServed {
+    /// The group of queues that its workers take tasks from.
+    pub group: QueueGroup,
+    /// The bundle: a folder, or `s3://bucket/prefix`.
+    pub bundle: String,
 }
 
 /// An API key as the configuration holds it.
@@ -118,6 +129,7 @@ impl Default for GatewayConfig {
             archives: Vec::new(),
             directory: PathBuf::from("radialog-gateway"),
             origins: Vec::new(),
+            also: Vec::new(),
         }
     }
 }
@@ -165,6 +177,7 @@ impl GatewayConfig {
                 .parsed("gateway", "directory")
                 .unwrap_or(default.directory),
             origins: origins(reader),
+            also: also(reader),
         }
     }
 }
@@ -181,6 +194,27 @@ impl GatewayConfig {
             .saturating_add(u64::from(self.connections).saturating_mul(CONNECTION_BYTES))
             .saturating_add(OWN_MEMORY)
     }
+}
+
+/// Entries `GROUP=BUNDLE`.
+fn also(reader: &mut ConfigReader) -> Vec<AlsoServed> {
+    let mut served = Vec::new();
+    for entry in reader.list("gateway", "also") {
+        let parsed = match entry.split_once('=') {
+            Some((group, bundle)) if !bundle.is_empty() => match group.parse() {
+                Ok(group) => Ok((group, bundle.to_owned())),
+                Err(error) => Err(format!("{error}")),
+            },
+            _ => Err(format!(
+                "'{entry}' is not GROUP=BUNDLE, e.g. v2=/bundles/radialog-v2"
+            )),
+        };
+        match parsed {
+            Ok((group, bundle)) => served.push(AlsoServed { group, bundle }),
+            Err(fault) => reader.fault("gateway", "also", &fault),
+        }
+    }
+    served
 }
 
 /// Files that the process may have open, without those that are no client's.

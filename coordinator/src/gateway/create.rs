@@ -11,8 +11,8 @@ use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
 use radialog_schemas::{
-    Ask, ContentHash, Conversation, ConversationId, Exchange, Generation, SCHEMA_VERSION, Stage,
-    TurnRequest,
+    AdapterName, Ask, ContentHash, Conversation, ConversationId, Exchange, Generation,
+    SCHEMA_VERSION, Stage, TurnRequest,
 };
 use tracing::Instrument;
 use uuid::Uuid;
@@ -26,7 +26,7 @@ use super::queue_place::QueuePlaces;
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
 use super::view;
-use crate::conversation;
+use crate::{ServedBundle, conversation};
 
 /// The answer of a request whose work goes on: `202` with where to look.
 pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Json<T>);
@@ -35,12 +35,39 @@ pub(super) type Accepted<T> = (StatusCode, [(header::HeaderName, String); 1], Js
 pub(super) struct ConversationDraft {
     pub(super) id: ConversationId,
     pub(super) owner: String,
+    /// Who answers: the bundle's group of queues, and the adapter that was asked for.
+    pub(super) model: ChosenModel,
     pub(super) image: Option<CheckedImage>,
     pub(super) indication: Option<String>,
     /// Seconds from its last use to its end; none where somebody may return to it.
     pub(super) lifetime_seconds: Option<u32>,
     pub(super) opening: Vec<Exchange>,
     pub(super) turns: Vec<TurnRequest>,
+}
+
+/// The model that a client asked for.
+#[derive(Clone)]
+pub(super) struct ChosenModel {
+    pub(super) bundle: ServedBundle,
+    pub(super) adapter: Option<AdapterName>,
+}
+
+impl ChosenModel {
+    /// Finds the model of this name; the first bundle where none is named.
+    pub(super) fn find(app: &AppState, name: Option<&str>) -> ApiResult<Self> {
+        let found = app.bundles.find(name);
+        let (bundle, adapter) = found.ok_or_else(|| {
+            let detail = format!(
+                "there is no model of this name; this gateway has {}",
+                app.bundles.names()
+            );
+            ApiError::new(ProblemCode::ModelNotFound, detail)
+        })?;
+        Ok(Self {
+            bundle: bundle.clone(),
+            adapter: adapter.cloned(),
+        })
+    }
 }
 
 pub(super) async fn create(
@@ -61,7 +88,11 @@ pub(super) async fn create(
         text.as_deref()
             .map_or(Ok(()), |text| check_text(field, text))?;
     }
-    let generation = generation(&asked.options)?;
+    let model = ChosenModel::find(&app, asked.model.as_deref())?;
+    let generation = Generation {
+        adapter: model.adapter.clone(),
+        ..generation(&asked.options)?
+    };
     let image = match image {
         Some(content) => Some(CheckedImage::new(content, &app.config).await?),
         None => None,
@@ -88,6 +119,7 @@ pub(super) async fn create(
     let draft = ConversationDraft {
         id,
         owner,
+        model,
         image,
         indication: asked.indication,
         lifetime_seconds: None,
@@ -147,6 +179,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
     let ConversationDraft {
         id,
         owner,
+        model: ChosenModel { bundle, adapter },
         image,
         indication,
         lifetime_seconds,
@@ -154,7 +187,7 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         turns,
     } = draft;
     let content = image.as_ref().map(|checked| checked.content.clone());
-    let image = image.map(|checked| app.bundle.image(&checked.key(&id), checked.media_type));
+    let image = image.map(|checked| bundle.hashes.image(&checked.key(&id), checked.media_type));
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
         id,
@@ -162,13 +195,15 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         created_ms: now_ms(),
         image,
         indication,
-        component: app.bundle.component(Stage::Language).clone(),
+        component: bundle.hashes.component(Stage::Language).clone(),
+        adapter,
+        group: bundle.group.clone(),
         lifetime_seconds,
         opening,
     };
     let outcome = conversation::begin(
         &app.backends,
-        &app.bundle,
+        &bundle.hashes,
         &conversation,
         &turns,
         content.as_ref(),

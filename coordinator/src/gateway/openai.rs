@@ -5,7 +5,8 @@ use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use radialog_runtime::clock;
-use radialog_schemas::http::openai::{ChatCompletionRequest, Model, ModelList};
+use radialog_schemas::Generation;
+use radialog_schemas::http::openai::{ChatCompletionRequest, Model, ModelLimits, ModelList};
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
 
 use tracing::Instrument;
@@ -17,19 +18,18 @@ use super::app_state::AppState;
 use super::auth::Caller;
 use super::body::{self, ReadBody, is_json, media_type, unsupported};
 use super::body_memory::HeldMemory;
-use super::create::{self, ConversationDraft};
+use super::create::{self, ChosenModel, ConversationDraft};
 use super::events::OpenStream;
 use super::image::CheckedImage;
 use super::problem::{ApiError, ApiResult};
 use super::turn_follower::TurnFollower;
+use crate::{ALIAS, ServedBundle, ServedModel};
 
 mod completion;
 mod errors;
 mod messages;
 mod stream;
 
-/// The name under which any bundle answers.
-const ALIAS: &str = "radialog";
 /// A completion is removed with its last byte. Where its gateway has died before, it ends by itself so many seconds after
 /// it was queued or begun, which is longer than both take.
 const LIFETIME_SECONDS: u32 = 6 * 3600;
@@ -53,16 +53,29 @@ impl FromRequest<AppState> for CompletionRequest {
 }
 
 pub(super) async fn models(State(app): State<AppState>) -> Json<ModelList> {
-    let (object, owned_by) = ("model".to_owned(), ALIAS.to_owned());
-    let model = Model {
-        id: app.bundle.name.clone(),
-        object,
+    let limits = ModelLimits {
+        max_new_tokens: MAX_NEW_TOKENS,
+        max_image_bytes: app.config.max_image_bytes,
+        max_image_pixels: app.config.max_image_pixels,
+        max_turns: app.config.max_turns,
+    };
+    let model = |(model, bundle): (&ServedModel, &ServedBundle)| Model {
+        id: model.id.clone(),
+        object: "model".to_owned(),
         created: 0,
-        owned_by,
+        owned_by: ALIAS.to_owned(),
+        bundle: bundle.hashes.name.clone(),
+        version: bundle.version.clone(),
+        hash: bundle.hashes.bundle.clone(),
+        adapter: model.adapter.clone(),
+        license: bundle.license.clone(),
+        random_weights: bundle.random_weights,
+        context_tokens: bundle.context_tokens,
+        limits: limits.clone(),
     };
     Json(ModelList {
         object: "list".into(),
-        data: vec![model],
+        data: app.bundles.models().map(model).collect(),
     })
 }
 
@@ -71,7 +84,8 @@ pub(super) async fn complete(
     caller: Caller,
     CompletionRequest(asked, memory): CompletionRequest,
 ) -> ApiResult<Response> {
-    let options = options(&app, &asked)?;
+    let chosen = ChosenModel::find(&app, Some(&asked.model))?;
+    let options = options(&asked)?;
     let include_usage = asked
         .stream_options
         .as_ref()
@@ -85,12 +99,17 @@ pub(super) async fn complete(
         Some(content) => Some(CheckedImage::new(content, &app.config).await?),
         None => None,
     };
-    let turn = create::turn_request(&app, dialog.ask, &create::generation(&options)?, &options);
+    let generation = Generation {
+        adapter: chosen.adapter.clone(),
+        ..create::generation(&options)?
+    };
+    let turn = create::turn_request(&app, dialog.ask, &generation, &options);
     let open = OpenStream::new(caller.quota.stream()?);
     let draft = ConversationDraft {
         id: create::new_id(),
         // No key can have this name, so that nobody lists these conversations or reads them otherwise.
         owner: format!("{} (completions)", caller.owner),
+        model: chosen,
         image,
         indication: None,
         lifetime_seconds: Some(LIFETIME_SECONDS),
@@ -138,14 +157,7 @@ async fn begin(
         })?
 }
 
-fn options(app: &AppState, asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
-    if asked.model != ALIAS && asked.model != app.bundle.name {
-        let detail = format!(
-            "there is no model of this name; this gateway has '{}'",
-            app.bundle.name
-        );
-        return Err(ApiError::new(ProblemCode::NotFound, detail));
-    }
+fn options(asked: &ChatCompletionRequest) -> ApiResult<TurnOptions> {
     let unsupported = [
         ("n", asked.n.is_some_and(|n| n != 1)),
         ("stop", asked.stop.is_some()),

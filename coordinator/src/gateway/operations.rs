@@ -61,7 +61,7 @@ fn conversation_operations() -> Vec<Operation> {
             .reads_body::<NewConversation>(JSON)
             .reads_body::<NewConversationForm>("multipart/form-data")
             .responds::<ConversationView>(202, "It is queued; `Location` is its address.")
-            .fails_with(&[400, 413, 415, 422]),
+            .fails_with(&[400, 404, 413, 415, 422]),
         Operation::new(Method::GET, CONVERSATIONS, "listConversations", get(conversations::list))
             .describe("List your conversations", "The latest first, at most 200.")
             .responds::<ConversationList>(200, "The list."),
@@ -159,7 +159,7 @@ fn batch_operations() -> Vec<Operation> {
             .parameters(&["IdempotencyKey"])
             .reads_body::<NewBatch>(JSON)
             .responds::<BatchView>(202, "It is queued; `Location` is its address.")
-            .fails_with(&[400, 403, 413, 415, 422]),
+            .fails_with(&[400, 403, 404, 413, 415, 422]),
         Operation::new(Method::GET, BATCH, "getBatch", get(batches::get))
             .describe("Look at a batch", "Counts, rates and time left; the names of its results once it has ended.")
             .tag("batches")
@@ -198,7 +198,7 @@ fn openai_operations() -> Vec<Operation> {
             .responds_bytes(200, "text/event-stream", "Chunks.")
             .fails_with(&[400, 404, 413, 415]),
         Operation::new(Method::GET, "/v1/models", "listModels", get(openai::models))
-            .describe("Models", "The one that this gateway's workers hold. `radialog` names it, too.")
+            .describe("Models", "The bundles that this gateway's workers hold, and their adapters. `radialog` names the first, too, and `radialog-ADAPTER` its adapters.")
             .tag(OPENAI_TAG)
             .responds::<ModelList>(200, "The list."),
     ]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use radialog_schemas::{ConversationId, Stage};
+use radialog_schemas::Conversation;
 
 use super::app_state::AppState;
 use crate::run::{RetryUntilShutdown, publish_turn};
@@ -12,18 +12,17 @@ use crate::run::{RetryUntilShutdown, publish_turn};
 const WAIT: Duration = Duration::from_secs(2);
 
 /// Publishes a turn that is ready, if one is.
-pub(super) async fn publish_ready(app: &AppState, id: &ConversationId, turn: Option<u32>) {
+pub(super) async fn publish_ready(app: &AppState, conversation: &Conversation, turn: Option<u32>) {
     let Some(turn) = turn else { return };
-    let (app, id) = (app.clone(), id.clone());
+    let (app, task) = (app.clone(), conversation.task(turn));
     let publishing = tokio::spawn(async move {
-        let component = app.bundle.component(Stage::Language);
-        let once = || publish_turn(&app.backends, &id, turn, component);
+        let once = || publish_turn(&app.backends, &task);
         if RetryUntilShutdown::new(app.shutdown.clone())
             .until_success(once)
             .await
             .is_err()
         {
-            tracing::warn!(conversation = %id, turn, "stopped before a turn was published; the sweeper publishes it again");
+            tracing::warn!(conversation = %task.conversation, turn, "stopped before a turn was published; the sweeper publishes it again");
         }
     });
     // It goes on by itself where it takes longer.

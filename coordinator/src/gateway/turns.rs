@@ -5,8 +5,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use radialog_runtime::clock;
 use radialog_runtime::conversations::{AddTurnOutcome, ConversationSnapshot};
-use radialog_schemas::Ask;
 use radialog_schemas::http::{EditedAnswer, NewTurn, ProblemCode, TurnView};
+use radialog_schemas::{Ask, Generation};
 
 use super::app_state::AppState;
 use super::auth::Caller;
@@ -27,7 +27,10 @@ pub(super) async fn add(
 ) -> ApiResult<Accepted<TurnView>> {
     let conversation = before.conversation;
     check(&asked.ask, conversation.image.is_some())?;
-    let generation = create::generation(&asked.options)?;
+    let generation = Generation {
+        adapter: conversation.adapter.clone(),
+        ..create::generation(&asked.options)?
+    };
     let request = create::turn_request(&app, asked.ask, &generation, &asked.options);
     let places = QueuePlaces::take(&app, &caller.owner, 1).await?;
     let (id, max_turns) = (&conversation.id, app.config.max_turns);
@@ -49,7 +52,7 @@ pub(super) async fn add(
         AddTurnOutcome::NotFound => return Err(ApiError::no_conversation()),
     };
     places.free().await;
-    publish::publish_ready(&app, id, added.ready.then_some(added.turn)).await;
+    publish::publish_ready(&app, &conversation, added.ready.then_some(added.turn)).await;
     let after = request_path::own(&app, &caller, id).await?;
     let location = [(header::LOCATION, view::turn_path(id, added.turn))];
     Ok((
@@ -85,7 +88,7 @@ pub(super) async fn get(State(app): State<AppState>, at: OwnTurn) -> ApiResult<J
 
 pub(super) async fn cancel(State(app): State<AppState>, at: OwnTurn) -> ApiResult<StatusCode> {
     let ready = app.backends.conversations.cancel(at.id(), at.turn).await?;
-    publish::publish_ready(&app, at.id(), ready).await;
+    publish::publish_ready(&app, &at.snapshot.conversation, ready).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

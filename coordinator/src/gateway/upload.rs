@@ -132,7 +132,7 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
                 image = Some(content);
                 continue;
             }
-            "question" | "indication" => Value::String(utf8(&content)?.to_owned()),
+            "question" | "indication" | "model" => Value::String(utf8(&content)?.to_owned()),
             name if NUMBERS.contains(&name) => serde_json::from_str(utf8(&content)?.trim())
                 .map_err(|_| {
                     ApiError::new(

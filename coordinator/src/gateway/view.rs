@@ -34,6 +34,10 @@ pub(super) async fn conversation(
     Ok(ConversationView {
         id: snapshot.conversation.id.clone(),
         created_ms: snapshot.conversation.created_ms,
+        model: app
+            .bundles
+            .name_of(&snapshot.conversation)
+            .map(str::to_owned),
         indication: snapshot.conversation.indication.clone(),
         image: image(snapshot),
         findings: snapshot

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use radialog_runtime::backends::Backends;
 use radialog_schemas::{
-    ContentHash, Generation, PerStage, RunId, RunSpec, SCHEMA_VERSION, Source, StageSet,
+    ContentHash, Generation, PerStage, QueueGroup, RunId, RunSpec, SCHEMA_VERSION, Source, StageSet,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -48,6 +48,8 @@ pub struct RunOptions {
     pub bundle: ContentHash,
     /// Hash of each stage's component, in pipeline order.
     pub components: PerStage<ContentHash>,
+    /// The group of queues that the bundle's workers take tasks from.
+    pub group: Option<QueueGroup>,
     /// The largest number of studies in flight; [`DEFAULT_WINDOW`].
     pub window: usize,
     /// The number of studies from the archive's beginning that are taken; none is all.
@@ -77,6 +79,7 @@ impl RunOptions {
             generation: self.generation.clone(),
             bundle: self.bundle.clone(),
             components: self.components.clone(),
+            group: self.group.clone(),
             conversation: None,
         };
         RunFile {
@@ -110,6 +113,9 @@ impl ArchiveRun {
         }
         let ledger = RunLedger::open(&out)?;
         backends.queue.declare().await?;
+        if let Some(group) = &options.group {
+            backends.queue.declare_group(group).await?;
+        }
 
         // Ends our own parts when the run has ended or failed, and with the caller's.
         let stop = shutdown.child_token();

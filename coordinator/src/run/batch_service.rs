@@ -27,7 +27,7 @@ use super::archive_run::{
 };
 use super::progress::RunProgress;
 use crate::archive::Archive;
-use crate::{BundleHashes, CoordinatorError};
+use crate::{CoordinatorError, ServedBundles};
 
 mod documents;
 mod error;
@@ -66,7 +66,7 @@ pub struct BatchServiceSettings {
 pub struct BatchService {
     backends: Backends,
     documents: BatchDocuments,
-    bundle: BundleHashes,
+    bundles: ServedBundles,
     settings: BatchServiceSettings,
     shutdown: CancellationToken,
     slots: Semaphore,
@@ -88,14 +88,14 @@ impl BatchService {
     /// Creates a service without batches; [`BatchService::resume`] takes up earlier ones.
     pub fn new(
         backends: Backends,
-        bundle: BundleHashes,
+        bundles: ServedBundles,
         settings: BatchServiceSettings,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
             documents: BatchDocuments(backends.state.clone()),
             backends,
-            bundle,
+            bundles,
             settings,
             shutdown,
             slots: Semaphore::new(RUNNING),
@@ -362,6 +362,15 @@ impl BatchService {
         out: &Path,
         stop: &CancellationToken,
     ) -> Result<RunEnd, CoordinatorError> {
+        // Looked for before it was begun; this gateway may have started with other bundles since.
+        let model = request.model.as_deref();
+        let (bundle, adapter) =
+            self.bundles
+                .find(model)
+                .ok_or_else(|| CoordinatorError::NoModel {
+                    model: model.unwrap_or_default().to_owned(),
+                    models: self.bundles.names(),
+                })?;
         let archive = (self.settings.open)(request.archive.clone()).await?;
         let stages = if request.stages.is_empty() {
             StageSet::all()
@@ -378,10 +387,12 @@ impl BatchService {
             stages,
             generation: Generation {
                 max_new_tokens,
+                adapter: adapter.cloned(),
                 ..Generation::default()
             },
-            bundle: self.bundle.bundle.clone(),
-            components: self.bundle.components.clone(),
+            bundle: bundle.hashes.bundle.clone(),
+            components: bundle.hashes.components.clone(),
+            group: bundle.group.clone(),
             window: DEFAULT_WINDOW,
             limit: request.limit,
             image_limit: DEFAULT_IMAGE_LIMIT,

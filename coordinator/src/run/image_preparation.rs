@@ -3,7 +3,9 @@
 
 use radialog_runtime::backends::Backends;
 use radialog_runtime::objects::ObjectError;
-use radialog_schemas::{ConversationId, ErrorCode, Failure, FindingsReport, RunSpec, Stage};
+use radialog_schemas::{
+    ChatTask, ConversationId, ErrorCode, Failure, FindingsReport, RunSpec, Stage,
+};
 
 use super::pipeline::{OutputKeys, StudyFacts};
 use super::publish::publish_turn;
@@ -38,7 +40,11 @@ pub(crate) async fn finish_preparation(
         .image_prepared(conversation, &facts.spec.input, &outcome)
         .await?
     {
-        publish_turn(backends, conversation, turn, run.component(Stage::Language)).await?;
+        let task = ChatTask {
+            group: run.group.clone(),
+            ..ChatTask::new(conversation, turn, run.component(Stage::Language))
+        };
+        publish_turn(backends, &task).await?;
     }
     // Deleted while the stages worked: what they have stored since has no owner.
     if backends

@@ -235,6 +235,7 @@ mod tests {
             generation: Generation::default(),
             bundle: ContentHash::of(bundle),
             components: PerStage::from_fn(|_| ContentHash::of(bundle)),
+            group: None,
             conversation: None,
         };
         RunFile {

@@ -153,13 +153,16 @@ fn task(run: &RunSpec, facts: &StudyFacts, keys: &OutputKeys, stage: Stage) -> T
             reference: facts.spec.reference.clone(),
         },
     };
-    Task::new(
-        &run.run,
-        &facts.spec.study,
-        run.component(stage),
-        key(stage),
-        work,
-    )
+    Task {
+        group: run.group.clone(),
+        ..Task::new(
+            &run.run,
+            &facts.spec.study,
+            run.component(stage),
+            key(stage),
+            work,
+        )
+    }
 }
 
 #[cfg(test)]

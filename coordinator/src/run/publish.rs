@@ -2,29 +2,25 @@
 
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Message, Queue, QueueError};
-use radialog_schemas::{ChatTask, ContentHash, ConversationId, Task, queues};
+use radialog_schemas::{ChatTask, Task, queues};
 use serde::Serialize;
 
-/// Publishes a task to the queue of its stage.
+/// Publishes a task to the queue of its stage and group.
 ///
 /// # Errors
 /// When the broker does not confirm; publishing again is harmless.
 pub(crate) async fn publish_task(queue: &dyn Queue, task: &Task) -> Result<(), QueueError> {
-    publish_json(queue, queues::work(task.work.stage()), task).await
+    let name = queues::in_group(queues::work(task.work.stage()), task.group.as_ref());
+    publish_json(queue, &name, task).await
 }
 
-/// Publishes a turn that is ready to the chat queue.
+/// Publishes a turn that is ready to the chat queue of its group.
 ///
 /// # Errors
 /// When the broker does not confirm; publishing again is harmless.
-pub async fn publish_turn(
-    backends: &Backends,
-    conversation: &ConversationId,
-    turn: u32,
-    component: &ContentHash,
-) -> Result<(), QueueError> {
-    let task = ChatTask::new(conversation, turn, component);
-    publish_json(&*backends.queue, queues::CHAT, &task).await
+pub async fn publish_turn(backends: &Backends, task: &ChatTask) -> Result<(), QueueError> {
+    let name = queues::in_group(queues::CHAT, task.group.as_ref());
+    publish_json(&*backends.queue, &name, task).await
 }
 
 async fn publish_json(

@@ -26,11 +26,12 @@ export const api = {
   models: () => json("GET", "/v1/models"),
   conversation: (id, signal) => json("GET", path(id), { signal }),
   image: async (id) => (await request("GET", `${path(id)}/image`)).blob(),
-  begin({ image, name, question, indication }, requestKey) {
+  begin({ image, name, question, indication, model }, requestKey) {
     const body = new FormData();
     if (image) body.append("image", image, name || "image");
     if (question) body.append("question", question);
     if (indication) body.append("indication", indication);
+    if (model) body.append("model", model);
     return json("POST", "/v1/conversations", { body, headers: { "Idempotency-Key": requestKey } });
   },
   remove: (id) => request("DELETE", path(id)),

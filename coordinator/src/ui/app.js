@@ -1,7 +1,7 @@
 // The page's beginning: puts the parts together, and shows the conversation that the address names.
 
 import { announce } from "/assets/announce.js";
-import { api, onKeyNeeded } from "/assets/api.js";
+import { onKeyNeeded } from "/assets/api.js";
 import { Composer } from "/assets/composer.js";
 import { Conversation } from "/assets/conversation.js";
 import { askKey } from "/assets/dialogs.js";
@@ -11,6 +11,7 @@ import { Findings } from "/assets/findings.js";
 import { fillIcons, icon } from "/assets/icons.js";
 import { imageAddress } from "/assets/images.js";
 import { List } from "/assets/list.js";
+import { Models } from "/assets/models.js";
 import { Start } from "/assets/start.js";
 import { store } from "/assets/store.js";
 import { conversationTitle } from "/assets/tasks.js";
@@ -34,7 +35,8 @@ const findings = new Findings(byId("findings"), (correction) => composer.ask({ t
   return taken;
 }));
 new List({ gone: (id) => openId() === id && go(null), trouble: tell });
-new Start({ begun, wanted: () => go(null) });
+const models = new Models();
+new Start({ begun, wanted: () => go(null), model: () => models.chosen() });
 
 /** The conversation that the address names. */
 function openId() {
@@ -201,5 +203,6 @@ store.keepFresh();
 await Promise.all([store.refresh().catch((error) => !store.view && openId() === null && tell(explain(error))), route()]);
 
 // Random weights and small models make words, too; nobody must take them for a report.
-const models = await api.models().catch(() => ({ data: [] }));
-for (const name of ["random", "demo"]) show(byId(name), models.data.some(({ id }) => id.startsWith(name)));
+const served = await models.load().catch(() => []);
+show(byId("random"), served.some((model) => model.random_weights));
+show(byId("demo"), served.some(({ id }) => id.startsWith("demo")));

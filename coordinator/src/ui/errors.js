@@ -43,6 +43,7 @@ const TURN_TITLES = {
   bundle_mismatch: "The model was changed meanwhile",
   deadline: "It waited too long",
   model: "The model failed",
+  model_not_found: "This model is not served here",
 };
 
 /** `{title, advice}` of an error of the API. */
@@ -51,7 +52,7 @@ export function explain(error) {
   const [title, advice] = BY_STATUS[error.status] ?? [error.title || `The server answered ${error.status}`, "Try again."];
   const wait = error.retryAfter ? ` Try again in ${seconds(error.retryAfter)}.` : "";
   // That there is nothing is all that the server says, also where there is something that belongs to another key.
-  const detail = error.status === 404 ? "" : error.detail;
+  const detail = error.status === 404 && error.code !== "model_not_found" ? "" : error.detail;
   return { title: TURN_TITLES[error.code] ?? title, advice: (detail ? sentence(detail) : advice) + wait };
 }
 

@@ -14,10 +14,14 @@ export class Start {
   /** The request that is being sent or failed: sent again unchanged, it must not begin a second conversation. */
   #requestKey = null;
 
-  /** `begun(view)` gets the new conversation, `wanted()` is called when an image arrives from anywhere. */
-  constructor({ begun, wanted }) {
+  /**
+   * `begun(view)` gets the new conversation, `wanted()` is called when an image arrives from anywhere, `model()` gives the
+   * name of who is to answer, or null.
+   */
+  constructor({ begun, wanted, model }) {
     this.begun = begun;
     this.wanted = wanted;
+    this.model = model;
     this.file = byId("file");
     this.error = byId("start-error");
     this.submit = byId("begin");
@@ -30,7 +34,7 @@ export class Start {
     });
     byId("drop").addEventListener("click", (event) => !this.#image && event.target.closest("button, input") === null && choose());
     this.file.addEventListener("change", () => this.take(this.file.files[0]));
-    for (const id of ["indication", "first-question"]) byId(id).addEventListener("input", () => this.#changed());
+    for (const id of ["indication", "first-question", "model"]) byId(id).addEventListener("input", () => this.#changed());
     byId("start-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#begin();
@@ -133,7 +137,7 @@ export class Start {
     setText(byId("begin-label"), image ? "Sending the image…" : "Sending…");
     show(this.error, false);
     try {
-      const request = { image, name: image?.name, question: this.#question(), indication: byId("indication").value.trim() };
+      const request = { image, name: image?.name, question: this.#question(), indication: byId("indication").value.trim(), model: this.model() };
       const view = await api.begin(request, this.#requestKey);
       if (image) rememberImage(view.id, image);
       this.clear();

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::{AdapterName, ContentHash};
+
 /// A request for one answer. The client keeps the conversation and sends all of it each time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatCompletionRequest {
@@ -222,7 +224,7 @@ pub struct PromptTokensDetails {
 pub struct ModelList {
     /// The kind of this object: `list`.
     pub object: String,
-    /// The models, one for each bundle.
+    /// The models: each bundle, and each of its adapters. The first one answers where a request of ours names none.
     pub data: Vec<Model>,
 }
 
@@ -237,6 +239,35 @@ pub struct Model {
     pub created: u64,
     /// The owner: `radialog`.
     pub owned_by: String,
+    /// The name of the bundle that answers. This and what follows is ours, and not in OpenAI's API.
+    pub bundle: String,
+    /// The version of its weights.
+    pub version: String,
+    /// The hash of the bundle.
+    pub hash: ContentHash,
+    /// The adapter that answers; none is the bundle's own for each task.
+    pub adapter: Option<AdapterName>,
+    /// The licence and origin of the weights.
+    pub license: String,
+    /// Whether the weights are random, so that answers mean nothing.
+    pub random_weights: bool,
+    /// Tokens that prompt and answer may have together, where that is known.
+    pub context_tokens: Option<u32>,
+    /// What this gateway takes and gives.
+    pub limits: ModelLimits,
+}
+
+/// What a gateway takes and gives at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ModelLimits {
+    /// Tokens of an answer.
+    pub max_new_tokens: u32,
+    /// Bytes of an image file.
+    pub max_image_bytes: u64,
+    /// Pixels of an image.
+    pub max_image_pixels: u64,
+    /// Turns of a conversation.
+    pub max_turns: u32,
 }
 
 /// The body of every error on these paths.

@@ -42,6 +42,8 @@ pub enum ProblemCode {
     ArchiveNotAllowed,
     /// There is no such thing, or it is somebody else's.
     NotFound,
+    /// There is no model of this name here.
+    ModelNotFound,
     /// This path does not do that.
     MethodNotAllowed,
     /// The turn is not over yet.
@@ -94,7 +96,7 @@ impl ProblemCode {
             | Self::IncompleteBody => 400,
             Self::Unauthorized => 401,
             Self::ForbiddenOrigin | Self::ArchiveNotAllowed => 403,
-            Self::NotFound => 404,
+            Self::NotFound | Self::ModelNotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::TurnNotFinal | Self::ConversationFull => 409,
             Self::BodyTooLarge | Self::ImageTooLarge => 413,
@@ -123,6 +125,7 @@ impl ProblemCode {
             Self::ForbiddenOrigin => "this web page may not ask",
             Self::ArchiveNotAllowed => "this archive may not be read",
             Self::NotFound => "there is no such thing",
+            Self::ModelNotFound => "there is no such model",
             Self::MethodNotAllowed => "this path does not do that",
             Self::TurnNotFinal => "the turn is not over yet",
             Self::ConversationFull => "the conversation is full",

@@ -575,6 +575,8 @@ async fn a_prompt_is_made_beside_the_async_threads() {
         image: None,
         indication: None,
         component: harness.component.clone(),
+        adapter: None,
+        group: None,
         lifetime_seconds: None,
         opening: vec![said(&"a word ".repeat(10_000)); 2],
     };

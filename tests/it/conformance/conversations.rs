@@ -99,6 +99,8 @@ fn in_words() -> Conversation {
         image: None,
         indication: None,
         component: ContentHash::of(b"language"),
+        adapter: None,
+        group: None,
         lifetime_seconds: None,
         opening: Vec::new(),
     }

@@ -26,6 +26,8 @@ fn conversation() -> Conversation {
         image: None,
         indication: None,
         component: ContentHash::of(b"language"),
+        adapter: None,
+        group: None,
         lifetime_seconds: None,
         opening: Vec::new(),
     }

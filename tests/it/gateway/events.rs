@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use radialog_schemas::Ask;
+use radialog_schemas::{Ask, ChatTask};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -83,7 +83,8 @@ async fn an_answer_goes_on_when_another_worker_takes_it_and_the_reader_sees_neit
     let id = radialog_schemas::ConversationId::from(path.rsplit('/').next().unwrap());
     let component =
         radialog_tests::fake_stage::FakeStage::component_of(radialog_schemas::Stage::Language);
-    radialog_coordinator::run::publish_turn(&fixture.backends, &id, 1, &component).await?;
+    radialog_coordinator::run::publish_turn(&fixture.backends, &ChatTask::new(&id, 1, &component))
+        .await?;
     seen.extend(reader.rest().await?);
     assert_eq!(text(&seen), "You asked: one two three four");
     let numbers = numbers(&seen);

@@ -172,7 +172,11 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore, gate: &G
 
 async fn next_turn(backends: &Backends, task: &ChatTask, next: Option<u32>) -> Result<()> {
     if let Some(next) = next {
-        publish_turn(backends, &task.conversation, next, &task.component).await?;
+        publish_turn(
+            backends,
+            &ChatTask::new(&task.conversation, next, &task.component),
+        )
+        .await?;
     }
     Ok(())
 }

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use radialog_coordinator::BundleHashes;
-use radialog_coordinator::ResultConsumer;
 use radialog_coordinator::archive::{self, ArchiveLocation};
 use radialog_coordinator::gateway::Gateway;
 use radialog_coordinator::gateway::{ApiKey, GatewayConfig};
 use radialog_coordinator::run::OpenArchive;
+use radialog_coordinator::{ResultConsumer, ServedBundles};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::runner::{Runner, RunnerSettings};
 use radialog_schemas::{ContentHash, PerStage, Stage};
@@ -123,18 +123,27 @@ impl RunningGateway {
         backends: &Backends,
         change: impl FnOnce(&mut GatewayConfig),
     ) -> Result<Self> {
-        let mut config = GatewayConfig {
-            listen: "127.0.0.1:0".parse()?,
-            ..GatewayConfig::default()
-        };
-        change(&mut config);
         let bundle = BundleHashes {
             name: "fake".into(),
             bundle: ContentHash::of(b"fake bundle"),
             components: PerStage::from_fn(FakeStage::component_of),
         };
+        Self::serving(backends, bundle.into(), change).await
+    }
+
+    /// The same in front of these bundles.
+    pub(crate) async fn serving(
+        backends: &Backends,
+        bundles: ServedBundles,
+        change: impl FnOnce(&mut GatewayConfig),
+    ) -> Result<Self> {
+        let mut config = GatewayConfig {
+            listen: "127.0.0.1:0".parse()?,
+            ..GatewayConfig::default()
+        };
+        change(&mut config);
         let stop = CancellationToken::new();
-        let gateway = Gateway::bind(config, bundle, backends.clone(), stop.clone()).await?;
+        let gateway = Gateway::bind(config, bundles, backends.clone(), stop.clone()).await?;
         let gateway = gateway.with_batches(open_archive(backends))?;
         let url = format!("http://{}", gateway.address()?);
         let serving =

@@ -142,12 +142,18 @@ async fn a_client_that_goes_away_stops_its_answer() -> Result<()> {
 async fn models_are_listed_by_the_bundles_name() -> Result<()> {
     let fixture = GatewayFixture::start().await?;
     let list: Value = fixture.gateway.get("/v1/models").await?.json().await?;
-    assert_eq!(
-        list,
-        json!({"object": "list", "data": [
-            {"id": "fake", "object": "model", "created": 0, "owned_by": "radialog"},
-        ]})
-    );
+    assert_eq!(list["object"], "list");
+    assert_eq!(list["data"].as_array().map(Vec::len), Some(1));
+    let model = &list["data"][0];
+    for (field, value) in [
+        ("id", json!("fake")),
+        ("object", json!("model")),
+        ("created", json!(0)),
+        ("owned_by", json!("radialog")),
+        ("adapter", json!(null)),
+    ] {
+        assert_eq!(model[field], value, "{model}");
+    }
     let mut alias = asked(json!("x"));
     alias["model"] = json!("radialog");
     assert_eq!(fixture.gateway.post(PATH, &alias).await?.status(), 200);
@@ -177,7 +183,7 @@ async fn errors_have_openais_format() -> Result<()> {
         (asked(json!("")), 400, "text_empty"),
         (asked(json!("x".repeat(100_000))), 400, "text_too_long"),
         (asked(json!("This fails.")), 500, "model"),
-        (with("model", json!("gpt-4o")), 404, "not_found"),
+        (with("model", json!("gpt-4o")), 404, "model_not_found"),
         (with("n", json!(2)), 400, "invalid_request"),
         (with("temperature", json!(3)), 400, "invalid_request"),
         (
@@ -204,6 +210,9 @@ async fn errors_have_openais_format() -> Result<()> {
             body["error"]["type"].is_string() && body["error"]["message"].is_string(),
             "{body}"
         );
+        if code == "model_not_found" {
+            assert_eq!(body["error"]["param"], "model");
+        }
     }
     let stranger = fixture.gateway.post(PATH, &asked(json!("x"))).await?;
     assert_eq!(stranger.status(), 401);

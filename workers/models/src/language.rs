@@ -3,6 +3,7 @@
 //! On a CPU a sequence's logits do not depend on which other sequences are decoded with it, bit for bit; see
 //! [`linear`] for how.
 
+mod adapter_id;
 mod attention;
 pub mod cache;
 pub mod config;
@@ -15,13 +16,14 @@ pub mod quantized;
 pub mod sampler;
 mod trained;
 
+pub use adapter_id::AdapterId;
 pub use config::{ImageProjectionKind, LlamaConfig, LlamaConfigError};
 pub use engine::{
     ChatLimits, ChatOptions, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest,
     SequenceId,
 };
 pub use llama::{LanguageModel, TrainingSequence};
-pub use lora::{AdapterId, LoraAdapter, LoraConfig, LoraConfigError};
+pub use lora::{LoraAdapter, LoraConfig, LoraConfigError};
 pub use quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 pub use sampler::Sampling;
 

@@ -107,7 +107,7 @@ impl Backends {
         })
     }
 
-    /// Connects to the broker alone, and declares its queues.
+    /// Connects to the broker alone, and declares its queues, those of the configured group included.
     ///
     /// # Errors
     /// As [`Backends::connect`].
@@ -119,6 +119,9 @@ impl Backends {
             None => Arc::new(MemoryQueue::default()),
         };
         queue.declare().await?;
+        if let Some(group) = &config.worker.group {
+            queue.declare_group(group).await?;
+        }
         Ok(queue)
     }
 

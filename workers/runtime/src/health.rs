@@ -1,8 +1,8 @@
 //! `/metrics` for Prometheus, `/healthz` for "restart me", `/readyz` for "send me work".
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::http_server::{self, ConnectionLimits};
-use crate::metrics::metrics;
+use crate::metrics::{BundleLabel, metrics};
 
 /// Probes and scrapers are few, and their requests are short.
 const LIMITS: ConnectionLimits = ConnectionLimits {
@@ -22,18 +22,61 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     idle_timeout: Duration::from_secs(75),
 };
 
-/// A flag that says whether the process can take work; it is not ready until [`Readiness::set`] says so.
+/// Whether the process can take work, which it cannot until [`Readiness::set`] says so, and for which bundles.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<ReadinessInner>);
+
+#[derive(Debug, Default)]
+struct ReadinessInner {
+    ready: AtomicBool,
+    bundles: Mutex<Vec<BundleLabel>>,
+}
 
 impl Readiness {
     /// Says whether the process can take work from now on.
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Relaxed);
+        self.0.ready.store(ready, Ordering::Relaxed);
+    }
+
+    /// Names a bundle that the process serves, here and in the metrics.
+    pub fn serves(&self, bundle: BundleLabel) {
+        metrics().serves(&bundle);
+        self.bundles().push(bundle);
     }
 
     fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.ready.load(Ordering::Relaxed)
+    }
+
+    fn bundles(&self) -> MutexGuard<'_, Vec<BundleLabel>> {
+        self.0
+            .bundles
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `ready` or `not ready`, and a line for each bundle.
+    fn text(&self) -> String {
+        let mut text = match self.get() {
+            true => "ready\n".to_owned(),
+            false => "not ready\n".to_owned(),
+        };
+        for BundleLabel {
+            name,
+            version,
+            hash,
+            group,
+        } in &*self.bundles()
+        {
+            // What a person wrote in a manifest stays on its line.
+            let line = format!("bundle {name} {version} {}", hash.short());
+            text.extend(line.chars().filter(|character| !character.is_control()));
+            if let Some(group) = group {
+                text += &format!(" group {group}");
+            }
+            text.push('\n');
+        }
+        text
     }
 }
 
@@ -58,10 +101,11 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let ready = move || async move {
-        match readiness.get() {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        }
+        let status = match readiness.get() {
+            true => StatusCode::OK,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        (status, readiness.text())
     };
     let metrics = || async {
         (

@@ -8,7 +8,7 @@ use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use radialog_schemas::{ErrorCode, Stage, TurnOutcome};
+use radialog_schemas::{ContentHash, ErrorCode, QueueGroup, Stage, TurnOutcome};
 
 /// 1 ms to 17 minutes, by factors of four: no-op stages and 7B models share the same buckets.
 const SECONDS: [f64; 11] = [
@@ -21,6 +21,19 @@ const LAG_SECONDS: [f64; 10] = [
 /// Batch sizes, by powers of two.
 const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 
+/// The bundle that a process serves, as its operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleLabel {
+    /// The bundle's name.
+    pub name: String,
+    /// The version of its weights.
+    pub version: String,
+    /// The hash of the whole bundle.
+    pub hash: ContentHash,
+    /// The group of queues that its workers take tasks from.
+    pub group: Option<QueueGroup>,
+}
+
 /// Returns the process's metrics, which are registered at the first call.
 pub fn metrics() -> &'static Metrics {
     static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::register);
@@ -30,6 +43,7 @@ pub fn metrics() -> &'static Metrics {
 /// All metrics of a process.
 pub struct Metrics {
     registry: Registry,
+    bundle_info: IntGaugeVec,
     queue_wait: HistogramVec,
     queue_work: GaugeVec,
     queue_depth: IntGaugeVec,
@@ -115,6 +129,16 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         Self {
+            bundle_info: registered(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "radialog_bundle_info",
+                        "Bundles that this process serves: always 1, the labels say which",
+                    ),
+                    &["bundle", "version", "hash", "group"],
+                ),
+            ),
             queue_wait: seconds(
                 r,
                 "radialog_queue_wait_seconds",
@@ -301,6 +325,13 @@ impl Metrics {
         }
     }
 
+    /// Says that the process serves this bundle.
+    pub fn serves(&self, bundle: &BundleLabel) {
+        let group = bundle.group.as_ref().map_or("", QueueGroup::as_str);
+        let labels = [&bundle.name, &bundle.version, bundle.hash.short(), group];
+        self.bundle_info.with_label_values(&labels).set(1);
+    }
+
     /// Counts a request of the gateway.
     pub fn http(&self, route: &str, method: &str, status: u16, time: Duration) {
         self.http_requests
@@ -467,6 +498,12 @@ mod tests {
         let stage = metrics().stage(Stage::Findings);
         stage.failure(ErrorCode::Model);
         stage.waiting(10, Duration::from_millis(500));
+        metrics().serves(&BundleLabel {
+            name: "a \"b\"".into(),
+            version: "1".into(),
+            hash: ContentHash::of(b""),
+            group: None,
+        });
         let text = metrics().render();
         assert!(
             text.contains("radialog_queue_work_seconds{stage=\"findings\"} 5"),
@@ -476,6 +513,9 @@ mod tests {
             text.contains("radialog_task_failures_total{code=\"model\",stage=\"findings\"} 1"),
             "{text}"
         );
+        let info =
+            r#"radialog_bundle_info{bundle="a \"b\"",group="",hash="e3b0c44298fc",version="1"} 1"#;
+        assert!(text.contains(info), "{text}");
         let names = text
             .lines()
             .filter_map(|line| line.strip_prefix("# TYPE "))
@@ -495,6 +535,7 @@ mod tests {
                             | "streams"
                             | "connections"
                             | "bytes"
+                            | "info"
                     )
                 ),
                 "{name}"

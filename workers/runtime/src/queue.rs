@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use radialog_schemas::QueueGroup;
 
 pub mod memory;
 pub mod rabbitmq;
@@ -95,6 +96,9 @@ pub trait Consumer: Send {
 pub trait Queue: Send + Sync + 'static {
     /// Creates every queue of [`radialog_schemas::queues`] that is not there: work, retry steps and dead letters.
     async fn declare(&self) -> Result<(), QueueError>;
+
+    /// Creates every queue of this group that is not there, likewise. Results have no group.
+    async fn declare_group(&self, group: &QueueGroup) -> Result<(), QueueError>;
 
     /// Publishes a message, and returns when the broker has confirmed that it is durable. A queue that does not exist is an
     /// error.

@@ -98,10 +98,12 @@ impl<W: StageWork> Runner<W> {
     /// Where it cannot subscribe, or the object store is full.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let stage = self.work.stage();
-        let source = queues::work(stage);
+        let group = self.settings.group.as_ref();
+        let source: Arc<str> = queues::in_group(queues::work(stage), group).into();
+        let turn_source: Arc<str> = queues::in_group(queues::CHAT, group).into();
         let service_time = ServiceTime::default();
         let mut prefetch = service_time.prefetch(self.work.batch_limit());
-        let mut consumer = self.queue.consume(source, prefetch).await?;
+        let mut consumer = self.queue.consume(&source, prefetch).await?;
 
         let mut turns = None;
         let chat = match self.chat {
@@ -112,7 +114,7 @@ impl<W: StageWork> Runner<W> {
                 let store_retry =
                     StoreRetry::new("the conversations' store", self.settings.store_timeout);
                 let chat = ChatWorker::new(work, conversations, store_retry, metrics().chat(stage));
-                turns = Some(self.queue.consume(queues::CHAT, chat.prefetch()).await?);
+                turns = Some(self.queue.consume(&turn_source, chat.prefetch()).await?);
                 Some(Arc::new(chat))
             }
             None => None,
@@ -130,10 +132,11 @@ impl<W: StageWork> Runner<W> {
             queue: self.queue,
             objects: self.objects,
             metrics,
-            source,
+            source: source.clone(),
+            turn_source,
             service_time,
         });
-        tracing::info!(%stage, queue = source, chat = chat.is_some(), prefetch, worker = worker.name, "worker ready");
+        tracing::info!(%stage, queue = %source, chat = chat.is_some(), prefetch, worker = worker.name, "worker ready");
 
         let mut tasks = JoinSet::new();
         let mut observe = ticks(OBSERVE_QUEUE_EVERY);

@@ -15,7 +15,7 @@ use crate::args::{HealthArgs, ModelArgs, ServiceArgs, serve_health};
 use crate::batch_run::{self, require_state_beside_broker};
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::progress::ProgressStyle;
-use crate::{archive_source, bundle_source, run_summary};
+use crate::{archive_source, bundle_source, run_summary, served_bundle};
 
 /// What `--stages` is where it is not given.
 static ALL_STAGES: LazyLock<String> = LazyLock::new(|| Stage::ALL.map(Stage::name).join(","));
@@ -90,6 +90,10 @@ struct GenerationArgs {
     /// Sample from the most probable tokens that make up this mass, e.g. 0.9; needs --temperature
     #[arg(long, value_name = "P", requires = "temperature")]
     top_p: Option<f64>,
+    /// Model that writes the reports, of a bundle with several adapters: its name, or NAME-ADAPTER. Default: the adapter
+    /// that the bundle names for reports
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
     /// Seed of the sampler: the same seed gives the same reports
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -111,13 +115,13 @@ impl GenerationArgs {
             temperature,
             top_p,
             seed: self.seed,
-            adapter: None,
+            ..Generation::default()
         })
     }
 }
 
 pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
-    let generation = args.generation.generation()?;
+    let mut generation = args.generation.generation()?;
     let mut config = args.services.load_quiet(&[args.health.setting()])?;
     config
         .objects
@@ -131,6 +135,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let wanted: Vec<Stage> = stages.iter().collect();
     let bundle =
         Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
+    generation.adapter = served_bundle::adapter(&bundle, args.generation.model.as_deref())?;
     let options = RunOptions {
         archive,
         out: args.out.clone(),
@@ -139,6 +144,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
         generation,
         bundle: bundle.manifest().hash(),
         components: bundle.manifest().component_hashes(),
+        group: config.worker.group.clone(),
         window: args.window as usize,
         limit: args.limit,
         image_limit: args.max_image_size << 20,
@@ -154,6 +160,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;
     let backends = Backends::connect(&config).await?;
+    readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
     readiness.set(true);
     let summary = batch_run::run(
         options,

@@ -1,12 +1,12 @@
 //! `radialog bundle`: make, check and show bundles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
-use radialog_schemas::PerStage;
+use radialog_schemas::{AdapterName, PerStage};
 
 use crate::args::SystemArg;
 use crate::exit::UsageError;
@@ -37,6 +37,9 @@ enum BundleCommand {
         /// The same seed gives the same bytes
         #[arg(long, default_value_t = 42)]
         seed: u64,
+        /// Several adapters of the language model by name, e.g. rg,ins: the first writes reports, the last answers
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        adapters: Vec<AdapterName>,
     },
     Import(Box<import::ImportArgs>),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
@@ -104,13 +107,19 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             geometry,
             system,
             seed,
+            adapters,
         } => {
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = adapters.iter().find(|name| !seen.insert(*name)) {
+                return Err(UsageError(format!("--adapters names '{twice}' twice")).into());
+            }
             let random = match geometry {
                 GeometryArg::Tiny => RandomBundle::tiny(seed),
                 GeometryArg::Published => RandomBundle::published(seed),
             };
             let random = RandomBundle {
                 system: system.system(),
+                adapters,
                 ..random
             };
             let manifest = random.write(&dir)?;

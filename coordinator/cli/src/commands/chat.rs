@@ -57,6 +57,9 @@ pub(crate) struct ChatArgs {
     /// Why the image was taken
     #[arg(long, value_name = "TEXT")]
     indication: Option<String>,
+    /// Model that answers, as /v1/models names it. Default: the gateway's first one
+    #[arg(long, value_name = "NAME", conflicts_with = "resume")]
+    model: Option<String>,
     /// Longest answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=2048))]
     max_new_tokens: u32,
@@ -128,7 +131,12 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
     let view = match (&args.image, &args.resume) {
         (Some(image), _) => {
             client
-                .begin(image, args.indication.as_deref(), &options)
+                .begin(
+                    image,
+                    args.indication.as_deref(),
+                    args.model.as_deref(),
+                    &options,
+                )
                 .await?
         }
         (None, Some(id)) => client.conversation(id).await?,

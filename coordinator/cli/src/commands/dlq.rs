@@ -1,11 +1,12 @@
 //! `radialog dlq`: look at messages that could not be done, and send them again.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Delivery, Queue};
-use radialog_schemas::{Stage, queues};
+use radialog_schemas::{QueueGroup, Stage, queues};
 
 use crate::args::ServiceArgs;
 use crate::exit::UsageError;
@@ -64,18 +65,26 @@ struct DeadLetterArgs {
 }
 
 impl DeadLetterArgs {
-    fn source(&self) -> Result<&'static str, UsageError> {
-        match (self.queue.as_str(), self.queue.parse::<Stage>()) {
-            ("results", _) => Ok(queues::RESULTS),
-            ("chat", _) => Ok(queues::CHAT),
-            (_, Ok(stage)) => Ok(queues::work(stage)),
-            (_, Err(reason)) => Err(UsageError(format!("{reason}, or chat or results"))),
-        }
+    /// The queue that the dead letters are from, of the configured group.
+    fn source(&self, group: Option<&QueueGroup>) -> Result<String, UsageError> {
+        let work = match (self.queue.as_str(), self.queue.parse::<Stage>()) {
+            ("results", _) => return Ok(queues::RESULTS.to_owned()),
+            ("chat", _) => queues::CHAT,
+            (_, Ok(stage)) => queues::work(stage),
+            (_, Err(reason)) => {
+                return Err(UsageError(format!("{reason}, or chat or results")));
+            }
+        };
+        Ok(queues::in_group(work, group).into_owned())
     }
 
     /// Takes up to `limit` dead letters; each is handed back when its delivery is dropped.
-    async fn take(&self, queue: &dyn Queue) -> anyhow::Result<Vec<Delivery>> {
-        let dead = queues::dead(self.source()?);
+    async fn take(
+        &self,
+        queue: &dyn Queue,
+        group: Option<&QueueGroup>,
+    ) -> anyhow::Result<Vec<Delivery>> {
+        let dead = queues::dead(&self.source(group)?);
         let mut deliveries = Vec::new();
         while deliveries.len() < self.limit {
             match queue.take(&dead).await? {
@@ -87,30 +96,32 @@ impl DeadLetterArgs {
     }
 }
 
-async fn connect(services: &ServiceArgs) -> anyhow::Result<std::sync::Arc<dyn Queue>> {
+/// The broker, and the configured group of queues.
+async fn connect(services: &ServiceArgs) -> anyhow::Result<(Arc<dyn Queue>, Option<QueueGroup>)> {
     let config = services.load_quiet(&[])?;
     if config.amqp.is_none() {
         return Err(UsageError("dead letters live in RabbitMQ: give --amqp URL".into()).into());
     }
-    Ok(Backends::queue(&config).await?)
+    Ok((Backends::queue(&config).await?, config.worker.group))
 }
 
 pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         DlqCommand::List { services } => {
-            let queue = connect(&services).await?;
+            let (queue, group) = connect(&services).await?;
             println!("{:<24} {:>8} {:>8}", "queue", "waiting", "dead");
-            for name in queues::all() {
+            let results = [queues::RESULTS.to_owned()];
+            for name in queues::of_group(group.as_ref()).chain(results) {
                 println!(
                     "{name:<24} {:>8} {:>8}",
-                    queue.depth(name).await?,
-                    queue.depth(&queues::dead(name)).await?
+                    queue.depth(&name).await?,
+                    queue.depth(&queues::dead(&name)).await?
                 );
             }
         }
         DlqCommand::Show { letters, bodies } => {
-            let queue = connect(&letters.services).await?;
-            let deliveries = letters.take(queue.as_ref()).await?;
+            let (queue, group) = connect(&letters.services).await?;
+            let deliveries = letters.take(queue.as_ref(), group.as_ref()).await?;
             for delivery in &deliveries {
                 println!("{}", describe(delivery));
                 if bodies {
@@ -123,19 +134,17 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             }
         }
         DlqCommand::Retry { letters, code } => {
-            let queue = connect(&letters.services).await?;
+            let (queue, group) = connect(&letters.services).await?;
             let (mut sent, mut left) = (0, 0);
-            for delivery in letters.take(queue.as_ref()).await? {
+            for delivery in letters.take(queue.as_ref(), group.as_ref()).await? {
                 let death = delivery.message.death.clone();
                 if code.is_some() && code != death.as_ref().map(|death| death.code.clone()) {
                     delivery.receipt.requeue().await?;
                     left += 1;
                     continue;
                 }
-                let target = death.map_or_else(
-                    || letters.source().map(str::to_owned),
-                    |death| Ok(death.source),
-                )?;
+                let target = death
+                    .map_or_else(|| letters.source(group.as_ref()), |death| Ok(death.source))?;
                 let message = radialog_runtime::queue::Message {
                     attempt: 0,
                     death: None,

@@ -90,8 +90,9 @@ async fn broker(config: &Config) -> anyhow::Result<String> {
     }
     let queue = Backends::queue(config).await?;
     let mut dead = 0;
-    for name in queues::all() {
-        dead += queue.depth(&queues::dead(name)).await?;
+    let group = config.worker.group.as_ref();
+    for name in queues::of_group(group).chain([queues::RESULTS.to_owned()]) {
+        dead += queue.depth(&queues::dead(&name)).await?;
     }
     Ok(match dead {
         0 => "reachable, queues declared, no dead letters".into(),

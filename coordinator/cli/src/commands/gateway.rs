@@ -7,9 +7,9 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 
 use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, serve_health};
-use crate::bundle_source;
 use crate::exit::UsageError;
 use crate::gateway_server::{self, ListenArgs};
+use crate::served_bundle;
 use new_key::NewKeyArgs;
 
 mod new_key;
@@ -31,7 +31,8 @@ pub(crate) struct GatewayArgs {
     command: Option<GatewayCommand>,
     #[command(flatten)]
     listen: ListenArgs,
-    /// Bundle that the workers hold: a folder, or s3://bucket/prefix; only its manifest is read
+    /// Bundle that the workers hold: a folder, or s3://bucket/prefix; only its manifest is read. Workers of a further bundle
+    /// take their tasks from queues of their own: see --also and `radialog worker --worker-group`
     #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
     bundle: Option<String>,
     #[command(flatten)]
@@ -51,11 +52,12 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     if let Some(GatewayCommand::NewKey(args)) = &args.command {
         return new_key::run(args);
     }
-    let (config, gateway_config) = args.services.load_with_gateway(
-        &args
-            .retention
-            .with([args.listen.setting(), args.health.setting()]),
-    )?;
+    let [listen, also] = args.listen.settings();
+    let (config, gateway_config) = args.services.load_with_gateway(&args.retention.with([
+        listen,
+        also,
+        args.health.setting(),
+    ]))?;
     if config.amqp.is_none()
         || config.redis.is_none()
         || (config.s3.is_none() && config.objects.directory.is_none())
@@ -69,10 +71,16 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     }
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;
-    let bundle = bundle_source::open(args.bundle.as_deref(), &[], &config).await?;
+    let source = args.bundle.as_deref();
+    let opened = served_bundle::open_all(source, &[], &config, &gateway_config).await?;
+    let bundles = served_bundle::served(&opened)?;
+    bundles
+        .bundles()
+        .iter()
+        .for_each(|bundle| readiness.serves(bundle.label()));
     let backends = Backends::connect(&config).await?;
     let gateway =
-        gateway_server::bind(&config, gateway_config, &bundle, &backends, &shutdown).await?;
+        gateway_server::bind(&config, gateway_config, bundles, &backends, &shutdown).await?;
     readiness.set(true);
     tracing::info!(address = %gateway.address()?, "gateway ready");
     gateway_server::answer(gateway, &config, backends, shutdown).await?;

@@ -31,16 +31,17 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let (config, gateway_config) = args.services.load_quiet_with_gateway(
-        &args
-            .retention
-            .with([args.listen.setting(), args.health.setting()]),
-    )?;
+    let [listen, also] = args.listen.settings();
+    let (config, gateway_config) = args
+        .services
+        .load_quiet_with_gateway(&args.retention.with([listen, also, args.health.setting()]))?;
     require_state_beside_broker(&config)?;
     let shutdown = shutdown::on_signals()?;
     let readiness = serve_health(&config, &shutdown).await?;
     let embedded =
         EmbeddedGateway::start(config, gateway_config, &args.models, shutdown.clone()).await?;
+    let bundles = embedded.bundles().iter();
+    bundles.for_each(|bundle| readiness.serves(bundle.label()));
     readiness.set(true);
     println!("RaDialog is at {} (Ctrl-C stops it)", embedded.url()?);
     println!("Research software, not a medical device.");

@@ -11,8 +11,8 @@ use radialog_schemas::Stage;
 use radialog_workers::load_stage;
 
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs, serve_health};
-use crate::bundle_source;
 use crate::exit::UsageError;
+use crate::{bundle_source, served_bundle};
 
 /// Work on one stage: take its tasks from RabbitMQ, store outputs, publish results
 ///
@@ -55,6 +55,7 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
     let readiness = serve_health(&config, &shutdown).await?;
     let device = device::from_name(&args.models.device)?;
     let bundle = bundle_source::open(args.models.bundle.as_deref(), &[args.stage], &config).await?;
+    readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
     let (stage, options) = (args.stage, args.models.stage_options(&config.worker));
     let load = move || load_stage(stage, &bundle, &device, &options);
     let (backends, loaded) = tokio::join!(

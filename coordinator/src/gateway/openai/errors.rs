@@ -76,7 +76,7 @@ pub(super) fn detail(status: u16, message: &str, code: Option<String>) -> ErrorD
     ErrorDetail {
         message: message.to_owned(),
         kind: kind.to_owned(),
-        param: None,
+        param: (code.as_deref() == Some("model_not_found")).then(|| "model".to_owned()),
         code,
     }
 }

@@ -23,6 +23,10 @@ pub struct NewBatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 2048))]
     pub max_new_tokens: Option<u32>,
+    /// One of `/v1/models`; the first of them where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 300))]
+    pub model: Option<String>,
 }
 
 /// The state of a batch.

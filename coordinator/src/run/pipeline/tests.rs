@@ -15,6 +15,7 @@ fn run(stages: &[Stage]) -> RunSpec {
         generation: Generation::default(),
         bundle: ContentHash::of(b"bundle"),
         components: PerStage::from_fn(|stage| ContentHash::of(stage.name().as_bytes())),
+        group: None,
         conversation: None,
     }
 }

@@ -3,8 +3,8 @@
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use super::adapter_id::AdapterId;
 use super::config::LlamaConfig;
-use super::lora::AdapterId;
 
 /// Keys and values of all layers for one sequence, as one adapter makes them.
 #[derive(Debug)]

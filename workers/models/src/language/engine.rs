@@ -10,9 +10,9 @@ use std::sync::Arc;
 use candle_core::Tensor;
 
 use super::LanguageError;
+use super::adapter_id::AdapterId;
 use super::cache::KvCache;
 use super::llama::{LanguageModel, SequenceChunk};
-use super::lora::AdapterId;
 use super::sampler::{Sampler, Sampling};
 use turn_caches::{CachedTurn, TurnCaches};
 

@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::lora::AdapterId;
+use super::adapter_id::AdapterId;
 use super::quantized::QuantizedMatrix;
 use super::trained::frozen_product;
 use crate::layers::Dropout;

@@ -6,11 +6,12 @@ use candle_nn::ops::{rms_norm_slow, silu};
 use candle_nn::rotary_emb::rope_thd;
 
 use super::LanguageError;
+use super::adapter_id::AdapterId;
 use super::attention::attention;
 use super::cache::KvCache;
 use super::config::LlamaConfig;
 use super::linear::{AdapterRows, LoraLinear};
-use super::lora::{AdapterId, LoraAdapter};
+use super::lora::LoraAdapter;
 use super::projection::ImageProjection;
 use super::quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 use super::trained;

@@ -4,6 +4,7 @@ use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use serde::{Deserialize, Serialize};
 
+use super::adapter_id::AdapterId;
 use super::config::LlamaConfig;
 use super::linear::LoraLinear;
 use crate::layers::Dropout;
@@ -65,11 +66,6 @@ impl LoraConfig {
         }
     }
 }
-
-/// One of the adapters that are loaded beside a base; [`super::LanguageModel::adapter`] knows them by position. The
-/// default is the first one, or the base where it has none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AdapterId(pub(super) usize);
 
 /// An adapter to load with a base model.
 pub struct LoraAdapter<'a> {

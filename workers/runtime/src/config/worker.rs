@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use radialog_schemas::QueueGroup;
+
 use super::ConfigReader;
 
 const MIB: u64 = 1 << 20;
@@ -11,6 +13,8 @@ const MIB: u64 = 1 << 20;
 pub struct RunnerSettings {
     /// The worker's name in results and dead letters.
     pub worker: String,
+    /// The group of queues that it takes tasks from, where workers of several bundles share a broker.
+    pub group: Option<QueueGroup>,
     /// The time that tasks in the model may take after a stop, before they are requeued.
     pub grace: Duration,
     /// How long an unreachable store is waited for in place before tasks are requeued.
@@ -26,6 +30,7 @@ impl Default for RunnerSettings {
         let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "local".into());
         Self {
             worker: format!("{host}-{}", std::process::id()),
+            group: None,
             grace: Duration::from_secs(25),
             store_timeout: Duration::from_secs(300),
             max_image_bytes: 128 * MIB,
@@ -39,6 +44,7 @@ impl RunnerSettings {
         let defaults = Self::default();
         Self {
             worker: reader.text("worker", "name").unwrap_or(defaults.worker),
+            group: reader.parsed("worker", "group"),
             grace: reader.seconds("worker", "grace", defaults.grace),
             store_timeout: reader.seconds("worker", "store_patience", defaults.store_timeout),
             max_image_bytes: MIB

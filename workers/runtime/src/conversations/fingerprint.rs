@@ -1,7 +1,9 @@
 //! Fingerprints of requests: what the same idempotency key is compared by. They cover everything that a client has
 //! asked for, and nothing that differs between two tries, such as the time.
 
-use radialog_schemas::{Ask, ContentHash, Conversation, Exchange, Generation, TurnRequest};
+use radialog_schemas::{
+    AdapterName, Ask, ContentHash, Conversation, Exchange, Generation, QueueGroup, TurnRequest,
+};
 use serde::Serialize;
 
 /// What a client asks for when it begins a conversation.
@@ -11,6 +13,10 @@ struct RequestedConversation<'a> {
     image: Option<&'a str>,
     indication: Option<&'a str>,
     opening: &'a [Exchange],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<&'a AdapterName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a QueueGroup>,
     turns: Vec<RequestedTurn<'a>>,
 }
 
@@ -45,6 +51,8 @@ pub(super) fn of_conversation(conversation: &Conversation, turns: &[TurnRequest]
             .map(|image| image.image.as_str()),
         indication: conversation.indication.as_deref(),
         opening: &conversation.opening,
+        adapter: conversation.adapter.as_ref(),
+        group: conversation.group.as_ref(),
         turns: turns.iter().map(RequestedTurn::of).collect(),
     })
 }
@@ -92,6 +100,8 @@ mod tests {
             image: Some(image("a")),
             indication: Some("cough".into()),
             component: ContentHash::of(b"language"),
+            adapter: None,
+            group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
         }
@@ -120,6 +130,8 @@ mod tests {
             with(|c| c.image = Some(image("b"))),
             with(|c| c.image = None),
             with(|c| c.indication = None),
+            with(|c| c.adapter = "ins".parse().ok()),
+            with(|c| c.group = "other".parse().ok()),
             with(|c| {
                 c.opening = vec![Exchange {
                     user: "a".into(),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use radialog_schemas::QueueGroup;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use tokio::sync::Notify;
 
@@ -26,25 +27,33 @@ impl MemoryQueue {
             .cloned()
             .ok_or_else(|| QueueError::Refused(format!("there is no queue '{queue}'")))
     }
+
+    /// Creates a queue with its retry steps and dead letters, unless it is there.
+    fn create(&self, name: &str) {
+        let mut lines = self.queues.write().unwrap_or_else(PoisonError::into_inner);
+        let work = lines.entry(name.to_owned()).or_default().clone();
+        lines.entry(queues::dead(name)).or_default();
+        for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
+            let line = || {
+                Arc::new(OneQueue {
+                    expires: Some((delay, work.clone())),
+                    ..OneQueue::default()
+                })
+            };
+            lines.entry(queues::retry(name, step)).or_insert_with(line);
+        }
+    }
 }
 
 #[async_trait]
 impl Queue for MemoryQueue {
     async fn declare(&self) -> Result<(), QueueError> {
-        let mut lines = self.queues.write().unwrap_or_else(PoisonError::into_inner);
-        for name in queues::all() {
-            let work = lines.entry(name.to_owned()).or_default().clone();
-            lines.entry(queues::dead(name)).or_default();
-            for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
-                let line = || {
-                    Arc::new(OneQueue {
-                        expires: Some((delay, work.clone())),
-                        ..OneQueue::default()
-                    })
-                };
-                lines.entry(queues::retry(name, step)).or_insert_with(line);
-            }
-        }
+        queues::all().for_each(|name| self.create(name));
+        Ok(())
+    }
+
+    async fn declare_group(&self, group: &QueueGroup) -> Result<(), QueueError> {
+        queues::of_group(Some(group)).for_each(|name| self.create(&name));
         Ok(())
     }
 

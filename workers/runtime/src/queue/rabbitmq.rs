@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lapin::options::{BasicGetOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
+use radialog_schemas::{QueueGroup, queues};
 use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
@@ -56,16 +57,15 @@ impl RabbitQueue {
             .session(Instant::now() + self.publish_timeout)
             .await
     }
-}
 
-#[async_trait]
-impl Queue for RabbitQueue {
     /// Tries again until the start timeout, as [`Queue::consume`] does: a broker that restarts takes a connection and resets
     /// it while the queues are being declared.
-    async fn declare(&self) -> Result<(), QueueError> {
+    async fn declare_all(&self, names: &[String]) -> Result<(), QueueError> {
         let declare = || async {
             let session = self.session().await.map_err(StartError::Later)?;
-            topology::declare(&session).await.map_err(start_error)
+            topology::declare(&session, names)
+                .await
+                .map_err(start_error)
         };
         until_started(
             "declaring the queues",
@@ -74,6 +74,19 @@ impl Queue for RabbitQueue {
             declare,
         )
         .await
+    }
+}
+
+#[async_trait]
+impl Queue for RabbitQueue {
+    async fn declare(&self) -> Result<(), QueueError> {
+        let names: Vec<String> = queues::all().map(str::to_owned).collect();
+        self.declare_all(&names).await
+    }
+
+    async fn declare_group(&self, group: &QueueGroup) -> Result<(), QueueError> {
+        let names: Vec<String> = queues::of_group(Some(group)).collect();
+        self.declare_all(&names).await
     }
 
     async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {

@@ -31,7 +31,7 @@ pub(super) async fn handle<W: StageWork>(
     delivery: Delivery,
 ) -> Result<(), RunError> {
     let _counted = GaugeGuard::enter(&chat.metrics.in_flight);
-    let mut delivery = InFlightDelivery::new(delivery, queues::CHAT);
+    let mut delivery = InFlightDelivery::new(delivery, &worker.turn_source);
     let parsed = message::parse_turn(&delivery.message.body);
     let (conversation, turn) = parsed
         .as_ref()
@@ -72,14 +72,17 @@ async fn answer_and_publish<W: StageWork>(
     match answer_turn(worker, chat, task, delivery).await {
         Ok(None) => {}
         Ok(Some(next)) => {
-            let task = ChatTask::new(&task.conversation, next, &task.component);
+            let task = ChatTask {
+                group: task.group.clone(),
+                ..ChatTask::new(&task.conversation, next, &task.component)
+            };
             let body = serde_json::to_vec(&task).expect("a turn has string keys only");
             let message = Message {
                 body: body.into(),
                 traceparent: Some(delivery.trace.child().to_string()),
                 ..Message::default()
             };
-            worker.queue.publish(queues::CHAT, message).await?;
+            worker.queue.publish(&worker.turn_source, message).await?;
         }
         Err(TaskError::Failed(failure)) if delivery.is_retry_queued() => {
             tracing::warn!(%failure, "the suspected poison message failed; its next attempt is queued already");
@@ -90,7 +93,10 @@ async fn answer_and_publish<W: StageWork>(
             tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the turn failed; trying again");
             worker
                 .queue
-                .publish(&queues::retry(queues::CHAT, retry), delivery.next_attempt())
+                .publish(
+                    &queues::retry(&worker.turn_source, retry),
+                    delivery.next_attempt(),
+                )
                 .await?;
         }
         Err(TaskError::Requeue(reason)) => {

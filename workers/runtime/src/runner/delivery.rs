@@ -1,5 +1,6 @@
 //! A delivery between its arrival and its settlement.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::IntGauge;
@@ -19,12 +20,12 @@ pub(super) struct InFlightDelivery {
     /// queued.
     pub(super) receipt: Option<Box<dyn Receipt>>,
     /// The queue that it was taken from.
-    pub(super) source: &'static str,
+    pub(super) source: Arc<str>,
 }
 
 impl InFlightDelivery {
     /// A delivery of the queue `source`. A message without a trace begins one.
-    pub(super) fn new(delivery: Delivery, source: &'static str) -> Self {
+    pub(super) fn new(delivery: Delivery, source: &Arc<str>) -> Self {
         let Delivery {
             message,
             redelivered,
@@ -42,7 +43,7 @@ impl InFlightDelivery {
             redelivered,
             delivery_count,
             receipt: Some(receipt),
-            source,
+            source: source.clone(),
         }
     }
 

@@ -55,7 +55,7 @@ async fn queue_retry_first<W: StageWork>(
     worker
         .queue
         .publish(
-            &queues::retry(delivery.source, delivery.message.attempt as usize),
+            &queues::retry(&delivery.source, delivery.message.attempt as usize),
             delivery.next_attempt(),
         )
         .await?;

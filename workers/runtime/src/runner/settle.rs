@@ -111,7 +111,7 @@ async fn publish_outcome<W: StageWork>(
                     worker
                         .queue
                         .publish(
-                            &queues::retry(delivery.source, retry),
+                            &queues::retry(&delivery.source, retry),
                             delivery.next_attempt(),
                         )
                         .await?;
@@ -183,7 +183,7 @@ pub(super) async fn dead_letter<W: StageWork>(
     let death = Death {
         code: failure.code.as_str(),
         reason: failure.message.clone(),
-        source: delivery.source.to_owned(),
+        source: delivery.source.to_string(),
         worker: worker.name.clone(),
     };
     let message = Message {
@@ -193,7 +193,7 @@ pub(super) async fn dead_letter<W: StageWork>(
     };
     worker
         .queue
-        .publish(&queues::dead(delivery.source), message)
+        .publish(&queues::dead(&delivery.source), message)
         .await
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn handle<W: StageWork>(
     delivery: Delivery,
 ) -> Result<(), RunError> {
     let _counted = GaugeGuard::enter(&worker.metrics.in_flight);
-    let mut delivery = InFlightDelivery::new(delivery, worker.source);
+    let mut delivery = InFlightDelivery::new(delivery, &worker.source);
     let parsed = message::parse(&delivery.message.body, worker.work.stage());
     let (run, study) = match &parsed {
         Ok(task) => (Some(&task.run), Some(&task.study)),

@@ -32,7 +32,9 @@ pub(super) struct Worker<W: StageWork> {
     pub(super) stopping: CancellationToken,
     pub(super) name: String,
     /// The queue of the worker's tasks.
-    pub(super) source: &'static str,
+    pub(super) source: Arc<str>,
+    /// The queue of the turns that it answers, if it does.
+    pub(super) turn_source: Arc<str>,
 }
 
 impl<W: StageWork> Worker<W> {
@@ -100,7 +102,7 @@ impl<W: StageWork> Worker<W> {
 
     /// Reads the depth of the queue for the metrics.
     pub(super) async fn observe_queue(self: Arc<Self>) {
-        match self.queue.depth(self.source).await {
+        match self.queue.depth(&self.source).await {
             Ok(depth) => self.metrics.waiting(depth, self.service_time.average()),
             Err(error) => tracing::debug!(%error, "the depth of the queue is unknown"),
         }

@@ -56,6 +56,7 @@ impl GatewayClient {
         &self,
         image: &Path,
         indication: Option<&str>,
+        model: Option<&str>,
         options: &TurnOptions,
     ) -> anyhow::Result<ConversationView> {
         let content = tokio::fs::read(image)
@@ -68,6 +69,9 @@ impl GatewayClient {
         let mut form = Form::new().part("image", Part::bytes(content).file_name(name));
         if let Some(indication) = indication {
             form = form.text("indication", indication.to_owned());
+        }
+        if let Some(model) = model {
+            form = form.text("model", model.to_owned());
         }
         if let Some(tokens) = options.max_new_tokens {
             form = form.text("max_new_tokens", tokens.to_string());

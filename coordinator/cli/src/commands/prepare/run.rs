@@ -137,6 +137,7 @@ impl<'a> Session<'a> {
             generation: job.generation,
             bundle: bundle.manifest().hash(),
             components: bundle.manifest().component_hashes(),
+            group: config.worker.group.clone(),
             window: args.window as usize,
             limit: None,
             image_limit: DEFAULT_IMAGE_LIMIT,

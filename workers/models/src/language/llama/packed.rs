@@ -2,8 +2,8 @@
 
 use candle_core::{Result as CandleResult, Tensor};
 
+use super::super::adapter_id::AdapterId;
 use super::super::linear::AdapterRows;
-use super::super::lora::AdapterId;
 use super::{LanguageModel, attention, rms_norm, trained};
 use crate::language::LanguageError;
 use crate::layers::Dropout;

@@ -6,7 +6,7 @@ use futures::future::try_join_all;
 use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
-use radialog_schemas::queues::{self, DELIVERY_LIMIT, RETRY_DELAYS};
+use radialog_schemas::queues::{DELIVERY_LIMIT, RETRY_DELAYS, dead, retry};
 
 use super::connection::Session;
 use super::{name, refused};
@@ -17,11 +17,11 @@ const DEAD_DELIVERY_LIMIT: u32 = i32::MAX as u32;
 /// Brokers from 3.12 on take the acknowledgement timeout from here; the runner's prefetch stays far below it on all.
 const CONSUMER_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Declares every queue with its retry steps and dead letters. Queues that are there are left as they are.
-pub(super) async fn declare(session: &Session) -> Result<(), QueueError> {
-    try_join_all(queues::all().map(|queue| async move {
+/// Declares these queues with their retry steps and dead letters. Queues that are there are left as they are.
+pub(super) async fn declare(session: &Session, queues: &[String]) -> Result<(), QueueError> {
+    try_join_all(queues.iter().map(|queue| async move {
         let channel = session.channel().await?;
-        let dead = queues::dead(queue);
+        let dead = dead(queue);
         declare_one(
             &channel,
             &dead,
@@ -35,7 +35,7 @@ pub(super) async fn declare(session: &Session) -> Result<(), QueueError> {
         for (step, delay) in RETRY_DELAYS.into_iter().enumerate() {
             let mut waiting = dead_lettering_to(queue);
             waiting.push(("x-message-ttl", number(milliseconds(delay))));
-            declare_one(&channel, &queues::retry(queue, step), waiting).await?;
+            declare_one(&channel, &retry(queue, step), waiting).await?;
         }
         Ok(())
     }))

@@ -1,0 +1,98 @@
+//! Opened bundles as a gateway serves them: their names, adapters, licences and limits.
+
+use anyhow::anyhow;
+use radialog_coordinator::gateway::GatewayConfig;
+use radialog_coordinator::{ServedBundle, ServedBundles};
+use radialog_models::bundle::Bundle;
+use radialog_models::bundle::components::LanguageComponent;
+use radialog_runtime::config::Config;
+use radialog_runtime::metrics::BundleLabel;
+use radialog_schemas::{AdapterName, QueueGroup, Stage};
+
+use crate::bundle_source;
+use crate::exit::UsageError;
+
+/// A bundle whose workers take their tasks from the queues of this group.
+pub(crate) struct OpenedBundle {
+    pub(crate) bundle: Bundle,
+    pub(crate) group: Option<QueueGroup>,
+}
+
+/// Opens the bundle of the command line, and those that the configuration names beside it.
+pub(crate) async fn open_all(
+    source: Option<&str>,
+    stages: &[Stage],
+    config: &Config,
+    gateway: &GatewayConfig,
+) -> anyhow::Result<Vec<OpenedBundle>> {
+    let bundle = bundle_source::open(source, stages, config).await?;
+    let group = config.worker.group.clone();
+    let mut opened = vec![OpenedBundle { bundle, group }];
+    for also in &gateway.also {
+        opened.push(OpenedBundle {
+            bundle: bundle_source::open(Some(&also.bundle), stages, config).await?,
+            group: Some(also.group.clone()),
+        });
+    }
+    Ok(opened)
+}
+
+/// Describes these bundles for a gateway.
+pub(crate) fn served<'a>(
+    opened: impl IntoIterator<Item = &'a OpenedBundle>,
+) -> anyhow::Result<ServedBundles> {
+    let bundles = opened
+        .into_iter()
+        .map(|OpenedBundle { bundle, group }| describe(bundle, group.as_ref()))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    ServedBundles::new(bundles).map_err(|error| UsageError(error.to_string()).into())
+}
+
+/// What operators are told of a bundle.
+pub(crate) fn label(bundle: &Bundle, group: Option<&QueueGroup>) -> BundleLabel {
+    let manifest = bundle.manifest();
+    BundleLabel {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        hash: manifest.hash(),
+        group: group.cloned(),
+    }
+}
+
+/// Finds the adapter that a model of this name writes with; none is the bundle's own for the task.
+pub(crate) fn adapter(bundle: &Bundle, model: Option<&str>) -> anyhow::Result<Option<AdapterName>> {
+    let served = ServedBundles::new(vec![describe(bundle, None)?])?;
+    let found = served.find(model).map(|(_, adapter)| adapter.cloned());
+    found.ok_or_else(|| {
+        let (model, names) = (model.unwrap_or_default(), served.names());
+        anyhow!(UsageError(format!(
+            "--model '{model}' is none of the bundle's models: {names}"
+        )))
+    })
+}
+
+fn describe(bundle: &Bundle, group: Option<&QueueGroup>) -> anyhow::Result<ServedBundle> {
+    let manifest = bundle.manifest();
+    // A bundle of other stages alone has nothing to choose from.
+    let language = match manifest.components.contains_key(&Stage::Language) {
+        true => Some(bundle.config::<LanguageComponent>(Stage::Language)?),
+        false => None,
+    };
+    let context = language
+        .as_ref()
+        .map(|language| language.llama.max_position_embeddings);
+    Ok(ServedBundle {
+        hashes: radialog_coordinator::BundleHashes {
+            name: manifest.name.clone(),
+            bundle: manifest.hash(),
+            components: manifest.component_hashes(),
+        },
+        version: manifest.version.clone(),
+        license: manifest.license.clone(),
+        random_weights: manifest.random_weights,
+        adapters: language
+            .map_or_else(Vec::new, |language| language.adapters.into_keys().collect()),
+        context_tokens: context.and_then(|tokens| u32::try_from(tokens).ok()),
+        group: group.cloned(),
+    })
+}
