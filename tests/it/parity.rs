@@ -19,8 +19,8 @@ mod formula;
 pub(crate) mod language;
 mod preprocess;
 pub(crate) mod qformer;
-mod tokenizers;
-mod v2;
+pub(crate) mod tokenizers;
+pub(crate) mod v2;
 
 /// Checks all that a case records.
 type Check = fn(&Case) -> Result<()>;

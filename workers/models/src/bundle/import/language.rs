@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::{AdapterName, Stage};
 use safetensors::Dtype;
+use serde::Deserialize;
 
 use super::error::ImportError;
 use super::lora::{Adapter, WRAPPER};
@@ -18,16 +19,19 @@ use crate::bundle::components::{
     ADAPTER, Component, DefaultAdapters, LanguageComponent, WEIGHTS, adapter_usage,
 };
 use crate::checkpoint::{open_file, open_folder};
-use crate::language::LlamaConfig;
+use crate::language::{ImageProjectionKind, LlamaConfig};
 use crate::prompt::Prompts;
 use crate::tensors::{TensorHeader, TensorSpec};
-use crate::tokenizers::{LlamaTokenizer, sentencepiece};
+use crate::tokenizers::{BlankRule, LlamaTokenizer, TokenizerRules, sentencepiece};
 
 /// v2's other trained weights; the first one is read where both are there, as its authors' program does.
 const NON_LORA: [&str; 2] = [
     "non_lora_trainables_extended.bin",
     "non_lora_trainables.bin",
 ];
+
+/// A tokenizer's settings, beside its file.
+const SETTINGS: &str = "tokenizer_config.json";
 
 /// Names of adapters that tell what they are for.
 const REPORT: [&str; 2] = ["rg", "report"];
@@ -84,11 +88,22 @@ impl Model<'_> {
         let mut report = ComponentReport::new(Stage::Language);
         let merged = self.merged(&mut report)?;
         let llama = self.with_image(llama, image_tokens)?;
+        let prompts = Prompts {
+            image_tokens: llama.num_image_tokens,
+            ..match llama.image_projection {
+                ImageProjectionKind::Linear => Prompts::default(),
+                ImageProjectionKind::Mlp2xGelu => Prompts::v2(),
+            }
+        };
         let prompts = match &parts.prompts {
-            Some(path) => prompts::read(path, self.prompts())?,
-            None => self.prompts(),
+            Some(path) => prompts::read(path, prompts)?,
+            None => prompts,
         };
         let (json, tokenizer) = tokenizer(parts.tokenizer.as_deref().unwrap_or(dir), &llama)?;
+        let blank_rule = blank_rule(
+            &[dir.join(SETTINGS), tokenizer.with_file_name(SETTINGS)],
+            &llama,
+        )?;
         report.geometry = format!(
             "{} layers, width {}, vocabulary {}, {} image tokens of width {}",
             llama.num_hidden_layers,
@@ -103,6 +118,7 @@ impl Model<'_> {
             adapters: BTreeMap::new(),
             default_adapters: None,
             prompts,
+            blank_rule,
         };
         if merged.is_none() {
             self.configure_adapters(&mut component, &mut report);
@@ -159,33 +175,47 @@ impl Model<'_> {
         Ok(Some(adapter))
     }
 
-    fn prompts(&self) -> Prompts {
-        Prompts::default()
-    }
-
     /// The configuration with what the image projection tells.
     fn with_image(
         &self,
         llama: LlamaConfig,
         image_tokens: Option<(usize, usize)>,
     ) -> Result<LlamaConfig, ImportError> {
-        let projection = "model.img_proj_layer.weight";
-        let wrapped = format!("{WRAPPER}{projection}");
-        let of_adapter = self
-            .adapters
-            .values()
-            .map(|adapter| (&adapter.source, wrapped.as_str()));
-        let of_base = [(&self.base, projection)];
-        let found = of_adapter
-            .chain(of_base)
-            .find(|(source, name)| source.has(name));
-        let (source, name) = found.ok_or_else(|| {
-            let reason = "neither it nor an adapter has model.img_proj_layer, by which images reach the language model: give \
-                          the adapters (--adapter NAME=DIR)";
+        let v1 = "model.img_proj_layer.weight";
+        let v2 = "model.mm_projector.0.weight";
+        let wrapped = [format!("{WRAPPER}{v1}"), format!("{WRAPPER}{v2}")];
+        let of_adapters = self.adapters.values().flat_map(|adapter| {
+            let [v1, v2] = &wrapped;
+            let source = &adapter.source;
+            [
+                (source, v1.as_str(), ImageProjectionKind::Linear),
+                (source, v2, ImageProjectionKind::Mlp2xGelu),
+            ]
+        });
+        let of_non_lora = self
+            .non_lora
+            .iter()
+            .map(|source| (source, v2, ImageProjectionKind::Mlp2xGelu));
+        // The base's own `mm_projector` is CLIP's.
+        let of_base = [(&self.base, v1, ImageProjectionKind::Linear)];
+        let mut places = of_non_lora.chain(of_adapters).chain(of_base);
+        let found = places.find(|(source, name, _)| source.has(name));
+        let (source, name, image_projection) = found.ok_or_else(|| {
+            let reason = format!(
+                "neither it nor another part has {v1} (v1) or {v2} (v2), by which images reach the language model: give the \
+                 adapters (--adapter NAME=DIR), or --non-lora for v2"
+            );
             ImportError::unusable(&self.base.path)(reason)
         })?;
         let [_, image_dim] = source.shape(name)?;
-        let mut llama = LlamaConfig { image_dim, ..llama };
+        let mut llama = LlamaConfig {
+            image_dim,
+            image_projection,
+            ..llama
+        };
+        if image_projection == ImageProjectionKind::Mlp2xGelu {
+            llama.num_image_tokens = LlamaConfig::llava_7b().num_image_tokens;
+        }
         if let Some((count, width)) = image_tokens {
             if width != image_dim {
                 let reason = format!(
@@ -408,10 +438,64 @@ fn read_config(base: &Path, non_lora: Option<&Source>) -> Result<LlamaConfig, Im
         .filter(|path| path.is_file())
         .unwrap_or_else(|| base.join("config.json"));
     let text = fs::read(&path).map_err(ImportError::unusable(&path))?;
+    let settings: MultimodalSettings =
+        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
+    settings.check().map_err(ImportError::unusable(&path))?;
     let config: LlamaConfig =
         serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
     config.validate().map_err(ImportError::unusable(&path))?;
     Ok(config)
+}
+
+/// What LLaVA's configuration says about images; other settings of it have no effect on RaDialog.
+#[derive(Deserialize)]
+struct MultimodalSettings {
+    mm_vision_tower: Option<String>,
+    mm_projector_type: Option<String>,
+    mm_use_im_patch_token: Option<bool>,
+    mm_use_im_start_end: Option<bool>,
+}
+
+impl MultimodalSettings {
+    fn check(&self) -> Result<(), String> {
+        if self.mm_vision_tower.as_deref() != Some("biovil") {
+            return Ok(());
+        }
+        let rules = [
+            (
+                self.mm_projector_type.as_deref() == Some("mlp2x_gelu"),
+                "mm_projector_type is not mlp2x_gelu",
+            ),
+            (
+                self.mm_use_im_patch_token != Some(true),
+                "mm_use_im_patch_token adds a token to the vocabulary",
+            ),
+            (
+                self.mm_use_im_start_end != Some(true),
+                "mm_use_im_start_end adds tokens to the vocabulary",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, what)) => Err(format!("{what}, which RaDialog v2 does not have")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The blank behind special tokens, by the first settings of a tokenizer that are there. v1's program knew no such setting.
+fn blank_rule(settings: &[PathBuf], llama: &LlamaConfig) -> Result<BlankRule, ImportError> {
+    #[derive(Deserialize)]
+    struct TokenizerSettings {
+        legacy: Option<bool>,
+    }
+    let path = settings.iter().find(|path| path.is_file());
+    let (Some(path), ImageProjectionKind::Mlp2xGelu) = (path, llama.image_projection) else {
+        return Ok(BlankRule::default());
+    };
+    let text = fs::read(path).map_err(ImportError::unusable(path))?;
+    let settings: TokenizerSettings =
+        serde_json::from_slice(&text).map_err(ImportError::unusable(path))?;
+    Ok(TokenizerRules::v2(settings.legacy.unwrap_or(true)).after_special)
 }
 
 fn check_vocabulary(base: &Source, llama: &LlamaConfig) -> Result<(), ImportError> {
