@@ -13,13 +13,14 @@ use std::time::Instant;
 use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Device};
-use radialog_models::bundle::stored::write_stored;
-use radialog_models::bundle::weights::MappedWeights;
-use radialog_models::checkpoint::gguf::{Gguf, GgufLlama};
+use candle_core::Device;
+use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::bundle::import::{Import, ImportOptions, ImportParts};
+use radialog_models::bundle::{Bundle, HashCache};
+use radialog_models::language::LanguageModel;
 use radialog_models::language::llama::SequenceChunk;
-use radialog_models::language::{BaseWeights, LanguageModel};
 use radialog_models::tokenizers::LlamaTokenizer;
+use radialog_schemas::Stage;
 use radialog_tests::benchmark::{peer_python, run};
 use serde::Deserialize;
 use serde_json::json;
@@ -96,8 +97,8 @@ fn a_real_model_has_the_tokens_and_the_answers_of_llama_cpp() -> Result<()> {
     let reference = reference(&python, &model, dir.path(), &texts, &prompts)?;
     println!("llama-cpp-python {}", reference.version);
 
-    let gguf = GgufLlama::new(Gguf::open(&model)?)?;
-    let tokenizer = LlamaTokenizer::from_json(&gguf.gguf().tokenizer()?)?;
+    let language = imported(&model, dir.path())?;
+    let tokenizer = language.tokenizer;
     check_tokens(&tokenizer, &texts, &reference.texts)?;
     for (prompt, expected) in prompts.iter().zip(&reference.answers) {
         ensure!(
@@ -106,18 +107,36 @@ fn a_real_model_has_the_tokens_and_the_answers_of_llama_cpp() -> Result<()> {
         );
     }
 
-    let file = dir.path().join("language.safetensors");
-    write_stored(&file, &gguf)?;
-    let weights = MappedWeights::open(&[file])?;
-    weights.check_finite()?;
-    println!("{:?}", weights.quantized_types());
-    let dense = weights.var_builder(DType::F32, &Device::Cpu);
-    let base = BaseWeights {
-        weights: &dense,
-        quantized: Some(&weights),
+    check_answers(&language.model, &tokenizer, &reference.answers)
+}
+
+/// The model as a bundle has it, in which its matrices stay quantised.
+fn imported(model: &Path, dir: &Path) -> Result<LanguagePipeline> {
+    let parts = ImportParts {
+        base: Some(model.to_owned()),
+        ..ImportParts::default()
     };
-    let ours = LanguageModel::load(gguf.config(), base, None)?;
-    check_answers(&ours, &tokenizer, &reference.answers)
+    let options = ImportOptions {
+        name: "smollm2".into(),
+        version: "135m-instruct".into(),
+        license: "Apache-2.0".into(),
+        dtype: None,
+        merge: None,
+        projector_seed: 42,
+    };
+    let plan = Import::plan(&parts, options)?;
+    for note in &plan.reports()[0].notes {
+        println!("{note}");
+    }
+    let place = dir.join("bundle");
+    plan.write(&place, &mut |_| {})?;
+    let bundle = Bundle::open_with(
+        &place,
+        &[Stage::Language],
+        &HashCache::at(dir.join("hashes.json")),
+    )?;
+    println!("{:?}", bundle.summary().components[0].quantized);
+    Ok(LanguagePipeline::load(&bundle, &Device::Cpu)?)
 }
 
 /// A question in the words of this model's training.
