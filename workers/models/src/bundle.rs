@@ -10,6 +10,7 @@ use radialog_schemas::{ContentHash, PerStage, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub mod acceptance;
 mod assembly;
 pub mod components;
 mod configs;

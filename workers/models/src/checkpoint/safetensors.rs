@@ -1,10 +1,13 @@
 //! Safetensors files: a header in JSON, then the values.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use ::safetensors::SafeTensors;
+use ::safetensors::Dtype;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::{Checkpoint, CheckpointError, StoredPlace, StoredTensor, StoredType, sorted};
 
@@ -12,6 +15,18 @@ use super::{Checkpoint, CheckpointError, StoredPlace, StoredTensor, StoredType, 
 const LENGTH_BYTES: u64 = 8;
 /// Longer headers are refused by readers of the format.
 const LONGEST_HEADER: u64 = 100_000_000;
+
+/// The entry of a header that is no tensor.
+const METADATA: &str = "__metadata__";
+
+/// A tensor in the header.
+#[derive(Deserialize)]
+struct Entry {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// From the end of the header on.
+    data_offsets: (u64, u64),
+}
 
 /// The tensors of one safetensors file.
 #[derive(Debug)]
@@ -47,32 +62,47 @@ impl SafetensorsFile {
         if start > length {
             return Err(cut(format!("its header has {header} bytes")));
         }
-        let mut content = bytes.to_vec();
+        let mut content = Vec::new();
         reader
             .take(header)
             .read_to_end(&mut content)
             .map_err(CheckpointError::io("read", path))?;
-        let (_, metadata) =
-            SafeTensors::read_metadata(&content).map_err(CheckpointError::content(path))?;
+        let header: BTreeMap<String, Value> =
+            serde_json::from_slice(&content).map_err(|error| {
+                CheckpointError::content(path)(format!("its header is no JSON ({error})"))
+            })?;
         let mut end = start;
         let mut tensors = Vec::new();
-        for (name, info) in metadata.tensors() {
-            let (begins, ends) = info.data_offsets;
-            end = end.max(start.saturating_add(ends as u64));
+        for (name, entry) in header {
+            if name == METADATA {
+                continue;
+            }
+            let entry: Entry = serde_json::from_value(entry).map_err(|error| {
+                CheckpointError::content(path)(format!(
+                    "its entry of '{name}' cannot be read ({error})"
+                ))
+            })?;
+            let (begins, ends) = entry.data_offsets;
+            end = end.max(start.saturating_add(ends));
             let tensor = StoredTensor {
                 name,
-                shape: info.shape.clone(),
-                dtype: StoredType::Dense(info.dtype),
+                shape: entry.shape,
+                dtype: StoredType::Dense(entry.dtype),
                 file: path.to_owned(),
                 place: StoredPlace {
-                    offset: start.saturating_add(begins as u64),
+                    offset: start.saturating_add(begins),
                     ..StoredPlace::default()
                 },
             };
-            if info.dtype.bitsize() < 8 {
+            if entry.dtype.bitsize() < 8 {
                 return Err(tensor.fault(
                     "its values are smaller than a byte, which this software does not read",
                 ));
+            }
+            if ends.checked_sub(begins) != tensor.size().map(|size| size as u64) {
+                return Err(tensor.fault(format!(
+                    "it has the bytes {begins} to {ends}, which are not as many"
+                )));
             }
             tensors.push(tensor);
         }

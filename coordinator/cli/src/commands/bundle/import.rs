@@ -11,12 +11,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::bundle::import::{
     BaseType, ComponentReport, Import, ImportOptions, ImportParts, ImportProgress, find_parts,
 };
+use radialog_models::vision::projector_seed::TRAINING_SEED;
 use radialog_schemas::AdapterName;
 
 use crate::exit::UsageError;
 
 /// The time between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// The terms that a bundle has unless others are named.
+const LICENSE: &str = "The terms of the imported weights apply: those of RaDialog, of its base language model and of CheXbert.";
 
 /// Bytes that are shown as one.
 const MIB: f64 = 1_048_576.0;
@@ -73,10 +77,7 @@ pub(crate) struct ImportArgs {
     #[arg(long, default_value = "1")]
     version: String,
     /// Terms under which the weights may be used
-    #[arg(
-        long,
-        default_value = "The terms of the imported weights apply: those of RaDialog, of its base language model and of CheXbert."
-    )]
+    #[arg(long, default_value = LICENSE)]
     license: String,
     /// Type that the base language model is stored in; that of its files unless given
     #[arg(long)]
@@ -85,8 +86,35 @@ pub(crate) struct ImportArgs {
     #[arg(long, value_name = "NAME")]
     merge: Option<AdapterName>,
     /// Seed of v1's alignment projector where no file has it: 42 as in its training, 16 as in its demo
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = TRAINING_SEED)]
     projector_seed: u32,
+}
+
+impl ImportArgs {
+    /// All parts below a folder, with what is usual otherwise.
+    pub(super) fn of_folder(out: PathBuf, from: PathBuf, name: String) -> Self {
+        Self {
+            out,
+            from: Some(from),
+            name: Some(name),
+            biovil: None,
+            alignment: None,
+            findings: None,
+            chexbert: None,
+            base: None,
+            adapter: Vec::new(),
+            non_lora: None,
+            tokenizer: None,
+            bert_vocab: None,
+            prompts: None,
+            dry_run: false,
+            version: "1".into(),
+            license: LICENSE.into(),
+            dtype: None,
+            merge: None,
+            projector_seed: TRAINING_SEED,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
