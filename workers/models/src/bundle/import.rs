@@ -11,6 +11,7 @@ use serde_json::Value;
 mod embedding;
 mod error;
 mod findings;
+mod gguf;
 mod language;
 mod layout;
 mod lora;
@@ -39,13 +40,13 @@ pub struct ImportParts {
     pub findings: Option<PathBuf>,
     /// `chexbert.pth`.
     pub chexbert: Option<PathBuf>,
-    /// The folder of the base language model, with its `config.json`.
+    /// The folder of the base language model, with its `config.json`, or one GGUF file.
     pub base: Option<PathBuf>,
     /// Folders of adapters that PEFT wrote, by the names that they get.
     pub adapters: Vec<(AdapterName, PathBuf)>,
     /// v2's `non_lora_trainables.bin`, or the folder that has it.
     pub non_lora: Option<PathBuf>,
-    /// `tokenizer.model` or `tokenizer.json` of the base, or the folder that has one.
+    /// `tokenizer.model` or `tokenizer.json` of the base, or the folder that has one; a GGUF file carries its own.
     pub tokenizer: Option<PathBuf>,
     /// `vocab.txt` of bert-base-uncased, or its `tokenizer.json`.
     pub bert_vocab: Option<PathBuf>,

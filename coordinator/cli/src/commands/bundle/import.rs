@@ -49,8 +49,8 @@ pub(crate) struct ImportArgs {
     /// CheXbert, chexbert.pth
     #[arg(long, value_name = "FILE")]
     chexbert: Option<PathBuf>,
-    /// Folder of the base language model: config.json and its weights
-    #[arg(long, value_name = "DIR")]
+    /// Base language model: a folder with config.json and weights, or one GGUF file
+    #[arg(long, value_name = "PATH")]
     base: Option<PathBuf>,
     /// Folder of an adapter and the name that it gets; several may be given, those named rg and ins become v1's
     #[arg(long, value_name = "NAME=DIR", value_parser = adapter)]
@@ -58,7 +58,7 @@ pub(crate) struct ImportArgs {
     /// Other trained weights of v2, non_lora_trainables.bin, or the folder that has them
     #[arg(long, value_name = "FILE")]
     non_lora: Option<PathBuf>,
-    /// Tokenizer of the language model, tokenizer.model or tokenizer.json; that of the base's folder unless given
+    /// Tokenizer of the language model, tokenizer.model or tokenizer.json; the base's own unless given
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
     /// Vocabulary of bert-base-uncased, vocab.txt or tokenizer.json, which CheXbert reads by

@@ -10,6 +10,7 @@ use safetensors::Dtype;
 use serde::Deserialize;
 
 use super::error::ImportError;
+use super::gguf::GgufBase;
 use super::lora::{Adapter, WRAPPER};
 use super::report::ComponentReport;
 use super::sources::{Source, take_all};
@@ -51,9 +52,17 @@ pub(super) fn plan(
             ))),
         };
     };
-    let base = Source::without_prefix(dir, open_folder(dir)?, "module.")?;
     let non_lora = open_non_lora(parts)?;
-    let llama = read_config(dir, non_lora.as_ref())?;
+    let (base, llama, gguf) = match GgufBase::is_one(dir) {
+        true => {
+            let gguf = GgufBase::open(dir)?;
+            (gguf.source()?, gguf.config().clone(), Some(gguf))
+        }
+        false => {
+            let base = Source::without_prefix(dir, open_folder(dir)?, "module.")?;
+            (base, read_config(dir, non_lora.as_ref())?, None)
+        }
+    };
     check_vocabulary(&base, &llama)?;
     let adapters = parts.adapters.iter().map(|(name, dir)| {
         let adapter = Adapter::open(dir, &llama)?;
@@ -62,6 +71,7 @@ pub(super) fn plan(
     let adapters: BTreeMap<AdapterName, Adapter> = adapters.collect::<Result<_, ImportError>>()?;
     let model = Model {
         base,
+        gguf,
         non_lora,
         adapters,
         options,
@@ -72,6 +82,8 @@ pub(super) fn plan(
 /// All that the component is made of.
 struct Model<'a> {
     base: Source,
+    /// The file that the base is, where it is one.
+    gguf: Option<GgufBase>,
     non_lora: Option<Source>,
     adapters: BTreeMap<AdapterName, Adapter>,
     options: &'a ImportOptions,
@@ -99,7 +111,20 @@ impl Model<'_> {
             Some(path) => prompts::read(path, prompts)?,
             None => prompts,
         };
-        let (json, tokenizer) = tokenizer(parts.tokenizer.as_deref().unwrap_or(dir), &llama)?;
+        let (json, tokenizer) = match (&self.gguf, &parts.tokenizer) {
+            (Some(gguf), None) => (
+                check_tokenizer(dir, gguf.tokenizer()?, &llama)?,
+                dir.to_owned(),
+            ),
+            (_, given) => tokenizer(given.as_deref().unwrap_or(dir), &llama)?,
+        };
+        if let Some(gguf) = self.gguf.as_ref().filter(|_| self.options.dtype.is_none()) {
+            gguf.note(&mut report);
+        }
+        if llama.image_projection == ImageProjectionKind::None {
+            let note = "a model of text alone: it takes images when `radialog train language` has given it a projection";
+            report.notes.push(note.to_owned());
+        }
         let blank_rule = blank_rule(
             &[dir.join(SETTINGS), tokenizer.with_file_name(SETTINGS)],
             &llama,
@@ -202,7 +227,8 @@ impl Model<'_> {
         let mut places = of_non_lora.chain(of_adapters).chain(of_base);
         let found = places.find(|(source, name, _)| source.has(name));
         let Some((source, name, image_projection)) = found else {
-            if image_tokens.is_none() && self.adapters.is_empty() {
+            let alone = self.adapters.is_empty() && self.non_lora.is_none();
+            if alone && (image_tokens.is_none() || self.gguf.is_some()) {
                 report
                     .notes
                     .push("it has no image projection: a model of texts alone".into());
@@ -339,13 +365,20 @@ impl Model<'_> {
                 low_rank("lora_B", [outputs, rank])?,
             ) {
                 (Some(down), Some(up)) => {
+                    let quantized = base.ggml.is_some();
                     let source = TensorSource::Merged {
-                        base: Box::new(base),
+                        base: Box::new(base.as_numbers()),
                         down: Box::new(down),
                         up: Box::new(up),
                         scale: adapter.config.lora_alpha / rank as f64,
                     };
-                    PlannedTensor::new(header.clone(), source).map(|tensor| Some(stored(tensor)))
+                    let merged = PlannedTensor::new(header.clone(), source)?;
+                    // A sum has no blocks: half precision, which the scales have, too.
+                    let merged = match quantized {
+                        true => merged.stored_as(Dtype::F16),
+                        false => merged,
+                    };
+                    Ok(Some(stored(merged)))
                 }
                 (None, None) if !targets(adapter, path) => Ok(Some(stored(base))),
                 _ => Err(ImportError::Missing {
@@ -542,16 +575,21 @@ fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<(String, PathBuf), Impo
         Some(b'{') => String::from_utf8(content).map_err(ImportError::unusable(&path))?,
         _ => sentencepiece::to_json(&content).map_err(ImportError::tokenizer(&path))?,
     };
-    let tokenizer = LlamaTokenizer::from_json(&json).map_err(ImportError::tokenizer(&path))?;
+    Ok((check_tokenizer(&path, json, llama)?, path))
+}
+
+/// The content of a tokenizer's file, where it is the model's.
+fn check_tokenizer(path: &Path, json: String, llama: &LlamaConfig) -> Result<String, ImportError> {
+    let tokenizer = LlamaTokenizer::from_json(&json).map_err(ImportError::tokenizer(path))?;
     if tokenizer.image_id() != llama.image_token() {
         let reason = format!(
             "it has {} tokens and the language model {}: it is of another model",
             tokenizer.image_id(),
             llama.vocab_size
         );
-        return Err(ImportError::unusable(&path)(reason));
+        return Err(ImportError::unusable(path)(reason));
     }
-    Ok((json, path))
+    Ok(json)
 }
 
 fn why_not_of_base(name: &str) -> Option<&'static str> {

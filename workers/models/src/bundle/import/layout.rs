@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
+use super::gguf::GgufBase;
 use super::{ImportParts, lora};
 use crate::checkpoint::has_weights;
 
@@ -86,7 +87,12 @@ pub fn find_parts(
     let bases = found.folders.iter().filter(|folder| {
         folder.join("config.json").is_file() && has_weights(folder) && !adapters.contains(folder)
     });
-    choose(&mut parts.base, bases.collect(), "--base")?;
+    let in_one_file = found.files.iter().filter(|path| GgufBase::is_one(path));
+    choose(
+        &mut parts.base,
+        bases.chain(in_one_file).collect(),
+        "--base",
+    )?;
     if parts.adapters.is_empty() {
         name_adapters(&mut parts, &adapters)?;
     }
@@ -155,7 +161,10 @@ fn name_adapters(parts: &mut ImportParts, folders: &[&PathBuf]) -> Result<(), Im
 fn find_tokenizer(parts: &mut ImportParts, found: &Found) -> Result<(), ImportError> {
     const NAMES: [&str; 2] = ["tokenizer.model", "tokenizer.json"];
     let of_base = parts.base.as_ref();
-    if of_base.is_some_and(|base| NAMES.iter().any(|name| base.join(name).is_file())) {
+    let has_one = |base: &PathBuf| {
+        GgufBase::is_one(base) || NAMES.iter().any(|name| base.join(name).is_file())
+    };
+    if of_base.is_some_and(has_one) {
         return Ok(());
     }
     let models = found.files.iter().filter(|path| path.ends_with(NAMES[0]));

@@ -8,19 +8,24 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::error::ImportError;
+use crate::bundle::stored::stored_header;
 use crate::checkpoint::{Checkpoint, StoredTensor, StoredType};
+use crate::ggml;
+use crate::language::QuantizedMatrix;
 use crate::tensors::TensorHeader;
 
 /// Values that are converted before they are written.
 const PIECE: usize = 1 << 18;
 
-/// Rows of a matrix that an adapter is folded into at a time.
+/// Rows of a matrix that an adapter is folded into, or that are widened, at a time.
 const ROWS: usize = 256;
 
 /// A tensor as the bundle has it, and where its values come from.
 #[derive(Clone)]
 pub(super) struct PlannedTensor {
     pub(super) header: TensorHeader,
+    /// The type of its blocks, where it stays quantised: it is bytes in the bundle then.
+    pub(super) ggml: Option<GgmlDType>,
     source: TensorSource,
 }
 
@@ -44,11 +49,24 @@ pub(super) enum TensorSource {
 }
 
 impl PlannedTensor {
-    /// A tensor in the type that its source has.
+    /// A tensor in the type that its source has; a quantised matrix stays as it is.
     ///
     /// # Errors
     /// A type that no network computes with.
     pub(super) fn new(mut header: TensorHeader, source: TensorSource) -> Result<Self, ImportError> {
+        if let TensorSource::Stored { tensor, .. } = &source
+            && let StoredType::Ggml(stored) = tensor.dtype
+            && QuantizedMatrix::has_kernel(stored)
+        {
+            let (TensorHeader { shape, dtype, .. }, ggml) = stored_header(tensor)?;
+            let name = header.name;
+            let header = TensorHeader { name, shape, dtype };
+            return Ok(Self {
+                header,
+                ggml,
+                source,
+            });
+        }
         header.dtype = match &source {
             TensorSource::Stored { tensor, .. } => match tensor.dtype {
                 StoredType::Dense(dtype @ (Dtype::F32 | Dtype::F16 | Dtype::BF16)) => dtype,
@@ -66,13 +84,29 @@ impl PlannedTensor {
             TensorSource::Made(_) => Dtype::F32,
             TensorSource::Merged { base, .. } => base.header.dtype,
         };
-        Ok(Self { header, source })
+        Ok(Self {
+            header,
+            ggml: None,
+            source,
+        })
     }
 
-    /// The same tensor stored in another type.
+    /// The same tensor stored in another type; a quantised one is widened.
     pub(super) fn stored_as(mut self, dtype: Dtype) -> Self {
+        if let TensorSource::Stored { tensor, .. } = &self.source {
+            self.header.shape.clone_from(&tensor.shape);
+        }
         self.header.dtype = dtype;
+        self.ggml = None;
         self
+    }
+
+    /// The same tensor as numbers, where it is quantised: in f32, of which nothing is lost.
+    pub(super) fn as_numbers(self) -> Self {
+        match self.ggml {
+            None => self,
+            Some(_) => self.stored_as(Dtype::F32),
+        }
     }
 
     /// What determines the values, for a fingerprint of the plan.
@@ -92,7 +126,10 @@ impl PlannedTensor {
                 down.identity()
             ),
         };
-        format!("{:?} from {source}", self.header)
+        match self.ggml {
+            None => format!("{:?} from {source}", self.header),
+            Some(ggml) => format!("{:?} in {} from {source}", self.header, ggml::name(ggml)),
+        }
     }
 
     /// The files that the values are read from.
@@ -117,6 +154,11 @@ impl PlannedTensor {
         match &self.source {
             TensorSource::Stored { checkpoint, tensor } => {
                 let bytes = checkpoint.read(tensor)?;
+                if let StoredType::Ggml(stored) = tensor.dtype
+                    && QuantizedMatrix::has_kernel(stored)
+                {
+                    return self.write_quantized(tensor, stored, &bytes, write);
+                }
                 let stored = match tensor.dtype {
                     StoredType::Dense(dtype) => dtype,
                     StoredType::Ggml(_) => self.header.dtype,
@@ -143,6 +185,36 @@ impl PlannedTensor {
                 scale,
             } => self.merge((base, down, up), *scale, write),
         }
+    }
+
+    /// A quantised matrix as it is, or widened some rows at a time.
+    fn write_quantized(
+        &self,
+        tensor: &StoredTensor,
+        stored: GgmlDType,
+        bytes: &[u8],
+        write: &mut dyn FnMut(&[u8]) -> Result<(), ImportError>,
+    ) -> Result<(), ImportError> {
+        if !ggml::all_finite(stored, bytes) {
+            return Err(self.not_finite(&ggml::name(stored)));
+        }
+        if self.ggml.is_some() {
+            return bytes.chunks(PIECE).try_for_each(write);
+        }
+        let &[rows, columns] = tensor.shape.as_slice() else {
+            return Err(tensor.fault("only matrices are quantised").into());
+        };
+        let failed = |error: candle_core::Error| tensor.fault(error.to_string());
+        for part in bytes.chunks((bytes.len() / rows).max(1) * ROWS) {
+            let count = part.len() * rows / bytes.len();
+            let matrix = QuantizedMatrix::new(part, stored, (count, columns)).map_err(failed)?;
+            let ids: Vec<u32> = (0..count as u32).collect();
+            let values = matrix
+                .select(&ids)
+                .and_then(|values| values.flatten_all()?.to_vec1());
+            write(&self.narrowed(&values.map_err(failed)?)?)?;
+        }
+        Ok(())
     }
 
     /// The sum is computed in f32 and rounded once.
@@ -223,15 +295,19 @@ impl PlannedTensor {
         };
         match finite {
             true => Ok(()),
-            false => Err(ImportError::NotFinite {
-                tensor: self.header.name.clone(),
-                file: self
-                    .files()
-                    .first()
-                    .map(|file| file.to_path_buf())
-                    .unwrap_or_default(),
-                dtype: dtype.to_string(),
-            }),
+            false => Err(self.not_finite(&dtype.to_string())),
+        }
+    }
+
+    fn not_finite(&self, dtype: &str) -> ImportError {
+        ImportError::NotFinite {
+            tensor: self.header.name.clone(),
+            file: self
+                .files()
+                .first()
+                .map(|file| file.to_path_buf())
+                .unwrap_or_default(),
+            dtype: dtype.to_owned(),
         }
     }
 }

@@ -99,7 +99,10 @@ fn write_weights(
     tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.header.dtype.bitsize()));
     let headers: Vec<TensorHeader> = tensors.iter().map(|tensor| tensor.header.clone()).collect();
     let partial = staging.path(&format!("{}.partial", file.name));
-    let mut writer = SafetensorsWriter::create(&partial, &headers)?;
+    let types = tensors
+        .iter()
+        .filter_map(|tensor| Some((tensor.header.name.clone(), tensor.ggml?)));
+    let mut writer = SafetensorsWriter::create_quantized(&partial, &headers, &types.collect())?;
     for tensor in tensors {
         tensor.write(&mut |piece| {
             writer.write(piece)?;
