@@ -11,9 +11,9 @@ use crate::gateway::fixture::{GatewayFixture, UNLIMITED};
 async fn an_answer_is_read_aloud_until_it_is_over_or_stopped() -> Result<()> {
     let fixture = GatewayFixture::with(UNLIMITED, |_| {}).await?;
     let browser = open(&fixture, Screen::DESKTOP).await?;
-    let voice = "{ window.said = []; window.silenced = 0; \
+    let voice = "(() => { window.said = []; window.silenced = 0; \
                  speechSynthesis.speak = (utterance) => said.push(utterance); \
-                 speechSynthesis.cancel = () => { silenced += 1; }; }";
+                 speechSynthesis.cancel = () => { silenced += 1; }; })()";
     browser.value(voice).await?;
     begin(&browser).await?;
     until_turn(&browser, 1, "done").await?;
