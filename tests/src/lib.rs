@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod benchmark;
+pub mod draw;
 pub mod embedded;
 pub mod fake_stage;
 pub mod faults;
