@@ -24,8 +24,8 @@ async fn a_model_can_be_chosen_is_described_and_is_named_above_its_answers() -> 
         .await?;
     browser
         .value(
-            "{ const model = document.querySelector('#model'); model.value = 'one-rg'; \
-             for (const name of ['input', 'change']) model.dispatchEvent(new Event(name, {bubbles: true})); }",
+            "(() => { const model = document.querySelector('#model'); model.value = 'one-rg'; \
+             for (const name of ['input', 'change']) model.dispatchEvent(new Event(name, {bubbles: true})); })()",
         )
         .await?;
     browser.click("#about-model summary").await?;
