@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod benchmark;
+pub mod draw;
 pub mod embedded;
 pub mod fake_stage;
 pub mod faults;
@@ -9,5 +10,7 @@ pub mod golden;
 pub mod install;
 pub mod module_circles;
 pub mod processes;
+pub mod release;
 pub mod services;
 pub mod task_harness;
+pub mod torch_file;

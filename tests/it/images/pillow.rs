@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use mozjpeg::{ColorSpace, Compress, ScanMode};
 use radialog_models::preprocess::{ImageLimits, decode};
 use radialog_schemas::ContentHash;
+use radialog_tests::draw::{self, Draw};
 use radialog_tests::install;
 use serde::Deserialize;
 
@@ -16,8 +17,6 @@ use serde::Deserialize;
 const PACKAGES: [&str; 2] = ["pillow>=12,<14", "numpy<3"];
 /// Files of each of the three kinds: PNG and JPEG by Python, JPEG of unusual layouts by libjpeg.
 const FILES: usize = 1200;
-/// Set to another number, the test draws other files.
-const SEED_VARIABLE: &str = "RADIALOG_TEST_SEED";
 
 const PILLOW: &str = include_str!("pillow.py");
 
@@ -29,19 +28,6 @@ struct Expected {
     height: Option<usize>,
     sha256: Option<ContentHash>,
     error: Option<String>,
-}
-
-/// Numbers that follow from a seed (SplitMix64).
-struct Draw(u64);
-
-impl Draw {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % end as u64) as usize
-    }
 }
 
 /// A JPEG file whose components have sampling factors that cameras do not write, in one scan, in a scan a component, or
@@ -139,10 +125,9 @@ fn check(folder: &Path, expected: &Expected) -> Result<(), String> {
 )]
 fn generated_files_of_all_kinds_have_pillows_pixels() -> Result<()> {
     let python = python()?;
-    let seed = std::env::var(SEED_VARIABLE).ok();
-    let seed: u64 = seed.map_or(Ok(7), |seed| seed.parse())?;
+    let seed = draw::seed()?;
     let folder = tempfile::tempdir()?;
-    let mut draw = Draw(seed);
+    let mut draw = Draw::new(seed);
     for index in 0..FILES {
         let jpeg = unusual_jpeg(&mut draw)?;
         fs::write(folder.path().join(format!("libjpeg{index:05}.jpg")), jpeg)?;

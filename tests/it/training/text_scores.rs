@@ -2,7 +2,8 @@
 
 use anyhow::{Result, ensure};
 use radialog_tests::golden::Case;
-use radialog_training::evaluation::text_scores::{BleuCounts, rouge_l, words};
+use radialog_training::evaluation::text_scores::{BleuCounts, rouge_l};
+use radialog_training::evaluation::words::words;
 use serde_json::Value;
 
 /// Texts split by the toolkit's Java tokenizer, and by NLTK as in the original.

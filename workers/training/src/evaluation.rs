@@ -4,3 +4,4 @@ pub mod classification;
 pub mod clinical;
 pub mod quality;
 pub mod text_scores;
+pub mod words;

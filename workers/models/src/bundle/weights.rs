@@ -106,6 +106,12 @@ impl MappedWeights {
         self.0.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
+    /// The shape of a tensor, the first in the order of names; none where there is none.
+    pub fn first_shape(&self) -> Option<&[usize]> {
+        let first = self.0.tensors.iter().min_by_key(|(name, _)| *name)?;
+        Some(&first.1.shape)
+    }
+
     /// The type that a tensor is stored in, where there is such a tensor that is not quantised and candle has the type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         let entry = self.0.tensors.get(name)?;

@@ -88,6 +88,9 @@ pub enum ImageProjectionKind {
     /// Two linear layers with the exact GELU between, `model.mm_projector.0` and `model.mm_projector.2`.
     #[serde(rename = "mlp2x_gelu")]
     Mlp2xGelu,
+    /// None: a model of text alone, which a training may give one.
+    #[serde(rename = "none")]
+    None,
 }
 
 impl ImageProjectionKind {
@@ -98,7 +101,7 @@ impl ImageProjectionKind {
     /// The part that the names of all its tensors have, from `model.` on.
     pub fn prefix(self) -> &'static str {
         match self {
-            Self::Linear => "model.img_proj_layer",
+            Self::Linear | Self::None => "model.img_proj_layer",
             Self::Mlp2xGelu => "model.mm_projector",
         }
     }
@@ -206,6 +209,7 @@ impl LlamaConfig {
     pub fn projection_layers(&self) -> Vec<(&'static str, usize, usize)> {
         let (image, hidden) = (self.image_dim, self.hidden_size);
         match self.image_projection {
+            ImageProjectionKind::None => Vec::new(),
             ImageProjectionKind::Linear => vec![("model.img_proj_layer", image, hidden)],
             ImageProjectionKind::Mlp2xGelu => vec![
                 ("model.mm_projector.0", image, hidden),

@@ -15,7 +15,7 @@ pub(super) struct ImageProjection {
 
 impl ImageProjection {
     /// The projection of a model; `tensor` gives the tensor of a name and shape, where there is one. None where any is
-    /// missing.
+    /// missing, or where the model has no projection.
     pub(super) fn load(
         config: &LlamaConfig,
         mut tensor: impl FnMut(&str, &[usize]) -> Result<Option<Tensor>>,
@@ -29,7 +29,7 @@ impl ImageProjection {
             };
             layers.push((LoraLinear::new(weight), bias));
         }
-        Ok(Some(Self { layers }))
+        Ok((!layers.is_empty()).then_some(Self { layers }))
     }
 
     /// Image tokens `[rows, image_dim]` to the decoder's input `[rows, hidden]`.

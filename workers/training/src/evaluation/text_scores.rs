@@ -13,62 +13,6 @@ const SMALL: f64 = 1e-9;
 /// The weight of recall against precision in ROUGE-L.
 const BETA: f64 = 1.2;
 
-/// Endings that are words of their own.
-const ENDINGS: [&str; 7] = ["n't", "'s", "'m", "'d", "'ll", "'re", "'ve"];
-/// Short forms that keep their full stop. The original knows many more from the Punkt model's data.
-const SHORT_FORMS: [&str; 4] = ["dr", "mr", "mrs", "ms"];
-
-/// The words of a text in lower case, punctuation marks apart, as the original splits them with NLTK: a full stop inside a
-/// word or short form stays there ("p.m.", "3.5"), as do comma and colon between digits; "isn't" and "cannot" are two words.
-pub fn words(text: &str) -> Vec<String> {
-    let chars: Vec<char> = text.to_lowercase().chars().collect();
-    let mut words = Vec::new();
-    let mut word = String::new();
-    for (index, &c) in chars.iter().enumerate() {
-        let between = |kind: fn(&char) -> bool| {
-            let is = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(kind);
-            is(index.checked_sub(1)) && is(Some(index + 1))
-        };
-        let stays = match c {
-            '.' => between(|c| c.is_alphanumeric()) || is_short_form(&word),
-            ',' | ':' => between(char::is_ascii_digit),
-            '-' | '\'' | '_' | '/' => true,
-            _ => c.is_alphanumeric(),
-        };
-        if stays {
-            word.push(c);
-            continue;
-        }
-        push_word(&mut words, &std::mem::take(&mut word));
-        if !c.is_whitespace() {
-            words.push(c.to_string());
-        }
-    }
-    push_word(&mut words, &word);
-    words
-}
-
-/// Whether a full stop behind this belongs to it: single letters with full stops between them, or a known form.
-fn is_short_form(word: &str) -> bool {
-    let letters = || word.split('.').all(|part| part.chars().count() == 1);
-    SHORT_FORMS.contains(&word) || (word.contains('.') && letters())
-}
-
-fn push_word(words: &mut Vec<String>, word: &str) {
-    let ending = ENDINGS
-        .into_iter()
-        .find(|ending| word.len() > ending.len() && word.ends_with(ending));
-    match ending {
-        _ if word.is_empty() => {}
-        _ if word == "cannot" => words.extend(["can".to_owned(), "not".to_owned()]),
-        Some(ending) => words.extend([
-            word[..word.len() - ending.len()].to_owned(),
-            ending.to_owned(),
-        ]),
-        None => words.push(word.to_owned()),
-    }
-}
-
 /// The n-gram counts that BLEU is computed from, of one text or of many together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BleuCounts {
@@ -173,22 +117,6 @@ mod tests {
 
     fn split(text: &str) -> Vec<&str> {
         text.split_whitespace().collect()
-    }
-
-    #[test]
-    fn words_are_lower_case_and_numbers_stay_whole() {
-        let expected = [
-            "a", "3.5", "x", "2,000", "cm", "mid-svc", ",", "no", "effusion", ".",
-        ];
-        assert_eq!(words("A 3.5 x 2,000 cm mid-SVC, no effusion."), expected);
-        assert!(words(" \n").is_empty());
-        assert_eq!(
-            words("Dr. Smith isn't in at 4:15 p.m. on"),
-            [
-                "dr.", "smith", "is", "n't", "in", "at", "4:15", "p.m.", "on"
-            ]
-        );
-        assert_eq!(words("cannot: no.Yes"), ["can", "not", ":", "no.yes"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! order of rows in its query and key matrices, which the conversion changes.
 
 use super::super::{Checkpoint, CheckpointError, StoredTensor, sorted};
-use super::{Gguf, GgufValue};
+use super::{Gguf, GgufArray, GgufValue};
 use crate::language::LlamaConfig;
 
 /// The architecture that is read.
@@ -197,6 +197,12 @@ fn config(gguf: &Gguf) -> Result<LlamaConfig, CheckpointError> {
             "its architecture is {name}, and {ARCHITECTURE} is read: choose a LLaMA-family model"
         )));
     }
+    let parts = gguf.metadata().get("split.count");
+    if let Some(parts) = parts.and_then(GgufValue::as_u64).filter(|parts| *parts > 1) {
+        return Err(refuse(format!(
+            "it is one of {parts} files of a model: join them with `llama-gguf-split --merge`"
+        )));
+    }
     let keys = Keys { gguf };
     let (width, heads) = (
         keys.size("embedding_length")?,
@@ -240,6 +246,15 @@ fn config(gguf: &Gguf) -> Result<LlamaConfig, CheckpointError> {
         .filter(|named| *named != vocabulary)
     {
         return Err(embedding.fault(format!("{ARCHITECTURE}.vocab_size is {named}")));
+    }
+    let tokens = gguf.metadata().get("tokenizer.ggml.tokens");
+    if let Some(GgufArray::Text(tokens)) = tokens.and_then(GgufValue::as_array)
+        && tokens.len() != vocabulary
+    {
+        return Err(embedding.fault(format!(
+            "its tokenizer has {} tokens: they belong to another model",
+            tokens.len()
+        )));
     }
     let eos = gguf.metadata().get("tokenizer.ggml.eos_token_id");
     let eos = eos

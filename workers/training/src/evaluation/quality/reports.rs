@@ -10,7 +10,8 @@ use super::score_table::{ScoreCell, ScoreSection, ScoreTable};
 use super::studies::stated;
 use super::{Evaluator, GeneratedText, QualityPart, TRAIN, flags};
 use crate::error::TrainingError;
-use crate::evaluation::text_scores::{BleuCounts, rouge_l, words};
+use crate::evaluation::text_scores::{BleuCounts, rouge_l};
+use crate::evaluation::words::words;
 use crate::prepare::ReportRow;
 
 /// One way to come by a report for each study.

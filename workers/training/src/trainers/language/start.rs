@@ -8,7 +8,9 @@ use candle_core::{DType, Device, Tensor};
 use radialog_models::Dropout;
 use radialog_models::bundle::components::{LanguageComponent, adapter_usage};
 use radialog_models::bundle::weights::MappedWeights;
-use radialog_models::language::{LanguageModel, LlamaConfig, LoraAdapter, LoraConfig};
+use radialog_models::language::{
+    ImageProjectionKind, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig,
+};
 use radialog_models::prompt::Prompts;
 use radialog_models::tensors::TensorSpec;
 use radialog_models::tokenizers::{BlankRule, LlamaTokenizer};
@@ -66,7 +68,7 @@ impl LanguageStart {
                     weights,
                     files,
                 };
-                let found = found.of_one_adapter(recipe)?;
+                let found = found.of_one_adapter(recipe)?.with_images(recipe)?;
                 if recipe.full {
                     found.all_weights(recipe)
                 } else {
@@ -158,6 +160,21 @@ impl LanguageBundle {
             });
             let files: Vec<_> = files.collect();
             self.files.extend(files);
+        }
+        Ok(self)
+    }
+
+    /// The same with an image projection to train, where the model has seen text alone and the recipe has images: a linear
+    /// layer, from image tokens of the shape that the embeddings have.
+    fn with_images(mut self, recipe: &LanguageRecipe) -> Result<Self, TrainingError> {
+        if self.config.llama.image_projection != ImageProjectionKind::None {
+            return Ok(self);
+        }
+        if let Some(&[tokens, width]) = MappedWeights::open(&recipe.embeddings)?.first_shape() {
+            let llama = &mut self.config.llama;
+            llama.image_projection = ImageProjectionKind::Linear;
+            (llama.num_image_tokens, llama.image_dim) = (tokens, width);
+            self.config.prompts.image_tokens = tokens;
         }
         Ok(self)
     }

@@ -149,6 +149,18 @@ fn what_the_decoder_does_not_have_is_refused_by_its_key() {
 }
 
 #[test]
+fn a_part_of_a_model_and_a_tokenizer_of_another_are_refused() {
+    let message = refusal(|file| file.set("split.count", Value::U16(3)));
+    assert!(message.contains("one of 3 files"), "{message}");
+    let tokens = Value::Array(vec![Value::String("a".into()), Value::String("b".into())]);
+    let message = refusal(|file| file.set("tokenizer.ggml.tokens", tokens));
+    assert!(
+        message.contains("'token_embd.weight' (shape [300, 64])") && message.contains("2 tokens"),
+        "{message}"
+    );
+}
+
+#[test]
 fn tensors_that_are_missing_unknown_or_of_another_shape_are_refused() {
     let message = refusal(|file| file.remove("blk.1.ffn_up.weight"));
     assert!(

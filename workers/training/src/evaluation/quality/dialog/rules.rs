@@ -5,7 +5,7 @@ use radialog_schemas::Finding;
 use super::DialogStudy;
 use super::script::{ScriptedTurn, TurnKind};
 use crate::evaluation::quality::agreement::Flags;
-use crate::evaluation::text_scores::words;
+use crate::evaluation::words::words;
 
 /// Whether an answer, which says the findings `said`, is right.
 pub(super) fn is_right(

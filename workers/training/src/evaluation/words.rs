@@ -1,0 +1,135 @@
+//! The words of a text as the original counts them: NLTK 3.8.1's `word_tokenize`, which cuts a text into sentences with Punkt
+//! and each sentence into words with the rules of the Penn Treebank. Every rule is a replacement over the whole sentence, in
+//! the order below; a full stop is a word of its own at the end of a sentence only.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+mod sentences;
+
+/// Python's white space, which has the four ASCII separators on top of Unicode's.
+const SPACE: &str = r"[\s\x1c-\x1f]";
+
+/// Replacements before the sentence is put between blanks.
+static RULES: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    let rules = [
+        // Opening quotes.
+        (r"([«“‘„]|`+)", " $1 "),
+        (r#"^""#, "``"),
+        (r"(``)", " $1 "),
+        (r#"([ (\[{<])("|'{2})"#, "$1 `` "),
+        // A quote before a single letter that is no ending.
+        (r"(')([\p{L}\p{N}_--[MmTtSsDdNnſ]])\b", "$1 $2"),
+        // Punctuation.
+        (r#"([^.])(\.)([\])}>"'»”’ ]*)SPACE*$"#, "$1 $2 $3 "),
+        (r"([:,])(\P{Nd})", " $1 $2"),
+        (r"([:,])$", " $1 "),
+        (r"(\.{2,})", " $1 "),
+        (r"([;@#$%&])", " $1 "),
+        (r#"([^.])(\.)([\])}>"']*)SPACE*$"#, "$1 $2$3 "),
+        (r"([?!])", " $1 "),
+        (r"([^'])' ", "$1 ' "),
+        (r"([*])", " $1 "),
+        (r"([\]\[(){}<>])", " $1 "),
+        (r"(--)", " $1 "),
+    ];
+    rules.map(compiled).into()
+});
+
+/// Replacements after it.
+static ENDINGS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    let rules = [
+        // Closing quotes.
+        (r"([»”’])", " $1 "),
+        (r"('')", " $1 "),
+        (r#"""#, " '' "),
+        (r"([^' ])('[sS]|'[mM]|'[dD]|') ", "$1 $2 "),
+        (r"([^' ])('ll|'LL|'re|'RE|'ve|'VE|n't|N'T) ", "$1 $2 "),
+        // Words that have grown together (MacIntyre's list).
+        (r"(?i)\b(can)(not)\b", " $1 $2 "),
+        (r"(?i)\b(d)('ye)\b", " $1 $2 "),
+        (r"(?i)\b(gim)(me)\b", " $1 $2 "),
+        (r"(?i)\b(gon)(na)\b", " $1 $2 "),
+        (r"(?i)\b(got)(ta)\b", " $1 $2 "),
+        (r"(?i)\b(lem)(me)\b", " $1 $2 "),
+        (r"(?i)\b(more)('n)\b", " $1 $2 "),
+        (r"(?i)\b(wan)(na)(SPACE)", " $1 $2 $3"),
+        (r"(?i) ('t)(is)\b", " $1 $2 "),
+        (r"(?i) ('t)(was)\b", " $1 $2 "),
+    ];
+    rules.map(compiled).into()
+});
+
+fn compiled((pattern, replacement): (&str, &'static str)) -> (Regex, &'static str) {
+    let pattern = pattern.replace("SPACE", SPACE);
+    let regex = Regex::new(&pattern).expect("the patterns are constants");
+    (regex, replacement)
+}
+
+/// The words of a text in lower case, punctuation marks apart.
+pub fn words(text: &str) -> Vec<String> {
+    let sentences = sentences::sentences(text);
+    sentences
+        .iter()
+        .flat_map(|text| sentence_words(text))
+        .collect()
+}
+
+fn sentence_words(sentence: &str) -> Vec<String> {
+    let spaced = replaced(sentence.to_owned(), &RULES);
+    let whole = replaced(format!(" {spaced} "), &ENDINGS);
+    whole
+        .split(is_space)
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+        .collect()
+}
+
+fn replaced(text: String, rules: &[(Regex, &str)]) -> String {
+    rules.iter().fold(text, |text, (regex, replacement)| {
+        regex.replace_all(&text, *replacement).into_owned()
+    })
+}
+
+fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_lower_case_and_numbers_stay_whole() {
+        let expected = [
+            "a", "3.5", "x", "2,000", "cm", "mid-svc", ",", "no", "effusion", ".",
+        ];
+        assert_eq!(words("A 3.5 x 2,000 cm mid-SVC, no effusion."), expected);
+        assert!(words(" \n").is_empty());
+    }
+
+    #[test]
+    fn a_full_stop_is_a_word_at_the_end_of_a_sentence_only() {
+        assert_eq!(
+            words("Dr. Smith isn't in at 4:15 p.m. on"),
+            [
+                "dr.", "smith", "is", "n't", "in", "at", "4:15", "p.m.", "on"
+            ]
+        );
+        assert_eq!(words("cannot: no.Yes"), ["can", "not", ":", "no.yes"]);
+        assert_eq!(words("Clear. Stable."), ["clear", ".", "stable", "."]);
+        assert_eq!(words("No edema.. Heart"), ["no", "edema", "..", "heart"]);
+    }
+
+    #[test]
+    fn quotes_are_told_by_what_they_open_and_close() {
+        assert_eq!(
+            words("A \"fluffy\" mass (\"x\") the patient's 'a b"),
+            [
+                "a", "``", "fluffy", "''", "mass", "(", "``", "x", "''", ")", "the", "patient",
+                "'s", "'", "a", "b"
+            ]
+        );
+    }
+}
