@@ -245,7 +245,7 @@ fn the_releases_files_give_the_reports_that_the_images_give() -> Result<()> {
         "--out",
         &ours,
         "--progress",
-        "none",
+        "off",
     ];
     run(&prepare)?.map_err(anyhow::Error::msg)?;
     fs::remove_file(&table)?;

@@ -8,7 +8,6 @@ mod attention;
 pub mod cache;
 pub mod config;
 pub mod engine;
-mod fold;
 pub mod linear;
 pub mod llama;
 pub mod lora;
