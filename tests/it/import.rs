@@ -8,7 +8,9 @@ use radialog_models::bundle::import::{Import, ImportError, ImportOptions, Import
 use tempfile::TempDir;
 
 mod bad_input;
+mod check;
 mod damaged;
+mod fetch;
 mod golden;
 mod interrupted;
 mod layout;

@@ -99,12 +99,12 @@ impl Model<'_> {
     ) -> Result<(PlannedComponent, ComponentReport), ImportError> {
         let mut report = ComponentReport::new(Stage::Language);
         let merged = self.merged(&mut report)?;
-        let llama = self.with_image(llama, image_tokens)?;
+        let llama = self.with_image(llama, image_tokens, &mut report)?;
         let prompts = Prompts {
             image_tokens: llama.num_image_tokens,
             ..match llama.image_projection {
-                ImageProjectionKind::Linear | ImageProjectionKind::None => Prompts::default(),
                 ImageProjectionKind::Mlp2xGelu => Prompts::v2(),
+                ImageProjectionKind::Linear | ImageProjectionKind::None => Prompts::default(),
             }
         };
         let prompts = match &parts.prompts {
@@ -205,6 +205,7 @@ impl Model<'_> {
         &self,
         llama: LlamaConfig,
         image_tokens: Option<(usize, usize)>,
+        report: &mut ComponentReport,
     ) -> Result<LlamaConfig, ImportError> {
         let v1 = "model.img_proj_layer.weight";
         let v2 = "model.mm_projector.0.weight";
@@ -225,20 +226,24 @@ impl Model<'_> {
         let of_base = [(&self.base, v1, ImageProjectionKind::Linear)];
         let mut places = of_non_lora.chain(of_adapters).chain(of_base);
         let found = places.find(|(source, name, _)| source.has(name));
-        let alone = self.adapters.is_empty() && self.non_lora.is_none();
-        if found.is_none() && alone && self.gguf.is_some() {
-            return Ok(LlamaConfig {
-                image_projection: ImageProjectionKind::None,
-                ..llama
-            });
-        }
-        let (source, name, image_projection) = found.ok_or_else(|| {
+        let Some((source, name, image_projection)) = found else {
+            let alone = self.adapters.is_empty() && self.non_lora.is_none();
+            if alone && (image_tokens.is_none() || self.gguf.is_some()) {
+                report
+                    .notes
+                    .push("it has no image projection: a model of texts alone".into());
+                let image_projection = ImageProjectionKind::None;
+                return Ok(LlamaConfig {
+                    image_projection,
+                    ..llama
+                });
+            }
             let reason = format!(
                 "neither it nor another part has {v1} (v1) or {v2} (v2), by which images reach the language model: give the \
                  adapters (--adapter NAME=DIR), or --non-lora for v2"
             );
-            ImportError::unusable(&self.base.path)(reason)
-        })?;
+            return Err(ImportError::unusable(&self.base.path)(reason));
+        };
         let [_, image_dim] = source.shape(name)?;
         let mut llama = LlamaConfig {
             image_dim,
