@@ -20,8 +20,8 @@ pub mod task;
 
 pub use bundle::Manifest;
 pub use chat::{
-    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent,
-    TurnOutcome, TurnRequest, TurnStatus,
+    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, OptionalTask, Region,
+    TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
 };
 pub use correction::Correction;
 pub use error::{ErrorClass, ErrorCode, Failure};

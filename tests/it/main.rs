@@ -17,6 +17,7 @@ mod gateway;
 mod gguf;
 mod health;
 mod images;
+mod import;
 mod kubernetes;
 mod operations;
 mod parity;

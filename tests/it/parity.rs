@@ -11,16 +11,16 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
 use radialog_tests::golden::{self, Case};
 
-mod biovil;
-mod chexbert;
+pub(crate) mod biovil;
+pub(crate) mod chexbert;
 mod end_to_end;
-mod findings;
+pub(crate) mod findings;
 mod formula;
-mod language;
+pub(crate) mod language;
 mod preprocess;
-mod qformer;
-mod tokenizers;
-mod v2;
+pub(crate) mod qformer;
+pub(crate) mod tokenizers;
+pub(crate) mod v2;
 
 /// Checks all that a case records.
 type Check = fn(&Case) -> Result<()>;

@@ -10,5 +10,7 @@ pub mod golden;
 pub mod install;
 pub mod module_circles;
 pub mod processes;
+pub mod release;
 pub mod services;
 pub mod task_harness;
+pub mod torch_file;

@@ -78,7 +78,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dlq(args) => dlq::run(args).await,
         Command::Purge(args) => purge::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
-        Command::Bundle(args) => bundle::run(args),
+        Command::Bundle(args) => bundle::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
         Command::Export(args) => export::run(args).await,
         Command::Prepare(args) => prepare::run(args).await,

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use candle_core::{DType, Tensor};
+use candle_nn::VarBuilder;
 use radialog_models::vision::{ImageEncoder, ImageFeatures, VisionConfig};
 use radialog_tests::golden::Case;
 
@@ -9,8 +10,13 @@ use super::same_bytes;
 
 /// Holds every recorded output of the encoder.
 pub(super) fn check(case: &Case) -> Result<()> {
+    check_weights(case, case.weights()?)
+}
+
+/// The same with these weights, which may have come another way.
+pub(crate) fn check_weights(case: &Case, weights: VarBuilder<'_>) -> Result<()> {
     let config: VisionConfig = case.field("/config")?;
-    let encoder = ImageEncoder::with_previous(&config, case.weights()?)?;
+    let encoder = ImageEncoder::with_previous(&config, weights)?;
     let inputs = case.tensors("inputs.safetensors")?;
     let (current, previous) = (
         network_input(&inputs["current_u8"])?,

@@ -20,7 +20,11 @@ struct Prediction {
 /// Holds every recorded output, and every image's findings and texts.
 pub(super) fn check(case: &Case) -> Result<()> {
     let config: FindingsConfig = case.field("/config")?;
-    let classifier = FindingsClassifier::new(&config, case.weights()?)?;
+    check_classifier(case, &FindingsClassifier::new(&config, case.weights()?)?)
+}
+
+/// The same of a classifier that may have come another way.
+pub(crate) fn check_classifier(case: &Case, classifier: &FindingsClassifier) -> Result<()> {
     let images = network_input(&case.tensors("inputs.safetensors")?["image_u8"])?;
     let output = classifier.forward(&images)?;
 

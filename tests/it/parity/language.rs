@@ -127,7 +127,8 @@ pub(super) fn check_files(case: &Case) -> Result<()> {
     Ok(())
 }
 
-fn check_model(
+/// Holds every output and generation of a case to a model; `load` makes it with a configuration.
+pub(crate) fn check_model(
     case: &Case,
     config: &LlamaConfig,
     tolerance: &str,

@@ -12,7 +12,11 @@ const TRAINING: &str = "train.";
 /// Holds the image tokens and the normalised strips; the recorded rows say how many images and strips were run.
 pub(super) fn check(case: &Case) -> Result<()> {
     let config: AlignmentConfig = case.field("/config")?;
-    let alignment = Alignment::new(&config, case.weights()?)?;
+    check_alignment(case, &Alignment::new(&config, case.weights()?)?)
+}
+
+/// The same of an alignment module that may have come another way.
+pub(crate) fn check_alignment(case: &Case, alignment: &Alignment) -> Result<()> {
     let features = case.formula_input("/inputs/features")?;
     let tolerance = case.tolerance("/tolerance/outputs")?;
 

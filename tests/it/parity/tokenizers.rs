@@ -20,8 +20,8 @@ pub(super) fn check(case: &Case) -> Result<()> {
     let files: BTreeMap<String, String> = case.field("/files")?;
     for file in files.keys() {
         match file.as_str() {
-            "llama.json" => check_llama(case, file),
-            "llama_decode_random_ids.json" => check_decoding(case, file),
+            "llama.json" => check_llama(case, file, &llama(case)?),
+            "llama_decode_random_ids.json" => check_decoding(case, file, &llama(case)?),
             "llama_batches.json" => check_batches(case, file),
             "bert.json" => check_bert(case, file),
             "training_examples.json" => check_training_examples(case, file),
@@ -43,8 +43,13 @@ struct LlamaText {
     batch_decoded_skip_special: String,
 }
 
-fn check_llama(case: &Case, file: &str) -> Result<()> {
-    let tokenizer = llama(case)?;
+/// Holds ids and texts, and the texts of random ids, to a tokenizer that may have come another way.
+pub(crate) fn check_texts(case: &Case, tokenizer: &LlamaTokenizer) -> Result<()> {
+    check_llama(case, "llama.json", tokenizer)?;
+    check_decoding(case, "llama_decode_random_ids.json", tokenizer)
+}
+
+fn check_llama(case: &Case, file: &str, tokenizer: &LlamaTokenizer) -> Result<()> {
     for expected in case.json::<Vec<LlamaText>>(file)? {
         let ids = tokenizer.encode(&expected.text)?;
         same(&expected.text, &ids, &expected.ids)?;
@@ -71,8 +76,7 @@ struct Decoding {
     decoded_skip_special: String,
 }
 
-fn check_decoding(case: &Case, file: &str) -> Result<()> {
-    let tokenizer = llama(case)?;
+fn check_decoding(case: &Case, file: &str, tokenizer: &LlamaTokenizer) -> Result<()> {
     for expected in case.json::<Vec<Decoding>>(file)? {
         same(
             &expected.ids,

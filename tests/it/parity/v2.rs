@@ -18,7 +18,7 @@ use radialog_tests::golden::Case;
 use serde::Deserialize;
 
 pub(super) mod end_to_end;
-pub(super) mod folders;
+pub(crate) mod folders;
 pub(super) mod language;
 
 /// The original's id of an image.

@@ -75,6 +75,7 @@ impl QualityFixture {
             split: "test".into(),
             seed: 5,
             limit: None,
+            lower_case_names: false,
             device: Device::Cpu,
         }
     }

@@ -10,12 +10,14 @@ use radialog_schemas::{ContentHash, PerStage, Stage};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub mod acceptance;
 mod assembly;
 pub mod components;
 mod configs;
 pub mod error;
 mod geometry;
 pub mod hashes;
+pub mod import;
 pub mod random;
 pub mod stored;
 pub mod weights;

@@ -4,17 +4,21 @@
 
 use std::path::PathBuf;
 
+use ::safetensors::Dtype;
 use candle_core::quantized::GgmlDType;
-use safetensors::Dtype;
 
 pub mod embeddings;
 mod error;
+mod folder;
 pub mod gguf;
 pub mod pickle;
 mod read;
+pub mod safetensors;
+pub mod sharded;
 pub mod torch;
 
 pub use error::CheckpointError;
+pub use folder::{OpenedCheckpoint, has_weights, open_file, open_folder};
 
 /// Name, shape, stored type and place of one tensor of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,7 @@ pub mod file;
 pub mod llama;
 mod prompt;
 mod rules;
+pub mod sentencepiece;
 pub mod synthetic;
 
 pub use bert::BertTokenizer;

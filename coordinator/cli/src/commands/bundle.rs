@@ -4,12 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
 use radialog_schemas::{AdapterName, PerStage};
 
 use crate::args::SystemArg;
 use crate::exit::UsageError;
+
+mod check;
+mod fetch;
+mod import;
 
 /// Make, check and show bundles of weights
 #[derive(Args)]
@@ -39,6 +44,9 @@ enum BundleCommand {
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         adapters: Vec<AdapterName>,
     },
+    Import(Box<import::ImportArgs>),
+    Fetch(Box<fetch::FetchArgs>),
+    Check(check::CheckArgs),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
     /// Takes what inference reads and leaves behind what only a training does. Example: radialog bundle assemble
@@ -97,7 +105,7 @@ enum GeometryArg {
     Published,
 }
 
-pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         BundleCommand::Random {
             dir,
@@ -126,6 +134,15 @@ pub(crate) fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 manifest.hash().short(),
                 dir.display()
             );
+        }
+        BundleCommand::Import(args) => {
+            let imported = tokio::task::spawn_blocking(move || import::run(*args));
+            return imported.await.context("the import was interrupted")?;
+        }
+        BundleCommand::Fetch(args) => return fetch::run(*args).await,
+        BundleCommand::Check(args) => {
+            let checked = tokio::task::spawn_blocking(move || check::run(&args));
+            return checked.await.context("the check was interrupted")?;
         }
         BundleCommand::Assemble {
             dir,

@@ -25,15 +25,15 @@ const OWN: &str = "batch_stats.";
 /// The image encoder among the other trained weights.
 const TOWER: &str = "model.vision_tower.";
 
-type Tensors = HashMap<String, Tensor>;
+pub(crate) type Tensors = HashMap<String, Tensor>;
 
 /// What a pair of folders holds, in f32.
-struct ModelFolder {
-    /// The base with the projector.
-    base: Tensors,
-    adapter: Tensors,
-    lora: LoraConfig,
-    tower: Tensors,
+pub(crate) struct ModelFolder {
+    /// The base with the projector, unless the adapter has it.
+    pub(crate) base: Tensors,
+    pub(crate) adapter: Tensors,
+    pub(crate) lora: LoraConfig,
+    pub(crate) tower: Tensors,
 }
 
 /// A model with the tokens of the case's images in every kind of statistics.
@@ -45,7 +45,7 @@ struct SeeingModel<'a> {
 }
 
 /// Tensors of a file of torch or safetensors, in f32; whole numbers are left out.
-fn tensors(path: &Path) -> Result<Tensors> {
+pub(crate) fn tensors(path: &Path) -> Result<Tensors> {
     if path
         .extension()
         .is_some_and(|suffix| suffix == "safetensors")
@@ -268,10 +268,18 @@ impl<'a> SeeingModel<'a> {
 /// Holds a folder with everything that it was recorded to say.
 pub(in super::super) fn check(case: &Case) -> Result<()> {
     let folder = ModelFolder::open(&case.dir().join("base"), &case.dir().join("model"), None)?;
-    let load = |config: &LlamaConfig| folder.language(config);
-    let model = SeeingModel::new(case, &folder, &load)?;
     let rules = TokenizerRules::v2(case.field("/config/tokenizer_legacy")?);
-    let tokenizer = tokenizer(case, rules)?;
+    check_folder(case, &folder, &tokenizer(case, rules)?)
+}
+
+/// The same of a folder and a tokenizer that may have come another way.
+pub(crate) fn check_folder(
+    case: &Case,
+    folder: &ModelFolder,
+    tokenizer: &LlamaTokenizer,
+) -> Result<()> {
+    let load = |config: &LlamaConfig| folder.language(config);
+    let model = SeeingModel::new(case, folder, &load)?;
     let entries = entries(case, "tokens.json")?;
     for (name, recorded) in case.tensors("outputs.safetensors")? {
         let actual = match model.of_images(&name)? {
@@ -295,7 +303,7 @@ pub(in super::super) fn check(case: &Case) -> Result<()> {
         .iter()
         .filter(|(name, _)| !name.starts_with(INFORMATIONAL))
     {
-        let checked = model.check_entry(name, entry, Some(&tokenizer));
+        let checked = model.check_entry(name, entry, Some(tokenizer));
         checked.with_context(|| format!("'{name}'"))?;
     }
     Ok(())
@@ -303,13 +311,23 @@ pub(in super::super) fn check(case: &Case) -> Result<()> {
 
 /// Holds two folders of other layouts with the same base, and the image encoder in a file of its own.
 pub(in super::super) fn check_layouts(case: &Case) -> Result<()> {
-    let all = entries(case, "tokens.json")?;
-    let mut outputs = case.tensors("outputs.safetensors")?;
-    for variant in ["a", "b"] {
+    check_variants(case, &|variant| {
         let at = |name: &str| case.dir().join(name);
         let tower = at("biovil_t_image_model.pt");
         let model = at(&format!("model_{variant}"));
-        let folder = ModelFolder::open(&at("base_bin"), &model, Some(&tower))?;
+        ModelFolder::open(&at("base_bin"), &model, Some(&tower))
+    })
+}
+
+/// The same of folders that may have come another way.
+pub(crate) fn check_variants(
+    case: &Case,
+    open: &dyn Fn(&str) -> Result<ModelFolder>,
+) -> Result<()> {
+    let all = entries(case, "tokens.json")?;
+    let mut outputs = case.tensors("outputs.safetensors")?;
+    for variant in ["a", "b"] {
+        let folder = open(variant)?;
         let load = |config: &LlamaConfig| folder.language(config);
         let model = SeeingModel::new(case, &folder, &load)?;
         for (name, entry) in all

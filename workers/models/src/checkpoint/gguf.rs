@@ -16,7 +16,7 @@ mod input;
 mod llama;
 mod metadata;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tokenizer;
 
 pub use llama::GgufLlama;

@@ -25,7 +25,7 @@ const PUBLISHED: (usize, usize) = (512, 1408);
 const DRAWS_BEFORE: usize = 53_049_704;
 
 /// Whether a projector of this shape is the published one.
-pub(super) fn fits(input: usize, output: usize) -> bool {
+pub(crate) fn fits(input: usize, output: usize) -> bool {
     (input, output) == PUBLISHED
 }
 

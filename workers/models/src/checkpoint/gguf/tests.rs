@@ -3,4 +3,4 @@
 mod bad_input;
 mod llama;
 mod tokenizer;
-mod written;
+pub(crate) mod written;

@@ -8,20 +8,20 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
 /// Width, heads, key heads, inner width, layers and vocabulary of the model.
-pub(super) const WIDTH: usize = 64;
-pub(super) const HEADS: usize = 4;
-pub(super) const KV_HEADS: usize = 2;
+pub(crate) const WIDTH: usize = 64;
+pub(crate) const HEADS: usize = 4;
+pub(crate) const KV_HEADS: usize = 2;
 const INNER: usize = 96;
 const VOCABULARY: usize = 300;
 
 /// A file in the making.
-pub(super) struct TinyLlama {
-    pub(super) keys: Vec<(String, Value)>,
-    pub(super) tensors: Vec<(String, QTensor)>,
+pub(crate) struct TinyLlama {
+    pub(crate) keys: Vec<(String, Value)>,
+    pub(crate) tensors: Vec<(String, QTensor)>,
 }
 
 /// Values that no two rows share.
-pub(super) fn values(shape: &[usize], phase: f32) -> Tensor {
+pub(crate) fn values(shape: &[usize], phase: f32) -> Tensor {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count)
         .map(|i| (i as f32 * 0.377 + phase).sin() * 0.1)
@@ -30,7 +30,7 @@ pub(super) fn values(shape: &[usize], phase: f32) -> Tensor {
 }
 
 /// Rows in the order in which the converter writes those of `heads` heads.
-pub(super) fn mixed(matrix: &Tensor, heads: usize) -> Tensor {
+pub(crate) fn mixed(matrix: &Tensor, heads: usize) -> Tensor {
     let (rows, columns) = matrix.dims2().unwrap();
     let split = matrix.reshape((heads, 2, rows / heads / 2, columns));
     let mixed = split.unwrap().transpose(1, 2).unwrap();
@@ -43,7 +43,7 @@ pub(super) fn mixed(matrix: &Tensor, heads: usize) -> Tensor {
 
 impl TinyLlama {
     /// Matrices in Q4_1, the embedding in Q8_0, norms in f32, two layers, a tied head, a SentencePiece-like tokenizer.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let number = |value: usize| Value::U32(value as u32);
         let text = |value: &str| Value::String(value.into());
         let mut keys = vec![
@@ -125,19 +125,19 @@ impl TinyLlama {
     }
 
     /// Sets or adds a key.
-    pub(super) fn set(&mut self, key: &str, value: Value) {
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
         self.remove(key);
         self.keys.push((key.to_owned(), value));
     }
 
     /// Takes a key or a tensor away.
-    pub(super) fn remove(&mut self, name: &str) {
+    pub(crate) fn remove(&mut self, name: &str) {
         self.keys.retain(|(key, _)| key != name);
         self.tensors.retain(|(tensor, _)| tensor != name);
     }
 
     /// Writes the file.
-    pub(super) fn write(&self, dir: &Path) -> PathBuf {
+    pub(crate) fn write(&self, dir: &Path) -> PathBuf {
         let path = dir.join("tiny.gguf");
         let mut file = File::create(&path).unwrap();
         let keys: Vec<_> = self
@@ -156,7 +156,7 @@ impl TinyLlama {
 }
 
 /// A matrix of a layer, its rows as Hugging Face has them.
-pub(super) fn hugging_face(layer: usize, part: &str, rows: usize, columns: usize) -> Tensor {
+pub(crate) fn hugging_face(layer: usize, part: &str, rows: usize, columns: usize) -> Tensor {
     let phase = layer as f32 * 10.0 + part.len() as f32 + part.as_bytes()[5] as f32;
     values(&[rows, columns], phase)
 }

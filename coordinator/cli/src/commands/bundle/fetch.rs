@@ -1,0 +1,127 @@
+//! `radialog bundle fetch`: the published files of a system, downloaded and imported.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::task::block_in_place;
+
+use super::import::{self, ImportArgs};
+use crate::exit::UsageError;
+
+mod download;
+mod places;
+mod records;
+mod unpack;
+
+use download::{Downloaded, Downloader};
+use places::{Place, Places};
+use records::Records;
+
+/// Download the published files of a system, and import them
+///
+/// A download that was interrupted goes on where it was. Proxies are taken from HTTPS_PROXY and NO_PROXY, a mirror of the model
+/// hub from HF_ENDPOINT, a token for it from HF_TOKEN. Example: radialog bundle fetch radialog-v1 /weights/v1 --bundle
+/// /bundles/radialog-v1
+#[derive(Args)]
+pub(crate) struct FetchArgs {
+    /// System whose files are wanted, e.g. radialog-v1 or radialog-v2
+    system: String,
+    /// Folder for the downloaded files
+    dir: PathBuf,
+    /// Bundle to import them into
+    #[arg(long, value_name = "BUNDLE", required_unless_present = "download_only")]
+    bundle: Option<PathBuf>,
+    /// Download without importing
+    #[arg(long, conflicts_with = "bundle")]
+    download_only: bool,
+    /// Address of the model hub or of a mirror of it
+    #[arg(
+        long,
+        env = "HF_ENDPOINT",
+        default_value = "https://huggingface.co",
+        value_name = "URL"
+    )]
+    hub: String,
+    /// Address of the host of releases or of a mirror of it
+    #[arg(long, default_value = "https://github.com", value_name = "URL")]
+    releases: String,
+    /// Token for the model hub
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// Other places of the files, in the form of the list that this program brings, where those have moved
+    #[arg(long, value_name = "FILE")]
+    places: Option<PathBuf>,
+}
+
+pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
+    let places = Places::read(args.places.as_deref())?;
+    let Some(system) = places.system(&args.system) else {
+        let names = places.names().join(", ");
+        let hint = format!(
+            "there is no system '{}' to fetch: take {names}",
+            args.system
+        );
+        return Err(UsageError(hint).into());
+    };
+    println!("{}", system.about);
+    let downloader = Downloader::new(&args.hub, &args.releases, args.token.as_deref())?;
+    std::fs::create_dir_all(&args.dir)
+        .with_context(|| format!("cannot create '{}'", args.dir.display()))?;
+    let mut records = Records::open(&args.dir)?;
+    let mut waiting: Vec<Place> = system.files.iter().rev().cloned().collect();
+    while let Some(place) = waiting.pop() {
+        let (place, file) = fetch(&downloader, &mut records, &args.dir, place).await?;
+        if place.shards {
+            let mut shards = place.shards_in(&file)?;
+            shards.reverse();
+            waiting.extend(shards);
+        }
+        if let Some(folder) = &place.unpack {
+            let folder = args.dir.join(folder);
+            let unpacked = tokio::task::spawn_blocking(move || unpack::unpack(&file, &folder));
+            unpacked.await.context("unpacking was interrupted")??;
+        }
+    }
+    let Some(bundle) = args.bundle else {
+        println!("all files are in {}", args.dir.display());
+        return Ok(ExitCode::SUCCESS);
+    };
+    let import = ImportArgs::of_folder(bundle, args.dir, args.system);
+    let imported = tokio::task::spawn_blocking(move || import::run(import));
+    imported.await.context("the import was interrupted")?
+}
+
+/// Downloads one file unless it is there, and holds it to the hash that is known: the published one, or the one that its first
+/// download had. Returns the place where it was found.
+async fn fetch(
+    downloader: &Downloader,
+    records: &mut Records,
+    dir: &Path,
+    place: Place,
+) -> anyhow::Result<(Place, PathBuf)> {
+    let mut tried = place.clone();
+    loop {
+        let path = dir.join(&tried.path);
+        if block_in_place(|| records.is_whole(&tried, &path))? {
+            println!("{}: there already", tried.path);
+            return Ok((tried, path));
+        }
+        match downloader.download(&tried, &path).await? {
+            Downloaded::Whole => {
+                let known = block_in_place(|| records.record(&tried, &path))?;
+                println!("{}: {known}", tried.path);
+                return Ok((tried, path));
+            }
+            Downloaded::NotThere(url) => match tried.other() {
+                Some(other) => tried = other,
+                None => anyhow::bail!(
+                    "'{url}' is not there: the file has moved. Download it by hand into '{}' and run this again, or name its \
+                     new place with --places",
+                    path.display()
+                ),
+            },
+        }
+    }
+}

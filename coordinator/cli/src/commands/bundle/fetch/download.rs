@@ -1,0 +1,236 @@
+//! One file over HTTP: into `FILE.partial`, from where an earlier try has ended, and under its name when it is whole.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures::StreamExt;
+use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::durable;
+use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
+use reqwest::{Client, Response, StatusCode};
+use tokio::fs::{self, OpenOptions};
+use tokio::io::AsyncWriteExt;
+
+use super::places::Place;
+
+/// Tries in a row without a byte, after which a download gives up.
+const TRIES: u32 = 5;
+/// The wait before the second try; it doubles.
+const WAIT: Duration = Duration::from_secs(1);
+/// The longest time without a byte.
+const SILENCE: Duration = Duration::from_secs(60);
+
+pub(super) struct Downloader {
+    http: Client,
+    hub: String,
+    releases: String,
+    token: Option<String>,
+}
+
+/// How a download ended.
+pub(super) enum Downloaded {
+    /// The file is in its place.
+    Whole,
+    /// The server has no such file.
+    NotThere(String),
+}
+
+/// What one request has added.
+enum Step {
+    Whole,
+    NotThere,
+    /// So many bytes, and what ended it.
+    Broken(u64, String),
+}
+
+impl Downloader {
+    pub(super) fn new(hub: &str, releases: &str, token: Option<&str>) -> anyhow::Result<Self> {
+        let http = Client::builder()
+            .connect_timeout(SILENCE)
+            .read_timeout(SILENCE)
+            .user_agent(concat!("radialog/", env!("CARGO_PKG_VERSION")));
+        Ok(Self {
+            http: http.build().context("cannot make HTTPS connections")?,
+            hub: hub.trim_end_matches('/').to_owned(),
+            releases: releases.trim_end_matches('/').to_owned(),
+            token: token.filter(|token| !token.is_empty()).map(str::to_owned),
+        })
+    }
+
+    /// Downloads a file into its place.
+    pub(super) async fn download(&self, place: &Place, path: &Path) -> anyhow::Result<Downloaded> {
+        let (url, of_hub) = place.url(&self.hub, &self.releases);
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)
+                .await
+                .with_context(|| format!("cannot create '{}'", dir.display()))?;
+        }
+        let bar = bar(place);
+        let mut tries = 0;
+        let mut wait = WAIT;
+        loop {
+            match self.step(&url, of_hub, path, &bar).await? {
+                Step::Whole => break,
+                Step::NotThere => return Ok(Downloaded::NotThere(url)),
+                Step::Broken(bytes, reason) => {
+                    tries = if bytes > 0 { 1 } else { tries + 1 };
+                    if bytes > 0 {
+                        wait = WAIT;
+                    }
+                    if tries >= TRIES {
+                        bail!("'{url}': {reason}; what is there is kept, run this again to go on");
+                    }
+                    eprintln!(
+                        "{}: {reason}; trying again in {} s",
+                        place.path,
+                        wait.as_secs()
+                    );
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+            }
+        }
+        bar.finish_and_clear();
+        let partial = partial(path, "partial");
+        durable::rename(&partial, path)
+            .with_context(|| format!("cannot rename '{}'", partial.display()))?;
+        drop(fs::remove_file(self::partial(path, "etag")).await);
+        Ok(Downloaded::Whole)
+    }
+
+    async fn step(
+        &self,
+        url: &str,
+        of_hub: bool,
+        path: &Path,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Step> {
+        let (file, tag) = (partial(path, "partial"), partial(path, "etag"));
+        let have = fs::metadata(&file)
+            .await
+            .map(|meta| meta.len())
+            .unwrap_or_default();
+        let known = fs::read_to_string(&tag).await.ok();
+        let mut request = self.http.get(url);
+        // Without a tag nobody could tell whether the file has changed since.
+        let resumed = have > 0 && known.is_some();
+        if let (true, Some(known)) = (resumed, &known) {
+            request = request
+                .header(RANGE, format!("bytes={have}-"))
+                .header(IF_RANGE, known);
+        }
+        if let (true, Some(token)) = (of_hub, &self.token) {
+            request = request.bearer_auth(token);
+        }
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Ok(Step::Broken(0, causes(&error))),
+        };
+        let (begin, total) = match response.status() {
+            StatusCode::OK => (0, response.content_length()),
+            StatusCode::PARTIAL_CONTENT => match range(&response) {
+                Some((begin, total)) if begin == have => (begin, Some(total)),
+                _ => bail!("'{url}': the server sends another part than was asked for"),
+            },
+            // What is there is as long as the file, or longer.
+            StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => {
+                fs::remove_file(&file).await?;
+                return Ok(Step::Broken(
+                    0,
+                    "the part that is there does not fit".into(),
+                ));
+            }
+            StatusCode::NOT_FOUND => return Ok(Step::NotThere),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => bail!(
+                "'{url}': {status}: accept its terms on the page of its repository, and set HF_TOKEN"
+            ),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                return Ok(Step::Broken(0, format!("the server answers {status}")));
+            }
+            status => bail!("'{url}': the server answers {status}"),
+        };
+        let etag = response
+            .headers()
+            .get(ETAG)
+            .and_then(|tag| tag.to_str().ok());
+        // Weak tags cannot say that bytes are the same.
+        match etag.filter(|tag| !tag.starts_with("W/")) {
+            Some(etag) => fs::write(&tag, etag).await?,
+            None => drop(fs::remove_file(&tag).await),
+        }
+        bar.set_length(total.unwrap_or_default());
+        bar.set_position(begin);
+        let write_error = || format!("cannot write '{}'", file.display());
+        let mut out = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(begin == 0)
+            .append(begin > 0)
+            .open(&file)
+            .await
+            .with_context(write_error)?;
+        let mut added = 0;
+        let mut stream = response.bytes_stream();
+        let mut broken = None;
+        while let Some(piece) = stream.next().await {
+            match piece {
+                Ok(piece) => {
+                    out.write_all(&piece).await.with_context(write_error)?;
+                    added += piece.len() as u64;
+                    bar.inc(piece.len() as u64);
+                }
+                Err(error) => {
+                    broken = Some(causes(&error));
+                    break;
+                }
+            }
+        }
+        out.flush().await.with_context(write_error)?;
+        out.sync_all().await.with_context(write_error)?;
+        match (broken, total) {
+            (Some(reason), _) => Ok(Step::Broken(added, reason)),
+            (None, Some(total)) if begin + added < total => Ok(Step::Broken(
+                added,
+                format!("the connection ended at {} of {total} bytes", begin + added),
+            )),
+            _ => Ok(Step::Whole),
+        }
+    }
+}
+
+fn partial(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(end);
+    path.with_file_name(name)
+}
+
+/// First byte and length of the whole file, of `bytes 10-19/20`.
+fn range(response: &Response) -> Option<(u64, u64)> {
+    let range = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = range.strip_prefix("bytes ")?.split_once('/')?;
+    let (begin, _) = range.split_once('-')?;
+    Some((begin.parse().ok()?, total.parse().ok()?))
+}
+
+/// An error with those that it comes from.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
+
+fn bar(place: &Place) -> ProgressBar {
+    let style = ProgressStyle::with_template(
+        "{bar:40} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}",
+    );
+    let bar =
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(place.path.to_string());
+    bar
+}

@@ -1,0 +1,109 @@
+//! What is known about downloaded files: the hash that each had when it was first whole, so that a later change is noticed where
+//! no publisher tells a hash.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use md5::{Digest, Md5};
+use radialog_models::bundle::hashes::hash_file;
+use radialog_models::durable;
+use radialog_schemas::ContentHash;
+use serde::{Deserialize, Serialize};
+
+use super::places::Place;
+
+/// The file in the folder of downloads.
+const FILE: &str = "fetched.json";
+
+pub(super) struct Records {
+    path: PathBuf,
+    files: BTreeMap<String, Record>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    size: u64,
+    sha256: ContentHash,
+}
+
+impl Records {
+    pub(super) fn open(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(FILE);
+        let files = match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).with_context(|| format!("'{}'", path.display()))?
+            }
+            Err(_) => BTreeMap::new(),
+        };
+        Ok(Self { path, files })
+    }
+
+    /// Whether a file is there as it was recorded, or, downloaded by hand, has the published hash.
+    pub(super) fn is_whole(&mut self, place: &Place, path: &Path) -> anyhow::Result<bool> {
+        let Ok(meta) = fs::metadata(path) else {
+            return Ok(false);
+        };
+        if let Some(record) = self.files.get(place.path.as_str())
+            && record.size == meta.len()
+            && record.sha256 == hash_file(path)?
+        {
+            return Ok(true);
+        }
+        // It was put there by hand, or is another than was downloaded.
+        if self.files.contains_key(place.path.as_str()) {
+            bail!(
+                "'{}' is not what was downloaded first: remove it to download it again, or remove its line in '{}' to keep it",
+                path.display(),
+                self.path.display()
+            );
+        }
+        self.record(place, path)?;
+        Ok(true)
+    }
+
+    /// Holds a file to the published hash and writes down its own. Returns what was found, in words.
+    pub(super) fn record(&mut self, place: &Place, path: &Path) -> anyhow::Result<String> {
+        let found = match &place.md5 {
+            Some(expected) => {
+                let found = md5(path)?;
+                if found != *expected {
+                    bail!(
+                        "'{}' has MD5 {found}, and the published file {expected}: it is damaged or another file; remove it and \
+                         run this again",
+                        path.display()
+                    );
+                }
+                "it has the published MD5".to_owned()
+            }
+            None => "no hash of it was published; that of this download is recorded".to_owned(),
+        };
+        let size = fs::metadata(path)?.len();
+        let sha256 = hash_file(path)?;
+        let found = format!("{found} (SHA-256 {sha256})");
+        self.files
+            .insert(place.path.to_string(), Record { size, sha256 });
+        durable::replace(&self.path, &serde_json::to_vec_pretty(&self.files)?)
+            .with_context(|| format!("cannot write '{}'", self.path.display()))?;
+        Ok(found)
+    }
+}
+
+fn md5(path: &Path) -> anyhow::Result<String> {
+    let mut file = File::open(path).with_context(|| format!("cannot open '{}'", path.display()))?;
+    let mut hasher = Md5::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}

@@ -1,0 +1,63 @@
+//! The release's folders are zip files.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use anyhow::{Context, bail, ensure};
+use flate2::read::DeflateDecoder;
+use radialog_models::durable::Replacement;
+use zip::{CompressionMethod, ZipArchive};
+
+/// Unpacks a zip file into a folder. Files that are there in their size stay.
+pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
+    let file =
+        File::open(archive).with_context(|| format!("cannot open '{}'", archive.display()))?;
+    let name = archive.display();
+    let mut zip = ZipArchive::new(BufReader::new(file))
+        .with_context(|| format!("'{name}' is no whole zip file"))?;
+    for index in 0..zip.len() {
+        let entry = zip
+            .by_index_raw(index)
+            .with_context(|| format!("'{name}'"))?;
+        let Some(inner) = entry.enclosed_name() else {
+            bail!("'{name}' has an entry outside of its folder");
+        };
+        let system = inner
+            .components()
+            .any(|part| part.as_os_str() == "__MACOSX");
+        if entry.is_dir() || system {
+            continue;
+        }
+        let path = dir.join(&inner);
+        let size = entry.size();
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() == size) {
+            continue;
+        }
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)
+                .with_context(|| format!("cannot create '{}'", parent.display()))?;
+        }
+        let method = entry.compression();
+        let mut content: Box<dyn Read> = match method {
+            CompressionMethod::Stored => Box::new(entry),
+            CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(entry)),
+            other => bail!(
+                "'{name}' has '{}' packed by {other}: unpack it by hand",
+                inner.display()
+            ),
+        };
+        let write = || format!("cannot write '{}'", path.display());
+        let mut out = Replacement::create(&path).with_context(write)?;
+        // One byte more than is announced is enough to see that it lies.
+        let written = io::copy(&mut (&mut content).take(size.saturating_add(1)), &mut out)
+            .with_context(write)?;
+        ensure!(
+            written == size,
+            "'{}' in '{name}' is damaged: download it again",
+            inner.display()
+        );
+        out.commit().with_context(write)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! `radialog bundle import`: published weights to a bundle.
+
+use std::ffi::OsStr;
+use std::io::{IsTerminal, stderr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::bundle::import::{
+    BaseType, ComponentReport, Import, ImportOptions, ImportParts, ImportProgress, find_parts,
+};
+use radialog_models::vision::projector_seed::TRAINING_SEED;
+use radialog_schemas::AdapterName;
+
+use crate::exit::UsageError;
+
+/// The time between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// The terms that a bundle has unless others are named.
+const LICENSE: &str = "The terms of the imported weights apply: those of RaDialog, of its base language model and of CheXbert.";
+
+/// Bytes that are shown as one.
+const MIB: f64 = 1_048_576.0;
+
+/// Make a bundle of published weights: RaDialog v1 or v2, CheXbert, a LLaMA-family model
+///
+/// Finds the parts below --from by their names, or takes those that flags name; each is optional. Files of torch are read and
+/// never executed. An import that was interrupted goes on where it was. Example: radialog bundle import /bundles/radialog-v1
+/// --from ~/RaDialog --base ~/vicuna-7b-v1.3 --dry-run
+#[derive(Args)]
+pub(crate) struct ImportArgs {
+    /// Folder of the bundle to write
+    out: PathBuf,
+    /// Folder that has the parts: the tree of v1's README, or v2's model folder with its base
+    #[arg(long, value_name = "DIR")]
+    from: Option<PathBuf>,
+    /// BioViL-T, biovil_t_image_model_proj_size_128.pt
+    #[arg(long, value_name = "FILE")]
+    biovil: Option<PathBuf>,
+    /// Alignment module of v1, checkpoint_4.pth
+    #[arg(long, value_name = "FILE")]
+    alignment: Option<PathBuf>,
+    /// Findings classifier, ChexpertClassifier*.ckpt
+    #[arg(long, value_name = "FILE")]
+    findings: Option<PathBuf>,
+    /// CheXbert, chexbert.pth
+    #[arg(long, value_name = "FILE")]
+    chexbert: Option<PathBuf>,
+    /// Base language model: a folder with config.json and weights, or one GGUF file
+    #[arg(long, value_name = "PATH")]
+    base: Option<PathBuf>,
+    /// Folder of an adapter and the name that it gets; several may be given, those named rg and ins become v1's
+    #[arg(long, value_name = "NAME=DIR", value_parser = adapter)]
+    adapter: Vec<(AdapterName, PathBuf)>,
+    /// Other trained weights of v2, non_lora_trainables.bin, or the folder that has them
+    #[arg(long, value_name = "FILE")]
+    non_lora: Option<PathBuf>,
+    /// Tokenizer of the language model, tokenizer.model or tokenizer.json; the base's own unless given
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+    /// Vocabulary of bert-base-uncased, vocab.txt or tokenizer.json, which CheXbert reads by
+    #[arg(long, value_name = "FILE")]
+    bert_vocab: Option<PathBuf>,
+    /// Published prompts, vicuna_prompts.json; the same prompts are built in
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Say what would be used and left out, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Name of the bundle; that of its folder unless given
+    #[arg(long)]
+    name: Option<String>,
+    /// Version of the weights
+    #[arg(long, default_value = "1")]
+    version: String,
+    /// Terms under which the weights may be used
+    #[arg(long, default_value = LICENSE)]
+    license: String,
+    /// Type that the base language model is stored in; that of its files unless given
+    #[arg(long)]
+    dtype: Option<DtypeArg>,
+    /// Fold this adapter into the base, for which no other adapter can be loaded then
+    #[arg(long, value_name = "NAME")]
+    merge: Option<AdapterName>,
+    /// Seed of v1's alignment projector where no file has it: 42 as in its training, 16 as in its demo
+    #[arg(long, default_value_t = TRAINING_SEED)]
+    projector_seed: u32,
+}
+
+impl ImportArgs {
+    /// All parts below a folder, with what is usual otherwise.
+    pub(super) fn of_folder(out: PathBuf, from: PathBuf, name: String) -> Self {
+        Self {
+            out,
+            from: Some(from),
+            name: Some(name),
+            biovil: None,
+            alignment: None,
+            findings: None,
+            chexbert: None,
+            base: None,
+            adapter: Vec::new(),
+            non_lora: None,
+            tokenizer: None,
+            bert_vocab: None,
+            prompts: None,
+            dry_run: false,
+            version: "1".into(),
+            license: LICENSE.into(),
+            dtype: None,
+            merge: None,
+            projector_seed: TRAINING_SEED,
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeArg {
+    F16,
+    Bf16,
+    F32,
+}
+
+fn adapter(text: &str) -> Result<(AdapterName, PathBuf), String> {
+    let (name, dir) = text
+        .split_once('=')
+        .ok_or("give NAME=DIR, e.g. rg=checkpoints/vicuna-7b-img-report/checkpoint-11200")?;
+    let name = name.parse().map_err(|error| format!("{error}"))?;
+    Ok((name, dir.into()))
+}
+
+pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
+    let given = ImportParts {
+        biovil: args.biovil,
+        alignment: args.alignment,
+        findings: args.findings,
+        chexbert: args.chexbert,
+        base: args.base,
+        adapters: args.adapter,
+        non_lora: args.non_lora,
+        tokenizer: args.tokenizer,
+        bert_vocab: args.bert_vocab,
+        prompts: args.prompts,
+    };
+    if args.from.is_none() && given == ImportParts::default() {
+        let hint = "name a folder with --from, or parts such as --biovil, --alignment, --findings, --chexbert, --base";
+        return Err(UsageError(hint.into()).into());
+    }
+    let (parts, notes) = match &args.from {
+        Some(dir) => find_parts(dir, given)?,
+        None => (given, Vec::new()),
+    };
+    let name = match &args.name {
+        Some(name) => name.clone(),
+        None => folder_name(&args.out)?,
+    };
+    let options = ImportOptions {
+        name,
+        version: args.version,
+        license: args.license,
+        dtype: args.dtype.map(|dtype| match dtype {
+            DtypeArg::F16 => BaseType::F16,
+            DtypeArg::Bf16 => BaseType::Bf16,
+            DtypeArg::F32 => BaseType::F32,
+        }),
+        merge: args.merge,
+        projector_seed: args.projector_seed,
+    };
+    let import = Import::plan(&parts, options)?;
+    import.reports().iter().for_each(print_report);
+    notes.iter().for_each(|note| println!("{note}"));
+    if args.dry_run {
+        println!(
+            "would write {:.1} MiB to {}",
+            import.bytes() as f64 / MIB,
+            args.out.display()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut bar = Bar::new(import.bytes());
+    let manifest = import.write(&args.out, &mut |progress| bar.show(progress))?;
+    bar.finish();
+    let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
+    println!(
+        "wrote bundle '{}' ({}, {:.1} MiB) to {}",
+        manifest.name,
+        manifest.hash().short(),
+        bytes as f64 / MIB,
+        args.out.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn folder_name(out: &Path) -> anyhow::Result<String> {
+    let name = out.file_name().map(OsStr::to_string_lossy);
+    let name = name.ok_or_else(|| UsageError(format!("'{}' names no folder", out.display())))?;
+    Ok(name.into_owned())
+}
+
+fn print_report(report: &ComponentReport) {
+    println!("{}: {}", report.stage.name(), report.geometry);
+    for (file, what) in &report.used {
+        println!("  used      {}: {what}", file.display());
+    }
+    for part in &report.left_out {
+        println!(
+            "  left out  {}: {} ({})",
+            part.file.display(),
+            part.what,
+            part.why
+        );
+    }
+    for note in &report.notes {
+        println!("  note      {note}");
+    }
+}
+
+/// A bar on a terminal, a line every few seconds elsewhere.
+struct Bar {
+    bar: Option<ProgressBar>,
+    next_line: Instant,
+}
+
+impl Bar {
+    fn new(total: u64) -> Self {
+        let style = ProgressStyle::with_template(
+            "{bar:40} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}",
+        );
+        let bar = stderr().is_terminal().then(|| {
+            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(total).with_style(style)
+        });
+        Self {
+            bar,
+            next_line: Instant::now() + LINE_EVERY,
+        }
+    }
+
+    fn show(&mut self, progress: ImportProgress<'_>) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(progress.done);
+            bar.set_message(progress.file.to_owned());
+        } else if Instant::now() >= self.next_line {
+            self.next_line = Instant::now() + LINE_EVERY;
+            let [done, total] = [progress.done, progress.total].map(|bytes| bytes as f64 / MIB);
+            eprintln!("{done:.0}/{total:.0} MiB  {}", progress.file);
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A base language model in one GGUF file: geometry, tensors and tokenizer are all in it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::error::ImportError;
+use super::report::ComponentReport;
+use super::sources::Source;
+use crate::checkpoint::gguf::{Gguf, GgufLlama};
+use crate::checkpoint::{Checkpoint, OpenedCheckpoint, StoredType};
+use crate::ggml;
+use crate::language::LlamaConfig;
+
+/// The end of a file's name.
+const EXTENSION: &str = "gguf";
+
+/// An opened file.
+pub(super) struct GgufBase {
+    llama: Arc<GgufLlama>,
+}
+
+impl GgufBase {
+    /// Whether this is such a file, by its name.
+    pub(super) fn is_one(path: &Path) -> bool {
+        path.is_file()
+            && path
+                .extension()
+                .is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION))
+    }
+
+    pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
+        let llama = GgufLlama::new(Gguf::open(path)?)?;
+        Ok(Self {
+            llama: Arc::new(llama),
+        })
+    }
+
+    /// The geometry; the file says nothing about images.
+    pub(super) fn config(&self) -> &LlamaConfig {
+        self.llama.config()
+    }
+
+    /// The tensors under the names of Hugging Face.
+    pub(super) fn source(&self) -> Result<Source, ImportError> {
+        let path = self.llama.gguf().file();
+        let checkpoint: Arc<dyn Checkpoint + Send + Sync> = self.llama.clone();
+        let opened = OpenedCheckpoint {
+            checkpoint,
+            files: vec![path.to_owned()],
+            section: None,
+            left_out: Vec::new(),
+        };
+        Source::new(path, opened, |name| Some(name.to_owned()))
+    }
+
+    /// The content of a `tokenizer.json`.
+    pub(super) fn tokenizer(&self) -> Result<String, ImportError> {
+        Ok(self.llama.gguf().tokenizer()?)
+    }
+
+    /// Says what stays quantised, and what that saves.
+    pub(super) fn note(&self, report: &mut ComponentReport) {
+        let mut types = std::collections::BTreeMap::<String, usize>::new();
+        let (mut stored, mut widened) = (0, 0);
+        for tensor in self.llama.tensors() {
+            if let StoredType::Ggml(dtype) = tensor.dtype {
+                *types.entry(ggml::name(dtype)).or_default() += 1;
+                stored += tensor.size().unwrap_or(0);
+                widened += tensor.elements().unwrap_or(0) * size_of::<half::f16>();
+            }
+        }
+        if types.is_empty() {
+            return;
+        }
+        let types: Vec<String> = types
+            .iter()
+            .map(|(name, count)| format!("{count} in {name}"))
+            .collect();
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        report.notes.push(format!(
+            "matrices stay quantised ({}): {:.0} MiB on a CPU; a GPU widens them to f16, {:.0} MiB, and a training to f32, {:.0} MiB",
+            types.join(", "),
+            mib(stored),
+            mib(widened),
+            mib(2 * widened)
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use candle_core::quantized::gguf_file::Value;
+    use candle_core::{DType, Device};
+    use radialog_schemas::Stage;
+    use safetensors::Dtype;
+
+    use super::super::tensor::{PlannedTensor, TensorSource};
+    use super::super::{BaseType, Import, ImportOptions, ImportParts};
+    use super::*;
+    use crate::bundle::components::LanguagePipeline;
+    use crate::bundle::{Bundle, HashCache};
+    use crate::checkpoint::gguf::tests::written::TinyLlama;
+    use crate::language::llama::SequenceChunk;
+    use crate::tensors::TensorHeader;
+
+    fn options(dtype: Option<BaseType>) -> ImportOptions {
+        ImportOptions {
+            name: "tiny".into(),
+            version: "1".into(),
+            license: "none".into(),
+            dtype,
+            merge: None,
+            projector_seed: 42,
+        }
+    }
+
+    fn parts(base: PathBuf) -> ImportParts {
+        ImportParts {
+            base: Some(base),
+            ..ImportParts::default()
+        }
+    }
+
+    fn import(llama: &TinyLlama, dtype: Option<BaseType>) -> (tempfile::TempDir, Bundle) {
+        let dir = tempfile::tempdir().unwrap();
+        let base = llama.write(dir.path());
+        let place = dir.path().join("bundle");
+        let plan = Import::plan(&parts(base), options(dtype)).unwrap();
+        plan.write(&place, &mut |_| {}).unwrap();
+        let bundle = Bundle::open_with(
+            &place,
+            &[Stage::Language],
+            &HashCache::at(dir.path().join("hashes.json")),
+        )
+        .unwrap();
+        (dir, bundle)
+    }
+
+    fn logits(bundle: &Bundle) -> Vec<f32> {
+        let language = LanguagePipeline::load(bundle, &Device::Cpu).unwrap();
+        let ids = language.tokenizer.encode("lungs").unwrap();
+        assert_eq!(ids.len(), 3, "the tokenizer that the file carries");
+        let mut cache = language.model.cache(8).unwrap();
+        let mut chunks = [SequenceChunk {
+            cache: &mut cache,
+            len: ids.len(),
+        }];
+        let input = language.model.embed(&ids, &[]).unwrap();
+        let hidden = language.model.forward(&input, &mut chunks).unwrap();
+        let logits = language.model.logits(&hidden).unwrap();
+        logits.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn a_file_becomes_a_bundle_of_text_that_stays_quantised_or_is_widened_as_asked() {
+        let llama = TinyLlama::new();
+        let (_dir, quantized) = import(&llama, None);
+        let types = &quantized.summary().components[0].quantized;
+        let expected = [("Q4_1".to_owned(), 14), ("Q8_0".to_owned(), 1)];
+        assert_eq!(*types, expected.into());
+        quantized.verify().unwrap();
+        let (_dir, widened) = import(&llama, Some(BaseType::F32));
+        assert!(widened.summary().components[0].quantized.is_empty());
+        let (found, expected) = (logits(&quantized), logits(&widened));
+        let pairs = found.iter().zip(&expected);
+        let (apart, whole) = pairs.fold((0f32, 0f32), |(apart, whole), (found, expected)| {
+            (apart + (found - expected).powi(2), whole + expected.powi(2))
+        });
+        assert!(
+            apart > 0.0 && apart < 0.05f32.powi(2) * whole,
+            "{apart} of {whole}"
+        );
+    }
+
+    #[test]
+    fn a_plan_says_what_stays_quantised_and_that_the_model_sees_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = TinyLlama::new().write(dir.path());
+        let plan = Import::plan(&parts(base), options(None)).unwrap();
+        let notes = plan.reports()[0].notes.join("; ");
+        assert!(notes.contains("14 in Q4_1, 1 in Q8_0"), "{notes}");
+        assert!(notes.contains("text alone"), "{notes}");
+    }
+
+    #[test]
+    fn another_architecture_is_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut llama = TinyLlama::new();
+        llama.set("general.architecture", Value::String("gemma2".into()));
+        let base = llama.write(dir.path());
+        let error = Import::plan(&parts(base), options(None))
+            .map(|_| ())
+            .unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("tiny.gguf") && message.contains("gemma2"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn an_adapter_is_folded_into_the_numbers_that_the_blocks_stand_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let gguf = GgufBase::open(&TinyLlama::new().write(dir.path())).unwrap();
+        let name = "model.layers.1.mlp.down_proj.weight";
+        let header = |shape: [usize; 2]| TensorHeader {
+            name: name.to_owned(),
+            shape: shape.into(),
+            dtype: Dtype::F32,
+        };
+        let source = gguf.source().unwrap();
+        let base = source.take(name, &header([64, 96])).unwrap().unwrap();
+        assert_eq!(base.header.shape, [64, 60], "bytes");
+        let values = |tensor: &PlannedTensor| {
+            let mut bytes = Vec::new();
+            let mut write = |piece: &[u8]| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            };
+            tensor.write(&mut write).unwrap();
+            let numbers = bytes.as_chunks::<4>().0.iter();
+            numbers
+                .map(|bytes| f32::from_le_bytes(*bytes))
+                .collect::<Vec<f32>>()
+        };
+        let base = base.as_numbers();
+        let widened = values(&base);
+        assert_eq!(widened.len(), 64 * 96);
+        let made = |shape: [usize; 2], value: f32| {
+            let values = vec![value; shape[0] * shape[1]];
+            PlannedTensor::new(header(shape), TensorSource::Made(values.into())).unwrap()
+        };
+        let merged = TensorSource::Merged {
+            base: Box::new(base),
+            down: Box::new(made([2, 96], 0.5)),
+            up: Box::new(made([64, 2], 0.25)),
+            scale: 2.0,
+        };
+        let merged = PlannedTensor::new(header([64, 96]), merged).unwrap();
+        let (dtype, sum) = (merged.header.dtype, values(&merged));
+        assert_eq!(dtype, Dtype::F32);
+        for (sum, widened) in sum.iter().zip(&widened) {
+            assert!((sum - widened - 0.5).abs() < 1e-6);
+        }
+        let half = merged.stored_as(Dtype::F16);
+        assert_eq!(half.header.size(), 64 * 96 * DType::F16.size_in_bytes());
+    }
+}

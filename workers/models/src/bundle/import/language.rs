@@ -1,0 +1,623 @@
+//! The language model: a base as Hugging Face shares it, adapters as PEFT writes them, v2's other trained weights, and the
+//! tokenizer.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use radialog_schemas::{AdapterName, Stage};
+use safetensors::Dtype;
+use serde::Deserialize;
+
+use super::error::ImportError;
+use super::gguf::GgufBase;
+use super::lora::{Adapter, WRAPPER};
+use super::report::ComponentReport;
+use super::sources::{Source, take_all};
+use super::tensor::{PlannedTensor, TensorSource};
+use super::{ImportOptions, ImportParts, PlannedComponent, PlannedFile, prompts};
+use crate::bundle::components::{
+    ADAPTER, Component, DefaultAdapters, LanguageComponent, WEIGHTS, adapter_usage,
+};
+use crate::checkpoint::{open_file, open_folder};
+use crate::language::{ImageProjectionKind, LlamaConfig};
+use crate::prompt::Prompts;
+use crate::tensors::{TensorHeader, TensorSpec};
+use crate::tokenizers::{BlankRule, LlamaTokenizer, TokenizerRules, sentencepiece};
+
+/// v2's other trained weights; the first one is read where both are there, as its authors' program does.
+const NON_LORA: [&str; 2] = [
+    "non_lora_trainables_extended.bin",
+    "non_lora_trainables.bin",
+];
+
+/// A tokenizer's settings, beside its file.
+const SETTINGS: &str = "tokenizer_config.json";
+
+/// Names of adapters that tell what they are for.
+const REPORT: [&str; 2] = ["rg", "report"];
+const CHAT: [&str; 3] = ["ins", "instruct", "chat"];
+
+/// The component that the parts make, if they make one. `image_tokens` is number and width of what the embedding gives.
+pub(super) fn plan(
+    parts: &ImportParts,
+    options: &ImportOptions,
+    image_tokens: Option<(usize, usize)>,
+) -> Result<Option<(PlannedComponent, ComponentReport)>, ImportError> {
+    let Some(dir) = &parts.base else {
+        return match parts.adapters.first() {
+            None => Ok(None),
+            Some((name, _)) => Err(ImportError::Parts(format!(
+                "the adapter '{name}' adds to a base language model: give its folder (--base)"
+            ))),
+        };
+    };
+    let non_lora = open_non_lora(parts)?;
+    let (base, llama, gguf) = match GgufBase::is_one(dir) {
+        true => {
+            let gguf = GgufBase::open(dir)?;
+            (gguf.source()?, gguf.config().clone(), Some(gguf))
+        }
+        false => {
+            let base = Source::without_prefix(dir, open_folder(dir)?, "module.")?;
+            (base, read_config(dir, non_lora.as_ref())?, None)
+        }
+    };
+    check_vocabulary(&base, &llama)?;
+    let adapters = parts.adapters.iter().map(|(name, dir)| {
+        let adapter = Adapter::open(dir, &llama)?;
+        Ok((name.clone(), adapter))
+    });
+    let adapters: BTreeMap<AdapterName, Adapter> = adapters.collect::<Result<_, ImportError>>()?;
+    let model = Model {
+        base,
+        gguf,
+        non_lora,
+        adapters,
+        options,
+    };
+    model.plan(parts, dir, llama, image_tokens).map(Some)
+}
+
+/// All that the component is made of.
+struct Model<'a> {
+    base: Source,
+    /// The file that the base is, where it is one.
+    gguf: Option<GgufBase>,
+    non_lora: Option<Source>,
+    adapters: BTreeMap<AdapterName, Adapter>,
+    options: &'a ImportOptions,
+}
+
+impl Model<'_> {
+    fn plan(
+        &self,
+        parts: &ImportParts,
+        dir: &Path,
+        llama: LlamaConfig,
+        image_tokens: Option<(usize, usize)>,
+    ) -> Result<(PlannedComponent, ComponentReport), ImportError> {
+        let mut report = ComponentReport::new(Stage::Language);
+        let merged = self.merged(&mut report)?;
+        let llama = self.with_image(llama, image_tokens, &mut report)?;
+        let prompts = Prompts {
+            image_tokens: llama.num_image_tokens,
+            ..match llama.image_projection {
+                ImageProjectionKind::Mlp2xGelu => Prompts::v2(),
+                ImageProjectionKind::Linear | ImageProjectionKind::None => Prompts::default(),
+            }
+        };
+        let prompts = match &parts.prompts {
+            Some(path) => prompts::read(path, prompts)?,
+            None => prompts,
+        };
+        let (json, tokenizer) = match (&self.gguf, &parts.tokenizer) {
+            (Some(gguf), None) => (
+                check_tokenizer(dir, gguf.tokenizer()?, &llama)?,
+                dir.to_owned(),
+            ),
+            (_, given) => tokenizer(given.as_deref().unwrap_or(dir), &llama)?,
+        };
+        if let Some(gguf) = self.gguf.as_ref().filter(|_| self.options.dtype.is_none()) {
+            gguf.note(&mut report);
+        }
+        if llama.image_projection == ImageProjectionKind::None {
+            let note = "a model of text alone: it takes images when `radialog train language` has given it a projection";
+            report.notes.push(note.to_owned());
+        }
+        let blank_rule = blank_rule(
+            &[dir.join(SETTINGS), tokenizer.with_file_name(SETTINGS)],
+            &llama,
+        )?;
+        report.geometry = format!(
+            "{} layers, width {}, vocabulary {}, {} image tokens of width {}",
+            llama.num_hidden_layers,
+            llama.hidden_size,
+            llama.vocab_size,
+            llama.num_image_tokens,
+            llama.image_dim
+        );
+        let mut component = LanguageComponent {
+            llama,
+            lora: None,
+            adapters: BTreeMap::new(),
+            default_adapters: None,
+            prompts,
+            blank_rule,
+        };
+        if merged.is_none() {
+            self.configure_adapters(&mut component, &mut report);
+        }
+        let files = self.files(&component, merged)?;
+        let planned = PlannedComponent {
+            stage: Stage::Language,
+            config: component.config(),
+            files,
+            tokenizer: component.tokenizer().map(|name| (name, json)),
+        };
+        self.base.report(&mut report, why_not_of_base);
+        for adapter in self.adapters.values() {
+            adapter.source.report(&mut report, |_| None);
+        }
+        if let Some(non_lora) = &self.non_lora {
+            non_lora.report(&mut report, why_not_of_projector);
+        }
+        report.used.push((tokenizer, "the tokenizer".into()));
+        if let Some(path) = &parts.prompts {
+            report
+                .used
+                .push((path.clone(), "the request for a report".into()));
+        }
+        Ok((planned, report))
+    }
+
+    /// The adapter to fold in.
+    fn merged(&self, report: &mut ComponentReport) -> Result<Option<&Adapter>, ImportError> {
+        let Some(name) = &self.options.merge else {
+            return Ok(None);
+        };
+        let names = || {
+            let names: Vec<_> = self.adapters.keys().map(AdapterName::as_str).collect();
+            names.join(", ")
+        };
+        let adapter = self.adapters.get(name).ok_or_else(|| {
+            ImportError::Parts(format!(
+                "--merge {name}: there is no such adapter; those given are: {}",
+                names()
+            ))
+        })?;
+        report
+            .notes
+            .push(format!("the adapter '{name}' is folded into the base"));
+        for (other, adapter) in &self.adapters {
+            if other != name {
+                let why = format!(
+                    "'{name}' is folded into the base, which is no base for another adapter then"
+                );
+                report.leave_out(&adapter.source.path, &[other.to_string()], why);
+            }
+        }
+        Ok(Some(adapter))
+    }
+
+    /// The configuration with what the image projection tells.
+    fn with_image(
+        &self,
+        llama: LlamaConfig,
+        image_tokens: Option<(usize, usize)>,
+        report: &mut ComponentReport,
+    ) -> Result<LlamaConfig, ImportError> {
+        let v1 = "model.img_proj_layer.weight";
+        let v2 = "model.mm_projector.0.weight";
+        let wrapped = [format!("{WRAPPER}{v1}"), format!("{WRAPPER}{v2}")];
+        let of_adapters = self.adapters.values().flat_map(|adapter| {
+            let [v1, v2] = &wrapped;
+            let source = &adapter.source;
+            [
+                (source, v1.as_str(), ImageProjectionKind::Linear),
+                (source, v2, ImageProjectionKind::Mlp2xGelu),
+            ]
+        });
+        let of_non_lora = self
+            .non_lora
+            .iter()
+            .map(|source| (source, v2, ImageProjectionKind::Mlp2xGelu));
+        // The base's own `mm_projector` is CLIP's.
+        let of_base = [(&self.base, v1, ImageProjectionKind::Linear)];
+        let mut places = of_non_lora.chain(of_adapters).chain(of_base);
+        let found = places.find(|(source, name, _)| source.has(name));
+        let Some((source, name, image_projection)) = found else {
+            let alone = self.adapters.is_empty() && self.non_lora.is_none();
+            if alone && (image_tokens.is_none() || self.gguf.is_some()) {
+                report
+                    .notes
+                    .push("it has no image projection: a model of texts alone".into());
+                let image_projection = ImageProjectionKind::None;
+                return Ok(LlamaConfig {
+                    image_projection,
+                    ..llama
+                });
+            }
+            let reason = format!(
+                "neither it nor another part has {v1} (v1) or {v2} (v2), by which images reach the language model: give the \
+                 adapters (--adapter NAME=DIR), or --non-lora for v2"
+            );
+            return Err(ImportError::unusable(&self.base.path)(reason));
+        };
+        let [_, image_dim] = source.shape(name)?;
+        let mut llama = LlamaConfig {
+            image_dim,
+            image_projection,
+            ..llama
+        };
+        if image_projection == ImageProjectionKind::Mlp2xGelu {
+            llama.num_image_tokens = LlamaConfig::llava_7b().num_image_tokens;
+        }
+        if let Some((count, width)) = image_tokens {
+            if width != image_dim {
+                let reason = format!(
+                    "it projects image tokens of width {image_dim}, and those of the image encoder's part are {width} wide: \
+                     they are of different models"
+                );
+                return Err(ImportError::unusable(&source.path)(reason));
+            }
+            llama.num_image_tokens = count;
+        }
+        Ok(llama)
+    }
+
+    /// One adapter is the component's own; several have names, and each task its default.
+    fn configure_adapters(&self, component: &mut LanguageComponent, report: &mut ComponentReport) {
+        let mut configs = self
+            .adapters
+            .iter()
+            .map(|(name, adapter)| (name.clone(), adapter.config.clone()));
+        if self.adapters.len() < 2 {
+            component.lora = configs.next().map(|(_, config)| config);
+            return;
+        }
+        component.adapters = configs.collect();
+        let named = |names: &[&str]| {
+            let mut keys = self.adapters.keys();
+            keys.find(|name| names.contains(&name.as_str()))
+        };
+        // More than one is there.
+        let Some(first) = self.adapters.keys().next() else {
+            return;
+        };
+        let report_adapter = named(&REPORT).unwrap_or(first);
+        let defaults = DefaultAdapters {
+            report: report_adapter.clone(),
+            chat: named(&CHAT).unwrap_or(report_adapter).clone(),
+        };
+        report.notes.push(format!(
+            "reports are written with the adapter '{}', conversations held with '{}'",
+            defaults.report, defaults.chat
+        ));
+        component.default_adapters = Some(defaults);
+    }
+
+    fn files(
+        &self,
+        component: &LanguageComponent,
+        merged: Option<&Adapter>,
+    ) -> Result<Vec<PlannedFile>, ImportError> {
+        let weights = component.weights(Dtype::F16);
+        let weights = weights.map_err(ImportError::geometry(&self.base.path))?;
+        let files = weights.into_iter().map(|file| {
+            let tensors = match file.usage.as_str() {
+                WEIGHTS => self.base_tensors(file.tensors, merged)?,
+                usage => {
+                    let mut adapters = self.adapters.iter();
+                    let adapter =
+                        adapters.find(|(name, _)| usage == ADAPTER || usage == adapter_usage(name));
+                    let (_, adapter) = adapter.ok_or_else(|| {
+                        ImportError::Parts(format!("nothing is known about the file '{usage}'"))
+                    })?;
+                    self.adapter_tensors(file.tensors, adapter)?
+                }
+            };
+            Ok(PlannedFile {
+                usage: file.usage,
+                name: file.name,
+                tensors,
+            })
+        });
+        files.collect()
+    }
+
+    fn base_tensors(
+        &self,
+        specs: Vec<TensorSpec>,
+        merged: Option<&Adapter>,
+    ) -> Result<Vec<PlannedTensor>, ImportError> {
+        let stored = |tensor: PlannedTensor| match self.options.dtype {
+            Some(dtype) => tensor.stored_as(dtype.dtype()),
+            None => tensor,
+        };
+        take_all(specs, self.base.files(), |header| {
+            let Some(adapter) = merged else {
+                let found = self.base.take(&header.name, header)?;
+                return Ok(found.map(stored));
+            };
+            // The image projection is the adapter's.
+            if let Some(found) = self.take_projection(adapter, header)? {
+                return Ok(Some(stored(found)));
+            }
+            let Some(base) = self.base.take(&header.name, header)? else {
+                return Ok(None);
+            };
+            let path = header.name.strip_suffix(".weight").unwrap_or(&header.name);
+            let low_rank = |part: &str, shape: [usize; 2]| {
+                let part = TensorHeader {
+                    name: format!("{WRAPPER}{path}.{part}.weight"),
+                    shape: shape.to_vec(),
+                    dtype: Dtype::F32,
+                };
+                adapter.source.take(&part.name, &part)
+            };
+            let [outputs, inputs] = header.shape[..] else {
+                return Ok(Some(stored(base)));
+            };
+            let rank = adapter.config.r;
+            match (
+                low_rank("lora_A", [rank, inputs])?,
+                low_rank("lora_B", [outputs, rank])?,
+            ) {
+                (Some(down), Some(up)) => {
+                    let quantized = base.ggml.is_some();
+                    let source = TensorSource::Merged {
+                        base: Box::new(base.as_numbers()),
+                        down: Box::new(down),
+                        up: Box::new(up),
+                        scale: adapter.config.lora_alpha / rank as f64,
+                    };
+                    let merged = PlannedTensor::new(header.clone(), source)?;
+                    // A sum has no blocks: half precision, which the scales have, too.
+                    let merged = match quantized {
+                        true => merged.stored_as(Dtype::F16),
+                        false => merged,
+                    };
+                    Ok(Some(stored(merged)))
+                }
+                (None, None) if !targets(adapter, path) => Ok(Some(stored(base))),
+                _ => Err(ImportError::Missing {
+                    tensor: format!("{WRAPPER}{path}.lora_A.weight and .lora_B.weight"),
+                    expected: vec![rank],
+                    files: adapter.source.files().to_vec(),
+                }),
+            }
+        })
+    }
+
+    fn adapter_tensors(
+        &self,
+        specs: Vec<TensorSpec>,
+        adapter: &Adapter,
+    ) -> Result<Vec<PlannedTensor>, ImportError> {
+        take_all(specs, adapter.source.files(), |header| {
+            match adapter.source.take(&header.name, header)? {
+                Some(tensor) => Ok(Some(tensor)),
+                None => self.take_projection(adapter, header),
+            }
+        })
+    }
+
+    /// A tensor of the image projection, by its name in a bundle's base or adapter: the adapter's own or v2's.
+    fn take_projection(
+        &self,
+        adapter: &Adapter,
+        header: &TensorHeader,
+    ) -> Result<Option<PlannedTensor>, ImportError> {
+        let inner = header.name.strip_prefix(WRAPPER).unwrap_or(&header.name);
+        if !["model.img_proj_layer.", "model.mm_projector."]
+            .iter()
+            .any(|part| inner.starts_with(part))
+        {
+            return Ok(None);
+        }
+        match adapter.source.take(&format!("{WRAPPER}{inner}"), header)? {
+            Some(tensor) => Ok(Some(tensor)),
+            None => match &self.non_lora {
+                Some(non_lora) => non_lora.take(inner, header),
+                None => Ok(None),
+            },
+        }
+    }
+}
+
+fn targets(adapter: &Adapter, path: &str) -> bool {
+    let module = path.rsplit('.').next().unwrap_or(path);
+    adapter
+        .config
+        .target_modules
+        .iter()
+        .any(|target| target == module)
+}
+
+/// v2's other trained weights under the names of a bundle, where the parts have them.
+pub(super) fn open_non_lora(parts: &ImportParts) -> Result<Option<Source>, ImportError> {
+    let Some(path) = &parts.non_lora else {
+        return Ok(None);
+    };
+    let file = match path.is_dir() {
+        true => {
+            let mut names = NON_LORA.iter().map(|name| path.join(name));
+            names.find(|file| file.is_file()).ok_or_else(|| {
+                let reason = format!("none of {} is in it", NON_LORA.join(", "));
+                ImportError::unusable(path)(reason)
+            })?
+        }
+        false => path.clone(),
+    };
+    let opened = open_file(&file, &[])?;
+    let first = |name: &str| -> String {
+        let name = name.strip_prefix("module.").unwrap_or(name);
+        name.strip_prefix("base_model.").unwrap_or(name).to_owned()
+    };
+    let mut names = opened
+        .checkpoint
+        .tensors()
+        .iter()
+        .map(|tensor| first(&tensor.name));
+    let twice = names.any(|name| name.starts_with("model.model."));
+    let source = Source::new(&file, opened, |name| {
+        let name = first(name);
+        let name = match twice {
+            true => name.strip_prefix("model.").unwrap_or(&name).to_owned(),
+            false => name,
+        };
+        Some(match name.strip_prefix("model.vision_tower.") {
+            Some(tower) => format!("visual_encoder.{tower}"),
+            None => name,
+        })
+    })?;
+    Ok(Some(source))
+}
+
+/// The configuration that the model has: v2's is in the folder of its other trained weights.
+fn read_config(base: &Path, non_lora: Option<&Source>) -> Result<LlamaConfig, ImportError> {
+    let beside = non_lora.map(|source| source.path.with_file_name("config.json"));
+    let path = beside
+        .filter(|path| path.is_file())
+        .unwrap_or_else(|| base.join("config.json"));
+    let text = fs::read(&path).map_err(ImportError::unusable(&path))?;
+    let settings: MultimodalSettings =
+        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
+    settings.check().map_err(ImportError::unusable(&path))?;
+    let config: LlamaConfig =
+        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
+    config.validate().map_err(ImportError::unusable(&path))?;
+    Ok(config)
+}
+
+/// What LLaVA's configuration says about images; other settings of it have no effect on RaDialog.
+#[derive(Deserialize)]
+struct MultimodalSettings {
+    mm_vision_tower: Option<String>,
+    mm_projector_type: Option<String>,
+    mm_use_im_patch_token: Option<bool>,
+    mm_use_im_start_end: Option<bool>,
+}
+
+impl MultimodalSettings {
+    fn check(&self) -> Result<(), String> {
+        if self.mm_vision_tower.as_deref() != Some("biovil") {
+            return Ok(());
+        }
+        let rules = [
+            (
+                self.mm_projector_type.as_deref() == Some("mlp2x_gelu"),
+                "mm_projector_type is not mlp2x_gelu",
+            ),
+            (
+                self.mm_use_im_patch_token != Some(true),
+                "mm_use_im_patch_token adds a token to the vocabulary",
+            ),
+            (
+                self.mm_use_im_start_end != Some(true),
+                "mm_use_im_start_end adds tokens to the vocabulary",
+            ),
+        ];
+        match rules.into_iter().find(|(holds, _)| !holds) {
+            Some((_, what)) => Err(format!("{what}, which RaDialog v2 does not have")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The blank behind special tokens, by the first settings of a tokenizer that are there. v1's program knew no such setting.
+fn blank_rule(settings: &[PathBuf], llama: &LlamaConfig) -> Result<BlankRule, ImportError> {
+    #[derive(Deserialize)]
+    struct TokenizerSettings {
+        legacy: Option<bool>,
+    }
+    let path = settings.iter().find(|path| path.is_file());
+    let (Some(path), ImageProjectionKind::Mlp2xGelu) = (path, llama.image_projection) else {
+        return Ok(BlankRule::default());
+    };
+    let text = fs::read(path).map_err(ImportError::unusable(path))?;
+    let settings: TokenizerSettings =
+        serde_json::from_slice(&text).map_err(ImportError::unusable(path))?;
+    Ok(TokenizerRules::v2(settings.legacy.unwrap_or(true)).after_special)
+}
+
+fn check_vocabulary(base: &Source, llama: &LlamaConfig) -> Result<(), ImportError> {
+    let [rows, width] = base.shape("model.embed_tokens.weight")?;
+    if (rows, width) == (llama.vocab_size, llama.hidden_size) {
+        return Ok(());
+    }
+    let reason = format!(
+        "its embedding has the shape [{rows}, {width}], and config.json says vocab_size {} and hidden_size {}: they are of \
+         different models",
+        llama.vocab_size, llama.hidden_size
+    );
+    Err(ImportError::unusable(&base.path)(reason))
+}
+
+/// The content of the tokenizer's file and its path. SentencePiece's own file is taken where both are there: the slow
+/// tokenizer of the published programs reads it.
+fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<(String, PathBuf), ImportError> {
+    let path = match path.is_dir() {
+        true => {
+            let names = ["tokenizer.model", "tokenizer.json"].map(|name| path.join(name));
+            let found = names.into_iter().find(|file| file.is_file());
+            found.ok_or_else(|| {
+                let reason =
+                    "it has neither tokenizer.model nor tokenizer.json: give one (--tokenizer)";
+                ImportError::unusable(path)(reason)
+            })?
+        }
+        false => path.to_owned(),
+    };
+    let content = fs::read(&path).map_err(ImportError::unusable(&path))?;
+    let json = match content.first() {
+        Some(b'{') => String::from_utf8(content).map_err(ImportError::unusable(&path))?,
+        _ => sentencepiece::to_json(&content).map_err(ImportError::tokenizer(&path))?,
+    };
+    Ok((check_tokenizer(&path, json, llama)?, path))
+}
+
+/// The content of a tokenizer's file, where it is the model's.
+fn check_tokenizer(path: &Path, json: String, llama: &LlamaConfig) -> Result<String, ImportError> {
+    let tokenizer = LlamaTokenizer::from_json(&json).map_err(ImportError::tokenizer(path))?;
+    if tokenizer.image_id() != llama.image_token() {
+        let reason = format!(
+            "it has {} tokens and the language model {}: it is of another model",
+            tokenizer.image_id(),
+            llama.vocab_size
+        );
+        return Err(ImportError::unusable(path)(reason));
+    }
+    Ok(json)
+}
+
+fn why_not_of_base(name: &str) -> Option<&'static str> {
+    let unread = [
+        ("rotary_emb", "frequencies that are computed"),
+        (
+            "mm_projector",
+            "the projector of CLIP's images, which RaDialog replaces",
+        ),
+        ("lm_head", "the output head is the embedding"),
+    ];
+    let found = unread.into_iter().find(|(part, _)| name.contains(part));
+    found.map(|(_, why)| why)
+}
+
+fn why_not_of_projector(name: &str) -> Option<&'static str> {
+    match name.contains("vision_tower") {
+        true => Some("the image encoder's part"),
+        false => why_not_of_base(name),
+    }
+}
+
+/// Why the image encoder does not take a tensor of v2's other trained weights.
+pub(super) fn why_not_of_tower(name: &str) -> Option<&'static str> {
+    match name.contains("vision_tower") {
+        true if name.contains("pos_embed") => Some("positions that are computed"),
+        true => super::embedding::why_not_of_biovil(name),
+        false if name.contains("mm_projector") => Some("the language model's part"),
+        false => why_not_of_base(name),
+    }
+}
