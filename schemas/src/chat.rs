@@ -158,9 +158,9 @@ pub enum Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OptionalTask {
-    /// [`Ask::View`].
+    /// Says from which view the image was taken.
     View,
-    /// [`Ask::Impression`].
+    /// Writes the impression section of the report.
     Impression,
 }
 
