@@ -46,7 +46,7 @@ impl Executor {
         for step in steps {
             for command in &step.commands {
                 match command {
-                    StudyCommand::Publish(task) => tasks.push(self.publish(*task)),
+                    StudyCommand::Publish(task) => tasks.push(self.publish(task)),
                     StudyCommand::Finish => match &step.run.conversation {
                         Some(conversation) => prepared.push(self.finish_image(conversation, step)),
                         None => lines.push(self.finished_line(step)),
