@@ -34,7 +34,7 @@ pub enum StudyEvent<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum StudyCommand {
     /// Give this task to its stage.
-    Publish(Task),
+    Publish(Box<Task>),
     /// Nothing more will be known: write the record.
     Finish,
 }
@@ -154,7 +154,7 @@ pub fn next_commands(
     running
         .into_iter()
         .filter(made_ready)
-        .map(|stage| StudyCommand::Publish(task(run, facts, &keys, stage)))
+        .map(|stage| StudyCommand::Publish(Box::new(task(run, facts, &keys, stage))))
         .collect()
 }
 
