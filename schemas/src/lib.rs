@@ -17,6 +17,7 @@ pub mod result;
 pub mod stage;
 pub mod table;
 pub mod task;
+mod unique_keys;
 
 pub use bundle::Manifest;
 pub use chat::{
