@@ -1,6 +1,8 @@
 //! How a conversation begins: its image goes through the same pipeline as a study of a batch, as a run of its own with
 //! two stages, whose end starts the first turn. What it leaves in the store belongs to it ([`retention`]).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome};
@@ -121,6 +123,7 @@ async fn prepare(
         bundle: bundle.bundle.clone(),
         components: bundle.components.clone(),
         group: conversation.group.clone(),
+        given: BTreeMap::new(),
         conversation: Some(conversation.id.clone()),
     };
     let spec = StudySpec {
@@ -131,6 +134,7 @@ async fn prepare(
         reference: None,
         indication: None,
         split: None,
+        given: BTreeMap::new(),
     };
     // The one that is there counts: an earlier try's, perhaps of another bundle.
     let run = announce_once(&*backends.state, &run).await?;

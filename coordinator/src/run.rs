@@ -4,6 +4,7 @@ mod archive_run;
 mod batch_service;
 mod dispatcher;
 mod executor;
+mod given;
 mod image_preparation;
 pub mod output;
 pub mod pipeline;
@@ -20,6 +21,7 @@ pub use batch_service::{
     BatchError, BatchService, BatchServiceSettings, BatchStatus, BatchView, NewBatch, OpenArchive,
     RESULT_FILES,
 };
+pub use given::GivenOutputs;
 pub(crate) use image_preparation::finish_preparation;
 pub use plan::{RunPlan, StagePlan, plan_run};
 pub use progress::{RunProgress, StageProgress};

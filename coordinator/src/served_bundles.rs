@@ -2,7 +2,7 @@
 //! so is each of its adapters. The workers of each bundle have queues of their own, so that a name decides who answers.
 
 use radialog_runtime::metrics::BundleLabel;
-use radialog_schemas::{AdapterName, Conversation, QueueGroup, Stage};
+use radialog_schemas::{AdapterName, Conversation, OptionalTask, QueueGroup, Stage};
 
 use crate::BundleHashes;
 
@@ -24,6 +24,8 @@ pub struct ServedBundle {
     pub adapters: Vec<AdapterName>,
     /// Tokens that prompt and answer may have together, where that is known.
     pub context_tokens: Option<u32>,
+    /// The tasks that it was trained for beside those that every model knows.
+    pub tasks: Vec<OptionalTask>,
     /// The group of queues that its workers take their tasks from.
     pub group: Option<QueueGroup>,
 }
@@ -37,6 +39,7 @@ impl From<BundleHashes> for ServedBundle {
             random_weights: false,
             adapters: Vec::new(),
             context_tokens: None,
+            tasks: Vec::new(),
             group: None,
         }
     }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::unique_keys::UniqueKeys;
 use crate::{ContentHash, PerStage, RelativePath, Stage};
 
 /// The file that makes a directory a bundle.
@@ -54,7 +55,7 @@ pub struct FileEntry {
 /// A text that is no manifest of a bundle.
 #[derive(Debug, Error)]
 pub enum ManifestError {
-    /// It is not JSON of this shape, or a name in it is not a [`RelativePath`].
+    /// It is not JSON of this shape, a name in it is not a [`RelativePath`], or one stands twice in an object.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
     /// It is of another version.
@@ -80,6 +81,7 @@ impl Manifest {
     /// # Errors
     /// The first fault.
     pub fn parse(json: &[u8]) -> Result<Self, ManifestError> {
+        serde_json::from_slice::<UniqueKeys>(json)?;
         let manifest: Self = serde_json::from_slice(json)?;
         if manifest.format != FORMAT {
             return Err(ManifestError::Format(manifest.format));

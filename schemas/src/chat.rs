@@ -154,6 +154,16 @@ pub enum Ask {
     Impression,
 }
 
+/// A task that not every model was trained for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptionalTask {
+    /// Says from which view the image was taken.
+    View,
+    /// Writes the impression section of the report.
+    Impression,
+}
+
 /// A region that the model was trained to be asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -44,6 +44,8 @@ pub enum ErrorCode {
     DuplicateStudy,
     /// A row or an entry of the archive cannot be used.
     ArchiveEntry,
+    /// A file that stands in for a stage has no entry for the study.
+    GivenMissing,
     /// An input object that the task names is not in the store.
     ObjectMissing,
     /// An input object is there but cannot be decoded.

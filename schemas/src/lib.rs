@@ -17,11 +17,12 @@ pub mod result;
 pub mod stage;
 pub mod table;
 pub mod task;
+mod unique_keys;
 
 pub use bundle::Manifest;
 pub use chat::{
-    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, Region, TurnEvent,
-    TurnOutcome, TurnRequest, TurnStatus,
+    Answer, Ask, ChatImage, ChatTask, Conversation, ConversationId, Exchange, OptionalTask, Region,
+    TurnEvent, TurnOutcome, TurnRequest, TurnStatus,
 };
 pub use correction::Correction;
 pub use error::{ErrorClass, ErrorCode, Failure};

@@ -73,6 +73,16 @@ impl ObjectKey {
         )
     }
 
+    /// An output of an image stage that was given with a run, and not computed: by its content alone, and apart from
+    /// everything that is computed.
+    pub fn given(stage: Stage, content: &ContentHash) -> Self {
+        let suffix = match stage {
+            Stage::Embedding => "safetensors",
+            Stage::Findings | Stage::Language | Stage::Scoring => "json",
+        };
+        Self(format!("given/{stage}/{content}.{suffix}"))
+    }
+
     /// The 14 findings of an image.
     pub fn findings(component: &ContentHash, image: &ObjectKey) -> Self {
         Self::output(Stage::Findings, component, &[image.as_str()], "json")

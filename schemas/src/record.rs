@@ -10,6 +10,24 @@ use crate::{
     StudyId,
 };
 
+/// A file that stands in for a stage of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GivenFile {
+    /// Its name, without folders.
+    pub name: String,
+    /// The SHA-256 of its content.
+    pub sha256: ContentHash,
+}
+
+/// An output that was given with the run, instead of being computed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GivenOutput {
+    /// Where it is stored.
+    pub object: ObjectKey,
+    /// The file that it is from.
+    pub file: GivenFile,
+}
+
 /// Whether a study has everything that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -28,7 +46,7 @@ pub struct StudyRecord {
     /// The image's name in the archive.
     pub file: String,
     /// The stored image, or text that the study began with: the keys of all outputs follow from it. None where it could not be
-    /// read.
+    /// read. Where all that is made of an image was given, the image was not read, and this is what was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<ObjectKey>,
     /// The end of the study: done or failed.
@@ -39,6 +57,10 @@ pub struct StudyRecord {
     /// The first stage in pipeline order that failed; none where the image never reached one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_stage: Option<Stage>,
+    /// Outputs of image stages that were given with the run, and the files that they are from. Findings that were given are
+    /// a list of names, so that their probabilities are 0 and 1.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<Stage, GivenOutput>,
     /// The 14 findings of the image, in the published order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub findings: Option<Vec<PredictedFinding>>,

@@ -1,8 +1,11 @@
 //! What a worker is asked to do, and what a run and a study are.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::record::{GivenFile, GivenOutput};
 use crate::{
     AdapterName, ContentHash, ConversationId, Labels, ObjectKey, PerStage, QueueGroup, RunId,
     SCHEMA_VERSION, Stage, StageSet, StudyId,
@@ -243,6 +246,9 @@ pub struct RunSpec {
     /// The group of queues that the bundle's workers take tasks from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<QueueGroup>,
+    /// The files that stand in for stages.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<Stage, Vec<GivenFile>>,
     /// The conversation whose image the run prepares: its end then starts the first turn, and no line is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationId>,
@@ -277,4 +283,7 @@ pub struct StudySpec {
     /// The data split, as the archive says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
+    /// Outputs of stages that were given with the run: these stages do not run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub given: BTreeMap<Stage, GivenOutput>,
 }

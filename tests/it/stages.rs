@@ -304,3 +304,25 @@ async fn an_input_that_cannot_be_decoded_fails_with_its_code() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_task_for_an_adapter_that_the_component_has_not_fails_for_good() -> Result<()> {
+    let cluster = StageCluster::new(1, greedy()).await?;
+    let prompt = ObjectKey::text(&ContentHash::of(b"prompt"));
+    let content = Bytes::from_static(br#"{"messages": ["Why?"]}"#);
+    cluster.harness.objects.put(&prompt, content).await?;
+    let generation = Generation {
+        adapter: Some("rg".parse()?),
+        ..greedy()
+    };
+    let output = ObjectKey::answer(&cluster.component(Stage::Language), &prompt, &generation);
+    let task = cluster.task("study", output, Work::Answer { prompt, generation });
+    cluster.harness.send(&task).await?;
+    let results = cluster.harness.results(1).await?;
+    let Some(Outcome::Failed(failure)) = results.first().map(|result| &result.outcome) else {
+        bail!("{results:?}");
+    };
+    assert_eq!(failure.code, ErrorCode::MessageInvalid);
+    assert!(failure.message.contains("no adapter 'rg'"), "{failure}");
+    Ok(())
+}

@@ -27,6 +27,7 @@ mod quality;
 mod sections;
 mod setup;
 mod text_scores;
+mod v2_language;
 
 /// Checks all that a case records about training.
 type Check = fn(&Case) -> Result<()>;

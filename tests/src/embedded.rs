@@ -71,6 +71,7 @@ pub fn batch_options(archive: Arc<dyn Archive>, out: &Path) -> RunOptions {
         bundle: ContentHash::of(b"fake bundle"),
         components: PerStage::from_fn(FakeStage::component_of),
         group: None,
+        given: None,
         window: DEFAULT_WINDOW,
         limit: None,
         image_limit: DEFAULT_IMAGE_LIMIT,

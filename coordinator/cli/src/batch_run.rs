@@ -37,7 +37,17 @@ pub(crate) async fn run(
     style: ProgressStyle,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<RunSummary> {
-    let stages: Vec<Stage> = options.stages.iter().collect();
+    let given = options.given.as_ref().map(|given| given.files());
+    let is_given = |stage: &Stage| {
+        given
+            .as_ref()
+            .is_some_and(|given| given.contains_key(stage))
+    };
+    let stages: Vec<Stage> = options
+        .stages
+        .iter()
+        .filter(|stage| !is_given(stage))
+        .collect();
     let workers = match &config.amqp {
         None => EmbeddedWorkers::start(&stages, bundle, models, backends, &config.worker)?,
         Some(_) => EmbeddedWorkers::none(),

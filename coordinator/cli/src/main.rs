@@ -15,6 +15,7 @@ mod embedded_gateway;
 mod embedded_workers;
 mod exit;
 mod gateway_server;
+mod given_outputs;
 mod progress;
 mod run_summary;
 mod served_bundle;

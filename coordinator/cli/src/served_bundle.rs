@@ -81,6 +81,9 @@ fn describe(bundle: &Bundle, group: Option<&QueueGroup>) -> anyhow::Result<Serve
     let context = language
         .as_ref()
         .map(|language| language.llama.max_position_embeddings);
+    let tasks = language
+        .as_ref()
+        .map_or_else(Vec::new, |language| language.prompts.optional_tasks());
     Ok(ServedBundle {
         hashes: radialog_coordinator::BundleHashes {
             name: manifest.name.clone(),
@@ -93,6 +96,7 @@ fn describe(bundle: &Bundle, group: Option<&QueueGroup>) -> anyhow::Result<Serve
         adapters: language
             .map_or_else(Vec::new, |language| language.adapters.into_keys().collect()),
         context_tokens: context.and_then(|tokens| u32::try_from(tokens).ok()),
+        tasks,
         group: group.cloned(),
     })
 }

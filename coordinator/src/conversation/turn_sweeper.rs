@@ -2,13 +2,14 @@
 //! writing a turn and publishing it, the answer of the state store was lost, or the broker has lost its queues. Every
 //! gateway and every coordinator sweeps; a conversation is attended to by one of them at a time.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use radialog_runtime::backends::Backends;
 use radialog_runtime::clock::now_ms;
 use radialog_runtime::conversations::UnattendedConversation;
 use radialog_runtime::metrics::metrics;
-use radialog_schemas::{Stage, TurnStatus, queues};
+use radialog_schemas::{QueueGroup, Stage, TurnStatus, queues};
 use tokio_util::sync::CancellationToken;
 
 use super::go_on;
@@ -71,7 +72,17 @@ impl TurnSweeper {
     pub async fn sweep(&self) -> Result<usize, BackendError> {
         let conversations = &self.backends.conversations;
         let mut given = 0;
-        for unattended in conversations.unattended(self.forgotten_after, PAGE).await? {
+        let found = conversations.unattended(self.forgotten_after, PAGE).await?;
+        let groups: BTreeSet<&QueueGroup> = found
+            .iter()
+            .filter_map(|unattended| unattended.snapshot.conversation.group.as_ref())
+            .collect();
+        for group in groups {
+            // A broker that has lost its queues, or a group that nobody serves now: one conversation must not keep the sweep
+            // from all others.
+            self.backends.queue.declare_group(group).await?;
+        }
+        for unattended in found {
             let open = unattended.snapshot.turns.iter();
             let first = open.into_iter().find(|turn| !turn.status.is_final());
             match first {

@@ -71,6 +71,7 @@ pub(super) async fn models(State(app): State<AppState>) -> Json<ModelList> {
         license: bundle.license.clone(),
         random_weights: bundle.random_weights,
         context_tokens: bundle.context_tokens,
+        tasks: bundle.tasks.clone(),
         limits: limits.clone(),
     };
     Json(ModelList {

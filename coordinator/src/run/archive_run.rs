@@ -1,5 +1,6 @@
 //! A run over an archive from start to end: what `radialog batch` does.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tracing::warn;
 use super::dispatcher::ledger::RunLedger;
 use super::dispatcher::{Dispatcher, RunLimits};
 use super::executor::Executor;
+use super::given::GivenOutputs;
 use super::output::{OutputDirectory, RunFile, RunSummary, SessionSummary, journal};
 use super::progress::{RateMeter, RunProgress};
 use super::result_consumer::ResultConsumer;
@@ -50,6 +52,8 @@ pub struct RunOptions {
     pub components: PerStage<ContentHash>,
     /// The group of queues that the bundle's workers take tasks from.
     pub group: Option<QueueGroup>,
+    /// Files that stand in for image stages.
+    pub given: Option<Arc<dyn GivenOutputs>>,
     /// The largest number of studies in flight; [`DEFAULT_WINDOW`].
     pub window: usize,
     /// The number of studies from the archive's beginning that are taken; none is all.
@@ -80,6 +84,10 @@ impl RunOptions {
             bundle: self.bundle.clone(),
             components: self.components.clone(),
             group: self.group.clone(),
+            given: self
+                .given
+                .as_ref()
+                .map_or_else(BTreeMap::new, |given| given.files()),
             conversation: None,
         };
         RunFile {
@@ -129,6 +137,7 @@ impl ArchiveRun {
         let dispatcher = Arc::new(Dispatcher {
             executor: executor.clone(),
             archive: options.archive,
+            given: options.given,
             spec,
             limits: RunLimits {
                 studies: options.limit,

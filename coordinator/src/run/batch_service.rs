@@ -393,6 +393,7 @@ impl BatchService {
             bundle: bundle.hashes.bundle.clone(),
             components: bundle.hashes.components.clone(),
             group: bundle.group.clone(),
+            given: None,
             window: DEFAULT_WINDOW,
             limit: request.limit,
             image_limit: DEFAULT_IMAGE_LIMIT,

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tracing::warn;
 
 use super::executor::{Executor, StudyStep};
+use super::given::GivenOutputs;
 use super::pipeline::{StudyEvent, StudyFacts, next_commands};
 use super::progress::{RateMeter, RunProgress, StageCounts};
 use super::retry::AttemptError;
@@ -47,6 +48,8 @@ pub(crate) struct RunLimits {
 pub(crate) struct Dispatcher {
     pub(crate) executor: Executor,
     pub(crate) archive: Arc<dyn Archive>,
+    /// Files that stand in for image stages.
+    pub(crate) given: Option<Arc<dyn GivenOutputs>>,
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) limits: RunLimits,
     pub(crate) window: Arc<Semaphore>,

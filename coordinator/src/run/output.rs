@@ -120,6 +120,31 @@ impl RunFile {
                     now.generation.fingerprint(),
                 )
             })
+            .or_else(|| {
+                let group = |spec: &RunSpec| {
+                    spec.group
+                        .as_ref()
+                        .map_or_else(|| "none".to_owned(), ToString::to_string)
+                };
+                differs("group of queues", group(then), group(now))
+            })
+            .or_else(|| {
+                let given = |spec: &RunSpec| {
+                    let files = spec.given.values().flatten();
+                    let files: Vec<String> = files
+                        .map(|file| format!("{} {}", file.name, file.sha256.short()))
+                        .collect();
+                    match files.is_empty() {
+                        true => "none".to_owned(),
+                        false => files.join(", "),
+                    }
+                };
+                differs(
+                    "files of embeddings and predictions",
+                    given(then),
+                    given(now),
+                )
+            })
             .or_else(|| (then.components != now.components).then(|| "bundle component".to_owned()))
     }
 }
@@ -236,6 +261,7 @@ mod tests {
             bundle: ContentHash::of(bundle),
             components: PerStage::from_fn(|_| ContentHash::of(bundle)),
             group: None,
+            given: std::collections::BTreeMap::new(),
             conversation: None,
         };
         RunFile {

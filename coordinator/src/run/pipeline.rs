@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use radialog_runtime::state::Facts;
+use radialog_schemas::record::GivenOutput;
 use radialog_schemas::{
     Failure, ObjectKey, Outcome, PerStage, RunSpec, Source, Stage, StageResult, StudySpec, Task,
     Work,
@@ -33,7 +34,7 @@ pub enum StudyEvent<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum StudyCommand {
     /// Give this task to its stage.
-    Publish(Task),
+    Publish(Box<Task>),
     /// Nothing more will be known: write the record.
     Finish,
 }
@@ -58,12 +59,18 @@ impl StudyFacts {
         Ok(Self { spec, results })
     }
 
-    /// Says whether this stage's output is in the store.
+    /// Says whether this stage's output is in the store: it was computed, or given with the run.
     pub fn is_done(&self, stage: Stage) -> bool {
-        matches!(
-            self.results.get(&stage).map(|result| &result.outcome),
-            Some(Outcome::Done { .. })
-        )
+        self.spec.given.contains_key(&stage)
+            || matches!(
+                self.results.get(&stage).map(|result| &result.outcome),
+                Some(Outcome::Done { .. })
+            )
+    }
+
+    /// Says whether nothing more is to come from this stage.
+    fn has_ended(&self, stage: Stage) -> bool {
+        self.spec.given.contains_key(&stage) || self.results.contains_key(&stage)
     }
 
     /// Finds the failure of the first stage in pipeline order that failed. Stages run side by side, so that the first one in
@@ -82,8 +89,26 @@ impl OutputKeys {
     /// Derives the keys that a run gives the outputs of what a study begins with (and its reference report, where there is one). In
     /// a run over reports, the report itself stands for the output of the language stage.
     pub fn of(run: &RunSpec, input: &ObjectKey, reference: Option<&ObjectKey>) -> Self {
-        let embedding = ObjectKey::embedding(run.component(Stage::Embedding), input);
-        let findings = ObjectKey::findings(run.component(Stage::Findings), input);
+        Self::with_given(run, input, reference, &BTreeMap::new())
+    }
+
+    /// Derives the keys of a study, where outputs that were given stand in for computed ones.
+    pub fn of_study(run: &RunSpec, study: &StudySpec) -> Self {
+        Self::with_given(run, &study.input, study.reference.as_ref(), &study.given)
+    }
+
+    /// Derives the keys of what a study begins with, is compared with, and was given.
+    pub(crate) fn with_given(
+        run: &RunSpec,
+        input: &ObjectKey,
+        reference: Option<&ObjectKey>,
+        given: &BTreeMap<Stage, GivenOutput>,
+    ) -> Self {
+        let given = |stage| given.get(&stage).map(|output| output.object.clone());
+        let embedding = given(Stage::Embedding)
+            .unwrap_or_else(|| ObjectKey::embedding(run.component(Stage::Embedding), input));
+        let findings = given(Stage::Findings)
+            .unwrap_or_else(|| ObjectKey::findings(run.component(Stage::Findings), input));
         let language = run.component(Stage::Language);
         let report = match run.source {
             Source::Image => ObjectKey::report(language, &embedding, &findings, &run.generation),
@@ -115,7 +140,7 @@ pub fn next_commands(
 ) -> Vec<StudyCommand> {
     let needs = |stage: &Stage| run.source.needs(*stage).iter();
     let runs = |stage: &Stage| {
-        !facts.results.contains_key(stage) && needs(stage).all(|needed| facts.is_done(*needed))
+        !facts.has_ended(*stage) && needs(stage).all(|needed| facts.is_done(*needed))
     };
     let running: Vec<Stage> = run.stages.iter().filter(runs).collect();
     if running.is_empty() {
@@ -125,11 +150,11 @@ pub fn next_commands(
         StudyEvent::Begun => true,
         StudyEvent::Reported(stages) => needs(stage).any(|needed| stages.contains(needed)),
     };
-    let keys = OutputKeys::of(run, &facts.spec.input, facts.spec.reference.as_ref());
+    let keys = OutputKeys::of_study(run, &facts.spec);
     running
         .into_iter()
         .filter(made_ready)
-        .map(|stage| StudyCommand::Publish(task(run, facts, &keys, stage)))
+        .map(|stage| StudyCommand::Publish(Box::new(task(run, facts, &keys, stage))))
         .collect()
 }
 

@@ -1,6 +1,8 @@
 //! What a run would do, for `radialog batch --dry-run`: which outputs are in the store already. Images are read, since
 //! keys follow from their content; nothing is written.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::CoordinatorError;
 use crate::archive::{ImageReadError, StudyEntry};
 use crate::run::archive_run::RunOptions;
+use crate::run::given;
 use crate::run::output::study_set::StudySet;
 use crate::run::output::{RESULTS_FILE, RunFile, journal};
 use crate::run::pipeline::OutputKeys;
@@ -25,7 +28,7 @@ pub struct RunPlan {
     pub studies: u64,
     /// Those of them that have a line in `results.jsonl`: nothing remains to be done.
     pub written: u64,
-    /// Those of the others whose image cannot be read and that will fail.
+    /// Those of the others whose image cannot be read, or that a given file lacks, and that will fail.
     pub unreadable: u64,
     /// Entries that cannot become a study.
     pub problems: u64,
@@ -82,9 +85,7 @@ pub async fn plan_run(
                     plan.studies += 1;
                     match known.is_written(&entry.study) {
                         true => plan.written += 1,
-                        false => chunk.push(
-                            stored(&wanted.spec, entry, options.image_limit, objects).boxed(),
-                        ),
+                        false => chunk.push(stored(&wanted.spec, options, entry, objects).boxed()),
                     }
                 }
                 Some(Err(_)) => plan.problems += 1,
@@ -124,26 +125,43 @@ fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
 /// Says for each stage of the run whether its output is in the store; none where the image cannot be read.
 async fn stored(
     run: &RunSpec,
+    options: &RunOptions,
     entry: StudyEntry,
-    limit: u64,
     objects: &dyn Objects,
 ) -> Result<Option<Vec<bool>>, ObjectError> {
-    let Ok(source) = entry.image else {
-        return Ok(None);
+    let mut given = BTreeMap::new();
+    if let Some(files) = &options.given {
+        let Ok(outputs) = given::of_study(files, &entry).await else {
+            return Ok(None);
+        };
+        given = outputs
+            .into_iter()
+            .map(|(stage, (output, _))| (stage, output))
+            .collect();
+    }
+    let first = given.values().next().map(|output| output.object.clone());
+    let input = match first {
+        Some(first) if given::spare_images(&run.given, &run.stages) => first,
+        _ => {
+            let Ok(source) = entry.image else {
+                return Ok(None);
+            };
+            let content: Bytes = match source.read(&entry.file, options.image_limit).await {
+                Ok(content) => content,
+                Err(ImageReadError::Study(_)) => return Ok(None),
+                Err(ImageReadError::Store(error)) => return Err(error),
+            };
+            run.source.key(&ContentHash::of(&content))
+        }
     };
-    let content: Bytes = match source.read(&entry.file, limit).await {
-        Ok(content) => content,
-        Err(ImageReadError::Study(_)) => return Ok(None),
-        Err(ImageReadError::Store(error)) => return Err(error),
-    };
-    let input = run.source.key(&ContentHash::of(&content));
     let reference = entry
         .reference
         .map(|text| ObjectKey::reference(&ContentHash::of(text.as_bytes())));
-    let keys = OutputKeys::of(run, &input, reference.as_ref());
+    let keys = OutputKeys::with_given(run, &input, reference.as_ref(), &given);
     let mut stages = Vec::new();
     for stage in run.stages.iter() {
-        stages.push(objects.has_output(keys.output(stage)).await?);
+        // What is given need not be computed, whether it is stored yet or not.
+        stages.push(given.contains_key(&stage) || objects.has_output(keys.output(stage)).await?);
     }
     Ok(Some(stages))
 }

@@ -22,7 +22,7 @@ pub(crate) async fn finished(
     facts: &StudyFacts,
     objects: &dyn Objects,
 ) -> Result<StudyRecord, ObjectError> {
-    let keys = OutputKeys::of(run, &facts.spec.input, facts.spec.reference.as_ref());
+    let keys = OutputKeys::of_study(run, &facts.spec);
     let (findings, report, labels) = join3(
         load::<FindingsReport>(facts, &keys, Stage::Findings, objects),
         load::<GeneratedReport>(facts, &keys, Stage::Language, objects),
@@ -47,6 +47,7 @@ pub(crate) async fn finished(
     let spec = facts.spec.clone();
     let mut record = StudyRecord {
         input: Some(spec.input),
+        given: spec.given,
         other_files: spec.other_files,
         indication: spec.indication,
         split: spec.split,
@@ -164,6 +165,7 @@ fn empty(study: radialog_schemas::StudyId, file: String, bundle: ContentHash) ->
         status: StudyStatus::Done,
         error: None,
         failed_stage: None,
+        given: BTreeMap::new(),
         findings: None,
         warnings: Vec::new(),
         findings_text: None,

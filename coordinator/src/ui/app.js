@@ -24,9 +24,13 @@ fillIcons(document);
 onKeyNeeded(askKey);
 
 const viewer = new Viewer(byId("viewer"));
-const composer = new Composer(() => {
-  showPane("image");
-  findings.focus();
+const models = new Models();
+const composer = new Composer({
+  correct: () => {
+    showPane("image");
+    findings.focus();
+  },
+  knows: (task) => models.knows(task),
 });
 new Conversation();
 const findings = new Findings(byId("findings"), (correction) => composer.ask({ task: "correction", ...correction }).then((taken) => {
@@ -35,7 +39,6 @@ const findings = new Findings(byId("findings"), (correction) => composer.ask({ t
   return taken;
 }));
 new List({ gone: (id) => openId() === id && go(null), trouble: tell });
-const models = new Models();
 new Start({ begun, wanted: () => go(null), model: () => models.chosen() });
 
 /** The conversation that the address names. */

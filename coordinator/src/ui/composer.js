@@ -21,9 +21,10 @@ export class Composer {
   /** The last request that failed, with its key: trying it again must not ask twice. */
   #failed = null;
 
-  /** `correct()` leads to where findings are ticked. */
-  constructor(correct) {
+  /** `correct()` leads to where findings are ticked; `knows(task)` tells whether the model was trained for one. */
+  constructor({ correct, knows }) {
     this.correct = correct;
+    this.knows = knows;
     const root = byId("composer");
     this.input = el("textarea", {
       id: "question", rows: 1, placeholder: "Ask a question", "aria-label": "Your question", autocomplete: "off",
@@ -42,7 +43,7 @@ export class Composer {
     root.replaceChildren(
       this.long, this.trouble, this.tasks,
       el("form", { class: canListen ? "ask hears" : "ask", on: { submit: (event) => { event.preventDefault(); this.#submit(); } } }, this.input, canListen && this.dictate, this.stop, this.send));
-    for (const name of ["opened", "turns", "turn", "findings"]) store.addEventListener(name, () => this.#sync());
+    for (const name of ["opened", "turns", "turn", "findings", "models"]) store.addEventListener(name, () => this.#sync());
     store.addEventListener("opened", () => this.#clear());
     this.#typed();
   }
@@ -52,11 +53,14 @@ export class Composer {
     const menu = (label, items, choose) => menuButton(label, { kind: "chip", items, choose: (value) => this.ask(choose(value)) });
     const findings = () => (store.view?.findings ? Findings.choices() : FINDINGS.map((name) => ({ label: name, value: name })));
     this.report = task("Write the report", () => ({ task: "report" }));
+    this.view = task("View", () => ({ task: "view" }));
+    this.impression = task("Impression", () => ({ task: "impression" }));
     this.correction = button("Correct", { kind: "chip", on: () => this.correct() });
     return el("div", { class: "chips", role: "group", "aria-label": "Tasks" },
       this.report, this.correction,
       task("List findings", () => ({ task: "all_findings" })),
       menu("Is there any", findings, (finding) => ({ task: "presence", finding })),
+      this.impression, this.view,
       task("Summary", () => ({ task: "summary" })),
       task("Plain language", () => ({ task: "plain_language" })),
       menu("Region", () => REGIONS, (region) => ({ task: "region", region })),
@@ -161,6 +165,8 @@ export class Composer {
     show(this.send, !this.stop.isConnected || this.stop.hidden);
     show(this.report, view.image && !view.turns.some((turn) => turn.request.task === "report" && turn.status !== "failed" && turn.status !== "cancelled"));
     show(this.correction, Boolean(view.findings));
+    show(this.view, Boolean(view.image) && this.knows("view"));
+    show(this.impression, this.knows("impression"));
     this.#tellLength(view);
     setText(byId("work-title"), view.image ? "Conversation about a chest X-ray" : "Conversation in words");
   }

@@ -22,12 +22,18 @@ export class Models {
     show(byId("model-field"), data.length > 1);
     this.#describe(this.chosen());
     this.#answering();
+    store.dispatchEvent(new Event("models"));
     return data;
   }
 
   /** The name that a new conversation asks for; null where there is no choice. */
   chosen() {
     return this.#models.length > 1 ? this.select.value : null;
+  }
+
+  /** Whether the open conversation's model was trained for a task that others were not. */
+  knows(task) {
+    return Boolean(this.#models.find(({ id }) => id === store.view?.model)?.tasks.includes(task));
   }
 
   #describe(id) {

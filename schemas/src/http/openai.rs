@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdapterName, ContentHash};
+use crate::{AdapterName, ContentHash, OptionalTask};
 
 /// A request for one answer. The client keeps the conversation and sends all of it each time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -253,6 +253,8 @@ pub struct Model {
     pub random_weights: bool,
     /// Tokens that prompt and answer may have together, where that is known.
     pub context_tokens: Option<u32>,
+    /// The tasks that it was trained for beside those that every model knows.
+    pub tasks: Vec<OptionalTask>,
     /// What this gateway takes and gives.
     pub limits: ModelLimits,
 }

@@ -88,7 +88,7 @@ async fn the_official_openai_client_streams_a_report_and_gets_a_follow_up() -> R
         text.contains("answer: You asked: Is there edema? | "),
         "{text}"
     );
-    assert!(text.contains("refused: not_found"), "{text}");
+    assert!(text.contains("refused: model_not_found"), "{text}");
     Ok(())
 }
 

@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 /// Questions that contain this fail.
 pub(crate) const FAILS: &str = "fails";
 
+/// Questions that contain this are answered without a look at the second turn.
+pub(crate) const FORGETS: &str = "forgets";
+
 /// Questions that contain this are answered only after [`FakeLanguageWorker::unblock`].
 pub(crate) const BLOCKS: &str = "blocks";
 
@@ -143,7 +146,7 @@ async fn write(backends: &Backends, task: &ChatTask, words: &Semaphore, gate: &G
             cached_tokens: 10,
             tokens: u32::try_from(tokens(&text).len())? + 1,
             complete: true,
-            dropped_turns: Vec::new(),
+            dropped_turns: text.contains(FORGETS).then_some(2).into_iter().collect(),
             text: text.clone(),
         }),
     };

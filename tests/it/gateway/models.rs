@@ -1,4 +1,5 @@
-//! One gateway in front of the workers of two bundles, one of which has two adapters: real models, tiny and random.
+//! One gateway in front of the workers of two bundles: one of RaDialog v1 with two adapters, and one of v2. Real models, tiny
+//! and random.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::Device;
 use radialog_coordinator::{BundleHashes, ResultConsumer, ServedBundle, ServedBundles};
-use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
+use radialog_models::bundle::components::LanguageComponent;
+use radialog_models::bundle::{Bundle, HashCache, RandomBundle, System};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::{QueueGroup, Stage, queues};
@@ -39,12 +41,12 @@ impl TwoBundles {
         let adapters = ["rg", "ins"];
         let bundles = [
             (
-                bundle(folder.path(), "one", 7, &adapters)?,
+                bundle(folder.path(), "one", System::V1, &adapters)?,
                 None,
                 adapters.to_vec(),
             ),
             (
-                bundle(folder.path(), "two", 8, &[])?,
+                bundle(folder.path(), "two", System::V2, &[])?,
                 Some("two"),
                 Vec::new(),
             ),
@@ -77,6 +79,10 @@ impl TwoBundles {
                     .collect::<Result<_, _>>()?,
                 license: manifest.license.clone(),
                 random_weights: manifest.random_weights,
+                tasks: bundle
+                    .config::<LanguageComponent>(Stage::Language)?
+                    .prompts
+                    .optional_tasks(),
                 group,
                 ..hashes.into()
             });
@@ -103,7 +109,7 @@ impl TwoBundles {
     }
 }
 
-fn bundle(folder: &Path, name: &str, seed: u64, adapters: &[&str]) -> Result<Bundle> {
+fn bundle(folder: &Path, name: &str, system: System, adapters: &[&str]) -> Result<Bundle> {
     let dir = folder.join(name);
     let adapters = adapters
         .iter()
@@ -111,11 +117,13 @@ fn bundle(folder: &Path, name: &str, seed: u64, adapters: &[&str]) -> Result<Bun
         .collect::<Result<_, _>>()?;
     RandomBundle {
         adapters,
-        ..RandomBundle::tiny(seed)
+        system,
+        ..RandomBundle::tiny(7)
     }
     .write(&dir)?;
     let file = dir.join("bundle.json");
-    let manifest = fs::read_to_string(&file)?.replace("\"random-tiny\"", &format!("\"{name}\""));
+    let manifest = fs::read_to_string(&file)?.replace("random-v2-tiny", "random-tiny");
+    let manifest = manifest.replace("\"random-tiny\"", &format!("\"{name}\""));
     fs::write(file, manifest)?;
     let cache = HashCache::at(folder.join("hashes.json"));
     Ok(Bundle::open_with(&dir, &Stage::ALL, &cache)?)

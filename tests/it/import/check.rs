@@ -13,8 +13,11 @@ use radialog_tests::fixtures::xrays;
 use radialog_tests::processes::radialog;
 use serde_json::json;
 
+/// Image tokens, their shape, and the names of the findings of an image.
+type ImageOutputs = (Vec<f32>, (usize, usize), Vec<String>);
+
 /// What a bundle says about an image.
-fn outputs(bundle: &Bundle, path: &Path) -> Result<(Vec<f32>, (usize, usize), Vec<String>)> {
+fn outputs(bundle: &Bundle, path: &Path) -> Result<ImageOutputs> {
     let image = Preprocessed::from_bytes(&fs::read(path)?, &ImageLimits::default(), SHORT_SIDE)?;
     let embedder = ImageEmbedder::load(bundle, &Device::Cpu)?;
     let predictor = FindingsPredictor::load(bundle, &Device::Cpu)?;

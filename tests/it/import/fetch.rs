@@ -20,10 +20,13 @@ use tempfile::TempDir;
 /// Bytes after which the server ends the first answer for each large file.
 const BREAK: usize = 20_000;
 
+/// The path of a request, and the range that it asks for.
+type Request = (String, Option<String>);
+
 /// Files over HTTP, with ranges. The first answer with a large file breaks off.
 struct Server {
     address: String,
-    requests: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
@@ -42,7 +45,7 @@ impl Server {
     }
 
     /// Path and range of each request so far.
-    fn requests(&self) -> Vec<(String, Option<String>)> {
+    fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 }
@@ -50,7 +53,7 @@ impl Server {
 fn answer(
     mut stream: TcpStream,
     files: &BTreeMap<String, PathBuf>,
-    seen: &Mutex<Vec<(String, Option<String>)>>,
+    seen: &Mutex<Vec<Request>>,
 ) -> Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();

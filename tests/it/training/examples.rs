@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow, ensure};
 use radialog_models::prompt::Prompts;
 use radialog_models::tokenizers::{LlamaTokenizer, TokenizerRules};
+use radialog_tests::fixtures;
 use radialog_tests::golden::Case;
 use radialog_training::data::sample_form::{ConversationMessage, SampleForm};
 use radialog_training::data::tokenized_sample::TokenizedSample;
@@ -111,6 +112,26 @@ pub(super) fn check_v2(case: &Case) -> Result<()> {
             labels == expected,
             "{name}: labels {labels:?}, recorded {expected:?}"
         );
+    }
+    Ok(())
+}
+
+/// Samples whose answer ends in a written end token, as transformers 4.28.1 and the original's training script encode them.
+#[test]
+fn an_answer_that_ends_in_a_written_end_token_gets_no_second_one() -> Result<()> {
+    let file = fixtures::golden().join("tokenizers/llama/tokenizer.json");
+    let tokenizer = LlamaTokenizer::from_file(&file)?;
+    for (output, expected) in [
+        ("yes</s>", &[1, 4874, 2][..]),
+        ("yes </s>", &[1, 4874, 29871, 2]),
+        ("yes</s></s>", &[1, 4874, 2, 2]),
+        ("yes</s> ", &[1, 4874, 2, 259, 2]),
+        ("yes</s>\n", &[1, 4874, 2, 29871, 13, 2]),
+        ("a<IMG></s>", &[1, 263, 32000, 2]),
+        ("</s>", &[1, 2]),
+    ] {
+        let ours = TokenizedSample::encode(&tokenizer, "", output, 600)?;
+        assert_eq!(ours.ids, expected, "{output:?}");
     }
     Ok(())
 }

@@ -354,3 +354,38 @@ fn a_loss_that_is_no_number_names_its_samples_and_leaves_the_last_checkpoint() {
     );
     serve(&fixture, "out/last");
 }
+
+#[test]
+fn a_bundle_with_several_adapters_is_gone_on_with_by_the_one_that_is_named() {
+    let fixture = fixture();
+    let adapters = ["rg", "ins"].map(|name| name.parse().unwrap()).into();
+    let bundle = RandomBundle {
+        adapters,
+        ..RandomBundle::tiny(7)
+    };
+    bundle.write(&fixture.path("several")).unwrap();
+    let keys = "start = \"several\"\nepochs = 1\n";
+    let error = refusal(&fixture, keys);
+    assert!(error.contains("has several, ins, rg; name one"), "{error}");
+    let error = refusal(&fixture, &format!("{keys}adapter = \"chat\"\n"));
+    assert!(error.contains("no adapter 'chat'"), "{error}");
+    // Steps this small change nothing.
+    let still = format!(
+        "{keys}rate = 1e-12\nadapter = \"ins\"\n[lora]\ndropout = 0.0\nresume_adapter = true\n"
+    );
+    run_with(&fixture, "ins", &still);
+    let trained = fixture.tensors("ins/last/adapter_model.safetensors");
+    let given = fixture.tensors("several/adapter-ins.safetensors");
+    let other = fixture.tensors("several/adapter-rg.safetensors");
+    let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (name, tensor) in &given {
+        let distance = |from: &Tensor| {
+            let pairs = values(&trained[name]).into_iter().zip(values(from));
+            pairs.fold(0f32, |most, (one, other)| most.max((one - other).abs()))
+        };
+        assert!(
+            distance(tensor) < 1e-9 && distance(&other[name]) > 1e-3,
+            "{name}"
+        );
+    }
+}

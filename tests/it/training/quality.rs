@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use candle_core::Device;
-use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
+use radialog_models::bundle::{Bundle, HashCache, RandomBundle, System};
 use radialog_schemas::Finding;
 use radialog_tests::fixtures::preprocessing_images;
 use radialog_training::TrainingError;
@@ -22,10 +22,17 @@ struct QualityFixture {
 impl QualityFixture {
     /// Four reports and images to test on. Training has reports, and images that cannot be read.
     fn new() -> Self {
+        Self::of(System::V1)
+    }
+
+    /// The same with a bundle of this system.
+    fn of(system: System) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        RandomBundle::tiny(7)
-            .write(&dir.path().join("bundle"))
-            .unwrap();
+        let bundle = RandomBundle {
+            system,
+            ..RandomBundle::tiny(7)
+        };
+        bundle.write(&dir.path().join("bundle")).unwrap();
         let names: Vec<_> = Finding::ALL.into_iter().map(Finding::name).collect();
         let labels = |positive: usize| {
             Finding::ALL
@@ -75,6 +82,7 @@ impl QualityFixture {
             split: "test".into(),
             seed: 5,
             limit: None,
+            lower_case_names: false,
             device: Device::Cpu,
         }
     }
@@ -165,6 +173,19 @@ fn every_part_is_measured_on_test_rows_only_and_alike_each_time() {
         serde_json::to_value(&again).unwrap(),
         serde_json::to_value(&report).unwrap()
     );
+}
+
+#[test]
+fn a_bundle_of_v2_is_measured_in_every_part_too() {
+    let fixture = QualityFixture::of(System::V2);
+    let quality = fixture.quality(&QualityPart::ALL);
+    let (report, texts) = quality
+        .measure(&fixture.bundle(&quality), &|_, _, _| {})
+        .unwrap();
+    assert_eq!(report.parts.len(), QualityPart::ALL.len());
+    let of_images = texts.iter().filter(|text| text.part == QualityPart::Image);
+    assert_eq!(of_images.count(), TESTED);
+    assert!(texts.iter().all(|text| text.text.trim() == text.text));
 }
 
 #[test]

@@ -286,6 +286,9 @@ impl Bundle {
             }
             let weights = MappedWeights::open(&paths)?;
             weights.check(&tensors)?;
+            if usage.starts_with(components::ADAPTER) {
+                weights.check_additions(&tensors)?;
+            }
             for path in &paths {
                 let file = || MappedWeights::open(std::slice::from_ref(path));
                 cache.check_finite(path, || file()?.check_finite())?;

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod chexbert;
 pub mod device;
 pub mod durable;
+pub mod embedding_files;
 pub mod error;
 pub mod findings;
 pub mod ggml;

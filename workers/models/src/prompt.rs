@@ -9,6 +9,7 @@ pub use questions::Questions;
 
 pub use crate::tokenizers::{ImageRule, Prompt, PromptSegment};
 
+use radialog_schemas::OptionalTask;
 use serde::{Deserialize, Serialize};
 
 /// Marks the image tokens in [`Prompts::report`].
@@ -189,6 +190,16 @@ impl Prompts {
             true => answer.trim(),
             false => answer,
         }
+    }
+
+    /// The tasks that these prompts have beside those that every bundle's have.
+    pub fn optional_tasks(&self) -> Vec<OptionalTask> {
+        let tasks = [
+            (OptionalTask::View, self.view.is_some()),
+            (OptionalTask::Impression, self.impression.is_some()),
+        ];
+        let there = tasks.into_iter().filter(|(_, is_there)| *is_there);
+        there.map(|(task, _)| task).collect()
     }
 
     /// The question for the view: with the image where it begins a conversation, as plain text later. None where the model was

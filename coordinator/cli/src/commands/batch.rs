@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use std::sync::{Arc, LazyLock};
 
 use clap::Args;
+use radialog_coordinator::run::GivenOutputs;
 use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
 use radialog_coordinator::{RunOptions, archive, plan_run};
+use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::shutdown;
 use radialog_schemas::{Generation, Source, Stage, StageSet};
@@ -14,6 +16,7 @@ use radialog_schemas::{Generation, Source, Stage, StageSet};
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs, serve_health};
 use crate::batch_run::{self, require_state_beside_broker};
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::given_outputs::GivenOutputFiles;
 use crate::progress::ProgressStyle;
 use crate::{archive_source, bundle_source, run_summary, served_bundle};
 
@@ -64,6 +67,15 @@ pub(crate) struct BatchArgs {
     /// Largest image file in MiB; larger ones fail with image_too_large
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_IMAGE_LIMIT >> 20)]
     max_image_size: u64,
+    /// Embeddings that stand in for the embedding stage, by image: the release's .pkl files, or the .safetensors of `radialog
+    /// prepare embeddings`. The image's name without its ending, else the study's id, finds an entry; a study without one
+    /// fails with given_missing
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    embeddings: Vec<PathBuf>,
+    /// Predictions that stand in for the findings stage, likewise: the release's JSON, lists of finding names by image. With
+    /// both, no image is read
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    predictions: Vec<PathBuf>,
     #[command(flatten)]
     generation: GenerationArgs,
     #[command(flatten)]
@@ -120,6 +132,43 @@ impl GenerationArgs {
     }
 }
 
+/// The stages that workers run. A file for a stage that the run has not is refused: it would change nothing.
+fn computed_stages(args: &BatchArgs, stages: &StageSet) -> Result<Vec<Stage>, UsageError> {
+    let given = [
+        ("--embeddings", Stage::Embedding, args.embeddings.is_empty()),
+        (
+            "--predictions",
+            Stage::Findings,
+            args.predictions.is_empty(),
+        ),
+    ];
+    let given: Vec<_> = given
+        .into_iter()
+        .filter(|(_, _, is_empty)| !is_empty)
+        .collect();
+    if let Some((flag, stage, _)) = given
+        .iter()
+        .find(|(_, stage, _)| stages.iter().all(|wanted| wanted != *stage))
+    {
+        let message = format!("{flag} stands in for the {stage} stage, which this run has not");
+        return Err(UsageError(message));
+    }
+    let is_given = |stage: &Stage| given.iter().any(|(_, given, _)| given == stage);
+    Ok(stages.iter().filter(|stage| !is_given(stage)).collect())
+}
+
+/// Opens the files that stand in for stages, beside the runtime's threads: they may be large.
+async fn given_outputs(
+    args: &BatchArgs,
+    bundle: &Arc<Bundle>,
+) -> anyhow::Result<Option<Arc<dyn GivenOutputs>>> {
+    let (embeddings, predictions) = (args.embeddings.clone(), args.predictions.clone());
+    let bundle = bundle.clone();
+    let open = move || GivenOutputFiles::open(&embeddings, &predictions, &bundle);
+    let opened = tokio::task::spawn_blocking(open).await??;
+    Ok(opened.map(|files| Arc::new(files) as Arc<dyn GivenOutputs>))
+}
+
 pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let mut generation = args.generation.generation()?;
     let mut config = args.services.load_quiet(&[args.health.setting()])?;
@@ -132,10 +181,12 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     let outside = archive_source::outside(args.allow_outside, &args.input)?;
     let input = archive_source::input(&args.input, &config).await?;
     let archive = archive::open_with(&input, outside).await?;
-    let wanted: Vec<Stage> = stages.iter().collect();
+    // Stages that files stand in for need no weights.
+    let wanted = computed_stages(&args, &stages)?;
     let bundle =
         Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
     generation.adapter = served_bundle::adapter(&bundle, args.generation.model.as_deref())?;
+    let given = given_outputs(&args, &bundle).await?;
     let options = RunOptions {
         archive,
         out: args.out.clone(),
@@ -145,6 +196,7 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
         bundle: bundle.manifest().hash(),
         components: bundle.manifest().component_hashes(),
         group: config.worker.group.clone(),
+        given,
         window: args.window as usize,
         limit: args.limit,
         image_limit: args.max_image_size << 20,

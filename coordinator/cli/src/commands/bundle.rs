@@ -1,12 +1,14 @@
 //! `radialog bundle`: make, check and show bundles.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use radialog_models::bundle::{Bundle, BundleAssembly, BundleSummary, RandomBundle};
+use radialog_models::bundle::{
+    Bundle, BundleAssembly, BundleSummary, HashCache, RandomBundle, read_manifest,
+};
 use radialog_schemas::{AdapterName, PerStage};
 
 use crate::args::SystemArg;
@@ -189,7 +191,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             );
         }
         BundleCommand::Verify { dir } => {
-            let bundle = Bundle::open(&dir)?;
+            let bundle = open(&dir)?;
             bundle.verify()?;
             println!(
                 "bundle '{}' is whole: {} files verified",
@@ -197,9 +199,15 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 bundle.manifest().files.len()
             );
         }
-        BundleCommand::Show { dir } => print_summary(&Bundle::open(&dir)?.summary()),
+        BundleCommand::Show { dir } => print_summary(&open(&dir)?.summary()),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Opens all components that a bundle has: a checkpoint or an import of one part has one.
+fn open(dir: &Path) -> anyhow::Result<Bundle> {
+    let stages: Vec<_> = read_manifest(dir)?.components.keys().copied().collect();
+    Ok(Bundle::open_with(dir, &stages, &HashCache::user())?)
 }
 
 fn print_summary(bundle: &BundleSummary) {

@@ -1,11 +1,14 @@
 //! From the archive into the window: entries are read in order, their images stored side by side, and studies begun in
 //! batches.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
 use radialog_runtime::objects::ObjectError;
-use radialog_schemas::{ContentHash, Failure, ObjectKey, StudySpec};
+use radialog_schemas::record::GivenOutput;
+use radialog_schemas::{ContentHash, Failure, ObjectKey, Stage, StudySpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::Dispatcher;
@@ -13,7 +16,7 @@ use super::ledger::Admission;
 use crate::CoordinatorError;
 use crate::archive::{ImageReadError, StudyEntries, StudyEntry};
 use crate::run::retry::AttemptError;
-use crate::run::study_record;
+use crate::run::{given, study_record};
 
 /// Images read and stored at a time.
 const UPLOADS: usize = 16;
@@ -28,6 +31,9 @@ enum PreparedEntry {
     /// The line of a study that failed before any stage.
     Failed(String),
 }
+
+/// Keys of a study's image, its reference, and what was given for it.
+type StoredInputs = (ObjectKey, Option<ObjectKey>, BTreeMap<Stage, GivenOutput>);
 
 /// The reason why an entry does not begin.
 enum PrepareError {
@@ -123,7 +129,8 @@ impl Dispatcher {
         room: &Semaphore,
     ) -> Result<PreparedEntry, CoordinatorError> {
         match self.store_inputs(&entry, room).await {
-            Ok((input, reference)) => Ok(PreparedEntry::Study(StudySpec {
+            Ok((input, reference, given)) => Ok(PreparedEntry::Study(StudySpec {
+                given,
                 study: entry.study,
                 file: entry.file,
                 input,
@@ -137,12 +144,41 @@ impl Dispatcher {
         }
     }
 
-    /// Stores the image and the reference of an entry; returns their keys.
+    /// Stores the image, the reference and what is given of an entry; returns their keys.
     async fn store_inputs(
         &self,
         entry: &StudyEntry,
         room: &Semaphore,
-    ) -> Result<(ObjectKey, Option<ObjectKey>), PrepareError> {
+    ) -> Result<StoredInputs, PrepareError> {
+        let mut given = BTreeMap::new();
+        if let Some(files) = &self.given {
+            for (stage, (output, content)) in given::of_study(files, entry).await? {
+                self.store(content, |content| ObjectKey::given(stage, content))
+                    .await?;
+                given.insert(stage, output);
+            }
+        }
+        let first = given.values().next().map(|output| output.object.clone());
+        let input = match first {
+            Some(first) if given::spare_images(&self.spec.given, &self.spec.stages) => first,
+            _ => self.store_image(entry, room).await?,
+        };
+        let reference = match &entry.reference {
+            Some(text) => {
+                let text = Bytes::from(text.clone());
+                Some(self.store(text, ObjectKey::reference).await?)
+            }
+            None => None,
+        };
+        Ok((input, reference, given))
+    }
+
+    /// Stores the image of an entry.
+    async fn store_image(
+        &self,
+        entry: &StudyEntry,
+        room: &Semaphore,
+    ) -> Result<ObjectKey, PrepareError> {
         let source = entry.image.as_ref().map_err(Failure::clone)?;
         let size = self.wait_for_archive(|| source.size(&entry.file)).await?;
         let wanted = u32::try_from(size.min(self.limits.image) >> 10)
@@ -152,17 +188,8 @@ impl Dispatcher {
         let content = self
             .wait_for_archive(|| source.read(&entry.file, self.limits.image))
             .await?;
-        let input = self
-            .store(content, |content| self.spec.source.key(content))
-            .await?;
-        let reference = match &entry.reference {
-            Some(text) => {
-                let text = Bytes::from(text.clone());
-                Some(self.store(text, ObjectKey::reference).await?)
-            }
-            None => None,
-        };
-        Ok((input, reference))
+        let stored = self.store(content, |content| self.spec.source.key(content));
+        Ok(stored.await?)
     }
 
     /// Waits out the archive's store; what is wrong with the image itself ends the attempts.

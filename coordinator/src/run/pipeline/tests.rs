@@ -16,6 +16,7 @@ fn run(stages: &[Stage]) -> RunSpec {
         bundle: ContentHash::of(b"bundle"),
         components: PerStage::from_fn(|stage| ContentHash::of(stage.name().as_bytes())),
         group: None,
+        given: std::collections::BTreeMap::new(),
         conversation: None,
     }
 }
@@ -30,6 +31,7 @@ fn facts(done: &[Stage], failed: &[Stage]) -> StudyFacts {
         reference: None,
         indication: None,
         split: None,
+        given: BTreeMap::new(),
     };
     let result = |stage: Stage, outcome| StageResult {
         schema_version: SCHEMA_VERSION,
@@ -240,4 +242,56 @@ fn facts_read_back_as_written() {
     assert_eq!(StudyFacts::parse(&fields).unwrap(), facts);
     fields.remove(STUDY_FIELD);
     assert!(StudyFacts::parse(&fields).is_err());
+}
+
+#[test]
+fn what_was_given_is_never_asked_for_and_what_follows_is_made_of_it() {
+    let given = |stage: Stage| {
+        let content = ContentHash::of(stage.name().as_bytes());
+        let file = radialog_schemas::record::GivenFile {
+            name: "file".into(),
+            sha256: content.clone(),
+        };
+        let object = ObjectKey::given(stage, &content);
+        (stage, GivenOutput { object, file })
+    };
+    let run = run(&Stage::ALL);
+    let stages = |facts: &StudyFacts, event| {
+        let commands = next_commands(&run, facts, event).into_iter();
+        let stage = |command| match command {
+            StudyCommand::Publish(task) => Some(task.work.stage()),
+            StudyCommand::Finish => None,
+        };
+        commands.map(stage).collect::<Vec<_>>()
+    };
+    // The embedding alone: the report waits for the findings.
+    let mut facts = facts(&[], &[]);
+    facts.spec.given = BTreeMap::from([given(Embedding)]);
+    assert_eq!(stages(&facts, StudyEvent::Begun), [Some(Findings)]);
+    // Both: it begins with the report, which reads what was given.
+    facts.spec.given.extend([given(Findings)]);
+    let begun = next_commands(&run, &facts, StudyEvent::Begun);
+    let [StudyCommand::Publish(task)] = begun.as_slice() else {
+        panic!("{begun:?}");
+    };
+    let Work::Report {
+        embedding,
+        findings,
+        ..
+    } = &task.work
+    else {
+        panic!("{task:?}");
+    };
+    assert_eq!(
+        [embedding, findings],
+        [Embedding, Findings].map(|stage| &facts.spec.given[&stage].object)
+    );
+    let computed = OutputKeys::of(&run, &facts.spec.input, None);
+    assert_ne!(&task.output, computed.output(Language));
+    // A run of the image stages alone has nothing to do.
+    let images = super::tests::run(&[Embedding, Findings]);
+    assert_eq!(
+        next_commands(&images, &facts, StudyEvent::Begun),
+        [StudyCommand::Finish]
+    );
 }

@@ -138,29 +138,31 @@ fn check_tokenization(case: &Case) -> Result<()> {
     let config = geometry(case)?;
     let recorded: Tokenization = case.json("tokenization.json")?;
     let newest = &recorded.legacy_false_in_transformers_4_35_where_different;
+    let rules = [BlankRule::Added, BlankRule::TakenAgain, BlankRule::Absent];
+    let tokenizers = rules.map(|after_special| {
+        let image = ImageRule::Marker;
+        tokenizer(
+            case,
+            TokenizerRules {
+                image,
+                after_special,
+            },
+        )
+    });
+    let [added, taken_again, absent] = tokenizers;
+    let (added, taken_again, absent) = (added?, taken_again?, absent?);
     for (name, text) in &recorded.texts {
         let false_ids = recorded.legacy_false.get(name).context("no ids")?;
         let cases = [
-            (
-                BlankRule::Added,
-                recorded.legacy_true.get(name).context("no ids")?,
-            ),
-            (BlankRule::TakenAgain, false_ids),
-            (BlankRule::Absent, newest.get(name).unwrap_or(false_ids)),
+            (&added, recorded.legacy_true.get(name).context("no ids")?),
+            (&taken_again, false_ids),
+            (&absent, newest.get(name).unwrap_or(false_ids)),
         ];
-        for (after_special, expected) in cases {
-            let image = ImageRule::Marker;
-            let tokenizer = tokenizer(
-                case,
-                TokenizerRules {
-                    image,
-                    after_special,
-                },
-            )?;
+        for (rule, (tokenizer, expected)) in rules.iter().zip(cases) {
             let (ids, expected) = (tokenizer.encode(text)?, placed(expected, &config)?);
             ensure!(
                 ids == expected,
-                "{name} {after_special:?}: {ids:?}, recorded {expected:?}"
+                "{name} {rule:?}: {ids:?}, recorded {expected:?}"
             );
         }
     }

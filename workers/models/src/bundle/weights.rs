@@ -1,7 +1,7 @@
 //! Memory-mapped safetensors files as one source of tensors. A tensor is copied out of the map when a network asks
 //! for it, so that loading needs one copy of the weights and not two.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -95,6 +95,17 @@ impl MappedWeights {
         (self.0.tensors.len(), elements)
     }
 
+    /// Names and shapes of all tensors, in no order.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        let tensors = self.0.tensors.iter();
+        tensors.map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// The shape of a tensor, where there is such a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.0.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
     /// The shape of a tensor, the first in the order of names; none where there is none.
     pub fn first_shape(&self) -> Option<&[usize]> {
         let first = self.0.tensors.iter().min_by_key(|(name, _)| *name)?;
@@ -172,6 +183,32 @@ impl MappedWeights {
             }
         }
         Ok(())
+    }
+
+    /// Checks that no low-rank addition of an adapter is left out: one that the configuration does not ask for would change
+    /// nothing, and nobody would know.
+    ///
+    /// # Errors
+    /// The first such tensor, in the order of names, with its file.
+    pub fn check_additions(&self, layout: &[TensorSpec]) -> Result<(), BundleError> {
+        let asked: BTreeSet<&str> = layout
+            .iter()
+            .map(|spec| spec.header.name.as_str())
+            .collect();
+        let tensors = self.0.tensors.iter();
+        let unasked = tensors
+            .filter(|(name, _)| name.contains(".lora_") && !asked.contains(name.as_str()))
+            .min_by_key(|(name, _)| name.as_str());
+        match unasked {
+            None => Ok(()),
+            Some((name, entry)) => Err(BundleError::Unusable {
+                file: self.0.files[entry.file].0.clone(),
+                reason: format!(
+                    "it has '{name}', which target_modules and the layers of the base do not ask for: the configuration is of \
+                     another adapter"
+                ),
+            }),
+        }
     }
 
     /// Checks that all values are finite. It reads every byte, on all cores.

@@ -3,7 +3,6 @@
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::{rms_norm_slow, silu};
-use candle_nn::rotary_emb::rope_thd;
 
 use super::LanguageError;
 use super::adapter_id::AdapterId;
@@ -19,8 +18,10 @@ use crate::layers::Dropout;
 use crate::tensors::{constant, embedding, linear_init, matrix};
 
 mod packed;
+mod rotary;
 
 pub use packed::TrainingSequence;
+use rotary::{rotary_tables, rotate};
 
 /// A LLaMA-family language model that sees images.
 pub struct LanguageModel {
@@ -450,48 +451,6 @@ fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> CandleResult<Tensor> {
         return rms_norm_slow(x, weight, eps);
     }
     candle_nn::ops::rms_norm(x, weight, eps)
-}
-
-/// Rotates heads `[1, positions, heads, head_dim]` by their positions' angles, each half with the other.
-fn rotate(x: &Tensor, (cos, sin): &(Tensor, Tensor)) -> CandleResult<Tensor> {
-    if !x.track_op() {
-        return rope_thd(x, cos, sin);
-    }
-    let half = x.dim(3)? / 2;
-    let (first, second) = (x.narrow(3, 0, half)?, x.narrow(3, half, half)?);
-    let (cos, sin) = (
-        cos.unsqueeze(0)?.unsqueeze(2)?,
-        sin.unsqueeze(0)?.unsqueeze(2)?,
-    );
-    let turned = [
-        (first.broadcast_mul(&cos)? - second.broadcast_mul(&sin)?)?,
-        (second.broadcast_mul(&cos)? + first.broadcast_mul(&sin)?)?,
-    ];
-    Tensor::cat(&turned, 3)
-}
-
-fn rotary_tables(
-    config: &LlamaConfig,
-    dtype: DType,
-    device: &Device,
-) -> CandleResult<(Tensor, Tensor)> {
-    let width = config.head_dim();
-    let frequencies: Vec<f32> = (0..width)
-        .step_by(2)
-        .map(|i| 1.0 / config.rope_theta.powf(i as f32 / width as f32))
-        .collect();
-    let angles: Vec<f32> = (0..config.max_position_embeddings)
-        .flat_map(|position| {
-            frequencies
-                .iter()
-                .map(move |frequency| position as f32 * frequency)
-        })
-        .collect();
-    let angles = Tensor::from_vec(angles, (config.max_position_embeddings, width / 2), device)?;
-    Ok((
-        angles.cos()?.to_dtype(dtype)?,
-        angles.sin()?.to_dtype(dtype)?,
-    ))
 }
 
 /// What is loaded beside a base.

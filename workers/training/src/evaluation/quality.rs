@@ -67,6 +67,9 @@ pub struct QualityEvaluation {
     pub seed: u64,
     /// The largest number of reports, and of images of each table.
     pub limit: Option<usize>,
+    /// Whether an answer names a finding in lower-case letters only, as the test program of RaDialog v2 reads answers; v1's
+    /// takes no notice of case.
+    pub lower_case_names: bool,
     /// The device on which networks run.
     pub device: Device,
 }

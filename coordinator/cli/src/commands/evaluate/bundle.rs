@@ -55,6 +55,10 @@ pub(super) struct BundleArgs {
     /// Determines resamples, permutations and the dialog's turns
     #[arg(long, default_value_t = 42)]
     seed: u64,
+    /// Count a finding in an answer that lists them only where its name is in lower case, as the test program of RaDialog v2
+    /// does. Without it case does not matter, as in v1's
+    #[arg(long)]
+    lower_case_names: bool,
     /// Where models run: cpu, or cuda:0 in a build with --features cuda
     #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
     device: String,
@@ -139,6 +143,7 @@ fn quality(args: &BundleArgs) -> anyhow::Result<QualityEvaluation> {
         split,
         seed: args.seed,
         limit: args.limit,
+        lower_case_names: args.lower_case_names,
         device,
     })
 }

@@ -138,6 +138,7 @@ impl<'a> Session<'a> {
             bundle: bundle.manifest().hash(),
             components: bundle.manifest().component_hashes(),
             group: config.worker.group.clone(),
+            given: None,
             window: args.window as usize,
             limit: None,
             image_limit: DEFAULT_IMAGE_LIMIT,

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    ADAPTER, Component, GeometryError, TOKENIZER, WEIGHTS, WeightsFile, adapter_usage, json,
+    ADAPTER, Component, EmbeddingComponent, GeometryError, TOKENIZER, WEIGHTS, WeightsFile,
+    adapter_usage, json,
 };
 use crate::bundle::geometry::{Geometry, TINY_WIDTH};
 use crate::bundle::{Bundle, BundleError};
@@ -406,8 +407,28 @@ impl LanguagePipeline {
             .llama
             .validate()
             .map_err(bundle.model_error(Stage::Language))?;
+        check_image_tokens(bundle, &config.llama)?;
         llama_tokenizer(bundle, &config).map(|_| ())
     }
+}
+
+/// Checks that the model reads the image tokens which the bundle's own embedding component makes, where it has one.
+fn check_image_tokens(bundle: &Bundle, llama: &LlamaConfig) -> Result<(), BundleError> {
+    if !bundle.manifest().components.contains_key(&Stage::Embedding) {
+        return Ok(());
+    }
+    let made = bundle
+        .config::<EmbeddingComponent>(Stage::Embedding)?
+        .token_shape();
+    let read = (llama.num_image_tokens, llama.image_dim);
+    if made == read {
+        return Ok(());
+    }
+    let reason = format!(
+        "llama.num_image_tokens and llama.image_dim are {read:?}, and the embedding component makes image tokens \
+         {made:?}: they belong to different models"
+    );
+    Err(bundle.model_error(Stage::Language)(reason))
 }
 
 /// The names of adapters, for messages.

@@ -225,7 +225,7 @@ mod tests {
                 .map(|bytes| f32::from_le_bytes(*bytes))
                 .collect::<Vec<f32>>()
         };
-        let base = base.as_numbers();
+        let base = base.into_numbers();
         let widened = values(&base);
         assert_eq!(widened.len(), 64 * 96);
         let made = |shape: [usize; 2], value: f32| {

@@ -350,7 +350,7 @@ impl Model<'_> {
                 (Some(down), Some(up)) => {
                     let quantized = base.ggml.is_some();
                     let source = TensorSource::Merged {
-                        base: Box::new(base.as_numbers()),
+                        base: Box::new(base.into_numbers()),
                         down: Box::new(down),
                         up: Box::new(up),
                         scale: adapter.config.lora_alpha / rank as f64,

@@ -60,7 +60,7 @@ impl Adapter {
             ImportError::unusable(dir)(reason)
         })?;
         let opened = open_file(&file, &[])?;
-        let source = Source::new(&file, opened, |name| adapter_name(name))?;
+        let source = Source::new(&file, opened, adapter_name)?;
         Ok(Self { config, source })
     }
 }

@@ -102,7 +102,7 @@ impl PlannedTensor {
     }
 
     /// The same tensor as numbers, where it is quantised: in f32, of which nothing is lost.
-    pub(super) fn as_numbers(self) -> Self {
+    pub(super) fn into_numbers(self) -> Self {
         match self.ggml {
             None => self,
             Some(_) => self.stored_as(Dtype::F32),

@@ -85,7 +85,7 @@ fn classes_that_are_not_known_are_never_called_and_leave_the_rest_readable() {
 
 #[test]
 fn a_view_of_a_storage_is_a_tensor_however_it_is_wrapped() {
-    let storage = b"((X\x07\0\0\0storagectorch\nHalfStorage\nX\x01\0\0\07X\x03\0\0\0cpuK\x0ctQ";
+    let storage = b"((X\x07\0\0\0storagectorch\nHalfStorage\nX\x01\0\0\x007X\x03\0\0\0cpuK\x0ctQ";
     let view = [
         b"ctorch._utils\n_rebuild_tensor_v2\n".as_slice(),
         storage,

@@ -72,7 +72,14 @@ pub(super) fn measure(evaluator: &mut Evaluator<'_>) -> Result<ScoreSection, Tra
             .into_iter()
             .map(real);
         let judge = |((turn, text), labels): ((&ScriptedTurn, &String), Flags)| {
-            is_right(turn, &studies[turn.study], text, &labels)
+            let study = &studies[turn.study];
+            is_right(
+                turn,
+                study,
+                text,
+                &labels,
+                evaluator.quality.lower_case_names,
+            )
         };
         Ok(turns.iter().zip(texts).zip(labels).map(judge).collect())
     };

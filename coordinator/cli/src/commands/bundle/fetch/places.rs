@@ -155,7 +155,7 @@ mod tests {
         for place in places.0.values().flat_map(|system| &system.files) {
             let (url, _) = place.url("https://hub", "https://releases");
             assert!(
-                url.split('/').all(|part| part != "") || url.starts_with("https://"),
+                url.split('/').all(|part| !part.is_empty()) || url.starts_with("https://"),
                 "{url}"
             );
         }

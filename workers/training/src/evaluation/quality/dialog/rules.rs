@@ -7,12 +7,14 @@ use super::script::{ScriptedTurn, TurnKind};
 use crate::evaluation::quality::agreement::Flags;
 use crate::evaluation::words::words;
 
-/// Whether an answer, which says the findings `said`, is right.
+/// Whether an answer, which says the findings `said`, is right. Names in a list of findings count in any case of letters, or
+/// with `lower_case_names` in lower case alone.
 pub(super) fn is_right(
     turn: &ScriptedTurn,
     study: &DialogStudy,
     answer: &str,
     said: &Flags,
+    lower_case_names: bool,
 ) -> bool {
     // Every finding of the old report, but for the one in question, is said again.
     let kept = |but: Option<Finding>| {
@@ -27,7 +29,9 @@ pub(super) fn is_right(
         }
         TurnKind::IsThere(_) => yes_or_no(answer) == Some(true),
         TurnKind::IsAbsent(_) => yes_or_no(answer) == Some(false),
-        TurnKind::List => !answer.trim().is_empty() && named(answer) == study.asked_for,
+        TurnKind::List => {
+            !answer.trim().is_empty() && named(answer, lower_case_names) == study.asked_for
+        }
         TurnKind::Summary => {
             let length = words(answer).len();
             let says_some = !study.said.contains(&true) || said.contains(&true);
@@ -51,9 +55,13 @@ fn yes_or_no(answer: &str) -> Option<bool> {
     }
 }
 
-/// The findings whose names occur, as the original counts them, without "No Finding".
-fn named(answer: &str) -> Flags {
-    let answer = answer.to_lowercase();
+/// The findings whose names occur, without "No Finding": as RaDialog v1's test program counts them, or with
+/// `lower_case_names` as v2's does, which looks for lower-case names in the answer as it was generated.
+fn named(answer: &str, lower_case_names: bool) -> Flags {
+    let answer = match lower_case_names {
+        true => answer.to_owned(),
+        false => answer.to_lowercase(),
+    };
     Finding::ALL.map(|finding| {
         finding != Finding::NoFinding && answer.contains(&finding.name().to_lowercase())
     })
@@ -84,6 +92,7 @@ mod tests {
             &study,
             answer,
             &flags(said),
+            false,
         )
     }
 
@@ -147,5 +156,12 @@ mod tests {
             &[Edema]
         ));
         assert_eq!(first_sentence("A is b. C."), "A is b.");
+    }
+
+    #[test]
+    fn names_may_count_in_lower_case_alone() {
+        let found = |lower_case| named("Edema and fracture", lower_case);
+        assert_eq!(found(false), flags(&[Edema, Fracture]));
+        assert_eq!(found(true), flags(&[Fracture]));
     }
 }

@@ -1,0 +1,221 @@
+//! Files that stand in for the image stages of a run: embeddings as the original's pickles or as `radialog prepare
+//! embeddings` writes them, and predictions as the original's JSON.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use radialog_coordinator::run::GivenOutputs;
+use radialog_models::bundle::Bundle;
+use radialog_models::bundle::components::{FindingsComponent, LanguageComponent};
+use radialog_models::bundle::hashes::HashCache;
+use radialog_models::embedding_files::{EmbeddingFile, EmbeddingFileError};
+use radialog_models::findings::TextRule;
+use radialog_schemas::record::GivenFile;
+use radialog_schemas::{ErrorCode, Failure, Finding, FindingsReport, PredictedFinding, Stage};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+/// The files of a run, opened and checked.
+#[derive(Default)]
+pub(crate) struct GivenOutputFiles {
+    embeddings: Vec<(GivenFile, EmbeddingFile)>,
+    predictions: Vec<(GivenFile, BTreeMap<String, Vec<Finding>>)>,
+    /// The rule by which the bundle's prompts name findings.
+    rule: TextRule,
+}
+
+impl GivenOutputFiles {
+    /// Opens the files for a run over this bundle; none where there are none.
+    pub(crate) fn open(
+        embeddings: &[PathBuf],
+        predictions: &[PathBuf],
+        bundle: &Bundle,
+    ) -> anyhow::Result<Option<Self>> {
+        if embeddings.is_empty() && predictions.is_empty() {
+            return Ok(None);
+        }
+        let components = &bundle.manifest().components;
+        let mut opened = Self::default();
+        if components.contains_key(&Stage::Findings) {
+            opened.rule = bundle
+                .config::<FindingsComponent>(Stage::Findings)?
+                .text_rule;
+        }
+        let expected = match components.contains_key(&Stage::Language) {
+            true => {
+                let llama = bundle.config::<LanguageComponent>(Stage::Language)?.llama;
+                Some(vec![llama.num_image_tokens, llama.image_dim])
+            }
+            false => None,
+        };
+        let mut seen = BTreeMap::new();
+        for path in embeddings {
+            let file = EmbeddingFile::open(path)?;
+            check_shapes(&file, path, expected.as_deref(), &mut seen)?;
+            opened.embeddings.push((given_file(path)?, file));
+        }
+        let mut seen = BTreeMap::new();
+        for path in predictions {
+            let file = read_predictions(path)?;
+            for image in file.keys() {
+                only_once(image, path, &mut seen)?;
+            }
+            opened.predictions.push((given_file(path)?, file));
+        }
+        Ok(Some(opened))
+    }
+
+    fn embedding(&self, image: &str) -> Result<Option<(Bytes, GivenFile)>, Failure> {
+        for (file, embeddings) in &self.embeddings {
+            let unusable = |error: EmbeddingFileError| {
+                let message = format!("'{image}' of {} cannot be used: {error}", file.name);
+                Failure::new(ErrorCode::ObjectCorrupt, message)
+            };
+            if let Some(content) = embeddings.object(image).map_err(unusable)? {
+                return Ok(Some((content.into(), file.clone())));
+            }
+        }
+        Ok(None)
+    }
+
+    fn prediction(&self, image: &str) -> Option<(Bytes, GivenFile)> {
+        let found = self
+            .predictions
+            .iter()
+            .find_map(|(file, entries)| Some((file, entries.get(image)?)));
+        let (file, present) = found?;
+        let findings = Finding::ALL.map(|finding| {
+            let present = present.contains(&finding);
+            PredictedFinding {
+                finding,
+                // A list of names says no more than this.
+                probability: f32::from(u8::from(present)),
+                present,
+            }
+        });
+        let report = FindingsReport {
+            findings: findings.into(),
+            text: self.rule.text(present),
+            warnings: Vec::new(),
+        };
+        let content = serde_json::to_vec(&report).expect("a report has string keys only");
+        Some((content.into(), file.clone()))
+    }
+}
+
+impl GivenOutputs for GivenOutputFiles {
+    fn files(&self) -> BTreeMap<Stage, Vec<GivenFile>> {
+        let names = |files: Vec<&GivenFile>| files.into_iter().cloned().collect::<Vec<_>>();
+        let embeddings = names(self.embeddings.iter().map(|(file, _)| file).collect());
+        let predictions = names(self.predictions.iter().map(|(file, _)| file).collect());
+        [
+            (Stage::Embedding, embeddings),
+            (Stage::Findings, predictions),
+        ]
+        .into_iter()
+        .filter(|(_, files)| !files.is_empty())
+        .collect()
+    }
+
+    fn output(&self, stage: Stage, image: &str) -> Result<Option<(Bytes, GivenFile)>, Failure> {
+        match stage {
+            Stage::Embedding => self.embedding(image),
+            Stage::Findings => Ok(self.prediction(image)),
+            Stage::Language | Stage::Scoring => Ok(None),
+        }
+    }
+}
+
+/// Checks shapes, and that no image stands in two files.
+fn check_shapes(
+    file: &EmbeddingFile,
+    path: &Path,
+    expected: Option<&[usize]>,
+    seen: &mut BTreeMap<String, PathBuf>,
+) -> anyhow::Result<()> {
+    for (image, shape) in file.shapes() {
+        if let Some(expected) = expected.filter(|expected| *expected != shape) {
+            bail!(
+                "'{image}' of '{}' has the shape {shape:?}, and the bundle's language model takes {expected:?}: the file is of \
+                 another model",
+                path.display()
+            );
+        }
+        only_once(&image, path, seen)?;
+    }
+    Ok(())
+}
+
+/// Names and hashes a file.
+fn given_file(path: &Path) -> anyhow::Result<GivenFile> {
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    Ok(GivenFile {
+        name: name.to_string_lossy().into_owned(),
+        sha256: HashCache::user().hash(path)?,
+    })
+}
+
+fn only_once(image: &str, path: &Path, seen: &mut BTreeMap<String, PathBuf>) -> anyhow::Result<()> {
+    match seen.insert(image.to_owned(), path.to_owned()) {
+        None => Ok(()),
+        Some(other) => bail!(
+            "'{image}' is in '{}' and in '{}': leave one of the files out",
+            other.display(),
+            path.display()
+        ),
+    }
+}
+
+/// Reads `{image id: [names of findings]}`.
+fn read_predictions(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<Finding>>> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
+    let Predictions(entries) = serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "'{}' is no file of predictions, a JSON object of lists of names by image id",
+            path.display()
+        )
+    })?;
+    ensure!(
+        !entries.is_empty(),
+        "'{}' has no prediction",
+        path.display()
+    );
+    Ok(entries)
+}
+
+/// An object of lists, no name of which stands twice.
+struct Predictions(BTreeMap<String, Vec<Finding>>);
+
+impl<'de> Deserialize<'de> for Predictions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Predictions;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of lists of findings by image id")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Predictions, M::Error> {
+                use serde::de::Error;
+                let mut entries = BTreeMap::new();
+                while let Some((image, names)) = map.next_entry::<String, Vec<String>>()? {
+                    let findings = names.iter().map(|name| name.parse::<Finding>());
+                    let mut findings: Vec<Finding> = findings
+                        .collect::<Result<_, _>>()
+                        .map_err(|error| M::Error::custom(format!("'{image}': {error}")))?;
+                    // The prompt names them in the published order.
+                    findings.sort_unstable();
+                    findings.dedup();
+                    if entries.insert(image.clone(), findings).is_some() {
+                        return Err(M::Error::custom(format!("'{image}' stands twice")));
+                    }
+                }
+                Ok(Predictions(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
