@@ -241,6 +241,16 @@ fn tensors_that_are_missing_or_of_another_shape_are_named_with_file_and_shapes()
     model.change("base/config.json", "vocab_size", json!(512))?;
     model.change(
         "base/config.json",
+        "num_hidden_layers",
+        json!(1_000_000_000),
+    )?;
+    assert_says(
+        &refusal(&model.parts),
+        &["4 layers", "num_hidden_layers 1000000000"],
+    );
+    model.change("base/config.json", "num_hidden_layers", json!(4))?;
+    model.change(
+        "base/config.json",
         "rope_scaling",
         json!({"type": "linear"}),
     )?;

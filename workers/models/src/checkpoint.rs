@@ -9,6 +9,7 @@ use candle_core::quantized::GgmlDType;
 
 pub mod embeddings;
 mod error;
+mod file;
 mod folder;
 pub mod gguf;
 pub mod pickle;
@@ -18,7 +19,8 @@ pub mod sharded;
 pub mod torch;
 
 pub use error::CheckpointError;
-pub use folder::{OpenedCheckpoint, has_weights, open_file, open_folder};
+pub use file::{OpenedCheckpoint, open_file};
+pub use folder::{has_weights, open_folder};
 
 /// Name, shape, stored type and place of one tensor of a checkpoint.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,8 +6,9 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::file::open_file;
 use super::torch::LeftOut;
-use super::{Checkpoint, CheckpointError, StoredTensor, open_file};
+use super::{Checkpoint, CheckpointError, StoredTensor};
 
 /// Larger indices than any model has are not read.
 const LONGEST_INDEX: u64 = 100_000_000;

@@ -10,10 +10,13 @@ use radialog_schemas::Stage;
 use safetensors::Dtype;
 
 use super::error::ImportError;
+use super::geometry::{heads, vision_of};
+use super::parts::{ImportOptions, ImportParts};
+use super::planned::{PlannedComponent, PlannedFile};
 use super::report::ComponentReport;
 use super::sources::{Source, take_all};
 use super::tensor::{PlannedTensor, TensorSource};
-use super::{ImportOptions, ImportParts, PlannedComponent, PlannedFile, language};
+use super::{non_lora, reasons};
 use crate::alignment::AlignmentConfig;
 use crate::bundle::components::{Component, Connector, EmbeddingComponent};
 use crate::checkpoint::open_file;
@@ -47,7 +50,7 @@ pub(super) fn plan(
         }
         None => None,
     };
-    let non_lora = language::open_non_lora(parts)?;
+    let non_lora = non_lora::open(parts)?;
     match (&parts.alignment, non_lora) {
         (Some(_), Some(_)) => Err(ImportError::Parts(
             "--alignment is a part of v1 and --non-lora one of v2: name one of them".into(),
@@ -128,9 +131,9 @@ fn v1(
         }
     };
     let planned = component_of(&component, &files(alignment, biovil), find)?;
-    alignment.report(&mut report, why_not_in_v1);
+    alignment.report(&mut report, reasons::why_not_in_v1);
     if let Some(biovil) = biovil {
-        biovil.report(&mut report, why_not_of_biovil);
+        biovil.report(&mut report, reasons::why_not_of_biovil);
     }
     Ok((PlannedEmbedding { planned, tokens }, report))
 }
@@ -175,9 +178,9 @@ fn v2(
         }
     };
     let planned = component_of(&component, &files(tower, biovil), find)?;
-    tower.report(&mut report, language::why_not_of_tower);
+    tower.report(&mut report, reasons::why_not_of_tower);
     if let Some(biovil) = biovil {
-        biovil.report(&mut report, why_not_of_biovil);
+        biovil.report(&mut report, reasons::why_not_of_biovil);
     }
     Ok((PlannedEmbedding { planned, tokens }, report))
 }
@@ -224,20 +227,6 @@ impl Overlay<'_> {
     }
 }
 
-/// The geometry of an image encoder; `shape` gives the shape of a convolution by its name in BioViL-T's file.
-pub(super) fn vision_of(
-    published: VisionConfig,
-    shape: impl Fn(&str) -> Result<[usize; 4], ImportError>,
-) -> Result<VisionConfig, ImportError> {
-    let [stem_width, ..] = shape("encoder.encoder.conv1.weight")?;
-    let [vit_dim, ..] = shape("encoder.backbone_to_vit.weight")?;
-    Ok(VisionConfig {
-        stem_width,
-        vit_dim,
-        ..published
-    })
-}
-
 fn alignment_config(source: &Source) -> Result<AlignmentConfig, ImportError> {
     let published = AlignmentConfig::published();
     let [_, num_query_token, hidden_size] = source.shape("query_tokens")?;
@@ -261,33 +250,6 @@ fn alignment_config(source: &Source) -> Result<AlignmentConfig, ImportError> {
         encoder_width,
         cross_attention_freq: second.unwrap_or(num_hidden_layers.max(1)),
         ..published
-    })
-}
-
-/// The number of attention heads, which no shape tells: the published number at the published width, else what a
-/// `config.json` beside the file says.
-pub(super) fn heads(
-    source: &Source,
-    width: usize,
-    published: (usize, usize),
-) -> Result<usize, ImportError> {
-    #[derive(serde::Deserialize)]
-    struct Heads {
-        num_attention_heads: usize,
-    }
-    if width == published.0 {
-        return Ok(published.1);
-    }
-    let config = source.path.with_file_name("config.json");
-    let read = std::fs::read(&config).ok();
-    let heads = read.and_then(|text| serde_json::from_slice::<Heads>(&text).ok());
-    heads.map(|heads| heads.num_attention_heads).ok_or_else(|| {
-        let reason = format!(
-            "its width is {width} and not the published {}, so that its number of attention heads is unknown: write a \
-             config.json with num_attention_heads beside it",
-            published.0
-        );
-        ImportError::unusable(&source.path)(reason)
     })
 }
 
@@ -330,41 +292,4 @@ fn seeded_projector(
 fn files(over: &Source, under: Option<&Source>) -> Vec<PathBuf> {
     let files = [over.files(), under.map_or(&[][..], Source::files)];
     files.concat()
-}
-
-fn why_not_in_v1(name: &str) -> Option<&'static str> {
-    let text = [
-        "Qformer.",
-        "vision_proj.",
-        "text_proj.",
-        "itm_head.",
-        "temp",
-    ];
-    if text.iter().any(|part| name.starts_with(part)) {
-        return Some("the side of texts, which only training reads");
-    }
-    why_not_of_biovil(name.strip_prefix(ENCODER).unwrap_or(name))
-}
-
-pub(super) fn why_not_of_biovil(name: &str) -> Option<&'static str> {
-    let unread = [
-        (
-            "vit_pooler",
-            "the comparison with a previous image, which RaDialog does not make",
-        ),
-        (
-            "encoder.encoder.fc.",
-            "ImageNet's classes, which nobody reads",
-        ),
-        ("num_batches_tracked", "a counter of training"),
-        (
-            PROJECTOR,
-            "a projector that this version of RaDialog does not use",
-        ),
-    ];
-    let found = unread.into_iter().find(|(part, _)| name.contains(part));
-    found.map(|(_, why)| why).or_else(|| {
-        name.starts_with("encoder.")
-            .then_some("the other file has it, which is read over this one")
-    })
 }

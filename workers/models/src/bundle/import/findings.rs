@@ -3,11 +3,13 @@
 use radialog_schemas::Stage;
 use safetensors::Dtype;
 
-use super::embedding::{vision_of, why_not_of_biovil};
 use super::error::ImportError;
+use super::geometry::vision_of;
+use super::parts::ImportParts;
+use super::planned::{PlannedComponent, PlannedFile};
+use super::reasons::why_not_of_biovil;
 use super::report::ComponentReport;
 use super::sources::{Source, take_all};
-use super::{ImportParts, PlannedComponent, PlannedFile};
 use crate::bundle::components::{Component, FindingsComponent};
 use crate::checkpoint::open_file;
 use crate::findings::{FindingsConfig, TextRule};

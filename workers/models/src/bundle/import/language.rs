@@ -2,37 +2,27 @@
 //! tokenizer.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use radialog_schemas::{AdapterName, Stage};
 use safetensors::Dtype;
-use serde::Deserialize;
 
 use super::error::ImportError;
 use super::gguf::GgufBase;
 use super::lora::{Adapter, WRAPPER};
+use super::parts::{ImportOptions, ImportParts};
+use super::planned::{PlannedComponent, PlannedFile};
 use super::report::ComponentReport;
 use super::sources::{Source, take_all};
 use super::tensor::{PlannedTensor, TensorSource};
-use super::{ImportOptions, ImportParts, PlannedComponent, PlannedFile, prompts};
+use super::{base, non_lora, prompts, reasons, tokenizer};
 use crate::bundle::components::{
     ADAPTER, Component, DefaultAdapters, LanguageComponent, WEIGHTS, adapter_usage,
 };
-use crate::checkpoint::{open_file, open_folder};
+use crate::checkpoint::open_folder;
 use crate::language::{ImageProjectionKind, LlamaConfig};
 use crate::prompt::Prompts;
 use crate::tensors::{TensorHeader, TensorSpec};
-use crate::tokenizers::{BlankRule, LlamaTokenizer, TokenizerRules, sentencepiece};
-
-/// v2's other trained weights; the first one is read where both are there, as its authors' program does.
-const NON_LORA: [&str; 2] = [
-    "non_lora_trainables_extended.bin",
-    "non_lora_trainables.bin",
-];
-
-/// A tokenizer's settings, beside its file.
-const SETTINGS: &str = "tokenizer_config.json";
 
 /// Names of adapters that tell what they are for.
 const REPORT: [&str; 2] = ["rg", "report"];
@@ -52,7 +42,7 @@ pub(super) fn plan(
             ))),
         };
     };
-    let non_lora = open_non_lora(parts)?;
+    let non_lora = non_lora::open(parts)?;
     let (base, llama, gguf) = match GgufBase::is_one(dir) {
         true => {
             let gguf = GgufBase::open(dir)?;
@@ -60,10 +50,10 @@ pub(super) fn plan(
         }
         false => {
             let base = Source::without_prefix(dir, open_folder(dir)?, "module.")?;
-            (base, read_config(dir, non_lora.as_ref())?, None)
+            (base, base::read_config(dir, non_lora.as_ref())?, None)
         }
     };
-    check_vocabulary(&base, &llama)?;
+    base::check_vocabulary(&base, &llama)?;
     let adapters = parts.adapters.iter().map(|(name, dir)| {
         let adapter = Adapter::open(dir, &llama)?;
         Ok((name.clone(), adapter))
@@ -99,7 +89,7 @@ impl Model<'_> {
     ) -> Result<(PlannedComponent, ComponentReport), ImportError> {
         let mut report = ComponentReport::new(Stage::Language);
         let merged = self.merged(&mut report)?;
-        let llama = self.with_image(llama, image_tokens, &mut report)?;
+        let llama = self.with_image(llama, image_tokens)?;
         let prompts = Prompts {
             image_tokens: llama.num_image_tokens,
             ..match llama.image_projection {
@@ -111,12 +101,12 @@ impl Model<'_> {
             Some(path) => prompts::read(path, prompts)?,
             None => prompts,
         };
-        let (json, tokenizer) = match (&self.gguf, &parts.tokenizer) {
+        let (json, tokenizer_file) = match (&self.gguf, &parts.tokenizer) {
             (Some(gguf), None) => (
-                check_tokenizer(dir, gguf.tokenizer()?, &llama)?,
+                tokenizer::check(dir, gguf.tokenizer()?, &llama)?,
                 dir.to_owned(),
             ),
-            (_, given) => tokenizer(given.as_deref().unwrap_or(dir), &llama)?,
+            (_, given) => tokenizer::read(given.as_deref().unwrap_or(dir), &llama)?,
         };
         if let Some(gguf) = self.gguf.as_ref().filter(|_| self.options.dtype.is_none()) {
             gguf.note(&mut report);
@@ -125,10 +115,7 @@ impl Model<'_> {
             let note = "a model of text alone: it takes images when `radialog train language` has given it a projection";
             report.notes.push(note.to_owned());
         }
-        let blank_rule = blank_rule(
-            &[dir.join(SETTINGS), tokenizer.with_file_name(SETTINGS)],
-            &llama,
-        )?;
+        let blank_rule = tokenizer::blank_rule(dir, &tokenizer_file, &llama)?;
         report.geometry = format!(
             "{} layers, width {}, vocabulary {}, {} image tokens of width {}",
             llama.num_hidden_layers,
@@ -155,14 +142,14 @@ impl Model<'_> {
             files,
             tokenizer: component.tokenizer().map(|name| (name, json)),
         };
-        self.base.report(&mut report, why_not_of_base);
+        self.base.report(&mut report, reasons::why_not_of_base);
         for adapter in self.adapters.values() {
             adapter.source.report(&mut report, |_| None);
         }
         if let Some(non_lora) = &self.non_lora {
-            non_lora.report(&mut report, why_not_of_projector);
+            non_lora.report(&mut report, reasons::why_not_of_projector);
         }
-        report.used.push((tokenizer, "the tokenizer".into()));
+        report.used.push((tokenizer_file, "the tokenizer".into()));
         if let Some(path) = &parts.prompts {
             report
                 .used
@@ -205,7 +192,6 @@ impl Model<'_> {
         &self,
         llama: LlamaConfig,
         image_tokens: Option<(usize, usize)>,
-        report: &mut ComponentReport,
     ) -> Result<LlamaConfig, ImportError> {
         let v1 = "model.img_proj_layer.weight";
         let v2 = "model.mm_projector.0.weight";
@@ -229,9 +215,6 @@ impl Model<'_> {
         let Some((source, name, image_projection)) = found else {
             let alone = self.adapters.is_empty() && self.non_lora.is_none();
             if alone && (image_tokens.is_none() || self.gguf.is_some()) {
-                report
-                    .notes
-                    .push("it has no image projection: a model of texts alone".into());
                 let image_projection = ImageProjectionKind::None;
                 return Ok(LlamaConfig {
                     image_projection,
@@ -433,191 +416,4 @@ fn targets(adapter: &Adapter, path: &str) -> bool {
         .target_modules
         .iter()
         .any(|target| target == module)
-}
-
-/// v2's other trained weights under the names of a bundle, where the parts have them.
-pub(super) fn open_non_lora(parts: &ImportParts) -> Result<Option<Source>, ImportError> {
-    let Some(path) = &parts.non_lora else {
-        return Ok(None);
-    };
-    let file = match path.is_dir() {
-        true => {
-            let mut names = NON_LORA.iter().map(|name| path.join(name));
-            names.find(|file| file.is_file()).ok_or_else(|| {
-                let reason = format!("none of {} is in it", NON_LORA.join(", "));
-                ImportError::unusable(path)(reason)
-            })?
-        }
-        false => path.clone(),
-    };
-    let opened = open_file(&file, &[])?;
-    let first = |name: &str| -> String {
-        let name = name.strip_prefix("module.").unwrap_or(name);
-        name.strip_prefix("base_model.").unwrap_or(name).to_owned()
-    };
-    let mut names = opened
-        .checkpoint
-        .tensors()
-        .iter()
-        .map(|tensor| first(&tensor.name));
-    let twice = names.any(|name| name.starts_with("model.model."));
-    let source = Source::new(&file, opened, |name| {
-        let name = first(name);
-        let name = match twice {
-            true => name.strip_prefix("model.").unwrap_or(&name).to_owned(),
-            false => name,
-        };
-        Some(match name.strip_prefix("model.vision_tower.") {
-            Some(tower) => format!("visual_encoder.{tower}"),
-            None => name,
-        })
-    })?;
-    Ok(Some(source))
-}
-
-/// The configuration that the model has: v2's is in the folder of its other trained weights.
-fn read_config(base: &Path, non_lora: Option<&Source>) -> Result<LlamaConfig, ImportError> {
-    let beside = non_lora.map(|source| source.path.with_file_name("config.json"));
-    let path = beside
-        .filter(|path| path.is_file())
-        .unwrap_or_else(|| base.join("config.json"));
-    let text = fs::read(&path).map_err(ImportError::unusable(&path))?;
-    let settings: MultimodalSettings =
-        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
-    settings.check().map_err(ImportError::unusable(&path))?;
-    let config: LlamaConfig =
-        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
-    config.validate().map_err(ImportError::unusable(&path))?;
-    Ok(config)
-}
-
-/// What LLaVA's configuration says about images; other settings of it have no effect on RaDialog.
-#[derive(Deserialize)]
-struct MultimodalSettings {
-    mm_vision_tower: Option<String>,
-    mm_projector_type: Option<String>,
-    mm_use_im_patch_token: Option<bool>,
-    mm_use_im_start_end: Option<bool>,
-}
-
-impl MultimodalSettings {
-    fn check(&self) -> Result<(), String> {
-        if self.mm_vision_tower.as_deref() != Some("biovil") {
-            return Ok(());
-        }
-        let rules = [
-            (
-                self.mm_projector_type.as_deref() == Some("mlp2x_gelu"),
-                "mm_projector_type is not mlp2x_gelu",
-            ),
-            (
-                self.mm_use_im_patch_token != Some(true),
-                "mm_use_im_patch_token adds a token to the vocabulary",
-            ),
-            (
-                self.mm_use_im_start_end != Some(true),
-                "mm_use_im_start_end adds tokens to the vocabulary",
-            ),
-        ];
-        match rules.into_iter().find(|(holds, _)| !holds) {
-            Some((_, what)) => Err(format!("{what}, which RaDialog v2 does not have")),
-            None => Ok(()),
-        }
-    }
-}
-
-/// The blank behind special tokens, by the first settings of a tokenizer that are there. v1's program knew no such setting.
-fn blank_rule(settings: &[PathBuf], llama: &LlamaConfig) -> Result<BlankRule, ImportError> {
-    #[derive(Deserialize)]
-    struct TokenizerSettings {
-        legacy: Option<bool>,
-    }
-    let path = settings.iter().find(|path| path.is_file());
-    let (Some(path), ImageProjectionKind::Mlp2xGelu) = (path, llama.image_projection) else {
-        return Ok(BlankRule::default());
-    };
-    let text = fs::read(path).map_err(ImportError::unusable(path))?;
-    let settings: TokenizerSettings =
-        serde_json::from_slice(&text).map_err(ImportError::unusable(path))?;
-    Ok(TokenizerRules::v2(settings.legacy.unwrap_or(true)).after_special)
-}
-
-fn check_vocabulary(base: &Source, llama: &LlamaConfig) -> Result<(), ImportError> {
-    let [rows, width] = base.shape("model.embed_tokens.weight")?;
-    if (rows, width) == (llama.vocab_size, llama.hidden_size) {
-        return Ok(());
-    }
-    let reason = format!(
-        "its embedding has the shape [{rows}, {width}], and config.json says vocab_size {} and hidden_size {}: they are of \
-         different models",
-        llama.vocab_size, llama.hidden_size
-    );
-    Err(ImportError::unusable(&base.path)(reason))
-}
-
-/// The content of the tokenizer's file and its path. SentencePiece's own file is taken where both are there: the slow
-/// tokenizer of the published programs reads it.
-fn tokenizer(path: &Path, llama: &LlamaConfig) -> Result<(String, PathBuf), ImportError> {
-    let path = match path.is_dir() {
-        true => {
-            let names = ["tokenizer.model", "tokenizer.json"].map(|name| path.join(name));
-            let found = names.into_iter().find(|file| file.is_file());
-            found.ok_or_else(|| {
-                let reason =
-                    "it has neither tokenizer.model nor tokenizer.json: give one (--tokenizer)";
-                ImportError::unusable(path)(reason)
-            })?
-        }
-        false => path.to_owned(),
-    };
-    let content = fs::read(&path).map_err(ImportError::unusable(&path))?;
-    let json = match content.first() {
-        Some(b'{') => String::from_utf8(content).map_err(ImportError::unusable(&path))?,
-        _ => sentencepiece::to_json(&content).map_err(ImportError::tokenizer(&path))?,
-    };
-    Ok((check_tokenizer(&path, json, llama)?, path))
-}
-
-/// The content of a tokenizer's file, where it is the model's.
-fn check_tokenizer(path: &Path, json: String, llama: &LlamaConfig) -> Result<String, ImportError> {
-    let tokenizer = LlamaTokenizer::from_json(&json).map_err(ImportError::tokenizer(path))?;
-    if tokenizer.image_id() != llama.image_token() {
-        let reason = format!(
-            "it has {} tokens and the language model {}: it is of another model",
-            tokenizer.image_id(),
-            llama.vocab_size
-        );
-        return Err(ImportError::unusable(path)(reason));
-    }
-    Ok(json)
-}
-
-fn why_not_of_base(name: &str) -> Option<&'static str> {
-    let unread = [
-        ("rotary_emb", "frequencies that are computed"),
-        (
-            "mm_projector",
-            "the projector of CLIP's images, which RaDialog replaces",
-        ),
-        ("lm_head", "the output head is the embedding"),
-    ];
-    let found = unread.into_iter().find(|(part, _)| name.contains(part));
-    found.map(|(_, why)| why)
-}
-
-fn why_not_of_projector(name: &str) -> Option<&'static str> {
-    match name.contains("vision_tower") {
-        true => Some("the image encoder's part"),
-        false => why_not_of_base(name),
-    }
-}
-
-/// Why the image encoder does not take a tensor of v2's other trained weights.
-pub(super) fn why_not_of_tower(name: &str) -> Option<&'static str> {
-    match name.contains("vision_tower") {
-        true if name.contains("pos_embed") => Some("positions that are computed"),
-        true => super::embedding::why_not_of_biovil(name),
-        false if name.contains("mm_projector") => Some("the language model's part"),
-        false => why_not_of_base(name),
-    }
 }

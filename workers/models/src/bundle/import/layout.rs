@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
 use super::gguf::GgufBase;
-use super::{ImportParts, lora};
+use super::lora;
+use super::parts::ImportParts;
 use crate::checkpoint::has_weights;
 
 /// Folders in folders: the published trees have four.

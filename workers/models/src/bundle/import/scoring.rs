@@ -6,11 +6,12 @@ use std::path::Path;
 use radialog_schemas::Stage;
 use safetensors::Dtype;
 
-use super::embedding::heads;
 use super::error::ImportError;
+use super::geometry::heads;
+use super::parts::ImportParts;
+use super::planned::{PlannedComponent, PlannedFile};
 use super::report::ComponentReport;
 use super::sources::{Source, take_all};
-use super::{ImportParts, PlannedComponent, PlannedFile};
 use crate::bundle::components::{Component, ScoringComponent};
 use crate::checkpoint::open_file;
 use crate::chexbert::ChexbertConfig;

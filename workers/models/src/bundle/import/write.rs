@@ -9,8 +9,10 @@ use radialog_schemas::bundle::{Component as ManifestComponent, FORMAT, FileEntry
 use radialog_schemas::{ContentHash, RelativePath};
 
 use super::error::ImportError;
+use super::planned::PlannedFile;
 use super::staging::Staging;
-use super::{Import, ImportProgress, PlannedFile};
+use super::tensor::PlannedTensor;
+use super::{Import, ImportProgress};
 use crate::bundle::components::TOKENIZER;
 use crate::bundle::writer::SafetensorsWriter;
 use crate::bundle::{BundleError, HashCache};
@@ -130,11 +132,7 @@ fn write_text(staging: &mut Staging, name: &str, content: &[u8]) -> Result<FileE
 
 /// The hash of all that determines a file: its tensors with their sources, and what these files look like now.
 fn fingerprint(file: &PlannedFile) -> Result<ContentHash, ImportError> {
-    let mut lines: Vec<String> = file
-        .tensors
-        .iter()
-        .map(super::PlannedTensor::identity)
-        .collect();
+    let mut lines: Vec<String> = file.tensors.iter().map(PlannedTensor::identity).collect();
     let mut sources: Vec<_> = file
         .tensors
         .iter()

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{Array, Global, Node, NodeId, Storage, TensorView, Value, kind, node};
+use super::value::{Array, Global, Node, NodeId, Storage, TensorView, Value, kind, node};
 
 /// Dimensions of a tensor or array; numpy and torch's files have fewer.
 const MOST_DIMENSIONS: usize = 64;

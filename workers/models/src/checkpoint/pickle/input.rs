@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::rc::Rc;
 
-use super::{PickleError, Value};
+use super::value::{PickleError, Value};
 
 /// A text that is longer is no name and no setting: it stays in the file.
 const LONGEST_TEXT: u64 = 1 << 16;

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::io::{BufReader, Read, Seek};
 use std::rc::Rc;
 
+use super::classes;
 use super::input::Input;
-use super::{Global, Node, NodeId, Pickle, PickleError, PickleLimit, Value, classes, kind};
+use super::value::{Global, Node, NodeId, Pickle, PickleError, PickleLimit, Value, kind};
 
 /// See the module.
 pub(super) struct Machine<'a, R> {
