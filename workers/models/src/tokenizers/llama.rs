@@ -1,6 +1,6 @@
 //! The tokenizer of a LLaMA-family model. The published one, as the original used it, is a SentencePiece BPE model that never
 //! sees special tokens: text is cut at them first and every piece is encoded on its own, which decides the ids around an
-//! image placeholder. Other models of the family cut text into pieces in other ways, see [`segmentation`].
+//! image placeholder. Other models of the family cut text into pieces in other ways, see `segmentation`.
 
 use std::path::Path;
 
