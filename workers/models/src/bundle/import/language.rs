@@ -58,7 +58,15 @@ pub(super) fn plan(
         let adapter = Adapter::open(dir, &llama)?;
         Ok((name.clone(), adapter))
     });
-    let adapters: BTreeMap<AdapterName, Adapter> = adapters.collect::<Result<_, ImportError>>()?;
+    let named: Vec<(AdapterName, Adapter)> = adapters.collect::<Result<_, ImportError>>()?;
+    let mut adapters: BTreeMap<AdapterName, Adapter> = BTreeMap::new();
+    for (name, adapter) in named {
+        if adapters.contains_key(&name) {
+            let reason = format!("two adapters are called '{name}': name them differently");
+            return Err(ImportError::Parts(reason));
+        }
+        adapters.insert(name, adapter);
+    }
     let model = Model {
         base,
         gguf,
@@ -256,7 +264,12 @@ impl Model<'_> {
             .iter()
             .map(|(name, adapter)| (name.clone(), adapter.config.clone()));
         if self.adapters.len() < 2 {
-            component.lora = configs.next().map(|(_, config)| config);
+            if let Some((name, config)) = configs.next() {
+                component.lora = Some(config);
+                report.notes.push(format!(
+                    "one adapter: it answers everything, and its name '{name}' is not kept"
+                ));
+            }
             return;
         }
         component.adapters = configs.collect();

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use flate2::CrcReader;
 use flate2::read::DeflateDecoder;
 use radialog_models::durable::Replacement;
 use zip::{CompressionMethod, ZipArchive};
@@ -38,8 +39,8 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
             fs::create_dir_all(parent)
                 .with_context(|| format!("cannot create '{}'", parent.display()))?;
         }
-        let method = entry.compression();
-        let mut content: Box<dyn Read> = match method {
+        let (method, crc) = (entry.compression(), entry.crc32());
+        let content: Box<dyn Read> = match method {
             CompressionMethod::Stored => Box::new(entry),
             CompressionMethod::DEFLATE => Box::new(DeflateDecoder::new(entry)),
             other => bail!(
@@ -47,13 +48,15 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
                 inner.display()
             ),
         };
+        // Raw entries are not checked by the library.
+        let mut content = CrcReader::new(content);
         let write = || format!("cannot write '{}'", path.display());
         let mut out = Replacement::create(&path).with_context(write)?;
         // One byte more than is announced is enough to see that it lies.
         let written = io::copy(&mut (&mut content).take(size.saturating_add(1)), &mut out)
             .with_context(write)?;
         ensure!(
-            written == size,
+            written == size && content.crc().sum() == crc,
             "'{}' in '{name}' is damaged: download it again",
             inner.display()
         );
