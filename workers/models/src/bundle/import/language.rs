@@ -360,7 +360,7 @@ impl Model<'_> {
                 low_rank("lora_A", [rank, inputs])?,
                 low_rank("lora_B", [outputs, rank])?,
             ) {
-                (Some(down), Some(up)) => {
+                (Some(down), Some(up)) if targets(adapter, path) => {
                     let quantized = base.ggml.is_some();
                     let source = TensorSource::Merged {
                         base: Box::new(base.into_numbers()),
@@ -376,7 +376,7 @@ impl Model<'_> {
                     };
                     Ok(Some(stored(merged)))
                 }
-                (None, None) if !targets(adapter, path) => Ok(Some(stored(base))),
+                _ if !targets(adapter, path) => Ok(Some(stored(base))),
                 _ => Err(ImportError::Missing {
                     tensor: format!("{WRAPPER}{path}.lora_A.weight and .lora_B.weight"),
                     expected: vec![rank],

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::durable;
-use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
+use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, TRANSFER_ENCODING};
 use reqwest::{Client, Response, StatusCode};
 use tokio::fs::{self, OpenOptions};
 use tokio::io::AsyncWriteExt;
@@ -155,6 +155,8 @@ impl Downloader {
             }
             status => bail!("'{url}': the server answers {status}"),
         };
+        // Without a length, only the end of chunks tells a whole file from one that broke off.
+        let ends = total.is_some() || response.headers().contains_key(TRANSFER_ENCODING);
         let etag = response
             .headers()
             .get(ETAG)
@@ -205,7 +207,14 @@ impl Downloader {
                 added,
                 format!("the connection ended at {} of {total} bytes", begin + added),
             )),
-            _ => Ok(Step::Whole),
+            (None, None) if !ends => bail!("'{url}': the server does not say how long the file is"),
+            _ => {
+                let length = fs::metadata(&file).await.with_context(write_error)?.len();
+                if length != begin + added {
+                    bail!("'{}' is written by another process, too", file.display());
+                }
+                Ok(Step::Whole)
+            }
         }
     }
 }

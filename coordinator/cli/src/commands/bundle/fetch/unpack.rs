@@ -10,7 +10,16 @@ use flate2::read::DeflateDecoder;
 use radialog_models::durable::Replacement;
 use zip::{CompressionMethod, ZipArchive};
 
-/// Unpacks a zip file into a folder. Files that are there in their size stay.
+/// The CRC-32 of a file.
+fn checksum(path: &Path) -> anyhow::Result<u32> {
+    let file = File::open(path).with_context(|| format!("cannot open '{}'", path.display()))?;
+    let mut content = CrcReader::new(BufReader::new(file));
+    io::copy(&mut content, &mut io::sink())
+        .with_context(|| format!("cannot read '{}'", path.display()))?;
+    Ok(content.crc().sum())
+}
+
+/// Unpacks a zip file into a folder. Files that are there with their content stay.
 pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
     let file =
         File::open(archive).with_context(|| format!("cannot open '{}'", archive.display()))?;
@@ -32,7 +41,9 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
         }
         let path = dir.join(&inner);
         let size = entry.size();
-        if fs::metadata(&path).is_ok_and(|meta| meta.len() == size) {
+        if fs::metadata(&path).is_ok_and(|meta| meta.len() == size)
+            && checksum(&path)? == entry.crc32()
+        {
             continue;
         }
         if let Some(parent) = path.parent() {
