@@ -131,9 +131,9 @@ async fn a_full_queue_is_told_and_trying_again_asks_once() -> Result<()> {
         .await?;
     ask(&browser, "third").await?;
     browser
-        .until("document.querySelector('#composer .notice').checkVisibility()")
+        .until("document.querySelector('#composer .notice.error').checkVisibility()")
         .await?;
-    let told = browser.text("#composer .notice").await?;
+    let told = browser.text("#composer .notice.error").await?;
     assert!(
         told.contains("The service is busy") && told.contains("Try again in "),
         "{told}"
@@ -148,7 +148,7 @@ async fn a_full_queue_is_told_and_trying_again_asks_once() -> Result<()> {
 
     fixture.language_worker.allow(UNLIMITED);
     until_turn(&browser, 3, "done").await?;
-    browser.click("#composer .notice .button").await?;
+    browser.click("#composer .notice.error .button").await?;
     until_turn(&browser, 4, "done").await?;
     assert_eq!(answer(&browser, 4).await?, "You asked: third");
     assert_eq!(

@@ -198,7 +198,7 @@ fn a_checkpoint_without_text_side_is_no_start() {
         "start = \"start\"\n[[tables]]\npairs = \"pairs.csv\"\n",
     );
     let error = fixture.training("out", false).err().unwrap().to_string();
-    assert!(error.contains("no text side"), "{error}");
+    assert!(error.contains("no Q-Former with a text side"), "{error}");
 }
 
 #[test]

@@ -56,6 +56,9 @@ pub struct LlamaConfig {
     pub image_projection: ImageProjectionKind,
 }
 
+/// Tables of rotary angles are made for every position; no model of the family has more.
+const LONGEST_CONTEXT: usize = 1 << 20;
+
 fn default_context() -> usize {
     2048
 }
@@ -173,6 +176,12 @@ impl LlamaConfig {
             (!self.attention_bias, "attention_bias is not supported"),
             (self.num_image_tokens > 0, "num_image_tokens is 0"),
             (self.vocab_size > 0, "vocab_size is 0"),
+            (self.rms_norm_eps > 0.0, "rms_norm_eps is not above 0"),
+            (self.rope_theta > 0.0, "rope_theta is not above 0"),
+            (
+                (1..=LONGEST_CONTEXT).contains(&self.max_position_embeddings),
+                "max_position_embeddings is 0 or over 1048576",
+            ),
         ];
         match rules.into_iter().find(|(holds, _)| !holds) {
             Some((_, fault)) => Err(LlamaConfigError(fault.into())),

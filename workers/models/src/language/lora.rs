@@ -45,9 +45,7 @@ impl LoraConfig {
         if !self.lora_alpha.is_finite() {
             return fault("lora_alpha is no number".to_owned());
         }
-        if self.target_modules.is_empty() {
-            return fault("target_modules is empty: name the layers that it adds to".to_owned());
-        }
+        // None at all is an adapter that brings only an image projection.
         let layers = base.layer_matrices();
         let mut known: Vec<&str> = layers
             .iter()

@@ -29,6 +29,9 @@ pub(super) fn decode(bytes: &[u8], limits: &ImageLimits) -> Result<DecodedImage,
     } = markers.frame;
     limits.check(u64::from(width), u64::from(height))?;
     check_kind(&markers)?;
+    if markers.scans == 0 {
+        return Err(corrupt("JPEG", "no picture data"));
+    }
     if !markers.has_end && !markers.has_all_scans {
         return Err(corrupt("JPEG", "scans are missing"));
     }

@@ -1,5 +1,6 @@
 //! `radialog bundle check`: an acceptance test of imported weights against the release's own outputs.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use radialog_models::bundle::acceptance::{Acceptance, Distance, Projector};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::checkpoint::embeddings::StoredEmbeddings;
 use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
-use radialog_schemas::Stage;
+use radialog_schemas::{Finding, Stage};
 
 use crate::exit::UsageError;
 
@@ -70,13 +71,22 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         .as_deref()
         .map(read_predictions)
         .transpose()?;
-    let mut ids: BTreeSet<&str> = BTreeSet::new();
-    if let Some(stored) = &stored {
-        ids.extend(stored.arrays().iter().map(|array| array.image.as_str()));
-    }
-    if let Some(predictions) = &predictions {
-        ids.extend(predictions.keys().map(String::as_str));
-    }
+    let embedded: Option<BTreeSet<&str>> = stored.as_ref().map(|stored| {
+        let arrays = stored.arrays().iter();
+        arrays.map(|array| array.image.as_str()).collect()
+    });
+    let predicted: Option<BTreeSet<&str>> = predictions
+        .as_ref()
+        .map(|all| all.keys().map(String::as_str).collect());
+    // An image that only one of two files knows would leave the other uncompared.
+    let ids = match (embedded, predicted) {
+        (Some(embedded), Some(predicted)) => &embedded & &predicted,
+        (embedded, predicted) => embedded.or(predicted).unwrap_or_default(),
+    };
+    ensure!(
+        !ids.is_empty(),
+        "no image id is in all files to compare with: give files of one split, or one file at a time"
+    );
     let mut images = BTreeMap::new();
     find_images(&args.images, 0, &ids, &mut images)?;
     let images: Vec<(String, PathBuf)> = images.into_iter().take(args.limit).collect();
@@ -144,8 +154,13 @@ impl EmbeddingCheck {
                 );
             };
             match self.worst.iter_mut().find(|(other, _)| *other == projector) {
-                Some((_, worst)) if worst.mean >= distance.mean => {}
-                Some((_, worst)) => *worst = distance,
+                // One that disagrees outweighs all that agree, however far these are off.
+                Some((_, worst)) => {
+                    let rank = |distance: &Distance| (!distance.agrees(), distance.mean);
+                    if rank(worst).partial_cmp(&rank(&distance)) == Some(Ordering::Less) {
+                        *worst = distance;
+                    }
+                }
                 None => self.worst.push((projector, distance)),
             }
         }
@@ -154,8 +169,8 @@ impl EmbeddingCheck {
 
     fn print(&self) -> bool {
         let Some((_, own)) = self.worst.first() else {
-            println!("embedding: not compared, no image has a stored embedding");
-            return true;
+            println!("embedding: NOT COMPARED, no image has a stored embedding");
+            return false;
         };
         let by_how_much = |distance: &Distance| {
             format!(
@@ -228,6 +243,10 @@ impl FindingsCheck {
     }
 
     fn print(&self) -> bool {
+        if self.images == 0 {
+            println!("findings: NOT COMPARED, no image has a prediction");
+            return false;
+        }
         let different: usize = self.different.values().sum();
         let which: Vec<String> = self
             .different
@@ -258,12 +277,26 @@ impl FindingsCheck {
 
 fn read_predictions(path: &Path) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
     let text = fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| {
-        format!(
-            "'{}' is no object of lists of findings by image id",
+    let predictions: BTreeMap<String, BTreeSet<String>> = serde_json::from_slice(&text)
+        .with_context(|| {
+            format!(
+                "'{}' is no object of lists of findings by image id",
+                path.display()
+            )
+        })?;
+    let known: BTreeSet<&str> = Finding::ALL.map(Finding::name).into();
+    // A name that is no finding would pass for one that is not predicted.
+    let unknown = predictions.iter().find_map(|(image, names)| {
+        let name = names.iter().find(|name| !known.contains(name.as_str()))?;
+        Some((image, name))
+    });
+    if let Some((image, name)) = unknown {
+        bail!(
+            "'{}': '{name}' of image '{image}' is not one of the 14 CheXpert findings",
             path.display()
-        )
-    })
+        );
+    }
+    Ok(predictions)
 }
 
 /// Images whose names are among the ids.

@@ -58,7 +58,15 @@ pub(super) fn plan(
         let adapter = Adapter::open(dir, &llama)?;
         Ok((name.clone(), adapter))
     });
-    let adapters: BTreeMap<AdapterName, Adapter> = adapters.collect::<Result<_, ImportError>>()?;
+    let named: Vec<(AdapterName, Adapter)> = adapters.collect::<Result<_, ImportError>>()?;
+    let mut adapters: BTreeMap<AdapterName, Adapter> = BTreeMap::new();
+    for (name, adapter) in named {
+        if adapters.contains_key(&name) {
+            let reason = format!("two adapters are called '{name}': name them differently");
+            return Err(ImportError::Parts(reason));
+        }
+        adapters.insert(name, adapter);
+    }
     let model = Model {
         base,
         gguf,
@@ -256,7 +264,12 @@ impl Model<'_> {
             .iter()
             .map(|(name, adapter)| (name.clone(), adapter.config.clone()));
         if self.adapters.len() < 2 {
-            component.lora = configs.next().map(|(_, config)| config);
+            if let Some((name, config)) = configs.next() {
+                component.lora = Some(config);
+                report.notes.push(format!(
+                    "one adapter: it answers everything, and its name '{name}' is not kept"
+                ));
+            }
             return;
         }
         component.adapters = configs.collect();
@@ -347,7 +360,7 @@ impl Model<'_> {
                 low_rank("lora_A", [rank, inputs])?,
                 low_rank("lora_B", [outputs, rank])?,
             ) {
-                (Some(down), Some(up)) => {
+                (Some(down), Some(up)) if targets(adapter, path) => {
                     let quantized = base.ggml.is_some();
                     let source = TensorSource::Merged {
                         base: Box::new(base.into_numbers()),
@@ -363,7 +376,7 @@ impl Model<'_> {
                     };
                     Ok(Some(stored(merged)))
                 }
-                (None, None) if !targets(adapter, path) => Ok(Some(stored(base))),
+                _ if !targets(adapter, path) => Ok(Some(stored(base))),
                 _ => Err(ImportError::Missing {
                     tensor: format!("{WRAPPER}{path}.lora_A.weight and .lora_B.weight"),
                     expected: vec![rank],

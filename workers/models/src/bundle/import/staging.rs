@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::ContentHash;
-use radialog_schemas::bundle::FileEntry;
+use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE};
 use serde::{Deserialize, Serialize};
 
 use super::error::ImportError;
@@ -55,6 +55,11 @@ impl Staging {
                 fs::TryLockError::Error(error) => error.to_string(),
             };
             return Err(ImportError::unusable(place)(reason));
+        }
+        // A try that ended between its manifest and its rename has left one; files are about to change under it.
+        let manifest = dir.join(MANIFEST_FILE);
+        if manifest.exists() {
+            fs::remove_file(&manifest).map_err(BundleError::io("remove", &manifest))?;
         }
         let read = fs::read(dir.join(PROGRESS)).ok();
         let finished = read.and_then(|text| serde_json::from_slice(&text).ok());
@@ -106,7 +111,8 @@ impl Staging {
         for entry in entries {
             let entry = entry.map_err(BundleError::io("list", &self.dir))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !keep.contains(&name) {
+            // What is finished stays known until the folder has its name.
+            if !keep.contains(&name) && name != PROGRESS {
                 let path = entry.path();
                 let removed = match path.is_dir() {
                     true => fs::remove_dir_all(&path),
@@ -115,9 +121,11 @@ impl Staging {
                 removed.map_err(BundleError::io("remove", &path))?;
             }
         }
-        let path = self.path(radialog_schemas::bundle::MANIFEST_FILE);
+        let path = self.path(MANIFEST_FILE);
         durable::replace(&path, manifest).map_err(BundleError::io("write", &path))?;
         durable::rename(&self.dir, place).map_err(BundleError::io("put in place", place))?;
+        // In a whole bundle it is one file too many, and harms nobody.
+        drop(fs::remove_file(place.join(PROGRESS)));
         Ok(())
     }
 }

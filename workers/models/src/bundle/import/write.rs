@@ -81,7 +81,9 @@ pub(super) fn write(
     // Nobody has to hash again what was hashed while it was written.
     for (path, entry) in &manifest.files {
         let path = place.join(path);
-        HashCache::user().remember(&path, entry.sha256.clone())?;
+        if let Err(error) = HashCache::user().remember(&path, entry.sha256.clone()) {
+            tracing::warn!(%error, "a hash is not remembered and will be computed again");
+        }
     }
     Ok(manifest)
 }

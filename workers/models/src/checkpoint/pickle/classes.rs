@@ -8,6 +8,10 @@ use super::value::{Array, Global, Node, NodeId, Storage, TensorView, Value, kind
 /// Dimensions of a tensor or array; numpy and torch's files have fewer.
 const MOST_DIMENSIONS: usize = 64;
 
+/// Characters of a class's or storage's name that are kept. Real ones are shorter; values whose names are all long would make a
+/// small file a large heap.
+const LONGEST_NAME: usize = 200;
+
 /// What a call gives.
 pub(super) enum Made {
     Node(Node),
@@ -24,8 +28,19 @@ pub(super) fn call(nodes: &[Node], function: &Value, arguments: &Value) -> Made 
     known.unwrap_or_else(|| {
         let what = kind(nodes, function);
         let what = what.strip_prefix("the name ").unwrap_or(&what);
-        Made::Value(Value::Opaque(format!("a call of {what}").into()))
+        Made::Value(opaque(&format!("a call of {what}")))
     })
+}
+
+/// A value that is only known by a description.
+pub(super) fn opaque(what: &str) -> Value {
+    Value::Opaque(shortened(what).into())
+}
+
+/// The beginning of a name.
+pub(super) fn shortened(name: &str) -> &str {
+    let end = name.char_indices().nth(LONGEST_NAME);
+    end.map_or(name, |(end, _)| &name[..end])
 }
 
 fn known_call(nodes: &[Node], function: &Global, arguments: &[Value]) -> Option<Made> {

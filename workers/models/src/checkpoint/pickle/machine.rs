@@ -261,9 +261,7 @@ impl<'a, R: Read + Seek> Machine<'a, R> {
             b'i' => {
                 let (module, name) = (self.input.line()?, self.input.line()?);
                 self.marked()?;
-                self.push(Value::Opaque(
-                    format!("an object of {module}.{name}").into(),
-                ));
+                self.push(classes::opaque(&format!("an object of {module}.{name}")));
             }
             // OBJ
             b'o' => {
@@ -271,7 +269,7 @@ impl<'a, R: Read + Seek> Machine<'a, R> {
                 let class = values.first().ok_or_else(underflow)?;
                 let what = kind(&self.nodes, class);
                 let what = what.strip_prefix("the name ").unwrap_or(&what);
-                self.push(Value::Opaque(format!("an object of {what}").into()));
+                self.push(classes::opaque(&format!("an object of {what}")));
             }
             // BUILD
             b'b' => {

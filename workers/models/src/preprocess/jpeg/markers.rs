@@ -43,7 +43,7 @@ impl Markers {
     /// of the image.
     ///
     /// # Errors
-    /// A file that is cut before its first scan ends, or has no frame.
+    /// A file without a frame.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut frame: Option<(Frame, Vec<u8>)> = None;
         let mut missing: Vec<MissingBits> = Vec::new();
@@ -78,9 +78,6 @@ impl Markers {
             }
         };
         let (frame, _) = frame.ok_or("no frame header")?;
-        if scans == 0 {
-            return Err("no picture data");
-        }
         Ok(Self {
             frame,
             scans,

@@ -162,6 +162,12 @@ fn merges(json: MergesJson) -> Result<LlamaTokenizer, TokenizerError> {
     };
     let (bos, eos, unk) = (find(BOS)?, find(EOS)?, find(UNK)?);
     let image = find(IMAGE).unwrap_or(model.get_vocab_size() as u32);
+    let tokens = model.get_vocab_size() as u32;
+    if image > tokens {
+        return Err(TokenizerError::Format(format!(
+            "'{IMAGE}' has the id {image} and there are {tokens} tokens before it"
+        )));
+    }
     let specials = [(BOS, bos), (EOS, eos), (UNK, unk), (IMAGE, image)];
     let contents = (0..model.get_vocab_size().max(image as usize + 1) as u32)
         .map(

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::durable;
-use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
+use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, TRANSFER_ENCODING};
 use reqwest::{Client, Response, StatusCode};
 use tokio::fs::{self, OpenOptions};
 use tokio::io::AsyncWriteExt;
@@ -67,15 +67,20 @@ impl Downloader {
                 .with_context(|| format!("cannot create '{}'", dir.display()))?;
         }
         let bar = bar(place);
-        let mut tries = 0;
+        let (mut tries, mut longest) = (0, 0);
         let mut wait = WAIT;
         loop {
             match self.step(&url, of_hub, path, &bar).await? {
                 Step::Whole => break,
                 Step::NotThere => return Ok(Downloaded::NotThere(url)),
                 Step::Broken(bytes, reason) => {
-                    tries = if bytes > 0 { 1 } else { tries + 1 };
-                    if bytes > 0 {
+                    // A server that always begins anew and breaks off makes no progress.
+                    let have = fs::metadata(partial(path, "partial")).await;
+                    let have = have.map_or(0, |meta| meta.len());
+                    let further = bytes > 0 && have > longest;
+                    longest = longest.max(have);
+                    tries = if further { 1 } else { tries + 1 };
+                    if further {
                         wait = WAIT;
                     }
                     if tries >= TRIES {
@@ -150,14 +155,18 @@ impl Downloader {
             }
             status => bail!("'{url}': the server answers {status}"),
         };
+        // Without a length, only the end of chunks tells a whole file from one that broke off.
+        let ends = total.is_some() || response.headers().contains_key(TRANSFER_ENCODING);
         let etag = response
             .headers()
             .get(ETAG)
             .and_then(|tag| tag.to_str().ok());
         // Weak tags cannot say that bytes are the same.
-        match etag.filter(|tag| !tag.starts_with("W/")) {
-            Some(etag) => fs::write(&tag, etag).await?,
-            None => drop(fs::remove_file(&tag).await),
+        let etag = etag.filter(|tag| !tag.starts_with("W/"));
+        // The part that is there goes before the tag of another one comes, or both would be taken together after a kill.
+        if begin == 0 {
+            drop(fs::remove_file(&tag).await);
+            drop(fs::remove_file(&file).await);
         }
         bar.set_length(total.unwrap_or_default());
         bar.set_position(begin);
@@ -170,6 +179,10 @@ impl Downloader {
             .open(&file)
             .await
             .with_context(write_error)?;
+        match etag {
+            Some(etag) => fs::write(&tag, etag).await?,
+            None => drop(fs::remove_file(&tag).await),
+        }
         let mut added = 0;
         let mut stream = response.bytes_stream();
         let mut broken = None;
@@ -194,7 +207,14 @@ impl Downloader {
                 added,
                 format!("the connection ended at {} of {total} bytes", begin + added),
             )),
-            _ => Ok(Step::Whole),
+            (None, None) if !ends => bail!("'{url}': the server does not say how long the file is"),
+            _ => {
+                let length = fs::metadata(&file).await.with_context(write_error)?.len();
+                if length != begin + added {
+                    bail!("'{}' is written by another process, too", file.display());
+                }
+                Ok(Step::Whole)
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -36,7 +36,10 @@ impl Records {
             Ok(text) => {
                 serde_json::from_slice(&text).with_context(|| format!("'{}'", path.display()))?
             }
-            Err(_) => BTreeMap::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => BTreeMap::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read '{}'", path.display()));
+            }
         };
         Ok(Self { path, files })
     }
