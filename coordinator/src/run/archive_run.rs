@@ -17,7 +17,7 @@ use tracing::warn;
 use super::dispatcher::ledger::RunLedger;
 use super::dispatcher::{Dispatcher, RunLimits};
 use super::executor::Executor;
-use super::given::GivenOutputs;
+use super::given::{ArchiveOutputs, GivenOutputs};
 use super::output::{OutputDirectory, RunFile, RunSummary, SessionSummary, journal};
 use super::progress::{RateMeter, RunProgress};
 use super::result_consumer::ResultConsumer;
@@ -132,12 +132,16 @@ impl ArchiveRun {
             backends,
             retry: RetryUntilShutdown::new(stop.clone()),
         };
+        let given = match options.given {
+            Some(given) => Some(ArchiveOutputs::of(given, &*options.archive).await?),
+            None => None,
+        };
         let spec = Arc::new(out.run().spec.clone());
         let mut meter = RateMeter::new(spec.run.clone(), spec.stages.clone());
         let dispatcher = Arc::new(Dispatcher {
             executor: executor.clone(),
             archive: options.archive,
-            given: options.given,
+            given,
             spec,
             limits: RunLimits {
                 studies: options.limit,

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tracing::warn;
 
 use super::executor::{Executor, StudyStep};
-use super::given::GivenOutputs;
+use super::given::ArchiveOutputs;
 use super::pipeline::{StudyEvent, StudyFacts, next_commands};
 use super::progress::{RateMeter, RunProgress, StageCounts};
 use super::retry::AttemptError;
@@ -49,7 +49,7 @@ pub(crate) struct Dispatcher {
     pub(crate) executor: Executor,
     pub(crate) archive: Arc<dyn Archive>,
     /// Files that stand in for image stages.
-    pub(crate) given: Option<Arc<dyn GivenOutputs>>,
+    pub(crate) given: Option<ArchiveOutputs>,
     pub(crate) spec: Arc<RunSpec>,
     pub(crate) limits: RunLimits,
     pub(crate) window: Arc<Semaphore>,

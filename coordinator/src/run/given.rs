@@ -2,7 +2,8 @@
 //! file of embeddings, a file of predictions. Each goes to the store under a key of its own content, so that what follows
 //! from it is never mistaken for what follows from a computed one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use bytes::Bytes;
 use radialog_schemas::record::{GivenFile, GivenOutput};
 use radialog_schemas::{ContentHash, Failure, ObjectKey, Stage, StageSet};
 
-use crate::archive::StudyEntry;
+use crate::CoordinatorError;
+use crate::archive::{Archive, StudyEntry};
 
 /// Files that stand in for stages.
 pub trait GivenOutputs: Send + Sync {
@@ -28,6 +30,47 @@ pub trait GivenOutputs: Send + Sync {
 /// The outputs that are given for one study, with their content.
 pub(super) type StudyOutputs = BTreeMap<Stage, (GivenOutput, Bytes)>;
 
+/// The files of a run, and which names in them are no names in its archive.
+#[derive(Clone)]
+pub(crate) struct ArchiveOutputs {
+    outputs: Arc<dyn GivenOutputs>,
+    /// Names that images of several studies have: an entry of that name may be any of theirs.
+    shared: Arc<HashSet<String>>,
+}
+
+impl ArchiveOutputs {
+    /// Looks through the archive once for names that several studies share.
+    ///
+    /// # Errors
+    /// When the whole archive is unusable.
+    pub(crate) async fn of(
+        outputs: Arc<dyn GivenOutputs>,
+        archive: &dyn Archive,
+    ) -> Result<Self, CoordinatorError> {
+        // Hashes, since an archive may have a million names.
+        let mut studies: HashMap<u64, u64> = HashMap::new();
+        let mut shared = HashSet::new();
+        let mut entries = archive.entries().await?;
+        while let Some(entry) = entries.next().await {
+            let Ok(entry) = entry else { continue };
+            let study = hash(entry.study.as_str());
+            for name in names(&entry) {
+                if *studies.entry(hash(&name)).or_insert(study) != study {
+                    shared.insert(name);
+                }
+            }
+        }
+        let shared = Arc::new(shared);
+        Ok(Self { outputs, shared })
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Whether these files leave no stage of the run that reads an image.
 pub(super) fn spare_images(files: &BTreeMap<Stage, Vec<GivenFile>>, stages: &StageSet) -> bool {
     let mut image_stages = stages.iter().filter(|stage| stage.needs().is_empty());
@@ -39,14 +82,14 @@ pub(super) fn spare_images(files: &BTreeMap<Stage, Vec<GivenFile>>, stages: &Sta
 /// # Errors
 /// A file has no entry for it, or one that cannot be used.
 pub(super) async fn of_study(
-    given: &Arc<dyn GivenOutputs>,
+    given: &ArchiveOutputs,
     entry: &StudyEntry,
 ) -> Result<StudyOutputs, Failure> {
     let (given, names) = (given.clone(), names(entry));
     let read = move || {
-        let stages = given.files().into_iter();
+        let stages = given.outputs.files().into_iter();
         stages
-            .map(|(stage, files)| Ok((stage, find(&*given, stage, &files, &names)?)))
+            .map(|(stage, files)| Ok((stage, find(&given, stage, &files, &names)?)))
             .collect()
     };
     let reading = tokio::task::spawn_blocking(read);
@@ -69,23 +112,30 @@ fn names(entry: &StudyEntry) -> Vec<String> {
 }
 
 fn find(
-    given: &dyn GivenOutputs,
+    given: &ArchiveOutputs,
     stage: Stage,
     files: &[GivenFile],
     names: &[String],
 ) -> Result<(GivenOutput, Bytes), Failure> {
-    for name in names {
-        if let Some((content, file)) = given.output(stage, name)? {
+    let (shared, own): (Vec<&String>, Vec<&String>) =
+        names.iter().partition(|name| given.shared.contains(*name));
+    for name in own {
+        if let Some((content, file)) = given.outputs.output(stage, name)? {
             let object = ObjectKey::given(stage, &ContentHash::of(&content));
             return Ok((GivenOutput { object, file }, content));
         }
     }
     let files: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
-    let message = format!(
+    let mut message = format!(
         "{} has no entry '{}' to stand in for the {stage} stage",
         files.join(", "),
         names.join("' or '")
     );
+    if let Some(shared) = shared.first() {
+        message += &format!(
+            " that is this study's alone: images of several studies are called '{shared}', so call its entry by the study's id"
+        );
+    }
     Err(Failure::new(
         radialog_schemas::ErrorCode::GivenMissing,
         message,
@@ -118,7 +168,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_images_own_name_counts_before_the_studys_and_none_is_a_failure_that_names_both() {
-        let given: Arc<dyn GivenOutputs> = Arc::new(Known);
+        let given = ArchiveOutputs {
+            outputs: Arc::new(Known),
+            shared: Arc::default(),
+        };
         let entry = |study, file: &str| {
             StudyEntry::new(
                 study,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::CoordinatorError;
 use crate::archive::{ImageReadError, StudyEntry};
 use crate::run::archive_run::RunOptions;
-use crate::run::given;
+use crate::run::given::{self, ArchiveOutputs};
 use crate::run::output::study_set::StudySet;
 use crate::run::output::{RESULTS_FILE, RunFile, journal};
 use crate::run::pipeline::OutputKeys;
@@ -73,6 +73,10 @@ pub async fn plan_run(
         ..RunPlan::default()
     };
     let mut known = written(options)?;
+    let given = match &options.given {
+        Some(given) => Some(ArchiveOutputs::of(given.clone(), &*options.archive).await?),
+        None => None,
+    };
     let mut entries = options.archive.entries().await?;
     let mut ended = false;
     while !ended {
@@ -85,7 +89,11 @@ pub async fn plan_run(
                     plan.studies += 1;
                     match known.is_written(&entry.study) {
                         true => plan.written += 1,
-                        false => chunk.push(stored(&wanted.spec, options, entry, objects).boxed()),
+                        false => {
+                            let found =
+                                stored(&wanted.spec, options, given.as_ref(), entry, objects);
+                            chunk.push(found.boxed());
+                        }
                     }
                 }
                 Some(Err(_)) => plan.problems += 1,
@@ -126,11 +134,12 @@ fn written(options: &RunOptions) -> Result<StudySet, CoordinatorError> {
 async fn stored(
     run: &RunSpec,
     options: &RunOptions,
+    files: Option<&ArchiveOutputs>,
     entry: StudyEntry,
     objects: &dyn Objects,
 ) -> Result<Option<Vec<bool>>, ObjectError> {
     let mut given = BTreeMap::new();
-    if let Some(files) = &options.given {
+    if let Some(files) = files {
         let Ok(outputs) = given::of_study(files, &entry).await else {
             return Ok(None);
         };

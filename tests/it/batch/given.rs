@@ -346,3 +346,26 @@ fn the_releases_files_give_the_reports_that_the_images_give() -> Result<()> {
     assert!(refused.contains("which this run has not"), "{refused}");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_name_that_images_of_two_studies_have_stands_for_neither() {
+    let fixture = BatchFixture::new().await;
+    fixture.write_file(
+        "table.csv",
+        b"study_id,image\ns1,p1/frontal.png\nunknown-2,p2/frontal.png\ns3,p3/other.png\n",
+    );
+    let images = [Stage::Embedding, Stage::Findings];
+    let mut options = batch_options(fixture.archive("table.csv").await, &fixture.out());
+    options.given = Known::of(&images, "first");
+    let summary = run_batch(options, &fixture.backends).await.unwrap();
+    assert_eq!((summary.done, summary.failed), (2, 1));
+    let records = records(&fixture.out());
+    let text = |study: &str| records[study].findings_text.clone().unwrap();
+    assert_eq!(
+        (text("s1").as_str(), text("s3").as_str()),
+        ("first s1", "first other")
+    );
+    let error = records["unknown-2"].error.clone().unwrap();
+    assert_eq!(error.code, ErrorCode::GivenMissing);
+    assert!(error.message.contains("are called 'frontal'"), "{error}");
+}
