@@ -163,11 +163,7 @@ impl ChatHarness {
             "it is not prepared"
         );
         let key = &conversation.image.as_ref().unwrap().image;
-        let findings = FindingsReport {
-            findings: Vec::new(),
-            text: "edema".into(),
-            warnings: Vec::new(),
-        };
+        let findings = edema();
         let ready = self
             .conversations
             .image_prepared(&conversation.id, key, &Ok(findings))
@@ -343,5 +339,14 @@ fn settings() -> RunnerSettings {
     RunnerSettings {
         grace: Duration::from_secs(5),
         ..RunnerSettings::default()
+    }
+}
+
+/// Findings whose text is one word.
+fn edema() -> FindingsReport {
+    FindingsReport {
+        findings: Vec::new(),
+        text: "edema".into(),
+        warnings: Vec::new(),
     }
 }

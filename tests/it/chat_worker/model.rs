@@ -113,11 +113,7 @@ async fn the_first_report_of_a_conversation_is_the_batch_report_of_its_image() {
     assert!(chat.prompt_tokens > 32 && chat.tokens > 0 && chat.cached_tokens == 0);
 
     let image = harness.snapshot(&id).await.conversation.image.unwrap();
-    let findings = FindingsReport {
-        findings: Vec::new(),
-        text: "edema".into(),
-        warnings: Vec::new(),
-    };
+    let findings = edema();
     harness
         .tasks
         .objects
@@ -387,11 +383,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
             opening,
             ..harness.conversation(name)
         };
-        let findings = FindingsReport {
-            findings: Vec::new(),
-            text: "edema".into(),
-            warnings: Vec::new(),
-        };
+        let findings = edema();
         harness
             .conversations
             .create(&conversation, &[ask(Ask::Summary)])

@@ -56,6 +56,8 @@ pub struct StoredPlace {
     pub strides: Option<Vec<usize>>,
     /// Whether each number's first byte is its highest.
     pub big_endian: bool,
+    /// The CRC-32 of the stored values, where the file has one of exactly these bytes.
+    pub checksum: Option<u32>,
 }
 
 /// Named tensors in files. Each is read when it is asked for, so that memory is bounded by the largest one.

@@ -40,6 +40,14 @@ pub(super) fn values(tensor: &StoredTensor) -> Result<Vec<u8>, CheckpointError> 
     file.read_exact(&mut stored)
         .map_err(CheckpointError::io("read", path))?;
     let width = tensor.dtype.block().1;
+    if tensor
+        .place
+        .checksum
+        .is_some_and(|sum| sum != crc32fast::hash(&stored))
+    {
+        let reason = "its bytes are not those of its checksum: the file is damaged, copy it again";
+        return Err(tensor.fault(reason));
+    }
     let mut values = match &tensor.place.strides {
         None => stored,
         Some(strides) => gather(&stored, &tensor.shape, strides, width),
@@ -112,7 +120,7 @@ mod tests {
             place: StoredPlace {
                 offset: 2,
                 strides: strides.map(<[usize]>::to_vec),
-                big_endian: false,
+                ..StoredPlace::default()
             },
         }
     }

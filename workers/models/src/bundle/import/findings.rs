@@ -9,11 +9,10 @@ use super::parts::ImportParts;
 use super::planned::{PlannedComponent, PlannedFile};
 use super::reasons::why_not_of_biovil;
 use super::report::ComponentReport;
-use super::sources::{Source, take_all};
+use super::sources::Source;
 use crate::bundle::components::{Component, FindingsComponent};
 use crate::checkpoint::open_file;
 use crate::findings::{FindingsConfig, TextRule};
-use crate::tensors::TensorHeader;
 use crate::vision::VisionConfig;
 
 /// What the names of a bundle begin with; Lightning's do, too.
@@ -47,18 +46,10 @@ pub(super) fn plan(
     };
     let weights = component.weights(Dtype::F32);
     let weights = weights.map_err(ImportError::geometry(path))?;
-    let files = weights.into_iter().map(|weights| {
-        let find = |header: &TensorHeader| source.take(&header.name, header);
-        Ok(PlannedFile {
-            tensors: take_all(weights.tensors, source.files(), find)?,
-            usage: weights.usage,
-            name: weights.name,
-        })
-    });
     let planned = PlannedComponent {
         stage: Stage::Findings,
         config: component.config(),
-        files: files.collect::<Result<_, ImportError>>()?,
+        files: PlannedFile::of_source(weights, &source)?,
         tokenizer: None,
     };
     source.report(&mut report, |name| match name.strip_prefix(ENCODER) {

@@ -44,6 +44,13 @@ struct PeftConfig {
     rank_pattern: Option<Value>,
     alpha_pattern: Option<Value>,
     layers_to_transform: Option<Value>,
+    target_parameters: Option<Value>,
+    trainable_token_indices: Option<Value>,
+    exclude_modules: Option<Value>,
+    #[serde(default)]
+    lora_bias: bool,
+    #[serde(default)]
+    use_qalora: bool,
     modules_to_save: Option<Vec<String>>,
 }
 
@@ -61,6 +68,12 @@ impl Adapter {
         })?;
         let opened = open_file(&file, &[])?;
         let source = Source::new(&file, opened, adapter_name)?;
+        if let Some(tensor) = source.names().find(|name| !is_of_adapter(name)) {
+            let reason = format!(
+                "it has '{tensor}', which is neither a low-rank matrix nor the image projection: only these can be an adapter's own"
+            );
+            return Err(ImportError::unusable(&file)(reason));
+        }
         Ok(Self { config, source })
     }
 }
@@ -82,6 +95,7 @@ fn read_config(path: &Path) -> Result<LoraConfig, ImportError> {
     let given = |value: &Option<Value>| match value {
         None | Some(Value::Null) => false,
         Some(Value::Object(map)) => !map.is_empty(),
+        Some(Value::Array(list)) => !list.is_empty(),
         Some(_) => true,
     };
     let rules = [
@@ -102,6 +116,17 @@ fn read_config(path: &Path) -> Result<LoraConfig, ImportError> {
             !given(&config.layers_to_transform),
             "layers_to_transform is given",
         ),
+        (
+            !given(&config.target_parameters),
+            "target_parameters is given",
+        ),
+        (
+            !given(&config.trainable_token_indices),
+            "trainable_token_indices is given",
+        ),
+        (!given(&config.exclude_modules), "exclude_modules is given"),
+        (!config.lora_bias, "lora_bias is true"),
+        (!config.use_qalora, "use_qalora is true"),
     ];
     if let Some((_, what)) = rules.into_iter().find(|(holds, _)| !holds) {
         return Err(fault(format!(
@@ -122,6 +147,15 @@ fn read_config(path: &Path) -> Result<LoraConfig, ImportError> {
         lora_alpha: config.lora_alpha,
         target_modules: targets,
     })
+}
+
+/// Whether a tensor is of a kind that an adapter is computed with.
+fn is_of_adapter(name: &str) -> bool {
+    let low_rank = [".lora_A.weight", ".lora_B.weight"];
+    low_rank.iter().any(|end| name.ends_with(end))
+        || [".img_proj_layer.", ".mm_projector."]
+            .iter()
+            .any(|part| name.contains(part))
 }
 
 /// The name that a bundle has for a tensor of an adapter. Newer PEFT puts the adapter's name into it, modules that are saved
@@ -166,5 +200,45 @@ mod tests {
         assert!(
             adapter_name(&saved.replace("modules_to_save.default", "original_module")).is_none()
         );
+    }
+
+    #[test]
+    fn settings_that_would_change_a_result_and_foreign_tensors_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("adapter_config.json");
+        let refusal = |setting: &str, value: Value| {
+            let mut config =
+                serde_json::json!({"r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]});
+            config[setting] = value;
+            fs::write(&path, config.to_string()).unwrap();
+            read_config(&path)
+                .map(drop)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(refusal("exclude_modules", Value::Null), Ok(()));
+        for (setting, value) in [
+            ("lora_bias", Value::Bool(true)),
+            ("use_qalora", Value::Bool(true)),
+            ("exclude_modules", serde_json::json!(["v_proj"])),
+            ("target_parameters", serde_json::json!(["weight"])),
+            ("trainable_token_indices", serde_json::json!([7])),
+        ] {
+            let reason = refusal(setting, value).unwrap_err();
+            assert!(reason.contains(setting), "{reason}");
+        }
+        for (name, own) in [
+            (
+                "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight",
+                true,
+            ),
+            ("base_model.model.model.img_proj_layer.bias", true),
+            ("base_model.model.lm_head.weight", false),
+            (
+                "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias",
+                false,
+            ),
+        ] {
+            assert_eq!(is_of_adapter(name), own, "{name}");
+        }
     }
 }

@@ -11,11 +11,10 @@ use super::geometry::heads;
 use super::parts::ImportParts;
 use super::planned::{PlannedComponent, PlannedFile};
 use super::report::ComponentReport;
-use super::sources::{Source, take_all};
+use super::sources::Source;
 use crate::bundle::components::{Component, ScoringComponent};
 use crate::checkpoint::open_file;
 use crate::chexbert::ChexbertConfig;
-use crate::tensors::TensorHeader;
 use crate::tokenizers::{BertTokenizer, file};
 
 /// What the names of a bundle begin with; those of training on several cards do, too.
@@ -58,18 +57,10 @@ pub(super) fn plan(
     let component = ScoringComponent { chexbert };
     let weights = component.weights(Dtype::F32);
     let weights = weights.map_err(ImportError::geometry(path))?;
-    let files = weights.into_iter().map(|weights| {
-        let find = |header: &TensorHeader| source.take(&header.name, header);
-        Ok(PlannedFile {
-            tensors: take_all(weights.tensors, source.files(), find)?,
-            usage: weights.usage,
-            name: weights.name,
-        })
-    });
     let planned = PlannedComponent {
         stage: Stage::Scoring,
         config: component.config(),
-        files: files.collect::<Result<_, ImportError>>()?,
+        files: PlannedFile::of_source(weights, &source)?,
         tokenizer: component.tokenizer().map(|name| (name, json)),
     };
     source.report(&mut report, |name| {

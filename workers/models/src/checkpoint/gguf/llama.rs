@@ -73,48 +73,42 @@ impl GgufLlama {
         &self.gguf
     }
 
-    /// Checks that each tensor of the geometry is there, in its shape.
+    /// Checks that each tensor of the geometry is there, in its shape. The first one that is missing ends it, so that a number of
+    /// layers costs no more than the file has tensors.
     fn check_tensors(&self) -> Result<(), CheckpointError> {
         let config = &self.config;
         let (width, vocabulary) = (config.hidden_size, config.vocab_size);
-        let mut expected = vec![
-            (
-                "model.embed_tokens.weight".to_owned(),
-                vec![vocabulary, width],
-            ),
-            ("model.norm.weight".to_owned(), vec![width]),
-        ];
+        self.check_tensor("model.embed_tokens.weight", &[vocabulary, width])?;
+        self.check_tensor("model.norm.weight", &[width])?;
         if !config.tie_word_embeddings {
-            expected.push(("lm_head.weight".to_owned(), vec![vocabulary, width]));
+            self.check_tensor("lm_head.weight", &[vocabulary, width])?;
         }
         for layer in 0..config.num_hidden_layers {
-            let matrices = config.layer_matrices().into_iter();
-            let matrices = matrices
-                .map(|(name, inputs, outputs)| (format!("{name}.weight"), vec![outputs, inputs]));
-            let norms = ["input_layernorm.weight", "post_attention_layernorm.weight"]
-                .map(|name| (name.to_owned(), vec![width]));
-            expected.extend(
-                matrices
-                    .chain(norms)
-                    .map(|(name, shape)| (format!("model.layers.{layer}.{name}"), shape)),
-            );
-        }
-        for (name, shape) in expected {
-            match self.find(&name) {
-                Some(tensor) if tensor.shape == shape => {}
-                Some(tensor) => {
-                    let reason = format!("the file's metadata ask for the shape {shape:?}");
-                    return Err(tensor.fault(reason));
-                }
-                None => {
-                    let reason = format!(
-                        "it has no tensor for '{name}' (shape {shape:?}): it is no whole model"
-                    );
-                    return Err(fault(&self.gguf, reason));
-                }
+            let layer = format!("model.layers.{layer}");
+            for (name, inputs, outputs) in config.layer_matrices() {
+                self.check_tensor(&format!("{layer}.{name}.weight"), &[outputs, inputs])?;
+            }
+            for name in ["input_layernorm", "post_attention_layernorm"] {
+                self.check_tensor(&format!("{layer}.{name}.weight"), &[width])?;
             }
         }
         Ok(())
+    }
+
+    fn check_tensor(&self, name: &str, shape: &[usize]) -> Result<(), CheckpointError> {
+        match self.find(name) {
+            Some(tensor) if tensor.shape == shape => Ok(()),
+            Some(tensor) => {
+                let reason = format!("the file's metadata ask for the shape {shape:?}");
+                Err(tensor.fault(reason))
+            }
+            None => {
+                let reason = format!(
+                    "it has no tensor for '{name}' (shape {shape:?}): it is no whole model"
+                );
+                Err(fault(&self.gguf, reason))
+            }
+        }
     }
 
     /// The heads whose rows the conversion has mixed, of a query or key matrix.

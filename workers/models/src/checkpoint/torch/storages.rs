@@ -11,6 +11,8 @@ use crate::checkpoint::pickle::Storage;
 #[derive(Debug, Default)]
 pub(super) struct Storages {
     pub(super) bytes: HashMap<String, Range<u64>>,
+    /// The CRC-32 of each storage, where the format has one.
+    pub(super) checksums: HashMap<String, u32>,
     /// Whether the machine that wrote the file puts each number's highest byte first.
     pub(super) big_endian: bool,
 }

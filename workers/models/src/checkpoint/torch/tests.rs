@@ -238,3 +238,22 @@ fn files_that_are_no_dictionary_of_tensors_say_what_they_are() {
     assert!(refusal(b"<!DOCTYPE html><html>404").contains("a page that a download gave"));
     assert!(refusal(b"\x80\x04]q\0aaaaaaaaaaaaaaaa").contains("torch did not write"));
 }
+
+#[test]
+fn a_storage_that_is_not_what_its_checksum_says_is_refused_with_the_tensor() {
+    let (pickle, storage) = (state(&VIEWS), storage());
+    let entries = [("data.pkl", pickle.as_slice()), ("data/0", &storage)];
+    let mut content = zipped("a/", &entries, CompressionMethod::Stored);
+    let at = content
+        .windows(storage.len())
+        .position(|bytes| bytes == storage)
+        .unwrap();
+    content[at] ^= 1;
+    let (_dir, file) = open(&content).unwrap();
+    let error = file.read(file.find("whole").unwrap()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("'whole'") && message.contains("checksum"),
+        "{message}"
+    );
+}

@@ -29,6 +29,7 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
     };
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(damaged)?;
     let mut entries: Vec<(String, Range<u64>)> = Vec::new();
+    let mut checksums: Vec<u32> = Vec::new();
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(damaged)?;
         let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
@@ -45,6 +46,7 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
             reason: format!("'{name}' in it needs {} bytes", entry.size()),
         })?;
         entries.push((name, start..end));
+        checksums.push(entry.crc32());
     }
     let root = root(&entries).ok_or_else(|| {
         let reason = "it is a zip file without a data.pkl: torch did not write it";
@@ -62,13 +64,17 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
     }
     let mut storages = Storages::default();
     if let Some(bytes) = bytes_of("byteorder") {
-        let tensor = small(path, file, bytes)?;
-        storages.big_endian = tensor.trim_ascii() == BIG;
+        let order = small(path, file, bytes)?;
+        storages.big_endian = order.trim_ascii() == BIG;
     }
     let folder = format!("{root}data/");
-    for (name, bytes) in &entries {
+    for ((name, bytes), checksum) in entries.iter().zip(checksums) {
         if let Some(key) = name.strip_prefix(&folder) {
             storages.bytes.insert(key.to_owned(), bytes.clone());
+            // Writers may leave checksums out.
+            if checksum != 0 {
+                storages.checksums.insert(key.to_owned(), checksum);
+            }
         }
     }
     let bytes = bytes_of(PICKLE).unwrap_or_default();
