@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Tensor};
 use radialog_tests::golden::{self, Case};
+use serde::Deserialize;
 
 pub(crate) mod biovil;
 pub(crate) mod chexbert;
@@ -51,6 +52,23 @@ const ONLY_VARIABLE: &str = "RADIALOG_GOLDEN_ONLY";
 
 /// Values of the weight formula itself; a folder with other seeds need not repeat them.
 const FORMULA_FILE: &str = "formula_test.json";
+
+/// What a recording has one of, or a list of where it is of a batch.
+#[derive(Clone, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T: Clone> OneOrMany<T> {
+    fn all(&self) -> Vec<T> {
+        match self {
+            OneOrMany::One(item) => vec![item.clone()],
+            OneOrMany::Many(items) => items.clone(),
+        }
+    }
+}
 
 #[test]
 fn every_golden_case_is_reproduced() -> Result<()> {

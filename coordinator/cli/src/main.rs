@@ -16,6 +16,7 @@ mod embedded_workers;
 mod exit;
 mod gateway_server;
 mod given_outputs;
+mod predictions;
 mod progress;
 mod run_summary;
 mod served_bundle;

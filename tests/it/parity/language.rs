@@ -16,26 +16,12 @@ use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_tests::golden::{Case, Formula, FormulaWeights, read_json};
 use serde::Deserialize;
 
+use super::OneOrMany;
+
 /// Tokenizer of the cases that record texts, from their folder.
 const TOKENIZER: &str = "../../tokenizers/llama/tokenizer.json";
 /// The id that the original pads with.
 const PAD: u32 = 0;
-
-#[derive(Clone, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T: Clone> OneOrMany<T> {
-    fn all(&self) -> Vec<T> {
-        match self {
-            OneOrMany::One(item) => vec![item.clone()],
-            OneOrMany::Many(items) => items.clone(),
-        }
-    }
-}
 
 /// One generation of the original.
 #[derive(Clone, Deserialize)]

@@ -17,6 +17,8 @@ use radialog_models::vision::VisionConfig;
 use radialog_tests::golden::Case;
 use serde::Deserialize;
 
+use super::OneOrMany;
+
 pub(super) mod end_to_end;
 pub(crate) mod folders;
 pub(super) mod language;
@@ -27,22 +29,6 @@ const MARKER_ID: i64 = -200;
 const PAD: i64 = 0;
 /// The tokenizer of the v1 cases, which v2's have too, from a case's folder.
 const TOKENIZER: &str = "../../golden/tokenizers/llama/tokenizer.json";
-
-#[derive(Clone, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(T),
-    Many(Vec<T>),
-}
-
-impl<T: Clone> OneOrMany<T> {
-    fn all(&self) -> Vec<T> {
-        match self {
-            OneOrMany::One(item) => vec![item.clone()],
-            OneOrMany::Many(items) => items.clone(),
-        }
-    }
-}
 
 /// One generation of the original.
 #[derive(Clone, Deserialize)]

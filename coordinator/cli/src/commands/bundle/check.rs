@@ -15,6 +15,7 @@ use radialog_models::preprocess::{ImageLimits, Preprocessed, SHORT_SIDE};
 use radialog_schemas::{Finding, Stage};
 
 use crate::exit::UsageError;
+use crate::predictions;
 
 /// A probability that is as near to the threshold as this may fall on its other side by rounding: the published predictions were
 /// computed in half precision.
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let predictions = args
         .predictions
         .as_deref()
-        .map(read_predictions)
+        .map(predictions::read)
         .transpose()?;
     let embedded: Option<BTreeSet<&str>> = stored.as_ref().map(|stored| {
         let arrays = stored.arrays().iter();
@@ -221,12 +222,12 @@ impl FindingsCheck {
         &mut self,
         acceptance: &Acceptance,
         image: &Preprocessed,
-        expected: &BTreeSet<String>,
+        expected: &[Finding],
     ) -> anyhow::Result<()> {
         let (mut near, mut different) = (0, 0);
         for (finding, probability) in acceptance.findings(image)? {
             self.labels += 1;
-            if (probability > THRESHOLD) == expected.contains(finding.name()) {
+            if (probability > THRESHOLD) == expected.contains(&finding) {
                 continue;
             }
             if (probability - THRESHOLD).abs() <= NEAR {
@@ -273,30 +274,6 @@ impl FindingsCheck {
         );
         different == 0
     }
-}
-
-fn read_predictions(path: &Path) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
-    let text = fs::read(path).with_context(|| format!("cannot read '{}'", path.display()))?;
-    let predictions: BTreeMap<String, BTreeSet<String>> = serde_json::from_slice(&text)
-        .with_context(|| {
-            format!(
-                "'{}' is no object of lists of findings by image id",
-                path.display()
-            )
-        })?;
-    let known: BTreeSet<&str> = Finding::ALL.map(Finding::name).into();
-    // A name that is no finding would pass for one that is not predicted.
-    let unknown = predictions.iter().find_map(|(image, names)| {
-        let name = names.iter().find(|name| !known.contains(name.as_str()))?;
-        Some((image, name))
-    });
-    if let Some((image, name)) = unknown {
-        bail!(
-            "'{}': '{name}' of image '{image}' is not one of the 14 CheXpert findings",
-            path.display()
-        );
-    }
-    Ok(predictions)
 }
 
 /// Images whose names are among the ids.
