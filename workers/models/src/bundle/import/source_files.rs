@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ImportError;
 use super::planned::PlannedComponent;
-use super::{ImportProgress, ImportStep};
 use crate::bundle::HashCache;
 use crate::bundle::hashes::FileStamp;
 
@@ -29,10 +28,10 @@ pub(super) struct SourceFiles(BTreeMap<PathBuf, (FileStamp, FileEntry)>);
 
 impl SourceFiles {
     /// Hashes all files that components are made of, piece by piece. A hash that the user's cache has is taken from there, so
-    /// that an import that goes on does not read 14 GB again.
+    /// that an import that goes on does not read 14 GB again. `progress` is told the file, and the bytes that are done of all.
     pub(super) fn hash(
         components: &[PlannedComponent],
-        progress: &mut dyn FnMut(ImportProgress<'_>),
+        progress: &mut dyn FnMut(&str, u64, u64),
     ) -> Result<Self, ImportError> {
         let paths: BTreeSet<&Path> = components
             .iter()
@@ -46,12 +45,7 @@ impl SourceFiles {
             let name = path.to_string_lossy();
             let mut step = |bytes: u64| {
                 done += bytes;
-                progress(ImportProgress {
-                    step: ImportStep::Hash,
-                    file: &name,
-                    done,
-                    total,
-                });
+                progress(&name, done, total);
             };
             let (stamp, sha256) = cache.hash_stamped(path, &mut step)?;
             let size = stamp.size;

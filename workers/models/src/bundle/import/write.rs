@@ -39,7 +39,15 @@ pub(super) fn write(
 ) -> Result<Imported, ImportError> {
     check_free(place)?;
     let mut staging = Staging::open(place)?;
-    let sources = SourceFiles::hash(&import.components, progress)?;
+    let mut hashing = |file: &str, done, total| {
+        progress(ImportProgress {
+            step: ImportStep::Hash,
+            file,
+            done,
+            total,
+        });
+    };
+    let sources = SourceFiles::hash(&import.components, &mut hashing)?;
     let listed = sources.list();
     let changed = staging.record_sources(&listed)?;
     let options = &import.options;
