@@ -65,7 +65,8 @@ impl Cluster {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 _ => anyhow::bail!(
-                    "'{url}' answers {answer:?}; the workers said:\n{}",
+                    "'{url}' answers {answer:?}; gateway and workers said:\n{}\n{}",
+                    self.processes.log("gateway"),
                     self.processes.log("worker")
                 ),
             }
@@ -122,7 +123,8 @@ impl Cluster {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_model_is_answered_by_the_workers_of_its_own_group() -> Result<()> {
-    let environment = Services::shared().await?.environment()?;
+    let services = Services::shared().await?;
+    let environment = services.environment()?.bucket(services.s3().bucket()?);
     let dir = tempfile::tempdir()?;
     let one = bundle(&dir.path().join("one"), "one", 1)?;
     // A comma in a path is no end of it.

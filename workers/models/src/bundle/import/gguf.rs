@@ -201,7 +201,8 @@ mod tests {
             "{notes:?}"
         );
         let plan = Import::plan(&found, options(None)).unwrap();
-        assert!(plan.reports()[0].notes[0].contains("stay quantised"));
+        let notes = plan.reports()[0].notes.join("; ");
+        assert!(notes.contains("stay quantised"), "{notes}");
         let error = Import::plan(&parts(damaged), options(None));
         let message = error.map(drop).unwrap_err().to_string();
         assert!(message.contains("damaged.gguf"), "{message}");
