@@ -56,7 +56,7 @@ pub struct AmqpConfig {
 /// `[redis]`: where Redis is.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `redis://:password@host:6379/0`, or `rediss:` with TLS.
+    /// `redis://:password@host:6379/0`, or `rediss:` with TLS; of a Redis Cluster, one or more of its nodes, with commas.
     pub url: SecretString,
     /// The time that one command may take.
     pub timeout: Duration,
