@@ -55,7 +55,7 @@ async fn every_primary_of_a_redis_cluster_can_be_lost_in_turn() {
     let mut cluster = RedisCluster::with_replicas().await.unwrap();
     let state = redis_at(&cluster.url()).await;
     // Runs whose keys lie on all of the nodes.
-    let runs: Vec<RunId> = (0..30).map(|run| format!("run-{run}").into()).collect();
+    let runs: Vec<RunId> = (0..30).map(|run| RunId(format!("run-{run}"))).collect();
     let facts = |field: &str| -> Vec<Fact> {
         let fact = |run: &RunId| Fact {
             run: run.clone(),

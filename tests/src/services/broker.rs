@@ -134,14 +134,20 @@ impl BrokerCluster {
         let (first, mut second) = (Node::prepare(server()?, 1)?, Node::prepare(server()?, 1)?);
         // They find each other at one port mapper, with one cookie.
         second.epmd_port = first.epmd_port;
-        second.command.env("ERL_EPMD_PORT", first.epmd_port.to_string());
+        second
+            .command
+            .env("ERL_EPMD_PORT", first.epmd_port.to_string());
         let mut nodes = [first, second];
         let names = nodes.each_ref().map(Node::name);
         let mut settings = "cluster_partition_handling = pause_minority\n\
              cluster_formation.peer_discovery_backend = classic_config\n"
             .to_owned();
         for (index, name) in names.iter().enumerate() {
-            writeln!(settings, "cluster_formation.classic_config.nodes.{} = {name}", index + 1)?;
+            writeln!(
+                settings,
+                "cluster_formation.classic_config.nodes.{} = {name}",
+                index + 1
+            )?;
         }
         let log = nodes[0].directory.path().join("output");
         let mapper = Process::start(&epmd(nodes[0].epmd_port), &log)?;
@@ -154,7 +160,8 @@ impl BrokerCluster {
             fs::set_permissions(cookie, fs::Permissions::from_mode(0o400))?;
             // A silent node counts as lost after these seconds.
             let ticks = format!("{QUIET} -kernel net_ticktime 4");
-            node.command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ticks);
+            node.command
+                .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ticks);
             node.start_alone().await?;
         }
         Ok(Self {
@@ -234,7 +241,8 @@ impl Node {
 
     async fn start(&mut self) -> Result<()> {
         let log = self.directory.path().join("output");
-        self.running.push(Process::start(&epmd(self.epmd_port), &log)?);
+        self.running
+            .push(Process::start(&epmd(self.epmd_port), &log)?);
         self.start_alone().await
     }
 

@@ -51,7 +51,9 @@ impl Process {
 
     fn signal(&self, signal: &str) -> Result<()> {
         let group = format!("-{}", self.guard.id());
-        let status = Command::new("kill").args(["-s", signal, "--", &group]).status()?;
+        let status = Command::new("kill")
+            .args(["-s", signal, "--", &group])
+            .status()?;
         ensure!(status.success(), "kill -s {signal} -- {group}: {status}");
         Ok(())
     }

@@ -36,7 +36,12 @@ impl RedisCluster {
         for _ in 0..PRIMARIES * (1 + replicas) {
             let bus = free_port()?.to_string();
             let settings = ["--cluster-enabled", "yes", "--cluster-port", &bus];
-            let survives = ["--cluster-node-timeout", NODE_TIMEOUT_MS, "--appendonly", "yes"];
+            let survives = [
+                "--cluster-node-timeout",
+                NODE_TIMEOUT_MS,
+                "--appendonly",
+                "yes",
+            ];
             let mut node = Server::prepare(&[&settings[..], &survives].concat())?;
             node.start().await?;
             nodes.push(node);
@@ -45,9 +50,16 @@ impl RedisCluster {
         let cluster = Self { nodes };
         for (index, node) in cluster.nodes.iter().enumerate() {
             let first = &cluster.nodes[0];
-            ask(node.port, &format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1)).await?;
+            ask(
+                node.port,
+                &format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1),
+            )
+            .await?;
             if index < PRIMARIES {
-                let (from, to) = (SLOTS * index / PRIMARIES, SLOTS * (index + 1) / PRIMARIES - 1);
+                let (from, to) = (
+                    SLOTS * index / PRIMARIES,
+                    SLOTS * (index + 1) / PRIMARIES - 1,
+                );
                 ask(node.port, &format!("CLUSTER ADDSLOTSRANGE {from} {to}")).await?;
             }
             if index > 0 {
@@ -70,7 +82,6 @@ impl RedisCluster {
         self.nodes.iter().map(address).collect::<Vec<_>>().join(",")
     }
 
-
     /// The number of primaries; nodes from there on are their replicas, in the same order.
     pub fn primaries(&self) -> usize {
         PRIMARIES
@@ -78,7 +89,10 @@ impl RedisCluster {
 
     /// Waits until every replica has what its primary has.
     pub async fn until_replicated(&self) -> Result<()> {
-        until_ready("replicas with all that was written", || self.is_replicated()).await
+        until_ready("replicas with all that was written", || {
+            self.is_replicated()
+        })
+        .await
     }
 
     /// Kills a node.
@@ -124,7 +138,9 @@ impl RedisCluster {
             // A primary names its replicas with what each has: `slave0:ip=...,port=...,state=online,offset=42,lag=0`.
             let written = of("master_repl_offset:");
             for replica in info.lines().filter(|line| line.starts_with("slave0:")) {
-                let has = replica.split(',').find_map(|part| part.strip_prefix("offset="));
+                let has = replica
+                    .split(',')
+                    .find_map(|part| part.strip_prefix("offset="));
                 if has.map(str::to_owned) != written {
                     return false;
                 }
@@ -135,7 +151,10 @@ impl RedisCluster {
 
     async fn all_say(&self, command: &str, wanted: &str) -> bool {
         for node in &self.nodes {
-            if !ask(node.port, command).await.is_ok_and(|info| info.contains(wanted)) {
+            if !ask(node.port, command)
+                .await
+                .is_ok_and(|info| info.contains(wanted))
+            {
                 return false;
             }
         }
@@ -147,7 +166,9 @@ impl RedisCluster {
 async fn ask(port: u16, command: &str) -> Result<String> {
     let answer = async {
         let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
-        stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+        stream
+            .write_all(format!("{command}\r\n").as_bytes())
+            .await?;
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         let line = line.trim_end();

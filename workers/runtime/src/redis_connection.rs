@@ -37,7 +37,6 @@ impl RedisConnection {
         start_timeout: Duration,
         scripts: fn() -> Vec<&'static Script>,
     ) -> Result<Self, StateError> {
-        link::addresses(config).map_err(state_error)?;
         let connect = || async {
             let connected = async {
                 let mut link = Link::open(config, link::is_cluster(config).await?)?;
@@ -138,10 +137,11 @@ impl RedisConnection {
                     loop {
                         let (host, port) = (host.clone(), port);
                         let node = SingleNodeRoutingInfo::ByAddress { host, port };
-                        let page = cluster.route_command(scan(cursor), RoutingInfo::SingleNode(node));
+                        let page =
+                            cluster.route_command(scan(cursor), RoutingInfo::SingleNode(node));
                         let page = page.await.map_err(state_error)?;
-                        let (next, found): (u64, Vec<String>) =
-                            redis::from_redis_value(page).map_err(|error| state_error(error.into()))?;
+                        let (next, found): (u64, Vec<String>) = redis::from_redis_value(page)
+                            .map_err(|error| state_error(error.into()))?;
                         keys.extend(found);
                         cursor = next;
                         if cursor == 0 {

@@ -3,15 +3,13 @@
 use redis::aio::{AsyncPushSender, ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo};
 use redis::{
-    Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline, ProtocolVersion,
-    RedisError, RedisFuture, RedisResult, ToRedisArgs, Value,
+    Arg, Client, Cmd, ConnectionInfo, ErrorKind, Pipeline, ProtocolVersion, RedisError,
+    RedisFuture, RedisResult, ToRedisArgs, Value,
 };
-use secrecy::ExposeSecret;
 
 use super::LONGEST_PAUSE;
-use crate::config::RedisConfig;
+use crate::config::{RedisConfig, redis_addresses};
 
 /// Connections that are made again when they break.
 #[derive(Clone)]
@@ -22,18 +20,12 @@ pub(crate) enum Link {
     Cluster(ClusterConnection),
 }
 
-/// The addresses in the setting, of which a cluster may have several.
-pub(super) fn addresses(config: &RedisConfig) -> RedisResult<Vec<ConnectionInfo>> {
-    let addresses = config.url.expose_secret().split(',').map(str::trim);
-    addresses.map(IntoConnectionInfo::into_connection_info).collect()
-}
-
 /// Whether the server is a node of a cluster, asked at each address in turn until one answers.
 ///
 /// # Errors
 /// Where none answered, or where several addresses are given and one of them is a server of its own.
 pub(super) async fn is_cluster(config: &RedisConfig) -> RedisResult<bool> {
-    let addresses = addresses(config)?;
+    let addresses = redis_addresses(&config.url)?;
     let several = addresses.len() > 1;
     let mut silent = None;
     for address in addresses {
@@ -61,9 +53,8 @@ pub(super) async fn is_cluster(config: &RedisConfig) -> RedisResult<bool> {
             Err(error) => silent = Some(error),
         }
     }
-    Err(silent.unwrap_or_else(|| {
-        (ErrorKind::InvalidClientConfig, "redis.url names no server").into()
-    }))
+    Err(silent
+        .unwrap_or_else(|| (ErrorKind::InvalidClientConfig, "redis.url names no server").into()))
 }
 
 impl Link {
@@ -130,11 +121,11 @@ impl ConnectionLike for Link {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::Server(server) => server.req_packed_commands(pipeline, offset, count),
-            // A transaction has keys of one slot, or the cluster refuses it.
-            Self::Cluster(cluster) if pipeline.is_transaction() => {
-                cluster.req_packed_commands(pipeline, offset, count)
-            }
             Self::Cluster(cluster) => Box::pin(async move {
+                // A transaction has keys of one slot, or the cluster refuses it.
+                if pipeline.is_transaction() {
+                    return cluster.req_packed_commands(pipeline, offset, count).await;
+                }
                 let mut answers = Vec::with_capacity(pipeline.len());
                 for part in parts(pipeline) {
                     answers.extend(cluster.req_packed_commands(&part, 0, part.len()).await?);
@@ -152,32 +143,51 @@ impl ConnectionLike for Link {
     }
 }
 
-/// Splits a pipeline where the next command goes to another node than the one before: a cluster takes a pipeline for one
+/// Splits a pipeline where the next command's key lies elsewhere than the one's before: a cluster takes a pipeline for one
 /// slot only.
 fn parts(pipeline: &Pipeline) -> Vec<Pipeline> {
-    let mut parts: Vec<(Option<Route>, Pipeline)> = Vec::new();
+    let mut parts: Vec<(Vec<u8>, Pipeline)> = Vec::new();
     for command in pipeline.cmd_iter() {
-        let route = match RoutingInfo::for_routable(command) {
-            Some(RoutingInfo::SingleNode(SingleNodeRoutingInfo::SpecificNode(route))) => Some(route),
-            _ => None,
-        };
+        let tag = hash_tag(command);
         match parts.last_mut() {
-            Some((before, part)) if *before == route => {
+            Some((before, part)) if *before == tag => {
                 part.add_command(command.clone());
             }
             _ => {
                 let mut part = redis::pipe();
                 part.add_command(command.clone());
-                parts.push((route, part));
+                parts.push((tag, part));
             }
         }
     }
     parts.into_iter().map(|(_, part)| part).collect()
 }
 
+/// What of a command's first key chooses its slot: the part in braces, else all of it (Redis Cluster specification, "Hash
+/// tags").
+fn hash_tag(command: &Cmd) -> Vec<u8> {
+    let mut arguments = command.args_iter().filter_map(|argument| match argument {
+        Arg::Simple(bytes) => Some(bytes),
+        _ => None,
+    });
+    // A script is followed by its hash and the number of its keys.
+    let first = match arguments.next() {
+        Some(b"EVALSHA") => 2,
+        _ => 0,
+    };
+    let key = arguments.nth(first).unwrap_or_default();
+    let braces = key.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let tag = &key[open + 1..];
+        let length = tag.iter().position(|byte| *byte == b'}')?;
+        (length > 0).then(|| &tag[..length])
+    });
+    braces.unwrap_or(key).to_vec()
+}
+
 fn first(config: &RedisConfig) -> RedisResult<ConnectionInfo> {
-    let mut addresses = addresses(config)?.into_iter();
-    let nothing = || RedisError::from((ErrorKind::InvalidClientConfig, "redis.url names no server"));
+    let mut addresses = redis_addresses(&config.url)?.into_iter();
+    let nothing =
+        || RedisError::from((ErrorKind::InvalidClientConfig, "redis.url names no server"));
     addresses.next().ok_or_else(nothing)
 }
 
@@ -188,7 +198,7 @@ fn server(config: &RedisConfig) -> ConnectionManagerConfig {
 }
 
 fn nodes(config: &RedisConfig) -> RedisResult<ClusterClientBuilder> {
-    Ok(ClusterClientBuilder::new(addresses(config)?)
+    Ok(ClusterClientBuilder::new(redis_addresses(&config.url)?)
         .connection_timeout(config.timeout)
         .response_timeout(config.timeout)
         .max_retry_wait(LONGEST_PAUSE.as_millis() as u64))
@@ -208,9 +218,12 @@ mod tests {
         let mut pipeline = redis::pipe();
         pipeline.hset("{a}:1", "f", 1).hset("{a}:2", "f", 1);
         pipeline.hset("{b}:1", "f", 1).hset("{a}:3", "f", 1);
+        let script = ["0f", "1", "{a}:4", "argument"];
+        pipeline.cmd("EVALSHA").arg(&script);
+        pipeline.hset("plain", "f", 1);
         let parts = parts(&pipeline);
         let lengths: Vec<usize> = parts.iter().map(Pipeline::len).collect();
-        assert_eq!(lengths, [2, 1, 1]);
+        assert_eq!(lengths, [2, 1, 2, 1]);
         let commands = parts.iter().flat_map(Pipeline::cmd_iter);
         assert!(
             commands
