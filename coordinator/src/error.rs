@@ -84,6 +84,17 @@ pub enum CoordinatorError {
         /// The system's words.
         source: io::Error,
     },
+    /// The output directory cannot be written, which was found before the run began.
+    #[error(
+        "cannot write results to '{}': {source}. Give another --out: a folder that can be written, or s3://bucket/prefix",
+        .dir.display()
+    )]
+    Unwritable {
+        /// The output directory.
+        dir: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
     /// The folder in which a run into a store works cannot be written.
     #[error(
         "cannot write '{}': {source}. Set --work, or RADIALOG_CACHE, to a folder that can be written",
@@ -153,6 +164,14 @@ impl CoordinatorError {
     pub(crate) fn output(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Output { path, source }
+    }
+
+    pub(crate) fn unwritable(dir: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let dir = dir.to_owned();
+        move |source| Self::Unwritable {
+            dir: dir.clone(),
+            source,
+        }
     }
 
     pub(crate) fn work(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {

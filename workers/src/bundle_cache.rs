@@ -1,7 +1,7 @@
 //! A bundle in the object store, kept in a local directory: what is missing is downloaded, checked and renamed into
 //! place, what is there and intact is used again.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -112,11 +112,13 @@ pub async fn fetch_bundle(
         .iter()
         .filter(|(stage, _)| stages.contains(stage));
     // The manifest is checked: what a component loads is in the list.
-    let files: BTreeMap<_, _> = components
+    let mut seen = BTreeSet::new();
+    let files: Vec<_> = components
         .flat_map(|(_, component)| component.files.values())
+        .filter(|path| seen.insert(*path))
         .filter_map(|path| manifest.files.get_key_value(path))
         .collect();
-    let wanted = files.values().map(|entry| entry.size).sum();
+    let wanted = files.iter().map(|(_, entry)| entry.size).sum();
     let mut done = 0;
     for (path, entry) in files {
         let key = key(path.as_str())?;

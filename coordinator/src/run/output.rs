@@ -154,11 +154,11 @@ impl RunFile {
 /// # Errors
 /// It cannot be made, or not be written to.
 pub fn check_directory(dir: &Path) -> Result<(), CoordinatorError> {
-    durable::create_directory(dir).map_err(CoordinatorError::output(dir))?;
-    let path = dir.join(LOCK_FILE);
+    let failed = CoordinatorError::unwritable(dir);
+    durable::create_directory(dir).map_err(&failed)?;
     let mut lock = File::options();
-    let lock = lock.create(true).truncate(false).write(true).open(&path);
-    lock.map(drop).map_err(CoordinatorError::output(&path))
+    let lock = lock.create(true).truncate(false).write(true);
+    lock.open(dir.join(LOCK_FILE)).map(drop).map_err(&failed)
 }
 
 impl OutputDirectory {
