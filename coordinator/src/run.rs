@@ -4,6 +4,7 @@ mod archive_run;
 mod batch_service;
 mod dispatcher;
 mod executor;
+pub mod forecast;
 mod given;
 mod image_preparation;
 pub mod output;

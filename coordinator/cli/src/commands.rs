@@ -13,6 +13,7 @@ mod doctor;
 mod evaluate;
 mod export;
 mod gateway;
+mod plan;
 mod prepare;
 mod purge;
 mod serve;
@@ -44,6 +45,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Serve(serve::ServeArgs),
     Batch(batch::BatchArgs),
+    Plan(plan::PlanArgs),
     Chat(chat::ChatArgs),
     Gateway(gateway::GatewayArgs),
     Coordinator(coordinator::CoordinatorArgs),
@@ -70,6 +72,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args).await,
         Command::Batch(args) => batch::run(args).await,
+        Command::Plan(args) => plan::run(args).await,
         Command::Chat(args) => chat::run(args).await,
         Command::Gateway(args) => gateway::run(args).await,
         Command::Coordinator(args) => coordinator::run(args).await,

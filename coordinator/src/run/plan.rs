@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use radialog_runtime::objects::{ObjectError, Objects};
-use radialog_schemas::{ContentHash, ObjectKey, RunSpec, Stage, StudyStatus};
+use radialog_schemas::{ContentHash, ObjectKey, RunSpec, Stage, StageSet, StudyStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::CoordinatorError;
@@ -45,6 +45,22 @@ pub struct StagePlan {
     pub stored: u64,
     /// Outputs to compute.
     pub remaining: u64,
+}
+
+impl RunPlan {
+    /// A run over so many studies of which nothing is computed.
+    pub fn of_new(studies: u64, stages: &StageSet) -> Self {
+        let plan = |stage| StagePlan {
+            stage,
+            stored: 0,
+            remaining: studies,
+        };
+        Self {
+            studies,
+            stages: stages.iter().map(plan).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Looks at every study of the archive (or its first ones, as the options limit it).

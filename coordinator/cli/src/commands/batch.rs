@@ -25,7 +25,8 @@ use crate::progress::ProgressStyle;
 use crate::{archive_source, bundle_source, run_summary, served_bundle};
 
 /// What `--stages` is where it is not given.
-static ALL_STAGES: LazyLock<String> = LazyLock::new(|| Stage::ALL.map(Stage::name).join(","));
+pub(super) static ALL_STAGES: LazyLock<String> =
+    LazyLock::new(|| Stage::ALL.map(Stage::name).join(","));
 
 /// Score an archive of chest X-rays: findings, report and labels of every study, in one table
 ///
@@ -95,7 +96,7 @@ pub(crate) struct BatchArgs {
 /// The settings with which reports are decoded.
 #[derive(Args)]
 #[command(next_help_heading = "Reports")]
-struct GenerationArgs {
+pub(super) struct GenerationArgs {
     /// Longest report, in tokens
     #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     max_new_tokens: u32,
@@ -108,14 +109,14 @@ struct GenerationArgs {
     /// Model that writes the reports, of a bundle with several adapters: its name, or NAME-ADAPTER. Default: the adapter
     /// that the bundle names for reports
     #[arg(long, value_name = "NAME")]
-    model: Option<String>,
+    pub(super) model: Option<String>,
     /// Seed of the sampler: the same seed gives the same reports
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 
 impl GenerationArgs {
-    fn generation(&self) -> Result<Generation, UsageError> {
+    pub(super) fn generation(&self) -> Result<Generation, UsageError> {
         let within = |name: &str, value: Option<f64>, most: f64| match value {
             Some(v) if !(v > 0.0 && v <= most) => Err(UsageError(format!(
                 "--{name} {v} is not over 0 and up to {most}"

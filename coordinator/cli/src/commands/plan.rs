@@ -1,0 +1,261 @@
+//! `radialog plan`: what a run will take, before it is paid for.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use radialog_coordinator::run::forecast::PoolDescription;
+use radialog_coordinator::run::output::RESULTS_FILE;
+use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
+use radialog_coordinator::{RunOptions, RunPlan, archive, plan_run};
+use radialog_models::bundle::Bundle;
+use radialog_runtime::backends::Backends;
+use radialog_runtime::config::Config;
+use radialog_schemas::{PerStage, Source, Stage, StageSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{ModelArgs, ServiceArgs};
+use crate::commands::batch::{ALL_STAGES, GenerationArgs};
+use crate::exit::UsageError;
+use crate::progress::ProgressStyle;
+use crate::{archive_source, batch_run, bundle_source, served_bundle};
+
+mod measured;
+mod report;
+mod stage_value;
+
+use measured::Measured;
+use report::PlanReport;
+use stage_value::StageValue;
+
+/// Say what a run over an archive will take: what is computed already, hours, memory, cost, and where it waits
+///
+/// Each stage's seconds a study come from a short run over the archive's first studies on this machine (--probe), from the
+/// results of an earlier run on the machines in question (--measured), or as given (--seconds). A simulation of the pipeline
+/// over the pool that --workers describes says the rest. Nothing is written.
+///
+/// Examples:
+///   radialog plan xrays/
+///   radialog plan s3://archive/cxr --measured results/ --workers embedding=2,findings=2,language=16,scoring=1
+///   radialog plan --studies 1000000 --measured results/ --workers language=64 --price language=2.5
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct PlanArgs {
+    /// The archive, as `radialog batch` takes it
+    #[arg(required_unless_present = "studies")]
+    input: Option<String>,
+    /// So many studies of which nothing is computed yet, instead of an archive
+    #[arg(long, value_name = "N", conflicts_with = "input")]
+    studies: Option<u64>,
+    /// Results of a run over the archive that would be resumed
+    #[arg(long, value_name = "DIR", conflicts_with = "studies")]
+    out: Option<PathBuf>,
+    /// Also read images outside of the archive's folder, as `radialog batch` does
+    #[arg(long)]
+    allow_outside: bool,
+    /// Only these stages and what they need
+    #[arg(long, value_delimiter = ',', value_name = "STAGE,...", default_value = ALL_STAGES.as_str())]
+    stages: Vec<Stage>,
+    /// Only the first N studies of the archive
+    #[arg(long, value_name = "N", conflicts_with = "studies")]
+    limit: Option<u64>,
+    /// Studies in flight at a time
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_WINDOW as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    window: u32,
+    /// Workers of each stage; 1 where nothing is said
+    #[arg(long, value_delimiter = ',', value_name = "STAGE=N,...")]
+    workers: Vec<StageValue<u32>>,
+    /// Seconds in the model that a study takes in a stage, a batch's time shared among its studies
+    #[arg(long, value_delimiter = ',', value_name = "STAGE=SECONDS,...")]
+    seconds: Vec<StageValue<f64>>,
+    /// Take the seconds from the results of an earlier run
+    #[arg(long, value_name = "DIR")]
+    measured: Option<PathBuf>,
+    /// Else measure them on so many of the archive's first studies, with one worker a stage on this machine
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    probe: u32,
+    /// What an hour of one worker costs, in whatever currency
+    #[arg(long, value_delimiter = ',', value_name = "STAGE=PRICE,...")]
+    price: Vec<StageValue<f64>>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    generation: GenerationArgs,
+    #[command(flatten)]
+    models: ModelArgs,
+    #[command(flatten)]
+    services: ServiceArgs,
+}
+
+pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
+    let config = args.services.load_quiet(&[])?;
+    let stages = StageSet::closure(&args.stages);
+    let workers = stage_value::by_stage("workers", &args.workers, &stages, 1)?;
+    let prices = stage_value::by_stage("price", &args.price, &stages, 0.0)?;
+    let given = stage_value::given("seconds", &args.seconds, &stages)?;
+    if let Some(price) = args.price.iter().find(|price| !(price.value >= 0.0)) {
+        bail!(UsageError(format!("--price {}: not a price", price.stage)));
+    }
+    if let Some(seconds) = args.seconds.iter().find(|seconds| !(seconds.value > 0.0)) {
+        bail!(UsageError(format!(
+            "--seconds {}: not over 0",
+            seconds.stage
+        )));
+    }
+    if let Some((stage, _)) = workers.iter().find(|(_, workers)| **workers == 0) {
+        bail!(UsageError(format!(
+            "--workers {stage}=0 would never end: give it one, or leave the stage out"
+        )));
+    }
+    let needs_probe =
+        args.measured.is_none() && stages.iter().any(|stage| given.get(stage).is_none());
+    let wanted: Vec<Stage> = stages.iter().collect();
+    let bundle = bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?;
+    let bundle = Arc::new(bundle);
+    let (plan, options) = match (&args.input, args.studies) {
+        (Some(input), _) => {
+            let options = options(&args, input, &stages, &bundle, &config).await?;
+            (look(&args, &options, &config).await?, Some(options))
+        }
+        (None, studies) => (RunPlan::of_new(studies.unwrap_or_default(), &stages), None),
+    };
+    let mut measured = match (&args.measured, options) {
+        (Some(folder), _) => Measured::read(&results_file(folder))?,
+        (None, Some(options)) if needs_probe => probe(&args, options, &bundle, &config).await?,
+        (None, None) if needs_probe => bail!(UsageError(
+            "--studies has nothing to measure on: give --measured DIR, or --seconds for each stage"
+                .into()
+        )),
+        _ => Measured::default(),
+    };
+    for stage in stages.iter() {
+        if let Some(seconds) = given.get(stage) {
+            *measured.seconds.get_mut(stage) = vec![*seconds];
+        } else if measured.seconds.get(stage).is_empty() {
+            bail!("no study was measured in the {stage} stage: give --seconds {stage}=SECONDS");
+        }
+    }
+    let pool = PoolDescription {
+        stages,
+        studies: plan.studies - plan.written - plan.unreadable,
+        remaining: PerStage::from_fn(|stage| {
+            let planned = plan.stages.iter().find(|planned| planned.stage == stage);
+            planned.map_or(0, |planned| planned.remaining)
+        }),
+        seconds: measured.seconds,
+        workers,
+        window: args.window as usize,
+    };
+    let weights = weights(&bundle);
+    // A million studies take seconds to simulate.
+    let report =
+        tokio::task::spawn_blocking(move || PlanReport::new(plan, pool, weights, prices)).await?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        false => report.print(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn options(
+    args: &PlanArgs,
+    input: &str,
+    stages: &StageSet,
+    bundle: &Bundle,
+    config: &Config,
+) -> anyhow::Result<RunOptions> {
+    let outside = archive_source::outside(args.allow_outside, input)?;
+    let input = archive_source::input(input, config).await?;
+    let mut generation = args.generation.generation()?;
+    generation.adapter = served_bundle::adapter(bundle, args.generation.model.as_deref())?;
+    Ok(RunOptions {
+        archive: archive::open_with(&input, outside).await?,
+        out: args.out.clone().unwrap_or_default(),
+        source: Source::Image,
+        stages: stages.clone(),
+        generation,
+        bundle: bundle.manifest().hash(),
+        components: bundle.manifest().component_hashes(),
+        group: config.worker.group.clone(),
+        given: None,
+        window: args.window as usize,
+        limit: args.limit,
+        image_limit: DEFAULT_IMAGE_LIMIT,
+        stall: DEFAULT_STALL,
+        retry_failed: false,
+    })
+}
+
+/// Asks the store what it has. Without a store nothing is computed yet, unless the results' folder has one.
+async fn look(args: &PlanArgs, options: &RunOptions, config: &Config) -> anyhow::Result<RunPlan> {
+    let nothing = tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR")?;
+    let folder = args.out.as_deref().unwrap_or(nothing.path());
+    let mut config = config.clone();
+    (config.amqp, config.redis) = (None, None);
+    config
+        .objects
+        .directory
+        .get_or_insert_with(|| folder.join("objects"));
+    let options = RunOptions {
+        out: folder.to_owned(),
+        ..options.clone()
+    };
+    let backends = Backends::connect(&config).await?;
+    Ok(plan_run(&options, backends.objects.as_ref()).await?)
+}
+
+/// Runs the archive's first studies through one worker a stage, in a folder that is removed.
+async fn probe(
+    args: &PlanArgs,
+    options: RunOptions,
+    bundle: &Arc<Bundle>,
+    config: &Config,
+) -> anyhow::Result<Measured> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR")?;
+    let mut config = config.clone();
+    (config.amqp, config.redis, config.s3) = (None, None, None);
+    config.objects.directory = Some(folder.path().join("objects"));
+    let probe = u64::from(args.probe);
+    let options = RunOptions {
+        out: folder.path().to_owned(),
+        limit: Some(args.limit.map_or(probe, |limit| limit.min(probe))),
+        ..options
+    };
+    eprintln!("measuring on the archive's first {} studies …", args.probe);
+    let backends = Backends::connect(&config).await?;
+    let shutdown = CancellationToken::new();
+    let run = batch_run::run(
+        options,
+        &backends,
+        bundle,
+        &args.models,
+        &config,
+        ProgressStyle::Off,
+        &shutdown,
+    );
+    run.await?;
+    Measured::read(&folder.path().join(RESULTS_FILE))
+}
+
+fn results_file(path: &Path) -> PathBuf {
+    match path.is_dir() {
+        true => path.join(RESULTS_FILE),
+        false => path.to_owned(),
+    }
+}
+
+/// Bytes of each stage's weights: what a worker holds at least.
+fn weights(bundle: &Bundle) -> PerStage<u64> {
+    let manifest = bundle.manifest();
+    PerStage::from_fn(|stage| {
+        let component = manifest.components.get(&stage);
+        let files = component
+            .into_iter()
+            .flat_map(|component| component.files.values());
+        let sizes = files.filter_map(|file| manifest.files.get(file));
+        sizes.map(|entry| entry.size).sum()
+    })
+}

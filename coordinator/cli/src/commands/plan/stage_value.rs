@@ -1,0 +1,62 @@
+//! Flags of the form `STAGE=VALUE`.
+
+use std::str::FromStr;
+
+use radialog_schemas::{PerStage, Stage, StageSet};
+
+use crate::exit::UsageError;
+
+/// A value for one stage.
+#[derive(Clone, Debug)]
+pub(super) struct StageValue<T> {
+    pub(super) stage: Stage,
+    pub(super) value: T,
+}
+
+impl<T: FromStr> FromStr for StageValue<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (stage, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("'{text}' is not of the form STAGE=VALUE, e.g. language=2"))?;
+        let stage = stage.parse().map_err(|error| format!("{error}"))?;
+        let value = value
+            .parse()
+            .map_err(|_| format!("'{value}' is no number"))?;
+        Ok(Self { stage, value })
+    }
+}
+
+/// The values that were given, each stage's once and for stages of the run only.
+pub(super) fn given<T: Copy>(
+    flag: &str,
+    values: &[StageValue<T>],
+    stages: &StageSet,
+) -> Result<PerStage<Option<T>>, UsageError> {
+    let mut given = PerStage::from_fn(|_| None);
+    for StageValue { stage, value } in values {
+        if !stages.contains(*stage) {
+            return Err(UsageError(format!(
+                "--{flag} {stage}: the run has no such stage"
+            )));
+        }
+        if given.get_mut(*stage).replace(*value).is_some() {
+            return Err(UsageError(format!("--{flag} names {stage} twice")));
+        }
+    }
+    Ok(given)
+}
+
+/// The same, with a value for what was not given.
+pub(super) fn by_stage<T: Copy>(
+    flag: &str,
+    values: &[StageValue<T>],
+    stages: &StageSet,
+    otherwise: T,
+) -> Result<PerStage<T>, UsageError> {
+    let given = given(flag, values, stages)?;
+    Ok(PerStage::from_fn(|stage| {
+        given.get(stage).unwrap_or(otherwise)
+    }))
+}
