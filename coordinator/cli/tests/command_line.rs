@@ -30,6 +30,7 @@ fn every_role_explains_itself_with_an_example() {
         &["gateway"],
         &["gateway", "new-key"],
         &["batch"],
+        &["plan"],
         &["worker"],
         &["coordinator"],
         &["status"],

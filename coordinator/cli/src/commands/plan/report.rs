@@ -89,7 +89,7 @@ impl PlanReport {
         }
         println!(
             "\n  {:<10} {:>10} {:>8} {:>14} {:>6} {:>12}   one more worker",
-            "stage", "to compute", "workers", "s a study", "busy", "weights MiB"
+            "stage", "to compute", "workers", "s a study", "busy", "MiB a worker"
         );
         for of in &self.stages {
             println!(
