@@ -49,13 +49,13 @@ pub(crate) async fn open_for(
         .await
         .context("reading the bundle was interrupted")??;
     if source.is_none() {
-        eprintln!(
+        errln!(
             "note: the demo bundle: small models, trained on a few public images and reports; often wrong. Name another \
              one with --bundle."
         );
     }
     if bundle.manifest().random_weights {
-        eprintln!(
+        errln!(
             "note: bundle '{}' has random weights: its findings and text mean nothing yet. Name a trained one with --bundle.",
             bundle.manifest().name
         );

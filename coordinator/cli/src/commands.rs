@@ -87,12 +87,10 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Prepare(args) => prepare::run(args).await,
         Command::Train(args) => train::run(args).await,
         Command::Completions { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "radialog",
-                &mut std::io::stdout(),
-            );
+            // It gives up on an output that cannot be written.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "radialog", &mut script);
+            crate::print::bytes(&script);
             Ok(ExitCode::SUCCESS)
         }
     }

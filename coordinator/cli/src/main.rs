@@ -1,9 +1,7 @@
 #![doc = include_str!("../README.md")]
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "this is the command line"
-)]
+
+#[macro_use]
+mod print;
 
 mod archive_source;
 mod args;
@@ -58,12 +56,16 @@ fn main() -> ExitCode {
         runtime.shutdown_timeout(ABANDONED);
         outcome
     });
-    outcome.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::from(if error.is::<ConfigError>() || error.is::<UsageError>() {
-            EXIT_USAGE
-        } else {
-            1
-        })
-    })
+    match outcome {
+        Ok(ExitCode::SUCCESS) if print::is_lost() => ExitCode::FAILURE,
+        Ok(code) => code,
+        Err(error) => {
+            errln!("error: {}", print::chain(&error));
+            ExitCode::from(if error.is::<ConfigError>() || error.is::<UsageError>() {
+                EXIT_USAGE
+            } else {
+                1
+            })
+        }
+    }
 }

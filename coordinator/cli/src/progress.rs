@@ -69,7 +69,7 @@ async fn lines(mut snapshots: watch::Receiver<RunProgress>) {
                 let now = snapshots.borrow_and_update().clone();
                 let stages: Vec<String> = now.stages.iter().map(|stage| format!("{} {}", stage.stage, stage.done)).collect();
                 let of = now.total.map_or_else(String::new, |total| format!("/{total}"));
-                eprintln!("{}{of} studies  {}  [{}]", now.done + now.failed, overview(&now), stages.join(", "));
+                errln!("{}{of} studies  {}  [{}]", now.done + now.failed, overview(&now), stages.join(", "));
             }
             changed = snapshots.changed() => if changed.is_err() {
                 return;

@@ -11,8 +11,8 @@ const LISTED: usize = 5;
 
 pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
     let session = &summary.session;
-    println!();
-    println!(
+    outln!();
+    outln!(
         "run {}: {}",
         summary.run,
         if summary.interrupted {
@@ -21,32 +21,35 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
             "complete"
         }
     );
-    println!("  done      {:>8}", summary.done);
-    println!("  failed    {:>8}{}", summary.failed, by_code(summary));
-    println!(
+    outln!("  done      {:>8}", summary.done);
+    outln!("  failed    {:>8}{}", summary.failed, by_code(summary));
+    outln!(
         "  reused    {:>8}  (every output was stored already)",
         summary.reused
     );
     if session.resumed > 0 {
-        println!(
+        outln!(
             "  resumed   {:>8}  (written in earlier sessions)",
             session.resumed
         );
     }
-    println!(
+    outln!(
         "  this session: {} studies in {}, {:.1} studies/s",
         session.studies,
         duration(session.seconds),
         session.studies_per_second
     );
-    println!();
-    println!(
+    outln!();
+    outln!(
         "  {:<10} {:>8} {:>8} {:>8}   mean ms in queue, fetch, model, store",
-        "stage", "done", "reused", "failed"
+        "stage",
+        "done",
+        "reused",
+        "failed"
     );
     for (stage, sums) in &summary.stages {
         let runs = (sums.done + sums.reused + sums.failed).max(1) as f64;
-        println!(
+        outln!(
             "  {:<10} {:>8} {:>8} {:>8}   {:>10.1} {:>8.1} {:>8.1} {:>8.1}",
             stage.name(),
             sums.done,
@@ -59,10 +62,10 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         );
     }
     if !summary.prevalence.is_empty() {
-        println!("\n  findings of the images (share of studies)");
+        outln!("\n  findings of the images (share of studies)");
         for finding in Finding::ALL {
             let share = summary.prevalence.get(&finding).copied().unwrap_or(0.0);
-            println!(
+            outln!(
                 "  {:<28} {:>6.1} %  {}",
                 finding.name(),
                 100.0 * share,
@@ -71,41 +74,42 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         }
     }
     if let Some(rate) = summary.disagreement_rate {
-        println!(
+        outln!(
             "\n  reports that disagree with the image's findings in at least one finding: {:.1} %",
             100.0 * rate
         );
     }
     if summary.problem_count > 0 {
-        println!(
+        outln!(
             "\n  {} entries of the archive could not be used:",
             summary.problem_count
         );
         for problem in summary.problems.iter().take(LISTED) {
-            println!("    {problem}");
+            outln!("    {problem}");
         }
         if summary.problem_count > LISTED as u64 {
-            println!("    … more in {SUMMARY_FILE}");
+            outln!("    … more in {SUMMARY_FILE}");
         }
     }
     let out = out.trim_end_matches('/');
-    println!("\n  results: {out}/{RESULTS_FILE}");
-    println!("           {out}/{TABLE_FILE}");
-    println!("           {out}/{SUMMARY_FILE}");
+    outln!("\n  results: {out}/{RESULTS_FILE}");
+    outln!("           {out}/{TABLE_FILE}");
+    outln!("           {out}/{SUMMARY_FILE}");
     if summary.interrupted {
-        println!("\n  Run the same command again to resume.");
+        outln!("\n  Run the same command again to resume.");
     }
-    println!("\n  Research software, not a medical device.");
+    outln!("\n  Research software, not a medical device.");
 }
 
 pub(crate) fn print_plan(plan: &RunPlan) {
-    println!(
+    outln!(
         "{} studies, of which {} are complete in {RESULTS_FILE}",
-        plan.studies, plan.written
+        plan.studies,
+        plan.written
     );
-    println!("  {:<10} {:>10} {:>10}", "stage", "stored", "remaining");
+    outln!("  {:<10} {:>10} {:>10}", "stage", "stored", "remaining");
     for stage in &plan.stages {
-        println!(
+        outln!(
             "  {:<10} {:>10} {:>10}",
             stage.stage.name(),
             stage.stored,
@@ -113,12 +117,12 @@ pub(crate) fn print_plan(plan: &RunPlan) {
         );
     }
     if plan.unreadable > 0 {
-        println!("{} images cannot be read and will fail", plan.unreadable);
+        outln!("{} images cannot be read and will fail", plan.unreadable);
     }
     if plan.problems > 0 {
-        println!("{} entries of the archive cannot be used", plan.problems);
+        outln!("{} entries of the archive cannot be used", plan.problems);
     }
-    println!("Nothing was computed: leave out --dry-run to run.");
+    outln!("Nothing was computed: leave out --dry-run to run.");
 }
 
 fn by_code(summary: &RunSummary) -> String {

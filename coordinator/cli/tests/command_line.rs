@@ -425,3 +425,57 @@ fn the_quality_of_a_bundle_is_printed_and_written() {
         text(&output.stderr)
     );
 }
+
+/// Runs a command whose standard output cannot be written.
+fn radialog_into(output: std::fs::File, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+    command.args(arguments).stdout(output);
+    command.stderr(std::process::Stdio::piped());
+    command.spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_nothing_and_a_full_disk_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let bundle = dir.path().join("bundle");
+    let path = bundle.to_str().unwrap();
+    let made = radialog(&[
+        "bundle",
+        "random",
+        path,
+        "--geometry",
+        "tiny",
+        "--seed",
+        "7",
+    ]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    for arguments in [
+        &["bundle", "show", path][..],
+        &["bundle", "verify", path],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let closed = radialog_into(
+            std::fs::File::from(std::os::fd::OwnedFd::from(writer)),
+            arguments,
+        );
+        assert!(
+            closed.status.success(),
+            "{arguments:?}: {}",
+            text(&closed.stderr)
+        );
+        assert_eq!(text(&closed.stderr), "", "{arguments:?}");
+        let full = std::fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
+        let full = radialog_into(full, arguments);
+        assert_eq!(full.status.code(), Some(1), "{arguments:?}");
+        let said = text(&full.stderr);
+        assert!(
+            said.contains("cannot write the output") && !said.contains("panicked"),
+            "{said}"
+        );
+    }
+}

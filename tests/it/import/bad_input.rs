@@ -296,6 +296,86 @@ fn adapters_of_another_base_or_kind_are_refused() -> Result<()> {
 }
 
 #[test]
+fn tensors_of_an_adapter_that_the_base_has_no_place_for_are_an_error_and_not_left_out() -> Result<()>
+{
+    let model = Model::new()?;
+    let path = model.path("adapter/adapter_model.safetensors");
+    let whole = golden_tensors(&path)?;
+    fs::remove_file(path)?;
+    let renamed = |from: &str, to: &str| {
+        let mut tensors = whole.clone();
+        let mut added = tensors
+            .iter()
+            .find(|(tensor, _)| tensor.name.contains(from))
+            .unwrap()
+            .clone();
+        added.0.name = added.0.name.replace(from, to);
+        tensors.push(added);
+        write(&model.path("adapter/adapter_model.bin"), &tensors)
+    };
+    renamed(
+        "layers.0.self_attn.q_proj.lora_A",
+        "layers.7.self_attn.q_proj.lora_A",
+    )?;
+    assert_says(
+        &refusal(&model.parts),
+        &["'rg'", "layers.7", "another base"],
+    );
+    renamed("img_proj_layer.bias", "mm_projector.0.bias")?;
+    assert_says(
+        &refusal(&model.parts),
+        &["mm_projector", "different models"],
+    );
+    Ok(())
+}
+
+#[test]
+fn an_adapter_of_v1_is_refused_over_the_base_of_v2() -> Result<()> {
+    let model = Model::new()?;
+    let mut parts = model.parts.clone();
+    let other = model.path("other");
+    copy_folder(&model.path("adapter"), &other)?;
+    let mut tensors = golden_tensors(&other.join("adapter_model.safetensors"))?;
+    fs::remove_file(other.join("adapter_model.safetensors"))?;
+    let bias = tensors
+        .iter()
+        .find(|(tensor, _)| tensor.name.ends_with("img_proj_layer.bias"))
+        .unwrap()
+        .clone();
+    let width = bias.0.shape[0];
+    tensors.retain(|(tensor, _)| !tensor.name.contains("img_proj_layer"));
+    for (layer, inputs) in [(0, 24), (2, width)] {
+        let name = format!("base_model.model.model.mm_projector.{layer}");
+        let weight = TorchTensor {
+            name: format!("{name}.weight"),
+            shape: vec![width, inputs],
+            dtype: bias.0.dtype,
+        };
+        let bytes = vec![0; weight.elements() * weight.dtype.width()];
+        tensors.push((weight, bytes));
+        let mut bias = bias.clone();
+        bias.0.name = format!("{name}.bias");
+        tensors.push(bias);
+    }
+    write(&other.join("adapter_model.bin"), &tensors)?;
+    parts.adapters = vec![("a".parse()?, other), ("b".parse()?, model.path("adapter"))];
+    let error = refusal(&parts);
+    assert_says(&error, &["mm_projector", "another model"]);
+    Ok(())
+}
+
+#[test]
+fn an_end_token_outside_of_the_vocabulary_is_refused() -> Result<()> {
+    let model = Model::new()?;
+    model.change("base/config.json", "eos_token_id", json!(600))?;
+    assert_says(
+        &refusal(&model.parts),
+        &["eos_token_id is 600", "vocab_size 512"],
+    );
+    Ok(())
+}
+
+#[test]
 fn an_adapter_of_a_wider_base_names_both_shapes() -> Result<()> {
     let model = Model::new()?;
     let path = model.path("adapter/adapter_model.safetensors");
@@ -328,6 +408,9 @@ fn a_tokenizer_of_another_vocabulary_is_refused() -> Result<()> {
     fs::write(&broken, b"<html>")?;
     parts.tokenizer = Some(broken);
     assert_says(&refusal(&parts), &["no SentencePiece model"]);
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n";
+    fs::write(model.path("tokenizer.model"), pointer)?;
+    assert_says(&refusal(&parts), &["git lfs pull", "tokenizer.model"]);
     Ok(())
 }
 

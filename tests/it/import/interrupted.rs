@@ -267,6 +267,10 @@ fn a_full_disk_and_a_killed_process_leave_no_bundle_and_the_next_import_is_whole
         message.contains("cannot write") && message.contains("language.safetensors"),
         "{message}"
     );
+    ensure!(
+        message.contains(".bundle.import") && message.contains("run the same command again"),
+        "{message}"
+    );
     ensure!(!bundle.exists(), "a bundle after a full disk");
 
     let killed = limited(&bundle, &parts, false)?.output()?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use radialog_models::bundle::import::{ImportParts, find_parts};
+use radialog_tests::torch_file::{TorchFormat, TorchTensor, TorchType, write_torch};
 
 /// Empty files: only names matter to the search.
 fn tree(files: &[&str]) -> Result<tempfile::TempDir> {
@@ -139,5 +140,97 @@ fn two_files_that_could_be_one_part_are_both_named() -> Result<()> {
         ..ImportParts::default()
     };
     assert_eq!(find_parts(dir.path(), given.clone())?.0, given);
+    Ok(())
+}
+
+/// The files of an adapter of v1 in a folder.
+fn adapter(folder: &str) -> [String; 2] {
+    ["adapter_config.json", "adapter_model.bin"].map(|name| format!("{folder}/{name}"))
+}
+
+#[test]
+fn the_other_adapter_of_v1_is_taken_beside_one_that_is_named_and_the_rest_is_said() -> Result<()> {
+    let older = "checkpoints/vicuna-7b-img-report/checkpoint-9000";
+    let files = [RG, INS, older].map(adapter).concat();
+    let mut files: Vec<&str> = files.iter().map(String::as_str).collect();
+    files.extend([
+        "vicuna/config.json",
+        "vicuna/model.safetensors",
+        "vicuna/tokenizer.model",
+    ]);
+    let dir = tree(&files)?;
+    let given = |name: &str| -> Result<ImportParts> {
+        Ok(ImportParts {
+            adapters: vec![(name.parse()?, dir.path().join(RG))],
+            ..ImportParts::default()
+        })
+    };
+    let error = find(&dir).unwrap_err().to_string();
+    assert!(error.contains("--adapter NAME=DIR"), "{error}");
+    let (parts, notes) = find_parts(dir.path(), given("rg")?)?;
+    let names: Vec<&str> = parts
+        .adapters
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["rg", "ins"]);
+    assert!(
+        notes.len() == 1 && notes[0].contains("checkpoint-9000"),
+        "{notes:?}"
+    );
+    let (parts, notes) = find_parts(dir.path(), given("mine")?)?;
+    assert_eq!((parts.adapters.len(), notes.len()), (1, 2), "{notes:?}");
+    Ok(())
+}
+
+#[test]
+fn a_linked_folder_is_followed_once_and_a_circle_ends() -> Result<()> {
+    let elsewhere = tree(&["config.json", "model.safetensors", "tokenizer.model"])?;
+    let dir = tree(&[FINDINGS])?;
+    let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, dir.path().join(name));
+    link(elsewhere.path(), "vicuna-7b-v1.3")?;
+    link(elsewhere.path(), "the-same-again")?;
+    link(dir.path(), "circle")?;
+    let (parts, notes) = find(&dir)?;
+    assert!(notes.is_empty(), "{notes:?}");
+    let base = parts.base.unwrap();
+    assert_eq!(base.canonicalize()?, elsewhere.path().canonicalize()?);
+    assert_eq!(parts.findings, Some(dir.path().join(FINDINGS)));
+    Ok(())
+}
+
+#[test]
+fn a_folder_that_is_not_there_or_a_file_is_named_as_such() -> Result<()> {
+    let dir = tree(&[FINDINGS])?;
+    for (path, words) in [("nowhere", "no such folder"), (FINDINGS, "it is a file")] {
+        let error = find_parts(&dir.path().join(path), ImportParts::default());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn v1s_alignment_without_an_image_encoder_is_left_out_with_its_reason() -> Result<()> {
+    let dir = tree(&[FINDINGS])?;
+    let alignment = dir.path().join("checkpoint_4.pth");
+    let tensors = [TorchTensor {
+        name: "Qformer.bert.embeddings.LayerNorm.weight".into(),
+        shape: vec![1],
+        dtype: TorchType::Float,
+    }];
+    write_torch(
+        &alignment,
+        TorchFormat::Zip,
+        Some("model"),
+        &tensors,
+        &mut |_, out| Ok(out.write_all(&[0; 4])?),
+    )?;
+    let (parts, notes) = find(&dir)?;
+    assert_eq!(parts.alignment, None);
+    assert!(
+        notes.len() == 1 && notes[0].contains("--biovil"),
+        "{notes:?}"
+    );
     Ok(())
 }

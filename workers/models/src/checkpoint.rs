@@ -19,7 +19,7 @@ pub mod sharded;
 pub mod torch;
 
 pub use error::CheckpointError;
-pub use file::{OpenedCheckpoint, open_file};
+pub use file::{OpenedCheckpoint, open_file, refuse_pointer};
 pub use folder::{has_weights, open_folder};
 
 /// Name, shape, stored type and place of one tensor of a checkpoint.

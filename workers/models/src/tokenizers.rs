@@ -28,8 +28,16 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// The content is not a `tokenizer.json` of the expected kind.
-    #[error("not a usable tokenizer.json: {0}")]
+    #[error("tokenizer: {0}")]
     Format(String),
+    /// The ids are not those of the model.
+    #[error("it has {tokens} tokens and the language model {rows}: it is of another model")]
+    OtherModel {
+        /// Tokens of the tokenizer.
+        tokens: u32,
+        /// Rows of the model's embedding.
+        rows: u32,
+    },
     /// A token that the model depends on is missing.
     #[error("the tokenizer has no token '{0}': use the tokenizer.json that belongs to the weights")]
     MissingToken(&'static str),

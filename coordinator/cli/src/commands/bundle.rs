@@ -130,7 +130,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
                 ..random
             };
             let manifest = random.write(&dir)?;
-            println!(
+            outln!(
                 "wrote bundle '{}' ({}) to {}",
                 manifest.name,
                 manifest.hash().short(),
@@ -183,7 +183,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             .write(&dir)?;
             let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
             let mib = bytes as f64 / f64::from(1 << 20);
-            println!(
+            outln!(
                 "wrote bundle '{}' ({}, {mib:.1} MiB) to {}",
                 manifest.name,
                 manifest.hash().short(),
@@ -193,7 +193,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         BundleCommand::Verify { dir } => {
             let bundle = open(&dir)?;
             bundle.verify()?;
-            println!(
+            outln!(
                 "bundle '{}' is whole: {} files verified",
                 bundle.manifest().name,
                 bundle.manifest().files.len()
@@ -211,24 +211,27 @@ fn open(dir: &Path) -> anyhow::Result<Bundle> {
 }
 
 fn print_summary(bundle: &BundleSummary) {
-    println!(
+    outln!(
         "bundle '{}' version {} ({}) in {}",
         bundle.name,
         bundle.version,
         bundle.hash.short(),
         bundle.dir.display()
     );
-    println!("  licence: {}", bundle.license);
+    outln!("  licence: {}", bundle.license);
     if bundle.random_weights {
-        println!("  random weights: findings and text mean nothing");
+        outln!("  random weights: findings and text mean nothing");
     }
-    println!(
+    outln!(
         "  {:<10} {:>8} {:>14} {:>10}  hash",
-        "component", "tensors", "parameters", "MiB"
+        "component",
+        "tensors",
+        "parameters",
+        "MiB"
     );
     for part in &bundle.components {
         let mib = part.bytes as f64 / f64::from(1 << 20);
-        println!(
+        outln!(
             "  {:<10} {:>8} {:>14} {mib:>10.1}  {}",
             part.stage.name(),
             part.tensors,
@@ -240,7 +243,7 @@ fn print_summary(bundle: &BundleSummary) {
             let types: Vec<String> = types
                 .map(|(name, count)| format!("{count} in {name}"))
                 .collect();
-            println!("  {:<10} quantised: {}", "", types.join(", "));
+            outln!("  {:<10} quantised: {}", "", types.join(", "));
         }
     }
 }

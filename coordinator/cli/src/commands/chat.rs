@@ -1,7 +1,7 @@
 //! `radialog chat`: a conversation about an X-ray in the terminal. It speaks to a gateway as every other client does; where
 //! none is named, one runs in this process.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -86,7 +86,7 @@ pub(crate) async fn run(args: ChatArgs) -> anyhow::Result<ExitCode> {
     match &args.url {
         Some(url) => {
             let id = converse(&args, url).await?;
-            println!("\nGo on with: radialog chat --url {url} --resume {id}");
+            outln!("\nGo on with: radialog chat --url {url} --resume {id}");
         }
         None => run_embedded(&args).await?,
     }
@@ -128,7 +128,7 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
         max_new_tokens: Some(args.max_new_tokens),
         ..TurnOptions::default()
     };
-    println!("Research use only. Not a medical device. /help lists what can be asked.\n");
+    outln!("Research use only. Not a medical device. /help lists what can be asked.\n");
     let view = match (&args.image, &args.resume) {
         (Some(image), _) => {
             client
@@ -154,11 +154,12 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
         id: view.id.0.clone(),
     };
     conversation.replay(&view).await?;
+    // Nobody is left to read an answer where the output is closed.
     while let Some(line) = conversation.ask_for_line().await? {
         match command::parse(&line) {
             Ok(TypedLine::Nothing) => {}
             Ok(TypedLine::Quit) => break,
-            Ok(TypedLine::Help) => println!("{}", command::HELP),
+            Ok(TypedLine::Help) => outln!("{}", command::HELP),
             Ok(TypedLine::Show) => conversation.show_findings(),
             Ok(TypedLine::Save(file)) => conversation.save(Path::new(&file)).await?,
             Ok(TypedLine::Ask(ask)) => {
@@ -168,10 +169,10 @@ async fn converse(args: &ChatArgs, url: &str) -> anyhow::Result<String> {
                     .await
                 {
                     Ok(turn) => conversation.follow(&turn).await?,
-                    Err(error) => println!("{error:#}"),
+                    Err(error) => outln!("{error:#}"),
                 }
             }
-            Err(words) => println!("{words}"),
+            Err(words) => outln!("{words}"),
         }
     }
     Ok(conversation.id)
@@ -186,14 +187,14 @@ impl TerminalConversation {
         }
         for turn in &view.turns {
             if turn.turn > 1 {
-                println!("> {}", turn.asked.as_deref().unwrap_or_default().trim());
+                outln!("> {}", turn.asked.as_deref().unwrap_or_default().trim());
             }
-            print!(
+            out!(
                 "{}",
                 turn.edited.as_ref().unwrap_or(&turn.text).trim_start()
             );
             if turn.status.is_final() {
-                println!("{}\n", ending(turn));
+                outln!("{}\n", ending(turn));
             } else {
                 self.follow(turn).await?;
             }
@@ -204,8 +205,10 @@ impl TerminalConversation {
     /// The next line; none at the end of input, or after Ctrl-C.
     async fn ask_for_line(&mut self) -> anyhow::Result<Option<String>> {
         if std::io::stdin().is_terminal() {
-            print!("> ");
-            std::io::stdout().flush()?;
+            out!("> ");
+        }
+        if crate::print::is_closed() {
+            return Ok(None);
         }
         tokio::select! {
             line = self.lines.next_line() => line.context("cannot read what is typed"),
@@ -232,9 +235,9 @@ impl TerminalConversation {
                 following.await
             }
         };
-        println!();
+        outln!();
         if let Err(error) = outcome {
-            println!("{error:#}");
+            outln!("{error:#}");
         }
         Ok(())
     }
@@ -242,15 +245,15 @@ impl TerminalConversation {
     fn show_findings(&self) {
         match &self.findings {
             Some(findings) => print_findings(findings),
-            None => println!("there are no findings yet"),
+            None => outln!("there are no findings yet"),
         }
     }
 
     async fn save(&self, file: &Path) -> anyhow::Result<()> {
         let view = self.client.conversation(&self.id).await?;
         match std::fs::write(file, serde_json::to_string_pretty(&view)?) {
-            Ok(()) => println!("saved in {}", file.display()),
-            Err(error) => println!(
+            Ok(()) => outln!("saved in {}", file.display()),
+            Err(error) => outln!(
                 "cannot write {}: {error}; name another file",
                 file.display()
             ),
@@ -262,19 +265,18 @@ impl TerminalConversation {
 fn show_update(update: TurnUpdate, known: &mut Option<FindingsReport>) {
     match update {
         TurnUpdate::Queued(0) => {}
-        TurnUpdate::Queued(position) => println!("({position} waiting before this)"),
+        TurnUpdate::Queued(position) => outln!("({position} waiting before this)"),
         TurnUpdate::Findings(findings) => {
             print_findings(&findings);
             *known = Some(findings);
         }
         TurnUpdate::Token(text) => {
-            print!("{text}");
+            out!("{text}");
             // A terminal that is gone is noticed at the next line.
-            let _ = std::io::stdout().flush();
         }
-        TurnUpdate::Done(turn) => println!("{}", ending(&turn)),
-        TurnUpdate::Failed(error) => println!("[{}: {}]", error.code, error.message),
-        TurnUpdate::Lost => eprintln!("(the connection was lost, trying again)"),
+        TurnUpdate::Done(turn) => outln!("{}", ending(&turn)),
+        TurnUpdate::Failed(error) => outln!("[{}: {}]", error.code, error.message),
+        TurnUpdate::Lost => errln!("(the connection was lost, trying again)"),
     }
 }
 
@@ -308,11 +310,11 @@ fn print_findings(report: &FindingsReport) {
             .map(|at| if at < filled { '#' } else { '.' })
             .collect();
         let mark = if predicted.present { "present" } else { "" };
-        println!(
+        outln!(
             "  {:26} {bar} {:3.0} % {mark}",
             predicted.finding.name(),
             predicted.probability * 100.0
         );
     }
-    println!();
+    outln!();
 }

@@ -109,10 +109,10 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         DlqCommand::List { services } => {
             let (queue, group) = connect(&services).await?;
-            println!("{:<24} {:>8} {:>8}", "queue", "waiting", "dead");
+            outln!("{:<24} {:>8} {:>8}", "queue", "waiting", "dead");
             let results = [queues::RESULTS.to_owned()];
             for name in queues::of_group(group.as_ref()).chain(results) {
-                println!(
+                outln!(
                     "{name:<24} {:>8} {:>8}",
                     queue.depth(&name).await?,
                     queue.depth(&queues::dead(&name)).await?
@@ -123,12 +123,12 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
             let (queue, group) = connect(&letters.services).await?;
             let deliveries = letters.take(queue.as_ref(), group.as_ref()).await?;
             for delivery in &deliveries {
-                println!("{}", describe(delivery));
+                outln!("{}", describe(delivery));
                 if bodies {
-                    println!("    {}", String::from_utf8_lossy(&delivery.message.body));
+                    outln!("    {}", String::from_utf8_lossy(&delivery.message.body));
                 }
             }
-            println!("{} dead letters shown; none was removed", deliveries.len());
+            outln!("{} dead letters shown; none was removed", deliveries.len());
             for delivery in deliveries {
                 delivery.receipt.requeue().await?;
             }
@@ -155,7 +155,7 @@ pub(crate) async fn run(args: DlqArgs) -> anyhow::Result<ExitCode> {
                 delivery.receipt.ack().await?;
                 sent += 1;
             }
-            println!("{sent} sent again, {left} left");
+            outln!("{sent} sent again, {left} left");
         }
     }
     Ok(ExitCode::SUCCESS)

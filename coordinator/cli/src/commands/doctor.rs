@@ -38,10 +38,10 @@ struct CheckReport {
 impl CheckReport {
     fn report(&mut self, what: &str, outcome: anyhow::Result<String>) {
         match outcome {
-            Ok(text) => println!("ok    {what:<12} {text}"),
+            Ok(text) => outln!("ok    {what:<12} {text}"),
             Err(error) => {
                 self.failed += 1;
-                println!("FAIL  {what:<12} {error:#}");
+                outln!("FAIL  {what:<12} {error:#}");
             }
         }
     }
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     );
     checks.report("limits", limits());
     if checks.failed > 0 {
-        println!("{} checks failed", checks.failed);
+        outln!("{} checks failed", checks.failed);
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)

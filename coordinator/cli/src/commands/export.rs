@@ -73,9 +73,9 @@ pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     durable::replace(&args.out, text.as_bytes())
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     for key in &unreadable {
-        eprintln!("left out: object '{key}' is damaged, or from another version");
+        errln!("left out: object '{key}' is damaged, or from another version");
     }
-    println!("{} corrections in {}", samples.len(), args.out.display());
+    outln!("{} corrections in {}", samples.len(), args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 

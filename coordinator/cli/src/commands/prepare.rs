@@ -182,7 +182,7 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
                 data.coverage(1),
                 seed,
             )?;
-            println!("{count} samples written to {}", data.out.display());
+            outln!("{count} samples written to {}", data.out.display());
             Ok(ExitCode::SUCCESS)
         }
         PrepareCommand::Dialogs { data, tasks } => {
@@ -193,7 +193,7 @@ pub(crate) async fn run(args: PrepareArgs) -> anyhow::Result<ExitCode> {
                 tasks,
                 seed: data.samples.seed,
             };
-            println!(
+            outln!(
                 "{} conversations written to {}",
                 dialogs.run(&data.out)?,
                 data.out.display()
@@ -225,19 +225,20 @@ fn sections(sectioning: Sectioning) -> anyhow::Result<ExitCode> {
     })?;
     bar.finish_and_clear();
     let path = sectioning.output.display();
-    println!(
+    outln!(
         "{} reports, {} rows (one an image) written to {path}",
-        summary.reports, summary.rows
+        summary.reports,
+        summary.rows
     );
     if summary.problems.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!("{} reports left out:", summary.problems.len());
+    errln!("{} reports left out:", summary.problems.len());
     for problem in summary.problems.iter().take(LISTED) {
-        eprintln!("  {problem}");
+        errln!("  {problem}");
     }
     if summary.problems.len() > LISTED {
-        eprintln!("  …");
+        errln!("  …");
     }
     Ok(ExitCode::FAILURE)
 }
@@ -260,9 +261,9 @@ fn instruct(
         seed: data.samples.seed,
     };
     let summary = instruct.run(&data.out)?;
-    println!("  reports {:>8}", summary.reports);
+    outln!("  reports {:>8}", summary.reports);
     for file in &summary.tasks {
-        println!(
+        outln!(
             "  {:<7} {:>8}  {}",
             file.task.name(),
             file.samples,
@@ -271,13 +272,13 @@ fn instruct(
     }
     let missing: Vec<_> = summary.missing.iter().map(|task| task.name()).collect();
     if !missing.is_empty() {
-        println!(
+        outln!(
             "  without {}: no file in {}",
             missing.join(", "),
             instruct.tasks.display()
         );
     }
-    println!(
+    outln!(
         "{} samples written to {}",
         summary.samples,
         data.out.display()

@@ -88,7 +88,7 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
         } else {
             "no such conversation is known here; "
         };
-        println!("{known}conversation {id} with {objects} objects {verb}");
+        outln!("{known}conversation {id} with {objects} objects {verb}");
         return Ok(ExitCode::SUCCESS);
     }
     let mut grace = config.retention.grace;
@@ -101,7 +101,7 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
                 retention::remove(&backends, id).await?;
             }
         }
-        println!("{count} conversations {verb} because of their age");
+        outln!("{count} conversations {verb} because of their age");
         if config.redis.is_none() {
             grace = grace.max(age);
         }
@@ -111,7 +111,7 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
         objects,
         bytes,
     } = retention::sweep(&backends, grace, args.dry_run).await?;
-    println!(
+    outln!(
         "{objects} objects ({bytes} bytes) of {conversations} conversations that are gone {verb}"
     );
     Ok(ExitCode::SUCCESS)

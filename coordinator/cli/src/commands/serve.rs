@@ -45,12 +45,12 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let bundles = embedded.bundles().iter();
     bundles.for_each(|bundle| readiness.serves(bundle.label()));
     readiness.ready();
-    println!("RaDialog is at {} (Ctrl-C stops it)", embedded.url()?);
-    println!("Research software, not a medical device.");
+    outln!("RaDialog is at {} (Ctrl-C stops it)", embedded.url()?);
+    outln!("Research software, not a medical device.");
     let drain = lifecycle.drain().clone();
     tokio::spawn(async move {
         drain.cancelled().await;
-        println!("stopping: finishing what is in the models");
+        outln!("stopping: finishing what is in the models");
     });
     embedded.run().await.map(|()| ExitCode::SUCCESS)
 }

@@ -55,14 +55,14 @@ pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
             let of = progress
                 .total
                 .map_or_else(|| "?".to_owned(), |total| total.to_string());
-            println!(
+            outln!(
                 "run {run}: {}/{of} studies, {} in flight, {}",
                 progress.done + progress.failed,
                 progress.in_flight,
                 overview(&progress)
             );
             for stage in &progress.stages {
-                println!(
+                outln!(
                     "  {:<10} {:>8} done {:>8} reused {:>8} failed {:>8.1}/s",
                     stage.stage.name(),
                     stage.done,
@@ -93,9 +93,10 @@ fn read_folder(dir: &Path) -> anyhow::Result<RunId> {
             StudyStatus::Failed => failed += 1,
         }
     }
-    println!(
+    outln!(
         "run {} over {}: {done} done, {failed} failed so far",
-        file.spec.run, file.input
+        file.spec.run,
+        file.input
     );
     Ok(file.spec.run)
 }

@@ -162,18 +162,18 @@ fn finish<S: Trainer>(
     out: &Path,
 ) -> anyhow::Result<ExitCode> {
     for note in training.notes() {
-        eprintln!("{note}");
+        errln!("{note}");
     }
     let bar = progress_bar()?;
     let outcome = training.run(&|| stop.is_cancelled(), &|step| show(&bar, &step))?;
     bar.finish_and_clear();
     let shown = out.display();
     let TrainingOutcome::Complete(rows) = outcome else {
-        println!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
+        outln!("interrupted; the checkpoint is in {shown}/last. Add --resume to go on.");
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     print_rows(&rows);
-    println!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
+    outln!("bundles in {shown}/best and {shown}/last; curves in {shown}/curves.html");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -183,7 +183,7 @@ fn print_rows(rows: &[EpochMetrics]) {
         .iter()
         .filter(|(name, _)| rows.iter().any(|row| row.get(name).is_some()));
     let columns: Vec<_> = columns.collect();
-    let line = |cells: Vec<String>| println!("  {:>5} {}", cells[0], cells[1..].join(" "));
+    let line = |cells: Vec<String>| outln!("  {:>5} {}", cells[0], cells[1..].join(" "));
     let heading = columns.iter().map(|(_, heading)| format!("{heading:>14}"));
     line(["epoch".to_owned()].into_iter().chain(heading).collect());
     for row in rows {
@@ -222,7 +222,7 @@ fn show(bar: &ProgressBar, step: &StepReport) {
         step.rate
     );
     if bar.is_hidden() && step.step.is_multiple_of(LINE_EVERY) {
-        eprintln!("step {}/{}  {message}", step.step, step.total);
+        errln!("step {}/{}  {message}", step.step, step.total);
     }
     bar.set_message(message);
 }

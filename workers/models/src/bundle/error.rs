@@ -11,8 +11,8 @@ use radialog_schemas::{ContentHash, Stage};
 pub enum BundleError {
     /// No manifest.
     #[error(
-        "'{}' is not a bundle: it has no bundle.json. Give a bundle's directory, or write one with \
-         `radialog bundle random`", .0.display()
+        "'{}' is not a bundle: it has no bundle.json. Give a bundle's directory, or make one of weights that you have with \
+         `radialog bundle import`, or one of random weights with `radialog bundle random`", .0.display()
     )]
     NotABundle(PathBuf),
     /// The manifest, a configuration or a tokenizer is not what this version reads.
@@ -24,7 +24,10 @@ pub enum BundleError {
         reason: String,
     },
     /// The bundle has nothing for this stage.
-    #[error("bundle '{}' has no component for the {stage} stage", dir.display())]
+    #[error(
+        "bundle '{}' has no component for the {stage} stage: `radialog bundle import --help` names the published files that it \
+         is made of", dir.display()
+    )]
     NoComponent {
         /// The bundle.
         dir: PathBuf,

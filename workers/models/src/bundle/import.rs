@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use radialog_schemas::Stage;
 use radialog_schemas::bundle::Manifest;
 
 mod base;
@@ -113,11 +114,29 @@ impl Import {
         &self.reports
     }
 
-    /// Bytes of all tensors.
+    /// Checks that nothing stands where the bundle is to be, as [`Import::write`] does.
+    ///
+    /// # Errors
+    /// Something is there.
+    pub fn check_place(dir: &Path) -> Result<(), ImportError> {
+        staging::check_free(dir)
+    }
+
+    /// The stages that the bundle will have.
+    pub fn stages(&self) -> impl Iterator<Item = Stage> {
+        self.components.iter().map(|component| component.stage)
+    }
+
+    /// Bytes of all tensors and tokenizers.
     pub fn bytes(&self) -> u64 {
         let files = self.components.iter().flat_map(|part| &part.files);
         let tensors = files.flat_map(|file| &file.tensors);
-        tensors.map(|tensor| tensor.header.size() as u64).sum()
+        let tensors: u64 = tensors.map(|tensor| tensor.header.size() as u64).sum();
+        let tokenizers = self
+            .components
+            .iter()
+            .filter_map(|part| part.tokenizer.as_ref());
+        tensors + tokenizers.map(|(_, json)| json.len() as u64).sum::<u64>()
     }
 
     /// Hashes the published files, writes the bundle beside `dir` and renames it when it is whole; `import.json` in it names

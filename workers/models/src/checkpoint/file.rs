@@ -9,6 +9,9 @@ use super::safetensors::SafetensorsFile;
 use super::torch::{LeftOut, TorchFile};
 use super::{Checkpoint, CheckpointError};
 
+/// What a pointer of Git LFS begins with.
+const POINTER: &[u8; 34] = b"version https://git-lfs.github.com";
+
 /// A checkpoint with what is known about it.
 #[derive(Clone)]
 pub struct OpenedCheckpoint {
@@ -30,6 +33,7 @@ pub struct OpenedCheckpoint {
 /// A file that cannot be read, is damaged or of another kind.
 pub fn open_file(path: &Path, sections: &[&str]) -> Result<OpenedCheckpoint, CheckpointError> {
     let files = vec![path.to_owned()];
+    refuse_pointer(path)?;
     if is_safetensors(path)? {
         return Ok(OpenedCheckpoint {
             checkpoint: Arc::new(SafetensorsFile::open(path)?),
@@ -49,6 +53,21 @@ pub fn open_file(path: &Path, sections: &[&str]) -> Result<OpenedCheckpoint, Che
     })
 }
 
+/// Refuses the few lines that Git leaves in the place of a large file when Git LFS is not installed.
+///
+/// # Errors
+/// Such a file, or one that cannot be opened.
+pub fn refuse_pointer(path: &Path) -> Result<(), CheckpointError> {
+    let mut file = File::open(path).map_err(CheckpointError::io("open", path))?;
+    let mut start = [0; POINTER.len()];
+    if file.read_exact(&mut start).is_ok() && start == *POINTER {
+        let reason = "it is a pointer of Git LFS and not the file itself: install git-lfs and run `git lfs pull` in its folder, \
+                      or download the file";
+        return Err(CheckpointError::content(path)(reason));
+    }
+    Ok(())
+}
+
 /// Whether a file begins as a safetensors file does: the length of a header, and the header's brace.
 fn is_safetensors(path: &Path) -> Result<bool, CheckpointError> {
     let mut file = File::open(path).map_err(CheckpointError::io("open", path))?;
@@ -57,5 +76,25 @@ fn is_safetensors(path: &Path) -> Result<bool, CheckpointError> {
     match file.read_exact(&mut start) {
         Ok(()) => Ok(named || (start[8] == b'{' && start[4..8] == [0; 4])),
         Err(_) => Ok(named),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_named_whatever_the_file_is_called() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["model.safetensors", "pytorch_model.bin"] {
+            let path = dir.path().join(name);
+            let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n";
+            std::fs::write(&path, pointer).unwrap();
+            let error = open_file(&path, &[]).err().unwrap().to_string();
+            assert!(
+                error.contains("git lfs pull") && error.contains(name),
+                "{error}"
+            );
+        }
     }
 }

@@ -5,13 +5,23 @@ use std::io::{Read, Seek, SeekFrom};
 
 use super::{CheckpointError, StoredTensor};
 
+/// Bytes that a view which repeats stored values, as `expand` makes it, may have: more than any norm's or bias's.
+const MOST_REPEATED: u64 = 1 << 26;
+
 /// Checks that the tensor's values lie before the byte `end` of its file.
 pub(super) fn check(tensor: &StoredTensor, end: u64) -> Result<(), CheckpointError> {
     let absurd = || tensor.fault("no file holds so many values");
     let size = tensor.size().ok_or_else(absurd)?;
     let room = end.saturating_sub(tensor.place.offset);
     // A view that repeats values may be larger than what is stored: the file would size an allocation.
-    if size as u64 > room {
+    if repeats(tensor) {
+        if size as u64 > room.max(MOST_REPEATED) {
+            let reason = format!(
+                "it repeats the {room} bytes of its storage up to {size}: save it with contiguous()"
+            );
+            return Err(tensor.fault(reason));
+        }
+    } else if size as u64 > room {
         let reason =
             format!("it needs {size} bytes and its storage has {room}: the file is cut or damaged");
         return Err(tensor.fault(reason));
@@ -56,6 +66,13 @@ pub(super) fn values(tensor: &StoredTensor) -> Result<Vec<u8>, CheckpointError> 
         values.chunks_exact_mut(width).for_each(<[u8]>::reverse);
     }
     Ok(values)
+}
+
+/// Whether one stored value stands in several places of the tensor.
+fn repeats(tensor: &StoredTensor) -> bool {
+    let strides = tensor.place.strides.as_deref().unwrap_or_default();
+    let mut steps = tensor.shape.iter().zip(strides);
+    steps.any(|(side, stride)| *side > 1 && *stride == 0)
 }
 
 /// Bytes from the first value's beginning to the last one's end, in the file.
@@ -144,6 +161,11 @@ mod tests {
         );
         assert_eq!(read(&[2, 2], Some(&[4, 2])), [1, 3, 5, 7], "each second");
         assert_eq!(read(&[3], Some(&[0])), [1, 1, 1], "an expanded one");
+        assert_eq!(
+            read(&[64], Some(&[0])),
+            [1; 64],
+            "one that is larger than what is stored"
+        );
         assert_eq!(read(&[], Some(&[])), [1], "a single value");
         assert!(read(&[0, 3], Some(&[3, 1])).is_empty());
     }
@@ -162,6 +184,7 @@ mod tests {
         assert!(refusal(&[2], Some(&[7])).contains("spans 16 bytes"));
         assert!(refusal(&[1 << 40], Some(&[0])).contains("'weight' (shape [1099511627776])"));
         assert!(refusal(&[1 << 40, 1 << 40], None).contains("no file holds so many"));
+        assert!(refusal(&[1 << 40], Some(&[0])).contains("contiguous()"));
         assert!(refusal(&[2, 2], Some(&[usize::MAX, 1])).contains("no file holds so many"));
     }
 }

@@ -1,12 +1,13 @@
 //! Safetensors files: a header in JSON, then the values.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
-use serde::Deserialize;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{Checkpoint, CheckpointError, StoredPlace, StoredTensor, StoredType, sorted};
@@ -26,6 +27,31 @@ struct Entry {
     shape: Vec<usize>,
     /// From the end of the header on.
     data_offsets: (u64, u64),
+}
+
+/// The entries of a header in their order, also those whose name stands twice.
+struct Header(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Header(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 /// The tensors of one safetensors file.
@@ -67,11 +93,11 @@ impl SafetensorsFile {
             .take(header)
             .read_to_end(&mut content)
             .map_err(CheckpointError::io("read", path))?;
-        let header: BTreeMap<String, Value> =
-            serde_json::from_slice(&content).map_err(|error| {
-                CheckpointError::content(path)(format!("its header is no JSON ({error})"))
-            })?;
+        let Header(header) = serde_json::from_slice(&content).map_err(|error| {
+            CheckpointError::content(path)(format!("its header is no JSON ({error})"))
+        })?;
         let mut end = start;
+        let mut places = Vec::new();
         let mut tensors = Vec::new();
         for (name, entry) in header {
             if name == METADATA {
@@ -104,6 +130,7 @@ impl SafetensorsFile {
                     "it has the bytes {begins} to {ends}, which are not as many"
                 )));
             }
+            places.push((begins, ends));
             tensors.push(tensor);
         }
         if end > length {
@@ -111,6 +138,7 @@ impl SafetensorsFile {
                 "its tensors end at byte {end} and it has {length}"
             )));
         }
+        check_places(path, places, length - start)?;
         let tensors = tensors.into_iter().map(|tensor| tensor.check(length));
         Ok(Self {
             path: path.to_owned(),
@@ -124,8 +152,82 @@ impl SafetensorsFile {
     }
 }
 
+/// Checks that the values lie one after the other without a byte between or behind, as the format demands. A file that is
+/// otherwise was damaged, or put together by hand.
+fn check_places(
+    path: &Path,
+    mut places: Vec<(u64, u64)>,
+    length: u64,
+) -> Result<(), CheckpointError> {
+    let damaged = |reason: String| {
+        CheckpointError::content(path)(format!(
+            "{reason}: the file is damaged, download or copy it again"
+        ))
+    };
+    places.sort_unstable();
+    let mut at = 0;
+    for (begins, ends) in places {
+        if begins != at {
+            let what = match begins < at {
+                true => "two of its tensors have the same bytes",
+                false => "there are bytes between its tensors",
+            };
+            return Err(damaged(format!("{what} (at byte {begins})")));
+        }
+        at = ends;
+    }
+    match at == length {
+        true => Ok(()),
+        false => Err(damaged(format!(
+            "its tensors end {} bytes before it does",
+            length.saturating_sub(at)
+        ))),
+    }
+}
+
 impl Checkpoint for SafetensorsFile {
     fn tensors(&self) -> &[StoredTensor] {
         &self.tensors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The words with which a file of this header and so many bytes of values is refused.
+    fn refusal(header: &str, values: usize) -> Option<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let length = (header.len() as u64).to_le_bytes();
+        let content = [&length, header.as_bytes(), &vec![0; values]].concat();
+        fs::write(&path, content).unwrap();
+        SafetensorsFile::open(&path)
+            .err()
+            .map(|error| error.to_string())
+    }
+
+    #[test]
+    fn values_that_overlap_or_leave_bytes_over_and_names_that_stand_twice_are_refused() {
+        let one = r#""a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#;
+        let tensor = |name: &str, begins: u32| {
+            let ends = begins + 4;
+            format!(
+                r#"{{{one},"{name}":{{"dtype":"U8","shape":[4],"data_offsets":[{begins},{ends}]}}}}"#
+            )
+        };
+        assert_eq!(refusal(&tensor("b", 4), 8), None);
+        for (name, begins, values, words) in [
+            ("b", 0, 4, "the same bytes"),
+            ("b", 2, 6, "the same bytes"),
+            ("b", 6, 10, "bytes between"),
+            ("b", 4, 9, "end 1 bytes before"),
+            ("a", 4, 8, "names it twice"),
+        ] {
+            let found = refusal(&tensor(name, begins), values).unwrap_or_default();
+            assert!(found.contains(words), "{words}: {found}");
+        }
     }
 }

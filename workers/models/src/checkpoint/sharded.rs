@@ -102,6 +102,9 @@ impl ShardedCheckpoint {
                     );
                     return Err(tensor.fault(reason));
                 }
+                None if left_out
+                    .iter()
+                    .any(|entry| entry.is_tensor && entry.name == *name) => {}
                 None => {
                     let reason = format!(
                         "it says that tensor '{name}' is in '{file}', which does not have it: the shard is of another \
@@ -114,6 +117,7 @@ impl ShardedCheckpoint {
         left_out.extend(found.into_keys().map(|name| LeftOut {
             name,
             what: "a tensor that the index does not name".into(),
+            is_tensor: false,
         }));
         Ok(Self {
             files,

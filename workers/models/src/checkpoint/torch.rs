@@ -38,6 +38,8 @@ pub struct LeftOut {
     pub name: String,
     /// What it is, e.g. `a list`.
     pub what: String,
+    /// Whether it is a tensor that this software does not read.
+    pub is_tensor: bool,
 }
 
 impl TorchFile {
@@ -93,7 +95,11 @@ impl TorchFile {
                 other => pickle.kind(other),
             };
             let what = pickle.kind(value);
-            left_out.push(LeftOut { name, what });
+            left_out.push(LeftOut {
+                name,
+                what,
+                is_tensor: false,
+            });
         };
         if section.is_some() {
             let others = whole
@@ -101,17 +107,27 @@ impl TorchFile {
                 .filter(|(name, _)| !matches!(name, Value::Text(name) if Some(&**name) == section));
             others.for_each(|(name, value)| leave_out(name, value));
         }
-        let mut tensors = Vec::new();
+        let (mut tensors, mut unread) = (Vec::new(), Vec::new());
         for (name, value) in entries {
             match (name, pickle.tensor(value)) {
-                (Value::Text(name), Some(view)) => {
-                    tensors.push(stored(path, name, view, storages)?)
-                }
+                (Value::Text(name), Some(view)) => match unreadable(view) {
+                    None => tensors.push(stored(path, name, view, storages)?),
+                    Some(what) => unread.push(LeftOut {
+                        name: name.to_string(),
+                        what,
+                        is_tensor: true,
+                    }),
+                },
                 _ => leave_out(name, value),
             }
         }
+        left_out.extend(unread);
         if tensors.is_empty() {
-            let entries: Vec<_> = left_out.iter().take(10).map(|entry| &*entry.name).collect();
+            let described = |entry: &LeftOut| match entry.is_tensor {
+                true => format!("{} ({})", entry.name, entry.what),
+                false => entry.name.clone(),
+            };
+            let entries: Vec<_> = left_out.iter().take(10).map(described).collect();
             let reason = format!("it has no tensors; its entries are: {}", entries.join(", "));
             return Err(CheckpointError::content(path)(reason));
         }
@@ -140,6 +156,21 @@ pub(super) fn is_zip(path: &Path) -> bool {
     let mut magic = [0; ZIP_MAGIC.len()];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
     read.is_ok() && magic == ZIP_MAGIC
+}
+
+/// What a tensor is, where it is of a kind that this software does not read. It may be one that nobody needs.
+fn unreadable(view: &TensorView) -> Option<String> {
+    let class = view.dtype.as_deref().unwrap_or(&view.storage.class);
+    if dtype_of(class).is_none() {
+        return Some(format!(
+            "a tensor of the type {class}, which this software does not read: convert it, e.g. to float32, with torch"
+        ));
+    }
+    view.lazy.then(|| {
+        "a tensor whose signs torch turns when it is read (its negative bit), which this software does not do: save it with \
+         resolve_neg()"
+            .to_owned()
+    })
 }
 
 /// A tensor with its place in the file.

@@ -12,7 +12,9 @@ use super::rules::TokenizerRules;
 use super::{TokenizerError, read};
 
 mod byte_level;
+mod fitting;
 mod pieces;
+pub mod published;
 mod reading;
 mod scored;
 mod segmentation;

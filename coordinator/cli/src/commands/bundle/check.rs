@@ -46,8 +46,8 @@ pub(crate) struct CheckArgs {
     #[arg(long, value_name = "JSON")]
     predictions: Option<PathBuf>,
     /// Images to compare at most
-    #[arg(long, default_value_t = 20)]
-    limit: usize,
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
 }
 
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     );
     let mut images = BTreeMap::new();
     find_images(&args.images, 0, &ids, &mut images)?;
-    let images: Vec<(String, PathBuf)> = images.into_iter().take(args.limit).collect();
+    let images: Vec<(String, PathBuf)> = images.into_iter().take(args.limit as usize).collect();
     ensure!(
         !images.is_empty(),
         "no image below '{}' is called like one of the {} ids: give the folder of the data set that they are of",
@@ -170,7 +170,7 @@ impl EmbeddingCheck {
 
     fn print(&self) -> bool {
         let Some((_, own)) = self.worst.first() else {
-            println!("embedding: NOT COMPARED, no image has a stored embedding");
+            outln!("embedding: NOT COMPARED, no image has a stored embedding");
             return false;
         };
         let by_how_much = |distance: &Distance| {
@@ -191,7 +191,7 @@ impl EmbeddingCheck {
             .iter()
             .map(|(projector, distance)| format!("{projector}: {}", by_how_much(distance)))
             .collect();
-        println!(
+        outln!(
             "embedding: {}: {} images, {}; fits: {} ({})",
             if agrees { "agrees" } else { "DOES NOT AGREE" },
             self.images,
@@ -245,7 +245,7 @@ impl FindingsCheck {
 
     fn print(&self) -> bool {
         if self.images == 0 {
-            println!("findings: NOT COMPARED, no image has a prediction");
+            outln!("findings: NOT COMPARED, no image has a prediction");
             return false;
         }
         let different: usize = self.different.values().sum();
@@ -254,7 +254,7 @@ impl FindingsCheck {
             .iter()
             .map(|(finding, count)| format!("{finding} {count}"))
             .collect();
-        println!(
+        outln!(
             "findings: {}: {} of {} images have the same labels; of {} labels {} differ at the threshold, by rounding, and \
              {different} beyond{}",
             if different == 0 {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
+use radialog_models::bundle::import::Import;
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
 use tokio::task::block_in_place;
 
@@ -69,7 +70,10 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
         );
         return Err(UsageError(hint).into());
     };
-    println!("{}", system.about);
+    if let Some(bundle) = &args.bundle {
+        Import::check_place(bundle)?;
+    }
+    outln!("{}", system.about);
     let downloader = Downloader::new(&args.hub, &args.releases, args.token.as_deref())?;
     // Held to the end, so that nobody changes what is being imported.
     let _lock = block_in_place(|| take_folder(&args.dir))?;
@@ -89,7 +93,7 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let Some(bundle) = args.bundle else {
-        println!("all files are in {}", args.dir.display());
+        outln!("all files are in {}", args.dir.display());
         return Ok(ExitCode::SUCCESS);
     };
     let import = ImportArgs::of_folder(bundle, args.dir, args.system);
@@ -122,13 +126,13 @@ async fn fetch(
     loop {
         let path = dir.join(&tried.path);
         if block_in_place(|| records.is_whole(&tried, &path))? {
-            println!("{}: there already", tried.path);
+            outln!("{}: there already", tried.path);
             return Ok((tried, path));
         }
         match downloader.download(&tried, &path).await? {
             Downloaded::Whole => {
                 let known = block_in_place(|| records.record(&tried, &path))?;
-                println!("{}: {known}", tried.path);
+                outln!("{}: {known}", tried.path);
                 return Ok((tried, path));
             }
             Downloaded::NotThere(url) => match tried.other() {

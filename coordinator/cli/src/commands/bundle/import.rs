@@ -13,7 +13,7 @@ use radialog_models::bundle::import::{
     Imported, find_parts,
 };
 use radialog_models::vision::projector_seed::TRAINING_SEED;
-use radialog_schemas::AdapterName;
+use radialog_schemas::{AdapterName, Stage};
 
 use crate::exit::UsageError;
 
@@ -29,7 +29,7 @@ const MIB: f64 = 1_048_576.0;
 /// Make a bundle of published weights: RaDialog v1 or v2, CheXbert, a LLaMA-family model
 ///
 /// Finds the parts below --from by their names, or takes those that flags name; each is optional. Files of torch are read and
-/// never executed. An import that was interrupted goes on where it was. Example: radialog bundle import /bundles/radialog-v1
+/// never executed. An import that was interrupted keeps the files of the bundle that are whole. Example: radialog bundle import /bundles/radialog-v1
 /// --from ~/RaDialog --base ~/vicuna-7b-v1.3 --dry-run
 #[derive(Args)]
 pub(crate) struct ImportArgs {
@@ -155,6 +155,9 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         None => (given, Vec::new()),
     };
     let name = match &args.name {
+        Some(name) if name.trim().is_empty() => {
+            return Err(UsageError("--name is empty: give the bundle a name".into()).into());
+        }
         Some(name) => name.clone(),
         None => folder_name(&args.out)?,
     };
@@ -170,11 +173,14 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         merge: args.merge,
         projector_seed: args.projector_seed,
     };
-    let import = Import::plan(&parts, options)?;
+    Import::check_place(&args.out)?;
+    let import = Import::plan(&parts, options).inspect_err(|_| {
+        notes.iter().for_each(|note| errln!("{note}"));
+    })?;
     import.reports().iter().for_each(print_report);
-    notes.iter().for_each(|note| println!("{note}"));
+    notes.iter().for_each(|note| outln!("{note}"));
     if args.dry_run {
-        println!(
+        outln!(
             "would write {:.1} MiB to {}",
             import.bytes() as f64 / MIB,
             args.out.display()
@@ -186,20 +192,48 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         import.write(&args.out, &mut |progress| bar.show(progress))?;
     bar.finish();
     for file in changed {
-        println!(
+        outln!(
             "'{}' has changed since the import that was interrupted: what is made of it was written again",
             file.display()
         );
     }
     let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
-    println!(
+    outln!(
         "wrote bundle '{}' ({}, {:.1} MiB) to {}",
         manifest.name,
         manifest.hash().short(),
         bytes as f64 / MIB,
         args.out.display()
     );
+    say_what_is_missing(&import);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what the bundle has no part for, and which flags add it: commands that need it would say so much later.
+fn say_what_is_missing(import: &Import) {
+    let stages = [
+        (
+            Stage::Embedding,
+            "reads no images (--biovil with --alignment or --non-lora)",
+        ),
+        (Stage::Findings, "finds no findings (--findings)"),
+        (
+            Stage::Language,
+            "writes no reports and holds no dialogs (--base)",
+        ),
+        (
+            Stage::Scoring,
+            "labels no reports (--chexbert with --bert-vocab)",
+        ),
+    ];
+    let missing: Vec<&str> = stages
+        .into_iter()
+        .filter(|(stage, _)| import.stages().all(|has| has != *stage))
+        .map(|(_, words)| words)
+        .collect();
+    if !missing.is_empty() {
+        outln!("the bundle {}", missing.join("; it "));
+    }
 }
 
 fn folder_name(out: &Path) -> anyhow::Result<String> {
@@ -209,12 +243,12 @@ fn folder_name(out: &Path) -> anyhow::Result<String> {
 }
 
 fn print_report(report: &ComponentReport) {
-    println!("{}: {}", report.stage.name(), report.geometry);
+    outln!("{}: {}", report.stage.name(), report.geometry);
     for (file, what) in &report.used {
-        println!("  used      {}: {what}", file.display());
+        outln!("  used      {}: {what}", file.display());
     }
     for part in &report.left_out {
-        println!(
+        outln!(
             "  left out  {}: {} ({})",
             part.file.display(),
             part.what,
@@ -222,7 +256,7 @@ fn print_report(report: &ComponentReport) {
         );
     }
     for note in &report.notes {
-        println!("  note      {note}");
+        outln!("  note      {note}");
     }
 }
 
@@ -259,7 +293,7 @@ impl Bar {
         } else if Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE_EVERY;
             let [done, total] = [progress.done, progress.total].map(|bytes| bytes as f64 / MIB);
-            eprintln!("{done:.0}/{total:.0} MiB  {message}");
+            errln!("{done:.0}/{total:.0} MiB  {message}");
         }
     }
 

@@ -83,7 +83,7 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     let (report, texts): (QualityReport, Vec<GeneratedText>) = measured
         .await
         .context("the evaluation ended unexpectedly")??;
-    println!(
+    outln!(
         "bundle '{}' ({}), split '{}'",
         report.bundle,
         report.hash.short(),
@@ -97,10 +97,10 @@ pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         print_section(section);
     }
     write(&args.out, &report)?;
-    println!("\nwritten to {}", args.out.display());
+    outln!("\nwritten to {}", args.out.display());
     if let Some(path) = &args.texts {
         write(path, &texts)?;
-        println!("texts in {}", path.display());
+        outln!("texts in {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -165,7 +165,7 @@ fn show(bar: &ProgressBar, what: &str, done: u64, total: u64) {
     bar.set_position(done);
     bar.set_message(what.to_owned());
     if bar.is_hidden() && done == total {
-        eprintln!("{what}: {done}");
+        errln!("{what}: {done}");
     }
 }
 
@@ -176,15 +176,15 @@ fn write(path: &Path, value: &impl Serialize) -> anyhow::Result<()> {
 }
 
 fn print_section(section: &ScoreSection) {
-    println!("\n{}", section.title);
+    outln!("\n{}", section.title);
     for note in &section.notes {
-        println!("  {note}");
+        outln!("  {note}");
     }
     section.tables.iter().for_each(print_table);
 }
 
 fn print_table(table: &ScoreTable) {
-    println!("\n  {}", table.title);
+    outln!("\n  {}", table.title);
     let cells =
         |row: &radialog_training::evaluation::quality::score_table::ScoreRow| -> Vec<String> {
             table
@@ -214,7 +214,7 @@ fn print_table(table: &ScoreTable) {
             .iter()
             .zip(&widths)
             .map(|(cell, &width)| format!("  {cell:>width$}"));
-        println!("  {first:<name$}{}", cells.collect::<String>());
+        outln!("  {first:<name$}{}", cells.collect::<String>());
     };
     line("", &table.columns);
     for (row, cells) in table.rows.iter().zip(&rows) {

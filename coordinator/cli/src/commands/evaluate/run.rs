@@ -49,22 +49,22 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
             "none of the {without} studies has a reference to compare with: use a CSV manifest with a reference column"
         );
     }
-    println!(
+    outln!(
         "{} reports with a reference, {without} studies without",
         scores.reports
     );
-    println!("  macro F1         {:.4}", scores.macro_f1);
-    println!("  macro precision  {:.4}", scores.macro_precision);
-    println!("  macro recall     {:.4}", scores.macro_recall);
-    println!("  sample F1        {:.4}", scores.sample_f1);
-    println!("  accuracy         {:.4}", scores.accuracy);
+    outln!("  macro F1         {:.4}", scores.macro_f1);
+    outln!("  macro precision  {:.4}", scores.macro_precision);
+    outln!("  macro recall     {:.4}", scores.macro_recall);
+    outln!("  sample F1        {:.4}", scores.sample_f1);
+    outln!("  accuracy         {:.4}", scores.accuracy);
     for (finding, f1) in &scores.f1 {
-        println!("  F1 {:<28} {f1:.4}", finding.name());
+        outln!("  F1 {:<28} {f1:.4}", finding.name());
     }
     let metrics = args.out.join(METRICS_FILE);
     let text = serde_json::to_string_pretty(&scores)? + "\n";
     durable::replace(&metrics, text.as_bytes())
         .with_context(|| format!("cannot write {}", metrics.display()))?;
-    println!("written to {}", metrics.display());
+    outln!("written to {}", metrics.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -36,8 +36,8 @@ pub(crate) fn run(args: &NewKeyArgs) -> anyhow::Result<ExitCode> {
         Uuid::new_v4().simple()
     );
     let hash = ContentHash::of(key.as_bytes());
-    println!("key for {} (not shown again): {key}", args.name);
-    println!(
+    outln!("key for {} (not shown again): {key}", args.name);
+    outln!(
         "entry for gateway.keys, or RADIALOG_GATEWAY_KEYS (several with commas): {}:{hash}",
         args.name
     );

@@ -111,7 +111,7 @@ pub(crate) async fn run(args: AnswersArgs) -> anyhow::Result<ExitCode> {
     };
     let samples = answered(&finished, task, questions, &prompts).await?;
     let count = write_task_file(&out, samples.into_iter().map(Ok))?;
-    println!(
+    outln!(
         "{count} samples of {} written to {}",
         task.name(),
         out.display()

@@ -98,7 +98,7 @@ impl TableArgs {
 pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
     if !args.from.is_empty() {
         let count = import_embeddings(&args.from, &args.out)?;
-        println!("{count} embeddings written to {}", args.out.display());
+        outln!("{count} embeddings written to {}", args.out.display());
         return Ok(ExitCode::SUCCESS);
     }
     let session = Session::configure(&args.run, &args.out)?;
@@ -132,7 +132,7 @@ pub(crate) async fn run(args: EmbeddingsArgs) -> anyhow::Result<ExitCode> {
         count += 1;
     }
     rows.finish()?;
-    println!(
+    outln!(
         "{count} embeddings {shape:?} written to {}",
         args.out.display()
     );

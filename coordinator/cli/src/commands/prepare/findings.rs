@@ -48,7 +48,7 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
         for (id, findings) in read_predictions(from)? {
             file.add(&id, findings.into_iter())?;
         }
-        println!(
+        outln!(
             "findings of {} images written to {}",
             file.finish()?,
             args.out.display()
@@ -80,7 +80,7 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
     }
     results.tell_failures();
     let count = file.finish()?;
-    println!(
+    outln!(
         "findings of {count} images written to {}",
         args.out.display()
     );
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: FindingsArgs) -> anyhow::Result<ExitCode> {
             rows.add(&probabilities)?;
         }
         rows.finish()?;
-        println!("their probabilities written to {}", path.display());
+        outln!("their probabilities written to {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -68,7 +68,7 @@ pub(crate) async fn run(args: LabelsArgs) -> anyhow::Result<ExitCode> {
     results.tell_failures();
     let count = file.finish()?;
     let blank = table.blank_rows().await?;
-    println!(
+    outln!(
         "labels of {count} reports written to {}; {blank} rows without text left out",
         args.out.display()
     );

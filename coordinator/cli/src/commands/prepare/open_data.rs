@@ -160,7 +160,7 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
             .read()?;
             write_report_table(&out, &reports.rows)?;
             print_agreement(&reports);
-            println!(
+            outln!(
                 "{} reports written to {}",
                 reports.rows.len(),
                 out.display()
@@ -169,7 +169,7 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
         OpenDataCommand::Nih { source, out } => {
             let images = read_nih(&source)?;
             write_image_table(&out, &images.rows)?;
-            println!(
+            outln!(
                 "{} images written to {}; {} are not there",
                 images.rows.len(),
                 out.display(),
@@ -188,18 +188,26 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
                 .collect();
             let (pairs, sides) = Pairing { images, seed }.pair(&read_report_table(&reports)?)?;
             write_pairs_table(&out, &pairs)?;
-            println!(
+            outln!(
                 "{:<9} {:>8} {:>16} {:>11} {:>14} {:>9}",
-                "split", "reports", "same findings", "similarity", "images used", "at most"
+                "split",
+                "reports",
+                "same findings",
+                "similarity",
+                "images used",
+                "at most"
             );
             for (side, of) in &sides {
                 let used = format!("{} of {}", of.used, of.images);
-                println!(
+                outln!(
                     "{side:<9} {:>8} {:>16} {:>11.3} {used:>14} {:>8}x",
-                    of.reports, of.exact, of.similarity, of.most
+                    of.reports,
+                    of.exact,
+                    of.similarity,
+                    of.most
                 );
             }
-            println!(
+            outln!(
                 "{} weak pairs (for training only) written to {}",
                 pairs.len(),
                 out.display()
@@ -232,9 +240,9 @@ pub(super) fn run(command: OpenDataCommand) -> anyhow::Result<ExitCode> {
                 seed,
             };
             for (task, samples) in tasks.write(&out)? {
-                println!("  {:<7} {samples:>8}", task.name());
+                outln!("  {:<7} {samples:>8}", task.name());
             }
-            println!("written to {}", out.display());
+            outln!("written to {}", out.display());
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -262,19 +270,26 @@ fn tokenizer(
     };
     let texts = texts.iter().map(split).collect::<anyhow::Result<_>>()?;
     let ids = TokenizerTrainer { texts, size, kind }.write(&out)?;
-    println!("{ids} ids written to {}", out.display());
+    outln!("{ids} ids written to {}", out.display());
     Ok(())
 }
 
 /// Says how far tags and weak rule agree, and what became of it.
 fn print_agreement(reports: &OpenIReports) {
-    println!(
+    outln!(
         "{:<27}|  tagged, and in the text         |  not tagged, and in the text",
         ""
     );
-    println!(
+    outln!(
         "{:<27}| {:>6} {:>8} {:>6} {:>9} | {:>6} {:>8} {:>6} |  labels 1, 0, -1",
-        "finding", "stated", "possible", "denied", "no word", "stated", "possible", "denied"
+        "finding",
+        "stated",
+        "possible",
+        "denied",
+        "no word",
+        "stated",
+        "possible",
+        "denied"
     );
     for (finding, counts) in &reports.agreement {
         let of = |label: Label| {
@@ -284,7 +299,7 @@ fn print_agreement(reports: &OpenIReports) {
                 .filter(|row| row.labels[*finding as usize] == label)
                 .count()
         };
-        println!(
+        outln!(
             "{:<27}| {:>6} {:>8} {:>6} {:>9} | {:>6} {:>8} {:>6} |  {}, {}, {}",
             finding.name(),
             counts.tagged_stated,
@@ -299,8 +314,9 @@ fn print_agreement(reports: &OpenIReports) {
             of(Label::Uncertain)
         );
     }
-    println!(
+    outln!(
         "left out: {} that nobody tagged, {} without any text left",
-        reports.untagged, reports.without_text
+        reports.untagged,
+        reports.without_text
     );
 }

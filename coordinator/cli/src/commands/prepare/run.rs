@@ -165,14 +165,14 @@ impl<'a> Session<'a> {
         })?;
         if summary.interrupted {
             let done = summary.done + summary.failed;
-            println!("interrupted after {done}; run the same command again to go on");
+            outln!("interrupted after {done}; run the same command again to go on");
             return Ok(None);
         }
         for problem in summary.problems.iter().take(LISTED) {
-            eprintln!("left out: {problem}");
+            errln!("left out: {problem}");
         }
         if summary.problem_count > LISTED as u64 {
-            eprintln!("left out: {} entries in all", summary.problem_count);
+            errln!("left out: {} entries in all", summary.problem_count);
         }
         let spec = RunFile::read(&folder)?
             .context("the run's folder has lost its run.json")?
@@ -223,16 +223,16 @@ impl Results {
             .iter()
             .map(|(code, count)| format!("{code} {count}"))
             .collect();
-        eprintln!(
+        errln!(
             "{} failed and are left out ({}):",
             self.failed.values().sum::<u64>(),
             counts.join(", ")
         );
         for failure in &self.failures {
-            eprintln!("  {failure}");
+            errln!("  {failure}");
         }
         if self.failed.values().sum::<u64>() > LISTED as u64 {
-            eprintln!("  …");
+            errln!("  …");
         }
     }
 }

@@ -447,13 +447,9 @@ fn llama_tokenizer(
     let llama = &config.llama;
     let path = bundle.file(Stage::Language, TOKENIZER)?;
     let tokenizer = LlamaTokenizer::from_file(&path).map_err(BundleError::unusable(&path))?;
-    let (ours, models) = (tokenizer.image_id(), llama.image_token());
-    if ours != models {
-        let reason = format!(
-            "<IMG> has id {ours} and the language model expects {models}: it belongs to another model"
-        );
-        return Err(BundleError::Unusable { file: path, reason });
-    }
+    let tokenizer = tokenizer
+        .for_image_id(llama.image_token())
+        .map_err(BundleError::unusable(&path))?;
     let placeholders = config.prompts.image_tokens;
     if placeholders != llama.num_image_tokens {
         let reason = format!(

@@ -10,6 +10,9 @@ use super::error::ImportError;
 use super::sources::Source;
 use crate::language::LlamaConfig;
 
+/// How a model that was generated with was configured, beside `config.json`.
+const GENERATION: &str = "generation_config.json";
+
 /// The configuration that the model has, and its file: v2's is in the folder of its other trained weights.
 pub(super) fn read_config(
     base: &Path,
@@ -19,21 +22,119 @@ pub(super) fn read_config(
     let path = beside
         .filter(|path| path.is_file())
         .unwrap_or_else(|| base.join("config.json"));
-    let text = fs::read(&path).map_err(ImportError::unusable(&path))?;
-    let settings: MultimodalSettings =
-        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
-    settings.check().map_err(ImportError::unusable(&path))?;
-    let architecture: ArchitectureSettings =
-        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
-    architecture.check().map_err(ImportError::unusable(&path))?;
-    let config: LlamaConfig =
-        serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
-    config.validate().map_err(ImportError::unusable(&path))?;
+    let fault = |reason: String| ImportError::unusable(&path)(reason);
+    let text = fs::read(&path).map_err(|error| fault(error.to_string()))?;
+    let mut content: Value =
+        serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?;
+    let beside = fs::read(path.with_file_name(GENERATION)).ok();
+    let beside = beside.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    plain(&mut content, beside.as_ref()).map_err(fault)?;
+    let settings: MultimodalSettings = parsed(&content).map_err(fault)?;
+    settings.check().map_err(fault)?;
+    let architecture: ArchitectureSettings = parsed(&content).map_err(fault)?;
+    architecture.check().map_err(fault)?;
+    let config: LlamaConfig = parsed(&content).map_err(fault)?;
+    config
+        .validate()
+        .map_err(|error| fault(error.to_string()))?;
+    if config.eos_token_id as usize >= config.vocab_size {
+        return Err(fault(format!(
+            "eos_token_id is {}, and vocab_size {}: no answer would ever end",
+            config.eos_token_id, config.vocab_size
+        )));
+    }
     Ok((config, path))
+}
+
+fn parsed<T: for<'de> Deserialize<'de>>(content: &Value) -> Result<T, String> {
+    T::deserialize(content).map_err(|error| error.to_string())
+}
+
+/// Writes settings in the spelling of older versions of transformers: the rotary frequencies of `rope_parameters` under their
+/// own name, nothing for frequencies that are not stretched, and one token that ends an answer.
+fn plain(content: &mut Value, generation: Option<&Value>) -> Result<(), String> {
+    let Some(settings) = content.as_object_mut() else {
+        return Err("it is no object of settings".into());
+    };
+    let is_plain = |rope: &Value| {
+        let kind = rope.get("rope_type").or_else(|| rope.get("type"));
+        rope.is_object() && kind.is_none_or(|kind| kind.is_null() || kind == "default")
+    };
+    if let Some(rope) = settings
+        .get("rope_parameters")
+        .filter(|rope| is_plain(rope))
+    {
+        let rope = rope.clone();
+        settings.remove("rope_parameters");
+        for name in ["rope_theta", "partial_rotary_factor"] {
+            if let Some(value) = rope.get(name) {
+                settings.insert(name.into(), value.clone());
+            }
+        }
+    }
+    if settings.get("rope_scaling").is_some_and(is_plain) {
+        settings.remove("rope_scaling");
+    }
+    if settings.get("rope_parameters").is_some_and(Value::is_null) {
+        settings.remove("rope_parameters");
+    }
+    let end = match settings.get("eos_token_id") {
+        None => return Ok(()),
+        Some(Value::Null) => generation.and_then(|settings| settings.get("eos_token_id")),
+        end => end,
+    };
+    // Of several the first one ends what a base writes; the others end the turns of other dialogs.
+    let end = match end {
+        Some(Value::Array(several)) => several.first(),
+        end => end,
+    };
+    match end.filter(|end| end.as_u64().is_some_and(|end| u32::try_from(end).is_ok())) {
+        Some(end) => {
+            let end = end.clone();
+            settings.insert("eos_token_id".into(), end);
+            Ok(())
+        }
+        None => Err(format!(
+            "eos_token_id is {}, and {GENERATION} beside it names none: write the id of the token that ends an answer",
+            settings["eos_token_id"]
+        )),
+    }
+}
+
+/// Checks that the base is a folder.
+pub(super) fn check_folder(base: &Path) -> Result<(), ImportError> {
+    if base.is_dir() {
+        return Ok(());
+    }
+    let reason = match base.exists() {
+        true => {
+            "it is one file and no GGUF file: name the folder that has it beside its config.json"
+        }
+        false => "there is no such file or folder",
+    };
+    Err(ImportError::unusable(base)(reason))
 }
 
 /// Checks the number of layers, the vocabulary and the width against the tensors: the configuration is not believed, since a number in it would size a model.
 pub(super) fn check_geometry(base: &Source, llama: &LlamaConfig) -> Result<(), ImportError> {
+    let embedding = "model.embed_tokens.weight";
+    let first = base.names().next().unwrap_or_default();
+    if !base.has(embedding)
+        && let Some(prefix) = base.names().find_map(|name| name.strip_suffix(embedding))
+    {
+        let reason = format!(
+            "its tensors are called '{prefix}model...', and names that begin with 'model.' or 'module.model.' are read: save \
+             them without '{prefix}'"
+        );
+        return Err(ImportError::unusable(&base.path)(reason));
+    }
+    if !base.has(embedding) && base.layers("model.layers") == 0 {
+        let reason = format!(
+            "it has no '{embedding}' and no 'model.layers.0...': its names, e.g. '{first}', are not those of a LLaMA of \
+             transformers"
+        );
+        return Err(ImportError::unusable(&base.path)(reason));
+    }
     let layers = base.layers("model.layers");
     if layers != llama.num_hidden_layers {
         let reason = format!(
@@ -85,7 +186,7 @@ impl ArchitectureSettings {
             (self.sliding_window.is_none(), "sliding_window is set"),
             (
                 self.rope_parameters.is_none(),
-                "rope_parameters is set, as newer versions of transformers write rope_theta and rope_scaling",
+                "rope_parameters has another rope_type than default",
             ),
             (
                 self.partial_rotary_factor.is_none_or(|part| part == 1.0),
@@ -144,6 +245,50 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_newer_versions_of_transformers_write_is_read_as_what_older_ones_do() {
+        let written = |changed: Value, generation: Option<Value>| {
+            let mut config = json!({"vocab_size": 512, "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2,
+                                    "intermediate_size": 96});
+            for (key, value) in changed.as_object().unwrap() {
+                config[key] = value.clone();
+            }
+            plain(&mut config, generation.as_ref())?;
+            parsed::<ArchitectureSettings>(&config)?.check()?;
+            let config: LlamaConfig = parsed(&config)?;
+            config.validate().map_err(|error| error.to_string())?;
+            Ok::<_, String>((config.rope_theta, config.eos_token_id))
+        };
+        let newer = json!({"rope_parameters": {"rope_theta": 500_000.0, "rope_type": "default"}, "eos_token_id": [9, 3]});
+        assert_eq!(written(newer, None), Ok((500_000.0, 9)));
+        let older = json!({"rope_scaling": {"type": "default"}, "rope_theta": 20_000.0});
+        assert_eq!(written(older, None), Ok((20_000.0, 2)));
+        let beside = Some(json!({"eos_token_id": 7}));
+        assert_eq!(
+            written(json!({"eos_token_id": null}), beside),
+            Ok((10_000.0, 7))
+        );
+        for (changed, words) in [
+            (
+                json!({"rope_parameters": {"rope_type": "llama3"}}),
+                "rope_parameters",
+            ),
+            (
+                json!({"rope_parameters": {"partial_rotary_factor": 0.5}}),
+                "partial_rotary_factor",
+            ),
+            (
+                json!({"rope_scaling": {"rope_type": "yarn"}}),
+                "rope_scaling",
+            ),
+            (json!({"eos_token_id": null}), "eos_token_id"),
+            (json!({"eos_token_id": "</s>"}), "eos_token_id"),
+        ] {
+            let error = written(changed, None).unwrap_err();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+    }
 
     #[test]
     fn a_relative_of_llama_is_refused_by_what_makes_it_one() {

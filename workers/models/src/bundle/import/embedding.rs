@@ -2,7 +2,7 @@
 //! `non_lora_trainables.bin`. Both are read as their authors' programs read them: BioViL-T first, the other over it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -31,6 +31,19 @@ const PROJECTOR: &str = "projector.";
 
 /// The Q-Former's layers.
 const LAYERS: &str = "Qformer.bert.encoder.layer";
+
+/// The encoder's first weights.
+const STEM: &str = "encoder.encoder.conv1.weight";
+
+/// Whether v1's file has an image encoder of its own, as a training of ours leaves it. True of one that cannot be opened, so
+/// that opening it says why.
+pub(super) fn has_encoder(alignment: &Path) -> bool {
+    let Ok(file) = open_file(alignment, &["model"]) else {
+        return true;
+    };
+    let mut names = file.checkpoint.tensors().iter().map(|tensor| &tensor.name);
+    names.any(|name| name.ends_with(&format!("{ENCODER}{STEM}")))
+}
 
 /// A component and the number and width of its image tokens.
 pub(super) struct PlannedEmbedding {
@@ -82,7 +95,7 @@ fn v1(
         over: alignment,
         under: biovil,
     };
-    if biovil.is_none() && !alignment.has(&format!("{ENCODER}encoder.encoder.conv1.weight")) {
+    if biovil.is_none() && !alignment.has(&format!("{ENCODER}{STEM}")) {
         let reason =
             "it has no image encoder, as published: give BioViL-T's file beside it (--biovil)";
         return Err(ImportError::unusable(&alignment.path)(reason));

@@ -55,10 +55,25 @@ pub enum ImportError {
         /// The file.
         file: PathBuf,
     },
+    /// An import that was under way and whose finished files are kept.
+    #[error(
+        "{source}; what is finished is kept in '{}': run the same command again to go on, or remove that folder", folder.display()
+    )]
+    Kept {
+        /// The hidden folder beside the bundle's place.
+        folder: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: Box<ImportError>,
+    },
     /// A value that is NaN or infinite, or becomes so in the type that it is to be stored in.
     #[error(
-        "tensor '{tensor}' in '{}' has values that are not finite when stored as {dtype}: the file is damaged, or give \
-         --dtype f32 or bf16", file.display()
+        "tensor '{tensor}' in '{}' has values that are not finite when stored as {dtype}: the file is damaged{}",
+        file.display(),
+        match dtype.as_str() {
+            "F16" => ", or give --dtype f32 or bf16",
+            _ => ": download it again",
+        }
     )]
     NotFinite {
         /// The name in the published file.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::ImportError;
 use super::sources::Source;
 use crate::checkpoint::gguf::{Gguf, GgufLlama};
-use crate::checkpoint::{Checkpoint, OpenedCheckpoint};
+use crate::checkpoint::{Checkpoint, OpenedCheckpoint, refuse_pointer};
 use crate::language::LlamaConfig;
 
 /// The end of a file's name.
@@ -39,6 +39,7 @@ impl GgufBase {
     }
 
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
+        refuse_pointer(path)?;
         let llama = GgufLlama::new(Gguf::open(path)?)?;
         Ok(Self {
             llama: Arc::new(llama),

@@ -49,6 +49,7 @@ pub(super) fn plan(
             (gguf.source()?, gguf.config().clone(), Some(gguf), None)
         }
         false => {
+            base::check_folder(dir)?;
             let base = Source::without_prefix(dir, open_folder(dir)?, "module.")?;
             let (llama, config) = base::read_config(dir, non_lora.as_ref())?;
             (base, llama, None, Some(config))
@@ -113,25 +114,27 @@ impl Model<'_> {
             Some(path) => prompts::read(path, prompts)?,
             None => prompts,
         };
-        let (json, tokenizer_file) = match (&self.gguf, &parts.tokenizer) {
-            (Some(gguf), None) => (
-                tokenizer::check(dir, gguf.tokenizer()?, &llama)?,
-                dir.to_owned(),
-            ),
+        let tokenizer = match (&self.gguf, &parts.tokenizer) {
+            (Some(gguf), None) => tokenizer::check(dir, gguf.tokenizer()?, &llama)?,
             (_, given) => tokenizer::read(given.as_deref().unwrap_or(dir), &llama)?,
         };
+        let (json, tokenizer_file) = (tokenizer.json, tokenizer.file);
+        report.notes.extend(tokenizer.note);
         if llama.image_projection == ImageProjectionKind::None {
             let note = "a model of text alone: it takes images when `radialog train language` has given it a projection";
             report.notes.push(note.to_owned());
         }
         let (blank_rule, blank_file) = tokenizer::blank_rule(dir, &tokenizer_file, &llama)?;
+        let images = match llama.image_projection {
+            ImageProjectionKind::None => "no images".to_owned(),
+            ImageProjectionKind::Linear | ImageProjectionKind::Mlp2xGelu => format!(
+                "{} image tokens of width {}",
+                llama.num_image_tokens, llama.image_dim
+            ),
+        };
         report.geometry = format!(
-            "{} layers, width {}, vocabulary {}, {} image tokens of width {}",
-            llama.num_hidden_layers,
-            llama.hidden_size,
-            llama.vocab_size,
-            llama.num_image_tokens,
-            llama.image_dim
+            "{} layers, width {}, vocabulary {}, {images}",
+            llama.num_hidden_layers, llama.hidden_size, llama.vocab_size
         );
         let mut component = LanguageComponent {
             llama,
@@ -145,6 +148,7 @@ impl Model<'_> {
             self.configure_adapters(&mut component, &mut report);
         }
         let files = self.files(&component, merged)?;
+        self.check_adapters_are_whole(&component.llama)?;
         if let Some(base) = files.iter().find(|file| file.usage == WEIGHTS) {
             quantized::note(&base.tensors, self.options.merge.as_ref(), &mut report);
         }
@@ -187,7 +191,10 @@ impl Model<'_> {
         };
         let names = || {
             let names: Vec<_> = self.adapters.keys().map(AdapterName::as_str).collect();
-            names.join(", ")
+            match names.is_empty() {
+                true => "none (--adapter NAME=DIR)".to_owned(),
+                false => names.join(", "),
+            }
         };
         let adapter = self.adapters.get(name).ok_or_else(|| {
             ImportError::Parts(format!(
@@ -207,6 +214,34 @@ impl Model<'_> {
             }
         }
         Ok(Some(adapter))
+    }
+
+    /// Checks that nothing of an adapter is left over: the result would be another one than PEFT's.
+    fn check_adapters_are_whole(&self, llama: &LlamaConfig) -> Result<(), ImportError> {
+        let merged = self.options.merge.as_ref();
+        let used = self
+            .adapters
+            .iter()
+            .filter(|(name, _)| merged.is_none_or(|merged| merged == *name));
+        for (name, adapter) in used {
+            let left = adapter.source.untaken();
+            let Some(first) = left.first() else {
+                continue;
+            };
+            let reason = match first.contains(".lora_") {
+                true => format!(
+                    "{} tensors of the adapter '{name}' have no place in the base, the first is '{first}': it was trained \
+                     on another base, or target_modules does not name it",
+                    left.len()
+                ),
+                false => format!(
+                    "the adapter '{name}' has '{first}', and images reach this base through {}: they are of different models",
+                    llama.image_projection.prefix()
+                ),
+            };
+            return Err(ImportError::unusable(&adapter.source.path)(reason));
+        }
+        Ok(())
     }
 
     /// The configuration with what the image projection tells.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
 use super::gguf::GgufBase;
-use super::lora;
 use super::parts::ImportParts;
+use super::{embedding, lora};
 use crate::checkpoint::has_weights;
 
 /// Folders in folders: the published trees have four.
@@ -36,8 +36,19 @@ pub fn find_parts(
     given: ImportParts,
 ) -> Result<(ImportParts, Vec<String>), ImportError> {
     let mut found = Found::default();
-    let mut seen = 0;
-    walk(dir, 0, &mut found, &mut seen)?;
+    if !dir.is_dir() {
+        let reason = match dir.exists() {
+            true => "it is a file: name the folder that it lies in",
+            false => "there is no such folder",
+        };
+        return Err(ImportError::unusable(dir)(reason));
+    }
+    let mut walked = Walked::default();
+    walk(dir, 0, &mut found, &mut walked)?;
+    // A folder that is reached both ways has the name that it has without a link.
+    while let Some((link, depth)) = walked.links.pop() {
+        walk(&link, depth, &mut found, &mut walked)?;
+    }
     let mut notes = Vec::new();
     let mut parts = given;
     let file = |matches: &dyn Fn(&str) -> bool| -> Vec<&PathBuf> {
@@ -97,8 +108,9 @@ pub fn find_parts(
             "--base",
         )?;
     }
-    if parts.adapters.is_empty() {
-        name_adapters(&mut parts, &adapters)?;
+    match parts.adapters.is_empty() {
+        true => name_adapters(&mut parts, &adapters)?,
+        false => add_adapters(&mut parts, &adapters, &mut notes)?,
     }
     if parts.tokenizer.is_none() {
         find_tokenizer(&mut parts, &found)?;
@@ -154,15 +166,56 @@ fn ambiguous(several: &[&PathBuf], flag: &str) -> ImportError {
     ))
 }
 
+/// The name of an adapter of v1, by its folder.
+fn name_of(folder: &Path) -> Option<&'static str> {
+    let path = folder.to_string_lossy().to_lowercase();
+    let known = ADAPTERS
+        .iter()
+        .find(|(_, word)| path.contains(&format!("img-{word}")));
+    known.map(|(name, _)| *name)
+}
+
+/// Beside adapters of v1 that were named, the other one is taken; what else there is, is left out in words.
+fn add_adapters(
+    parts: &mut ImportParts,
+    folders: &[&PathBuf],
+    notes: &mut Vec<String>,
+) -> Result<(), ImportError> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let given: BTreeSet<PathBuf> = parts
+        .adapters
+        .iter()
+        .map(|(_, folder)| real(folder))
+        .collect();
+    let is_given = |name: &str| {
+        parts
+            .adapters
+            .iter()
+            .any(|(given, _)| given.as_str() == name)
+    };
+    let of_v1 = parts
+        .adapters
+        .iter()
+        .all(|(name, _)| ADAPTERS.iter().any(|(known, _)| *known == name.as_str()));
+    let others = folders
+        .iter()
+        .filter(|folder| !given.contains(&real(folder)));
+    let is_taken = |folder: &&PathBuf| of_v1 && name_of(folder).is_some_and(|name| !is_given(name));
+    let (taken, left): (Vec<&PathBuf>, Vec<&PathBuf>) = others.copied().partition(is_taken);
+    for folder in left {
+        notes.push(format!(
+            "'{}' is left out: other adapters were named; name it with --adapter NAME=DIR to take it, too",
+            folder.display()
+        ));
+    }
+    match taken.is_empty() {
+        true => Ok(()),
+        false => name_adapters(parts, &taken),
+    }
+}
+
 /// v1's two adapters are known by their folders; a single one needs no name.
 fn name_adapters(parts: &mut ImportParts, folders: &[&PathBuf]) -> Result<(), ImportError> {
-    let name_of = |folder: &Path| {
-        let path = folder.to_string_lossy().to_lowercase();
-        let known = ADAPTERS
-            .iter()
-            .find(|(_, word)| path.contains(&format!("img-{word}")));
-        known.map(|(name, _)| *name)
-    };
     let named: Vec<(&str, &PathBuf)> = match folders {
         [one] => vec![(name_of(one).unwrap_or("lora"), one)],
         several => {
@@ -219,6 +272,16 @@ fn drop_incomplete(parts: &mut ImportParts, notes: &mut Vec<String>) {
         ));
         parts.chexbert = None;
     }
+    if let (Some(alignment), None, None) = (&parts.alignment, &parts.biovil, &parts.non_lora)
+        && !embedding::has_encoder(alignment)
+    {
+        notes.push(format!(
+            "embedding is left out: '{}' needs BioViL-T's biovil_t_image_model_proj_size_128.pt, which is not below the folder \
+             (--biovil)",
+            alignment.display()
+        ));
+        parts.alignment = None;
+    }
     if let (Some(biovil), None, None) = (&parts.biovil, &parts.alignment, &parts.non_lora) {
         notes.push(format!(
             "embedding is left out: '{}' needs v1's checkpoint_4.pth or v2's non_lora_trainables.bin beside it",
@@ -228,14 +291,32 @@ fn drop_incomplete(parts: &mut ImportParts, notes: &mut Vec<String>) {
     }
 }
 
-/// Lists files and folders in the order of their names. What is hidden, and links to folders, are not followed.
-fn walk(dir: &Path, depth: usize, found: &mut Found, seen: &mut usize) -> Result<(), ImportError> {
+/// What has been looked at.
+#[derive(Default)]
+struct Walked {
+    entries: usize,
+    /// Without links, so that each is looked at once.
+    folders: BTreeSet<PathBuf>,
+    /// Links to folders that wait, and how deep they lie.
+    links: Vec<(PathBuf, usize)>,
+}
+
+/// Lists files and folders in the order of their names. What is hidden is not looked at; links to folders are put off.
+fn walk(
+    dir: &Path,
+    depth: usize,
+    found: &mut Found,
+    walked: &mut Walked,
+) -> Result<(), ImportError> {
     let failed = |error: std::io::Error| ImportError::unusable(dir)(error);
+    if !walked.folders.insert(dir.canonicalize().map_err(failed)?) {
+        return Ok(());
+    }
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed)? {
         entries.push(entry.map_err(failed)?.path());
-        *seen += 1;
-        if *seen > MOST_ENTRIES {
+        walked.entries += 1;
+        if walked.entries > MOST_ENTRIES {
             let reason =
                 format!("it has more than {MOST_ENTRIES} entries: name the folder of the weights");
             return Err(ImportError::unusable(dir)(reason));
@@ -252,8 +333,11 @@ fn walk(dir: &Path, depth: usize, found: &mut Found, seen: &mut usize) -> Result
         }
         if path.is_file() {
             found.files.push(path);
-        } else if path.is_dir() && !path.is_symlink() && depth < DEEPEST {
-            walk(&path, depth + 1, found, seen)?;
+        } else if path.is_dir() && depth < DEEPEST {
+            match path.is_symlink() {
+                true => walked.links.push((path, depth + 1)),
+                false => walk(&path, depth + 1, found, walked)?,
+            }
         }
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! An adapter that PEFT wrote: a folder with `adapter_config.json` and its tensors, in either spelling of their names.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +55,50 @@ struct PeftConfig {
     #[serde(default)]
     use_qalora: bool,
     modules_to_save: Option<Vec<String>>,
+    init_lora_weights: Option<Value>,
+    layer_replication: Option<Value>,
+    alora_invocation_tokens: Option<Value>,
+    /// The settings of newer versions, of which some switch another computation on.
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// Ways to begin a training that leave the base as it is; the others (pissa, olora, corda, loftq, ...) take a part of it away,
+/// so that what is saved fits a base that nobody has.
+const BEGINNINGS: [&str; 3] = ["gaussian", "eva", "orthogonal"];
+
+/// Settings of a kind that [`PeftConfig::unknown_computation`] refuses, which say how a training began or went and change no
+/// result.
+const OF_TRAINING: [&str; 4] = [
+    "eva_config",
+    "corda_config",
+    "loftq_config",
+    "runtime_config",
+];
+
+impl PeftConfig {
+    /// Whether the training began with the base's own weights.
+    fn begins_with_base(&self) -> bool {
+        match &self.init_lora_weights {
+            None | Some(Value::Null | Value::Bool(_)) => true,
+            Some(Value::String(name)) => BEGINNINGS.contains(&name.as_str()),
+            Some(_) => false,
+        }
+    }
+
+    /// A setting that this software does not know, and whose name and value say that it switches something on.
+    fn unknown_computation(&self) -> Option<&str> {
+        let mut others = self.others.iter();
+        let found = others.find(|(name, value)| match value {
+            Value::Null | Value::Bool(false) => false,
+            value if name.ends_with("_config") => {
+                value.as_object().is_none_or(|map| !map.is_empty())
+                    && !OF_TRAINING.contains(&name.as_str())
+            }
+            _ => name.starts_with("use_"),
+        });
+        found.map(|(name, _)| name.as_str())
+    }
 }
 
 impl Adapter {
@@ -133,10 +178,27 @@ fn read_config(path: &Path) -> Result<LoraConfig, ImportError> {
         (!given(&config.exclude_modules), "exclude_modules is given"),
         (!config.lora_bias, "lora_bias is true"),
         (!config.use_qalora, "use_qalora is true"),
+        (
+            !given(&config.layer_replication),
+            "layer_replication is given",
+        ),
+        (
+            !given(&config.alora_invocation_tokens),
+            "alora_invocation_tokens is given",
+        ),
+        (
+            config.begins_with_base(),
+            "init_lora_weights names a way to begin that changes the base",
+        ),
     ];
     if let Some((_, what)) = rules.into_iter().find(|(holds, _)| !holds) {
         return Err(fault(format!(
             "{what}, which this software does not compute"
+        )));
+    }
+    if let Some(name) = config.unknown_computation() {
+        return Err(fault(format!(
+            "{name} is given, which this software does not compute"
         )));
     }
     let saved = config.modules_to_save.unwrap_or_default();
@@ -151,8 +213,21 @@ fn read_config(path: &Path) -> Result<LoraConfig, ImportError> {
     Ok(LoraConfig {
         r: config.r,
         lora_alpha: config.lora_alpha,
-        target_modules: targets,
+        target_modules: modules(targets),
     })
+}
+
+/// The modules of a layer that targets name. Newer versions of PEFT write `all-linear` as the full path of every matrix; the
+/// matrices that are missing in a layer are found missing as tensors.
+fn modules(targets: Vec<String>) -> Vec<String> {
+    let mut modules: Vec<String> = Vec::new();
+    for target in targets {
+        let module = target.rsplit('.').next().unwrap_or(&target);
+        if !modules.iter().any(|known| known == module) {
+            modules.push(module.to_owned());
+        }
+    }
+    modules
 }
 
 /// Whether a tensor is of a kind that an adapter is computed with.
@@ -209,6 +284,18 @@ mod tests {
     }
 
     #[test]
+    fn full_paths_of_all_linear_layers_are_their_modules() {
+        let paths = [
+            "model.layers.0.self_attn.q_proj",
+            "model.layers.1.self_attn.q_proj",
+            "model.layers.0.mlp.up_proj",
+            "v_proj",
+        ];
+        let found = modules(paths.map(str::to_owned).to_vec());
+        assert_eq!(found, ["q_proj", "up_proj", "v_proj"]);
+    }
+
+    #[test]
     fn settings_that_would_change_a_result_and_foreign_tensors_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("adapter_config.json");
@@ -228,9 +315,27 @@ mod tests {
             ("exclude_modules", serde_json::json!(["v_proj"])),
             ("target_parameters", serde_json::json!(["weight"])),
             ("trainable_token_indices", serde_json::json!([7])),
+            ("init_lora_weights", "pissa_niter_4".into()),
+            ("init_lora_weights", "olora".into()),
+            ("layer_replication", serde_json::json!([[0, 2], [1, 2]])),
+            ("alora_invocation_tokens", serde_json::json!([5, 6])),
+            ("use_bdlora", serde_json::json!({})),
+            ("arrow_config", serde_json::json!({"top_k": 3})),
+            ("kasa_config", serde_json::json!({"beta": 1})),
         ] {
             let reason = refusal(setting, value).unwrap_err();
             assert!(reason.contains(setting), "{reason}");
+        }
+        for (setting, value) in [
+            ("init_lora_weights", Value::Bool(true)),
+            ("init_lora_weights", "gaussian".into()),
+            ("init_lora_weights", Value::Null),
+            ("loftq_config", serde_json::json!({})),
+            ("eva_config", serde_json::json!({"rho": 2})),
+            ("use_something_new", Value::Bool(false)),
+            ("peft_version", "0.21".into()),
+        ] {
+            assert_eq!(refusal(setting, value), Ok(()), "{setting}");
         }
         for (name, own) in [
             (

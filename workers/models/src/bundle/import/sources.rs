@@ -18,6 +18,8 @@ pub(super) struct Source {
     /// By the name that the networks have.
     tensors: BTreeMap<String, StoredTensor>,
     used: RefCell<BTreeSet<String>>,
+    /// What tensors are that the reader left out, by the name that the networks have.
+    unread: BTreeMap<String, String>,
     opened: OpenedCheckpoint,
 }
 
@@ -41,8 +43,11 @@ impl Source {
                 return Err(tensor.fault(reason).into());
             }
         }
+        let unread = opened.left_out.iter().filter(|entry| entry.is_tensor);
+        let unread = unread.filter_map(|entry| Some((rename(&entry.name)?, entry.what.clone())));
         Ok(Self {
             path: path.to_owned(),
+            unread: unread.collect(),
             checkpoint: Arc::clone(&opened.checkpoint),
             tensors,
             used: RefCell::default(),
@@ -111,14 +116,20 @@ impl Source {
     /// A tensor of this name for a place in the bundle; nothing where the file does not have it.
     ///
     /// # Errors
-    /// Another shape.
+    /// Another shape, or a type that is not read.
     pub(super) fn take(
         &self,
         name: &str,
         header: &TensorHeader,
     ) -> Result<Option<PlannedTensor>, ImportError> {
         let Some(tensor) = self.get(name) else {
-            return Ok(None);
+            return match self.unread.get(name) {
+                None => Ok(None),
+                Some(what) => {
+                    let reason = format!("'{name}' in it is {what}");
+                    Err(ImportError::unusable(&self.path)(reason))
+                }
+            };
         };
         if tensor.shape != header.shape {
             return Err(ImportError::Shape {
@@ -134,6 +145,12 @@ impl Source {
             tensor: tensor.clone(),
         };
         PlannedTensor::new(header.clone(), source).map(Some)
+    }
+
+    /// The names that nobody has taken.
+    pub(super) fn untaken(&self) -> Vec<&str> {
+        let used = self.used.borrow();
+        self.names().filter(|name| !used.contains(*name)).collect()
     }
 
     /// Writes down what is used of the file and what is not: `why` gives a reason for a name, or `unknown` is it.

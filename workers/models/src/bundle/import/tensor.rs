@@ -76,8 +76,11 @@ impl PlannedTensor {
                 StoredType::Ggml(GgmlDType::F16) => Dtype::F16,
                 StoredType::Ggml(GgmlDType::BF16) => Dtype::BF16,
                 other => {
-                    let reason =
-                        format!("its type is {other:?}, and numbers with a point are needed");
+                    let name = match other {
+                        StoredType::Dense(dtype) => dtype.to_string(),
+                        StoredType::Ggml(dtype) => format!("{dtype:?}"),
+                    };
+                    let reason = format!("its type is {name}, and numbers with a point are needed");
                     return Err(tensor.fault(reason).into());
                 }
             },

@@ -38,7 +38,20 @@ pub(super) fn write(
     progress: &mut dyn FnMut(ImportProgress<'_>),
 ) -> Result<Imported, ImportError> {
     check_free(place)?;
-    let mut staging = Staging::open(place)?;
+    let staging = Staging::open(place)?;
+    let folder = staging.path("");
+    write_into(import, place, staging, progress).map_err(|error| ImportError::Kept {
+        folder,
+        source: Box::new(error),
+    })
+}
+
+fn write_into(
+    import: &Import,
+    place: &Path,
+    mut staging: Staging,
+    progress: &mut dyn FnMut(ImportProgress<'_>),
+) -> Result<Imported, ImportError> {
     let mut hashing = |file: &str, done, total| {
         progress(ImportProgress {
             step: ImportStep::Hash,
@@ -90,6 +103,13 @@ pub(super) fn write(
         }
         if let Some((name, json)) = &part.tokenizer {
             let entry = write_text(&mut staging, name, json.as_bytes())?;
+            done += entry.size;
+            progress(ImportProgress {
+                step: ImportStep::Write,
+                file: name,
+                done,
+                total,
+            });
             add(TOKENIZER, name, entry)?;
         }
         manifest.components.insert(part.stage, component);

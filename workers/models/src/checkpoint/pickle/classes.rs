@@ -61,13 +61,13 @@ fn known_call(nodes: &[Node], function: &Global, arguments: &[Value]) -> Option<
             Some(Made::Node(Node::Dictionary(entries)))
         }
         ("torch", "_rebuild_tensor" | "_rebuild_tensor_v2", arguments) => {
-            tensor(nodes, arguments, None)
+            tensor(nodes, arguments, None, arguments.get(6))
         }
         ("torch", "_rebuild_tensor_v3", arguments) => {
             let Some(Value::Global(dtype)) = arguments.get(6) else {
                 return None;
             };
-            tensor(nodes, arguments, Some(dtype.name.clone()))
+            tensor(nodes, arguments, Some(dtype.name.clone()), arguments.get(7))
         }
         ("torch", "_rebuild_parameter" | "_rebuild_parameter_with_state", [data, ..]) => {
             matches!(node(nodes, data)?, Node::Tensor(_)).then(|| Made::Value(data.clone()))
@@ -157,8 +157,13 @@ pub(super) fn storage(nodes: &[Node], id: &Value) -> Option<Storage> {
     })
 }
 
-/// `(storage, offset, shape, strides, …)`.
-fn tensor(nodes: &[Node], arguments: &[Value], dtype: Option<Box<str>>) -> Option<Made> {
+/// `(storage, offset, shape, strides, …)`, with a dictionary of torch's bits or nothing.
+fn tensor(
+    nodes: &[Node],
+    arguments: &[Value],
+    dtype: Option<Box<str>>,
+    bits: Option<&Value>,
+) -> Option<Made> {
     let [storage, offset, shape, strides, ..] = arguments else {
         return None;
     };
@@ -175,8 +180,21 @@ fn tensor(nodes: &[Node], arguments: &[Value], dtype: Option<Box<str>>) -> Optio
         shape,
         strides,
         dtype,
+        lazy: bits.is_some_and(|bits| is_lazy(nodes, bits)),
     };
     Some(Made::Node(Node::Tensor(Box::new(view))))
+}
+
+/// Whether a tensor's dictionary has the conjugate or the negative bit set.
+fn is_lazy(nodes: &[Node], bits: &Value) -> bool {
+    let Some(Node::Dictionary(entries)) = node(nodes, bits) else {
+        return false;
+    };
+    let is_bit =
+        |name: &Value| matches!(name, Value::Text(name) if ["conj", "neg"].contains(&&**name));
+    entries
+        .iter()
+        .any(|(name, value)| is_bit(name) && *value == Value::Bool(true))
 }
 
 fn array(

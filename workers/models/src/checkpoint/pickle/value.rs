@@ -108,6 +108,8 @@ pub struct TensorView {
     pub strides: Vec<usize>,
     /// The name of its type, where the storage's class does not say it, e.g. `float8_e4m3fn`.
     pub dtype: Option<Box<str>>,
+    /// Whether torch turns signs when the values are used: its conjugate or negative bit.
+    pub lazy: bool,
 }
 
 /// A numpy array whose values are in the file.

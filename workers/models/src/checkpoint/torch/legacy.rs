@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::storages::width_of;
@@ -15,6 +15,9 @@ use crate::checkpoint::pickle::Value;
 pub(super) const MAGIC_NUMBER: &[u8] = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
 /// The magic number's pickle begins with the protocol.
 const PROTOCOL: u8 = 0x80;
+/// Behind that, newer protocols say how long the pickle is: the operation and 8 bytes.
+const FRAME: u8 = 0x95;
+const FRAME_BYTES: usize = 9;
 /// The only version that there has been.
 const VERSION: i64 = 1001;
 
@@ -23,10 +26,15 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
     let length = file.metadata().map_err(CheckpointError::io("read", path))?;
     let length = length.len();
     let mut reader = BufReader::new(file);
-    let mut magic = [0; MAGIC_NUMBER.len() + 2];
+    // Every whole file is longer.
+    let mut magic = [0; MAGIC_NUMBER.len() + 2 + FRAME_BYTES];
     let read = reader.read_exact(&mut magic);
     read.map_err(CheckpointError::io("read", path))?;
-    if magic[0] != PROTOCOL || &magic[2..] != MAGIC_NUMBER {
+    let number = match magic[2] {
+        FRAME => 2 + FRAME_BYTES,
+        _ => 2,
+    };
+    if magic[0] != PROTOCOL || !magic[number..].starts_with(MAGIC_NUMBER) {
         let kind = match magic {
             [PROTOCOL, ..] => "it is a pickle that torch did not write",
             [b'{', ..] | [_, _, _, _, _, _, _, _, b'{', ..] => {
@@ -38,7 +46,10 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
         };
         return Err(content(kind.into()));
     }
-    let mut at = magic.len() as u64;
+    let mut at = (number + MAGIC_NUMBER.len()) as u64;
+    reader
+        .seek(SeekFrom::Start(at))
+        .map_err(CheckpointError::io("read", path))?;
     let mut next = |reader: &mut BufReader<&File>| -> Result<Pickle, CheckpointError> {
         let (pickle, end) = pickle(path, reader, at, length)?;
         at = end;
@@ -50,14 +61,11 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
             "it has a version of torch's format that is not known".into(),
         ));
     }
-    let machine = next(&mut reader)?;
-    let little = machine.get(machine.root(), "little_endian");
+    // The machine. torch writes numbers with the lowest byte first on every one.
+    next(&mut reader)?;
     let tensors = next(&mut reader)?;
     let keys = next(&mut reader)?;
-    let mut storages = Storages {
-        big_endian: little == Some(&Value::Bool(false)),
-        ..Storages::default()
-    };
+    let mut storages = Storages::default();
     let mut widths: HashMap<&str, u64> = HashMap::new();
     for storage in tensors.storages() {
         let width = width_of(&storage.class).ok_or_else(|| {
@@ -87,17 +95,16 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
             .read_exact(&mut count)
             .map_err(CheckpointError::io("read", path))?;
         at += count.len() as u64;
-        let count = match storages.big_endian {
-            true => u64::from_be_bytes(count),
-            false => u64::from_le_bytes(count),
-        };
-        let bytes = count.checked_mul(*width);
+        let bytes = u64::from_le_bytes(count).checked_mul(*width);
         let end = bytes.and_then(|bytes| at.checked_add(bytes));
         let end = end
             .filter(|end| *end <= length)
             .ok_or_else(|| CheckpointError::Cut {
                 file: path.to_owned(),
-                reason: format!("its storage '{key}' has {count} values"),
+                reason: format!(
+                    "its storage '{key}' has {} values",
+                    u64::from_le_bytes(count)
+                ),
             })?;
         // A file is far shorter than an i64 can tell.
         reader

@@ -125,6 +125,7 @@ fn both_formats_give_the_same_views_of_a_shared_storage() {
         let step = LeftOut {
             name: "step".into(),
             what: "a number".into(),
+            is_tensor: false,
         };
         assert_eq!(file.left_out(), [step]);
         let names: Vec<_> = file.tensors().iter().map(|tensor| &*tensor.name).collect();
@@ -213,7 +214,7 @@ fn tensors_that_do_not_fit_their_storage_are_named() {
     );
     assert!(
         refusal(&of(("w", "QInt8Storage", "0", 6, 0, &[6], &[1]))[0])
-            .contains("its type is QInt8Storage")
+            .contains("its entries are: step, w (a tensor of the type QInt8Storage")
     );
 }
 
@@ -236,7 +237,53 @@ fn files_that_are_no_dictionary_of_tensors_say_what_they_are() {
     );
     assert!(refusal(&program).contains("TorchScript"));
     assert!(refusal(b"<!DOCTYPE html><html>404").contains("a page that a download gave"));
-    assert!(refusal(b"\x80\x04]q\0aaaaaaaaaaaaaaaa").contains("torch did not write"));
+    assert!(refusal(b"\x80\x04]q\0aaaaaaaaaaaaaaaaaaaaaaaa").contains("torch did not write"));
+}
+
+#[test]
+fn tensors_of_types_that_are_not_read_are_left_out_beside_others() {
+    let mut views = VIEWS[..1].to_vec();
+    views.push(("freqs_cis", "ComplexFloatStorage", "1", 1, 0, &[1], &[1]));
+    let pickle = state(&views);
+    let content = legacy(&pickle, &[("0", 6, &storage()), ("1", 1, &[0; 8])]);
+    let (_dir, file) = open(&content).unwrap();
+    assert_eq!(halves(&file, "whole"), [1, 2, 3, 4, 5, 6]);
+    let left = file.left_out().last().unwrap();
+    assert!(left.is_tensor && left.name == "freqs_cis", "{left:?}");
+    assert!(left.what.contains("ComplexFloatStorage"), "{left:?}");
+}
+
+#[test]
+fn tensors_whose_sign_is_a_bit_of_torch_are_left_out_and_not_read_with_the_other_sign() {
+    let plain = state(&VIEWS[..2]);
+    let end = b"\x89NtR";
+    let at = plain.windows(end.len()).position(|bytes| bytes == end);
+    let (before, behind) = plain.split_at(at.unwrap());
+    let bit = b"\x89N}X\x03\0\0\0neg\x88stR";
+    let pickle = [before, bit, &behind[end.len()..]].concat();
+    let (_dir, file) = open(&legacy(&pickle, &[("0", 6, &storage())])).unwrap();
+    assert_eq!(file.tensors().len(), 1, "the tensor without the bit");
+    let left = file.left_out().last().unwrap();
+    assert!(
+        left.is_tensor && left.what.contains("resolve_neg()"),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn the_older_format_is_read_whatever_its_protocol_and_the_machine_it_names() {
+    let pickle = state(&VIEWS);
+    let older = legacy(&pickle, &[("0", 6, &storage())]);
+    // torch does not look at the machine.
+    let at = older.iter().position(|byte| *byte == 0x88).unwrap();
+    let mut other_machine = older.clone();
+    other_machine[at] = 0x89;
+    let frame = [b"\x80\x04\x95", &13_u64.to_le_bytes()[..]].concat();
+    let framed = [frame.as_slice(), &older[2..]].concat();
+    for content in [other_machine, framed] {
+        let (_dir, file) = open(&content).unwrap();
+        assert_eq!(halves(&file, "transposed"), [1, 4, 2, 5, 3, 6]);
+    }
 }
 
 #[test]

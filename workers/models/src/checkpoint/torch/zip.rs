@@ -30,6 +30,13 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
     let mut archive = ZipArchive::new(BufReader::new(file)).map_err(damaged)?;
     let mut entries: Vec<(String, Range<u64>)> = Vec::new();
     let mut checksums: Vec<u32> = Vec::new();
+    let program = archive
+        .file_names()
+        .any(|name| name.is_ok_and(|name| name.ends_with("constants.pkl")));
+    if program {
+        let reason = "it is a TorchScript program: save the model's state_dict() with torch, and import that";
+        return Err(CheckpointError::content(path)(reason));
+    }
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(damaged)?;
         let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
@@ -58,10 +65,6 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
             .find(|(entry, _)| entry.strip_prefix(root.as_str()) == Some(name));
         found.map(|(_, bytes)| bytes.clone())
     };
-    if bytes_of("constants.pkl").is_some() {
-        let reason = "it is a TorchScript program: save the model's state_dict() with torch, and import that";
-        return Err(CheckpointError::content(path)(reason));
-    }
     let mut storages = Storages::default();
     if let Some(bytes) = bytes_of("byteorder") {
         let order = small(path, file, bytes)?;

@@ -161,31 +161,59 @@ fn merges(json: MergesJson) -> Result<LlamaTokenizer, TokenizerError> {
             .ok_or(TokenizerError::MissingToken(content))
     };
     let (bos, eos, unk) = (find(BOS)?, find(EOS)?, find(UNK)?);
-    let image = find(IMAGE).unwrap_or(model.get_vocab_size() as u32);
-    let tokens = model.get_vocab_size() as u32;
+    let vocabulary = model.get_vocab_size() as u32;
+    // Tokens that were added behind the vocabulary, e.g. one to pad with.
+    let behind: Vec<&AddedToken> = added_tokens
+        .iter()
+        .filter(|token| token.id >= vocabulary && token.content != IMAGE)
+        .collect();
+    let ends = behind.iter().map(|token| token.id.saturating_add(1));
+    let tokens = ends.max().unwrap_or(0).max(vocabulary);
+    if tokens - vocabulary > behind.len() as u32 + 1 {
+        return Err(TokenizerError::Format(format!(
+            "its vocabulary ends before {vocabulary}, and an added token has the id {}: some are missing",
+            tokens - 1
+        )));
+    }
+    let image = find(IMAGE).unwrap_or(tokens);
     if image > tokens {
         return Err(TokenizerError::Format(format!(
             "'{IMAGE}' has the id {image} and there are {tokens} tokens before it"
         )));
     }
-    let specials = [(BOS, bos), (EOS, eos), (UNK, unk), (IMAGE, image)];
-    let contents = (0..model.get_vocab_size().max(image as usize + 1) as u32)
-        .map(
-            |id| match specials.iter().find(|(_, special)| *special == id) {
-                Some((content, _)) => TokenContent::Special((*content).to_owned()),
-                None => TokenContent::parse(&model.id_to_token(id).unwrap_or_default()),
-            },
-        )
+    let known = [(BOS, bos), (EOS, eos), (UNK, unk), (IMAGE, image)];
+    let mut specials: Vec<(String, u32)> =
+        known.map(|(content, id)| (content.to_owned(), id)).into();
+    let (special, defined): (Vec<_>, Vec<_>) = behind.into_iter().partition(|token| token.special);
+    specials.extend(
+        special
+            .into_iter()
+            .map(|token| (token.content.clone(), token.id)),
+    );
+    let defined: Vec<(String, u32)> = defined
+        .into_iter()
+        .map(|token| (token.content.clone(), token.id))
+        .collect();
+    let contents = (0..tokens.max(image + 1))
+        .map(|id| {
+            let of = |list: &[(String, u32)]| {
+                let found = list.iter().find(|(_, token)| *token == id);
+                found.map(|(content, _)| content.clone())
+            };
+            match (of(&specials), of(&defined)) {
+                (Some(special), _) => TokenContent::Special(special),
+                (None, Some(text)) => TokenContent::Text(text),
+                (None, None) => TokenContent::parse(&model.id_to_token(id).unwrap_or_default()),
+            }
+        })
         .collect();
     Ok(LlamaTokenizer {
         segmentation: Segmentation {
             kind: SegmentationKind::Merges(model),
-            defined: Vec::new(),
+            defined,
         },
         contents,
-        specials: specials
-            .map(|(content, id)| (content.to_owned(), id))
-            .into(),
+        specials,
         first: Some(bos),
         eos,
         pad: unk,

@@ -412,18 +412,17 @@ fn projection_inputs(llama: &LlamaConfig, path: &str) -> usize {
 fn tokenizer(path: &Path, config: &LanguageComponent) -> Result<LlamaTokenizer, TrainingError> {
     let llama = &config.llama;
     let tokenizer = LlamaTokenizer::from_file(path)?;
-    let (ours, models) = (tokenizer.image_id(), llama.image_token());
-    if ours != models {
+    let fitting = tokenizer.for_image_id(llama.image_token());
+    let tokenizer = fitting.map_err(|error| {
         let reason = format!(
-            "<IMG> has id {ours} and the model expects {models}: use the tokenizer of these weights, or a geometry whose \
-             vocab_size is the tokenizer's"
+            "{error}: use the tokenizer of these weights, or a geometry whose vocab_size is the tokenizer's"
         );
-        return Err(TrainingError::Content {
+        TrainingError::Content {
             path: path.to_owned(),
             line: None,
             reason,
-        });
-    }
+        }
+    })?;
     Ok(tokenizer.with_rules(config.tokenizer_rules(), llama.num_image_tokens))
 }
 

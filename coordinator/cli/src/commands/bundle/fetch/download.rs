@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::block_in_place;
 
 use super::places::Place;
+use crate::exit::UsageError;
 
 /// Tries in a row without a byte, after which a download gives up.
 const TRIES: u32 = 5;
@@ -47,6 +48,14 @@ enum Step {
 
 impl Downloader {
     pub(super) fn new(hub: &str, releases: &str, token: Option<&str>) -> anyhow::Result<Self> {
+        for (flag, url) in [("--hub", hub), ("--releases", releases)] {
+            let parsed = reqwest::Url::parse(url).ok();
+            if !parsed.is_some_and(|url| ["http", "https"].contains(&url.scheme())) {
+                let reason =
+                    format!("{flag} {url}: give an address, as in https://mirror.example.org");
+                return Err(UsageError(reason).into());
+            }
+        }
         let http = Client::builder()
             .connect_timeout(SILENCE)
             .read_timeout(SILENCE)
@@ -87,7 +96,7 @@ impl Downloader {
                     if tries >= TRIES {
                         bail!("'{url}': {reason}; what is there is kept, run this again to go on");
                     }
-                    eprintln!(
+                    errln!(
                         "{}: {reason}; trying again in {} s",
                         place.path,
                         wait.as_secs()
