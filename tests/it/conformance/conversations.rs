@@ -21,6 +21,7 @@ use crate::adapters::on_each_adapter;
 mod atomicity;
 mod cancelling;
 mod events;
+mod failover;
 mod lifetime;
 mod queue;
 mod turns;
@@ -39,6 +40,7 @@ mod adapters {
 
     use radialog_runtime::conversations::Conversations;
     use radialog_runtime::conversations::memory::MemoryConversations;
+    use radialog_tests::services::Services;
 
     pub(super) async fn memory() -> Arc<dyn Conversations> {
         Arc::new(MemoryConversations::default())
@@ -47,9 +49,14 @@ mod adapters {
     pub(super) async fn redis() -> Arc<dyn Conversations> {
         crate::adapters::redis_conversations().await
     }
+
+    pub(super) async fn redis_cluster() -> Arc<dyn Conversations> {
+        let nodes = Services::redis_cluster().await.unwrap();
+        crate::adapters::redis_conversations_at(&nodes).await
+    }
 }
 
-on_each_adapter! { memory, redis: {
+on_each_adapter! { memory, redis, redis_cluster: {
     a_conversation_in_words_is_ready_at_once_and_one_with_an_image_when_it_is_prepared,
     creating_again_changes_nothing,
     turns_are_answered_in_order,
