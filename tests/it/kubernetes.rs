@@ -53,6 +53,20 @@ fn every_component_is_listed_by_a_kustomization_that_is_checked_and_by_the_readm
 }
 
 #[test]
+fn what_the_readme_applies_is_there() {
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let applied = readme.split(" -k k8s/").skip(1);
+    let applied = applied.map(|rest| rest.split([' ', '`', '\n']).next().unwrap());
+    let names = kustomizations();
+    let mut count = 0;
+    for name in applied {
+        assert!(names.iter().any(|known| known == name), "k8s/{name}");
+        count += 1;
+    }
+    assert!(count >= 5);
+}
+
+#[test]
 fn every_stage_has_a_deployment_of_its_role_and_no_replicas_that_an_apply_would_reset() {
     let base = Manifests::of("base");
     for stage in Stage::ALL {
