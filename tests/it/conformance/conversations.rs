@@ -67,6 +67,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     a_running_turn_that_is_cancelled_is_told_so_at_its_next_event,
     an_image_that_failed_fails_all_turns_also_later_ones,
     a_final_answer_can_be_edited,
+    a_turn_waits_behind_those_of_its_own_group_alone,
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,
     a_deleted_conversation_is_gone,

@@ -442,13 +442,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
-        let rank = redis::pipe()
-            .zrank(keys::WAITING, keys::waiting(id, turn))
-            .to_owned();
-        self.connection
-            .run::<(Option<u64>,)>(&rank)
-            .await
-            .map(|(position,)| position)
+        self.waiting_before(id, turn).await
     }
 }
 
