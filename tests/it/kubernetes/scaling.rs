@@ -37,11 +37,7 @@ fn the_language_stage_starts_for_turns_and_for_images_whose_reports_come_next() 
     let embedding = queues::work(Stage::Embedding);
     assert_eq!(
         watched(language),
-        [
-            queues::work(Stage::Language),
-            queues::CHAT.into(),
-            embedding
-        ]
+        [queues::work(Stage::Language), queues::CHAT, embedding]
     );
 }
 
