@@ -15,6 +15,7 @@ use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects, Ve
 use radialog_schemas::bundle::MANIFEST_FILE;
 use radialog_schemas::{ContentHash, Manifest, ObjectKey, RelativePath, Stage};
 use radialog_workers::bundle_cache::{FetchError, FetchProgress, fetch_bundle};
+use radialog_workers::bundle_upload::{UploadError, Uploaded, upload_bundle};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
@@ -30,18 +31,16 @@ struct BundleStore {
 
 impl BundleStore {
     async fn new() -> Result<Self> {
+        let store = Self::empty()?;
+        store.upload().await?;
+        Ok(store)
+    }
+
+    /// The bundle beside a store that has nothing.
+    fn empty() -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let manifest = RandomBundle::tiny(7).write(&dir.path().join("bundle"))?;
         let objects = FilesystemObjects::open(dir.path().join("objects"))?;
-        for file in manifest
-            .files
-            .keys()
-            .map(RelativePath::as_str)
-            .chain([MANIFEST_FILE])
-        {
-            let content = fs::read(dir.path().join("bundle").join(file))?;
-            objects.put(&key(file), content.into()).await?;
-        }
         let hashes = HashCache::at(dir.path().join("hashes.json"));
         Ok(Self {
             dir,
@@ -49,6 +48,26 @@ impl BundleStore {
             hashes,
             manifest,
         })
+    }
+
+    /// Uploads the bundle, and returns the files that were sent.
+    async fn upload(&self) -> Result<Vec<String>, UploadError> {
+        let sent = Mutex::new(Vec::new());
+        let progress = |file: &str, uploaded| {
+            if uploaded == Uploaded::Now {
+                sent.lock().unwrap().push(file.to_owned());
+            }
+        };
+        let dir = self.dir.path().join("bundle");
+        upload_bundle(
+            &self.objects,
+            "bundles/tiny",
+            &dir,
+            &self.manifest,
+            &progress,
+        )
+        .await?;
+        Ok(sent.into_inner().unwrap())
     }
 
     async fn fetch(&self, stages: &[Stage]) -> Result<PathBuf, FetchError> {
@@ -359,5 +378,63 @@ async fn of_two_processes_over_one_cache_one_downloads() -> Result<()> {
     assert_eq!(first?, second?);
     let begun = bundle.asked().iter().filter(|r| r.end == PART).count();
     assert_eq!(begun, 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_sends_what_is_missing_or_damaged_and_the_manifest_last()
+-> Result<()> {
+    let store = BundleStore::empty()?;
+    let files: Vec<String> = store
+        .manifest
+        .files
+        .keys()
+        .map(RelativePath::to_string)
+        .collect();
+    fs::rename(
+        store
+            .dir
+            .path()
+            .join("bundle")
+            .join(&files[files.len() - 1]),
+        store.dir.path().join("kept"),
+    )?;
+    store.upload().await.unwrap_err();
+    assert_eq!(
+        store.objects.size(&key(MANIFEST_FILE)).await?,
+        None,
+        "a part is no bundle"
+    );
+    fs::rename(
+        store.dir.path().join("kept"),
+        store
+            .dir
+            .path()
+            .join("bundle")
+            .join(&files[files.len() - 1]),
+    )?;
+    // Of the same size, so that only its content tells.
+    let mut damaged = store.objects.get(&key(&files[0])).await?.to_vec();
+    damaged[0] ^= 1;
+    store.objects.put(&key(&files[0]), damaged.into()).await?;
+    let missing = [files[0].clone(), files[files.len() - 1].clone()];
+    assert_eq!(store.upload().await?, missing);
+    assert_eq!(store.upload().await?, [] as [String; 0]);
+    store.fetch(&Stage::ALL).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upload_over_another_bundle_is_refused_and_changes_nothing() -> Result<()> {
+    let mut store = BundleStore::new().await?;
+    let other = store.dir.path().join("other");
+    let manifest = RandomBundle::tiny(8).write(&other)?;
+    let first = store.objects.get(&key(SCORING)).await?;
+    fs::remove_dir_all(store.dir.path().join("bundle"))?;
+    fs::rename(other, store.dir.path().join("bundle"))?;
+    store.manifest = manifest;
+    let error = store.upload().await.unwrap_err();
+    assert!(error.to_string().contains("another prefix"), "{error}");
+    assert_eq!(store.objects.get(&key(SCORING)).await?, first);
     Ok(())
 }

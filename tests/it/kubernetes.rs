@@ -1,87 +1,159 @@
-//! The manifests name what the code has: every stage's role, and every stage's queue.
-
-use std::path::{Path, PathBuf};
+//! The manifests as they are applied: what they render to fits the schemas, the program, and a namespace that restricts pods.
 
 use radialog_coordinator::gateway::{GatewayConfig, MOST_CONNECTIONS};
-use radialog_schemas::{Stage, queues};
+use radialog_schemas::Stage;
 use radialog_training::TrainingError;
 use radialog_training::recipe::FindingsRecipe;
+use serde_json::{Value, json};
 
-fn read(path: &str) -> String {
-    let file: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../k8s")
-        .join(path);
-    std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+use manifests::{Manifests, Workload, fixture, folder, kustomizations, render};
+
+mod arguments;
+mod image;
+mod manifests;
+mod monitoring;
+mod network;
+mod restricted;
+mod scaling;
+
+#[test]
+fn every_kustomization_renders_and_fits_the_schemas_of_its_kinds() {
+    let kustomizations = kustomizations();
+    assert!(kustomizations.len() >= 9, "{kustomizations:?}");
+    for name in kustomizations {
+        assert!(!Manifests::of(&name).all().is_empty(), "{name}");
+    }
 }
 
 #[test]
-fn every_stage_has_a_deployment_of_its_role() {
+fn a_field_that_a_kind_has_not_is_a_fault_of_every_kind() {
+    let faults = render(&[fixture("wrong")]).unwrap_err().to_string();
+    for kind in [
+        "Service service",
+        "ScaledObject scaled",
+        "PrometheusRule rule",
+        "HTTPRoute route",
+    ] {
+        assert!(faults.contains(kind), "{kind}: {faults}");
+    }
+}
+
+#[test]
+fn every_component_is_listed_by_a_kustomization_that_is_checked_and_by_the_readme() {
+    let kustomization = |name: &String| {
+        std::fs::read_to_string(folder().join(name).join("kustomization.yaml")).unwrap()
+    };
+    let all: String = kustomizations().iter().map(kustomization).collect();
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    for component in std::fs::read_dir(folder().join("components")).unwrap() {
+        let name = component.unwrap().file_name().into_string().unwrap();
+        assert!(all.contains(&format!("components/{name}\n")), "{name}");
+        assert!(readme.contains(&format!("`components/{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn what_the_readme_applies_is_there() {
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let applied = readme.split(" -k k8s/").skip(1);
+    let applied = applied.map(|rest| rest.split([' ', '`', '\n']).next().unwrap());
+    let names = kustomizations();
+    let mut count = 0;
+    for name in applied {
+        assert!(names.iter().any(|known| known == name), "k8s/{name}");
+        count += 1;
+    }
+    assert!(count >= 5);
+}
+
+#[test]
+fn every_stage_has_a_deployment_of_its_role_and_no_replicas_that_an_apply_would_reset() {
+    let base = Manifests::of("base");
     for stage in Stage::ALL {
-        let manifest = read(&format!("base/{stage}.yaml"));
-        assert!(
-            manifest.contains(&format!("args: [worker, {stage}]")),
-            "{stage}"
-        );
-        assert!(
-            read("base/kustomization.yaml").contains(&format!("- {stage}.yaml")),
-            "{stage}"
-        );
+        let workload = base.workload(stage.name());
+        assert_eq!(workload.args(), ["worker", stage.name()]);
+        assert_eq!(workload.object["spec"]["replicas"], Value::Null, "{stage}");
     }
-}
-
-#[test]
-fn every_stage_is_scaled_by_its_own_queue_counting_unacknowledged_messages() {
-    let manifest = read("components/keda/scaled-objects.yaml");
-    let objects: Vec<&str> = manifest.split("---").collect();
-    assert_eq!(objects.len(), Stage::ALL.len());
-    for (stage, object) in Stage::ALL.into_iter().zip(objects) {
-        assert!(
-            object.contains(&format!("scaleTargetRef: {{name: {stage}}}")),
-            "{stage}"
-        );
-        assert!(
-            object.contains(&format!("queueName: {},", queues::work(stage))),
-            "{stage}"
-        );
-        assert!(
-            object.contains("protocol: http"),
-            "{stage}: amqp counts ready messages only"
-        );
-    }
-}
-
-#[test]
-fn chat_scales_the_language_stage_too_and_the_gateway_has_its_role() {
-    assert!(
-        read("components/keda/scaled-objects.yaml")
-            .contains(&format!("queueName: {},", queues::CHAT))
+    assert_eq!(base.workload("coordinator").args(), ["coordinator"]);
+    let gateway = base.workload("gateway");
+    assert_eq!(gateway.args(), ["gateway", "--listen", "0.0.0.0:7860"]);
+    let service = base.get(
+        "Service",
+        gateway.object["spec"]["serviceName"].as_str().unwrap(),
     );
-    let manifest = read("base/gateway.yaml");
-    assert!(manifest.contains("args: [gateway, --listen, \"0.0.0.0:7860\"]"));
-    assert!(read("components/network-policies/network-policy.yaml").contains("{port: 7860}"));
-    assert!(read("base/kustomization.yaml").contains("- gateway.yaml"));
+    assert_eq!(
+        service["spec"]["clusterIP"], "None",
+        "a StatefulSet's Service is headless"
+    );
+}
+
+#[test]
+fn selectors_find_the_pods_they_are_meant_for_and_no_others() {
+    for name in kustomizations() {
+        let manifests = Manifests::of(&name);
+        for service in manifests.kind("Service") {
+            let selector = service["spec"]["selector"].as_object().unwrap();
+            let selected = manifests.workloads().into_iter().filter(|workload| {
+                let labels = &workload.template["metadata"]["labels"];
+                selector
+                    .iter()
+                    .all(|(label, value)| labels[label] == *value)
+            });
+            assert_eq!(
+                selected.count(),
+                1,
+                "{name}: {}",
+                service["metadata"]["name"]
+            );
+        }
+    }
+}
+
+#[test]
+fn dev_runs_the_demo_bundle_over_its_own_services_with_a_key_of_its_own() {
+    let dev = Manifests::of("overlays/dev");
+    for stage in Stage::ALL {
+        let worker = dev.workload(stage.name());
+        assert_eq!(
+            worker.variable(&dev, "RADIALOG_BUNDLE"),
+            None,
+            "no bundle is the demo bundle"
+        );
+    }
+    for secret in ["radialog-services", "radialog-keys"] {
+        dev.get("Secret", secret);
+    }
+    for service in ["rabbitmq", "redis", "minio"] {
+        dev.get("Service", service);
+        dev.workload(service);
+    }
+    // The README names the key.
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    assert!(readme.contains("rd-trial"));
+    let hash = radialog_schemas::ContentHash::of(b"rd-trial");
+    let component =
+        std::fs::read_to_string(folder().join("components/dev-services/kustomization.yaml"))
+            .unwrap();
+    assert!(component.contains(&format!("RADIALOG_GATEWAY_KEYS=trial:{hash}")));
 }
 
 #[test]
 fn a_gateways_memory_is_what_its_settings_can_make_it_take() {
-    let manifest = read("base/gateway.yaml");
-    let limit = manifest
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("limits: {memory: "))
+    let base = Manifests::of("base");
+    let gateway = base.workload("gateway");
+    let limit = gateway.container()["resources"]["limits"]["memory"]
+        .as_str()
         .unwrap();
-    let (number, unit) = limit.trim_end_matches('}').split_at(limit.len() - 3);
+    let (number, unit) = limit.split_at(limit.len() - 2);
     let bytes = number.parse::<u64>().unwrap()
         << match unit {
             "Gi" => 30,
             "Mi" => 20,
             other => panic!("{other}"),
         };
-    let settings = format!("{manifest}{}", read("base/settings.yaml"));
     for changed in ["CONNECTIONS", "BODY_MEMORY_MIB", "MAX_IMAGE_MIB"] {
-        assert!(
-            !settings.contains(&format!("RADIALOG_GATEWAY_{changed}")),
-            "this test reckons with the defaults"
-        );
+        let changed = gateway.variable(&base, &format!("RADIALOG_GATEWAY_{changed}"));
+        assert_eq!(changed, None, "this test reckons with the defaults");
     }
     // Where a pod may open more files than this process.
     let config = GatewayConfig {
@@ -96,50 +168,269 @@ fn a_gateways_memory_is_what_its_settings_can_make_it_take() {
 }
 
 #[test]
-fn the_termination_grace_is_longer_than_the_workers_own() {
-    let setting = |text: &str, name: &str| -> u32 {
-        let line = text
-            .lines()
-            .find(|line| line.trim_start().starts_with(name))
-            .unwrap();
-        line.split(':')
-            .nth(1)
-            .unwrap()
-            .trim()
-            .trim_matches('"')
-            .parse()
-            .unwrap()
-    };
-    let grace = setting(&read("base/settings.yaml"), "RADIALOG_WORKER_GRACE");
-    for stage in Stage::ALL {
-        assert!(
-            setting(
-                &read(&format!("base/{stage}.yaml")),
-                "terminationGracePeriodSeconds"
-            ) > grace,
-            "{stage}"
-        );
+fn a_pods_grace_is_longer_than_pause_and_grace_of_the_process_in_it() {
+    for name in ["overlays/dev", "overlays/production"] {
+        let manifests = Manifests::of(name);
+        let roles = manifests.workloads().into_iter();
+        for workload in roles.filter(Workload::is_radialog) {
+            let seconds = |variable| -> u64 {
+                let value = workload.variable(&manifests, variable);
+                value.unwrap().parse().unwrap()
+            };
+            let area = match workload.name() {
+                "gateway" => "GATEWAY",
+                _ => "WORKER",
+            };
+            let pause = seconds("RADIALOG_SHUTDOWN_PAUSE");
+            let own = pause + seconds(&format!("RADIALOG_{area}_GRACE"));
+            assert!(
+                pause > 0,
+                "requests would be refused while the news spreads"
+            );
+            let pods = workload.pod()["terminationGracePeriodSeconds"].as_u64();
+            assert!(
+                pods > Some(own),
+                "{name}: {}: {pods:?} against {own} s",
+                workload.name()
+            );
+        }
     }
 }
 
 #[test]
 fn a_training_is_a_job_whose_next_pod_goes_on_from_the_last_checkpoint() {
-    let job = read("training/job.yaml");
-    assert!(job.contains(
-        "args: [train, findings, /recipe/recipe.toml, --out, /runs/findings, --resume=auto]"
-    ));
-    assert!(
-        job.contains("podReplacementPolicy: Failed"),
+    let training = Manifests::of("training");
+    let job = training.workload("train-findings");
+    assert_eq!(
+        job.args(),
+        [
+            "train",
+            "findings",
+            "/recipe/recipe.toml",
+            "--out",
+            "/runs/findings",
+            "--resume=auto"
+        ]
+    );
+    assert_eq!(
+        job.object["spec"]["podReplacementPolicy"], "Failed",
         "two pods would write to one folder"
     );
-    let kustomization = read("training/kustomization.yaml");
-    assert!(kustomization.contains("- job.yaml") && kustomization.contains("files: [recipe.toml]"));
-    let recipe = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k8s/training/recipe.toml");
-    let Err(TrainingError::Recipe { faults, .. }) = FindingsRecipe::read(&recipe) else {
+    let Err(TrainingError::Recipe { faults, .. }) =
+        FindingsRecipe::read(&folder().join("training/recipe.toml"))
+    else {
         panic!("the volumes of the Job are not here");
     };
     assert!(
         faults.iter().all(|fault| fault.contains("/data/")),
         "{faults:?}"
     );
+}
+
+#[test]
+fn only_pods_with_a_gpu_take_the_image_that_needs_its_driver() {
+    let production = Manifests::of("overlays/production");
+    let mut gpus = 0;
+    for workload in production.workloads() {
+        let container = workload.container();
+        let has_gpu = container["resources"]["limits"]["nvidia.com/gpu"] == 1;
+        let image = container["image"].as_str().unwrap();
+        assert_eq!(
+            image.ends_with("-cuda"),
+            has_gpu,
+            "{}: {image}",
+            workload.name()
+        );
+        let device = workload.variable(&production, "RADIALOG_DEVICE");
+        assert_eq!(
+            device.as_deref() == Some("cuda:0"),
+            has_gpu,
+            "{}",
+            workload.name()
+        );
+        assert_eq!(
+            workload.pod()["tolerations"].is_array(),
+            has_gpu,
+            "{}",
+            workload.name()
+        );
+        assert_eq!(
+            workload.pod()["nodeSelector"].is_object(),
+            has_gpu,
+            "{}",
+            workload.name()
+        );
+        gpus += usize::from(has_gpu);
+    }
+    assert_eq!(gpus, 3);
+    for name in ["overlays/production/score", "overlays/production/weights"] {
+        for workload in Manifests::of(name).workloads() {
+            let image = workload.container()["image"].as_str().unwrap();
+            assert!(!image.ends_with("-cuda"), "{name}: {image}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_may_take_long_to_load_its_weights_and_has_room_to_keep_them() {
+    let base = Manifests::of("base");
+    for workload in base.workloads() {
+        let (container, at) = (workload.container(), workload.name());
+        // Neither counts the time of a start: the one only keeps requests away, the other asks whether the start stands still.
+        assert_eq!(
+            container["readinessProbe"]["httpGet"]["path"], "/readyz",
+            "{at}"
+        );
+        assert_eq!(
+            container["livenessProbe"]["httpGet"]["path"], "/healthz",
+            "{at}"
+        );
+        assert_eq!(container["startupProbe"], Value::Null, "{at}");
+        if workload.object["kind"] == "Deployment" {
+            let deadline = workload.object["spec"]["progressDeadlineSeconds"].as_u64();
+            assert!(deadline >= Some(3600), "{at}");
+        }
+        let storage = container["resources"]["requests"]["ephemeral-storage"].as_str();
+        assert!(storage.is_some(), "{at}");
+    }
+    // 13.6 GiB are published.
+    let language = base.workload("language").container();
+    assert_eq!(
+        language["resources"]["requests"]["ephemeral-storage"],
+        "20Gi"
+    );
+}
+
+#[test]
+fn a_score_job_writes_to_the_store_or_a_volume_and_goes_on_after_a_lost_pod() {
+    for (name, out) in [
+        ("overlays/dev/score", "s3://"),
+        ("overlays/production/score", "s3://"),
+        (&fixture("volumes"), "/results/"),
+    ] {
+        let manifests = Manifests::of(name);
+        let [job] = manifests.workloads()[..] else {
+            panic!("{name} is one Job")
+        };
+        let args = job.args();
+        assert!(
+            args[0] == "batch" && args[1].starts_with("s3://"),
+            "{args:?}"
+        );
+        assert!(args[2] == "--out" && args[3].starts_with(out), "{args:?}");
+        let spec = &job.object["spec"];
+        assert_eq!(
+            spec["podReplacementPolicy"], "Failed",
+            "two pods would write one table"
+        );
+        let rules = spec["podFailurePolicy"]["rules"].to_string();
+        assert!(
+            rules.contains("DisruptionTarget") && rules.contains("64"),
+            "{rules}"
+        );
+        let labels = &job.template["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/component"], "score");
+        // What only carries parameters is not applied.
+        assert_eq!(
+            manifests.all().len(),
+            1,
+            "deleting the folder would delete more than the Job"
+        );
+    }
+    let volumes = fixture("volumes");
+    let manifests = Manifests::of(&volumes);
+    let mounts = manifests.workloads()[0].container()["volumeMounts"].to_string();
+    assert!(
+        mounts.contains("/results") && mounts.contains("/bundles"),
+        "{mounts}"
+    );
+}
+
+#[test]
+fn published_weights_are_fetched_onto_a_claim_and_go_on_into_the_store_that_workers_read() {
+    let weights = Manifests::of("overlays/production/weights");
+    let job = weights.workload("weights");
+    let containers = job.containers();
+    let [fetch, upload] = containers[..] else {
+        panic!("{containers:?}")
+    };
+    assert_eq!(
+        fetch["args"],
+        json!([
+            "bundle",
+            "fetch",
+            "radialog-v1",
+            "/bundles/files",
+            "--bundle",
+            "/bundles/radialog-v1"
+        ])
+    );
+    let production = Manifests::of("overlays/production");
+    let bundle = production
+        .workload("language")
+        .variable(&production, "RADIALOG_BUNDLE")
+        .unwrap();
+    assert_eq!(
+        upload["args"],
+        json!(["bundle", "upload", "/bundles/radialog-v1", bundle])
+    );
+    assert_eq!(
+        fetch["envFrom"],
+        Value::Null,
+        "published files need no secret"
+    );
+    weights.get("PersistentVolumeClaim", "bundles");
+}
+
+#[test]
+fn pods_of_a_role_spread_and_a_drained_node_takes_few_of_them_at_a_time() {
+    let production = Manifests::of("overlays/production");
+    for workload in production.workloads() {
+        let constraints = workload.pod()["topologySpreadConstraints"]
+            .as_array()
+            .unwrap();
+        let keys: Vec<&Value> = constraints
+            .iter()
+            .map(|constraint| &constraint["topologyKey"])
+            .collect();
+        assert_eq!(
+            keys,
+            ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+        );
+        for constraint in constraints {
+            let labels = constraint["labelSelector"]["matchLabels"]
+                .as_object()
+                .unwrap();
+            for (label, value) in labels {
+                assert_eq!(workload.template["metadata"]["labels"][label], *value);
+            }
+        }
+    }
+    let workers = &production.get("PodDisruptionBudget", "workers")["spec"]["selector"];
+    assert_eq!(
+        workers["matchExpressions"][0]["values"],
+        json!(Stage::ALL.map(Stage::name))
+    );
+    production.get("PodDisruptionBudget", "gateway");
+}
+
+#[test]
+fn what_stands_before_the_gateway_neither_buffers_streams_nor_ends_silent_ones() {
+    let (production, others) = (Manifests::of("overlays/production"), fixture("others"));
+    let ingress = production.get("Ingress", "gateway");
+    let annotations = &ingress["metadata"]["annotations"];
+    assert_eq!(
+        annotations["nginx.ingress.kubernetes.io/proxy-buffering"],
+        "off"
+    );
+    let silence = &annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"];
+    let silence: u64 = silence.as_str().unwrap().parse().unwrap();
+    assert!(silence > GatewayConfig::default().heartbeat.as_secs());
+    let others = Manifests::of(&others);
+    let route = others.get("HTTPRoute", "gateway");
+    let timeouts = &route["spec"]["rules"][0]["timeouts"];
+    assert_eq!(*timeouts, json!({"request": "0s", "backendRequest": "0s"}));
+    let backend = &route["spec"]["rules"][0]["backendRefs"][0];
+    let service = others.get("Service", backend["name"].as_str().unwrap());
+    assert_eq!(service["spec"]["ports"][0]["port"], backend["port"]);
 }

