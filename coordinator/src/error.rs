@@ -84,6 +84,53 @@ pub enum CoordinatorError {
         /// The system's words.
         source: io::Error,
     },
+    /// The output directory cannot be written, which was found before the run began.
+    #[error(
+        "cannot write results to '{}': {source}. Give another --out: a folder that can be written, or s3://bucket/prefix",
+        .dir.display()
+    )]
+    Unwritable {
+        /// The output directory.
+        dir: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The folder in which a run into a store works cannot be written.
+    #[error(
+        "cannot write '{}': {source}. Set --work, or RADIALOG_CACHE, to a folder that can be written",
+        .path.display()
+    )]
+    Work {
+        /// The folder.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The record of a run in a store is not ours.
+    #[error("'{key}' in the store is not the record of a run: {reason}. Choose another --out")]
+    Session {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another session holds the output in the store.
+    #[error(
+        "another process has taken over '{url}', since this one had not reached the store for too long; the run goes on there"
+    )]
+    TakenOver {
+        /// The output.
+        url: String,
+    },
+    /// The store cannot keep two runs apart.
+    #[error(
+        "the store of '{url}' does not know conditional writes (If-None-Match), by which two runs into one prefix are kept \
+         apart. Give a folder with --out, or a store that knows them, e.g. AWS S3 or MinIO"
+    )]
+    NoConditionalWrites {
+        /// The output.
+        url: String,
+    },
     /// The object store has no room.
     #[error(transparent)]
     Objects(#[from] ObjectError),
@@ -118,13 +165,26 @@ impl CoordinatorError {
         let path = path.to_owned();
         move |source| Self::Output { path, source }
     }
+
+    pub(crate) fn unwritable(dir: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let dir = dir.to_owned();
+        move |source| Self::Unwritable {
+            dir: dir.clone(),
+            source,
+        }
+    }
+
+    pub(crate) fn work(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Work { path, source }
+    }
 }
 
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "make the directory writable or choose another --out"
+            "make the directory writable or give another --out (a folder, or s3://bucket/prefix)"
         }
         _ => "check the directory",
     }

@@ -20,6 +20,7 @@ mod health;
 mod images;
 mod import;
 mod kubernetes;
+mod lifecycle;
 mod operations;
 mod parity;
 mod prepare;

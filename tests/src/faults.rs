@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
@@ -175,6 +175,20 @@ impl Objects for FaultyObjects {
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         self.inner(key.as_str())?.get(key).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>, ObjectError> {
+        let inner = self.inner(key.as_str())?;
+        inner.put_if(key, content, expected).await
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        self.inner(key.as_str())?.get_versioned(key).await
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {

@@ -68,12 +68,8 @@ pub(crate) async fn answer(
         config.worker.worker.clone(),
         shutdown.clone(),
     );
-    let serving = async {
-        gateway
-            .serve(config.worker.grace)
-            .await
-            .map_err(anyhow::Error::new)
-    };
+    let grace = gateway.grace();
+    let serving = async { gateway.serve(grace).await.map_err(anyhow::Error::new) };
     let consuming = async { results.run().await.map_err(anyhow::Error::new) };
     let sweeping = async {
         retention::sweep_until_shutdown(&backends, &config.retention, &shutdown).await;

@@ -68,6 +68,8 @@ pub struct GatewayConfig {
     pub deadline: Option<Duration>,
     /// The time after which a silent stream says that it is alive.
     pub heartbeat: Duration,
+    /// How long requests in work may take after the shutdown, uploads above all; streams end at once.
+    pub grace: Duration,
     /// After so long a queued turn that no worker has taken is published again.
     pub republish_after: Duration,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
@@ -125,6 +127,7 @@ impl Default for GatewayConfig {
             request_timeout: Duration::from_secs(60),
             deadline: None,
             heartbeat: Duration::from_secs(15),
+            grace: Duration::from_secs(25),
             republish_after: TurnSweeper::FORGOTTEN_AFTER,
             archives: Vec::new(),
             directory: PathBuf::from("radialog-gateway"),
@@ -171,6 +174,7 @@ impl GatewayConfig {
             deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO))
                 .filter(|limit| !limit.is_zero()),
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
+            grace: reader.seconds("gateway", "grace", default.grace),
             republish_after: seconds(reader, "republish_after", default.republish_after),
             archives: archives(reader),
             directory: reader

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::ConfigError;
+use super::service_links::is_service_link;
 
 const PREFIX: &str = "RADIALOG_";
 
@@ -196,12 +197,18 @@ impl ConfigReader {
         self.faults.push(format!("{source}: {what}"));
     }
 
-    /// All faults, unknown fields among them. Variables of areas that are not ours are somebody else's.
-    pub(super) fn finish(mut self) -> Result<(), ConfigError> {
+    /// All faults, unknown fields among them; else the variables that were left out because Kubernetes sets them for a
+    /// Service. Variables of areas that are not ours are somebody else's.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, ConfigError> {
+        let mut service_links = Vec::new();
         let areas: BTreeSet<&String> = self.known.iter().map(|(area, _)| area).collect();
         for ((area, field), value) in &self.values {
             let ours = !value.source.starts_with(PREFIX) || areas.contains(area);
             if ours && !self.known.contains(&(area.clone(), field.clone())) {
+                if value.source.starts_with(PREFIX) && is_service_link(&value.source, &value.text) {
+                    service_links.push(value.source.clone());
+                    continue;
+                }
                 let fields: Vec<&str> = self
                     .known
                     .iter()
@@ -216,7 +223,7 @@ impl ConfigReader {
             }
         }
         if self.faults.is_empty() {
-            Ok(())
+            Ok(service_links)
         } else {
             Err(ConfigError {
                 faults: self.faults,
