@@ -44,8 +44,9 @@ class Chatters:
 
     def __exit__(self, *exception):
         self._stopped.set()
-        for person in self._people:
-            person.join(ANSWER_SECONDS * 4)
+        if exception[0] is None:
+            for person in self._people:
+                person.join()
 
     def turns(self):
         """Turns that were read to their end."""
@@ -58,13 +59,15 @@ class Chatters:
                 self._next += 1
             image = self._xrays[number % len(self._xrays)]
             conversation = Conversation(image, QUESTIONS[number % len(QUESTIONS)])
+            begun = time.monotonic()
             try:
                 self.converse(conversation)
                 self.conversations.append(conversation)
             except Exception as error:  # noqa: BLE001
                 # Whatever it is, a person did not get an answer.
                 self.wrong.append(f"conversation {number}: {error!r}")
-                self._stopped.wait(1)
+            # People read and think. Turns go before reports, so people without a pause would leave a single worker no time for reports.
+            self._stopped.wait(max(1.0, 2 * (time.monotonic() - begun)))
 
     def converse(self, conversation):
         """Uploads the image with the question, reads report and answer, and asks for a summary."""

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import socket
 import threading
 import time
@@ -16,6 +17,8 @@ PROMISED = {"asked": {0}, "asked (job)": {0, 130}, "killed": {137}, "done": {0}}
 # A change of a pod's readiness reaches those who connect to the Service as late as this, as it does in a cluster, in seconds.
 ENDPOINT_DELAY = 1.0
 PROBE_TIMEOUT = 2.0
+# Podman's words for a container that has ended.
+ENDED = ("exited", "stopped")
 # A pod that ended by itself more often than this crash-loops, which ends the run.
 MOST_RESTARTS = 3
 
@@ -31,7 +34,7 @@ class Pod:
         self.grace = template["spec"].get("terminationGracePeriodSeconds", 30)
         self.container_name = f"{name}-{self.container['name']}"
         self.address = None
-        self.created = time.monotonic()
+        self.created, self.created_at = time.monotonic(), time.time()
         self.started = False
         self.ready = False
         self.ready_since = None
@@ -67,6 +70,8 @@ class Kubelet:
         self._config_maps = {}
         self._config_map_file = self.logs.parent / "config-maps.json"
         self._lock = threading.Lock()
+        # Container name -> podman's word for its state, as of the last tick.
+        self._states = {}
 
     def apply(self, objects):
         """ConfigMaps, Secrets and claims."""
@@ -114,16 +119,28 @@ class Kubelet:
             time.sleep(0.1)
         if pod.gone:
             return
-        asked = time.monotonic()
+        asked = time.time()
         if kill:
             self.podman("kill", "--signal", "KILL", pod.container_name, check=False)
         else:
             paused = self._pre_stop(pod)
-            self.podman("stop", "--time", max(1, int(pod.grace - paused)), pod.container_name, check=False, timeout=pod.grace + 60)
-        code = int(self.podman("wait", pod.container_name).split()[0])
+            self.podman("kill", "--signal", "TERM", pod.container_name, check=False)
+            if not self._wait_for_end(pod, pod.grace - paused):
+                self.podman("kill", "--signal", "KILL", pod.container_name, check=False)
+        # Podman's own `stop` and `wait` hold its locks, and the latter takes 20 s over a container that was killed.
+        self._wait_for_end(pod, math.inf)
+        code, ended = self.podman.end(pod.container_name)
         reason = "killed" if kill else "asked (job)" if pod.workload.kind == "Job" else "asked"
-        self._ended(pod, reason, code, time.monotonic() - asked, why)
+        self._ended(pod, reason, code, max(0.0, ended - asked), why)
         self._forget(pod)
+
+    def _wait_for_end(self, pod, seconds):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self._states.get(pod.container_name) in ENDED:
+                return True
+            time.sleep(0.1)
+        return False
 
     def _pre_stop(self, pod):
         """Runs the container's preStop hook, and returns the seconds that it took of the grace."""
@@ -160,27 +177,27 @@ class Kubelet:
 
     def tick(self):
         """Looks at all pods once: what ended by itself is restarted or noted, what is due is probed."""
-        states = self.podman.containers()
+        states = self._states = {name: entry["State"] for name, entry in self.podman.containers().items()}
         now = time.monotonic()
         for pod in [pod for pod in self.pods if pod.started and not pod.terminating and not pod.gone]:
             state = states.get(pod.container_name)
-            if state is None or state["State"] in ("created", "configured", "initialized"):
-                continue
-            if state["State"] in ("exited", "stopped"):
-                self._ended_by_itself(pod, state["ExitCode"], now)
-            else:
+            if state in ENDED:
+                self._ended_by_itself(pod, now)
+            elif state == "running":
                 self._probe(pod, now)
         self.pods = [pod for pod in self.pods if not pod.gone]
 
-    def _ended_by_itself(self, pod, code, now):
+    def _ended_by_itself(self, pod, now):
         pod.ready = False
+        code, ended = self.podman.end(pod.container_name)
+        lived = max(0.0, ended - pod.created_at)
         if pod.workload.kind == "Job":
             pod.terminating = True
-            self._ended(pod, "done" if code == 0 else "failed", code, now - pod.created, "finished")
+            self._ended(pod, "done" if code == 0 else "failed", code, lived, "finished")
             self._forget(pod)
             return
         if pod.restart_at is None:
-            self._ended(pod, "by itself", code, now - pod.created, "ended by itself")
+            self._ended(pod, "by itself", code, lived, "ended by itself")
             pod.restarts += 1
             pod.restart_at = now + 2**pod.restarts
             if pod.restarts > MOST_RESTARTS:

@@ -33,7 +33,6 @@ class Phases:
         self.folder = installation.logs / "undisturbed"
         self.lost = []
         self.conversations = []
-        self.chat_notes = collections.Counter()
         self.store = None
 
     def run(self):
@@ -42,6 +41,17 @@ class Phases:
         self.installation.apply()
         self.store = self.installation.store()
         undisturbed = self._begin_undisturbed(archives)
+        try:
+            self._disturb(archives)
+            self._compare(undisturbed, archives)
+        finally:
+            if undisturbed.poll() is None:
+                os.killpg(undisturbed.pid, signal.SIGTERM)
+        self._compare_chat()
+        self._ends()
+        return self.lost + self.installation.kubelet.faults
+
+    def _disturb(self, archives):
         for name, files in archives.items():
             for file, content in files:
                 self.store.put("archive", f"{name}/{file}", content)
@@ -52,10 +62,6 @@ class Phases:
             self._chat_goes_on(people)
         self._note_people(people)
         self._scale()
-        self._compare(undisturbed, archives)
-        self._compare_chat()
-        self._ends()
-        return self.lost + self.installation.kubelet.faults
 
     # Phases
 
@@ -80,21 +86,29 @@ class Phases:
         self.order.shuffle(victims)
         removed = 0
         for role, kill in victims:
-            if role == job.name and job.result() is not None:
+            victim = self._victim(job, role)
+            if victim is None:
                 continue
-            pods = [pod for pod in self.cluster.pods(role) if pod.started]
-            if not pods:
-                self.cluster.wait(lambda role=role: any(pod.started for pod in self.cluster.pods(role)) or job.result(), f"a pod of {role}", 120)
-                pods = self.cluster.pods(role)
-            if not pods:
-                continue
-            self.installation.kubelet.remove(self.order.choice(pods), "is lost with its node" if kill else "is removed", kill)
+            self.installation.kubelet.remove(victim, "is lost with its node" if kill else "is removed", kill)
             removed += 1
-            # The next one when this role has a pod again: two at once of a role that has one is an outage, not a removal.
-            if role != job.name:
-                self.cluster.wait(lambda role=role: any(pod.ready for pod in self.cluster.pods(role)), f"a pod of {role}", 180)
         self.say(f"removed {removed} pods; the run was at {job.studies_done()} of {self.studies}")
         self._finish(job)
+
+    def _victim(self, job, role):
+        """One of a role's pods, when it is at work; none when the Job is complete.
+
+        Two at once of a role that has one is an outage, not a removal. And a process that is not set up yet does not see a SIGTERM, since
+        the kernel hands process 1 only signals that it asked for.
+        """
+        kubelet = self.installation.kubelet
+
+        def at_work():
+            pods = [pod for pod in self.cluster.pods(role) if pod.ready]
+            return [pod for pod in pods if role != job.name or kubelet.podman.logs(pod.container_name)]
+
+        self.cluster.wait(lambda: at_work() or (role == job.name and job.result()), f"a pod of {role}", 180)
+        pods = at_work()
+        return self.order.choice(sorted(pods, key=str)) if pods else None
 
     def _scale(self):
         self.say("scaling: components/keda over the broker's management API, from idle to work to idle")
@@ -127,7 +141,7 @@ class Phases:
 
     def _people(self):
         images = [content for _, content in xrays.take(CHAT_XRAYS, 3 * self.studies)]
-        self.say(f"{PEOPLE} people chat through the gateways with a key, without a pause")
+        self.say(f"{PEOPLE} people chat through the gateways with a key, and read for twice as long as they wait")
         return Chatters(self.installation.gateways, KEY, images, PEOPLE)
 
     def _chat_goes_on(self, people):
@@ -154,7 +168,7 @@ class Phases:
                 (archive / name / file).write_bytes(content)
         command = " && ".join(f'nice -n 19 "$0" batch {archive}/{name} --out {self.folder}/{name} --progress off' for name in archives)
         with open(self.folder / "batch.log", "w", encoding="utf-8") as log:
-            process = subprocess.Popen(["sh", "-c", command, str(self.binary)], stdout=log, stderr=log, env=self._environment())
+            process = subprocess.Popen(["sh", "-c", command, str(self.binary)], stdout=log, stderr=log, env=self._environment(), start_new_session=True)
         return process
 
     def _environment(self):

@@ -3,6 +3,7 @@
 The machine's own podman sees nothing of it, and no setting of the machine is changed.
 """
 
+import datetime
 import json
 import os
 import resource
@@ -85,6 +86,11 @@ class Podman:
         """All containers but pods' own, by name; a container of a pod is called `POD-CONTAINER`."""
         listed = json.loads(self("ps", "--all", "--pod", "--format", "json") or "[]") or []
         return {entry["Names"][0]: entry for entry in listed if not entry["IsInfra"]}
+
+    def end(self, container):
+        """The exit code of a container that has ended, and the time of its end in seconds since 1970."""
+        code, day, hour = self("inspect", "--format", "{{.State.ExitCode}} {{.State.FinishedAt}}", container).split()[:3]
+        return int(code), datetime.datetime.fromisoformat(f"{day} {hour[:15]}+00:00").timestamp()
 
     def address(self, pod):
         """The pod's address in the cluster's network, or none while it has none."""

@@ -4,6 +4,7 @@ Exit codes: 0 when nothing was lost, 1 when something was, 64 when a program is 
 """
 
 import argparse
+import fcntl
 import os
 import shutil
 import subprocess
@@ -46,6 +47,13 @@ def main():
 
     say(f"logs: {logs}")
     check_machine(options.install, logs / "preparation.log", say)
+    options.home.mkdir(parents=True, exist_ok=True)
+    lock = open(options.home / "lock", "w", encoding="utf-8")  # noqa: SIM115 - held until the process ends
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"another run uses {options.home}: wait for its end, or give this one another --home", file=sys.stderr)
+        return 64
     podman = Podman(options.home, logs / "podman.log")
     installation = None
     try:
