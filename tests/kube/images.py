@@ -10,6 +10,7 @@ The store is `tests/examples/s3_server.rs`, which every other test of the reposi
 or as an hour of compiling. What it is not is durable, which this run does not ask of it.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from podman import PodmanError
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEBIAN = "localhost/radialog-kube/debian"
 SERVICES = "localhost/radialog-kube/services"
+BUILT = "localhost/radialog-kube/built"
 PACKAGES = ["rabbitmq-server", "redis-server"]
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # What a root file system has that an image need not.
@@ -85,9 +87,8 @@ def make_services(podman, s3_server, log):
         unfinished.rename(base)
     if not podman.exists("image", f"{SERVICES}-packages:{codename()}"):
         _import(podman, base, f"{SERVICES}-packages:{codename()}")
-    with tempfile.TemporaryDirectory() as context:
-        shutil.copy(s3_server, Path(context) / "s3_server")
-        _build(podman, context, f"FROM {SERVICES}-packages:{codename()}\nCOPY s3_server /usr/local/bin/s3_server\n", f"{SERVICES}:latest")
+    text = f"FROM {SERVICES}-packages:{codename()}\nCOPY {s3_server.name} /usr/local/bin/s3_server\n"
+    return _build(podman, s3_server, text, f"{SERVICES}:latest")
 
 
 def make_radialog(podman, binary, tags):
@@ -98,11 +99,8 @@ def make_radialog(podman, binary, tags):
     for line in lines[last + 1 :]:
         # The stage before it compiles the program, which cargo has done here; everything else is as it is.
         copied = line.startswith("COPY ") and "--from=build" in line
-        stage.append(f"COPY radialog {line.split()[-1]}" if copied else line)
-    with tempfile.TemporaryDirectory() as context:
-        shutil.copy(binary, Path(context) / "radialog")
-        for tag in tags:
-            _build(podman, context, "\n".join([*stage, f"LABEL tests.kube.tag={tag}"]) + "\n", f"localhost/radialog:{tag}")
+        stage.append(f"COPY {binary.name} {line.split()[-1]}" if copied else line)
+    return [_build(podman, binary, "\n".join([*stage, f"LABEL tests.kube.tag={tag}", ""]), f"localhost/radialog:{tag}") for tag in tags]
 
 
 def _cache(podman):
@@ -136,7 +134,22 @@ def _import(podman, folder, name):
     archive.unlink()
 
 
-def _build(podman, context, text, name):
-    file = Path(context) / "Containerfile"
-    file.write_text(text)
-    podman("build", "--quiet", "--network", "host", "--layers", "--tag", name, "--file", file, context)
+def _build(podman, program, text, name):
+    """Builds an image of this Containerfile over one program, unless the last run has built just that."""
+    digest = hashlib.sha256(text.encode() + program.read_bytes()).hexdigest()[:20]
+    built = f"{BUILT}:{digest}"
+    if not podman.exists("image", built):
+        with tempfile.TemporaryDirectory() as context:
+            shutil.copy(program, Path(context) / program.name)
+            file = Path(context) / "Containerfile"
+            file.write_text(text)
+            podman("build", "--quiet", "--network", "host", "--layers", "--tag", built, "--file", file, context)
+    podman("tag", built, name)
+    return built
+
+
+def remove_others(podman, built):
+    """Removes what earlier runs built of programs that are not this run's."""
+    for image in podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():
+        if image.startswith(f"{BUILT}:") and image not in built:
+            podman("image", "rm", image, check=False)

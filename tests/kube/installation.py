@@ -32,8 +32,8 @@ class Installation:
         self.say(f"podman {self.podman('--version').split()[-1]} with {runtime}; images from Debian {images.codename()}'s packages and {binary}")
         self.podman.remove_everything()
         log = self.logs / "preparation.log"
-        images.make_services(self.podman, s3_server, log)
-        images.make_radialog(self.podman, binary, ["dev", "next"])
+        services = images.make_services(self.podman, s3_server, log)
+        images.remove_others(self.podman, [services, *images.make_radialog(self.podman, binary, ["dev", "next"])])
         self.say("images: radialog:dev, radialog:next, and one of RabbitMQ, Redis and an S3 server")
         self.podman("network", "create", "--subnet", SUBNET, NETWORK)
         self.kubelet = Kubelet(self.podman, self.logs / "pods", self._journal)

@@ -3,6 +3,8 @@
 import http.client
 import json
 import math
+import os
+import signal
 import socket
 import threading
 import time
@@ -17,8 +19,6 @@ PROMISED = {"asked": {0}, "asked (job)": {0, 130}, "killed": {137}, "done": {0}}
 # A change of a pod's readiness reaches those who connect to the Service as late as this, as it does in a cluster, in seconds.
 ENDPOINT_DELAY = 1.0
 PROBE_TIMEOUT = 2.0
-# Podman's words for a container that has ended.
-ENDED = ("exited", "stopped")
 # A pod that ended by itself more often than this crash-loops, which ends the run.
 MOST_RESTARTS = 3
 
@@ -34,6 +34,8 @@ class Pod:
         self.grace = template["spec"].get("terminationGracePeriodSeconds", 30)
         self.container_name = f"{name}-{self.container['name']}"
         self.address = None
+        # Of the container's first process, as this machine counts.
+        self.process = 0
         self.created, self.created_at = time.monotonic(), time.time()
         self.started = False
         self.ready = False
@@ -70,8 +72,6 @@ class Kubelet:
         self._config_maps = {}
         self._config_map_file = self.logs.parent / "config-maps.json"
         self._lock = threading.Lock()
-        # Container name -> podman's word for its state, as of the last tick.
-        self._states = {}
 
     def apply(self, objects):
         """ConfigMaps, Secrets and claims."""
@@ -99,6 +99,7 @@ class Kubelet:
         try:
             self.play([pod.manifest])
             pod.address = self.podman.address(pod.name)
+            pod.process = self.podman.process(pod.container_name)
             pod.started = True
         except (PodmanError, KeyError) as error:
             # A manifest that podman does not play does not get better by being played again.
@@ -119,28 +120,18 @@ class Kubelet:
             time.sleep(0.1)
         if pod.gone:
             return
-        asked = time.time()
-        if kill:
-            self.podman("kill", "--signal", "KILL", pod.container_name, check=False)
-        else:
+        if not kill:
             paused = self._pre_stop(pod)
-            self.podman("kill", "--signal", "TERM", pod.container_name, check=False)
-            if not self._wait_for_end(pod, pod.grace - paused):
-                self.podman("kill", "--signal", "KILL", pod.container_name, check=False)
-        # Podman's own `stop` and `wait` hold its locks, and the latter takes 20 s over a container that was killed.
-        self._wait_for_end(pod, math.inf)
+        asked = time.time()
+        # Signals go to the process itself, and its end is seen there: podman would need seconds for each on a busy machine.
+        _signal(pod, signal.SIGKILL if kill else signal.SIGTERM)
+        if not kill and not _wait_for_end(pod, pod.grace - paused):
+            _signal(pod, signal.SIGKILL)
+        _wait_for_end(pod, math.inf)
         code, ended = self.podman.end(pod.container_name)
         reason = "killed" if kill else "asked (job)" if pod.workload.kind == "Job" else "asked"
         self._ended(pod, reason, code, max(0.0, ended - asked), why)
         self._forget(pod)
-
-    def _wait_for_end(self, pod, seconds):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if self._states.get(pod.container_name) in ENDED:
-                return True
-            time.sleep(0.1)
-        return False
 
     def _pre_stop(self, pod):
         """Runs the container's preStop hook, and returns the seconds that it took of the grace."""
@@ -177,14 +168,12 @@ class Kubelet:
 
     def tick(self):
         """Looks at all pods once: what ended by itself is restarted or noted, what is due is probed."""
-        states = self._states = {name: entry["State"] for name, entry in self.podman.containers().items()}
         now = time.monotonic()
         for pod in [pod for pod in self.pods if pod.started and not pod.terminating and not pod.gone]:
-            state = states.get(pod.container_name)
-            if state in ENDED:
-                self._ended_by_itself(pod, now)
-            elif state == "running":
+            if _runs(pod):
                 self._probe(pod, now)
+            else:
+                self._ended_by_itself(pod, now)
         self.pods = [pod for pod in self.pods if not pod.gone]
 
     def _ended_by_itself(self, pod, now):
@@ -206,6 +195,7 @@ class Kubelet:
         elif now >= pod.restart_at:
             pod.restart_at = None
             self.podman("start", pod.container_name, check=False)
+            pod.process = self.podman.process(pod.container_name)
 
     def _probe(self, pod, now):
         """Asks what is due. Before a pod is started, its startup probe stands for the others."""
@@ -226,7 +216,7 @@ class Kubelet:
                 pod.failed_liveness = 0 if passed else pod.failed_liveness + 1
                 if pod.failed_liveness >= probe.get("failureThreshold", 3):
                     self.faults.append(f"{pod} did not answer {pod.failed_liveness} liveness probes")
-                    self.podman("stop", "--time", pod.grace, pod.container_name, check=False)
+                    _signal(pod, signal.SIGKILL)
 
     def _set_ready(self, pod, ready, now):
         if ready and not pod.ready:
@@ -267,3 +257,22 @@ class Kubelet:
     @staticmethod
     def _in_background(function, *arguments):
         threading.Thread(target=function, args=arguments, daemon=True).start()
+
+
+def _runs(pod):
+    return pod.process != 0 and os.path.exists(f"/proc/{pod.process}")
+
+
+def _signal(pod, number):
+    if _runs(pod):
+        os.kill(pod.process, number)
+
+
+def _wait_for_end(pod, seconds):
+    """Whether the pod's process ends in so many seconds."""
+    end = time.monotonic() + seconds
+    while _runs(pod):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True

@@ -84,14 +84,18 @@ class Phases:
         job.wait_for_studies(1)
         victims = [(role, kill) for role in [*ROLES, job.name] for kill in (False, True)]
         self.order.shuffle(victims)
-        removed = 0
+        removed = in_run = 0
         for role, kill in victims:
             victim = self._victim(job, role)
             if victim is None:
                 continue
-            self.installation.kubelet.remove(victim, "is lost with its node" if kill else "is removed", kill)
+            why = "is lost with its node" if kill else "is removed"
+            if job.result() is None:
+                in_run += 1
+                why += f" at {job.studies_done()} of {self.studies}"
+            self.installation.kubelet.remove(victim, why, kill)
             removed += 1
-        self.say(f"removed {removed} pods; the run was at {job.studies_done()} of {self.studies}")
+        self.say(f"removed {removed} pods, {in_run} of them before the run's end")
         self._finish(job)
 
     def _victim(self, job, role):

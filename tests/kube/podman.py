@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 NETWORK = "radialog-kube"
@@ -82,14 +83,18 @@ class Podman:
         """Whether there is an `image`, `network`, `pod`, `secret` or `volume` of this name."""
         return any(name == line.strip() for line in self(kind, "ls", "--format", NAMES[kind], check=False).splitlines())
 
-    def containers(self):
-        """All containers but pods' own, by name; a container of a pod is called `POD-CONTAINER`."""
-        listed = json.loads(self("ps", "--all", "--pod", "--format", "json") or "[]") or []
-        return {entry["Names"][0]: entry for entry in listed if not entry["IsInfra"]}
+    def process(self, container):
+        """The number of the container's first process, or 0 where it has ended."""
+        return int(self("inspect", "--format", "{{.State.Pid}}", container))
 
     def end(self, container):
-        """The exit code of a container that has ended, and the time of its end in seconds since 1970."""
-        code, day, hour = self("inspect", "--format", "{{.State.ExitCode}} {{.State.FinishedAt}}", container).split()[:3]
+        """The exit code of a container whose process has ended, and the time of its end in seconds since 1970."""
+        state = "{{.State.Status}} {{.State.ExitCode}} {{.State.FinishedAt}}"
+        status, code, day, hour = self("inspect", "--format", state, container).split()[:4]
+        while status not in ("exited", "stopped"):
+            # Its monitor has not written it down yet.
+            time.sleep(0.2)
+            status, code, day, hour = self("inspect", "--format", state, container).split()[:4]
         return int(code), datetime.datetime.fromisoformat(f"{day} {hour[:15]}+00:00").timestamp()
 
     def address(self, pod):
