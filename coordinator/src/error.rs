@@ -75,36 +75,36 @@ pub enum CoordinatorError {
     },
     /// The output directory cannot be written.
     #[error(
-        "cannot write '{}': {source}. Results up to here are safe; {} and run the same command again, it resumes",
-        .path.display(), advice(.source)
+        "cannot write '{}': {reason}. Results up to here are safe; {} and run the same command again, it resumes",
+        .path.display(), advice(.reason)
     )]
     Output {
         /// The file.
         path: PathBuf,
         /// The system's words.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The output directory cannot be written, which was found before the run began.
     #[error(
-        "cannot write results to '{}': {source}. Give another --out: a folder that can be written, or s3://bucket/prefix",
+        "cannot write results to '{}': {reason}. Give another --out: a folder that can be written, or s3://bucket/prefix",
         .dir.display()
     )]
     Unwritable {
         /// The output directory.
         dir: PathBuf,
         /// The system's words.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The folder in which a run into a store works cannot be written.
     #[error(
-        "cannot write '{}': {source}. Set --work, or RADIALOG_CACHE, to a folder that can be written",
+        "cannot write '{}': {reason}. Set --work, or RADIALOG_CACHE, to a folder that can be written",
         .path.display()
     )]
     Work {
         /// The folder.
         path: PathBuf,
         /// The system's words.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The record of a run in a store is not ours.
     #[error("'{key}' in the store is not the record of a run: {reason}. Choose another --out")]
@@ -163,20 +163,20 @@ pub enum BackendError {
 impl CoordinatorError {
     pub(crate) fn output(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Output { path, source }
+        move |reason| Self::Output { path, reason }
     }
 
     pub(crate) fn unwritable(dir: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let dir = dir.to_owned();
-        move |source| Self::Unwritable {
+        move |reason| Self::Unwritable {
             dir: dir.clone(),
-            source,
+            reason,
         }
     }
 
     pub(crate) fn work(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Work { path, source }
+        move |reason| Self::Work { path, reason }
     }
 }
 

@@ -29,3 +29,4 @@ mod revisions;
 mod stages;
 mod training;
 mod v2_bundle;
+mod worker_groups;

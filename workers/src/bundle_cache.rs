@@ -59,21 +59,24 @@ pub enum FetchError {
         sha256: ContentHash,
     },
     /// The local cache cannot be written.
-    #[error("cannot write '{}' in the bundle cache: {source}", path.display())]
+    #[error(
+        "cannot write '{}' in the bundle cache: {reason}; set RADIALOG_CACHE to a folder that can be written and has room",
+        path.display()
+    )]
     Local {
         /// The file.
         path: PathBuf,
         /// The system's words.
-        source: io::Error,
+        reason: io::Error,
     },
 }
 
 impl FetchError {
     fn local(path: &Path) -> impl Fn(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| FetchError::Local {
+        move |reason| FetchError::Local {
             path: path.clone(),
-            source,
+            reason,
         }
     }
 }

@@ -32,7 +32,10 @@ pub(crate) struct OutputArgs {
 /// A place that this process writes to.
 pub(crate) enum BatchOutput {
     Folder(PathBuf),
-    Store { output: StoredOutput, url: String },
+    Store {
+        output: Box<StoredOutput>,
+        url: String,
+    },
 }
 
 /// A place that this process looks at.
@@ -77,7 +80,7 @@ impl OutputArgs {
         let (work, times) = (self.work()?, LeaseTimes::default());
         let output = StoredOutput::open(objects, &prefix, names, &work, options, times).await?;
         Ok(BatchOutput::Store {
-            output,
+            output: Box::new(output),
             url: self.out.clone(),
         })
     }

@@ -22,7 +22,7 @@ pub(crate) struct ListenArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// A further bundle to serve, with the group of queues that its workers take tasks from, e.g. v2=/bundles/radialog-v2;
-    /// may be given several times [env: RADIALOG_GATEWAY_ALSO]
+    /// may be given several times [env: RADIALOG_GATEWAY_ALSO, with commas between bundles]
     #[arg(long, value_name = "GROUP=BUNDLE")]
     also: Vec<String>,
 }
@@ -36,7 +36,8 @@ impl ListenArgs {
             ),
             (
                 "gateway.also",
-                (!self.also.is_empty()).then(|| self.also.join(",")),
+                // As an array: a path may have commas.
+                (!self.also.is_empty()).then(|| serde_json::json!(self.also).to_string()),
             ),
         ]
     }

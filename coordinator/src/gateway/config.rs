@@ -383,6 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn further_bundles_may_have_commas_in_their_paths_where_they_stand_in_an_array() {
+        let also = |value: &str| {
+            let served = load("RADIALOG_GATEWAY_ALSO", value).unwrap().also;
+            let shown = served
+                .into_iter()
+                .map(|also| format!("{} {}", also.group, also.bundle));
+            shown.collect::<Vec<_>>()
+        };
+        assert_eq!(also("v2=/a, new=s3://b/c"), ["v2 /a", "new s3://b/c"]);
+        let array = r#"["v2=/weights, of 2026/a", "new=/b"]"#;
+        assert_eq!(also(array), ["v2 /weights, of 2026/a", "new /b"]);
+        let error = load("RADIALOG_GATEWAY_ALSO", "v2=/weights, of 2026").unwrap_err();
+        assert!(error.to_string().contains("GROUP=BUNDLE"), "{error}");
+    }
+
+    #[test]
     fn a_bad_key_is_a_fault_that_does_not_show_it() {
         let error = load_keys("rd-secret").unwrap_err().to_string();
         assert!(

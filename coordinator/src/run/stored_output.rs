@@ -9,6 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use radialog_runtime::durable::{self, Replacement};
@@ -29,6 +30,10 @@ mod lease;
 
 /// The largest piece of `results.jsonl`, in bytes; it is in memory while it is stored.
 const PIECE: u64 = 16 << 20;
+/// Attempts to store what is left at the end, while the store does not answer.
+const LAST_ATTEMPTS: u32 = 20;
+/// The wait between two of them.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// What a prefix holds besides the files of an output directory.
 const SESSION: &str = "session";
 
@@ -68,7 +73,7 @@ impl StoredOutput {
             None => Ok(()),
         };
         let key = key(prefix, "session.json", SESSION)?;
-        let lease = Lease::take(
+        let mut lease = Lease::take(
             objects.clone(),
             key,
             url,
@@ -78,18 +83,29 @@ impl StoredOutput {
         )
         .await?;
 
-        let folder = new_folder(work, url, &holder).await?;
-        let record = lease.record();
-        let is_whole = restore(&*objects, prefix, record, &folder).await?;
-        remove_others(&*objects, prefix, record).await;
-        let mut stored = record.pieces.iter().map(|piece| piece.bytes).sum();
-        if options.retry_failed {
-            let folder = folder.clone();
-            blocking(move || journal::remove_failed(&folder)).await?;
-        }
-        if options.retry_failed || !is_whole {
-            stored = 0;
-        }
+        let record = lease.record().clone();
+        let restoring = async {
+            let folder = new_folder(work, url, &holder).await?;
+            let is_whole = restore(&*objects, prefix, &record, &folder).await?;
+            remove_others(&*objects, prefix, &record).await;
+            if options.retry_failed {
+                let folder = folder.clone();
+                blocking(move || journal::remove_failed(&folder)).await?;
+            }
+            Ok((folder, is_whole && !options.retry_failed))
+        };
+        let (folder, is_as_stored) = match restoring.await {
+            Ok(restored) => restored,
+            Err(error) => {
+                // Nobody has to wait for this session; where this fails, too, for a while.
+                drop(lease.commit(|record| record.ended = true).await);
+                return Err(error);
+            }
+        };
+        let stored = match is_as_stored {
+            true => record.pieces.iter().map(|piece| piece.bytes).sum(),
+            false => 0,
+        };
         Ok(Self {
             objects,
             prefix: prefix.to_owned(),
@@ -139,6 +155,27 @@ impl StoredOutput {
     /// # Errors
     /// The store fails, or another session has taken over. What was stored before stays.
     pub async fn finish(self) -> Result<(), CoordinatorError> {
+        for attempt in 1.. {
+            match self.publish().await {
+                Err(CoordinatorError::Objects(error))
+                    if !matches!(error, ObjectError::Full(_)) && attempt < LAST_ATTEMPTS =>
+                {
+                    warn!(%error, "the results are not stored yet; trying again");
+                    tokio::time::sleep(LAST_PAUSE).await;
+                }
+                ended => {
+                    ended?;
+                    break;
+                }
+            }
+        }
+        let folder = self.folder;
+        // What is left in the cache costs room and nothing else.
+        drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await);
+        Ok(())
+    }
+
+    async fn publish(&self) -> Result<(), CoordinatorError> {
         self.store().await?;
         for name in [RUN_FILE, RESULTS_FILE, TABLE_FILE, SUMMARY_FILE] {
             let file = self.folder.join(name);
@@ -148,12 +185,8 @@ impl StoredOutput {
                 self.objects.put_file(&key, &file).await?;
             }
         }
-        let mut session = self.session.into_inner();
-        session.lease.commit(|record| record.ended = true).await?;
-        let folder = self.folder;
-        // What is left in the cache costs room and nothing else.
-        drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(folder)).await);
-        Ok(())
+        let mut session = self.session.lock().await;
+        session.lease.commit(|record| record.ended = true).await
     }
 
     /// Stores the lines that were written since the last time, and renews the lease.

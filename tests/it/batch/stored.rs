@@ -7,6 +7,7 @@ use radialog_coordinator::{ArchiveRun, CoordinatorError, RunOptions, RunProgress
 use radialog_schemas::{ObjectKey, Stage, StageSet};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 use radialog_tests::fake_stage::FakeStage;
+use radialog_tests::faults::FaultInjector;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +37,16 @@ impl BatchFixture {
         options: &RunOptions,
         times: LeaseTimes,
     ) -> Result<StoredOutput, CoordinatorError> {
-        let objects = self.backends.objects.clone();
+        self.output_in(&self.backends, options, times).await
+    }
+
+    async fn output_in(
+        &self,
+        backends: &Backends,
+        options: &RunOptions,
+        times: LeaseTimes,
+    ) -> Result<StoredOutput, CoordinatorError> {
+        let objects = backends.objects.clone();
         let work = self.dir.path().join("work");
         StoredOutput::open(objects, PREFIX, (URL, "test"), &work, options, times).await
     }
@@ -72,7 +82,8 @@ impl BatchFixture {
             error = output.keep() => panic!("{error}"),
             () = reached => {}
         }
-        fs::remove_dir_all(output.folder()).unwrap();
+        // What the dropped run was at may end a moment later.
+        let _ = fs::remove_dir_all(output.folder());
     }
 
     async fn names(&self, below: &str) -> Vec<String> {
@@ -224,4 +235,36 @@ async fn failed_studies_of_a_stored_run_are_tried_again_and_another_run_is_refus
     };
     let error = fixture.run_stored(other).await.unwrap_err().to_string();
     assert!(error.contains(URL) && error.contains("stages"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_does_not_know_conditional_writes_is_refused() {
+    let fixture = BatchFixture::new().await;
+    let faults = Arc::new(FaultInjector::default());
+    faults.ignore_conditions();
+    let backends = faults.over(&fixture.backends);
+    let options = fixture.options(5);
+    let refused = fixture.output_in(&backends, &options, PATIENT).await;
+    let error = refused.err().unwrap();
+    assert!(error.to_string().contains("If-None-Match"), "{error}");
+    // It holds nobody up.
+    fixture.output(&options, PATIENT).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_is_lost_is_no_other_session() {
+    let fixture = BatchFixture::with(slow).await;
+    let faults = Arc::new(FaultInjector::default());
+    let backends = faults.over(&fixture.backends);
+    let mut options = fixture.options(100);
+    let output = fixture.output_in(&backends, &options, IMPATIENT).await;
+    let output = output.unwrap();
+    faults.lose_store_answers();
+    options.out = output.folder().to_owned();
+    tokio::select! {
+        summary = run_batch(options, &fixture.backends) => drop(summary.unwrap()),
+        lost = output.keep() => panic!("{lost}"),
+    }
+    output.finish().await.unwrap();
+    assert_eq!(records(&fixture.stored_results().await).len(), 100);
 }

@@ -64,7 +64,7 @@ pub struct AmqpConfig {
 /// `[redis]`: where Redis is.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `redis://:password@host:6379/0`, or `rediss:` with TLS.
+    /// `redis://:password@host:6379/0`, or `rediss:` with TLS; of a Redis Cluster, one or more of its nodes, with commas.
     pub url: SecretString,
     /// The time that one command may take.
     pub timeout: Duration,
@@ -182,7 +182,7 @@ fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
     let url = reader.text("redis", "url");
     let timeout = reader.seconds("redis", "timeout", Duration::from_secs(10));
     let url: SecretString = url?.into();
-    if url.expose_secret().into_connection_info().is_err() {
+    if redis_addresses(&url).is_err() {
         reader.fault(
             "redis",
             "url",
@@ -190,6 +190,16 @@ fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
         );
     }
     Some(RedisConfig { url, timeout })
+}
+
+/// The addresses in `redis.url`: one, or those of a Redis Cluster with commas.
+pub(crate) fn redis_addresses(
+    url: &SecretString,
+) -> redis::RedisResult<Vec<redis::ConnectionInfo>> {
+    let addresses = url.expose_secret().split(',').map(str::trim);
+    addresses
+        .map(IntoConnectionInfo::into_connection_info)
+        .collect()
 }
 
 #[cfg(test)]

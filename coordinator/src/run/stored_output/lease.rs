@@ -109,6 +109,7 @@ impl Lease {
         check: impl Fn(&SessionRecord) -> Result<(), CoordinatorError>,
     ) -> Result<Self, CoordinatorError> {
         let mut silent: Option<(Version, Instant)> = None;
+        let mut changes = 0;
         loop {
             let (stored, version) = match read(&*objects, &key).await? {
                 Some((stored, version)) => (stored, Some(version)),
@@ -129,10 +130,16 @@ impl Lease {
             if let (Some(version), false) = (&version, stored.ended) {
                 match &silent {
                     Some((seen, since)) if seen == version && since.elapsed() >= expiry => {}
-                    Some((seen, _)) if seen != version => {
+                    // One change may be the last write of a process that has died, late on its way.
+                    Some((seen, _)) if seen != version && changes > 0 => {
                         return Err(CoordinatorError::Locked {
                             dir: PathBuf::from(url),
                         });
+                    }
+                    Some((seen, _)) if seen != version => {
+                        changes += 1;
+                        silent = Some((version.clone(), Instant::now()));
+                        continue;
                     }
                     seen => {
                         if seen.is_none() {
@@ -181,25 +188,49 @@ impl Lease {
         let mut wanted = self.record.clone();
         change(&mut wanted);
         wanted.beat += 1;
-        for _ in 0..ATTEMPTS {
-            let put = put(&*self.objects, &self.key, &wanted, Some(&self.version));
-            if let Some(version) = put.await? {
-                (self.record, self.version) = (wanted, version);
-                return Ok(());
-            }
-            match read(&*self.objects, &self.key).await? {
-                // An earlier write of this session, whose answer was lost. What is wanted is whole in itself.
-                Some((stored, version)) if stored.holder == wanted.holder => {
-                    self.version = version;
-                    wanted.beat = stored.beat + 1;
+        for attempt in 1..=ATTEMPTS {
+            match self.try_commit(&mut wanted).await {
+                Ok(true) => return Ok(()),
+                // Whether it was written is seen at the next attempt.
+                Err(CoordinatorError::Objects(error))
+                    if attempt == ATTEMPTS || matches!(error, ObjectError::Full(_)) =>
+                {
+                    return Err(error.into());
                 }
-                _ => break,
+                Ok(false) | Err(CoordinatorError::Objects(_)) => sleep(PAUSE).await,
+                Err(error) => return Err(error),
             }
-            sleep(PAUSE).await;
         }
-        Err(CoordinatorError::TakenOver {
+        Err(self.taken_over())
+    }
+
+    /// Says whether the record was replaced; where it was not, the next attempt may do it.
+    async fn try_commit(&mut self, wanted: &mut SessionRecord) -> Result<bool, CoordinatorError> {
+        let put = put(&*self.objects, &self.key, wanted, Some(&self.version));
+        if let Some(version) = put.await? {
+            (self.record, self.version) = (wanted.clone(), version);
+            return Ok(true);
+        }
+        match read(&*self.objects, &self.key).await? {
+            // An earlier write of this session, whose answer was lost: this one, or one that this one replaces.
+            Some((stored, version)) if stored.holder == wanted.holder => {
+                self.version = version;
+                wanted.beat = stored.beat;
+                if stored == *wanted {
+                    self.record = stored;
+                    return Ok(true);
+                }
+                wanted.beat += 1;
+                Ok(false)
+            }
+            _ => Err(self.taken_over()),
+        }
+    }
+
+    fn taken_over(&self) -> CoordinatorError {
+        CoordinatorError::TakenOver {
             url: self.url.clone(),
-        })
+        }
     }
 
     /// A store that does not know conditional writes does them all.

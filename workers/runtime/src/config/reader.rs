@@ -138,9 +138,12 @@ impl ConfigReader {
             .ok()
     }
 
-    /// A field with several entries: separated by commas, or a list of the file.
+    /// Entries with commas between them, or an array of strings as TOML and JSON write it, whose entries may have commas.
     pub fn list(&mut self, area: &str, field: &str) -> Vec<String> {
         let text = self.text(area, field).unwrap_or_default();
+        if let Some(entries) = array(&text) {
+            return entries;
+        }
         let entries = text
             .trim()
             .trim_start_matches('[')
@@ -230,4 +233,21 @@ impl ConfigReader {
             })
         }
     }
+}
+
+/// The strings of an array, without those that are empty; none where the text is no such array.
+fn array(text: &str) -> Option<Vec<String>> {
+    if !text.trim_start().starts_with('[') {
+        return None;
+    }
+    let table: toml::Table = format!("entries = {text}").parse().ok()?;
+    let entries = table.get("entries")?.as_array()?.iter();
+    let entries = entries.map(|entry| Some(entry.as_str()?.trim().to_owned()));
+    let entries: Vec<String> = entries.collect::<Option<_>>()?;
+    Some(
+        entries
+            .into_iter()
+            .filter(|entry| !entry.is_empty())
+            .collect(),
+    )
 }

@@ -355,7 +355,7 @@ fn object_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
 fn store_error(key: &str, error: &io::Error) -> ObjectError {
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; make the directory writable or choose another one"
+            "; make the directory writable, or name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)"
         }
         _ => "",
     };
