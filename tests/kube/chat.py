@@ -14,6 +14,7 @@ import uuid
 QUESTIONS = ["Is there edema?", "Is the heart enlarged?", "What does the report mean for the patient?"]
 ANSWER_SECONDS = 180
 SILENT_SECONDS = 30
+LONGEST_PAUSE = 10
 
 
 class Conversation:
@@ -67,7 +68,7 @@ class Chatters:
                 # Whatever it is, a person did not get an answer.
                 self.wrong.append(f"conversation {number}: {error!r}")
             # People read and think. Turns go before reports, so people without a pause would leave a single worker no time for reports.
-            self._stopped.wait(max(1.0, 2 * (time.monotonic() - begun)))
+            self._stopped.wait(min(max(1.0, 2 * (time.monotonic() - begun)), LONGEST_PAUSE))
 
     def converse(self, conversation):
         """Uploads the image with the question, reads report and answer, and asks for a summary."""
