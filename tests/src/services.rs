@@ -18,7 +18,7 @@ pub use environment::Environment;
 pub use proxy::TcpProxy;
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
-pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY};
+pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY, serve_directory};
 
 mod broker;
 mod browser;

@@ -1,7 +1,7 @@
 //! An S3 server over a temporary directory.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -36,17 +36,12 @@ impl S3Server {
     /// Starts a server on a free port, for as long as the process lives.
     pub async fn start() -> Result<Self> {
         let directory = tempfile::tempdir()?;
-        let files = FileSystem::new(directory.path())
-            .map_err(|error| anyhow!("no S3 server: {error:?}"))?;
         let names = ListedNames::default();
-        let mut builder = S3ServiceBuilder::new(ListedFiles {
-            files,
-            names: names.clone(),
-        });
-        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY));
+        let key = SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
+        let service = service(directory.path(), names.clone(), key)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        runtime().spawn(serve(listener, builder.build()));
+        runtime().spawn(serve(listener, service));
         Ok(Self {
             endpoint,
             directory,
@@ -78,6 +73,31 @@ impl S3Server {
         let bucket = listed.entry(name(bucket_url).to_owned()).or_default();
         bucket.extend(names);
     }
+}
+
+/// Serves the folders of a directory as buckets at an address, e.g. `0.0.0.0:9000`, to whoever has the key, until the process
+/// ends: the store of a cluster that has no image of one at hand (`tests/kube`).
+///
+/// # Errors
+///
+/// The directory cannot be opened, or the address is taken.
+pub async fn serve_directory(
+    directory: &Path,
+    address: &str,
+    access_key_id: &str,
+    secret_access_key: &str,
+) -> Result<()> {
+    let key = SimpleAuth::from_single(access_key_id, secret_access_key);
+    let service = service(directory, ListedNames::default(), key)?;
+    serve(TcpListener::bind(address).await?, service).await;
+    Ok(())
+}
+
+fn service(directory: &Path, names: ListedNames, key: SimpleAuth) -> Result<S3Service> {
+    let files = FileSystem::new(directory).map_err(|error| anyhow!("no S3 server: {error:?}"))?;
+    let mut builder = S3ServiceBuilder::new(ListedFiles { files, names });
+    builder.set_auth(key);
+    Ok(builder.build())
 }
 
 fn name(bucket_url: &str) -> &str {
