@@ -154,7 +154,7 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let report =
         tokio::task::spawn_blocking(move || PlanReport::new(plan, pool, weights, prices)).await?;
     match args.json {
-        true => println!("{}", serde_json::to_string_pretty(&report)?),
+        true => outln!("{}", serde_json::to_string_pretty(&report)?),
         false => report.print(),
     }
     Ok(ExitCode::SUCCESS)
@@ -224,7 +224,7 @@ async fn probe(
         limit: Some(args.limit.map_or(probe, |limit| limit.min(probe))),
         ..options
     };
-    eprintln!("measuring on the archive's first {} studies …", args.probe);
+    errln!("measuring on the archive's first {} studies …", args.probe);
     let backends = Backends::connect(&config).await?;
     let shutdown = CancellationToken::new();
     let run = batch_run::run(

@@ -41,15 +41,15 @@ pub(crate) async fn run(args: UploadArgs) -> anyhow::Result<ExitCode> {
     let bundle = opened.context("reading the bundle was interrupted")??;
     let manifest = bundle.manifest();
     let progress = |file: &str, uploaded: Uploaded| match uploaded {
-        Uploaded::Before => println!("{file}: there already"),
-        Uploaded::Now => println!("{file}: uploaded"),
+        Uploaded::Before => outln!("{file}: there already"),
+        Uploaded::Now => outln!("{file}: uploaded"),
     };
     let uploaded = upload_bundle(store.as_ref(), &prefix, &args.dir, manifest, &progress).await;
     match uploaded {
         Err(error @ UploadError::Other(_)) => return Err(UsageError(error.to_string()).into()),
         uploaded => uploaded?,
     }
-    println!(
+    outln!(
         "bundle '{}' ({}) is at {}: RADIALOG_BUNDLE, or --bundle",
         manifest.name,
         manifest.hash().short(),

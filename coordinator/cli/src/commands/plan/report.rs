@@ -80,19 +80,19 @@ impl PlanReport {
     pub(super) fn print(&self) {
         let plan = &self.plan;
         let open = plan.studies - plan.written - plan.unreadable;
-        println!(
+        outln!(
             "{} studies: {} have their result, {} cannot be read, {open} remain",
             plan.studies, plan.written, plan.unreadable
         );
         if plan.problems > 0 {
-            println!("{} entries of the archive cannot be used", plan.problems);
+            outln!("{} entries of the archive cannot be used", plan.problems);
         }
-        println!(
+        outln!(
             "\n  {:<10} {:>10} {:>8} {:>14} {:>6} {:>12}   one more worker",
             "stage", "to compute", "workers", "s a study", "busy", "MiB a worker"
         );
         for of in &self.stages {
-            println!(
+            outln!(
                 "  {:<10} {:>10} {:>8} {:>14} {:>5.0}% {:>12.0}   {}",
                 of.stage.name(),
                 of.remaining,
@@ -103,18 +103,18 @@ impl PlanReport {
                 self.gain(of.seconds_with_another)
             );
         }
-        println!(
+        outln!(
             "\nThe run takes {} ({:.0} studies an hour); most of it waits for {}.",
             duration(self.seconds),
             self.studies_per_hour,
             self.bottleneck
         );
-        println!(
+        outln!(
             "All workers hold {:.1} GiB of weights, and what they compute with besides.",
             self.weights_bytes as f64 / f64::from(1 << 30)
         );
         if let Some(cost) = self.cost {
-            println!("Cost of all workers for that time: {cost:.2}");
+            outln!("Cost of all workers for that time: {cost:.2}");
         }
     }
 
