@@ -103,6 +103,7 @@ fn in_words() -> Conversation {
         group: None,
         lifetime_seconds: None,
         opening: Vec::new(),
+        response: None,
     }
 }
 
