@@ -177,6 +177,10 @@ pub struct InputItem {
     /// The status that it had in a response.
     #[serde(default)]
     pub status: Option<ItemStatus>,
+    /// Only null: the model does not think aloud.
+    #[serde(default)]
+    #[schemars(with = "Option<()>")]
+    pub phase: Option<Unsupported>,
 }
 
 /// The kind of an item.
@@ -249,6 +253,10 @@ pub enum NewPart {
         #[serde(default)]
         #[schemars(with = "Option<Vec<Value>>", extend("maxItems" = 0))]
         logprobs: Option<Vec<Value>>,
+        /// Only null, which a Python client leaves in what it gives back.
+        #[serde(default)]
+        #[schemars(with = "Option<()>")]
+        parsed: Option<Unsupported>,
     },
 }
 

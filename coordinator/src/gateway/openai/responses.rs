@@ -11,12 +11,12 @@ use radialog_schemas::http::responses::{DeletedResponse, ModelResponse};
 use radialog_schemas::{Generation, TurnEvent};
 use tokio::time::{Duration, timeout};
 
+use self::following::Following;
 use self::history::History;
-use self::lookup::OwnResponse;
+use self::lookup::{OwnResponse, TURN};
 use self::request::{AskedResponse, ResponseBody};
 use self::retrieval::Retrieval;
 use super::completion::EphemeralConversation;
-use super::errors::stopped;
 use super::{LIFETIME_SECONDS, begin, unlisted_owner};
 use crate::conversation::retention;
 use crate::gateway::app_state::AppState;
@@ -30,6 +30,7 @@ use crate::gateway::publish;
 use crate::gateway::request_path::IdempotencyKey;
 use crate::gateway::turn_follower::{TurnFollower, TurnUpdate};
 
+mod following;
 mod history;
 mod input_items;
 mod lookup;
@@ -41,19 +42,8 @@ mod view;
 
 pub(in crate::gateway) use input_items::list as input_items;
 
-/// The only turn of a response's conversation.
-const TURN: u32 = 1;
 /// How long a cancellation waits for the worker that writes the answer to see it.
 const CANCEL_WAIT: Duration = Duration::from_secs(5);
-
-/// A response that is followed to its end.
-struct Following {
-    snapshot: ConversationSnapshot,
-    reader: TurnFollower,
-    /// Removes the conversation when nobody follows it any more, where the response is not kept.
-    _ephemeral: Option<EphemeralConversation>,
-    _open: OpenStream,
-}
 
 pub(in crate::gateway) async fn create(
     State(app): State<AppState>,
@@ -78,13 +68,7 @@ pub(in crate::gateway) async fn create(
     let Some(open) = open else {
         return Ok(Json(view::response(&app, &snapshot).await?).into_response());
     };
-    let reader = TurnFollower::open(&app, &snapshot.conversation.id, TURN, 0).await?;
-    let following = Following {
-        snapshot,
-        reader,
-        _ephemeral: ephemeral,
-        _open: open,
-    };
+    let following = Following::open(&app, snapshot, ephemeral, open).await?;
     if is_stream {
         Ok(stream::answer(following, store, None))
     } else {
@@ -176,23 +160,6 @@ async fn begin_response(
     begun.map(|(snapshot, (ephemeral, ..))| (snapshot, ephemeral))
 }
 
-impl Following {
-    /// Waits for the end.
-    async fn whole(mut self, store: bool) -> ApiResult<ModelResponse> {
-        let mut steps = steps::Steps::of(&self.snapshot, store)?;
-        while let Some(update) = self.reader.next().await {
-            if let TurnUpdate::Event(_, event) = update {
-                let is_end = matches!(event, TurnEvent::Ended(_));
-                steps.take(event);
-                if is_end {
-                    return Ok(steps.response());
-                }
-            }
-        }
-        Err(stopped())
-    }
-}
-
 pub(in crate::gateway) async fn get(
     State(app): State<AppState>,
     caller: Caller,
@@ -203,13 +170,7 @@ pub(in crate::gateway) async fn get(
         return Ok(Json(view::response(&app, &snapshot).await?).into_response());
     }
     let open = OpenStream::new(caller.quota.stream()?);
-    let reader = TurnFollower::open(&app, &snapshot.conversation.id, TURN, 0).await?;
-    let following = Following {
-        snapshot,
-        reader,
-        _ephemeral: None,
-        _open: open,
-    };
+    let following = Following::open(&app, snapshot, None, open).await?;
     Ok(stream::answer(following, true, retrieval.starting_after))
 }
 
@@ -236,7 +197,7 @@ pub(in crate::gateway) async fn cancel(
     };
     // Where no worker has seen it by then, it is said to be in progress, and ends when one does.
     let _ = timeout(CANCEL_WAIT.min(app.config.request_timeout / 2), end).await;
-    let after = lookup::own(&app, &caller, &view::response_id(&id)).await?;
+    let after = lookup::own(&app, &caller, &lookup::response_id(&id)).await?;
     Ok(Json(view::response(&app, &after).await?))
 }
 
@@ -247,7 +208,7 @@ pub(in crate::gateway) async fn delete(
     let id = &snapshot.conversation.id;
     retention::remove(&app.backends, id).await?;
     Ok(Json(DeletedResponse {
-        id: view::response_id(id),
+        id: lookup::response_id(id),
         object: "response".to_owned(),
         deleted: true,
     }))

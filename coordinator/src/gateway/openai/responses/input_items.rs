@@ -13,7 +13,6 @@ use radialog_schemas::response::InputPart;
 
 use super::lookup::{self, OwnResponse};
 use super::retrieval::{pairs, parsed, unsupported};
-use super::view;
 use crate::gateway::app_state::AppState;
 use crate::gateway::auth::Caller;
 use crate::gateway::body;
@@ -111,7 +110,7 @@ pub(in crate::gateway) async fn list(
 }
 
 fn items(snapshot: &ConversationSnapshot) -> ApiResult<Vec<ListedItem>> {
-    let answer = view::answer_id(&snapshot.conversation.id);
+    let answer = lookup::answer_id(&snapshot.conversation.id);
     let input = lookup::request(snapshot)?.input.iter();
     let item = |(place, message): (usize, &radialog_schemas::response::InputMessage)| ListedItem {
         id: format!("{answer}_{place}"),

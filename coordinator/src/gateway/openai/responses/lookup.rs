@@ -1,4 +1,4 @@
-//! Finding a response of the caller. Names that cannot exist, do not exist, or are somebody else's get the same answer.
+//! Names of responses, and finding one of the caller. Names that cannot exist, do not exist, or are somebody else's get the same answer.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -6,11 +6,15 @@ use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::http::ProblemCode;
 use radialog_schemas::{ConversationId, ResponseRequest};
 
-use super::view::PREFIX;
 use crate::gateway::app_state::AppState;
 use crate::gateway::auth::Caller;
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::request_path::{is_id, parameter};
+
+/// What the names of responses begin with, before their conversation's.
+const PREFIX: &str = "resp_";
+/// The only turn of a response's conversation.
+pub(super) const TURN: u32 = 1;
 
 /// A response of the caller as it stands.
 pub(in crate::gateway) struct OwnResponse(pub(super) ConversationSnapshot);
@@ -18,6 +22,16 @@ pub(in crate::gateway) struct OwnResponse(pub(super) ConversationSnapshot);
 /// The owner of responses that are kept. No key can have this name: they are no conversations of the key's own list.
 pub(super) fn owner(caller: &Caller) -> String {
     format!("{} (responses)", caller.owner)
+}
+
+/// The name of a response.
+pub(super) fn response_id(id: &ConversationId) -> String {
+    format!("{PREFIX}{id}")
+}
+
+/// The name of a response's answer.
+pub(super) fn answer_id(id: &ConversationId) -> String {
+    format!("msg_{id}")
 }
 
 /// Reads a response by its name.

@@ -282,6 +282,7 @@ fn read(param: &str, item: &mut InputItem) -> ApiResult<(ChatMessage, InputMessa
                         text,
                         annotations,
                         logprobs,
+                        ..
                     } if !is_user => {
                         for (field, list) in [("annotations", annotations), ("logprobs", logprobs)]
                         {
@@ -376,7 +377,7 @@ mod tests {
 
     #[test]
     fn the_output_of_a_response_can_be_given_back_as_it_came() {
-        let part = json!({"type": "output_text", "text": "No.", "annotations": [], "logprobs": []});
+        let part = json!({"type": "output_text", "text": "No.", "annotations": [], "logprobs": [], "parsed": null});
         let answer = json!({"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": [part]});
         let input = json!([{"role": "user", "content": "Edema?"}, answer, {"role": "user", "content": "Sure?"}]);
         let asked = asked(&json!({"model": "fake", "input": input})).unwrap();

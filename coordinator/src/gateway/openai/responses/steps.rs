@@ -9,7 +9,7 @@ use radialog_schemas::http::responses::{
 };
 use radialog_schemas::{ConversationId, TurnEvent, TurnOutcome};
 
-use super::view;
+use super::{lookup, view};
 use crate::gateway::problem::ApiResult;
 
 /// The steps of one response, as far as its turn's events were taken.
@@ -65,7 +65,7 @@ impl Steps {
                     self.begin();
                     self.text.push_str(&text);
                     self.push(ResponseStep::TextDelta {
-                        item_id: view::answer_id(&self.id),
+                        item_id: lookup::answer_id(&self.id),
                         output_index: 0,
                         content_index: 0,
                         delta: text,
@@ -91,7 +91,7 @@ impl Steps {
             item: view::message(&self.id, ItemStatus::InProgress, None),
         });
         self.push(ResponseStep::PartAdded {
-            item_id: view::answer_id(&self.id),
+            item_id: lookup::answer_id(&self.id),
             output_index: 0,
             content_index: 0,
             part: view::part(String::new()),
@@ -122,7 +122,7 @@ impl Steps {
     }
 
     fn end_item(&mut self, status: ItemStatus) {
-        let (item_id, text) = (view::answer_id(&self.id), self.text.clone());
+        let (item_id, text) = (lookup::answer_id(&self.id), self.text.clone());
         self.push(ResponseStep::TextDone {
             item_id: item_id.clone(),
             output_index: 0,

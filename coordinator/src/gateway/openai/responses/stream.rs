@@ -2,17 +2,15 @@
 
 use std::convert::Infallible;
 
-use axum::response::Response;
 use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
 use futures::stream;
 use radialog_schemas::TurnEvent;
 
-use super::Following;
+use super::following::Following;
 use super::steps::Steps;
 use crate::gateway::events;
-use crate::gateway::problem::ApiError;
 use crate::gateway::turn_follower::TurnUpdate;
-use axum::response::IntoResponse;
 
 struct ResponseStream {
     following: Following,
@@ -26,7 +24,7 @@ struct ResponseStream {
 pub(super) fn answer(following: Following, store: bool, after: Option<u64>) -> Response {
     let steps = match Steps::of(&following.snapshot, store) {
         Ok(steps) => steps,
-        Err(error) => return ApiError::into_response(error),
+        Err(error) => return error.into_response(),
     };
     let streaming = ResponseStream {
         following,

@@ -9,22 +9,10 @@ use radialog_schemas::http::responses::{
 use radialog_schemas::response::InputRole;
 use radialog_schemas::{Answer, ConversationId, ErrorCode, Failure, TurnOutcome, TurnStatus};
 
-use super::{TURN, lookup};
+use super::lookup::{self, TURN};
 use crate::gateway::app_state::AppState;
 use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::view;
-
-/// What the names of responses begin with, before their conversation's.
-pub(super) const PREFIX: &str = "resp_";
-
-pub(super) fn response_id(id: &ConversationId) -> String {
-    format!("{PREFIX}{id}")
-}
-
-/// The name of a response's answer.
-pub(super) fn answer_id(id: &ConversationId) -> String {
-    format!("msg_{id}")
-}
 
 /// A response as it stands, with what is written so far.
 pub(super) async fn response(
@@ -58,7 +46,7 @@ pub(super) fn queued(snapshot: &ConversationSnapshot, store: bool) -> ApiResult<
     let request = lookup::request(snapshot)?;
     let conversation = &snapshot.conversation;
     Ok(ModelResponse {
-        id: response_id(&conversation.id),
+        id: lookup::response_id(&conversation.id),
         object: "response".to_owned(),
         created_at: conversation.created_ms / 1000,
         status: ResponseStatus::Queued,
@@ -143,7 +131,7 @@ pub(super) fn message(
     text: Option<String>,
 ) -> OutputMessage {
     OutputMessage {
-        id: answer_id(id),
+        id: lookup::answer_id(id),
         kind: ItemKind::Message,
         status,
         role: InputRole::Assistant,
