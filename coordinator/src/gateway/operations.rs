@@ -228,7 +228,7 @@ fn response_operations() -> Vec<Operation> {
             .parameters(&["IdempotencyKey"])
             .reads_body::<NewResponse>(JSON)
             .responds::<ModelResponse>(200, "The response: at its end, or with `background` at once; with `stream`, Server-Sent Events.")
-            .responds_bytes(200, "text/event-stream", "Events with `sequence_number`, from `response.created` to `response.completed`, `.incomplete`, `.failed` or `.cancelled`.")
+            .responds_bytes(200, "text/event-stream", "Events with `sequence_number`, from `response.created` to `response.completed`, `.incomplete` or `.failed` (a cancelled one, too).")
             .fails_with(&[400, 404, 413, 415]),
         Operation::new(Method::GET, RESPONSE, "getResponse", get(responses::get))
             .describe(

@@ -531,7 +531,8 @@ pub struct ResponseEvent {
     pub step: ResponseStep,
 }
 
-/// What happened to a response.
+/// What happened to a response. Their API has no step for a cancellation: it ends with the one of a failure, whose response
+/// has the status `cancelled`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type")]
 #[allow(missing_docs)] // the variants and fields are the API's own names
@@ -588,8 +589,6 @@ pub enum ResponseStep {
     Incomplete { response: Box<ModelResponse> },
     #[serde(rename = "response.failed")]
     Failed { response: Box<ModelResponse> },
-    #[serde(rename = "response.cancelled")]
-    Cancelled { response: Box<ModelResponse> },
 }
 
 impl ResponseStep {
@@ -608,7 +607,6 @@ impl ResponseStep {
             Self::Completed { .. } => "response.completed",
             Self::Incomplete { .. } => "response.incomplete",
             Self::Failed { .. } => "response.failed",
-            Self::Cancelled { .. } => "response.cancelled",
         }
     }
 }

@@ -260,7 +260,7 @@ async fn a_cancelled_response_keeps_what_was_written_and_its_stream_says_so() ->
     let (name, end) = rest.last().context("no end")?;
     assert_eq!(
         (name.as_str(), &end["response"]),
-        ("response.cancelled", &cancelled)
+        ("response.failed", &cancelled)
     );
     assert_eq!(gateway.view(&path).await?, cancelled);
 

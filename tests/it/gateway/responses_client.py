@@ -73,7 +73,7 @@ cancelled = two.responses.cancel(endless.id)
 assert cancelled.status == "cancelled", cancelled.status
 assert one.responses.cancel(endless.id) == cancelled
 last = list(one.responses.retrieve(endless.id, stream=True))[-1]
-assert last.type == "response.cancelled" and last.response.status == "cancelled", last
+assert last.type == "response.failed" and last.response.status == "cancelled", last
 print("cancelled")
 
 # The same idempotency key is the same response.

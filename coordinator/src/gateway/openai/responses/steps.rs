@@ -116,8 +116,8 @@ impl Steps {
         self.push(match outcome {
             TurnOutcome::Done(answer) if answer.complete => ResponseStep::Completed { response },
             TurnOutcome::Done(_) => ResponseStep::Incomplete { response },
-            TurnOutcome::Failed(_) => ResponseStep::Failed { response },
-            TurnOutcome::Cancelled => ResponseStep::Cancelled { response },
+            // OpenAI's clients know no step for a cancellation; the status tells the two apart.
+            TurnOutcome::Failed(_) | TurnOutcome::Cancelled => ResponseStep::Failed { response },
         });
     }
 
@@ -254,7 +254,7 @@ mod tests {
         let failed = TurnEvent::Ended(TurnOutcome::Failed(Failure::new(ErrorCode::Model, "x")));
         assert_eq!(names(vec![failed]), ["created", "queued", "failed"]);
         let cancelled = || TurnEvent::Ended(TurnOutcome::Cancelled);
-        assert_eq!(names(vec![cancelled()]), ["created", "queued", "cancelled"]);
+        assert_eq!(names(vec![cancelled()]), ["created", "queued", "failed"]);
         let mut steps = steps();
         for event in [started(), token("No "), cancelled()] {
             steps.take(event);
