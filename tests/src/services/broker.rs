@@ -1,6 +1,8 @@
 //! A RabbitMQ node.
 
+use std::fmt::Write;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,6 +21,8 @@ use crate::install::{self, Requirement};
 
 /// Names a running broker.
 const VARIABLE: &str = "RADIALOG_TEST_AMQP";
+/// Names another program than the installed one to start, e.g. that of another version.
+const SERVER_VARIABLE: &str = "RADIALOG_TEST_RABBITMQ_SERVER";
 /// What is installed where the variable names nothing.
 const REQUIREMENT: Requirement<'_> = Requirement {
     name: "RabbitMQ",
@@ -31,6 +35,8 @@ const REQUIREMENT: Requirement<'_> = Requirement {
 const SCRIPTS: [&str; 2] = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"];
 /// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
 const VIRTUAL_HOSTS: usize = 96;
+/// Erlang's schedulers spin before they sleep, which takes the processor from those who share it.
+const QUIET: &str = "+sbwt none +sbwtdcpu none +sbwtdio none";
 /// What a client says first.
 const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
@@ -46,7 +52,7 @@ struct Node {
     port: u16,
     directory: TempDir,
     running: Vec<Process>,
-    epmd: Command,
+    epmd_port: u16,
 }
 
 impl Broker {
@@ -64,8 +70,7 @@ impl Broker {
 
     /// A broker of the caller's own, with so many virtual hosts.
     pub async fn start(virtual_hosts: usize) -> Result<Self> {
-        let script = install::program(&SCRIPTS, "rabbitmq-server", &REQUIREMENT)?;
-        let mut node = Node::prepare(script, virtual_hosts)?;
+        let mut node = Node::prepare(server()?, virtual_hosts)?;
         node.start().await?;
         let address = format!("amqp://guest:guest@127.0.0.1:{}", node.port);
         Ok(Self {
@@ -108,7 +113,94 @@ impl Broker {
     }
 }
 
+/// The program to start.
+fn server() -> Result<PathBuf> {
+    let own = std::env::var(SERVER_VARIABLE).ok();
+    match &own {
+        Some(own) => install::program(&[own], "rabbitmq-server", &REQUIREMENT),
+        None => install::program(&SCRIPTS, "rabbitmq-server", &REQUIREMENT),
+    }
+}
+
+/// Two nodes of one cluster. Their quorum queues need both: while one is away, work waits.
+pub struct BrokerCluster {
+    nodes: [Node; 2],
+    _mapper: Process,
+}
+
+impl BrokerCluster {
+    /// Starts both and waits until they know each other.
+    pub async fn start() -> Result<Self> {
+        let (first, mut second) = (Node::prepare(server()?, 1)?, Node::prepare(server()?, 1)?);
+        // They find each other at one port mapper, with one cookie.
+        second.epmd_port = first.epmd_port;
+        second
+            .command
+            .env("ERL_EPMD_PORT", first.epmd_port.to_string());
+        let mut nodes = [first, second];
+        let names = nodes.each_ref().map(Node::name);
+        let mut settings = "cluster_partition_handling = pause_minority\n\
+             cluster_formation.peer_discovery_backend = classic_config\n"
+            .to_owned();
+        for (index, name) in names.iter().enumerate() {
+            writeln!(
+                settings,
+                "cluster_formation.classic_config.nodes.{} = {name}",
+                index + 1
+            )?;
+        }
+        let log = nodes[0].directory.path().join("output");
+        let mapper = Process::start(&epmd(nodes[0].epmd_port), &log)?;
+        for node in &mut nodes {
+            let path = node.directory.path().join("rabbitmq.conf");
+            let own = fs::read_to_string(&path)?;
+            fs::write(path, format!("{own}{settings}"))?;
+            let cookie = node.directory.path().join(".erlang.cookie");
+            fs::write(&cookie, "radialog")?;
+            fs::set_permissions(cookie, fs::Permissions::from_mode(0o400))?;
+            // A silent node counts as lost after these seconds.
+            let ticks = format!("{QUIET} -kernel net_ticktime 4");
+            node.command
+                .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", ticks);
+            node.start_alone().await?;
+        }
+        Ok(Self {
+            nodes,
+            _mapper: mapper,
+        })
+    }
+
+    /// The address of the first node's virtual host.
+    pub fn address(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/test0", self.nodes[0].port)
+    }
+
+    /// Kills the second node.
+    pub fn stop_second(&mut self) {
+        self.nodes[1].running.clear();
+    }
+
+    /// Starts it again with what it had stored.
+    pub async fn start_second_again(&mut self) -> Result<()> {
+        self.nodes[1].start_alone().await
+    }
+
+    /// Stops both nodes' talk: the second is frozen. Each takes the other for lost once it has been so for some seconds.
+    pub fn freeze_second(&self) -> Result<()> {
+        self.nodes[1].running.iter().try_for_each(Process::freeze)
+    }
+
+    /// Lets the second node go on.
+    pub fn thaw_second(&self) -> Result<()> {
+        self.nodes[1].running.iter().try_for_each(Process::thaw)
+    }
+}
+
 impl Node {
+    fn name(&self) -> String {
+        format!("radialog{}@localhost", self.port)
+    }
+
     fn prepare(script: PathBuf, virtual_hosts: usize) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let (port, distribution, mapper) = (free_port()?, free_port()?, free_port()?);
@@ -137,29 +229,36 @@ impl Node {
             .env("RABBITMQ_DIST_PORT", distribution.to_string())
             .env("ERL_EPMD_PORT", mapper.to_string())
             .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            // Erlang's schedulers spin before they sleep, which takes the processor from those who share it.
-            .env(
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+sbwt none +sbwtdcpu none +sbwtdio none",
-            );
-        // Erlang would start its port mapper as a daemon that outlives everything; in the foreground it is ours.
-        let mut epmd = Command::new("epmd");
-        epmd.args(["-address", "127.0.0.1", "-port", &mapper.to_string()]);
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", QUIET);
         Ok(Self {
             command,
             port,
             directory,
             running: Vec::new(),
-            epmd,
+            epmd_port: mapper,
         })
     }
 
     async fn start(&mut self) -> Result<()> {
         let log = self.directory.path().join("output");
-        self.running.push(Process::start(&self.epmd, &log)?);
+        self.running
+            .push(Process::start(&epmd(self.epmd_port), &log)?);
+        self.start_alone().await
+    }
+
+    /// Starts the node where its port mapper runs already.
+    async fn start_alone(&mut self) -> Result<()> {
+        let log = self.directory.path().join("output");
         self.running.push(Process::start(&self.command, &log)?);
         until_ready("RabbitMQ", || answers(self.port)).await
     }
+}
+
+/// Erlang would start its port mapper as a daemon that outlives everything; in the foreground it is ours.
+fn epmd(port: u16) -> Command {
+    let mut epmd = Command::new("epmd");
+    epmd.args(["-address", "127.0.0.1", "-port", &port.to_string()]);
+    epmd
 }
 
 /// A node is ready when it answers the protocol header; before that it closes the connection or refuses it.

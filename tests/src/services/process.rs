@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// Starts the command, waits until its own standard input ends, and then kills its process group, itself included. Our
 /// end of that input is closed by the kernel when we end, also by SIGKILL.
@@ -37,6 +37,25 @@ impl Process {
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Self { guard })
+    }
+
+    /// Stops it where it is, as a machine that is suspended.
+    pub(super) fn freeze(&self) -> Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on.
+    pub(super) fn thaw(&self) -> Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        let group = format!("-{}", self.guard.id());
+        let status = Command::new("kill")
+            .args(["-s", signal, "--", &group])
+            .status()?;
+        ensure!(status.success(), "kill -s {signal} -- {group}: {status}");
+        Ok(())
     }
 }
 

@@ -8,11 +8,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::process::Process;
-use super::{free_port, until_ready};
+use super::{Services, free_port, until_ready};
 use crate::install::{self, Requirement};
 
-/// Names a running server.
+/// Names a running server, or says `cluster` for a Redis Cluster of our own.
 const VARIABLE: &str = "RADIALOG_TEST_REDIS";
+/// Names another program than the installed one to start, e.g. Valkey's.
+const SERVER_VARIABLE: &str = "RADIALOG_TEST_REDIS_SERVER";
 /// What is installed where the variable names nothing.
 const REQUIREMENT: Requirement<'_> = Requirement {
     name: "Redis",
@@ -28,9 +30,10 @@ pub struct Redis {
     own: Option<Server>,
 }
 
-struct Server {
+/// A server on a free port of this machine.
+pub(super) struct Server {
     command: Command,
-    port: u16,
+    pub(super) port: u16,
     directory: TempDir,
     running: Option<Process>,
 }
@@ -39,6 +42,10 @@ impl Redis {
     /// The Redis that `RADIALOG_TEST_REDIS` names, or one of our own.
     pub(super) async fn shared() -> Result<Self> {
         match std::env::var(VARIABLE) {
+            Ok(url) if url == "cluster" => Ok(Self {
+                url: Services::redis_cluster().await?,
+                own: None,
+            }),
             Ok(url) => Ok(Self { url, own: None }),
             Err(_) => Self::start().await,
         }
@@ -56,29 +63,10 @@ impl Redis {
     }
 
     async fn with(persistence: &[&str]) -> Result<Self> {
-        let program = install::program(&["redis-server"], "redis-server", &REQUIREMENT)?;
-        let (directory, port) = (tempfile::tempdir()?, free_port()?);
-        let mut command = Command::new(program);
-        command
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--save",
-                "",
-            ])
-            .args(persistence);
-        command.arg("--dir").arg(directory.path());
-        let mut server = Server {
-            command,
-            port,
-            directory,
-            running: None,
-        };
+        let mut server = Server::prepare(persistence)?;
         server.start().await?;
         Ok(Self {
-            url: format!("redis://127.0.0.1:{port}/0"),
+            url: format!("redis://127.0.0.1:{}/0", server.port),
             own: Some(server),
         })
     }
@@ -91,7 +79,7 @@ impl Redis {
     /// Kills it.
     pub fn stop(&mut self) {
         if let Some(server) = &mut self.own {
-            server.running = None;
+            server.stop();
         }
     }
 
@@ -105,7 +93,32 @@ impl Redis {
 }
 
 impl Server {
-    async fn start(&mut self) -> Result<()> {
+    /// A server with these settings, not yet started.
+    pub(super) fn prepare(settings: &[&str]) -> Result<Self> {
+        let own = std::env::var(SERVER_VARIABLE).unwrap_or_else(|_| "redis-server".to_owned());
+        let program = install::program(&[&own], "redis-server", &REQUIREMENT)?;
+        let (directory, port) = (tempfile::tempdir()?, free_port()?);
+        let mut command = Command::new(program);
+        command
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--save", ""])
+            .args(settings);
+        command.arg("--dir").arg(directory.path());
+        Ok(Self {
+            command,
+            port,
+            directory,
+            running: None,
+        })
+    }
+
+    /// Kills it.
+    pub(super) fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// Starts it, or starts it again.
+    pub(super) async fn start(&mut self) -> Result<()> {
         self.running = Some(Process::start(
             &self.command,
             &self.directory.path().join("output"),
