@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::conversations::{ConversationSnapshot, CreateOutcome};
+use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{
     ChatImage, ContentHash, Conversation, ConversationId, Generation, ObjectKey, RunId, RunSpec,
     SCHEMA_VERSION, Source, Stage, StageSet, StudyId, StudySpec, TurnRequest, TurnStatus,
@@ -25,9 +26,17 @@ pub use turn_sweeper::TurnSweeper;
 /// The one study of a conversation's run.
 const STUDY: &str = "image";
 
+/// The image of a new conversation, as its request brings it.
+pub struct NewImage {
+    /// The file.
+    pub content: Bytes,
+    /// The place where another conversation of the same owner keeps this image and what was computed from it. That is
+    /// copied, not shared: each conversation ends by itself.
+    pub known: Option<ChatImage>,
+}
+
 /// Creates a conversation and gives its work to the stages. Where the same request had created it, whatever of it was not
-/// done is done now; where another one had, nothing happens. `image` is the content of its image, where this request
-/// brought it. It is stored once the conversation is there to own it: a request that makes none stores nothing.
+/// done is done now; where another one had, nothing happens. `image` is its image, where this request brought it. It is stored once the conversation is there to own it: a request that makes none stores nothing.
 ///
 /// # Errors
 /// When broker, store or state do not answer; the call may be repeated.
@@ -36,12 +45,19 @@ pub async fn begin(
     bundle: &BundleHashes,
     conversation: &Conversation,
     turns: &[TurnRequest],
-    image: Option<&Bytes>,
+    image: Option<&NewImage>,
 ) -> Result<CreateOutcome, BackendError> {
     let outcome = backends.conversations.create(conversation, turns).await?;
     if outcome != CreateOutcome::Mismatch {
-        if let (Some(ChatImage { image: key, .. }), Some(content)) = (&conversation.image, image) {
-            backends.objects.ensure(key, content).await?;
+        if let (Some(own), Some(image)) = (&conversation.image, image) {
+            backends.objects.ensure(&own.image, &image.content).await?;
+            // Of the same components: only then is it what the stages would make.
+            let is_current =
+                |known: &&ChatImage| bundle.image(&known.image, &known.media_type) == **known;
+            if let Some(known) = image.known.as_ref().filter(is_current) {
+                copy_output(&*backends.objects, &known.embedding, &own.embedding).await?;
+                copy_output(&*backends.objects, &known.findings, &own.findings).await?;
+            }
         }
         // What is there counts, which an earlier try has made: other hashes of outputs, and maybe findings already.
         match backends.conversations.snapshot(&conversation.id).await? {
@@ -55,6 +71,23 @@ pub async fn begin(
         }
     }
     Ok(outcome)
+}
+
+/// Copies a stage's output, so that the stage finds it done; what is not there as it was stored is left to the stage.
+async fn copy_output(
+    objects: &dyn Objects,
+    from: &ObjectKey,
+    to: &ObjectKey,
+) -> Result<(), ObjectError> {
+    if !objects.has_whole_output(from).await? {
+        return Ok(());
+    }
+    match objects.get(from).await {
+        Ok(content) => objects.put_output(to, content).await,
+        // Its conversation has ended meanwhile.
+        Err(ObjectError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Gives to the stages what a conversation waits for: its image where that is not prepared and a bundle says how, or the

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AdapterName, ContentHash, Failure, Finding, FindingsReport, Generation, ObjectKey, QueueGroup,
-    SCHEMA_VERSION, ids::text_id,
+    ResponseRequest, SCHEMA_VERSION, ids::text_id,
 };
 
 text_id! {
@@ -83,6 +83,9 @@ pub struct Conversation {
     /// What was said before the first turn, e.g. by a client that keeps its own history.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub opening: Vec<Exchange>,
+    /// The request for a response that its only turn answers; none where it was begun otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response: Option<ResponseRequest>,
 }
 
 /// The X-ray of a conversation and where its outputs go.
@@ -105,6 +108,9 @@ pub struct Exchange {
     pub user: String,
     /// The model's words.
     pub assistant: String,
+    /// What was asked, where that was a task that the bundle has the wording of; none is the user's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Ask>,
 }
 
 /// What a turn asks. Except for [`Ask::Question`] the bundle has the wording, which its model was trained on.

@@ -8,6 +8,7 @@ use crate::{Ask, ConversationId, FindingsReport, TurnRequest, TurnStatus};
 
 pub mod openai;
 mod problem;
+pub mod responses;
 
 pub use problem::{Problem, ProblemCode};
 

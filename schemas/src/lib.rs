@@ -13,6 +13,7 @@ pub mod plain_name;
 pub mod queues;
 pub mod record;
 pub mod relative_path;
+pub mod response;
 pub mod result;
 pub mod stage;
 pub mod table;
@@ -33,6 +34,7 @@ pub use objects::ObjectKey;
 pub use plain_name::{AdapterName, InvalidName, QueueGroup};
 pub use record::{StudyRecord, StudyStatus};
 pub use relative_path::{InvalidPath, RelativePath};
+pub use response::ResponseRequest;
 pub use result::{Outcome, StageResult, StageTimings};
 pub use stage::{PerStage, Stage, StageSet};
 pub use task::{

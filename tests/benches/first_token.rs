@@ -207,6 +207,7 @@ impl Setting {
             group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
+            response: None,
         };
         let generation = Generation {
             max_new_tokens: 30,

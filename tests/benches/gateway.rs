@@ -278,6 +278,7 @@ async fn begin(backends: &Backends) -> Result<ConversationId> {
         group: None,
         lifetime_seconds: None,
         opening: Vec::new(),
+        response: None,
     };
     let ask = Ask::Question { text: "?".into() };
     let turn = TurnRequest {

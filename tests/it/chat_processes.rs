@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 use crate::gateway::sse::{SseEvent, SseStream};
 
+mod responses;
+
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Long enough to be interrupted: a few seconds of the tiny model.
 const LONG: u32 = 600;

@@ -129,6 +129,7 @@ impl ChatHarness {
             group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
+            response: None,
         }
     }
 

@@ -14,6 +14,7 @@ mod limits;
 pub(crate) mod models;
 mod openai;
 mod races;
+mod responses;
 mod retention;
 pub(crate) mod sse;
 mod turns;

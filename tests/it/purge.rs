@@ -153,6 +153,7 @@ async fn conversations_are_purged_by_age_and_by_id() -> Result<()> {
             group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
+            response: None,
         };
         conversations.create(&conversation, &[]).await?;
         objects.put(&image(id), "image".into()).await?;

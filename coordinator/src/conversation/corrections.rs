@@ -174,6 +174,7 @@ mod tests {
             group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
+            response: None,
         };
         let findings = FindingsReport {
             findings: Vec::new(),

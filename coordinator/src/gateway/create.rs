@@ -11,8 +11,8 @@ use radialog_schemas::http::{
     ConversationView, MAX_DEADLINE_SECONDS, MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions,
 };
 use radialog_schemas::{
-    AdapterName, Ask, ContentHash, Conversation, ConversationId, Exchange, Generation,
-    SCHEMA_VERSION, Stage, TurnRequest,
+    AdapterName, Ask, ChatImage, ContentHash, Conversation, ConversationId, Exchange, Generation,
+    ResponseRequest, SCHEMA_VERSION, Stage, TurnRequest,
 };
 use tracing::Instrument;
 use uuid::Uuid;
@@ -26,6 +26,7 @@ use super::queue_place::QueuePlaces;
 use super::request_path::{ID_LENGTH, IdempotencyKey};
 use super::upload::Upload;
 use super::view;
+use crate::conversation::NewImage;
 use crate::{ServedBundle, conversation};
 
 /// The answer of a request whose work goes on: `202` with where to look.
@@ -38,10 +39,14 @@ pub(super) struct ConversationDraft {
     /// Who answers: the bundle's group of queues, and the adapter that was asked for.
     pub(super) model: ChosenModel,
     pub(super) image: Option<CheckedImage>,
+    /// Where another conversation of the same owner keeps this image.
+    pub(super) known_image: Option<ChatImage>,
     pub(super) indication: Option<String>,
     /// Seconds from its last use to its end; none where somebody may return to it.
     pub(super) lifetime_seconds: Option<u32>,
     pub(super) opening: Vec<Exchange>,
+    /// The request for a response that it answers.
+    pub(super) response: Option<ResponseRequest>,
     pub(super) turns: Vec<TurnRequest>,
 }
 
@@ -114,16 +119,18 @@ pub(super) async fn create(
         .collect();
     let id = key
         .as_deref()
-        .map_or_else(new_id, |key| known_id(&caller, key));
+        .map_or_else(new_id, |key| known_id("conversation", &caller, key));
     let owner = caller.owner.to_string();
     let draft = ConversationDraft {
         id,
         owner,
         model,
         image,
+        known_image: None,
         indication: asked.indication,
         lifetime_seconds: None,
         opening: Vec::new(),
+        response: None,
         turns,
     };
     let snapshot = begin(&app, draft).await?;
@@ -143,13 +150,9 @@ pub(super) fn new_id() -> ConversationId {
     ConversationId(Uuid::new_v4().simple().to_string())
 }
 
-/// The name that every gateway gives this request.
-fn known_id(caller: &Caller, key: &str) -> ConversationId {
-    let hash = ContentHash::of_parts([
-        b"conversation".as_slice(),
-        caller.owner.as_bytes(),
-        key.as_bytes(),
-    ]);
+/// The name that every gateway gives this request for something of this kind.
+pub(super) fn known_id(kind: &str, caller: &Caller, key: &str) -> ConversationId {
+    let hash = ContentHash::of_parts([kind.as_bytes(), caller.owner.as_bytes(), key.as_bytes()]);
     ConversationId(hash.as_str()[..ID_LENGTH].to_owned())
 }
 
@@ -181,12 +184,17 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         owner,
         model: ChosenModel { bundle, adapter },
         image,
+        known_image,
         indication,
         lifetime_seconds,
         opening,
+        response,
         turns,
     } = draft;
-    let content = image.as_ref().map(|checked| checked.content.clone());
+    let brought = image.as_ref().map(|checked| NewImage {
+        content: checked.content.clone(),
+        known: known_image,
+    });
     let image = image.map(|checked| bundle.hashes.image(&checked.key(&id), checked.media_type));
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
@@ -200,13 +208,14 @@ async fn begin_to_end(app: &AppState, draft: ConversationDraft) -> ApiResult<Con
         group: bundle.group.clone(),
         lifetime_seconds,
         opening,
+        response,
     };
     let outcome = conversation::begin(
         &app.backends,
         &bundle.hashes,
         &conversation,
         &turns,
-        content.as_ref(),
+        brought.as_ref(),
     )
     .await?;
     if outcome == CreateOutcome::Mismatch {

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::Response;
 use radialog_runtime::clock;
+use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::Generation;
 use radialog_schemas::http::openai::{ChatCompletionRequest, Model, ModelLimits, ModelList};
 use radialog_schemas::http::{MAX_NEW_TOKENS, MAX_SEED, ProblemCode, TurnOptions};
@@ -28,6 +29,7 @@ use crate::{ALIAS, ServedBundle, ServedModel};
 mod completion;
 mod errors;
 mod messages;
+pub(super) mod responses;
 mod stream;
 
 /// A completion is removed with its last byte. Where its gateway has died before, it ends by itself so many seconds after
@@ -108,13 +110,14 @@ pub(super) async fn complete(
     let open = OpenStream::new(caller.quota.stream()?);
     let draft = ConversationDraft {
         id: create::new_id(),
-        // No key can have this name, so that nobody lists these conversations or reads them otherwise.
-        owner: format!("{} (completions)", caller.owner),
+        owner: unlisted_owner(&caller),
         model: chosen,
         image,
+        known_image: None,
         indication: None,
         lifetime_seconds: Some(LIFETIME_SECONDS),
         opening: dialog.opening,
+        response: None,
         turns: vec![turn],
     };
     // From here on: it may exist even where beginning it fails or is abandoned half way.
@@ -122,7 +125,7 @@ pub(super) async fn complete(
         app: app.clone(),
         id: draft.id.clone(),
     };
-    let conversation = begin(&app, draft, conversation).await?;
+    let (_, conversation) = begin(&app, draft, conversation).await?;
     drop(memory);
     let reader = TurnFollower::open(&app, &conversation.id, 1, 0).await?;
     let head = CompletionHead {
@@ -142,14 +145,24 @@ pub(super) async fn complete(
     }
 }
 
-/// Begins the conversation. Where the client goes away meanwhile, it is removed once it has begun, not before.
-async fn begin(
+/// The owner of conversations that end with their answer. No key can have this name, so that nobody lists these
+/// conversations or reads them otherwise.
+fn unlisted_owner(caller: &Caller) -> String {
+    format!("{} (completions)", caller.owner)
+}
+
+/// Begins the conversation. What guards it is given back: where the client goes away meanwhile, the guard is dropped once
+/// the conversation has begun, not before.
+async fn begin<Guard: Send + 'static>(
     app: &AppState,
     draft: ConversationDraft,
-    conversation: EphemeralConversation,
-) -> ApiResult<EphemeralConversation> {
+    guard: Guard,
+) -> ApiResult<(ConversationSnapshot, Guard)> {
     let app = app.clone();
-    let beginning = async move { create::begin(&app, draft).await.map(|_| conversation) };
+    let beginning = async move {
+        let begun = create::begin(&app, draft).await;
+        begun.map(|snapshot| (snapshot, guard))
+    };
     tokio::spawn(beginning.in_current_span())
         .await
         .map_err(|error| {

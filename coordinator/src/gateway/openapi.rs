@@ -143,6 +143,7 @@ fn meaning(status: u16) -> &'static str {
 
 fn parameters() -> Value {
     let path = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "path", "required": true, "description": description, "schema": schema});
+    let query = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "query", "description": description, "schema": schema});
     let id = json!({"type": "string", "pattern": "^[0-9a-f]{32}$"});
     let event = json!({"type": "integer", "minimum": 0, "maximum": u32::MAX});
     json!({
@@ -150,10 +151,18 @@ fn parameters() -> Value {
         "Batch": path("batch", "The batch.", json!({"type": "string", "pattern": "^[0-9a-f]{32}$"})),
         "ResultFile": path("file", "One of the batch's results.", json!({"type": "string", "enum": RESULT_FILES})),
         "Turn": path("turn", "The turn, from 1.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
+        "Response": path("response", "The response.", json!({"type": "string", "pattern": "^resp_[0-9a-f]{32}$"})),
+        "ResponseStream": query("stream", "Send the events.", json!({"type": "boolean"})),
+        "StartingAfter": query("starting_after", "Go on after the event with this `sequence_number`; only with `stream=true`.", event.clone()),
+        "IncludeObfuscation": query("include_obfuscation", "Only false.", json!({"type": "boolean", "enum": [false]})),
+        "ItemAfter": query("after", "Go on after this item, which `last_id` of a page names.", json!({"type": "string"})),
+        "ItemLimit": query("limit", "How many; 20 where nothing is said.", json!({"type": "integer", "minimum": 1, "maximum": 100})),
+        "ItemOrder": query("order", "`desc` where nothing is said.", json!({"type": "string", "enum": ["asc", "desc"]})),
+        "ItemInclude": query("include[]", "What else to show.", json!({"type": "array", "items": {"type": "string", "enum": ["message.input_image.image_url"]}})),
         "IdempotencyKey": {
             "name": "Idempotency-Key",
             "in": "header",
-            "description": "Makes repeating the request safe: the same key gives the same conversation or turn again.",
+            "description": "Makes repeating the request safe: the same key gives the same conversation, turn or response again.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
         },
         "LastEventId": {

@@ -4,12 +4,16 @@
 use axum::http::Method;
 use axum::routing::{delete, get, post, put};
 use radialog_schemas::http::openai::{ChatCompletion, ChatCompletionRequest, ModelList};
+use radialog_schemas::http::responses::{
+    DeletedResponse, InputItemList, ModelResponse, NewResponse,
+};
 use radialog_schemas::http::{
     ConversationList, ConversationView, EditedAnswer, NewConversation, NewConversationForm,
     NewTurn, TurnView,
 };
 use serde_json::Value;
 
+use super::openai::responses;
 use super::operation::{Access, JSON, OPENAI_TAG, Operation};
 use super::{batches, conversations, create, events, files, openai, turns};
 use crate::run::{BatchView, NewBatch};
@@ -24,6 +28,10 @@ const EVENTS: &str = "/v1/conversations/{id}/turns/{turn}/events";
 const BATCHES: &str = "/v1/batches";
 const BATCH: &str = "/v1/batches/{batch}";
 const BATCH_RESULT: &str = "/v1/batches/{batch}/results/{file}";
+const RESPONSES: &str = "/v1/responses";
+const RESPONSE: &str = "/v1/responses/{response}";
+const RESPONSE_CANCEL: &str = "/v1/responses/{response}/cancel";
+const RESPONSE_INPUT: &str = "/v1/responses/{response}/input_items";
 const EDIT: &str = "/v1/conversations/{id}/turns/{turn}/edit";
 
 pub(super) fn operations() -> Vec<Operation> {
@@ -31,6 +39,7 @@ pub(super) fn operations() -> Vec<Operation> {
     all.extend(turn_operations());
     all.extend(batch_operations());
     all.extend(openai_operations());
+    all.extend(response_operations());
     all.push(
         Operation::new(
             Method::GET,
@@ -201,5 +210,64 @@ fn openai_operations() -> Vec<Operation> {
             .describe("Models", "The bundles that this gateway's workers hold, and their adapters. `radialog` names the first, too, and `radialog-ADAPTER` its adapters.")
             .tag(OPENAI_TAG)
             .responds::<ModelList>(200, "The list."),
+    ]
+}
+
+fn response_operations() -> Vec<Operation> {
+    vec![
+        Operation::new(Method::POST, RESPONSES, "createResponse", post(responses::create))
+            .describe(
+                "Responses, as OpenAI's clients speak them",
+                "Like a chat completion, and kept for 30 days after its last use: with `background` the answer goes on without a \
+                 client, and any gateway shows it. `previous_response_id` goes on from another response, as often as you like. \
+                 What a field says is done or refused with its name in `param`; `instructions` are refused, since the model was \
+                 trained with one system text, which its bundle holds.",
+            )
+            .tag(OPENAI_TAG)
+            .access(Access::Unhurried)
+            .parameters(&["IdempotencyKey"])
+            .reads_body::<NewResponse>(JSON)
+            .responds::<ModelResponse>(200, "The response: at its end, or with `background` at once; with `stream`, Server-Sent Events.")
+            .responds_bytes(200, "text/event-stream", "Events with `sequence_number`, from `response.created` to `response.completed`, `.incomplete` or `.failed` (a cancelled one, too).")
+            .fails_with(&[400, 404, 413, 415]),
+        Operation::new(Method::GET, RESPONSE, "getResponse", get(responses::get))
+            .describe(
+                "Look at a response",
+                "Its state and its text so far. With `stream=true`, its events, which are the same for every reader: after a lost \
+                 connection go on with the last `sequence_number` in `starting_after`, at any gateway.",
+            )
+            .tag(OPENAI_TAG)
+            .parameters(&["Response", "ResponseStream", "StartingAfter", "IncludeObfuscation"])
+            .responds::<ModelResponse>(200, "The response, or its events.")
+            .responds_bytes(200, "text/event-stream", "The events.")
+            .fails_with(&[400, 404]),
+        Operation::new(Method::DELETE, RESPONSE, "deleteResponse", delete(responses::delete))
+            .describe(
+                "Remove a response",
+                "It stops where it is being answered. Its image and what was computed from it go too. Responses that went on from \
+                 it have copies of their own and stay.",
+            )
+            .tag(OPENAI_TAG)
+            .parameters(&["Response"])
+            .responds::<DeletedResponse>(200, "It is gone.")
+            .fails_with(&[404]),
+        Operation::new(Method::POST, RESPONSE_CANCEL, "cancelResponse", post(responses::cancel))
+            .describe(
+                "Stop a response",
+                "Only one with `background`. The answer says how it ended: `completed` where its last word was faster.",
+            )
+            .tag(OPENAI_TAG)
+            .parameters(&["Response"])
+            .responds::<ModelResponse>(200, "The response; `in_progress` where its worker has not stopped within five seconds.")
+            .fails_with(&[400, 404]),
+        Operation::new(Method::GET, RESPONSE_INPUT, "listResponseInput", get(responses::input_items))
+            .describe(
+                "What was asked",
+                "The messages of the request itself, the latest first. Images come as data URIs where `include` asks for them.",
+            )
+            .tag(OPENAI_TAG)
+            .parameters(&["Response", "ItemAfter", "ItemLimit", "ItemOrder", "ItemInclude"])
+            .responds::<InputItemList>(200, "A page of them.")
+            .fails_with(&[400, 404]),
     ]
 }

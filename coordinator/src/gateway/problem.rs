@@ -23,6 +23,8 @@ pub(super) struct ApiError {
     pub(super) problem: Problem,
     /// Seconds after which the same request may work.
     pub(super) retry_after: Option<u64>,
+    /// The field of the request that is at fault, as OpenAI's errors name it.
+    pub(super) param: Option<String>,
 }
 
 pub(super) type ApiResult<T> = Result<T, ApiError>;
@@ -32,6 +34,7 @@ impl ApiError {
         Self {
             problem: Problem::new(code, detail),
             retry_after: None,
+            param: None,
         }
     }
 
@@ -40,6 +43,12 @@ impl ApiError {
             retry_after: Some(seconds.max(1)),
             ..self
         }
+    }
+
+    /// Names the field that is at fault, unless one is named already.
+    pub(super) fn at(mut self, param: &str) -> Self {
+        self.param.get_or_insert_with(|| param.to_owned());
+        self
     }
 
     /// Says that there is no such conversation; the same for what is not there and for what is somebody else's.

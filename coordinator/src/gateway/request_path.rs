@@ -120,7 +120,7 @@ impl FromRequestParts<AppState> for IdempotencyKey {
     }
 }
 
-async fn parameter(parts: &mut Parts, app: &AppState, name: &str) -> Option<String> {
+pub(super) async fn parameter(parts: &mut Parts, app: &AppState, name: &str) -> Option<String> {
     let parameters = RawPathParams::from_request_parts(parts, app).await.ok()?;
     parameters
         .iter()
@@ -128,7 +128,7 @@ async fn parameter(parts: &mut Parts, app: &AppState, name: &str) -> Option<Stri
         .map(|(_, value)| value.to_owned())
 }
 
-fn is_id(text: &str) -> bool {
+pub(super) fn is_id(text: &str) -> bool {
     text.len() == ID_LENGTH
         && text
             .bytes()

@@ -92,7 +92,11 @@ pub(super) async fn turn(
 }
 
 /// What a turn without an outcome, or with a bad one, has written, and the number of its last event.
-async fn written(app: &AppState, id: &ConversationId, turn: u32) -> ApiResult<(String, u64)> {
+pub(super) async fn written(
+    app: &AppState,
+    id: &ConversationId,
+    turn: u32,
+) -> ApiResult<(String, u64)> {
     let (mut text, mut last) = (String::new(), 0);
     loop {
         let events = app

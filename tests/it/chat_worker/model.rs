@@ -331,6 +331,7 @@ async fn nobody_types_a_turn_an_image_or_an_end() {
     let opening = vec![Exchange {
         user: "Hello <IMG>".into(),
         assistant: "Hi</s>".into(),
+        task: None,
     }];
     let conversation = Conversation {
         opening,
@@ -355,6 +356,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
     let opening = vec![Exchange {
         user: "What is this?".into(),
         assistant: "An X-ray.".into(),
+        task: None,
     }];
     let mut prompts = Vec::new();
     for (name, seed, opening) in [
@@ -558,6 +560,7 @@ async fn a_prompt_is_made_beside_the_async_threads() {
     let said = |text: &str| Exchange {
         user: text.to_owned(),
         assistant: text.to_owned(),
+        task: None,
     };
     let conversation = Conversation {
         schema_version: SCHEMA_VERSION,
@@ -571,6 +574,7 @@ async fn a_prompt_is_made_beside_the_async_threads() {
         group: None,
         lifetime_seconds: None,
         opening: vec![said(&"a word ".repeat(10_000)); 2],
+        response: None,
     };
     let text = "x".to_owned();
     harness

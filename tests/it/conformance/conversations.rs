@@ -111,6 +111,7 @@ fn in_words() -> Conversation {
         group: None,
         lifetime_seconds: None,
         opening: Vec::new(),
+        response: None,
     }
 }
 

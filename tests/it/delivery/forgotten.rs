@@ -30,6 +30,7 @@ fn conversation() -> Conversation {
         group: None,
         lifetime_seconds: None,
         opening: Vec::new(),
+        response: None,
     }
 }
 

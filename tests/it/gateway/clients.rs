@@ -3,13 +3,14 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use radialog_coordinator::gateway::GatewayConfig;
 use radialog_tests::install;
 
-use super::fixture::{GatewayFixture, UNLIMITED, key, xray_path};
+use super::fixture::{GatewayFixture, RunningGateway, UNLIMITED, key, xray_path};
 
 /// What is installed. Bounded, so that a new major version does not change the tests by itself.
 const PACKAGES: [&str; 2] = ["openai>=2,<3", "schemathesis>=4,<5"];
@@ -38,6 +39,11 @@ try:
 except openai.NotFoundError as error:
     print("refused:", error.code)
 "#;
+
+const RESPONSES: &str = include_str!("responses_client.py");
+
+/// The pause between two words of an answer that is long enough to be left or cancelled.
+const WORD_PAUSE: Duration = Duration::from_millis(10);
 
 /// The programs of the packages, in a folder beside the build; the first caller makes it.
 fn python() -> Result<PathBuf> {
@@ -89,6 +95,42 @@ async fn the_official_openai_client_streams_a_report_and_gets_a_follow_up() -> R
         "{text}"
     );
     assert!(text.contains("refused: model_not_found"), "{text}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_official_openai_client_keeps_resumes_and_cancels_responses_at_two_gateways()
+-> Result<()> {
+    let bin = installed().await?;
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let other = RunningGateway::start(&fixture.backends, |_| {}).await?;
+    let mut command = Command::new(bin.join("python"));
+    command
+        .args(["-c", RESPONSES, &fixture.gateway.url, &other.url])
+        .arg(xray_path())
+        .env_remove("OPENAI_BASE_URL");
+    let words = async {
+        loop {
+            tokio::time::sleep(WORD_PAUSE).await;
+            fixture.language_worker.allow(1);
+        }
+    };
+    let output = tokio::select! {
+        output = beside(command) => output?,
+        () = words => bail!("words have no end"),
+    };
+    ensure!(output.status.success(), "{}", text(&output));
+    let text = text(&output);
+    for line in [
+        "report: The lungs are clear. No pleural effusion.",
+        "answer: You asked: Is there edema?",
+        "resumed: ",
+        "cancelled",
+        "refused",
+        "deleted: not_found",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
     Ok(())
 }
 

@@ -217,9 +217,10 @@ fn dialog<'a>(
         _ => None,
     };
     let opening = snapshot.conversation.opening.iter().map(|exchange| {
-        let ask = Ask::Question {
+        let words = || Ask::Question {
             text: exchange.user.clone(),
         };
+        let ask = exchange.task.clone().unwrap_or_else(words);
         (None, ask, exchange.assistant.as_str())
     });
     let turns = (1..number).zip(&snapshot.turns);

@@ -26,7 +26,15 @@ pub(in crate::gateway) async fn rewrite_errors(request: Request, next: Next) -> 
         return response;
     };
     let problem = &api_error.problem;
-    let mut rewritten = error(problem.status, &problem.detail, Some(problem.code.as_str()));
+    let param = match problem.code {
+        ProblemCode::ModelNotFound => Some("model".to_owned()),
+        _ => api_error.param.clone(),
+    };
+    let error = ErrorDetail {
+        param,
+        ..detail(problem.status, &problem.detail, Some(problem.code.as_str()))
+    };
+    let mut rewritten = respond(problem.status, error);
     for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
         if let Some(value) = response.headers().get(&name) {
             rewritten.headers_mut().insert(name, value.clone());
@@ -52,11 +60,13 @@ pub(super) fn failure_status(failure: &Failure) -> u16 {
 }
 
 pub(super) fn error(status: u16, message: &str, code: Option<String>) -> Response {
+    respond(status, detail(status, message, code))
+}
+
+fn respond(status: u16, error: ErrorDetail) -> Response {
     // Their API has no 422.
     let status = if status == 422 { 400 } else { status };
-    let body = Json(ErrorBody {
-        error: detail(status, message, code),
-    });
+    let body = Json(ErrorBody { error });
     let mut response = body.into_response();
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -76,7 +86,7 @@ pub(super) fn detail(status: u16, message: &str, code: Option<String>) -> ErrorD
     ErrorDetail {
         message: message.to_owned(),
         kind: kind.to_owned(),
-        param: (code.as_deref() == Some("model_not_found")).then(|| "model".to_owned()),
+        param: None,
         code,
     }
 }

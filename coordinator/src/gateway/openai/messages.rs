@@ -95,6 +95,7 @@ fn opening(said: Vec<(Role, String)>) -> ApiResult<Vec<Exchange>> {
         opening.push(Exchange {
             user: user.trim().to_owned(),
             assistant,
+            task: None,
         });
     }
     Ok(opening)
@@ -174,7 +175,8 @@ mod tests {
             dialog.opening,
             [Exchange {
                 user: String::new(),
-                assistant: "Clear lungs.".into()
+                assistant: "Clear lungs.".into(),
+                task: None,
             }]
         );
         assert_eq!(

@@ -17,6 +17,8 @@ struct RequestedConversation<'a> {
     adapter: Option<&'a AdapterName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group: Option<&'a QueueGroup>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response: Option<&'a ContentHash>,
     turns: Vec<RequestedTurn<'a>>,
 }
 
@@ -53,6 +55,10 @@ pub(super) fn of_conversation(conversation: &Conversation, turns: &[TurnRequest]
         opening: &conversation.opening,
         adapter: conversation.adapter.as_ref(),
         group: conversation.group.as_ref(),
+        response: conversation
+            .response
+            .as_ref()
+            .map(|response| &response.fingerprint),
         turns: turns.iter().map(RequestedTurn::of).collect(),
     })
 }
@@ -104,6 +110,7 @@ mod tests {
             group: None,
             lifetime_seconds: None,
             opening: Vec::new(),
+            response: None,
         }
     }
 
@@ -136,6 +143,7 @@ mod tests {
                 c.opening = vec![Exchange {
                     user: "a".into(),
                     assistant: "b".into(),
+                    task: None,
                 }];
             }),
             of_conversation(&conversation(1), &[]),

@@ -1,0 +1,215 @@
+//! OpenAI's responses: answers that are kept, so that a client may leave and look later, at any gateway. A response is a
+//! conversation of one turn. One that goes on from another begins with a copy of what was said and shown before, and so
+//! owns all that it needs: each response ends by itself, and nobody else's end touches it.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use radialog_runtime::conversations::ConversationSnapshot;
+use radialog_schemas::http::ProblemCode;
+use radialog_schemas::http::responses::{DeletedResponse, ModelResponse};
+use radialog_schemas::{Generation, TurnEvent};
+use tokio::time::{Duration, timeout};
+
+use self::following::Following;
+use self::history::History;
+use self::lookup::{OwnResponse, TURN};
+use self::request::{AskedResponse, ResponseBody};
+use self::retrieval::Retrieval;
+use super::completion::EphemeralConversation;
+use super::{LIFETIME_SECONDS, begin, unlisted_owner};
+use crate::conversation::retention;
+use crate::gateway::app_state::AppState;
+use crate::gateway::auth::Caller;
+use crate::gateway::body_memory::HeldMemory;
+use crate::gateway::create::{self, ChosenModel, ConversationDraft};
+use crate::gateway::events::OpenStream;
+use crate::gateway::image::CheckedImage;
+use crate::gateway::problem::{ApiError, ApiResult};
+use crate::gateway::publish;
+use crate::gateway::request_path::IdempotencyKey;
+use crate::gateway::turn_follower::{TurnFollower, TurnUpdate};
+
+mod following;
+mod history;
+mod input_items;
+mod lookup;
+mod request;
+mod retrieval;
+mod steps;
+mod stream;
+mod view;
+
+pub(in crate::gateway) use input_items::list as input_items;
+
+/// How long a cancellation waits for the worker that writes the answer to see it.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
+
+pub(in crate::gateway) async fn create(
+    State(app): State<AppState>,
+    caller: Caller,
+    IdempotencyKey(key): IdempotencyKey,
+    ResponseBody(asked, memory): ResponseBody,
+) -> ApiResult<Response> {
+    if key.is_some() && !asked.store {
+        let detail = "an Idempotency-Key needs a response that is kept; leave out the key, or 'store': false";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail).at("store"));
+    }
+    let (is_stream, store) = (asked.stream, asked.store);
+    let background = asked.request.background;
+    let open = match background && !is_stream {
+        true => None,
+        false => Some(OpenStream::new(caller.quota.stream()?)),
+    };
+    let (snapshot, ephemeral) = match known(&app, &caller, key.as_deref(), &asked).await? {
+        Some(known) => (known, None),
+        None => begin_response(&app, &caller, key.as_deref(), asked, memory).await?,
+    };
+    let Some(open) = open else {
+        return Ok(Json(view::response(&app, &snapshot).await?).into_response());
+    };
+    let following = Following::open(&app, snapshot, ephemeral, open).await?;
+    if is_stream {
+        Ok(stream::answer(following, store, None))
+    } else {
+        Ok(Json(following.whole(store).await?).into_response())
+    }
+}
+
+/// Finds the response that the same request has made before, where what it went on from is gone since, so that it cannot
+/// be made again. What else an earlier try has left undone is done by beginning it again.
+async fn known(
+    app: &AppState,
+    caller: &Caller,
+    key: Option<&str>,
+    asked: &AskedResponse,
+) -> ApiResult<Option<ConversationSnapshot>> {
+    let Some(key) = key else { return Ok(None) };
+    let id = create::known_id(KIND, caller, key);
+    let Some(known) = app.backends.conversations.snapshot(&id).await? else {
+        return Ok(None);
+    };
+    let request = known.conversation.response.as_ref();
+    if request.is_none_or(|request| request.fingerprint != asked.request.fingerprint) {
+        let detail = "this Idempotency-Key made another response; give each new request a new key";
+        return Err(ApiError::new(ProblemCode::IdempotencyMismatch, detail));
+    }
+    let Some(previous) = &asked.request.previous_response_id else {
+        return Ok(None);
+    };
+    match lookup::own(app, caller, previous).await {
+        Err(gone) if gone.problem.code == ProblemCode::NotFound => Ok(Some(known)),
+        Err(error) => Err(error),
+        Ok(_) => Ok(None),
+    }
+}
+
+/// What idempotency keys of responses make.
+const KIND: &str = "response";
+
+async fn begin_response(
+    app: &AppState,
+    caller: &Caller,
+    key: Option<&str>,
+    asked: AskedResponse,
+    memory: HeldMemory,
+) -> ApiResult<(ConversationSnapshot, Option<EphemeralConversation>)> {
+    let model = ChosenModel::find(app, Some(&asked.request.model))?;
+    let generation = Generation {
+        adapter: model.adapter.clone(),
+        ..create::generation(&asked.options)?
+    };
+    let image = match asked.dialog.image {
+        Some(content) => {
+            let checked = CheckedImage::new(content, &app.config).await;
+            Some(checked.map_err(|error| error.at("input"))?)
+        }
+        None => None,
+    };
+    let mut history = match &asked.request.previous_response_id {
+        Some(previous) => History::of(app, caller, previous).await?,
+        None => History::default(),
+    };
+    history.go_on(app, asked.dialog.opening, &asked.dialog.ask, image)?;
+    let id = key.map_or_else(create::new_id, |key| create::known_id(KIND, caller, key));
+    let ephemeral = (!asked.store).then(|| EphemeralConversation {
+        app: app.clone(),
+        id: id.clone(),
+    });
+    let draft = ConversationDraft {
+        id,
+        owner: match asked.store {
+            true => lookup::owner(caller),
+            false => unlisted_owner(caller),
+        },
+        model,
+        image: history.image,
+        known_image: history.known_image,
+        indication: None,
+        lifetime_seconds: (!asked.store).then_some(LIFETIME_SECONDS),
+        opening: history.opening,
+        turns: vec![create::turn_request(
+            app,
+            asked.dialog.ask,
+            &generation,
+            &asked.options,
+        )],
+        response: Some(asked.request),
+    };
+    let begun = begin(app, draft, (ephemeral, history.memory, memory)).await;
+    begun.map(|(snapshot, (ephemeral, ..))| (snapshot, ephemeral))
+}
+
+pub(in crate::gateway) async fn get(
+    State(app): State<AppState>,
+    caller: Caller,
+    OwnResponse(snapshot): OwnResponse,
+    retrieval: Retrieval,
+) -> ApiResult<Response> {
+    if !retrieval.stream {
+        return Ok(Json(view::response(&app, &snapshot).await?).into_response());
+    }
+    let open = OpenStream::new(caller.quota.stream()?);
+    let following = Following::open(&app, snapshot, None, open).await?;
+    Ok(stream::answer(following, true, retrieval.starting_after))
+}
+
+pub(in crate::gateway) async fn cancel(
+    State(app): State<AppState>,
+    caller: Caller,
+    OwnResponse(snapshot): OwnResponse,
+) -> ApiResult<Json<ModelResponse>> {
+    let id = snapshot.conversation.id.clone();
+    if !lookup::request(&snapshot)?.background {
+        let detail = "only a response with 'background': true can be cancelled; close the connection of another one";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    }
+    let ready = app.backends.conversations.cancel(&id, TURN).await?;
+    publish::publish_ready(&app, &snapshot.conversation, ready).await;
+    // Its worker may be writing the last word, so that only its end says how it ended.
+    let mut reader = TurnFollower::open(&app, &id, TURN, 0).await?;
+    let end = async {
+        while let Some(update) = reader.next().await {
+            if matches!(update, TurnUpdate::Event(_, TurnEvent::Ended(_))) {
+                return;
+            }
+        }
+    };
+    // Where no worker has seen it by then, it is said to be in progress, and ends when one does.
+    let _ = timeout(CANCEL_WAIT.min(app.config.request_timeout / 2), end).await;
+    let after = lookup::own(&app, &caller, &lookup::response_id(&id)).await?;
+    Ok(Json(view::response(&app, &after).await?))
+}
+
+pub(in crate::gateway) async fn delete(
+    State(app): State<AppState>,
+    OwnResponse(snapshot): OwnResponse,
+) -> ApiResult<Json<DeletedResponse>> {
+    let id = &snapshot.conversation.id;
+    retention::remove(&app.backends, id).await?;
+    Ok(Json(DeletedResponse {
+        id: lookup::response_id(id),
+        object: "response".to_owned(),
+        deleted: true,
+    }))
+}

@@ -1,0 +1,56 @@
+//! A response that somebody waits for or reads while it is written.
+
+use radialog_runtime::conversations::ConversationSnapshot;
+use radialog_schemas::TurnEvent;
+use radialog_schemas::http::responses::ModelResponse;
+
+use super::super::completion::EphemeralConversation;
+use super::super::errors::stopped;
+use super::lookup::TURN;
+use super::steps::Steps;
+use crate::gateway::app_state::AppState;
+use crate::gateway::events::OpenStream;
+use crate::gateway::problem::ApiResult;
+use crate::gateway::turn_follower::{TurnFollower, TurnUpdate};
+
+/// A response that is followed to its end.
+pub(super) struct Following {
+    pub(super) snapshot: ConversationSnapshot,
+    pub(super) reader: TurnFollower,
+    /// Removes the conversation when nobody follows it any more, where the response is not kept.
+    _ephemeral: Option<EphemeralConversation>,
+    _open: OpenStream,
+}
+
+impl Following {
+    /// Begins before the first event.
+    pub(super) async fn open(
+        app: &AppState,
+        snapshot: ConversationSnapshot,
+        ephemeral: Option<EphemeralConversation>,
+        open: OpenStream,
+    ) -> ApiResult<Self> {
+        let reader = TurnFollower::open(app, &snapshot.conversation.id, TURN, 0).await?;
+        Ok(Self {
+            snapshot,
+            reader,
+            _ephemeral: ephemeral,
+            _open: open,
+        })
+    }
+
+    /// Waits for the end.
+    pub(super) async fn whole(mut self, store: bool) -> ApiResult<ModelResponse> {
+        let mut steps = Steps::of(&self.snapshot, store)?;
+        while let Some(update) = self.reader.next().await {
+            if let TurnUpdate::Event(_, event) = update {
+                let is_end = matches!(event, TurnEvent::Ended(_));
+                steps.take(event);
+                if is_end {
+                    return Ok(steps.response());
+                }
+            }
+        }
+        Err(stopped())
+    }
+}
