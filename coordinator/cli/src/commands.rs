@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod batch;
 mod bundle;
+mod chaos;
 mod chat;
 mod coordinator;
 mod dlq;
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Dlq(dlq::DlqArgs),
     Purge(purge::PurgeArgs),
     Doctor(doctor::DoctorArgs),
+    Chaos(chaos::ChaosArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
     Export(export::ExportArgs),
@@ -78,6 +80,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dlq(args) => dlq::run(args).await,
         Command::Purge(args) => purge::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Chaos(args) => chaos::run(args).await,
         Command::Bundle(args) => bundle::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
         Command::Export(args) => export::run(args).await,

@@ -9,6 +9,7 @@ mod archive_source;
 mod args;
 mod batch_run;
 mod bundle_source;
+mod chaos;
 mod commands;
 mod demo_bundle;
 mod embedded_gateway;
@@ -16,10 +17,12 @@ mod embedded_workers;
 mod exit;
 mod gateway_server;
 mod given_outputs;
+mod length_of_time;
 mod predictions;
 mod progress;
 mod run_summary;
 mod served_bundle;
+mod server_sent_events;
 
 use std::process::ExitCode;
 

@@ -1,20 +1,16 @@
 //! A RabbitMQ node.
 
-use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow, ensure};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
+use radialog_runtime::local_services::LocalBroker;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use super::process::Process;
-use super::{free_port, runtime, until_ready};
+use super::runtime;
 use crate::install::{self, Requirement};
 
 /// Names a running broker.
@@ -27,26 +23,14 @@ const REQUIREMENT: Requirement<'_> = Requirement {
     variable: VARIABLE,
     value: "the address of a running one, e.g. amqp://guest:guest@host:5672/%2f",
 };
-/// The packaged wrapper in `/usr/sbin` switches users and wants an init system; the script behind it does neither.
-const SCRIPTS: [&str; 2] = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server"];
 /// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
 const VIRTUAL_HOSTS: usize = 96;
-/// What a client says first.
-const PROTOCOL_HEADER: &[u8] = b"AMQP\x00\x00\x09\x01";
 
 /// A broker that can be stopped and started again with what it had stored.
 pub struct Broker {
     address: String,
-    own: Option<Node>,
+    own: Option<(LocalBroker, TempDir)>,
     next_host: AtomicUsize,
-}
-
-struct Node {
-    command: Command,
-    port: u16,
-    directory: TempDir,
-    running: Vec<Process>,
-    epmd: Command,
 }
 
 impl Broker {
@@ -62,15 +46,24 @@ impl Broker {
         }
     }
 
+    /// The program that starts a node; it is installed where it is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be installed.
+    pub fn installed() -> Result<PathBuf> {
+        install::program(&LocalBroker::PROGRAMS, "rabbitmq-server", &REQUIREMENT)
+    }
+
     /// A broker of the caller's own, with so many virtual hosts.
     pub async fn start(virtual_hosts: usize) -> Result<Self> {
-        let script = install::program(&SCRIPTS, "rabbitmq-server", &REQUIREMENT)?;
-        let mut node = Node::prepare(script, virtual_hosts)?;
+        let script = Self::installed()?;
+        let directory = tempfile::tempdir()?;
+        let hosts = (0..virtual_hosts).map(|host| format!("test{host}"));
+        let mut node = LocalBroker::prepare(&script, directory.path(), hosts)?;
         node.start().await?;
-        let address = format!("amqp://guest:guest@127.0.0.1:{}", node.port);
         Ok(Self {
-            address,
-            own: Some(node),
+            address: node.url(),
+            own: Some((node, directory)),
             next_host: AtomicUsize::new(0),
         })
     }
@@ -94,102 +87,18 @@ impl Broker {
 
     /// Kills the node, as a power cut does.
     pub fn stop(&mut self) {
-        if let Some(node) = &mut self.own {
-            node.running.clear();
+        if let Some((node, _)) = &mut self.own {
+            node.kill();
         }
     }
 
     /// Starts it again with what it had stored.
     pub async fn start_again(&mut self) -> Result<()> {
         match &mut self.own {
-            Some(node) => node.start().await,
+            Some((node, _)) => Ok(node.start().await?),
             None => Ok(()),
         }
     }
-}
-
-impl Node {
-    fn prepare(script: PathBuf, virtual_hosts: usize) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let (port, distribution, mapper) = (free_port()?, free_port()?, free_port()?);
-        let path = |name: &str| directory.path().join(name);
-        for folder in ["mnesia", "log"] {
-            fs::create_dir(path(folder))?;
-        }
-        fs::write(path("plugins"), "[].")?;
-        fs::write(path("definitions.json"), definitions(virtual_hosts))?;
-        let definitions = path("definitions.json");
-        let settings = format!(
-            "listeners.tcp.default = 127.0.0.1:{port}\nload_definitions = {}\ndisk_free_limit.absolute = 50MB\n\
-             log.file.level = warning\n",
-            definitions.display()
-        );
-        fs::write(path("rabbitmq.conf"), settings)?;
-        let mut command = Command::new(script);
-        command
-            .env("HOME", directory.path())
-            .env("RABBITMQ_NODENAME", format!("radialog{port}@localhost"))
-            .env("RABBITMQ_CONFIG_FILE", path("rabbitmq"))
-            .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
-            .env("RABBITMQ_LOG_BASE", path("log"))
-            .env("RABBITMQ_PID_FILE", path("pid"))
-            .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("plugins"))
-            .env("RABBITMQ_DIST_PORT", distribution.to_string())
-            .env("ERL_EPMD_PORT", mapper.to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            // Erlang's schedulers spin before they sleep, which takes the processor from those who share it.
-            .env(
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+sbwt none +sbwtdcpu none +sbwtdio none",
-            );
-        // Erlang would start its port mapper as a daemon that outlives everything; in the foreground it is ours.
-        let mut epmd = Command::new("epmd");
-        epmd.args(["-address", "127.0.0.1", "-port", &mapper.to_string()]);
-        Ok(Self {
-            command,
-            port,
-            directory,
-            running: Vec::new(),
-            epmd,
-        })
-    }
-
-    async fn start(&mut self) -> Result<()> {
-        let log = self.directory.path().join("output");
-        self.running.push(Process::start(&self.epmd, &log)?);
-        self.running.push(Process::start(&self.command, &log)?);
-        until_ready("RabbitMQ", || answers(self.port)).await
-    }
-}
-
-/// A node is ready when it answers the protocol header; before that it closes the connection or refuses it.
-async fn answers(port: u16) -> bool {
-    let greet = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(PROTOCOL_HEADER).await?;
-        stream.read_u8().await
-    };
-    matches!(
-        tokio::time::timeout(std::time::Duration::from_secs(1), greet).await,
-        Ok(Ok(1))
-    )
-}
-
-/// The virtual hosts and the user, for a node without its management plugin.
-fn definitions(virtual_hosts: usize) -> String {
-    let names = || {
-        (0..virtual_hosts)
-            .map(|host| format!("test{host}"))
-            .chain(["/".to_owned()])
-    };
-    let hosts: Vec<_> = names()
-        .map(|name| serde_json::json!({ "name": name }))
-        .collect();
-    let everything = |name| serde_json::json!({ "user": "guest", "vhost": name, "configure": ".*", "write": ".*", "read": ".*" });
-    let permissions: Vec<_> = names().map(everything).collect();
-    let users =
-        [serde_json::json!({ "name": "guest", "password": "guest", "tags": "administrator" })];
-    serde_json::json!({ "users": users, "vhosts": hosts, "permissions": permissions }).to_string()
 }
 
 /// Takes everything out of our queues.

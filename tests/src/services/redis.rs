@@ -1,14 +1,11 @@
 //! A Redis server.
 
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::Result;
+use radialog_runtime::local_services::LocalRedis;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use super::process::Process;
-use super::{free_port, until_ready};
 use crate::install::{self, Requirement};
 
 /// Names a running server.
@@ -25,14 +22,7 @@ const REQUIREMENT: Requirement<'_> = Requirement {
 /// A Redis server that can be stopped and started again.
 pub struct Redis {
     url: String,
-    own: Option<Server>,
-}
-
-struct Server {
-    command: Command,
-    port: u16,
-    directory: TempDir,
-    running: Option<Process>,
+    own: Option<(LocalRedis, TempDir)>,
 }
 
 impl Redis {
@@ -44,42 +34,33 @@ impl Redis {
         }
     }
 
+    /// The server's program; it is installed where it is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be installed.
+    pub fn installed() -> Result<PathBuf> {
+        install::program(&["redis-server"], "redis-server", &REQUIREMENT)
+    }
+
     /// A Redis of the caller's own, without persistence: started again, it has lost everything.
     pub async fn start() -> Result<Self> {
-        Self::with(&["--appendonly", "no"]).await
+        Self::with(false).await
     }
 
     /// A Redis of the caller's own that writes every command to its disk: started again, it has lost nothing that it has
     /// answered.
     pub async fn durable() -> Result<Self> {
-        Self::with(&["--appendonly", "yes", "--appendfsync", "always"]).await
+        Self::with(true).await
     }
 
-    async fn with(persistence: &[&str]) -> Result<Self> {
-        let program = install::program(&["redis-server"], "redis-server", &REQUIREMENT)?;
-        let (directory, port) = (tempfile::tempdir()?, free_port()?);
-        let mut command = Command::new(program);
-        command
-            .args([
-                "--bind",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--save",
-                "",
-            ])
-            .args(persistence);
-        command.arg("--dir").arg(directory.path());
-        let mut server = Server {
-            command,
-            port,
-            directory,
-            running: None,
-        };
+    async fn with(is_durable: bool) -> Result<Self> {
+        let program = Self::installed()?;
+        let directory = tempfile::tempdir()?;
+        let mut server = LocalRedis::prepare(&program, directory.path(), is_durable)?;
         server.start().await?;
         Ok(Self {
-            url: format!("redis://127.0.0.1:{port}/0"),
-            own: Some(server),
+            url: server.url(),
+            own: Some((server, directory)),
         })
     }
 
@@ -90,35 +71,16 @@ impl Redis {
 
     /// Kills it.
     pub fn stop(&mut self) {
-        if let Some(server) = &mut self.own {
-            server.running = None;
+        if let Some((server, _)) = &mut self.own {
+            server.kill();
         }
     }
 
     /// Starts it again.
     pub async fn start_again(&mut self) -> Result<()> {
         match &mut self.own {
-            Some(server) => server.start().await,
+            Some((server, _)) => Ok(server.start().await?),
             None => Ok(()),
         }
     }
-}
-
-impl Server {
-    async fn start(&mut self) -> Result<()> {
-        self.running = Some(Process::start(
-            &self.command,
-            &self.directory.path().join("output"),
-        )?);
-        until_ready("Redis", || answers(self.port)).await
-    }
-}
-
-async fn answers(port: u16) -> bool {
-    let ping = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(b"PING\r\n").await?;
-        stream.read_u8().await
-    };
-    matches!(ping.await, Ok(b'+'))
 }

@@ -15,6 +15,9 @@ use crate::redis_connection::RedisConnection;
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Keys that Redis looks at in one step of a listing.
+const SCANNED: usize = 1000;
+
 /// KEYS: study. ARGV: field, value, seconds to live. All facts of the study, or nil where it does not exist.
 static RECORD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -56,6 +59,36 @@ impl RedisState {
 
     async fn run<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T, StateError> {
         self.connection.run(pipeline).await
+    }
+}
+
+/// Lists the names of all keys of this system, of runs and of conversations. For those who look for what was left behind:
+/// it goes through the whole database.
+///
+/// # Errors
+/// When Redis does not answer within `start_timeout`, or refuses.
+pub async fn stored_keys(
+    config: &RedisConfig,
+    start_timeout: Duration,
+) -> Result<Vec<String>, StateError> {
+    let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
+    let (mut keys, mut cursor) = (Vec::new(), 0_u64);
+    loop {
+        let mut pipeline = redis::pipe();
+        let scan = pipeline.cmd("SCAN").arg(cursor);
+        scan.arg("MATCH")
+            .arg("radialog:*")
+            .arg("COUNT")
+            .arg(SCANNED);
+        let ((next, page),): ((u64, Vec<String>),) = connection.run(&pipeline).await?;
+        keys.extend(page);
+        cursor = next;
+        if cursor == 0 {
+            // A key may be listed twice while the database grows or shrinks.
+            keys.sort();
+            keys.dedup();
+            return Ok(keys);
+        }
     }
 }
 
