@@ -14,7 +14,7 @@ use conversations::{ConversationClient, Conversations};
 use damage::IdleObjects;
 use faults::Faults;
 use installation::Installation;
-use journal::Journal;
+use journal::{Counts, Journal};
 use role::RoleSettings;
 use schedule::Schedule;
 use services::{ServicePlan, Services};
@@ -104,6 +104,8 @@ pub(crate) async fn run(
     )
     .await?;
 
+    // What was read of the undisturbed conversations is not counted.
+    *journal.counts() = Counts::default();
     say("the installation");
     let services = Services::open(services, &folder("services")?).await?;
     let objects = services.objects.clone();

@@ -228,6 +228,7 @@ impl ArchiveRounds {
                     .journal
                     .violated(format!("nobody asked for study {study}")),
             }
+            self.journal.counts().lines += 1;
             if seen.insert(study.clone(), ()).is_some() {
                 self.journal
                     .violated(format!("study {study} has two lines"));

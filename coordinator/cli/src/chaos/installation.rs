@@ -16,6 +16,8 @@ use super::watchdog::Watchdog;
 
 /// The owner of a run over the archive, which only runs while there is one.
 pub(super) const BATCH: &str = "batch";
+/// What the names of all workers begin with.
+pub(super) const WORKER: &str = "worker ";
 const GATEWAYS: usize = 2;
 /// Settings with which roles notice within seconds what they would notice within a minute.
 const IMPATIENT: [(&str, &str); 6] = [
@@ -71,7 +73,7 @@ impl Installation {
         };
         for stage in Stage::ALL {
             for number in 1..=installation.scale.workers {
-                let name = format!("worker {stage} {number}");
+                let name = format!("{WORKER}{stage} {number}");
                 let arguments = ["worker".to_owned(), stage.name().to_owned()];
                 installation.add(Group::Workers, &name, arguments.into(), true)?;
             }
@@ -228,9 +230,14 @@ impl Installation {
         }
     }
 
-    /// Tells every role to stop, and waits for all of them; says which did not end as it should.
-    pub(super) async fn stop(&self, patience: Duration) -> anyhow::Result<Vec<String>> {
-        for name in self.standing() {
+    /// Tells these roles to stop, and waits for all of them; says which did not end as it should.
+    pub(super) async fn stop(
+        &self,
+        is_meant: impl Fn(&str) -> bool,
+        patience: Duration,
+    ) -> anyhow::Result<Vec<String>> {
+        let meant: Vec<&str> = self.standing().filter(|name| is_meant(name)).collect();
+        for name in &meant {
             let mut role = self.role(name).await?;
             role.is_held = true;
             role.signal("CONT")?;
@@ -238,21 +245,24 @@ impl Installation {
         }
         let mut wrong = Vec::new();
         let begun = Instant::now();
-        for name in self.standing() {
+        for name in meant {
             loop {
-                let ended = self.role(name).await?.ended()?;
+                let mut role = self.role(name).await?;
+                let ended = role.ended()?;
+                let is_running = role.is_running();
+                drop(role);
                 match ended {
-                    Some(status) if status.success() => break,
-                    Some(status) => {
+                    Some(status) if !status.success() => {
                         wrong.push(format!("{name} ended with {status} at SIGTERM"));
                         break;
                     }
-                    None if begun.elapsed() > patience => {
+                    _ if !is_running => break,
+                    _ if begun.elapsed() > patience => {
                         wrong.push(format!("{name} did not end at SIGTERM"));
                         self.role(name).await?.kill();
                         break;
                     }
-                    None => tokio::time::sleep(Duration::from_millis(50)).await,
+                    _ => tokio::time::sleep(Duration::from_millis(50)).await,
                 }
             }
         }

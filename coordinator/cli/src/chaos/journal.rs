@@ -20,7 +20,10 @@ pub(crate) struct Counts {
     /// Roles that ended although nobody had told them to, and were started again.
     pub(crate) own_exits: BTreeMap<String, u64>,
     pub(crate) rounds: u64,
+    /// Studies that were asked for, in all rounds.
     pub(crate) studies: u64,
+    /// Lines that were written.
+    pub(crate) lines: u64,
     /// Studies of an earlier round that were asked for again, after their objects could have been damaged.
     pub(crate) studies_again: u64,
     pub(crate) objects_checked: u64,

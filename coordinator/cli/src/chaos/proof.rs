@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use radialog_schemas::ObjectKey;
 
-use super::installation::Installation;
+use super::installation::{Installation, WORKER};
 use super::journal::Journal;
 use super::role::RoleSettings;
 use super::services::Services;
+use super::watchdog::Watchdog;
 
 /// Within this time after its last write, an object may still belong to a conversation that begins.
 const GRACE: Duration = Duration::from_secs(1);
@@ -25,10 +26,15 @@ pub(super) async fn nothing_is_left(
     purge: RoleSettings,
     patience: Duration,
 ) -> anyhow::Result<()> {
-    for wrong in installation.stop(patience).await? {
-        journal.violated(wrong);
-    }
     let services = installation.services.lock().await;
+    // What came twice, or waits for a retry that is not needed any more, is still to be taken and found done. Workers end
+    // first, since they may have a result to tell.
+    for is_stopped in [is_worker as fn(&str) -> bool, |name| !is_worker(name)] {
+        drained(&services, journal, patience).await?;
+        for wrong in installation.stop(is_stopped, patience).await? {
+            journal.violated(wrong);
+        }
+    }
     for (queue, messages) in services.messages().await? {
         journal.violated(format!("{messages} messages are left in queue {queue}"));
     }
@@ -38,13 +44,41 @@ pub(super) async fn nothing_is_left(
     for key in stored.iter().filter(|key| !expected.contains(key)) {
         journal.violated(format!("object {key} belongs to nothing"));
     }
-    for key in services.state_keys().await? {
-        // The documents of a run are kept for those who ask for its state by its id; Redis forgets them by itself.
-        if !(key.starts_with("radialog:run:") && key.ends_with(":documents")) {
-            journal.violated(format!("key {key} is left in Redis"));
-        }
+    for key in left_keys(&services).await? {
+        journal.violated(format!("key {key} is left in Redis"));
     }
     Ok(())
+}
+
+fn is_worker(name: &str) -> bool {
+    name.starts_with(WORKER)
+}
+
+/// Waits until no queue has a message that nobody has taken, and sweepers have taken ended conversations off their list, as
+/// long as there is less and less.
+async fn drained(services: &Services, journal: &Journal, patience: Duration) -> anyhow::Result<()> {
+    let mut watchdog = Watchdog::new(journal, patience);
+    let mut least = u64::MAX;
+    loop {
+        let (messages, keys) = (services.messages().await?, left_keys(services).await?);
+        let count = messages.iter().map(|(_, count)| count).sum::<u64>() + keys.len() as u64;
+        if count < least {
+            least = count;
+            watchdog.moved();
+        }
+        let what = || format!("what is left in queues {messages:?} and Redis {keys:?}");
+        if count == 0 || !watchdog.goes_on(what).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Our keys in Redis, but for the documents of a run: they are kept for those who ask for its state by its id, and Redis
+/// forgets them by itself.
+async fn left_keys(services: &Services) -> anyhow::Result<Vec<String>> {
+    let mut keys = services.state_keys().await?;
+    keys.retain(|key| !(key.starts_with("radialog:run:") && key.ends_with(":documents")));
+    Ok(keys)
 }
 
 /// Runs `radialog purge` until nothing of any conversation is left.
@@ -53,10 +87,11 @@ async fn purged(
     journal: &Journal,
     mut purge: RoleSettings,
 ) -> anyhow::Result<()> {
-    let seconds = GRACE.as_secs().to_string();
-    purge
-        .environment
-        .push(("RADIALOG_RETENTION_GRACE", seconds));
+    let (grace, interval) = (GRACE.as_secs_f64(), GRACE.as_secs_f64() / 2.0);
+    purge.environment.extend([
+        ("RADIALOG_RETENTION_GRACE", grace.to_string()),
+        ("RADIALOG_RETENTION_INTERVAL", interval.to_string()),
+    ]);
     let begun = Instant::now();
     loop {
         let mut command = purge.command()?;

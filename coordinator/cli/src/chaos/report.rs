@@ -67,8 +67,13 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "archive: {} runs, {} studies in, {} of them a second time over objects that had been damaged; {} objects compared",
-            counts.rounds, counts.studies, counts.studies_again, counts.objects_checked
+            "archive: {} runs, {} studies in, {} lines out; {} of them a second time over objects that may have been damaged; {} objects \
+             compared",
+            counts.rounds,
+            counts.studies,
+            counts.lines,
+            counts.studies_again,
+            counts.objects_checked
         )?;
         writeln!(
             f,

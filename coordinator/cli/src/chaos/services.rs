@@ -8,7 +8,6 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::{Config, S3Config};
 use radialog_runtime::local_services::{LocalBroker, LocalRedis, TcpProxy};
 use radialog_runtime::objects::Objects;
-use radialog_runtime::queue::Queue;
 use radialog_runtime::state::redis::stored_keys;
 use radialog_schemas::ObjectKey;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
@@ -148,13 +147,10 @@ impl Services {
         Ok(services)
     }
 
-    pub(super) async fn queue(&self) -> anyhow::Result<Arc<dyn Queue>> {
-        Ok(Backends::queue(&self.config).await?)
-    }
-
-    /// Counts the messages of every queue. Where no role runs, nothing is unacknowledged, so that these are all.
+    /// Counts the messages of every queue that nobody has taken. Where no role runs, nothing is unacknowledged, so that
+    /// these are all.
     pub(super) async fn messages(&self) -> anyhow::Result<Vec<(String, u64)>> {
-        let queue = self.queue().await?;
+        let queue = Backends::queue(&self.config).await?;
         let mut found = Vec::new();
         for work in queues::all() {
             let retries = (0..RETRY_DELAYS.len()).map(|step| queues::retry(work, step));
