@@ -123,7 +123,7 @@ impl ArchiveRounds {
         if !self.batch(&archive, &out, expected.len()).await? {
             return Ok(None);
         }
-        self.compare(&out, &expected)?;
+        compare(&self.journal, &out, &expected)?;
         let run = RunFile::read(&out)?.context("a run that has ended has a run.json")?;
         {
             let mut counts = self.journal.counts();
@@ -206,40 +206,6 @@ impl ArchiveRounds {
         }
     }
 
-    /// Every study once, and with the undisturbed line.
-    fn compare(&self, out: &Path, expected: &BTreeMap<String, StudyRecord>) -> anyhow::Result<()> {
-        let text = std::fs::read_to_string(out.join(RESULTS_FILE))?;
-        let mut seen = BTreeMap::new();
-        for line in text.lines() {
-            let mut record: StudyRecord = serde_json::from_str(line)?;
-            record.timings.clear();
-            let study = record.study.to_string();
-            match expected.get(&study) {
-                Some(expected) if *expected == record => {}
-                Some(expected) => {
-                    let (found, expected) = (
-                        serde_json::to_string(&record)?,
-                        serde_json::to_string(expected)?,
-                    );
-                    let differ = format!("study {study} is\n{found}\ninstead of\n{expected}");
-                    self.journal.violated(differ);
-                }
-                None => self
-                    .journal
-                    .violated(format!("nobody asked for study {study}")),
-            }
-            self.journal.counts().lines += 1;
-            if seen.insert(study.clone(), ()).is_some() {
-                self.journal
-                    .violated(format!("study {study} has two lines"));
-            }
-        }
-        for study in expected.keys().filter(|study| !seen.contains_key(*study)) {
-            self.journal.violated(format!("study {study} has no line"));
-        }
-        Ok(())
-    }
-
     /// Removes a round's objects, which must be whole.
     async fn forget(&self, round: &Round) -> anyhow::Result<()> {
         for key in self.whole(round).await? {
@@ -281,4 +247,88 @@ pub(super) struct KeptRounds(Vec<Round>);
 async fn lines(out: &Path) -> usize {
     let text = tokio::fs::read(out.join(RESULTS_FILE)).await;
     text.map_or(0, |text| text.iter().filter(|&&byte| byte == b'\n').count())
+}
+
+/// Every study once, and with the undisturbed line.
+fn compare(
+    journal: &Journal,
+    out: &Path,
+    expected: &BTreeMap<String, StudyRecord>,
+) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(out.join(RESULTS_FILE))?;
+    let mut seen = BTreeMap::new();
+    for line in text.lines() {
+        let mut record: StudyRecord = serde_json::from_str(line)?;
+        record.timings.clear();
+        let study = record.study.to_string();
+        match expected.get(&study) {
+            Some(expected) if *expected == record => {}
+            Some(expected) => {
+                let (found, expected) = (
+                    serde_json::to_string(&record)?,
+                    serde_json::to_string(expected)?,
+                );
+                let differ = format!("study {study} is\n{found}\ninstead of\n{expected}");
+                journal.violated(differ);
+            }
+            None => journal.violated(format!("nobody asked for study {study}")),
+        }
+        journal.counts().lines += 1;
+        if seen.insert(study.clone(), ()).is_some() {
+            journal.violated(format!("study {study} has two lines"));
+        }
+    }
+    for study in expected.keys().filter(|study| !seen.contains_key(*study)) {
+        journal.violated(format!("study {study} has no line"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn record(study: &str, split: Option<&str>) -> StudyRecord {
+        let record = serde_json::json!({
+            "study": study, "file": format!("{study}.png"), "status": "done", "split": split,
+            "bundle": ContentHash::of(b"bundle"),
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    /// What is said of these lines, where `a` and `b` were asked for.
+    fn violations(lines: &[StudyRecord]) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let text: String = lines
+            .iter()
+            .map(|line| serde_json::to_string(line).unwrap() + "\n")
+            .collect();
+        std::fs::write(dir.path().join(RESULTS_FILE), text).unwrap();
+        let expected = ["a", "b"].map(|study| (study.to_owned(), record(study, None)));
+        let journal = Journal::new(CancellationToken::new());
+        compare(&journal, dir.path(), &expected.into()).unwrap();
+        assert_eq!(
+            journal.stop.is_cancelled(),
+            !journal.violations().is_empty()
+        );
+        journal.violations()
+    }
+
+    #[test]
+    fn a_line_that_is_missing_doubled_different_or_of_nobody_is_a_violation() {
+        let (a, b) = (record("a", None), record("b", None));
+        assert_eq!(violations(&[b.clone(), a.clone()]), [""; 0]);
+        assert_eq!(violations(&[a.clone()]), ["study b has no line"]);
+        let doubled = violations(&[a.clone(), b.clone(), a.clone()]);
+        assert_eq!(doubled, ["study a has two lines"]);
+        let other = violations(&[a.clone(), record("b", Some("test"))]);
+        assert!(
+            other.len() == 1 && other[0].starts_with("study b is"),
+            "{other:?}"
+        );
+        let unknown = violations(&[a, b, record("c", None)]);
+        assert_eq!(unknown, ["nobody asked for study c"]);
+    }
 }

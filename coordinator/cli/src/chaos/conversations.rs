@@ -335,3 +335,42 @@ impl Conversations {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: u64, name: &str, data: &str) -> SseEvent {
+        SseEvent {
+            id: Some(id),
+            name: name.to_owned(),
+            data: data.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_gap_and_a_repeat_among_the_events_are_violations() {
+        let mut reading = ReadTurn::default();
+        let token = |id| event(id, "token", r#"{"text": "word "}"#);
+        assert_eq!(reading.take(&token(1)), Ok(()));
+        assert!(reading.take(&token(3)).is_err(), "event 2 is lost");
+        assert!(reading.take(&token(1)).is_err(), "event 1 has been read");
+        assert_eq!(
+            reading.take(&event(2, "done", r#"{"text": "word "}"#)),
+            Ok(())
+        );
+        assert!(
+            reading
+                .end
+                .is_some_and(|(_, end)| end["text"] == reading.text.as_str())
+        );
+    }
+
+    #[test]
+    fn services_that_are_away_are_no_violation_and_an_answer_that_denies_is() {
+        assert_eq!(refusal(StatusCode::SERVICE_UNAVAILABLE, b""), None);
+        assert_eq!(refusal(StatusCode::TOO_MANY_REQUESTS, b""), None);
+        assert!(refusal(StatusCode::NOT_FOUND, b"gone").is_some_and(|said| said.contains("gone")));
+        assert!(refusal(StatusCode::CONFLICT, b"").is_some());
+    }
+}

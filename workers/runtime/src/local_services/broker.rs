@@ -91,7 +91,7 @@ impl LocalBroker {
     /// Starts it, again with what it had stored, and waits until it answers.
     ///
     /// # Errors
-    /// Where it does not within 90 s.
+    /// Where it does not within five minutes.
     pub async fn start(&mut self) -> io::Result<()> {
         for command in [&self.epmd, &self.command] {
             self.running.push(LocalProcess::start(command, &self.log)?);

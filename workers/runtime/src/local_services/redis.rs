@@ -53,7 +53,7 @@ impl LocalRedis {
     /// Starts it, again with the files that it has, and waits until it answers.
     ///
     /// # Errors
-    /// Where it does not within 90 s.
+    /// Where it does not within five minutes.
     pub async fn start(&mut self) -> io::Result<()> {
         self.running = Some(LocalProcess::start(&self.command, &self.log)?);
         until_ready("Redis", || answers(self.port)).await
