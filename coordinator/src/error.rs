@@ -75,14 +75,61 @@ pub enum CoordinatorError {
     },
     /// The output directory cannot be written.
     #[error(
-        "cannot write '{}': {source}. Results up to here are safe; {} and run the same command again, it resumes",
-        .path.display(), advice(.source)
+        "cannot write '{}': {reason}. Results up to here are safe; {} and run the same command again, it resumes",
+        .path.display(), advice(.reason)
     )]
     Output {
         /// The file.
         path: PathBuf,
         /// The system's words.
-        source: io::Error,
+        reason: io::Error,
+    },
+    /// The output directory cannot be written, which was found before the run began.
+    #[error(
+        "cannot write results to '{}': {reason}. Give another --out: a folder that can be written, or s3://bucket/prefix",
+        .dir.display()
+    )]
+    Unwritable {
+        /// The output directory.
+        dir: PathBuf,
+        /// The system's words.
+        reason: io::Error,
+    },
+    /// The folder in which a run into a store works cannot be written.
+    #[error(
+        "cannot write '{}': {reason}. Set --work, or RADIALOG_CACHE, to a folder that can be written",
+        .path.display()
+    )]
+    Work {
+        /// The folder.
+        path: PathBuf,
+        /// The system's words.
+        reason: io::Error,
+    },
+    /// The record of a run in a store is not ours.
+    #[error("'{key}' in the store is not the record of a run: {reason}. Choose another --out")]
+    Session {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another session holds the output in the store.
+    #[error(
+        "another process has taken over '{url}', since this one had not reached the store for too long; the run goes on there"
+    )]
+    TakenOver {
+        /// The output.
+        url: String,
+    },
+    /// The store cannot keep two runs apart.
+    #[error(
+        "the store of '{url}' does not know conditional writes (If-None-Match), by which two runs into one prefix are kept \
+         apart. Give a folder with --out, or a store that knows them, e.g. AWS S3 or MinIO"
+    )]
+    NoConditionalWrites {
+        /// The output.
+        url: String,
     },
     /// The object store has no room.
     #[error(transparent)]
@@ -116,7 +163,20 @@ pub enum BackendError {
 impl CoordinatorError {
     pub(crate) fn output(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| Self::Output { path, source }
+        move |reason| Self::Output { path, reason }
+    }
+
+    pub(crate) fn unwritable(dir: &Path) -> impl Fn(io::Error) -> Self + use<> {
+        let dir = dir.to_owned();
+        move |reason| Self::Unwritable {
+            dir: dir.clone(),
+            reason,
+        }
+    }
+
+    pub(crate) fn work(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |reason| Self::Work { path, reason }
     }
 }
 
@@ -124,7 +184,7 @@ fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            "make the directory writable or choose another --out"
+            "make the directory writable or give another --out (a folder, or s3://bucket/prefix)"
         }
         _ => "check the directory",
     }

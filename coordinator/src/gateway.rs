@@ -179,6 +179,11 @@ impl Gateway {
         self.listener.local_addr().map_err(GatewayError::Serve)
     }
 
+    /// How long what is in work at the shutdown may take, as it is configured.
+    pub fn grace(&self) -> Duration {
+        self.app.config.grace
+    }
+
     /// Answers until the shutdown, and then up to `grace` longer what is in work. Streams end at once: their readers go
     /// on at another gateway.
     ///

@@ -14,6 +14,7 @@ mod publish;
 mod result_consumer;
 mod retry;
 mod run_state;
+mod stored_output;
 mod study_record;
 
 pub use archive_run::{ArchiveRun, DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW, RunOptions};
@@ -31,3 +32,4 @@ pub use result_consumer::ResultConsumer;
 pub(crate) use retry::RetryUntilShutdown;
 pub use run_state::{PROGRESS_DOCUMENT, SPEC_DOCUMENT};
 pub(crate) use run_state::{announce_once, study_fact};
+pub use stored_output::{LeaseTimes, StoredOutput};

@@ -150,7 +150,7 @@ pub struct TurnView {
     pub request: TurnRequest,
     /// The state of the turn.
     pub status: TurnStatus,
-    /// The number of turns of all conversations that wait before it, while it is queued.
+    /// The number of turns of all conversations that wait before it for the same bundle's workers, while it is queued.
     pub position: Option<u64>,
     /// The question as the model reads it, once a worker has begun.
     pub asked: Option<String>,
@@ -219,7 +219,7 @@ pub struct ConversationEntry {
 /// Data of a `queued` event, which has no number: it is sent whenever the position changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuedEvent {
-    /// The number of turns that wait before this one.
+    /// The number of turns that wait before this one for the same bundle's workers.
     pub position: u64,
 }
 

@@ -19,6 +19,7 @@ mod damage;
 mod disk;
 mod faults;
 mod given;
+mod stored;
 mod whole;
 
 /// A fixture for a test: backends under a directory, and workers.

@@ -1,17 +1,22 @@
 //! A bundle in an object store is downloaded once and checked.
 
 use std::fs;
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Result;
+use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_models::bundle::{Bundle, HashCache, RandomBundle};
-use radialog_runtime::objects::Objects;
 use radialog_runtime::objects::filesystem::FilesystemObjects;
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use radialog_schemas::bundle::MANIFEST_FILE;
-use radialog_schemas::{Manifest, ObjectKey, RelativePath, Stage};
-use radialog_workers::bundle_cache::{FetchError, fetch_bundle};
+use radialog_schemas::{ContentHash, Manifest, ObjectKey, RelativePath, Stage};
+use radialog_workers::bundle_cache::{FetchError, FetchProgress, fetch_bundle};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 const SCORING: &str = "scoring.safetensors";
 
@@ -53,6 +58,7 @@ impl BundleStore {
             &self.dir.path().join("cache"),
             stages,
             &self.hashes,
+            &|_| (),
         )
         .await
     }
@@ -160,5 +166,198 @@ async fn a_manifest_with_a_name_that_leads_elsewhere_is_refused_before_anything_
             "{name}"
         );
     }
+    Ok(())
+}
+
+/// A store that stands still from some request on, and says which ranges were asked for.
+struct Standing {
+    objects: FilesystemObjects,
+    answers: AtomicUsize,
+    asked: Mutex<Vec<Range<u64>>>,
+}
+
+#[async_trait]
+impl Objects for Standing {
+    async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
+        self.objects.get(key).await
+    }
+
+    async fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, ObjectError> {
+        self.asked.lock().unwrap().push(range.clone());
+        let left = |left: usize| left.checked_sub(1);
+        let order = Ordering::Relaxed;
+        // Small files do not count, in whichever order they come.
+        if range.end >= PART && self.answers.fetch_update(order, order, left).is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.objects.get_range(key, range).await
+    }
+
+    async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        self.objects.put(key, content).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>, ObjectError> {
+        self.objects.put_if(key, content, expected).await
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        self.objects.get_versioned(key).await
+    }
+
+    async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
+        self.objects.put_output(key, content).await
+    }
+
+    async fn get_output(
+        &self,
+        key: &ObjectKey,
+    ) -> Result<(Bytes, Option<ContentHash>), ObjectError> {
+        self.objects.get_output(key).await
+    }
+
+    async fn size(&self, key: &ObjectKey) -> Result<Option<u64>, ObjectError> {
+        self.objects.size(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ObjectError> {
+        self.objects.delete(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&ListCursor>,
+        limit: usize,
+    ) -> Result<ObjectPage, ObjectError> {
+        self.objects.list(prefix, after, limit).await
+    }
+}
+
+/// A bundle of one large file in a store that gives this many parts of it.
+struct LargeBundle {
+    dir: TempDir,
+    store: Standing,
+    content: Vec<u8>,
+}
+
+/// What is asked for at a time.
+const PART: u64 = 16 << 20;
+
+impl LargeBundle {
+    async fn new(answers: usize) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let content: Vec<u8> = (0..2 * PART + 5).map(|at| (at % 251) as u8).collect();
+        let hash = ContentHash::of(&content);
+        RandomBundle::tiny(7).write(&dir.path().join("bundle"))?;
+        let text = fs::read_to_string(dir.path().join("bundle").join(MANIFEST_FILE))?;
+        let mut text: serde_json::Value = serde_json::from_str(&text)?;
+        let size = content.len();
+        text["files"][SCORING] = serde_json::json!({"size": size, "sha256": hash.as_str()});
+        let objects = FilesystemObjects::open(dir.path().join("objects"))?;
+        let manifest = serde_json::to_vec(&text)?;
+        objects.put(&key(MANIFEST_FILE), manifest.into()).await?;
+        objects.put(&key(SCORING), content.clone().into()).await?;
+        let small = fs::read(dir.path().join("bundle/scoring.tokenizer.json"))?;
+        objects
+            .put(&key("scoring.tokenizer.json"), small.into())
+            .await?;
+        let store = Standing {
+            objects,
+            answers: AtomicUsize::new(answers),
+            asked: Mutex::default(),
+        };
+        Ok(Self {
+            dir,
+            store,
+            content,
+        })
+    }
+
+    async fn fetch(&self, progress: &(dyn Fn(FetchProgress) + Send + Sync)) -> Result<PathBuf> {
+        let hashes = HashCache::at(self.dir.path().join("hashes.json"));
+        let cache = self.dir.path().join("cache");
+        let stages = [Stage::Scoring];
+        Ok(fetch_bundle(
+            &self.store,
+            "bundles/tiny",
+            &cache,
+            &stages,
+            &hashes,
+            progress,
+        )
+        .await?)
+    }
+
+    /// Fetches until this many bytes of the large file are there, and then drops the fetch, as SIGTERM does.
+    async fn fetch_until(&self, bytes: u64) -> Result<()> {
+        let (sender, mut seen) = watch::channel(0);
+        let progress = move |progress: FetchProgress| {
+            sender.send_replace(progress.fetched);
+        };
+        tokio::select! {
+            whole = self.fetch(&progress) => panic!("it must stand still: {whole:?}"),
+            reached = seen.wait_for(|fetched| *fetched >= bytes) => drop(reached?),
+        }
+        Ok(())
+    }
+
+    /// The ranges asked for since the last time.
+    fn asked(&self) -> Vec<Range<u64>> {
+        std::mem::take(&mut *self.store.asked.lock().unwrap())
+    }
+
+    fn partial(&self) -> Result<PathBuf> {
+        let bundle = fs::read_dir(self.dir.path().join("cache"))?.next();
+        let bundle = bundle.ok_or_else(|| anyhow::anyhow!("no bundle"))??;
+        Ok(bundle.path().join(format!("{SCORING}.partial")))
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_that_is_stopped_goes_on_where_it_was() -> Result<()> {
+    let bundle = LargeBundle::new(1).await?;
+    bundle.fetch_until(PART).await?;
+    assert_eq!(fs::metadata(bundle.partial()?)?.len(), PART);
+    bundle.asked();
+    bundle.store.answers.store(usize::MAX, Ordering::Relaxed);
+    let dir = bundle.fetch(&|_| ()).await?;
+    let large: Vec<_> = bundle
+        .asked()
+        .into_iter()
+        .filter(|r| r.end > PART)
+        .collect();
+    assert_eq!(large[0].start, PART, "{large:?}");
+    assert!(fs::read(dir.join(SCORING))? == bundle.content);
+    assert!(!bundle.partial()?.exists());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_part_that_is_damaged_is_downloaded_anew_and_no_fault_of_the_store() -> Result<()> {
+    let bundle = LargeBundle::new(1).await?;
+    bundle.fetch_until(PART).await?;
+    let mut part = fs::read(bundle.partial()?)?;
+    part[7] ^= 1;
+    fs::write(bundle.partial()?, part)?;
+    bundle.store.answers.store(usize::MAX, Ordering::Relaxed);
+    let dir = bundle.fetch(&|_| ()).await?;
+    assert!(fs::read(dir.join(SCORING))? == bundle.content);
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_processes_over_one_cache_one_downloads() -> Result<()> {
+    let bundle = LargeBundle::new(usize::MAX).await?;
+    let (one, other) = (|_| (), |_| ());
+    let (first, second) = tokio::join!(bundle.fetch(&one), bundle.fetch(&other));
+    assert_eq!(first?, second?);
+    let begun = bundle.asked().iter().filter(|r| r.end == PART).count();
+    assert_eq!(begun, 1);
     Ok(())
 }

@@ -252,3 +252,69 @@ async fn corrections_are_exported_in_the_format_of_the_instruct_data_set() {
         text(1, "instruction")
     );
 }
+
+#[tokio::test]
+async fn a_batch_into_a_store_resumes_from_it_and_leaves_nothing_on_the_machine() {
+    let services = Services::shared().await.unwrap();
+    let (bucket, cache) = (
+        services.s3().bucket().unwrap(),
+        tempfile::tempdir().unwrap(),
+    );
+    let environment = Environment::default().bucket(&bucket);
+    let cluster = ProcessCluster::new(environment).unwrap();
+    let (xrays, work) = (xrays().display().to_string(), cache.path().join("work"));
+    let work = work.display().to_string();
+    let out = format!("s3://{}/runs/one", bucket.rsplit('/').next().unwrap());
+    let batch = ["batch", &xrays, "--out", &out, "--work", &work];
+    let batch = [&batch[..], &["--max-new-tokens", "4"]].concat();
+    let says = |more: &[&str]| {
+        let arguments = [&batch[..], more].concat();
+        succeeded(&arguments, cluster.run(&arguments).unwrap())
+    };
+    let first = says(&["--limit", "4"]);
+    assert!(
+        first.contains(&format!("results: {out}/results.jsonl")),
+        "{first}"
+    );
+    assert_eq!(std::fs::read_dir(&work).unwrap().count(), 0);
+    let planned = says(&["--dry-run"]);
+    assert!(
+        planned.contains('4') && planned.contains("Nothing was computed"),
+        "{planned}"
+    );
+    let second = says(&[]);
+    assert!(second.contains("resumed          4"), "{second}");
+    let results = services.s3().folder(&bucket).join("runs/one/results.jsonl");
+    let lines = std::fs::read_to_string(results).unwrap();
+    assert_eq!(lines.lines().count(), 10);
+}
+
+#[tokio::test]
+async fn a_store_without_a_key_or_with_a_wrong_one_says_which_settings_to_look_at() {
+    let services = Services::shared().await.unwrap();
+    let bucket = services.s3().bucket().unwrap();
+    let archive = format!("s3://{}/archive", bucket.rsplit('/').next().unwrap());
+    for (environment, words) in [
+        (
+            Environment::default()
+                .with("RADIALOG_S3_URL", &bucket)
+                .with("AWS_ACCESS_KEY_ID", "")
+                .with("AWS_SECRET_ACCESS_KEY", ""),
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ),
+        (
+            Environment::default()
+                .bucket(&bucket)
+                .with("AWS_SECRET_ACCESS_KEY", "wrong"),
+            "check access_key_id and secret_access_key",
+        ),
+    ] {
+        let cluster = ProcessCluster::new(environment).unwrap();
+        let output = cluster
+            .run(&["batch", &archive, "--out", &archive])
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text.contains(words), "{text}");
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
@@ -18,6 +18,8 @@ pub struct FaultInjector {
     unreachable: AtomicBool,
     duplicates: AtomicBool,
     loses_state_responses: AtomicBool,
+    ignores_conditions: AtomicBool,
+    loses_store_answers: AtomicBool,
     messages_to_lose: AtomicU64,
     refused: AtomicU64,
     calls: AtomicU64,
@@ -61,6 +63,16 @@ impl FaultInjector {
     /// Makes every third call to the state work and its caller hear that it failed, as when a response is lost.
     pub fn lose_state_responses(&self) {
         self.loses_state_responses.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes to the object store whatever is expected there, as a store does that does not know conditional writes.
+    pub fn ignore_conditions(&self) {
+        self.ignores_conditions.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes every second conditional write work and its caller hear that it failed.
+    pub fn lose_store_answers(&self) {
+        self.loses_store_answers.store(true, Ordering::Relaxed);
     }
 
     /// Empties the state, as a restart without persistence does.
@@ -175,6 +187,36 @@ impl Objects for FaultyObjects {
 
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
         self.inner(key.as_str())?.get(key).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>, ObjectError> {
+        let inner = self.inner(key.as_str())?;
+        if self.faults.ignores_conditions.load(Ordering::Relaxed) {
+            inner.put(key, content).await?;
+            return inner
+                .get_versioned(key)
+                .await
+                .map(|(_, version)| Some(version));
+        }
+        let put = inner.put_if(key, content, expected).await?;
+        let lost = self.faults.loses_store_answers.load(Ordering::Relaxed)
+            && self.faults.calls.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        match lost {
+            true => Err(ObjectError::Store {
+                key: key.to_string(),
+                reason: "the connection broke".into(),
+            }),
+            false => Ok(put),
+        }
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        self.inner(key.as_str())?.get_versioned(key).await
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {

@@ -11,17 +11,19 @@ use anyhow::Result;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
-pub use broker::Broker;
+pub use broker::{Broker, BrokerCluster};
 pub use browser::{Browser, Screen};
 pub use environment::Environment;
 pub use radialog_runtime::local_services::TcpProxy;
 pub use redis::Redis;
+pub use redis_cluster::RedisCluster;
 pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY};
 
 mod broker;
 mod browser;
 mod environment;
 mod redis;
+mod redis_cluster;
 mod s3;
 
 /// What all tests of a binary share. Tests that stop a service start one of their own.
@@ -59,6 +61,13 @@ impl Services {
     /// The address of Redis. Runs keep apart by their names.
     pub fn redis(&self) -> &str {
         self.redis.url()
+    }
+
+    /// The addresses of a Redis Cluster's nodes; the first caller starts it.
+    pub async fn redis_cluster() -> Result<String> {
+        static SHARED: OnceCell<RedisCluster> = OnceCell::const_new();
+        let start = || async { runtime().spawn(RedisCluster::start()).await? };
+        Ok(SHARED.get_or_try_init(start).await?.url())
     }
 
     /// The S3 server.

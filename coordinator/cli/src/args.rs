@@ -10,10 +10,8 @@ use radialog_models::preprocess::ImageLimits;
 use radialog_models::prompt::Prompts;
 use radialog_runtime::config::RunnerSettings;
 use radialog_runtime::config::{Config, ConfigError};
-use radialog_runtime::health::{self, Readiness};
 use radialog_runtime::telemetry;
 use radialog_workers::StageOptions;
-use tokio_util::sync::CancellationToken;
 
 /// One of the two published systems.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -104,7 +102,15 @@ impl ServiceArgs {
     fn log(config: &Config) -> Result<(), ConfigError> {
         telemetry::init(&config.telemetry).map_err(|error| ConfigError {
             faults: vec![error.to_string()],
-        })
+        })?;
+        if !config.service_links.is_empty() {
+            tracing::info!(
+                variables = config.service_links.join(" "),
+                "not read: Kubernetes sets these for a Service called radialog-...; enableServiceLinks: false in the pod \
+                 leaves them out"
+            );
+        }
+        Ok(())
     }
 
     /// Every role reads all areas, so that a fault in any of them is found by all.
@@ -212,17 +218,4 @@ impl HealthArgs {
             self.health_address.map(|address| address.to_string()),
         )
     }
-}
-
-/// Serves health and metrics where an address is configured.
-pub(crate) async fn serve_health(
-    config: &Config,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<Readiness> {
-    let readiness = Readiness::default();
-    if let Some(address) = config.health.address {
-        let bound = health::serve(address, readiness.clone(), shutdown.clone()).await?;
-        tracing::info!(address = %bound, "serving /metrics, /healthz and /readyz");
-    }
-    Ok(readiness)
 }

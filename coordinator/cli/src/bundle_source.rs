@@ -1,19 +1,25 @@
 //! Where a bundle comes from: a folder, an S3 prefix, or the demo bundle that the binary brings.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use radialog_models::bundle::hashes::user_cache_dir;
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_runtime::backends::{OpenBucketError, open_bucket};
 use radialog_runtime::config::Config;
+use radialog_runtime::health::Readiness;
+use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::Objects;
 use radialog_schemas::Stage;
-use radialog_workers::bundle_cache::fetch_bundle;
+use radialog_workers::bundle_cache::{FetchProgress, fetch_bundle};
 
 use crate::demo_bundle;
 use crate::exit::UsageError;
+
+/// How often the log says how far a download is.
+const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the bundle for these stages. Hashes are verified, once per file.
 pub(crate) async fn open(
@@ -21,11 +27,22 @@ pub(crate) async fn open(
     stages: &[Stage],
     config: &Config,
 ) -> anyhow::Result<Bundle> {
+    open_for(source, stages, config, &Readiness::default()).await
+}
+
+/// As [`open`], for a process that says how far its start is.
+pub(crate) async fn open_for(
+    source: Option<&str>,
+    stages: &[Stage],
+    config: &Config,
+    readiness: &Readiness,
+) -> anyhow::Result<Bundle> {
     let dir = match source {
         None => demo_bundle::unpack(&cache_dir()?.join("bundles"))?,
-        Some(url) if url.starts_with("s3://") => fetch(url, stages, config).await?,
+        Some(url) if url.starts_with("s3://") => fetch(url, stages, config, readiness).await?,
         Some(dir) => PathBuf::from(dir),
     };
+    let _verifying = readiness.step("verifying the bundle");
     let stages = stages.to_vec();
     let open = move || Bundle::open_with(&dir, &stages, &HashCache::user());
     let bundle = tokio::task::spawn_blocking(open)
@@ -51,16 +68,37 @@ fn cache_dir() -> anyhow::Result<PathBuf> {
         .context("there is no home directory to cache bundles in: set RADIALOG_CACHE to a folder")
 }
 
-async fn fetch(url: &str, stages: &[Stage], config: &Config) -> anyhow::Result<PathBuf> {
+async fn fetch(
+    url: &str,
+    stages: &[Stage],
+    config: &Config,
+    readiness: &Readiness,
+) -> anyhow::Result<PathBuf> {
+    let step = readiness.step("downloading weights");
     let (store, prefix) = bucket(url, config).await?;
-    Ok(fetch_bundle(
-        store.as_ref(),
-        &prefix,
-        &cache_dir()?.join("bundles"),
-        stages,
-        &HashCache::user(),
-    )
-    .await?)
+    let cache = cache_dir()?.join("bundles");
+    let said = Mutex::new(Instant::now());
+    let progress = move |progress: FetchProgress| {
+        let FetchProgress { fetched, wanted } = progress;
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let text = format!(
+            "downloading weights, {:.2} of {:.2} GiB",
+            gib(fetched),
+            gib(wanted)
+        );
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        metrics().bundle_fetched.set(bytes(fetched));
+        metrics().bundle_wanted.set(bytes(wanted));
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.elapsed() >= SAY_EVERY {
+            *said = Instant::now();
+            tracing::info!("{text}");
+        }
+        step.says(text);
+    };
+    let hashes = HashCache::user();
+    let fetched = fetch_bundle(&*store, &prefix, &cache, stages, &hashes, &progress).await;
+    fetched.with_context(|| format!("--bundle {url}"))
 }
 
 /// The bucket that `s3://bucket/prefix` names, and the prefix. An address that cannot work is an error of the command

@@ -7,6 +7,7 @@ use radialog_coordinator::gateway::{Gateway, GatewayConfig};
 use radialog_coordinator::{ServedBundle, ServedBundles};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
+use radialog_runtime::health::Readiness;
 use radialog_runtime::runner::RunnerSettings;
 use radialog_schemas::Stage;
 use tokio_util::sync::CancellationToken;
@@ -32,10 +33,13 @@ impl EmbeddedGateway {
         config: Config,
         gateway_config: GatewayConfig,
         models: &ModelArgs,
+        readiness: &Readiness,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
         let source = models.bundle.as_deref();
-        let opened = served_bundle::open_all(source, &Stage::ALL, &config, &gateway_config).await?;
+        let opening =
+            served_bundle::open_all(source, &Stage::ALL, &config, &gateway_config, readiness);
+        let opened = opening.await?;
         let bundles = served_bundle::served(&opened)?;
         let backends = Backends::connect(&config).await?;
         let listening = gateway_server::bind(

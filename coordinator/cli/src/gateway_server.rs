@@ -22,7 +22,7 @@ pub(crate) struct ListenArgs {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// A further bundle to serve, with the group of queues that its workers take tasks from, e.g. v2=/bundles/radialog-v2;
-    /// may be given several times [env: RADIALOG_GATEWAY_ALSO]
+    /// may be given several times [env: RADIALOG_GATEWAY_ALSO, with commas between bundles]
     #[arg(long, value_name = "GROUP=BUNDLE")]
     also: Vec<String>,
 }
@@ -36,7 +36,8 @@ impl ListenArgs {
             ),
             (
                 "gateway.also",
-                (!self.also.is_empty()).then(|| self.also.join(",")),
+                // As an array: a path may have commas.
+                (!self.also.is_empty()).then(|| serde_json::json!(self.also).to_string()),
             ),
         ]
     }
@@ -68,12 +69,8 @@ pub(crate) async fn answer(
         config.worker.worker.clone(),
         shutdown.clone(),
     );
-    let serving = async {
-        gateway
-            .serve(config.worker.grace)
-            .await
-            .map_err(anyhow::Error::new)
-    };
+    let grace = gateway.grace();
+    let serving = async { gateway.serve(grace).await.map_err(anyhow::Error::new) };
     let consuming = async { results.run().await.map_err(anyhow::Error::new) };
     let sweeping = async {
         retention::sweep_until_shutdown(&backends, &config.retention, &shutdown).await;

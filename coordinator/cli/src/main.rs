@@ -7,6 +7,7 @@
 
 mod archive_source;
 mod args;
+mod batch_output;
 mod batch_run;
 mod bundle_source;
 mod chaos;
@@ -18,6 +19,7 @@ mod exit;
 mod gateway_server;
 mod given_outputs;
 mod length_of_time;
+mod lifecycle;
 mod predictions;
 mod progress;
 mod run_summary;
@@ -25,6 +27,7 @@ mod served_bundle;
 mod server_sent_events;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -34,6 +37,9 @@ use radialog_runtime::config::ConfigError;
 
 /// Four models may load at once, and file operations are short. Every thread more keeps a heap of its own.
 const BLOCKING_THREADS: usize = 6;
+/// How long work on other threads that nobody waits for any more may take at the end, e.g. the loading of a model in a start
+/// that SIGTERM has ended.
+const ABANDONED: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let command = match Cli::try_parse() {
@@ -50,7 +56,11 @@ fn main() -> ExitCode {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.enable_all().max_blocking_threads(BLOCKING_THREADS);
     let runtime = builder.build().context("cannot start threads");
-    let outcome = runtime.and_then(|runtime| runtime.block_on(commands::run(command)));
+    let outcome = runtime.and_then(|runtime| {
+        let outcome = runtime.block_on(commands::run(command));
+        runtime.shutdown_timeout(ABANDONED);
+        outcome
+    });
     outcome.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::from(if error.is::<ConfigError>() || error.is::<UsageError>() {

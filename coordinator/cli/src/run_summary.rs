@@ -1,7 +1,5 @@
 //! What a run came to, for people.
 
-use std::path::Path;
-
 use radialog_coordinator::run::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
 use radialog_coordinator::{RunPlan, RunSummary};
 use radialog_schemas::Finding;
@@ -11,7 +9,7 @@ use crate::progress::duration;
 /// The largest number of the archive's problems that are listed.
 const LISTED: usize = 5;
 
-pub(crate) fn print_summary(summary: &RunSummary, out: &Path) {
+pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
     let session = &summary.session;
     println!();
     println!(
@@ -90,9 +88,10 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &Path) {
             println!("    … more in {SUMMARY_FILE}");
         }
     }
-    println!("\n  results: {}", out.join(RESULTS_FILE).display());
-    println!("           {}", out.join(TABLE_FILE).display());
-    println!("           {}", out.join(SUMMARY_FILE).display());
+    let out = out.trim_end_matches('/');
+    println!("\n  results: {out}/{RESULTS_FILE}");
+    println!("           {out}/{TABLE_FILE}");
+    println!("           {out}/{SUMMARY_FILE}");
     if summary.interrupted {
         println!("\n  Run the same command again to resume.");
     }

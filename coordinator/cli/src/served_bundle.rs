@@ -6,6 +6,7 @@ use radialog_coordinator::{ServedBundle, ServedBundles};
 use radialog_models::bundle::Bundle;
 use radialog_models::bundle::components::LanguageComponent;
 use radialog_runtime::config::Config;
+use radialog_runtime::health::Readiness;
 use radialog_runtime::metrics::BundleLabel;
 use radialog_schemas::{AdapterName, QueueGroup, Stage};
 
@@ -24,13 +25,15 @@ pub(crate) async fn open_all(
     stages: &[Stage],
     config: &Config,
     gateway: &GatewayConfig,
+    readiness: &Readiness,
 ) -> anyhow::Result<Vec<OpenedBundle>> {
-    let bundle = bundle_source::open(source, stages, config).await?;
+    let bundle = bundle_source::open_for(source, stages, config, readiness).await?;
     let group = config.worker.group.clone();
     let mut opened = vec![OpenedBundle { bundle, group }];
     for also in &gateway.also {
+        let source = Some(also.bundle.as_str());
         opened.push(OpenedBundle {
-            bundle: bundle_source::open(Some(&also.bundle), stages, config).await?,
+            bundle: bundle_source::open_for(source, stages, config, readiness).await?,
             group: Some(also.group.clone()),
         });
     }

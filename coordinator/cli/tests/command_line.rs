@@ -331,6 +331,52 @@ fn an_unreachable_broker_is_an_error_after_the_stated_time() {
 }
 
 #[test]
+fn variables_of_a_kubernetes_service_called_like_us_are_not_read_and_a_typing_error_is_refused() {
+    let coordinator = |name: &str, value: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+        let command = command.arg("coordinator").env(name, value);
+        for service in ["RADIALOG_AMQP_URL", "RADIALOG_REDIS_URL", "RUST_LOG"] {
+            command.env_remove(service);
+        }
+        text(&command.output().unwrap().stderr)
+    };
+    let link = coordinator("RADIALOG_GATEWAY_PORT", "tcp://10.0.0.1:80");
+    // The next thing that is wrong.
+    assert!(link.contains("give --amqp URL"), "{link}");
+    assert!(
+        link.contains("RADIALOG_GATEWAY_PORT") && link.contains("enableServiceLinks"),
+        "{link}"
+    );
+    let typing_error = coordinator("RADIALOG_GATEWAY_PORT", "7860");
+    assert!(typing_error.contains("no such field"), "{typing_error}");
+}
+
+#[test]
+fn an_output_that_cannot_be_written_says_what_to_set_before_any_work() {
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let batch = |more: &[&str], cache: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_radialog"));
+        let command = command.args(["batch", archive]).args(more);
+        let output = command.env("RADIALOG_CACHE", cache).output().unwrap();
+        assert_ne!(output.status.code(), Some(0));
+        text(&output.stderr)
+    };
+    // A folder below a file can be made by nobody, root included.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let below = file.path().join("below").display().to_string();
+    let out = batch(&["--out", &below], "/tmp");
+    assert!(out.contains(&below) && out.contains("--out"), "{out}");
+    let dir = tempfile::tempdir().unwrap();
+    let good = dir.path().join("out").display().to_string();
+    let cache = batch(&["--out", &good], &below);
+    assert!(cache.contains("set RADIALOG_CACHE"), "{cache}");
+    let store = batch(&["--out", "s3://results/a"], "/tmp");
+    assert!(store.contains("--s3"), "{store}");
+    let work = batch(&["--out", &good, "--work", "/tmp"], "/tmp");
+    assert!(work.contains("--work"), "{work}");
+}
+
+#[test]
 fn an_unknown_bundle_is_refused_before_any_work() {
     let out = tempfile::tempdir().unwrap();
     let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");

@@ -68,6 +68,8 @@ pub struct GatewayConfig {
     pub deadline: Option<Duration>,
     /// The time after which a silent stream says that it is alive.
     pub heartbeat: Duration,
+    /// How long requests in work may take after the shutdown, uploads above all; streams end at once.
+    pub grace: Duration,
     /// After so long a queued turn that no worker has taken is published again.
     pub republish_after: Duration,
     /// Archives that may be scored over HTTP lie under one of these, e.g. `s3://archive/cxr`; none allows none.
@@ -125,6 +127,7 @@ impl Default for GatewayConfig {
             request_timeout: Duration::from_secs(60),
             deadline: None,
             heartbeat: Duration::from_secs(15),
+            grace: Duration::from_secs(25),
             republish_after: TurnSweeper::FORGOTTEN_AFTER,
             archives: Vec::new(),
             directory: PathBuf::from("radialog-gateway"),
@@ -171,6 +174,7 @@ impl GatewayConfig {
             deadline: Some(reader.seconds("gateway", "deadline", Duration::ZERO))
                 .filter(|limit| !limit.is_zero()),
             heartbeat: seconds(reader, "heartbeat", default.heartbeat),
+            grace: reader.seconds("gateway", "grace", default.grace),
             republish_after: seconds(reader, "republish_after", default.republish_after),
             archives: archives(reader),
             directory: reader
@@ -376,6 +380,22 @@ mod tests {
         assert_eq!(config.keys[1].sha256.as_str(), two);
         let list = format!("[\"ward-1:{one}\", \"lab:{two}\"]");
         assert_eq!(load_keys(&list).unwrap().keys, config.keys);
+    }
+
+    #[test]
+    fn further_bundles_may_have_commas_in_their_paths_where_they_stand_in_an_array() {
+        let also = |value: &str| {
+            let served = load("RADIALOG_GATEWAY_ALSO", value).unwrap().also;
+            let shown = served
+                .into_iter()
+                .map(|also| format!("{} {}", also.group, also.bundle));
+            shown.collect::<Vec<_>>()
+        };
+        assert_eq!(also("v2=/a, new=s3://b/c"), ["v2 /a", "new s3://b/c"]);
+        let array = r#"["v2=/weights, of 2026/a", "new=/b"]"#;
+        assert_eq!(also(array), ["v2 /weights, of 2026/a", "new /b"]);
+        let error = load("RADIALOG_GATEWAY_ALSO", "v2=/weights, of 2026").unwrap_err();
+        assert!(error.to_string().contains("GROUP=BUNDLE"), "{error}");
     }
 
     #[test]

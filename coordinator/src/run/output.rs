@@ -32,7 +32,7 @@ pub const TABLE_FILE: &str = "results.csv";
 /// The name of the file that has the run in numbers.
 pub const SUMMARY_FILE: &str = "summary.json";
 /// Held by the process that writes; the system lets go of it when the process ends, however it ends.
-const LOCK_FILE: &str = ".lock";
+pub(crate) const LOCK_FILE: &str = ".lock";
 
 /// The content of `run.json`: what the run is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,6 +149,18 @@ impl RunFile {
     }
 }
 
+/// Sees to it that an output directory can be written to, before anything else takes time.
+///
+/// # Errors
+/// It cannot be made, or not be written to.
+pub fn check_directory(dir: &Path) -> Result<(), CoordinatorError> {
+    let failed = CoordinatorError::unwritable(dir);
+    durable::create_directory(dir).map_err(&failed)?;
+    let mut lock = File::options();
+    let lock = lock.create(true).truncate(false).write(true);
+    lock.open(dir.join(LOCK_FILE)).map(drop).map_err(&failed)
+}
+
 impl OutputDirectory {
     /// Takes hold of a directory and of the run in it; begins a new run where there is none.
     pub(crate) fn open(dir: &Path, mut wanted: RunFile) -> Result<Self, CoordinatorError> {
@@ -236,7 +248,7 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), CoordinatorError> {
 }
 
 /// Makes an id that differs for every run and is short enough to type.
-fn new_id(dir: &Path) -> RunId {
+pub(crate) fn new_id(dir: &Path) -> RunId {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

@@ -76,7 +76,7 @@ async fn a_read_only_directory_is_refused_before_any_work() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("make the directory writable or choose another --out"),
+        error.contains("make the directory writable or give another --out"),
         "{error}"
     );
 }

@@ -21,6 +21,7 @@ use crate::adapters::on_each_adapter;
 mod atomicity;
 mod cancelling;
 mod events;
+mod failover;
 mod lifetime;
 mod queue;
 mod turns;
@@ -39,6 +40,7 @@ mod adapters {
 
     use radialog_runtime::conversations::Conversations;
     use radialog_runtime::conversations::memory::MemoryConversations;
+    use radialog_tests::services::Services;
 
     pub(super) async fn memory() -> Arc<dyn Conversations> {
         Arc::new(MemoryConversations::default())
@@ -47,9 +49,14 @@ mod adapters {
     pub(super) async fn redis() -> Arc<dyn Conversations> {
         crate::adapters::redis_conversations().await
     }
+
+    pub(super) async fn redis_cluster() -> Arc<dyn Conversations> {
+        let nodes = Services::redis_cluster().await.unwrap();
+        crate::adapters::redis_conversations_at(&nodes).await
+    }
 }
 
-on_each_adapter! { memory, redis: {
+on_each_adapter! { memory, redis, redis_cluster: {
     a_conversation_in_words_is_ready_at_once_and_one_with_an_image_when_it_is_prepared,
     creating_again_changes_nothing,
     turns_are_answered_in_order,
@@ -60,6 +67,7 @@ on_each_adapter! { memory, redis: {
     a_running_turn_that_is_cancelled_is_told_so_at_its_next_event,
     an_image_that_failed_fails_all_turns_also_later_ones,
     a_final_answer_can_be_edited,
+    a_turn_waits_behind_those_of_its_own_group_alone,
     watchers_hear_of_everything_after_they_came,
     many_watchers_of_one_turn_come_and_go,
     a_deleted_conversation_is_gone,

@@ -15,6 +15,7 @@ mod adapters {
 
     use radialog_runtime::state::State;
     use radialog_runtime::state::memory::MemoryState;
+    use radialog_tests::services::Services;
 
     pub(super) async fn memory() -> Arc<dyn State> {
         Arc::new(MemoryState::default())
@@ -23,9 +24,14 @@ mod adapters {
     pub(super) async fn redis() -> Arc<dyn State> {
         crate::adapters::redis().await
     }
+
+    pub(super) async fn redis_cluster() -> Arc<dyn State> {
+        let nodes = Services::redis_cluster().await.unwrap();
+        crate::adapters::redis_at(&nodes).await
+    }
 }
 
-on_each_adapter! { memory, redis: {
+on_each_adapter! { memory, redis, redis_cluster: {
     a_document_is_replaced_and_belongs_to_its_run,
     of_several_writers_of_a_new_document_one_wins,
     a_fact_is_written_once,

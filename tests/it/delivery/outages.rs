@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
+use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use radialog_runtime::runner::{RunError, RunnerSettings};
 use radialog_runtime::state::Fact;
 use radialog_schemas::{ContentHash, ObjectKey, RunId};
@@ -75,6 +75,23 @@ impl Objects for Failing {
             self.check(key)?;
         }
         self.objects.get(key).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>, ObjectError> {
+        self.check(key)?;
+        self.objects.put_if(key, content, expected).await
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        if matches!(self.how, Failure::Away) {
+            self.check(key)?;
+        }
+        self.objects.get_versioned(key).await
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {

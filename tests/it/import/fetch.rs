@@ -12,6 +12,8 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use radialog_models::bundle::{Bundle, Geometry};
+use radialog_models::folder_lock::FolderLock;
+use radialog_schemas::ContentHash;
 use radialog_tests::processes::radialog;
 use radialog_tests::release::{Release, write_release};
 use serde_json::{Value, json};
@@ -234,6 +236,26 @@ fn a_release_is_downloaded_over_broken_connections_and_imported() -> Result<()> 
 }
 
 #[test]
+fn the_second_fetch_into_a_folder_is_told_who_downloads() -> Result<()> {
+    let published = Published::new(|places| {
+        places.retain(|place| place["path"] == "radialog/config.json");
+    })?;
+    fs::create_dir_all(published.downloads())?;
+    let lock = FolderLock::take(&published.downloads().join(".fetch.lock"))?;
+    let output = published.fetch(&["--download-only"])?;
+    let message = text(&output.stderr);
+    let holder = format!("process {}", std::process::id());
+    ensure!(
+        !output.status.success() && message.contains(&holder) && message.contains("already"),
+        "{message}"
+    );
+    ensure!(published.server.requests().is_empty());
+    drop(lock);
+    ensure!(published.fetch(&["--download-only"])?.status.success());
+    Ok(())
+}
+
+#[test]
 fn a_file_that_was_changed_since_its_download_is_named() -> Result<()> {
     let published = Published::new(|places| {
         places.retain(|place| place["path"] == "radialog/config.json");
@@ -262,6 +284,22 @@ fn a_file_without_its_published_hash_is_refused_and_one_that_has_moved_is_named(
         !output.status.success() && message.contains("and the published file d41d8cd9"),
         "{message}"
     );
+
+    for (key, wrong) in [
+        ("size", json!(1)),
+        ("sha256", json!(ContentHash::of(b"another file"))),
+    ] {
+        let known = Published::new(|places| {
+            places.retain(|place| place["path"] == "radialog/config.json");
+            places[0][key] = wrong;
+        })?;
+        let output = known.fetch(&["--download-only"])?;
+        let message = text(&output.stderr);
+        ensure!(
+            !output.status.success() && message.contains("and the published file"),
+            "{key}: {message}"
+        );
+    }
 
     let moved = Published::new(|places| {
         places.retain(|place| place["path"] == "radialog/config.json");

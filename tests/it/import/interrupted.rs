@@ -4,16 +4,17 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use radialog_models::bundle::import::{Import, ImportParts};
+use radialog_models::bundle::import::{Import, ImportParts, ImportStep, SourceFile};
 use radialog_models::bundle::{Bundle, HashCache};
-use radialog_schemas::Stage;
+use radialog_schemas::{ContentHash, Stage};
 use radialog_tests::fixtures;
 use radialog_tests::processes::radialog;
+use serde_json::Value;
 
-use super::{options, vocabulary};
+use super::{copy_folder, options, vocabulary};
 
 /// Base and adapter of the fixtures.
 fn parts(dir: &Path) -> Result<ImportParts> {
@@ -51,16 +52,19 @@ fn an_import_that_fails_goes_on_from_its_finished_files() -> Result<()> {
 
     fs::remove_dir(&obstacle)?;
     let mut largest = 0;
-    let manifest = import.write(&bundle, &mut |progress| {
-        largest = largest.max(progress.done)
+    let imported = import.write(&bundle, &mut |progress| {
+        if progress.step == ImportStep::Write {
+            largest = largest.max(progress.done);
+        }
     })?;
+    ensure!(imported.changed.is_empty(), "{:?}", imported.changed);
     ensure!(largest == import.bytes(), "{largest} of {}", import.bytes());
     ensure!(
         modified(&bundle.join("language.safetensors"))? == before,
         "it was written again"
     );
     ensure!(!staging(&bundle).exists());
-    ensure!(manifest.files.len() == 3);
+    ensure!(imported.manifest.files.len() == 3);
     Bundle::open_with(&bundle, &[Stage::Language], &HashCache::user())?.verify()?;
     Ok(())
 }
@@ -84,6 +88,127 @@ fn a_finished_file_that_was_changed_since_is_written_again() -> Result<()> {
     Ok(())
 }
 
+/// The parts with copies of base and adapter, which can be changed.
+fn copied_parts(dir: &Path) -> Result<ImportParts> {
+    let mut parts = parts(dir)?;
+    let base = dir.join("base");
+    copy_folder(parts.base.as_deref().context("no base")?, &base)?;
+    parts.base = Some(base);
+    Ok(parts)
+}
+
+/// The published files that a bundle says it was made of.
+fn sources(bundle: &Path) -> Result<Vec<SourceFile>> {
+    let mut record: Value = serde_json::from_slice(&fs::read(bundle.join("import.json"))?)?;
+    Ok(serde_json::from_value(record["sources"].take())?)
+}
+
+#[test]
+fn a_bundle_names_every_file_that_it_was_made_of_with_its_hash() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let parts = parts(dir.path())?;
+    let bundle = dir.path().join("bundle");
+    Import::plan(&parts, options())?.write(&bundle, &mut |_| {})?;
+    let sources = sources(&bundle)?;
+    for source in &sources {
+        let content = fs::read(&source.file)?;
+        ensure!(source.entry.size == content.len() as u64, "{source:?}");
+        ensure!(
+            source.entry.sha256 == ContentHash::of(&content),
+            "{source:?}"
+        );
+    }
+    let has = |folder: &Path, name: &str| {
+        let mut files = sources.iter().map(|source| &source.file);
+        files.any(|file| *file == folder.join(name))
+    };
+    let base = parts.base.context("no base")?;
+    for shard in fs::read_dir(&base)? {
+        let name = shard?.file_name().to_string_lossy().into_owned();
+        let is_read = name.ends_with(".safetensors") || name == "config.json";
+        ensure!(!is_read || has(&base, &name), "{name} of {sources:?}");
+    }
+    let (_, adapter) = &parts.adapters[0];
+    ensure!(has(adapter, "adapter_model.safetensors"), "{sources:?}");
+    ensure!(has(adapter, "adapter_config.json"), "{sources:?}");
+    let tokenizer = parts.tokenizer.context("no tokenizer")?;
+    ensure!(
+        sources.iter().any(|source| source.file == tokenizer),
+        "{sources:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_published_file_that_changed_since_the_interruption_is_named_and_read_again() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let bundle = dir.path().join("bundle");
+    let parts = copied_parts(dir.path())?;
+    let obstacle = staging(&bundle).join("adapter.safetensors.partial");
+    fs::create_dir_all(&obstacle)?;
+    let import = Import::plan(&parts, options())?;
+    ensure!(import.write(&bundle, &mut |_| {}).is_err());
+    fs::remove_dir(&obstacle)?;
+    let written = fs::read(staging(&bundle).join("language.safetensors"))?;
+
+    let base = parts.base.as_deref().context("no base")?;
+    let mut files = fs::read_dir(base)?.map(|entry| Ok(entry?.path()));
+    let weights = files.find(|file: &Result<PathBuf>| {
+        file.as_ref()
+            .is_ok_and(|file| file.extension().is_some_and(|end| end == "safetensors"))
+    });
+    let weights = weights.context("no weights")??;
+    let mut content = fs::read(&weights)?;
+    // The lowest bit of a number, which stays finite.
+    let at = content.len() - 4;
+    content[at] ^= 1;
+    let then = modified(&weights)?;
+    fs::write(&weights, content)?;
+    // A file system's clock may not have ticked since the copy.
+    fs::File::options()
+        .write(true)
+        .open(&weights)?
+        .set_modified(then + Duration::from_secs(1))?;
+    let imported = Import::plan(&parts, options())?.write(&bundle, &mut |_| {})?;
+    ensure!(
+        imported.changed == [weights.clone()],
+        "{:?}",
+        imported.changed
+    );
+    ensure!(
+        fs::read(bundle.join("language.safetensors"))? != written,
+        "the file of the first try was kept"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_published_file_that_changes_during_the_import_gives_no_bundle() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let bundle = dir.path().join("bundle");
+    let parts = copied_parts(dir.path())?;
+    let config = parts
+        .base
+        .as_deref()
+        .context("no base")?
+        .join("config.json");
+    let text = fs::read_to_string(&config)?;
+    let import = Import::plan(&parts, options())?;
+    let error = import.write(&bundle, &mut |progress| {
+        if progress.step == ImportStep::Write {
+            fs::write(&config, format!("{text}\n")).unwrap();
+        }
+    });
+    let error = error.unwrap_err().to_string();
+    ensure!(
+        error.contains("config.json") && error.contains("was changed while it was imported"),
+        "{error}"
+    );
+    ensure!(!bundle.exists());
+    Import::plan(&parts, options())?.write(&bundle, &mut |_| {})?;
+    Ok(())
+}
+
 #[test]
 fn two_imports_into_one_folder_do_not_mix() -> Result<()> {
     let dir = tempfile::tempdir()?;
@@ -94,7 +219,11 @@ fn two_imports_into_one_folder_do_not_mix() -> Result<()> {
         other.get_or_insert_with(|| import.write(&bundle, &mut |_| {}).unwrap_err().to_string());
     })?;
     let error = other.context("nothing was written")?;
-    ensure!(error.contains("another import writes it"), "{error}");
+    let holder = format!("another import writes it (process {}", std::process::id());
+    ensure!(error.contains(&holder), "{error}");
+    let left = fs::read_dir(&bundle)?.map(|entry| Ok(entry?.file_name()));
+    let left = left.collect::<Result<Vec<_>>>()?;
+    ensure!(left.iter().all(|name| name != "import.lock"), "{left:?}");
     let error = import.write(&bundle, &mut |_| {}).unwrap_err().to_string();
     ensure!(error.contains("it is there already"), "{error}");
     Ok(())

@@ -1,20 +1,24 @@
 //! A RabbitMQ node.
 
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Result, anyhow, ensure};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_runtime::local_services::LocalBroker;
+use radialog_runtime::local_services::{LocalBroker, LocalProcess};
 use radialog_schemas::queues::{self, RETRY_DELAYS};
-use tempfile::TempDir;
 
 use super::runtime;
 use crate::install::{self, Requirement};
 
 /// Names a running broker.
 const VARIABLE: &str = "RADIALOG_TEST_AMQP";
+/// Names another program than the installed one to start, e.g. that of another version.
+const SERVER_VARIABLE: &str = "RADIALOG_TEST_RABBITMQ_SERVER";
 /// What is installed where the variable names nothing.
 const REQUIREMENT: Requirement<'_> = Requirement {
     name: "RabbitMQ",
@@ -25,11 +29,10 @@ const REQUIREMENT: Requirement<'_> = Requirement {
 };
 /// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
 const VIRTUAL_HOSTS: usize = 96;
-
 /// A broker that can be stopped and started again with what it had stored.
 pub struct Broker {
     address: String,
-    own: Option<(LocalBroker, TempDir)>,
+    own: Option<LocalBroker>,
     next_host: AtomicUsize,
 }
 
@@ -46,26 +49,27 @@ impl Broker {
         }
     }
 
+    /// A broker of the caller's own, with so many virtual hosts.
+    pub async fn start(virtual_hosts: usize) -> Result<Self> {
+        let mut node = prepare(virtual_hosts)?;
+        node.start().await?;
+        Ok(Self {
+            address: node.url(),
+            own: Some(node),
+            next_host: AtomicUsize::new(0),
+        })
+    }
+
     /// The program that starts a node; it is installed where it is missing.
     ///
     /// # Errors
     /// Where it cannot be installed.
     pub fn installed() -> Result<PathBuf> {
-        install::program(&LocalBroker::PROGRAMS, "rabbitmq-server", &REQUIREMENT)
-    }
-
-    /// A broker of the caller's own, with so many virtual hosts.
-    pub async fn start(virtual_hosts: usize) -> Result<Self> {
-        let script = Self::installed()?;
-        let directory = tempfile::tempdir()?;
-        let hosts = (0..virtual_hosts).map(|host| format!("test{host}"));
-        let mut node = LocalBroker::prepare(&script, directory.path(), hosts)?;
-        node.start().await?;
-        Ok(Self {
-            address: node.url(),
-            own: Some((node, directory)),
-            next_host: AtomicUsize::new(0),
-        })
+        let own = std::env::var(SERVER_VARIABLE).ok();
+        match &own {
+            Some(own) => install::program(&[own], "rabbitmq-server", &REQUIREMENT),
+            None => install::program(&LocalBroker::PROGRAMS, "rabbitmq-server", &REQUIREMENT),
+        }
     }
 
     /// The address of a virtual host that no other caller gets. A broker that was named by the environment has only
@@ -87,7 +91,7 @@ impl Broker {
 
     /// Kills the node, as a power cut does.
     pub fn stop(&mut self) {
-        if let Some((node, _)) = &mut self.own {
+        if let Some(node) = &mut self.own {
             node.kill();
         }
     }
@@ -95,9 +99,84 @@ impl Broker {
     /// Starts it again with what it had stored.
     pub async fn start_again(&mut self) -> Result<()> {
         match &mut self.own {
-            Some((node, _)) => Ok(node.start().await?),
+            Some(node) => Ok(node.start().await?),
             None => Ok(()),
         }
+    }
+}
+
+/// A node with virtual hosts `test0` and so on, not yet started.
+fn prepare(virtual_hosts: usize) -> Result<LocalBroker> {
+    let hosts = (0..virtual_hosts).map(|host| format!("test{host}"));
+    Ok(LocalBroker::prepare(
+        &Broker::installed()?,
+        tempfile::tempdir()?,
+        hosts,
+    )?)
+}
+
+/// Two nodes of one cluster. Their quorum queues need both: while one is away, work waits.
+pub struct BrokerCluster {
+    nodes: [LocalBroker; 2],
+    _mapper: LocalProcess,
+}
+
+impl BrokerCluster {
+    /// Starts both and waits until they know each other.
+    pub async fn start() -> Result<Self> {
+        let (first, mut second) = (prepare(1)?, prepare(1)?);
+        // They find each other at one port mapper, with one cookie.
+        second.share_mapper(&first);
+        let mut nodes = [first, second];
+        let names = nodes.each_ref().map(LocalBroker::name);
+        let mut settings = "cluster_partition_handling = pause_minority\n\
+             cluster_formation.peer_discovery_backend = classic_config\n"
+            .to_owned();
+        for (index, name) in names.iter().enumerate() {
+            writeln!(
+                settings,
+                "cluster_formation.classic_config.nodes.{} = {name}",
+                index + 1
+            )?;
+        }
+        let mapper = nodes[0].start_mapper()?;
+        for node in &mut nodes {
+            // A silent node counts as lost after these seconds.
+            node.configure(&settings, "-kernel net_ticktime 4")?;
+            let cookie = node.directory().join(".erlang.cookie");
+            fs::write(&cookie, "radialog")?;
+            fs::set_permissions(cookie, fs::Permissions::from_mode(0o400))?;
+            node.start_alone().await?;
+        }
+        Ok(Self {
+            nodes,
+            _mapper: mapper,
+        })
+    }
+
+    /// The address of the first node's virtual host.
+    pub fn address(&self) -> String {
+        format!("{}/test0", self.nodes[0].url())
+    }
+
+    /// Kills the second node.
+    pub fn stop_second(&mut self) {
+        self.nodes[1].kill();
+    }
+
+    /// Starts it again with what it had stored.
+    pub async fn start_second_again(&mut self) -> Result<()> {
+        Ok(self.nodes[1].start_alone().await?)
+    }
+
+    /// Stops both nodes' talk: the second is frozen. Each takes the other for lost once it has been so for some seconds.
+    pub fn freeze_second(&self) -> Result<()> {
+        Ok(self.nodes[1].freeze()?)
+    }
+
+    /// Lets the second node go on.
+    pub fn thaw_second(&self) -> Result<()> {
+        Ok(self.nodes[1].thaw()?)
     }
 }
 

@@ -10,6 +10,7 @@ pub mod durable;
 pub mod embedding_files;
 pub mod error;
 pub mod findings;
+pub mod folder_lock;
 pub mod ggml;
 pub mod image_tokens;
 pub mod language;

@@ -50,7 +50,7 @@ pub enum ConnectError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenBucketError {
     /// The address says which bucket, and nothing says where it is.
-    #[error("to read {0}, give the store's address with --s3 URL")]
+    #[error("for {0}, give the store's address with --s3 URL")]
     NotConfigured(String),
     /// The address is not `s3://bucket/prefix`.
     #[error("'{0}' names no bucket; write s3://bucket/prefix")]

@@ -9,6 +9,8 @@ use lapin::uri::AMQPUri;
 use redis::IntoConnectionInfo;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::health;
+
 pub use reader::ConfigReader;
 pub use retention::RetentionConfig;
 pub use s3::S3Config;
@@ -17,6 +19,7 @@ pub use worker::RunnerSettings;
 mod reader;
 mod retention;
 mod s3;
+mod service_links;
 mod worker;
 
 /// Everything that can be configured. What is none runs embedded, in this process.
@@ -40,6 +43,11 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// How long to try again at the start (connect, declare the queues, subscribe) before it is an error.
     pub start_timeout: Duration,
+    /// How long a service that was asked to stop goes on as before, already not ready, so that whoever sends it requests
+    /// learns of it first. None is right where nobody asks `/readyz`.
+    pub shutdown_pause: Duration,
+    /// The variables that Kubernetes has set for a Service called `radialog-...`, which are no settings and were left out.
+    pub service_links: Vec<String>,
 }
 
 /// `[amqp]`: where RabbitMQ is, 3.10 or newer.
@@ -56,7 +64,7 @@ pub struct AmqpConfig {
 /// `[redis]`: where Redis is.
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// `redis://:password@host:6379/0`, or `rediss:` with TLS.
+    /// `redis://:password@host:6379/0`, or `rediss:` with TLS; of a Redis Cluster, one or more of its nodes, with commas.
     pub url: SecretString,
     /// The time that one command may take.
     pub timeout: Duration,
@@ -74,6 +82,8 @@ pub struct ObjectsConfig {
 pub struct HealthConfig {
     /// The address at which `/metrics`, `/healthz` and `/readyz` are served; none where they are not.
     pub address: Option<SocketAddr>,
+    /// How long a start may stand still before `/healthz` asks for a restart.
+    pub stall: Duration,
 }
 
 /// `[telemetry]`: how logs are written.
@@ -119,7 +129,7 @@ impl Config {
         areas: impl FnOnce(&mut ConfigReader) -> T,
     ) -> Result<(Self, T), ConfigError> {
         let mut reader = ConfigReader::new(file, environment, overrides);
-        let config = Self {
+        let mut config = Self {
             amqp: amqp(&mut reader),
             s3: S3Config::read(&mut reader),
             objects: ObjectsConfig {
@@ -130,15 +140,19 @@ impl Config {
             worker: RunnerSettings::read(&mut reader),
             health: HealthConfig {
                 address: reader.parsed("health", "address"),
+                stall: reader.seconds("health", "stall", health::DEFAULT_STALL),
             },
             telemetry: TelemetryConfig {
                 json: reader.choice("telemetry", "format", ["text", "json"]) == Some("json"),
                 filter: reader.text("telemetry", "filter"),
             },
             start_timeout: reader.seconds("start", "timeout", Duration::from_secs(60)),
+            shutdown_pause: reader.seconds("shutdown", "pause", Duration::ZERO),
+            service_links: Vec::new(),
         };
         let areas = areas(&mut reader);
-        reader.finish().map(|()| (config, areas))
+        config.service_links = reader.finish()?;
+        Ok((config, areas))
     }
 }
 
@@ -168,7 +182,7 @@ fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
     let url = reader.text("redis", "url");
     let timeout = reader.seconds("redis", "timeout", Duration::from_secs(10));
     let url: SecretString = url?.into();
-    if url.expose_secret().into_connection_info().is_err() {
+    if redis_addresses(&url).is_err() {
         reader.fault(
             "redis",
             "url",
@@ -176,6 +190,16 @@ fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
         );
     }
     Some(RedisConfig { url, timeout })
+}
+
+/// The addresses in `redis.url`: one, or those of a Redis Cluster with commas.
+pub(crate) fn redis_addresses(
+    url: &SecretString,
+) -> redis::RedisResult<Vec<redis::ConnectionInfo>> {
+    let addresses = url.expose_secret().split(',').map(str::trim);
+    addresses
+        .map(IntoConnectionInfo::into_connection_info)
+        .collect()
 }
 
 #[cfg(test)]
@@ -259,6 +283,28 @@ mod tests {
     }
 
     #[test]
+    fn variables_of_a_kubernetes_service_are_left_out_and_a_typing_error_is_a_fault() {
+        let links = [
+            ("RADIALOG_WORKER_SERVICE_HOST", "10.0.0.1"),
+            ("RADIALOG_WORKER_PORT", "tcp://10.0.0.1:80"),
+        ];
+        let config = load(&links, &[]).unwrap();
+        assert_eq!(
+            config.service_links,
+            ["RADIALOG_WORKER_PORT", "RADIALOG_WORKER_SERVICE_HOST"]
+        );
+        let error = load(&[("RADIALOG_WORKER_PORT", "80")], &[]).unwrap_err();
+        assert!(
+            error.to_string().contains("RADIALOG_WORKER_PORT"),
+            "{error}"
+        );
+        // The same words in a file are nobody else's.
+        let file = tempfile("[worker]\nport = \"tcp://10.0.0.1:80\"\n");
+        assert!(Config::load(Some(&file), [], []).is_err());
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
     fn secrets_are_not_printed() {
         let environment = [
             ("RADIALOG_AMQP_URL", "amqp://user:hunter2@host"),
@@ -280,8 +326,13 @@ mod tests {
     }
 
     fn tempfile(content: &str) -> PathBuf {
-        let path =
-            std::env::temp_dir().join(format!("radialog-config-{}.toml", std::process::id()));
+        let hash = radialog_schemas::ContentHash::of(content.as_bytes());
+        let name = format!(
+            "radialog-config-{}-{}.toml",
+            std::process::id(),
+            hash.short()
+        );
+        let path = std::env::temp_dir().join(name);
         std::fs::write(&path, content).unwrap();
         path
     }

@@ -308,6 +308,7 @@ pub trait Conversations: Send + Sync + 'static {
     /// Frees the places of a reservation. Does nothing where there is none.
     async fn release(&self, reservation: &Reservation) -> Result<(), StateError>;
 
-    /// Counts the turns of all conversations that were queued before this one and still wait; none where it does not wait.
+    /// Counts the turns that were queued before this one for the same group of workers and still wait, those of all
+    /// conversations; none where it does not wait.
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError>;
 }

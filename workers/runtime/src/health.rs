@@ -1,9 +1,10 @@
-//! `/metrics` for Prometheus, `/healthz` for "restart me", `/readyz` for "send me work".
+//! `/metrics` for Prometheus, `/healthz` for "restart me", `/readyz` for "send me work". A process that starts says at
+//! `/readyz` what it is at; `/healthz` fails only where that has stood still, so that slow and stuck can be told apart.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -22,20 +23,101 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     idle_timeout: Duration::from_secs(75),
 };
 
-/// Whether the process can take work, which it cannot until [`Readiness::set`] says so, and for which bundles.
-#[derive(Clone, Debug, Default)]
+/// How long a start may stand still, where nothing else is configured: longer than any one step without a progress of its
+/// own takes, e.g. loading a model of 14 GB from a slow disk.
+pub const DEFAULT_STALL: Duration = Duration::from_secs(900);
+
+/// How far the process is: it starts, step by step, can take work, and drains. It also says for which bundles.
+#[derive(Clone, Debug)]
 pub struct Readiness(Arc<ReadinessInner>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ReadinessInner {
-    ready: AtomicBool,
+    stall: Duration,
+    phase: Mutex<Phase>,
     bundles: Mutex<Vec<BundleLabel>>,
 }
 
+#[derive(Debug)]
+enum Phase {
+    Starting(Start),
+    Ready,
+    Draining,
+}
+
+/// What a start is at.
+#[derive(Debug)]
+struct Start {
+    /// By the number of the step.
+    steps: BTreeMap<u64, String>,
+    begun: u64,
+    /// When a step last began, got on, or ended.
+    moved: Instant,
+}
+
+/// A step of the start, until it is dropped.
+#[derive(Debug)]
+pub struct StartStep {
+    readiness: Readiness,
+    number: u64,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        Self::with_stall(DEFAULT_STALL)
+    }
+}
+
 impl Readiness {
-    /// Says whether the process can take work from now on.
-    pub fn set(&self, ready: bool) {
-        self.0.ready.store(ready, Ordering::Relaxed);
+    /// A start that may stand still for so long; after that, `/healthz` asks for a restart.
+    pub fn with_stall(stall: Duration) -> Self {
+        let start = Start {
+            steps: BTreeMap::new(),
+            begun: 0,
+            moved: Instant::now(),
+        };
+        metrics().in_phase("starting");
+        Self(Arc::new(ReadinessInner {
+            stall,
+            phase: Mutex::new(Phase::Starting(start)),
+            bundles: Mutex::default(),
+        }))
+    }
+
+    /// Begins a step of the start, e.g. "connecting".
+    pub fn step(&self, what: &str) -> StartStep {
+        tracing::info!(what, "starting");
+        let mut number = 0;
+        if let Phase::Starting(start) = &mut *self.phase() {
+            start.begun += 1;
+            number = start.begun;
+            start.steps.insert(number, what.to_owned());
+            start.moved = Instant::now();
+        }
+        StartStep {
+            readiness: self.clone(),
+            number,
+        }
+    }
+
+    /// Says that the process can take work from now on, unless it drains already.
+    pub fn ready(&self) {
+        let mut phase = self.phase();
+        if matches!(*phase, Phase::Starting(_)) {
+            *phase = Phase::Ready;
+            metrics().in_phase("ready");
+        }
+    }
+
+    /// Says that the process takes no new work any more, and finishes what it has.
+    pub fn draining(&self) {
+        *self.phase() = Phase::Draining;
+        metrics().in_phase("draining");
+    }
+
+    /// Says whether the process can take work.
+    pub fn is_ready(&self) -> bool {
+        matches!(*self.phase(), Phase::Ready)
     }
 
     /// Names a bundle that the process serves, here and in the metrics.
@@ -44,8 +126,8 @@ impl Readiness {
         self.bundles().push(bundle);
     }
 
-    fn get(&self) -> bool {
-        self.0.ready.load(Ordering::Relaxed)
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.0.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bundles(&self) -> MutexGuard<'_, Vec<BundleLabel>> {
@@ -55,11 +137,12 @@ impl Readiness {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `ready` or `not ready`, and a line for each bundle.
+    /// `ready`, `draining` or what the start is at, and a line for each bundle.
     fn text(&self) -> String {
-        let mut text = match self.get() {
-            true => "ready\n".to_owned(),
-            false => "not ready\n".to_owned(),
+        let mut text = match &*self.phase() {
+            Phase::Ready => "ready\n".to_owned(),
+            Phase::Draining => "draining\n".to_owned(),
+            Phase::Starting(start) => format!("starting: {}\n", start.text()),
         };
         for BundleLabel {
             name,
@@ -77,6 +160,44 @@ impl Readiness {
             text.push('\n');
         }
         text
+    }
+
+    /// What to say of a start that stands still for longer than it may.
+    fn stalled(&self) -> Option<String> {
+        match &*self.phase() {
+            Phase::Starting(start) if start.moved.elapsed() >= self.0.stall => Some(format!(
+                "the start has stood still for {} s: {}\n",
+                start.moved.elapsed().as_secs(),
+                start.text()
+            )),
+            _ => None,
+        }
+    }
+}
+
+impl Start {
+    fn text(&self) -> String {
+        let steps: Vec<&str> = self.steps.values().map(String::as_str).collect();
+        steps.join("; ")
+    }
+}
+
+impl StartStep {
+    /// Says how far the step is. The start gets on with it, even where the words are the same.
+    pub fn says(&self, what: String) {
+        if let Phase::Starting(start) = &mut *self.readiness.phase() {
+            start.steps.insert(self.number, what);
+            start.moved = Instant::now();
+        }
+    }
+}
+
+impl Drop for StartStep {
+    fn drop(&mut self) {
+        if let Phase::Starting(start) = &mut *self.readiness.phase() {
+            start.steps.remove(&self.number);
+            start.moved = Instant::now();
+        }
     }
 }
 
@@ -100,12 +221,19 @@ pub async fn serve(
     let failed = |source| HealthError { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
+    let alive = readiness.clone();
     let ready = move || async move {
-        let status = match readiness.get() {
+        let status = match readiness.is_ready() {
             true => StatusCode::OK,
             false => StatusCode::SERVICE_UNAVAILABLE,
         };
         (status, readiness.text())
+    };
+    let alive = move || async move {
+        match alive.stalled() {
+            Some(text) => (StatusCode::SERVICE_UNAVAILABLE, text),
+            None => (StatusCode::OK, "alive\n".to_owned()),
+        }
     };
     let metrics = || async {
         (
@@ -114,7 +242,7 @@ pub async fn serve(
         )
     };
     let routes = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics));
     tokio::spawn(async move {

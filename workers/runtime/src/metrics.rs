@@ -44,6 +44,11 @@ pub fn metrics() -> &'static Metrics {
 pub struct Metrics {
     registry: Registry,
     bundle_info: IntGaugeVec,
+    phase_info: IntGaugeVec,
+    /// Bytes of the bundle's files that are on this machine, while the process starts.
+    pub bundle_fetched: IntGauge,
+    /// Bytes of all files of the bundle that the process loads.
+    pub bundle_wanted: IntGauge,
     queue_wait: HistogramVec,
     queue_work: GaugeVec,
     queue_depth: IntGaugeVec,
@@ -137,6 +142,30 @@ impl Metrics {
                         "Bundles that this process serves: always 1, the labels say which",
                     ),
                     &["bundle", "version", "hash", "group"],
+                ),
+            ),
+            phase_info: registered(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "radialog_process_phase_info",
+                        "What the process does: 1 for one of starting, ready and draining",
+                    ),
+                    &["phase"],
+                ),
+            ),
+            bundle_fetched: registered(
+                r,
+                IntGauge::new(
+                    "radialog_bundle_fetched_bytes",
+                    "Bytes of the bundle's files in the store that are on this machine",
+                ),
+            ),
+            bundle_wanted: registered(
+                r,
+                IntGauge::new(
+                    "radialog_bundle_wanted_bytes",
+                    "Bytes of the bundle's files in the store that the process loads",
                 ),
             ),
             queue_wait: seconds(
@@ -322,6 +351,14 @@ impl Metrics {
                 ),
             ),
             registry,
+        }
+    }
+
+    /// Says what the process does: one of `starting`, `ready` and `draining`.
+    pub(crate) fn in_phase(&self, phase: &str) {
+        for other in ["starting", "ready", "draining"] {
+            let is_it = i64::from(other == phase);
+            self.phase_info.with_label_values(&[other]).set(is_it);
         }
     }
 

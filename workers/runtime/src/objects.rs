@@ -1,6 +1,7 @@
 //! The object store contract: whole objects under content-addressed keys.
 
 use std::ops::Range;
+use std::path::Path;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -57,6 +58,10 @@ impl From<ObjectError> for Failure {
     }
 }
 
+/// Names one content of an object: another content has another version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(String);
+
 /// An object as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectEntry {
@@ -88,6 +93,14 @@ async fn is_same<O: Objects + ?Sized>(
         at = end;
     }
     Ok(true)
+}
+
+/// A file that was to be stored and cannot be read.
+fn unreadable(key: &ObjectKey, file: &Path, error: &std::io::Error) -> ObjectError {
+    ObjectError::Store {
+        key: key.to_string(),
+        reason: format!("'{}' cannot be read: {error}", file.display()),
+    }
 }
 
 /// Counts an object that is not what was stored, and says which.
@@ -147,6 +160,30 @@ impl ObjectPage {
 pub trait Objects: Send + Sync + 'static {
     /// Stores the object whole or not at all; replaces what is there. Readers never see a part of it.
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError>;
+
+    /// Stores the object if the store holds the expected version of it, or none where none is expected, and returns the new
+    /// version; `None` where it holds something else, and nothing is stored. Of several that expect the same, one writes.
+    ///
+    /// A write whose answer was lost may have happened: read the object again before `None` is believed.
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>, ObjectError>;
+
+    /// Reads the whole object with its version, for [`Objects::put_if`].
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError>;
+
+    /// Stores a file's content, as [`Objects::put`] does. An adapter that need not hold the whole in memory does not; this
+    /// default does.
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<(), ObjectError> {
+        let path = file.to_owned();
+        let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+        let content = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let content = content.map_err(|error| unreadable(key, file, &error))?;
+        self.put(key, content.into()).await
+    }
 
     /// Reads the whole object.
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError>;

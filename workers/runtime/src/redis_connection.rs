@@ -2,27 +2,33 @@
 
 use std::time::{Duration, Instant};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind};
-use secrecy::ExposeSecret;
+use redis::aio::AsyncPushSender;
+use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
+use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind, Value};
+
+use link::Link;
 
 use crate::backoff::Backoff;
 use crate::config::RedisConfig;
 use crate::start::{StartError, until_started};
 use crate::state::StateError;
 
+pub(crate) mod link;
+
+/// Keys that Redis looks at in one step of a scan.
+const SCANNED: usize = 1000;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
 /// A connection to Redis, with the scripts that its user calls by their hash.
 pub(crate) struct RedisConnection {
-    connection: ConnectionManager,
+    link: Link,
     timeout: Duration,
     scripts: fn() -> Vec<&'static Script>,
 }
 
 impl RedisConnection {
-    /// Connects; keeps trying for `start_timeout`.
+    /// Connects to a server, or to the Redis Cluster that it belongs to; keeps trying for `start_timeout`.
     ///
     /// # Errors
     /// Where Redis did not answer in that time, or refuses the user.
@@ -31,21 +37,13 @@ impl RedisConnection {
         start_timeout: Duration,
         scripts: fn() -> Vec<&'static Script>,
     ) -> Result<Self, StateError> {
-        let client = Client::open(config.url.expose_secret()).map_err(state_error)?;
-        let settings =
-            settings(config).set_connection_timeout(Some(config.timeout.min(start_timeout)));
-        let connection =
-            ConnectionManager::new_lazy_with_config(client, settings).map_err(state_error)?;
-        let connected = Self {
-            connection,
-            timeout: config.timeout,
-            scripts,
-        };
-        let ping = || async {
-            let mut connection = connected.connection.clone();
-            let answer: Result<(), RedisError> =
-                redis::cmd("PING").query_async(&mut connection).await;
-            answer.map_err(|error| match is_transient(&error) {
+        let connect = || async {
+            let connected = async {
+                let mut link = Link::open(config, link::is_cluster(config).await?)?;
+                redis::cmd("PING").query_async::<()>(&mut link).await?;
+                Ok(link)
+            };
+            connected.await.map_err(|error| match is_transient(&error) {
                 true => StartError::Later(state_error(error)),
                 false => StartError::Never(state_error(error)),
             })
@@ -54,11 +52,25 @@ impl RedisConnection {
             let seconds = start_timeout.as_secs_f64();
             StateError(format!("no answer within {seconds} s"))
         };
-        until_started("connecting to Redis", start_timeout, no_answer, ping).await?;
-        Ok(connected)
+        let link = until_started("connecting to Redis", start_timeout, no_answer, connect).await?;
+        Ok(Self {
+            link,
+            timeout: config.timeout,
+            scripts,
+        })
     }
 
-    /// Runs a pipeline in one round trip; repeats it while the connection is being replaced, so that it must be harmless
+    /// A second connection to the same servers, on which `listener` hears what they say unasked.
+    pub(crate) fn listen(
+        &self,
+        config: &RedisConfig,
+        listener: impl AsyncPushSender,
+    ) -> Result<Link, StateError> {
+        let is_cluster = matches!(self.link, Link::Cluster(_));
+        Link::open_listening(config, is_cluster, listener).map_err(state_error)
+    }
+
+    /// Runs a pipeline, in one round trip to each node that has its keys; repeats it while the connection is being replaced, so that it must be harmless
     /// to run it twice.
     pub(crate) async fn run<T: FromRedisValue>(
         &self,
@@ -67,8 +79,8 @@ impl RedisConnection {
         let began = Instant::now();
         let mut backoff = BACKOFF;
         loop {
-            let mut connection = self.connection.clone();
-            match pipeline.query_async(&mut connection).await {
+            let mut link = self.link.clone();
+            match pipeline.query_async(&mut link).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.load_scripts().await.map_err(state_error)?;
@@ -84,32 +96,96 @@ impl RedisConnection {
         }
     }
 
-    /// Redis forgets scripts when it restarts.
+    /// Redis forgets scripts when it restarts. In a cluster each node learns them.
     async fn load_scripts(&self) -> Result<(), RedisError> {
-        let mut connection = self.connection.clone();
+        let mut link = self.link.clone();
         for script in (self.scripts)() {
-            script.load_async(&mut connection).await?;
+            script.load_async(&mut link).await?;
         }
         Ok(())
     }
+
+    /// All keys that match a pattern, on whichever node they are; a key may be named twice.
+    pub(crate) async fn keys(&self, pattern: &str) -> Result<Vec<String>, StateError> {
+        let scan = |cursor: u64| {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor).arg("MATCH").arg(pattern);
+            scan.arg("COUNT").arg(SCANNED).to_owned()
+        };
+        let mut keys = Vec::new();
+        match self.link.clone() {
+            Link::Server(_) => {
+                let mut cursor = 0;
+                loop {
+                    let page = redis::pipe().add_command(scan(cursor)).to_owned();
+                    let ((next, found),): ((u64, Vec<String>),) = self.run(&page).await?;
+                    keys.extend(found);
+                    cursor = next;
+                    if cursor == 0 {
+                        return Ok(keys);
+                    }
+                }
+            }
+            Link::Cluster(mut cluster) => {
+                let slots: Vec<Vec<Value>> = redis::cmd("CLUSTER")
+                    .arg("SLOTS")
+                    .query_async(&mut cluster)
+                    .await
+                    .map_err(state_error)?;
+                for (host, port) in primaries(slots)? {
+                    let mut cursor = 0;
+                    loop {
+                        let (host, port) = (host.clone(), port);
+                        let node = SingleNodeRoutingInfo::ByAddress { host, port };
+                        let page =
+                            cluster.route_command(scan(cursor), RoutingInfo::SingleNode(node));
+                        let page = page.await.map_err(state_error)?;
+                        let (next, found): (u64, Vec<String>) = redis::from_redis_value(page)
+                            .map_err(|error| state_error(error.into()))?;
+                        keys.extend(found);
+                        cursor = next;
+                        if cursor == 0 {
+                            break;
+                        }
+                    }
+                }
+                Ok(keys)
+            }
+        }
+    }
 }
 
-/// The settings of connections, apart from what only some of them need.
-pub(crate) fn settings(config: &RedisConfig) -> ConnectionManagerConfig {
-    ConnectionManagerConfig::new()
-        .set_response_timeout(Some(config.timeout))
-        .set_max_delay(LONGEST_PAUSE)
+/// The nodes that have slots, from what `CLUSTER SLOTS` says: first slot, last slot, the primary, its replicas; a node is
+/// its address, its port and more.
+fn primaries(slots: Vec<Vec<Value>>) -> Result<Vec<(String, u16)>, StateError> {
+    let primary = |slots: Vec<Value>| {
+        let node: Vec<Value> = redis::from_redis_value(slots.into_iter().nth(2)?).ok()?;
+        let mut node = node.into_iter();
+        let host = redis::from_redis_value(node.next()?).ok()?;
+        Some((host, redis::from_redis_value(node.next()?).ok()?))
+    };
+    let primaries: Option<Vec<(String, u16)>> = slots.into_iter().map(primary).collect();
+    let mut primaries =
+        primaries.ok_or_else(|| StateError("CLUSTER SLOTS names no primaries".to_owned()))?;
+    primaries.sort_unstable();
+    primaries.dedup();
+    Ok(primaries)
 }
 
-/// Whether the same command may succeed on the next connection, or once Redis has loaded its data.
+/// Whether the same command may succeed on the next connection, or once Redis has loaded its data or chosen another primary.
 fn is_transient(error: &RedisError) -> bool {
-    let loading = [
+    // The last four are those of a cluster in which a replica takes the place of its primary.
+    let passing = [
         ServerErrorKind::BusyLoading,
-        ServerErrorKind::TryAgain,
         ServerErrorKind::MasterDown,
+        ServerErrorKind::TryAgain,
+        ServerErrorKind::ClusterDown,
+        ServerErrorKind::Moved,
+        ServerErrorKind::ReadOnly,
     ];
     error.is_io_error()
-        || loading
+        || error.kind() == ErrorKind::ClusterConnectionNotFound
+        || passing
             .into_iter()
             .any(|kind| error.kind() == ErrorKind::Server(kind))
 }

@@ -97,14 +97,13 @@ impl Services {
     }
 
     async fn start(directory: &Path, broker: &Path, redis: &Path) -> anyhow::Result<Self> {
-        let folder = |name: &str| -> anyhow::Result<PathBuf> {
-            let folder = directory.join(name);
-            std::fs::create_dir(&folder)?;
-            Ok(folder)
+        let folder = |name: &str| {
+            let mut folder = tempfile::Builder::new();
+            folder.prefix(name).tempdir_in(directory)
         };
         let hosts = [VIRTUAL_HOST.to_owned()];
-        let mut broker = LocalBroker::prepare(broker, &folder("broker")?, hosts)?;
-        let mut redis = LocalRedis::prepare(redis, &folder("redis")?, true)?;
+        let mut broker = LocalBroker::prepare(broker, folder("broker-")?, hosts)?;
+        let mut redis = LocalRedis::prepare(redis, folder("redis-")?, &LocalRedis::DURABLE)?;
         tokio::try_join!(broker.start(), redis.start())
             .with_context(|| format!("its log is below {}", directory.display()))?;
         let own = [

@@ -7,16 +7,20 @@ use std::sync::{Arc, LazyLock};
 use clap::Args;
 use radialog_coordinator::run::GivenOutputs;
 use radialog_coordinator::run::{DEFAULT_IMAGE_LIMIT, DEFAULT_STALL, DEFAULT_WINDOW};
-use radialog_coordinator::{RunOptions, archive, plan_run};
+use radialog_coordinator::{RunOptions, RunSummary, archive, plan_run};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::shutdown;
+use radialog_runtime::config::Config;
+use radialog_runtime::health::Readiness;
 use radialog_schemas::{Generation, Source, Stage, StageSet};
+use tokio_util::sync::CancellationToken;
 
-use crate::args::{HealthArgs, ModelArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
+use crate::batch_output::{BatchOutput, OutputArgs};
 use crate::batch_run::{self, require_state_beside_broker};
 use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::given_outputs::GivenOutputFiles;
+use crate::lifecycle::Lifecycle;
 use crate::progress::ProgressStyle;
 use crate::{archive_source, bundle_source, run_summary, served_bundle};
 
@@ -30,16 +34,15 @@ static ALL_STAGES: LazyLock<String> = LazyLock::new(|| Stage::ALL.map(Stage::nam
 /// Examples:
 ///   radialog batch xrays/ --out results
 ///   radialog batch studies.csv --out results --bundle /bundles/radialog-v1 --stages findings
-///   radialog batch s3://archive/cxr --out results --amqp amqp://host --s3 http://host:9000/radialog --redis redis://host
+///   radialog batch s3://archive/cxr --out s3://results/cxr --amqp amqp://host --s3 http://host:9000/radialog --redis redis://host
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BatchArgs {
     /// Folder of PNG and JPEG files, MIMIC-CXR-JPG tree, CSV manifest with study_id and image, or
     /// s3://bucket/prefix of one of them
     input: String,
-    /// Folder for results.jsonl, results.csv and summary.json; holds the state to resume from
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[command(flatten)]
+    out: OutputArgs,
     /// Also read images outside of the archive's folder, which rows of a manifest with absolute paths or .. and links can
     /// name; without it their studies fail
     #[arg(long)]
@@ -170,26 +173,65 @@ async fn given_outputs(
 }
 
 pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
+    let config = args.services.load_quiet(&[args.health.setting()])?;
+    let lifecycle = Lifecycle::begin(&config).await?;
+    let Some(prepared) = lifecycle
+        .start(prepare(&args, config, &lifecycle.readiness))
+        .await?
+    else {
+        return Ok(ExitCode::from(EXIT_INTERRUPTED));
+    };
+    let Some(batch) = prepared else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    lifecycle.readiness.ready();
+    let summary = batch.run(&args, lifecycle.drain()).await?;
+    Ok(match summary.interrupted {
+        true => ExitCode::from(EXIT_INTERRUPTED),
+        false => ExitCode::SUCCESS,
+    })
+}
+
+/// A batch that can begin.
+struct PreparedBatch {
+    options: RunOptions,
+    out: BatchOutput,
+    bundle: Arc<Bundle>,
+    backends: Backends,
+    config: Config,
+}
+
+/// Opens everything that the batch needs; a dry run ends here.
+async fn prepare(
+    args: &BatchArgs,
+    mut config: Config,
+    readiness: &Readiness,
+) -> anyhow::Result<Option<PreparedBatch>> {
     let mut generation = args.generation.generation()?;
-    let mut config = args.services.load_quiet(&[args.health.setting()])?;
-    config
-        .objects
-        .directory
-        .get_or_insert_with(|| args.out.join("objects"));
+    if let Some(folder) = args.out.folder() {
+        config
+            .objects
+            .directory
+            .get_or_insert_with(|| folder.join("objects"));
+    }
     require_state_beside_broker(&config)?;
+    args.out.check(&config, args.dry_run)?;
     let stages = StageSet::closure(&args.stages);
     let outside = archive_source::outside(args.allow_outside, &args.input)?;
     let input = archive_source::input(&args.input, &config).await?;
     let archive = archive::open_with(&input, outside).await?;
     // Stages that files stand in for need no weights.
-    let wanted = computed_stages(&args, &stages)?;
-    let bundle =
-        Arc::new(bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?);
+    let wanted = computed_stages(args, &stages)?;
+    let source = args.models.bundle.as_deref();
+    let bundle = bundle_source::open_for(source, &wanted, &config, readiness).await?;
+    let bundle = Arc::new(bundle);
+    readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
     generation.adapter = served_bundle::adapter(&bundle, args.generation.model.as_deref())?;
-    let given = given_outputs(&args, &bundle).await?;
-    let options = RunOptions {
+    let given = given_outputs(args, &bundle).await?;
+    let mut options = RunOptions {
         archive,
-        out: args.out.clone(),
+        // Where that is, is known when the output is open.
+        out: PathBuf::new(),
         source: Source::Image,
         stages,
         generation,
@@ -204,30 +246,49 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
         retry_failed: args.retry_failed,
     };
     if args.dry_run {
+        let looked_at = args.out.look(&config).await?;
+        options.out = looked_at.folder().to_owned();
         let backends = Backends::connect(&config).await?;
         run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(None);
     }
-
-    let shutdown = shutdown::on_signals()?;
-    let readiness = serve_health(&config, &shutdown).await?;
+    let _step = readiness.step("connecting");
     let backends = Backends::connect(&config).await?;
-    readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
-    readiness.set(true);
-    let summary = batch_run::run(
+    let out = args.out.open(&options, &config).await?;
+    options.out = out.folder().to_owned();
+    Ok(Some(PreparedBatch {
         options,
-        &backends,
-        &bundle,
-        &args.models,
-        &config,
-        args.progress,
-        &shutdown,
-    )
-    .await?;
-    run_summary::print_summary(&summary, &args.out);
-    Ok(if summary.interrupted {
-        ExitCode::from(EXIT_INTERRUPTED)
-    } else {
-        ExitCode::SUCCESS
-    })
+        out,
+        bundle,
+        backends,
+        config,
+    }))
+}
+
+impl PreparedBatch {
+    async fn run(
+        self,
+        args: &BatchArgs,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<RunSummary> {
+        let Self {
+            options,
+            out,
+            bundle,
+            backends,
+            config,
+        } = self;
+        let run = batch_run::run(
+            options,
+            &backends,
+            &bundle,
+            &args.models,
+            &config,
+            args.progress,
+            shutdown,
+        );
+        let (summary, place) = out.beside(run).await?;
+        run_summary::print_summary(&summary, &place);
+        Ok(summary)
+    }
 }

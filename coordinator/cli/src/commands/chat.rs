@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use radialog_runtime::health::Readiness;
 use radialog_schemas::http::{ConversationView, TurnOptions, TurnView};
 use radialog_schemas::{FindingsReport, TurnStatus};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
@@ -101,9 +102,9 @@ async fn run_embedded(args: &ChatArgs) -> anyhow::Result<()> {
         .objects
         .directory
         .get_or_insert_with(|| objects.clone());
-    let stop = CancellationToken::new();
+    let (stop, silent) = (CancellationToken::new(), Readiness::default());
     let embedded =
-        EmbeddedGateway::start(config, gateway_config, &args.models, stop.clone()).await?;
+        EmbeddedGateway::start(config, gateway_config, &args.models, &silent, stop.clone()).await?;
     let url = embedded.url()?;
     let running = tokio::spawn(embedded.run());
     let outcome = converse(args, &url).await;

@@ -6,10 +6,10 @@ use clap::Args;
 use radialog_coordinator::conversation::retention;
 use radialog_coordinator::{ResultConsumer, TurnSweeper};
 use radialog_runtime::backends::Backends;
-use radialog_runtime::shutdown;
 
-use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, RetentionArgs, ServiceArgs};
 use crate::exit::UsageError;
+use crate::lifecycle::Lifecycle;
 
 /// Drive the studies of all runs from stage to stage, beside the `radialog batch` that owns each run
 ///
@@ -39,10 +39,16 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
         )
         .into());
     }
-    let shutdown = shutdown::on_signals()?;
-    let readiness = serve_health(&config, &shutdown).await?;
-    let backends = Backends::connect(&config).await?;
-    readiness.set(true);
+    let lifecycle = Lifecycle::begin(&config).await?;
+    let connecting = async {
+        let _step = lifecycle.readiness.step("connecting");
+        Ok(Backends::connect(&config).await?)
+    };
+    let Some(backends) = lifecycle.start(connecting).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    lifecycle.readiness.ready();
+    let shutdown = lifecycle.drain().clone();
     tracing::info!("coordinator ready");
     let (forgotten_after, stop) = (gateway.republish_after, shutdown.clone());
     tokio::spawn(TurnSweeper::new(backends.clone(), None, forgotten_after, stop).run());

@@ -3,12 +3,16 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use radialog_coordinator::gateway::{Gateway, GatewayConfig};
 use radialog_runtime::backends::Backends;
-use radialog_runtime::shutdown;
+use radialog_runtime::config::Config;
+use radialog_runtime::health::Readiness;
+use tokio_util::sync::CancellationToken;
 
-use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, RetentionArgs, ServiceArgs};
 use crate::exit::UsageError;
 use crate::gateway_server::{self, ListenArgs};
+use crate::lifecycle::Lifecycle;
 use crate::served_bundle;
 use new_key::NewKeyArgs;
 
@@ -69,20 +73,40 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         )
         .into());
     }
-    let shutdown = shutdown::on_signals()?;
-    let readiness = serve_health(&config, &shutdown).await?;
-    let source = args.bundle.as_deref();
-    let opened = served_bundle::open_all(source, &[], &config, &gateway_config).await?;
+    let lifecycle = Lifecycle::begin(&config).await?;
+    let (source, readiness) = (args.bundle.as_deref(), &lifecycle.readiness);
+    let starting = start(
+        source,
+        &config,
+        gateway_config,
+        readiness,
+        lifecycle.drain(),
+    );
+    let Some((gateway, backends)) = lifecycle.start(starting).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    readiness.ready();
+    tracing::info!(address = %gateway.address()?, "gateway ready");
+    gateway_server::answer(gateway, &config, backends, lifecycle.drain().clone()).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the bundles' manifests, connects and listens.
+async fn start(
+    source: Option<&str>,
+    config: &Config,
+    gateway_config: GatewayConfig,
+    readiness: &Readiness,
+    drain: &CancellationToken,
+) -> anyhow::Result<(Gateway, Backends)> {
+    let opened = served_bundle::open_all(source, &[], config, &gateway_config, readiness).await?;
     let bundles = served_bundle::served(&opened)?;
     bundles
         .bundles()
         .iter()
         .for_each(|bundle| readiness.serves(bundle.label()));
-    let backends = Backends::connect(&config).await?;
-    let gateway =
-        gateway_server::bind(&config, gateway_config, bundles, &backends, &shutdown).await?;
-    readiness.set(true);
-    tracing::info!(address = %gateway.address()?, "gateway ready");
-    gateway_server::answer(gateway, &config, backends, shutdown).await?;
-    Ok(ExitCode::SUCCESS)
+    let _step = readiness.step("connecting");
+    let backends = Backends::connect(config).await?;
+    let gateway = gateway_server::bind(config, gateway_config, bundles, &backends, drain).await?;
+    Ok((gateway, backends))
 }

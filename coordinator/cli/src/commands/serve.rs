@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use radialog_runtime::shutdown;
 
-use crate::args::{HealthArgs, ModelArgs, RetentionArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, ModelArgs, RetentionArgs, ServiceArgs};
 use crate::batch_run::require_state_beside_broker;
 use crate::embedded_gateway::EmbeddedGateway;
 use crate::gateway_server::ListenArgs;
+use crate::lifecycle::Lifecycle;
 
 /// Talk about X-rays in the browser: page, API and all workers in one process
 ///
@@ -36,17 +36,20 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
         .services
         .load_quiet_with_gateway(&args.retention.with([listen, also, args.health.setting()]))?;
     require_state_beside_broker(&config)?;
-    let shutdown = shutdown::on_signals()?;
-    let readiness = serve_health(&config, &shutdown).await?;
-    let embedded =
-        EmbeddedGateway::start(config, gateway_config, &args.models, shutdown.clone()).await?;
+    let lifecycle = Lifecycle::begin(&config).await?;
+    let (readiness, drain) = (&lifecycle.readiness, lifecycle.drain().clone());
+    let starting = EmbeddedGateway::start(config, gateway_config, &args.models, readiness, drain);
+    let Some(embedded) = lifecycle.start(starting).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
     let bundles = embedded.bundles().iter();
     bundles.for_each(|bundle| readiness.serves(bundle.label()));
-    readiness.set(true);
+    readiness.ready();
     println!("RaDialog is at {} (Ctrl-C stops it)", embedded.url()?);
     println!("Research software, not a medical device.");
+    let drain = lifecycle.drain().clone();
     tokio::spawn(async move {
-        shutdown.cancelled().await;
+        drain.cancelled().await;
         println!("stopping: finishing what is in the models");
     });
     embedded.run().await.map(|()| ExitCode::SUCCESS)

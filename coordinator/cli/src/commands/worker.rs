@@ -6,12 +6,14 @@ use anyhow::Context;
 use clap::Args;
 use radialog_models::device;
 use radialog_runtime::backends::Backends;
-use radialog_runtime::shutdown;
+use radialog_runtime::config::Config;
+use radialog_runtime::health::Readiness;
 use radialog_schemas::Stage;
-use radialog_workers::load_stage;
+use radialog_workers::{LoadedStage, load_stage};
 
-use crate::args::{HealthArgs, ModelArgs, ServiceArgs, serve_health};
+use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
 use crate::exit::UsageError;
+use crate::lifecycle::Lifecycle;
 use crate::{bundle_source, served_bundle};
 
 /// Work on one stage: take its tasks from RabbitMQ, store outputs, publish results
@@ -51,22 +53,40 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         )
         .into());
     }
-    let shutdown = shutdown::on_signals()?;
-    let readiness = serve_health(&config, &shutdown).await?;
-    let device = device::from_name(&args.models.device)?;
-    let bundle = bundle_source::open(args.models.bundle.as_deref(), &[args.stage], &config).await?;
-    readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
-    let (stage, options) = (args.stage, args.models.stage_options(&config.worker));
-    let load = move || load_stage(stage, &bundle, &device, &options);
-    let (backends, loaded) = tokio::join!(
-        Backends::connect(&config),
-        tokio::task::spawn_blocking(load)
-    );
-    let (backends, loaded) = (
-        backends?,
-        loaded.context("loading the model was interrupted")??,
-    );
-    readiness.set(true);
-    loaded.run(&backends, config.worker, shutdown).await?;
+    let lifecycle = Lifecycle::begin(&config).await?;
+    let starting = start(args.stage, &args.models, &config, &lifecycle.readiness);
+    let Some((backends, loaded)) = lifecycle.start(starting).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    lifecycle.readiness.ready();
+    let drain = lifecycle.drain().clone();
+    loaded.run(&backends, config.worker, drain).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Connects, and loads the stage's model.
+async fn start(
+    stage: Stage,
+    models: &ModelArgs,
+    config: &Config,
+    readiness: &Readiness,
+) -> anyhow::Result<(Backends, LoadedStage)> {
+    let device = device::from_name(&models.device)?;
+    let source = models.bundle.as_deref();
+    let bundle = bundle_source::open_for(source, &[stage], config, readiness).await?;
+    readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
+    let options = models.stage_options(&config.worker);
+    let connecting = async {
+        let _step = readiness.step("connecting");
+        Backends::connect(config).await.map_err(anyhow::Error::from)
+    };
+    let loading = async {
+        let _step = readiness.step(&format!("loading component {stage}"));
+        let load = move || load_stage(stage, &bundle, &device, &options);
+        let loaded = tokio::task::spawn_blocking(load).await;
+        loaded
+            .context("loading the model was interrupted")?
+            .map_err(anyhow::Error::from)
+    };
+    tokio::try_join!(connecting, loading)
 }

@@ -111,3 +111,34 @@ pub(super) async fn a_turn_keeps_its_place_until_a_worker_has_it(
     conversations.delete(id).await.unwrap();
     waiting(0).await;
 }
+
+pub(super) async fn a_turn_waits_behind_those_of_its_own_group_alone(
+    conversations: Arc<dyn Conversations>,
+) {
+    let [one, two] = [unique(), unique()].map(|group| {
+        let of_group = || Conversation {
+            group: Some(group.parse().unwrap()),
+            ..in_words()
+        };
+        [of_group(), of_group()]
+    });
+    // In turn: each group has one turn of the other between its two.
+    for conversation in [&one[0], &two[0], &one[1], &two[1]] {
+        let turns = [ask("a")];
+        conversations.create(conversation, &turns).await.unwrap();
+        // The places are taken in the order of milliseconds.
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    let position = async |conversation: &Conversation| {
+        let id = &conversation.id;
+        conversations.position(id, 1).await.unwrap()
+    };
+    for group in [&one, &two] {
+        assert_eq!(position(&group[0]).await, Some(0));
+        assert_eq!(position(&group[1]).await, Some(1));
+    }
+    started_epoch(&conversations, &one[0].id, 1).await;
+    assert_eq!(position(&one[0]).await, None);
+    assert_eq!(position(&one[1]).await, Some(0));
+    assert_eq!(position(&two[1]).await, Some(1));
+}

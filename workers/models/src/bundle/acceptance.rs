@@ -79,8 +79,8 @@ impl Acceptance {
         each.collect()
     }
 
-    /// The findings that are predicted in an image, in the published order, with their logits; nothing where the stage was not
-    /// opened.
+    /// The findings that are predicted in an image, in the published order, with their probabilities; nothing where the stage was
+    /// not opened.
     ///
     /// # Errors
     /// An image that the network cannot take.

@@ -39,8 +39,8 @@ struct HashedFile {
 
 /// The properties of a file that change when its content does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct FileStamp {
-    size: u64,
+pub(crate) struct FileStamp {
+    pub(crate) size: u64,
     changed_ns: i64,
     inode: u64,
 }
@@ -65,22 +65,32 @@ impl HashCache {
     /// # Errors
     /// The file cannot be read. A cache that cannot be read or written is only slow, and is logged.
     pub fn hash(&self, path: &Path) -> Result<ContentHash, BundleError> {
+        Ok(self.hash_stamped(path, &mut |_| {})?.1)
+    }
+
+    /// The same, with what the file looked like before it was read. `step` is told the bytes that were read or known.
+    pub(crate) fn hash_stamped(
+        &self,
+        path: &Path,
+        step: &mut dyn FnMut(u64),
+    ) -> Result<(FileStamp, ContentHash), BundleError> {
         let stamp = FileStamp::of(path)?;
         if let Some(known) = self.read().remove(&key(path)?)
             && known.stamp == stamp
         {
-            return Ok(known.sha256);
+            step(stamp.size);
+            return Ok((stamp, known.sha256));
         }
-        let sha256 = hash_file(path)?;
+        let sha256 = hash_pieces(path, step)?;
         self.insert(
             path,
             HashedFile {
-                stamp,
+                stamp: stamp.clone(),
                 sha256: sha256.clone(),
                 finite: false,
             },
         )?;
-        Ok(sha256)
+        Ok((stamp, sha256))
     }
 
     /// Checks once that the values of a file of weights are finite: what passed is remembered beside the file's hash.
@@ -155,7 +165,7 @@ impl HashCache {
 }
 
 impl FileStamp {
-    fn of(path: &Path) -> Result<Self, BundleError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, BundleError> {
         let meta = fs::metadata(path).map_err(BundleError::io("read", path))?;
         let changed_ns = meta.mtime() * 1_000_000_000 + meta.mtime_nsec();
         Ok(Self {
@@ -203,6 +213,10 @@ pub fn file_entry(path: &Path) -> Result<FileEntry, BundleError> {
 /// # Errors
 /// The file cannot be read.
 pub fn hash_file(path: &Path) -> Result<ContentHash, BundleError> {
+    hash_pieces(path, &mut |_| {})
+}
+
+fn hash_pieces(path: &Path, step: &mut dyn FnMut(u64)) -> Result<ContentHash, BundleError> {
     let mut file = File::open(path).map_err(BundleError::io("open", path))?;
     let mut hasher = ContentHash::hasher();
     let mut buffer = vec![0; READ_SIZE];
@@ -212,7 +226,10 @@ pub fn hash_file(path: &Path) -> Result<ContentHash, BundleError> {
             .map_err(BundleError::io("read", path))?
         {
             0 => return Ok(hasher.finish()),
-            count => hasher.update(&buffer[..count]),
+            count => {
+                hasher.update(&buffer[..count]);
+                step(count as u64);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Published weights to a bundle: the files of RaDialog v1 and v2 as their authors share them are read, named as the networks
 //! name them, and written tensor by tensor, so that memory is bounded by the largest one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use radialog_schemas::bundle::Manifest;
 
@@ -18,9 +18,11 @@ mod non_lora;
 mod parts;
 mod planned;
 mod prompts;
+mod quantized;
 mod reasons;
 mod report;
 mod scoring;
+mod source_files;
 mod sources;
 mod staging;
 mod tensor;
@@ -31,6 +33,7 @@ pub use error::ImportError;
 pub use layout::find_parts;
 pub use parts::{BaseType, ImportOptions, ImportParts};
 pub use report::{ComponentReport, LeftOutPart};
+pub use source_files::SourceFile;
 
 use planned::PlannedComponent;
 
@@ -41,15 +44,35 @@ pub struct Import {
     reports: Vec<ComponentReport>,
 }
 
-/// How far an import is, in bytes of the bundle's files.
+/// How far a step of an import is, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct ImportProgress<'a> {
-    /// The file that is being written.
+    /// The step.
+    pub step: ImportStep,
+    /// The file that is being read or written.
     pub file: &'a str,
-    /// Bytes that are written or were kept of an import that was interrupted.
+    /// Bytes that are done, or are known of an import that was interrupted.
     pub done: u64,
-    /// Bytes of all files.
+    /// Bytes of all files of the step.
     pub total: u64,
+}
+
+/// The two steps of an import, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportStep {
+    /// The published files are hashed.
+    Hash,
+    /// The bundle's files are written.
+    Write,
+}
+
+/// A bundle that was written.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Published files that have changed since an import that was interrupted: what is made of them was written again.
+    pub changed: Vec<PathBuf>,
 }
 
 impl Import {
@@ -97,17 +120,19 @@ impl Import {
         tensors.map(|tensor| tensor.header.size() as u64).sum()
     }
 
-    /// Writes the bundle beside `dir` and renames it when it is whole. An import of the same files that was interrupted goes
-    /// on: its finished files are verified and kept.
+    /// Hashes the published files, writes the bundle beside `dir` and renames it when it is whole; `import.json` in it names
+    /// the files that it was made of. An import of the same files that was interrupted goes on: its finished files are
+    /// verified and kept.
     ///
     /// # Errors
-    /// `dir` is there already, another import into it is going on, or files cannot be read or written. What is finished
+    /// `dir` is there already, another import into it is going on, a published file is changed meanwhile, or files cannot be
+    /// read or written. What is finished
     /// stays for the next try.
     pub fn write(
         &self,
         dir: &Path,
         progress: &mut dyn FnMut(ImportProgress<'_>),
-    ) -> Result<Manifest, ImportError> {
+    ) -> Result<Imported, ImportError> {
         write::write(self, dir, progress)
     }
 }

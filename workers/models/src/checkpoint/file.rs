@@ -18,6 +18,8 @@ pub struct OpenedCheckpoint {
     pub files: Vec<PathBuf>,
     /// The name under which the file has its tensors, where it has them under one.
     pub section: Option<String>,
+    /// The file that says which shard has which tensor, where there are shards.
+    pub index: Option<PathBuf>,
     /// What else the files hold.
     pub left_out: Vec<LeftOut>,
 }
@@ -33,6 +35,7 @@ pub fn open_file(path: &Path, sections: &[&str]) -> Result<OpenedCheckpoint, Che
             checkpoint: Arc::new(SafetensorsFile::open(path)?),
             files,
             section: None,
+            index: None,
             left_out: Vec::new(),
         });
     }
@@ -40,6 +43,7 @@ pub fn open_file(path: &Path, sections: &[&str]) -> Result<OpenedCheckpoint, Che
     Ok(OpenedCheckpoint {
         files,
         section: file.section().map(str::to_owned),
+        index: None,
         left_out: file.left_out().to_vec(),
         checkpoint: Arc::new(file),
     })

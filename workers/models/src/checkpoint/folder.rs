@@ -30,6 +30,7 @@ pub fn open_folder(dir: &Path) -> Result<OpenedCheckpoint, CheckpointError> {
             Ok(OpenedCheckpoint {
                 files: sharded.files().to_vec(),
                 section: None,
+                index: Some(index),
                 left_out: sharded.left_out().to_vec(),
                 checkpoint: Arc::new(sharded),
             })

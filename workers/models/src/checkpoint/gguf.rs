@@ -44,6 +44,9 @@ pub struct Gguf {
 }
 
 impl Gguf {
+    /// Bytes of a file's start that tell whether it is one.
+    pub const START: usize = MAGIC.len();
+
     /// Whether the file begins as a GGUF file does.
     pub fn recognises(start: &[u8]) -> bool {
         start.starts_with(&MAGIC)

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::ConfigError;
+use super::service_links::is_service_link;
 
 const PREFIX: &str = "RADIALOG_";
 
@@ -137,9 +138,12 @@ impl ConfigReader {
             .ok()
     }
 
-    /// A field with several entries: separated by commas, or a list of the file.
+    /// Entries with commas between them, or an array of strings as TOML and JSON write it, whose entries may have commas.
     pub fn list(&mut self, area: &str, field: &str) -> Vec<String> {
         let text = self.text(area, field).unwrap_or_default();
+        if let Some(entries) = array(&text) {
+            return entries;
+        }
         let entries = text
             .trim()
             .trim_start_matches('[')
@@ -196,12 +200,18 @@ impl ConfigReader {
         self.faults.push(format!("{source}: {what}"));
     }
 
-    /// All faults, unknown fields among them. Variables of areas that are not ours are somebody else's.
-    pub(super) fn finish(mut self) -> Result<(), ConfigError> {
+    /// All faults, unknown fields among them; else the variables that were left out because Kubernetes sets them for a
+    /// Service. Variables of areas that are not ours are somebody else's.
+    pub(super) fn finish(mut self) -> Result<Vec<String>, ConfigError> {
+        let mut service_links = Vec::new();
         let areas: BTreeSet<&String> = self.known.iter().map(|(area, _)| area).collect();
         for ((area, field), value) in &self.values {
             let ours = !value.source.starts_with(PREFIX) || areas.contains(area);
             if ours && !self.known.contains(&(area.clone(), field.clone())) {
+                if value.source.starts_with(PREFIX) && is_service_link(&value.source, &value.text) {
+                    service_links.push(value.source.clone());
+                    continue;
+                }
                 let fields: Vec<&str> = self
                     .known
                     .iter()
@@ -216,11 +226,28 @@ impl ConfigReader {
             }
         }
         if self.faults.is_empty() {
-            Ok(())
+            Ok(service_links)
         } else {
             Err(ConfigError {
                 faults: self.faults,
             })
         }
     }
+}
+
+/// The strings of an array, without those that are empty; none where the text is no such array.
+fn array(text: &str) -> Option<Vec<String>> {
+    if !text.trim_start().starts_with('[') {
+        return None;
+    }
+    let table: toml::Table = format!("entries = {text}").parse().ok()?;
+    let entries = table.get("entries")?.as_array()?.iter();
+    let entries = entries.map(|entry| Some(entry.as_str()?.trim().to_owned()));
+    let entries: Vec<String> = entries.collect::<Option<_>>()?;
+    Some(
+        entries
+            .into_iter()
+            .filter(|entry| !entry.is_empty())
+            .collect(),
+    )
 }

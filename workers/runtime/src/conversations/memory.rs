@@ -123,11 +123,14 @@ impl Inner {
         self.waiting_of(|_| true)
     }
 
-    /// Turns that wait in the conversations of these owners.
-    fn waiting_of(&self, is_theirs: impl Fn(&str) -> bool) -> impl Iterator<Item = &TurnRecord> {
+    /// Turns that wait in these conversations.
+    fn waiting_of(
+        &self,
+        is_one: impl Fn(&Conversation) -> bool,
+    ) -> impl Iterator<Item = &TurnRecord> {
         self.records
             .values()
-            .filter(move |record| is_theirs(&record.conversation.owner))
+            .filter(move |record| is_one(&record.conversation))
             .flat_map(|record| &record.turns)
             .filter(|turn| turn.status == TurnStatus::Queued)
     }
@@ -139,7 +142,8 @@ impl Inner {
             .filter(|reservation| is_theirs(&reservation.owner))
             .map(|reservation| u64::from(reservation.turns))
             .sum();
-        reserved + self.waiting_of(is_theirs).count() as u64
+        let waiting = self.waiting_of(|conversation| is_theirs(&conversation.owner));
+        reserved + waiting.count() as u64
     }
 }
 
@@ -555,20 +559,17 @@ impl Conversations for MemoryConversations {
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
         let mut inner = self.lock();
-        let queue_position = inner
-            .records
-            .get_mut(id)
-            .and_then(|record| record.turn(turn))
-            .map(|turn| (turn.status, turn.queue_position));
-        let Some((TurnStatus::Queued, queue_position)) = queue_position else {
+        let found = inner.records.get_mut(id).and_then(|record| {
+            let group = record.conversation.group.clone();
+            let turn = record.turn(turn)?;
+            Some((turn.status, turn.queue_position, group))
+        });
+        let Some((TurnStatus::Queued, queue_position, group)) = found else {
             return Ok(None);
         };
-        Ok(Some(
-            inner
-                .waiting()
-                .filter(|other| other.queue_position < queue_position)
-                .count() as u64,
-        ))
+        let of_group = inner.waiting_of(|conversation| conversation.group == group);
+        let before = of_group.filter(|other| other.queue_position < queue_position);
+        Ok(Some(before.count() as u64))
     }
 }
 

@@ -29,9 +29,6 @@ mod queue;
 mod scripts;
 mod subscriptions;
 
-/// Keys that Redis looks at in one step of a scan.
-const SCANNED: usize = 1000;
-
 /// Conversations that gateways and workers on any number of machines share.
 pub struct RedisConversations {
     connection: RedisConnection,
@@ -48,9 +45,10 @@ impl RedisConversations {
         start_timeout: Duration,
     ) -> Result<Self, StateError> {
         let connection = RedisConnection::connect(config, start_timeout, scripts::all).await?;
+        let subscriptions = Subscriptions::new(config, &connection)?;
         Ok(Self {
             connection,
-            subscriptions: Subscriptions::new(config)?,
+            subscriptions,
         })
     }
 
@@ -398,32 +396,17 @@ impl Conversations for RedisConversations {
 
     async fn begun_before(&self, time_ms: u64) -> Result<Vec<ConversationId>, StateError> {
         let mut begun = Vec::new();
-        let mut cursor = 0_u64;
-        loop {
-            let scan = redis::cmd("SCAN")
-                .arg(cursor)
-                .arg("MATCH")
-                .arg(keys::owner("*"))
-                .arg("COUNT")
-                .arg(SCANNED)
+        for owner in self.connection.keys(&keys::owner("*")).await? {
+            let range = redis::pipe()
+                .zrangebyscore(owner, 0, format!("({time_ms}"))
                 .to_owned();
-            let (page,): ((u64, Vec<String>),) =
-                self.connection.run(redis::pipe().add_command(scan)).await?;
-            for owner in page.1 {
-                let range = redis::pipe()
-                    .zrangebyscore(owner, 0, format!("({time_ms}"))
-                    .to_owned();
-                let (ids,): (Vec<String>,) = self.connection.run(&range).await?;
-                begun.extend(ids.into_iter().map(ConversationId));
-            }
-            cursor = page.0;
-            if cursor == 0 {
-                // A scan may name a key twice.
-                begun.sort_unstable();
-                begun.dedup();
-                return Ok(begun);
-            }
+            let (ids,): (Vec<String>,) = self.connection.run(&range).await?;
+            begun.extend(ids.into_iter().map(ConversationId));
         }
+        // A scan may name a key twice.
+        begun.sort_unstable();
+        begun.dedup();
+        Ok(begun)
     }
 
     async fn unattended(
@@ -459,13 +442,7 @@ impl Conversations for RedisConversations {
     }
 
     async fn position(&self, id: &ConversationId, turn: u32) -> Result<Option<u64>, StateError> {
-        let rank = redis::pipe()
-            .zrank(keys::WAITING, keys::waiting(id, turn))
-            .to_owned();
-        self.connection
-            .run::<(Option<u64>,)>(&rank)
-            .await
-            .map(|(position,)| position)
+        self.waiting_before(id, turn).await
     }
 }
 

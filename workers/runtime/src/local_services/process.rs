@@ -39,6 +39,34 @@ impl LocalProcess {
             guard: guard.spawn()?,
         })
     }
+
+    /// Stops it where it is, as a machine that is suspended.
+    ///
+    /// # Errors
+    /// Where there is no shell.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.signal("STOP")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// Where there is no shell.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.signal("CONT")
+    }
+
+    fn signal(&self, signal: &str) -> io::Result<()> {
+        // A shell's own `kill`: the program of that name is not everywhere.
+        let status = Command::new("sh")
+            .args(["-c", r#"kill -s "$1" -- "-$2""#, "signal", signal])
+            .arg(self.guard.id().to_string())
+            .status()?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("SIG{signal} could not be sent"))),
+        }
+    }
 }
 
 impl Drop for LocalProcess {

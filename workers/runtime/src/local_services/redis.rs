@@ -1,9 +1,10 @@
 //! A Redis server.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -14,35 +15,40 @@ use super::{free_port, until_ready};
 pub struct LocalRedis {
     command: Command,
     port: u16,
-    log: PathBuf,
     running: Option<LocalProcess>,
+    // Removed last, once nobody writes there.
+    directory: TempDir,
 }
 
 impl LocalRedis {
-    /// Prepares the server `program`, which keeps its files in `directory`. A durable one writes every command to its disk
-    /// before it answers (`appendonly yes`, `appendfsync always`): started again, it has lost nothing that it has answered.
-    /// Another one has lost everything.
+    /// Every command is on the disk before it is answered: started again, it has lost nothing that it has answered.
+    pub const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+    /// Started again, it has lost everything.
+    pub const FORGETFUL: [&str; 2] = ["--appendonly", "no"];
+
+    /// Prepares the server `program` with these settings, which keeps its files in `directory` as long as it lives.
     ///
     /// # Errors
     /// Where there is no free port.
-    pub fn prepare(program: &Path, directory: &Path, is_durable: bool) -> io::Result<Self> {
+    pub fn prepare(program: &Path, directory: TempDir, settings: &[&str]) -> io::Result<Self> {
         let port = free_port()?;
-        let persistence: &[&str] = match is_durable {
-            true => &["--appendonly", "yes", "--appendfsync", "always"],
-            false => &["--appendonly", "no"],
-        };
         let mut command = Command::new(program);
         command
             .args(["--bind", "127.0.0.1", "--save", ""])
             .args(["--port", &port.to_string()])
-            .args(persistence);
-        command.arg("--dir").arg(directory);
+            .args(settings);
+        command.arg("--dir").arg(directory.path());
         Ok(Self {
             command,
             port,
-            log: directory.join("output"),
+            directory,
             running: None,
         })
+    }
+
+    /// The port on which it listens.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its address.
@@ -55,7 +61,10 @@ impl LocalRedis {
     /// # Errors
     /// Where it does not within five minutes.
     pub async fn start(&mut self) -> io::Result<()> {
-        self.running = Some(LocalProcess::start(&self.command, &self.log)?);
+        self.running = Some(LocalProcess::start(
+            &self.command,
+            &self.directory.path().join("output"),
+        )?);
         until_ready("Redis", || answers(self.port)).await
     }
 

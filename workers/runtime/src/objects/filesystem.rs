@@ -11,11 +11,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use radialog_schemas::{ContentHash, ObjectKey};
 
-use super::{ListCursor, ObjectError, ObjectPage, Objects};
+use super::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use crate::durable::{self, Readers, UNFINISHED};
 
 /// The SHA-256 of the output `a/b` is in the file `a/.sum-b`. Listings skip it, and it goes with its object.
 const SUM: &str = ".sum-";
+/// Locked while a version is compared and replaced. Listings skip it, as they skip all that begins with [`UNFINISHED`].
+const LOCK: &str = ".writing-lock";
 /// Attempts to write into a directory that another thread removes each time because it is empty.
 const WRITE_ATTEMPTS: u32 = 16;
 
@@ -66,6 +68,42 @@ impl Objects for FilesystemObjects {
         let path = self.path(key)?;
         let written = blocking(move || replace(&path, &content)).await;
         written.map_err(|error| write_error(key, &error))
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>, ObjectError> {
+        let path = self.path(key)?;
+        let (lock, expected) = (self.root.join(LOCK), expected.cloned());
+        let written = blocking(move || {
+            // One writer at a time, of all processes: the comparison and the write are one step.
+            let lock = fs::File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(lock)?;
+            lock.lock()?;
+            let stored = match fs::read(&path) {
+                Ok(stored) => Some(version(&stored)),
+                Err(error) if is_absent(&error) => None,
+                Err(error) => return Err(error),
+            };
+            if stored != expected {
+                return Ok(None);
+            }
+            replace(&path, &content)?;
+            Ok(Some(version(&content)))
+        });
+        written.await.map_err(|error| write_error(key, &error))
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        let content = self.get(key).await?;
+        let version = version(&content);
+        Ok((content, version))
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
@@ -222,6 +260,10 @@ fn names(directory: &Path) -> io::Result<Vec<(String, OsString)>> {
     Ok(names)
 }
 
+fn version(content: &[u8]) -> Version {
+    Version(ContentHash::of(content).as_str().to_owned())
+}
+
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     retry_in_new_directory(path, || durable::replace_for(Readers::Owner, path, content))
 }
@@ -313,7 +355,7 @@ fn object_error(key: &ObjectKey, error: &io::Error) -> ObjectError {
 fn store_error(key: &str, error: &io::Error) -> ObjectError {
     let advice = match error.kind() {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; make the directory writable or choose another one"
+            "; make the directory writable, or name another one with --objects (RADIALOG_OBJECTS_DIRECTORY)"
         }
         _ => "",
     };

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -12,16 +13,18 @@ use aws_sdk_s3::config::{
     BehaviorVersion, Builder, Credentials, Region, RequestChecksumCalculation,
     ResponseChecksumValidation,
 };
-use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::EncodingType;
 use bytes::Bytes;
 use radialog_schemas::{ContentHash, ObjectKey};
 use secrecy::ExposeSecret;
 
-use super::{ListCursor, ObjectError, ObjectPage, Objects};
+use super::{ListCursor, ObjectError, ObjectPage, Objects, Version};
 use crate::config::S3Config;
 use crate::start::{StartError, until_started};
+
+mod parts;
 
 /// A server that does not answer within it is not there; requests that are under way have a timeout of their own.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,6 +82,11 @@ impl S3Objects {
                     "there is no bucket '{}'; create it, or check --s3",
                     config.bucket
                 ))),
+                Some(403) if config.credentials.is_none() => StartError::Never(failed(
+                    "the store refuses requests without a key; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
+                     (s3.access_key_id, s3.secret_access_key)"
+                        .into(),
+                )),
                 Some(403) => StartError::Never(failed(
                     "the store refuses this key; check access_key_id and secret_access_key".into(),
                 )),
@@ -110,10 +118,21 @@ impl S3Objects {
         match error.code() {
             Some("NoSuchKey" | "NotFound") => ObjectError::NotFound(key.clone()),
             Some(code) if STORE_FULL_CODES.contains(&code) => ObjectError::Full(key.clone()),
-            _ => ObjectError::Store {
-                key: self.path(key),
-                reason: description_of(error),
-            },
+            _ => {
+                // The answer to HEAD has no code.
+                let status = error.raw_response().map(|answer| answer.status().as_u16());
+                let advice = match status {
+                    Some(403) => {
+                        "; check s3.access_key_id and s3.secret_access_key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY): \
+                         that key must be allowed to read, write, list and delete in the bucket"
+                    }
+                    _ => "",
+                };
+                ObjectError::Store {
+                    key: self.path(key),
+                    reason: format!("{}{advice}", description_of(error)),
+                }
+            }
         }
     }
 
@@ -160,13 +179,24 @@ impl S3Objects {
             .and_then(|metadata| metadata.get(HASH))
             .and_then(|hash| ContentHash::from_hex(hash));
         let content = answer.body.collect().await;
-        let cut = |error| ObjectError::Store {
-            key: self.path(key),
-            reason: format!("the content broke off: {error}"),
-        };
         content
             .map(|content| (content.into_bytes(), hash))
-            .map_err(cut)
+            .map_err(|error| self.broken_off(key, error))
+    }
+
+    fn broken_off(&self, key: &ObjectKey, error: impl std::fmt::Display) -> ObjectError {
+        ObjectError::Store {
+            key: self.path(key),
+            reason: format!("the content broke off: {error}"),
+        }
+    }
+
+    fn version(&self, key: &ObjectKey, tag: Option<&str>) -> Result<Version, ObjectError> {
+        let tag = tag.ok_or_else(|| ObjectError::Store {
+            key: self.path(key),
+            reason: "the store names no ETag, by which writers are kept apart".into(),
+        });
+        tag.map(|tag| Version(tag.to_owned()))
     }
 }
 
@@ -174,6 +204,49 @@ impl S3Objects {
 impl Objects for S3Objects {
     async fn put(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
         self.write(key, content, None).await
+    }
+
+    async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<(), ObjectError> {
+        self.write_file(key, file).await
+    }
+
+    async fn put_if(
+        &self,
+        key: &ObjectKey,
+        content: Bytes,
+        expected: Option<&Version>,
+    ) -> Result<Option<Version>, ObjectError> {
+        let request = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.path(key))
+            .body(ByteStream::from(content));
+        let request = match expected {
+            Some(Version(tag)) => request.if_match(tag),
+            None => request.if_none_match("*"),
+        };
+        match request.send().await {
+            Ok(answer) => self.version(key, answer.e_tag()).map(Some),
+            Err(error) => {
+                let status = error.raw_response().map(|answer| answer.status().as_u16());
+                match status {
+                    // Another version; none at all; two writers at once.
+                    Some(412 | 404 | 409) => Ok(None),
+                    _ => Err(self.error(key, &error)),
+                }
+            }
+        }
+    }
+
+    async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError> {
+        let request = self.client.get_object().bucket(&self.bucket);
+        let answer = request.key(self.path(key)).send().await;
+        let answer = answer.map_err(|error| self.error(key, &error))?;
+        let version = self.version(key, answer.e_tag())?;
+        let content = answer.body.collect().await;
+        let content = content.map_err(|error| self.broken_off(key, error))?;
+        Ok((content.into_bytes(), version))
     }
 
     async fn put_output(&self, key: &ObjectKey, content: Bytes) -> Result<(), ObjectError> {
@@ -395,6 +468,17 @@ fn description_of<E: ProvideErrorMetadata + std::error::Error + 'static>(
     match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
-        _ => DisplayErrorContext(error).to_string(),
+        _ => causes(error),
     }
+}
+
+/// An error with those that it comes from, on one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
 }

@@ -15,9 +15,6 @@ use crate::redis_connection::RedisConnection;
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Keys that Redis looks at in one step of a listing.
-const SCANNED: usize = 1000;
-
 /// KEYS: study. ARGV: field, value, seconds to live. All facts of the study, or nil where it does not exist.
 static RECORD: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -72,24 +69,10 @@ pub async fn stored_keys(
     start_timeout: Duration,
 ) -> Result<Vec<String>, StateError> {
     let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
-    let (mut keys, mut cursor) = (Vec::new(), 0_u64);
-    loop {
-        let mut pipeline = redis::pipe();
-        let scan = pipeline.cmd("SCAN").arg(cursor);
-        scan.arg("MATCH")
-            .arg("radialog:*")
-            .arg("COUNT")
-            .arg(SCANNED);
-        let ((next, page),): ((u64, Vec<String>),) = connection.run(&pipeline).await?;
-        keys.extend(page);
-        cursor = next;
-        if cursor == 0 {
-            // A key may be listed twice while the database grows or shrinks.
-            keys.sort();
-            keys.dedup();
-            return Ok(keys);
-        }
-    }
+    let mut keys = connection.keys("radialog:*").await?;
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
 }
 
 #[async_trait]

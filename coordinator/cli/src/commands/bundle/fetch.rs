@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
+use radialog_models::folder_lock::{FolderLock, FolderLockError};
 use tokio::task::block_in_place;
 
 use super::import::{self, ImportArgs};
@@ -18,6 +19,9 @@ mod unpack;
 use download::{Downloaded, Downloader};
 use places::{Place, Places};
 use records::Records;
+
+/// Held while files are downloaded into the folder.
+const LOCK: &str = ".fetch.lock";
 
 /// Download the published files of a system, and import them
 ///
@@ -56,7 +60,7 @@ pub(crate) struct FetchArgs {
 }
 
 pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
-    let places = Places::read(args.places.as_deref())?;
+    let places = block_in_place(|| Places::read(args.places.as_deref()))?;
     let Some(system) = places.system(&args.system) else {
         let names = places.names().join(", ");
         let hint = format!(
@@ -67,14 +71,14 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
     };
     println!("{}", system.about);
     let downloader = Downloader::new(&args.hub, &args.releases, args.token.as_deref())?;
-    std::fs::create_dir_all(&args.dir)
-        .with_context(|| format!("cannot create '{}'", args.dir.display()))?;
-    let mut records = Records::open(&args.dir)?;
+    // Held to the end, so that nobody changes what is being imported.
+    let _lock = block_in_place(|| take_folder(&args.dir))?;
+    let mut records = block_in_place(|| Records::open(&args.dir))?;
     let mut waiting: Vec<Place> = system.files.iter().rev().cloned().collect();
     while let Some(place) = waiting.pop() {
         let (place, file) = fetch(&downloader, &mut records, &args.dir, place).await?;
         if place.shards {
-            let mut shards = place.shards_in(&file)?;
+            let mut shards = block_in_place(|| place.shards_in(&file))?;
             shards.reverse();
             waiting.extend(shards);
         }
@@ -91,6 +95,19 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
     let import = ImportArgs::of_folder(bundle, args.dir, args.system);
     let imported = tokio::task::spawn_blocking(move || import::run(import));
     imported.await.context("the import was interrupted")?
+}
+
+/// Makes the folder of downloads, where one process at a time may work: two would write into the same parts of files.
+fn take_folder(dir: &Path) -> anyhow::Result<FolderLock> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create '{}'", dir.display()))?;
+    let path = dir.join(LOCK);
+    FolderLock::take(&path).map_err(|error| match error {
+        FolderLockError::Held(holder) => anyhow!(
+            "'{}' is being downloaded into already ({holder}): wait for its end, or name another folder",
+            dir.display()
+        ),
+        FolderLockError::Io(error) => anyhow!("cannot lock '{}': {error}", path.display()),
+    })
 }
 
 /// Downloads one file unless it is there, and holds it to the hash that is known: the published one, or the one that its first

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::bundle::import::{
-    BaseType, ComponentReport, Import, ImportOptions, ImportParts, ImportProgress, find_parts,
+    BaseType, ComponentReport, Import, ImportOptions, ImportParts, ImportProgress, ImportStep,
+    Imported, find_parts,
 };
 use radialog_models::vision::projector_seed::TRAINING_SEED;
 use radialog_schemas::AdapterName;
@@ -180,9 +181,16 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let mut bar = Bar::new(import.bytes());
-    let manifest = import.write(&args.out, &mut |progress| bar.show(progress))?;
+    let mut bar = Bar::new();
+    let Imported { manifest, changed } =
+        import.write(&args.out, &mut |progress| bar.show(progress))?;
     bar.finish();
+    for file in changed {
+        println!(
+            "'{}' has changed since the import that was interrupted: what is made of it was written again",
+            file.display()
+        );
+    }
     let bytes: u64 = manifest.files.values().map(|file| file.size).sum();
     println!(
         "wrote bundle '{}' ({}, {:.1} MiB) to {}",
@@ -225,13 +233,13 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(total: u64) -> Self {
+    fn new() -> Self {
         let style = ProgressStyle::with_template(
             "{bar:40} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}",
         );
         let bar = stderr().is_terminal().then(|| {
             let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total).with_style(style)
+            ProgressBar::new(0).with_style(style)
         });
         Self {
             bar,
@@ -240,13 +248,18 @@ impl Bar {
     }
 
     fn show(&mut self, progress: ImportProgress<'_>) {
+        let message = match progress.step {
+            ImportStep::Hash => format!("hashing {}", progress.file),
+            ImportStep::Write => format!("writing {}", progress.file),
+        };
         if let Some(bar) = &self.bar {
+            bar.set_length(progress.total);
             bar.set_position(progress.done);
-            bar.set_message(progress.file.to_owned());
+            bar.set_message(message);
         } else if Instant::now() >= self.next_line {
             self.next_line = Instant::now() + LINE_EVERY;
             let [done, total] = [progress.done, progress.total].map(|bytes| bytes as f64 / MIB);
-            eprintln!("{done:.0}/{total:.0} MiB  {}", progress.file);
+            eprintln!("{done:.0}/{total:.0} MiB  {message}");
         }
     }
 

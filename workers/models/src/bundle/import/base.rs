@@ -1,7 +1,7 @@
 //! The configuration of a base language model.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,11 +10,11 @@ use super::error::ImportError;
 use super::sources::Source;
 use crate::language::LlamaConfig;
 
-/// The configuration that the model has: v2's is in the folder of its other trained weights.
+/// The configuration that the model has, and its file: v2's is in the folder of its other trained weights.
 pub(super) fn read_config(
     base: &Path,
     non_lora: Option<&Source>,
-) -> Result<LlamaConfig, ImportError> {
+) -> Result<(LlamaConfig, PathBuf), ImportError> {
     let beside = non_lora.map(|source| source.path.with_file_name("config.json"));
     let path = beside
         .filter(|path| path.is_file())
@@ -29,11 +29,11 @@ pub(super) fn read_config(
     let config: LlamaConfig =
         serde_json::from_slice(&text).map_err(ImportError::unusable(&path))?;
     config.validate().map_err(ImportError::unusable(&path))?;
-    Ok(config)
+    Ok((config, path))
 }
 
-/// Checks the configuration against the tensors: it is not believed, since a number in it would size a model.
-pub(super) fn check_vocabulary(base: &Source, llama: &LlamaConfig) -> Result<(), ImportError> {
+/// Checks the number of layers, the vocabulary and the width against the tensors: the configuration is not believed, since a number in it would size a model.
+pub(super) fn check_geometry(base: &Source, llama: &LlamaConfig) -> Result<(), ImportError> {
     let layers = base.layers("model.layers");
     if layers != llama.num_hidden_layers {
         let reason = format!(

@@ -205,6 +205,7 @@ fn component_of(
         config: component.config(),
         files: files.collect::<Result<_, ImportError>>()?,
         tokenizer: None,
+        settings: Vec::new(),
     })
 }
 

@@ -51,6 +51,7 @@ pub(super) fn plan(
         config: component.config(),
         files: PlannedFile::of_source(weights, &source)?,
         tokenizer: None,
+        settings: Vec::new(),
     };
     source.report(&mut report, |name| match name.strip_prefix(ENCODER) {
         Some(inner) => why_not_of_biovil(inner),

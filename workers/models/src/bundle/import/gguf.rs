@@ -1,14 +1,14 @@
 //! A base language model in one GGUF file: geometry, tensors and tokenizer are all in it.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::error::ImportError;
-use super::report::ComponentReport;
 use super::sources::Source;
 use crate::checkpoint::gguf::{Gguf, GgufLlama};
-use crate::checkpoint::{Checkpoint, OpenedCheckpoint, StoredType};
-use crate::ggml;
+use crate::checkpoint::{Checkpoint, OpenedCheckpoint};
 use crate::language::LlamaConfig;
 
 /// The end of a file's name.
@@ -20,12 +20,22 @@ pub(super) struct GgufBase {
 }
 
 impl GgufBase {
-    /// Whether this is such a file, by its name.
+    /// Whether this is such a file, by its content or, so that opening it says what is wrong, by its name.
     pub(super) fn is_one(path: &Path) -> bool {
-        path.is_file()
-            && path
-                .extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION))
+        path.is_file() && (Self::is_named(path) || Self::begins_so(path))
+    }
+
+    /// Whether the name says so.
+    pub(super) fn is_named(path: &Path) -> bool {
+        path.extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case(EXTENSION))
+    }
+
+    /// Whether the content begins so. What cannot be read does not.
+    pub(super) fn begins_so(path: &Path) -> bool {
+        let mut start = [0; Gguf::START];
+        let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+        read.is_ok() && Gguf::recognises(&start)
     }
 
     pub(super) fn open(path: &Path) -> Result<Self, ImportError> {
@@ -48,6 +58,7 @@ impl GgufBase {
             checkpoint,
             files: vec![path.to_owned()],
             section: None,
+            index: None,
             left_out: Vec::new(),
         };
         Source::new(path, opened, |name| Some(name.to_owned()))
@@ -56,34 +67,6 @@ impl GgufBase {
     /// The content of a `tokenizer.json`.
     pub(super) fn tokenizer(&self) -> Result<String, ImportError> {
         Ok(self.llama.gguf().tokenizer()?)
-    }
-
-    /// Says what stays quantised, and what that saves.
-    pub(super) fn note(&self, report: &mut ComponentReport) {
-        let mut types = std::collections::BTreeMap::<String, usize>::new();
-        let (mut stored, mut widened) = (0, 0);
-        for tensor in self.llama.tensors() {
-            if let StoredType::Ggml(dtype) = tensor.dtype {
-                *types.entry(ggml::name(dtype)).or_default() += 1;
-                stored += tensor.size().unwrap_or(0);
-                widened += tensor.elements().unwrap_or(0) * size_of::<half::f16>();
-            }
-        }
-        if types.is_empty() {
-            return;
-        }
-        let types: Vec<String> = types
-            .iter()
-            .map(|(name, count)| format!("{count} in {name}"))
-            .collect();
-        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        report.notes.push(format!(
-            "matrices stay quantised ({}): {:.0} MiB on a CPU; a GPU widens them to f16, {:.0} MiB, and a training to f32, {:.0} MiB",
-            types.join(", "),
-            mib(stored),
-            mib(widened),
-            mib(2 * widened)
-        ));
     }
 }
 
@@ -96,8 +79,10 @@ mod tests {
     use radialog_schemas::Stage;
     use safetensors::Dtype;
 
+    use super::super::quantized;
+    use super::super::report::ComponentReport;
     use super::super::tensor::{PlannedTensor, TensorSource};
-    use super::super::{BaseType, Import, ImportOptions, ImportParts};
+    use super::super::{BaseType, Import, ImportOptions, ImportParts, find_parts};
     use super::*;
     use crate::bundle::components::LanguagePipeline;
     use crate::bundle::{Bundle, HashCache};
@@ -185,6 +170,50 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_says_which_matrices_are_widened_and_what_that_costs() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = TinyLlama::new().write(dir.path());
+        let plan = Import::plan(&parts(base), options(Some(BaseType::F16))).unwrap();
+        let notes = plan.reports()[0].notes.join("; ");
+        for words in [
+            "15 quantised matrices are widened to f16, since --dtype asks for it",
+            "of a CPU, which holds them as f16",
+            "model.layers.*.mlp.down_proj.weight (2)",
+            "model.embed_tokens.weight",
+        ] {
+            assert!(notes.contains(words), "{words}: {notes}");
+        }
+        assert!(!notes.contains("stay quantised"), "{notes}");
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_content_and_one_that_has_the_name_alone_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let written = TinyLlama::new().write(dir.path());
+        let base = dir.path().join("weights-without-an-ending");
+        std::fs::rename(written, &base).unwrap();
+        let damaged = dir.path().join("damaged.gguf");
+        std::fs::write(&damaged, "<html>not found</html>").unwrap();
+        let (found, notes) = find_parts(dir.path(), ImportParts::default()).unwrap();
+        assert_eq!(found.base.as_deref(), Some(base.as_path()));
+        assert!(
+            notes.iter().any(|note| note.contains("damaged.gguf")),
+            "{notes:?}"
+        );
+        let plan = Import::plan(&found, options(None)).unwrap();
+        let notes = plan.reports()[0].notes.join("; ");
+        assert!(notes.contains("stay quantised"), "{notes}");
+        let error = Import::plan(&parts(damaged), options(None));
+        let message = error.map(drop).unwrap_err().to_string();
+        assert!(message.contains("damaged.gguf"), "{message}");
+        // The hub's cache has a file once under its name and once under that of its content.
+        let link = dir.path().join("model.gguf");
+        std::os::unix::fs::symlink(&base, &link).unwrap();
+        let (found, _) = find_parts(dir.path(), ImportParts::default()).unwrap();
+        assert_eq!(found.base, Some(link));
+    }
+
+    #[test]
     fn another_architecture_is_refused_before_anything_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let mut llama = TinyLlama::new();
@@ -246,5 +275,14 @@ mod tests {
         }
         let half = merged.stored_as(Dtype::F16);
         assert_eq!(half.header.size(), 64 * 96 * DType::F16.size_in_bytes());
+        let mut report = ComponentReport::new(Stage::Language);
+        quantized::note(&[half], Some(&"rg".parse().unwrap()), &mut report);
+        let note = report.notes.join("; ");
+        for words in [
+            "the adapter 'rg' is folded into them",
+            "which holds them as f32: model.layers.*.mlp.down_proj.weight",
+        ] {
+            assert!(note.contains(words), "{note}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! tokenizer.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use radialog_schemas::{AdapterName, Stage};
 use safetensors::Dtype;
@@ -15,7 +15,7 @@ use super::planned::{PlannedComponent, PlannedFile};
 use super::report::ComponentReport;
 use super::sources::{Source, take_all};
 use super::tensor::{PlannedTensor, TensorSource};
-use super::{base, non_lora, prompts, reasons, tokenizer};
+use super::{base, non_lora, prompts, quantized, reasons, tokenizer};
 use crate::bundle::components::{
     ADAPTER, Component, DefaultAdapters, LanguageComponent, WEIGHTS, adapter_usage,
 };
@@ -43,17 +43,18 @@ pub(super) fn plan(
         };
     };
     let non_lora = non_lora::open(parts)?;
-    let (base, llama, gguf) = match GgufBase::is_one(dir) {
+    let (base, llama, gguf, config) = match GgufBase::is_one(dir) {
         true => {
             let gguf = GgufBase::open(dir)?;
-            (gguf.source()?, gguf.config().clone(), Some(gguf))
+            (gguf.source()?, gguf.config().clone(), Some(gguf), None)
         }
         false => {
             let base = Source::without_prefix(dir, open_folder(dir)?, "module.")?;
-            (base, base::read_config(dir, non_lora.as_ref())?, None)
+            let (llama, config) = base::read_config(dir, non_lora.as_ref())?;
+            (base, llama, None, Some(config))
         }
     };
-    base::check_vocabulary(&base, &llama)?;
+    base::check_geometry(&base, &llama)?;
     let adapters = parts.adapters.iter().map(|(name, dir)| {
         let adapter = Adapter::open(dir, &llama)?;
         Ok((name.clone(), adapter))
@@ -70,6 +71,7 @@ pub(super) fn plan(
     let model = Model {
         base,
         gguf,
+        config,
         non_lora,
         adapters,
         options,
@@ -82,6 +84,8 @@ struct Model<'a> {
     base: Source,
     /// The file that the base is, where it is one.
     gguf: Option<GgufBase>,
+    /// The file of its settings, where it is a folder.
+    config: Option<PathBuf>,
     non_lora: Option<Source>,
     adapters: BTreeMap<AdapterName, Adapter>,
     options: &'a ImportOptions,
@@ -116,14 +120,11 @@ impl Model<'_> {
             ),
             (_, given) => tokenizer::read(given.as_deref().unwrap_or(dir), &llama)?,
         };
-        if let Some(gguf) = self.gguf.as_ref().filter(|_| self.options.dtype.is_none()) {
-            gguf.note(&mut report);
-        }
         if llama.image_projection == ImageProjectionKind::None {
             let note = "a model of text alone: it takes images when `radialog train language` has given it a projection";
             report.notes.push(note.to_owned());
         }
-        let blank_rule = tokenizer::blank_rule(dir, &tokenizer_file, &llama)?;
+        let (blank_rule, blank_file) = tokenizer::blank_rule(dir, &tokenizer_file, &llama)?;
         report.geometry = format!(
             "{} layers, width {}, vocabulary {}, {} image tokens of width {}",
             llama.num_hidden_layers,
@@ -144,11 +145,24 @@ impl Model<'_> {
             self.configure_adapters(&mut component, &mut report);
         }
         let files = self.files(&component, merged)?;
+        if let Some(base) = files.iter().find(|file| file.usage == WEIGHTS) {
+            quantized::note(&base.tensors, self.options.merge.as_ref(), &mut report);
+        }
+        let used_adapters = self.adapters.iter().filter(|(name, _)| {
+            let merged = self.options.merge.as_ref();
+            merged.is_none_or(|merged| merged == *name)
+        });
+        let settings = [self.config.as_deref(), self.base.index()]
+            .into_iter()
+            .chain(used_adapters.map(|(_, adapter)| Some(adapter.settings.as_path())))
+            .chain([Some(tokenizer_file.as_path()), blank_file.as_deref()])
+            .chain([parts.prompts.as_deref()]);
         let planned = PlannedComponent {
             stage: Stage::Language,
             config: component.config(),
             files,
             tokenizer: component.tokenizer().map(|name| (name, json)),
+            settings: settings.flatten().map(Path::to_owned).collect(),
         };
         self.base.report(&mut report, reasons::why_not_of_base);
         for adapter in self.adapters.values() {

@@ -1,6 +1,7 @@
 //! Parts in a folder, recognised by the names of their files: the tree that the README of v1 tells people to make, in either
 //! of its spellings, or the model folder of v2 with its base.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -88,12 +89,14 @@ pub fn find_parts(
     let bases = found.folders.iter().filter(|folder| {
         folder.join("config.json").is_file() && has_weights(folder) && !adapters.contains(folder)
     });
-    let in_one_file = found.files.iter().filter(|path| GgufBase::is_one(path));
-    choose(
-        &mut parts.base,
-        bases.chain(in_one_file).collect(),
-        "--base",
-    )?;
+    if parts.base.is_none() {
+        let in_one_file = in_one_file(&found, &mut notes);
+        choose(
+            &mut parts.base,
+            bases.chain(in_one_file).collect(),
+            "--base",
+        )?;
+    }
     if parts.adapters.is_empty() {
         name_adapters(&mut parts, &adapters)?;
     }
@@ -102,6 +105,29 @@ pub fn find_parts(
     }
     drop_incomplete(&mut parts, &mut notes);
     Ok((parts, notes))
+}
+
+/// GGUF files, whatever their names. One that the hub's cache has as a link and under the name of its content counts once.
+fn in_one_file<'a>(found: &'a Found, notes: &mut Vec<String>) -> Vec<&'a PathBuf> {
+    let mut files: Vec<&PathBuf> = Vec::new();
+    let mut known = BTreeSet::new();
+    let (named, others): (Vec<_>, Vec<_>) = found
+        .files
+        .iter()
+        .partition(|path| GgufBase::is_named(path));
+    for path in named.into_iter().chain(others) {
+        if GgufBase::begins_so(path) {
+            if known.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+                files.push(path);
+            }
+        } else if GgufBase::is_named(path) {
+            notes.push(format!(
+                "'{}' is left out: it does not begin as a GGUF file does, so that it is damaged or of another kind",
+                path.display()
+            ));
+        }
+    }
+    files
 }
 
 /// Takes the one candidate there is, unless the part was given.

@@ -25,6 +25,8 @@ const FILES: [&str; 3] = [
 pub(super) struct Adapter {
     pub(super) config: LoraConfig,
     pub(super) source: Source,
+    /// The file of its settings.
+    pub(super) settings: PathBuf,
 }
 
 /// What of `adapter_config.json` changes a result.
@@ -74,7 +76,11 @@ impl Adapter {
             );
             return Err(ImportError::unusable(&file)(reason));
         }
-        Ok(Self { config, source })
+        Ok(Self {
+            config,
+            source,
+            settings: path,
+        })
     }
 }
 

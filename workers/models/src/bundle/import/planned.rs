@@ -1,5 +1,8 @@
 //! A component of a bundle to be: its configuration, and a source for every tensor of its files.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use radialog_schemas::Stage;
 use serde_json::Value;
 
@@ -17,6 +20,18 @@ pub(super) struct PlannedComponent {
     pub(super) files: Vec<PlannedFile>,
     /// Name and content of a tokenizer's file.
     pub(super) tokenizer: Option<(&'static str, String)>,
+    /// Files that were read beside those that the tensors are read from.
+    pub(super) settings: Vec<PathBuf>,
+}
+
+impl PlannedComponent {
+    /// All published files that the component is made of, each once.
+    pub(super) fn sources(&self) -> BTreeSet<&Path> {
+        let tensors = self.files.iter().flat_map(|file| &file.tensors);
+        let of_tensors = tensors.flat_map(PlannedTensor::files);
+        let settings = self.settings.iter().map(PathBuf::as_path);
+        of_tensors.chain(settings).collect()
+    }
 }
 
 /// A weights file with the sources of its tensors.

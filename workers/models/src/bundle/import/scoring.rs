@@ -1,7 +1,7 @@
 //! CheXbert with its vocabulary.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use radialog_schemas::Stage;
 use safetensors::Dtype;
@@ -41,13 +41,13 @@ pub(super) fn plan(
         Some(format!("{NETWORK}{inner}"))
     })?;
     let chexbert = config(&source)?;
-    let (json, tokens) = tokenizer(vocabulary)?;
+    let (json, tokens, vocabulary) = tokenizer(vocabulary)?;
     if tokens != chexbert.vocab_size {
         let reason = format!(
             "it has {tokens} tokens and CheXbert {}: it is of another model",
             chexbert.vocab_size
         );
-        return Err(ImportError::unusable(vocabulary)(reason));
+        return Err(ImportError::unusable(&vocabulary)(reason));
     }
     let mut report = ComponentReport::new(Stage::Scoring);
     report.geometry = format!(
@@ -62,6 +62,7 @@ pub(super) fn plan(
         config: component.config(),
         files: PlannedFile::of_source(weights, &source)?,
         tokenizer: component.tokenizer().map(|name| (name, json)),
+        settings: vec![vocabulary.clone()],
     };
     source.report(&mut report, |name| {
         let unread = [
@@ -74,9 +75,7 @@ pub(super) fn plan(
         let found = unread.into_iter().find(|(part, _)| name.contains(part));
         found.map(|(_, why)| why)
     });
-    report
-        .used
-        .push((vocabulary.clone(), format!("{tokens} tokens")));
+    report.used.push((vocabulary, format!("{tokens} tokens")));
     Ok(Some((planned, report)))
 }
 
@@ -104,8 +103,8 @@ fn config(source: &Source) -> Result<ChexbertConfig, ImportError> {
     })
 }
 
-/// The content of a `tokenizer.json`, and how many tokens it has.
-fn tokenizer(path: &Path) -> Result<(String, usize), ImportError> {
+/// The content of a `tokenizer.json`, how many tokens it has, and the file that it was read from.
+fn tokenizer(path: &Path) -> Result<(String, usize, PathBuf), ImportError> {
     let path = match path.is_dir() {
         true => {
             let names = ["vocab.txt", "tokenizer.json"].map(|name| path.join(name));
@@ -130,5 +129,5 @@ fn tokenizer(path: &Path) -> Result<(String, usize), ImportError> {
         }
     };
     let tokenizer = BertTokenizer::from_json(&json).map_err(ImportError::tokenizer(&path))?;
-    Ok((json, tokenizer.len()))
+    Ok((json, tokenizer.len(), path))
 }

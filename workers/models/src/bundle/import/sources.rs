@@ -66,6 +66,11 @@ impl Source {
         &self.opened.files
     }
 
+    /// The file that says which of [`Source::files`] has which tensor, where there are shards.
+    pub(super) fn index(&self) -> Option<&Path> {
+        self.opened.index.as_deref()
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

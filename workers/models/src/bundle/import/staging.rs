@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,10 @@ use radialog_schemas::bundle::{FileEntry, MANIFEST_FILE};
 use serde::{Deserialize, Serialize};
 
 use super::error::ImportError;
+use super::source_files::SourceFile;
 use crate::bundle::{BundleError, hashes};
 use crate::durable;
+use crate::folder_lock::{FolderLock, FolderLockError};
 
 /// What is finished, in the folder.
 const PROGRESS: &str = "import.progress.json";
@@ -24,8 +26,17 @@ const LOCK: &str = "import.lock";
 /// See the module.
 pub(super) struct Staging {
     dir: PathBuf,
+    progress: Progress,
+    _lock: FolderLock,
+}
+
+/// What is known of an import that is not whole.
+#[derive(Default, Serialize, Deserialize)]
+struct Progress {
+    /// The published files as they were.
+    sources: Vec<SourceFile>,
+    /// The bundle's files that are finished, by name.
     finished: BTreeMap<String, FinishedFile>,
-    _lock: File,
 }
 
 /// A file that is written, hashed and durable.
@@ -46,28 +57,41 @@ impl Staging {
         let dir = place.with_file_name(format!(".{name}.import"));
         fs::create_dir_all(&dir).map_err(BundleError::io("create", &dir))?;
         let path = dir.join(LOCK);
-        let lock = File::create(&path).map_err(BundleError::io("create", &path))?;
-        if let Err(error) = lock.try_lock() {
-            let reason = match error {
-                fs::TryLockError::WouldBlock => {
-                    "another import writes it: wait for its end, or name another folder".to_owned()
-                }
-                fs::TryLockError::Error(error) => error.to_string(),
-            };
-            return Err(ImportError::unusable(place)(reason));
-        }
+        let lock = FolderLock::take(&path).map_err(|error| match error {
+            FolderLockError::Held(holder) => ImportError::unusable(place)(format!(
+                "another import writes it ({holder}): wait for its end, or name another folder"
+            )),
+            FolderLockError::Io(error) => BundleError::io("lock", &path)(error).into(),
+        })?;
+        // An import may have ended, and its folder have got the bundle's name, between a look before and the lock.
+        check_free(place)?;
         // A try that ended between its manifest and its rename has left one; files are about to change under it.
         let manifest = dir.join(MANIFEST_FILE);
         if manifest.exists() {
             fs::remove_file(&manifest).map_err(BundleError::io("remove", &manifest))?;
         }
         let read = fs::read(dir.join(PROGRESS)).ok();
-        let finished = read.and_then(|text| serde_json::from_slice(&text).ok());
+        let progress = read.and_then(|text| serde_json::from_slice(&text).ok());
         Ok(Self {
             dir,
-            finished: finished.unwrap_or_default(),
+            progress: progress.unwrap_or_default(),
             _lock: lock,
         })
+    }
+
+    /// Writes down what the published files are now. Returns those that an interrupted try has found otherwise.
+    pub(super) fn record_sources(
+        &mut self,
+        sources: &[SourceFile],
+    ) -> Result<Vec<PathBuf>, ImportError> {
+        let changed = sources.iter().filter(|now| {
+            let mut then = self.progress.sources.iter();
+            then.any(|then| then.file == now.file && then.entry != now.entry)
+        });
+        let changed = changed.map(|source| source.file.clone()).collect();
+        self.progress.sources = sources.to_vec();
+        self.save()?;
+        Ok(changed)
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -76,7 +100,11 @@ impl Staging {
 
     /// The entry of a file that an earlier try has finished by the same plan, if its content is still what it was.
     pub(super) fn kept(&self, name: &str, plan: &ContentHash) -> Option<FileEntry> {
-        let finished = self.finished.get(name).filter(|file| file.plan == *plan)?;
+        let finished = self
+            .progress
+            .finished
+            .get(name)
+            .filter(|file| file.plan == *plan)?;
         let found = hashes::file_entry(&self.path(name)).ok()?;
         (found == finished.entry).then_some(found)
     }
@@ -92,11 +120,15 @@ impl Staging {
         let path = self.path(name);
         durable::rename(partial, &path).map_err(BundleError::io("rename", &path))?;
         let file = FinishedFile { plan, entry };
-        self.finished.insert(name.to_owned(), file);
-        let progress = self.path(PROGRESS);
-        let text = serde_json::to_vec(&self.finished).map_err(io::Error::from);
-        text.and_then(|text| durable::replace(&progress, &text))
-            .map_err(BundleError::io("write", &progress))?;
+        self.progress.finished.insert(name.to_owned(), file);
+        self.save()
+    }
+
+    fn save(&self) -> Result<(), ImportError> {
+        let path = self.path(PROGRESS);
+        let text = serde_json::to_vec(&self.progress).map_err(io::Error::from);
+        text.and_then(|text| durable::replace(&path, &text))
+            .map_err(BundleError::io("write", &path))?;
         Ok(())
     }
 
@@ -111,8 +143,8 @@ impl Staging {
         for entry in entries {
             let entry = entry.map_err(BundleError::io("list", &self.dir))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            // What is finished stays known until the folder has its name.
-            if !keep.contains(&name) && name != PROGRESS {
+            // What is finished stays known, and the lock held, until the folder has its name.
+            if !keep.contains(&name) && ![PROGRESS, LOCK].contains(&name.as_str()) {
                 let path = entry.path();
                 let removed = match path.is_dir() {
                     true => fs::remove_dir_all(&path),
@@ -124,8 +156,21 @@ impl Staging {
         let path = self.path(MANIFEST_FILE);
         durable::replace(&path, manifest).map_err(BundleError::io("write", &path))?;
         durable::rename(&self.dir, place).map_err(BundleError::io("put in place", place))?;
-        // In a whole bundle it is one file too many, and harms nobody.
-        drop(fs::remove_file(place.join(PROGRESS)));
+        // In a whole bundle they are files too many, and harm nobody.
+        for name in [PROGRESS, LOCK] {
+            drop(fs::remove_file(place.join(name)));
+        }
         Ok(())
+    }
+}
+
+/// Checks that nothing stands where the bundle is to be.
+pub(super) fn check_free(place: &Path) -> Result<(), ImportError> {
+    match place.exists() {
+        false => Ok(()),
+        true => {
+            let reason = "it is there already: name another folder, or remove it";
+            Err(ImportError::unusable(place)(reason))
+        }
     }
 }

@@ -109,6 +109,26 @@ impl PlannedTensor {
         }
     }
 
+    /// The type of the blocks that the source has, their bytes and the number of values, where it is quantised, whatever the
+    /// bundle makes of it.
+    pub(super) fn quantized(&self) -> Option<(GgmlDType, usize, usize)> {
+        match &self.source {
+            TensorSource::Stored { tensor, .. } => match tensor.dtype {
+                StoredType::Ggml(dtype) if QuantizedMatrix::has_kernel(dtype) => {
+                    Some((dtype, tensor.size()?, tensor.elements()?))
+                }
+                _ => None,
+            },
+            TensorSource::Made(_) => None,
+            TensorSource::Merged { base, .. } => base.quantized(),
+        }
+    }
+
+    /// Whether an adapter is folded in.
+    pub(super) fn is_merged(&self) -> bool {
+        matches!(self.source, TensorSource::Merged { .. })
+    }
+
     /// What determines the values, for a fingerprint of the plan.
     pub(super) fn identity(&self) -> String {
         let source = match &self.source {

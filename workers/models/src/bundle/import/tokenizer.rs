@@ -49,13 +49,13 @@ pub(super) fn check(path: &Path, json: String, llama: &LlamaConfig) -> Result<St
     Ok(json)
 }
 
-/// The blank behind special tokens, by the settings in the base's folder or beside the tokenizer's file, the first that are
-/// there. v1's program knew no such setting.
+/// The blank behind special tokens, and the file that says so: the settings in the base's folder or beside the tokenizer's
+/// file, the first that are there. v1's program knew no such setting.
 pub(super) fn blank_rule(
     base: &Path,
     tokenizer: &Path,
     llama: &LlamaConfig,
-) -> Result<BlankRule, ImportError> {
+) -> Result<(BlankRule, Option<PathBuf>), ImportError> {
     #[derive(Deserialize)]
     struct TokenizerSettings {
         legacy: Option<bool>,
@@ -63,10 +63,11 @@ pub(super) fn blank_rule(
     let places = [base.join(SETTINGS), tokenizer.with_file_name(SETTINGS)];
     let path = places.iter().find(|path| path.is_file());
     let (Some(path), ImageProjectionKind::Mlp2xGelu) = (path, llama.image_projection) else {
-        return Ok(BlankRule::default());
+        return Ok((BlankRule::default(), None));
     };
     let text = fs::read(path).map_err(ImportError::unusable(path))?;
     let settings: TokenizerSettings =
         serde_json::from_slice(&text).map_err(ImportError::unusable(path))?;
-    Ok(TokenizerRules::v2(settings.legacy.unwrap_or(true)).after_special)
+    let rules = TokenizerRules::v2(settings.legacy.unwrap_or(true));
+    Ok((rules.after_special, Some(path.clone())))
 }

@@ -1,36 +1,55 @@
 //! The files of an import, one after the other, each tensor after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use radialog_schemas::bundle::{Component as ManifestComponent, FORMAT, FileEntry, Manifest};
 use radialog_schemas::{ContentHash, RelativePath};
+use serde::Serialize;
 
 use super::error::ImportError;
 use super::planned::PlannedFile;
-use super::staging::Staging;
+use super::report::ComponentReport;
+use super::source_files::{SourceFile, SourceFiles};
+use super::staging::{Staging, check_free};
 use super::tensor::PlannedTensor;
-use super::{Import, ImportProgress};
+use super::{Import, ImportProgress, ImportStep, Imported};
 use crate::bundle::components::TOKENIZER;
 use crate::bundle::writer::SafetensorsWriter;
 use crate::bundle::{BundleError, HashCache};
 use crate::tensors::TensorHeader;
 
-/// The report of an import, in the bundle.
-const REPORT: &str = "import.json";
+/// The record of an import, in the bundle.
+const RECORD: &str = "import.json";
+
+/// What a bundle was made of.
+#[derive(Serialize)]
+struct ImportRecord<'a> {
+    /// The published files that were read.
+    sources: &'a [SourceFile],
+    /// What of them each component has.
+    components: &'a [ComponentReport],
+}
 
 pub(super) fn write(
     import: &Import,
     place: &Path,
     progress: &mut dyn FnMut(ImportProgress<'_>),
-) -> Result<Manifest, ImportError> {
-    if place.exists() {
-        let reason = "it is there already: name another folder, or remove it";
-        return Err(ImportError::unusable(place)(reason));
-    }
+) -> Result<Imported, ImportError> {
+    check_free(place)?;
     let mut staging = Staging::open(place)?;
+    let mut hashing = |file: &str, done, total| {
+        progress(ImportProgress {
+            step: ImportStep::Hash,
+            file,
+            done,
+            total,
+        });
+    };
+    let sources = SourceFiles::hash(&import.components, &mut hashing)?;
+    let listed = sources.list();
+    let changed = staging.record_sources(&listed)?;
     let options = &import.options;
     let mut manifest = Manifest {
         format: FORMAT,
@@ -60,12 +79,13 @@ pub(super) fn write(
             let mut step = |bytes: usize| {
                 done += bytes as u64;
                 progress(ImportProgress {
+                    step: ImportStep::Write,
                     file: &file.name,
                     done,
                     total,
                 });
             };
-            let entry = write_weights(&mut staging, file, &mut step)?;
+            let entry = write_weights(&mut staging, file, &sources, &mut step)?;
             add(&file.usage, &file.name, entry)?;
         }
         if let Some((name, json)) = &part.tokenizer {
@@ -74,9 +94,13 @@ pub(super) fn write(
         }
         manifest.components.insert(part.stage, component);
     }
-    let report = pretty(&import.reports, place)?;
-    write_text(&mut staging, REPORT, &report)?;
-    names.push(REPORT.to_owned());
+    let record = ImportRecord {
+        sources: &listed,
+        components: &import.reports,
+    };
+    write_text(&mut staging, RECORD, &pretty(&record, place)?)?;
+    names.push(RECORD.to_owned());
+    sources.check_unchanged()?;
     staging.commit(place, &pretty(&manifest, place)?, &names)?;
     // Nobody has to hash again what was hashed while it was written.
     for (path, entry) in &manifest.files {
@@ -85,15 +109,16 @@ pub(super) fn write(
             tracing::warn!(%error, "a hash is not remembered and will be computed again");
         }
     }
-    Ok(manifest)
+    Ok(Imported { manifest, changed })
 }
 
 fn write_weights(
     staging: &mut Staging,
     file: &PlannedFile,
+    sources: &SourceFiles,
     step: &mut dyn FnMut(usize),
 ) -> Result<FileEntry, ImportError> {
-    let plan = fingerprint(file)?;
+    let plan = fingerprint(file, sources)?;
     if let Some(entry) = staging.kept(&file.name, &plan) {
         step(file.tensors.iter().map(|tensor| tensor.header.size()).sum());
         return Ok(entry);
@@ -132,30 +157,20 @@ fn write_text(staging: &mut Staging, name: &str, content: &[u8]) -> Result<FileE
     Ok(entry)
 }
 
-/// The hash of all that determines a file: its tensors with their sources, and what these files look like now.
-fn fingerprint(file: &PlannedFile) -> Result<ContentHash, ImportError> {
+/// The hash of all that determines a file: its tensors with their sources, and the content of these files.
+fn fingerprint(file: &PlannedFile, sources: &SourceFiles) -> Result<ContentHash, ImportError> {
     let mut lines: Vec<String> = file.tensors.iter().map(PlannedTensor::identity).collect();
-    let mut sources: Vec<_> = file
-        .tensors
-        .iter()
-        .flat_map(|tensor| tensor.files())
-        .collect();
-    sources.sort_unstable();
-    sources.dedup();
-    for source in sources {
-        let meta = fs::metadata(source).map_err(BundleError::io("read", source))?;
-        lines.push(format!(
-            "{source:?} {} {} {} {}",
-            meta.len(),
-            meta.mtime(),
-            meta.mtime_nsec(),
-            meta.ino()
-        ));
+    let files: BTreeSet<&Path> = file.tensors.iter().flat_map(PlannedTensor::files).collect();
+    for source in files {
+        let sha256 = sources
+            .sha256(source)
+            .ok_or_else(|| ImportError::unusable(source)("it was not hashed"))?;
+        lines.push(format!("{source:?} {sha256}"));
     }
     Ok(ContentHash::of(lines.join("\n").as_bytes()))
 }
 
-fn pretty(value: &impl serde::Serialize, place: &Path) -> Result<Vec<u8>, ImportError> {
+fn pretty(value: &impl Serialize, place: &Path) -> Result<Vec<u8>, ImportError> {
     let mut text = serde_json::to_vec_pretty(value).map_err(ImportError::unusable(place))?;
     text.push(b'\n');
     Ok(text)

@@ -17,12 +17,14 @@ use crate::state::StateError;
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// KEYS: the turns that wait, by the time they were queued. ARGV begins with now and with the time of turns that are lost.
-/// Beside it: the key of each turn, the same set for each key, and reservations, by the time they end.
+/// Beside it: the key and the group of each turn, the same set for each key and each group, and reservations, by the time
+/// they end.
 const SHARED: &str = "
 local waiting, now, lost = KEYS[1], ARGV[1], ARGV[2]
 local room = '{' .. waiting .. '}:'
-local keys, reserved = room .. 'keys', room .. 'reserved'
+local keys, groups, reserved = room .. 'keys', room .. 'groups', room .. 'reserved'
 local function of(key) return room .. 'of:' .. key end
+local function of_group(group) return room .. 'of-group:' .. group end
 local function reserved_of(key) return room .. 'reserved-of:' .. key end
 local function leave(turn)
   local key = redis.call('HGET', keys, turn)
@@ -30,6 +32,11 @@ local function leave(turn)
   if key then
     redis.call('ZREM', of(key), turn)
     redis.call('HDEL', keys, turn)
+  end
+  local group = redis.call('HGET', groups, turn)
+  if group then
+    redis.call('ZREM', of_group(group), turn)
+    redis.call('HDEL', groups, turn)
   end
 end
 local function forget_lost()
@@ -41,13 +48,15 @@ fn script(body: &str) -> Script {
     Script::new(&format!("{SHARED}{body}"))
 }
 
-/// ARGV: key, turns. Those that wait already keep their places.
+/// ARGV: key, group or nothing, turns. Those that wait already keep their places.
 static ENTER: LazyLock<Script> = LazyLock::new(|| {
     script(
-        "for at = 4, #ARGV do
+        "for at = 5, #ARGV do
            redis.call('ZADD', waiting, 'NX', now, ARGV[at])
            redis.call('ZADD', of(ARGV[3]), 'NX', now, ARGV[at])
            redis.call('HSET', keys, ARGV[at], ARGV[3])
+           redis.call('ZADD', of_group(ARGV[4]), 'NX', now, ARGV[at])
+           redis.call('HSET', groups, ARGV[at], ARGV[4])
          end
          return 0",
     )
@@ -101,17 +110,37 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: a conversation. Its owner, or nothing.
-static OWNER: LazyLock<Script> = LazyLock::new(|| {
+/// ARGV: turn. How many turns of its group wait before it, or nothing where it does not wait. One that an earlier version has
+/// queued has no group, and a place among all.
+static POSITION: LazyLock<Script> = LazyLock::new(|| {
+    script(
+        "local group = redis.call('HGET', groups, ARGV[3])
+         return redis.call('ZRANK', group and of_group(group) or waiting, ARGV[3])",
+    )
+});
+
+/// KEYS: a conversation. Its owner and its group, or nothing.
+static OWNER_AND_GROUP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local conversation = redis.call('HGET', KEYS[1], 'conversation')
-         return conversation and cjson.decode(conversation).owner or ''",
+         if not conversation then return {'', ''} end
+         conversation = cjson.decode(conversation)
+         local group = conversation.group
+         return {conversation.owner, type(group) == 'string' and group or ''}",
     )
 });
 
 /// Every script, to be loaded when Redis has forgotten them.
-pub(super) fn scripts() -> [&'static Script; 6] {
-    [&ENTER, &LEAVE, &COUNT, &RESERVE, &RELEASE, &OWNER]
+pub(super) fn scripts() -> [&'static Script; 7] {
+    [
+        &ENTER,
+        &LEAVE,
+        &COUNT,
+        &RESERVE,
+        &RELEASE,
+        &POSITION,
+        &OWNER_AND_GROUP,
+    ]
 }
 
 impl RedisConversations {
@@ -151,11 +180,12 @@ impl RedisConversations {
         let mut asking = redis::pipe();
         asking
             .cmd("EVALSHA")
-            .arg(OWNER.get_hash())
+            .arg(OWNER_AND_GROUP.get_hash())
             .arg(1)
             .arg(keys::conversation(id));
-        let (owner,) = self.connection.run::<(String,)>(&asking).await?;
-        let arguments: Vec<String> = std::iter::once(key_of(&owner).to_owned())
+        let ((owner, group),) = self.connection.run::<((String, String),)>(&asking).await?;
+        let arguments: Vec<String> = [key_of(&owner).to_owned(), group]
+            .into_iter()
             .chain(turns)
             .collect();
         self.run_on_queue::<u32>(&ENTER, &arguments).await?;
@@ -174,6 +204,16 @@ impl RedisConversations {
         let turns: Vec<String> = turns.iter().map(|turn| keys::waiting(id, *turn)).collect();
         self.run_on_queue::<u32>(&LEAVE, &turns).await?;
         Ok(())
+    }
+
+    /// Counts the turns of its group that wait before this one.
+    pub(super) async fn waiting_before(
+        &self,
+        id: &ConversationId,
+        turn: u32,
+    ) -> Result<Option<u64>, StateError> {
+        self.run_on_queue(&POSITION, &[keys::waiting(id, turn)])
+            .await
     }
 
     /// Counts the turns that wait for a worker.

@@ -4,17 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use redis::aio::ConnectionManager;
-use redis::{
-    Client, FromRedisValue, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value,
-};
-use secrecy::ExposeSecret;
+use redis::{FromRedisValue, PushInfo, PushKind, Value};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::config::RedisConfig;
 use crate::conversations::{NumberedEvent, TurnWatch};
-use crate::redis_connection::{settings, state_error};
+use crate::redis_connection::link::Link;
+use crate::redis_connection::{RedisConnection, state_error};
 use crate::state::StateError;
 
 /// Events that a slow reader may be behind before it must look in the stream instead.
@@ -24,7 +21,7 @@ type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Option<NumberedEvent
 
 /// The subscriptions of this process, by their channels.
 pub(super) struct Subscriptions {
-    connection: ConnectionManager,
+    link: Link,
     channels: Channels,
 }
 
@@ -33,38 +30,23 @@ pub(super) struct RedisWatch {
     news: broadcast::Receiver<Option<NumberedEvent>>,
     channel: String,
     channels: Channels,
-    connection: ConnectionManager,
+    link: Link,
 }
 
 impl Subscriptions {
     /// Connects at the first subscription.
-    pub(super) fn new(config: &RedisConfig) -> Result<Self, StateError> {
-        let info = config
-            .url
-            .expose_secret()
-            .into_connection_info()
-            .map_err(state_error)?;
-        // Only the third version of the protocol has news and answers on one connection.
-        let redis = info
-            .redis_settings()
-            .clone()
-            .set_protocol(ProtocolVersion::RESP3);
-        let client = Client::open(info.set_redis_settings(redis)).map_err(state_error)?;
+    pub(super) fn new(
+        config: &RedisConfig,
+        connection: &RedisConnection,
+    ) -> Result<Self, StateError> {
         let channels = Channels::default();
         let pushed_to = channels.clone();
-        let listen = move |info: PushInfo| {
+        let listener = move |info: PushInfo| {
             on_push(&pushed_to, info);
             Ok::<(), redis::aio::SendError>(())
         };
-        let settings = settings(config)
-            .set_push_sender(listen)
-            .set_automatic_resubscription();
-        let connection =
-            ConnectionManager::new_lazy_with_config(client, settings).map_err(state_error)?;
-        Ok(Self {
-            connection,
-            channels,
-        })
+        let link = connection.listen(config, listener)?;
+        Ok(Self { link, channels })
     }
 
     /// Subscribes to a channel, where nobody has yet.
@@ -76,16 +58,16 @@ impl Subscriptions {
                 .or_insert_with(|| broadcast::Sender::new(BUFFERED_EVENTS))
                 .subscribe()
         };
-        let (channels, connection) = (self.channels.clone(), self.connection.clone());
+        let (channels, link) = (self.channels.clone(), self.link.clone());
         // Made first, so that a subscription that fails is cleaned up as well.
         let watch = RedisWatch {
             news,
             channel,
             channels,
-            connection,
+            link,
         };
         // Subscribing again is harmless, and is over when this returns, whoever was first.
-        self.connection
+        self.link
             .clone()
             .subscribe(&watch.channel)
             .await
@@ -113,14 +95,13 @@ impl Drop for RedisWatch {
             .is_some_and(|sender| sender.receiver_count() <= 1);
         if last {
             channels.remove(&self.channel);
-            let (mut connection, channel) =
-                (self.connection.clone(), std::mem::take(&mut self.channel));
+            let (mut link, channel) = (self.link.clone(), std::mem::take(&mut self.channel));
             let channels = self.channels.clone();
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move {
                     // Somebody else may have come in the meantime.
                     if !locked(&channels).contains_key(&channel)
-                        && let Err(error) = connection.unsubscribe(&channel).await
+                        && let Err(error) = link.unsubscribe(&channel).await
                     {
                         tracing::debug!(%error, "a subscription to a turn was not ended");
                     }

@@ -11,6 +11,7 @@ use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, TRANSFER_ENCODING};
 use reqwest::{Client, Response, StatusCode};
 use tokio::fs::{self, OpenOptions};
 use tokio::io::AsyncWriteExt;
+use tokio::task::block_in_place;
 
 use super::places::Place;
 
@@ -98,7 +99,7 @@ impl Downloader {
         }
         bar.finish_and_clear();
         let partial = partial(path, "partial");
-        durable::rename(&partial, path)
+        block_in_place(|| durable::rename(&partial, path))
             .with_context(|| format!("cannot rename '{}'", partial.display()))?;
         drop(fs::remove_file(self::partial(path, "etag")).await);
         Ok(Downloaded::Whole)

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use radialog_schemas::RelativePath;
+use radialog_schemas::{ContentHash, RelativePath};
 use serde::Deserialize;
 
 /// The list that this program brings.
@@ -35,8 +35,12 @@ pub(super) struct Place {
     revision: String,
     file: Option<String>,
     release: Option<String>,
+    /// Its size in bytes, where the publisher tells it.
+    pub(super) size: Option<u64>,
     /// Its MD5, where the publisher tells it.
     pub(super) md5: Option<String>,
+    /// Its SHA-256, where the publisher tells it.
+    pub(super) sha256: Option<ContentHash>,
     /// The folder that it is unpacked into.
     pub(super) unpack: Option<RelativePath>,
     /// Whether it is an index of shards, which are fetched, too.
@@ -108,6 +112,10 @@ impl Place {
             path: other.path,
             file: Some(other.file),
             or: None,
+            // What was published is of the first form.
+            size: None,
+            md5: None,
+            sha256: None,
             ..self.clone()
         })
     }
@@ -135,7 +143,9 @@ impl Place {
                 path: RelativePath::parse(&beside(self.path.as_str()))?,
                 file: self.file.as_deref().map(beside),
                 release: self.release.as_deref().map(beside),
+                size: None,
                 md5: None,
+                sha256: None,
                 shards: false,
                 ..self.clone()
             })

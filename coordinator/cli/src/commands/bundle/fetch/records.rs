@@ -6,8 +6,9 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use md5::{Digest, Md5};
+use radialog_models::bundle::HashCache;
 use radialog_models::bundle::hashes::hash_file;
 use radialog_models::durable;
 use radialog_schemas::ContentHash;
@@ -67,24 +68,42 @@ impl Records {
         Ok(true)
     }
 
-    /// Holds a file to the published hash and writes down its own. Returns what was found, in words.
+    /// Holds a file to the published size and hashes, and writes down its own. Returns what was found, in words.
     pub(super) fn record(&mut self, place: &Place, path: &Path) -> anyhow::Result<String> {
-        let found = match &place.md5 {
-            Some(expected) => {
-                let found = md5(path)?;
-                if found != *expected {
-                    bail!(
-                        "'{}' has MD5 {found}, and the published file {expected}: it is damaged or another file; remove it and \
-                         run this again",
-                        path.display()
-                    );
-                }
-                "it has the published MD5".to_owned()
-            }
-            None => "no hash of it was published; that of this download is recorded".to_owned(),
+        let refuse = |what: &str, found: &str, expected: &str| {
+            anyhow!(
+                "'{}' has {what} {found}, and the published file {expected}: it is damaged or another file; remove it and run \
+                 this again",
+                path.display()
+            )
         };
         let size = fs::metadata(path)?.len();
+        if let Some(expected) = place.size.filter(|expected| *expected != size) {
+            return Err(refuse("size", &size.to_string(), &expected.to_string()));
+        }
+        let mut held = Vec::new();
+        if let Some(expected) = &place.md5 {
+            let found = md5(path)?;
+            if found != *expected {
+                return Err(refuse("MD5", &found, expected));
+            }
+            held.push("MD5");
+        }
         let sha256 = hash_file(path)?;
+        if let Some(expected) = &place.sha256 {
+            if sha256 != *expected {
+                return Err(refuse("SHA-256", sha256.as_str(), expected.as_str()));
+            }
+            held.push("SHA-256");
+        }
+        let found = match held.is_empty() {
+            false => format!("it has the published {}", held.join(" and ")),
+            true => "no hash of it was published; that of this download is recorded".to_owned(),
+        };
+        // The import need not read the file once more to know it.
+        if let Err(error) = HashCache::user().remember(path, sha256.clone()) {
+            tracing::warn!(%error, "a hash is not remembered and will be computed again");
+        }
         let found = format!("{found} (SHA-256 {sha256})");
         self.files
             .insert(place.path.to_string(), Record { size, sha256 });

@@ -1,0 +1,154 @@
+//! Where a batch writes its results: a folder, or a prefix of the object store beside a working folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use radialog_coordinator::run::output::check_directory;
+use radialog_coordinator::run::{LeaseTimes, StoredOutput};
+use radialog_coordinator::{RunOptions, RunSummary};
+use radialog_models::bundle::hashes::user_cache_dir;
+use radialog_runtime::backends::OpenBucketError;
+use radialog_runtime::config::Config;
+use tempfile::TempDir;
+
+use crate::bundle_source::bucket;
+use crate::exit::UsageError;
+
+const STORE: &str = "s3://";
+
+/// The place of the results.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OutputArgs {
+    /// Folder for results.jsonl, results.csv and summary.json, which holds the state to resume from; or s3://bucket/prefix,
+    /// from where any machine resumes. One run writes to it at a time
+    #[arg(long, value_name = "DIR|URL")]
+    out: String,
+    /// Working folder of a run into s3://; nothing in it is needed afterwards [default: batch in the cache]
+    #[arg(long, value_name = "DIR")]
+    work: Option<PathBuf>,
+}
+
+/// A place that this process writes to.
+pub(crate) enum BatchOutput {
+    Folder(PathBuf),
+    Store {
+        output: Box<StoredOutput>,
+        url: String,
+    },
+}
+
+/// A place that this process looks at.
+pub(crate) enum LookedAt {
+    Folder(PathBuf),
+    Copy(TempDir),
+}
+
+impl OutputArgs {
+    /// The folder, where it is one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        (!self.out.starts_with(STORE)).then(|| Path::new(&self.out))
+    }
+
+    /// Refuses what cannot work before anything takes time. A dry run writes nothing.
+    pub(crate) fn check(&self, config: &Config, is_dry_run: bool) -> anyhow::Result<()> {
+        match (self.folder(), &self.work) {
+            (None, _) if config.s3.is_none() => {
+                let error = OpenBucketError::NotConfigured(self.out.clone());
+                Err(UsageError(error.to_string()).into())
+            }
+            (Some(_), Some(_)) => Err(UsageError(
+                "--work is for runs into s3://: a run into a folder works there".into(),
+            )
+            .into()),
+            (Some(folder), None) if !is_dry_run => Ok(check_directory(folder)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes hold of it.
+    pub(crate) async fn open(
+        &self,
+        options: &RunOptions,
+        config: &Config,
+    ) -> anyhow::Result<BatchOutput> {
+        if let Some(folder) = self.folder() {
+            return Ok(BatchOutput::Folder(folder.to_owned()));
+        }
+        let (objects, prefix) = bucket(&self.out, config).await?;
+        let names = (self.out.as_str(), config.worker.worker.as_str());
+        let (work, times) = (self.work()?, LeaseTimes::default());
+        let output = StoredOutput::open(objects, &prefix, names, &work, options, times).await?;
+        Ok(BatchOutput::Store {
+            output: Box::new(output),
+            url: self.out.clone(),
+        })
+    }
+
+    /// Shows what is there, without taking hold of it.
+    pub(crate) async fn look(&self, config: &Config) -> anyhow::Result<LookedAt> {
+        if let Some(folder) = self.folder() {
+            return Ok(LookedAt::Folder(folder.to_owned()));
+        }
+        let (objects, prefix) = bucket(&self.out, config).await?;
+        let copy = tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR")?;
+        StoredOutput::copy(&*objects, &prefix, copy.path()).await?;
+        Ok(LookedAt::Copy(copy))
+    }
+
+    fn work(&self) -> anyhow::Result<PathBuf> {
+        match &self.work {
+            Some(work) => Ok(work.clone()),
+            None => user_cache_dir().map(|cache| cache.join("batch")).context(
+                "there is no home directory to work in: set --work, or RADIALOG_CACHE, to a folder",
+            ),
+        }
+    }
+}
+
+impl LookedAt {
+    /// The folder in which it lies.
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::Copy(copy) => copy.path(),
+        }
+    }
+}
+
+impl BatchOutput {
+    /// The folder that the run writes to.
+    pub(crate) fn folder(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::Store { output, .. } => output.folder(),
+        }
+    }
+
+    /// Waits for the run, and stores what it writes. Returns where the results are, too.
+    pub(crate) async fn beside(
+        self,
+        run: impl Future<Output = anyhow::Result<RunSummary>>,
+    ) -> anyhow::Result<(RunSummary, String)> {
+        let (output, url) = match self {
+            Self::Folder(folder) => return Ok((run.await?, folder.display().to_string())),
+            Self::Store { output, url } => (output, url),
+        };
+        let outcome = tokio::select! {
+            outcome = run => outcome,
+            // Whoever has taken over has all that was stored; this process has no say any more.
+            lost = output.keep() => return Err(lost.into()),
+        };
+        // What is done is stored, whatever ended the run.
+        match (outcome, output.finish().await) {
+            (Ok(summary), Ok(())) => Ok((summary, url)),
+            (Ok(_), Err(error)) => Err(error.into()),
+            (Err(error), stored) => {
+                if let Err(error) = stored {
+                    tracing::warn!(%error, "the last results are not stored; the next run makes them again");
+                }
+                Err(error)
+            }
+        }
+    }
+}

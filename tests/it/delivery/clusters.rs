@@ -1,0 +1,82 @@
+//! Brokers and stores of several nodes that lose one: work pauses until the others have agreed, and nothing is lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use radialog_runtime::runner::RunnerSettings;
+use radialog_runtime::state::Fact;
+use radialog_schemas::RunId;
+use radialog_tests::services::{BrokerCluster, RedisCluster};
+use radialog_tests::task_harness::TaskHarness;
+
+use super::{SOON, WORK, failure, findings, send_many, settings, studies};
+use crate::adapters::{rabbitmq_at, redis_at};
+
+/// A worker and a harness over two nodes, with so many tasks sent.
+async fn working(cluster: &BrokerCluster, tasks: usize) -> (TaskHarness, Vec<String>) {
+    let harness = TaskHarness::new(rabbitmq_at(&cluster.address()).await);
+    let harness = harness.await.unwrap();
+    let sent = send_many(&harness, tasks).await;
+    (harness, sent)
+}
+
+fn patient() -> RunnerSettings {
+    RunnerSettings {
+        grace: Duration::from_secs(30),
+        ..settings()
+    }
+}
+
+#[tokio::test]
+async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing() {
+    let mut cluster = BrokerCluster::start().await.unwrap();
+    let (harness, sent) = working(&cluster, 60).await;
+    let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
+    let worker = harness.start(&stage, patient());
+    let mut results = harness.results(5).await.unwrap();
+    cluster.stop_second();
+    cluster.start_second_again().await.unwrap();
+    results.extend(harness.results(5).await.unwrap());
+    // Longer than the time after which a silent node counts as lost: each finds the other gone, whoever notices first.
+    cluster.freeze_second().unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    cluster.thaw_second().unwrap();
+    while studies(&results).len() < sent.len() {
+        results.extend(harness.results(1).await.unwrap());
+    }
+    assert_eq!(studies(&results), sent);
+    assert!(results.iter().all(|result| failure(result).is_none()));
+    worker.stop().await.unwrap();
+    assert_eq!(harness.queue.depth(WORK).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn every_primary_of_a_redis_cluster_can_be_lost_in_turn() {
+    let mut cluster = RedisCluster::with_replicas().await.unwrap();
+    let state = redis_at(&cluster.url()).await;
+    // Runs whose keys lie on all of the nodes.
+    let runs: Vec<RunId> = (0..30).map(|run| RunId(format!("run-{run}"))).collect();
+    let facts = |field: &str| -> Vec<Fact> {
+        let fact = |run: &RunId| Fact {
+            run: run.clone(),
+            study: "study".into(),
+            field: field.into(),
+            value: field.into(),
+        };
+        runs.iter().map(fact).collect()
+    };
+    state.begin(&facts("begun")).await.unwrap();
+    for lost in 0..cluster.primaries() {
+        cluster.until_replicated().await.unwrap();
+        cluster.stop(lost);
+        let during = facts(&format!("while {lost} is lost"));
+        let recorded = tokio::time::timeout(SOON, state.record(&during)).await;
+        let recorded = recorded.unwrap().unwrap();
+        assert!(recorded.iter().all(Option::is_some), "{recorded:?}");
+        cluster.start_again(lost).await.unwrap();
+    }
+    let all = state.record(&facts("last")).await.unwrap();
+    for facts in all {
+        assert_eq!(facts.unwrap().len(), cluster.primaries() + 2);
+    }
+}

@@ -1,0 +1,199 @@
+//! The life of a service as a process: it says how far its start is, ends at once where it is stopped in it, and drains where
+//! it is stopped later, with health and metrics to the end.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use radialog_tests::processes::{ProcessCluster, RoleProcess};
+use radialog_tests::services::{Environment, Services, TcpProxy};
+
+use crate::health::get;
+
+/// Longer than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Longer than any test: what waits for it never goes on.
+const NEVER: &str = "36000";
+
+/// Services of one deployment, and roles over them.
+struct Deployment {
+    cluster: ProcessCluster,
+    _objects: tempfile::TempDir,
+}
+
+impl Deployment {
+    fn new(environment: impl FnOnce(Environment) -> Environment) -> Self {
+        let objects = tempfile::tempdir().unwrap();
+        let base = Environment::default()
+            .objects(objects.path())
+            .with("RADIALOG_HEALTH_ADDRESS", "127.0.0.1:0")
+            .with("RADIALOG_START_TIMEOUT", NEVER);
+        Self {
+            cluster: ProcessCluster::new(environment(base)).unwrap(),
+            _objects: objects,
+        }
+    }
+
+    fn start(&self, arguments: &[&str]) -> RoleProcess {
+        self.cluster.start(arguments).unwrap()
+    }
+
+    /// The address in the log line of a role that has these words.
+    async fn address(&self, role: &str, words: &str) -> SocketAddr {
+        let begun = Instant::now();
+        loop {
+            let log = self.cluster.log(role);
+            let line = log.lines().find(|line| line.contains(words));
+            let address = line.and_then(|line| line.split("address=").nth(1));
+            if let Some(address) = address {
+                return address.trim().parse().unwrap();
+            }
+            assert!(begun.elapsed() < LIMIT, "{words} is not in: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn health(&self, role: &str) -> SocketAddr {
+        self.address(role, "serving /metrics").await
+    }
+}
+
+fn terminate(role: &RoleProcess) {
+    let pid = role.0.id().to_string();
+    let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    assert!(sent.success());
+}
+
+async fn until_says(address: SocketAddr, path: &str, words: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let text = get(address, path).await;
+        if text.contains(words) {
+            return text;
+        }
+        assert!(begun.elapsed() < LIMIT, "{words} is not in: {text}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn end_of(role: &mut RoleProcess) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = role.0.try_wait().unwrap() {
+            return status;
+        }
+        assert!(begun.elapsed() < LIMIT, "it does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_its_store_ends_at_once_at_sigterm() {
+    let services = Services::shared().await.unwrap();
+    let bucket = services.s3().bucket().unwrap();
+    let proxy = TcpProxy::start(&bucket).await.unwrap();
+    proxy.drop_responses();
+    let amqp = services.amqp().unwrap();
+    let deployment = Deployment::new(|environment| {
+        environment
+            .with("RADIALOG_AMQP_URL", amqp)
+            .with("RADIALOG_REDIS_URL", services.redis())
+            .bucket(proxy.in_front_of(&bucket))
+    });
+    let bundle = format!("s3://{}/bundle", bucket.rsplit('/').next().unwrap());
+    let mut worker = deployment.start(&["worker", "scoring", "--bundle", &bundle]);
+    let health = deployment.health("worker").await;
+    let text = until_says(health, "/readyz", "starting: downloading weights").await;
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    assert!(get(health, "/healthz").await.starts_with("HTTP/1.1 200"));
+    let phase = "radialog_process_phase_info{phase=\"starting\"} 1";
+    until_says(health, "/metrics", phase).await;
+    terminate(&worker);
+    assert_eq!(end_of(&mut worker).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_waits_for_its_broker_ends_at_once_at_sigterm() {
+    let services = Services::shared().await.unwrap();
+    let amqp = services.amqp().unwrap();
+    let proxy = TcpProxy::start(&amqp).await.unwrap();
+    proxy.drop_responses();
+    let deployment = Deployment::new(|environment| {
+        environment
+            .with("RADIALOG_AMQP_URL", proxy.in_front_of(&amqp))
+            .with("RADIALOG_REDIS_URL", services.redis())
+    });
+    for (role, arguments) in [
+        ("coordinator", &["coordinator"][..]),
+        ("worker", &["worker", "scoring"]),
+        ("gateway", &["gateway", "--listen", "127.0.0.1:0"]),
+    ] {
+        let mut process = deployment.start(arguments);
+        let health = deployment.health(role).await;
+        until_says(health, "/readyz", "connecting").await;
+        terminate(&process);
+        assert_eq!(end_of(&mut process).await.code(), Some(0), "{role}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_stopped_is_not_ready_and_still_answers_for_the_pause() {
+    let services = Services::shared().await.unwrap();
+    let amqp = services.amqp().unwrap();
+    let deployment = Deployment::new(|environment| {
+        environment
+            .with("RADIALOG_AMQP_URL", amqp)
+            .with("RADIALOG_REDIS_URL", services.redis())
+            .with("RADIALOG_SHUTDOWN_PAUSE", NEVER)
+    });
+    let mut gateway = deployment.start(&["gateway", "--listen", "127.0.0.1:0"]);
+    let health = deployment.health("gateway").await;
+    let page = deployment.address("gateway", "gateway ready").await;
+    assert!(get(health, "/readyz").await.starts_with("HTTP/1.1 200"));
+    terminate(&gateway);
+    let text = until_says(health, "/readyz", "draining").await;
+    assert!(text.starts_with("HTTP/1.1 503"), "{text}");
+    assert!(get(page, "/").await.starts_with("HTTP/1.1 200"));
+    assert!(get(health, "/healthz").await.starts_with("HTTP/1.1 200"));
+    let phase = "radialog_process_phase_info{phase=\"draining\"} 1";
+    assert!(get(health, "/metrics").await.contains(phase));
+    // Whoever does not want to wait says so.
+    terminate(&gateway);
+    end_of(&mut gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics_are_there_while_a_gateway_finishes_what_it_has() {
+    let services = Services::shared().await.unwrap();
+    let amqp = services.amqp().unwrap();
+    let deployment = Deployment::new(|environment| {
+        environment
+            .with("RADIALOG_AMQP_URL", amqp)
+            .with("RADIALOG_REDIS_URL", services.redis())
+            .with("RADIALOG_GATEWAY_GRACE", NEVER)
+            .with("RADIALOG_GATEWAY_REQUEST_TIMEOUT", NEVER)
+    });
+    let mut gateway = deployment.start(&["gateway", "--listen", "127.0.0.1:0"]);
+    let health = deployment.health("gateway").await;
+    let page = deployment.address("gateway", "gateway ready").await;
+    // An upload that is under way.
+    let mut upload = TcpStream::connect(page).unwrap();
+    let head =
+        "POST /v1/conversations HTTP/1.1\r\nHost: gateway\r\nContent-Type: application/json\r\n";
+    write!(upload, "{head}Content-Length: 1000\r\n\r\n{{").unwrap();
+    let open = "radialog_http_open_connections{server=\"gateway\"} 1";
+    until_says(health, "/metrics", open).await;
+    // A second request on the same server is answered after the first one's header was read.
+    assert!(get(page, "/").await.starts_with("HTTP/1.1 200"));
+    terminate(&gateway);
+    let begun = Instant::now();
+    while TcpStream::connect(page).is_ok() {
+        assert!(begun.elapsed() < LIMIT, "it goes on to accept");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(get(health, "/readyz").await.contains("draining"));
+    assert!(get(health, "/metrics").await.starts_with("HTTP/1.1 200"));
+    drop(upload);
+    assert_eq!(end_of(&mut gateway).await.code(), Some(0));
+}

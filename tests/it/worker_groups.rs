@@ -1,0 +1,184 @@
+//! Two bundles behind one gateway, as processes over real RabbitMQ: each model is answered by the workers of its own group, and
+//! whoever looks at models, health and metrics sees which bundle a process serves.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use radialog_models::bundle::RandomBundle;
+use radialog_tests::fixtures::xray;
+use radialog_tests::processes::{ProcessCluster, RoleProcess};
+use radialog_tests::services::{Services, free_port};
+use reqwest::Client;
+use reqwest::multipart::{Form, Part};
+use serde_json::Value;
+
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// The group of the second bundle's workers.
+const GROUP: &str = "second";
+/// The stages that a conversation needs.
+const STAGES: [&str; 3] = ["embedding", "findings", "language"];
+
+/// A bundle of random weights with a name of its own.
+fn bundle(dir: &Path, name: &str, seed: u64) -> Result<String> {
+    RandomBundle::tiny(seed).write(dir)?;
+    let file = dir.join("bundle.json");
+    let manifest = fs::read_to_string(&file)?.replace("\"random-tiny\"", &format!("\"{name}\""));
+    fs::write(file, manifest)?;
+    Ok(dir.display().to_string())
+}
+
+struct Cluster {
+    processes: ProcessCluster,
+    gateway: String,
+    client: Client,
+}
+
+impl Cluster {
+    /// The workers of a bundle, and the health address of the last one.
+    fn workers(&self, bundle: &str, group: &[&str]) -> Result<(Vec<RoleProcess>, String)> {
+        let health = format!("127.0.0.1:{}", free_port()?);
+        let workers = STAGES.iter().map(|&stage| {
+            let mut arguments = vec!["worker", stage, "--bundle", bundle];
+            arguments.extend(group);
+            if stage == "language" {
+                arguments.extend(["--health-address", &health]);
+            }
+            self.processes.start(&arguments)
+        });
+        Ok((workers.collect::<Result<_>>()?, health))
+    }
+
+    async fn text(&self, url: &str) -> Result<String> {
+        Ok(self.client.get(url).send().await?.text().await?)
+    }
+
+    /// Asks until the answer is as it should be.
+    async fn until(&self, url: &str, is_so: impl Fn(&str) -> bool) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let answer = self.text(url).await;
+            match &answer {
+                Ok(text) if is_so(text) => return answer,
+                _ if began.elapsed() < TIMEOUT => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                _ => anyhow::bail!(
+                    "'{url}' answers {answer:?}; gateway and workers said:\n{}\n{}",
+                    self.processes.log("gateway"),
+                    self.processes.log("worker")
+                ),
+            }
+        }
+    }
+
+    /// Begins a conversation about an image with this model; its first turn is a report.
+    async fn begin(&self, model: &str) -> Result<String> {
+        let image = Part::bytes(fs::read(xray("00001300_000.jpg"))?).file_name("xray");
+        let form = Form::new()
+            .part("image", image)
+            .text("model", model.to_owned())
+            .text("max_new_tokens", "16");
+        let post = self
+            .client
+            .post(format!("{}/v1/conversations", self.gateway));
+        let response = post.multipart(form).send().await?;
+        ensure!(response.status() == 202, "{}", response.text().await?);
+        let view: Value = response.json().await?;
+        ensure!(view["model"] == model, "{view}");
+        let id = view["id"].as_str().context("no id")?;
+        Ok(format!("{}/v1/conversations/{id}/turns/1", self.gateway))
+    }
+
+    /// The report that a turn ends with.
+    async fn report(&self, turn: &str) -> Result<String> {
+        let is_final = |text: &str| {
+            let view: Value = serde_json::from_str(text).unwrap_or_default();
+            ["done", "failed", "cancelled"].contains(&view["status"].as_str().unwrap_or_default())
+        };
+        let view: Value = serde_json::from_str(&self.until(turn, is_final).await?)?;
+        ensure!(view["status"] == "done", "{view}");
+        Ok(view["text"].as_str().context("no text")?.to_owned())
+    }
+
+    /// Whether the process at this address says in health and metrics that it serves a bundle, for a group or none.
+    async fn names(&self, health: &str, bundle: &str, group: &str) -> Result<()> {
+        let ready = self
+            .until(&format!("http://{health}/readyz"), |text| {
+                text.starts_with("ready")
+            })
+            .await?;
+        let begin = format!("bundle {bundle} ");
+        let line = ready.lines().find(|line| line.starts_with(&begin));
+        let line = line.with_context(|| format!("no '{bundle}' in {ready}"))?;
+        let of_group = line.split_once(" group ").map_or("", |(_, group)| group);
+        ensure!(of_group == group, "{ready}");
+        let metrics = self.text(&format!("http://{health}/metrics")).await?;
+        let info = format!("radialog_bundle_info{{bundle=\"{bundle}\",group=\"{group}\"");
+        ensure!(metrics.contains(&info), "{metrics}");
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_model_is_answered_by_the_workers_of_its_own_group() -> Result<()> {
+    let services = Services::shared().await?;
+    let environment = services.environment()?.bucket(services.s3().bucket()?);
+    let dir = tempfile::tempdir()?;
+    let one = bundle(&dir.path().join("one"), "one", 1)?;
+    // A comma in a path is no end of it.
+    let two = bundle(&dir.path().join("two, of another seed"), "two", 2)?;
+    let [address, health] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+    let cluster = Cluster {
+        processes: ProcessCluster::new(environment)?,
+        gateway: format!("http://{address}"),
+        client: Client::new(),
+    };
+    let _gateway = cluster.processes.start(&[
+        "gateway",
+        "--listen",
+        &address,
+        "--health-address",
+        &health,
+        "--bundle",
+        &one,
+        "--also",
+        &format!("{GROUP}={two}"),
+    ])?;
+    cluster.names(&health, "one", "").await?;
+    cluster.names(&health, "two", GROUP).await?;
+    let models = cluster
+        .text(&format!("{}/v1/models", cluster.gateway))
+        .await?;
+    let models: Value = serde_json::from_str(&models)?;
+    let listed = models["data"].as_array().context("no list")?.iter();
+    let listed: Vec<_> = listed
+        .map(|model| [&model["id"], &model["bundle"]])
+        .collect();
+    ensure!(listed == [["one", "one"], ["two", "two"]], "{models}");
+
+    // Workers of the first bundle alone: its turns are answered, and one for the second bundle, which came earlier, waits.
+    let (first_workers, first_health) = cluster.workers(&one, &[])?;
+    let of_two = cluster.begin("two").await?;
+    let of_one = cluster.begin("one").await?;
+    let by_one = cluster.report(&of_one).await?;
+    let waiting: Value = serde_json::from_str(&cluster.text(&of_two).await?)?;
+    ensure!(waiting["status"] == "queued", "{waiting}");
+    ensure!(waiting["position"] == 0, "{waiting}");
+    cluster.names(&first_health, "one", "").await?;
+
+    let (_second_workers, second_health) = cluster.workers(&two, &["--worker-group", GROUP])?;
+    let by_two = cluster.report(&of_two).await?;
+    ensure!(by_one != by_two, "both models say '{by_one}'");
+    cluster.names(&second_health, "two", GROUP).await?;
+
+    // Without the first bundle's workers, the second one's go on, and say the same again.
+    drop(first_workers);
+    let of_one = cluster.begin("one").await?;
+    let of_two = cluster.begin("two").await?;
+    ensure!(cluster.report(&of_two).await? == by_two);
+    let waiting: Value = serde_json::from_str(&cluster.text(&of_one).await?)?;
+    ensure!(waiting["status"] == "queued", "{waiting}");
+    Ok(())
+}
