@@ -8,6 +8,7 @@ mod browser;
 mod bundle_adapters;
 mod bundle_store;
 mod bundles;
+mod chaos;
 mod chat_processes;
 mod chat_worker;
 mod clinical;

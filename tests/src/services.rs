@@ -6,16 +6,15 @@
 //! running services; how the missing ones are installed is told in [`crate::install`].
 
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
 pub use broker::{Broker, BrokerCluster};
 pub use browser::{Browser, Screen};
 pub use environment::Environment;
-pub use proxy::TcpProxy;
+pub use radialog_runtime::local_services::TcpProxy;
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
 pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY, serve_directory};
@@ -23,14 +22,9 @@ pub use s3::{ACCESS_KEY_ID, S3Server, SECRET_ACCESS_KEY, serve_directory};
 mod broker;
 mod browser;
 mod environment;
-mod process;
-mod proxy;
 mod redis;
 mod redis_cluster;
 mod s3;
-
-/// The time that a service may take to answer after its start; RabbitMQ takes 4 s on an idle machine.
-const START_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// What all tests of a binary share. Tests that stop a service start one of their own.
 pub struct Services {
@@ -94,28 +88,10 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-/// Repeats a check until it succeeds or the start timeout is over.
-async fn until_ready<F: Future<Output = bool>>(
-    what: &str,
-    mut is_ready: impl FnMut() -> F,
-) -> Result<()> {
-    let ready = async {
-        while !is_ready().await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    let seconds = START_TIMEOUT.as_secs();
-    tokio::time::timeout(START_TIMEOUT, ready)
-        .await
-        .with_context(|| format!("{what} did not start within {seconds} s"))
-}
-
 /// Returns a port that nobody listens on.
 ///
 /// # Errors
 /// Where the machine has none left.
 pub fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
+    Ok(radialog_runtime::local_services::free_port()?)
 }

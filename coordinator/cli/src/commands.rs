@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod batch;
 mod bundle;
+mod chaos;
 mod chat;
 mod coordinator;
 mod dlq;
@@ -54,6 +55,7 @@ pub(crate) enum Command {
     Dlq(dlq::DlqArgs),
     Purge(purge::PurgeArgs),
     Doctor(doctor::DoctorArgs),
+    Chaos(chaos::ChaosArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
     Export(export::ExportArgs),
@@ -81,6 +83,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dlq(args) => dlq::run(args).await,
         Command::Purge(args) => purge::run(args).await,
         Command::Doctor(args) => doctor::run(args).await,
+        Command::Chaos(args) => chaos::run(args).await,
         Command::Bundle(args) => bundle::run(args).await,
         Command::Evaluate(args) => evaluate::run(args).await,
         Command::Export(args) => export::run(args).await,

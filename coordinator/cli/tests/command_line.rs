@@ -39,6 +39,7 @@ fn every_role_explains_itself_with_an_example() {
         &["dlq", "retry"],
         &["purge"],
         &["doctor"],
+        &["chaos"],
         &["bundle", "random"],
         &["bundle", "import"],
         &["bundle", "fetch"],
@@ -69,6 +70,28 @@ fn every_role_explains_itself_with_an_example() {
         assert!(help.contains("Example"), "{role:?} has no example:\n{help}");
         assert!(help.contains("Usage: radialog"), "{role:?}");
     }
+}
+
+#[test]
+fn chaos_refuses_places_that_others_may_use() {
+    let output = radialog(&[
+        "chaos",
+        "--studies",
+        "2",
+        "--amqp",
+        "amqp://guest:guest@127.0.0.1:1/%2f",
+        "--redis",
+        "redis://127.0.0.1:1/0",
+    ]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    for place in ["virtual host", "database", "--objects"] {
+        assert!(errors.contains(place), "{place}: {errors}");
+    }
+    let output = radialog(&["chaos", "--objects", "somewhere"]);
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{errors}");
+    assert!(errors.contains("--amqp and --redis"), "{errors}");
 }
 
 #[test]

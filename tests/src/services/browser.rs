@@ -9,13 +9,13 @@ use anyhow::{Context, Result, bail, ensure};
 use fantoccini::wd::Capabilities;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
+use radialog_runtime::local_services::{LocalProcess, until_ready};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use super::process::Process;
-use super::{free_port, runtime, until_ready};
+use super::{free_port, runtime};
 use crate::install::{self, Requirement};
 
 /// Names a running driver.
@@ -77,7 +77,7 @@ pub struct Browser {
 
 struct Driver {
     url: String,
-    _own: Option<(Process, TempDir)>,
+    _own: Option<(LocalProcess, TempDir)>,
 }
 
 impl Driver {
@@ -99,7 +99,7 @@ impl Driver {
         command.arg(format!("--port={port}"));
         // Profiles and sockets of the browsers go away with the folder.
         command.env("TMPDIR", directory.path());
-        let process = Process::start(&command, &directory.path().join("output"))?;
+        let process = LocalProcess::start(&command, &directory.path().join("output"))?;
         until_ready("chromedriver", || async move {
             TcpStream::connect(("127.0.0.1", port)).await.is_ok()
         })

@@ -1,14 +1,11 @@
 //! A Redis server.
 
-use std::process::Command;
+use std::path::PathBuf;
 
 use anyhow::Result;
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use radialog_runtime::local_services::LocalRedis;
 
-use super::process::Process;
-use super::{Services, free_port, until_ready};
+use super::Services;
 use crate::install::{self, Requirement};
 
 /// Names a running server, or says `cluster` for a Redis Cluster of our own.
@@ -27,15 +24,7 @@ const REQUIREMENT: Requirement<'_> = Requirement {
 /// A Redis server that can be stopped and started again.
 pub struct Redis {
     url: String,
-    own: Option<Server>,
-}
-
-/// A server on a free port of this machine.
-pub(super) struct Server {
-    command: Command,
-    pub(super) port: u16,
-    directory: TempDir,
-    running: Option<Process>,
+    own: Option<LocalRedis>,
 }
 
 impl Redis {
@@ -53,22 +42,40 @@ impl Redis {
 
     /// A Redis of the caller's own, without persistence: started again, it has lost everything.
     pub async fn start() -> Result<Self> {
-        Self::with(&["--appendonly", "no"]).await
+        Self::with(&LocalRedis::FORGETFUL).await
     }
 
     /// A Redis of the caller's own that writes every command to its disk: started again, it has lost nothing that it has
     /// answered.
     pub async fn durable() -> Result<Self> {
-        Self::with(&["--appendonly", "yes", "--appendfsync", "always"]).await
+        Self::with(&LocalRedis::DURABLE).await
     }
 
     async fn with(persistence: &[&str]) -> Result<Self> {
-        let mut server = Server::prepare(persistence)?;
+        let mut server = Self::prepare(persistence)?;
         server.start().await?;
         Ok(Self {
-            url: format!("redis://127.0.0.1:{}/0", server.port),
+            url: server.url(),
             own: Some(server),
         })
+    }
+
+    /// A server with these settings, not yet started.
+    pub(super) fn prepare(settings: &[&str]) -> Result<LocalRedis> {
+        Ok(LocalRedis::prepare(
+            &Self::installed()?,
+            tempfile::tempdir()?,
+            settings,
+        )?)
+    }
+
+    /// The server's program; it is installed where it is missing.
+    ///
+    /// # Errors
+    /// Where it cannot be installed.
+    pub fn installed() -> Result<PathBuf> {
+        let own = std::env::var(SERVER_VARIABLE).unwrap_or_else(|_| "redis-server".to_owned());
+        install::program(&[&own], "redis-server", &REQUIREMENT)
     }
 
     /// Its address.
@@ -79,59 +86,15 @@ impl Redis {
     /// Kills it.
     pub fn stop(&mut self) {
         if let Some(server) = &mut self.own {
-            server.stop();
+            server.kill();
         }
     }
 
     /// Starts it again.
     pub async fn start_again(&mut self) -> Result<()> {
         match &mut self.own {
-            Some(server) => server.start().await,
+            Some(server) => Ok(server.start().await?),
             None => Ok(()),
         }
     }
-}
-
-impl Server {
-    /// A server with these settings, not yet started.
-    pub(super) fn prepare(settings: &[&str]) -> Result<Self> {
-        let own = std::env::var(SERVER_VARIABLE).unwrap_or_else(|_| "redis-server".to_owned());
-        let program = install::program(&[&own], "redis-server", &REQUIREMENT)?;
-        let (directory, port) = (tempfile::tempdir()?, free_port()?);
-        let mut command = Command::new(program);
-        command
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--save", ""])
-            .args(settings);
-        command.arg("--dir").arg(directory.path());
-        Ok(Self {
-            command,
-            port,
-            directory,
-            running: None,
-        })
-    }
-
-    /// Kills it.
-    pub(super) fn stop(&mut self) {
-        self.running = None;
-    }
-
-    /// Starts it, or starts it again.
-    pub(super) async fn start(&mut self) -> Result<()> {
-        self.running = Some(Process::start(
-            &self.command,
-            &self.directory.path().join("output"),
-        )?);
-        until_ready("Redis", || answers(self.port)).await
-    }
-}
-
-async fn answers(port: u16) -> bool {
-    let ping = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(b"PING\r\n").await?;
-        stream.read_u8().await
-    };
-    matches!(ping.await, Ok(b'+'))
 }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use radialog_runtime::local_services::{LocalRedis, until_ready};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::redis::Server;
-use super::{free_port, until_ready};
+use super::{Redis, free_port};
 
 const PRIMARIES: usize = 3;
 const SLOTS: usize = 16_384;
@@ -16,7 +16,7 @@ const NODE_TIMEOUT_MS: &str = "1500";
 
 /// A cluster of three primaries, with a replica for each where it is to survive the loss of one. Nodes can be killed.
 pub struct RedisCluster {
-    nodes: Vec<Server>,
+    nodes: Vec<LocalRedis>,
 }
 
 impl RedisCluster {
@@ -42,7 +42,7 @@ impl RedisCluster {
                 "--appendonly",
                 "yes",
             ];
-            let mut node = Server::prepare(&[&settings[..], &survives].concat())?;
+            let mut node = Redis::prepare(&[&settings[..], &survives].concat())?;
             node.start().await?;
             nodes.push(node);
             buses.push(bus);
@@ -51,7 +51,7 @@ impl RedisCluster {
         for (index, node) in cluster.nodes.iter().enumerate() {
             let first = &cluster.nodes[0];
             ask(
-                node.port,
+                node.port(),
                 &format!("CLUSTER SET-CONFIG-EPOCH {}", index + 1),
             )
             .await?;
@@ -60,17 +60,17 @@ impl RedisCluster {
                     SLOTS * index / PRIMARIES,
                     SLOTS * (index + 1) / PRIMARIES - 1,
                 );
-                ask(node.port, &format!("CLUSTER ADDSLOTSRANGE {from} {to}")).await?;
+                ask(node.port(), &format!("CLUSTER ADDSLOTSRANGE {from} {to}")).await?;
             }
             if index > 0 {
-                let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", first.port, buses[0]);
-                ask(node.port, &meet).await?;
+                let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", first.port(), buses[0]);
+                ask(node.port(), &meet).await?;
             }
         }
         until_ready("the Redis Cluster", || cluster.knows_all_nodes()).await?;
         for (index, node) in cluster.nodes.iter().enumerate().skip(PRIMARIES) {
-            let primary = ask(cluster.nodes[index - PRIMARIES].port, "CLUSTER MYID").await?;
-            ask(node.port, &format!("CLUSTER REPLICATE {primary}")).await?;
+            let primary = ask(cluster.nodes[index - PRIMARIES].port(), "CLUSTER MYID").await?;
+            ask(node.port(), &format!("CLUSTER REPLICATE {primary}")).await?;
         }
         until_ready("the Redis Cluster", || cluster.is_whole()).await?;
         Ok(cluster)
@@ -78,7 +78,7 @@ impl RedisCluster {
 
     /// The addresses of all nodes, with commas.
     pub fn url(&self) -> String {
-        let address = |node: &Server| format!("redis://127.0.0.1:{}", node.port);
+        let address = |node: &LocalRedis| format!("redis://127.0.0.1:{}", node.port());
         self.nodes.iter().map(address).collect::<Vec<_>>().join(",")
     }
 
@@ -89,21 +89,21 @@ impl RedisCluster {
 
     /// Waits until every replica has what its primary has.
     pub async fn until_replicated(&self) -> Result<()> {
-        until_ready("replicas with all that was written", || {
+        Ok(until_ready("replicas with all that was written", || {
             self.is_replicated()
         })
-        .await
+        .await?)
     }
 
     /// Kills a node.
     pub fn stop(&mut self, node: usize) {
-        self.nodes[node].stop();
+        self.nodes[node].kill();
     }
 
     /// Starts it again with what it had, and waits until the cluster has it back.
     pub async fn start_again(&mut self, node: usize) -> Result<()> {
         self.nodes[node].start().await?;
-        until_ready("the Redis Cluster", || self.is_whole()).await
+        Ok(until_ready("the Redis Cluster", || self.is_whole()).await?)
     }
 
     async fn knows_all_nodes(&self) -> bool {
@@ -116,7 +116,7 @@ impl RedisCluster {
             return false;
         }
         for node in &self.nodes {
-            let Ok(info) = ask(node.port, "INFO replication").await else {
+            let Ok(info) = ask(node.port(), "INFO replication").await else {
                 return false;
             };
             if info.contains("role:slave") && !info.contains("master_link_status:up") {
@@ -128,7 +128,7 @@ impl RedisCluster {
 
     async fn is_replicated(&self) -> bool {
         for node in &self.nodes {
-            let Ok(info) = ask(node.port, "INFO replication").await else {
+            let Ok(info) = ask(node.port(), "INFO replication").await else {
                 return false;
             };
             let of = |name: &str| {
@@ -151,7 +151,7 @@ impl RedisCluster {
 
     async fn all_say(&self, command: &str, wanted: &str) -> bool {
         for node in &self.nodes {
-            if !ask(node.port, command)
+            if !ask(node.port(), command)
                 .await
                 .is_ok_and(|info| info.contains(wanted))
             {

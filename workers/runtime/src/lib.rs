@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod durable;
 pub mod health;
 pub mod http_server;
+pub mod local_services;
 pub mod metrics;
 pub mod objects;
 pub mod queue;

@@ -21,7 +21,6 @@ use command::TypedLine;
 
 mod client;
 mod command;
-mod events;
 
 /// Width of a finding's bar.
 const BAR: usize = 20;

@@ -1,7 +1,6 @@
 //! `radialog purge`: removes conversations, and what conversations have left.
 
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +12,7 @@ use radialog_runtime::state::memory::MemoryState;
 use radialog_schemas::ConversationId;
 
 use crate::args::ServiceArgs;
+use crate::length_of_time::LengthOfTime;
 
 /// Remove conversations, and the images and outputs that conversations have left
 ///
@@ -25,7 +25,7 @@ use crate::args::ServiceArgs;
 pub(crate) struct PurgeArgs {
     /// Also remove the conversations that began longer ago than this, with all that belongs to them, e.g. 30d, 12h, 45m
     #[arg(long, value_name = "AGE", conflicts_with = "conversation")]
-    older_than: Option<Age>,
+    older_than: Option<LengthOfTime>,
     /// Remove this conversation alone, with its corrections and all that belongs to it
     #[arg(long, value_name = "ID")]
     conversation: Option<String>,
@@ -34,29 +34,6 @@ pub(crate) struct PurgeArgs {
     dry_run: bool,
     #[command(flatten)]
     services: ServiceArgs,
-}
-
-/// A length of time as people write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Age(Duration);
-
-impl FromStr for Age {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("'{text}' is not an age; write 30d, 12h, 45m or 90s");
-        let unit = text.char_indices().last().ok_or_else(wrong)?;
-        let seconds = match unit.1 {
-            'd' => 24 * 3600,
-            'h' => 3600,
-            'm' => 60,
-            's' => 1,
-            _ => return Err(wrong()),
-        };
-        let number: u64 = text[..unit.0].parse().map_err(|_| wrong())?;
-        let age = number.checked_mul(seconds).ok_or_else(wrong)?;
-        Ok(Self(Duration::from_secs(age)))
-    }
 }
 
 pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
@@ -92,7 +69,7 @@ pub(crate) async fn run(args: PurgeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut grace = config.retention.grace;
-    if let Some(Age(age)) = args.older_than {
+    if let Some(LengthOfTime(age)) = args.older_than {
         let old = begun_before(age);
         let old = backends.conversations.begun_before(old).await?;
         let count = exist(&backends, &old).await?;
@@ -129,28 +106,4 @@ fn begun_before(age: Duration) -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     u64::try_from(now.saturating_sub(age).as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_age_has_a_number_and_a_unit() {
-        let seconds = |text: &str| text.parse::<Age>().map(|age| age.0.as_secs());
-        assert_eq!(seconds("30d"), Ok(30 * 24 * 3600));
-        assert_eq!(seconds("90s"), Ok(90));
-        for wrong in [
-            "",
-            "d",
-            "30",
-            "-1d",
-            "1.5h",
-            "30 d",
-            "18446744073709551615d",
-            "5é",
-        ] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -59,6 +59,22 @@ impl RedisState {
     }
 }
 
+/// Lists the names of all keys of this system, of runs and of conversations. For those who look for what was left behind:
+/// it goes through the whole database.
+///
+/// # Errors
+/// When Redis does not answer within `start_timeout`, or refuses.
+pub async fn stored_keys(
+    config: &RedisConfig,
+    start_timeout: Duration,
+) -> Result<Vec<String>, StateError> {
+    let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
+    let mut keys = connection.keys("radialog:*").await?;
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
 #[async_trait]
 impl State for RedisState {
     async fn put_document(&self, run: &RunId, name: &str, value: String) -> Result<(), StateError> {

@@ -13,7 +13,7 @@ use reqwest::multipart::{Form, Part};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::events::{SseEvent, SseParser};
+use crate::server_sent_events::{SseEvent, SseParser};
 
 /// A stream that brings nothing for this long, not even a heartbeat, is broken.
 const STALL_TIMEOUT: Duration = Duration::from_secs(45);
@@ -117,10 +117,7 @@ impl GatewayClient {
         let mut last = turn.last_event;
         let mut failed = 0;
         loop {
-            let request = self
-                .http
-                .get(self.at(&turn.events))
-                .header("Last-SseEvent-ID", last.to_string());
+            let request = self.events_after(&turn.events, last);
             let before = last;
             match self.read(request, &mut last, &mut tell).await {
                 Ok(true) => return Ok(()),
@@ -139,6 +136,12 @@ impl GatewayClient {
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
+    }
+
+    /// Asks for the events of a turn with numbers over `last`.
+    fn events_after(&self, path: &str, last: u64) -> RequestBuilder {
+        let request = self.http.get(self.at(path));
+        request.header("Last-Event-ID", last.to_string())
     }
 
     /// Whether the turn has ended; false where the stream ended before.
@@ -235,4 +238,18 @@ fn turn_update(event: &SseEvent) -> anyhow::Result<Option<TurnUpdate>> {
         "error" => Some(TurnUpdate::Failed(serde_json::from_str(data)?)),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_stream_is_taken_up_behind_the_last_event() {
+        let client = GatewayClient::new("http://127.0.0.1:1/", None).unwrap();
+        let request = client.events_after("/turns/1/events", 7).build().unwrap();
+        assert_eq!(request.url().path(), "/turns/1/events");
+        // The name that the standard gives it (WHATWG HTML, section 9.2), and the gateway reads.
+        assert_eq!(request.headers()["last-event-id"], "7");
+    }
 }

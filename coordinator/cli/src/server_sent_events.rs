@@ -2,22 +2,22 @@
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct SseEvent {
-    pub(super) id: Option<u64>,
-    pub(super) name: String,
-    pub(super) data: String,
+pub(crate) struct SseEvent {
+    pub(crate) id: Option<u64>,
+    pub(crate) name: String,
+    pub(crate) data: String,
 }
 
 /// What has come of the next event.
 #[derive(Default)]
-pub(super) struct SseParser {
+pub(crate) struct SseParser {
     rest: Vec<u8>,
     event: SseEvent,
 }
 
 impl SseParser {
     /// The events that this piece completes. Pieces may end anywhere, also within a character.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Vec<SseEvent> {
+    pub(crate) fn push(&mut self, piece: &[u8]) -> Vec<SseEvent> {
         self.rest.extend_from_slice(piece);
         let mut events = Vec::new();
         let mut begin = 0;

@@ -1,0 +1,118 @@
+//! What must hold when everything is mended and all work is done: nothing is left behind.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use radialog_schemas::ObjectKey;
+
+use super::installation::{Installation, WORKER};
+use super::journal::Journal;
+use super::role::RoleSettings;
+use super::services::Services;
+use super::watchdog::Watchdog;
+
+/// Within this time after its last write, an object may still belong to a conversation that begins.
+const GRACE: Duration = Duration::from_secs(1);
+/// How long what has no owner may take to become older than the grace.
+const PURGE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Stops all roles, purges, and looks at what is left in broker, Redis and store, which may be `objects` and what runs keep
+/// for a week.
+pub(super) async fn nothing_is_left(
+    installation: &Installation,
+    journal: &Journal,
+    objects: &[ObjectKey],
+    purge: RoleSettings,
+    patience: Duration,
+) -> anyhow::Result<()> {
+    let services = installation.services.lock().await;
+    // What came twice, or waits for a retry that is not needed any more, is still to be taken and found done. Workers end
+    // first, since they may have a result to tell.
+    for is_stopped in [is_worker as fn(&str) -> bool, |name| !is_worker(name)] {
+        drained(&services, journal, patience).await?;
+        for wrong in installation.stop(is_stopped, patience).await? {
+            journal.violated(wrong);
+        }
+    }
+    for (queue, messages) in services.messages().await? {
+        journal.violated(format!("{messages} messages are left in queue {queue}"));
+    }
+    purged(&services, journal, purge).await?;
+    let expected: BTreeSet<&ObjectKey> = objects.iter().collect();
+    let stored = services.stored().await?;
+    for key in stored.iter().filter(|key| !expected.contains(key)) {
+        journal.violated(format!("object {key} belongs to nothing"));
+    }
+    for key in left_keys(&services).await? {
+        journal.violated(format!("key {key} is left in Redis"));
+    }
+    Ok(())
+}
+
+fn is_worker(name: &str) -> bool {
+    name.starts_with(WORKER)
+}
+
+/// Waits until no queue has a message that nobody has taken, and sweepers have taken ended conversations off their list, as
+/// long as there is less and less.
+async fn drained(services: &Services, journal: &Journal, patience: Duration) -> anyhow::Result<()> {
+    let mut watchdog = Watchdog::new(journal, patience);
+    let mut least = u64::MAX;
+    loop {
+        let (messages, keys) = (services.messages().await?, left_keys(services).await?);
+        let count = messages.iter().map(|(_, count)| count).sum::<u64>() + keys.len() as u64;
+        if count < least {
+            least = count;
+            watchdog.moved();
+        }
+        let what = || format!("what is left in queues {messages:?} and Redis {keys:?}");
+        if count == 0 || !watchdog.goes_on(what).await {
+            return Ok(());
+        }
+    }
+}
+
+/// Our keys in Redis, but for the documents of a run: they are kept for those who ask for its state by its id, and Redis
+/// forgets them by itself.
+async fn left_keys(services: &Services) -> anyhow::Result<Vec<String>> {
+    let mut keys = services.state_keys().await?;
+    keys.retain(|key| !(key.starts_with("radialog:run:") && key.ends_with(":documents")));
+    Ok(keys)
+}
+
+/// Runs `radialog purge` until nothing of any conversation is left.
+async fn purged(
+    services: &Services,
+    journal: &Journal,
+    mut purge: RoleSettings,
+) -> anyhow::Result<()> {
+    let (grace, interval) = (GRACE.as_secs_f64(), GRACE.as_secs_f64() / 2.0);
+    purge.environment.extend([
+        ("RADIALOG_RETENTION_GRACE", grace.to_string()),
+        ("RADIALOG_RETENTION_INTERVAL", interval.to_string()),
+    ]);
+    let begun = Instant::now();
+    loop {
+        let mut command = purge.command()?;
+        let output = tokio::task::spawn_blocking(move || command.output());
+        let output = output.await?.context("cannot start radialog purge")?;
+        ensure!(
+            output.status.success(),
+            "radialog purge: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let page = services
+            .objects
+            .list(ObjectKey::CONVERSATIONS, None, 1)
+            .await?;
+        let Some(left) = page.entries.first() else {
+            return Ok(());
+        };
+        if begun.elapsed() > PURGE_TIMEOUT {
+            journal.violated(format!("purge leaves {}", left.key));
+            return Ok(());
+        }
+        tokio::time::sleep(GRACE).await;
+    }
+}
