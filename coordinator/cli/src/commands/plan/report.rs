@@ -82,14 +82,21 @@ impl PlanReport {
         let open = plan.studies - plan.written - plan.unreadable;
         outln!(
             "{} studies: {} have their result, {} cannot be read, {open} remain",
-            plan.studies, plan.written, plan.unreadable
+            plan.studies,
+            plan.written,
+            plan.unreadable
         );
         if plan.problems > 0 {
             outln!("{} entries of the archive cannot be used", plan.problems);
         }
         outln!(
             "\n  {:<10} {:>10} {:>8} {:>14} {:>6} {:>12}   one more worker",
-            "stage", "to compute", "workers", "s a study", "busy", "MiB a worker"
+            "stage",
+            "to compute",
+            "workers",
+            "s a study",
+            "busy",
+            "MiB a worker"
         );
         for of in &self.stages {
             outln!(
