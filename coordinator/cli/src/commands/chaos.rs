@@ -10,7 +10,7 @@ use radialog_runtime::shutdown;
 
 use crate::args::ServiceArgs;
 use crate::chaos::{self, ChaosOptions, End, Report, Scale};
-use crate::exit::EXIT_INTERRUPTED;
+use crate::exit::{EXIT_INTERRUPTED, UsageError};
 use crate::length_of_time::LengthOfTime;
 
 /// Break an installation on purpose while it works, and prove that nothing is lost
@@ -109,7 +109,8 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
     let report = chaos::run(options, config, directory.path(), stop.clone(), say).await;
     let is_kept = match &report {
         Ok(report) => !report.holds() && !report.interrupted,
-        Err(_) => !stop.is_cancelled(),
+        // What was refused has left nothing to look at.
+        Err(error) => !stop.is_cancelled() && !error.is::<UsageError>(),
     };
     if is_kept {
         let kept = directory.keep();
