@@ -380,4 +380,42 @@ fn a_plan_says_what_remains_and_where_the_pool_waits() {
         (16.0..16.2).contains(&pool["cost"].as_f64().unwrap()),
         "{pool}"
     );
+
+#[tokio::test]
+async fn a_batch_behind_a_broker_takes_the_manifest_of_its_workers_bundle_and_no_weights() {
+    let fixture = OperatorFixture::new().await;
+    let (bundle, out) = (
+        fixture.dir.path().join("bundle"),
+        fixture.dir.path().join("out"),
+    );
+    let demo =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../workers/training/recipes/demo/bundle");
+    std::fs::create_dir(&bundle).unwrap();
+    std::fs::copy(demo.join("bundle.json"), bundle.join("bundle.json")).unwrap();
+    let (archive, out, bundle) = (
+        xrays(),
+        out.display().to_string(),
+        bundle.display().to_string(),
+    );
+    let archive = archive.display().to_string();
+    let said = fixture.says(&[
+        "batch",
+        &archive,
+        "--out",
+        &out,
+        "--bundle",
+        &bundle,
+        "--dry-run",
+    ]);
+    assert!(said.contains("10"), "{said}");
+    let wrong = fixture.run(&[
+        "batch",
+        &archive,
+        "--out",
+        &out,
+        "--bundle",
+        &archive,
+        "--dry-run",
+    ]);
+    assert!(!wrong.status.success());
 }
