@@ -380,6 +380,7 @@ fn a_plan_says_what_remains_and_where_the_pool_waits() {
         (16.0..16.2).contains(&pool["cost"].as_f64().unwrap()),
         "{pool}"
     );
+}
 
 #[tokio::test]
 async fn a_batch_behind_a_broker_takes_the_manifest_of_its_workers_bundle_and_no_weights() {
