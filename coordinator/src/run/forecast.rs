@@ -87,7 +87,7 @@ impl PoolDescription {
             pool: self,
             now: 0.0,
             queues: PerStage::from_fn(|_| VecDeque::new()),
-            free: self.workers.clone(),
+            free: self.workers,
             taken: PerStage::from_fn(|_| 0),
             spent: PerStage::from_fn(|_| 0.0),
             ends: BinaryHeap::new(),

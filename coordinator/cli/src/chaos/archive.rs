@@ -320,7 +320,10 @@ mod tests {
     fn a_line_that_is_missing_doubled_different_or_of_nobody_is_a_violation() {
         let (a, b) = (record("a", None), record("b", None));
         assert_eq!(violations(&[b.clone(), a.clone()]), [""; 0]);
-        assert_eq!(violations(&[a.clone()]), ["study b has no line"]);
+        assert_eq!(
+            violations(std::slice::from_ref(&a)),
+            ["study b has no line"]
+        );
         let doubled = violations(&[a.clone(), b.clone(), a.clone()]);
         assert_eq!(doubled, ["study a has two lines"]);
         let other = violations(&[a.clone(), record("b", Some("test"))]);

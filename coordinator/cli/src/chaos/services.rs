@@ -21,7 +21,7 @@ const VIRTUAL_HOST: &str = "radialog-chaos";
 /// Which services there will be.
 pub(super) enum ServicePlan {
     /// They run already, for this alone.
-    Given(Config),
+    Given(Box<Config>),
     /// Our own, by these programs.
     Own { broker: PathBuf, redis: PathBuf },
 }
@@ -77,7 +77,7 @@ impl ServicePlan {
             || config.objects.directory.is_some();
         if is_given {
             require_own_places(&config)?;
-            return Ok(Self::Given(config));
+            return Ok(Self::Given(Box::new(config)));
         }
         Ok(Self::Own {
             broker: find(&LocalBroker::PROGRAMS, "rabbitmq-server", "--amqp URL")?,
@@ -91,7 +91,7 @@ impl Services {
     /// connects to those that run already, which must be empty.
     pub(super) async fn open(plan: ServicePlan, directory: &Path) -> anyhow::Result<Self> {
         match plan {
-            ServicePlan::Given(config) => Self::given(config).await,
+            ServicePlan::Given(config) => Self::given(*config).await,
             ServicePlan::Own { broker, redis } => Self::start(directory, &broker, &redis).await,
         }
     }

@@ -123,7 +123,7 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
         }
         report => report?,
     };
-    print!("{report}");
+    out!("{report}");
     if let Some(file) = &args.json {
         write(file, &report)?;
     }

@@ -96,10 +96,18 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let workers = stage_value::by_stage("workers", &args.workers, &stages, 1)?;
     let prices = stage_value::by_stage("price", &args.price, &stages, 0.0)?;
     let given = stage_value::given("seconds", &args.seconds, &stages)?;
-    if let Some(price) = args.price.iter().find(|price| !(price.value >= 0.0)) {
+    if let Some(price) = args
+        .price
+        .iter()
+        .find(|price| !price.value.is_finite() || price.value < 0.0)
+    {
         bail!(UsageError(format!("--price {}: not a price", price.stage)));
     }
-    if let Some(seconds) = args.seconds.iter().find(|seconds| !(seconds.value > 0.0)) {
+    if let Some(seconds) = args
+        .seconds
+        .iter()
+        .find(|seconds| !seconds.value.is_finite() || seconds.value <= 0.0)
+    {
         bail!(UsageError(format!(
             "--seconds {}: not over 0",
             seconds.stage

@@ -20,7 +20,7 @@ impl<T: FromStr> FromStr for StageValue<T> {
         let (stage, value) = text
             .split_once('=')
             .ok_or_else(|| format!("'{text}' is not of the form STAGE=VALUE, e.g. language=2"))?;
-        let stage = stage.parse().map_err(|error| format!("{error}"))?;
+        let stage = stage.parse()?;
         let value = value
             .parse()
             .map_err(|_| format!("'{value}' is no number"))?;
