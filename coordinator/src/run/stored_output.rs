@@ -36,6 +36,8 @@ const LAST_ATTEMPTS: u32 = 20;
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// What a prefix holds besides the files of an output directory.
 const SESSION: &str = "session";
+/// The beginning of the pieces' names; the session that wrote one follows, and its place in the file.
+const LINES: &str = "lines-";
 
 /// A prefix of a store that this session writes to.
 pub struct StoredOutput {
@@ -87,7 +89,7 @@ impl StoredOutput {
         let restoring = async {
             let folder = new_folder(work, url, &holder).await?;
             let is_whole = restore(&*objects, prefix, &record, &folder).await?;
-            remove_others(&*objects, prefix, &record).await;
+            remove_others(&*objects, prefix, &record, LINES).await;
             if options.retry_failed {
                 let folder = folder.clone();
                 blocking(move || journal::remove_failed(&folder)).await?;
@@ -186,6 +188,9 @@ impl StoredOutput {
             }
         }
         let mut session = self.session.lock().await;
+        // What a store left that the run's end broke off. Another session's pieces have its name in theirs.
+        let own = format!("{LINES}{}-", session.lease.record().holder);
+        remove_others(&*self.objects, &self.prefix, session.lease.record(), &own).await;
         session.lease.commit(|record| record.ended = true).await
     }
 
@@ -215,7 +220,7 @@ impl StoredOutput {
         }
         while !content.is_empty() {
             let to = from + content.len() as u64;
-            let name = format!("lines-{}-{from}-{to}.jsonl", record.holder);
+            let name = format!("{LINES}{}-{from}-{to}.jsonl", record.holder);
             let hashed = content.clone();
             pieces.push(Piece {
                 bytes: content.len() as u64,
@@ -310,9 +315,10 @@ async fn restore(
     Ok(is_whole)
 }
 
-/// Removes pieces that no record names: those of a session that was lost before it could.
-async fn remove_others(objects: &dyn Objects, prefix: &str, record: &SessionRecord) {
-    let begin = match key(prefix, "lines-", SESSION) {
+/// Removes pieces that the record does not name, of those whose names begin like this: what a session left that was lost
+/// before it could.
+async fn remove_others(objects: &dyn Objects, prefix: &str, record: &SessionRecord, names: &str) {
+    let begin = match key(prefix, names, SESSION) {
         Ok(key) => key.to_string(),
         Err(_) => return,
     };

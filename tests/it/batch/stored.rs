@@ -196,6 +196,11 @@ async fn a_piece_that_is_lost_or_damaged_costs_its_studies_another_look() {
     let fixture = BatchFixture::with(slow).await;
     fixture.run_stored(fixture.options(60)).await.unwrap();
     let pieces = fixture.pieces().await;
+    let session = ObjectKey::parse(&format!("{PREFIX}/session/session.json")).unwrap();
+    let session = fixture.backends.objects.get(&session).await.unwrap();
+    let session: serde_json::Value = serde_json::from_slice(&session).unwrap();
+    let named = session["pieces"].as_array().unwrap();
+    assert_eq!(named.len(), pieces.len(), "no piece without a name is left");
     let key = ObjectKey::parse(&pieces[0]).unwrap();
     fixture
         .backends
