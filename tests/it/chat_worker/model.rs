@@ -385,7 +385,6 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
             opening,
             ..harness.conversation(name)
         };
-        let findings = edema();
         harness
             .conversations
             .create(&conversation, &[ask(Ask::Summary)])
@@ -393,7 +392,7 @@ async fn an_image_stands_in_the_first_message_whoever_wrote_it() {
             .unwrap();
         let ready = harness
             .conversations
-            .image_prepared(&conversation.id, &image.image, &Ok(findings))
+            .image_prepared(&conversation.id, &image.image, &Ok(edema()))
             .await
             .unwrap();
         harness.publish(&conversation.id, ready).await;
