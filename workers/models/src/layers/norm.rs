@@ -17,6 +17,7 @@ pub(crate) struct LayerNorm {
 
 /// The norm's `weight` and `bias`, `[width]` each.
 pub(crate) fn layer_norm(width: usize, eps: f64, vb: VarBuilder<'_>) -> Result<LayerNorm> {
+    let (vb, _) = super::with_precision(&vb);
     Ok(LayerNorm {
         weight: vb.get_with_hints(width, "weight", constant(1.0))?,
         bias: vb.get_with_hints(width, "bias", constant(0.0))?,
