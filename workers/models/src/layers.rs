@@ -15,6 +15,7 @@ mod dropout;
 mod norm;
 mod own_statistics;
 pub(crate) mod parallel;
+mod projection;
 mod rows;
 pub(crate) mod storage;
 mod trained;
@@ -24,6 +25,7 @@ pub(crate) use conv_tensors::{BatchNormShape, ConvShape};
 pub use dropout::Dropout;
 pub(crate) use norm::{LayerNorm, layer_norm};
 use own_statistics::OwnStatistics;
+pub(crate) use projection::Projection;
 
 /// A 2-D convolution with a square kernel and a bias. A batch norm behind it that reads its running statistics is folded
 /// into both.
@@ -205,11 +207,11 @@ impl Conv {
     }
 }
 
-/// A linear layer with bias. On a CPU its weights are kept transposed, which spares the matrix product a slow rearrangement
-/// of them at every call: with the few rows of one sample, that costs more than the product itself.
+/// A linear layer with bias. On a CPU its weights are packed once, which spares the matrix product a slow rearrangement of
+/// them at every call: with the few rows of one sample, that costs more than the product itself.
 #[derive(Clone, Debug)]
 pub(crate) enum Linear {
-    Cpu(Conv),
+    Cpu(Projection),
     Device(candle_nn::Linear),
 }
 
@@ -222,27 +224,22 @@ impl Linear {
         if !vb.device().is_cpu() || weight.track_op() {
             return Ok(Linear::Device(candle_nn::Linear::new(weight, Some(bias))));
         }
-        let weight = weight.reshape((output, input, 1, 1))?;
-        Ok(Linear::Cpu(Conv::new(
-            ConvShape::pointwise(input, output),
-            weight,
-            bias,
-            precision,
-        )?))
+        Ok(Linear::Cpu(Projection::new(&weight, &bias, precision)?))
+    }
+
+    /// The layer over rows in memory, where it has one.
+    pub(crate) fn projection(&self) -> Option<&Projection> {
+        match self {
+            Linear::Cpu(projection) => Some(projection),
+            Linear::Device(_) => None,
+        }
     }
 
     /// `[.., input]` to `[.., output]`.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, ModelError> {
         match self {
             Linear::Device(linear) => Ok(linear.forward(input)?),
-            Linear::Cpu(conv) => {
-                let mut dims = input.dims().to_vec();
-                let rows = input.contiguous()?.reshape((1, 1, (), conv.shape.input))?;
-                if let Some(last) = dims.last_mut() {
-                    *last = conv.shape.output;
-                }
-                Ok(conv.forward(&rows)?.reshape(dims)?)
-            }
+            Linear::Cpu(projection) => Ok(input.contiguous()?.apply_op1_no_bwd(projection)?),
         }
     }
 }
@@ -304,6 +301,12 @@ pub(crate) fn from_map(map: &Tensor) -> Result<Tensor, ModelError> {
     let (batch, rows, columns, channels) = map.dims4()?;
     let turned = cpu::transposed(map, rows * columns, channels)?;
     Ok(turned.reshape((batch, channels, rows, columns))?)
+}
+
+/// Runs a network of our own kernels on the threads that its layers are shared out to: called from elsewhere, each layer
+/// would wake them anew.
+pub(crate) fn in_pool<T: Send>(network: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| network())
 }
 
 /// On a CPU the tensors of a network that is asked for in bf16 are read in f32: only what is multiplied is rounded, when

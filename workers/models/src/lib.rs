@@ -14,7 +14,6 @@ pub mod folder_lock;
 pub mod ggml;
 pub mod image_tokens;
 mod kernels;
-
 pub mod language;
 mod layers;
 pub mod preprocess;

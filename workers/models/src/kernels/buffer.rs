@@ -27,7 +27,9 @@ impl Buffer {
         let bytes = (length * size_of::<f32>()).max(1);
         let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..spare.len())
-            .filter(|&index| (bytes..=bytes.saturating_mul(4).max(1 << 16)).contains(&spare[index].len()))
+            .filter(|&index| {
+                (bytes..=bytes.saturating_mul(4).max(1 << 16)).contains(&spare[index].len())
+            })
             .min_by_key(|&index| spare[index].len());
         let memory = fitting.map(|index| spare.swap_remove(index));
         drop(spare);

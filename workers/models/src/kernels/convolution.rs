@@ -72,12 +72,26 @@ impl Extent {
 impl Map {
     /// A map without values yet.
     pub(crate) fn new(extent: Extent, channels: usize) -> Self {
-        let Extent { batch, rows, columns } = extent;
-        Self { values: Buffer::take(extent.pixels() * channels), batch, rows, columns, channels }
+        let Extent {
+            batch,
+            rows,
+            columns,
+        } = extent;
+        Self {
+            values: Buffer::take(extent.pixels() * channels),
+            batch,
+            rows,
+            columns,
+            channels,
+        }
     }
 
     pub(crate) fn extent(&self) -> Extent {
-        Extent { batch: self.batch, rows: self.rows, columns: self.columns }
+        Extent {
+            batch: self.batch,
+            rows: self.rows,
+            columns: self.columns,
+        }
     }
 }
 
@@ -87,16 +101,30 @@ impl Convolution {
     /// # Panics
     /// Where slices have other lengths.
     pub(crate) fn new(window: Window, weight: &[f32], bias: &[f32], precision: Precision) -> Self {
-        let Window { input, output, kernel, .. } = window;
+        let Window {
+            input,
+            output,
+            kernel,
+            ..
+        } = window;
         assert!(weight.len() == output * input * kernel * kernel && bias.len() == output);
         let weights = match winograd::tile_side(window, precision) {
             Some(side) => Weights::Winograd(Winograd::new(side, window, weight)),
-            None => Weights::Direct(PackedMatrix::new(kernel * kernel * input, output, precision, |row, column| {
-                let (place, channel) = (row / input, row % input);
-                weight[(column * input + channel) * kernel * kernel + place]
-            })),
+            None => Weights::Direct(PackedMatrix::new(
+                kernel * kernel * input,
+                output,
+                precision,
+                |row, column| {
+                    let (place, channel) = (row / input, row % input);
+                    weight[(column * input + channel) * kernel * kernel + place]
+                },
+            )),
         };
-        Self { window, weights, bias: bias.into() }
+        Self {
+            window,
+            weights,
+            bias: bias.into(),
+        }
     }
 
     pub(crate) fn window(&self) -> Window {
@@ -112,7 +140,13 @@ impl Convolution {
     pub(crate) fn forward(&self, map: &Map, residual: Option<&Map>, relu: bool) -> Map {
         let mut result = Map::new(self.extent(map.extent()), self.window.output);
         let residual = residual.map(|residual| &*residual.values);
-        self.compute(&map.values, map.extent(), residual, relu, &mut result.values);
+        self.compute(
+            &map.values,
+            map.extent(),
+            residual,
+            relu,
+            &mut result.values,
+        );
         result
     }
 
@@ -128,21 +162,43 @@ impl Convolution {
         relu: bool,
         result: &mut [f32],
     ) {
-        let Window { input, output, kernel, stride } = self.window;
+        let Window {
+            input,
+            output,
+            kernel,
+            stride,
+        } = self.window;
         let target = self.extent(extent);
         assert!(map.len() == extent.pixels() * input && result.len() == target.pixels() * output);
         let finish = Finish {
             bias: Some(&self.bias),
             residual,
-            activation: if relu { Activation::Relu } else { Activation::None },
+            activation: if relu {
+                Activation::Relu
+            } else {
+                Activation::None
+            },
         };
         match &self.weights {
             Weights::Winograd(winograd) => winograd.compute(map, extent, finish, result),
             Weights::Direct(weights) if (kernel, stride) == (1, 1) => {
-                multiply(&Dense { values: map, depth: input }, weights, finish, result);
+                multiply(
+                    &Dense {
+                        values: map,
+                        depth: input,
+                    },
+                    weights,
+                    finish,
+                    result,
+                );
             }
             Weights::Direct(weights) => {
-                let patches = Patches { map, extent, target, window: self.window };
+                let patches = Patches {
+                    map,
+                    extent,
+                    target,
+                    window: self.window,
+                };
                 multiply(&patches, weights, finish, result);
             }
         }
@@ -158,8 +214,20 @@ struct Patches<'a> {
 }
 
 impl Source for Patches<'_> {
-    fn pack(&self, first: usize, rows: usize, depth: Range<usize>, panel: &mut [f32], stride: usize) {
-        let Window { input, kernel, stride: step, .. } = self.window;
+    fn pack(
+        &self,
+        first: usize,
+        rows: usize,
+        depth: Range<usize>,
+        panel: &mut [f32],
+        stride: usize,
+    ) {
+        let Window {
+            input,
+            kernel,
+            stride: step,
+            ..
+        } = self.window;
         let (padding, line) = (kernel / 2, kernel * input);
         let pixels = self.target.rows * self.target.columns;
         for (pixel, patch) in (first..first + rows).zip(panel.chunks_mut(stride)) {
@@ -185,9 +253,11 @@ impl Source for Patches<'_> {
                 let (start, end) = (from.max(before).min(to), to.min(line - behind).max(from));
                 target[..start - from].fill(0.0);
                 if start < end {
-                    let line_start = ((image * self.extent.rows + y) * self.extent.columns + left) * input;
+                    let line_start =
+                        ((image * self.extent.rows + y) * self.extent.columns + left) * input;
                     let source = line_start + start - padding * input;
-                    target[start - from..end - from].copy_from_slice(&self.map[source..][..end - start]);
+                    target[start - from..end - from]
+                        .copy_from_slice(&self.map[source..][..end - start]);
                 }
                 target[end.max(start) - from..].fill(0.0);
             }
@@ -200,21 +270,25 @@ pub(crate) fn max_pool(map: &[f32], extent: Extent, result: &mut [f32]) {
     let target = extent.halved_by(2);
     let channels = map.len() / extent.pixels().max(1);
     assert!(map.len() == extent.pixels() * channels && result.len() == target.pixels() * channels);
-    result.par_chunks_exact_mut(target.columns * channels).enumerate().for_each(|(index, line)| {
-        let (image, row) = (index / target.rows, index % target.rows);
-        for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
-            pixel.fill(0.0);
-            for y in window(row, extent.rows) {
-                for x in window(column, extent.columns) {
-                    let start = ((image * extent.rows + y) * extent.columns + x) * channels;
-                    for (largest, &value) in pixel.iter_mut().zip(&map[start..start + channels]) {
-                        // What is not a number stays, so that broken weights show.
-                        *largest = if value < *largest { *largest } else { value };
+    result
+        .par_chunks_exact_mut(target.columns * channels)
+        .enumerate()
+        .for_each(|(index, line)| {
+            let (image, row) = (index / target.rows, index % target.rows);
+            for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
+                pixel.fill(0.0);
+                for y in window(row, extent.rows) {
+                    for x in window(column, extent.columns) {
+                        let start = ((image * extent.rows + y) * extent.columns + x) * channels;
+                        for (largest, &value) in pixel.iter_mut().zip(&map[start..start + channels])
+                        {
+                            // What is not a number stays, so that broken weights show.
+                            *largest = if value < *largest { *largest } else { value };
+                        }
                     }
                 }
             }
-        }
-    });
+        });
 }
 
 /// The three positions around `2 * index` that exist.

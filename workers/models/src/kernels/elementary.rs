@@ -16,7 +16,13 @@ pub(crate) fn exp(x: f32) -> f32 {
     let rest = fused(whole, -LN_2_LOW, fused(whole, -LN_2_HIGH, x));
     // The series of Cephes' expf (Moshier).
     let mut series = 1.987_569_2e-4;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+    for coefficient in [
+        1.398_2e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+    ] {
         series = fused(series, rest, coefficient);
     }
     let series = fused(series, rest * rest, rest) + 1.0;

@@ -32,7 +32,14 @@ const PIECES: usize = 4;
 /// The left matrix of a product, whose rows are made when they are needed.
 pub(crate) trait Source: Sync {
     /// Writes entries `depth` of consecutive rows from `first` on, each row `stride` behind the one before.
-    fn pack(&self, first: usize, rows: usize, depth: Range<usize>, panel: &mut [f32], stride: usize);
+    fn pack(
+        &self,
+        first: usize,
+        rows: usize,
+        depth: Range<usize>,
+        panel: &mut [f32],
+        stride: usize,
+    );
 }
 
 /// A matrix that lies in memory row by row.
@@ -43,10 +50,18 @@ pub(crate) struct Dense<'a> {
 }
 
 impl Source for Dense<'_> {
-    fn pack(&self, first: usize, rows: usize, depth: Range<usize>, panel: &mut [f32], stride: usize) {
+    fn pack(
+        &self,
+        first: usize,
+        rows: usize,
+        depth: Range<usize>,
+        panel: &mut [f32],
+        stride: usize,
+    ) {
         for (row, target) in (first..first + rows).zip(panel.chunks_mut(stride)) {
             let start = row * self.depth;
-            target[..depth.len()].copy_from_slice(&self.values[start + depth.start..start + depth.end]);
+            target[..depth.len()]
+                .copy_from_slice(&self.values[start + depth.start..start + depth.end]);
         }
     }
 }
@@ -75,7 +90,10 @@ pub(crate) enum Activation {
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(pub(crate) *mut f32);
 
-#[expect(unsafe_code, reason = "threads write parts of one matrix that do not overlap")]
+#[expect(
+    unsafe_code,
+    reason = "threads write parts of one matrix that do not overlap"
+)]
 // SAFETY: whoever makes one says why the parts are disjoint.
 unsafe impl Send for Shared {}
 #[expect(unsafe_code, reason = "as above")]
@@ -113,7 +131,9 @@ pub(crate) fn multiply_with(
     assert!(
         result.len() == rows * width
             && finish.bias.is_none_or(|bias| bias.len() == width)
-            && finish.residual.is_none_or(|residual| residual.len() == result.len()),
+            && finish
+                .residual
+                .is_none_or(|residual| residual.len() == result.len()),
         "a product of {rows} rows of {width} does not fit"
     );
     if rows == 0 {
@@ -125,7 +145,11 @@ pub(crate) fn multiply_with(
     let blocks = rows.div_ceil(block_rows);
     let panels = width.div_ceil(COLUMNS);
     // With few rows, threads share out columns.
-    let splits = if threads == 1 { 1 } else { (PIECES * threads).div_ceil(blocks).min(panels) };
+    let splits = if threads == 1 {
+        1
+    } else {
+        (PIECES * threads).div_ceil(blocks).min(panels)
+    };
     let split = panels.div_ceil(splits);
     let splits = panels.div_ceil(split);
     let target = Shared(result.as_mut_ptr());
@@ -146,7 +170,10 @@ pub(crate) fn multiply_with(
     if threads == 1 || blocks * splits == 1 {
         (0..blocks * splits).for_each(piece);
     } else {
-        (0..blocks * splits).into_par_iter().with_max_len(1).for_each(piece);
+        (0..blocks * splits)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(piece);
     }
 }
 
@@ -176,8 +203,9 @@ impl Piece<'_> {
         let mut packed = Buffer::take(panels.len() * panel_rows * STRIDE);
         for (index, start) in (0..depth).step_by(DEPTH).enumerate() {
             let count = DEPTH.min(depth - start);
-            for (&(first, rows), panel) in
-                panels.iter().zip(packed.chunks_exact_mut(panel_rows * STRIDE))
+            for (&(first, rows), panel) in panels
+                .iter()
+                .zip(packed.chunks_exact_mut(panel_rows * STRIDE))
             {
                 source.pack(first, rows, start..start + count, panel, STRIDE);
             }
@@ -198,8 +226,16 @@ impl Piece<'_> {
                         stride: width,
                         columns: COLUMNS.min(width - column),
                         adds: index > 0,
-                        bias: self.finish.bias.filter(|_| last).map(|bias| at(bias, column)),
-                        residual: self.finish.residual.filter(|_| last).map(|values| at(values, place)),
+                        bias: self
+                            .finish
+                            .bias
+                            .filter(|_| last)
+                            .map(|bias| at(bias, column)),
+                        residual: self
+                            .finish
+                            .residual
+                            .filter(|_| last)
+                            .map(|values| at(values, place)),
                         relu: last && self.finish.activation == Activation::Relu,
                     };
                     #[expect(unsafe_code, reason = "a tile is given by pointers")]
@@ -254,7 +290,8 @@ fn even_panels(rows: usize, most: usize) -> usize {
 /// First row and number of rows of each panel.
 fn panels(rows: Range<usize>, panel: usize) -> impl Iterator<Item = (usize, usize)> {
     let end = rows.end;
-    rows.step_by(panel).map(move |first| (first, panel.min(end - first)))
+    rows.step_by(panel)
+        .map(move |first| (first, panel.min(end - first)))
 }
 
 #[cfg(test)]

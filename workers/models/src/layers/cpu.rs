@@ -23,7 +23,12 @@ pub(super) fn pack(
         stride: shape.stride,
     };
     let weight: Vec<f32> = weight.flatten_all()?.to_vec1()?;
-    Ok(Convolution::new(window, &weight, &bias.to_vec1::<f32>()?, precision))
+    Ok(Convolution::new(
+        window,
+        &weight,
+        &bias.to_vec1::<f32>()?,
+        precision,
+    ))
 }
 
 /// A convolution of maps `[B, h, w, in]` to `[B, h', w', out]`; a second operand, of the result's shape, is added before
@@ -71,7 +76,11 @@ impl ConvolutionOp<'_> {
         residual: Option<(&[f32], &Shape)>,
     ) -> Result<(CpuStorage, Shape)> {
         let (batch, rows, columns, channels) = shape.dims4()?;
-        let extent = Extent { batch, rows, columns };
+        let extent = Extent {
+            batch,
+            rows,
+            columns,
+        };
         let (window, target) = (self.convolution.window(), self.convolution.extent(extent));
         let output = Shape::from((batch, target.rows, target.columns, window.output));
         if channels != window.input || residual.is_some_and(|(_, shape)| *shape != output) {
@@ -79,7 +88,8 @@ impl ConvolutionOp<'_> {
         }
         let mut result = vec![0f32; output.elem_count()];
         let residual = residual.map(|(values, _)| values);
-        self.convolution.compute(input, extent, residual, self.relu, &mut result);
+        self.convolution
+            .compute(input, extent, residual, self.relu, &mut result);
         Ok((CpuStorage::F32(result), output))
     }
 }
@@ -93,7 +103,15 @@ impl CustomOp1 for MaxPool {
         let (batch, rows, columns, channels) = layout.shape().dims4()?;
         let output = Shape::from((batch, rows.div_ceil(2), columns.div_ceil(2), channels));
         let mut result = vec![0f32; output.elem_count()];
-        convolution::max_pool(floats(input, layout)?, Extent { batch, rows, columns }, &mut result);
+        convolution::max_pool(
+            floats(input, layout)?,
+            Extent {
+                batch,
+                rows,
+                columns,
+            },
+            &mut result,
+        );
         Ok((CpuStorage::F32(result), output))
     }
 }
@@ -119,7 +137,14 @@ pub(super) fn transposed(matrices: &Tensor, rows: usize, columns: usize) -> Resu
 /// A map `[B, h, w, C]` of the tensor library as one of ours.
 pub(crate) fn map_of(map: &Tensor) -> Result<Map> {
     let (batch, rows, columns, channels) = map.dims4()?;
-    let mut result = Map::new(Extent { batch, rows, columns }, channels);
+    let mut result = Map::new(
+        Extent {
+            batch,
+            rows,
+            columns,
+        },
+        channels,
+    );
     super::storage::with_floats([map], |[values]| result.values.copy_from_slice(values))?;
     Ok(result)
 }
@@ -133,7 +158,14 @@ pub(crate) fn tensor_of(map: &Map) -> Result<Tensor> {
 /// See [`MaxPool`].
 pub(crate) fn max_pool(map: &Map) -> Map {
     let (rows, columns) = (map.rows.div_ceil(2), map.columns.div_ceil(2));
-    let mut result = Map::new(Extent { batch: map.batch, rows, columns }, map.channels);
+    let mut result = Map::new(
+        Extent {
+            batch: map.batch,
+            rows,
+            columns,
+        },
+        map.channels,
+    );
     let values: &mut Buffer = &mut result.values;
     convolution::max_pool(&map.values, map.extent(), values);
     result

@@ -5,7 +5,7 @@ use candle_nn::VarBuilder;
 
 use crate::error::ModelError;
 use crate::kernels::convolution::Map;
-use crate::layers::{BatchNormShape, Conv, ConvShape, cpu, max_pool, to_map};
+use crate::layers::{BatchNormShape, Conv, ConvShape, cpu, in_pool, max_pool, to_map};
 use crate::tensors::unread_linear;
 
 /// Bottlenecks of the four stages.
@@ -70,7 +70,8 @@ impl ResNet {
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
         let images = to_map(images)?;
         if self.conv1.takes_maps() {
-            let features = self.forward_map(&cpu::map_of(&images)?);
+            let images = cpu::map_of(&images)?;
+            let features = in_pool(|| self.forward_map(&images));
             return match features {
                 Some(features) => Ok(cpu::tensor_of(&features)?),
                 None => unreachable!("convolutions of a trunk are all of one kind"),

@@ -3,7 +3,9 @@ use super::*;
 
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let value = |index: usize| {
-        let mixed = (index as u32).wrapping_add(seed.wrapping_mul(7919)).wrapping_mul(0x9E37_79B9);
+        let mixed = (index as u32)
+            .wrapping_add(seed.wrapping_mul(7919))
+            .wrapping_mul(0x9E37_79B9);
         ((mixed ^ (mixed >> 15)).wrapping_mul(0x85EB_CA6B) >> 8) as f32 / 8_388_608.0 - 1.0
     };
     (0..count).map(value).collect()
@@ -11,12 +13,20 @@ fn noise(count: usize, seed: u32) -> Vec<f32> {
 
 /// Sums in f64 over the definition.
 fn naive(window: Window, weight: &[f32], bias: &[f32], map: &[f32], extent: Extent) -> Vec<f64> {
-    let Window { input, output, kernel, stride } = window;
+    let Window {
+        input,
+        output,
+        kernel,
+        stride,
+    } = window;
     let target = extent.halved_by(stride);
     let mut result = Vec::new();
     for pixel in 0..target.pixels() {
         let image = pixel / (target.rows * target.columns);
-        let (top, left) = (pixel / target.columns % target.rows * stride, pixel % target.columns * stride);
+        let (top, left) = (
+            pixel / target.columns % target.rows * stride,
+            pixel % target.columns * stride,
+        );
         for channel in 0..output {
             let mut sum = f64::from(bias[channel]);
             for place in 0..kernel * kernel {
@@ -47,16 +57,35 @@ fn windows() -> impl Iterator<Item = (Window, Extent)> {
         (48, 16, 3, 1, 13),
         (272, 64, 3, 1, 7),
     ];
-    shapes.into_iter().map(|(input, output, kernel, stride, side)| {
-        let window = Window { input, output, kernel, stride };
-        (window, Extent { batch: 2, rows: side, columns: side + 2 })
-    })
+    shapes
+        .into_iter()
+        .map(|(input, output, kernel, stride, side)| {
+            let window = Window {
+                input,
+                output,
+                kernel,
+                stride,
+            };
+            (
+                window,
+                Extent {
+                    batch: 2,
+                    rows: side,
+                    columns: side + 2,
+                },
+            )
+        })
 }
 
 #[test]
 fn convolutions_agree_with_the_naive_ones_over_odd_shapes() {
     for (window, extent) in windows() {
-        let Window { input, output, kernel, stride } = window;
+        let Window {
+            input,
+            output,
+            kernel,
+            stride,
+        } = window;
         let weight = noise(output * input * kernel * kernel, 1);
         let (bias, map) = (noise(output, 2), noise(extent.pixels() * input, 3));
         let residual = noise(extent.halved_by(stride).pixels() * output, 4);
@@ -67,19 +96,27 @@ fn convolutions_agree_with_the_naive_ones_over_odd_shapes() {
         // Sums of so many products of numbers up to 1; Winograd's transforms cost a digit.
         let tolerance = 1e-5 * ((input * kernel * kernel) as f64).sqrt();
         for (found, expected) in found.iter().zip(&expected) {
-            assert!((f64::from(*found) - expected).abs() < tolerance, "{window:?}: {found}, {expected}");
+            assert!(
+                (f64::from(*found) - expected).abs() < tolerance,
+                "{window:?}: {found}, {expected}"
+            );
         }
         convolution.compute(&map, extent, Some(&residual), true, &mut found);
         for ((found, expected), residual) in found.iter().zip(&expected).zip(&residual) {
             let expected = (expected + f64::from(*residual)).max(0.0);
-            assert!((f64::from(*found) - expected).abs() < tolerance, "{window:?}: {found}, {expected}");
+            assert!(
+                (f64::from(*found) - expected).abs() < tolerance,
+                "{window:?}: {found}, {expected}"
+            );
         }
     }
 }
 
 #[test]
 fn portable_and_vector_transforms_give_the_same_bytes() {
-    for (window, extent) in windows().filter(|(window, _)| winograd::tile_side(*window, Precision::F32).is_some()) {
+    for (window, extent) in
+        windows().filter(|(window, _)| winograd::tile_side(*window, Precision::F32).is_some())
+    {
         let weight = noise(window.output * window.input * 9, 1);
         let map = noise(extent.pixels() * window.input, 3);
         for side in [2, 4] {
@@ -95,7 +132,10 @@ fn portable_and_vector_transforms_give_the_same_bytes() {
             let expected = naive(window, &weight, &vec![0.0; window.output], &map, extent);
             let tolerance = 1e-5 * ((window.input * 9) as f64).sqrt();
             for (found, expected) in first.iter().zip(&expected) {
-                assert!((f64::from(*found) - expected).abs() < tolerance, "{window:?} {side}: {found}, {expected}");
+                assert!(
+                    (f64::from(*found) - expected).abs() < tolerance,
+                    "{window:?} {side}: {found}, {expected}"
+                );
             }
         }
     }
@@ -104,11 +144,18 @@ fn portable_and_vector_transforms_give_the_same_bytes() {
 #[test]
 fn an_image_has_the_same_bytes_in_any_batch_and_with_any_number_of_threads() {
     for (window, extent) in windows() {
-        let weight = noise(window.output * window.input * window.kernel * window.kernel, 1);
+        let weight = noise(
+            window.output * window.input * window.kernel * window.kernel,
+            1,
+        );
         let map = noise(extent.pixels() * window.input, 3);
-        let convolution = Convolution::new(window, &weight, &noise(window.output, 2), Precision::F32);
+        let convolution =
+            Convolution::new(window, &weight, &noise(window.output, 2), Precision::F32);
         let run = |map: &[f32], extent: Extent, threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             let mut result = vec![0f32; convolution.extent(extent).pixels() * window.output];
             pool.install(|| convolution.compute(map, extent, None, true, &mut result));
             result

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use super::super::buffer::Buffer;
 use super::super::cpu::Features;
 use super::super::gemm::{
-    Activation, COLUMNS, DEPTH, Finish, PackedMatrix, Precision, ROWS, STRIDE, Shared, Tile, f32_tiles,
+    Activation, COLUMNS, DEPTH, Finish, PackedMatrix, Precision, ROWS, STRIDE, Shared, Tile,
+    f32_tiles,
 };
 use super::{Extent, Window};
 
@@ -37,7 +38,11 @@ pub(super) fn tile_side(window: Window, precision: Precision) -> Option<usize> {
         && precision == Precision::F32
         && window.input.is_multiple_of(LANES)
         && window.output.is_multiple_of(LANES);
-    fits.then_some(if window.input * window.output <= WEIGHTS_OF_FOUR { 4 } else { 2 })
+    fits.then_some(if window.input * window.output <= WEIGHTS_OF_FOUR {
+        4
+    } else {
+        2
+    })
 }
 
 /// Where the squares of a map lie.
@@ -73,11 +78,22 @@ impl Winograd {
                 PackedMatrix::new(input, output, Precision::F32, entry)
             })
             .collect();
-        Self { transform, input, output, weights }
+        Self {
+            transform,
+            input,
+            output,
+            weights,
+        }
     }
 
     /// See `Convolution::compute`, which checks the lengths.
-    pub(super) fn compute(&self, map: &[f32], extent: Extent, finish: Finish<'_>, result: &mut [f32]) {
+    pub(super) fn compute(
+        &self,
+        map: &[f32],
+        extent: Extent,
+        finish: Finish<'_>,
+        result: &mut [f32],
+    ) {
         self.compute_with(Features::detected(), map, extent, finish, result);
     }
 
@@ -94,7 +110,9 @@ impl Winograd {
         for index in 0..extent.batch {
             let pixels = image.pixels();
             let finish = Finish {
-                residual: finish.residual.map(|all| &all[index * pixels * self.output..][..pixels * self.output]),
+                residual: finish
+                    .residual
+                    .map(|all| &all[index * pixels * self.output..][..pixels * self.output]),
                 ..finish
             };
             self.compute_image(
@@ -119,11 +137,19 @@ impl Winograd {
         let (across, down) = (extent.columns.div_ceil(side), extent.rows.div_ceil(side));
         let count = across * down;
         let panel = count.div_ceil(count.div_ceil(ROWS).max(1)).max(1);
-        let squares = Squares { extent, across, down, count, panel, panels: count.div_ceil(panel) };
+        let squares = Squares {
+            extent,
+            across,
+            down,
+            count,
+            panel,
+            panels: count.div_ceil(panel),
+        };
         let (places, blocks) = (self.transform.places(), self.input.div_ceil(DEPTH));
         let mut left = Buffer::take(places * blocks * squares.panels * panel * STRIDE);
         let mut products = Buffer::take(places * count * self.output);
-        let (left_target, products_target) = (Shared(left.as_mut_ptr()), Shared(products.as_mut_ptr()));
+        let (left_target, products_target) =
+            (Shared(left.as_mut_ptr()), Shared(products.as_mut_ptr()));
         let stripes = count.div_ceil(STRIPE);
         let stripe = |index: usize| index * STRIPE..((index + 1) * STRIPE).min(count);
         (0..stripes).into_par_iter().for_each(|index| {
@@ -131,9 +157,12 @@ impl Winograd {
                 self.transform_square(features, map, &squares, square, left_target);
             }
         });
-        (0..places).into_par_iter().with_max_len(1).for_each(|place| {
-            self.multiply_place(features, &left, &squares, place, products_target);
-        });
+        (0..places)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|place| {
+                self.multiply_place(features, &left, &squares, place, products_target);
+            });
         let target = Shared(result.as_mut_ptr());
         (0..stripes).into_par_iter().for_each(|index| {
             for square in stripe(index) {
@@ -156,7 +185,10 @@ impl Winograd {
         // A square begins one pixel above and before its results; what lies beyond the map is zero.
         let mut sources = [None; transform::MOST_PLACES];
         for (place, source) in sources[..size * size].iter_mut().enumerate() {
-            let (y, x) = ((top + place / size).wrapping_sub(1), (left + place % size).wrapping_sub(1));
+            let (y, x) = (
+                (top + place / size).wrapping_sub(1),
+                (left + place % size).wrapping_sub(1),
+            );
             if y < squares.extent.rows && x < squares.extent.columns {
                 *source = Some((y * squares.extent.columns + x) * self.input);
             }
@@ -166,8 +198,12 @@ impl Winograd {
         for channel in (0..self.input).step_by(LANES) {
             let (block, entry) = (channel / DEPTH, channel % DEPTH);
             let (panel, row) = (square / squares.panel, square % squares.panel);
-            let place = (block * squares.panels + panel) * squares.panel * STRIDE + row * STRIDE + entry;
-            #[expect(unsafe_code, reason = "squares lie between each other in a shared buffer")]
+            let place =
+                (block * squares.panels + panel) * squares.panel * STRIDE + row * STRIDE + entry;
+            #[expect(
+                unsafe_code,
+                reason = "squares lie between each other in a shared buffer"
+            )]
             // SAFETY: all places lie within the panels, and nobody else writes those of this square.
             unsafe {
                 self.transform.input(
@@ -194,7 +230,9 @@ impl Winograd {
         let blocks = self.input.div_ceil(DEPTH);
         let panel_size = squares.panel * STRIDE;
         let left = &left[place * blocks * squares.panels * panel_size..];
-        let products = products.get().wrapping_add(place * squares.count * self.output);
+        let products = products
+            .get()
+            .wrapping_add(place * squares.count * self.output);
         for block in 0..blocks {
             let start = block * DEPTH;
             let count = DEPTH.min(self.input - start);
@@ -246,10 +284,17 @@ impl Winograd {
                 std::array::from_fn(|lane| bias[channel + lane])
             });
             let first = square * self.output + channel;
-            self.transform.output(features, &products[first..], squares.count * self.output, &bias, &mut results);
+            self.transform.output(
+                features,
+                &products[first..],
+                squares.count * self.output,
+                &bias,
+                &mut results,
+            );
             for y in 0..rows {
                 for x in 0..columns {
-                    let place = ((top + y) * squares.extent.columns + left + x) * self.output + channel;
+                    let place =
+                        ((top + y) * squares.extent.columns + left + x) * self.output + channel;
                     let mut values = results[y * side + x];
                     if let Some(residual) = finish.residual {
                         for (value, residual) in values.iter_mut().zip(&residual[place..]) {
@@ -259,10 +304,17 @@ impl Winograd {
                     if finish.activation == Activation::Relu {
                         values = values.map(|value| if value < 0.0 { 0.0 } else { value });
                     }
-                    #[expect(unsafe_code, reason = "squares lie between each other in a shared result")]
+                    #[expect(
+                        unsafe_code,
+                        reason = "squares lie between each other in a shared result"
+                    )]
                     // SAFETY: rows and columns lie within the map, and no other square has them.
                     unsafe {
-                        target.get().add(place).cast::<[f32; LANES]>().write_unaligned(values);
+                        target
+                            .get()
+                            .add(place)
+                            .cast::<[f32; LANES]>()
+                            .write_unaligned(values);
                     }
                 }
             }

@@ -1,11 +1,13 @@
 //! bf16 on x86: tiles where there are some (AMX), dot products of pairs elsewhere.
-#![expect(unsafe_code, reason = "vector instructions, and tiles that have none of their own in Rust yet")]
+#![expect(
+    unsafe_code,
+    reason = "vector instructions, and tiles that have none of their own in Rust yet"
+)]
 
 use std::arch::asm;
 use std::arch::x86_64::{
     __m512bh, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_storeu_ps,
+    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -50,11 +52,20 @@ impl Configured {
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, readonly));
         }
-        Self { _thread: std::marker::PhantomData }
+        Self {
+            _thread: std::marker::PhantomData,
+        }
     }
 
     /// See `Bf16Tiles::compute`, which checks the lengths.
-    pub(super) fn compute(&self, rows: usize, left: &[u16], right: &[u16], adds: bool, sums: &mut [f32]) {
+    pub(super) fn compute(
+        &self,
+        rows: usize,
+        left: &[u16],
+        right: &[u16],
+        adds: bool,
+        sums: &mut [f32],
+    ) {
         let squares = right.len() / (SQUARE * COLUMNS);
         if squares == 0 {
             return;
@@ -157,7 +168,13 @@ impl Drop for Configured {
 /// # Safety
 /// A processor with dot products of bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn dot_products(rows: usize, left: &[u16], right: &[u16], adds: bool, sums: &mut [f32]) {
+pub(super) unsafe fn dot_products(
+    rows: usize,
+    left: &[u16],
+    right: &[u16],
+    adds: bool,
+    sums: &mut [f32],
+) {
     let mut row = 0;
     // SAFETY: the caller's.
     unsafe {

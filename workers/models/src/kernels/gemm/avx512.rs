@@ -11,20 +11,8 @@ use super::super::elementary::gelu;
 use super::tile::{STRIDE, Tile, Tiles};
 
 pub(super) const TILES: Tiles = Tiles::new([
-    tile::<1>,
-    tile::<2>,
-    tile::<3>,
-    tile::<4>,
-    tile::<5>,
-    tile::<6>,
-    tile::<7>,
-    tile::<8>,
-    tile::<9>,
-    tile::<10>,
-    tile::<11>,
-    tile::<12>,
-    tile::<13>,
-    tile::<14>,
+    tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>, tile::<7>, tile::<8>,
+    tile::<9>, tile::<10>, tile::<11>, tile::<12>, tile::<13>, tile::<14>,
 ]);
 
 /// # Safety
@@ -32,7 +20,9 @@ pub(super) const TILES: Tiles = Tiles::new([
 #[target_feature(enable = "avx512f")]
 unsafe fn tile<const ROWS: usize>(tile: &Tile) {
     let low = u16::MAX >> (16 - tile.columns.min(16));
-    let high = u16::MAX.checked_shr(32 - tile.columns.max(16) as u32).unwrap_or(0);
+    let high = u16::MAX
+        .checked_shr(32 - tile.columns.max(16) as u32)
+        .unwrap_or(0);
     // SAFETY: the caller's; masks leave out columns that are not there.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
@@ -62,7 +52,10 @@ unsafe fn tile<const ROWS: usize>(tile: &Tile) {
                 _mm512_maskz_loadu_ps(high, bias.wrapping_add(16)),
             ];
             for sums in &mut sums {
-                *sums = [_mm512_add_ps(sums[0], bias[0]), _mm512_add_ps(sums[1], bias[1])];
+                *sums = [
+                    _mm512_add_ps(sums[0], bias[0]),
+                    _mm512_add_ps(sums[1], bias[1]),
+                ];
             }
         }
         if let Some(residual) = tile.residual {
@@ -80,7 +73,11 @@ unsafe fn tile<const ROWS: usize>(tile: &Tile) {
         }
         for (row, sums) in sums.iter().enumerate() {
             let target = tile.target.add(row * tile.stride);
-            let sums = if tile.relu { sums.map(|sum| relu(sum)) } else { *sums };
+            let sums = if tile.relu {
+                sums.map(|sum| relu(sum))
+            } else {
+                *sums
+            };
             _mm512_mask_storeu_ps(target, low, sums[0]);
             _mm512_mask_storeu_ps(target.wrapping_add(16), high, sums[1]);
         }

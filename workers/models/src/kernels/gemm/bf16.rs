@@ -31,10 +31,12 @@ pub(super) fn pack(depth: usize, width: usize, entry: impl Fn(usize, usize) -> f
     for start in (0..padded).step_by(DEPTH) {
         let count = DEPTH.min(padded - start);
         for panel in 0..panel_count {
-            let block = &mut target[(start * panel_count + panel * count) * COLUMNS..][..count * COLUMNS];
+            let block =
+                &mut target[(start * panel_count + panel * count) * COLUMNS..][..count * COLUMNS];
             for row in start..(start + count).min(depth) {
                 for column in panel * COLUMNS..((panel + 1) * COLUMNS).min(width) {
-                    block[place(row - start, column % COLUMNS)] = bf16::from_f32(entry(row, column)).to_bits();
+                    block[place(row - start, column % COLUMNS)] =
+                        bf16::from_f32(entry(row, column)).to_bits();
                 }
             }
         }
@@ -62,25 +64,36 @@ pub(super) fn compute(piece: &Piece<'_>, source: &impl Source) {
     for start in (0..padded).step_by(DEPTH) {
         let count = DEPTH.min(padded - start);
         let real = start..(start + count).min(depth);
-        for (&(first, rows), panel) in
-            row_panels.iter().zip(halves_mut(&mut packed).chunks_exact_mut(ROWS * STRIDE))
+        for (&(first, rows), panel) in row_panels
+            .iter()
+            .zip(halves_mut(&mut packed).chunks_exact_mut(ROWS * STRIDE))
         {
             source.pack(first, rows, real.clone(), &mut rows_of_f32, STRIDE);
-            for (row, panel) in rows_of_f32.chunks(STRIDE).zip(panel.chunks_exact_mut(STRIDE)).take(rows) {
+            for (row, panel) in rows_of_f32
+                .chunks(STRIDE)
+                .zip(panel.chunks_exact_mut(STRIDE))
+                .take(rows)
+            {
                 tiles.round(&row[..real.len()], &mut panel[..count]);
             }
         }
         let last = start + count == padded;
         for panel in piece.panels.clone() {
-            let right = &weights[(start * panel_count + panel * count) * COLUMNS..][..count * COLUMNS];
+            let right =
+                &weights[(start * panel_count + panel * count) * COLUMNS..][..count * COLUMNS];
             let columns = panel * COLUMNS..((panel + 1) * COLUMNS).min(width);
-            for (&(first, rows), left) in
-                row_panels.iter().zip(halves(&packed).chunks_exact(ROWS * STRIDE))
+            for (&(first, rows), left) in row_panels
+                .iter()
+                .zip(halves(&packed).chunks_exact(ROWS * STRIDE))
             {
                 let adds = start > 0;
                 if adds {
                     for (row, sums) in sums.chunks_exact_mut(COLUMNS).take(rows).enumerate() {
-                        sums[..columns.len()].copy_from_slice(target(piece, first + row, columns.clone()));
+                        sums[..columns.len()].copy_from_slice(target(
+                            piece,
+                            first + row,
+                            columns.clone(),
+                        ));
                     }
                 }
                 tiles.compute(rows, left, right, adds, &mut sums);
@@ -89,9 +102,21 @@ pub(super) fn compute(piece: &Piece<'_>, source: &impl Source) {
                     let target = target(piece, row, columns.clone());
                     let start = row * width + columns.start;
                     let finish = Finish {
-                        bias: piece.finish.bias.filter(|_| last).map(|bias| &bias[columns.clone()]),
-                        residual: piece.finish.residual.filter(|_| last).map(|all| &all[start..][..target.len()]),
-                        activation: if last { piece.finish.activation } else { Activation::None },
+                        bias: piece
+                            .finish
+                            .bias
+                            .filter(|_| last)
+                            .map(|bias| &bias[columns.clone()]),
+                        residual: piece
+                            .finish
+                            .residual
+                            .filter(|_| last)
+                            .map(|all| &all[start..][..target.len()]),
+                        activation: if last {
+                            piece.finish.activation
+                        } else {
+                            Activation::None
+                        },
                     };
                     tiles.store(sums, finish, target);
                 }
@@ -104,7 +129,10 @@ pub(super) fn compute(piece: &Piece<'_>, source: &impl Source) {
 /// A part of a row of the result.
 #[expect(clippy::mut_from_ref, reason = "a part of a shared result")]
 fn target<'a>(piece: &'a Piece<'_>, row: usize, columns: std::ops::Range<usize>) -> &'a mut [f32] {
-    let start = piece.target.get().wrapping_add(row * piece.weights.width() + columns.start);
+    let start = piece
+        .target
+        .get()
+        .wrapping_add(row * piece.weights.width() + columns.start);
     #[expect(unsafe_code, reason = "a part of a shared result")]
     // SAFETY: rows and columns are those of the piece, which no other piece has, and one such part is used at a time.
     unsafe {
@@ -188,20 +216,32 @@ impl Bf16Tiles {
 pub(super) fn store(sums: &[f32], finish: Finish<'_>, target: &mut [f32]) {
     target.copy_from_slice(&sums[..target.len()]);
     if let Some(bias) = finish.bias {
-        target.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+        target
+            .iter_mut()
+            .zip(bias)
+            .for_each(|(value, bias)| *value += bias);
     }
     if let Some(residual) = finish.residual {
-        target.iter_mut().zip(residual).for_each(|(value, residual)| *value += residual);
+        target
+            .iter_mut()
+            .zip(residual)
+            .for_each(|(value, residual)| *value += residual);
     }
     if finish.activation == Activation::Relu {
-        target.iter_mut().for_each(|value| *value = if *value < 0.0 { 0.0 } else { *value });
+        target
+            .iter_mut()
+            .for_each(|value| *value = if *value < 0.0 { 0.0 } else { *value });
     }
 }
 
 /// The same in f32, for processors that know no bf16.
 fn widened(rows: usize, left: &[u16], right: &[u16], adds: bool, sums: &mut [f32]) {
     let depth = right.len() / COLUMNS;
-    for (left, sums) in left.chunks_exact(STRIDE).zip(sums.chunks_exact_mut(COLUMNS)).take(rows) {
+    for (left, sums) in left
+        .chunks_exact(STRIDE)
+        .zip(sums.chunks_exact_mut(COLUMNS))
+        .take(rows)
+    {
         if !adds {
             sums.fill(0.0);
         }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::super::buffer::Buffer;
-use super::super::cpu::Features;
 use super::bf16;
 use super::tile::{COLUMNS, DEPTH};
 
@@ -38,13 +37,20 @@ impl PackedMatrix {
             Precision::F32 => pack(depth, width, entry),
             Precision::Bf16 => bf16::pack(depth, width, entry),
         };
-        Self { values: Arc::new(values), depth, width, precision }
+        Self {
+            values: Arc::new(values),
+            depth,
+            width,
+            precision,
+        }
     }
 
     /// The transpose of `weight [width, depth]`.
     pub(crate) fn transposed(weight: &[f32], depth: usize, precision: Precision) -> Self {
         let width = weight.len() / depth.max(1);
-        Self::new(depth, width, precision, |row, column| weight[column * depth + row])
+        Self::new(depth, width, precision, |row, column| {
+            weight[column * depth + row]
+        })
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -78,7 +84,9 @@ fn pack(depth: usize, width: usize, entry: impl Fn(usize, usize) -> f32) -> Buff
     for start in (0..depth).step_by(DEPTH) {
         for panel in 0..panels {
             for row in start..(start + DEPTH).min(depth) {
-                let Some(target) = rows.next() else { return values };
+                let Some(target) = rows.next() else {
+                    return values;
+                };
                 for (target, column) in target.iter_mut().zip(panel * COLUMNS..width) {
                     *target = entry(row, column);
                 }
@@ -86,10 +94,4 @@ fn pack(depth: usize, width: usize, entry: impl Fn(usize, usize) -> f32) -> Buff
         }
     }
     values
-}
-
-/// Whether this processor multiplies bf16 faster than f32.
-pub(crate) fn bf16_is_fast() -> bool {
-    let features = Features::detected();
-    features.amx_bf16 || features.avx512_bf16
 }

@@ -9,20 +9,8 @@ use super::tile::{COLUMNS, STRIDE, Tile, Tiles};
 const PART: usize = 16;
 
 pub(super) const TILES: Tiles = Tiles::new([
-    tile::<1>,
-    tile::<2>,
-    tile::<3>,
-    tile::<4>,
-    tile::<5>,
-    tile::<6>,
-    tile::<7>,
-    tile::<8>,
-    tile::<9>,
-    tile::<10>,
-    tile::<11>,
-    tile::<12>,
-    tile::<13>,
-    tile::<14>,
+    tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>, tile::<7>, tile::<8>,
+    tile::<9>, tile::<10>, tile::<11>, tile::<12>, tile::<13>, tile::<14>,
 ]);
 
 /// # Safety

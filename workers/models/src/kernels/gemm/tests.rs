@@ -3,7 +3,9 @@ use super::*;
 /// Numbers without a pattern, from -1 to 1.
 pub(super) fn noise(count: usize, seed: u32) -> Vec<f32> {
     let value = |index: usize| {
-        let mixed = (index as u32).wrapping_add(seed.wrapping_mul(7919)).wrapping_mul(0x9E37_79B9);
+        let mixed = (index as u32)
+            .wrapping_add(seed.wrapping_mul(7919))
+            .wrapping_mul(0x9E37_79B9);
         ((mixed ^ (mixed >> 15)).wrapping_mul(0x85EB_CA6B) >> 8) as f32 / 8_388_608.0 - 1.0
     };
     (0..count).map(value).collect()
@@ -41,7 +43,9 @@ impl Case {
                 let product = |(a, b): (&f32, &f32)| f64::from(round(*a)) * f64::from(round(*b));
                 let sum: f64 = left.iter().zip(weight).map(product).sum();
                 let place = row * self.width + column;
-                result.push((sum + f64::from(self.bias[column]) + f64::from(self.residual[place])).max(0.0));
+                result.push(
+                    (sum + f64::from(self.bias[column]) + f64::from(self.residual[place])).max(0.0),
+                );
             }
         }
         result
@@ -55,7 +59,10 @@ impl Case {
             activation: Activation::Relu,
         };
         let mut result = vec![f32::NAN; self.rows * self.width];
-        let source = Dense { values: &self.left, depth: self.depth };
+        let source = Dense {
+            values: &self.left,
+            depth: self.depth,
+        };
         multiply_with(features, &source, &weights, finish, &mut result);
         result
     }
@@ -81,7 +88,10 @@ fn products_agree_with_the_naive_ones_over_odd_shapes() {
         for features in [Features::PORTABLE, Features::detected()] {
             let found = case.compute(features, Precision::F32);
             for (found, expected) in found.iter().zip(&expected) {
-                assert!((f64::from(*found) - expected).abs() < 2e-5, "{rows} {depth} {width}: {found}, {expected}");
+                assert!(
+                    (f64::from(*found) - expected).abs() < 2e-5,
+                    "{rows} {depth} {width}: {found}, {expected}"
+                );
             }
         }
     }
@@ -93,10 +103,20 @@ fn bf16_products_agree_with_naive_ones_of_rounded_numbers_over_odd_shapes() {
     for (rows, depth, width) in SHAPES {
         let case = case(rows, depth, width);
         let expected = case.naive(|value| half::bf16::from_f32(value).to_f32());
-        for features in [Features::PORTABLE, Features { amx_bf16: false, ..all }, all] {
+        for features in [
+            Features::PORTABLE,
+            Features {
+                amx_bf16: false,
+                ..all
+            },
+            all,
+        ] {
             let found = case.compute(features, Precision::Bf16);
             for (found, expected) in found.iter().zip(&expected) {
-                assert!((f64::from(*found) - expected).abs() < 5e-5, "{rows} {depth} {width}: {found}, {expected}");
+                assert!(
+                    (f64::from(*found) - expected).abs() < 5e-5,
+                    "{rows} {depth} {width}: {found}, {expected}"
+                );
             }
         }
     }
@@ -118,7 +138,10 @@ fn a_row_has_the_same_bytes_alone_in_any_batch_and_with_any_number_of_threads() 
         let all = case(500, 600, 70);
         let whole = all.compute(Features::detected(), precision);
         for threads in [1, 2, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             let found = pool.install(|| all.compute(Features::detected(), precision));
             assert_eq!(found, whole, "{threads} threads");
         }
@@ -145,8 +168,14 @@ fn what_is_not_a_number_passes_a_relu() {
     let weights = PackedMatrix::transposed(&[1.0], 1, Precision::F32);
     for features in [Features::PORTABLE, Features::detected()] {
         let mut result = [0.0; 2];
-        let source = Dense { values: &[f32::NAN, -2.0], depth: 1 };
-        let finish = Finish { activation: Activation::Relu, ..Finish::default() };
+        let source = Dense {
+            values: &[f32::NAN, -2.0],
+            depth: 1,
+        };
+        let finish = Finish {
+            activation: Activation::Relu,
+            ..Finish::default()
+        };
         multiply_with(features, &source, &weights, finish, &mut result);
         assert!(result[0].is_nan() && result[1] == 0.0);
     }

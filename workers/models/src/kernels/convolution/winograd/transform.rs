@@ -88,7 +88,12 @@ impl Transform {
     /// A kernel `[3, 3]`, transformed; computed in f64, so that only the result is rounded.
     pub(super) fn kernel(self, kernel: &[f32]) -> Vec<f32> {
         let rows: &[[f64; 3]] = match self {
-            Self::Two => &[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]],
+            Self::Two => &[
+                [1.0, 0.0, 0.0],
+                [0.5, 0.5, 0.5],
+                [0.5, -0.5, 0.5],
+                [0.0, 0.0, 1.0],
+            ],
             Self::Four => &[
                 [1.0 / 4.0, 0.0, 0.0],
                 [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
@@ -107,7 +112,12 @@ impl Transform {
             }
             sum as f32
         };
-        rows.iter().flat_map(|vertical| rows.iter().map(move |horizontal| entry(vertical, horizontal))).collect()
+        rows.iter()
+            .flat_map(|vertical| {
+                rows.iter()
+                    .map(move |horizontal| entry(vertical, horizontal))
+            })
+            .collect()
     }
 
     /// Transforms a square of numbers, whose places in `map` are `sources`; the results are `apart` from each other.
@@ -242,7 +252,10 @@ unsafe fn input<const SIZE: usize>(
         for (x, lanes) in line.into_iter().enumerate() {
             // SAFETY: the caller's.
             unsafe {
-                target.add((y * SIZE + x) * apart).cast::<[f32; LANES]>().write_unaligned(lanes.0);
+                target
+                    .add((y * SIZE + x) * apart)
+                    .cast::<[f32; LANES]>()
+                    .write_unaligned(lanes.0);
             }
         }
     }
@@ -260,14 +273,17 @@ fn output<const SIZE: usize, const SIDE: usize>(
     for (x, column) in columns.iter_mut().enumerate() {
         let mut line = [Lanes::ZERO; SIZE];
         for (y, lanes) in line.iter_mut().enumerate() {
-            if let Some((numbers, _)) = products[(y * SIZE + x) * apart..].split_first_chunk::<LANES>() {
+            if let Some((numbers, _)) =
+                products[(y * SIZE + x) * apart..].split_first_chunk::<LANES>()
+            {
                 lanes.0 = *numbers;
             }
         }
         *column = transform.output_line(line);
     }
     for y in 0..SIDE {
-        let line: [Lanes; SIDE] = transform.output_line(std::array::from_fn::<_, SIZE, _>(|x| columns[x][y]));
+        let line: [Lanes; SIDE] =
+            transform.output_line(std::array::from_fn::<_, SIZE, _>(|x| columns[x][y]));
         for (x, lanes) in line.into_iter().enumerate() {
             results[y * SIDE + x] = (lanes + Lanes(*bias)).0;
         }
