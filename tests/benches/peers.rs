@@ -21,12 +21,12 @@ use radialog_models::vision::{ImageEncoder, VisionConfig};
 use radialog_tests::benchmark::{median, peer_python, random_weights};
 
 const PACKAGES: [&str; 6] = [
-    "torch",
-    "torchvision",
-    "transformers",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
+    "torch==2.15.0",
+    "torchvision==0.29.2",
+    "transformers==5.24.0",
+    "onnx==1.23.2",
+    "onnxruntime==1.32.0",
+    "onnxscript==0.7.2",
 ];
 /// Side of the matrices whose product is the machine's limit.
 const SIDE: usize = 2048;
