@@ -25,6 +25,7 @@ mod report;
 mod scoring;
 mod source_files;
 mod sources;
+mod space;
 mod staging;
 mod tensor;
 mod tokenizer;
@@ -37,6 +38,8 @@ pub use report::{ComponentReport, LeftOutPart};
 pub use source_files::SourceFile;
 
 use planned::PlannedComponent;
+
+use crate::free_space::SpaceNeeded;
 
 /// A bundle that can be made: every tensor is found and has its shape.
 pub struct Import {
@@ -127,6 +130,11 @@ impl Import {
         self.components.iter().map(|component| component.stage)
     }
 
+    /// What writing the bundle into `dir` needs, less what an import that was interrupted has finished, and what is free there.
+    pub fn space(&self, dir: &Path) -> SpaceNeeded {
+        space::look(self, dir)
+    }
+
     /// Bytes of all tensors and tokenizers.
     pub fn bytes(&self) -> u64 {
         let files = self.components.iter().flat_map(|part| &part.files);
@@ -144,9 +152,8 @@ impl Import {
     /// verified and kept.
     ///
     /// # Errors
-    /// `dir` is there already, another import into it is going on, a published file is changed meanwhile, or files cannot be
-    /// read or written. What is finished
-    /// stays for the next try.
+    /// `dir` is there already, its file system has not the room, another import into it is going on, a published file is
+    /// changed meanwhile, or files cannot be read or written. What is finished stays for the next try.
     pub fn write(
         &self,
         dir: &Path,

@@ -185,6 +185,11 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
             import.bytes() as f64 / MIB,
             args.out.display()
         );
+        let space = import.space(&args.out);
+        match space.clone().check() {
+            Ok(_) => outln!("{space}"),
+            Err(error) => outln!("the import would be refused: {error}"),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let mut bar = Bar::new();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::BundleError;
 use super::super::components::GeometryError;
 use crate::checkpoint::CheckpointError;
+use crate::free_space::NotEnoughSpace;
 use crate::tokenizers::TokenizerError;
 
 /// An import that cannot be done.
@@ -16,6 +17,9 @@ pub enum ImportError {
     /// The bundle cannot be written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The bundle does not fit where it is to be.
+    #[error(transparent)]
+    NoSpace(#[from] NotEnoughSpace),
     /// Parts that make no component together.
     #[error("{0}")]
     Parts(String),
