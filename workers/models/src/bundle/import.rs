@@ -23,6 +23,7 @@ mod quantized;
 mod reasons;
 mod report;
 mod scoring;
+mod selection;
 mod source_files;
 mod sources;
 mod space;
@@ -35,6 +36,7 @@ pub use error::ImportError;
 pub use layout::find_parts;
 pub use parts::{BaseType, ImportOptions, ImportParts};
 pub use report::{ComponentReport, LeftOutPart};
+pub use selection::{ImportPart, PartSelection};
 pub use source_files::SourceFile;
 
 use planned::PlannedComponent;
