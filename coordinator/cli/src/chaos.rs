@@ -150,12 +150,22 @@ pub(crate) async fn run(
     // Whatever happened, nothing of ours goes on.
     run.installation.heal_links();
     run.installation.kill().await;
+    let is_stopped = stop.is_cancelled() && run.journal.violations().is_empty();
+    // What does not hold can be looked at.
+    if is_stopped || (seconds.is_ok() && !stop.is_cancelled()) {
+        say("cleaning up");
+        if let Err(error) = run.installation.services.lock().await.clear().await {
+            run.journal.violated(format!(
+                "what the run has left in the services that were given cannot be removed, empty them: {error:#}"
+            ));
+        }
+    }
     let violations = run.journal.violations();
     let counts = run.journal.counts().clone();
     Ok(Report {
         seed: run.options.seed,
         seconds: seconds?,
-        interrupted: stop.is_cancelled() && violations.is_empty(),
+        interrupted: is_stopped && violations.is_empty(),
         violations,
         counts,
     })

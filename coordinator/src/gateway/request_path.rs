@@ -109,7 +109,8 @@ impl FromRequestParts<AppState> for IdempotencyKey {
         let key = value
             .to_str()
             .ok()
-            .filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+            .filter(|key| (1..=LONGEST_KEY).contains(&key.len()))
+            .filter(|key| key.bytes().all(|byte| byte.is_ascii_graphic()));
         let key = key.ok_or_else(|| {
             let detail = format!(
                 "an Idempotency-Key has 1 to {LONGEST_KEY} visible ASCII characters; a UUID will do"
