@@ -58,10 +58,8 @@ impl GivenPlaces {
     async fn start() -> Result<Self> {
         let (broker, redis) = tokio::try_join!(Broker::start(1), Redis::durable())?;
         let dir = tempfile::tempdir()?;
-        let environment = Environment::services(
-            broker.virtual_host()?,
-            format!("{}/9", redis.url().trim_end_matches('/')),
-        );
+        let state = format!("redis://{}/9", address(&redis));
+        let environment = Environment::services(broker.virtual_host()?, state);
         Ok(Self {
             environment: environment.objects(&dir.path().join("objects")),
             _broker: broker,
@@ -103,8 +101,7 @@ impl GivenPlaces {
 
     /// Has Redis do something in the database of the run.
     async fn tell_redis(&self, command: &str) -> Result<()> {
-        let address = self.redis.url().trim_start_matches("redis://");
-        let mut redis = TcpStream::connect(address.trim_end_matches('/')).await?;
+        let mut redis = TcpStream::connect(address(&self.redis)).await?;
         let told = format!("SELECT 9\r\n{command}\r\nQUIT\r\n");
         redis.write_all(told.as_bytes()).await?;
         let mut answers = String::new();
@@ -112,6 +109,12 @@ impl GivenPlaces {
         ensure!(!answers.contains("-ERR"), "{answers}");
         Ok(())
     }
+}
+
+/// Host and port.
+fn address(redis: &Redis) -> &str {
+    let url = redis.url().trim_start_matches("redis://");
+    url.split('/').next().unwrap_or(url)
 }
 
 async fn output(mut command: Command) -> Result<Output> {

@@ -191,11 +191,17 @@ impl Services {
         let timeout = self.config.start_timeout;
         let queue = RabbitQueue::connect(amqp, "radialog-chaos", timeout).await?;
         queue.delete_queues().await?;
-        remove_keys(self.redis()?, timeout).await?;
-        for key in self.stored().await? {
-            self.objects.delete(&key).await?;
+        // What a role that was killed has sent last may come while this looks: until a look finds nothing.
+        loop {
+            let (keys, objects) = (self.state_keys().await?, self.stored().await?);
+            if keys.is_empty() && objects.is_empty() {
+                return Ok(());
+            }
+            remove_keys(self.redis()?, timeout).await?;
+            for key in objects {
+                self.objects.delete(&key).await?;
+            }
         }
-        Ok(())
     }
 
     /// The keys of all stored objects.
