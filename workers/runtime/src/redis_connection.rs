@@ -17,6 +17,9 @@ pub(crate) mod link;
 
 /// Keys that Redis looks at in one step of a scan.
 const SCANNED: usize = 1000;
+/// Writes and removes a key of ours: what a user without rights is refused, and a replica. Nothing is left, whenever it ends.
+const PROBE: &str = "redis.call('SET', KEYS[1], 1) return redis.call('DEL', KEYS[1])";
+const PROBE_KEY: &str = "radialog:{rights}";
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
@@ -31,26 +34,33 @@ impl RedisConnection {
     /// Connects to a server, or to the Redis Cluster that it belongs to; keeps trying for `start_timeout`.
     ///
     /// # Errors
-    /// Where Redis did not answer in that time, or refuses the user.
+    /// Where Redis did not answer in that time; at once where it refuses the user, or what the user wants to do.
     pub(crate) async fn connect(
         config: &RedisConfig,
         start_timeout: Duration,
         scripts: fn() -> Vec<&'static Script>,
     ) -> Result<Self, StateError> {
+        let place = link::places(config);
         let connect = || async {
             let connected = async {
                 let mut link = Link::open(config, link::is_cluster(config).await?)?;
-                redis::cmd("PING").query_async::<()>(&mut link).await?;
+                let mut probe = redis::cmd("EVAL");
+                probe.arg(PROBE).arg(1).arg(PROBE_KEY);
+                probe.query_async::<()>(&mut link).await?;
                 Ok(link)
             };
-            connected.await.map_err(|error| match is_transient(&error) {
-                true => StartError::Later(state_error(error)),
-                false => StartError::Never(state_error(error)),
+            connected.await.map_err(|error| {
+                let is_transient = is_transient(&error);
+                let error = StateError(format!("{place}: {}", state_error(error).0));
+                match is_transient {
+                    true => StartError::Later(error),
+                    false => StartError::Never(error),
+                }
             })
         };
         let no_answer = || {
             let seconds = start_timeout.as_secs_f64();
-            StateError(format!("no answer within {seconds} s"))
+            StateError(format!("{place}: no answer within {seconds} s"))
         };
         let link = until_started("connecting to Redis", start_timeout, no_answer, connect).await?;
         Ok(Self {
@@ -183,7 +193,10 @@ fn is_transient(error: &RedisError) -> bool {
         ServerErrorKind::Moved,
         ServerErrorKind::ReadOnly,
     ];
+    // Memory or disk of Redis is full, until somebody makes room.
+    let is_full = matches!(error.code(), Some("OOM" | "MISCONF"));
     error.is_io_error()
+        || is_full
         || error.kind() == ErrorKind::ClusterConnectionNotFound
         || passing
             .into_iter()
@@ -191,5 +204,18 @@ fn is_transient(error: &RedisError) -> bool {
 }
 
 pub(crate) fn state_error(error: RedisError) -> StateError {
-    StateError(error.to_string())
+    let is_unknown = error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+    let said = error.to_string();
+    let said = said.trim_end_matches('.');
+    StateError(if is_unknown {
+        format!("user or password is refused ({said})")
+    } else if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
+        format!(
+            "this user has not the rights it needs: all on keys and channels radialog:*, e.g. ACL SETUSER NAME ~radialog:* \
+             &radialog:* +@all -@admin -@dangerous +info +cluster|slots ({said})"
+        )
+    } else {
+        said.to_owned()
+    })
 }

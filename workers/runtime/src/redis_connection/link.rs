@@ -20,6 +20,13 @@ pub(crate) enum Link {
     Cluster(ClusterConnection),
 }
 
+/// The configured addresses, without user and password.
+pub(super) fn places(config: &RedisConfig) -> String {
+    let addresses = redis_addresses(&config.url).unwrap_or_default();
+    let places = addresses.iter().map(|address| address.addr().to_string());
+    places.collect::<Vec<_>>().join(", ")
+}
+
 /// Whether the server is a node of a cluster, asked at each address in turn until one answers.
 ///
 /// # Errors
