@@ -6,7 +6,7 @@ use redis::aio::AsyncPushSender;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind, Value};
 
-use link::Link;
+use link::{CurrentLink, Link};
 
 use crate::backoff::Backoff;
 use crate::config::RedisConfig;
@@ -25,7 +25,8 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
 /// A connection to Redis, with the scripts that its user calls by their hash.
 pub(crate) struct RedisConnection {
-    link: Link,
+    link: CurrentLink,
+    is_cluster: bool,
     timeout: Duration,
     scripts: fn() -> Vec<&'static Script>,
 }
@@ -43,11 +44,14 @@ impl RedisConnection {
         let place = link::places(config);
         let connect = || async {
             let connected = async {
-                let mut link = Link::open(config, link::is_cluster(config).await?)?;
+                let is_cluster = link::is_cluster(config).await?;
+                let own = config.clone();
+                let current = CurrentLink::new(move || Link::open(&own, is_cluster))?;
+                let (_, mut link) = current.get();
                 let mut probe = redis::cmd("EVAL");
                 probe.arg(PROBE).arg(1).arg(PROBE_KEY);
                 probe.query_async::<()>(&mut link).await?;
-                Ok(link)
+                Ok((current, is_cluster))
             };
             connected.await.map_err(|error| {
                 let is_transient = is_transient(&error);
@@ -62,9 +66,11 @@ impl RedisConnection {
             let seconds = start_timeout.as_secs_f64();
             StateError(format!("{place}: no answer within {seconds} s"))
         };
-        let link = until_started("connecting to Redis", start_timeout, no_answer, connect).await?;
+        let (link, is_cluster) =
+            until_started("connecting to Redis", start_timeout, no_answer, connect).await?;
         Ok(Self {
             link,
+            is_cluster,
             timeout: config.timeout,
             scripts,
         })
@@ -74,10 +80,11 @@ impl RedisConnection {
     pub(crate) fn listen(
         &self,
         config: &RedisConfig,
-        listener: impl AsyncPushSender,
-    ) -> Result<Link, StateError> {
-        let is_cluster = matches!(self.link, Link::Cluster(_));
-        Link::open_listening(config, is_cluster, listener).map_err(state_error)
+        listener: impl AsyncPushSender + Clone,
+    ) -> Result<CurrentLink, StateError> {
+        let (config, is_cluster) = (config.clone(), self.is_cluster);
+        let open = move || Link::open_listening(&config, is_cluster, listener.clone());
+        CurrentLink::new(open).map_err(state_error)
     }
 
     /// Runs a pipeline, in one round trip to each node that has its keys; repeats it while the connection is being replaced, so that it must be harmless
@@ -89,8 +96,12 @@ impl RedisConnection {
         let began = Instant::now();
         let mut backoff = BACKOFF;
         loop {
-            let mut link = self.link.clone();
-            match pipeline.query_async(&mut link).await {
+            let (number, mut link) = self.link.get();
+            let answer = pipeline.query_async(&mut link).await;
+            if let Err(error) = &answer {
+                self.link.replace_if_silent(number, error);
+            }
+            match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.load_scripts().await.map_err(state_error)?;
@@ -108,7 +119,7 @@ impl RedisConnection {
 
     /// Redis forgets scripts when it restarts. In a cluster each node learns them.
     async fn load_scripts(&self) -> Result<(), RedisError> {
-        let mut link = self.link.clone();
+        let (_, mut link) = self.link.get();
         for script in (self.scripts)() {
             script.load_async(&mut link).await?;
         }
@@ -123,7 +134,7 @@ impl RedisConnection {
             scan.arg("COUNT").arg(SCANNED).to_owned()
         };
         let mut keys = Vec::new();
-        match self.link.clone() {
+        match self.link.get().1 {
             Link::Server(_) => {
                 let mut cursor = 0;
                 loop {
