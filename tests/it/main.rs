@@ -22,7 +22,6 @@ mod images;
 mod import;
 mod kubernetes;
 mod lifecycle;
-mod misconfigured;
 mod operations;
 mod parity;
 mod prepare;

@@ -99,7 +99,7 @@ impl ServiceArgs {
         config
             .telemetry
             .filter
-            .get_or_insert_with(|| "warn".to_owned());
+            .get_or_insert_with(|| "warn,lapin=off".to_owned());
         Self::log(&config)?;
         Ok((config, gateway))
     }

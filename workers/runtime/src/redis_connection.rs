@@ -223,7 +223,7 @@ pub(crate) fn state_error(error: RedisError) -> StateError {
         format!("user or password is refused ({said})")
     } else if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
         format!(
-            "this user has not the rights it needs: all on keys and channels radialog:*, e.g. ACL SETUSER NAME ~radialog:* \
+            "this user has not the rights it needs: all on keys and channels radialog:*, e.g. ACL SETUSER NAME ~radialog:* ~{{radialog:* \
              &radialog:* +@all -@admin -@dangerous +info +cluster|slots ({said})"
         )
     } else {
