@@ -158,25 +158,23 @@ pub struct BrokerCluster {
 }
 
 impl BrokerCluster {
-    /// Starts both and waits until they know each other.
+    /// Starts both, the second once the first is ready to be joined.
     pub async fn start() -> Result<Self> {
         let (first, mut second) = (prepare(1)?, prepare(1)?);
         // They find each other at one port mapper, with one cookie.
         second.share_mapper(&first);
         let mut nodes = [first, second];
-        let names = nodes.each_ref().map(LocalBroker::name);
+        let mapper = nodes[0].start_mapper()?;
         let mut settings = "cluster_partition_handling = pause_minority\n\
              cluster_formation.peer_discovery_backend = classic_config\n"
             .to_owned();
-        for (index, name) in names.iter().enumerate() {
+        for (node, index) in nodes.iter_mut().zip(1..) {
+            // The first knows of itself alone, and does not wait for one that is not there; the second joins it.
+            let name = node.name();
             writeln!(
                 settings,
-                "cluster_formation.classic_config.nodes.{} = {name}",
-                index + 1
+                "cluster_formation.classic_config.nodes.{index} = {name}"
             )?;
-        }
-        let mapper = nodes[0].start_mapper()?;
-        for node in &mut nodes {
             // A silent node counts as lost after these seconds.
             node.configure(&settings, "-kernel net_ticktime 4")?;
             let cookie = node.directory().join(".erlang.cookie");
@@ -193,6 +191,11 @@ impl BrokerCluster {
     /// The address of the first node's virtual host.
     pub fn address(&self) -> String {
         format!("{}/test0", self.nodes[0].url())
+    }
+
+    /// The address of the second node's.
+    pub fn second_address(&self) -> String {
+        format!("{}/test0", self.nodes[1].url())
     }
 
     /// Kills the second node.
