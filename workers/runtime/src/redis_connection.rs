@@ -17,8 +17,9 @@ pub(crate) mod link;
 
 /// Keys that Redis looks at in one step of a scan.
 const SCANNED: usize = 1000;
-/// Writes and removes a key of ours: what a user without rights is refused, and a replica. Nothing is left, whenever it ends.
-const PROBE: &str = "redis.call('SET', KEYS[1], 1) return redis.call('DEL', KEYS[1])";
+/// Written and removed at the start, and gone by itself after these seconds: what a user without rights is refused, and a
+/// replica.
+const PROBE_SECONDS: u64 = 60;
 const PROBE_KEY: &str = "radialog:{rights}";
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
@@ -48,9 +49,14 @@ impl RedisConnection {
                 let own = config.clone();
                 let current = CurrentLink::new(move || Link::open(&own, is_cluster))?;
                 let (_, mut link) = current.get();
-                let mut probe = redis::cmd("EVAL");
-                probe.arg(PROBE).arg(1).arg(PROBE_KEY);
-                probe.query_async::<()>(&mut link).await?;
+                let set = redis::Cmd::set_ex(PROBE_KEY, 1, PROBE_SECONDS);
+                set.query_async::<()>(&mut link).await?;
+                redis::Cmd::del(PROBE_KEY)
+                    .query_async::<()>(&mut link)
+                    .await?;
+                let mut script = redis::cmd("EVAL");
+                script.arg("return 1").arg(1).arg(PROBE_KEY);
+                script.query_async::<()>(&mut link).await?;
                 Ok((current, is_cluster))
             };
             connected.await.map_err(|error| {
