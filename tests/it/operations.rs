@@ -319,7 +319,7 @@ async fn a_store_without_a_key_or_with_a_wrong_one_says_which_settings_to_look_a
             Environment::default()
                 .bucket(&bucket)
                 .with("AWS_SECRET_ACCESS_KEY", "wrong"),
-            "check access_key_id and secret_access_key",
+            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ),
     ] {
         let cluster = ProcessCluster::new(environment).unwrap();

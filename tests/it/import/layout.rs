@@ -294,6 +294,26 @@ fn one_of_two_systems_in_a_folder_is_taken_when_it_is_named() -> Result<()> {
 }
 
 #[test]
+fn a_part_of_one_system_that_is_named_leaves_the_others_out() -> Result<()> {
+    let dir = tree(&[
+        "a/checkpoint_4.pth",
+        "b/non_lora_trainables.bin",
+        "biovil_t_image_model_proj_size_128.pt",
+    ])?;
+    let given = ImportParts {
+        non_lora: Some(dir.path().join("b")),
+        ..ImportParts::default()
+    };
+    let (parts, notes) = find_parts(dir.path(), given, &PartSelection::default())?;
+    assert!(parts.alignment.is_none() && parts.biovil.is_some());
+    assert!(
+        notes.len() == 1 && notes[0].contains("checkpoint_4.pth' is left out: --non-lora"),
+        "{notes:?}"
+    );
+    Ok(())
+}
+
+#[test]
 fn parts_that_are_not_wanted_are_left_out_and_said() -> Result<()> {
     let dir = both_systems()?;
     let selection = PartSelection {

@@ -214,13 +214,14 @@ async fn prepare(
     readiness: &Readiness,
 ) -> anyhow::Result<Option<PreparedBatch>> {
     let mut generation = args.generation.generation()?;
+    // Before the default is filled in, which workers do not know.
+    require_state_beside_broker(&config)?;
     if let Some(folder) = args.out.folder() {
         config
             .objects
             .directory
             .get_or_insert_with(|| folder.join("objects"));
     }
-    require_state_beside_broker(&config)?;
     args.out.check(&config, args.dry_run)?;
     let stages = StageSet::closure(&args.stages);
     let outside = archive_source::outside(args.allow_outside, &args.input)?;

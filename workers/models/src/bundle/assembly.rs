@@ -76,7 +76,7 @@ impl BundleAssembly {
                     let size = match weights.quantized_size(&header.name) {
                         Some(size) => size,
                         None => {
-                            let dtype = self.dtype(&weights, &header.name, &header.shape);
+                            let dtype = self.dtype(weights, &header.name, &header.shape);
                             header.shape.iter().product::<usize>() * dtype.size_in_bytes()
                         }
                     };
@@ -167,7 +167,7 @@ impl BundleAssembly {
                 tensors.insert(name.clone(), bytes);
                 continue;
             }
-            let tensor = builder(self.dtype(&weights, name, shape))
+            let tensor = builder(self.dtype(weights, name, shape))
                 .get(shape, name)
                 .map_err(bundle.model_error(stage))?;
             tensors.insert(name.clone(), tensor);

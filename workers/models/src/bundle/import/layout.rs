@@ -100,6 +100,21 @@ pub fn find_parts(
     choose(&mut parts.biovil, biovil, ImportPart::Biovil)?;
     let (of_v1, of_v2) = (parts.alignment.is_some(), parts.non_lora.is_some());
     // One that was named says which system is wanted.
+    let other = match (of_v1, of_v2) {
+        (true, false) => Some((&non_lora, ImportPart::Alignment)),
+        (false, true) => Some((&alignment, ImportPart::NonLora)),
+        _ => None,
+    };
+    let of_other: Vec<String> = other
+        .into_iter()
+        .flat_map(|(paths, named)| paths.iter().map(move |path| (path, named)))
+        .map(|(path, named)| {
+            let (path, named) = (path.display(), named.name());
+            format!(
+                "'{path}' is left out: --{named} was named, which is a part of the other system"
+            )
+        })
+        .collect();
     if !of_v2 {
         choose(&mut parts.alignment, alignment, ImportPart::Alignment)?;
     }
@@ -139,6 +154,7 @@ pub fn find_parts(
         choose(&mut parts.base, bases, ImportPart::Base)?;
         notes.extend(damaged);
     }
+    notes.extend(of_other);
     match (
         selection.takes(ImportPart::Adapter),
         parts.adapters.is_empty(),
