@@ -312,7 +312,7 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Res
         problem(response).await?,
         (405, "method_not_allowed".into(), None)
     );
-    for key in ["x".repeat(256), String::new(), "x\ty".into(), "x y".into()] {
+    for key in ["x".repeat(256), String::new(), "x\ty".into()] {
         let request = fixture
             .gateway
             .ask(Method::POST, "/v1/conversations")
