@@ -24,6 +24,7 @@ mod kubernetes;
 mod lifecycle;
 mod operations;
 mod parity;
+mod plan;
 mod prepare;
 mod purge;
 mod revisions;
