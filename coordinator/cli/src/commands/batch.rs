@@ -267,6 +267,7 @@ async fn prepare(
     if args.dry_run {
         let looked_at = args.out.look(&config).await?;
         options.out = looked_at.folder().to_owned();
+        looked_at.without_making_objects(&mut config);
         let backends = Backends::connect(&config).await?;
         run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
         return Ok(None);
