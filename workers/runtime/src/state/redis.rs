@@ -12,6 +12,9 @@ use super::{Fact, Facts, State, StateError, keys};
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
 
+/// What the names of all keys of this system begin with.
+pub const OWN_KEYS: &str = "radialog:";
+
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -59,8 +62,11 @@ impl RedisState {
     }
 }
 
-/// Lists the names of all keys of this system, of runs and of conversations. For those who look for what was left behind:
-/// it goes through the whole database.
+/// Keys removed in one round trip.
+const REMOVED: usize = 500;
+
+/// Lists the names of all keys of the database, others' as well: ours begin with [`OWN_KEYS`]. For those who look for what
+/// was left behind: it goes through the whole database.
 ///
 /// # Errors
 /// When Redis does not answer within `start_timeout`, or refuses.
@@ -69,10 +75,28 @@ pub async fn stored_keys(
     start_timeout: Duration,
 ) -> Result<Vec<String>, StateError> {
     let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
-    let mut keys = connection.keys("radialog:*").await?;
+    let mut keys = connection.keys("*").await?;
     keys.sort();
     keys.dedup();
     Ok(keys)
+}
+
+/// Removes all keys of this system, of runs and of conversations. For those who had the database to themselves, when they
+/// leave it.
+///
+/// # Errors
+/// When Redis does not answer within `start_timeout`, or refuses.
+pub async fn remove_keys(config: &RedisConfig, start_timeout: Duration) -> Result<(), StateError> {
+    let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
+    let keys = connection.keys(&format!("{OWN_KEYS}*")).await?;
+    for some in keys.chunks(REMOVED) {
+        let mut pipeline = redis::pipe();
+        for key in some {
+            pipeline.del(key).ignore();
+        }
+        connection.run::<()>(&pipeline).await?;
+    }
+    Ok(())
 }
 
 #[async_trait]
