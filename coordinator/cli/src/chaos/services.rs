@@ -9,7 +9,7 @@ use radialog_runtime::config::{Config, RedisConfig, S3Config};
 use radialog_runtime::local_services::{LocalBroker, LocalRedis, TcpProxy};
 use radialog_runtime::objects::Objects;
 use radialog_runtime::queue::rabbitmq::RabbitQueue;
-use radialog_runtime::state::redis::{OWN_KEYS, remove_keys, stored_keys};
+use radialog_runtime::state::redis::{is_own_key, remove_keys, stored_keys};
 use radialog_schemas::ObjectKey;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use secrecy::ExposeSecret;
@@ -167,7 +167,7 @@ impl Services {
     /// Our keys in Redis.
     pub(super) async fn state_keys(&self) -> anyhow::Result<Vec<String>> {
         let mut keys = self.all_keys().await?;
-        keys.retain(|key| key.starts_with(OWN_KEYS));
+        keys.retain(|key| is_own_key(key));
         Ok(keys)
     }
 

@@ -12,9 +12,6 @@ use super::{Fact, Facts, State, StateError, keys};
 use crate::config::RedisConfig;
 use crate::redis_connection::RedisConnection;
 
-/// What the names of all keys of this system begin with.
-pub const OWN_KEYS: &str = "radialog:";
-
 /// A run that nobody has touched for so long is forgotten.
 const TIME_TO_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -65,7 +62,7 @@ impl RedisState {
 /// Keys removed in one round trip.
 const REMOVED: usize = 500;
 
-/// Lists the names of all keys of the database, others' as well: ours begin with [`OWN_KEYS`]. For those who look for what
+/// Lists the names of all keys of the database, others' as well: [`is_own_key`] tells them apart. For those who look for what
 /// was left behind: it goes through the whole database.
 ///
 /// # Errors
@@ -81,6 +78,11 @@ pub async fn stored_keys(
     Ok(keys)
 }
 
+/// Whether a key is of this system, by its name, in whose front a brace may stand.
+pub fn is_own_key(name: &str) -> bool {
+    name.trim_start_matches('{').starts_with("radialog:")
+}
+
 /// Removes all keys of this system, of runs and of conversations. For those who had the database to themselves, when they
 /// leave it.
 ///
@@ -88,7 +90,8 @@ pub async fn stored_keys(
 /// When Redis does not answer within `start_timeout`, or refuses.
 pub async fn remove_keys(config: &RedisConfig, start_timeout: Duration) -> Result<(), StateError> {
     let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
-    let keys = connection.keys(&format!("{OWN_KEYS}*")).await?;
+    let mut keys = connection.keys("*").await?;
+    keys.retain(|key| is_own_key(key));
     for some in keys.chunks(REMOVED) {
         let mut pipeline = redis::pipe();
         for key in some {
