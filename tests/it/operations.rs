@@ -287,6 +287,19 @@ async fn a_batch_into_a_store_resumes_from_it_and_leaves_nothing_on_the_machine(
     let results = services.s3().folder(&bucket).join("runs/one/results.jsonl");
     let lines = std::fs::read_to_string(results).unwrap();
     assert_eq!(lines.lines().count(), 10);
+
+    let broken = cache.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("a.png"), "no image").unwrap();
+    let broken = broken.display().to_string();
+    let out = format!("s3://{}/runs/two", bucket.rsplit('/').next().unwrap());
+    let batch = ["batch", &broken, "--out", &out, "--work", &work];
+    let output = cluster
+        .run(&[&batch[..], &["--stages", "findings"]].concat())
+        .unwrap();
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("    a: image_"), "{said}");
 }
 
 #[tokio::test]
@@ -306,7 +319,7 @@ async fn a_store_without_a_key_or_with_a_wrong_one_says_which_settings_to_look_a
             Environment::default()
                 .bucket(&bucket)
                 .with("AWS_SECRET_ACCESS_KEY", "wrong"),
-            "check access_key_id and secret_access_key",
+            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ),
     ] {
         let cluster = ProcessCluster::new(environment).unwrap();
@@ -317,69 +330,6 @@ async fn a_store_without_a_key_or_with_a_wrong_one_says_which_settings_to_look_a
         assert_eq!(output.status.code(), Some(1));
         assert!(text.contains(words), "{text}");
     }
-}
-
-#[test]
-fn a_plan_says_what_remains_and_where_the_pool_waits() {
-    let (dir, archive) = (tempfile::tempdir().unwrap(), xrays());
-    let (archive, out) = (
-        archive.display().to_string(),
-        dir.path().display().to_string(),
-    );
-    let says = |arguments: &[&str]| -> serde_json::Value {
-        let plan = [&["plan", "--json"], arguments].concat();
-        let text = succeeded(&plan, radialog(&plan).unwrap().output().unwrap());
-        serde_json::from_str(&text).unwrap()
-    };
-    let probed = says(&[&archive, "--probe", "2", "--max-new-tokens", "4"]);
-    assert_eq!(probed["plan"]["studies"], 10);
-    for stage in probed["stages"].as_array().unwrap() {
-        assert_eq!(
-            (&stage["remaining"], &stage["measured"]),
-            (&10.into(), &2.into())
-        );
-        assert!(
-            stage["seconds_per_study"].as_f64().unwrap() > 0.0,
-            "{stage}"
-        );
-    }
-    let batch = [
-        "batch", &archive, "--out", &out, "--stages", "findings", "--limit", "6",
-    ];
-    succeeded(&batch, radialog(&batch).unwrap().output().unwrap());
-    let rest = says(&[
-        &archive,
-        "--out",
-        &out,
-        "--seconds",
-        "findings=3",
-        "--stages",
-        "findings",
-    ]);
-    assert_eq!(
-        (&rest["plan"]["written"], &rest["seconds"]),
-        (&6.into(), &12.0.into())
-    );
-    let seconds = "--seconds=embedding=1,findings=1,language=8,scoring=1";
-    let pool = says(&[
-        "--studies",
-        "800",
-        seconds,
-        "--workers",
-        "language=4",
-        "--price",
-        "language=9",
-    ]);
-    assert_eq!(pool["bottleneck"], "language");
-    // 800 studies of 8 s on four workers, and the first one's way in and the last one's out.
-    assert!(
-        (1600.0..1615.0).contains(&pool["seconds"].as_f64().unwrap()),
-        "{pool}"
-    );
-    assert!(
-        (16.0..16.2).contains(&pool["cost"].as_f64().unwrap()),
-        "{pool}"
-    );
 }
 
 #[tokio::test]

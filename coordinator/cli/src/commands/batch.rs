@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
 use crate::batch_output::{BatchOutput, OutputArgs};
 use crate::batch_run::{self, require_state_beside_broker};
-use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::given_outputs::GivenOutputFiles;
 use crate::lifecycle::Lifecycle;
 use crate::progress::ProgressStyle;
@@ -31,6 +31,9 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 /// Score an archive of chest X-rays: findings, report and labels of every study, in one table
 ///
 /// Run the same command again to resume: what is stored is not computed twice.
+///
+/// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, which are named at its end; 130 it was
+/// interrupted; 64 the command line or the configuration is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog batch xrays/ --out results
@@ -187,10 +190,18 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     };
     lifecycle.readiness.ready();
     let summary = batch.run(&args, lifecycle.drain()).await?;
-    Ok(match summary.interrupted {
-        true => ExitCode::from(EXIT_INTERRUPTED),
-        false => ExitCode::SUCCESS,
-    })
+    let is_empty = summary.studies == 0;
+    match summary.interrupted {
+        true => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        // A name with a slip in it lists nothing, and is no archive that was scored.
+        false if is_empty && summary.problem_count == 0 => {
+            let input = &args.input;
+            let hint = format!("there is no image in '{input}': check the archive's name");
+            Err(UsageError(hint).into())
+        }
+        false if summary.failed > 0 || is_empty => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+        false => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// A batch that can begin.
@@ -209,13 +220,14 @@ async fn prepare(
     readiness: &Readiness,
 ) -> anyhow::Result<Option<PreparedBatch>> {
     let mut generation = args.generation.generation()?;
+    // Before the default is filled in, which workers do not know.
+    require_state_beside_broker(&config)?;
     if let Some(folder) = args.out.folder() {
         config
             .objects
             .directory
             .get_or_insert_with(|| folder.join("objects"));
     }
-    require_state_beside_broker(&config)?;
     args.out.check(&config, args.dry_run)?;
     let stages = StageSet::closure(&args.stages);
     let outside = archive_source::outside(args.allow_outside, &args.input)?;
@@ -261,6 +273,7 @@ async fn prepare(
     if args.dry_run {
         let looked_at = args.out.look(&config).await?;
         options.out = looked_at.folder().to_owned();
+        looked_at.without_making_objects(&mut config);
         let backends = Backends::connect(&config).await?;
         run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
         return Ok(None);

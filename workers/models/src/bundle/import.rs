@@ -23,8 +23,10 @@ mod quantized;
 mod reasons;
 mod report;
 mod scoring;
+mod selection;
 mod source_files;
 mod sources;
+mod space;
 mod staging;
 mod tensor;
 mod tokenizer;
@@ -34,9 +36,12 @@ pub use error::ImportError;
 pub use layout::find_parts;
 pub use parts::{BaseType, ImportOptions, ImportParts};
 pub use report::{ComponentReport, LeftOutPart};
+pub use selection::{ImportPart, PartSelection};
 pub use source_files::SourceFile;
 
 use planned::PlannedComponent;
+
+use crate::free_space::SpaceNeeded;
 
 /// A bundle that can be made: every tensor is found and has its shape.
 pub struct Import {
@@ -122,9 +127,20 @@ impl Import {
         staging::check_free(dir)
     }
 
+    /// The published files that the bundle in this folder was made of, as its `import.json` names them; nothing where no whole
+    /// bundle is there, or none that an import made.
+    pub fn sources(bundle: &Path) -> Option<Vec<SourceFile>> {
+        write::sources(bundle)
+    }
+
     /// The stages that the bundle will have.
     pub fn stages(&self) -> impl Iterator<Item = Stage> {
         self.components.iter().map(|component| component.stage)
+    }
+
+    /// What writing the bundle into `dir` needs, less what an import that was interrupted has finished, and what is free there.
+    pub fn space(&self, dir: &Path) -> SpaceNeeded {
+        space::look(self, dir)
     }
 
     /// Bytes of all tensors and tokenizers.
@@ -144,9 +160,8 @@ impl Import {
     /// verified and kept.
     ///
     /// # Errors
-    /// `dir` is there already, another import into it is going on, a published file is changed meanwhile, or files cannot be
-    /// read or written. What is finished
-    /// stays for the next try.
+    /// `dir` is there already, its file system has not the room, another import into it is going on, a published file is
+    /// changed meanwhile, or files cannot be read or written. What is finished stays for the next try.
     pub fn write(
         &self,
         dir: &Path,

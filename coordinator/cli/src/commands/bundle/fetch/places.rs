@@ -57,8 +57,29 @@ struct OtherForm {
     file: String,
 }
 
+/// The files that an index names.
+pub(super) struct Shards {
+    pub(super) places: Vec<Place>,
+    /// Bytes of all their tensors, where the index tells.
+    pub(super) bytes: Option<u64>,
+}
+
 fn main() -> String {
     "main".into()
+}
+
+impl System {
+    /// Whether a file of the folder of downloads is one of this system's: a named one, one beside it as shards are, or one that
+    /// was unpacked.
+    pub(super) fn has(&self, file: &Path) -> bool {
+        self.files.iter().any(|place| {
+            let path = Path::new(place.path.as_str());
+            let unpacked = place.unpack.as_ref().map(|folder| folder.as_str());
+            file == path
+                || (place.shards && file.parent() == path.parent())
+                || unpacked.is_some_and(|folder| file.starts_with(folder))
+        })
+    }
 }
 
 impl Places {
@@ -121,10 +142,17 @@ impl Place {
     }
 
     /// The places of the shards that a downloaded index names; they lie beside it.
-    pub(super) fn shards_in(&self, index: &Path) -> anyhow::Result<Vec<Self>> {
+    pub(super) fn shards_in(&self, index: &Path) -> anyhow::Result<Shards> {
         #[derive(Deserialize)]
         struct Index {
             weight_map: BTreeMap<String, String>,
+            #[serde(default)]
+            metadata: Metadata,
+        }
+        #[derive(Default, Deserialize)]
+        struct Metadata {
+            /// Some writers have it as a number with a point.
+            total_size: Option<f64>,
         }
         let text = fs::read(index).with_context(|| format!("cannot read '{}'", index.display()))?;
         let index: Index = serde_json::from_slice(&text)
@@ -150,7 +178,13 @@ impl Place {
                 ..self.clone()
             })
         };
-        names.into_iter().map(shard).collect()
+        Ok(Shards {
+            places: names
+                .into_iter()
+                .map(shard)
+                .collect::<anyhow::Result<_>>()?,
+            bytes: index.metadata.total_size.map(|bytes| bytes as u64),
+        })
     }
 }
 
