@@ -87,12 +87,12 @@ fn works() -> Vec<Work> {
         length,
         products: (length * 12 * (12 * 768 * 768 + 2 * length * 768)) as f64,
     };
-    let cross = 2 * 32 * 768 * 768 + 196 * 1408 * 768 * 2 + 2 * 32 * 196 * 768;
+    let cross = 2 * 32usize * 768 * 768 + 196 * 1408 * 768 * 2 + 2 * 32 * 196 * 768;
     let qformer = |batch| Work {
         name: "qformer",
         batch,
         length: 196,
-        products: (32 * 12 * (12 * 768 * 768 + 2 * 32 * 768) + 6 * cross) as f64,
+        products: (32usize * 12 * (12 * 768 * 768 + 2 * 32 * 768) + 6 * cross) as f64,
     };
     vec![
         image("encoder", 1, 448, 1408),

@@ -1,6 +1,8 @@
 //! Exponential and error function for whole slices, in a form that compilers make vector instructions of. What is not a
 //! number stays.
 
+use super::cpu::Features;
+
 /// e to the power of `x`, within 2 units of the last place; 0 below the smallest normal result.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
@@ -58,6 +60,27 @@ pub(crate) fn erf(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
     0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// [`gelu`] of each value in place.
+pub(crate) fn gelu_row(features: Features, values: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if features.avx512 {
+        #[expect(unsafe_code, reason = "instructions that were found at run time")]
+        // SAFETY: the processor has them.
+        unsafe {
+            gelu_row_avx512(values);
+        }
+        return;
+    }
+    let _ = features;
+    values.iter_mut().for_each(|value| *value = gelu(*value));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn gelu_row_avx512(values: &mut [f32]) {
+    values.iter_mut().for_each(|value| *value = gelu(*value));
 }
 
 /// `a * b + c`, rounded once where the processor can do so in one instruction; elsewhere that would be a slow call.

@@ -10,15 +10,10 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::cpu::Features;
-use super::elementary::gelu;
+use super::elementary::gelu_row;
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod bf16;
 mod packed;
-mod portable;
 mod tile;
 
 pub(crate) use packed::{PackedMatrix, Precision};
@@ -266,20 +261,6 @@ impl Piece<'_> {
             gelu_row(self.features, values);
         }
     }
-}
-
-fn gelu_row(features: Features, values: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if features.avx512 {
-        #[expect(unsafe_code, reason = "instructions that were found at run time")]
-        // SAFETY: the processor has them.
-        unsafe {
-            avx512::gelu_row(values);
-        }
-        return;
-    }
-    let _ = features;
-    values.iter_mut().for_each(|value| *value = gelu(*value));
 }
 
 /// Rows of a panel, such that all panels are about as large and none has more than `most`.

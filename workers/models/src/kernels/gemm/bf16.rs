@@ -5,12 +5,13 @@
 
 use half::bf16;
 
-#[cfg(target_arch = "x86_64")]
-use super::amx;
 use super::tile::COLUMNS;
 use super::{Activation, Finish, Piece, Source, even_panels, panels};
 use crate::kernels::buffer::Buffer;
 use crate::kernels::cpu::Features;
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 /// Rows of a tile.
 pub(super) const ROWS: usize = 32;
@@ -143,7 +144,7 @@ fn target<'a>(piece: &'a Piece<'_>, row: usize, columns: std::ops::Range<usize>)
 /// The kernels that a processor has for bf16.
 struct Bf16Tiles {
     #[cfg(target_arch = "x86_64")]
-    amx: Option<amx::Configured>,
+    amx: Option<x86::Configured>,
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "x86 only"))]
     features: Features,
 }
@@ -152,7 +153,7 @@ impl Bf16Tiles {
     fn new(features: Features) -> Self {
         Self {
             #[cfg(target_arch = "x86_64")]
-            amx: features.amx_bf16.then(amx::Configured::new),
+            amx: features.amx_bf16.then(x86::Configured::new),
             features,
         }
     }
@@ -166,7 +167,7 @@ impl Bf16Tiles {
             #[expect(unsafe_code, reason = "instructions that were found at run time")]
             // SAFETY: the processor has them.
             unsafe {
-                amx::round(row, rounded);
+                x86::round(row, rounded);
             }
             return;
         }
@@ -189,7 +190,7 @@ impl Bf16Tiles {
             #[expect(unsafe_code, reason = "instructions that were found at run time")]
             // SAFETY: the processor has them, and lengths were checked.
             unsafe {
-                amx::dot_products(rows, left, right, adds, sums);
+                x86::dot_products(rows, left, right, adds, sums);
             }
             return;
         }
@@ -203,7 +204,7 @@ impl Bf16Tiles {
             #[expect(unsafe_code, reason = "instructions that were found at run time")]
             // SAFETY: the processor has them.
             unsafe {
-                amx::store(sums, finish, target);
+                x86::store(sums, finish, target);
             }
             return;
         }

@@ -1,9 +1,10 @@
 //! The innermost part of a product: a few rows times a panel of columns, in registers.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx512;
-use super::portable;
 use crate::kernels::cpu::Features;
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
 
 /// The most rows of a tile: with two vectors of 16 columns they fill the registers of AVX-512.
 pub(crate) const ROWS: usize = 14;
@@ -41,7 +42,7 @@ pub(crate) struct Tile {
 pub(crate) struct Tiles([unsafe fn(&Tile); ROWS]);
 
 impl Tiles {
-    pub(super) const fn new(kernels: [unsafe fn(&Tile); ROWS]) -> Self {
+    const fn new(kernels: [unsafe fn(&Tile); ROWS]) -> Self {
         Self(kernels)
     }
 

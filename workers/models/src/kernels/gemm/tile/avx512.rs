@@ -7,8 +7,7 @@ use std::arch::x86_64::{
     _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_set1_ps, _mm512_setzero_ps,
 };
 
-use super::super::elementary::gelu;
-use super::tile::{STRIDE, Tile, Tiles};
+use super::{STRIDE, Tile, Tiles};
 
 pub(super) const TILES: Tiles = Tiles::new([
     tile::<1>, tile::<2>, tile::<3>, tile::<4>, tile::<5>, tile::<6>, tile::<7>, tile::<8>,
@@ -89,11 +88,4 @@ unsafe fn tile<const ROWS: usize>(tile: &Tile) {
 #[target_feature(enable = "avx512f")]
 fn relu(values: __m512) -> __m512 {
     _mm512_max_ps(_mm512_setzero_ps(), values)
-}
-
-/// # Safety
-/// A processor with AVX-512.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn gelu_row(values: &mut [f32]) {
-    values.iter_mut().for_each(|value| *value = gelu(*value));
 }

@@ -13,9 +13,7 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::Finish;
-use super::bf16::{ROWS, SQUARE, STRIDE};
-use super::tile::COLUMNS;
+use super::{COLUMNS, Finish, ROWS, SQUARE, STRIDE};
 
 /// Bytes of a square of weights.
 const SQUARE_BYTES: usize = SQUARE * COLUMNS * 2;
@@ -260,5 +258,5 @@ pub(super) unsafe fn round(values: &[f32], rounded: &mut [u16]) {
 /// A processor with AVX-512.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn store(sums: &[f32], finish: Finish<'_>, target: &mut [f32]) {
-    super::bf16::store(sums, finish, target);
+    super::store(sums, finish, target);
 }

@@ -2,8 +2,8 @@
 //! registers of AVX2.
 #![expect(unsafe_code, reason = "a tile is given by pointers")]
 
-use super::super::elementary::fused;
-use super::tile::{COLUMNS, STRIDE, Tile, Tiles};
+use super::{COLUMNS, STRIDE, Tile, Tiles};
+use crate::kernels::elementary::fused;
 
 /// Columns of a part of a tile.
 const PART: usize = 16;
