@@ -74,7 +74,8 @@ impl LanguageStage {
         let language = LanguagePipeline::load(bundle, device)?;
         let config = language.model.config();
         let tokens = |bytes: u64| {
-            usize::try_from(bytes / config.cache_bytes_per_token() as u64).unwrap_or(usize::MAX)
+            let each = language.model.cache_bytes_per_token() as u64;
+            usize::try_from(bytes / each).unwrap_or(usize::MAX)
         };
         let cache_tokens = tokens(options.cache_bytes);
         let chat = ChatLimits {

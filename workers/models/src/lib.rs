@@ -13,6 +13,7 @@ pub mod findings;
 pub mod folder_lock;
 pub mod ggml;
 pub mod image_tokens;
+mod kernels;
 pub mod language;
 mod layers;
 pub mod preprocess;

@@ -56,7 +56,7 @@ pub struct EngineLimits {
     /// The largest number of sequences that are decoded together.
     pub sequences: usize,
     /// The largest number of cache tokens of all running sequences; each one counts with its prompt and its longest
-    /// possible answer. One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come
+    /// possible answer. One token takes [`LanguageModel::cache_bytes_per_token`]. Shared beginnings of prompts come
     /// on top, at most 1024 tokens.
     pub cache_tokens: usize,
     /// The part of it that belongs to conversations, and what comes on top for them.
