@@ -28,15 +28,25 @@ const STEPS: usize = 8;
 const FULL: usize = 512;
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench");
     let name = arguments.next().unwrap_or_else(|| "q4_k_m".to_owned());
     let layers = arguments.next().map_or(Ok(32), |layers| layers.parse())?;
     let blocks = match name.as_str() {
         "q4_k_m" => RandomBlocks::q4_k_m(),
-        "q4_0" => RandomBlocks { dtype: |_| GgmlDType::Q4_0 },
-        "q8_0" => RandomBlocks { dtype: |_| GgmlDType::Q8_0 },
-        "q6_k" => RandomBlocks { dtype: |_| GgmlDType::Q6K },
-        "q4_k" => RandomBlocks { dtype: |_| GgmlDType::Q4K },
+        "q4_0" => RandomBlocks {
+            dtype: |_| GgmlDType::Q4_0,
+        },
+        "q8_0" => RandomBlocks {
+            dtype: |_| GgmlDType::Q8_0,
+        },
+        "q6_k" => RandomBlocks {
+            dtype: |_| GgmlDType::Q6K,
+        },
+        "q4_k" => RandomBlocks {
+            dtype: |_| GgmlDType::Q4K,
+        },
         other => bail!("'{other}': give one of q4_k_m, q4_0, q8_0, q6_k, q4_k"),
     };
     let config = LlamaConfig {
@@ -51,7 +61,10 @@ fn main() -> Result<()> {
         quantized: Some(&blocks),
     };
     let model = LanguageModel::load(&config, base, None)?;
-    println!("{name}, {layers} layers: loaded, peak {:.2} GB", peak_memory() as f64 / 1e9);
+    println!(
+        "{name}, {layers} layers: loaded, peak {:.2} GB",
+        peak_memory() as f64 / 1e9
+    );
 
     let mut prefix = model.cache(PREFIX)?;
     run(&model, &mut [&mut prefix], PREFIX)?;
@@ -92,7 +105,10 @@ fn main() -> Result<()> {
         }
         caches.push(cache);
     }
-    println!("8 sequences of {FULL} tokens: peak {:.2} GB", peak_memory() as f64 / 1e9);
+    println!(
+        "8 sequences of {FULL} tokens: peak {:.2} GB",
+        peak_memory() as f64 / 1e9
+    );
     Ok(())
 }
 

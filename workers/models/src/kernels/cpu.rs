@@ -19,6 +19,7 @@ pub(crate) struct Features {
 
 impl Features {
     /// Of a processor that is only known to be what the build was made for.
+    #[cfg(any(test, not(target_arch = "x86_64")))]
     pub(crate) const PORTABLE: Self = Self {
         avx512: false,
         avx512_bf16: false,
@@ -74,7 +75,10 @@ fn tiles() -> (bool, bool) {
         return (false, false);
     }
     let answer: i64;
-    #[expect(unsafe_code, reason = "a system call that the standard library has not")]
+    #[expect(
+        unsafe_code,
+        reason = "a system call that the standard library has not"
+    )]
     // SAFETY: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) reads no memory; the kernel changes rax, rcx and r11.
     unsafe {
         std::arch::asm!(

@@ -162,7 +162,10 @@ fn head_of(sequence: &Attended<'_>, layer: usize, head: usize, group: usize) -> 
         }
     }
     for at in 0..rows {
-        softmax(&mut scores[at * all..][..visible(at)], (width as f32).sqrt());
+        softmax(
+            &mut scores[at * all..][..visible(at)],
+            (width as f32).sqrt(),
+        );
     }
     let mut out = vec![0f32; rows * width];
     for page in 0..pages {
@@ -310,7 +313,11 @@ mod tests {
     fn a_position_has_the_same_bits_alone_and_with_others_and_on_shared_pages() {
         let (all, new) = (70, 9);
         let (cache, queries) = (written(all), wave(new * 64, 0.0));
-        let whole = |cache, all, queries| Attended { cache, all, queries };
+        let whole = |cache, all, queries| Attended {
+            cache,
+            all,
+            queries,
+        };
         let together = attend(1, &[whole(&cache, all, &queries)], 4);
         let mut other = cache.beginning(66);
         other.write(1, 66, &wave(4 * 32, 9.0), &wave(4 * 32, 8.0));

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use super::cpu::Features;
 use activations::{Activations, Row};
 use formats::{Block, Q4_0, Q4_1, Q4K, Q6K, Q8_0, ROWS, SUPER, SuperBlock, UNIT};
-use lanes::{Lanes, Portable};
+use lanes::Lanes;
 
 mod activations;
 mod formats;
@@ -94,7 +94,11 @@ impl PackedMatrix {
     ///
     /// # Errors
     /// A type without a kernel, rows that are no whole number of blocks, another number of bytes, or out of memory.
-    pub(crate) fn new(bytes: &[u8], dtype: GgmlDType, (rows, columns): (usize, usize)) -> Result<Self> {
+    pub(crate) fn new(
+        bytes: &[u8],
+        dtype: GgmlDType,
+        (rows, columns): (usize, usize),
+    ) -> Result<Self> {
         let (block, size) = (dtype.block_size(), dtype.type_size());
         let Some(piece) = packing::piece_bytes(dtype) else {
             bail!("there is no kernel for weights of type {dtype:?}")
@@ -182,10 +186,13 @@ impl PackedMatrix {
                 return unsafe { self.panels_avx512(x, panels, &output) };
             }
             #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
-            if !features.avx512_vnni {
-                return unsafe { self.panels_avx2(x, panels, &output) };
+            unsafe {
+                self.panels_avx2(x, panels, &output)
             }
-            unsafe { self.panels_by::<Portable>(x, panels, &output) }
+            #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
+            unsafe {
+                self.panels_by::<lanes::Portable>(x, panels, &output)
+            }
         };
         if x.rows * self.rows * self.columns < PARALLEL {
             (0..panels).step_by(PANELS).for_each(some);
@@ -206,7 +213,9 @@ impl PackedMatrix {
         let mut values = vec![0f32; self.columns];
         let panel = self.panel_bytes(row / ROWS);
         let piece = panel.len() / (self.columns / block);
-        let blocks = values.chunks_exact_mut(block).zip(panel.chunks_exact(piece));
+        let blocks = values
+            .chunks_exact_mut(block)
+            .zip(panel.chunks_exact(piece));
         for (values, piece) in blocks {
             packing::values(self.dtype, piece, row % ROWS, values);
         }
@@ -366,6 +375,7 @@ mod tests {
     use candle_core::quantized::QTensor;
     use candle_core::{Device, Tensor};
 
+    use super::lanes::Portable;
     use super::*;
 
     const TYPES: [GgmlDType; 5] = [
@@ -416,7 +426,9 @@ mod tests {
                 let x = wave(rows, 512, 2.0);
                 let found = matrix.product(&matrix.quantise(&values(&x)));
                 let expected = values(&x.matmul(&widened.t().unwrap()).unwrap());
-                let largest = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
+                let largest = expected
+                    .iter()
+                    .fold(0f32, |most, value| most.max(value.abs()));
                 for (found, expected) in found.iter().zip(&expected) {
                     // Eight bits of the input: half a step of the largest value of a group.
                     let error = (found - expected).abs();
@@ -438,7 +450,11 @@ mod tests {
                     let x = Activations::new(
                         row,
                         columns,
-                        if matrix.dtype.block_size() == SUPER { SUPER } else { UNIT },
+                        if matrix.dtype.block_size() == SUPER {
+                            SUPER
+                        } else {
+                            UNIT
+                        },
                         if dtype == GgmlDType::Q6K { 16 } else { 32 },
                     );
                     let mut out = vec![0f32; rows];
@@ -454,7 +470,10 @@ mod tests {
                         let x = matrix.quantise_for(&x[..count * columns], features);
                         let found = matrix.product_with(&x, features);
                         let expected = &portable[..count * rows];
-                        assert!(bits(&found) == bits(expected), "{dtype:?} {count} {features:?}");
+                        assert!(
+                            bits(&found) == bits(expected),
+                            "{dtype:?} {count} {features:?}"
+                        );
                     }
                 }
             }
@@ -485,9 +504,8 @@ mod tests {
 
     #[test]
     fn bytes_of_another_size_or_type_are_refused() {
-        let refused = |bytes: usize, dtype, shape| {
-            PackedMatrix::new(&vec![0; bytes], dtype, shape).is_err()
-        };
+        let refused =
+            |bytes: usize, dtype, shape| PackedMatrix::new(&vec![0; bytes], dtype, shape).is_err();
         assert!(refused(35, GgmlDType::Q4_0, (2, 32)));
         assert!(refused(36, GgmlDType::Q4_0, (2, 33)));
         assert!(refused(0, GgmlDType::Q4_0, (2, 0)));

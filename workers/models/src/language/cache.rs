@@ -96,7 +96,11 @@ impl KvCache {
             bail!("keys and values of one adapter mean nothing to another");
         }
         if len > other.len || len > self.capacity {
-            bail!("{len} positions of a cache of {}, into one of {}", other.len, self.capacity);
+            bail!(
+                "{len} positions of a cache of {}, into one of {}",
+                other.len,
+                self.capacity
+            );
         }
         match (&mut self.stored, &other.stored) {
             (Stored::Tensors(layers), Stored::Tensors(others)) => {
@@ -150,7 +154,11 @@ impl KvCache {
         values: &[f32],
     ) -> Result<()> {
         if self.len + new > self.capacity {
-            bail!("{} positions in a cache of {}", self.len + new, self.capacity);
+            bail!(
+                "{} positions in a cache of {}",
+                self.len + new,
+                self.capacity
+            );
         }
         match &mut self.stored {
             Stored::Pages(pages) => pages.write(layer, self.len, keys, values),

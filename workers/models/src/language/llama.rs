@@ -314,7 +314,8 @@ impl LanguageModel {
                 let [queries, keys, values] = &self.heads(projected, &rotary)?;
                 if self.paged {
                     let floats = [queries, keys, values];
-                    let mixed = with_floats(floats, |floats| self.attend_pages(index, floats, spans));
+                    let mixed =
+                        with_floats(floats, |floats| self.attend_pages(index, floats, spans));
                     return Tensor::from_vec(mixed??, input.dims(), self.device());
                 }
                 let mut attended = Vec::with_capacity(spans.len());

@@ -118,7 +118,9 @@ impl QuantizedMatrix {
     /// A type without a kernel, rows that are no whole number of blocks, or another number of bytes.
     pub fn new(bytes: &[u8], dtype: GgmlDType, shape: (usize, usize)) -> Result<Self> {
         match PackedMatrix::has_kernel(dtype) {
-            true => PackedMatrix::new(bytes, dtype, shape).map(|matrix| Self(Stored::Packed(matrix))),
+            true => {
+                PackedMatrix::new(bytes, dtype, shape).map(|matrix| Self(Stored::Packed(matrix)))
+            }
             false => Blocks::new(bytes, dtype, shape).map(|blocks| Self(Stored::Blocks(blocks))),
         }
     }

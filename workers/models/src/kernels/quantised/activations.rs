@@ -63,30 +63,35 @@ impl Activations {
             sums: vec![0; rows * parts],
             tiles: Vec::new(),
         };
-        let one = |(((x, values), scales), sums): (((&[f32], &mut [i8]), &mut [f32]), &mut [i16])| {
-            let groups = x.chunks_exact(group).zip(values.chunks_exact_mut(group));
-            let groups = groups.zip(scales).zip(sums.chunks_exact_mut(group / part));
-            for (((x, values), scale), sums) in groups {
-                *scale = match group {
-                    SUPER => quantise::<SUPER>(x, values),
-                    _ => quantise::<UNIT>(x, values),
-                };
-                for (sum, values) in sums.iter_mut().zip(values.chunks_exact(part)) {
-                    *sum = values.iter().map(|value| i16::from(*value)).sum();
-                }
-                if group == SUPER {
-                    for four in sums.chunks_exact_mut(4) {
-                        four.swap(1, 2);
+        let one =
+            |(((x, values), scales), sums): (((&[f32], &mut [i8]), &mut [f32]), &mut [i16])| {
+                let groups = x.chunks_exact(group).zip(values.chunks_exact_mut(group));
+                let groups = groups.zip(scales).zip(sums.chunks_exact_mut(group / part));
+                for (((x, values), scale), sums) in groups {
+                    *scale = match group {
+                        SUPER => quantise::<SUPER>(x, values),
+                        _ => quantise::<UNIT>(x, values),
+                    };
+                    for (sum, values) in sums.iter_mut().zip(values.chunks_exact(part)) {
+                        *sum = values.iter().map(|value| i16::from(*value)).sum();
+                    }
+                    if group == SUPER {
+                        for four in sums.chunks_exact_mut(4) {
+                            four.swap(1, 2);
+                        }
                     }
                 }
-            }
-        };
+            };
         if x.len() < PARALLEL {
-            let all = x.chunks_exact(inner).zip(new.values.chunks_exact_mut(stride));
+            let all = x
+                .chunks_exact(inner)
+                .zip(new.values.chunks_exact_mut(stride));
             let all = all.zip(new.scales.chunks_exact_mut(groups));
             all.zip(new.sums.chunks_exact_mut(parts)).for_each(one);
         } else {
-            let all = x.par_chunks_exact(inner).zip(new.values.par_chunks_exact_mut(stride));
+            let all = x
+                .par_chunks_exact(inner)
+                .zip(new.values.par_chunks_exact_mut(stride));
             let all = all.zip(new.scales.par_chunks_exact_mut(groups));
             all.zip(new.sums.par_chunks_exact_mut(parts)).for_each(one);
         }
@@ -131,7 +136,9 @@ impl Activations {
 
     /// The values of sixteen rows.
     pub(super) fn tile(&self, tile: usize) -> *const i8 {
-        self.tiles[tile * TILE * self.inner / LINE..].as_ptr().cast()
+        self.tiles[tile * TILE * self.inner / LINE..]
+            .as_ptr()
+            .cast()
     }
 }
 

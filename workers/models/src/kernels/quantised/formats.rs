@@ -5,7 +5,6 @@
     unsafe_code,
     reason = "pieces are read where their callers' pointers say, within the bytes that `BYTES` gives"
 )]
-#![allow(clippy::missing_safety_doc)]
 
 use super::lanes::Lanes;
 

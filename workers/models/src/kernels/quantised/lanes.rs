@@ -5,7 +5,6 @@
     unsafe_code,
     reason = "the operations read and write where their callers' pointers say, and use instructions that were asked for"
 )]
-#![allow(clippy::missing_safety_doc)]
 
 /// Sixteen lanes. A pointer has to be good for the 64 bytes that are read or written (32 of half precision), and the
 /// processor has to have the instructions.
@@ -362,19 +361,27 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn shift_left<const BITS: u32>(a: [__m256i; 2]) -> [__m256i; 2] {
-            unsafe { halves!(|half: usize| _mm256_sll_epi32(a[half], _mm_cvtsi32_si128(BITS as i32))) }
+            unsafe {
+                halves!(|half: usize| _mm256_sll_epi32(a[half], _mm_cvtsi32_si128(BITS as i32)))
+            }
         }
         #[inline(always)]
         unsafe fn shift_right<const BITS: u32>(a: [__m256i; 2]) -> [__m256i; 2] {
-            unsafe { halves!(|half: usize| _mm256_srl_epi32(a[half], _mm_cvtsi32_si128(BITS as i32))) }
+            unsafe {
+                halves!(|half: usize| _mm256_srl_epi32(a[half], _mm_cvtsi32_si128(BITS as i32)))
+            }
         }
         #[inline(always)]
         unsafe fn shift_right_signed<const BITS: u32>(a: [__m256i; 2]) -> [__m256i; 2] {
-            unsafe { halves!(|half: usize| _mm256_sra_epi32(a[half], _mm_cvtsi32_si128(BITS as i32))) }
+            unsafe {
+                halves!(|half: usize| _mm256_sra_epi32(a[half], _mm_cvtsi32_si128(BITS as i32)))
+            }
         }
         #[inline(always)]
         unsafe fn even_bytes(a: [__m256i; 2]) -> [__m256i; 2] {
-            unsafe { halves!(|half: usize| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a[half]))) }
+            unsafe {
+                halves!(|half: usize| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(a[half])))
+            }
         }
         #[inline(always)]
         unsafe fn odd_bytes(a: [__m256i; 2]) -> [__m256i; 2] {
@@ -440,7 +447,9 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_halves(from: *const u8) -> [__m256; 2] {
-            unsafe { halves!(|half: usize| _mm256_cvtph_ps(_mm_loadu_si128(from.add(16 * half).cast()))) }
+            unsafe {
+                halves!(|half: usize| _mm256_cvtph_ps(_mm_loadu_si128(from.add(16 * half).cast())))
+            }
         }
         #[inline(always)]
         unsafe fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {

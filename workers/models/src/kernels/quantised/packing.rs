@@ -41,11 +41,7 @@ pub(super) fn piece_bytes(dtype: GgmlDType) -> Option<usize> {
 
 /// Writes up to sixteen blocks of as many rows as one piece; those that are missing are zeros. Their bytes begin a row
 /// apart.
-pub(super) fn pack<'a>(
-    dtype: GgmlDType,
-    blocks: impl Iterator<Item = &'a [u8]>,
-    piece: &mut [u8],
-) {
+pub(super) fn pack<'a>(dtype: GgmlDType, blocks: impl Iterator<Item = &'a [u8]>, piece: &mut [u8]) {
     piece.fill(0);
     for (row, bytes) in blocks.enumerate() {
         let unpacked = unpack(dtype, bytes);

@@ -5,7 +5,6 @@
     unsafe_code,
     reason = "the kernels read matrices and rows through pointers that their callers have checked"
 )]
-#![allow(clippy::missing_safety_doc)]
 
 use super::activations::{LINE, Row};
 use super::formats::{Block, SUPER, SuperBlock, UNIT};
@@ -96,10 +95,8 @@ pub(super) unsafe fn super_panel<L: Lanes, F: SuperBlock, const R: usize>(
                             part[1] =
                                 L::dot_bytes(part[1], numbers[4 + quad], x.add(HALF + 4 * quad));
                         }
-                        let part = L::add(
-                            L::mul_whole(part[0], first),
-                            L::mul_whole(part[1], second),
-                        );
+                        let part =
+                            L::add(L::mul_whole(part[0], first), L::mul_whole(part[1], second));
                         whole[r] = L::add(whole[r], part);
                     }
                 }

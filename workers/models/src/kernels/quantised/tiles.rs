@@ -6,7 +6,6 @@
     reason = "tiles are set up, loaded and stored by instructions that the standard library does not offer yet, at pointers \
               that the callers have checked"
 )]
-#![allow(clippy::missing_safety_doc)]
 
 use std::arch::asm;
 
@@ -237,10 +236,7 @@ unsafe fn scaled<F: SuperBlock>(numbers: __m512i, scale: __m512i) -> [__m512i; 2
         let odd = _mm512_mullo_epi16(_mm512_srli_epi16::<8>(numbers), scale);
         [
             _mm512_or_si512(_mm512_and_si512(even, byte), _mm512_slli_epi16::<8>(odd)),
-            _mm512_or_si512(
-                _mm512_srli_epi16::<8>(even),
-                _mm512_andnot_si512(byte, odd),
-            ),
+            _mm512_or_si512(_mm512_srli_epi16::<8>(even), _mm512_andnot_si512(byte, odd)),
         ]
     }
 }
@@ -347,8 +343,14 @@ unsafe fn unpack_units<F: Block>(
             for line in 0..F::BYTES.div_ceil(LINE) {
                 L::expect(piece.wrapping_add(AHEAD + line * LINE));
             }
-            L::store_float(scratch.scales[at][unit].0.as_mut_ptr(), F::scale::<L>(piece));
-            L::store_float(scratch.leasts[at][unit].0.as_mut_ptr(), F::least::<L>(piece));
+            L::store_float(
+                scratch.scales[at][unit].0.as_mut_ptr(),
+                F::scale::<L>(piece),
+            );
+            L::store_float(
+                scratch.leasts[at][unit].0.as_mut_ptr(),
+                F::least::<L>(piece),
+            );
             for (quad, numbers) in F::numbers::<L>(piece).into_iter().enumerate() {
                 L::store(scratch.numbers[at][0][unit][quad].0.as_mut_ptr(), numbers);
             }
