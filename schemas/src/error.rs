@@ -88,6 +88,8 @@ impl ErrorCode {
             | ErrorCode::Queue
             | ErrorCode::Model
             | ErrorCode::Crash
+            // While an installation is upgraded, the next one to take it may be of the release that knows it.
+            | ErrorCode::SchemaVersion
             | ErrorCode::BundleMismatch => ErrorClass::Transient,
             ErrorCode::Cancelled => ErrorClass::Cancelled,
             _ => ErrorClass::Permanent,

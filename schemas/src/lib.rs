@@ -41,5 +41,14 @@ pub use task::{
     GeneratedReport, Generation, ReportLabels, RunSpec, Source, StudySpec, Task, TextPrompt, Work,
 };
 
-/// Version of every message in this crate. A reader dead-letters what it does not know.
+/// Version of every message in this crate.
 pub const SCHEMA_VERSION: u32 = 1;
+/// The oldest version whose messages this crate still reads as they were meant; what an older release has left in a queue, or
+/// sends while an installation is upgraded.
+pub const OLDEST_SCHEMA_VERSION: u32 = 1;
+
+/// Whether this crate reads messages of this version. A reader gives back what it does not know, for readers of the other release,
+/// and dead-letters it once nobody has known it.
+pub fn is_known_schema_version(version: u32) -> bool {
+    (OLDEST_SCHEMA_VERSION..=SCHEMA_VERSION).contains(&version)
+}

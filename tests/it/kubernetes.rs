@@ -325,7 +325,7 @@ fn a_score_job_writes_to_the_store_or_a_volume_and_goes_on_after_a_lost_pod() {
         );
         let rules = spec["podFailurePolicy"]["rules"].to_string();
         assert!(
-            rules.contains("DisruptionTarget") && rules.contains("64"),
+            rules.contains("DisruptionTarget") && rules.contains("[64,65]"),
             "{rules}"
         );
         let labels = &job.template["metadata"]["labels"];

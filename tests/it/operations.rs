@@ -287,6 +287,19 @@ async fn a_batch_into_a_store_resumes_from_it_and_leaves_nothing_on_the_machine(
     let results = services.s3().folder(&bucket).join("runs/one/results.jsonl");
     let lines = std::fs::read_to_string(results).unwrap();
     assert_eq!(lines.lines().count(), 10);
+
+    let broken = cache.path().join("broken");
+    std::fs::create_dir(&broken).unwrap();
+    std::fs::write(broken.join("a.png"), "no image").unwrap();
+    let broken = broken.display().to_string();
+    let out = format!("s3://{}/runs/two", bucket.rsplit('/').next().unwrap());
+    let batch = ["batch", &broken, "--out", &out, "--work", &work];
+    let output = cluster
+        .run(&[&batch[..], &["--stages", "findings"]].concat())
+        .unwrap();
+    assert_eq!(output.status.code(), Some(65), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("    a: image_"), "{said}");
 }
 
 #[tokio::test]
@@ -306,7 +319,7 @@ async fn a_store_without_a_key_or_with_a_wrong_one_says_which_settings_to_look_a
             Environment::default()
                 .bucket(&bucket)
                 .with("AWS_SECRET_ACCESS_KEY", "wrong"),
-            "check access_key_id and secret_access_key",
+            "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
         ),
     ] {
         let cluster = ProcessCluster::new(environment).unwrap();

@@ -14,8 +14,8 @@ import manifests
 from podman import NETWORK, PodmanError
 
 # Reason of an end -> exit codes that the documentation promises: a worker, coordinator or gateway that is asked to stop ends with 0, a
-# `batch` with 130 (it can be resumed), a killed process with 128 + 9.
-PROMISED = {"asked": {0}, "asked (job)": {0, 130}, "killed": {137}, "done": {0}}
+# `batch` with 130 (it can be resumed; with 65 if it was just through, and studies failed), a killed process with 128 + 9.
+PROMISED = {"asked": {0}, "asked (job)": {0, 65, 130}, "killed": {137}, "done": {0}}
 # A change of a pod's readiness reaches those who connect to the Service as late as this, as it does in a cluster, in seconds.
 ENDPOINT_DELAY = 1.0
 PROBE_TIMEOUT = 2.0

@@ -289,6 +289,11 @@ impl State for FaultyState {
             .answer(self.faults.state()?.finish(lines).await?)
     }
 
+    async fn forget(&self, run: &RunId, study: &StudyId) -> Result<(), StateError> {
+        self.faults
+            .answer(self.faults.state()?.forget(run, study).await?)
+    }
+
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
         self.faults
             .answer(self.faults.state()?.exist(run, studies).await?)

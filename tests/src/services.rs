@@ -11,7 +11,7 @@ use anyhow::Result;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
 
-pub use broker::{Broker, BrokerCluster};
+pub use broker::{Broker, BrokerCluster, READER};
 pub use browser::{Browser, Screen};
 pub use environment::Environment;
 pub use radialog_runtime::local_services::TcpProxy;

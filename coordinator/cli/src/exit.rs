@@ -1,9 +1,18 @@
 //! How the program ends: its exit codes, and the error of a command line that cannot be meant.
 
+use std::process::ExitStatus;
+
 /// The command line or the configuration is wrong: `EX_USAGE` of sysexits.h.
 pub(crate) const EXIT_USAGE: u8 = 64;
+/// The run came to its end, and studies of it failed: `EX_DATAERR` of sysexits.h. To run it again changes nothing.
+pub(crate) const EXIT_FAILED_STUDIES: u8 = 65;
 /// The run was interrupted and can be resumed: what a shell reports of a process that Ctrl-C ended.
 pub(crate) const EXIT_INTERRUPTED: u8 = 130;
+
+/// Whether a run came to its end, with studies that failed or without.
+pub(crate) fn is_run_ended(status: ExitStatus) -> bool {
+    status.success() || status.code() == Some(EXIT_FAILED_STUDIES.into())
+}
 
 /// An error of the command line: flags that parse but make no sense together.
 #[derive(Debug)]

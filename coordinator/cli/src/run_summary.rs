@@ -1,12 +1,12 @@
 //! What a run came to, for people.
 
-use radialog_coordinator::run::output::{RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
+use radialog_coordinator::run::output::{FailedStudy, RESULTS_FILE, SUMMARY_FILE, TABLE_FILE};
 use radialog_coordinator::{RunPlan, RunSummary};
 use radialog_schemas::Finding;
 
 use crate::progress::duration;
 
-/// The largest number of the archive's problems that are listed.
+/// The largest number of failed studies, and of the archive's problems, that are listed.
 const LISTED: usize = 5;
 
 pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
@@ -79,6 +79,7 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
             100.0 * rate
         );
     }
+    print_failed_studies(summary);
     if summary.problem_count > 0 {
         outln!(
             "\n  {} entries of the archive could not be used:",
@@ -99,6 +100,23 @@ pub(crate) fn print_summary(summary: &RunSummary, out: &str) {
         outln!("\n  Run the same command again to resume.");
     }
     outln!("\n  Research software, not a medical device.");
+}
+
+fn print_failed_studies(summary: &RunSummary) {
+    if summary.failed == 0 {
+        return;
+    }
+    outln!("\n  {} studies failed:", summary.failed);
+    for FailedStudy { study, error } in summary.failed_studies.iter().take(LISTED) {
+        match error {
+            Some(error) => outln!("    {study}: {}: {}", error.code, error.message),
+            None => outln!("    {study}"),
+        }
+    }
+    if summary.failed > LISTED as u64 {
+        outln!("    … more in {RESULTS_FILE}, with \"status\": \"failed\"");
+    }
+    outln!("  Mend what they name, and run the same command with --retry-failed.");
 }
 
 pub(crate) fn print_plan(plan: &RunPlan) {

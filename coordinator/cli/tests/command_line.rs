@@ -399,6 +399,48 @@ fn an_unknown_bundle_is_refused_before_any_work() {
 }
 
 #[test]
+fn studies_that_failed_are_named_and_the_exit_code_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("archive");
+    std::fs::create_dir(&archive).unwrap();
+    std::fs::write(archive.join("broken.png"), "no image").unwrap();
+    let out = dir.path().join("out");
+    let batch = |more: &[&str]| {
+        let paths = [archive.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let flags = ["--stages", "findings", "--progress", "off"];
+        radialog(&[&["batch"], &paths[..], &flags, more].concat())
+    };
+    // The second one has nothing to do, and the study has failed all the same.
+    for _ in 0..2 {
+        let output = batch(&[]);
+        assert_eq!(output.status.code(), Some(65), "{output:?}");
+        let said = text(&output.stdout);
+        for words in [
+            "complete",
+            "1 studies failed",
+            "broken: image_",
+            "--retry-failed",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
+    let xrays = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
+    let whole = std::fs::read_dir(xrays).unwrap().flatten();
+    let mut whole = whole.map(|entry| entry.path());
+    let whole = whole
+        .find(|path| path.extension().is_some_and(|end| end == "jpg"))
+        .unwrap();
+    std::fs::copy(&whole, archive.join("whole.jpg")).unwrap();
+    let some = batch(&[]);
+    assert_eq!(some.status.code(), Some(65), "{some:?}");
+    // The mended study is the same one by its name.
+    std::fs::remove_file(archive.join("broken.png")).unwrap();
+    std::fs::copy(&whole, archive.join("broken.jpg")).unwrap();
+    let mended = batch(&["--retry-failed"]);
+    assert_eq!(mended.status.code(), Some(0), "{mended:?}");
+}
+
+#[test]
 fn completions_name_the_roles() {
     let output = radialog(&["completions", "bash"]);
     assert!(output.status.success());

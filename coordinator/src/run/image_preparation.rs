@@ -9,7 +9,6 @@ use radialog_schemas::{
 
 use super::pipeline::{OutputKeys, StudyFacts};
 use super::publish::publish_turn;
-use super::run_state::finished_fact;
 use super::study_record::{self, StoredOutput};
 use crate::conversation::retention;
 use crate::error::BackendError;
@@ -55,12 +54,9 @@ pub(crate) async fn finish_preparation(
     {
         retention::remove_objects(&*backends.objects, conversation).await?;
     }
-    let study = finished_fact(&run.run, &facts.spec.study, String::new());
-    // The state has a line for every finished study; nobody collects this one.
-    if backends.state.finish(&[study]).await? == [true] {
-        backends.state.discard_finished(&run.run, 1).await?;
-    }
-    Ok(())
+    // Nobody collects a line of it, so that none is written.
+    let study = &facts.spec.study;
+    Ok(backends.state.forget(&run.run, study).await?)
 }
 
 async fn load_findings(

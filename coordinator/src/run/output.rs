@@ -23,7 +23,7 @@ use summary::SummaryCounts;
 
 pub use journal::RESULTS_FILE;
 pub use ordered::OrderedRecords;
-pub use summary::{LabelHistogram, RunSummary, SessionSummary, StageSummary};
+pub use summary::{FailedStudy, LabelHistogram, RunSummary, SessionSummary, StageSummary};
 
 /// The name of the file that says what the run is.
 pub const RUN_FILE: &str = "run.json";

@@ -10,7 +10,9 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Consumer, Death, Delivery, Message};
 use radialog_runtime::state::{Fact, Facts};
 use radialog_schemas::{
-    ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult, queues,
+    ErrorClass, ErrorCode, Failure, RunId, RunSpec, SCHEMA_VERSION, Stage, StageResult,
+    is_known_schema_version,
+    queues::{self, RETRY_DELAYS},
 };
 use serde::Deserialize;
 use tokio::sync::Notify;
@@ -103,7 +105,7 @@ impl ResultConsumer {
         }
         try_join_all(
             bad.into_iter()
-                .map(|(delivery, failure)| self.dead_letter(delivery, failure)),
+                .map(|(delivery, failure)| self.set_aside(delivery, failure)),
         )
         .await?;
 
@@ -178,30 +180,44 @@ impl ResultConsumer {
         Ok(Some(spec))
     }
 
-    /// Moves a message that is no result to the dead letters.
-    async fn dead_letter(
+    /// Moves a message that is no result to the dead letters; one of another release's schema first waits, a few times, for a
+    /// coordinator of that release.
+    async fn set_aside(
         &self,
         delivery: Delivery,
         failure: Failure,
     ) -> Result<(), CoordinatorError> {
-        warn!(code = %failure.code, "a message on the results queue is dead-lettered");
-        let death = Death {
-            code: failure.code.as_str(),
-            reason: failure.message,
-            source: queues::RESULTS.to_owned(),
-            worker: self.worker.clone(),
-        };
-        let message = Message {
-            death: Some(death),
-            ..delivery.message
-        };
-        let (queue, dead) = (&self.executor.backends.queue, queues::dead(queues::RESULTS));
+        let attempt = delivery.message.attempt as usize;
+        let (target, message) =
+            if failure.class() == ErrorClass::Transient && attempt < RETRY_DELAYS.len() {
+                warn!(%failure, "a message on the results queue is left to another coordinator");
+                let message = Message {
+                    attempt: delivery.message.attempt + 1,
+                    published: None,
+                    ..delivery.message
+                };
+                (queues::retry(queues::RESULTS, attempt), message)
+            } else {
+                warn!(code = %failure.code, "a message on the results queue is dead-lettered");
+                let death = Death {
+                    code: failure.code.as_str(),
+                    reason: failure.message,
+                    source: queues::RESULTS.to_owned(),
+                    worker: self.worker.clone(),
+                };
+                let message = Message {
+                    death: Some(death),
+                    ..delivery.message
+                };
+                (queues::dead(queues::RESULTS), message)
+            };
+        let queue = &self.executor.backends.queue;
         self.executor
             .retry
-            .until_success(|| queue.publish(&dead, message.clone()))
+            .until_success(|| queue.publish(&target, message.clone()))
             .await?;
         if let Err(error) = delivery.receipt.ack().await {
-            warn!(%error, "an acknowledgement was lost; the message is dead-lettered twice");
+            warn!(%error, "an acknowledgement was lost; the message is there twice");
         }
         Ok(())
     }
@@ -226,7 +242,7 @@ fn parse(body: &[u8]) -> Result<StageResult, Failure> {
         )
     };
     let envelope: Envelope = serde_json::from_slice(body).map_err(invalid)?;
-    if envelope.schema_version != SCHEMA_VERSION {
+    if !is_known_schema_version(envelope.schema_version) {
         let message = format!(
             "the message has schema version {}, this coordinator knows {SCHEMA_VERSION}; upgrade the older of the two",
             envelope.schema_version

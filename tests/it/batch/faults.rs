@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use radialog_coordinator::{ArchiveRun, ResultConsumer, RunOptions, RunProgress};
 use radialog_runtime::queue::Message;
-use radialog_schemas::queues;
+use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_tests::embedded::{batch_options, run_batch, synthetic_archive};
 use radialog_tests::faults::FaultInjector;
 use tokio::sync::watch;
@@ -176,9 +176,12 @@ async fn two_coordinators_share_the_results_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_run_goes_on() {
     let fixture = BatchFixture::new().await;
-    for body in ["not json", r#"{"schema_version": 99}"#] {
+    let newer = r#"{"schema_version": 99}"#;
+    let last = RETRY_DELAYS.len() as u32;
+    for (body, attempt) in [("not json", 0), (newer, 0), (newer, last)] {
         let message = Message {
             body: body.into(),
+            attempt,
             ..Message::default()
         };
         fixture
@@ -201,5 +204,14 @@ async fn messages_that_are_no_results_are_dead_lettered_with_the_reason_and_the_
     }
     codes.sort();
     assert_eq!(codes, ["message_invalid", "schema_version"]);
+    // The other one waits for a coordinator that knows it.
+    let waiting = (0..RETRY_DELAYS.len()).map(|step| queues::retry(queues::RESULTS, step));
+    let depths = waiting.map(|name| {
+        let queue = fixture.backends.queue.clone();
+        async move { queue.depth(&name).await.unwrap() }
+    });
+    let ready = fixture.backends.queue.depth(queues::RESULTS).await.unwrap();
+    let waiting: u64 = futures::future::join_all(depths).await.iter().sum();
+    assert_eq!(waiting + ready, 1);
     assert_as_if_nothing_happened(&fixture.out()).await;
 }

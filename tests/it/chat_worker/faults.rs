@@ -1,6 +1,7 @@
 //! Workers that die, models that fail, stores that go away, messages that are none.
 
 use radialog_runtime::objects::ObjectError;
+use radialog_schemas::queues::RETRY_DELAYS;
 use radialog_tests::faults::FaultInjector;
 
 use super::*;
@@ -87,12 +88,16 @@ async fn what_is_no_turn_is_dead_lettered_and_harms_nobody(harness: ChatHarness)
         "hello",
         "{}",
         r#"{"schema_version":1,"turn":-1}"#,
-        &newer.to_string(),
         &"x".repeat(70_000),
     ];
-    for body in bodies {
+    let newer = newer.to_string();
+    let last = RETRY_DELAYS.len() as u32;
+    // Of a newer schema: at its first attempt, and at its last.
+    let messages = bodies.map(|body| (body, 0)).into_iter();
+    for (body, attempt) in messages.chain([(&*newer, 0), (&*newer, last)]) {
         let message = Message {
             body: body.to_owned().into(),
+            attempt,
             ..Message::default()
         };
         harness
@@ -105,6 +110,15 @@ async fn what_is_no_turn_is_dead_lettered_and_harms_nobody(harness: ChatHarness)
     let id = harness.begin("innocent", &[question("one")]).await;
     let worker = harness.start(&Arc::new(fake_stage()), settings());
     assert_eq!(harness.text(&id, 1).await, fake_text("one", 0));
+    until("the retry", || async {
+        let mut waiting = 0;
+        for step in 0..RETRY_DELAYS.len() {
+            let retry = queues::retry(queues::CHAT, step);
+            waiting += harness.tasks.queue.depth(&retry).await.unwrap();
+        }
+        waiting == 1
+    })
+    .await;
     worker.stop().await.unwrap();
     let mut codes = Vec::new();
     while let Some(delivery) = harness

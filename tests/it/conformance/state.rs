@@ -39,6 +39,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     beginning_again_keeps_what_is_there,
     finishing_removes_the_study_and_appends_its_line_once,
     finished_lines_are_read_and_discarded_in_order,
+    a_forgotten_study_leaves_no_line_however_often_it_is_forgotten,
     batches_answer_in_order_and_may_name_a_study_twice,
     racing_coordinators_see_each_fact_and_finish_once,
     empty_batches_are_nothing,
@@ -232,6 +233,25 @@ async fn finished_lines_are_read_and_discarded_in_order(state: Arc<dyn State>) {
     );
     state.discard_finished(&run, 100).await.unwrap();
     assert_eq!(state.finished(&run, 100).await.unwrap(), [""; 0]);
+}
+
+async fn a_forgotten_study_leaves_no_line_however_often_it_is_forgotten(state: Arc<dyn State>) {
+    let run = run();
+    let begin = [
+        fact(&run, "s", "study", "spec"),
+        fact(&run, "t", "study", "spec"),
+    ];
+    state.begin(&begin).await.unwrap();
+    for study in ["s", "s", "never begun"] {
+        state.forget(&run, &study.into()).await.unwrap();
+    }
+    let exist = state.exist(&run, &["s".into(), "t".into()]).await;
+    assert_eq!(exist.unwrap(), [false, true]);
+    assert_eq!(
+        state.finish(&[fact(&run, "s", "", "line")]).await.unwrap(),
+        [false]
+    );
+    assert_eq!(state.finished(&run, 10).await.unwrap(), [""; 0]);
 }
 
 async fn batches_answer_in_order_and_may_name_a_study_twice(state: Arc<dyn State>) {

@@ -31,6 +31,14 @@ fn patient() -> RunnerSettings {
 async fn two_brokers_of_which_one_is_killed_frozen_and_comes_back_lose_nothing() {
     let mut cluster = BrokerCluster::start().await.unwrap();
     let (harness, sent) = working(&cluster, 60).await;
+    let second = rabbitmq_at(&cluster.second_address()).await;
+    let is_one_cluster = async {
+        while second.depth(WORK).await.unwrap() != sent.len() as u64 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, is_one_cluster).await.unwrap();
+    drop(second);
     let stage = Arc::new(findings().batch_limit(2).delay(Duration::from_millis(100)));
     let worker = harness.start(&stage, patient());
     let mut results = harness.results(5).await.unwrap();

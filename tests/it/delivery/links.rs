@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::queue::{Message, Queue};
+use radialog_schemas::{ConversationId, RunId};
 use radialog_tests::services::{Services, TcpProxy};
 use radialog_tests::task_harness::TaskHarness;
 
-use super::{WORK, failure, findings, next, send_many, settings, studies};
+use super::{SOON, WORK, failure, findings, next, send_many, settings, studies};
 use crate::adapters::{config, rabbitmq_at};
 
 /// A harness with a safe link of its own, and a queue behind a link that can be cut.
@@ -158,4 +159,30 @@ async fn a_link_that_falls_silent_is_noticed_by_its_heartbeats() {
         "{:?}",
         began.elapsed()
     );
+}
+
+#[tokio::test]
+async fn a_link_to_redis_whose_answers_were_lost_is_replaced() {
+    let url = Services::shared().await.unwrap().redis().to_owned();
+    let proxy = TcpProxy::start(&url).await.unwrap();
+    let behind = proxy.in_front_of(&url);
+    let config = config(&[("redis.url", &behind), ("redis.timeout", "1")]);
+    let state = Backends::state(&config).await.unwrap();
+    let conversations = Backends::conversations(&config).await.unwrap();
+    let (run, id) = (RunId::from("lost-answers"), ConversationId::from("lost"));
+    state
+        .put_document(&run, "before", "1".into())
+        .await
+        .unwrap();
+    let _watch = conversations.watch(&id, 1).await.unwrap();
+    // What is lost stays lost: the connections stand, and are silent for ever.
+    proxy.drop_responses();
+    state.document(&run, "before").await.unwrap_err();
+    conversations.watch(&id, 2).await.err().unwrap();
+    proxy.restore();
+    let works = async {
+        while state.document(&run, "before").await.is_err() {}
+        while conversations.watch(&id, 3).await.is_err() {}
+    };
+    tokio::time::timeout(SOON, works).await.unwrap();
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use radialog_runtime::metrics::metrics;
+use radialog_runtime::queue::Message;
+use radialog_schemas::queues::{self, RETRY_DELAYS};
 use radialog_schemas::{ErrorCode, Outcome};
 use radialog_tests::task_harness::TaskHarness;
 
-use super::{WORK, failure, findings, next, settings, studies, take};
+use super::{SOON, WORK, failure, findings, next, settings, studies, take};
 use crate::adapters::on_each_adapter;
 
 use super::adapters;
@@ -89,10 +91,25 @@ async fn what_is_not_a_task_is_dead_lettered_and_the_worker_lives(harness: TaskH
 
     let mut newer = serde_json::to_value(harness.task("newer").await.unwrap()).unwrap();
     newer["schema_version"] = 99.into();
-    harness
-        .send_bytes(newer.to_string().as_bytes())
-        .await
-        .unwrap();
+    let newer = newer.to_string();
+    harness.send_bytes(newer.as_bytes()).await.unwrap();
+    // Another worker may know it: it waits for one, and nobody is told that it has failed.
+    let waits = async {
+        for step in (0..RETRY_DELAYS.len()).cycle() {
+            let retry = queues::retry(WORK, step);
+            if harness.queue.depth(&retry).await.unwrap() == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, waits).await.unwrap();
+    let last = Message {
+        body: newer.into(),
+        attempt: RETRY_DELAYS.len() as u32,
+        ..Message::default()
+    };
+    harness.queue.publish(WORK, last).await.unwrap();
     assert_eq!(
         harness.dead_letter().await.unwrap().death.unwrap().code,
         "schema_version"

@@ -22,6 +22,9 @@ use tempfile::TempDir;
 /// Bytes after which the server ends the first answer for each large file.
 const BREAK: usize = 20_000;
 
+/// The index of the release's base.
+const INDEX: &str = "pytorch_model.bin.index.json";
+
 /// The path of a request, and the range that it asks for.
 type Request = (String, Option<String>);
 
@@ -231,6 +234,37 @@ fn a_release_is_downloaded_over_broken_connections_and_imported() -> Result<()> 
     ensure!(
         published.server.requests().len() == requests.len(),
         "a file was asked for again"
+    );
+    Ok(())
+}
+
+#[test]
+fn shards_that_do_not_fit_are_refused_before_the_first_is_asked_for() -> Result<()> {
+    let published = Published::new(|places| {
+        places.retain(|place| {
+            place["path"]
+                .as_str()
+                .is_some_and(|path| path.ends_with("index.json"))
+        });
+    })?;
+    let release = published.dir.path().join("release");
+    let mut files = BTreeMap::new();
+    list(&release, &release, &mut files)?;
+    let mut indices = files.values().filter(|path| path.ends_with(INDEX));
+    let index = indices.next().context("no index")?;
+    let mut content: Value = serde_json::from_slice(&fs::read(index)?)?;
+    content["metadata"] = json!({"total_size": 4_000_000_000_000_000_u64});
+    fs::write(index, content.to_string())?;
+    let output = published.fetch(&["--download-only"])?;
+    let message = text(&output.stderr);
+    ensure!(!output.status.success(), "{message}");
+    for words in ["downloads' needs 4000000000000000 bytes", "free"] {
+        ensure!(message.contains(words), "{words}: {message}");
+    }
+    let requests = published.server.requests();
+    ensure!(
+        requests.iter().all(|(path, _)| path.ends_with(INDEX)),
+        "{requests:?}"
     );
     Ok(())
 }

@@ -229,6 +229,36 @@ fn two_imports_into_one_folder_do_not_mix() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_dry_run_says_what_is_needed_and_what_is_free_and_writes_nothing() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let bundle = dir.path().join("bundle");
+    let parts = parts(dir.path())?;
+    let import = Import::plan(&parts, options())?;
+    let mut command = radialog(&["bundle", "import"])?;
+    command.arg(&bundle).arg("--dry-run");
+    command.args([
+        "--base".as_ref(),
+        parts.base.context("no base")?.as_os_str(),
+    ]);
+    let tokenizer = parts.tokenizer.context("no tokenizer")?;
+    command.args(["--tokenizer".as_ref(), tokenizer.as_os_str()]);
+    let (name, adapter) = &parts.adapters[0];
+    command.args(["--adapter", &format!("{name}={}", adapter.display())]);
+    let output = command.output()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{output:?}");
+    let expected = format!(
+        "'{}' needs {} bytes",
+        bundle.display(),
+        import.space(&bundle).needed
+    );
+    ensure!(said.contains(&expected), "{expected}: {said}");
+    ensure!(said.contains("its file system has"), "{said}");
+    ensure!(!bundle.exists() && !staging(&bundle).exists());
+    Ok(())
+}
+
 /// The command in a shell that allows files of so many blocks; beyond, writing fails as on a full disk, or, where the signal
 /// is not ignored, the process is killed in the middle of a file.
 fn limited(bundle: &Path, parts: &ImportParts, ignored: bool) -> Result<Command> {

@@ -4,8 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use radialog_models::bundle::import::{ImportParts, find_parts};
+use radialog_models::bundle::import::{Import, ImportPart, ImportParts, PartSelection, find_parts};
+use radialog_models::bundle::{Geometry, System};
+use radialog_tests::processes::radialog;
+use radialog_tests::release::{Release, write_release};
 use radialog_tests::torch_file::{TorchFormat, TorchTensor, TorchType, write_torch};
+
+use super::options;
 
 /// Empty files: only names matter to the search.
 fn tree(files: &[&str]) -> Result<tempfile::TempDir> {
@@ -19,7 +24,11 @@ fn tree(files: &[&str]) -> Result<tempfile::TempDir> {
 }
 
 fn find(dir: &tempfile::TempDir) -> Result<(ImportParts, Vec<String>)> {
-    Ok(find_parts(dir.path(), ImportParts::default())?)
+    Ok(find_parts(
+        dir.path(),
+        ImportParts::default(),
+        &PartSelection::default(),
+    )?)
 }
 
 const FINDINGS: &str =
@@ -139,7 +148,10 @@ fn two_files_that_could_be_one_part_are_both_named() -> Result<()> {
         bert_vocab: Some(dir.path().join("vocab.txt")),
         ..ImportParts::default()
     };
-    assert_eq!(find_parts(dir.path(), given.clone())?.0, given);
+    assert_eq!(
+        find_parts(dir.path(), given.clone(), &PartSelection::default())?.0,
+        given
+    );
     Ok(())
 }
 
@@ -167,7 +179,7 @@ fn the_other_adapter_of_v1_is_taken_beside_one_that_is_named_and_the_rest_is_sai
     };
     let error = find(&dir).unwrap_err().to_string();
     assert!(error.contains("--adapter NAME=DIR"), "{error}");
-    let (parts, notes) = find_parts(dir.path(), given("rg")?)?;
+    let (parts, notes) = find_parts(dir.path(), given("rg")?, &PartSelection::default())?;
     let names: Vec<&str> = parts
         .adapters
         .iter()
@@ -178,7 +190,7 @@ fn the_other_adapter_of_v1_is_taken_beside_one_that_is_named_and_the_rest_is_sai
         notes.len() == 1 && notes[0].contains("checkpoint-9000"),
         "{notes:?}"
     );
-    let (parts, notes) = find_parts(dir.path(), given("mine")?)?;
+    let (parts, notes) = find_parts(dir.path(), given("mine")?, &PartSelection::default())?;
     assert_eq!((parts.adapters.len(), notes.len()), (1, 2), "{notes:?}");
     Ok(())
 }
@@ -203,7 +215,11 @@ fn a_linked_folder_is_followed_once_and_a_circle_ends() -> Result<()> {
 fn a_folder_that_is_not_there_or_a_file_is_named_as_such() -> Result<()> {
     let dir = tree(&[FINDINGS])?;
     for (path, words) in [("nowhere", "no such folder"), (FINDINGS, "it is a file")] {
-        let error = find_parts(&dir.path().join(path), ImportParts::default());
+        let error = find_parts(
+            &dir.path().join(path),
+            ImportParts::default(),
+            &PartSelection::default(),
+        );
         let error = error.unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
@@ -232,5 +248,128 @@ fn v1s_alignment_without_an_image_encoder_is_left_out_with_its_reason() -> Resul
         notes.len() == 1 && notes[0].contains("--biovil"),
         "{notes:?}"
     );
+    Ok(())
+}
+
+/// v1's tree and v2's model folder with its base, in one folder, as `bundle fetch` of both would leave them.
+fn both_systems() -> Result<tempfile::TempDir> {
+    let dir = tempfile::tempdir()?;
+    write_release(Release::V1, Geometry::Tiny, dir.path())?;
+    write_release(Release::V2, Geometry::Tiny, dir.path())?;
+    Ok(dir)
+}
+
+#[test]
+fn one_of_two_systems_in_a_folder_is_taken_when_it_is_named() -> Result<()> {
+    let dir = both_systems()?;
+    let error = find(&dir).unwrap_err().to_string();
+    for words in [
+        "checkpoint_4.pth",
+        "--system v1",
+        "--system v2",
+        "--without alignment",
+    ] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    for (system, base, connector, adapters) in [
+        (System::V1, "vicuna-7b-v1.3", "v1: image encoder", 2),
+        (System::V2, "llava-v1.5-7b", "v2: image encoder", 1),
+    ] {
+        let selection = PartSelection {
+            system: Some(system),
+            ..PartSelection::default()
+        };
+        let (parts, notes) = find_parts(dir.path(), ImportParts::default(), &selection)?;
+        assert_eq!(parts.base, Some(dir.path().join(base)));
+        assert_eq!(parts.adapters.len(), adapters, "{parts:?}");
+        assert!(parts.findings.is_some() && parts.chexbert.is_some());
+        let said = notes.iter().filter(|note| note.contains("(--system v"));
+        assert!(said.count() > 1, "{notes:?}");
+        let import = Import::plan(&parts, options())?;
+        let embedding = &import.reports()[0].geometry;
+        assert!(embedding.starts_with(connector), "{embedding}");
+        assert_eq!(import.stages().count(), 4);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_part_of_one_system_that_is_named_leaves_the_others_out() -> Result<()> {
+    let dir = tree(&[
+        "a/checkpoint_4.pth",
+        "b/non_lora_trainables.bin",
+        "biovil_t_image_model_proj_size_128.pt",
+    ])?;
+    let given = ImportParts {
+        non_lora: Some(dir.path().join("b")),
+        ..ImportParts::default()
+    };
+    let (parts, notes) = find_parts(dir.path(), given, &PartSelection::default())?;
+    assert!(parts.alignment.is_none() && parts.biovil.is_some());
+    assert!(
+        notes.len() == 1 && notes[0].contains("checkpoint_4.pth' is left out: --non-lora"),
+        "{notes:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn parts_that_are_not_wanted_are_left_out_and_said() -> Result<()> {
+    let dir = both_systems()?;
+    let selection = PartSelection {
+        system: None,
+        without: [
+            ImportPart::NonLora,
+            ImportPart::Adapter,
+            ImportPart::Findings,
+            ImportPart::Base,
+        ]
+        .into(),
+    };
+    let (parts, notes) = find_parts(dir.path(), ImportParts::default(), &selection)?;
+    assert!(parts.alignment.is_some() && parts.biovil.is_some());
+    assert_eq!(
+        (parts.non_lora, parts.findings, parts.base),
+        (None, None, None)
+    );
+    assert!(parts.adapters.is_empty());
+    for words in [
+        "radialog' is left out: --without non-lora",
+        "vicuna-7b-img-report/checkpoint-11200' is left out: --without adapter",
+        "ChexpertClassifier.ckpt' is left out: --without findings",
+        "llava-v1.5-7b' is left out: --without base",
+    ] {
+        assert!(
+            notes.iter().any(|note| note.contains(words)),
+            "{words}: {notes:?}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_part_that_is_named_and_left_out_is_refused() -> Result<()> {
+    let dir = tree(&[FINDINGS])?;
+    let from = dir.path().display().to_string();
+    for (more, words) in [
+        (
+            &["--findings", "x.ckpt", "--without", "findings"][..],
+            "contradict",
+        ),
+        (
+            &["--system", "v1", "--non-lora", "x.bin"],
+            "is a part of v2",
+        ),
+        (
+            &["--without", "lungs"],
+            "possible values: biovil, alignment",
+        ),
+    ] {
+        let mut command = radialog(&["bundle", "import", "bundle", "--from", &from])?;
+        let output = command.args(more).output()?;
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(64), "{message}");
+        assert!(message.contains(words), "{words}: {message}");
+    }
     Ok(())
 }

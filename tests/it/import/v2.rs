@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use radialog_models::bundle::components::{EmbeddingComponent, LanguageComponent};
-use radialog_models::bundle::import::{ImportParts, find_parts};
+use radialog_models::bundle::import::{ImportParts, PartSelection, find_parts};
 use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::tokenizers::LlamaTokenizer;
 use radialog_models::vision::VisionConfig;
@@ -26,7 +26,7 @@ pub(super) fn model_folder(case: &Case) -> Result<Vec<String>> {
         tokenizer: Some(case.dir().join(TOKENIZER)),
         ..ImportParts::default()
     };
-    let (parts, notes) = find_parts(case.dir(), given)?;
+    let (parts, notes) = find_parts(case.dir(), given, &PartSelection::default())?;
     anyhow::ensure!(notes.is_empty(), "{notes:?}");
     let (_dir, bundle) = import(&parts, options())?;
     let (folder, tokenizer) = folder(case, &bundle)?;

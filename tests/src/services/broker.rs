@@ -6,11 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
 use radialog_runtime::local_services::{LocalBroker, LocalProcess};
 use radialog_schemas::queues::{self, RETRY_DELAYS};
+use serde_json::{Value, json};
 
 use super::runtime;
 use crate::install::{self, Requirement};
@@ -29,6 +30,9 @@ const REQUIREMENT: Requirement<'_> = Requirement {
 };
 /// Queues have fixed names, so tests keep apart by virtual hosts. Each costs some milliseconds of the node's start.
 const VIRTUAL_HOSTS: usize = 96;
+/// A user, and its password, that may only read, and only in the virtual host `/`.
+pub const READER: &str = "reader";
+
 /// A broker that can be stopped and started again with what it had stored.
 pub struct Broker {
     address: String,
@@ -72,14 +76,27 @@ impl Broker {
         }
     }
 
-    /// The address of a virtual host that no other caller gets. A broker that was named by the environment has only
-    /// the one in its address: it is emptied, and tests must run one at a time (`-- --test-threads=1`).
+    /// The address of a virtual host that no other caller gets. A broker that was named by the environment has those that
+    /// its address means: with a star at its end, one for each test, which is there already; else only one, so that tests
+    /// must run one at a time. Each is emptied.
     pub fn virtual_host(&self) -> Result<String> {
         if self.own.is_none() {
-            let address = self.address.clone();
+            let address = match self.address.strip_suffix('*') {
+                Some(hosts) => format!("{hosts}{}", self.next_host.fetch_add(1, Ordering::Relaxed)),
+                None => {
+                    ensure!(
+                        runs_one_test_at_a_time(),
+                        "{VARIABLE} names one virtual host, which tests cannot share: run them one at a time (-- \
+                         --test-threads=1), or name one for each, amqp://.../test* for test0, test1 and so on \
+                         (tests/README.md)"
+                    );
+                    self.address.clone()
+                }
+            };
+            let shown = address.clone();
             let emptied = std::thread::spawn(move || runtime().block_on(empty(&address))).join();
             emptied.map_err(|_| anyhow!("the broker at {VARIABLE} could not be emptied"))??;
-            return Ok(self.address.clone());
+            return Ok(shown);
         }
         let host = self.next_host.fetch_add(1, Ordering::Relaxed);
         ensure!(
@@ -108,11 +125,30 @@ impl Broker {
 /// A node with virtual hosts `test0` and so on, not yet started.
 fn prepare(virtual_hosts: usize) -> Result<LocalBroker> {
     let hosts = (0..virtual_hosts).map(|host| format!("test{host}"));
-    Ok(LocalBroker::prepare(
-        &Broker::installed()?,
-        tempfile::tempdir()?,
-        hosts,
-    )?)
+    let node = LocalBroker::prepare(&Broker::installed()?, tempfile::tempdir()?, hosts)?;
+    let file = node.directory().join("definitions.json");
+    let mut definitions: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    let rights =
+        json!({ "user": READER, "vhost": "/", "configure": "", "write": "", "read": ".*" });
+    let reader = json!({ "name": READER, "password": READER, "tags": "" });
+    for (list, entry) in [("users", reader), ("permissions", rights)] {
+        let list = definitions[list].as_array_mut();
+        list.context("definitions are lists")?.push(entry);
+    }
+    fs::write(file, definitions.to_string())?;
+    Ok(node)
+}
+
+/// Whether the test binary was told so.
+fn runs_one_test_at_a_time() -> bool {
+    let arguments: Vec<String> = std::env::args().collect();
+    let flag = arguments
+        .windows(2)
+        .any(|pair| pair == ["--test-threads", "1"]);
+    flag || arguments
+        .iter()
+        .any(|argument| argument == "--test-threads=1")
+        || std::env::var("RUST_TEST_THREADS").is_ok_and(|threads| threads == "1")
 }
 
 /// Two nodes of one cluster. Their quorum queues need both: while one is away, work waits.
@@ -122,25 +158,23 @@ pub struct BrokerCluster {
 }
 
 impl BrokerCluster {
-    /// Starts both and waits until they know each other.
+    /// Starts both, the second once the first is ready to be joined.
     pub async fn start() -> Result<Self> {
         let (first, mut second) = (prepare(1)?, prepare(1)?);
         // They find each other at one port mapper, with one cookie.
         second.share_mapper(&first);
         let mut nodes = [first, second];
-        let names = nodes.each_ref().map(LocalBroker::name);
+        let mapper = nodes[0].start_mapper()?;
         let mut settings = "cluster_partition_handling = pause_minority\n\
              cluster_formation.peer_discovery_backend = classic_config\n"
             .to_owned();
-        for (index, name) in names.iter().enumerate() {
+        for (node, index) in nodes.iter_mut().zip(1..) {
+            // The first knows of itself alone, and does not wait for one that is not there; the second joins it.
+            let name = node.name();
             writeln!(
                 settings,
-                "cluster_formation.classic_config.nodes.{} = {name}",
-                index + 1
+                "cluster_formation.classic_config.nodes.{index} = {name}"
             )?;
-        }
-        let mapper = nodes[0].start_mapper()?;
-        for node in &mut nodes {
             // A silent node counts as lost after these seconds.
             node.configure(&settings, "-kernel net_ticktime 4")?;
             let cookie = node.directory().join(".erlang.cookie");
@@ -157,6 +191,11 @@ impl BrokerCluster {
     /// The address of the first node's virtual host.
     pub fn address(&self) -> String {
         format!("{}/test0", self.nodes[0].url())
+    }
+
+    /// The address of the second node's.
+    pub fn second_address(&self) -> String {
+        format!("{}/test0", self.nodes[1].url())
     }
 
     /// Kills the second node.

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use radialog_runtime::local_services::LocalRedis;
 
 use super::Services;
+use super::redis_cluster::ask;
 use crate::install::{self, Requirement};
 
 /// Names a running server, or says `cluster` for a Redis Cluster of our own.
@@ -76,6 +77,18 @@ impl Redis {
     pub fn installed() -> Result<PathBuf> {
         let own = std::env::var(SERVER_VARIABLE).unwrap_or_else(|_| "redis-server".to_owned());
         install::program(&[&own], "redis-server", &REQUIREMENT)
+    }
+
+    /// Gives it one command, of one line, and returns its answer.
+    ///
+    /// # Errors
+    /// Where it is not ours, or answers with an error.
+    pub async fn ask(&self, command: &str) -> Result<String> {
+        let own = self
+            .own
+            .as_ref()
+            .context("another's Redis is left as it is")?;
+        ask(own.port(), command).await
     }
 
     /// Its address.

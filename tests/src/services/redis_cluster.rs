@@ -163,7 +163,7 @@ impl RedisCluster {
 }
 
 /// One command and its answer, a line or a text.
-async fn ask(port: u16, command: &str) -> Result<String> {
+pub(super) async fn ask(port: u16, command: &str) -> Result<String> {
     let answer = async {
         let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
         stream

@@ -16,8 +16,10 @@ use tokio::net::TcpListener;
 
 use super::runtime;
 use listing::{ListedFiles, ListedNames};
+use rights::Rights;
 
 mod listing;
+mod rights;
 
 /// The public part of the only key that the server knows.
 pub const ACCESS_KEY_ID: &str = "radialog-tests";
@@ -30,6 +32,7 @@ pub struct S3Server {
     directory: TempDir,
     buckets: AtomicUsize,
     names: ListedNames,
+    rights: Rights,
 }
 
 impl S3Server {
@@ -38,7 +41,8 @@ impl S3Server {
         let directory = tempfile::tempdir()?;
         let names = ListedNames::default();
         let key = SimpleAuth::from_single(ACCESS_KEY_ID, SECRET_ACCESS_KEY);
-        let service = service(directory.path(), names.clone(), key)?;
+        let rights = Rights::default();
+        let service = service(directory.path(), names.clone(), key, rights.clone())?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
         runtime().spawn(serve(listener, service));
@@ -47,7 +51,13 @@ impl S3Server {
             directory,
             buckets: AtomicUsize::new(0),
             names,
+            rights,
         })
+    }
+
+    /// Refuses these operations, called as in the protocol, on a bucket from now on, e.g. `PutObject`.
+    pub fn refuse(&self, bucket_url: &str, operations: &[&'static str]) {
+        self.rights.refuse(name(bucket_url), operations);
     }
 
     /// The address, e.g. `http://127.0.0.1:9000`.
@@ -88,15 +98,21 @@ pub async fn serve_directory(
     secret_access_key: &str,
 ) -> Result<()> {
     let key = SimpleAuth::from_single(access_key_id, secret_access_key);
-    let service = service(directory, ListedNames::default(), key)?;
+    let service = service(directory, ListedNames::default(), key, Rights::default())?;
     serve(TcpListener::bind(address).await?, service).await;
     Ok(())
 }
 
-fn service(directory: &Path, names: ListedNames, key: SimpleAuth) -> Result<S3Service> {
+fn service(
+    directory: &Path,
+    names: ListedNames,
+    key: SimpleAuth,
+    rights: Rights,
+) -> Result<S3Service> {
     let files = FileSystem::new(directory).map_err(|error| anyhow!("no S3 server: {error:?}"))?;
     let mut builder = S3ServiceBuilder::new(ListedFiles { files, names });
     builder.set_auth(key);
+    builder.set_access(rights);
     Ok(builder.build())
 }
 

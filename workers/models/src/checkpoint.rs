@@ -3,10 +3,12 @@
 //! before it is held against the length of the file.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ::safetensors::Dtype;
 use candle_core::quantized::GgmlDType;
 
+mod checksum;
 pub mod embeddings;
 mod error;
 mod file;
@@ -18,6 +20,7 @@ pub mod safetensors;
 pub mod sharded;
 pub mod torch;
 
+pub use checksum::StorageChecksum;
 pub use error::CheckpointError;
 pub use file::{OpenedCheckpoint, open_file, refuse_pointer};
 pub use folder::{has_weights, open_folder};
@@ -56,8 +59,8 @@ pub struct StoredPlace {
     pub strides: Option<Vec<usize>>,
     /// Whether each number's first byte is its highest.
     pub big_endian: bool,
-    /// The CRC-32 of the stored values, where the file has one of exactly these bytes.
-    pub checksum: Option<u32>,
+    /// The checksum of the storage that the values are a part of, where the file has one.
+    pub checksum: Option<Arc<StorageChecksum>>,
 }
 
 /// Named tensors in files. Each is read when it is asked for, so that memory is bounded by the largest one.

@@ -11,6 +11,7 @@ pub mod embedding_files;
 pub mod error;
 pub mod findings;
 pub mod folder_lock;
+pub mod free_space;
 pub mod ggml;
 pub mod image_tokens;
 mod kernels;

@@ -136,7 +136,11 @@ impl Backends {
             .as_deref()
             .unwrap_or(DEFAULT_DIRECTORY.as_ref());
         Ok(match &config.s3 {
-            Some(s3) => Arc::new(S3Objects::connect(s3, config.start_timeout).await?),
+            Some(s3) => {
+                let objects = S3Objects::connect(s3, config.start_timeout).await?;
+                objects.require_rights().await?;
+                Arc::new(objects)
+            }
             None => Arc::new(FilesystemObjects::open(directory)?),
         })
     }

@@ -15,7 +15,8 @@ pub mod rabbitmq;
 pub enum QueueError {
     /// There is no connection, or it broke.
     #[error(
-        "the message broker is unreachable: {0}. Check --amqp, and that RabbitMQ runs and accepts this user"
+        "the message broker is unreachable: {0}. Check --amqp (RADIALOG_AMQP_URL), and that RabbitMQ runs and accepts \
+         this user"
     )]
     Unreachable(String),
     /// The broker did not confirm a message.

@@ -6,7 +6,7 @@ use redis::aio::AsyncPushSender;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
 use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, Script, ServerErrorKind, Value};
 
-use link::Link;
+use link::{CurrentLink, Link};
 
 use crate::backoff::Backoff;
 use crate::config::RedisConfig;
@@ -17,12 +17,17 @@ pub(crate) mod link;
 
 /// Keys that Redis looks at in one step of a scan.
 const SCANNED: usize = 1000;
+/// Written and removed at the start, and gone by itself after these seconds: what a user without rights is refused, and a
+/// replica.
+const PROBE_SECONDS: u64 = 60;
+const PROBE_KEY: &str = "radialog:{rights}";
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
 
 /// A connection to Redis, with the scripts that its user calls by their hash.
 pub(crate) struct RedisConnection {
-    link: Link,
+    link: CurrentLink,
+    is_cluster: bool,
     timeout: Duration,
     scripts: fn() -> Vec<&'static Script>,
 }
@@ -31,30 +36,47 @@ impl RedisConnection {
     /// Connects to a server, or to the Redis Cluster that it belongs to; keeps trying for `start_timeout`.
     ///
     /// # Errors
-    /// Where Redis did not answer in that time, or refuses the user.
+    /// Where Redis did not answer in that time; at once where it refuses the user, or what the user wants to do.
     pub(crate) async fn connect(
         config: &RedisConfig,
         start_timeout: Duration,
         scripts: fn() -> Vec<&'static Script>,
     ) -> Result<Self, StateError> {
+        let place = link::places(config);
         let connect = || async {
             let connected = async {
-                let mut link = Link::open(config, link::is_cluster(config).await?)?;
-                redis::cmd("PING").query_async::<()>(&mut link).await?;
-                Ok(link)
+                let is_cluster = link::is_cluster(config).await?;
+                let own = config.clone();
+                let current = CurrentLink::new(move || Link::open(&own, is_cluster))?;
+                let (_, mut link) = current.get();
+                let set = redis::Cmd::set_ex(PROBE_KEY, 1, PROBE_SECONDS);
+                set.query_async::<()>(&mut link).await?;
+                redis::Cmd::del(PROBE_KEY)
+                    .query_async::<()>(&mut link)
+                    .await?;
+                let mut script = redis::cmd("EVAL");
+                script.arg("return 1").arg(1).arg(PROBE_KEY);
+                script.query_async::<()>(&mut link).await?;
+                Ok((current, is_cluster))
             };
-            connected.await.map_err(|error| match is_transient(&error) {
-                true => StartError::Later(state_error(error)),
-                false => StartError::Never(state_error(error)),
+            connected.await.map_err(|error| {
+                let is_transient = is_transient(&error);
+                let error = StateError(format!("{place}: {}", state_error(error).0));
+                match is_transient {
+                    true => StartError::Later(error),
+                    false => StartError::Never(error),
+                }
             })
         };
         let no_answer = || {
             let seconds = start_timeout.as_secs_f64();
-            StateError(format!("no answer within {seconds} s"))
+            StateError(format!("{place}: no answer within {seconds} s"))
         };
-        let link = until_started("connecting to Redis", start_timeout, no_answer, connect).await?;
+        let (link, is_cluster) =
+            until_started("connecting to Redis", start_timeout, no_answer, connect).await?;
         Ok(Self {
             link,
+            is_cluster,
             timeout: config.timeout,
             scripts,
         })
@@ -64,10 +86,11 @@ impl RedisConnection {
     pub(crate) fn listen(
         &self,
         config: &RedisConfig,
-        listener: impl AsyncPushSender,
-    ) -> Result<Link, StateError> {
-        let is_cluster = matches!(self.link, Link::Cluster(_));
-        Link::open_listening(config, is_cluster, listener).map_err(state_error)
+        listener: impl AsyncPushSender + Clone,
+    ) -> Result<CurrentLink, StateError> {
+        let (config, is_cluster) = (config.clone(), self.is_cluster);
+        let open = move || Link::open_listening(&config, is_cluster, listener.clone());
+        CurrentLink::new(open).map_err(state_error)
     }
 
     /// Runs a pipeline, in one round trip to each node that has its keys; repeats it while the connection is being replaced, so that it must be harmless
@@ -79,8 +102,12 @@ impl RedisConnection {
         let began = Instant::now();
         let mut backoff = BACKOFF;
         loop {
-            let mut link = self.link.clone();
-            match pipeline.query_async(&mut link).await {
+            let (number, mut link) = self.link.get();
+            let answer = pipeline.query_async(&mut link).await;
+            if let Err(error) = &answer {
+                self.link.replace_if_silent(number, error);
+            }
+            match answer {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                     self.load_scripts().await.map_err(state_error)?;
@@ -98,7 +125,7 @@ impl RedisConnection {
 
     /// Redis forgets scripts when it restarts. In a cluster each node learns them.
     async fn load_scripts(&self) -> Result<(), RedisError> {
-        let mut link = self.link.clone();
+        let (_, mut link) = self.link.get();
         for script in (self.scripts)() {
             script.load_async(&mut link).await?;
         }
@@ -113,7 +140,7 @@ impl RedisConnection {
             scan.arg("COUNT").arg(SCANNED).to_owned()
         };
         let mut keys = Vec::new();
-        match self.link.clone() {
+        match self.link.get().1 {
             Link::Server(_) => {
                 let mut cursor = 0;
                 loop {
@@ -183,7 +210,10 @@ fn is_transient(error: &RedisError) -> bool {
         ServerErrorKind::Moved,
         ServerErrorKind::ReadOnly,
     ];
+    // Memory or disk of Redis is full, until somebody makes room.
+    let is_full = matches!(error.code(), Some("OOM" | "MISCONF"));
     error.is_io_error()
+        || is_full
         || error.kind() == ErrorKind::ClusterConnectionNotFound
         || passing
             .into_iter()
@@ -191,5 +221,18 @@ fn is_transient(error: &RedisError) -> bool {
 }
 
 pub(crate) fn state_error(error: RedisError) -> StateError {
-    StateError(error.to_string())
+    let is_unknown = error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+    let said = error.to_string();
+    let said = said.trim_end_matches('.');
+    StateError(if is_unknown {
+        format!("user or password is refused ({said})")
+    } else if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) {
+        format!(
+            "this user has not the rights it needs: all on keys and channels radialog:*, e.g. ACL SETUSER NAME ~radialog:* ~{{radialog:* \
+             &radialog:* +@all -@admin -@dangerous +info +cluster|slots ({said})"
+        )
+    } else {
+        said.to_owned()
+    })
 }

@@ -12,7 +12,9 @@ pub mod redis;
 
 /// The state store does not answer or refuses; may work later.
 #[derive(Debug, thiserror::Error)]
-#[error("the state store failed: {0}. Check --redis, and that Redis runs and accepts this user")]
+#[error(
+    "the state store failed: {0}. Check --redis (RADIALOG_REDIS_URL), and that Redis runs and accepts this user"
+)]
 pub struct StateError(pub String);
 
 /// One fact about a study: a field that is written once, with its value.
@@ -60,6 +62,9 @@ pub trait State: Send + Sync + 'static {
     /// Removes each study and appends its line to its run's finished list, both or neither. False where the study did
     /// not exist any more: then nothing is appended. `field` of the facts is ignored, `value` is the line.
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError>;
+
+    /// Removes a study that nobody waits for a line of. It may be repeated, and a study that does not exist is none.
+    async fn forget(&self, run: &RunId, study: &StudyId) -> Result<(), StateError>;
 
     /// Says of each of these studies whether it exists (is begun and not finished).
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError>;

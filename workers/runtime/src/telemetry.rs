@@ -7,8 +7,8 @@ use tracing_subscriber::filter::ParseError;
 
 use crate::config::TelemetryConfig;
 
-/// What a role logs that sets nothing else.
-const DEFAULT_FILTER: &str = "info,lapin=warn";
+/// What a role logs that sets nothing else. Whatever lapin reports, our adapter says with what to do.
+const DEFAULT_FILTER: &str = "info,lapin=off";
 
 /// The log filter is not valid.
 #[derive(Debug, thiserror::Error)]

@@ -19,6 +19,7 @@ use super::images::ArchiveImage;
 use super::installation::{BATCH, Installation};
 use super::journal::Journal;
 use super::watchdog::Watchdog;
+use crate::exit::is_run_ended;
 
 /// Short reports: a run spends its time on many studies.
 pub(super) const REPORT_TOKENS: &str = "16";
@@ -193,7 +194,7 @@ impl ArchiveRounds {
                 continue;
             }
             match role.ended()? {
-                Some(status) if status.success() => return Ok(true),
+                Some(status) if is_run_ended(status) => return Ok(true),
                 Some(_) => {
                     let mut counts = self.journal.counts();
                     *counts.own_exits.entry(BATCH.to_owned()).or_default() += 1;

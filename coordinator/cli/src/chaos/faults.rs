@@ -8,7 +8,7 @@ use super::installation::{BATCH, Installation};
 use super::journal::Journal;
 use super::schedule::{Fault, FaultKind, Schedule};
 use super::watchdog::Watchdog;
-use crate::exit::EXIT_INTERRUPTED;
+use crate::exit::{EXIT_INTERRUPTED, is_run_ended};
 
 /// Breaks things in the order of a schedule.
 pub(super) struct Faults {
@@ -131,8 +131,12 @@ impl Faults {
                 }
                 return Ok(());
             };
-            let interrupted = name == BATCH && status.code() == Some(EXIT_INTERRUPTED.into());
-            if !status.success() && !interrupted {
+            let interrupted = status.code() == Some(EXIT_INTERRUPTED.into());
+            let well = match name == BATCH {
+                true => is_run_ended(status) || interrupted,
+                false => status.success(),
+            };
+            if !well {
                 self.journal
                     .violated(format!("{name} ended with {status} at SIGTERM"));
             }

@@ -77,13 +77,7 @@ async fn drained(services: &Services, journal: &Journal, patience: Duration) -> 
 /// forgets them by itself.
 async fn left_keys(services: &Services) -> anyhow::Result<Vec<String>> {
     let mut keys = services.state_keys().await?;
-    // A preparation of a conversation's image whose end was broken off may leave its one finished line: nobody reads it, and it
-    // expires by itself like the run's documents.
-    let expires = |key: &str| {
-        key.starts_with("radialog:run:{chat-") && key.ends_with(":finished")
-            || key.starts_with("radialog:run:") && key.ends_with(":documents")
-    };
-    keys.retain(|key| !expires(key));
+    keys.retain(|key| !(key.starts_with("radialog:run:") && key.ends_with(":documents")));
     Ok(keys)
 }
 

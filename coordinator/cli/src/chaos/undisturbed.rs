@@ -18,6 +18,7 @@ use super::images::ArchiveImage;
 use super::journal::Journal;
 use super::role::{Role, RoleSettings};
 use super::watchdog::Watchdog;
+use crate::exit::is_run_ended;
 
 /// The undisturbed lines by image.
 pub(super) async fn lines(
@@ -48,7 +49,7 @@ pub(super) async fn lines(
     let watchdog = Watchdog::new(journal, patience);
     loop {
         match batch.ended()? {
-            Some(status) if status.success() => break,
+            Some(status) if is_run_ended(status) => break,
             Some(status) => bail!(
                 "the undisturbed run ended with {status}; it says why in {}",
                 batch.settings.log.display()

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
 use crate::batch_output::{BatchOutput, OutputArgs};
 use crate::batch_run::{self, require_state_beside_broker};
-use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::exit::{EXIT_FAILED_STUDIES, EXIT_INTERRUPTED, UsageError};
 use crate::given_outputs::GivenOutputFiles;
 use crate::lifecycle::Lifecycle;
 use crate::progress::ProgressStyle;
@@ -31,6 +31,9 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 /// Score an archive of chest X-rays: findings, report and labels of every study, in one table
 ///
 /// Run the same command again to resume: what is stored is not computed twice.
+///
+/// Exit codes: 0 every study is done; 65 the run is complete, and studies failed, which are named at its end; 130 it was
+/// interrupted; 64 the command line or the configuration is wrong; 1 it could not be run.
 ///
 /// Examples:
 ///   radialog batch xrays/ --out results
@@ -187,8 +190,10 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     };
     lifecycle.readiness.ready();
     let summary = batch.run(&args, lifecycle.drain()).await?;
+    let nothing_usable = summary.studies == 0 && summary.problem_count > 0;
     Ok(match summary.interrupted {
         true => ExitCode::from(EXIT_INTERRUPTED),
+        false if summary.failed > 0 || nothing_usable => ExitCode::from(EXIT_FAILED_STUDIES),
         false => ExitCode::SUCCESS,
     })
 }
@@ -209,13 +214,14 @@ async fn prepare(
     readiness: &Readiness,
 ) -> anyhow::Result<Option<PreparedBatch>> {
     let mut generation = args.generation.generation()?;
+    // Before the default is filled in, which workers do not know.
+    require_state_beside_broker(&config)?;
     if let Some(folder) = args.out.folder() {
         config
             .objects
             .directory
             .get_or_insert_with(|| folder.join("objects"));
     }
-    require_state_beside_broker(&config)?;
     args.out.check(&config, args.dry_run)?;
     let stages = StageSet::closure(&args.stages);
     let outside = archive_source::outside(args.allow_outside, &args.input)?;

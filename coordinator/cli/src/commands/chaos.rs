@@ -27,7 +27,8 @@ use crate::length_of_time::LengthOfTime;
 /// /, database 0, a bucket without a prefix, and whatever is not empty. Never name places of a production.
 ///
 /// The same seed over the same roles gives the same order of faults. Objects are damaged only while no study in flight
-/// relies on them; objects of conversations never. Ctrl-C mends everything, stops and cleans up. Exit code 0: everything
+/// relies on them; objects of conversations never. Ctrl-C mends everything, stops and cleans up what is its
+/// own; in services that were given it leaves what was there then, and they must be emptied before the next run. Exit code 0: everything
 /// holds; 1: it does not, and the logs are kept; 130: stopped.
 ///
 /// Examples:

@@ -7,7 +7,7 @@ use radialog_coordinator::conversation::retention;
 use radialog_coordinator::{ResultConsumer, TurnSweeper};
 use radialog_runtime::backends::Backends;
 
-use crate::args::{HealthArgs, RetentionArgs, ServiceArgs};
+use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, has_shared_store};
 use crate::exit::UsageError;
 use crate::lifecycle::Lifecycle;
 
@@ -33,9 +33,11 @@ pub(crate) async fn run(args: CoordinatorArgs) -> anyhow::Result<ExitCode> {
     let (config, gateway) = args
         .services
         .load_with_gateway(&args.retention.with([args.health.setting()]))?;
-    if config.amqp.is_none() || config.redis.is_none() {
+    if config.amqp.is_none() || config.redis.is_none() || !has_shared_store(&config) {
         return Err(UsageError(
-            "coordinators share a broker and a state store: give --amqp URL and --redis URL".into(),
+            "coordinators share everything with the workers: give --amqp URL, --redis URL and --s3 URL (or --objects DIR on \
+             a shared disk)"
+                .into(),
         )
         .into());
     }

@@ -9,7 +9,7 @@ use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{HealthArgs, RetentionArgs, ServiceArgs};
+use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, has_shared_store};
 use crate::exit::UsageError;
 use crate::gateway_server::{self, ListenArgs};
 use crate::lifecycle::Lifecycle;
@@ -62,10 +62,7 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         also,
         args.health.setting(),
     ]))?;
-    if config.amqp.is_none()
-        || config.redis.is_none()
-        || (config.s3.is_none() && config.objects.directory.is_none())
-    {
+    if config.amqp.is_none() || config.redis.is_none() || !has_shared_store(&config) {
         return Err(UsageError(
             "a gateway shares everything with its workers: give --amqp URL, --redis URL and --s3 URL (or --objects DIR \
              on a shared disk). To run all of it in one process, use `radialog serve`"

@@ -11,7 +11,7 @@ use radialog_runtime::health::Readiness;
 use radialog_schemas::Stage;
 use radialog_workers::{LoadedStage, load_stage};
 
-use crate::args::{HealthArgs, ModelArgs, ServiceArgs};
+use crate::args::{HealthArgs, ModelArgs, ServiceArgs, has_shared_store};
 use crate::exit::UsageError;
 use crate::lifecycle::Lifecycle;
 use crate::{bundle_source, served_bundle};
@@ -20,7 +20,7 @@ use crate::{bundle_source, served_bundle};
 ///
 /// Start as many as you like, on as many machines; each GPU stage scales by its own queue.
 ///
-/// Example: radialog worker language --bundle /bundles/radialog-v1 --device cuda:0 --amqp amqp://host --s3 s3://radialog
+/// Example: radialog worker language --bundle /bundles/radialog-v1 --device cuda:0 --amqp amqp://host --redis redis://host --s3 s3://radialog
 #[derive(Args)]
 pub(crate) struct WorkerArgs {
     /// embedding (image tokens), findings (14 CheXpert findings), language (reports) or scoring (CheXbert labels)
@@ -51,6 +51,21 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
             "a worker takes its tasks from RabbitMQ: give --amqp URL (or run `radialog batch`, which needs no broker)"
                 .into(),
         )
+        .into());
+    }
+    let mut missing = Vec::new();
+    if !has_shared_store(&config) {
+        missing.push("--s3 URL (RADIALOG_S3_URL), or --objects DIR on a shared disk");
+    }
+    // Its conversations would be its own: it would take other people's turns, and know nothing of them.
+    if args.stage == Stage::Language && config.redis.is_none() {
+        missing.push("--redis URL (RADIALOG_REDIS_URL)");
+    }
+    if !missing.is_empty() {
+        return Err(UsageError(format!(
+            "a worker shares what it makes with the other roles: give {}",
+            missing.join(" and ")
+        ))
         .into());
     }
     let lifecycle = Lifecycle::begin(&config).await?;

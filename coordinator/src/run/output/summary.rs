@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use radialog_schemas::{ContentHash, Finding, Label, RunId, Stage, StudyRecord, StudyStatus};
+use radialog_schemas::{
+    ContentHash, Failure, Finding, Label, RunId, Stage, StudyId, StudyRecord, StudyStatus,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::archive::EntryProblem;
@@ -27,6 +29,9 @@ pub struct RunSummary {
     pub failed: u64,
     /// Failed studies by error code.
     pub failed_by_code: BTreeMap<String, u64>,
+    /// The first failed studies, in the order of `results.jsonl`.
+    #[serde(default)]
+    pub failed_studies: Vec<FailedStudy>,
     /// Done studies of which every output was in the store already.
     pub reused: u64,
     /// The last session; a run that was resumed has several.
@@ -48,6 +53,18 @@ pub struct RunSummary {
     /// The first of them.
     pub problems: Vec<EntryProblem>,
 }
+
+/// A study that failed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedStudy {
+    /// The study.
+    pub study: StudyId,
+    /// Code and reason, where its line has them.
+    pub error: Option<Failure>,
+}
+
+/// Failed studies that are named; `results.jsonl` has all.
+const NAMED: usize = 100;
 
 /// The work of one process over the archive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -114,6 +131,7 @@ impl SummaryCounts {
             done: 0,
             failed: 0,
             failed_by_code: BTreeMap::new(),
+            failed_studies: Vec::new(),
             reused: 0,
             session: SessionSummary::default(),
             stages: BTreeMap::new(),
@@ -149,6 +167,12 @@ impl SummaryCounts {
                     .as_ref()
                     .map_or_else(|| "unknown".to_owned(), |error| error.code.as_str());
                 *summary.failed_by_code.entry(code).or_default() += 1;
+                if summary.failed_studies.len() < NAMED {
+                    summary.failed_studies.push(FailedStudy {
+                        study: record.study.clone(),
+                        error: record.error.clone(),
+                    });
+                }
             }
         }
         for (stage, end) in stage_ends(record) {

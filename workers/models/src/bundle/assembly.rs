@@ -10,9 +10,12 @@ use radialog_schemas::{RelativePath, Stage};
 use safetensors::tensor::Dtype;
 
 use super::components::{TOKENIZER, WeightsFile};
+use super::weights::MappedWeights;
 use super::{Bundle, BundleError, HashCache, hashes};
 use crate::durable::NewDirectory;
+use crate::free_space::SpaceNeeded;
 use crate::ggml;
+use crate::tensors::TensorSpec;
 
 /// A new bundle made of components of others.
 #[derive(Clone, Debug)]
@@ -33,7 +36,8 @@ impl BundleAssembly {
     /// Writes the bundle beside `dir` and renames it when it is whole. Of each component only what inference reads is taken.
     ///
     /// # Errors
-    /// A part that cannot be opened or lacks its component; `dir` is there already; files that cannot be written.
+    /// A part that cannot be opened or lacks its component; `dir` is there already, or its file system has not the room; files
+    /// that cannot be written.
     pub fn write(&self, dir: &Path) -> Result<Manifest, BundleError> {
         if dir.exists() {
             let reason = "it is there already: name another folder, or remove it".to_owned();
@@ -42,15 +46,61 @@ impl BundleAssembly {
                 reason,
             });
         }
+        let parts = self.open()?;
+        SpaceNeeded::look(dir, self.bytes(&parts)?).check()?;
         let pending = NewDirectory::create(dir).map_err(BundleError::io("create", dir))?;
-        let manifest = self.write_files(pending.partial())?;
+        let manifest = self.write_files(&parts, pending.partial())?;
         pending
             .commit()
             .map_err(BundleError::io("put in place", dir))?;
         Ok(manifest)
     }
 
-    fn write_files(&self, dir: &Path) -> Result<Manifest, BundleError> {
+    fn open(&self) -> Result<Vec<(Stage, Bundle)>, BundleError> {
+        let cache = HashCache::user();
+        let opened = self.parts.iter().map(|(&stage, source)| {
+            let bundle = Bundle::open_with(source, &[stage], &cache)?;
+            Ok((stage, bundle))
+        });
+        opened.collect()
+    }
+
+    /// Bytes of all tensors and tokenizers.
+    fn bytes(&self, parts: &[(Stage, Bundle)]) -> Result<u64, BundleError> {
+        let mut bytes = 0;
+        for (stage, bundle) in parts {
+            for file in bundle.weights_files(*stage, Dtype::F32)? {
+                let weights = bundle.weights(*stage, &file.usage)?;
+                for spec in taken(&file) {
+                    let header = &spec.header;
+                    let size = match weights.quantized_size(&header.name) {
+                        Some(size) => size,
+                        None => {
+                            let dtype = self.dtype(weights, &header.name, &header.shape);
+                            header.shape.iter().product::<usize>() * dtype.size_in_bytes()
+                        }
+                    };
+                    bytes += size as u64;
+                }
+            }
+            if bundle.component(*stage)?.tokenizer().is_some() {
+                let file = bundle.file(*stage, TOKENIZER)?;
+                let meta = fs::metadata(&file).map_err(BundleError::io("read", &file))?;
+                bytes += meta.len();
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The type that a tensor is written in: vectors are biases, norms and statistics, small, and the first to suffer.
+    fn dtype(&self, weights: &MappedWeights, name: &str, shape: &[usize]) -> DType {
+        match self.half && shape.len() > 1 {
+            true => DType::F16,
+            false => weights.dtype(name).unwrap_or(DType::F32),
+        }
+    }
+
+    fn write_files(&self, parts: &[(Stage, Bundle)], dir: &Path) -> Result<Manifest, BundleError> {
         let mut manifest = Manifest {
             format: FORMAT,
             name: self.name.clone(),
@@ -60,8 +110,8 @@ impl BundleAssembly {
             components: BTreeMap::new(),
             files: BTreeMap::new(),
         };
-        for (&stage, source) in &self.parts {
-            let bundle = Bundle::open_with(source, &[stage], &HashCache::user())?;
+        for (stage, bundle) in parts {
+            let stage = *stage;
             manifest.random_weights |= bundle.manifest.random_weights;
             let part = bundle.component(stage)?;
             let mut component = ManifestComponent {
@@ -77,7 +127,7 @@ impl BundleAssembly {
                 Ok(())
             };
             for file in bundle.weights_files(stage, Dtype::F32)? {
-                self.write_weights(&bundle, stage, &file, &dir.join(&file.name))?;
+                self.write_weights(bundle, stage, &file, &dir.join(&file.name))?;
                 add(&file.usage, &file.name)?;
             }
             if let Some(name) = part.tokenizer() {
@@ -106,11 +156,7 @@ impl BundleAssembly {
         let builder = |dtype| weights.var_builder(dtype, &Device::Cpu);
         let mut tensors: HashMap<String, Tensor> = HashMap::new();
         let mut types = BTreeMap::new();
-        for spec in file
-            .tensors
-            .iter()
-            .filter(|spec| spec.required && spec.header.dtype != Dtype::I64)
-        {
+        for spec in taken(file) {
             let (name, shape) = (&spec.header.name, spec.header.shape.as_slice());
             // Half precision would be more, and no more exact.
             if let Some((ggml, bytes)) = weights
@@ -121,14 +167,7 @@ impl BundleAssembly {
                 tensors.insert(name.clone(), bytes);
                 continue;
             }
-            let stored = weights.dtype(name).unwrap_or(DType::F32);
-            // Vectors are biases, norms and statistics: small, and the first to suffer.
-            let dtype = if self.half && shape.len() > 1 {
-                DType::F16
-            } else {
-                stored
-            };
-            let tensor = builder(dtype)
+            let tensor = builder(self.dtype(weights, name, shape))
                 .get(shape, name)
                 .map_err(bundle.model_error(stage))?;
             tensors.insert(name.clone(), tensor);
@@ -137,4 +176,10 @@ impl BundleAssembly {
             .then(|| HashMap::from([(ggml::METADATA_KEY.to_owned(), ggml::metadata(&types))]));
         safetensors::serialize_to_file(tensors, metadata, path).map_err(BundleError::unusable(path))
     }
+}
+
+/// The tensors that inference reads.
+fn taken(file: &WeightsFile) -> impl Iterator<Item = &TensorSpec> {
+    let tensors = file.tensors.iter();
+    tensors.filter(|spec| spec.required && spec.header.dtype != Dtype::I64)
 }

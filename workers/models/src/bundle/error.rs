@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use radialog_schemas::{ContentHash, Stage};
 
+use crate::free_space::NotEnoughSpace;
+
 /// A bundle that cannot be used, or not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
@@ -44,6 +46,9 @@ pub enum BundleError {
         /// The system's words.
         source: io::Error,
     },
+    /// The bundle does not fit where it is to be.
+    #[error(transparent)]
+    NoSpace(#[from] NotEnoughSpace),
     /// A file is shorter or longer than the manifest says.
     #[error(
         "'{}' has {found} bytes and bundle.json says {expected}: the file is incomplete or from another bundle; \

@@ -23,8 +23,10 @@ mod quantized;
 mod reasons;
 mod report;
 mod scoring;
+mod selection;
 mod source_files;
 mod sources;
+mod space;
 mod staging;
 mod tensor;
 mod tokenizer;
@@ -34,9 +36,12 @@ pub use error::ImportError;
 pub use layout::find_parts;
 pub use parts::{BaseType, ImportOptions, ImportParts};
 pub use report::{ComponentReport, LeftOutPart};
+pub use selection::{ImportPart, PartSelection};
 pub use source_files::SourceFile;
 
 use planned::PlannedComponent;
+
+use crate::free_space::SpaceNeeded;
 
 /// A bundle that can be made: every tensor is found and has its shape.
 pub struct Import {
@@ -127,6 +132,11 @@ impl Import {
         self.components.iter().map(|component| component.stage)
     }
 
+    /// What writing the bundle into `dir` needs, less what an import that was interrupted has finished, and what is free there.
+    pub fn space(&self, dir: &Path) -> SpaceNeeded {
+        space::look(self, dir)
+    }
+
     /// Bytes of all tensors and tokenizers.
     pub fn bytes(&self) -> u64 {
         let files = self.components.iter().flat_map(|part| &part.files);
@@ -144,9 +154,8 @@ impl Import {
     /// verified and kept.
     ///
     /// # Errors
-    /// `dir` is there already, another import into it is going on, a published file is changed meanwhile, or files cannot be
-    /// read or written. What is finished
-    /// stays for the next try.
+    /// `dir` is there already, its file system has not the room, another import into it is going on, a published file is
+    /// changed meanwhile, or files cannot be read or written. What is finished stays for the next try.
     pub fn write(
         &self,
         dir: &Path,

@@ -121,6 +121,12 @@ impl MappedWeights {
         }
     }
 
+    /// Bytes of a quantised tensor as it is stored; nothing for one of numbers.
+    pub fn quantized_size(&self, name: &str) -> Option<usize> {
+        let entry = self.0.tensors.get(name)?;
+        entry.ggml.map(|_| self.bytes(entry).len())
+    }
+
     /// A quantised tensor as it is stored: the type of its blocks, and bytes `[rows, bytes a row]`.
     ///
     /// # Errors

@@ -57,6 +57,12 @@ impl SafetensorsWriter {
         Ok(writer)
     }
 
+    /// Bytes of the file that these tensors make, with its header.
+    pub fn size(tensors: &[TensorHeader], types: &BTreeMap<String, GgmlDType>) -> u64 {
+        let data: usize = tensors.iter().map(TensorHeader::size).sum();
+        (8 + header(tensors, types).len() + data) as u64
+    }
+
     /// The next piece of data, little-endian.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub enum CheckpointError {
         reason: String,
     },
     /// One tensor cannot be read.
-    #[error("tensor '{tensor}' (shape {shape:?}) in '{}': {reason}", file.display())]
+    #[error("tensor '{tensor}' ({}) in '{}': {reason}", shape_in_words(shape), file.display())]
     Tensor {
         /// The file.
         file: PathBuf,
@@ -44,6 +44,14 @@ pub enum CheckpointError {
         /// The fault in it.
         reason: String,
     },
+}
+
+/// A shape, or that a tensor has none.
+fn shape_in_words(shape: &[usize]) -> String {
+    match shape.is_empty() {
+        true => "a single value".to_owned(),
+        false => format!("shape {shape:?}"),
+    }
 }
 
 impl CheckpointError {

@@ -14,7 +14,11 @@ const INDICES: [&str; 2] = [
 ];
 const SINGLE: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// Opens the weights of a folder: `model.safetensors`, `pytorch_model.bin`, or either in shards with an index.
+/// Under which names the weights of a whole model are found nested, as trainings save them.
+const SECTIONS: [&str; 2] = ["state_dict", "model"];
+
+/// Opens the weights of a folder: `model.safetensors`, `pytorch_model.bin`, or either in shards with an index. Files of torch
+/// may have them under `state_dict` or `model`.
 ///
 /// # Errors
 /// No such files, or some that are missing or damaged.
@@ -26,16 +30,16 @@ pub fn open_folder(dir: &Path) -> Result<OpenedCheckpoint, CheckpointError> {
     match (index, single) {
         // The newer format is taken where a folder has both.
         (Some(index), single) if !is_newer(single.as_deref(), &index) => {
-            let sharded = ShardedCheckpoint::open(&index)?;
+            let sharded = ShardedCheckpoint::open(&index, &SECTIONS)?;
             Ok(OpenedCheckpoint {
                 files: sharded.files().to_vec(),
-                section: None,
+                section: sharded.section().map(str::to_owned),
                 index: Some(index),
                 left_out: sharded.left_out().to_vec(),
                 checkpoint: Arc::new(sharded),
             })
         }
-        (_, Some(single)) => open_file(&single, &[]),
+        (_, Some(single)) => open_file(&single, &SECTIONS),
         _ => {
             let names = [INDICES, SINGLE].concat().join(", ");
             let reason = format!("the folder has no weights: none of {names} is in it");

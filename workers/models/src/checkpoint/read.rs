@@ -50,12 +50,12 @@ pub(super) fn values(tensor: &StoredTensor) -> Result<Vec<u8>, CheckpointError> 
     file.read_exact(&mut stored)
         .map_err(CheckpointError::io("read", path))?;
     let width = tensor.dtype.block().1;
-    if tensor
-        .place
-        .checksum
-        .is_some_and(|sum| sum != crc32fast::hash(&stored))
+    if let Some(checksum) = &tensor.place.checksum
+        && !checksum
+            .holds(&mut file, tensor.place.offset, &stored)
+            .map_err(CheckpointError::io("read", path))?
     {
-        let reason = "its bytes are not those of its checksum: the file is damaged, copy it again";
+        let reason = "the bytes of its storage are not those of their checksum: the file is damaged, copy it again";
         return Err(tensor.fault(reason));
     }
     let mut values = match &tensor.place.strides {

@@ -22,6 +22,7 @@ pub struct ShardedCheckpoint {
     files: Vec<PathBuf>,
     tensors: Vec<StoredTensor>,
     left_out: Vec<LeftOut>,
+    section: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -30,12 +31,12 @@ struct Index {
 }
 
 impl ShardedCheckpoint {
-    /// Reads an index, e.g. `pytorch_model.bin.index.json`, and which tensors its shards have.
+    /// Reads an index, e.g. `pytorch_model.bin.index.json`, and which tensors its shards have. For `sections` see [`open_file`].
     ///
     /// # Errors
     /// An index that is none, names no file or one outside of its folder; a shard that is missing, cut or damaged; a tensor
     /// that is not in the file that the index names; a shard beside them that the index does not name.
-    pub fn open(index: &Path) -> Result<Self, CheckpointError> {
+    pub fn open(index: &Path, sections: &[&str]) -> Result<Self, CheckpointError> {
         let dir = index.parent().unwrap_or(Path::new("."));
         let map = read_index(index)?;
         let content = |reason: String| CheckpointError::content(index)(reason);
@@ -77,10 +78,11 @@ impl ShardedCheckpoint {
         }
 
         let mut found: BTreeMap<String, StoredTensor> = BTreeMap::new();
-        let mut left_out = Vec::new();
+        let (mut left_out, mut section) = (Vec::new(), None);
         let files: Vec<PathBuf> = names.iter().map(|name| dir.join(name)).collect();
         for file in &files {
-            let shard = open_file(file, &[])?;
+            let shard = open_file(file, sections)?;
+            section = section.or(shard.section);
             left_out.extend(shard.left_out);
             for tensor in shard.checkpoint.tensors() {
                 if let Some(other) = found.insert(tensor.name.clone(), tensor.clone()) {
@@ -123,7 +125,13 @@ impl ShardedCheckpoint {
             files,
             tensors,
             left_out,
+            section,
         })
+    }
+
+    /// The name under which a shard has its tensors, where one has them under one.
+    pub fn section(&self) -> Option<&str> {
+        self.section.as_deref()
     }
 
     /// The shards.

@@ -209,18 +209,9 @@ fn stored(
         offset,
         strides: (!is_row_major(&view.shape, &view.strides)).then(|| view.strides.clone()),
         big_endian: storages.big_endian,
-        checksum: None,
+        checksum: storages.checksums.get(&*view.storage.key).cloned(),
     };
-    let mut tensor = tensor.check(bytes.end)?;
-    let is_whole = offset == bytes.start
-        && tensor.place.strides.is_none()
-        && tensor
-            .size()
-            .is_some_and(|size| size as u64 == bytes.end - bytes.start);
-    if is_whole {
-        tensor.place.checksum = storages.checksums.get(&*view.storage.key).copied();
-    }
-    Ok(tensor)
+    tensor.check(bytes.end)
 }
 
 /// Whether elements lie one after the other. The stride of a side of 1 has no say.

@@ -32,6 +32,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_KEYS: usize = 1000;
 /// The name of the metadata that holds an output's SHA-256.
 const HASH: &str = "sha256";
+/// Where rights are tried. No object lies there.
+const RIGHTS: &str = "radialog-rights";
 /// The error codes by which servers say that a write does not fit.
 const STORE_FULL_CODES: [&str; 5] = [
     "XMinioStorageFull",
@@ -69,6 +71,7 @@ impl S3Objects {
             key: format!("s3://{}", config.bucket),
             reason,
         };
+        let place = config.endpoint.as_deref().unwrap_or("AWS");
         let head = || async {
             let head = store.client.head_bucket().bucket(&store.bucket).send();
             let Err(error) = head.await else {
@@ -79,7 +82,7 @@ impl S3Objects {
                 .map(|response| response.status().as_u16());
             Err(match status {
                 Some(404) => StartError::Never(failed(format!(
-                    "there is no bucket '{}'; create it, or check --s3",
+                    "there is no bucket '{}'; create it, or check --s3 (RADIALOG_S3_URL)",
                     config.bucket
                 ))),
                 Some(403) if config.credentials.is_none() => StartError::Never(failed(
@@ -88,10 +91,12 @@ impl S3Objects {
                         .into(),
                 )),
                 Some(403) => StartError::Never(failed(
-                    "the store refuses this key; check access_key_id and secret_access_key".into(),
+                    "the store refuses this key, or its right to list the bucket; check AWS_ACCESS_KEY_ID and \
+                     AWS_SECRET_ACCESS_KEY (s3.access_key_id, s3.secret_access_key)"
+                        .into(),
                 )),
                 _ => StartError::Later(failed(format!(
-                    "{}; check --s3, and that the store runs",
+                    "{place}: {}; check --s3 (RADIALOG_S3_URL), and that the store runs",
                     description_of(&error)
                 ))),
             })
@@ -99,11 +104,47 @@ impl S3Objects {
         let no_answer = || {
             let seconds = start_timeout.as_secs_f64();
             failed(format!(
-                "no answer within {seconds} s; check --s3, and that the store runs"
+                "{place}: no answer within {seconds} s; check --s3 (RADIALOG_S3_URL), and that the store runs"
             ))
         };
         until_started("opening the bucket", start_timeout, no_answer, head).await?;
         Ok(store)
+    }
+
+    /// Sees to it that objects may be read, written and deleted here, without leaving one: what is asked for does not exist,
+    /// and what is written would replace a version that nothing has.
+    ///
+    /// # Errors
+    /// Where the store refuses one of them. Any other answer is left to those who need the store.
+    pub async fn require_rights(&self) -> Result<(), ObjectError> {
+        let path = format!("{}{RIGHTS}", self.prefix);
+        let get = self.client.get_object().bucket(&self.bucket).key(&path);
+        let read = get
+            .send()
+            .await
+            .err()
+            .is_some_and(|error| is_refused(&error));
+        let put = self.client.put_object().bucket(&self.bucket).key(&path);
+        let put = put.if_match("\"nothing-has-this-version\"").send().await;
+        let write = put.as_ref().err().is_some_and(is_refused);
+        let delete = self.client.delete_object().bucket(&self.bucket).key(&path);
+        let deleted = delete.send().await.err();
+        let delete = deleted.is_some_and(|error| is_refused(&error));
+        let refused = [(read, "read"), (write, "write"), (delete, "delete")];
+        let refused: Vec<&str> = (refused.iter())
+            .filter_map(|(is_refused, right)| is_refused.then_some(*right))
+            .collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(ObjectError::Store {
+            key: format!("s3://{}/{}", self.bucket, self.prefix),
+            reason: format!(
+                "this key may not {} objects there; give the key in AWS_ACCESS_KEY_ID (s3.access_key_id) the right to read, \
+                 write, list and delete, or name another bucket with --s3 (RADIALOG_S3_URL)",
+                refused.join(", ")
+            ),
+        })
     }
 
     fn path(&self, key: &ObjectKey) -> String {
@@ -459,6 +500,11 @@ fn client(config: &S3Config) -> Client {
         None => builder.allow_no_auth(),
     };
     Client::from_conf(builder.build())
+}
+
+fn is_refused<E>(error: &SdkError<E>) -> bool {
+    let answer = error.raw_response();
+    answer.is_some_and(|answer| answer.status().as_u16() == 403)
 }
 
 /// The server's own code and message, where it sent them.

@@ -36,7 +36,8 @@ impl RabbitQueue {
     /// Connects as `name`, which the broker shows to its operators, and keeps trying for `start_timeout`.
     ///
     /// # Errors
-    /// Where no connection was made in that time, with the last reason.
+    /// Where no connection was made in that time, with the last reason; at once where the broker refuses the user or the
+    /// virtual host.
     pub async fn connect(
         config: &AmqpConfig,
         name: &str,
@@ -44,7 +45,9 @@ impl RabbitQueue {
     ) -> Result<Self, QueueError> {
         let connection =
             SupervisedConnection::start(config.url.expose_secret(), config.heartbeat, name)?;
-        connection.session(Instant::now() + start_timeout).await?;
+        connection
+            .first_session(Instant::now() + start_timeout)
+            .await?;
         Ok(Self {
             connection: Arc::new(connection),
             publish_timeout: config.publish_timeout,

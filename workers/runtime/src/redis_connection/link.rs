@@ -1,5 +1,7 @@
 //! The way to Redis: a server, or the nodes of a Redis Cluster. Which of them it is, the server says itself.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use redis::aio::{AsyncPushSender, ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
@@ -18,6 +20,61 @@ pub(crate) enum Link {
     Server(ConnectionManager),
     /// All nodes of a cluster; a command goes to the one that has its keys.
     Cluster(ClusterConnection),
+}
+
+/// The link of the moment. One that is silent although it stands (its answers were lost on the way, or a device between
+/// has forgotten it) would stay so: it is replaced.
+pub(crate) struct CurrentLink {
+    /// The link, and the number of those before it.
+    current: Mutex<(u64, Link)>,
+    open: Box<dyn Fn() -> RedisResult<Link> + Send + Sync>,
+}
+
+impl CurrentLink {
+    /// Opens the first link.
+    pub(super) fn new(
+        open: impl Fn() -> RedisResult<Link> + Send + Sync + 'static,
+    ) -> RedisResult<Self> {
+        Ok(Self {
+            current: Mutex::new((0, open()?)),
+            open: Box::new(open),
+        })
+    }
+
+    /// The link, and its number.
+    pub(crate) fn get(&self) -> (u64, Link) {
+        self.locked().clone()
+    }
+
+    /// Opens another one where the link of this number has not answered in time. True where nobody had before.
+    pub(crate) fn replace_if_silent(&self, number: u64, error: &RedisError) -> bool {
+        let mut current = self.locked();
+        if !error.is_timeout() || current.0 != number {
+            return false;
+        }
+        match (self.open)() {
+            Ok(link) => {
+                tracing::warn!("Redis does not answer; connecting anew");
+                *current = (number + 1, link);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no other connection to Redis could be opened");
+                false
+            }
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, (u64, Link)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The configured addresses, without user and password.
+pub(super) fn places(config: &RedisConfig) -> String {
+    let addresses = redis_addresses(&config.url).unwrap_or_default();
+    let places = addresses.iter().map(|address| address.addr().to_string());
+    places.collect::<Vec<_>>().join(", ")
 }
 
 /// Whether the server is a node of a cluster, asked at each address in turn until one answers.

@@ -48,6 +48,9 @@ pub(super) async fn handle<W: StageWork>(
     async {
         let published = match &parsed {
             Ok(task) => answer_and_publish(&worker, &chat, task, &mut delivery).await,
+            Err(failure) if has_attempts(failure, &delivery) => {
+                try_again(&worker, &delivery, failure).await
+            }
             Err(failure) => {
                 tracing::error!(%failure, "the message is no turn and is dead-lettered");
                 settle::dead_letter(&worker, &delivery, failure)
@@ -87,18 +90,7 @@ async fn answer_and_publish<W: StageWork>(
         Err(TaskError::Failed(failure)) if delivery.is_retry_queued() => {
             tracing::warn!(%failure, "the suspected poison message failed; its next attempt is queued already");
         }
-        Err(TaskError::Failed(failure)) => {
-            worker.metrics.failure(failure.code);
-            let retry = (delivery.message.attempt as usize).min(RETRY_DELAYS.len() - 1);
-            tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the turn failed; trying again");
-            worker
-                .queue
-                .publish(
-                    &queues::retry(&worker.turn_source, retry),
-                    delivery.next_attempt(),
-                )
-                .await?;
-        }
+        Err(TaskError::Failed(failure)) => return try_again(worker, delivery, &failure).await,
         Err(TaskError::Requeue(reason)) => {
             tracing::debug!(reason, "requeueing the turn");
             return Ok(Settlement::Requeue);
@@ -108,6 +100,23 @@ async fn answer_and_publish<W: StageWork>(
             return Ok(Settlement::Requeue);
         }
     }
+    Ok(Settlement::Acknowledge)
+}
+
+/// Publishes the next attempt, to come after a pause.
+async fn try_again<W: StageWork>(
+    worker: &Worker<W>,
+    delivery: &InFlightDelivery,
+    failure: &Failure,
+) -> Result<Settlement, QueueError> {
+    worker.metrics.failure(failure.code);
+    let retry = (delivery.message.attempt as usize).min(RETRY_DELAYS.len() - 1);
+    tracing::warn!(%failure, delay_s = RETRY_DELAYS[retry].as_secs(), "the turn failed; trying again");
+    let queue = queues::retry(&worker.turn_source, retry);
+    worker
+        .queue
+        .publish(&queue, delivery.next_attempt())
+        .await?;
     Ok(Settlement::Acknowledge)
 }
 
@@ -180,14 +189,18 @@ async fn answer_turn<W: StageWork>(
 
 /// Ok where this failure is the turn's last word. A crash is: the turn ran alone then, and a person waits.
 fn unless_retried(failure: Failure, delivery: &InFlightDelivery) -> Result<(), TaskError> {
-    let may_pass = failure.class() == ErrorClass::Transient && failure.code != ErrorCode::Crash;
-    let has_attempts =
-        delivery.is_retry_queued() || (delivery.message.attempt as usize) < RETRY_DELAYS.len();
-    if may_pass && has_attempts {
+    if has_attempts(&failure, delivery) {
         Err(TaskError::Failed(failure))
     } else {
         Ok(())
     }
+}
+
+/// Whether a further attempt may come to something else, and there is one.
+fn has_attempts(failure: &Failure, delivery: &InFlightDelivery) -> bool {
+    let may_pass = failure.class() == ErrorClass::Transient && failure.code != ErrorCode::Crash;
+    may_pass
+        && (delivery.is_retry_queued() || (delivery.message.attempt as usize) < RETRY_DELAYS.len())
 }
 
 fn check_deadline(request: &TurnRequest) -> Result<(), Failure> {

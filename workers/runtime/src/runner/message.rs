@@ -1,6 +1,9 @@
 //! From a message to a task, or to the reason why it is none.
 
-use radialog_schemas::{ChatTask, ErrorCode, Failure, RunId, SCHEMA_VERSION, Stage, StudyId, Task};
+use radialog_schemas::{
+    ChatTask, ErrorCode, Failure, RunId, SCHEMA_VERSION, Stage, StudyId, Task,
+    is_known_schema_version,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -56,7 +59,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let version = serde_json::from_slice::<Version>(body)
         .map_err(invalid)?
         .schema_version;
-    if version != SCHEMA_VERSION {
+    if !is_known_schema_version(version) {
         let message = format!(
             "the message has schema version {version}, this worker knows {SCHEMA_VERSION}; use workers and \
              coordinator of one release"

@@ -92,6 +92,13 @@ impl State for MemoryState {
         Ok(lines.iter().map(&mut finish).collect())
     }
 
+    async fn forget(&self, run: &RunId, study: &StudyId) -> Result<(), StateError> {
+        if let Some(run) = self.runs().get_mut(run) {
+            run.studies.remove(study);
+        }
+        Ok(())
+    }
+
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
         let runs = self.runs();
         let run = runs.get(run);

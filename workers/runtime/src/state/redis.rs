@@ -176,6 +176,11 @@ impl State for RedisState {
         }
     }
 
+    async fn forget(&self, run: &RunId, study: &StudyId) -> Result<(), StateError> {
+        self.run(redis::pipe().del(keys::study(run, study)).ignore())
+            .await
+    }
+
     async fn exist(&self, run: &RunId, studies: &[StudyId]) -> Result<Vec<bool>, StateError> {
         let mut pipeline = redis::pipe();
         for study in studies {

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use radialog_models::bundle::import::Import;
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
+use radialog_models::free_space::{SpaceNeeded, same_file_system};
 use tokio::task::block_in_place;
 
 use super::import::{self, ImportArgs};
@@ -17,8 +18,8 @@ mod places;
 mod records;
 mod unpack;
 
-use download::{Downloaded, Downloader};
-use places::{Place, Places};
+use download::{Downloaded, Downloader, bytes_there};
+use places::{Place, Places, Shards};
 use records::Records;
 
 /// Held while files are downloaded into the folder.
@@ -82,9 +83,12 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
     while let Some(place) = waiting.pop() {
         let (place, file) = fetch(&downloader, &mut records, &args.dir, place).await?;
         if place.shards {
-            let mut shards = block_in_place(|| place.shards_in(&file))?;
-            shards.reverse();
-            waiting.extend(shards);
+            let shards = block_in_place(|| {
+                let shards = place.shards_in(&file)?;
+                check_space(&shards, &args.dir, args.bundle.as_deref())?;
+                Ok::<_, anyhow::Error>(shards)
+            })?;
+            waiting.extend(shards.places.into_iter().rev());
         }
         if let Some(folder) = &place.unpack {
             let folder = args.dir.join(folder);
@@ -99,6 +103,28 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
     let import = ImportArgs::of_folder(bundle, args.dir, args.system);
     let imported = tokio::task::spawn_blocking(move || import::run(import));
     imported.await.context("the import was interrupted")?
+}
+
+/// Checks that there is room for shards, by far the most of what is downloaded, and for the bundle, which is as large as they
+/// are. An index that does not tell their size leaves it to the check before each file.
+fn check_space(shards: &Shards, dir: &Path, bundle: Option<&Path>) -> anyhow::Result<()> {
+    let Some(bytes) = shards.bytes else {
+        return Ok(());
+    };
+    let paths = shards.places.iter().map(|place| dir.join(&place.path));
+    let there: u64 = paths.map(|path| bytes_there(&path)).sum();
+    let rest = bytes.saturating_sub(there);
+    let together = bundle.is_some_and(|bundle| same_file_system(dir, bundle));
+    let needed = if together {
+        rest.saturating_add(bytes)
+    } else {
+        rest
+    };
+    SpaceNeeded::look(dir, needed).check()?;
+    if let (Some(bundle), false) = (bundle, together) {
+        SpaceNeeded::look(bundle, bytes).check()?;
+    }
+    Ok(())
 }
 
 /// Makes the folder of downloads, where one process at a time may work: two would write into the same parts of files.

@@ -6,15 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use radialog_models::bundle::System;
 use radialog_models::bundle::import::{
-    BaseType, ComponentReport, Import, ImportOptions, ImportParts, ImportProgress, ImportStep,
-    Imported, find_parts,
+    BaseType, ComponentReport, Import, ImportOptions, ImportPart, ImportParts, ImportProgress,
+    ImportStep, Imported, PartSelection, find_parts,
 };
 use radialog_models::vision::projector_seed::TRAINING_SEED;
 use radialog_schemas::{AdapterName, Stage};
 
+use crate::args::SystemArg;
 use crate::exit::UsageError;
 
 /// The time between two lines where there is no terminal.
@@ -38,6 +41,12 @@ pub(crate) struct ImportArgs {
     /// Folder that has the parts: the tree of v1's README, or v2's model folder with its base
     #[arg(long, value_name = "DIR")]
     from: Option<PathBuf>,
+    /// Take only what is of this system, where --from has v1 and v2 together
+    #[arg(long, value_name = "SYSTEM", requires = "from")]
+    system: Option<SystemArg>,
+    /// Leave out what --from has of these parts: names of the flags below, e.g. --without adapter,prompts
+    #[arg(long, value_name = "PART,...", value_delimiter = ',', requires = "from", value_parser = part())]
+    without: Vec<ImportPart>,
     /// BioViL-T, biovil_t_image_model_proj_size_128.pt
     #[arg(long, value_name = "FILE")]
     biovil: Option<PathBuf>,
@@ -98,6 +107,8 @@ impl ImportArgs {
             out,
             from: Some(from),
             name: Some(name),
+            system: None,
+            without: Vec::new(),
             biovil: None,
             alignment: None,
             findings: None,
@@ -125,6 +136,57 @@ enum DtypeArg {
     F32,
 }
 
+/// A part by its name.
+fn part() -> impl TypedValueParser<Value = ImportPart> {
+    PossibleValuesParser::new(ImportPart::ALL.map(ImportPart::name)).try_map(|name| {
+        let mut parts = ImportPart::ALL.into_iter();
+        parts.find(|part| part.name() == name).ok_or("no such part")
+    })
+}
+
+/// What of a folder is taken. What is named and left out, or is of the other system, is refused.
+fn selection(
+    system: Option<SystemArg>,
+    without: Vec<ImportPart>,
+    given: &ImportParts,
+) -> Result<PartSelection, UsageError> {
+    let named = |part: &ImportPart| match part {
+        ImportPart::Biovil => given.biovil.is_some(),
+        ImportPart::Alignment => given.alignment.is_some(),
+        ImportPart::Findings => given.findings.is_some(),
+        ImportPart::Chexbert => given.chexbert.is_some(),
+        ImportPart::Base => given.base.is_some(),
+        // Those that are named are taken, and no others.
+        ImportPart::Adapter => false,
+        ImportPart::NonLora => given.non_lora.is_some(),
+        ImportPart::Tokenizer => given.tokenizer.is_some(),
+        ImportPart::BertVocab => given.bert_vocab.is_some(),
+        ImportPart::Prompts => given.prompts.is_some(),
+    };
+    if let Some(part) = without.iter().find(|part| named(part)) {
+        let name = part.name();
+        return Err(UsageError(format!(
+            "--{name} and --without {name} contradict each other: leave one of them out"
+        )));
+    }
+    let system = system.map(SystemArg::system);
+    let other = match system {
+        Some(System::V1) => Some(("v1", "v2", ImportPart::NonLora)),
+        Some(System::V2) => Some(("v2", "v1", ImportPart::Alignment)),
+        None => None,
+    };
+    if let Some((system, other, part)) = other.filter(|(_, _, part)| named(part)) {
+        return Err(UsageError(format!(
+            "--{} is a part of {other}, and --system {system} leaves {other} out: leave one of them out",
+            part.name()
+        )));
+    }
+    Ok(PartSelection {
+        system,
+        without: without.into_iter().collect(),
+    })
+}
+
 fn adapter(text: &str) -> Result<(AdapterName, PathBuf), String> {
     let (name, dir) = text
         .split_once('=')
@@ -150,8 +212,9 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         let hint = "name a folder with --from, or parts such as --biovil, --alignment, --findings, --chexbert, --base";
         return Err(UsageError(hint.into()).into());
     }
+    let selection = selection(args.system, args.without, &given)?;
     let (parts, notes) = match &args.from {
-        Some(dir) => find_parts(dir, given)?,
+        Some(dir) => find_parts(dir, given, &selection)?,
         None => (given, Vec::new()),
     };
     let name = match &args.name {
@@ -185,6 +248,11 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
             import.bytes() as f64 / MIB,
             args.out.display()
         );
+        let space = import.space(&args.out);
+        match space.clone().check() {
+            Ok(_) => outln!("{space}"),
+            Err(error) => outln!("the import would be refused: {error}"),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let mut bar = Bar::new();

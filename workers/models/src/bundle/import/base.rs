@@ -46,8 +46,18 @@ pub(super) fn read_config(
     Ok((config, path))
 }
 
-fn parsed<T: for<'de> Deserialize<'de>>(content: &Value) -> Result<T, String> {
-    T::deserialize(content).map_err(|error| error.to_string())
+pub(super) fn parsed<T: for<'de> Deserialize<'de>>(content: &Value) -> Result<T, String> {
+    serde_path_to_error::deserialize(content).map_err(|error| {
+        let key = error.path().to_string();
+        let what = match key.as_str() {
+            "." => String::new(),
+            key => format!("'{key}' in it: "),
+        };
+        format!(
+            "{what}{}; write the value that the model was published with, or copy the file from there again",
+            error.inner()
+        )
+    })
 }
 
 /// Writes settings in the spelling of older versions of transformers: the rotary frequencies of `rope_parameters` under their
@@ -56,6 +66,13 @@ fn plain(content: &mut Value, generation: Option<&Value>) -> Result<(), String> 
     let Some(settings) = content.as_object_mut() else {
         return Err("it is no object of settings".into());
     };
+    if !settings.contains_key("hidden_size") && settings.get("text_config").is_some() {
+        return Err(
+            "its settings are below 'text_config', as in models that transformers has converted for images: such files have \
+             other names; give the base as it was published, e.g. liuhaotian/llava-v1.5-7b for v2"
+                .into(),
+        );
+    }
     let is_plain = |rope: &Value| {
         let kind = rope.get("rope_type").or_else(|| rope.get("type"));
         rope.is_object() && kind.is_none_or(|kind| kind.is_null() || kind == "default")
@@ -115,8 +132,17 @@ pub(super) fn check_folder(base: &Path) -> Result<(), ImportError> {
     Err(ImportError::unusable(base)(reason))
 }
 
-/// Checks the number of layers, the vocabulary and the width against the tensors: the configuration is not believed, since a number in it would size a model.
-pub(super) fn check_geometry(base: &Source, llama: &LlamaConfig) -> Result<(), ImportError> {
+/// Checks the number of layers, the vocabulary and the width against the tensors: the configuration is not believed, since a
+/// number in it would size a model. `config` is its file, where it is one.
+pub(super) fn check_geometry(
+    base: &Source,
+    llama: &LlamaConfig,
+    config: Option<&Path>,
+) -> Result<(), ImportError> {
+    let settings = match config {
+        Some(config) => format!("'{}'", config.display()),
+        None => "its own header".to_owned(),
+    };
     let embedding = "model.embed_tokens.weight";
     let first = base.names().next().unwrap_or_default();
     if !base.has(embedding)
@@ -138,7 +164,8 @@ pub(super) fn check_geometry(base: &Source, llama: &LlamaConfig) -> Result<(), I
     let layers = base.layers("model.layers");
     if layers != llama.num_hidden_layers {
         let reason = format!(
-            "it has {layers} layers, and config.json says num_hidden_layers {}: they are of different models",
+            "it has {layers} layers, and {settings} says num_hidden_layers {}: they are of different models; give the base that \
+             the other files were made for",
             llama.num_hidden_layers
         );
         return Err(ImportError::unusable(&base.path)(reason));
@@ -148,8 +175,8 @@ pub(super) fn check_geometry(base: &Source, llama: &LlamaConfig) -> Result<(), I
         return Ok(());
     }
     let reason = format!(
-        "its embedding has the shape [{rows}, {width}], and config.json says vocab_size {} and hidden_size {}: they are of \
-         different models",
+        "its embedding has the shape [{rows}, {width}], and {settings} says vocab_size {} and hidden_size {}: they are of \
+         different models; give the base that the other files were made for",
         llama.vocab_size, llama.hidden_size
     );
     Err(ImportError::unusable(&base.path)(reason))
@@ -284,9 +311,24 @@ mod tests {
             ),
             (json!({"eos_token_id": null}), "eos_token_id"),
             (json!({"eos_token_id": "</s>"}), "eos_token_id"),
+            (json!({"rms_norm_eps": null}), "'rms_norm_eps' in it"),
+            (
+                json!({"num_hidden_layers": null}),
+                "'num_hidden_layers' in it: invalid type: null",
+            ),
+            (json!({"hidden_size": "64"}), "'hidden_size' in it"),
         ] {
             let error = written(changed, None).unwrap_err();
             assert!(error.contains(words), "{words}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_was_converted_for_images_is_named_as_such() {
+        let mut config = json!({"model_type": "llava", "text_config": {"hidden_size": 4096}});
+        let reason = plain(&mut config, None).unwrap_err();
+        for words in ["text_config", "liuhaotian/llava-v1.5-7b"] {
+            assert!(reason.contains(words), "{reason}");
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::BundleError;
 use super::super::components::GeometryError;
 use crate::checkpoint::CheckpointError;
+use crate::free_space::NotEnoughSpace;
 use crate::tokenizers::TokenizerError;
 
 /// An import that cannot be done.
@@ -16,6 +17,9 @@ pub enum ImportError {
     /// The bundle cannot be written.
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    /// The bundle does not fit where it is to be.
+    #[error(transparent)]
+    NoSpace(#[from] NotEnoughSpace),
     /// Parts that make no component together.
     #[error("{0}")]
     Parts(String),
@@ -29,13 +33,14 @@ pub enum ImportError {
     },
     /// A tensor that a component needs is in none of its files.
     #[error(
-        "tensor '{tensor}' (shape {expected:?}) is not in {}: they are of another model, or not whole",
+        "tensor '{tensor}'{} is not in {}: they are of another model, or not whole; give the files of one release",
+        of_shape(expected),
         listed(files)
     )]
     Missing {
         /// The name in the published file.
         tensor: String,
-        /// The shape that the other tensors and the configuration ask for.
+        /// The shape that the other tensors and the configuration ask for; nothing where they follow from it.
         expected: Vec<usize>,
         /// The files that should have it.
         files: Vec<PathBuf>,
@@ -103,6 +108,14 @@ impl ImportError {
     /// The error of a geometry that was recognised in a file, for `map_err`.
     pub(super) fn geometry(file: &Path) -> impl FnOnce(GeometryError) -> Self {
         Self::unusable(file)
+    }
+}
+
+/// The shape that is needed, where it is known.
+fn of_shape(expected: &[usize]) -> String {
+    match expected.is_empty() {
+        true => String::new(),
+        false => format!(" (shape {expected:?})"),
     }
 }
 

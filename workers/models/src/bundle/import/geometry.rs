@@ -37,9 +37,10 @@ pub(super) fn heads(
     let heads = read.and_then(|text| serde_json::from_slice::<Heads>(&text).ok());
     heads.map(|heads| heads.num_attention_heads).ok_or_else(|| {
         let reason = format!(
-            "its width is {width} and not the published {}, so that its number of attention heads is unknown: write a \
-             config.json with num_attention_heads beside it",
-            published.0
+            "its width is {width} and not the published {}, so that its number of attention heads is unknown: write it \
+             beside the file into '{}', as {{\"num_attention_heads\": NUMBER}}",
+            published.0,
+            config.display()
         );
         ImportError::unusable(&source.path)(reason)
     })

@@ -73,21 +73,22 @@ impl GgufBase {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
     use std::path::PathBuf;
 
     use candle_core::quantized::gguf_file::Value;
-    use candle_core::{DType, Device};
-    use radialog_schemas::Stage;
+    use candle_core::{DType, Device, Tensor};
+    use radialog_schemas::{AdapterName, Stage};
     use safetensors::Dtype;
 
     use super::super::quantized;
     use super::super::report::ComponentReport;
     use super::super::tensor::{PlannedTensor, TensorSource};
-    use super::super::{BaseType, Import, ImportOptions, ImportParts, find_parts};
+    use super::super::{BaseType, Import, ImportOptions, ImportParts, PartSelection, find_parts};
     use super::*;
     use crate::bundle::components::LanguagePipeline;
     use crate::bundle::{Bundle, HashCache};
-    use crate::checkpoint::gguf::tests::written::TinyLlama;
+    use crate::checkpoint::gguf::tests::written::{TinyLlama, values};
     use crate::language::llama::SequenceChunk;
     use crate::tensors::TensorHeader;
 
@@ -110,10 +111,22 @@ mod tests {
     }
 
     fn import(llama: &TinyLlama, dtype: Option<BaseType>) -> (tempfile::TempDir, Bundle) {
+        import_with(llama, Vec::new(), options(dtype))
+    }
+
+    fn import_with(
+        llama: &TinyLlama,
+        adapters: Vec<(AdapterName, PathBuf)>,
+        options: ImportOptions,
+    ) -> (tempfile::TempDir, Bundle) {
         let dir = tempfile::tempdir().unwrap();
         let base = llama.write(dir.path());
         let place = dir.path().join("bundle");
-        let plan = Import::plan(&parts(base), options(dtype)).unwrap();
+        let parts = ImportParts {
+            adapters,
+            ..parts(base)
+        };
+        let plan = Import::plan(&parts, options).unwrap();
         plan.write(&place, &mut |_| {}).unwrap();
         let bundle = Bundle::open_with(
             &place,
@@ -149,15 +162,73 @@ mod tests {
         quantized.verify().unwrap();
         let (_dir, widened) = import(&llama, Some(BaseType::F32));
         assert!(widened.summary().components[0].quantized.is_empty());
-        let (found, expected) = (logits(&quantized), logits(&widened));
-        let pairs = found.iter().zip(&expected);
-        let (apart, whole) = pairs.fold((0f32, 0f32), |(apart, whole), (found, expected)| {
-            (apart + (found - expected).powi(2), whole + expected.powi(2))
+        let apart = apart(&logits(&quantized), &logits(&widened));
+        assert!(apart > 0.0 && apart < 0.05, "{apart}");
+    }
+
+    /// An adapter of both layers' last matrices, with an image projection, as PEFT writes it.
+    fn write_adapter(dir: &Path) {
+        let settings =
+            serde_json::json!({"r": 2, "lora_alpha": 4, "target_modules": ["down_proj"]});
+        std::fs::write(dir.join("adapter_config.json"), settings.to_string()).unwrap();
+        let of_layer = |layer: usize| {
+            let name = |part| format!("model.layers.{layer}.mlp.down_proj.{part}.weight");
+            [
+                (name("lora_A"), values(&[2, 96], layer as f32)),
+                (name("lora_B"), values(&[64, 2], 0.5)),
+            ]
+        };
+        let projection = [("weight", &[64, 8][..]), ("bias", &[64])].map(|(part, shape)| {
+            let name = format!("model.img_proj_layer.{part}");
+            (name, values(shape, 0.3))
         });
+        let tensors = (0..2).flat_map(of_layer).chain(projection);
+        let tensors = tensors.map(|(name, tensor)| (format!("base_model.model.{name}"), tensor));
+        let tensors: HashMap<String, Tensor> = tensors.collect();
+        let file = dir.join("adapter_model.safetensors");
+        candle_core::safetensors::save(&tensors, file).unwrap();
+    }
+
+    /// How far two answers are apart, as a share of the second one's length.
+    fn apart(one: &[f32], other: &[f32]) -> f32 {
+        let pairs = one.iter().zip(other);
+        let (apart, whole) = pairs.fold((0f32, 0f32), |(apart, whole), (one, other)| {
+            (apart + (one - other).powi(2), whole + other.powi(2))
+        });
+        (apart / whole).sqrt()
+    }
+
+    #[test]
+    fn an_adapter_that_is_folded_in_answers_as_it_does_beside_the_base() {
+        let llama = TinyLlama::new();
+        let dir = tempfile::tempdir().unwrap();
+        write_adapter(dir.path());
+        let name: AdapterName = "rg".parse().unwrap();
+        let adapters = || vec![(name.clone(), dir.path().to_owned())];
+        let merging = |dtype| ImportOptions {
+            merge: Some(name.clone()),
+            ..options(dtype)
+        };
+        let (_dir, base) = import(&llama, Some(BaseType::F32));
+        let (_dir, beside) = import_with(&llama, adapters(), options(Some(BaseType::F32)));
+        let (_dir, merged) = import_with(&llama, adapters(), merging(Some(BaseType::F32)));
+        let beside = logits(&beside);
+        let changed = apart(&logits(&base), &beside);
+        let found = apart(&logits(&merged), &beside);
         assert!(
-            apart > 0.0 && apart < 0.05f32.powi(2) * whole,
-            "{apart} of {whole}"
+            changed > 1e-3,
+            "the adapter changes the answer by {changed}"
         );
+        assert!(found < 1e-3 * changed, "{found} of {changed}");
+
+        // What is folded into has no blocks any more, the rest keeps them.
+        let (_dir, merged) = import_with(&llama, adapters(), merging(None));
+        let types = &merged.summary().components[0].quantized;
+        let expected = [("Q4_1".to_owned(), 12), ("Q8_0".to_owned(), 1)];
+        assert_eq!(*types, expected.into());
+        merged.verify().unwrap();
+        let found = apart(&logits(&merged), &beside);
+        assert!(found < 0.05, "{found}");
     }
 
     #[test]
@@ -195,7 +266,12 @@ mod tests {
         std::fs::rename(written, &base).unwrap();
         let damaged = dir.path().join("damaged.gguf");
         std::fs::write(&damaged, "<html>not found</html>").unwrap();
-        let (found, notes) = find_parts(dir.path(), ImportParts::default()).unwrap();
+        let (found, notes) = find_parts(
+            dir.path(),
+            ImportParts::default(),
+            &PartSelection::default(),
+        )
+        .unwrap();
         assert_eq!(found.base.as_deref(), Some(base.as_path()));
         assert!(
             notes.iter().any(|note| note.contains("damaged.gguf")),
@@ -210,7 +286,12 @@ mod tests {
         // The hub's cache has a file once under its name and once under that of its content.
         let link = dir.path().join("model.gguf");
         std::os::unix::fs::symlink(&base, &link).unwrap();
-        let (found, _) = find_parts(dir.path(), ImportParts::default()).unwrap();
+        let (found, _) = find_parts(
+            dir.path(),
+            ImportParts::default(),
+            &PartSelection::default(),
+        )
+        .unwrap();
         assert_eq!(found.base, Some(link));
     }
 

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::error::ImportError;
 use super::gguf::GgufBase;
+use super::non_lora::NON_LORA;
 use super::parts::ImportParts;
+use super::selection::{
+    ADAPTERS, ALIGNMENT, FINDINGS, ImportPart, PROMPTS, PartSelection, adapter_of_v1,
+};
 use super::{embedding, lora};
 use crate::checkpoint::has_weights;
 
@@ -17,8 +21,8 @@ const DEEPEST: usize = 6;
 /// Entries that are looked at; a folder with more is not one of weights.
 const MOST_ENTRIES: usize = 100_000;
 
-/// The adapters of v1 by the folders that the published tree has them in.
-const ADAPTERS: [(&str, &str); 2] = [("rg", "report"), ("ins", "instruct")];
+/// How an adapter is named on the command line.
+const ADAPTER: &str = "--adapter NAME=DIR";
 
 /// What is found below a folder.
 #[derive(Default)]
@@ -27,13 +31,15 @@ struct Found {
     folders: Vec<PathBuf>,
 }
 
-/// Finds the parts below `dir`, and says in words what is not taken. Parts that `given` has are not looked for.
+/// Finds the parts below `dir`, and says in words what is not taken. Parts that `given` has are not looked for, nor those that
+/// `selection` leaves out.
 ///
 /// # Errors
-/// A folder that cannot be listed, or several files that could be the same part.
+/// A folder that cannot be listed, several files that could be the same part, or both systems' parts.
 pub fn find_parts(
     dir: &Path,
     given: ImportParts,
+    selection: &PartSelection,
 ) -> Result<(ImportParts, Vec<String>), ImportError> {
     let mut found = Found::default();
     if !dir.is_dir() {
@@ -49,8 +55,18 @@ pub fn find_parts(
     while let Some((link, depth)) = walked.links.pop() {
         walk(&link, depth, &mut found, &mut walked)?;
     }
-    let mut notes = Vec::new();
+    let mut notes = selection.narrow(dir, &mut found.files, &mut found.folders);
     let mut parts = given;
+    let mut choose =
+        |part: &mut Option<PathBuf>, candidates: Vec<&PathBuf>, kind: ImportPart| match selection
+            .takes(kind)
+        {
+            true => choose(part, candidates, kind),
+            false => {
+                notes.extend(candidates.into_iter().map(|path| without(path, kind)));
+                Ok(())
+            }
+        };
     let file = |matches: &dyn Fn(&str) -> bool| -> Vec<&PathBuf> {
         let named = |path: &&PathBuf| {
             let name = path.file_name().map(|name| name.to_string_lossy());
@@ -58,38 +74,70 @@ pub fn find_parts(
         };
         found.files.iter().filter(named).collect()
     };
+    let alignment = file(&|name| name == ALIGNMENT);
+    let non_lora: Vec<&PathBuf> = found
+        .folders
+        .iter()
+        .filter(|folder| NON_LORA.iter().any(|name| folder.join(name).is_file()))
+        .collect();
+    let both = (alignment.first(), non_lora.first());
+    if let (Some(v1), Some(v2)) = both
+        && parts.alignment.is_none()
+        && parts.non_lora.is_none()
+        && selection.takes(ImportPart::Alignment)
+        && selection.takes(ImportPart::NonLora)
+    {
+        return Err(ImportError::Parts(format!(
+            "'{}' is a part of v1 and '{}' of v2: take one of the systems with --system v1 or --system v2, or leave a part out \
+             with --without {} or --without {}",
+            v1.display(),
+            v2.display(),
+            ImportPart::Alignment.name(),
+            ImportPart::NonLora.name()
+        )));
+    }
     let biovil = file(&|name| name.starts_with("biovil_t_image_model") && name.ends_with(".pt"));
-    choose(&mut parts.biovil, biovil, "--biovil")?;
-    choose(
-        &mut parts.alignment,
-        file(&|name| name == "checkpoint_4.pth"),
-        "--alignment",
-    )?;
-    let findings = file(&|name| name.starts_with("ChexpertClassifier") && name.ends_with(".ckpt"));
-    choose(&mut parts.findings, findings, "--findings")?;
+    choose(&mut parts.biovil, biovil, ImportPart::Biovil)?;
+    let (of_v1, of_v2) = (parts.alignment.is_some(), parts.non_lora.is_some());
+    // One that was named says which system is wanted.
+    let other = match (of_v1, of_v2) {
+        (true, false) => Some((&non_lora, ImportPart::Alignment)),
+        (false, true) => Some((&alignment, ImportPart::NonLora)),
+        _ => None,
+    };
+    let of_other: Vec<String> = other
+        .into_iter()
+        .flat_map(|(paths, named)| paths.iter().map(move |path| (path, named)))
+        .map(|(path, named)| {
+            let (path, named) = (path.display(), named.name());
+            format!(
+                "'{path}' is left out: --{named} was named, which is a part of the other system"
+            )
+        })
+        .collect();
+    if !of_v2 {
+        choose(&mut parts.alignment, alignment, ImportPart::Alignment)?;
+    }
+    if !of_v1 {
+        choose(&mut parts.non_lora, non_lora, ImportPart::NonLora)?;
+    }
+    let findings = file(&|name| name.starts_with(FINDINGS) && name.ends_with(".ckpt"));
+    choose(&mut parts.findings, findings, ImportPart::Findings)?;
     choose(
         &mut parts.chexbert,
         file(&|name| name == "chexbert.pth"),
-        "--chexbert",
+        ImportPart::Chexbert,
     )?;
     choose(
         &mut parts.bert_vocab,
         file(&|name| name == "vocab.txt"),
-        "--bert-vocab",
+        ImportPart::BertVocab,
     )?;
     choose(
         &mut parts.prompts,
-        file(&|name| name == "vicuna_prompts.json"),
-        "--prompts",
+        file(&|name| name == PROMPTS),
+        ImportPart::Prompts,
     )?;
-    let non_lora = found.folders.iter().filter(|folder| {
-        let names = [
-            "non_lora_trainables_extended.bin",
-            "non_lora_trainables.bin",
-        ];
-        names.iter().any(|name| folder.join(name).is_file())
-    });
-    choose(&mut parts.non_lora, non_lora.collect(), "--non-lora")?;
 
     let adapters: Vec<&PathBuf> = found
         .folders
@@ -101,18 +149,26 @@ pub fn find_parts(
         folder.join("config.json").is_file() && has_weights(folder) && !adapters.contains(folder)
     });
     if parts.base.is_none() {
-        let in_one_file = in_one_file(&found, &mut notes);
-        choose(
-            &mut parts.base,
-            bases.chain(in_one_file).collect(),
-            "--base",
-        )?;
+        let (in_one_file, damaged) = in_one_file(&found);
+        let bases = bases.chain(in_one_file).collect();
+        choose(&mut parts.base, bases, ImportPart::Base)?;
+        notes.extend(damaged);
     }
-    match parts.adapters.is_empty() {
-        true => name_adapters(&mut parts, &adapters)?,
-        false => add_adapters(&mut parts, &adapters, &mut notes)?,
+    notes.extend(of_other);
+    match (
+        selection.takes(ImportPart::Adapter),
+        parts.adapters.is_empty(),
+    ) {
+        (false, _) => {
+            let left = adapters
+                .iter()
+                .map(|path| without(path, ImportPart::Adapter));
+            notes.extend(left);
+        }
+        (true, true) => name_adapters(&mut parts, &adapters)?,
+        (true, false) => add_adapters(&mut parts, &adapters, &mut notes)?,
     }
-    if parts.tokenizer.is_none() {
+    if parts.tokenizer.is_none() && selection.takes(ImportPart::Tokenizer) {
         find_tokenizer(&mut parts, &found)?;
     }
     drop_incomplete(&mut parts, &mut notes);
@@ -120,7 +176,9 @@ pub fn find_parts(
 }
 
 /// GGUF files, whatever their names. One that the hub's cache has as a link and under the name of its content counts once.
-fn in_one_file<'a>(found: &'a Found, notes: &mut Vec<String>) -> Vec<&'a PathBuf> {
+/// Says in words what has such a name and is none.
+fn in_one_file(found: &Found) -> (Vec<&PathBuf>, Vec<String>) {
+    let mut notes = Vec::new();
     let mut files: Vec<&PathBuf> = Vec::new();
     let mut known = BTreeSet::new();
     let (named, others): (Vec<_>, Vec<_>) = found
@@ -139,14 +197,23 @@ fn in_one_file<'a>(found: &'a Found, notes: &mut Vec<String>) -> Vec<&'a PathBuf
             ));
         }
     }
-    files
+    (files, notes)
+}
+
+/// What is said of a part that is not wanted.
+fn without(path: &Path, kind: ImportPart) -> String {
+    format!(
+        "'{}' is left out: --without {}",
+        path.display(),
+        kind.name()
+    )
 }
 
 /// Takes the one candidate there is, unless the part was given.
 fn choose(
     part: &mut Option<PathBuf>,
     candidates: Vec<&PathBuf>,
-    flag: &str,
+    kind: ImportPart,
 ) -> Result<(), ImportError> {
     match (&part, candidates.as_slice()) {
         (Some(_), _) | (None, []) => Ok(()),
@@ -154,25 +221,18 @@ fn choose(
             *part = Some((*one).clone());
             Ok(())
         }
-        (None, several) => Err(ambiguous(several, flag)),
+        (None, several) => Err(ambiguous(several, &format!("--{}", kind.name()), kind)),
     }
 }
 
-fn ambiguous(several: &[&PathBuf], flag: &str) -> ImportError {
+fn ambiguous(several: &[&PathBuf], flag: &str, kind: ImportPart) -> ImportError {
     let names = several.iter().map(|path| format!("'{}'", path.display()));
     let names = names.collect::<Vec<_>>().join(", ");
     ImportError::Parts(format!(
-        "{names} could each be the same part: name the one to take with {flag}"
+        "{names} could each be the same part: name the one to take with {flag}, leave them out with --without {}, or, where v1 \
+         and v2 lie together, take one of them with --system v1 or --system v2",
+        kind.name()
     ))
-}
-
-/// The name of an adapter of v1, by its folder.
-fn name_of(folder: &Path) -> Option<&'static str> {
-    let path = folder.to_string_lossy().to_lowercase();
-    let known = ADAPTERS
-        .iter()
-        .find(|(_, word)| path.contains(&format!("img-{word}")));
-    known.map(|(name, _)| *name)
 }
 
 /// Beside adapters of v1 that were named, the other one is taken; what else there is, is left out in words.
@@ -200,7 +260,8 @@ fn add_adapters(
     let others = folders
         .iter()
         .filter(|folder| !given.contains(&real(folder)));
-    let is_taken = |folder: &&PathBuf| of_v1 && name_of(folder).is_some_and(|name| !is_given(name));
+    let is_taken =
+        |folder: &&PathBuf| of_v1 && adapter_of_v1(folder).is_some_and(|name| !is_given(name));
     let (taken, left): (Vec<&PathBuf>, Vec<&PathBuf>) = others.copied().partition(is_taken);
     for folder in left {
         notes.push(format!(
@@ -217,19 +278,19 @@ fn add_adapters(
 /// v1's two adapters are known by their folders; a single one needs no name.
 fn name_adapters(parts: &mut ImportParts, folders: &[&PathBuf]) -> Result<(), ImportError> {
     let named: Vec<(&str, &PathBuf)> = match folders {
-        [one] => vec![(name_of(one).unwrap_or("lora"), one)],
+        [one] => vec![(adapter_of_v1(one).unwrap_or("lora"), one)],
         several => {
             let named = several
                 .iter()
-                .map(|folder| Some((name_of(folder)?, *folder)));
+                .map(|folder| Some((adapter_of_v1(folder)?, *folder)));
             named
                 .collect::<Option<Vec<_>>>()
-                .ok_or_else(|| ambiguous(several, "--adapter NAME=DIR"))?
+                .ok_or_else(|| ambiguous(several, ADAPTER, ImportPart::Adapter))?
         }
     };
     for (index, (name, folder)) in named.iter().enumerate() {
         if let Some((_, other)) = named[..index].iter().find(|(earlier, _)| earlier == name) {
-            return Err(ambiguous(&[other, folder], "--adapter NAME=DIR"));
+            return Err(ambiguous(&[other, folder], ADAPTER, ImportPart::Adapter));
         }
         let adapter = name.parse().map_err(ImportError::unusable(folder))?;
         parts.adapters.push((adapter, (*folder).clone()));
@@ -248,7 +309,11 @@ fn find_tokenizer(parts: &mut ImportParts, found: &Found) -> Result<(), ImportEr
         return Ok(());
     }
     let models = found.files.iter().filter(|path| path.ends_with(NAMES[0]));
-    choose(&mut parts.tokenizer, models.collect(), "--tokenizer")
+    choose(
+        &mut parts.tokenizer,
+        models.collect(),
+        ImportPart::Tokenizer,
+    )
 }
 
 /// Drops parts whose other half is not there, so that what is whole can be imported.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::base::parsed;
 use super::error::ImportError;
 use super::sources::Source;
 use crate::checkpoint::open_file;
@@ -59,7 +60,7 @@ struct PeftConfig {
     layer_replication: Option<Value>,
     alora_invocation_tokens: Option<Value>,
     /// The settings of newer versions, of which some switch another computation on.
-    #[serde(flatten)]
+    #[serde(skip)]
     others: BTreeMap<String, Value>,
 }
 
@@ -75,6 +76,9 @@ const OF_TRAINING: [&str; 4] = [
     "loftq_config",
     "runtime_config",
 ];
+
+/// Settings that [`PeftConfig`] names, and which [`PeftConfig::unknown_computation`] would take for new ones.
+const SWITCHES: [&str; 3] = ["use_rslora", "use_dora", "use_qalora"];
 
 impl PeftConfig {
     /// Whether the training began with the base's own weights.
@@ -142,7 +146,16 @@ fn read_config(path: &Path) -> Result<LoraConfig, ImportError> {
             "{error}; rank and scale of an adapter stand in it, so that it is needed"
         ))
     })?;
-    let config: PeftConfig = serde_json::from_slice(&text).map_err(ImportError::unusable(path))?;
+    let mut content: BTreeMap<String, Value> =
+        serde_json::from_slice(&text).map_err(ImportError::unusable(path))?;
+    // PEFT writes what is not set as null, and reads it as if it were not there.
+    content.retain(|_, value| !value.is_null());
+    let map = content.clone().into_iter().collect();
+    let config: PeftConfig = parsed(&Value::Object(map)).map_err(fault)?;
+    let config = PeftConfig {
+        others: others(content),
+        ..config
+    };
     let given = |value: &Option<Value>| match value {
         None | Some(Value::Null) => false,
         Some(Value::Object(map)) => !map.is_empty(),
@@ -215,6 +228,12 @@ fn read_config(path: &Path) -> Result<LoraConfig, ImportError> {
         lora_alpha: config.lora_alpha,
         target_modules: modules(targets),
     })
+}
+
+/// The settings that [`PeftConfig`] does not name.
+fn others(mut settings: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    settings.retain(|name, _| !SWITCHES.contains(&name.as_str()));
+    settings
 }
 
 /// The modules of a layer that targets name. Newer versions of PEFT write `all-linear` as the full path of every matrix; the
@@ -309,6 +328,19 @@ mod tests {
                 .map_err(|error| error.to_string())
         };
         assert_eq!(refusal("exclude_modules", Value::Null), Ok(()));
+        assert_eq!(refusal("use_rslora", Value::Null), Ok(()));
+        for (setting, value, words) in [
+            ("r", Value::Null, "missing field `r`"),
+            ("lora_alpha", Value::Null, "missing field `lora_alpha`"),
+            ("r", "8".into(), "'r' in it"),
+            ("use_dora", "yes".into(), "'use_dora' in it"),
+        ] {
+            let reason = refusal(setting, value).unwrap_err();
+            assert!(
+                reason.contains(words) && reason.contains("adapter_config.json"),
+                "{reason}"
+            );
+        }
         for (setting, value) in [
             ("lora_bias", Value::Bool(true)),
             ("use_qalora", Value::Bool(true)),

@@ -6,7 +6,7 @@ use super::sources::Source;
 use crate::checkpoint::open_file;
 
 /// v2's other trained weights; the first one is read where both are there, as its authors' program does.
-const NON_LORA: [&str; 2] = [
+pub(super) const NON_LORA: [&str; 2] = [
     "non_lora_trainables_extended.bin",
     "non_lora_trainables.bin",
 ];

@@ -20,6 +20,9 @@ use crate::folder_lock::{FolderLock, FolderLockError};
 /// What is finished, in the folder.
 const PROGRESS: &str = "import.progress.json";
 
+/// The end of the name of a file that is being written.
+pub(super) const PARTIAL: &str = ".partial";
+
 /// Held while an import is going on.
 const LOCK: &str = "import.lock";
 
@@ -47,14 +50,61 @@ struct FinishedFile {
     entry: FileEntry,
 }
 
+/// What an interrupted import has left beside a bundle's place, as it is without holding its lock.
+pub(super) struct Leftover {
+    dir: Option<PathBuf>,
+    progress: Progress,
+    /// Bytes of a file that was being written, whose place the next try takes.
+    pub(super) unfinished: u64,
+}
+
+impl Leftover {
+    pub(super) fn of(place: &Path) -> Self {
+        let dir = folder_of(place).filter(|dir| dir.is_dir());
+        let progress = dir.as_deref().map(read_progress).unwrap_or_default();
+        let entries = dir.as_deref().and_then(|dir| fs::read_dir(dir).ok());
+        let partial = entries.into_iter().flatten().flatten().filter(|entry| {
+            let name = entry.file_name();
+            name.to_string_lossy().ends_with(PARTIAL)
+        });
+        let unfinished = partial.filter_map(|entry| Some(entry.metadata().ok()?.len()));
+        Self {
+            unfinished: unfinished.sum(),
+            dir,
+            progress,
+        }
+    }
+
+    /// Whether a file was finished with this size, and still has it.
+    pub(super) fn is_finished(&self, name: &str, size: u64) -> bool {
+        let finished = self.progress.finished.get(name);
+        let dir = self
+            .dir
+            .as_deref()
+            .filter(|_| finished.is_some_and(|file| file.entry.size == size));
+        let found = dir.and_then(|dir| fs::metadata(dir.join(name)).ok());
+        found.is_some_and(|meta| meta.len() == size)
+    }
+}
+
+/// The folder of a bundle's place; nothing where that names none.
+fn folder_of(place: &Path) -> Option<PathBuf> {
+    let name = place.file_name().map(OsStr::to_string_lossy)?;
+    Some(place.with_file_name(format!(".{name}.import")))
+}
+
+/// What is known to be finished in a folder; nothing where nobody can tell.
+fn read_progress(dir: &Path) -> Progress {
+    let read = fs::read(dir.join(PROGRESS)).ok();
+    let progress = read.and_then(|text| serde_json::from_slice(&text).ok());
+    progress.unwrap_or_default()
+}
+
 impl Staging {
     /// Makes the folder of a bundle's place, or takes up the one that an interrupted import has left.
     pub(super) fn open(place: &Path) -> Result<Self, ImportError> {
-        let name = place
-            .file_name()
-            .map(OsStr::to_string_lossy)
+        let dir = folder_of(place)
             .ok_or_else(|| ImportError::unusable(place)("it names no folder: name the bundle's"))?;
-        let dir = place.with_file_name(format!(".{name}.import"));
         fs::create_dir_all(&dir).map_err(BundleError::io("create", &dir))?;
         let path = dir.join(LOCK);
         let lock = FolderLock::take(&path).map_err(|error| match error {
@@ -70,11 +120,9 @@ impl Staging {
         if manifest.exists() {
             fs::remove_file(&manifest).map_err(BundleError::io("remove", &manifest))?;
         }
-        let read = fs::read(dir.join(PROGRESS)).ok();
-        let progress = read.and_then(|text| serde_json::from_slice(&text).ok());
         Ok(Self {
+            progress: read_progress(&dir),
             dir,
-            progress: progress.unwrap_or_default(),
             _lock: lock,
         })
     }
@@ -96,6 +144,12 @@ impl Staging {
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// Whether an earlier try has finished a file by the same plan. Its content is not looked at.
+    pub(super) fn is_finished(&self, name: &str, plan: &ContentHash) -> bool {
+        let finished = self.progress.finished.get(name);
+        finished.is_some_and(|file| file.plan == *plan) && self.path(name).is_file()
     }
 
     /// The entry of a file that an earlier try has finished by the same plan, if its content is still what it was.

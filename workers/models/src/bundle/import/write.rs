@@ -12,13 +12,13 @@ use super::error::ImportError;
 use super::planned::PlannedFile;
 use super::report::ComponentReport;
 use super::source_files::{SourceFile, SourceFiles};
-use super::staging::{Staging, check_free};
+use super::staging::{Leftover, PARTIAL, Staging, check_free};
 use super::tensor::PlannedTensor;
-use super::{Import, ImportProgress, ImportStep, Imported};
+use super::{Import, ImportProgress, ImportStep, Imported, space};
 use crate::bundle::components::TOKENIZER;
 use crate::bundle::writer::SafetensorsWriter;
 use crate::bundle::{BundleError, HashCache};
-use crate::tensors::TensorHeader;
+use crate::free_space::SpaceNeeded;
 
 /// The record of an import, in the bundle.
 const RECORD: &str = "import.json";
@@ -38,6 +38,7 @@ pub(super) fn write(
     progress: &mut dyn FnMut(ImportProgress<'_>),
 ) -> Result<Imported, ImportError> {
     check_free(place)?;
+    space::look(import, place).check()?;
     let staging = Staging::open(place)?;
     let folder = staging.path("");
     write_into(import, place, staging, progress).map_err(|error| ImportError::Kept {
@@ -63,6 +64,14 @@ fn write_into(
     let sources = SourceFiles::hash(&import.components, &mut hashing)?;
     let listed = sources.list();
     let changed = staging.record_sources(&listed)?;
+    let plans = fingerprints(import, &sources)?;
+    // Now that the files are known, more may have to be written again than it seemed.
+    let needed = space::needed(import, |file, _| {
+        let plan = plans.get(file.name.as_str());
+        plan.is_some_and(|plan| staging.is_finished(&file.name, plan))
+    });
+    let unfinished = Leftover::of(place).unfinished;
+    SpaceNeeded::look(place, needed.saturating_sub(unfinished)).check()?;
     let options = &import.options;
     let mut manifest = Manifest {
         format: FORMAT,
@@ -98,7 +107,7 @@ fn write_into(
                     total,
                 });
             };
-            let entry = write_weights(&mut staging, file, &sources, &mut step)?;
+            let entry = write_weights(&mut staging, file, &plans[file.name.as_str()], &mut step)?;
             add(&file.usage, &file.name, entry)?;
         }
         if let Some((name, json)) = &part.tokenizer {
@@ -135,23 +144,17 @@ fn write_into(
 fn write_weights(
     staging: &mut Staging,
     file: &PlannedFile,
-    sources: &SourceFiles,
+    plan: &ContentHash,
     step: &mut dyn FnMut(usize),
 ) -> Result<FileEntry, ImportError> {
-    let plan = fingerprint(file, sources)?;
-    if let Some(entry) = staging.kept(&file.name, &plan) {
+    if let Some(entry) = staging.kept(&file.name, plan) {
         step(file.tensors.iter().map(|tensor| tensor.header.size()).sum());
         return Ok(entry);
     }
-    // Wide types first, so that every tensor starts at a multiple of its element's size.
-    let mut tensors: Vec<_> = file.tensors.iter().collect();
-    tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.header.dtype.bitsize()));
-    let headers: Vec<TensorHeader> = tensors.iter().map(|tensor| tensor.header.clone()).collect();
-    let partial = staging.path(&format!("{}.partial", file.name));
-    let types = tensors
-        .iter()
-        .filter_map(|tensor| Some((tensor.header.name.clone(), tensor.ggml?)));
-    let mut writer = SafetensorsWriter::create_quantized(&partial, &headers, &types.collect())?;
+    let tensors = space::ordered(file);
+    let (headers, types) = space::header(&tensors);
+    let partial = staging.path(&format!("{}{PARTIAL}", file.name));
+    let mut writer = SafetensorsWriter::create_quantized(&partial, &headers, &types)?;
     for tensor in tensors {
         tensor.write(&mut |piece| {
             writer.write(piece)?;
@@ -160,7 +163,7 @@ fn write_weights(
         })?;
     }
     let entry = writer.finish()?;
-    staging.finish(&partial, &file.name, plan, entry.clone())?;
+    staging.finish(&partial, &file.name, plan.clone(), entry.clone())?;
     Ok(entry)
 }
 
@@ -169,12 +172,22 @@ fn write_text(staging: &mut Staging, name: &str, content: &[u8]) -> Result<FileE
         size: content.len() as u64,
         sha256: ContentHash::of(content),
     };
-    let partial = staging.path(&format!("{name}.partial"));
+    let partial = staging.path(&format!("{name}{PARTIAL}"));
     fs::write(&partial, content).map_err(BundleError::io("write", &partial))?;
     let file = fs::File::open(&partial).and_then(|file| file.sync_all());
     file.map_err(BundleError::io("write", &partial))?;
     staging.finish(&partial, name, entry.sha256.clone(), entry.clone())?;
     Ok(entry)
+}
+
+/// The fingerprint of each weights file, by its name.
+fn fingerprints<'a>(
+    import: &'a Import,
+    sources: &SourceFiles,
+) -> Result<BTreeMap<&'a str, ContentHash>, ImportError> {
+    let files = import.components.iter().flat_map(|part| &part.files);
+    let plans = files.map(|file| Ok((file.name.as_str(), fingerprint(file, sources)?)));
+    plans.collect()
 }
 
 /// The hash of all that determines a file: its tensors with their sources, and the content of these files.

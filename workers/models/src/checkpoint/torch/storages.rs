@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use safetensors::Dtype;
 
+use crate::checkpoint::StorageChecksum;
 use crate::checkpoint::pickle::Storage;
 
 /// The bytes of each storage in the file, by its key.
 #[derive(Debug, Default)]
 pub(super) struct Storages {
     pub(super) bytes: HashMap<String, Range<u64>>,
-    /// The CRC-32 of each storage, where the format has one.
-    pub(super) checksums: HashMap<String, u32>,
+    /// The checksum of each storage, where the format has one.
+    pub(super) checksums: HashMap<String, Arc<StorageChecksum>>,
     /// Whether the machine that wrote the file puts each number's highest byte first.
     pub(super) big_endian: bool,
 }

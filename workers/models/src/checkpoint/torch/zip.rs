@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use ::zip::result::ZipError;
 use ::zip::{CompressionMethod, ZipArchive};
 
 use super::{Pickle, Storages, pickle};
 use crate::checkpoint::CheckpointError;
+use crate::checkpoint::StorageChecksum;
 
 /// The pickle's name in the folder that everything is in.
 const PICKLE: &str = "data.pkl";
@@ -76,7 +78,10 @@ pub(super) fn read(path: &Path, file: &File) -> Result<(Pickle, Storages), Check
             storages.bytes.insert(key.to_owned(), bytes.clone());
             // Writers may leave checksums out.
             if checksum != 0 {
-                storages.checksums.insert(key.to_owned(), checksum);
+                let checksum = StorageChecksum::new(bytes.clone(), checksum);
+                storages
+                    .checksums
+                    .insert(key.to_owned(), Arc::new(checksum));
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::config::RedisConfig;
 use crate::conversations::{NumberedEvent, TurnWatch};
-use crate::redis_connection::link::Link;
+use crate::redis_connection::link::CurrentLink;
 use crate::redis_connection::{RedisConnection, state_error};
 use crate::state::StateError;
 
@@ -21,7 +21,7 @@ type Channels = Arc<Mutex<HashMap<String, broadcast::Sender<Option<NumberedEvent
 
 /// The subscriptions of this process, by their channels.
 pub(super) struct Subscriptions {
-    link: Link,
+    link: Arc<CurrentLink>,
     channels: Channels,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct RedisWatch {
     news: broadcast::Receiver<Option<NumberedEvent>>,
     channel: String,
     channels: Channels,
-    link: Link,
+    link: Arc<CurrentLink>,
 }
 
 impl Subscriptions {
@@ -45,7 +45,7 @@ impl Subscriptions {
             on_push(&pushed_to, info);
             Ok::<(), redis::aio::SendError>(())
         };
-        let link = connection.listen(config, listener)?;
+        let link = Arc::new(connection.listen(config, listener)?);
         Ok(Self { link, channels })
     }
 
@@ -67,12 +67,24 @@ impl Subscriptions {
             link,
         };
         // Subscribing again is harmless, and is over when this returns, whoever was first.
-        self.link
-            .clone()
-            .subscribe(&watch.channel)
-            .await
-            .map_err(state_error)?;
+        let (number, mut link) = self.link.get();
+        if let Err(error) = link.subscribe(&watch.channel).await {
+            if self.link.replace_if_silent(number, &error) {
+                self.subscribe_all().await?;
+            }
+            return Err(state_error(error));
+        }
         Ok(watch)
+    }
+
+    /// Subscribes to all channels on a link that is new. Who reads them looks in the streams then.
+    async fn subscribe_all(&self) -> Result<(), StateError> {
+        let channels: Vec<String> = locked(&self.channels).keys().cloned().collect();
+        let (_, mut link) = self.link.get();
+        for channel in channels {
+            link.subscribe(&channel).await.map_err(state_error)?;
+        }
+        Ok(())
     }
 }
 
@@ -95,13 +107,13 @@ impl Drop for RedisWatch {
             .is_some_and(|sender| sender.receiver_count() <= 1);
         if last {
             channels.remove(&self.channel);
-            let (mut link, channel) = (self.link.clone(), std::mem::take(&mut self.channel));
+            let (link, channel) = (self.link.clone(), std::mem::take(&mut self.channel));
             let channels = self.channels.clone();
             if let Ok(runtime) = tokio::runtime::Handle::try_current() {
                 runtime.spawn(async move {
                     // Somebody else may have come in the meantime.
                     if !locked(&channels).contains_key(&channel)
-                        && let Err(error) = link.unsubscribe(&channel).await
+                        && let Err(error) = link.get().1.unsubscribe(&channel).await
                     {
                         tracing::debug!(%error, "a subscription to a turn was not ended");
                     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use lapin::options::ConfirmSelectOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, Event};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -20,12 +21,18 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// One attempt to connect, TLS and login included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// So many refusals in a row are meant: a broker that is just starting may not know its users and virtual hosts yet.
+const REFUSALS: u32 = 3;
+
 /// The connection at one moment.
 #[derive(Clone)]
 enum ConnectionState {
     Up(Arc<Session>),
     /// The connection is down, for this reason.
     Down(String),
+    /// The broker refuses the user or the virtual host, for this reason. It is asked again all the same: for a process that
+    /// runs already, somebody may be about to change that.
+    Refused(String),
 }
 
 /// The connection as the rest of the adapter sees it.
@@ -64,6 +71,20 @@ impl SupervisedConnection {
         })
     }
 
+    /// Returns the first session; waits for it until `deadline`, or until it is clear that the broker refuses.
+    pub(super) async fn first_session(
+        &self,
+        deadline: Instant,
+    ) -> Result<Arc<Session>, QueueError> {
+        let mut current = self.current.clone();
+        let is_decided = |current: &ConnectionState| !matches!(current, ConnectionState::Down(_));
+        drop(timeout_at(deadline, current.wait_for(is_decided)).await);
+        if let ConnectionState::Refused(reason) = &*self.current.borrow() {
+            return Err(QueueError::Refused(reason.clone()));
+        }
+        self.session(deadline).await
+    }
+
     /// Returns the session of the moment; waits for one until `deadline`.
     pub(super) async fn session(&self, deadline: Instant) -> Result<Arc<Session>, QueueError> {
         let mut current = self.current.clone();
@@ -72,7 +93,9 @@ impl SupervisedConnection {
         drop(timeout_at(deadline, current.wait_for(connected)).await);
         match &*self.current.borrow() {
             ConnectionState::Up(session) => Ok(session.clone()),
-            ConnectionState::Down(reason) => Err(QueueError::Unreachable(reason.clone())),
+            ConnectionState::Down(reason) | ConnectionState::Refused(reason) => {
+                Err(QueueError::Unreachable(reason.clone()))
+            }
         }
     }
 }
@@ -149,6 +172,8 @@ async fn supervise(
     current: watch::Sender<ConnectionState>,
 ) {
     let mut backoff = BACKOFF;
+    let mut refusals = 0;
+    let place = format!("{}:{}", uri.authority.host, uri.authority.port);
     loop {
         let opened = timeout(
             CONNECT_TIMEOUT,
@@ -156,30 +181,74 @@ async fn supervise(
         )
         .await;
         let opened = match opened {
-            Ok(opened) => opened.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("no answer within {} s", CONNECT_TIMEOUT.as_secs())),
+            Ok(opened) => opened.map_err(|error| match refusal(&error) {
+                Some(advice) => (true, format!("{}; {advice}", said(&error))),
+                None => (false, said(&error)),
+            }),
+            Err(_) => {
+                let seconds = CONNECT_TIMEOUT.as_secs();
+                Err((false, format!("no answer within {seconds} s")))
+            }
         };
         match opened {
             Ok(session) => {
                 let session = Arc::new(session);
                 current.send_replace(ConnectionState::Up(session.clone()));
                 backoff.reset();
+                refusals = 0;
                 session.ended().await;
                 session.report_broken();
                 metrics().queue_reconnects.inc();
                 tracing::warn!("the connection to the broker broke; connecting again");
                 current.send_replace(ConnectionState::Down("the connection broke".into()));
             }
-            Err(reason) => {
+            Err((is_refused, reason)) => {
                 let pause = backoff.next();
+                let reason = format!("{place}: {reason}");
+                refusals = if is_refused { refusals + 1 } else { 0 };
                 tracing::warn!(
                     reason,
                     pause_ms = pause.as_millis(),
                     "the broker is unreachable; trying again"
                 );
-                current.send_replace(ConnectionState::Down(reason));
+                current.send_replace(match refusals >= REFUSALS {
+                    true => ConnectionState::Refused(reason),
+                    false => ConnectionState::Down(reason),
+                });
                 tokio::time::sleep(pause).await;
             }
         }
     }
+}
+
+/// What to do where the broker refuses who we are or where we want to go; none for every other error.
+fn refusal(error: &lapin::Error) -> Option<&'static str> {
+    let ErrorKind::ProtocolError(error) = error.kind() else {
+        return None;
+    };
+    match error.kind() {
+        AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
+            Some("check user and password in --amqp (RADIALOG_AMQP_URL)")
+        }
+        // A virtual host that is being started, or started again, is down for a moment.
+        AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)
+            if !error.get_message().as_str().contains("is down") =>
+        {
+            Some(
+                "create the virtual host and give the user its rights there, or name another one at the end of --amqp \
+                 (RADIALOG_AMQP_URL)",
+            )
+        }
+        _ => None,
+    }
+}
+
+/// The broker's own words, where the error is its answer.
+fn said(error: &lapin::Error) -> String {
+    let text = match error.kind() {
+        ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        ErrorKind::IOError(error) => error.to_string(),
+        _ => error.to_string(),
+    };
+    text.trim_end_matches('.').to_owned()
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
+use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, ErrorKind};
 use radialog_schemas::queues::{DELIVERY_LIMIT, RETRY_DELAYS, dead, retry};
 
 use super::connection::Session;
@@ -56,12 +57,24 @@ async fn declare_one(
     let declared = channel
         .queue_declare(name(queue)?, QueueDeclareOptions::durable(), table)
         .await;
-    declared.map(drop).map_err(|error| match refused(error) {
-        QueueError::Refused(reason) => QueueError::Refused(format!(
-            "{reason}. A queue '{queue}' of another kind exists: delete it, or use another virtual host"
-        )),
-        other => other,
+    declared.map(drop).map_err(|error| {
+        let has_no_right = is_access_refused(&error);
+        match refused(error) {
+            QueueError::Refused(reason) if has_no_right => QueueError::Refused(format!(
+                "{reason}. Give the user of --amqp (RADIALOG_AMQP_URL) all rights on its virtual host: rabbitmqctl \
+                 set_permissions -p VHOST USER '.*' '.*' '.*'"
+            )),
+            QueueError::Refused(reason) => QueueError::Refused(format!(
+                "{reason}. A queue '{queue}' of another kind exists: delete it, or use another virtual host"
+            )),
+            other => other,
+        }
     })
+}
+
+fn is_access_refused(error: &lapin::Error) -> bool {
+    let soft = AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED);
+    matches!(error.kind(), ErrorKind::ProtocolError(error) if *error.kind() == soft)
 }
 
 /// The broker moves a message itself only where it expires or hits the delivery limit, and then not before the other

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use futures::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::durable;
+use radialog_models::free_space::SpaceNeeded;
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE, TRANSFER_ENCODING};
 use reqwest::{Client, Response, StatusCode};
 use tokio::fs::{self, OpenOptions};
@@ -20,6 +21,8 @@ use crate::exit::UsageError;
 const TRIES: u32 = 5;
 /// The wait before the second try; it doubles.
 const WAIT: Duration = Duration::from_secs(1);
+/// The end of the name of a file that is not whole.
+const PARTIAL: &str = "partial";
 /// The longest time without a byte.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -85,7 +88,7 @@ impl Downloader {
                 Step::NotThere => return Ok(Downloaded::NotThere(url)),
                 Step::Broken(bytes, reason) => {
                     // A server that always begins anew and breaks off makes no progress.
-                    let have = fs::metadata(partial(path, "partial")).await;
+                    let have = fs::metadata(partial(path, PARTIAL)).await;
                     let have = have.map_or(0, |meta| meta.len());
                     let further = bytes > 0 && have > longest;
                     longest = longest.max(have);
@@ -107,7 +110,7 @@ impl Downloader {
             }
         }
         bar.finish_and_clear();
-        let partial = partial(path, "partial");
+        let partial = partial(path, PARTIAL);
         block_in_place(|| durable::rename(&partial, path))
             .with_context(|| format!("cannot rename '{}'", partial.display()))?;
         drop(fs::remove_file(self::partial(path, "etag")).await);
@@ -121,7 +124,7 @@ impl Downloader {
         path: &Path,
         bar: &ProgressBar,
     ) -> anyhow::Result<Step> {
-        let (file, tag) = (partial(path, "partial"), partial(path, "etag"));
+        let (file, tag) = (partial(path, PARTIAL), partial(path, "etag"));
         let have = fs::metadata(&file)
             .await
             .map(|meta| meta.len())
@@ -178,6 +181,10 @@ impl Downloader {
             drop(fs::remove_file(&tag).await);
             drop(fs::remove_file(&file).await);
         }
+        let rest = total.unwrap_or_default().saturating_sub(begin);
+        let folder = path.parent().unwrap_or(Path::new("."));
+        block_in_place(|| SpaceNeeded::look(folder, rest).check())
+            .with_context(|| format!("'{url}'"))?;
         bar.set_length(total.unwrap_or_default());
         bar.set_position(begin);
         let write_error = || format!("cannot write '{}'", file.display());
@@ -227,6 +234,12 @@ impl Downloader {
             }
         }
     }
+}
+
+/// Bytes of a file that are there, whole or in part.
+pub(super) fn bytes_there(path: &Path) -> u64 {
+    let lengths = [path.to_owned(), partial(path, PARTIAL)].map(std::fs::metadata);
+    lengths.into_iter().flatten().map(|meta| meta.len()).sum()
 }
 
 fn partial(path: &Path, end: &str) -> PathBuf {

@@ -57,6 +57,13 @@ struct OtherForm {
     file: String,
 }
 
+/// The files that an index names.
+pub(super) struct Shards {
+    pub(super) places: Vec<Place>,
+    /// Bytes of all their tensors, where the index tells.
+    pub(super) bytes: Option<u64>,
+}
+
 fn main() -> String {
     "main".into()
 }
@@ -121,10 +128,17 @@ impl Place {
     }
 
     /// The places of the shards that a downloaded index names; they lie beside it.
-    pub(super) fn shards_in(&self, index: &Path) -> anyhow::Result<Vec<Self>> {
+    pub(super) fn shards_in(&self, index: &Path) -> anyhow::Result<Shards> {
         #[derive(Deserialize)]
         struct Index {
             weight_map: BTreeMap<String, String>,
+            #[serde(default)]
+            metadata: Metadata,
+        }
+        #[derive(Default, Deserialize)]
+        struct Metadata {
+            /// Some writers have it as a number with a point.
+            total_size: Option<f64>,
         }
         let text = fs::read(index).with_context(|| format!("cannot read '{}'", index.display()))?;
         let index: Index = serde_json::from_slice(&text)
@@ -150,7 +164,13 @@ impl Place {
                 ..self.clone()
             })
         };
-        names.into_iter().map(shard).collect()
+        Ok(Shards {
+            places: names
+                .into_iter()
+                .map(shard)
+                .collect::<anyhow::Result<_>>()?,
+            bytes: index.metadata.total_size.map(|bytes| bytes as u64),
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use flate2::CrcReader;
 use flate2::read::DeflateDecoder;
 use radialog_models::durable::Replacement;
+use radialog_models::free_space::SpaceNeeded;
 use zip::{CompressionMethod, ZipArchive};
 
 /// The CRC-32 of a file.
@@ -19,6 +20,29 @@ fn checksum(path: &Path) -> anyhow::Result<u32> {
     Ok(content.crc().sum())
 }
 
+/// Whether a writer of macOS has put it there, for itself.
+fn is_system(inner: &Path) -> bool {
+    let mut parts = inner.components();
+    parts.any(|part| part.as_os_str() == "__MACOSX")
+}
+
+/// Checks that there is room for the files that are not there yet.
+fn check_space(zip: &mut ZipArchive<BufReader<File>>, dir: &Path) -> anyhow::Result<()> {
+    let mut needed = 0_u64;
+    for index in 0..zip.len() {
+        let entry = zip.by_index_raw(index)?;
+        let Some(inner) = entry.enclosed_name().filter(|inner| !is_system(inner)) else {
+            continue;
+        };
+        let there = fs::metadata(dir.join(inner)).is_ok_and(|meta| meta.len() == entry.size());
+        if !there {
+            needed = needed.saturating_add(entry.size());
+        }
+    }
+    SpaceNeeded::look(dir, needed).check()?;
+    Ok(())
+}
+
 /// Unpacks a zip file into a folder. Files that are there with their content stay.
 pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
     let file =
@@ -26,6 +50,7 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
     let name = archive.display();
     let mut zip = ZipArchive::new(BufReader::new(file))
         .with_context(|| format!("'{name}' is no whole zip file"))?;
+    check_space(&mut zip, dir).with_context(|| format!("'{name}'"))?;
     for index in 0..zip.len() {
         let entry = zip
             .by_index_raw(index)
@@ -33,10 +58,7 @@ pub(super) fn unpack(archive: &Path, dir: &Path) -> anyhow::Result<()> {
         let Some(inner) = entry.enclosed_name() else {
             bail!("'{name}' has an entry outside of its folder");
         };
-        let system = inner
-            .components()
-            .any(|part| part.as_os_str() == "__MACOSX");
-        if entry.is_dir() || system {
+        if entry.is_dir() || is_system(&inner) {
             continue;
         }
         let path = dir.join(&inner);
