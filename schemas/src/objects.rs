@@ -142,6 +142,15 @@ impl ObjectKey {
         Self(format!("batches/{batch}/{file}/{part:06}"))
     }
 
+    /// The folders of everything that is stored under these keys: no place for anything else.
+    pub fn folders() -> impl Iterator<Item = &'static str> {
+        let whole = |prefix: &'static str| prefix.trim_end_matches('/');
+        ["images", "texts", "references", "given", "batches"]
+            .into_iter()
+            .chain([Self::CONVERSATIONS, Self::CORRECTIONS].map(whole))
+            .chain(Stage::ALL.map(Stage::name))
+    }
+
     fn output(stage: Stage, component: &ContentHash, inputs: &[&str], suffix: &str) -> Self {
         let revision = Stage::REVISIONS.get(stage).to_string();
         let parts = [component.as_str(), &revision]
@@ -244,6 +253,29 @@ mod tests {
         assert_ne!(ObjectKey::conversation_image(&other, &hash), image);
         let of_a_run = ObjectKey::embedding(&hash, &ObjectKey::image(&hash));
         assert_eq!(of_a_run.conversation(), None);
+    }
+
+    #[test]
+    fn every_key_lies_in_one_of_the_folders() {
+        let (hash, id) = (ContentHash::of(b"x"), ConversationId::from("one"));
+        let image = ObjectKey::image(&hash);
+        let keys = [
+            ObjectKey::conversation_image(&id, &hash),
+            ObjectKey::text(&hash),
+            ObjectKey::reference(&hash),
+            ObjectKey::given(Stage::Findings, &hash),
+            ObjectKey::embedding(&hash, &image),
+            ObjectKey::findings(&hash, &image),
+            ObjectKey::answer(&hash, &image, &Generation::default()),
+            ObjectKey::labels(&hash, &image, None),
+            ObjectKey::correction(&id, 1),
+            ObjectKey::batch_part("one", "results", 0),
+            image,
+        ];
+        for key in keys {
+            let (folder, _) = key.as_str().split_once('/').unwrap();
+            assert!(ObjectKey::folders().any(|own| own == folder), "{key}");
+        }
     }
 
     #[test]

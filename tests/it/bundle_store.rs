@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -436,5 +436,81 @@ async fn an_upload_over_another_bundle_is_refused_and_changes_nothing() -> Resul
     let error = store.upload().await.unwrap_err();
     assert!(error.to_string().contains("another prefix"), "{error}");
     assert_eq!(store.objects.get(&key(SCORING)).await?, first);
+    Ok(())
+}
+
+/// Uploads the bundle of a folder to the same prefix.
+async fn upload_from(
+    objects: &FilesystemObjects,
+    dir: &Path,
+    manifest: &Manifest,
+    progress: &(dyn Fn(&str, Uploaded) + Send + Sync),
+) -> Result<(), UploadError> {
+    upload_bundle(objects, "bundles/tiny", dir, manifest, progress).await
+}
+
+#[tokio::test]
+async fn a_prefix_to_which_one_bundle_is_on_its_way_refuses_another_until_that_one_is_given_up()
+-> Result<()> {
+    let store = BundleStore::empty()?;
+    let (ours, other) = (
+        store.dir.path().join("bundle"),
+        store.dir.path().join("other"),
+    );
+    let theirs = RandomBundle::tiny(8).write(&other)?;
+    // The first upload is broken off behind its first file.
+    let (sender, mut sent) = watch::channel(false);
+    let progress = move |_: &str, _: Uploaded| {
+        sender.send_replace(true);
+    };
+    tokio::select! {
+        biased;
+        sent = sent.wait_for(|sent| *sent) => drop(sent?),
+        ended = upload_from(&store.objects, &ours, &store.manifest, &progress) => ended?,
+    }
+    assert!(store.objects.size(&key(MANIFEST_FILE)).await?.is_none());
+    let refused = upload_from(&store.objects, &other, &theirs, &|_, _| ()).await;
+    let claim = match refused {
+        Err(UploadError::Claimed(claim)) => claim,
+        other => panic!("{other:?}"),
+    };
+    // The same bundle goes on, and lets go.
+    store.upload().await?;
+    store.fetch(&Stage::ALL).await?;
+    assert!(store.objects.size(&claim).await?.is_none());
+    let refused = upload_from(&store.objects, &other, &theirs, &|_, _| ()).await;
+    assert!(matches!(refused, Err(UploadError::Other(_))));
+    assert!(store.objects.size(&claim).await?.is_none());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_bundles_uploaded_to_one_prefix_at_once_one_is_there_whole() -> Result<()> {
+    let store = BundleStore::empty()?;
+    let (ours, other) = (
+        store.dir.path().join("bundle"),
+        store.dir.path().join("other"),
+    );
+    let theirs = RandomBundle::tiny(8).write(&other)?;
+    for _ in 0..4 {
+        let (one, two) = tokio::join!(
+            upload_from(&store.objects, &ours, &store.manifest, &|_, _| ()),
+            upload_from(&store.objects, &other, &theirs, &|_, _| ()),
+        );
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+        let winner = if one.is_ok() {
+            &store.manifest
+        } else {
+            &theirs
+        };
+        let manifest = store.objects.get(&key(MANIFEST_FILE)).await?;
+        assert_eq!(Manifest::parse(&manifest)?, *winner);
+        for (file, entry) in &winner.files {
+            let content = store.objects.get(&key(file.as_str())).await?;
+            assert_eq!(ContentHash::of(&content), entry.sha256, "{file:?}");
+            store.objects.delete(&key(file.as_str())).await?;
+        }
+        store.objects.delete(&key(MANIFEST_FILE)).await?;
+    }
     Ok(())
 }

@@ -10,6 +10,7 @@ use manifests::{Manifests, Workload, fixture, folder, kustomizations, render};
 
 mod arguments;
 mod image;
+mod jobs;
 mod manifests;
 mod monitoring;
 mod network;
@@ -64,6 +65,24 @@ fn what_the_readme_applies_is_there() {
         count += 1;
     }
     assert!(count >= 5);
+}
+
+#[test]
+fn the_readme_waits_for_every_kind_that_a_trial_starts() {
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let (_, waited) = readme.split_once("rollout status ").unwrap();
+    let waited = waited.split(' ').next().unwrap().split(',');
+    let mut waited: Vec<String> = waited.map(str::to_owned).collect();
+    let dev = Manifests::of("overlays/dev");
+    let kinds = dev.workloads().into_iter();
+    let mut kinds: Vec<String> = kinds
+        .map(|workload| workload.object["kind"].as_str().unwrap().to_lowercase())
+        .collect();
+    for names in [&mut waited, &mut kinds] {
+        names.sort();
+        names.dedup();
+    }
+    assert_eq!(waited, kinds);
 }
 
 #[test]
@@ -260,6 +279,10 @@ fn only_pods_with_a_gpu_take_the_image_that_needs_its_driver() {
             "{}",
             workload.name()
         );
+        // A pod beside the old ones would need a GPU that nobody has.
+        let rolling = &workload.object["spec"]["strategy"]["rollingUpdate"];
+        let in_place = *rolling == json!({"maxSurge": 0, "maxUnavailable": 1});
+        assert_eq!(in_place, has_gpu, "{}: {rolling}", workload.name());
         gpus += usize::from(has_gpu);
     }
     assert_eq!(gpus, 3);
@@ -379,7 +402,8 @@ fn published_weights_are_fetched_onto_a_claim_and_go_on_into_the_store_that_work
         Value::Null,
         "published files need no secret"
     );
-    weights.get("PersistentVolumeClaim", "bundles");
+    let claims = Manifests::of("overlays/production/bundles");
+    claims.get("PersistentVolumeClaim", "bundles");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use radialog_models::bundle::RandomBundle;
 use radialog_tests::processes::{ProcessCluster, RoleProcess};
 use radialog_tests::services::{Environment, Services, TcpProxy};
 
@@ -196,4 +197,49 @@ async fn health_and_metrics_are_there_while_a_gateway_finishes_what_it_has() {
     assert!(get(health, "/metrics").await.starts_with("HTTP/1.1 200"));
     drop(upload);
     assert_eq!(end_of(&mut gateway).await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_that_wait_for_somebody_listen_to_sigterm_as_the_first_process_of_a_container_must()
+ {
+    // Somebody who never answers.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let store = format!("{url}/bucket");
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    RandomBundle::tiny(7)
+        .write(&dir.path().join("bundle"))
+        .unwrap();
+    let (bundle, weights, image) = (path("bundle"), path("weights"), path("image"));
+    std::fs::write(&image, b"no image").unwrap();
+    let deployment = Deployment::new(|environment| environment);
+    for arguments in [
+        &["bundle", "upload", &bundle, "s3://bucket/b", "--s3", &store][..],
+        &[
+            "bundle",
+            "fetch",
+            "radialog-v1",
+            &weights,
+            "--download-only",
+            "--hub",
+            &url,
+            "--releases",
+            &url,
+        ],
+        &["plan", "s3://bucket/archive", "--s3", &store],
+        &["export", "corrections", "--out", &weights, "--s3", &store],
+        &["chat", &image, "--url", &url],
+    ] {
+        let mut command = deployment.start(arguments);
+        let asked = tokio::time::timeout(LIMIT, silent.accept()).await;
+        let _open = asked.expect("it must ask").unwrap();
+        terminate(&command);
+        // The system's own end by a signal has no code.
+        assert_eq!(
+            end_of(&mut command).await.code(),
+            Some(130),
+            "{arguments:?}"
+        );
+    }
 }

@@ -25,6 +25,7 @@ mod lifecycle;
 mod misconfigured;
 mod operations;
 mod parity;
+mod plan;
 mod prepare;
 mod purge;
 mod revisions;

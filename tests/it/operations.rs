@@ -332,69 +332,6 @@ async fn a_store_without_a_key_or_with_a_wrong_one_says_which_settings_to_look_a
     }
 }
 
-#[test]
-fn a_plan_says_what_remains_and_where_the_pool_waits() {
-    let (dir, archive) = (tempfile::tempdir().unwrap(), xrays());
-    let (archive, out) = (
-        archive.display().to_string(),
-        dir.path().display().to_string(),
-    );
-    let says = |arguments: &[&str]| -> serde_json::Value {
-        let plan = [&["plan", "--json"], arguments].concat();
-        let text = succeeded(&plan, radialog(&plan).unwrap().output().unwrap());
-        serde_json::from_str(&text).unwrap()
-    };
-    let probed = says(&[&archive, "--probe", "2", "--max-new-tokens", "4"]);
-    assert_eq!(probed["plan"]["studies"], 10);
-    for stage in probed["stages"].as_array().unwrap() {
-        assert_eq!(
-            (&stage["remaining"], &stage["measured"]),
-            (&10.into(), &2.into())
-        );
-        assert!(
-            stage["seconds_per_study"].as_f64().unwrap() > 0.0,
-            "{stage}"
-        );
-    }
-    let batch = [
-        "batch", &archive, "--out", &out, "--stages", "findings", "--limit", "6",
-    ];
-    succeeded(&batch, radialog(&batch).unwrap().output().unwrap());
-    let rest = says(&[
-        &archive,
-        "--out",
-        &out,
-        "--seconds",
-        "findings=3",
-        "--stages",
-        "findings",
-    ]);
-    assert_eq!(
-        (&rest["plan"]["written"], &rest["seconds"]),
-        (&6.into(), &12.0.into())
-    );
-    let seconds = "--seconds=embedding=1,findings=1,language=8,scoring=1";
-    let pool = says(&[
-        "--studies",
-        "800",
-        seconds,
-        "--workers",
-        "language=4",
-        "--price",
-        "language=9",
-    ]);
-    assert_eq!(pool["bottleneck"], "language");
-    // 800 studies of 8 s on four workers, and the first one's way in and the last one's out.
-    assert!(
-        (1600.0..1615.0).contains(&pool["seconds"].as_f64().unwrap()),
-        "{pool}"
-    );
-    assert!(
-        (16.0..16.2).contains(&pool["cost"].as_f64().unwrap()),
-        "{pool}"
-    );
-}
-
 #[tokio::test]
 async fn a_batch_behind_a_broker_takes_the_manifest_of_its_workers_bundle_and_no_weights() {
     let fixture = OperatorFixture::new().await;

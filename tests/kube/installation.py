@@ -78,7 +78,7 @@ class Installation:
     def scaler(self):
         """The loop over `components/keda`, ready to be entered."""
         objects = manifests.render_with(resources=["../dev"], components=["../../components/keda"])
-        secret = manifests.named(self.objects, "Secret", "radialog-services")
+        secret = manifests.named(self.objects, "Secret", "radialog-management")
         return Scaler(self.cluster, objects, secret, self.cluster.pods("rabbitmq")[0], self._journal)
 
     def close(self):

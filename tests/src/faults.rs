@@ -1,5 +1,6 @@
 //! Backends with injected faults: unreachable, responses lost, messages lost or published twice, state lost.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +12,7 @@ use radialog_runtime::queue::{Consumer, Delivery, Message, Queue, QueueError};
 use radialog_runtime::state::memory::MemoryState;
 use radialog_runtime::state::{Fact, Facts, State, StateError};
 use radialog_schemas::{ContentHash, ObjectKey, QueueGroup, RunId, StudyId};
+use tokio::sync::watch;
 
 /// Switches faults on and off in the backends that it wraps.
 #[derive(Default)]
@@ -23,6 +25,10 @@ pub struct FaultInjector {
     messages_to_lose: AtomicU64,
     refused: AtomicU64,
     calls: AtomicU64,
+    /// How many transfers may pass while they are held; none where they are not held.
+    passes: watch::Sender<Option<u64>>,
+    /// Transfers that have come to a held store.
+    transfers: watch::Sender<u64>,
     state: RwLock<Arc<MemoryState>>,
 }
 
@@ -73,6 +79,37 @@ impl FaultInjector {
     /// Makes every second conditional write work and its caller hear that it failed.
     pub fn lose_store_answers(&self) {
         self.loses_store_answers.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets this many more reads of whole objects and writes of files pass, and keeps the others waiting.
+    pub fn hold_transfers_after(&self, passes: u64) {
+        self.passes.send_replace(Some(passes));
+    }
+
+    /// Lets the transfers that wait go on.
+    pub fn release_transfers(&self) {
+        self.passes.send_replace(None);
+    }
+
+    /// Waits until this many transfers have come to the store since it holds them, those included that may pass.
+    pub async fn until_transfers(&self, count: u64) {
+        let mut transfers = self.transfers.subscribe();
+        let reached = transfers.wait_for(|transfers| *transfers >= count).await;
+        assert!(reached.is_ok(), "the injector lives");
+    }
+
+    async fn pass(&self) {
+        if self.passes.borrow().is_none() {
+            return;
+        }
+        let mut turn = 0;
+        self.transfers.send_modify(|transfers| {
+            *transfers += 1;
+            turn = *transfers;
+        });
+        let mut passes = self.passes.subscribe();
+        let passed = passes.wait_for(|passes| passes.is_none_or(|passes| turn <= passes));
+        drop(passed.await);
     }
 
     /// Empties the state, as a restart without persistence does.
@@ -185,8 +222,21 @@ impl Objects for FaultyObjects {
         self.inner(key.as_str())?.put(key, content).await
     }
 
+    async fn put_file_if(
+        &self,
+        key: &ObjectKey,
+        file: &Path,
+        expected: Option<&Version>,
+    ) -> Result<bool, ObjectError> {
+        let inner = self.inner(key.as_str())?;
+        self.faults.pass().await;
+        inner.put_file_if(key, file, expected).await
+    }
+
     async fn get(&self, key: &ObjectKey) -> Result<Bytes, ObjectError> {
-        self.inner(key.as_str())?.get(key).await
+        let inner = self.inner(key.as_str())?;
+        self.faults.pass().await;
+        inner.get(key).await
     }
 
     async fn put_if(

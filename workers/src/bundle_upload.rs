@@ -9,6 +9,9 @@ use radialog_schemas::{ContentHash, ObjectKey};
 
 use crate::bundle_cache::PIECE;
 
+/// Behind the manifest's name: which bundle is on its way to a prefix.
+const CLAIM: &str = "bundle.json.uploading";
+
 /// A bundle that cannot be uploaded.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
@@ -23,13 +26,22 @@ pub enum UploadError {
         "another bundle is at '{0}': upload this one under another prefix, or remove that one first"
     )]
     Other(ObjectKey),
+    /// Another bundle is on its way to the prefix, or its upload was broken off there.
+    #[error(
+        "the upload of another bundle has begun at '{0}': wait for its end, upload this one under another prefix, or, where \
+         that upload was given up, remove that object"
+    )]
+    Claimed(ObjectKey),
 }
 
 /// Stores the bundle in `dir`, whose manifest is this one, under `prefix`, its manifest last, so that what has one is a whole
 /// bundle. What is there already is not sent again. Says to `progress` which files are done, in the order of the manifest.
 ///
+/// Of two bundles that are uploaded to one prefix at a time one is refused before its first file: each would replace files
+/// of the other one. The same bundle may be uploaded twice at a time.
+///
 /// # Errors
-/// The store or a file fails: what is uploaded stays for the next attempt. Another bundle is there.
+/// The store or a file fails: what is uploaded stays for the next attempt. Another bundle is there, or on its way.
 pub async fn upload_bundle(
     objects: &dyn Objects,
     prefix: &str,
@@ -41,8 +53,27 @@ pub async fn upload_bundle(
         let text = format!("{}/{path}", prefix.trim_matches('/'));
         ObjectKey::parse(text.trim_start_matches('/')).ok_or(UploadError::Key(text))
     };
-    let manifest_key = key(MANIFEST_FILE)?;
-    let is_there = is_this(objects, &manifest_key, manifest).await?;
+    let (manifest_key, claim) = (key(MANIFEST_FILE)?, key(CLAIM)?);
+    let path = dir.join(MANIFEST_FILE);
+    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+    let content = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    let content = content.map_err(|error| ObjectError::Store {
+        key: manifest_key.to_string(),
+        reason: format!("the bundle's manifest cannot be read: {error}"),
+    })?;
+    let content = Bytes::from(content);
+    let mut is_there = is_this(objects, &manifest_key, manifest).await?;
+    if !is_there {
+        take(objects, &claim, manifest, &content).await?;
+        // Another upload may have ended, and let go of the prefix, since the last look.
+        is_there = match is_this(objects, &manifest_key, manifest).await {
+            Err(other @ UploadError::Other(_)) => {
+                objects.delete(&claim).await?;
+                return Err(other);
+            }
+            is_there => is_there?,
+        };
+    }
     for (path, entry) in &manifest.files {
         let (path, key) = (path.as_str(), key(path.as_str())?);
         let uploaded = match is_whole(objects, &key, entry).await? {
@@ -54,21 +85,56 @@ pub async fn upload_bundle(
         };
         progress(path, uploaded);
     }
-    if is_there {
-        return Ok(());
+    if !is_there {
+        let put = objects.put_if(&manifest_key, content, None);
+        if put.await?.is_none() && !is_this(objects, &manifest_key, manifest).await? {
+            return Err(UploadError::Other(manifest_key));
+        }
     }
-    let path = dir.join(MANIFEST_FILE);
-    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-    let content = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-    let content = content.map_err(|error| ObjectError::Store {
-        key: manifest_key.to_string(),
-        reason: format!("the bundle's manifest cannot be read: {error}"),
-    })?;
-    let put = objects.put_if(&manifest_key, Bytes::from(content), None);
-    if put.await?.is_none() && !is_this(objects, &manifest_key, manifest).await? {
-        return Err(UploadError::Other(manifest_key));
+    // From here on the manifest refuses others; it is a claim of this bundle where there is one.
+    if is_claimed_by(objects, &claim, manifest).await? == Some(true) {
+        objects.delete(&claim).await?;
     }
     Ok(())
+}
+
+/// Claims the prefix for the bundle of this manifest.
+async fn take(
+    objects: &dyn Objects,
+    claim: &ObjectKey,
+    manifest: &Manifest,
+    content: &Bytes,
+) -> Result<(), UploadError> {
+    // Where the other one lets go in between, this one tries again.
+    loop {
+        if objects
+            .put_if(claim, content.clone(), None)
+            .await?
+            .is_some()
+        {
+            return Ok(());
+        }
+        match is_claimed_by(objects, claim, manifest).await? {
+            Some(true) => return Ok(()),
+            Some(false) => return Err(UploadError::Claimed(claim.clone())),
+            None => {}
+        }
+    }
+}
+
+/// Says whether the claim is this bundle's; none where there is no claim.
+async fn is_claimed_by(
+    objects: &dyn Objects,
+    claim: &ObjectKey,
+    manifest: &Manifest,
+) -> Result<Option<bool>, UploadError> {
+    match objects.get(claim).await {
+        Err(ObjectError::NotFound(_)) => Ok(None),
+        stored => {
+            let stored = Manifest::parse(&stored?);
+            Ok(Some(stored.is_ok_and(|stored| stored == *manifest)))
+        }
+    }
 }
 
 /// Whether a file was in the store already.

@@ -8,14 +8,11 @@ use radialog_coordinator::run::output::check_directory;
 use radialog_coordinator::run::{LeaseTimes, StoredOutput};
 use radialog_coordinator::{RunOptions, RunSummary};
 use radialog_models::bundle::hashes::user_cache_dir;
-use radialog_runtime::backends::OpenBucketError;
 use radialog_runtime::config::Config;
-use tempfile::TempDir;
 
 use crate::bundle_source::bucket;
 use crate::exit::UsageError;
-
-const STORE: &str = "s3://";
+use crate::results_place::{LookedAt, ResultsPlace};
 
 /// The place of the results.
 #[derive(Args, Clone, Debug)]
@@ -23,7 +20,7 @@ pub(crate) struct OutputArgs {
     /// Folder for results.jsonl, results.csv and summary.json, which holds the state to resume from; or s3://bucket/prefix,
     /// from where any machine resumes. One run writes to it at a time
     #[arg(long, value_name = "DIR|URL")]
-    out: String,
+    out: ResultsPlace,
     /// Working folder of a run into s3://; nothing in it is needed afterwards [default: batch in the cache]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
@@ -38,25 +35,16 @@ pub(crate) enum BatchOutput {
     },
 }
 
-/// A place that this process looks at.
-pub(crate) enum LookedAt {
-    Folder(PathBuf),
-    Copy(TempDir),
-}
-
 impl OutputArgs {
     /// The folder, where it is one.
     pub(crate) fn folder(&self) -> Option<&Path> {
-        (!self.out.starts_with(STORE)).then(|| Path::new(&self.out))
+        self.out.folder()
     }
 
     /// Refuses what cannot work before anything takes time. A dry run writes nothing.
     pub(crate) fn check(&self, config: &Config, is_dry_run: bool) -> anyhow::Result<()> {
+        self.out.check(config)?;
         match (self.folder(), &self.work) {
-            (None, _) if config.s3.is_none() => {
-                let error = OpenBucketError::NotConfigured(self.out.clone());
-                Err(UsageError(error.to_string()).into())
-            }
             (Some(_), Some(_)) => Err(UsageError(
                 "--work is for runs into s3://: a run into a folder works there".into(),
             )
@@ -72,28 +60,23 @@ impl OutputArgs {
         options: &RunOptions,
         config: &Config,
     ) -> anyhow::Result<BatchOutput> {
-        if let Some(folder) = self.folder() {
-            return Ok(BatchOutput::Folder(folder.to_owned()));
-        }
-        let (objects, prefix) = bucket(&self.out, config).await?;
-        let names = (self.out.as_str(), config.worker.worker.as_str());
+        let url = match &self.out {
+            ResultsPlace::Folder(folder) => return Ok(BatchOutput::Folder(folder.clone())),
+            ResultsPlace::Store(url) => url,
+        };
+        let (objects, prefix) = bucket(url, config).await?;
+        let names = (url.as_str(), config.worker.worker.as_str());
         let (work, times) = (self.work()?, LeaseTimes::default());
         let output = StoredOutput::open(objects, &prefix, names, &work, options, times).await?;
         Ok(BatchOutput::Store {
             output: Box::new(output),
-            url: self.out.clone(),
+            url: url.clone(),
         })
     }
 
     /// Shows what is there, without taking hold of it.
     pub(crate) async fn look(&self, config: &Config) -> anyhow::Result<LookedAt> {
-        if let Some(folder) = self.folder() {
-            return Ok(LookedAt::Folder(folder.to_owned()));
-        }
-        let (objects, prefix) = bucket(&self.out, config).await?;
-        let copy = tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR")?;
-        StoredOutput::copy(&*objects, &prefix, copy.path()).await?;
-        Ok(LookedAt::Copy(copy))
+        self.out.look(config).await
     }
 
     fn work(&self) -> anyhow::Result<PathBuf> {
@@ -102,16 +85,6 @@ impl OutputArgs {
             None => user_cache_dir().map(|cache| cache.join("batch")).context(
                 "there is no home directory to work in: set --work, or RADIALOG_CACHE, to a folder",
             ),
-        }
-    }
-}
-
-impl LookedAt {
-    /// The folder in which it lies.
-    pub(crate) fn folder(&self) -> &Path {
-        match self {
-            Self::Folder(folder) => folder,
-            Self::Copy(copy) => copy.path(),
         }
     }
 }

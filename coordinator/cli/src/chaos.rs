@@ -73,8 +73,23 @@ pub(crate) async fn run(
     stop: CancellationToken,
     say: impl Fn(&str),
 ) -> anyhow::Result<Report> {
+    let journal = Arc::new(Journal::new(stop.child_token()));
+    let ended = run_with(&journal, options, config, directory, stop, say).await;
+    ended.map_err(|error| match &*journal.violations() {
+        [] => error,
+        violations => error.context(violations.join("; ")),
+    })
+}
+
+async fn run_with(
+    journal: &Arc<Journal>,
+    options: ChaosOptions,
+    config: Config,
+    directory: &Path,
+    stop: CancellationToken,
+    say: impl Fn(&str),
+) -> anyhow::Result<Report> {
     let services = ServicePlan::of(config)?;
-    let journal = Arc::new(Journal::new(stop.clone()));
     let folder = |name: &str| -> anyhow::Result<PathBuf> {
         let folder = directory.join(name);
         std::fs::create_dir_all(&folder)?;
@@ -89,7 +104,7 @@ pub(crate) async fn run(
     say("the undisturbed run");
     let undisturbed = folder("undisturbed")?;
     let expected =
-        undisturbed::lines(&undisturbed, &images, &bundle, &journal, options.patience).await?;
+        undisturbed::lines(&undisturbed, &images, &bundle, journal, options.patience).await?;
     let talked_about: Vec<Bytes> = (images.iter())
         .filter(|image| expected[&image.file].error.is_none())
         .take(TALKED_ABOUT)
@@ -99,7 +114,7 @@ pub(crate) async fn run(
         &undisturbed,
         &talked_about,
         &bundle,
-        &journal,
+        journal,
         options.patience,
     )
     .await?;
@@ -143,19 +158,30 @@ pub(crate) async fn run(
             patience: options.patience,
         },
         installation,
-        journal,
+        journal: journal.clone(),
         options,
     };
     let seconds = run.whole(directory, &say).await;
     // Whatever happened, nothing of ours goes on.
     run.installation.heal_links();
     run.installation.kill().await;
+    let holds = run.journal.violations().is_empty();
+    let is_stopped = holds && stop.is_cancelled();
+    // What does not hold can be looked at.
+    if is_stopped || holds && seconds.is_ok() {
+        say("cleaning up");
+        if let Err(error) = run.installation.services.lock().await.clear().await {
+            run.journal.violated(format!(
+                "what the run has left in the services that were given cannot be removed, empty them: {error:#}"
+            ));
+        }
+    }
     let violations = run.journal.violations();
     let counts = run.journal.counts().clone();
     Ok(Report {
         seed: run.options.seed,
         seconds: seconds?,
-        interrupted: stop.is_cancelled() && violations.is_empty(),
+        interrupted: is_stopped && violations.is_empty(),
         violations,
         counts,
     })

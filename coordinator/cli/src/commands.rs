@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::interruption::{ended_by_signals, ended_by_sigterm};
+
 mod batch;
 mod bundle;
 mod chaos;
@@ -74,20 +76,20 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args).await,
         Command::Batch(args) => batch::run(args).await,
-        Command::Plan(args) => plan::run(args).await,
-        Command::Chat(args) => chat::run(args).await,
+        Command::Plan(args) => ended_by_signals(plan::run(args)).await,
+        Command::Chat(args) => ended_by_sigterm(chat::run(args)).await,
         Command::Gateway(args) => gateway::run(args).await,
         Command::Coordinator(args) => coordinator::run(args).await,
         Command::Worker(args) => worker::run(args).await,
-        Command::Status(args) => status::run(args).await,
-        Command::Dlq(args) => dlq::run(args).await,
-        Command::Purge(args) => purge::run(args).await,
-        Command::Doctor(args) => doctor::run(args).await,
+        Command::Status(args) => ended_by_signals(status::run(args)).await,
+        Command::Dlq(args) => ended_by_signals(dlq::run(args)).await,
+        Command::Purge(args) => ended_by_signals(purge::run(args)).await,
+        Command::Doctor(args) => ended_by_signals(doctor::run(args)).await,
         Command::Chaos(args) => chaos::run(args).await,
-        Command::Bundle(args) => bundle::run(args).await,
-        Command::Evaluate(args) => evaluate::run(args).await,
-        Command::Export(args) => export::run(args).await,
-        Command::Prepare(args) => prepare::run(args).await,
+        Command::Bundle(args) => ended_by_signals(bundle::run(args)).await,
+        Command::Evaluate(args) => ended_by_signals(evaluate::run(args)).await,
+        Command::Export(args) => ended_by_signals(export::run(args)).await,
+        Command::Prepare(args) => ended_by_signals(prepare::run(args)).await,
         Command::Train(args) => train::run(args).await,
         Command::Completions { shell } => {
             // It gives up on an output that cannot be written.

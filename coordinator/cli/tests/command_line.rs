@@ -307,12 +307,15 @@ fn an_archive_that_is_not_there_is_named() {
 #[test]
 fn an_unreachable_broker_is_an_error_after_the_stated_time() {
     let out = tempfile::tempdir().unwrap();
+    let objects = tempfile::tempdir().unwrap();
     let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/xrays");
     let services = [
         "--amqp",
         "amqp://127.0.0.1:9",
         "--redis",
         "redis://127.0.0.1:9",
+        "--objects",
+        objects.path().to_str().unwrap(),
     ];
     let begun = std::time::Instant::now();
     let output = radialog(

@@ -177,13 +177,23 @@ pub(super) fn unsupported(found: &str, wanted: &str) -> ApiError {
     ApiError::new(ProblemCode::UnsupportedMediaType, detail)
 }
 
-/// Parses JSON of this type.
+/// Parses a JSON object of this type.
 pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> ApiResult<T> {
-    let text = utf8(content)?;
+    let text = object(content)?;
     serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => ApiError::new(ProblemCode::InvalidRequest, error),
         _ => ApiError::new(ProblemCode::InvalidJson, error),
     })
+}
+
+/// Reads the text of a JSON object. A list is refused: it would be taken for the object's values in the order of our types.
+pub(super) fn object(content: &[u8]) -> ApiResult<&str> {
+    let text = utf8(content)?;
+    if text.trim_start().starts_with('[') {
+        let detail = "the body is a list; send an object with named fields";
+        return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+    }
+    Ok(text)
 }
 
 pub(super) fn utf8(content: &[u8]) -> ApiResult<&str> {
@@ -232,6 +242,8 @@ mod tests {
         assert_eq!(code(b"{\"a\": -1}"), ProblemCode::InvalidRequest);
         assert_eq!(code(b"{\"a\xff\": 1}"), ProblemCode::InvalidUtf8);
         assert_eq!(code(b""), ProblemCode::InvalidJson);
+        let listed = parse::<(u32,)>(b" [1]").unwrap_err().problem.code;
+        assert_eq!(listed, ProblemCode::InvalidRequest);
         assert_eq!(
             parse::<Value>(br#""\ud800""#).unwrap_err().problem.code,
             ProblemCode::InvalidJson

@@ -153,7 +153,7 @@ fn parameters() -> Value {
         "Turn": path("turn", "The turn, from 1.", json!({"type": "integer", "minimum": 1, "maximum": u32::MAX})),
         "Response": path("response", "The response.", json!({"type": "string", "pattern": "^resp_[0-9a-f]{32}$"})),
         "ResponseStream": query("stream", "Send the events.", json!({"type": "boolean"})),
-        "StartingAfter": query("starting_after", "Go on after the event with this `sequence_number`; only with `stream=true`.", event.clone()),
+        "StartingAfter": query("starting_after", "Go on after the event with this `sequence_number`, which must have been sent; only with `stream=true`.", event.clone()),
         "IncludeObfuscation": query("include_obfuscation", "Only false.", json!({"type": "boolean", "enum": [false]})),
         "ItemAfter": query("after", "Go on after this item, which `last_id` of a page names.", json!({"type": "string"})),
         "ItemLimit": query("limit", "How many; 20 where nothing is said.", json!({"type": "integer", "minimum": 1, "maximum": 100})),
@@ -163,7 +163,7 @@ fn parameters() -> Value {
             "name": "Idempotency-Key",
             "in": "header",
             "description": "Makes repeating the request safe: the same key gives the same conversation, turn or response again.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
         },
         "LastEventId": {
             "name": "Last-Event-ID",

@@ -109,10 +109,11 @@ impl FromRequestParts<AppState> for IdempotencyKey {
         let key = value
             .to_str()
             .ok()
-            .filter(|key| (1..=LONGEST_KEY).contains(&key.len()));
+            .filter(|key| (1..=LONGEST_KEY).contains(&key.len()))
+            .filter(|key| key.bytes().all(|byte| matches!(byte, b' '..=b'~')));
         let key = key.ok_or_else(|| {
             let detail = format!(
-                "an Idempotency-Key has 1 to {LONGEST_KEY} visible ASCII characters; a UUID will do"
+                "an Idempotency-Key has 1 to {LONGEST_KEY} printable ASCII characters; a UUID will do"
             );
             ApiError::new(ProblemCode::InvalidRequest, detail)
         })?;

@@ -130,7 +130,8 @@ impl PoolDescription {
     /// The same pool with one more worker of a stage.
     pub fn with_another(&self, stage: Stage) -> Self {
         let mut pool = self.clone();
-        *pool.workers.get_mut(stage) += 1;
+        let workers = pool.workers.get_mut(stage);
+        *workers = workers.saturating_add(1);
         pool
     }
 

@@ -4,6 +4,8 @@
 //! which pieces make up `results.jsonl`, and is replaced in one step, so that each line is there once or not at all. A line
 //! that was not stored when its machine was lost is made again from the stored outputs of its study. The files of the working
 //! folder are copied to the prefix at the end, for people and programs; a later session reads `session/` alone.
+//!
+//! Whatever takes long (restoring, storing, copying) is done while the lease is renewed.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -12,14 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use radialog_runtime::durable::{self, Replacement};
+use radialog_runtime::durable::{self, Readers, Replacement};
 use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{ContentHash, ObjectKey};
 use tokio::sync::Mutex;
 use tracing::warn;
 
 use super::archive_run::RunOptions;
-use super::output::{LOCK_FILE, RUN_FILE, RunFile, SUMMARY_FILE, TABLE_FILE, journal, new_id};
+use super::output::{LOCK_FILE, RUN_FILE, RunFile, journal, new_id};
 use crate::CoordinatorError;
 use journal::RESULTS_FILE;
 use lease::{Lease, Piece, SessionRecord};
@@ -27,6 +29,7 @@ use lease::{Lease, Piece, SessionRecord};
 pub use lease::LeaseTimes;
 
 mod lease;
+mod publishing;
 
 /// The largest piece of `results.jsonl`, in bytes; it is in memory while it is stored.
 const PIECE: u64 = 16 << 20;
@@ -45,13 +48,9 @@ pub struct StoredOutput {
     prefix: String,
     folder: PathBuf,
     times: LeaseTimes,
-    session: Mutex<Session>,
-}
-
-struct Session {
-    lease: Lease,
+    lease: Mutex<Lease>,
     /// Bytes of the working folder's `results.jsonl` that are in pieces.
-    stored: u64,
+    stored: Mutex<u64>,
 }
 
 impl StoredOutput {
@@ -75,7 +74,7 @@ impl StoredOutput {
             None => Ok(()),
         };
         let key = key(prefix, "session.json", SESSION)?;
-        let mut lease = Lease::take(
+        let lease = Lease::take(
             objects.clone(),
             key,
             url,
@@ -86,6 +85,7 @@ impl StoredOutput {
         .await?;
 
         let record = lease.record().clone();
+        let lease = Mutex::new(lease);
         let restoring = async {
             let folder = new_folder(work, url, &holder).await?;
             let is_whole = restore(&*objects, prefix, &record, &folder).await?;
@@ -96,10 +96,11 @@ impl StoredOutput {
             }
             Ok((folder, is_whole && !options.retry_failed))
         };
-        let (folder, is_as_stored) = match restoring.await {
+        let (folder, is_as_stored) = match lease::renewed(&lease, times.beat, restoring).await {
             Ok(restored) => restored,
             Err(error) => {
                 // Nobody has to wait for this session; where this fails, too, for a while.
+                let mut lease = lease.into_inner();
                 drop(lease.commit(|record| record.ended = true).await);
                 return Err(error);
             }
@@ -113,7 +114,8 @@ impl StoredOutput {
             prefix: prefix.to_owned(),
             folder,
             times,
-            session: Mutex::new(Session { lease, stored }),
+            lease,
+            stored: Mutex::new(stored),
         })
     }
 
@@ -158,7 +160,8 @@ impl StoredOutput {
     /// The store fails, or another session has taken over. What was stored before stays.
     pub async fn finish(self) -> Result<(), CoordinatorError> {
         for attempt in 1.. {
-            match self.publish().await {
+            let publishing = lease::renewed(&self.lease, self.times.beat, self.publish());
+            match publishing.await {
                 Err(CoordinatorError::Objects(error))
                     if !matches!(error, ObjectError::Full(_)) && attempt < LAST_ATTEMPTS =>
                 {
@@ -177,37 +180,25 @@ impl StoredOutput {
         Ok(())
     }
 
-    async fn publish(&self) -> Result<(), CoordinatorError> {
-        self.store().await?;
-        for name in [RUN_FILE, RESULTS_FILE, TABLE_FILE, SUMMARY_FILE] {
-            let file = self.folder.join(name);
-            // An interrupted start has not made them all.
-            if file.exists() {
-                let key = key(&self.prefix, name, "")?;
-                self.objects.put_file(&key, &file).await?;
-            }
-        }
-        let mut session = self.session.lock().await;
-        // What a store left that the run's end broke off. Another session's pieces have its name in theirs.
-        let own = format!("{LINES}{}-", session.lease.record().holder);
-        remove_others(&*self.objects, &self.prefix, session.lease.record(), &own).await;
-        session.lease.commit(|record| record.ended = true).await
-    }
-
     /// Stores the lines that were written since the last time, and renews the lease.
     async fn store(&self) -> Result<(), CoordinatorError> {
-        let mut session = self.session.lock().await;
-        let record = session.lease.record();
-        let mut pieces = match session.stored {
+        lease::renewed(&self.lease, self.times.beat, self.store_lines()).await
+    }
+
+    async fn store_lines(&self) -> Result<(), CoordinatorError> {
+        let mut stored = self.stored.lock().await;
+        // Renewing the lease changes nothing of what is used of it.
+        let record = self.lease.lock().await.record().clone();
+        let mut pieces = match *stored {
             // Nothing of the file is stored, or it was rewritten.
             0 => Vec::new(),
             _ => record.pieces.clone(),
         };
-        let mut replaced: Vec<Piece> = match session.stored {
+        let mut replaced: Vec<Piece> = match *stored {
             0 => record.pieces.clone(),
             _ => Vec::new(),
         };
-        let mut from = session.stored;
+        let mut from = *stored;
         let mut content = self.read(from).await?;
         // Small pieces at the end become one with the new lines, so that there are few of them.
         while let Some(last) = pieces.pop_if(|last| {
@@ -236,12 +227,14 @@ impl StoredOutput {
             Some(_) => None,
             None => RunFile::read(&self.folder)?,
         };
-        let commit = session.lease.commit(|record| {
+        let mut lease = self.lease.lock().await;
+        let commit = lease.commit(|record| {
             record.pieces = pieces;
             record.run = run.or_else(|| record.run.take());
         });
         commit.await?;
-        session.stored = from;
+        drop(lease);
+        *stored = from;
         for piece in replaced {
             remove(&*self.objects, &self.prefix, &piece.name).await;
         }
@@ -363,7 +356,9 @@ async fn new_folder(work: &Path, url: &str, holder: &str) -> Result<PathBuf, Coo
                 drop(fs::remove_dir_all(entry.path()));
             }
         }
-        durable::create_directory(&folder).map_err(CoordinatorError::work(&folder))?;
+        // Reports are of patients: what is left of a run that was killed is nobody else's to read.
+        durable::create_directory_for(Readers::Owner, &folder)
+            .map_err(CoordinatorError::work(&folder))?;
         Ok(folder)
     })
     .await

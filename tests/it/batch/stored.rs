@@ -1,5 +1,6 @@
 //! Runs whose results are in a store: whatever happens to the machine, each study has one line there.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use radialog_coordinator::run::{LeaseTimes, StoredOutput};
@@ -202,6 +203,81 @@ async fn a_run_that_was_taken_for_dead_changes_nothing_any_more() {
     // What it has put there goes with the next session.
     fixture.run_stored(fixture.options(20)).await.unwrap();
     assert_eq!(fixture.pieces().await, fixture.named_pieces().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_publishes_or_restores_for_long_keeps_its_prefix() {
+    let fixture = BatchFixture::new().await;
+    let faults = Arc::new(FaultInjector::default());
+    let slow = faults.over(&fixture.backends);
+    let mut options = fixture.options(20);
+    let output = fixture.output_in(&slow, &options, IMPATIENT).await.unwrap();
+    options.out = output.folder().to_owned();
+    run_batch(options, &fixture.backends).await.unwrap();
+    faults.hold_transfers_after(0);
+    let publishing = tokio::spawn(output.finish());
+    faults.until_transfers(1).await;
+    // It waits for as long as nothing changes: only signs of life can refuse it.
+    let second = fixture.output(&fixture.options(20), PATIENT).await;
+    assert!(matches!(second, Err(CoordinatorError::Locked { .. })));
+    faults.release_transfers();
+    publishing.await.unwrap().unwrap();
+    assert_eq!(records(&fixture.stored_results().await).len(), 20);
+
+    faults.hold_transfers_after(0);
+    let options = fixture.options(20);
+    let mut restoring = std::pin::pin!(fixture.output_in(&slow, &options, IMPATIENT));
+    tokio::select! {
+        _ = &mut restoring => panic!("it must wait for a piece"),
+        () = faults.until_transfers(2) => {}
+    }
+    tokio::select! {
+        _ = &mut restoring => panic!("it must wait for a piece"),
+        second = fixture.output(&options, PATIENT) => {
+            assert!(matches!(second, Err(CoordinatorError::Locked { .. })));
+        }
+    }
+    faults.release_transfers();
+    restoring.await.unwrap().finish().await.unwrap();
+    assert_eq!(records(&fixture.stored_results().await).len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_a_frozen_session_does_not_replace_what_its_successor_has_published() {
+    let fixture = BatchFixture::new().await;
+    let faults = Arc::new(FaultInjector::default());
+    let slow = faults.over(&fixture.backends);
+    let mut options = RunOptions {
+        limit: Some(20),
+        ..fixture.options(40)
+    };
+    let output = fixture.output_in(&slow, &options, IMPATIENT).await.unwrap();
+    options.out = output.folder().to_owned();
+    run_batch(options, &fixture.backends).await.unwrap();
+    // run.json is there, results.jsonl is on its way, and then nobody polls the session any more.
+    faults.hold_transfers_after(1);
+    let mut frozen = std::pin::pin!(output.finish());
+    tokio::select! {
+        _ = &mut frozen => panic!("it must wait for the store"),
+        () = faults.until_transfers(2) => {}
+    }
+    let summary = fixture.run_stored(fixture.options(40)).await.unwrap();
+    assert_eq!(summary.studies, 40);
+    faults.release_transfers();
+    let error = frozen.await.unwrap_err();
+    assert!(
+        matches!(error, CoordinatorError::TakenOver { .. }),
+        "{error}"
+    );
+    assert_eq!(records(&fixture.stored_results().await).len(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_working_folder_of_a_stored_run_is_its_owners_alone() {
+    let fixture = BatchFixture::new().await;
+    let output = fixture.output(&fixture.options(5), PATIENT).await.unwrap();
+    let mode = fs::metadata(output.folder()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o700);
 }
 
 #[tokio::test(flavor = "multi_thread")]

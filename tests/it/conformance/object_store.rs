@@ -78,6 +78,7 @@ on_each_adapter! { filesystem, s3: {
     a_large_object_survives,
     a_file_of_any_size_is_stored_whole,
     a_conditional_write_happens_only_over_the_expected_version,
+    a_file_is_stored_over_the_expected_version_only,
     of_writers_that_expect_the_same_version_one_writes,
     concurrent_writers_of_one_key_never_mix,
 }}
@@ -504,6 +505,29 @@ async fn a_conditional_write_happens_only_over_the_expected_version(store: Objec
     assert_eq!(put("other", Some(&second)).await, None);
     // What decides is no object.
     assert!(objects.list("", None, 9).await.unwrap().entries.is_empty());
+}
+
+async fn a_file_is_stored_over_the_expected_version_only(store: ObjectStoreFixture) {
+    let (objects, key) = (&*store.objects, key("run/results.jsonl"));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("results.jsonl");
+    // In one request, and in parts.
+    for size in [5, (16 << 20) + 5] {
+        let write = |byte: u8| fs::write(&file, vec![byte; size]).unwrap();
+        objects.delete(&key).await.unwrap();
+        assert_eq!(objects.version(&key).await.unwrap(), None);
+        write(1);
+        assert!(objects.put_file_if(&key, &file, None).await.unwrap());
+        let first = objects.version(&key).await.unwrap().unwrap();
+        write(2);
+        assert!(!objects.put_file_if(&key, &file, None).await.unwrap());
+        let put = objects.put_file_if(&key, &file, Some(&first)).await;
+        assert!(put.unwrap());
+        write(3);
+        let late = objects.put_file_if(&key, &file, Some(&first)).await;
+        assert!(!late.unwrap());
+        assert!(objects.get(&key).await.unwrap() == vec![2; size], "{size}");
+    }
 }
 
 async fn of_writers_that_expect_the_same_version_one_writes(store: ObjectStoreFixture) {

@@ -312,12 +312,14 @@ async fn what_is_not_there_is_not_found_and_what_cannot_be_done_says_so() -> Res
         problem(response).await?,
         (405, "method_not_allowed".into(), None)
     );
-    let request = fixture
-        .gateway
-        .ask(Method::POST, "/v1/conversations")
-        .header("Idempotency-Key", "x".repeat(256));
-    let response = request.json(&json!({"question": "x"})).send().await?;
-    assert_eq!(problem(response).await?.1, "invalid_request");
+    for key in ["x".repeat(256), String::new(), "x\ty".into()] {
+        let request = fixture
+            .gateway
+            .ask(Method::POST, "/v1/conversations")
+            .header("Idempotency-Key", &key);
+        let response = request.json(&json!({"question": "x"})).send().await?;
+        assert_eq!(problem(response).await?.1, "invalid_request", "{key:?}");
+    }
     Ok(())
 }
 

@@ -213,6 +213,30 @@ async fn a_stream_has_the_same_steps_wherever_and_whenever_it_is_read() -> Resul
 }
 
 #[tokio::test]
+async fn a_stream_does_not_go_on_after_an_event_that_nobody_has_read() -> Result<()> {
+    let fixture = GatewayFixture::with(0, |_| {}).await?;
+    let gateway = &fixture.gateway;
+    let request = with(asked("one two"), "background", json!(true));
+    let path = path_of(&create(gateway, &request).await?);
+    when(gateway, &path, "in_progress").await?;
+    let refused = async |after: usize| -> Result<Value> {
+        let asked = format!("{path}?stream=true&starting_after={after}");
+        let response = gateway.get(&asked).await?;
+        ensure!(response.status() == 400, "after {after}: {response:?}");
+        let body: Value = response.json().await?;
+        Ok(body["error"]["param"].clone())
+    };
+    // Of one that is being written, whose end would be left out.
+    assert_eq!(refused(99_999).await?, "starting_after");
+    fixture.language_worker.allow(UNLIMITED);
+    when(gateway, &path, "completed").await?;
+    let events = resumed(gateway, &path, None).await?.len();
+    assert_eq!(refused(events).await?, "starting_after");
+    assert!(resumed(gateway, &path, Some(events - 1)).await?.is_empty());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_background_response_is_there_at_once_and_ends_without_its_client() -> Result<()> {
     let fixture = GatewayFixture::with(0, |_| {}).await?;
     let gateway = &fixture.gateway;

@@ -228,9 +228,11 @@ fn a_release_is_downloaded_over_broken_connections_and_imported() -> Result<()> 
         .collect();
     ensure!(left.is_empty(), "{left:?}");
 
-    let again = published.fetch(&["--download-only"])?;
-    ensure!(again.status.success(), "{}", text(&again.stderr));
-    ensure!(text(&again.stdout).contains("there already"));
+    for arguments in [&["--download-only"][..], &["--bundle", &path]] {
+        let again = published.fetch(arguments)?;
+        ensure!(again.status.success(), "{}", text(&again.stderr));
+        ensure!(text(&again.stdout).contains("there already"));
+    }
     ensure!(
         published.server.requests().len() == requests.len(),
         "a file was asked for again"

@@ -3,7 +3,7 @@
 use radialog_schemas::{Stage, queues};
 use serde_json::Value;
 
-use super::manifests::Manifests;
+use super::manifests::{Manifests, folder, kustomizations};
 
 /// The queues that a ScaledObject looks at.
 fn watched(object: &Value) -> Vec<&str> {
@@ -28,6 +28,33 @@ fn every_stage_is_scaled_by_its_own_queue_counting_unacknowledged_messages() {
             }
         }
     }
+}
+
+#[test]
+fn the_brokers_management_is_told_to_the_scaler_and_to_no_pod() {
+    let production = Manifests::of("overlays/production");
+    let told = production.get("TriggerAuthentication", "rabbitmq-management");
+    let told = &told["spec"]["secretTargetRef"][0];
+    assert_eq!(told["key"], "RABBITMQ_MANAGEMENT_URL");
+    let secret = told["name"].as_str().unwrap();
+    for name in kustomizations() {
+        let manifests = Manifests::of(&name);
+        for workload in manifests.workloads() {
+            let pod = workload.pod().to_string();
+            assert!(!pod.contains(secret), "{name}: {}", workload.name());
+        }
+        for other in manifests.kind("Secret") {
+            let is_told = other["data"].get("RABBITMQ_MANAGEMENT_URL").is_some();
+            assert_eq!(is_told, other["metadata"]["name"] == secret, "{name}");
+        }
+    }
+    // The README makes each secret by name.
+    let readme = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let (_, made) = readme
+        .split_once(&format!("secret generic {secret} "))
+        .unwrap();
+    let made = made.split("secret generic").next().unwrap();
+    assert!(made.contains("RABBITMQ_MANAGEMENT_URL="), "{made}");
 }
 
 #[test]

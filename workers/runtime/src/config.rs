@@ -156,6 +156,22 @@ impl Config {
     }
 }
 
+impl AmqpConfig {
+    /// Whether the address leads to the virtual host `/`, where everybody is who names none.
+    pub fn is_default_virtual_host(&self) -> bool {
+        let uri = self.url.expose_secret().parse::<AMQPUri>();
+        uri.map_or(true, |uri| matches!(&*uri.vhost, "" | "/"))
+    }
+}
+
+impl RedisConfig {
+    /// Whether the address leads to database 0, where everybody is who names none.
+    pub fn is_default_database(&self) -> bool {
+        let addresses = redis_addresses(&self.url).unwrap_or_default();
+        addresses.is_empty() || addresses.iter().any(|node| node.redis_settings().db() == 0)
+    }
+}
+
 fn amqp(reader: &mut ConfigReader) -> Option<AmqpConfig> {
     let url = reader.text("amqp", "url");
     let heartbeat = reader.seconds("amqp", "heartbeat", Duration::from_secs(20));
@@ -186,7 +202,8 @@ fn redis(reader: &mut ConfigReader) -> Option<RedisConfig> {
         reader.fault(
             "redis",
             "url",
-            "not a Redis address; write redis://:password@host:6379/0",
+            "not a Redis address; write redis://:password@host:6379/0, and nodes of a Redis Cluster with commas, each whole: \
+             redis://host-1:6379,redis://host-2:6379",
         );
     }
     Some(RedisConfig { url, timeout })
@@ -224,6 +241,38 @@ mod tests {
         let config = load(&[], &[]).unwrap();
         assert!(config.amqp.is_none() && config.s3.is_none() && config.redis.is_none());
         assert_eq!(config.start_timeout, Duration::from_secs(60));
+    }
+
+    #[test]
+    fn nodes_of_a_redis_cluster_are_whole_addresses_and_what_is_wanted_is_told() {
+        let whole = "redis://:pw@a:1,redis://:pw@b:2";
+        let config = load(&[], &[("redis.url", whole)]).unwrap();
+        let nodes = redis_addresses(&config.redis.unwrap().url).unwrap();
+        assert_eq!(nodes.len(), 2);
+        let short = load(&[], &[("redis.url", "redis://:pw@a:1,b:2")]);
+        let text = short.unwrap_err().to_string();
+        assert!(
+            text.contains("redis://host-1:6379,redis://host-2:6379") && !text.contains("pw"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_default_place_is_known_however_it_is_written() {
+        for (amqp, redis, is_default) in [
+            ("amqp://host", "redis://host", true),
+            ("amqp://host/", "redis://host/", true),
+            ("amqp://host/%2f", "redis://host/0", true),
+            ("amqp://host//", "redis://host/00", true),
+            ("amqp://host/%2F", "redis://host/-0", true),
+            ("amqp://host/chaos", "redis://host/9", false),
+        ] {
+            let config = load(&[], &[("amqp.url", amqp), ("redis.url", redis)]).unwrap();
+            let is_default_host = config.amqp.unwrap().is_default_virtual_host();
+            assert_eq!(is_default_host, is_default, "{amqp}");
+            let is_default_database = config.redis.unwrap().is_default_database();
+            assert_eq!(is_default_database, is_default, "{redis}");
+        }
     }
 
     #[test]

@@ -95,6 +95,15 @@ async fn is_same<O: Objects + ?Sized>(
     Ok(true)
 }
 
+async fn read_file(key: &ObjectKey, file: &Path) -> Result<Bytes, ObjectError> {
+    let path = file.to_owned();
+    let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
+    let content = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    content
+        .map(Bytes::from)
+        .map_err(|error| unreadable(key, file, &error))
+}
+
 /// A file that was to be stored and cannot be read.
 fn unreadable(key: &ObjectKey, file: &Path, error: &std::io::Error) -> ObjectError {
     ObjectError::Store {
@@ -175,14 +184,32 @@ pub trait Objects: Send + Sync + 'static {
     /// Reads the whole object with its version, for [`Objects::put_if`].
     async fn get_versioned(&self, key: &ObjectKey) -> Result<(Bytes, Version), ObjectError>;
 
+    /// Looks up the version alone; none where the object does not exist. An adapter that need not read the content does not;
+    /// this default does.
+    async fn version(&self, key: &ObjectKey) -> Result<Option<Version>, ObjectError> {
+        match self.get_versioned(key).await {
+            Err(ObjectError::NotFound(_)) => Ok(None),
+            found => found.map(|(_, version)| Some(version)),
+        }
+    }
+
+    /// Stores a file's content if the store holds the expected version, as [`Objects::put_if`] does, and says whether it was
+    /// stored. An adapter that need not hold the whole in memory does not; this default does.
+    async fn put_file_if(
+        &self,
+        key: &ObjectKey,
+        file: &Path,
+        expected: Option<&Version>,
+    ) -> Result<bool, ObjectError> {
+        let content = read_file(key, file).await?;
+        let put = self.put_if(key, content, expected).await?;
+        Ok(put.is_some())
+    }
+
     /// Stores a file's content, as [`Objects::put`] does. An adapter that need not hold the whole in memory does not; this
     /// default does.
     async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<(), ObjectError> {
-        let path = file.to_owned();
-        let read = tokio::task::spawn_blocking(move || std::fs::read(path)).await;
-        let content = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
-        let content = content.map_err(|error| unreadable(key, file, &error))?;
-        self.put(key, content.into()).await
+        self.put(key, read_file(key, file).await?).await
     }
 
     /// Reads the whole object.

@@ -146,14 +146,8 @@ impl ArchiveRounds {
         input: &ObjectKey,
     ) -> anyhow::Result<StudyRecord> {
         let line = self.expected.get(&image.file);
-        let mut line = line
-            .with_context(|| format!("no undisturbed line of {}", image.file))?
-            .clone();
-        let name = Path::new(file).file_stem().unwrap_or_default();
-        line.study = name.to_string_lossy().as_ref().into();
-        file.clone_into(&mut line.file);
-        line.input = line.input.map(|_| input.clone());
-        Ok(line)
+        let line = line.with_context(|| format!("no undisturbed line of {}", image.file))?;
+        Ok(renamed(line, file, input))
     }
 
     /// Keeps `radialog batch` running until it says that it is through. False where the run was stopped.
@@ -219,10 +213,12 @@ impl ArchiveRounds {
     async fn whole(&self, round: &Round) -> anyhow::Result<Vec<ObjectKey>> {
         let mut whole = Vec::new();
         for (image, input) in self.images.iter().zip(&round.objects.inputs) {
-            let is_done = self
-                .expected
-                .get(&image.file)
-                .is_some_and(|line| line.status == StudyStatus::Done);
+            let line = self.expected.get(&image.file);
+            if line.is_some_and(|line| line.input.is_none()) {
+                // What could not be read was never stored.
+                continue;
+            }
+            let is_done = line.is_some_and(|line| line.status == StudyStatus::Done);
             let mut keys = round.objects.keys(input).into_iter();
             whole.extend(keys.next());
             if self.objects.get(input).await? != image.of_round(round.number) {
@@ -240,6 +236,20 @@ impl ArchiveRounds {
         self.journal.counts().objects_checked += whole.len() as u64;
         Ok(whole)
     }
+}
+
+/// The line of a study whose image has another name and other bytes, and shows the same.
+fn renamed(line: &StudyRecord, file: &str, input: &ObjectKey) -> StudyRecord {
+    let mut line = line.clone();
+    let name = Path::new(file).file_stem().unwrap_or_default();
+    line.study = name.to_string_lossy().as_ref().into();
+    let before = std::mem::replace(&mut line.file, file.to_owned());
+    line.input = line.input.map(|_| input.clone());
+    if let Some(error) = &mut line.error {
+        // What cannot be read is told by its name.
+        error.message = error.message.replace(&before, file);
+    }
+    line
 }
 
 /// Rounds whose objects are stored, the last one idle.
@@ -315,6 +325,26 @@ mod tests {
             !journal.violations().is_empty()
         );
         journal.violations()
+    }
+
+    #[test]
+    fn the_line_of_another_round_names_the_image_of_that_round() {
+        let mut line = record("0003", None);
+        let key = |name: &[u8]| ObjectKey::image(&ContentHash::of(name));
+        let message = "'0003.png' is a text, whatever its name says; convert it to PNG or JPEG";
+        let code = radialog_schemas::ErrorCode::ImageFormatUnsupported;
+        line.error = Some(radialog_schemas::Failure::new(code, message));
+        let other = renamed(&line, "7-0003.png", &key(b"other"));
+        assert_eq!(
+            (&*other.study.to_string(), &*other.file),
+            ("7-0003", "7-0003.png")
+        );
+        assert_eq!(other.input, None);
+        let told = other.error.unwrap().message;
+        assert!(told.starts_with("'7-0003.png' is a text"), "{told}");
+        line.input = Some(key(b"one"));
+        let other = renamed(&line, "7-0003.png", &key(b"other"));
+        assert_eq!(other.input, Some(key(b"other")));
     }
 
     #[test]

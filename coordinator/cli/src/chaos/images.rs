@@ -3,11 +3,13 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
 use radialog_training::random::Random;
+
+use crate::exit::UsageError;
 
 /// Sides of a drawn image, in pixels.
 const SIDE: usize = 256;
@@ -31,8 +33,10 @@ impl ArchiveImage {
 
 /// The first `count` images of a folder, by name.
 pub(super) fn read(folder: &Path, count: usize) -> anyhow::Result<Vec<ArchiveImage>> {
-    let listed = std::fs::read_dir(folder)
-        .with_context(|| format!("cannot read --archive {}", folder.display()))?;
+    let cannot = |path: &Path, error: &std::io::Error| {
+        UsageError(format!("cannot read --archive {}: {error}", path.display()))
+    };
+    let listed = std::fs::read_dir(folder).map_err(|error| cannot(folder, &error))?;
     let mut files = Vec::new();
     for entry in listed {
         let path = entry?.path();
@@ -44,17 +48,17 @@ pub(super) fn read(folder: &Path, count: usize) -> anyhow::Result<Vec<ArchiveIma
     files.sort();
     files.truncate(count);
     if files.is_empty() {
-        bail!(
+        bail!(UsageError(format!(
             "--archive {}: there are no PNG or JPEG files in this folder",
             folder.display()
-        );
+        )));
     }
     let read = |(number, path): (usize, &std::path::PathBuf)| -> anyhow::Result<ArchiveImage> {
         let suffix = path.extension().unwrap_or_default().to_string_lossy();
         Ok(ArchiveImage {
             file: format!("{number:04}.{suffix}"),
             content: std::fs::read(path)
-                .with_context(|| format!("cannot read {}", path.display()))?
+                .map_err(|error| cannot(path, &error))?
                 .into(),
         })
     };

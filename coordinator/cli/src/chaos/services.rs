@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use radialog_runtime::backends::Backends;
-use radialog_runtime::config::{Config, S3Config};
+use radialog_runtime::config::{Config, RedisConfig, S3Config};
 use radialog_runtime::local_services::{LocalBroker, LocalRedis, TcpProxy};
 use radialog_runtime::objects::Objects;
-use radialog_runtime::state::redis::stored_keys;
+use radialog_runtime::queue::rabbitmq::RabbitQueue;
+use radialog_runtime::state::redis::{is_own_key, remove_keys, stored_keys};
 use radialog_schemas::ObjectKey;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
 use secrecy::ExposeSecret;
@@ -165,12 +166,42 @@ impl Services {
 
     /// Our keys in Redis.
     pub(super) async fn state_keys(&self) -> anyhow::Result<Vec<String>> {
-        let redis = self
-            .config
-            .redis
-            .as_ref()
-            .context("chaos always has a Redis")?;
-        Ok(stored_keys(redis, self.config.start_timeout).await?)
+        let mut keys = self.all_keys().await?;
+        keys.retain(|key| is_own_key(key));
+        Ok(keys)
+    }
+
+    async fn all_keys(&self) -> anyhow::Result<Vec<String>> {
+        Ok(stored_keys(self.redis()?, self.config.start_timeout).await?)
+    }
+
+    fn redis(&self) -> anyhow::Result<&RedisConfig> {
+        let redis = self.config.redis.as_ref();
+        redis.context("chaos always has a Redis")
+    }
+
+    /// Removes what a run has left in services that were given, which were empty before it: queues, keys, objects. No role
+    /// runs any more. Our own services go with their folder.
+    pub(super) async fn clear(&self) -> anyhow::Result<()> {
+        if self.broker.is_some() || self.redis.is_some() {
+            return Ok(());
+        }
+        let amqp = self.config.amqp.as_ref();
+        let amqp = amqp.context("chaos always has a broker")?;
+        let timeout = self.config.start_timeout;
+        let queue = RabbitQueue::connect(amqp, "radialog-chaos", timeout).await?;
+        queue.delete_queues().await?;
+        // What a role that was killed has sent last may come while this looks: until a look finds nothing.
+        loop {
+            let (keys, objects) = (self.state_keys().await?, self.stored().await?);
+            if keys.is_empty() && objects.is_empty() {
+                return Ok(());
+            }
+            remove_keys(self.redis()?, timeout).await?;
+            for key in objects {
+                self.objects.delete(&key).await?;
+            }
+        }
     }
 
     /// The keys of all stored objects.
@@ -189,7 +220,7 @@ impl Services {
     async fn left_behind(&self) -> anyhow::Result<Vec<String>> {
         let mut left = Vec::new();
         let messages: u64 = self.messages().await?.iter().map(|(_, depth)| depth).sum();
-        let (keys, objects) = (self.state_keys().await?.len(), self.stored().await?.len());
+        let (keys, objects) = (self.all_keys().await?.len(), self.stored().await?.len());
         for (count, what) in [
             (messages, "messages"),
             (keys as u64, "keys in Redis"),
@@ -289,23 +320,18 @@ fn s3_settings(s3: &S3Config) -> Vec<(&'static str, String)> {
 
 /// Refuses places in which others may work.
 fn require_own_places(config: &Config) -> anyhow::Result<()> {
-    let path = |url: &str| -> String {
-        let after = url.find("://").map_or(url, |at| &url[at + 3..]);
-        let path = after.split_once('/').map_or("", |(_, path)| path);
-        path.split('?').next().unwrap_or_default().to_owned()
-    };
     let (Some(amqp), Some(redis)) = (&config.amqp, &config.redis) else {
         bail!(UsageError(
             "--amqp and --redis go together: give both, or none to have chaos start its own".into()
         ));
     };
     let mut faults = Vec::new();
-    if matches!(path(amqp.url.expose_secret()).as_str(), "" | "%2f" | "%2F") {
+    if amqp.is_default_virtual_host() {
         faults.push(
             "--amqp: name a virtual host for chaos alone, e.g. amqp://user:password@host/chaos",
         );
     }
-    if matches!(path(redis.url.expose_secret()).as_str(), "" | "0") {
+    if redis.is_default_database() {
         faults.push("--redis: name a database for chaos alone, not 0, e.g. redis://host:6379/9");
     }
     match (&config.s3, &config.objects.directory) {

@@ -190,12 +190,18 @@ pub(crate) async fn run(args: BatchArgs) -> anyhow::Result<ExitCode> {
     };
     lifecycle.readiness.ready();
     let summary = batch.run(&args, lifecycle.drain()).await?;
-    let nothing_usable = summary.studies == 0 && summary.problem_count > 0;
-    Ok(match summary.interrupted {
-        true => ExitCode::from(EXIT_INTERRUPTED),
-        false if summary.failed > 0 || nothing_usable => ExitCode::from(EXIT_FAILED_STUDIES),
-        false => ExitCode::SUCCESS,
-    })
+    let is_empty = summary.studies == 0;
+    match summary.interrupted {
+        true => Ok(ExitCode::from(EXIT_INTERRUPTED)),
+        // A name with a slip in it lists nothing, and is no archive that was scored.
+        false if is_empty && summary.problem_count == 0 => {
+            let input = &args.input;
+            let hint = format!("there is no image in '{input}': check the archive's name");
+            Err(UsageError(hint).into())
+        }
+        false if summary.failed > 0 || is_empty => Ok(ExitCode::from(EXIT_FAILED_STUDIES)),
+        false => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// A batch that can begin.
@@ -267,6 +273,7 @@ async fn prepare(
     if args.dry_run {
         let looked_at = args.out.look(&config).await?;
         options.out = looked_at.folder().to_owned();
+        looked_at.without_making_objects(&mut config);
         let backends = Backends::connect(&config).await?;
         run_summary::print_plan(&plan_run(&options, backends.objects.as_ref()).await?);
         return Ok(None);

@@ -1,5 +1,7 @@
 //! `radialog chaos`: proves on this machine that nothing is lost while things break.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,9 +29,10 @@ use crate::length_of_time::LengthOfTime;
 /// /, database 0, a bucket without a prefix, and whatever is not empty. Never name places of a production.
 ///
 /// The same seed over the same roles gives the same order of faults. Objects are damaged only while no study in flight
-/// relies on them; objects of conversations never. Ctrl-C mends everything, stops and cleans up what is its
-/// own; in services that were given it leaves what was there then, and they must be emptied before the next run. Exit code 0: everything
-/// holds; 1: it does not, and the logs are kept; 130: stopped.
+/// relies on them; objects of conversations never. Ctrl-C mends everything, stops and cleans up: of services that were
+/// given, it removes its queues, keys and objects, as it does at the end of a run that holds. Exit code 0: everything holds;
+/// 1: it does not, and the logs are kept, as is all that lies in the services that were given: empty them before the next
+/// run; 130: stopped.
 ///
 /// Examples:
 ///   radialog chaos --for 10m
@@ -102,9 +105,14 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
         },
         patience: args.patience.0.max(Duration::from_secs(1)),
     };
+    if let Some(file) = &args.json {
+        check_place(file)?;
+    }
     let stop = shutdown::on_signals()?;
+    // Copies of the archive's images are in it.
     let directory = tempfile::Builder::new()
         .prefix("radialog-chaos-")
+        .permissions(Permissions::from_mode(0o700))
         .tempdir()?;
     let say = |what: &str| errln!("chaos: {what}");
     let report = chaos::run(options, config, directory.path(), stop.clone(), say).await;
@@ -132,6 +140,19 @@ pub(crate) async fn run(args: ChaosArgs) -> anyhow::Result<ExitCode> {
         (true, _) => ExitCode::SUCCESS,
         (false, true) => ExitCode::from(EXIT_INTERRUPTED),
         (false, false) => ExitCode::FAILURE,
+    })
+}
+
+/// Refuses a file that could not be written after hours.
+fn check_place(file: &Path) -> anyhow::Result<()> {
+    let folder = file.parent().filter(|folder| *folder != Path::new(""));
+    let tried = match file.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => tempfile::tempfile_in(folder.unwrap_or(Path::new("."))).map(drop),
+    };
+    tried.map_err(|error| {
+        let detail = format!("cannot write --json {}: {error}", file.display());
+        UsageError(detail).into()
     })
 }
 

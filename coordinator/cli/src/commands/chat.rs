@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::embedded_gateway::EmbeddedGateway;
 use crate::exit::UsageError;
+use crate::private_folder::PrivateFolder;
 use client::{GatewayClient, TurnUpdate};
 use command::TypedLine;
 
@@ -97,12 +98,14 @@ async fn run_embedded(args: &ChatArgs) -> anyhow::Result<()> {
     let (mut config, gateway_config) = args
         .services
         .load_quiet_with_gateway(&[("gateway.listen", Some("127.0.0.1:0".to_owned()))])?;
-    let objects = std::env::temp_dir().join(format!("radialog-chat-{}", std::process::id()));
+    // Dropped last, wherever this ends.
+    let private = PrivateFolder::new()?;
     config
         .objects
         .directory
-        .get_or_insert_with(|| objects.clone());
+        .get_or_insert_with(|| private.path().join("objects"));
     let (stop, silent) = (CancellationToken::new(), Readiness::default());
+    let _stopped_at_end = stop.clone().drop_guard();
     let embedded =
         EmbeddedGateway::start(config, gateway_config, &args.models, &silent, stop.clone()).await?;
     let url = embedded.url()?;
@@ -112,10 +115,6 @@ async fn run_embedded(args: &ChatArgs) -> anyhow::Result<()> {
     let ended = running
         .await
         .context("the gateway in this process ended unexpectedly")?;
-    if objects.exists() {
-        std::fs::remove_dir_all(&objects)
-            .with_context(|| format!("cannot remove {}", objects.display()))?;
-    }
     outcome?;
     ended
 }

@@ -1,10 +1,10 @@
 //! `radialog plan`: what a run will take, before it is paid for.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use radialog_coordinator::run::forecast::PoolDescription;
 use radialog_coordinator::run::output::RESULTS_FILE;
@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::commands::batch::{ALL_STAGES, GenerationArgs};
 use crate::exit::UsageError;
+use crate::private_folder::PrivateFolder;
 use crate::progress::ProgressStyle;
+use crate::results_place::{LookedAt, ResultsPlace};
 use crate::{archive_source, batch_run, bundle_source, served_bundle};
 
 mod measured;
@@ -46,12 +48,12 @@ pub(crate) struct PlanArgs {
     /// The archive, as `radialog batch` takes it
     #[arg(required_unless_present = "studies")]
     input: Option<String>,
-    /// So many studies of which nothing is computed yet, instead of an archive
-    #[arg(long, value_name = "N", conflicts_with = "input")]
+    /// So many studies of which nothing is computed yet, instead of an archive: up to ten millions, of which more is a multiple
+    #[arg(long, value_name = "N", conflicts_with = "input", value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     studies: Option<u64>,
-    /// Results of a run over the archive that would be resumed
-    #[arg(long, value_name = "DIR", conflicts_with = "studies")]
-    out: Option<PathBuf>,
+    /// Results of a run over the archive that would be resumed, as `radialog batch --out` names them
+    #[arg(long, value_name = "DIR|URL", conflicts_with = "studies")]
+    out: Option<ResultsPlace>,
     /// Also read images outside of the archive's folder, as `radialog batch` does
     #[arg(long)]
     allow_outside: bool,
@@ -70,9 +72,9 @@ pub(crate) struct PlanArgs {
     /// Seconds in the model that a study takes in a stage, a batch's time shared among its studies
     #[arg(long, value_delimiter = ',', value_name = "STAGE=SECONDS,...")]
     seconds: Vec<StageValue<f64>>,
-    /// Take the seconds from the results of an earlier run
-    #[arg(long, value_name = "DIR")]
-    measured: Option<PathBuf>,
+    /// Take the seconds from the results of an earlier run, or of one that goes on
+    #[arg(long, value_name = "DIR|URL")]
+    measured: Option<ResultsPlace>,
     /// Else measure them on so many of the archive's first studies, with one worker a stage on this machine
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     probe: u32,
@@ -90,36 +92,24 @@ pub(crate) struct PlanArgs {
     services: ServiceArgs,
 }
 
+/// Seconds of a study in a stage: less is no time, more is no plan.
+const LEAST_SECONDS: f64 = 1e-6;
+const MOST_SECONDS: f64 = 1e6;
+/// The price of an hour, in whatever currency.
+const HIGHEST_PRICE: f64 = 1e9;
+/// Workers of a stage.
+const MOST_WORKERS: u32 = 1_000_000;
+
 pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let config = args.services.load_quiet(&[])?;
     let stages = StageSet::closure(&args.stages);
-    let workers = stage_value::by_stage("workers", &args.workers, &stages, 1)?;
-    let prices = stage_value::by_stage("price", &args.price, &stages, 0.0)?;
-    let given = stage_value::given("seconds", &args.seconds, &stages)?;
-    if let Some(price) = args
-        .price
-        .iter()
-        .find(|price| !price.value.is_finite() || price.value < 0.0)
-    {
-        bail!(UsageError(format!("--price {}: not a price", price.stage)));
+    let workers = stage_value::by_stage("workers", &args.workers, 1..=MOST_WORKERS, &stages, 1)?;
+    let prices = stage_value::by_stage("price", &args.price, 0.0..=HIGHEST_PRICE, &stages, 0.0)?;
+    let seconds = LEAST_SECONDS..=MOST_SECONDS;
+    let given = stage_value::given("seconds", &args.seconds, seconds, &stages)?;
+    for place in [&args.out, &args.measured].into_iter().flatten() {
+        place.check(&config)?;
     }
-    if let Some(seconds) = args
-        .seconds
-        .iter()
-        .find(|seconds| !seconds.value.is_finite() || seconds.value <= 0.0)
-    {
-        bail!(UsageError(format!(
-            "--seconds {}: not over 0",
-            seconds.stage
-        )));
-    }
-    if let Some((stage, _)) = workers.iter().find(|(_, workers)| **workers == 0) {
-        bail!(UsageError(format!(
-            "--workers {stage}=0 would never end: give it one, or leave the stage out"
-        )));
-    }
-    let needs_probe =
-        args.measured.is_none() && stages.iter().any(|stage| given.get(stage).is_none());
     let wanted: Vec<Stage> = stages.iter().collect();
     let bundle = bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?;
     let bundle = Arc::new(bundle);
@@ -130,16 +120,26 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         }
         (None, studies) => (RunPlan::of_new(studies.unwrap_or_default(), &stages), None),
     };
+    let remaining = PerStage::from_fn(|stage| {
+        let planned = plan.stages.iter().find(|planned| planned.stage == stage);
+        planned.map_or(0, |planned| planned.remaining)
+    });
+    // What is not computed need not be measured.
+    let computed: Vec<Stage> = stages
+        .iter()
+        .filter(|stage| *remaining.get(*stage) > 0)
+        .collect();
+    let needs_measure = computed.iter().any(|stage| given.get(*stage).is_none());
     let mut measured = match (&args.measured, options) {
-        (Some(folder), _) => Measured::read(&results_file(folder))?,
-        (None, Some(options)) if needs_probe => probe(&args, options, &bundle, &config).await?,
-        (None, None) if needs_probe => bail!(UsageError(
+        _ if !needs_measure => Measured::default(),
+        (Some(place), _) => Measured::of_run(place, &config).await?,
+        (None, Some(options)) => probe(&args, options, &bundle, &config).await?,
+        (None, None) => bail!(UsageError(
             "--studies has nothing to measure on: give --measured DIR, or --seconds for each stage"
                 .into()
         )),
-        _ => Measured::default(),
     };
-    for stage in stages.iter() {
+    for stage in computed {
         if let Some(seconds) = given.get(stage) {
             *measured.seconds.get_mut(stage) = vec![*seconds];
         } else if measured.seconds.get(stage).is_empty() {
@@ -149,10 +149,7 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
     let pool = PoolDescription {
         stages,
         studies: plan.studies - plan.written - plan.unreadable,
-        remaining: PerStage::from_fn(|stage| {
-            let planned = plan.stages.iter().find(|planned| planned.stage == stage);
-            planned.map_or(0, |planned| planned.remaining)
-        }),
+        remaining,
         seconds: measured.seconds,
         workers,
         window: args.window as usize,
@@ -181,7 +178,8 @@ async fn options(
     generation.adapter = served_bundle::adapter(bundle, args.generation.model.as_deref())?;
     Ok(RunOptions {
         archive: archive::open_with(&input, outside).await?,
-        out: args.out.clone().unwrap_or_default(),
+        // Where that is, is known when it is looked at.
+        out: PathBuf::new(),
         source: Source::Image,
         stages: stages.clone(),
         generation,
@@ -199,16 +197,15 @@ async fn options(
 
 /// Asks the store what it has. Without a store nothing is computed yet, unless the results' folder has one.
 async fn look(args: &PlanArgs, options: &RunOptions, config: &Config) -> anyhow::Result<RunPlan> {
-    let nothing = tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR")?;
-    let folder = args.out.as_deref().unwrap_or(nothing.path());
+    let looked_at = match &args.out {
+        Some(place) => place.look(config).await?,
+        None => LookedAt::nothing()?,
+    };
     let mut config = config.clone();
     (config.amqp, config.redis) = (None, None);
-    config
-        .objects
-        .directory
-        .get_or_insert_with(|| folder.join("objects"));
+    looked_at.without_making_objects(&mut config);
     let options = RunOptions {
-        out: folder.to_owned(),
+        out: looked_at.folder().to_owned(),
         ..options.clone()
     };
     let backends = Backends::connect(&config).await?;
@@ -222,7 +219,8 @@ async fn probe(
     bundle: &Arc<Bundle>,
     config: &Config,
 ) -> anyhow::Result<Measured> {
-    let folder = tempfile::tempdir().context("cannot make a temporary folder; set TMPDIR")?;
+    // It has the archive's images in it: whatever ends this process, a signal too, drops it last.
+    let folder = PrivateFolder::new()?;
     let mut config = config.clone();
     (config.amqp, config.redis, config.s3) = (None, None, None);
     config.objects.directory = Some(folder.path().join("objects"));
@@ -245,14 +243,8 @@ async fn probe(
         &shutdown,
     );
     run.await?;
-    Measured::read(&folder.path().join(RESULTS_FILE))
-}
-
-fn results_file(path: &Path) -> PathBuf {
-    match path.is_dir() {
-        true => path.join(RESULTS_FILE),
-        false => path.to_owned(),
-    }
+    let name = format!("the archive's first {} studies", args.probe);
+    Measured::read(folder.path().join(RESULTS_FILE), name).await
 }
 
 /// Bytes of each stage's weights: what a worker holds at least.

@@ -15,7 +15,8 @@ use radialog_training::trainers::curves::EpochMetrics;
 use radialog_training::trainers::{StepReport, Trainer, Training, TrainingOutcome, can_resume};
 use tokio_util::sync::CancellationToken;
 
-use crate::exit::EXIT_INTERRUPTED;
+use crate::exit::{EXIT_INTERRUPTED, UsageError};
+use crate::print;
 
 /// The number of steps after which a line is written where there is no terminal.
 const LINE_EVERY: u64 = 20;
@@ -123,29 +124,34 @@ impl RecipeArgs {
     }
 }
 
+/// A recipe that cannot be meant is the command line's fault: a Job does not try again.
+fn unusable(error: TrainingError) -> UsageError {
+    UsageError(print::chain(&error.into()))
+}
+
 pub(crate) async fn run(args: TrainArgs) -> anyhow::Result<ExitCode> {
     let stop = shutdown::on_signals()?;
     let training = move || match args.command {
         TrainCommand::Findings(args) => {
-            let recipe = FindingsRecipe::read(&args.recipe)?;
+            let recipe = FindingsRecipe::read(&args.recipe).map_err(unusable)?;
             args.train(&stop, |out, resume, device| {
                 Training::findings(recipe, out, resume, device)
             })
         }
         TrainCommand::Alignment(args) => {
-            let recipe = AlignmentRecipe::read(&args.recipe)?;
+            let recipe = AlignmentRecipe::read(&args.recipe).map_err(unusable)?;
             args.train(&stop, |out, resume, device| {
                 Training::alignment(recipe, out, resume, device)
             })
         }
         TrainCommand::Chexbert(args) => {
-            let recipe = ChexbertRecipe::read(&args.recipe)?;
+            let recipe = ChexbertRecipe::read(&args.recipe).map_err(unusable)?;
             args.train(&stop, |out, resume, device| {
                 Training::chexbert(recipe, out, resume, device)
             })
         }
         TrainCommand::Language(args) => {
-            let recipe = LanguageRecipe::read(&args.recipe)?;
+            let recipe = LanguageRecipe::read(&args.recipe).map_err(unusable)?;
             args.train(&stop, |out, resume, device| {
                 Training::language(recipe, out, resume, device)
             })

@@ -170,6 +170,9 @@ pub(in crate::gateway) async fn get(
         return Ok(Json(view::response(&app, &snapshot).await?).into_response());
     }
     let open = OpenStream::new(caller.quota.stream()?);
+    if let Some(number) = retrieval.starting_after {
+        stream::require_step(&app, &snapshot, number).await?;
+    }
     let following = Following::open(&app, snapshot, None, open).await?;
     Ok(stream::answer(following, true, retrieval.starting_after))
 }

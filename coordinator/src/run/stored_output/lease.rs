@@ -11,6 +11,7 @@ use bytes::Bytes;
 use radialog_runtime::objects::{ObjectError, Objects, Version};
 use radialog_schemas::{ContentHash, ObjectKey};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 
@@ -243,6 +244,35 @@ impl Lease {
         Err(CoordinatorError::NoConditionalWrites {
             url: self.url.clone(),
         })
+    }
+}
+
+/// Does work that may take long, and says from time to time that the session is alive. The work is dropped where another
+/// session has taken the prefix.
+///
+/// # Errors
+/// As the work's own, and where the prefix was lost.
+pub(super) async fn renewed<T>(
+    lease: &Mutex<Lease>,
+    beat: Duration,
+    work: impl Future<Output = Result<T, CoordinatorError>>,
+) -> Result<T, CoordinatorError> {
+    let beats = async {
+        loop {
+            sleep(beat).await;
+            match lease.lock().await.commit(|_| {}).await {
+                Ok(()) => {}
+                Err(CoordinatorError::Objects(error)) => {
+                    warn!(%error, "the store does not answer; trying again to say that this session is alive");
+                }
+                Err(lost) => return lost,
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => done,
+        lost = beats => Err(lost),
     }
 }
 

@@ -127,6 +127,12 @@ impl Import {
         staging::check_free(dir)
     }
 
+    /// The published files that the bundle in this folder was made of, as its `import.json` names them; nothing where no whole
+    /// bundle is there, or none that an import made.
+    pub fn sources(bundle: &Path) -> Option<Vec<SourceFile>> {
+        write::sources(bundle)
+    }
+
     /// The stages that the bundle will have.
     pub fn stages(&self) -> impl Iterator<Item = Stage> {
         self.components.iter().map(|component| component.stage)

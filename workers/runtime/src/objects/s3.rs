@@ -77,10 +77,7 @@ impl S3Objects {
             let Err(error) = head.await else {
                 return Ok(());
             };
-            let status = error
-                .raw_response()
-                .map(|response| response.status().as_u16());
-            Err(match status {
+            Err(match status(&error) {
                 Some(404) => StartError::Never(failed(format!(
                     "there is no bucket '{}'; create it, or check --s3 (RADIALOG_S3_URL)",
                     config.bucket
@@ -161,8 +158,7 @@ impl S3Objects {
             Some(code) if STORE_FULL_CODES.contains(&code) => ObjectError::Full(key.clone()),
             _ => {
                 // The answer to HEAD has no code.
-                let status = error.raw_response().map(|answer| answer.status().as_u16());
-                let advice = match status {
+                let advice = match status(error) {
                     Some(403) => {
                         "; check s3.access_key_id and s3.secret_access_key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY): \
                          that key must be allowed to read, write, list and delete in the bucket"
@@ -232,7 +228,7 @@ impl S3Objects {
         }
     }
 
-    fn version(&self, key: &ObjectKey, tag: Option<&str>) -> Result<Version, ObjectError> {
+    fn version_of(&self, key: &ObjectKey, tag: Option<&str>) -> Result<Version, ObjectError> {
         let tag = tag.ok_or_else(|| ObjectError::Store {
             key: self.path(key),
             reason: "the store names no ETag, by which writers are kept apart".into(),
@@ -248,7 +244,25 @@ impl Objects for S3Objects {
     }
 
     async fn put_file(&self, key: &ObjectKey, file: &Path) -> Result<(), ObjectError> {
-        self.write_file(key, file).await
+        self.write_file(key, file, Condition::None).await.map(drop)
+    }
+
+    async fn version(&self, key: &ObjectKey) -> Result<Option<Version>, ObjectError> {
+        let head = self.client.head_object().bucket(&self.bucket);
+        match head.key(self.path(key)).send().await {
+            Ok(head) => self.version_of(key, head.e_tag()).map(Some),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(self.error(key, &error)),
+        }
+    }
+
+    async fn put_file_if(
+        &self,
+        key: &ObjectKey,
+        file: &Path,
+        expected: Option<&Version>,
+    ) -> Result<bool, ObjectError> {
+        self.write_file(key, file, Condition::of(expected)).await
     }
 
     async fn put_if(
@@ -263,20 +277,14 @@ impl Objects for S3Objects {
             .bucket(&self.bucket)
             .key(self.path(key))
             .body(ByteStream::from(content));
-        let request = match expected {
-            Some(Version(tag)) => request.if_match(tag),
-            None => request.if_none_match("*"),
-        };
+        let (matches, none_matches) = Condition::of(expected).headers();
+        let request = request
+            .set_if_match(matches)
+            .set_if_none_match(none_matches);
         match request.send().await {
-            Ok(answer) => self.version(key, answer.e_tag()).map(Some),
-            Err(error) => {
-                let status = error.raw_response().map(|answer| answer.status().as_u16());
-                match status {
-                    // Another version; none at all; two writers at once.
-                    Some(412 | 404 | 409) => Ok(None),
-                    _ => Err(self.error(key, &error)),
-                }
-            }
+            Ok(answer) => self.version_of(key, answer.e_tag()).map(Some),
+            Err(error) if is_unmet(&error) => Ok(None),
+            Err(error) => Err(self.error(key, &error)),
         }
     }
 
@@ -284,7 +292,7 @@ impl Objects for S3Objects {
         let request = self.client.get_object().bucket(&self.bucket);
         let answer = request.key(self.path(key)).send().await;
         let answer = answer.map_err(|error| self.error(key, &error))?;
-        let version = self.version(key, answer.e_tag())?;
+        let version = self.version_of(key, answer.e_tag())?;
         let content = answer.body.collect().await;
         let content = content.map_err(|error| self.broken_off(key, error))?;
         Ok((content.into_bytes(), version))
@@ -340,13 +348,7 @@ impl Objects for S3Objects {
                     .unwrap_or(0),
             )),
             // The answer to HEAD has no body, and so no code.
-            Err(error)
-                if error
-                    .raw_response()
-                    .is_some_and(|response| response.status().as_u16() == 404) =>
-            {
-                Ok(None)
-            }
+            Err(error) if status(&error) == Some(404) => Ok(None),
             Err(error) => Err(self.error(key, &error)),
         }
     }
@@ -447,6 +449,39 @@ impl Objects for S3Objects {
             token = next;
         }
     }
+}
+
+/// What must be stored for a write to happen.
+#[derive(Clone, Copy)]
+enum Condition<'a> {
+    None,
+    Absent,
+    Version(&'a Version),
+}
+
+impl<'a> Condition<'a> {
+    fn of(expected: Option<&'a Version>) -> Self {
+        expected.map_or(Self::Absent, Self::Version)
+    }
+
+    /// `If-Match` and `If-None-Match`.
+    fn headers(self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::None => (None, None),
+            Self::Absent => (None, Some("*".to_owned())),
+            Self::Version(Version(tag)) => (Some(tag.clone()), None),
+        }
+    }
+}
+
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    let response = error.raw_response();
+    response.map(|response| response.status().as_u16())
+}
+
+/// Whether the condition of a write was not met: another version is stored, none at all, or two write at once.
+fn is_unmet<E>(error: &SdkError<E>) -> bool {
+    matches!(status(error), Some(412 | 404 | 409))
 }
 
 /// A name as servers write it where they are asked for `encoding-type=url`: XML cannot hold every character of a key.

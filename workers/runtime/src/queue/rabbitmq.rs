@@ -55,6 +55,16 @@ impl RabbitQueue {
         })
     }
 
+    /// Deletes all queues of this system, whatever is in them or taken from them. For those who had the virtual host to
+    /// themselves, when they leave it.
+    ///
+    /// # Errors
+    /// When the broker does not answer, or refuses.
+    pub async fn delete_queues(&self) -> Result<(), QueueError> {
+        let names: Vec<String> = queues::all().map(str::to_owned).collect();
+        topology::delete(&*self.session().await?, &names).await
+    }
+
     async fn session(&self) -> Result<Arc<Session>, QueueError> {
         self.connection
             .session(Instant::now() + self.publish_timeout)

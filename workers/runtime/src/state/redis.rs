@@ -59,8 +59,11 @@ impl RedisState {
     }
 }
 
-/// Lists the names of all keys of this system, of runs and of conversations. For those who look for what was left behind:
-/// it goes through the whole database.
+/// Keys removed in one round trip.
+const REMOVED: usize = 500;
+
+/// Lists the names of all keys of the database, others' as well: [`is_own_key`] tells them apart. For those who look for what
+/// was left behind: it goes through the whole database.
 ///
 /// # Errors
 /// When Redis does not answer within `start_timeout`, or refuses.
@@ -69,10 +72,34 @@ pub async fn stored_keys(
     start_timeout: Duration,
 ) -> Result<Vec<String>, StateError> {
     let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
-    let mut keys = connection.keys("radialog:*").await?;
+    let mut keys = connection.keys("*").await?;
     keys.sort();
     keys.dedup();
     Ok(keys)
+}
+
+/// Whether a key is of this system, by its name, in whose front a brace may stand.
+pub fn is_own_key(name: &str) -> bool {
+    name.trim_start_matches('{').starts_with("radialog:")
+}
+
+/// Removes all keys of this system, of runs and of conversations. For those who had the database to themselves, when they
+/// leave it.
+///
+/// # Errors
+/// When Redis does not answer within `start_timeout`, or refuses.
+pub async fn remove_keys(config: &RedisConfig, start_timeout: Duration) -> Result<(), StateError> {
+    let connection = RedisConnection::connect(config, start_timeout, Vec::new).await?;
+    let mut keys = connection.keys("*").await?;
+    keys.retain(|key| is_own_key(key));
+    for some in keys.chunks(REMOVED) {
+        let mut pipeline = redis::pipe();
+        for key in some {
+            pipeline.del(key).ignore();
+        }
+        connection.run::<()>(&pipeline).await?;
+    }
+    Ok(())
 }
 
 #[async_trait]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use radialog_models::bundle::import::Import;
+use radialog_models::bundle::import::{Import, SourceFile};
 use radialog_models::folder_lock::{FolderLock, FolderLockError};
 use radialog_models::free_space::{SpaceNeeded, same_file_system};
 use tokio::task::block_in_place;
@@ -19,7 +19,7 @@ mod records;
 mod unpack;
 
 use download::{Downloaded, Downloader, bytes_there};
-use places::{Place, Places, Shards};
+use places::{Place, Places, Shards, System};
 use records::Records;
 
 /// Held while files are downloaded into the folder.
@@ -72,6 +72,14 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
         return Err(UsageError(hint).into());
     };
     if let Some(bundle) = &args.bundle {
+        if block_in_place(|| is_made_of(bundle, &args.dir, system))? {
+            let dir = args.dir.display();
+            outln!(
+                "{} is there already, made of the files in {dir}",
+                bundle.display()
+            );
+            return Ok(ExitCode::SUCCESS);
+        }
         Import::check_place(bundle)?;
     }
     outln!("{}", system.about);
@@ -103,6 +111,21 @@ pub(crate) async fn run(args: FetchArgs) -> anyhow::Result<ExitCode> {
     let import = ImportArgs::of_folder(bundle, args.dir, args.system);
     let imported = tokio::task::spawn_blocking(move || import::run(import));
     imported.await.context("the import was interrupted")?
+}
+
+/// Whether a bundle is what an earlier call with the same arguments has made: a Job that is begun again has nothing left to do.
+fn is_made_of(bundle: &Path, dir: &Path, system: &System) -> anyhow::Result<bool> {
+    let Some(sources) = Import::sources(bundle) else {
+        return Ok(false);
+    };
+    let records = Records::open(dir)?;
+    let is_fetched = |source: &SourceFile| {
+        let file = source.file.strip_prefix(dir);
+        file.is_ok_and(|file| {
+            system.has(file) && records.agree(&file.to_string_lossy(), &source.entry.sha256)
+        })
+    };
+    Ok(!sources.is_empty() && sources.iter().all(is_fetched))
 }
 
 /// Checks that there is room for shards, by far the most of what is downloaded, and for the bundle, which is as large as they

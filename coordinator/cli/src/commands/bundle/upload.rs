@@ -46,7 +46,9 @@ pub(crate) async fn run(args: UploadArgs) -> anyhow::Result<ExitCode> {
     };
     let uploaded = upload_bundle(store.as_ref(), &prefix, &args.dir, manifest, &progress).await;
     match uploaded {
-        Err(error @ UploadError::Other(_)) => return Err(UsageError(error.to_string()).into()),
+        Err(error @ (UploadError::Other(_) | UploadError::Claimed(_))) => {
+            return Err(UsageError(error.to_string()).into());
+        }
         uploaded => uploaded?,
     }
     outln!(

@@ -89,6 +89,10 @@ impl PlanReport {
         if plan.problems > 0 {
             outln!("{} entries of the archive cannot be used", plan.problems);
         }
+        if open == 0 {
+            outln!("Nothing remains to be done.");
+            return;
+        }
         outln!(
             "\n  {:<10} {:>10} {:>8} {:>14} {:>6} {:>12}   one more worker",
             "stage",

@@ -1,5 +1,7 @@
 //! Flags of the form `STAGE=VALUE`.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use radialog_schemas::{PerStage, Stage, StageSet};
@@ -28,10 +30,11 @@ impl<T: FromStr> FromStr for StageValue<T> {
     }
 }
 
-/// The values that were given, each stage's once and for stages of the run only.
-pub(super) fn given<T: Copy>(
+/// The values that were given, each stage's once, for stages of the run only, and within these bounds.
+pub(super) fn given<T: Copy + Display + PartialOrd>(
     flag: &str,
     values: &[StageValue<T>],
+    bounds: RangeInclusive<T>,
     stages: &StageSet,
 ) -> Result<PerStage<Option<T>>, UsageError> {
     let mut given = PerStage::from_fn(|_| None);
@@ -39,6 +42,13 @@ pub(super) fn given<T: Copy>(
         if !stages.contains(*stage) {
             return Err(UsageError(format!(
                 "--{flag} {stage}: the run has no such stage"
+            )));
+        }
+        if !bounds.contains(value) {
+            return Err(UsageError(format!(
+                "--{flag} {stage}={value} is not from {} to {}",
+                bounds.start(),
+                bounds.end()
             )));
         }
         if given.get_mut(*stage).replace(*value).is_some() {
@@ -49,13 +59,14 @@ pub(super) fn given<T: Copy>(
 }
 
 /// The same, with a value for what was not given.
-pub(super) fn by_stage<T: Copy>(
+pub(super) fn by_stage<T: Copy + Display + PartialOrd>(
     flag: &str,
     values: &[StageValue<T>],
+    bounds: RangeInclusive<T>,
     stages: &StageSet,
     otherwise: T,
 ) -> Result<PerStage<T>, UsageError> {
-    let given = given(flag, values, stages)?;
+    let given = given(flag, values, bounds, stages)?;
     Ok(PerStage::from_fn(|stage| {
         given.get(stage).unwrap_or(otherwise)
     }))

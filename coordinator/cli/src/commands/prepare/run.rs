@@ -15,14 +15,13 @@ use radialog_coordinator::{CoordinatorError, RunOptions};
 use radialog_models::bundle::Bundle;
 use radialog_runtime::backends::Backends;
 use radialog_runtime::config::Config;
-use radialog_runtime::shutdown;
 use radialog_schemas::{Generation, RunSpec, Source, Stage, StageSet, StudyRecord};
 
 use super::LISTED;
 use crate::args::{ModelArgs, ServiceArgs};
 use crate::batch_run::{self, require_state_beside_broker};
-use crate::bundle_source;
 use crate::progress::ProgressStyle;
+use crate::{bundle_source, interruption};
 
 /// The settings with which a preparation runs.
 #[derive(Args)]
@@ -145,7 +144,7 @@ impl<'a> Session<'a> {
             stall: DEFAULT_STALL,
             retry_failed: args.retry_failed,
         };
-        let shutdown = shutdown::on_signals()?;
+        let shutdown = interruption::take_over()?;
         let backends = Backends::connect(&config).await?;
         let summary = batch_run::run(
             options,

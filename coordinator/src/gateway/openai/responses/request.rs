@@ -64,18 +64,20 @@ impl FromRequest<AppState> for ResponseBody {
 
 /// Parses a request; an error names the field where the path to it is known.
 fn parse(content: &Bytes) -> ApiResult<NewResponse> {
-    let mut reader = serde_json::Deserializer::from_str(body::utf8(content)?);
+    let mut reader = serde_json::Deserializer::from_str(body::object(content)?);
     let parsed = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let (path, error) = (error.path().to_string(), error.into_inner());
         if error.classify() != serde_json::error::Category::Data {
             return ApiError::new(ProblemCode::InvalidJson, error);
         }
         let text = error.to_string();
-        // What is not there has no path of its own.
-        let missing = text.strip_prefix("missing field `");
-        let missing = missing.and_then(|rest| rest.split('`').next());
-        let param = match (path.as_str(), missing) {
+        // What is not there, or there again, has no path of its own.
+        let named = ["missing field `", "duplicate field `"];
+        let named = named.iter().find_map(|prefix| text.strip_prefix(prefix));
+        let named = named.and_then(|rest| rest.split('`').next());
+        let param = match (path.as_str(), named) {
             (".", Some(field)) => field.to_owned(),
+            (".", None) => return ApiError::new(ProblemCode::InvalidRequest, text),
             (path, Some(field)) => format!("{path}.{field}"),
             (path, None) => path.to_owned(),
         };
@@ -462,6 +464,20 @@ mod tests {
         for (body, param) in refused {
             let error = asked(&body).unwrap_err();
             assert_eq!(error.param.as_deref(), Some(param), "{body}");
+        }
+        for (body, param) in [
+            (
+                r#"{"model": "fake", "input": "x", "model": "fake"}"#,
+                Some("model"),
+            ),
+            (r#"{"input": "x"}"#, Some("model")),
+            (r#"["fake", "x"]"#, None),
+            ("[]", None),
+            ("7", None),
+        ] {
+            let error = parse(&Bytes::from(body)).unwrap_err();
+            assert_eq!(error.problem.code, ProblemCode::InvalidRequest, "{body}");
+            assert_eq!(error.param.as_deref(), param, "{body}");
         }
         let mut background = with("background", json!(true));
         background["store"] = json!(false);

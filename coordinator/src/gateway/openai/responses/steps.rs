@@ -50,6 +50,11 @@ impl Steps {
         self.ready.pop_front()
     }
 
+    /// How many steps follow from the events so far.
+    pub(super) fn count(&self) -> u64 {
+        self.next
+    }
+
     /// The response after the events so far.
     pub(super) fn response(self) -> ModelResponse {
         self.response

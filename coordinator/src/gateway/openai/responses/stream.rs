@@ -5,12 +5,20 @@ use std::convert::Infallible;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::stream;
+use radialog_runtime::conversations::ConversationSnapshot;
 use radialog_schemas::TurnEvent;
+use radialog_schemas::http::ProblemCode;
 
 use super::following::Following;
+use super::lookup::TURN;
 use super::steps::Steps;
+use crate::gateway::app_state::AppState;
 use crate::gateway::events;
+use crate::gateway::problem::{ApiError, ApiResult};
 use crate::gateway::turn_follower::TurnUpdate;
+
+/// Events read at a time.
+const PAGE: usize = 64;
 
 struct ResponseStream {
     following: Following,
@@ -37,6 +45,34 @@ pub(super) fn answer(following: Following, store: bool, after: Option<u64>) -> R
         Some((Ok::<_, Infallible>(event), streaming))
     });
     events::sse_response(pieces)
+}
+
+/// Refuses to go on after a step that nobody has read yet: what comes up to it would be left out without a word.
+pub(super) async fn require_step(
+    app: &AppState,
+    snapshot: &ConversationSnapshot,
+    number: u64,
+) -> ApiResult<()> {
+    let mut steps = Steps::of(snapshot, true)?;
+    let (id, mut last) = (&snapshot.conversation.id, 0);
+    while steps.count() <= number {
+        let conversations = &app.backends.conversations;
+        let events = conversations.events(id, TURN, last, PAGE).await?;
+        if events.is_empty() {
+            let newest = steps.count().saturating_sub(1);
+            let detail = format!(
+                "'starting_after' is {number}, and the last event so far has the sequence number {newest}; send the one that was read \
+                 last, or leave it out"
+            );
+            let error = ApiError::new(ProblemCode::InvalidRequest, detail);
+            return Err(error.at("starting_after"));
+        }
+        for (place, event) in events {
+            last = place;
+            steps.take(event);
+        }
+    }
+    Ok(())
 }
 
 impl ResponseStream {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use radialog_schemas::bundle::{Component as ManifestComponent, FORMAT, FileEntry, Manifest};
 use radialog_schemas::{ContentHash, RelativePath};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::error::ImportError;
 use super::planned::PlannedFile;
@@ -17,7 +17,7 @@ use super::tensor::PlannedTensor;
 use super::{Import, ImportProgress, ImportStep, Imported, space};
 use crate::bundle::components::TOKENIZER;
 use crate::bundle::writer::SafetensorsWriter;
-use crate::bundle::{BundleError, HashCache};
+use crate::bundle::{BundleError, HashCache, read_manifest};
 use crate::free_space::SpaceNeeded;
 
 /// The record of an import, in the bundle.
@@ -30,6 +30,17 @@ struct ImportRecord<'a> {
     sources: &'a [SourceFile],
     /// What of them each component has.
     components: &'a [ComponentReport],
+}
+
+/// The published files that the bundle in this folder was made of; nothing where there is no whole bundle that an import made.
+pub(super) fn sources(bundle: &Path) -> Option<Vec<SourceFile>> {
+    #[derive(Deserialize)]
+    struct Record {
+        sources: Vec<SourceFile>,
+    }
+    read_manifest(bundle).ok()?;
+    let record: Record = serde_json::from_slice(&fs::read(bundle.join(RECORD)).ok()?).ok()?;
+    Some(record.sources)
 }
 
 pub(super) fn write(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::try_join_all;
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ErrorKind};
@@ -70,6 +70,20 @@ async fn declare_one(
             other => other,
         }
     })
+}
+
+/// Deletes these queues with their retry steps and dead letters, whatever is in them or taken from them.
+pub(super) async fn delete(session: &Session, queues: &[String]) -> Result<(), QueueError> {
+    let channel = session.channel().await?;
+    for queue in queues {
+        let retries = (0..RETRY_DELAYS.len()).map(|step| retry(queue, step));
+        // What waits for a retry first: it would come back.
+        for one in retries.chain([queue.clone(), dead(queue)]) {
+            let deleted = channel.queue_delete(name(&one)?, QueueDeleteOptions::default());
+            deleted.await.map_err(refused)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_access_refused(error: &lapin::Error) -> bool {

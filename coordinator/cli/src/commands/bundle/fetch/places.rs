@@ -68,6 +68,20 @@ fn main() -> String {
     "main".into()
 }
 
+impl System {
+    /// Whether a file of the folder of downloads is one of this system's: a named one, one beside it as shards are, or one that
+    /// was unpacked.
+    pub(super) fn has(&self, file: &Path) -> bool {
+        self.files.iter().any(|place| {
+            let path = Path::new(place.path.as_str());
+            let unpacked = place.unpack.as_ref().map(|folder| folder.as_str());
+            file == path
+                || (place.shards && file.parent() == path.parent())
+                || unpacked.is_some_and(|folder| file.starts_with(folder))
+        })
+    }
+}
+
 impl Places {
     pub(super) fn read(file: Option<&Path>) -> anyhow::Result<Self> {
         let places: Self = match file {

@@ -45,6 +45,12 @@ impl Records {
         Ok(Self { path, files })
     }
 
+    /// Whether nothing is known of a file's content that this hash contradicts.
+    pub(super) fn agree(&self, path: &str, sha256: &ContentHash) -> bool {
+        let known = self.files.get(path);
+        known.is_none_or(|record| record.sha256 == *sha256)
+    }
+
     /// Whether a file is there as it was recorded, or, downloaded by hand, has the published hash.
     pub(super) fn is_whole(&mut self, place: &Place, path: &Path) -> anyhow::Result<bool> {
         let Ok(meta) = fs::metadata(path) else {

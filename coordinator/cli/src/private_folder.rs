@@ -1,0 +1,68 @@
+//! Folders for what came from patients, for as long as a command needs them.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+/// Looks whether a removed folder stays away, and the wait before each: a write of a worker that was stopped may be under
+/// way, and makes its folder.
+const LOOKS: u32 = 40;
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// A temporary folder that its owner alone can read. It goes when this is dropped.
+pub(crate) struct PrivateFolder(TempDir);
+
+impl PrivateFolder {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("radialog-")
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir()
+            .context("cannot make a temporary folder; set TMPDIR")?;
+        Ok(Self(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        for _ in 0..LOOKS {
+            let removed = fs::remove_dir_all(self.path());
+            sleep(LOOK_EVERY);
+            if !self.path().exists() {
+                return;
+            }
+            if let Err(error) = removed {
+                tracing::debug!(%error, "the temporary folder is removed again");
+            }
+        }
+        errln!(
+            "note: {} could not be removed; remove it by hand",
+            self.path().display()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_for_the_owner_alone_and_goes() {
+        let folder = PrivateFolder::new().unwrap();
+        let path = folder.path().to_owned();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        fs::create_dir(path.join("objects")).unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+}
