@@ -246,10 +246,8 @@ impl MappedWeights {
         #[cfg(unix)]
         {
             let map = &self.0.files[entry.file].1;
-            #[expect(
-                unsafe_code,
-                reason = "pages of a file that is mapped to be read alone come back as they were"
-            )]
+            #[expect(unsafe_code, reason = "memmap2 leaves it to its callers")]
+            // SAFETY: pages of a file that is mapped to be read alone come back as they were, for whoever looks at them.
             let forgotten = unsafe {
                 map.unchecked_advise_range(
                     memmap2::UncheckedAdvice::DontNeed,

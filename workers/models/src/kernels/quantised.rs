@@ -62,11 +62,16 @@ struct Output {
     width: usize,
 }
 
+// SAFETY: each thread writes to the columns of its own panels, and nobody reads before all have ended.
 unsafe impl Sync for Output {}
 
 impl Output {
     /// Where a row's output begins for a panel.
-    fn at(&self, row: usize, panel: usize) -> *mut f32 {
+    ///
+    /// # Safety
+    /// The output has this row, and a column of this panel.
+    unsafe fn at(&self, row: usize, panel: usize) -> *mut f32 {
+        // SAFETY: as the caller says.
         unsafe { self.start.add(row * self.width + panel * ROWS) }
     }
 }
@@ -152,23 +157,35 @@ impl PackedMatrix {
     }
 
     fn quantise_for(&self, x: &[f32], features: Features) -> QuantisedRows {
-        let (group, part) = match self.dtype {
-            GgmlDType::Q4K => (SUPER, 32),
-            GgmlDType::Q6K => (SUPER, 16),
-            _ => (UNIT, UNIT),
-        };
+        let (group, part) = self.groups();
         let rows = Activations::new(x, self.columns, group, part);
         let tiles = features.amx_int8 && rows.rows >= TILE_ROWS;
         QuantisedRows(if tiles { rows.with_tiles() } else { rows })
     }
 
+    /// Values of the input that share a scale, and a sum.
+    fn groups(&self) -> (usize, usize) {
+        match self.dtype {
+            GgmlDType::Q4K => (SUPER, 32),
+            GgmlDType::Q6K => (SUPER, 16),
+            _ => (UNIT, UNIT),
+        }
+    }
+
     /// `x · matrixᵀ`, `[n, rows]` row by row.
+    ///
+    /// # Panics
+    /// Rows that were quantised for a matrix of another type or width.
     pub(crate) fn product(&self, x: &QuantisedRows) -> Vec<f32> {
         self.product_with(x, Features::detected())
     }
 
     fn product_with(&self, QuantisedRows(x): &QuantisedRows, features: Features) -> Vec<f32> {
-        assert_eq!(x.inner, self.columns, "rows of another width");
+        assert_eq!(
+            (x.inner, x.groups()),
+            (self.columns, self.groups()),
+            "rows of another matrix"
+        );
         let mut out = vec![0f32; x.rows * self.rows];
         let output = Output {
             start: out.as_mut_ptr(),
@@ -177,22 +194,22 @@ impl PackedMatrix {
         let panels = self.rows.div_ceil(ROWS);
         let some = |first: usize| {
             let panels = first..panels.min(first + PANELS);
+            // SAFETY: the processor has what `features` and the standard library found, x is of this matrix's width and
+            // groups and has tiles where they are used, and the panels are the matrix's; no other call has them.
             #[cfg(target_arch = "x86_64")]
-            if features.amx_int8 && x.rows >= TILE_ROWS {
-                return unsafe { self.panels_by_tiles(x, panels, &output) };
-            }
-            #[cfg(target_arch = "x86_64")]
-            if features.avx512_vnni {
-                return unsafe { self.panels_avx512(x, panels, &output) };
-            }
-            #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
             unsafe {
-                self.panels_avx2(x, panels, &output)
+                if features.amx_int8 && x.has_tiles() {
+                    return self.panels_by_tiles(x, panels, &output);
+                }
+                if features.avx512_vnni {
+                    return self.panels_avx512(x, panels, &output);
+                }
+                if has_avx2() {
+                    return self.panels_avx2(x, panels, &output);
+                }
             }
-            #[cfg(not(all(target_arch = "x86_64", target_feature = "avx2")))]
-            unsafe {
-                self.panels_by::<lanes::Portable>(x, panels, &output)
-            }
+            // SAFETY: as above, and any processor will do.
+            unsafe { self.panels_by::<lanes::Portable>(x, panels, &output) }
         };
         if x.rows * self.rows * self.columns < PARALLEL {
             (0..panels).step_by(PANELS).for_each(some);
@@ -227,25 +244,39 @@ impl PackedMatrix {
         &self.bytes[panel * size..][..size]
     }
 
+    /// [`PackedMatrix::panels_by`] with AVX-512 and VNNI.
+    ///
+    /// # Safety
+    /// As there.
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
     unsafe fn panels_avx512(
         &self,
         x: &Activations,
         panels: std::ops::Range<usize>,
         output: &Output,
     ) {
+        // SAFETY: as the caller says, with the instructions that this function was asked for with.
         unsafe { self.panels_by::<lanes::Avx512>(x, panels, output) }
     }
 
-    #[cfg(all(target_arch = "x86_64", target_feature = "avx2"))]
+    /// [`PackedMatrix::panels_by`] with AVX2.
+    ///
+    /// # Safety
+    /// As there.
+    #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn panels_avx2(&self, x: &Activations, panels: std::ops::Range<usize>, output: &Output) {
+        // SAFETY: as the caller says, with the instructions that this function was asked for with.
         unsafe { self.panels_by::<lanes::Avx2>(x, panels, output) }
     }
 
+    /// The products of panels with all rows, sixteen at a time, on this thread's matrix tiles.
+    ///
+    /// # Safety
+    /// As [`PackedMatrix::panels_by`], with AMX for bytes and the tiles of `x`.
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
     unsafe fn panels_by_tiles(
         &self,
         x: &Activations,
@@ -253,15 +284,18 @@ impl PackedMatrix {
         output: &Output,
     ) {
         let mut scratch = tiles::Scratch::new(x.rows);
+        // SAFETY: the processor has tiles, as the caller says; they are given back below.
         unsafe { tiles::set_up(x.tile_width(), x.rows) };
         for panel in panels {
             let bytes = self.panel_bytes(panel).as_ptr();
+            // SAFETY: the panel has all blocks of the matrix's width, which is that of x and its tiles.
             unsafe {
                 of_type!(self.dtype, block_tiles, super_tiles; bytes, x, &mut scratch);
             }
             let width = ROWS.min(self.rows - panel * ROWS);
             for row in 0..x.rows {
                 let products = scratch.row(row);
+                // SAFETY: the output has the row and so many columns from the panel's first on, and they are this call's.
                 unsafe {
                     output
                         .at(row, panel)
@@ -269,10 +303,15 @@ impl PackedMatrix {
                 }
             }
         }
+        // SAFETY: they were set up above.
         unsafe { tiles::release() };
     }
 
     /// The products of panels with all rows, eight at a time.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`. `x` has this matrix's width and groups, the panels are this matrix's, and
+    /// nobody else reads or writes their columns of `output`, which has the rows of `x` and the columns of this matrix.
     #[inline(always)]
     unsafe fn panels_by<L: Lanes>(
         &self,
@@ -289,15 +328,19 @@ impl PackedMatrix {
                 let count = (x.rows - start).min(8);
                 let rows: [Row; 8] = std::array::from_fn(|at| x.row(start + at.min(count - 1)));
                 let to: [*mut f32; 8] = std::array::from_fn(|at| match whole && at < count {
-                    true => output.at(start + at, panel),
+                    // SAFETY: the output has the row and the sixteen columns of a whole panel.
+                    true => unsafe { output.at(start + at, panel) },
                     false => last[at].as_mut_ptr(),
                 });
+                // SAFETY: the panel has all blocks of the matrix's width, which is that of the rows, and each of `to` is good for
+                // sixteen numbers.
                 unsafe {
                     of_type!(self.dtype, block_rows, super_rows, lanes L; bytes, x.inner, count, rows, to);
                 }
                 if !whole {
                     for (at, products) in last.iter().enumerate().take(count) {
                         let width = self.rows - panel * ROWS;
+                        // SAFETY: so many columns are left of the row.
                         unsafe {
                             output
                                 .at(start + at, panel)
@@ -309,6 +352,14 @@ impl PackedMatrix {
             }
         }
     }
+}
+
+/// Whether the processor has what [`lanes::Avx2`] uses; known when it is compiled in a build for x86-64-v3.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
 }
 
 /// Calls a function for a number of rows.
@@ -325,6 +376,10 @@ macro_rules! of_count {
     };
 }
 
+/// The products of a panel with up to eight rows.
+///
+/// # Safety
+/// `bytes` is a panel of so many columns, the first `count` rows have as many values, and each of `to` takes sixteen numbers.
 #[inline(always)]
 unsafe fn block_rows<F: Block, L: Lanes>(
     bytes: *const u8,
@@ -334,9 +389,14 @@ unsafe fn block_rows<F: Block, L: Lanes>(
     to: [*mut f32; 8],
 ) {
     use products::block_panel;
+    // SAFETY: as the caller says.
     unsafe { of_count!(count, block_panel, F, L; bytes, inner / UNIT, rows, to) }
 }
 
+/// The products of a panel with up to eight rows.
+///
+/// # Safety
+/// `bytes` is a panel of so many columns, the first `count` rows have as many values, and each of `to` takes sixteen numbers.
 #[inline(always)]
 unsafe fn super_rows<F: SuperBlock, L: Lanes>(
     bytes: *const u8,
@@ -346,6 +406,7 @@ unsafe fn super_rows<F: SuperBlock, L: Lanes>(
     to: [*mut f32; 8],
 ) {
     use products::super_panel;
+    // SAFETY: as the caller says.
     unsafe { of_count!(count, super_panel, F, L; bytes, inner / SUPER, rows, to) }
 }
 
@@ -354,163 +415,31 @@ fn first<T: Copy, const R: usize>(all: [T; 8]) -> [T; R] {
     std::array::from_fn(|at| all[at])
 }
 
+/// The products of a panel with all rows of `x`.
+///
+/// # Safety
+/// The processor has tiles, which are set up for `x`; `bytes` is a panel of its width.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
 unsafe fn block_tiles<F: Block>(bytes: *const u8, x: &Activations, scratch: &mut tiles::Scratch) {
+    // SAFETY: as the caller says.
     unsafe { tiles::block_panel::<F>(bytes, x, scratch) }
 }
 
+/// The products of a panel with all rows of `x`.
+///
+/// # Safety
+/// The processor has tiles, which are set up for `x`; `bytes` is a panel of its width.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
 unsafe fn super_tiles<F: SuperBlock>(
     bytes: *const u8,
     x: &Activations,
     scratch: &mut tiles::Scratch,
 ) {
+    // SAFETY: as the caller says.
     unsafe { tiles::super_panel::<F>(bytes, x, scratch) }
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::quantized::QTensor;
-    use candle_core::{Device, Tensor};
-
-    use super::lanes::Portable;
-    use super::*;
-
-    const TYPES: [GgmlDType; 5] = [
-        GgmlDType::Q4_0,
-        GgmlDType::Q4_1,
-        GgmlDType::Q8_0,
-        GgmlDType::Q4K,
-        GgmlDType::Q6K,
-    ];
-
-    fn wave(rows: usize, columns: usize, phase: f32) -> Tensor {
-        let values: Vec<f32> = (0..rows * columns)
-            .map(|i| (i as f32 * 0.73 + phase).sin() + 0.3 * (i as f32 * 0.011).cos())
-            .collect();
-        Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
-    }
-
-    fn packed(dtype: GgmlDType, rows: usize, columns: usize) -> (PackedMatrix, Tensor) {
-        let tensor = QTensor::quantize(&wave(rows, columns, 0.5), dtype).unwrap();
-        let bytes = tensor.data().unwrap();
-        let matrix = PackedMatrix::new(&bytes, dtype, (rows, columns)).unwrap();
-        (matrix, tensor.dequantize(&Device::Cpu).unwrap())
-    }
-
-    fn values(tensor: &Tensor) -> Vec<f32> {
-        tensor.flatten_all().unwrap().to_vec1().unwrap()
-    }
-
-    fn bits(values: &[f32]) -> Vec<u32> {
-        values.iter().map(|value| value.to_bits()).collect()
-    }
-
-    /// What this machine has, and less of it.
-    fn machines() -> Vec<Features> {
-        let all = Features::detected();
-        let vnni = Features {
-            amx_int8: false,
-            ..all
-        };
-        vec![all, vnni, Features::PORTABLE]
-    }
-
-    #[test]
-    fn a_product_is_that_of_the_widened_matrix() {
-        for dtype in TYPES {
-            let (matrix, widened) = packed(dtype, 37, 512);
-            for rows in [1, 5, 19] {
-                let x = wave(rows, 512, 2.0);
-                let found = matrix.product(&matrix.quantise(&values(&x)));
-                let expected = values(&x.matmul(&widened.t().unwrap()).unwrap());
-                let largest = expected
-                    .iter()
-                    .fold(0f32, |most, value| most.max(value.abs()));
-                for (found, expected) in found.iter().zip(&expected) {
-                    // Eight bits of the input: half a step of the largest value of a group.
-                    let error = (found - expected).abs();
-                    assert!(error < 0.01 * largest, "{dtype:?}: {found} {expected}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_row_has_the_same_bits_among_any_others_and_on_any_processor() {
-        for dtype in TYPES {
-            // Enough for all threads together, too little alone; a last panel of three rows.
-            for (rows, columns) in [(515, 768), (35, 256)] {
-                let (matrix, _) = packed(dtype, rows, columns);
-                let x = values(&wave(41, columns, 1.0));
-                let mut portable = Vec::new();
-                for row in x.chunks_exact(columns) {
-                    let x = Activations::new(
-                        row,
-                        columns,
-                        if matrix.dtype.block_size() == SUPER {
-                            SUPER
-                        } else {
-                            UNIT
-                        },
-                        if dtype == GgmlDType::Q6K { 16 } else { 32 },
-                    );
-                    let mut out = vec![0f32; rows];
-                    let output = Output {
-                        start: out.as_mut_ptr(),
-                        width: rows,
-                    };
-                    unsafe { matrix.panels_by::<Portable>(&x, 0..rows.div_ceil(ROWS), &output) };
-                    portable.extend(out);
-                }
-                for features in machines() {
-                    for count in [1, 2, 3, 4, 5, 7, 8, 16, 17, 25, 41] {
-                        let x = matrix.quantise_for(&x[..count * columns], features);
-                        let found = matrix.product_with(&x, features);
-                        let expected = &portable[..count * rows];
-                        assert!(
-                            bits(&found) == bits(expected),
-                            "{dtype:?} {count} {features:?}"
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_row_that_is_looked_up_is_that_of_the_widened_matrix() {
-        for dtype in TYPES {
-            let (matrix, widened) = packed(dtype, 19, 512);
-            for row in [0, 7, 16, 18] {
-                let expected = values(&widened.get(row).unwrap());
-                assert!(bits(&matrix.row(row)) == bits(&expected), "{dtype:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn an_input_that_is_no_number_shows_in_every_product() {
-        let (matrix, _) = packed(GgmlDType::Q4K, 16, 512);
-        for bad in [f32::NAN, f32::INFINITY] {
-            let mut x = vec![1f32; 512];
-            x[300] = bad;
-            let found = matrix.product(&matrix.quantise(&x));
-            assert!(found.iter().all(|value| value.is_nan()));
-        }
-    }
-
-    #[test]
-    fn bytes_of_another_size_or_type_are_refused() {
-        let refused =
-            |bytes: usize, dtype, shape| PackedMatrix::new(&vec![0; bytes], dtype, shape).is_err();
-        assert!(refused(35, GgmlDType::Q4_0, (2, 32)));
-        assert!(refused(36, GgmlDType::Q4_0, (2, 33)));
-        assert!(refused(0, GgmlDType::Q4_0, (2, 0)));
-        assert!(refused(0, GgmlDType::Q4_0, (0, 32)));
-        assert!(refused(72, GgmlDType::Q8_1, (2, 32)));
-        assert!(!refused(36, GgmlDType::Q4_0, (2, 32)));
-    }
-}
+mod tests;

@@ -87,6 +87,14 @@ impl KvCache {
         self.capacity
     }
 
+    /// Positions that memory is taken for: whole pages of what is held, or the capacity where the cache has no pages.
+    pub(super) fn held(&self) -> usize {
+        match &self.stored {
+            Stored::Tensors(_) => self.capacity,
+            Stored::Pages(pages) => pages.room(),
+        }
+    }
+
     /// Starts as a copy of the first `len` positions of another cache.
     ///
     /// # Errors

@@ -533,14 +533,15 @@ impl ActiveSequence {
         !ends
     }
 
-    /// The cache that a turn leaves behind for the next one.
+    /// The cache that a turn leaves behind for the next one; none where nothing was read yet.
     fn into_cached_turn(self) -> Option<CachedTurn> {
         let (mut ids, images) = self.turn?;
-        let prompt = ids.len();
+        // A turn may be cancelled before its prompt was read to its end.
+        let prompt = ids.len().min(self.cache.len());
         ids.extend(self.tokens);
         // The last token was chosen and never read.
         ids.truncate(self.cache.len());
-        Some(CachedTurn {
+        (prompt > 0).then_some(CachedTurn {
             images,
             ids,
             prompt,

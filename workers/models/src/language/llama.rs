@@ -1,7 +1,6 @@
 //! The decoder (Touvron et al., 2023) with image tokens in its input, as the published weights use it.
 
 use candle_core::{DType, Device, Result as CandleResult, Tensor};
-use candle_nn::VarBuilder;
 use candle_nn::ops::{rms_norm_slow, silu};
 
 use super::LanguageError;
@@ -12,16 +11,17 @@ use super::config::LlamaConfig;
 use super::linear::{AdapterRows, LoraLinear};
 use super::lora::LoraAdapter;
 use super::projection::ImageProjection;
-use super::quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
+use super::quantized::{BaseWeights, QuantizedMatrix};
 use super::trained;
-use crate::kernels::paged_cache::{Attended, attend};
 use crate::layers::Dropout;
 use crate::layers::storage::with_floats;
-use crate::tensors::{constant, embedding, linear_init, matrix};
 
+mod loading;
 mod packed;
+mod pages;
 mod rotary;
 
+use loading::{Adapters, TensorLoader};
 pub use packed::TrainingSequence;
 use rotary::{rotary_tables, rotate};
 
@@ -313,9 +313,9 @@ impl LanguageModel {
             hidden = layer.forward(config, &hidden, dropout, &parts, |projected| {
                 let [queries, keys, values] = &self.heads(projected, &rotary)?;
                 if self.paged {
-                    let floats = [queries, keys, values];
-                    let mixed =
-                        with_floats(floats, |floats| self.attend_pages(index, floats, spans));
+                    let mixed = with_floats([queries, keys, values], |floats| {
+                        pages::attend(config, index, floats, spans)
+                    });
                     return Tensor::from_vec(mixed??, input.dims(), self.device());
                 }
                 let mut attended = Vec::with_capacity(spans.len());
@@ -338,35 +338,6 @@ impl LanguageModel {
             &self.norm,
             self.config.rms_norm_eps as f32,
         )?)
-    }
-
-    /// Writes keys and values of new positions to the pages of their sequences, and attends over these.
-    fn attend_pages(
-        &self,
-        layer: usize,
-        [queries, keys, values]: [&[f32]; 3],
-        spans: &mut [SequenceChunk],
-    ) -> CandleResult<Vec<f32>> {
-        let (heads, width) = (self.config.num_attention_heads, self.config.head_dim());
-        let row = self.config.kv_heads() * width;
-        let mut start = 0;
-        for span in spans.iter_mut() {
-            let new = start * row..(start + span.len) * row;
-            let (keys, values) = (&keys[new.clone()], &values[new]);
-            span.cache.write_pages(layer, span.len, keys, values)?;
-            start += span.len;
-        }
-        let mut rest = queries;
-        let attended = spans.iter().filter_map(|span| {
-            let (queries, others) = rest.split_at(span.len * heads * width);
-            rest = others;
-            Some(Attended {
-                cache: span.cache.pages()?,
-                all: span.cache.len() + span.len,
-                queries,
-            })
-        });
-        Ok(attend(layer, &attended.collect::<Vec<_>>(), heads))
     }
 
     /// Queries, keys and values `[positions, heads, head_dim]` of what a layer projects, rotated.
@@ -512,113 +483,4 @@ fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> CandleResult<Tensor> {
         return rms_norm_slow(x, weight, eps);
     }
     candle_nn::ops::rms_norm(x, weight, eps)
-}
-
-/// What is loaded beside a base.
-#[derive(Clone, Copy)]
-enum Adapters<'a> {
-    None,
-    /// The base is its own: an f32 weight takes the addition in.
-    One(&'a LoraAdapter<'a>),
-    Several(&'a [LoraAdapter<'a>]),
-}
-
-impl<'a> Adapters<'a> {
-    fn iter(self) -> impl Iterator<Item = &'a LoraAdapter<'a>> {
-        let (one, several) = match self {
-            Adapters::None => (None, [].as_slice()),
-            Adapters::One(adapter) => (Some(adapter), [].as_slice()),
-            Adapters::Several(adapters) => (None, adapters),
-        };
-        one.into_iter().chain(several)
-    }
-}
-
-/// The source of tensors while a model loads.
-struct TensorLoader<'a> {
-    weights: &'a VarBuilder<'a>,
-    quantized: Option<&'a dyn QuantizedMatrices>,
-    adapters: Adapters<'a>,
-    dtype: DType,
-}
-
-impl TensorLoader<'_> {
-    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> CandleResult<LoraLinear> {
-        let name = format!("{path}.weight");
-        let linear = match self.quantized(&name, (outputs, inputs))? {
-            Some(weight) => LoraLinear::quantized(weight),
-            None => LoraLinear::new(matrix(inputs, outputs, &name, self.weights)?),
-        };
-        match self.adapters {
-            Adapters::None => Ok(linear),
-            Adapters::One(adapter) => adapter.apply(linear, path, (inputs, outputs), None),
-            Adapters::Several(adapters) => {
-                let mut ids = (0..).map(AdapterId);
-                adapters.iter().try_fold(linear, |linear, adapter| {
-                    adapter.apply(linear, path, (inputs, outputs), ids.next())
-                })
-            }
-        }
-    }
-
-    fn embedding(&self, vocabulary: usize, width: usize) -> CandleResult<EmbeddingTable> {
-        let path = "model.embed_tokens";
-        let quantized = self.quantized(&format!("{path}.weight"), (vocabulary, width))?;
-        match quantized {
-            Some(table) => Ok(EmbeddingTable::Quantized(table)),
-            None => {
-                embedding(vocabulary, width, 1.0, &self.weights.pp(path)).map(EmbeddingTable::Dense)
-            }
-        }
-    }
-
-    fn quantized(
-        &self,
-        name: &str,
-        shape: (usize, usize),
-    ) -> CandleResult<Option<QuantizedMatrix>> {
-        match self.quantized {
-            Some(matrices) => matrices.quantized(name, shape),
-            None => Ok(None),
-        }
-    }
-
-    fn norm(&self, name: &str, width: usize) -> CandleResult<Tensor> {
-        self.weights
-            .get_with_hints_dtype(width, name, constant(1.0), self.dtype)
-    }
-
-    fn projections(&self, config: &LlamaConfig) -> CandleResult<Vec<Option<ImageProjection>>> {
-        match self.adapters {
-            Adapters::None => Ok(vec![self.projection(config, None)?]),
-            Adapters::One(adapter) => Ok(vec![self.projection(config, Some(adapter))?]),
-            Adapters::Several(adapters) => {
-                let each = adapters.iter();
-                each.map(|adapter| self.projection(config, Some(adapter)))
-                    .collect()
-            }
-        }
-    }
-
-    /// The image projection comes with the adapter, or with a base that was saved with it.
-    fn projection(
-        &self,
-        config: &LlamaConfig,
-        adapter: Option<&LoraAdapter>,
-    ) -> CandleResult<Option<ImageProjection>> {
-        ImageProjection::load(config, |path, shape| {
-            let of_adapter = match adapter {
-                Some(adapter) => adapter.extra(path, shape)?,
-                None => None,
-            };
-            match of_adapter {
-                Some(tensor) => tensor.to_dtype(self.dtype).map(Some),
-                None if self.weights.contains_tensor(path) => self
-                    .weights
-                    .get_with_hints_dtype(shape, path, linear_init(shape), self.dtype)
-                    .map(Some),
-                None => Ok(None),
-            }
-        })
-    }
 }

@@ -117,6 +117,16 @@ impl Activations {
         self
     }
 
+    /// Whether the values are laid out for matrix tiles.
+    pub(super) fn has_tiles(&self) -> bool {
+        !self.tiles.is_empty()
+    }
+
+    /// Values that share a scale, and a sum.
+    pub(super) fn groups(&self) -> (usize, usize) {
+        (self.group, self.inner / self.parts)
+    }
+
     /// Values of a row of a tile.
     pub(super) fn tile_width(&self) -> usize {
         match self.group {

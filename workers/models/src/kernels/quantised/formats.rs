@@ -18,6 +18,9 @@ pub(super) const SUPER: usize = 256;
 const VECTOR: usize = 64;
 
 /// Blocks of 32 values with one scale: the value `q` of a block stands for `scale · (q - LESS) + least`.
+///
+/// # Safety
+/// Of every function: `piece` is good for `BYTES` bytes, and the processor has the instructions of `L`.
 pub(super) trait Block {
     /// Bytes of a piece: 16 blocks.
     const BYTES: usize;
@@ -34,6 +37,10 @@ pub(super) trait Block {
 
 /// Blocks of 256 values in parts, each with a small whole number as its scale: the value `q` stands for
 /// `scale · part · q - least · other part`.
+///
+/// # Safety
+/// Of every function: `piece` is good for `BYTES` bytes, `unit` is below 8 and `part` below `256 / PART`, and the processor
+/// has the instructions of `L`.
 pub(super) trait SuperBlock {
     /// Bytes of a piece: 16 blocks.
     const BYTES: usize;

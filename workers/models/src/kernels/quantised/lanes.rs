@@ -6,8 +6,11 @@
     reason = "the operations read and write where their callers' pointers say, and use instructions that were asked for"
 )]
 
-/// Sixteen lanes. A pointer has to be good for the 64 bytes that are read or written (32 of half precision), and the
-/// processor has to have the instructions.
+/// Sixteen lanes.
+///
+/// # Safety
+/// Of every operation: a pointer is good for the 64 bytes that are read or written (32 of half precision, four behind the
+/// `x` of a product), and the processor has the instructions of the type. No block below asks for more.
 pub(super) trait Lanes: Copy {
     /// Whole numbers, or four bytes or two 16-bit numbers in each lane.
     type Whole: Copy;

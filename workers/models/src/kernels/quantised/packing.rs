@@ -181,6 +181,7 @@ pub(super) fn values(dtype: GgmlDType, piece: &[u8], row: usize, values: &mut [f
 fn block_values_of<F: Block>(piece: &[u8], row: usize, values: &mut [f32]) {
     assert!(piece.len() >= F::BYTES && row < ROWS);
     let piece = piece.as_ptr();
+    // SAFETY: the piece is whole, and any processor will do.
     let (scale, least, numbers) = unsafe {
         (
             F::scale::<Portable>(piece)[row],
@@ -199,13 +200,16 @@ fn block_values_of<F: Block>(piece: &[u8], row: usize, values: &mut [f32]) {
 }
 
 fn super_values_of<F: SuperBlock>(piece: &[u8], row: usize, values: &mut [f32]) {
-    assert!(piece.len() >= F::BYTES && row < ROWS);
+    assert!(piece.len() >= F::BYTES && row < ROWS && values.len() <= SUPER);
     let piece = piece.as_ptr();
+    // SAFETY: the piece is whole, and any processor will do.
     let header: Header<Portable> = unsafe { F::header::<Portable>(piece) };
     for (unit, values) in values.chunks_exact_mut(UNIT).enumerate() {
+        // SAFETY: as above; a block has eight units.
         let numbers = unsafe { F::numbers::<Portable>(piece, unit) };
         for (at, value) in values.iter_mut().enumerate() {
             let part = (unit * UNIT + at) / F::PART;
+            // SAFETY: the part is that of a value of a block.
             let scale = unsafe { F::scale::<Portable>(&header, part) }[row] as f32;
             let number = i32::from(numbers[at / 4][row].to_le_bytes()[at % 4]);
             let scale = header.scale[row] * scale;

@@ -16,6 +16,9 @@ pub(super) const AHEAD: usize = 4096;
 const HALF: usize = 16;
 
 /// The pairs of numbers by which the sums of a block's parts are multiplied: four parts in two registers.
+///
+/// # Safety
+/// The processor has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn pairs<L: Lanes>(others: &[L::Whole; 4]) -> [L::Whole; 8] {
     unsafe {
@@ -27,6 +30,9 @@ pub(super) unsafe fn pairs<L: Lanes>(others: &[L::Whole; 4]) -> [L::Whole; 8] {
 }
 
 /// A block's products from the whole numbers of its parts.
+///
+/// # Safety
+/// `sums` has those of a block's parts, and the processor has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn finish_block<L: Lanes, F: SuperBlock>(
     whole: L::Whole,
@@ -54,6 +60,10 @@ pub(super) unsafe fn finish_block<L: Lanes, F: SuperBlock>(
 }
 
 /// Products of a panel of `blocks` super blocks with `R` rows, sixteen to each of `out`.
+///
+/// # Safety
+/// `panel` has so many pieces, each row as many blocks of values with their scales and sums, each of `out` takes sixteen
+/// numbers, and the processor has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn super_panel<L: Lanes, F: SuperBlock, const R: usize>(
     panel: *const u8,
@@ -117,6 +127,9 @@ pub(super) unsafe fn super_panel<L: Lanes, F: SuperBlock, const R: usize>(
 }
 
 /// What is added to the sum of a row and a block for its products.
+///
+/// # Safety
+/// The processor has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn add_block<L: Lanes, F: Block>(
     total: L::Float,
@@ -141,6 +154,10 @@ pub(super) unsafe fn add_block<L: Lanes, F: Block>(
 }
 
 /// Products of a panel of `blocks` blocks with `R` rows, sixteen to each of `out`.
+///
+/// # Safety
+/// `panel` has so many pieces, each row as many blocks of values with their scales and sums, each of `out` takes sixteen
+/// numbers, and the processor has the instructions of `L`.
 #[inline(always)]
 pub(super) unsafe fn block_panel<L: Lanes, F: Block, const R: usize>(
     panel: *const u8,

@@ -8,7 +8,6 @@
 )]
 
 use std::arch::asm;
-
 use std::arch::x86_64::{
     __m512i, _mm512_and_si512, _mm512_andnot_si512, _mm512_mullo_epi16, _mm512_or_si512,
     _mm512_set1_epi16, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_srli_epi32,
@@ -85,6 +84,9 @@ impl Scratch {
 
 /// Sets up this thread's tiles for so many rows of `width` bytes: 0 and 1 for sums of sixteen rows and 2 for their values, 5
 /// to 7 the same for the rows that are left, 3 and 4 for the matrix.
+///
+/// # Safety
+/// The processor has tiles and the system lets this process use them; `width` is at most 64.
 pub(super) unsafe fn set_up(width: usize, rows: usize) {
     let rest = match rows % TILE {
         0 => TILE,
@@ -114,6 +116,9 @@ pub(super) unsafe fn set_up(width: usize, rows: usize) {
 }
 
 /// Gives the tiles back, so that the system need not save them.
+///
+/// # Safety
+/// The processor has tiles.
 pub(super) unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
@@ -153,6 +158,10 @@ macro_rules! multiply_block {
 }
 
 /// Products of a panel with all rows; row `r`'s sixteen go to `totals`.
+///
+/// # Safety
+/// The tiles are set up for the rows of `x`, which has its values laid out for them; `panel` has the pieces of its width, and
+/// `scratch` was made for as many rows.
 #[inline(always)]
 pub(super) unsafe fn super_panel<F: SuperBlock>(
     panel: *const u8,
@@ -192,6 +201,9 @@ pub(super) unsafe fn super_panel<F: SuperBlock>(
 }
 
 /// Unpacks a piece, with its parts' scales in its numbers.
+///
+/// # Safety
+/// `piece` is good for `F::BYTES` bytes, and the processor has AVX-512.
 #[inline(always)]
 unsafe fn unpack<F: SuperBlock>(piece: *const u8, to: &mut Numbers) -> Header<L> {
     unsafe {
@@ -214,6 +226,9 @@ unsafe fn unpack<F: SuperBlock>(piece: *const u8, to: &mut Numbers) -> Header<L>
 }
 
 /// Numbers times their part's scale: the low bytes, and the high ones.
+///
+/// # Safety
+/// The processor has AVX-512.
 #[inline(always)]
 unsafe fn scaled<F: SuperBlock>(numbers: __m512i, scale: __m512i) -> [__m512i; 2] {
     unsafe {
@@ -242,6 +257,9 @@ unsafe fn scaled<F: SuperBlock>(numbers: __m512i, scale: __m512i) -> [__m512i; 2
 }
 
 /// Adds a block's products of a tile's rows to what they have.
+///
+/// # Safety
+/// `x` has the block and the tile, `scratch` was made for its rows, and the processor has AVX-512.
 #[inline(always)]
 unsafe fn finish<F: SuperBlock>(
     header: &Header<L>,
@@ -286,6 +304,10 @@ macro_rules! multiply_unit {
 }
 
 /// Products of a panel with all rows; row `r`'s sixteen go to `totals`.
+///
+/// # Safety
+/// The tiles are set up for the rows of `x`, which has its values laid out for them; `panel` has the pieces of its width, and
+/// `scratch` was made for as many rows.
 #[inline(always)]
 pub(super) unsafe fn block_panel<F: Block>(
     panel: *const u8,
@@ -330,6 +352,9 @@ pub(super) unsafe fn block_panel<F: Block>(
 }
 
 /// Unpacks some pieces.
+///
+/// # Safety
+/// `panel` has these pieces, at most eight, and the processor has AVX-512.
 #[inline(always)]
 unsafe fn unpack_units<F: Block>(
     panel: *const u8,
@@ -359,6 +384,9 @@ unsafe fn unpack_units<F: Block>(
 }
 
 /// Adds the products of some blocks of a tile's rows to what they have.
+///
+/// # Safety
+/// `x` has the blocks and the tile, `scratch` was made for its rows, and the processor has AVX-512.
 #[inline(always)]
 unsafe fn finish_units<F: Block>(
     x: &Activations,
