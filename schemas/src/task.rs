@@ -81,6 +81,22 @@ impl Work {
             Work::Scoring { .. } => Stage::Scoring,
         }
     }
+
+    /// The objects that it reads.
+    pub fn inputs(&self) -> Vec<&ObjectKey> {
+        match self {
+            Work::Embedding { image } | Work::Findings { image } => vec![image],
+            Work::Report {
+                embedding,
+                findings,
+                ..
+            } => vec![embedding, findings],
+            Work::Answer { prompt, .. } => vec![prompt],
+            Work::Scoring { report, reference } => {
+                std::iter::once(report).chain(reference).collect()
+            }
+        }
+    }
 }
 
 impl Task {

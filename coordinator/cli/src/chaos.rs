@@ -25,6 +25,7 @@ pub(crate) use report::Report;
 mod archive;
 mod conversations;
 mod damage;
+mod dead_letters;
 mod faults;
 mod images;
 mod installation;
@@ -127,7 +128,7 @@ async fn run_with(
     let roles = folder("roles")?;
     let installation = Installation::prepare(services, &roles, options.scale.clone()).await?;
     let installation = Arc::new(installation);
-    let idle = Arc::new(IdleObjects::new(objects.clone()));
+    let idle = Arc::new(IdleObjects::new(objects.clone(), journal.clone()));
     let run = Run {
         rounds: ArchiveRounds {
             installation: installation.clone(),
@@ -161,7 +162,7 @@ async fn run_with(
         journal: journal.clone(),
         options,
     };
-    let seconds = run.whole(directory, &say).await;
+    let seconds = run.whole(directory, &stop, &say).await;
     // Whatever happened, nothing of ours goes on.
     run.installation.heal_links();
     run.installation.kill().await;
@@ -199,7 +200,12 @@ struct Run {
 
 impl Run {
     /// From the first start of a role to the proof. Returns for how many seconds things were broken and work was done.
-    async fn whole(&self, directory: &Path, say: &impl Fn(&str)) -> anyhow::Result<f64> {
+    async fn whole(
+        &self,
+        directory: &Path,
+        stop: &CancellationToken,
+        say: &impl Fn(&str),
+    ) -> anyhow::Result<f64> {
         let (journal, patience) = (&self.journal, self.options.patience);
         self.installation.start(journal, patience).await?;
         say("a run without faults");
@@ -218,11 +224,19 @@ impl Run {
         let seconds = begun.elapsed().as_secs_f64();
         if !journal.stop.is_cancelled() {
             say("the proof");
-            self.conversations.delete_all().await;
-            let purge = self.purge(directory).await?;
-            proof::nothing_is_left(&self.installation, journal, &objects, purge, patience).await?;
+            stop.run_until_cancelled(self.prove(directory, &objects))
+                .await
+                .transpose()?;
         }
         Ok(seconds)
+    }
+
+    /// What must hold now that the work is done, with `objects` stored.
+    async fn prove(&self, directory: &Path, objects: &[ObjectKey]) -> anyhow::Result<()> {
+        self.conversations.delete_all().await;
+        let purge = self.purge(directory).await?;
+        let (journal, patience) = (&self.journal, self.options.patience);
+        proof::nothing_is_left(&self.installation, journal, objects, purge, patience).await
     }
 
     /// Works and breaks until the end; returns the keys of all objects that must be stored then.

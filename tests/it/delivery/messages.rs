@@ -8,7 +8,7 @@ use bytes::Bytes;
 use radialog_runtime::metrics::metrics;
 use radialog_runtime::queue::Message;
 use radialog_schemas::queues::{self, RETRY_DELAYS};
-use radialog_schemas::{ErrorCode, Outcome};
+use radialog_schemas::{ContentHash, ConversationId, ErrorCode, ObjectKey, Outcome, Work};
 use radialog_tests::task_harness::TaskHarness;
 
 use super::{SOON, WORK, failure, findings, next, settings, studies, take};
@@ -21,6 +21,7 @@ on_each_adapter! { memory, rabbitmq: {
     an_output_that_is_damaged_is_computed_again,
     what_is_not_a_task_is_dead_lettered_and_the_worker_lives,
     a_study_with_a_bad_image_fails_without_a_dead_letter,
+    a_task_whose_conversation_is_gone_fails_without_a_dead_letter,
     a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed,
     a_failure_that_may_pass_is_retried_later_with_the_attempt_counted,
     a_task_for_another_bundle_waits_for_another_worker,
@@ -158,6 +159,23 @@ async fn a_study_with_a_bad_image_fails_without_a_dead_letter(harness: TaskHarne
             .unwrap()
             .is_none()
     );
+}
+
+async fn a_task_whose_conversation_is_gone_fails_without_a_dead_letter(harness: TaskHarness) {
+    let worker = harness.start(&Arc::new(findings()), settings());
+    let (conversation, content) = (ConversationId::from("deleted"), ContentHash::of(b"deleted"));
+    let image = ObjectKey::conversation_image(&conversation, &content);
+    let mut task = harness.task_without_image("gone");
+    task.output = ObjectKey::findings(&task.component, &image);
+    task.work = Work::Findings { image };
+    harness.send(&task).await.unwrap();
+    assert_eq!(
+        failure(&harness.results(1).await.unwrap()[0]),
+        Some(ErrorCode::ObjectMissing)
+    );
+    worker.stop().await.unwrap();
+    let letter = harness.queue.take("radialog.findings.dead").await.unwrap();
+    assert!(letter.is_none());
 }
 
 async fn a_poison_task_in_a_batch_is_found_and_the_others_are_not_blamed(harness: TaskHarness) {

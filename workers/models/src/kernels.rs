@@ -1,5 +1,5 @@
-//! Kernels of our own for what the tensor library does slowly on a CPU: matrix products with weights that are packed once,
-//! convolutions, attention.
+//! Kernels of our own for what the tensor library does slowly on a CPU: matrix products with weights that are packed once or
+//! quantised, convolutions, attention, also over what is kept of a sequence.
 //!
 //! Each number of a result is computed in an order that follows from the layer alone. So it has the same bytes whatever
 //! it is batched with, and whatever number of threads there are.
@@ -11,3 +11,5 @@ pub(crate) mod cpu;
 pub(crate) mod elementary;
 pub(crate) mod gemm;
 pub(crate) mod normalise;
+pub(crate) mod paged_cache;
+pub(crate) mod quantised;

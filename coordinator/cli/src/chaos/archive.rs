@@ -204,6 +204,7 @@ impl ArchiveRounds {
     /// Removes a round's objects, which must be whole.
     async fn forget(&self, round: &Round) -> anyhow::Result<()> {
         for key in self.whole(round).await? {
+            self.journal.takes(&key);
             self.objects.delete(&key).await?;
         }
         Ok(())

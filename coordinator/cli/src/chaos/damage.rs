@@ -9,6 +9,7 @@ use radialog_runtime::objects::{ObjectError, Objects};
 use radialog_schemas::{ObjectKey, RunSpec, Stage};
 use tokio::sync::Mutex;
 
+use super::journal::Journal;
 use super::schedule::{Fault, FaultKind};
 
 /// The inputs of one round's studies, and the run that read them.
@@ -21,6 +22,7 @@ pub(super) struct RoundObjects {
 /// The objects of a round that is over and not yet asked for again.
 pub(super) struct IdleObjects {
     objects: Arc<dyn Objects>,
+    journal: Arc<Journal>,
     round: Mutex<Option<RoundObjects>>,
 }
 
@@ -34,9 +36,10 @@ impl RoundObjects {
 }
 
 impl IdleObjects {
-    pub(super) fn new(objects: Arc<dyn Objects>) -> Self {
+    pub(super) fn new(objects: Arc<dyn Objects>, journal: Arc<Journal>) -> Self {
         Self {
             objects,
+            journal,
             round: Mutex::default(),
         }
     }
@@ -60,6 +63,7 @@ impl IdleObjects {
             Err(ObjectError::NotFound(_)) => return Ok(false),
             content => content?,
         };
+        self.journal.takes(key);
         match fault.kind {
             FaultKind::DeleteObject => self.objects.delete(key).await?,
             FaultKind::EmptyObject => self.objects.put(key, Bytes::new()).await?,

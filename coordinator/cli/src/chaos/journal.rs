@@ -1,11 +1,12 @@
 //! What has happened so far: faults, recoveries, what the workload got done, and the first thing that must not have
 //! happened, which ends the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use radialog_schemas::ObjectKey;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,8 @@ pub(crate) struct Counts {
     pub(crate) events: u64,
     /// Times that a reader lost its stream and went on elsewhere.
     pub(crate) streams_resumed: u64,
+    /// Dead letters about objects that were deleted or damaged here: copies of tasks that had been done.
+    pub(crate) dead_letters: u64,
 }
 
 /// The time from the end of a fault until the role that was hit is ready and work goes on.
@@ -47,6 +50,7 @@ pub(crate) struct Journal {
     progress: AtomicU64,
     last: Mutex<Instant>,
     violations: Mutex<Vec<String>>,
+    taken: Mutex<BTreeSet<ObjectKey>>,
     /// Cancelled when something must not have happened, or a person has stopped the run: everything ends.
     pub(crate) stop: CancellationToken,
     /// Cancelled when the time is over: what is begun is brought to its end.
@@ -60,6 +64,7 @@ impl Journal {
             progress: AtomicU64::default(),
             last: Mutex::new(Instant::now()),
             violations: Mutex::default(),
+            taken: Mutex::default(),
             closing: stop.child_token(),
             stop,
         }
@@ -97,6 +102,18 @@ impl Journal {
             .unwrap_or_else(PoisonError::into_inner);
         violations.push(what.into());
         self.stop.cancel();
+    }
+
+    /// An object is deleted or damaged by us, though copies of tasks that have been done may still name it.
+    pub(crate) fn takes(&self, key: &ObjectKey) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.insert(key.clone());
+    }
+
+    /// Whether we have ever deleted or damaged this object.
+    pub(crate) fn has_taken(&self, key: &ObjectKey) -> bool {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.contains(key)
     }
 
     pub(crate) fn violations(&self) -> Vec<String> {

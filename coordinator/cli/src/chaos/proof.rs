@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use radialog_schemas::ObjectKey;
 
+use super::dead_letters::DeadLetters;
 use super::installation::{Installation, WORKER};
 use super::journal::Journal;
 use super::role::RoleSettings;
@@ -29,11 +30,16 @@ pub(super) async fn nothing_is_left(
     let services = installation.services.lock().await;
     // What came twice, or waits for a retry that is not needed any more, is still to be taken and found done. Workers end
     // first, since they may have a result to tell.
+    let mut letters = DeadLetters::new(&services).await?;
     for is_stopped in [is_worker as fn(&str) -> bool, |name| !is_worker(name)] {
-        drained(&services, journal, patience).await?;
+        drained(&services, &mut letters, journal, patience).await?;
         for wrong in installation.stop(is_stopped, patience).await? {
             journal.violated(wrong);
         }
+    }
+    letters.look(journal).await?;
+    for letter in letters.reasons() {
+        journal.violated(format!("a dead letter is left: {letter}"));
     }
     for (queue, messages) in services.messages().await? {
         journal.violated(format!("{messages} messages are left in queue {queue}"));
@@ -56,17 +62,29 @@ fn is_worker(name: &str) -> bool {
 
 /// Waits until no queue has a message that nobody has taken, and sweepers have taken ended conversations off their list, as
 /// long as there is less and less.
-async fn drained(services: &Services, journal: &Journal, patience: Duration) -> anyhow::Result<()> {
+async fn drained(
+    services: &Services,
+    letters: &mut DeadLetters,
+    journal: &Journal,
+    patience: Duration,
+) -> anyhow::Result<()> {
     let mut watchdog = Watchdog::new(journal, patience);
     let mut least = u64::MAX;
     loop {
+        letters.look(journal).await?;
         let (messages, keys) = (services.messages().await?, left_keys(services).await?);
         let count = messages.iter().map(|(_, count)| count).sum::<u64>() + keys.len() as u64;
+        let count = count + letters.unexplained.len() as u64;
         if count < least {
             least = count;
             watchdog.moved();
         }
-        let what = || format!("what is left in queues {messages:?} and Redis {keys:?}");
+        let what = || {
+            let letters = letters.reasons();
+            format!(
+                "what is left in queues {messages:?}, dead letters {letters:?} and Redis {keys:?}"
+            )
+        };
         if count == 0 || !watchdog.goes_on(what).await {
             return Ok(());
         }

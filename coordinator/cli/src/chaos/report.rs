@@ -80,6 +80,13 @@ impl fmt::Display for Report {
             "conversations: {} with {} turns and {} events; readers lost their stream {} times",
             counts.conversations, counts.turns, counts.events, counts.streams_resumed
         )?;
+        if counts.dead_letters > 0 {
+            writeln!(
+                f,
+                "copies of tasks that were done and whose objects had been taken: {} dead letters",
+                counts.dead_letters
+            )?;
+        }
         if self.interrupted {
             return writeln!(f, "stopped before its end: nothing is proved");
         }

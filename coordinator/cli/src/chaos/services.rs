@@ -8,6 +8,7 @@ use radialog_runtime::backends::Backends;
 use radialog_runtime::config::{Config, RedisConfig, S3Config};
 use radialog_runtime::local_services::{LocalBroker, LocalRedis, TcpProxy};
 use radialog_runtime::objects::Objects;
+use radialog_runtime::queue::Queue;
 use radialog_runtime::queue::rabbitmq::RabbitQueue;
 use radialog_runtime::state::redis::{is_own_key, remove_keys, stored_keys};
 use radialog_schemas::ObjectKey;
@@ -150,7 +151,7 @@ impl Services {
     /// Counts the messages of every queue that nobody has taken. Where no role runs, nothing is unacknowledged, so that
     /// these are all.
     pub(super) async fn messages(&self) -> anyhow::Result<Vec<(String, u64)>> {
-        let queue = Backends::queue(&self.config).await?;
+        let queue = self.queue().await?;
         let mut found = Vec::new();
         for work in queues::all() {
             let retries = (0..RETRY_DELAYS.len()).map(|step| queues::retry(work, step));
@@ -162,6 +163,11 @@ impl Services {
             }
         }
         Ok(found)
+    }
+
+    /// The broker, past every link.
+    pub(super) async fn queue(&self) -> anyhow::Result<Arc<dyn Queue>> {
+        Ok(Backends::queue(&self.config).await?)
     }
 
     /// Our keys in Redis.

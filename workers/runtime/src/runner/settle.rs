@@ -26,6 +26,8 @@ pub(super) enum TaskOutcome {
         failure: Failure,
         /// The study that it belonged to, where that is known.
         study: Option<(RunId, StudyId)>,
+        /// Whether its objects are a conversation's, and go with it.
+        is_of_conversation: bool,
     },
     /// Somebody else should do it, for this reason.
     Requeue(&'static str),
@@ -98,7 +100,13 @@ async fn publish_outcome<W: StageWork>(
             tracing::debug!(reason, "requeueing the task");
             return Ok(Settlement::Requeue);
         }
-        TaskOutcome::Failed { failure, study } => {
+        TaskOutcome::Failed {
+            failure,
+            study,
+            is_of_conversation,
+        } => {
+            let is_final = is_final_for_the_study(failure.code)
+                || is_of_conversation && failure.code == ErrorCode::ObjectMissing;
             worker.metrics.failure(failure.code);
             let retry = delivery.message.attempt as usize;
             match failure.class() {
@@ -116,7 +124,7 @@ async fn publish_outcome<W: StageWork>(
                         )
                         .await?;
                 }
-                ErrorClass::Permanent if is_final_for_the_study(failure.code) => {
+                ErrorClass::Permanent if is_final => {
                     tracing::info!(%failure, "the study cannot be done");
                     publish_failure(worker, delivery, study, failure, timings).await?;
                 }

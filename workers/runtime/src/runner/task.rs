@@ -60,11 +60,16 @@ pub(super) async fn handle<W: StageWork>(
         };
         let mut end = Ok(());
         let outcome = match parsed {
-            Err(InvalidMessage { failure, study }) => TaskOutcome::Failed { failure, study },
+            Err(InvalidMessage { failure, study }) => TaskOutcome::Failed {
+                failure,
+                study,
+                is_of_conversation: false,
+            },
             Ok(task) => match perform(&worker, &task, &mut delivery, &mut timings).await {
                 Ok(()) => TaskOutcome::Done(task),
                 Err(TaskError::Failed(failure)) => TaskOutcome::Failed {
                     failure,
+                    is_of_conversation: task.output.conversation().is_some(),
                     study: Some((task.run, task.study)),
                 },
                 Err(TaskError::Requeue(reason)) => TaskOutcome::Requeue(reason),
