@@ -22,6 +22,7 @@ mod images;
 mod import;
 mod kubernetes;
 mod lifecycle;
+mod metrics;
 mod misconfigured;
 mod operations;
 mod parity;
