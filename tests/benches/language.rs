@@ -16,6 +16,8 @@ use radialog_tests::benchmark::{processor_seconds, random_weights};
 /// Prompt and answer of a published report prompt, in tokens.
 const PROMPT: usize = 160;
 const ANSWER: usize = 24;
+/// Steps in which a prompt is read, at least.
+const READING_STEPS: usize = 4;
 
 fn main() -> Result<()> {
     let bandwidth = read_bandwidth();
@@ -64,7 +66,7 @@ struct Figures {
 }
 
 fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
-    let cache_tokens = batch * (PROMPT + ANSWER + batch);
+    let cache_tokens = batch * (PROMPT + ANSWER + READING_STEPS * batch);
     let mut engine = Engine::new(
         Arc::clone(model),
         EngineLimits {
@@ -78,7 +80,7 @@ fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
         let prompt = (0..PROMPT as u32)
             .map(|id| 3 + (id * 7 + index as u32) % 500)
             .collect();
-        let max_new_tokens = ANSWER + batch - index;
+        let max_new_tokens = ANSWER + READING_STEPS * (batch - index);
         engine.admit(GenerationRequest {
             prompt,
             max_new_tokens,
@@ -86,7 +88,9 @@ fn measure(model: &Arc<LanguageModel>, batch: usize) -> Result<Figures> {
         })?;
     }
     let before = processor_seconds();
-    engine.step()?;
+    while engine.running() == 0 {
+        engine.step()?;
+    }
     let prompt = processor_seconds() - before;
     while engine.running() < batch {
         engine.step()?;

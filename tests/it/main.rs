@@ -6,6 +6,7 @@ mod architecture;
 mod batch;
 mod browser;
 mod bundle_adapters;
+mod bundle_quantise;
 mod bundle_store;
 mod bundles;
 mod chaos;

@@ -5,9 +5,11 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
+use candle_core::quantized::GgmlDType;
 use candle_core::{DType, Device, Result as CandleResult, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
+use radialog_models::language::{QuantizedMatrices, QuantizedMatrix};
 
 use crate::golden::Formula;
 use crate::install;
@@ -80,6 +82,68 @@ pub fn run(command: &mut Command) -> Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Random blocks for matrices that stay quantised: no answer means anything, and each takes the time of a published one.
+pub struct RandomBlocks {
+    /// The type of the matrix of a name.
+    pub dtype: fn(&str) -> GgmlDType,
+}
+
+impl RandomBlocks {
+    /// The mix that llama.cpp calls Q4_K_M, for a model of 32 layers.
+    pub fn q4_k_m() -> Self {
+        let dtype = |name: &str| {
+            let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
+            let more = layer.is_none_or(|layer| !(4..28).contains(&layer) || (layer - 4) % 3 == 2);
+            let finer = ["v_proj", "down_proj", "lm_head"];
+            match more && finer.iter().any(|part| name.contains(part)) {
+                true => GgmlDType::Q6K,
+                false => GgmlDType::Q4K,
+            }
+        };
+        Self { dtype }
+    }
+}
+
+impl QuantizedMatrices for RandomBlocks {
+    fn quantized(
+        &self,
+        name: &str,
+        (rows, columns): (usize, usize),
+    ) -> CandleResult<Option<QuantizedMatrix>> {
+        let dtype = (self.dtype)(name);
+        let size = dtype.type_size();
+        let mut bytes = vec![0; rows * columns / dtype.block_size() * size];
+        let mut state = name.bytes().fold(1u64, |state, byte| {
+            state.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        for word in bytes.chunks_mut(size_of::<u64>()) {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
+        }
+        // Scales that keep activations in range.
+        let scale = match dtype {
+            GgmlDType::Q4K => 3e-5,
+            GgmlDType::Q6K => 2e-5,
+            GgmlDType::Q8_0 => 2e-4,
+            _ => 3e-3,
+        };
+        let scale = half::f16::from_f32(scale).to_le_bytes();
+        for block in bytes.chunks_exact_mut(size) {
+            match dtype {
+                GgmlDType::Q6K => block[208..].copy_from_slice(&scale),
+                GgmlDType::Q4K | GgmlDType::Q4_1 => {
+                    block[..2].copy_from_slice(&scale);
+                    block[2..4].copy_from_slice(&scale);
+                }
+                _ => block[..2].copy_from_slice(&scale),
+            }
+        }
+        QuantizedMatrix::new(&bytes, dtype, (rows, columns)).map(Some)
+    }
 }
 
 struct RandomWeights;

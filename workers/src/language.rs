@@ -74,7 +74,8 @@ impl LanguageStage {
         let language = LanguagePipeline::load(bundle, device)?;
         let config = language.model.config();
         let tokens = |bytes: u64| {
-            usize::try_from(bytes / config.cache_bytes_per_token() as u64).unwrap_or(usize::MAX)
+            let each = language.model.cache_bytes_per_token() as u64;
+            usize::try_from(bytes / each).unwrap_or(usize::MAX)
         };
         let cache_tokens = tokens(options.cache_bytes);
         let chat = ChatLimits {
@@ -134,9 +135,12 @@ impl LanguageStage {
         &self,
         running: &mut HashMap<SequenceId, RunningSequence>,
         events: Vec<EngineEvent>,
+        starting: Option<SequenceId>,
         time: Duration,
     ) {
-        let sequences: BTreeSet<SequenceId> = events.iter().map(sequence_of).collect();
+        // One whose prompt is still being read has had its share of the step, too.
+        let sequences = events.iter().map(sequence_of).chain(starting);
+        let sequences: BTreeSet<SequenceId> = sequences.collect();
         let batch = sequences.len() as u32;
         for sequence in sequences {
             if let Some(running) = running.get_mut(&sequence) {
@@ -243,7 +247,10 @@ impl StageWork for LanguageStage {
             cancel_unwanted(&mut engine, &mut running);
             let started = Instant::now();
             match engine.step() {
-                Ok(events) => self.apply_events(&mut running, events, started.elapsed()),
+                Ok(events) => {
+                    let (starting, time) = (engine.starting(), started.elapsed());
+                    self.apply_events(&mut running, events, starting, time);
+                }
                 Err(error) => {
                     let failure = failure(error);
                     for (_, lost) in running.drain() {

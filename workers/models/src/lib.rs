@@ -14,6 +14,7 @@ pub mod folder_lock;
 pub mod free_space;
 pub mod ggml;
 pub mod image_tokens;
+mod kernels;
 pub mod language;
 mod layers;
 pub mod preprocess;

@@ -127,6 +127,32 @@ impl MappedWeights {
         entry.ggml.map(|_| self.bytes(entry).len())
     }
 
+    /// The type and the bytes of a tensor as it is stored; none where there is no such tensor.
+    pub(super) fn stored(&self, name: &str) -> Option<(Dtype, &[u8])> {
+        let entry = self.0.tensors.get(name)?;
+        Some((entry.dtype, self.bytes(entry)))
+    }
+
+    /// Some rows of a matrix that is not quantised, in f32.
+    ///
+    /// # Errors
+    /// No such matrix, or rows that it does not have.
+    pub(super) fn rows(&self, name: &str, rows: Range<usize>) -> candle_core::Result<Vec<f32>> {
+        let entry = self.find(name)?;
+        let (&[all, columns], None) = (entry.shape.as_slice(), entry.ggml) else {
+            candle_core::bail!("'{name}' is no matrix of numbers")
+        };
+        let row = self.bytes(entry).len() / all.max(1);
+        let Some(bytes) = self.bytes(entry).get(rows.start * row..rows.end * row) else {
+            candle_core::bail!("rows {rows:?} of '{name}', which has {all}")
+        };
+        TensorView::new(entry.dtype, vec![rows.len(), columns], bytes)?
+            .load(&Device::Cpu)?
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1()
+    }
+
     /// A quantised tensor as it is stored: the type of its blocks, and bytes `[rows, bytes a row]`.
     ///
     /// # Errors
@@ -241,6 +267,26 @@ impl MappedWeights {
         &self.0.files[entry.file].1[entry.bytes.clone()]
     }
 
+    /// Takes a tensor's bytes out of this process's memory; they are read again from the file where somebody asks.
+    fn forget(&self, entry: &MappedTensor) {
+        #[cfg(unix)]
+        {
+            let map = &self.0.files[entry.file].1;
+            #[expect(unsafe_code, reason = "memmap2 leaves it to its callers")]
+            // SAFETY: pages of a file that is mapped to be read alone come back as they were, for whoever looks at them.
+            let forgotten = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    entry.bytes.start,
+                    entry.bytes.len(),
+                )
+            };
+            if let Err(error) = forgotten {
+                tracing::debug!(%error, "a file's pages stay in memory until the system needs it");
+            }
+        }
+    }
+
     /// A builder whose tensors come out as `dtype` on `device`, whatever they are stored as.
     pub fn var_builder(&self, dtype: DType, device: &Device) -> VarBuilder<'static> {
         VarBuilder::from_backend(Box::new(self.clone()), dtype, device.clone())
@@ -290,9 +336,7 @@ impl MappedWeights {
         let parts = self.bytes(entry).chunks((row * WIDENED_ROWS).max(1));
         let parts = parts.map(|bytes| {
             let count = bytes.len() / row;
-            let matrix = QuantizedMatrix::new(bytes, ggml, (count, columns))?;
-            let ids: Vec<u32> = (0..count as u32).collect();
-            matrix.select(&ids)?.to_dtype(dtype)
+            QuantizedMatrix::widened(bytes, ggml, (count, columns))?.to_dtype(dtype)
         });
         Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)
     }
@@ -319,7 +363,9 @@ impl QuantizedMatrices for MappedWeights {
             };
             return Err(error.with_path(&self.0.files[entry.file].0));
         }
-        QuantizedMatrix::new(self.bytes(entry), ggml, shape).map(Some)
+        let matrix = QuantizedMatrix::new(self.bytes(entry), ggml, shape)?;
+        self.forget(entry);
+        Ok(Some(matrix))
     }
 }
 

@@ -1,19 +1,27 @@
-//! Keys and values of one sequence. Its size is fixed when the sequence starts, so an engine knows before it admits a
-//! sequence what it will need at most: [`LlamaConfig::cache_bytes_per_token`] for each token of prompt and answer.
+//! Keys and values of one sequence. The most that it may hold is fixed when the sequence starts, so an engine knows before it
+//! admits a sequence what it will need: [`super::LanguageModel::cache_bytes_per_token`] for each token of prompt and answer.
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::adapter_id::AdapterId;
 use super::config::LlamaConfig;
+use crate::kernels::paged_cache::{CacheShape, PagedCache};
 
 /// Keys and values of all layers for one sequence, as one adapter makes them.
 #[derive(Debug)]
 pub struct KvCache {
-    /// Keys and values `[kv_heads, capacity, head_dim]` of each layer.
-    layers: Vec<(Tensor, Tensor)>,
+    stored: Stored,
     len: usize,
     capacity: usize,
     adapter: AdapterId,
+}
+
+#[derive(Debug)]
+enum Stored {
+    /// Keys and values `[kv_heads, capacity, head_dim]` of each layer, in the type that the model computes in.
+    Tensors(Vec<(Tensor, Tensor)>),
+    /// In half precision, on a CPU.
+    Pages(PagedCache),
 }
 
 impl KvCache {
@@ -32,12 +40,26 @@ impl KvCache {
         let layers = (0..config.num_hidden_layers)
             .map(|_| Ok((zeros()?, zeros()?)))
             .collect::<Result<_>>()?;
-        Ok(Self {
-            layers,
+        Ok(Self::holding(Stored::Tensors(layers), capacity))
+    }
+
+    /// An empty cache for at most `capacity` positions in half precision, for a model on a CPU.
+    pub(super) fn paged(config: &LlamaConfig, capacity: usize) -> Self {
+        let shape = CacheShape {
+            layers: config.num_hidden_layers,
+            heads: config.kv_heads(),
+            width: config.head_dim(),
+        };
+        Self::holding(Stored::Pages(PagedCache::new(shape)), capacity)
+    }
+
+    fn holding(stored: Stored, capacity: usize) -> Self {
+        Self {
+            stored,
             len: 0,
             capacity,
             adapter: AdapterId::default(),
-        })
+        }
     }
 
     /// An empty cache for a sequence of this adapter.
@@ -65,6 +87,14 @@ impl KvCache {
         self.capacity
     }
 
+    /// Positions that memory is taken for: whole pages of what is held, or the capacity where the cache has no pages.
+    pub(super) fn held(&self) -> usize {
+        match &self.stored {
+            Stored::Tensors(_) => self.capacity,
+            Stored::Pages(pages) => pages.room(),
+        }
+    }
+
     /// Starts as a copy of the first `len` positions of another cache.
     ///
     /// # Errors
@@ -73,9 +103,22 @@ impl KvCache {
         if self.adapter != other.adapter {
             bail!("keys and values of one adapter mean nothing to another");
         }
-        for ((keys, values), (other_keys, other_values)) in self.layers.iter().zip(&other.layers) {
-            keys.slice_set(&other_keys.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
-            values.slice_set(&other_values.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+        if len > other.len || len > self.capacity {
+            bail!(
+                "{len} positions of a cache of {}, into one of {}",
+                other.len,
+                self.capacity
+            );
+        }
+        match (&mut self.stored, &other.stored) {
+            (Stored::Tensors(layers), Stored::Tensors(others)) => {
+                for ((keys, values), (other_keys, other_values)) in layers.iter().zip(others) {
+                    keys.slice_set(&other_keys.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+                    values.slice_set(&other_values.narrow(1, 0, len)?.contiguous()?, 1, 0)?;
+                }
+            }
+            (Stored::Pages(pages), Stored::Pages(others)) => *pages = others.beginning(len),
+            _ => bail!("caches of two models"),
         }
         self.len = len;
         Ok(())
@@ -89,11 +132,47 @@ impl KvCache {
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        let (all_keys, all_values) = &self.layers[layer];
+        let Stored::Tensors(layers) = &self.stored else {
+            bail!("a paged cache is written by its own kernel");
+        };
+        let (all_keys, all_values) = &layers[layer];
         all_keys.slice_set(&keys.contiguous()?, 1, self.len)?;
         all_values.slice_set(&values.contiguous()?, 1, self.len)?;
         let len = self.len + keys.dim(1)?;
         Ok((all_keys.narrow(1, 0, len)?, all_values.narrow(1, 0, len)?))
+    }
+
+    /// The pages, where keys and values are kept so.
+    pub(super) fn pages(&self) -> Option<&PagedCache> {
+        match &self.stored {
+            Stored::Pages(pages) => Some(pages),
+            Stored::Tensors(_) => None,
+        }
+    }
+
+    /// Writes new keys and values `[new, kv_heads, head_dim]` of one layer to the pages behind what is held.
+    ///
+    /// # Errors
+    /// A cache without pages, or more positions than it may hold.
+    pub(super) fn write_pages(
+        &mut self,
+        layer: usize,
+        new: usize,
+        keys: &[f32],
+        values: &[f32],
+    ) -> Result<()> {
+        if self.len + new > self.capacity {
+            bail!(
+                "{} positions in a cache of {}",
+                self.len + new,
+                self.capacity
+            );
+        }
+        match &mut self.stored {
+            Stored::Pages(pages) => pages.write(layer, self.len, keys, values),
+            Stored::Tensors(_) => bail!("a cache without pages"),
+        }
+        Ok(())
     }
 
     pub(super) fn advance(&mut self, new: usize) {

@@ -14,8 +14,10 @@ use super::adapter_id::AdapterId;
 use super::cache::KvCache;
 use super::llama::{LanguageModel, SequenceChunk};
 use super::sampler::{Sampler, Sampling};
+use starting::StartingSequence;
 use turn_caches::{CachedTurn, TurnCaches};
 
+mod starting;
 mod turn_caches;
 
 /// Beginnings of prompts that are kept: one for each wording and adapter in use.
@@ -56,7 +58,7 @@ pub struct EngineLimits {
     /// The largest number of sequences that are decoded together.
     pub sequences: usize,
     /// The largest number of cache tokens of all running sequences; each one counts with its prompt and its longest
-    /// possible answer. One token takes [`super::LlamaConfig::cache_bytes_per_token`]. Shared beginnings of prompts come
+    /// possible answer. One token takes [`LanguageModel::cache_bytes_per_token`]. Shared beginnings of prompts come
     /// on top, at most 1024 tokens.
     pub cache_tokens: usize,
     /// The part of it that belongs to conversations, and what comes on top for them.
@@ -115,6 +117,8 @@ pub struct Engine {
     /// The requests that wait, turns first.
     waiting: [VecDeque<QueuedRequest>; 2],
     running: Vec<ActiveSequence>,
+    /// The sequence whose prompt is being read, some positions a step.
+    starting: Option<StartingSequence>,
     /// The most recently used first.
     shared_prefixes: Vec<SharedPrefix>,
     turn_caches: TurnCaches,
@@ -151,6 +155,7 @@ impl Engine {
             limits,
             waiting: Default::default(),
             running: Vec::new(),
+            starting: None,
             shared_prefixes: Vec::new(),
             turn_caches,
             next: 0,
@@ -197,7 +202,7 @@ impl Engine {
         if !turns.is_empty() {
             return 0;
         }
-        let all = self.limits.sequences.saturating_sub(self.running.len());
+        let all = self.limits.sequences.saturating_sub(self.usage(true).0);
         all.min(self.limits_of(false).0.saturating_sub(self.usage(false).0))
             .saturating_sub(others.len())
     }
@@ -205,7 +210,7 @@ impl Engine {
     /// The number of further turns that could run now; none while one waits already.
     pub fn free_chat_slots(&self) -> usize {
         if self.waiting[0].is_empty() {
-            self.limits.sequences.saturating_sub(self.running.len())
+            self.limits.sequences.saturating_sub(self.usage(true).0)
         } else {
             0
         }
@@ -213,7 +218,12 @@ impl Engine {
 
     /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.iter().all(VecDeque::is_empty)
+        self.usage(true).0 == 0 && self.waiting.iter().all(VecDeque::is_empty)
+    }
+
+    /// The sequence whose prompt is being read, where one step did not read all of it.
+    pub fn starting(&self) -> Option<SequenceId> {
+        self.starting.as_ref().map(StartingSequence::id)
     }
 
     /// Number of sequences that are being decoded.
@@ -229,24 +239,35 @@ impl Engine {
         let cancelled = self.running.extract_if(.., |running| running.id == id);
         self.turn_caches
             .extend(cancelled.filter_map(ActiveSequence::into_cached_turn));
+        let starting = self.starting.take_if(|starting| starting.id() == id);
+        let known = starting.and_then(|starting| starting.into_sequence().into_cached_turn());
+        self.turn_caches.extend(known);
     }
 
-    /// Gives every running sequence one more token, then starts at most one that waits, so that running answers never
-    /// wait for more than one prompt. A sequence that cannot start finishes with its error.
+    /// Gives every running sequence one more token, then reads at most 64 positions of the prompt of one that starts, so that
+    /// running answers never wait for longer than that takes. A sequence that cannot start finishes with its error.
     ///
     /// # Errors
     /// The network failed on the running sequences; they are all lost and must be admitted again.
     pub fn step(&mut self) -> Result<Vec<EngineEvent>, LanguageError> {
         let mut events = Vec::new();
-        self.decode(&mut events)
-            .inspect_err(|_| self.running.clear())?;
-        if let Some(QueuedRequest { id, request }) = self.next_admissible() {
+        self.decode(&mut events).inspect_err(|_| {
+            self.running.clear();
+            self.starting = None;
+        })?;
+        if self.starting.is_none()
+            && let Some(QueuedRequest { id, request }) = self.next_admissible()
+        {
             match self.start(id, request, &mut events) {
-                Ok(running) => self.join(running),
-                Err(error) => events.push(EngineEvent::Finished {
-                    sequence: id,
-                    result: Err(error),
-                }),
+                Ok(starting) => self.starting = starting,
+                Err(error) => events.push(failed(id, error)),
+            }
+        }
+        if let Some(mut starting) = self.starting.take() {
+            match starting.read_on(&self.model) {
+                Ok(None) => self.starting = Some(starting),
+                Ok(Some(logits)) => self.join(starting.into_sequence(), &logits, &mut events),
+                Err(error) => events.push(failed(starting.id(), error)),
             }
         }
         Ok(events)
@@ -289,15 +310,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Puts a sequence behind those of its adapter, so that each adapter's rows are one part of a pass.
-    fn join(&mut self, new: Option<ActiveSequence>) {
-        if let Some(new) = new {
-            let adapter = new.cache.adapter();
-            let place = self
-                .running
-                .partition_point(|running| running.cache.adapter() <= adapter);
-            self.running.insert(place, new);
+    /// Takes the first token of a sequence from its logits `[vocab]`, and puts it behind those of its adapter, so that each
+    /// adapter's rows are one part of a pass.
+    fn join(&mut self, mut new: ActiveSequence, logits: &Tensor, events: &mut Vec<EngineEvent>) {
+        let eos = self.model.config().eos_token_id;
+        if !new.push_next_token(Ok(logits.clone()), eos, events) {
+            self.turn_caches.extend(new.into_cached_turn());
+            return;
         }
+        let adapter = new.cache.adapter();
+        let place = self
+            .running
+            .partition_point(|running| running.cache.adapter() <= adapter);
+        self.running.insert(place, new);
     }
 
     fn next_admissible(&mut self) -> Option<QueuedRequest> {
@@ -321,9 +346,11 @@ impl Engine {
 
     /// Sequences and cache tokens that run: all of them, or those that are no turns.
     fn usage(&self, with_turns: bool) -> (usize, usize) {
+        let starting = self.starting.iter().map(StartingSequence::sequence);
         let counted = self
             .running
             .iter()
+            .chain(starting)
             .filter(|running| with_turns || running.turn.is_none());
         counted.fold((0, 0), |(sequences, tokens), running| {
             (sequences + 1, tokens + running.cache.capacity())
@@ -352,13 +379,13 @@ impl Engine {
             .min(self.model.config().max_position_embeddings)
     }
 
-    /// Runs the prompt and takes the first token; none where that was the last one.
+    /// Prepares the reading of a prompt; none where there is nothing more to say.
     fn start(
         &mut self,
         id: SequenceId,
         request: GenerationRequest,
         events: &mut Vec<EngineEvent>,
-    ) -> Result<Option<ActiveSequence>, LanguageError> {
+    ) -> Result<Option<StartingSequence>, LanguageError> {
         let mut cache = self
             .model
             .cache_of(request.adapter, self.reservation(&request))?;
@@ -397,28 +424,20 @@ impl Engine {
         if cached == 0 {
             // The same cut for every prompt, whether its beginning is known or not.
             let cut = ids.iter().position(|&id| id == image).unwrap_or(0);
-            self.run_prefix(&ids[..cut], &mut cache)?;
+            if cut <= MAX_PREFIX_LENGTH {
+                self.run_prefix(&ids[..cut], &mut cache)?;
+            }
         }
         let (known, rest) = ids.split_at(cache.len());
         let seen =
             known.iter().filter(|&&id| id == image).count() / self.model.config().num_image_tokens;
         let images = images.get(seen..).unwrap_or_default();
         let input = self.model.embed_for(adapter, rest, images)?;
-        let len = input.dim(0)?;
-        let hidden = self.model.forward(
-            &input,
-            &mut [SequenceChunk {
-                cache: &mut cache,
-                len,
-            }],
-        )?;
-        let last = hidden.narrow(0, len - 1, 1)?;
-        let logits = self.model.logits_of(&last, [adapter].into_iter())?.get(0)?;
         let mut sampler = Sampler::new(sampling, image as usize);
         sampler.skip(tokens.len())?;
         let cached = cached.min(prompt.len());
         let turn = images_key.map(|name| (prompt, name));
-        let mut running = ActiveSequence {
+        let sequence = ActiveSequence {
             id,
             cache,
             sampler,
@@ -427,11 +446,7 @@ impl Engine {
             cached,
             turn,
         };
-        if running.push_next_token(Ok(logits), eos, events) {
-            return Ok(Some(running));
-        }
-        self.turn_caches.extend(running.into_cached_turn());
-        Ok(None)
+        Ok(Some(StartingSequence::new(sequence, input)))
     }
 
     /// Fills an empty cache with what comes before the first image: the same for all prompts of one wording and adapter,
@@ -456,19 +471,25 @@ impl Engine {
                 len: ids.len(),
             }],
         )?;
-        if ids.len() <= MAX_PREFIX_LENGTH {
-            let mut kept = self.model.cache_of(cache.adapter(), ids.len())?;
-            kept.copy_from(cache, ids.len())?;
-            self.shared_prefixes.insert(
-                0,
-                SharedPrefix {
-                    ids: ids.to_vec(),
-                    cache: kept,
-                },
-            );
-            self.shared_prefixes.truncate(MAX_SHARED_PREFIXES);
-        }
+        let mut kept = self.model.cache_of(cache.adapter(), ids.len())?;
+        kept.copy_from(cache, ids.len())?;
+        self.shared_prefixes.insert(
+            0,
+            SharedPrefix {
+                ids: ids.to_vec(),
+                cache: kept,
+            },
+        );
+        self.shared_prefixes.truncate(MAX_SHARED_PREFIXES);
         Ok(())
+    }
+}
+
+/// The event of a sequence that cannot go on.
+fn failed(sequence: SequenceId, error: LanguageError) -> EngineEvent {
+    EngineEvent::Finished {
+        sequence,
+        result: Err(error),
     }
 }
 
@@ -511,14 +532,15 @@ impl ActiveSequence {
         !ends
     }
 
-    /// The cache that a turn leaves behind for the next one.
+    /// The cache that a turn leaves behind for the next one; none where nothing was read yet.
     fn into_cached_turn(self) -> Option<CachedTurn> {
         let (mut ids, images) = self.turn?;
-        let prompt = ids.len();
+        // A turn may be cancelled before its prompt was read to its end.
+        let prompt = ids.len().min(self.cache.len());
         ids.extend(self.tokens);
         // The last token was chosen and never read.
         ids.truncate(self.cache.len());
-        Some(CachedTurn {
+        (prompt > 0).then_some(CachedTurn {
             images,
             ids,
             prompt,

@@ -77,6 +77,11 @@ impl LoraLinear {
         }
     }
 
+    /// Whether the weight stays quantised.
+    pub(super) fn is_quantized(&self) -> bool {
+        matches!(self.weight, Weight::Quantized(_))
+    }
+
     /// Adds `scale · up (down x)` with `down [r, in]` and `up [out, r]` in f32. An f32 weight takes the addition in; a
     /// weight in half precision would lose it to rounding, and a quantised one cannot hold it, so there it is computed
     /// beside it, as it is in training.

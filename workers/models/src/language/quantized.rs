@@ -1,5 +1,6 @@
-//! Matrices that stay quantised in memory, as blocks of GGML. The input of a product is quantised to eight bits, as
-//! llama.cpp does, and each output is candle's sum over whole numbers of the blocks.
+//! Matrices that stay quantised in memory. The input of a product is quantised to eight bits, as llama.cpp does, and each
+//! output is a sum over whole numbers of the blocks: by kernels of our own for the types that most files have, else by
+//! candle's product of two rows.
 //!
 //! An output depends on its row of the input and its row of the matrix alone, so that an answer has the same bytes in any
 //! batch. Candle's own product of a matrix chooses another kernel for many rows than for one, and is not used.
@@ -16,6 +17,8 @@ use candle_nn::VarBuilder;
 use rayon::prelude::*;
 
 use crate::ggml;
+use crate::kernels::quantised::PackedMatrix;
+use crate::layers::storage::with_floats;
 
 /// Output columns that one thread takes at a time.
 const COLUMNS: usize = 32;
@@ -24,7 +27,20 @@ const PARALLEL: usize = 1 << 19;
 
 /// A matrix `[rows, columns]` of quantised blocks, on a CPU.
 #[derive(Clone, Debug)]
-pub struct QuantizedMatrix {
+pub struct QuantizedMatrix(Stored);
+
+/// The one copy of a matrix.
+#[derive(Clone, Debug)]
+enum Stored {
+    /// Laid out for kernels of our own.
+    Packed(PackedMatrix),
+    /// As in a file.
+    Blocks(Blocks),
+}
+
+/// A matrix's blocks, row by row.
+#[derive(Clone, Debug)]
+struct Blocks {
     /// The blocks, aligned for every type of them.
     words: Arc<[u64]>,
     dtype: GgmlDType,
@@ -96,13 +112,88 @@ impl QuantizedMatrix {
         )
     }
 
-    /// A copy of a matrix's bytes, row by row.
+    /// A matrix from its bytes, row by row, in the layout of its kernel.
     ///
     /// # Errors
     /// A type without a kernel, rows that are no whole number of blocks, or another number of bytes.
-    pub fn new(bytes: &[u8], dtype: GgmlDType, (rows, columns): (usize, usize)) -> Result<Self> {
+    pub fn new(bytes: &[u8], dtype: GgmlDType, shape: (usize, usize)) -> Result<Self> {
+        match PackedMatrix::has_kernel(dtype) {
+            true => {
+                PackedMatrix::new(bytes, dtype, shape).map(|matrix| Self(Stored::Packed(matrix)))
+            }
+            false => Blocks::new(bytes, dtype, shape).map(|blocks| Self(Stored::Blocks(blocks))),
+        }
+    }
+
+    /// All numbers of a matrix in its bytes, as f32 `[rows, columns]`.
+    ///
+    /// # Errors
+    /// As [`QuantizedMatrix::new`].
+    pub fn widened(bytes: &[u8], dtype: GgmlDType, shape: (usize, usize)) -> Result<Tensor> {
+        let ids: Vec<u32> = (0..shape.0 as u32).collect();
+        Blocks::new(bytes, dtype, shape)?.select(&ids)
+    }
+
+    /// Rows and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        match &self.0 {
+            Stored::Packed(matrix) => matrix.shape(),
+            Stored::Blocks(blocks) => (blocks.rows, blocks.columns),
+        }
+    }
+
+    /// The type of the blocks.
+    pub fn dtype(&self) -> GgmlDType {
+        match &self.0 {
+            Stored::Packed(matrix) => matrix.dtype(),
+            Stored::Blocks(blocks) => blocks.dtype,
+        }
+    }
+
+    /// `x · matrixᵀ`: `[n, columns]` in f32 to `[n, rows]`.
+    ///
+    /// # Errors
+    /// Another width or type, or an input that has a gradient: none passes through whole numbers.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let ((count, width), (rows, columns)) = (x.dims2()?, self.shape());
+        if width != columns {
+            bail!("a linear layer of {columns} inputs cannot take {width}")
+        }
+        if x.track_op() {
+            bail!("no gradient passes through quantised weights: widen them to train")
+        }
+        match &self.0 {
+            Stored::Packed(matrix) => {
+                let out = with_floats([x], |[x]| matrix.product(&matrix.quantise(x)))?;
+                Tensor::from_vec(out, (count, rows), &Device::Cpu)
+            }
+            Stored::Blocks(blocks) => blocks.product(x),
+        }
+    }
+
+    /// The rows of these numbers as f32, `[ids, columns]`.
+    ///
+    /// # Errors
+    /// A number that is no row.
+    pub fn select(&self, ids: &[u32]) -> Result<Tensor> {
+        let matrix = match &self.0 {
+            Stored::Packed(matrix) => matrix,
+            Stored::Blocks(blocks) => return blocks.select(ids),
+        };
+        let (rows, columns) = matrix.shape();
+        if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
+            bail!("row {id} of a table of {rows}")
+        }
+        let values: Vec<f32> = ids.iter().flat_map(|id| matrix.row(*id as usize)).collect();
+        Tensor::from_vec(values, (ids.len(), columns), &Device::Cpu)
+    }
+}
+
+impl Blocks {
+    /// A copy of the bytes.
+    fn new(bytes: &[u8], dtype: GgmlDType, (rows, columns): (usize, usize)) -> Result<Self> {
         let expected = ggml::row_bytes(dtype, columns).and_then(|row| row.checked_mul(rows));
-        if expected != Some(bytes.len()) || columns == 0 || !Self::has_kernel(dtype) {
+        if expected != Some(bytes.len()) || columns == 0 || !QuantizedMatrix::has_kernel(dtype) {
             bail!(
                 "{} bytes are no matrix [{rows}, {columns}] of type {}",
                 bytes.len(),
@@ -122,31 +213,8 @@ impl QuantizedMatrix {
         })
     }
 
-    /// Rows and columns.
-    pub fn shape(&self) -> (usize, usize) {
-        (self.rows, self.columns)
-    }
-
-    /// The type of the blocks.
-    pub fn dtype(&self) -> GgmlDType {
-        self.dtype
-    }
-
-    /// `x · matrixᵀ`: `[n, columns]` in f32 to `[n, rows]`.
-    ///
-    /// # Errors
-    /// Another width or type, or an input that has a gradient: none passes through whole numbers.
-    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
-        let (count, width) = x.dims2()?;
-        if width != self.columns {
-            bail!(
-                "a linear layer of {} inputs cannot take {width}",
-                self.columns
-            )
-        }
-        if x.track_op() {
-            bail!("no gradient passes through quantised weights: widen them to train")
-        }
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let count = x.dim(0)?;
         let x = x.flatten_all()?.to_vec1::<f32>()?;
         let out = with_blocks!(self, products(&x))?;
         Tensor::from_vec(out, (self.rows, count), &Device::Cpu)?
@@ -154,17 +222,13 @@ impl QuantizedMatrix {
             .contiguous()
     }
 
-    /// The rows of these numbers as f32, `[ids, columns]`.
-    ///
-    /// # Errors
-    /// A number that is no row.
-    pub fn select(&self, ids: &[u32]) -> Result<Tensor> {
+    fn select(&self, ids: &[u32]) -> Result<Tensor> {
         let values = with_blocks!(self, selected(ids))?;
         Tensor::from_vec(values, (ids.len(), self.columns), &Device::Cpu)
     }
 }
 
-fn products<T: GgmlType>(matrix: &QuantizedMatrix, x: &[f32]) -> Result<Vec<f32>> {
+fn products<T: GgmlType>(matrix: &Blocks, x: &[f32]) -> Result<Vec<f32>> {
     let (rows, inner) = (x.len() / matrix.columns, matrix.columns);
     let blocks = inner / T::BLCK_SIZE;
     let mut quantized = vec![T::VecDotType::zeros(); rows * blocks];
@@ -191,7 +255,7 @@ fn products<T: GgmlType>(matrix: &QuantizedMatrix, x: &[f32]) -> Result<Vec<f32>
     Ok(out)
 }
 
-fn selected<T: GgmlType>(matrix: &QuantizedMatrix, ids: &[u32]) -> Result<Vec<f32>> {
+fn selected<T: GgmlType>(matrix: &Blocks, ids: &[u32]) -> Result<Vec<f32>> {
     let blocks = matrix.columns / T::BLCK_SIZE;
     let weight = typed::<T>(matrix);
     let mut values = vec![0.0; ids.len() * matrix.columns];
@@ -208,9 +272,9 @@ fn selected<T: GgmlType>(matrix: &QuantizedMatrix, ids: &[u32]) -> Result<Vec<f3
 #[expect(
     unsafe_code,
     reason = "candle's blocks are plain numbers without padding (its assertions hold their sizes), in any bit pattern; their \
-              alignment is at most that of a u64, and `QuantizedMatrix::new` holds the number of bytes"
+              alignment is at most that of a u64, and `Blocks::new` holds the number of bytes"
 )]
-fn typed<T: GgmlType>(matrix: &QuantizedMatrix) -> &[T] {
+fn typed<T: GgmlType>(matrix: &Blocks) -> &[T] {
     const { assert!(align_of::<T>() <= align_of::<u64>()) };
     let count = matrix.rows * (matrix.columns / T::BLCK_SIZE);
     assert!(count * size_of::<T>() <= size_of_val(&*matrix.words));

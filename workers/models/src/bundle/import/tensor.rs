@@ -230,10 +230,7 @@ impl PlannedTensor {
         let failed = |error: candle_core::Error| tensor.fault(error.to_string());
         for part in bytes.chunks((bytes.len() / rows).max(1) * ROWS) {
             let count = part.len() * rows / bytes.len();
-            let matrix = QuantizedMatrix::new(part, stored, (count, columns)).map_err(failed)?;
-            let ids: Vec<u32> = (0..count as u32).collect();
-            let values = matrix
-                .select(&ids)
+            let values = QuantizedMatrix::widened(part, stored, (count, columns))
                 .and_then(|values| values.flatten_all()?.to_vec1());
             write(&self.narrowed(&values.map_err(failed)?)?)?;
         }

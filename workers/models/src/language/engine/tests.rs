@@ -314,6 +314,85 @@ fn sequences_wait_until_their_cache_fits() {
 }
 
 #[test]
+fn a_long_prompt_is_read_between_the_tokens_of_others_and_is_answered_as_if_read_at_once() {
+    let config = LlamaConfig {
+        max_position_embeddings: 400,
+        ..model(DType::F32).config().clone()
+    };
+    let weights = VarBuilder::from_backend(Box::new(Noise), DType::F32, Device::Cpu);
+    let model = Arc::new(LanguageModel::load(&config, &weights, None).unwrap());
+    let prompt: Vec<u32> = (0..3 * starting::POSITIONS as u32)
+        .map(|i| 20 + i * 7 % 200)
+        .collect();
+    let mut cache = model.cache(prompt.len()).unwrap();
+    let input = model.embed(&prompt, &[]).unwrap();
+    let chunk = SequenceChunk {
+        cache: &mut cache,
+        len: prompt.len(),
+    };
+    let hidden = model.forward(&input, &mut [chunk]).unwrap();
+    let last = hidden.narrow(0, prompt.len() - 1, 1).unwrap();
+    let logits = model.logits(&last).unwrap().get(0).unwrap();
+    let expected = Sampler::new(Sampling::default(), IMAGE as usize)
+        .next(&logits)
+        .unwrap();
+
+    let mut engine = engine(&model, 3);
+    let other = engine.admit(request(1)).unwrap();
+    engine.step().unwrap();
+    let long = GenerationRequest {
+        prompt,
+        max_new_tokens: 5,
+        ..GenerationRequest::default()
+    };
+    let id = engine.admit(long).unwrap();
+    let tokens_of = |events: &[EngineEvent], of: SequenceId| {
+        let tokens = events.iter().filter_map(|event| match event {
+            EngineEvent::Token { sequence, token } if *sequence == of => Some(*token),
+            _ => None,
+        });
+        tokens.collect::<Vec<_>>()
+    };
+    for starting in [Some(id), Some(id), None] {
+        let events = engine.step().unwrap();
+        assert_eq!(engine.starting(), starting);
+        assert_eq!(tokens_of(&events, other).len(), 1, "the other goes on");
+        let first = tokens_of(&events, id);
+        assert_eq!(
+            first,
+            if starting.is_none() {
+                vec![expected]
+            } else {
+                vec![]
+            }
+        );
+    }
+    engine.cancel(id);
+    assert_eq!(finish(&mut engine).remove(0).1, alone(&model, 1));
+}
+
+#[test]
+fn a_prompt_that_is_cancelled_while_it_is_read_gives_its_place_back() {
+    let config = LlamaConfig {
+        max_position_embeddings: 400,
+        ..model(DType::F32).config().clone()
+    };
+    let weights = VarBuilder::from_backend(Box::new(Noise), DType::F32, Device::Cpu);
+    let model = Arc::new(LanguageModel::load(&config, &weights, None).unwrap());
+    let mut engine = engine(&model, 1);
+    let long = GenerationRequest {
+        prompt: vec![20; 2 * starting::POSITIONS],
+        max_new_tokens: 5,
+        ..GenerationRequest::default()
+    };
+    let id = engine.admit(long).unwrap();
+    engine.step().unwrap();
+    assert_eq!((engine.starting(), engine.free_slots()), (Some(id), 0));
+    engine.cancel(id);
+    assert!(engine.is_idle() && engine.free_slots() == 1);
+}
+
+#[test]
 fn a_cancelled_sequence_is_not_heard_of_again() {
     let model = model(DType::F32);
     let mut engine = engine(&model, 2);

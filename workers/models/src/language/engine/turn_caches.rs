@@ -79,7 +79,7 @@ impl TurnCaches {
         self.caches.insert(0, new);
         let mut tokens = 0;
         self.caches.retain(|kept| {
-            tokens += kept.cache.capacity();
+            tokens += kept.cache.held();
             tokens <= self.limit
         });
     }

@@ -356,3 +356,34 @@ fn kept_caches_stay_within_their_limit_and_the_oldest_goes() {
     let cached = [0; 2].map(|_| answer(&mut none, of("a")).cached);
     assert_eq!(cached, [0, 0]);
 }
+
+#[test]
+fn a_turn_that_is_cancelled_while_its_prompt_is_read_leaves_what_was_read_and_nothing_empty() {
+    let config = LlamaConfig {
+        max_position_embeddings: 400,
+        ..model(DType::F32).config().clone()
+    };
+    let weights = VarBuilder::from_backend(Box::new(Noise), DType::F32, Device::Cpu);
+    let model = Arc::new(LanguageModel::load(&config, &weights, None).unwrap());
+    let mut engine = with_chat(&model, 2, CHAT);
+    let prompt: Vec<u32> = (0..3 * starting::POSITIONS as u32)
+        .map(|i| 20 + i * 7 % 200)
+        .collect();
+    let long = || {
+        let request = GenerationRequest {
+            prompt: prompt.clone(),
+            max_new_tokens: 2,
+            ..GenerationRequest::default()
+        };
+        turn(request, &[])
+    };
+    let waiting = engine.admit(long()).unwrap();
+    engine.cancel(waiting);
+    let id = engine.admit(long()).unwrap();
+    engine.step().unwrap();
+    engine.cancel(id);
+    let again = answer(&mut engine, long());
+    assert_eq!(again.cached, starting::POSITIONS);
+    let mut fresh = with_chat(&model, 2, CHAT);
+    assert_eq!(again.tokens, answer(&mut fresh, long()).tokens);
+}

@@ -1,0 +1,259 @@
+//! How 16 rows of a quantised matrix lie together: lane by lane, so that one instruction works on all of them. A piece
+//! takes exactly the bytes that its 16 blocks take in a file.
+
+#![expect(
+    unsafe_code,
+    reason = "pieces are read where their callers' pointers say, within the bytes that `BYTES` gives"
+)]
+
+use super::lanes::Lanes;
+
+/// Rows of a matrix that lie together.
+pub(super) const ROWS: usize = 16;
+/// Values of a row that are unpacked together.
+pub(super) const UNIT: usize = 32;
+/// Values of a row in a block of the kinds with scales of scales.
+pub(super) const SUPER: usize = 256;
+/// Bytes of one vector register's worth.
+const VECTOR: usize = 64;
+
+/// Blocks of 32 values with one scale: the value `q` of a block stands for `scale · (q - LESS) + least`.
+///
+/// # Safety
+/// Of every function: `piece` is good for `BYTES` bytes, and the processor has the instructions of `L`.
+pub(super) trait Block {
+    /// Bytes of a piece: 16 blocks.
+    const BYTES: usize;
+    /// What is taken from the unsigned numbers; `None` where any byte occurs, so that it is 128.
+    const LESS: Option<i32>;
+    /// Whether blocks have a least value.
+    const LEAST: bool;
+
+    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float;
+    unsafe fn least<L: Lanes>(piece: *const u8) -> L::Float;
+    /// The numbers, four of each row in a register.
+    unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8];
+}
+
+/// Blocks of 256 values in parts, each with a small whole number as its scale: the value `q` stands for
+/// `scale · part · q - least · other part`.
+///
+/// # Safety
+/// Of every function: `piece` is good for `BYTES` bytes, `unit` is below 8 and `part` below `256 / PART`, and the processor
+/// has the instructions of `L`.
+pub(super) trait SuperBlock {
+    /// Bytes of a piece: 16 blocks.
+    const BYTES: usize;
+    /// Values of a part: 32, or 16 of which 32 is taken off.
+    const PART: usize;
+    /// A number times its part's scale is one byte, and another one shifted by so many bits.
+    const SHIFT: u32;
+
+    unsafe fn header<L: Lanes>(piece: *const u8) -> Header<L>;
+    /// The numbers of a unit, four of each row in a register.
+    unsafe fn numbers<L: Lanes>(piece: *const u8, unit: usize) -> [L::Whole; 8];
+    /// The scale of a part as a whole number.
+    unsafe fn scale<L: Lanes>(header: &Header<L>, part: usize) -> L::Whole;
+}
+
+/// The scales of a piece.
+#[derive(Clone, Copy)]
+pub(super) struct Header<L: Lanes> {
+    pub(super) scale: L::Float,
+    pub(super) least: L::Float,
+    /// Scales of the parts, four of each row in a register.
+    scales: [L::Whole; 4],
+    /// Those of what is taken off.
+    pub(super) others: [L::Whole; 4],
+}
+
+#[inline(always)]
+unsafe fn low_nibbles<L: Lanes>(bytes: L::Whole) -> L::Whole {
+    unsafe { L::and(bytes, L::splat(0x0f0f_0f0f)) }
+}
+
+#[inline(always)]
+unsafe fn high_nibbles<L: Lanes>(bytes: L::Whole) -> L::Whole {
+    unsafe { low_nibbles::<L>(L::shift_right::<4>(bytes)) }
+}
+
+/// Registers 0 to 3 from the low halves of the bytes, 4 to 7 from the high ones.
+#[inline(always)]
+unsafe fn nibbles<L: Lanes>(from: *const u8) -> [L::Whole; 8] {
+    unsafe {
+        let bytes: [L::Whole; 4] = std::array::from_fn(|at| L::load(from.add(VECTOR * at)));
+        std::array::from_fn(|at| match at {
+            0..4 => low_nibbles::<L>(bytes[at]),
+            _ => high_nibbles::<L>(bytes[at - 4]),
+        })
+    }
+}
+
+/// Four bits and a scale.
+pub(super) struct Q4_0;
+/// Four bits, a scale and a least value.
+pub(super) struct Q4_1;
+/// Eight bits and a scale.
+pub(super) struct Q8_0;
+/// Four bits; eight parts with scale and least value in six bits each.
+pub(super) struct Q4K;
+/// Six bits; sixteen parts with a scale in eight bits each.
+pub(super) struct Q6K;
+
+impl Block for Q4_0 {
+    const BYTES: usize = ROWS * 18;
+    const LESS: Option<i32> = Some(8);
+    const LEAST: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float {
+        unsafe { L::load_halves(piece) }
+    }
+    #[inline(always)]
+    unsafe fn least<L: Lanes>(_: *const u8) -> L::Float {
+        unsafe { L::splat_float(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8] {
+        unsafe { nibbles::<L>(piece.add(2 * ROWS)) }
+    }
+}
+
+impl Block for Q4_1 {
+    const BYTES: usize = ROWS * 20;
+    const LESS: Option<i32> = Some(0);
+    const LEAST: bool = true;
+
+    #[inline(always)]
+    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float {
+        unsafe { L::load_halves(piece) }
+    }
+    #[inline(always)]
+    unsafe fn least<L: Lanes>(piece: *const u8) -> L::Float {
+        unsafe { L::load_halves(piece.add(2 * ROWS)) }
+    }
+    #[inline(always)]
+    unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8] {
+        unsafe { nibbles::<L>(piece.add(4 * ROWS)) }
+    }
+}
+
+impl Block for Q8_0 {
+    const BYTES: usize = ROWS * 34;
+    const LESS: Option<i32> = None;
+    const LEAST: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float {
+        unsafe { L::load_halves(piece) }
+    }
+    #[inline(always)]
+    unsafe fn least<L: Lanes>(_: *const u8) -> L::Float {
+        unsafe { L::splat_float(0.0) }
+    }
+    #[inline(always)]
+    unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8] {
+        unsafe { std::array::from_fn(|at| L::load(piece.add(2 * ROWS + VECTOR * at))) }
+    }
+}
+
+impl SuperBlock for Q4K {
+    const BYTES: usize = ROWS * 144;
+    const PART: usize = 32;
+    // 63 has four low bits and two high ones, and 15 times either is a byte.
+    const SHIFT: u32 = 4;
+
+    #[inline(always)]
+    unsafe fn header<L: Lanes>(piece: *const u8) -> Header<L> {
+        unsafe {
+            let [a, b, c]: [L::Whole; 3] =
+                std::array::from_fn(|at| L::load(piece.add(4 * ROWS + VECTOR * at)));
+            let six = L::splat(0x3f3f_3f3f);
+            let rest = L::or(
+                L::and(L::shift_right::<6>(a), L::splat(0x0303_0303)),
+                L::or(
+                    L::and(L::shift_right::<4>(b), L::splat(0x0c0c_0c0c)),
+                    L::and(L::shift_right::<2>(c), L::splat(0x3030_3030)),
+                ),
+            );
+            let (first, second, third) = (L::and(a, six), L::and(b, six), L::and(c, six));
+            Header {
+                scale: L::load_halves(piece),
+                least: L::load_halves(piece.add(2 * ROWS)),
+                scales: [first, second, first, second],
+                others: [third, rest, third, rest],
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn numbers<L: Lanes>(piece: *const u8, unit: usize) -> [L::Whole; 8] {
+        unsafe { nibbles::<L>(piece.add(4 * ROWS + 3 * VECTOR + 4 * VECTOR * unit)) }
+    }
+    #[inline(always)]
+    unsafe fn scale<L: Lanes>(header: &Header<L>, part: usize) -> L::Whole {
+        unsafe {
+            let four = header.scales[part / 4];
+            let shifted = match part % 4 {
+                0 => four,
+                1 => L::shift_right::<8>(four),
+                2 => L::shift_right::<16>(four),
+                _ => L::shift_right::<24>(four),
+            };
+            L::and(shifted, L::splat(0xff))
+        }
+    }
+}
+
+impl SuperBlock for Q6K {
+    const BYTES: usize = ROWS * 210;
+    const PART: usize = 16;
+    const SHIFT: u32 = 8;
+
+    #[inline(always)]
+    unsafe fn header<L: Lanes>(piece: *const u8) -> Header<L> {
+        unsafe {
+            let scale = L::load_halves(piece);
+            let scales: [L::Whole; 4] =
+                std::array::from_fn(|at| L::load(piece.add(2 * ROWS + VECTOR * at)));
+            Header {
+                scale,
+                least: L::splat_float(0.0),
+                scales,
+                others: scales,
+            }
+        }
+    }
+    #[inline(always)]
+    unsafe fn numbers<L: Lanes>(piece: *const u8, unit: usize) -> [L::Whole; 8] {
+        unsafe {
+            let low = nibbles::<L>(piece.add(2 * ROWS + 4 * VECTOR + 4 * VECTOR * unit));
+            let high = piece.add(2 * ROWS + 36 * VECTOR + 2 * VECTOR * unit);
+            let (first, second) = (L::load(high), L::load(high.add(VECTOR)));
+            let two = L::splat(0x3030_3030);
+            let with = |at: usize, bits| L::or(low[at], L::and(bits, two));
+            [
+                with(0, L::shift_left::<4>(first)),
+                with(1, L::shift_left::<2>(first)),
+                with(2, first),
+                with(3, L::shift_right::<2>(first)),
+                with(4, L::shift_left::<4>(second)),
+                with(5, L::shift_left::<2>(second)),
+                with(6, second),
+                with(7, L::shift_right::<2>(second)),
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale<L: Lanes>(header: &Header<L>, part: usize) -> L::Whole {
+        unsafe {
+            let four = header.scales[part / 4];
+            let shifted = match part % 4 {
+                0 => L::shift_left::<24>(four),
+                1 => L::shift_left::<16>(four),
+                2 => L::shift_left::<8>(four),
+                _ => four,
+            };
+            L::shift_right_signed::<24>(shifted)
+        }
+    }
+}

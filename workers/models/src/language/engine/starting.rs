@@ -1,0 +1,65 @@
+//! A sequence whose prompt is being read: some positions in each step, between the tokens of those that run.
+
+use candle_core::Tensor;
+
+use super::{ActiveSequence, SequenceId};
+use crate::language::LanguageError;
+use crate::language::llama::{LanguageModel, SequenceChunk};
+
+/// Positions of a prompt that are read in one step. A 7B model with weights of four bits reads so many in about a second
+/// on two cores.
+pub(super) const POSITIONS: usize = 64;
+
+/// A sequence and what is left of its prompt.
+pub(super) struct StartingSequence {
+    sequence: ActiveSequence,
+    /// The decoder's input for what its cache did not know, `[positions, hidden]`.
+    input: Tensor,
+    /// Positions of it that have been read.
+    read: usize,
+}
+
+impl StartingSequence {
+    pub(super) fn new(sequence: ActiveSequence, input: Tensor) -> Self {
+        Self {
+            sequence,
+            input,
+            read: 0,
+        }
+    }
+
+    pub(super) fn id(&self) -> SequenceId {
+        self.sequence.id
+    }
+
+    pub(super) fn sequence(&self) -> &ActiveSequence {
+        &self.sequence
+    }
+
+    pub(super) fn into_sequence(self) -> ActiveSequence {
+        self.sequence
+    }
+
+    /// Reads some more of the prompt; with the last of it, gives the logits `[vocab]` of the first token.
+    pub(super) fn read_on(
+        &mut self,
+        model: &LanguageModel,
+    ) -> Result<Option<Tensor>, LanguageError> {
+        let left = self.input.dim(0)? - self.read;
+        let len = left.min(POSITIONS);
+        let adapter = self.sequence.cache.adapter();
+        let hidden = model.forward(
+            &self.input.narrow(0, self.read, len)?,
+            &mut [SequenceChunk {
+                cache: &mut self.sequence.cache,
+                len,
+            }],
+        )?;
+        self.read += len;
+        if len < left {
+            return Ok(None);
+        }
+        let last = hidden.narrow(0, len - 1, 1)?;
+        Ok(Some(model.logits_of(&last, [adapter].into_iter())?.get(0)?))
+    }
+}
