@@ -4,7 +4,7 @@
 //! memory; nothing is downloaded. Fewer layers than 32 take less memory, and their times are printed as they are.
 //!
 //! `cargo benchmark quantised -- against FILE.gguf [ROUNDS]`: a model in a file, beside llama.cpp on the same file, two threads
-//! each, in turns; where others use the processor, too, the best of the passes says more than their median. pip builds
+//! each, in turns; where others use the processors, too, the processor time of a token says more than the clock. pip builds
 //! llama.cpp from source in some minutes, once. `... -- make FILE.gguf LAYERS` writes a file of Vicuna-7B's geometry in the mix
 //! Q4_K_M, of random blocks (4.1 GB with 32 layers).
 //!
@@ -149,10 +149,18 @@ fn against(file: &Path, rounds: usize) -> Result<()> {
                         let peaks = figures.entry("peak memory, GB".into()).or_default();
                         peaks[who].push(bytes.parse::<f64>()? / 1e9);
                     }
-                    [work, tokens, seconds] if !line.starts_with('#') => {
-                        let rate = tokens.parse::<f64>()? / seconds.parse::<f64>()?;
-                        let work = format!("{work}, tokens/s");
-                        figures.entry(work).or_default()[who].push(rate);
+                    [work, tokens, seconds, processor] if !line.starts_with('#') => {
+                        let tokens: f64 = tokens.parse()?;
+                        for (unit, figure) in [
+                            ("tokens/s", tokens / seconds.parse::<f64>()?),
+                            (
+                                "processor ms/token",
+                                processor.parse::<f64>()? * 1e3 / tokens,
+                            ),
+                        ] {
+                            let work = format!("{work}, {unit}");
+                            figures.entry(work).or_default()[who].push(figure);
+                        }
                     }
                     _ if round == 0 => println!("{line}"),
                     _ => {}
@@ -192,7 +200,38 @@ fn most(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
-/// Prints a line `WORK TOKENS SECONDS` for each pass, then the most memory.
+/// The clock and the processor time of all threads since a moment.
+struct Watch {
+    started: Instant,
+    before: f64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            before: processor_time(),
+        }
+    }
+
+    /// Both in seconds.
+    fn stop(self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64();
+        format!("{seconds} {}", processor_time() - self.before)
+    }
+}
+
+/// Seconds that the threads of this process have run, to the nanosecond.
+fn processor_time() -> f64 {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let times = threads.flatten().filter_map(|thread| {
+        let times = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        times.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    times.sum::<f64>() / 1e9
+}
+
+/// Prints a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then the most memory.
 fn measure(model: &LanguageModel) -> Result<()> {
     println!(
         "# ours, loaded: {:.2} GB at most",
@@ -204,14 +243,11 @@ fn measure(model: &LanguageModel) -> Result<()> {
         for (name, step) in [("", tokens), ("-in-steps", STEP)] {
             for _ in 0..3 {
                 let mut cache = model.cache(tokens)?;
-                let started = Instant::now();
+                let watch = Watch::start();
                 for _ in 0..tokens / step {
                     pass(model, &mut [&mut cache], step)?;
                 }
-                println!(
-                    "prefill-{tokens}{name} {tokens} {}",
-                    started.elapsed().as_secs_f64()
-                );
+                println!("prefill-{tokens}{name} {tokens} {}", watch.stop());
             }
         }
     }
@@ -225,9 +261,9 @@ fn measure(model: &LanguageModel) -> Result<()> {
         let mut caches: Vec<&mut KvCache> = caches.iter_mut().collect();
         pass(model, &mut caches, 1)?;
         for _ in 0..STEPS {
-            let started = Instant::now();
+            let watch = Watch::start();
             pass(model, &mut caches, 1)?;
-            println!("decode-{batch} {batch} {}", started.elapsed().as_secs_f64());
+            println!("decode-{batch} {batch} {}", watch.stop());
         }
     }
     let mut caches = Vec::new();

@@ -1,7 +1,7 @@
 """llama.cpp's part of `benches/quantised.rs`: through its libraries as `llama-cpp-python` builds them.
 
     llama_cpp.py make OUT.gguf LAYERS      a file of the geometry of Vicuna-7B in the mix Q4_K_M, of random blocks
-    llama_cpp.py measure MODEL.gguf        a line `WORK TOKENS SECONDS` for each pass, then `peak BYTES`
+    llama_cpp.py measure MODEL.gguf        a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then `peak BYTES`
     llama_cpp.py plain MODEL.gguf          the same without weights in layouts for AMX and wide registers
 """
 
@@ -113,13 +113,13 @@ def measure(path, extra):
             batch.n_seq_id[at] = 1
             batch.seq_id[at][0] = sequence
             batch.logits[at] = wanted
-        started = time.perf_counter()
+        started, before = time.perf_counter(), time.process_time()
         code = lib.llama_decode(context, batch)
         lib.llama_synchronize(context)
-        seconds = time.perf_counter() - started
+        seconds, processor = time.perf_counter() - started, time.process_time() - before
         lib.llama_batch_free(batch)
         assert code == 0, code
-        return seconds
+        return f"{seconds} {processor}"
 
     def prefill(count, sequence=0, first=0):
         return run([(first + at, sequence, at == count - 1) for at in range(count)])
