@@ -198,6 +198,16 @@ mod tests {
     }
 
     #[test]
+    fn ties_between_alignments_are_broken_as_the_jar_breaks_them() {
+        let score = score(
+            "the normal and line lungs have xxxx the both lungs disease are clear a-nd expanded heart and mediastinum heart",
+            "the heart and lungs have xxxx xxxx in the interval both lungs are clear and expanded heart and mediastinum normal",
+        );
+        // What meteor-1.5.jar prints.
+        assert!((score - 0.3602598656526567).abs() < 1e-12, "{score}");
+    }
+
+    #[test]
     fn the_name_says_which_stages_ran() {
         assert_eq!(Meteor::new(None).name(), "METEOR 1.5 (exact, stem)");
     }

@@ -25,6 +25,11 @@ pub(super) struct Match {
 }
 
 impl Match {
+    /// How far the two sides' places are apart.
+    fn distance(&self) -> usize {
+        self.start.abs_diff(self.hypothesis_start)
+    }
+
     pub(super) fn hypothesis(&self) -> Range<usize> {
         self.hypothesis_start..self.hypothesis_start + self.hypothesis_length
     }
@@ -121,7 +126,6 @@ impl Partial {
         }
         self.next = found.reference().end;
         self.open = found.hypothesis().end;
-        self.distance += found.start.abs_diff(found.hypothesis_start);
     }
 
     fn is_free(&self, found: &Match) -> bool {
@@ -274,6 +278,7 @@ fn search(
                     next.push(path);
                 } else if let Some(found) = &certain[path.next] {
                     path.take(found);
+                    path.distance += found.distance();
                     next.push(path);
                 }
                 continue;
@@ -287,6 +292,8 @@ fn search(
                     chosen.push((*found, path.last));
                     longer.last = chosen.len() - 1;
                     next.push(longer);
+                    // METEOR 1.5 counts the distance here against the path that goes without the match, and the later ones.
+                    path.distance += found.distance();
                 }
             }
             if path.open != NONE {
