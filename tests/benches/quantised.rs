@@ -1,39 +1,78 @@
-//! The language model of the published geometry with quantised weights on this CPU: prefill, decode alone and together, and
-//! memory. Weights are random and made in memory; nothing is downloaded.
+//! The language model with quantised weights on this CPU: prefill, decode alone and together, and memory.
 //!
-//! `cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k] [LAYERS]`: fewer layers than 32 take less memory, and their
-//! times are printed as they are.
+//! `cargo benchmark quantised -- [q4_k_m|q4_0|q8_0|q6_k|q4_k] [LAYERS]`: Vicuna-7B's geometry, of random blocks that are made in
+//! memory; nothing is downloaded. Fewer layers than 32 take less memory, and their times are printed as they are.
+//!
+//! `cargo benchmark quantised -- against FILE.gguf [ROUNDS]`: a model in a file, beside llama.cpp on the same file, two threads
+//! each, in turns; where others use the processors, too, the processor time of a token says more than the clock. pip builds
+//! llama.cpp from source in some minutes, once. `... -- make FILE.gguf LAYERS` writes a file of Vicuna-7B's geometry in the mix
+//! Q4_K_M, of random blocks (4.1 GB with 32 layers).
+//!
+//! Both run the network and the output head and choose no tokens. Decoding goes on behind 160 tokens that all sequences share.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
-use candle_core::DType;
+use anyhow::{Context, Result, bail};
 use candle_core::quantized::GgmlDType;
+use candle_core::{DType, Device};
+use radialog_models::bundle::components::LanguagePipeline;
+use radialog_models::bundle::import::{Import, ImportOptions, ImportParts};
+use radialog_models::bundle::{Bundle, HashCache};
 use radialog_models::language::cache::KvCache;
 use radialog_models::language::llama::SequenceChunk;
 use radialog_models::language::{BaseWeights, LanguageModel, LlamaConfig};
+use radialog_schemas::Stage;
 use radialog_tests::benchmark::{
-    RandomBlocks, median, peak_memory, processor_seconds, random_weights,
+    RandomBlocks, median, peak_memory, peer_python, random_weights, run,
 };
 
+const PEER: &str = include_str!("peers/llama_cpp.py");
+const PACKAGES: [&str; 3] = ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy"];
 /// Tokens of a prompt's beginning that sequences share, as of a report.
 const PREFIX: usize = 160;
-/// Tokens of a long prompt.
-const PROMPT: usize = 128;
+/// Tokens of long prompts.
+const PROMPTS: [usize; 2] = [128, 512];
+/// Positions of a prompt that the engine reads in a step.
+const STEP: usize = 64;
+/// Sequences that are decoded together.
+const BATCHES: [usize; 4] = [1, 8, 16, 32];
 /// Steps that are timed.
 const STEPS: usize = 8;
-/// Tokens of each sequence when memory is measured.
+/// Tokens of each of eight sequences when memory is measured.
 const FULL: usize = 512;
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args()
+    let arguments: Vec<String> = std::env::args()
         .skip(1)
-        .filter(|argument| argument != "--bench");
-    let name = arguments.next().unwrap_or_else(|| "q4_k_m".to_owned());
-    let layers = arguments.next().map_or(Ok(32), |layers| layers.parse())?;
-    let blocks = match name.as_str() {
+        .filter(|argument| argument != "--bench")
+        .collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["against", file] => against(file.as_ref(), 3),
+        ["against", file, rounds] => against(file.as_ref(), rounds.parse()?),
+        ["make", file, layers] => {
+            let script = tempfile::NamedTempFile::new()?;
+            run(&mut peer(script.path(), &["make", file, layers])?).map(|_| ())
+        }
+        ["measure", bundle] => {
+            let cache = HashCache::at(PathBuf::from(bundle).with_extension("hashes.json"));
+            let bundle = Bundle::open_with(bundle.as_ref(), &[Stage::Language], &cache)?;
+            measure(&LanguagePipeline::load(&bundle, &Device::Cpu)?.model)
+        }
+        [] => random("q4_k_m", 32),
+        [types] => random(types, 32),
+        [types, layers] => random(types, layers.parse()?),
+        _ => bail!("give types and layers, or 'against' and a file, or 'make', a file and layers"),
+    }
+}
+
+fn random(types: &str, layers: usize) -> Result<()> {
+    let blocks = match types {
         "q4_k_m" => RandomBlocks::q4_k_m(),
         "q4_0" => RandomBlocks {
             dtype: |_| GgmlDType::Q4_0,
@@ -60,60 +99,187 @@ fn main() -> Result<()> {
         weights: &weights,
         quantized: Some(&blocks),
     };
-    let model = LanguageModel::load(&config, base, None)?;
+    println!("# {types}, {layers} layers");
+    measure(&LanguageModel::load(&config, base, None)?)
+}
+
+/// A program of llama.cpp's.
+fn peer(script: &Path, arguments: &[&str]) -> Result<Command> {
+    fs::write(script, PEER)?;
+    let mut command = Command::new(peer_python("llama-cpp", &PACKAGES)?);
+    command.arg(script).args(arguments);
+    Ok(command)
+}
+
+fn against(file: &Path, rounds: usize) -> Result<()> {
+    let dir = tempfile::tempdir_in(file.parent().unwrap_or(Path::new(".")))?;
+    let parts = ImportParts {
+        base: Some(file.to_owned()),
+        ..ImportParts::default()
+    };
+    let options = ImportOptions {
+        name: "peer".into(),
+        version: "1".into(),
+        license: "that of its base".into(),
+        dtype: None,
+        merge: None,
+        projector_seed: 42,
+    };
+    let bundle = dir.path().join("bundle");
+    Import::plan(&parts, options)?.write(&bundle, &mut |_| {})?;
+    let (script, program) = (dir.path().join("peer.py"), std::env::current_exe()?);
+    let model = file.to_str().context("a path in UTF-8")?;
+    let mut figures: BTreeMap<String, [Vec<f64>; 2]> = BTreeMap::new();
+    let mut way = "measure";
+    for round in 0..rounds {
+        let ours = run(Command::new(&program).arg("measure").arg(&bundle))?;
+        let theirs = match run(&mut peer(&script, &[way, model])?) {
+            // Its kernels for AMX end the process on some machines.
+            Err(_) if round == 0 => {
+                println!("# llama.cpp failed and is measured without its layouts of weights");
+                way = "plain";
+                run(&mut peer(&script, &[way, model])?)
+            }
+            said => said,
+        }?;
+        for (who, said) in [ours, theirs].iter().enumerate() {
+            for line in said.lines() {
+                match line.split_whitespace().collect::<Vec<_>>()[..] {
+                    ["peak", bytes] => {
+                        let peaks = figures.entry("peak memory, GB".into()).or_default();
+                        peaks[who].push(bytes.parse::<f64>()? / 1e9);
+                    }
+                    [work, tokens, seconds, processor] if !line.starts_with('#') => {
+                        let tokens: f64 = tokens.parse()?;
+                        for (unit, figure) in [
+                            ("tokens/s", tokens / seconds.parse::<f64>()?),
+                            (
+                                "processor ms/token",
+                                processor.parse::<f64>()? * 1e3 / tokens,
+                            ),
+                        ] {
+                            let work = format!("{work}, {unit}");
+                            figures.entry(work).or_default()[who].push(figure);
+                        }
+                    }
+                    _ if round == 0 => println!("{line}"),
+                    _ => {}
+                }
+            }
+        }
+    }
     println!(
-        "{name}, {layers} layers: loaded, peak {:.2} GB",
+        "\n| work | ours | llama.cpp | ours / llama.cpp, medians | best |\n| --- | --- | --- | --- | --- |"
+    );
+    for (work, [ours, theirs]) in figures {
+        let ratio = |of: fn(&[f64]) -> f64| match theirs.is_empty() {
+            true => "-".to_owned(),
+            false => format!("{:.2}", of(&ours) / of(&theirs)),
+        };
+        println!(
+            "| {work} | {} | {} | {} | {} |",
+            figure(&ours),
+            figure(&theirs),
+            ratio(median),
+            ratio(most)
+        );
+    }
+    Ok(())
+}
+
+/// The middle one of some figures, and their range.
+fn figure(values: &[f64]) -> String {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    match values.is_empty() {
+        true => "-".to_owned(),
+        false => format!("{:.2} ({least:.2} to {:.2})", median(values), most(values)),
+    }
+}
+
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
+/// The clock and the processor time of all threads since a moment.
+struct Watch {
+    started: Instant,
+    before: f64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            before: processor_time(),
+        }
+    }
+
+    /// Both in seconds.
+    fn stop(self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64();
+        format!("{seconds} {}", processor_time() - self.before)
+    }
+}
+
+/// Seconds that the threads of this process have run, to the nanosecond.
+fn processor_time() -> f64 {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten();
+    let times = threads.flatten().filter_map(|thread| {
+        let times = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        times.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    times.sum::<f64>() / 1e9
+}
+
+/// Prints a line `WORK TOKENS SECONDS PROCESSOR` for each pass, then the most memory.
+fn measure(model: &LanguageModel) -> Result<()> {
+    println!(
+        "# ours, loaded: {:.2} GB at most",
         peak_memory() as f64 / 1e9
     );
-
     let mut prefix = model.cache(PREFIX)?;
-    run(&model, &mut [&mut prefix], PREFIX)?;
-    for tokens in [PROMPT, 2 * PROMPT] {
-        let mut times = Vec::new();
-        let before = processor_seconds();
-        for _ in 0..3 {
-            let mut cache = model.cache(tokens)?;
-            let started = Instant::now();
-            run(&model, &mut [&mut cache], tokens)?;
-            times.push(started.elapsed().as_secs_f64());
+    pass(model, &mut [&mut prefix], PREFIX)?;
+    for tokens in PROMPTS {
+        for (name, step) in [("", tokens), ("-in-steps", STEP)] {
+            for _ in 0..3 {
+                let mut cache = model.cache(tokens)?;
+                let watch = Watch::start();
+                for _ in 0..tokens / step {
+                    pass(model, &mut [&mut cache], step)?;
+                }
+                println!("prefill-{tokens}{name} {tokens} {}", watch.stop());
+            }
         }
-        report(&format!("prefill of {tokens}"), tokens, &times, before);
     }
-    for batch in [1, 2, 4, 8, 16] {
+    for batch in BATCHES {
         let mut caches = Vec::new();
         for _ in 0..batch {
-            let mut cache = model.cache(PREFIX + STEPS + 2)?;
+            let mut cache = model.cache(PREFIX + STEPS + 1)?;
             cache.copy_from(&prefix, PREFIX)?;
             caches.push(cache);
         }
         let mut caches: Vec<&mut KvCache> = caches.iter_mut().collect();
-        run(&model, &mut caches, 1)?;
-        let mut times = Vec::new();
-        let before = processor_seconds();
+        pass(model, &mut caches, 1)?;
         for _ in 0..STEPS {
-            let started = Instant::now();
-            run(&model, &mut caches, 1)?;
-            times.push(started.elapsed().as_secs_f64());
+            let watch = Watch::start();
+            pass(model, &mut caches, 1)?;
+            println!("decode-{batch} {batch} {}", watch.stop());
         }
-        report(&format!("decode of {batch}"), batch, &times, before);
     }
     let mut caches = Vec::new();
     for _ in 0..8 {
         let mut cache = model.cache(FULL)?;
-        for _ in 0..FULL / PROMPT {
-            run(&model, &mut [&mut cache], PROMPT)?;
+        for _ in 0..FULL / STEP {
+            pass(model, &mut [&mut cache], STEP)?;
         }
         caches.push(cache);
     }
-    println!(
-        "8 sequences of {FULL} tokens: peak {:.2} GB",
-        peak_memory() as f64 / 1e9
-    );
+    println!("peak {}", peak_memory());
     Ok(())
 }
 
 /// Runs so many more positions of each sequence, and takes the logits of the last ones.
-fn run(model: &LanguageModel, caches: &mut [&mut KvCache], len: usize) -> Result<()> {
+fn pass(model: &LanguageModel, caches: &mut [&mut KvCache], len: usize) -> Result<()> {
     let ids: Vec<u32> = (0..(len * caches.len()) as u32)
         .map(|at| 5 + at * 37 % 900)
         .collect();
@@ -130,16 +296,4 @@ fn run(model: &LanguageModel, caches: &mut [&mut KvCache], len: usize) -> Result
     };
     black_box(model.logits(&last)?);
     Ok(())
-}
-
-fn report(what: &str, tokens: usize, times: &[f64], before: f64) {
-    let processor = (processor_seconds() - before) / times.len() as f64;
-    let fastest = times.iter().copied().fold(f64::INFINITY, f64::min);
-    println!(
-        "{what}: {:.1} tokens/s at the median, {:.1} at best; {:.0} ms and {:.0} processor-milliseconds",
-        tokens as f64 / median(times),
-        tokens as f64 / fastest,
-        median(times) * 1e3,
-        processor * 1e3
-    );
 }

@@ -95,7 +95,7 @@ impl RandomBlocks {
     pub fn q4_k_m() -> Self {
         let dtype = |name: &str| {
             let layer = name.split('.').find_map(|part| part.parse::<usize>().ok());
-            let more = layer.is_none_or(|layer| layer < 4 || layer >= 28 || (layer - 4) % 3 == 2);
+            let more = layer.is_none_or(|layer| !(4..28).contains(&layer) || (layer - 4) % 3 == 2);
             let finer = ["v_proj", "down_proj", "lm_head"];
             match more && finer.iter().any(|part| name.contains(part)) {
                 true => GgmlDType::Q6K,

@@ -339,6 +339,15 @@ impl State for FaultyState {
             .answer(self.faults.state()?.finish(lines).await?)
     }
 
+    async fn end_run(&self, run: &RunId) -> Result<(), StateError> {
+        self.faults.answer(self.faults.state()?.end_run(run).await?)
+    }
+
+    async fn open_run(&self, run: &RunId) -> Result<(), StateError> {
+        self.faults
+            .answer(self.faults.state()?.open_run(run).await?)
+    }
+
     async fn forget(&self, run: &RunId, study: &StudyId) -> Result<(), StateError> {
         self.faults
             .answer(self.faults.state()?.forget(run, study).await?)

@@ -75,7 +75,9 @@ impl Dispatcher {
                 stall = self.limits.stall;
             }
             if self.ledger().is_complete() {
-                return Ok(());
+                let state = &self.executor.backends.state;
+                let end = || state.end_run(&self.spec.run);
+                return self.executor.retry.until_success(end).await;
             }
             if swept.elapsed() >= SWEEP_EVERY {
                 if self.ledger().idle() > stall {

@@ -18,6 +18,7 @@ pub(crate) const STUDY_FIELD: &str = "study";
 /// When the state store does not answer.
 pub(crate) async fn announce_run(state: &dyn State, run: &RunSpec) -> Result<(), StateError> {
     let document = serde_json::to_string(run).expect("a specification has string keys only");
+    state.open_run(&run.run).await?;
     state.put_document(&run.run, SPEC_DOCUMENT, document).await
 }
 

@@ -39,6 +39,7 @@ on_each_adapter! { memory, redis, redis_cluster: {
     beginning_again_keeps_what_is_there,
     finishing_removes_the_study_and_appends_its_line_once,
     finished_lines_are_read_and_discarded_in_order,
+    a_run_that_has_ended_takes_no_line_until_it_is_opened_again,
     a_forgotten_study_leaves_no_line_however_often_it_is_forgotten,
     batches_answer_in_order_and_may_name_a_study_twice,
     racing_coordinators_see_each_fact_and_finish_once,
@@ -233,6 +234,29 @@ async fn finished_lines_are_read_and_discarded_in_order(state: Arc<dyn State>) {
     );
     state.discard_finished(&run, 100).await.unwrap();
     assert_eq!(state.finished(&run, 100).await.unwrap(), [""; 0]);
+}
+
+async fn a_run_that_has_ended_takes_no_line_until_it_is_opened_again(state: Arc<dyn State>) {
+    let run = run();
+    state.open_run(&run).await.unwrap();
+    let begin = ["before", "after", "again"].map(|study| fact(&run, study, "study", "spec"));
+    state.begin(&begin).await.unwrap();
+    let finish = async |study: &str| {
+        let line = fact(&run, study, "", study);
+        state.finish(&[line]).await.unwrap()
+    };
+    assert_eq!(finish("before").await, [true]);
+    for _ in 0..2 {
+        state.end_run(&run).await.unwrap();
+        assert_eq!(state.finished(&run, 100).await.unwrap(), [""; 0]);
+    }
+    assert_eq!(finish("after").await, [false]);
+    assert_eq!(state.exist(&run, &["after".into()]).await.unwrap(), [false]);
+    assert_eq!(state.finished(&run, 100).await.unwrap(), [""; 0]);
+
+    state.open_run(&run).await.unwrap();
+    assert_eq!(finish("again").await, [true]);
+    assert_eq!(state.finished(&run, 100).await.unwrap(), ["again"]);
 }
 
 async fn a_forgotten_study_leaves_no_line_however_often_it_is_forgotten(state: Arc<dyn State>) {

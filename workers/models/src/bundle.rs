@@ -18,6 +18,7 @@ pub mod error;
 mod geometry;
 pub mod hashes;
 pub mod import;
+mod quantise;
 pub mod random;
 pub mod stored;
 pub mod weights;
@@ -28,6 +29,7 @@ pub use configs::ComponentConfigs;
 pub use error::BundleError;
 pub use geometry::{Geometry, System};
 pub use hashes::HashCache;
+pub use quantise::{BundleQuantisation, Quantised, WeightTypes};
 pub use random::RandomBundle;
 
 use components::{Component, WeightsFile};

@@ -60,7 +60,7 @@ pub trait State: Send + Sync + 'static {
     async fn record(&self, facts: &[Fact]) -> Result<Vec<Option<Facts>>, StateError>;
 
     /// Removes each study and appends its line to its run's finished list, both or neither. False where the study did
-    /// not exist any more: then nothing is appended. `field` of the facts is ignored, `value` is the line.
+    /// not exist any more, or its run has ended: then nothing is appended. `field` of the facts is ignored, `value` is the line.
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError>;
 
     /// Removes a study that nobody waits for a line of. It may be repeated, and a study that does not exist is none.
@@ -74,4 +74,11 @@ pub trait State: Send + Sync + 'static {
 
     /// Removes the first `count` lines of the finished list.
     async fn discard_finished(&self, run: &RunId, count: usize) -> Result<(), StateError>;
+
+    /// Ends a run that has all its lines: its finished list is emptied and takes no more. A study that was begun twice,
+    /// because an answer was lost, may still finish afterwards, and nobody would collect its second line.
+    async fn end_run(&self, run: &RunId) -> Result<(), StateError>;
+
+    /// Lets a run take lines, whether or not it had ended.
+    async fn open_run(&self, run: &RunId) -> Result<(), StateError>;
 }

@@ -3,5 +3,6 @@
 pub mod classification;
 pub mod clinical;
 pub mod quality;
+pub mod text_rows;
 pub mod text_scores;
 pub mod words;

@@ -91,11 +91,14 @@ async fn drained(
     }
 }
 
-/// Our keys in Redis, but for the documents of a run: they are kept for those who ask for its state by its id, and Redis
-/// forgets them by itself.
+/// Our keys in Redis, but for the documents of a run and the sign that it has ended: they are kept for those who ask for
+/// its state by its id, and for what comes late; Redis forgets them by itself.
 async fn left_keys(services: &Services) -> anyhow::Result<Vec<String>> {
     let mut keys = services.state_keys().await?;
-    keys.retain(|key| !(key.starts_with("radialog:run:") && key.ends_with(":documents")));
+    let is_kept = |key: &str| {
+        key.starts_with("radialog:run:") && (key.ends_with(":documents") || key.ends_with(":ended"))
+    };
+    keys.retain(|key| !is_kept(key));
     Ok(keys)
 }
 

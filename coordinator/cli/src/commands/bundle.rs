@@ -14,9 +14,11 @@ use radialog_schemas::{AdapterName, PerStage};
 use crate::args::SystemArg;
 use crate::exit::UsageError;
 
+mod bar;
 mod check;
 mod fetch;
 mod import;
+mod quantise;
 mod upload;
 
 /// Make, check and show bundles of weights
@@ -50,6 +52,7 @@ enum BundleCommand {
     Import(Box<import::ImportArgs>),
     Fetch(Box<fetch::FetchArgs>),
     Check(check::CheckArgs),
+    Quantise(quantise::QuantiseArgs),
     Upload(upload::UploadArgs),
     /// Put components of other bundles, such as checkpoints of `radialog train`, together into one
     ///
@@ -148,6 +151,12 @@ pub(crate) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
         BundleCommand::Check(args) => {
             let checked = tokio::task::spawn_blocking(move || check::run(&args));
             return checked.await.context("the check was interrupted")?;
+        }
+        BundleCommand::Quantise(args) => {
+            let quantised = tokio::task::spawn_blocking(move || quantise::run(args));
+            return quantised
+                .await
+                .context("the quantisation was interrupted")?;
         }
         BundleCommand::Assemble {
             dir,

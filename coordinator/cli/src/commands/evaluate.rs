@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 
 mod bundle;
 mod run;
+mod text;
 
-/// Score a finished run, or a bundle
+/// Score a finished run, a bundle, or texts in files
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {
     #[command(subcommand)]
@@ -18,11 +19,13 @@ pub(crate) struct EvaluateArgs {
 enum EvaluateCommand {
     Run(run::RunArgs),
     Bundle(bundle::BundleArgs),
+    Text(text::TextArgs),
 }
 
 pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         EvaluateCommand::Run(args) => run::run(&args),
         EvaluateCommand::Bundle(args) => bundle::run(args).await,
+        EvaluateCommand::Text(args) => text::run(&args),
     }
 }

@@ -127,6 +127,32 @@ impl MappedWeights {
         entry.ggml.map(|_| self.bytes(entry).len())
     }
 
+    /// The type and the bytes of a tensor as it is stored; none where there is no such tensor.
+    pub(super) fn stored(&self, name: &str) -> Option<(Dtype, &[u8])> {
+        let entry = self.0.tensors.get(name)?;
+        Some((entry.dtype, self.bytes(entry)))
+    }
+
+    /// Some rows of a matrix that is not quantised, in f32.
+    ///
+    /// # Errors
+    /// No such matrix, or rows that it does not have.
+    pub(super) fn rows(&self, name: &str, rows: Range<usize>) -> candle_core::Result<Vec<f32>> {
+        let entry = self.find(name)?;
+        let (&[all, columns], None) = (entry.shape.as_slice(), entry.ggml) else {
+            candle_core::bail!("'{name}' is no matrix of numbers")
+        };
+        let row = self.bytes(entry).len() / all.max(1);
+        let Some(bytes) = self.bytes(entry).get(rows.start * row..rows.end * row) else {
+            candle_core::bail!("rows {rows:?} of '{name}', which has {all}")
+        };
+        TensorView::new(entry.dtype, vec![rows.len(), columns], bytes)?
+            .load(&Device::Cpu)?
+            .to_dtype(DType::F32)?
+            .flatten_all()?
+            .to_vec1()
+    }
+
     /// A quantised tensor as it is stored: the type of its blocks, and bytes `[rows, bytes a row]`.
     ///
     /// # Errors

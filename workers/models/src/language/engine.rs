@@ -244,9 +244,8 @@ impl Engine {
         self.turn_caches.extend(known);
     }
 
-    /// Gives every running sequence one more token, then reads at most [`starting::POSITIONS`] positions of the prompt of one
-    /// that starts, so that running answers never wait for longer than that takes. A sequence that cannot start finishes
-    /// with its error.
+    /// Gives every running sequence one more token, then reads at most 64 positions of the prompt of one that starts, so that
+    /// running answers never wait for longer than that takes. A sequence that cannot start finishes with its error.
     ///
     /// # Errors
     /// The network failed on the running sequences; they are all lost and must be admitted again.

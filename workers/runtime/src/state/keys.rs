@@ -13,6 +13,11 @@ pub(super) fn study(run: &RunId, study: &StudyId) -> String {
     format!("radialog:run:{{{run}}}:study:{study}")
 }
 
+/// There as long as it is known that a run has ended.
+pub(super) fn ended(run: &RunId) -> String {
+    format!("radialog:run:{{{run}}}:ended")
+}
+
 /// List of the lines of finished studies.
 pub(super) fn finished(run: &RunId) -> String {
     format!("radialog:run:{{{run}}}:finished")

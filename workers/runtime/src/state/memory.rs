@@ -20,6 +20,7 @@ struct Run {
     documents: BTreeMap<String, String>,
     studies: BTreeMap<StudyId, Facts>,
     finished: VecDeque<String>,
+    is_ended: bool,
 }
 
 impl MemoryState {
@@ -83,11 +84,11 @@ impl State for MemoryState {
             let Some(run) = runs.get_mut(&line.run) else {
                 return false;
             };
-            let existed = run.studies.remove(&line.study).is_some();
-            if existed {
+            let is_appended = run.studies.remove(&line.study).is_some() && !run.is_ended;
+            if is_appended {
                 run.finished.push_back(line.value.clone());
             }
-            existed
+            is_appended
         };
         Ok(lines.iter().map(&mut finish).collect())
     }
@@ -119,6 +120,19 @@ impl State for MemoryState {
         if let Some(run) = self.runs().get_mut(run) {
             run.finished.drain(..count.min(run.finished.len()));
         }
+        Ok(())
+    }
+
+    async fn end_run(&self, run: &RunId) -> Result<(), StateError> {
+        let mut runs = self.runs();
+        let run = runs.entry(run.clone()).or_default();
+        run.is_ended = true;
+        run.finished.clear();
+        Ok(())
+    }
+
+    async fn open_run(&self, run: &RunId) -> Result<(), StateError> {
+        self.runs().entry(run.clone()).or_default().is_ended = false;
         Ok(())
     }
 }

@@ -25,10 +25,11 @@ static RECORD: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// KEYS: study, finished list. ARGV: line, seconds to live. Whether the study existed until now.
+/// KEYS: study, finished list, sign of the end. ARGV: line, seconds to live. Whether the line is appended.
 static FINISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('DEL', KEYS[1]) == 0 then return 0 end
+         if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
          redis.call('RPUSH', KEYS[2], ARGV[1])
          redis.call('EXPIRE', KEYS[2], ARGV[2])
          return 1",
@@ -190,10 +191,11 @@ impl State for RedisState {
     async fn finish(&self, lines: &[Fact]) -> Result<Vec<bool>, StateError> {
         let mut pipeline = redis::pipe();
         for line in lines {
-            pipeline.cmd("EVALSHA").arg(FINISH.get_hash()).arg(2);
+            pipeline.cmd("EVALSHA").arg(FINISH.get_hash()).arg(3);
             pipeline
                 .arg(keys::study(&line.run, &line.study))
-                .arg(keys::finished(&line.run));
+                .arg(keys::finished(&line.run))
+                .arg(keys::ended(&line.run));
             pipeline.arg(&line.value).arg(seconds_to_live());
         }
         if lines.is_empty() {
@@ -239,6 +241,22 @@ impl State for RedisState {
                 .ignore(),
         )
         .await
+    }
+
+    async fn end_run(&self, run: &RunId) -> Result<(), StateError> {
+        let ttl = TIME_TO_LIVE.as_secs();
+        let mut pipeline = redis::pipe();
+        pipeline
+            .atomic()
+            .set_ex(keys::ended(run), 1, ttl)
+            .ignore()
+            .del(keys::finished(run))
+            .ignore();
+        self.run(&pipeline).await
+    }
+
+    async fn open_run(&self, run: &RunId) -> Result<(), StateError> {
+        self.run(redis::pipe().del(keys::ended(run)).ignore()).await
     }
 }
 

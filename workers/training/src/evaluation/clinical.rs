@@ -1,10 +1,41 @@
-//! Clinical scores of generated reports (the paper's "CE"): both sides are reduced to present or not, where *uncertain*,
-//! *negative* and *not mentioned* all count as not present; undefined ratios count as 0, as scikit-learn does.
+//! Clinical scores of generated reports (the paper's "CE"): both sides are reduced to present or not, where *negative* and *not
+//! mentioned* count as not present, and *uncertain* as the paper has it, too, unless told otherwise; undefined ratios count as
+//! 0, as scikit-learn does.
 
 use radialog_schemas::{Finding, Label, Labels, StudyRecord};
 use serde::Serialize;
 
 const CLASSES: usize = Finding::ALL.len();
+/// The five findings that CheXpert's competition scored, and papers report beside the 14.
+pub const FIVE: [Finding; 5] = [
+    Finding::Atelectasis,
+    Finding::Cardiomegaly,
+    Finding::Consolidation,
+    Finding::Edema,
+    Finding::PleuralEffusion,
+];
+
+/// What an uncertain label counts as, on both sides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UncertainAs {
+    /// Not present, as in the paper's test program.
+    #[default]
+    Negative,
+    /// Present.
+    Positive,
+}
+
+/// Precision, recall and F1 of some classes, each between 0 and 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Rates {
+    /// Share of the predicted labels that are true.
+    pub precision: f64,
+    /// Share of the true labels that were predicted.
+    pub recall: f64,
+    /// Harmonic mean of the two; of several classes, what the averaging gives.
+    pub f1: f64,
+}
 
 /// The confusion counts of all reports so far. Its size does not depend on their number.
 #[derive(Clone, Debug, Default)]
@@ -33,16 +64,24 @@ pub struct ClinicalScores {
     pub accuracy: f64,
     /// F1 of each class, in the published order.
     pub f1: Vec<(Finding, f64)>,
+    /// Rates of each class, in the published order.
+    pub labels: Vec<(Finding, Rates)>,
+    /// Rates over all cells of the 14 classes together.
+    pub micro: Rates,
+    /// Mean rates of [`FIVE`].
+    pub five_macro: Rates,
+    /// Rates over all cells of [`FIVE`] together.
+    pub five_micro: Rates,
 }
 
 impl LabelCounts {
     /// Counts one finished study; false where it has no reference to compare with.
-    pub fn add_record(&mut self, record: &StudyRecord) -> bool {
+    pub fn add_record(&mut self, record: &StudyRecord, uncertain: UncertainAs) -> bool {
         let (Some(report), Some(reference)) = (&record.report_labels, &record.reference_labels)
         else {
             return false;
         };
-        self.add(&present(reference), &present(report));
+        self.add(&present(reference, uncertain), &present(report, uncertain));
         true
     }
 
@@ -85,12 +124,55 @@ impl LabelCounts {
             },
             accuracy: ratio(cells - wrong, cells),
             f1: Finding::ALL.into_iter().zip((0..CLASSES).map(f1)).collect(),
+            labels: Finding::ALL
+                .into_iter()
+                .zip((0..CLASSES).map(|class| self.micro([class])))
+                .collect(),
+            micro: self.micro(0..CLASSES),
+            five_macro: self.macro_of(&five()),
+            five_micro: self.micro(five()),
+        }
+    }
+
+    /// Rates of the cells of some classes together.
+    fn micro(&self, classes: impl IntoIterator<Item = usize>) -> Rates {
+        let (mut tp, mut fp, mut fne) = (0, 0, 0);
+        for class in classes {
+            tp += self.true_positive[class];
+            fp += self.false_positive[class];
+            fne += self.false_negative[class];
+        }
+        Rates {
+            precision: ratio(tp, tp + fp),
+            recall: ratio(tp, tp + fne),
+            f1: ratio(2 * tp, 2 * tp + fp + fne),
+        }
+    }
+
+    /// Mean rates of some classes.
+    fn macro_of(&self, classes: &[usize]) -> Rates {
+        let each: Vec<Rates> = classes.iter().map(|class| self.micro([*class])).collect();
+        let mean = |of: fn(&Rates) -> f64| each.iter().map(of).sum::<f64>() / each.len() as f64;
+        Rates {
+            precision: mean(|rates| rates.precision),
+            recall: mean(|rates| rates.recall),
+            f1: mean(|rates| rates.f1),
         }
     }
 }
 
-fn present(labels: &Labels) -> [bool; CLASSES] {
-    Finding::ALL.map(|finding| labels.get(&finding) == Some(&Label::Positive))
+fn present(labels: &Labels, uncertain: UncertainAs) -> [bool; CLASSES] {
+    Finding::ALL.map(|finding| match labels.get(&finding) {
+        Some(Label::Positive) => true,
+        Some(Label::Uncertain) => uncertain == UncertainAs::Positive,
+        _ => false,
+    })
+}
+
+/// Places of [`FIVE`] in the published order.
+fn five() -> Vec<usize> {
+    let is_one = |class: &usize| FIVE.contains(&Finding::ALL[*class]);
+    (0..CLASSES).filter(is_one).collect()
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {
@@ -115,13 +197,28 @@ mod tests {
     }
 
     #[test]
-    fn uncertain_and_negative_count_as_not_present() {
+    fn micro_rates_pool_cells_and_macro_rates_average_classes() {
+        let of = |present: &[usize]| std::array::from_fn(|class| present.contains(&class));
+        let places = five();
+        let mut counts = LabelCounts::default();
+        counts.add(&of(&[places[0]]), &of(&[places[0], places[1]]));
+        let scores = counts.scores();
+        assert_eq!(scores.five_micro, scores.micro);
+        assert_eq!((scores.micro.precision, scores.micro.recall), (0.5, 1.0));
+        assert!((scores.micro.f1 - 2.0 / 3.0).abs() < 1e-12);
+        assert!((scores.five_macro.f1 - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn uncertain_and_negative_count_as_not_present_unless_told_otherwise() {
         let labels = Labels::from([
             (Finding::Edema, Label::Uncertain),
             (Finding::Fracture, Label::Negative),
             (Finding::Cardiomegaly, Label::Positive),
         ]);
-        let flags = present(&labels);
+        let flags = present(&labels, UncertainAs::Positive);
+        assert_eq!(flags.iter().filter(|flag| **flag).count(), 2);
+        let flags = present(&labels, UncertainAs::Negative);
         assert_eq!(flags.iter().filter(|flag| **flag).count(), 1);
         assert!(flags[2]);
     }

@@ -1,8 +1,12 @@
 //! How much of a reference's wording a text has: BLEU-1 to 4 and ROUGE-L as the caption toolkit of the original computes
-//! them (pycocoevalcap 1.2, one reference a text). METEOR is left out: it needs the synonyms and paraphrases of a Java
-//! program, 62 MB of them.
+//! them (pycocoevalcap 1.2, one reference a text), and in files of their own CIDEr, METEOR 1.5 and all of them by the name of a
+//! protocol.
 
 use std::collections::HashMap;
+
+pub mod cider;
+pub mod meteor;
+pub mod protocol;
 
 /// Longest n-gram that counts.
 const ORDERS: usize = 4;

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+pub mod ptb;
 mod sentences;
 
 /// Python's white space, which has the four ASCII separators on top of Unicode's.

@@ -1,14 +1,11 @@
 //! `radialog bundle import`: published weights to a bundle.
 
 use std::ffi::OsStr;
-use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use indicatif::{ProgressBar, ProgressStyle};
 use radialog_models::bundle::System;
 use radialog_models::bundle::import::{
     BaseType, ComponentReport, Import, ImportOptions, ImportPart, ImportParts, ImportProgress,
@@ -17,17 +14,12 @@ use radialog_models::bundle::import::{
 use radialog_models::vision::projector_seed::TRAINING_SEED;
 use radialog_schemas::{AdapterName, Stage};
 
+use super::bar::{Bar, MIB};
 use crate::args::SystemArg;
 use crate::exit::UsageError;
 
-/// The time between two lines where there is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(5);
-
 /// The terms that a bundle has unless others are named.
 const LICENSE: &str = "The terms of the imported weights apply: those of RaDialog, of its base language model and of CheXbert.";
-
-/// Bytes that are shown as one.
-const MIB: f64 = 1_048_576.0;
 
 /// Make a bundle of published weights: RaDialog v1 or v2, CheXbert, a LLaMA-family model
 ///
@@ -256,8 +248,15 @@ pub(crate) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut bar = Bar::new();
-    let Imported { manifest, changed } =
-        import.write(&args.out, &mut |progress| bar.show(progress))?;
+    let mut show = |progress: ImportProgress<'_>| {
+        let step = match progress.step {
+            ImportStep::Hash => "hashing",
+            ImportStep::Write => "writing",
+        };
+        let message = format!("{step} {}", progress.file);
+        bar.show(&message, progress.done, progress.total);
+    };
+    let Imported { manifest, changed } = import.write(&args.out, &mut show)?;
     bar.finish();
     for file in changed {
         outln!(
@@ -325,49 +324,5 @@ fn print_report(report: &ComponentReport) {
     }
     for note in &report.notes {
         outln!("  note      {note}");
-    }
-}
-
-/// A bar on a terminal, a line every few seconds elsewhere.
-struct Bar {
-    bar: Option<ProgressBar>,
-    next_line: Instant,
-}
-
-impl Bar {
-    fn new() -> Self {
-        let style = ProgressStyle::with_template(
-            "{bar:40} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}",
-        );
-        let bar = stderr().is_terminal().then(|| {
-            let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(0).with_style(style)
-        });
-        Self {
-            bar,
-            next_line: Instant::now() + LINE_EVERY,
-        }
-    }
-
-    fn show(&mut self, progress: ImportProgress<'_>) {
-        let message = match progress.step {
-            ImportStep::Hash => format!("hashing {}", progress.file),
-            ImportStep::Write => format!("writing {}", progress.file),
-        };
-        if let Some(bar) = &self.bar {
-            bar.set_length(progress.total);
-            bar.set_position(progress.done);
-            bar.set_message(message);
-        } else if Instant::now() >= self.next_line {
-            self.next_line = Instant::now() + LINE_EVERY;
-            let [done, total] = [progress.done, progress.total].map(|bytes| bytes as f64 / MIB);
-            errln!("{done:.0}/{total:.0} MiB  {message}");
-        }
-    }
-
-    fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
     }
 }

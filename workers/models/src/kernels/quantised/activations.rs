@@ -36,6 +36,9 @@ pub(super) struct Activations {
 #[repr(align(64))]
 struct Line([i8; LINE]);
 
+/// A row's values, and where they go in eight bits, with their scales and sums.
+type Places<'a> = (((&'a [f32], &'a mut [i8]), &'a mut [f32]), &'a mut [i16]);
+
 /// Where a row's numbers are.
 #[derive(Clone, Copy)]
 pub(super) struct Row {
@@ -63,25 +66,24 @@ impl Activations {
             sums: vec![0; rows * parts],
             tiles: Vec::new(),
         };
-        let one =
-            |(((x, values), scales), sums): (((&[f32], &mut [i8]), &mut [f32]), &mut [i16])| {
-                let groups = x.chunks_exact(group).zip(values.chunks_exact_mut(group));
-                let groups = groups.zip(scales).zip(sums.chunks_exact_mut(group / part));
-                for (((x, values), scale), sums) in groups {
-                    *scale = match group {
-                        SUPER => quantise::<SUPER>(x, values),
-                        _ => quantise::<UNIT>(x, values),
-                    };
-                    for (sum, values) in sums.iter_mut().zip(values.chunks_exact(part)) {
-                        *sum = values.iter().map(|value| i16::from(*value)).sum();
-                    }
-                    if group == SUPER {
-                        for four in sums.chunks_exact_mut(4) {
-                            four.swap(1, 2);
-                        }
+        let one = |(((x, values), scales), sums): Places<'_>| {
+            let groups = x.chunks_exact(group).zip(values.chunks_exact_mut(group));
+            let groups = groups.zip(scales).zip(sums.chunks_exact_mut(group / part));
+            for (((x, values), scale), sums) in groups {
+                *scale = match group {
+                    SUPER => quantise::<SUPER>(x, values),
+                    _ => quantise::<UNIT>(x, values),
+                };
+                for (sum, values) in sums.iter_mut().zip(values.chunks_exact(part)) {
+                    *sum = values.iter().map(|value| i16::from(*value)).sum();
+                }
+                if group == SUPER {
+                    for four in sums.chunks_exact_mut(4) {
+                        four.swap(1, 2);
                     }
                 }
-            };
+            }
+        };
         if x.len() < PARALLEL {
             let all = x
                 .chunks_exact(inner)

@@ -208,7 +208,8 @@ pub(super) unsafe fn super_panel<F: SuperBlock>(
 unsafe fn unpack<F: SuperBlock>(piece: *const u8, to: &mut Numbers) -> Header<L> {
     unsafe {
         let header = F::header::<L>(piece);
-        for unit in 0..UNITS {
+        let [lows, highs] = to;
+        for (unit, (lows, highs)) in lows.iter_mut().zip(highs).enumerate() {
             let part = piece.wrapping_add(AHEAD + unit * F::BYTES / UNITS);
             for line in 0..F::BYTES.div_ceil(UNITS * LINE) {
                 L::expect(part.wrapping_add(line * LINE));
@@ -217,8 +218,8 @@ unsafe fn unpack<F: SuperBlock>(piece: *const u8, to: &mut Numbers) -> Header<L>
             for (quad, numbers) in numbers.into_iter().enumerate() {
                 let scale = F::scale(&header, (unit * UNIT + 4 * quad) / F::PART);
                 let [low, high] = scaled::<F>(numbers, scale);
-                L::store(to[0][unit][quad].0.as_mut_ptr(), low);
-                L::store(to[1][unit][quad].0.as_mut_ptr(), high);
+                L::store(lows[quad].0.as_mut_ptr(), low);
+                L::store(highs[quad].0.as_mut_ptr(), high);
             }
         }
         header

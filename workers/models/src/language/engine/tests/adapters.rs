@@ -1,7 +1,9 @@
 //! Sequences of several adapters over one base.
 
+use candle_core::quantized::{GgmlDType, QTensor};
+
 use super::*;
-use crate::language::{LoraAdapter, LoraConfig};
+use crate::language::{BaseWeights, LoraAdapter, LoraConfig, QuantizedMatrices, QuantizedMatrix};
 
 /// Weights of one adapter, different from those of the base and of every other adapter.
 struct AdapterNoise(usize);
@@ -254,5 +256,111 @@ fn an_adapter_whose_layers_the_base_does_not_have_is_refused() {
             LanguageModel::load_with_adapters(&config, &base(DType::F32), &[adapter(1), faulty]);
         let error = loaded.err().unwrap().to_string();
         assert!(error.contains(words), "{error}");
+    }
+}
+
+/// The noise in blocks of eight bits, where rows are whole blocks.
+struct QuantisedNoise;
+
+impl QuantizedMatrices for QuantisedNoise {
+    fn quantized(
+        &self,
+        name: &str,
+        shape: (usize, usize),
+    ) -> candle_core::Result<Option<QuantizedMatrix>> {
+        let dtype = GgmlDType::Q8_0;
+        if !shape.1.is_multiple_of(dtype.block_size()) {
+            return Ok(None);
+        }
+        let noise = Noise.get(
+            shape.into(),
+            name,
+            Init::Const(0.0),
+            DType::F32,
+            &Device::Cpu,
+        )?;
+        let blocks = QTensor::quantize(&noise, dtype)?;
+        QuantizedMatrix::new(&blocks.data()?, dtype, shape).map(Some)
+    }
+}
+
+fn quantised_with_adapters() -> Arc<LanguageModel> {
+    let adapters: Vec<_> = (0..3).map(adapter).collect();
+    let config = model(DType::F32).config().clone();
+    let weights = base(DType::F32);
+    let base = BaseWeights {
+        weights: &weights,
+        quantized: Some(&QuantisedNoise),
+    };
+    Arc::new(LanguageModel::load_with_adapters(&config, base, &adapters).unwrap())
+}
+
+#[test]
+fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alone() {
+    for model in [
+        with_adapters(DType::F32, &[0, 1, 2]),
+        quantised_with_adapters(),
+    ] {
+        // By request and adapter.
+        let alone: Vec<Vec<Vec<u32>>> = (0..7)
+            .map(|index| {
+                let each = (0..3).map(|adapter| {
+                    let mut engine = engine(&model, 1);
+                    engine.admit(by(&model, adapter, request(index))).unwrap();
+                    finish(&mut engine).remove(0).1.tokens
+                });
+                each.collect()
+            })
+            .collect();
+        let limits = EngineLimits {
+            sequences: 5,
+            cache_tokens: 300,
+            chat: ChatLimits {
+                sequences: 1,
+                cache_tokens: 60,
+                kept_tokens: 200,
+            },
+        };
+        let mut engine = Engine::new(Arc::clone(&model), limits);
+        let mut state = 11u64;
+        let mut draw = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 33) as usize % below
+        };
+        let mut live: Vec<(SequenceId, usize, usize)> = Vec::new();
+        let (mut admitted, mut cancelled, mut finished, mut recalled) = (0, 0, 0, 0);
+        while admitted < 100 || !engine.is_idle() {
+            for _ in 0..draw(3).min(100 - admitted) {
+                let (index, adapter) = (draw(7), draw(3));
+                let mut request = by(&model, adapter, request(index));
+                request.chat = (draw(2) == 0).then(|| ChatOptions {
+                    images_key: format!("image {index}"),
+                    // Some go on where another worker stopped.
+                    generated: alone[index][adapter][..draw(4)].to_vec(),
+                });
+                live.push((engine.admit(request).unwrap(), index, adapter));
+                admitted += 1;
+            }
+            if draw(8) == 0 && !live.is_empty() {
+                let (id, ..) = live.swap_remove(draw(live.len()));
+                engine.cancel(id);
+                cancelled += 1;
+            }
+            for event in engine.step().unwrap() {
+                let EngineEvent::Finished { sequence, result } = event else {
+                    continue;
+                };
+                let place = live.iter().position(|(id, ..)| *id == sequence);
+                let (_, index, adapter) = live.swap_remove(place.expect("one that was cancelled"));
+                let answer = result.unwrap();
+                recalled += usize::from(answer.cached > 0);
+                assert_eq!(answer.tokens, alone[index][adapter], "{index} {adapter}");
+                finished += 1;
+            }
+        }
+        assert!(live.is_empty() && finished + cancelled == 100);
+        assert!(cancelled > 10 && recalled > 5, "{cancelled} {recalled}");
     }
 }

@@ -1,0 +1,164 @@
+//! Text scores against those that the caption toolkit gave (golden cases "metrics", found by listing): Stanford's words, BLEU,
+//! ROUGE-L, CIDEr and METEOR with synonyms and paraphrases, whose data comes with pycocoevalcap from PyPI. Scores of labels:
+//! `clinical`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use radialog_tests::golden::{self, Case};
+use radialog_tests::install;
+use radialog_training::evaluation::text_scores::cider::Cider;
+use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorCounts, MeteorData};
+use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScorer};
+use radialog_training::evaluation::words::ptb::ptb_words;
+use serde_json::Value;
+
+const CASE: &str = "metrics";
+const PACKAGES: [&str; 2] = ["nltk==3.8.1", "pycocoevalcap==1.2"];
+/// How texts are split in each recording, and the protocol that splits them so.
+const RECORDED: [(&str, TextProtocol); 2] = [
+    ("text_ptb.json", TextProtocol::CocoCaption),
+    ("text_nltk.json", TextProtocol::Radialog2023),
+];
+
+/// The folder of METEOR's jar and data.
+fn meteor_folder() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let target = test
+        .ancestors()
+        .nth(3)
+        .context("a test lies in target/PROFILE/deps")?;
+    let purpose =
+        "the test that holds METEOR against recorded values (its data is pycocoevalcap's)";
+    let python = install::python(&target.join("python-nltk"), &PACKAGES, purpose)?.join("python");
+    let script = "import pycocoevalcap; print(list(pycocoevalcap.__path__)[0])";
+    let found = Command::new(python).args(["-c", script]).output()?;
+    ensure!(found.status.success(), "pycocoevalcap cannot be imported");
+    Ok(PathBuf::from(String::from_utf8(found.stdout)?.trim()).join("meteor"))
+}
+
+fn close(what: &str, ours: f64, recorded: &Value, tolerance: f64) -> Result<()> {
+    let recorded = recorded.as_f64().unwrap_or(f64::NAN);
+    ensure!(
+        (ours - recorded).abs() < tolerance,
+        "{what}: {ours} instead of {recorded}"
+    );
+    Ok(())
+}
+
+/// Checks one recording; returns how many pairs of texts it has.
+fn check(case: &Case, file: &str, protocol: TextProtocol, meteor: &Meteor) -> Result<usize> {
+    let tolerance: f64 = case.field("/tolerance/text")?;
+    let (recorded, raw): (Value, Value) = (case.json(file)?, case.json("text_ptb.json")?);
+    let scores = &recorded["scores"];
+    let texts =
+        |name: &str| -> Result<Vec<String>> { Ok(serde_json::from_value(recorded[name].clone())?) };
+    let (hypotheses, references) = (
+        texts("tokenized_hypothesis")?,
+        texts("tokenized_reference")?,
+    );
+    let mut cider = Cider::default();
+    let mut all = MeteorCounts::default();
+    for (index, (hypothesis, reference)) in hypotheses.iter().zip(&references).enumerate() {
+        let counts = meteor.counts(hypothesis, reference);
+        let recorded = &scores["meteor"]["per_sample"][index];
+        let what = format!("{file}: METEOR of text {index}");
+        close(&what, counts.score(), recorded, tolerance)?;
+        all.add(&counts);
+        let split = |text: &str| {
+            text.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        cider.add(&split(hypothesis), &split(reference));
+    }
+    close(
+        &format!("{file}: METEOR"),
+        all.score(),
+        &scores["meteor"]["corpus"],
+        tolerance,
+    )?;
+    for (index, score) in cider.scores().into_iter().enumerate() {
+        let recorded = &scores["cider"]["per_sample"][index];
+        let what = format!("{file}: CIDEr of text {index}");
+        close(&what, score, recorded, tolerance)?;
+    }
+    // The texts as they were, split by us.
+    let mut scorer = TextScorer::new(protocol, meteor.clone());
+    for pair in raw["pairs"].as_array().context("pairs")? {
+        let text = |side: &str| pair[side].as_str().unwrap_or_default().to_owned();
+        scorer.add(&text("hypothesis"), &text("reference"));
+    }
+    let names = [
+        ("BLEU-1", "bleu1"),
+        ("BLEU-2", "bleu2"),
+        ("BLEU-3", "bleu3"),
+        ("BLEU-4", "bleu4"),
+        ("METEOR 1.5", "meteor"),
+        ("ROUGE-L", "rouge_l"),
+        ("CIDEr", "cider"),
+    ];
+    for score in scorer.scores() {
+        let (_, recorded) = names
+            .iter()
+            .find(|(name, _)| *name == score.name)
+            .with_context(|| format!("{} is not recorded", score.name))?;
+        let what = format!("{file}: {} of our words", score.name);
+        close(&what, score.value, &scores[recorded]["corpus"], tolerance)?;
+    }
+    Ok(hypotheses.len())
+}
+
+/// Our words are Stanford's.
+fn check_words(case: &Case) -> Result<()> {
+    let recorded: Value = case.json("text_ptb.json")?;
+    for (index, pair) in recorded["pairs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .enumerate()
+    {
+        for side in ["hypothesis", "reference"] {
+            let text = pair[side].as_str().unwrap_or_default();
+            let theirs = recorded[format!("tokenized_{side}")][index].as_str();
+            let ours = ptb_words(text).join(" ");
+            ensure!(
+                Some(ours.as_str()) == theirs,
+                "{text:?}: {ours:?} instead of {theirs:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[expect(
+    clippy::print_stdout,
+    reason = "how many cases agree is this test's result"
+)]
+fn metrics_equal_the_recorded_ones() -> Result<()> {
+    let meteor = Meteor::new(Some(Arc::new(MeteorData::read(&meteor_folder()?)?)));
+    let (mut cases, mut pairs) = (0, 0);
+    for root in golden::roots()? {
+        for entry in std::fs::read_dir(&root)? {
+            let dir = entry?.path();
+            if !dir.join("case.json").is_file() {
+                continue;
+            }
+            let case = Case::open(&dir)?;
+            if case.kind() != CASE {
+                continue;
+            }
+            check_words(&case)?;
+            for (file, protocol) in RECORDED {
+                pairs += check(&case, file, protocol, &meteor)?;
+            }
+            cases += 1;
+        }
+    }
+    ensure!(cases > 0, "no case of {CASE} was found");
+    println!("metrics: {cases} cases passed ({pairs} pairs of texts)");
+    Ok(())
+}

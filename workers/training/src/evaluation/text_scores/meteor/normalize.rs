@@ -1,0 +1,123 @@
+//! METEOR 1.5's own normalisation of English (`-norm`, punctuation kept), which runs over texts that were split before, too:
+//! signs and clitics are split off, quotes and dashes unified, full stops split off but for abbreviations, all in lower case.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// Letters of the western languages.
+const ALPHA: &str = r"A-Za-zŠŽšžŸÀ-ÖØ-öø-žЀ-ӿԀ-ԧꙀ-ꙮꙿ-ꚗᴀ-ᵿ";
+/// Prefixes that a full stop belongs to, with lower-case ones as such: what follows "Dr" is no end of a sentence.
+const PREFIXES: &str = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z Adj Adm Adv Asst Bart Bldg Brig Bros Capt Cmdr Col \
+    Comdr Con Corp Cpl DR Dr Drs Ens Gen Gov Hon Hr Hosp Insp Lt MM MR MRS MS Maj Messrs Mlle Mme Mr Mrs Ms Msgr Op Ord Pfc \
+    Ph Prof Pvt Rep Reps Res Rev Rt Sen Sens Sfc Sgt Sr St Supt Surg v vs i.e rev e.g Nos Nr";
+/// Prefixes that a full stop belongs to before a number only.
+const NUMBER_PREFIXES: [&str; 3] = ["No", "Art", "pp"];
+/// Stands for a full stop of a run of them while single ones are looked at.
+const DOT: char = '\u{1}';
+
+struct Rules {
+    signs: Regex,
+    dots: Regex,
+    commas: [Regex; 3],
+    quotes: Regex,
+    double_quotes: Regex,
+    dashes: Regex,
+    apostrophes: [(Regex, &'static str); 5],
+    letters: Regex,
+    spaces: Regex,
+}
+
+static RULES: LazyLock<Rules> = LazyLock::new(|| {
+    let alnum = format!("0-9{ALPHA}");
+    // The patterns are constants: the test below compiles them.
+    let of = |pattern: &str| Regex::new(pattern).unwrap_or_else(|error| unreachable!("{error}"));
+    Rules {
+        signs: of(&format!(r"([^{alnum}\x20\t\n\x0b\f\r.'`,\-‘’])")),
+        dots: of(r"\.{2,}"),
+        commas: [
+            of(r"([^0-9])[,]([^0-9])"),
+            of(r"([0-9])[,]([^0-9])"),
+            of(r"([^0-9])[,]([0-9])"),
+        ],
+        quotes: of(r"[`‘’]"),
+        double_quotes: of(r"[“”]|''"),
+        dashes: of(&format!(r"([{alnum}.])[-]([{alnum}])")),
+        apostrophes: [
+            (of(&format!("([^{ALPHA}])[']([^{ALPHA}])")), "$1 ' $2"),
+            (of(&format!("([^{ALPHA}0-9])[']([{ALPHA}])")), "$1 ' $2"),
+            (of(&format!("([{ALPHA}])[']([^{ALPHA}])")), "$1 ' $2"),
+            (of(&format!("([{ALPHA}])[']([{ALPHA}])")), "$1 '$2"),
+            (of("([0-9])[']([s])"), "$1 '$2"),
+        ],
+        letters: of(&format!("[{ALPHA}]")),
+        spaces: of("[ \u{a0}\u{2000}-\u{200a}\u{3000}]+"),
+    }
+});
+
+/// Normalises a text: words with single blanks between them, in lower case.
+pub fn normalized(text: &str) -> String {
+    let rules = &*RULES;
+    let replace = |text: &str, rule: &Regex, with: &str| rule.replace_all(text, with).into_owned();
+    let mut line = replace(&format!(" {text} "), &rules.signs, " $1 ");
+    line = rules
+        .dots
+        .replace_all(&line, |found: &regex::Captures<'_>| {
+            format!("{} ", DOT.to_string().repeat(found[0].len()))
+        })
+        .into_owned();
+    for rule in &rules.commas {
+        line = replace(&line, rule, "$1 , $2");
+    }
+    line = replace(&line, &rules.quotes, "'");
+    line = replace(&line, &rules.double_quotes, "\"");
+    line = line.replace('–', "-").replace("--", "-");
+    line = replace(&line, &rules.dashes, "$1 $2");
+    for (rule, with) in &rules.apostrophes {
+        line = replace(&line, rule, with);
+    }
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let mut split = String::with_capacity(line.len());
+    for (at, word) in words.iter().enumerate() {
+        push(&mut split, word, words.get(at + 1).copied(), rules);
+        split.push(' ');
+    }
+    let split = split.replace(DOT, ".");
+    rules.spaces.replace_all(&split, " ").trim().to_lowercase()
+}
+
+/// Adds a word, its full stop split off unless it belongs to an abbreviation.
+fn push(split: &mut String, word: &str, next: Option<&str>, rules: &Rules) {
+    let Some(before) = word.strip_suffix('.').filter(|before| !before.is_empty()) else {
+        split.push_str(word);
+        return;
+    };
+    let next_begins = |test: fn(&char) -> bool| {
+        next.and_then(|next| next.chars().next())
+            .is_some_and(|first| test(&first))
+    };
+    if before.contains('.') && rules.letters.is_match(before) {
+        split.push_str(&word.replace('.', ""));
+    } else if PREFIXES.split_ascii_whitespace().any(|p| p == before)
+        || next_begins(char::is_ascii_lowercase)
+        || (NUMBER_PREFIXES.contains(&before) && next_begins(char::is_ascii_digit))
+    {
+        split.push_str(word);
+    } else {
+        split.push_str(before);
+        split.push_str(" .");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normalized;
+
+    #[test]
+    fn signs_and_clitics_are_words_and_abbreviations_keep_their_stop() {
+        assert_eq!(
+            normalized("Dr. Who's 2-cm nodule (left), e.g. p.m. End. No. 7"),
+            "dr. who 's 2 cm nodule ( left ) , eg pm end . no. 7"
+        );
+    }
+}
