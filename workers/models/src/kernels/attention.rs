@@ -9,7 +9,12 @@ use rayon::prelude::*;
 use super::buffer::Buffer;
 use super::cpu::Features;
 use super::elementary::exp;
-use super::gemm::{COLUMNS, DEPTH, ROWS, STRIDE, Shared, Tile, Tiles, f32_tiles};
+use super::gemm::{Ahead, COLUMNS, Left, ROWS, Shared, Tile, Tiles, f32_tiles};
+
+/// Keys whose values are summed before the next ones: their weights stay in the first-level cache.
+const DEPTH: usize = 256;
+/// Numbers between rows of weights: not a power of two, which would put all rows into the same places of the cache.
+const STRIDE: usize = DEPTH + 16;
 
 /// Rows of a sequence's tokens, and of what they attend to.
 #[derive(Clone, Debug)]
@@ -115,7 +120,7 @@ impl Head<'_> {
                     let target = &mut scores[key / DEPTH * ROWS * STRIDE + key % DEPTH..];
                     let tile = Tile {
                         depth,
-                        left: packed[block * ROWS * STRIDE..].as_ptr(),
+                        left: Left::whole(&packed[block * ROWS * STRIDE..], STRIDE),
                         right: right.as_ptr(),
                         target: target.as_mut_ptr(),
                         stride: STRIDE,
@@ -124,6 +129,7 @@ impl Head<'_> {
                         bias: None,
                         residual: None,
                         relu: false,
+                        ahead: [Ahead::nothing(right); 2],
                     };
                     #[expect(unsafe_code, reason = "a tile is given by pointers")]
                     // SAFETY: panels and buffers are as large as the tile says.
@@ -203,7 +209,7 @@ impl Head<'_> {
                 let right = &values[(column / COLUMNS * keys + start) * COLUMNS..];
                 let tile = Tile {
                     depth: DEPTH.min(keys - start),
-                    left: weights[start / DEPTH * ROWS * STRIDE..].as_ptr(),
+                    left: Left::whole(&weights[start / DEPTH * ROWS * STRIDE..], STRIDE),
                     right: right.as_ptr(),
                     target: self.target.get().wrapping_add(place + column),
                     stride,
@@ -212,6 +218,7 @@ impl Head<'_> {
                     bias: None,
                     residual: None,
                     relu: false,
+                    ahead: [Ahead::nothing(right); 2],
                 };
                 #[expect(unsafe_code, reason = "a tile is given by pointers")]
                 // SAFETY: panels are as large as the tile says; the rows lie in the result, and no other head or sequence

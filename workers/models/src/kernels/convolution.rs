@@ -7,11 +7,15 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
-use super::gemm::{Activation, Dense, Finish, PackedMatrix, Precision, Source, multiply};
+use super::gemm::{Activation, Dense, Finish, Left, PackedMatrix, Precision, Source, multiply};
 
 mod winograd;
 
 use winograd::Winograd;
+
+/// Fewer channels than this make lines of patches so short that packing them would take as long as the products: they are
+/// read where they lie, in a copy of the map with a frame of zeros.
+const FEW_CHANNELS: usize = 16;
 
 /// Channels, side and stride of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +203,11 @@ impl Convolution {
                     target,
                     window: self.window,
                 };
-                multiply(&patches, weights, finish, result);
+                if input < FEW_CHANNELS && weights.precision() == Precision::F32 {
+                    multiply(&patches.framed(), weights, finish, result);
+                } else {
+                    multiply(&patches, weights, finish, result);
+                }
             }
         }
     }
@@ -211,6 +219,90 @@ struct Patches<'a> {
     extent: Extent,
     target: Extent,
     window: Window,
+}
+
+/// The same of a map with a frame of zeros, in which all patches are whole.
+struct FramedPatches<'a> {
+    patches: Patches<'a>,
+    map: Buffer,
+    /// Numbers of a line of the framed map.
+    line: usize,
+}
+
+impl<'a> Patches<'a> {
+    fn framed(self) -> FramedPatches<'a> {
+        let Window { input, kernel, .. } = self.window;
+        let padding = kernel / 2;
+        let Extent {
+            batch,
+            rows,
+            columns,
+        } = self.extent;
+        let line = (columns + 2 * padding) * input;
+        let mut map = Buffer::take(batch * (rows + 2 * padding) * line);
+        map.par_chunks_exact_mut(line)
+            .enumerate()
+            .for_each(|(index, target)| {
+                let (image, row) = (index / (rows + 2 * padding), index % (rows + 2 * padding));
+                let row = row.wrapping_sub(padding);
+                if row >= rows {
+                    target.fill(0.0);
+                    return;
+                }
+                let (before, rest) = target.split_at_mut(padding * input);
+                let (inside, behind) = rest.split_at_mut(columns * input);
+                before.fill(0.0);
+                inside.copy_from_slice(
+                    &self.map[(image * rows + row) * columns * input..][..columns * input],
+                );
+                behind.fill(0.0);
+            });
+        FramedPatches {
+            patches: self,
+            map,
+            line,
+        }
+    }
+}
+
+impl Source for FramedPatches<'_> {
+    fn direct(&self, first: usize, entries: Range<usize>) -> Option<Left> {
+        let Window {
+            input,
+            kernel,
+            stride,
+            ..
+        } = self.patches.window;
+        if entries != (0..kernel * kernel * input) {
+            return None;
+        }
+        let target = self.patches.target;
+        let (line, column) = (first / target.columns, first % target.columns);
+        let (image, row) = (line / target.rows, line % target.rows);
+        let framed = self.patches.extent.rows + kernel / 2 * 2;
+        let start = (image * framed + row * stride) * self.line + column * stride * input;
+        Some(Left {
+            values: self.map[start..].as_ptr(),
+            stride: stride * input,
+            lines: kernel,
+            pitch: self.line,
+        })
+    }
+
+    fn even(&self) -> usize {
+        self.patches.target.columns
+    }
+
+    fn pack(
+        &self,
+        first: usize,
+        rows: usize,
+        depth: Range<usize>,
+        panel: &mut [f32],
+        stride: usize,
+    ) {
+        self.patches.pack(first, rows, depth, panel, stride);
+    }
 }
 
 impl Source for Patches<'_> {

@@ -17,15 +17,38 @@ mod packed;
 mod tile;
 
 pub(crate) use packed::{PackedMatrix, Precision};
-pub(crate) use tile::{COLUMNS, DEPTH, ROWS, STRIDE, Tile, Tiles, f32_tiles};
+pub(crate) use tile::{Ahead, COLUMNS, Left, ROWS, Tile, Tiles, f32_tiles};
 
-/// Rows that one thread takes at a time: their panels fill a part of the second-level cache.
+/// Rows that one thread takes at a time, at most: their panels fill a part of the second-level cache.
 const BLOCK_ROWS: usize = 32 * ROWS;
+/// The least rows for which a thread reads weights.
+const LEAST_ROWS: usize = 14 * ROWS;
+/// Bytes of weights that are multiplied with all rows before the next ones: they stay in the second-level cache.
+const GROUP_BYTES: usize = 768 << 10;
+/// Rows this many numbers apart all lie in the same few places of the first-level cache, and push each other out.
+const CROWDED: usize = 1024;
+/// Numbers by which the rows of a panel are longer than a block, so that they are never [`CROWDED`].
+const GAP: usize = 16;
 /// Pieces of work for each thread: enough that a thread which the system interrupts does not hold up the others for long.
 const PIECES: usize = 4;
 
 /// The left matrix of a product, whose rows are made when they are needed.
 pub(crate) trait Source: Sync {
+    /// Some entries of rows from `first` on as they lie in memory; none where they must be packed.
+    fn direct(&self, _first: usize, _entries: Range<usize>) -> Option<Left> {
+        None
+    }
+
+    /// Rows are evenly apart within so many, where [`Source::direct`] has any.
+    fn even(&self) -> usize {
+        usize::MAX
+    }
+
+    /// What is read for these rows, where it is in one piece.
+    fn region(&self, _first: usize, _rows: usize) -> Option<&[f32]> {
+        None
+    }
+
     /// Writes entries `depth` of consecutive rows from `first` on, each row `stride` behind the one before.
     fn pack(
         &self,
@@ -45,6 +68,16 @@ pub(crate) struct Dense<'a> {
 }
 
 impl Source for Dense<'_> {
+    fn direct(&self, first: usize, entries: Range<usize>) -> Option<Left> {
+        let crowded = self.depth.is_multiple_of(CROWDED);
+        let rows = || &self.values[first * self.depth + entries.start..];
+        (!crowded).then(|| Left::whole(rows(), self.depth))
+    }
+
+    fn region(&self, first: usize, rows: usize) -> Option<&[f32]> {
+        Some(&self.values[first * self.depth..][..rows * self.depth])
+    }
+
     fn pack(
         &self,
         first: usize,
@@ -135,8 +168,13 @@ pub(crate) fn multiply_with(
         return;
     }
     let threads = rayon::current_num_threads();
-    let blocks = rows.div_ceil(BLOCK_ROWS);
-    let block_rows = rows.div_ceil(blocks).next_multiple_of(2);
+    let least = rows
+        .div_ceil(PIECES * threads)
+        .clamp(LEAST_ROWS, BLOCK_ROWS);
+    let block_rows = match rows.div_ceil(least) {
+        1 => rows,
+        blocks => rows.div_ceil(blocks).next_multiple_of(ROWS),
+    };
     let blocks = rows.div_ceil(block_rows);
     let panels = width.div_ceil(COLUMNS);
     // With few rows, threads share out columns.
@@ -158,6 +196,7 @@ pub(crate) fn multiply_with(
             finish,
             rows: first..(first + block_rows).min(rows),
             panels: part * split..((part + 1) * split).min(panels),
+            next: (part + 1) % splits * split..(((part + 1) % splits + 1) * split).min(panels),
             target,
         };
         work.compute(source);
@@ -179,7 +218,18 @@ struct Piece<'a> {
     finish: Finish<'a>,
     rows: Range<usize>,
     panels: Range<usize>,
+    /// Panels that are probably multiplied after these.
+    next: Range<usize>,
     target: Shared,
+}
+
+/// Panels of rows that could not be read where they lay.
+struct Packed {
+    values: Buffer,
+    /// Numbers of a panel.
+    panel: usize,
+    /// Numbers between its rows.
+    stride: usize,
 }
 
 impl Piece<'_> {
@@ -191,59 +241,107 @@ impl Piece<'_> {
     }
 
     fn compute_f32(&self, source: &impl Source) {
-        let (depth, width) = (self.weights.depth(), self.weights.width());
-        let tiles = f32_tiles(self.features);
-        let panel_rows = even_panels(self.rows.len(), ROWS);
-        let panels: Vec<(usize, usize)> = panels(self.rows.clone(), panel_rows).collect();
-        let mut packed = Buffer::take(panels.len() * panel_rows * STRIDE);
-        for (index, start) in (0..depth).step_by(DEPTH).enumerate() {
-            let count = DEPTH.min(depth - start);
-            for (&(first, rows), panel) in panels
-                .iter()
-                .zip(packed.chunks_exact_mut(panel_rows * STRIDE))
-            {
-                source.pack(first, rows, start..start + count, panel, STRIDE);
-            }
-            let last = start + count == depth;
-            for panel in self.panels.clone() {
-                let right = self.weights.block(start, count, panel);
-                let column = panel * COLUMNS;
-                for (&(first, rows), left) in
-                    panels.iter().zip(packed.chunks_exact(panel_rows * STRIDE))
-                {
-                    let place = first * width + column;
-                    let at = |values: &[f32], place: usize| values[place..].as_ptr();
-                    let tile = Tile {
-                        depth: count,
-                        left: left.as_ptr(),
-                        right: right.as_ptr(),
-                        target: self.target.get().wrapping_add(place),
-                        stride: width,
-                        columns: COLUMNS.min(width - column),
-                        adds: index > 0,
-                        bias: self
-                            .finish
-                            .bias
-                            .filter(|_| last)
-                            .map(|bias| at(bias, column)),
-                        residual: self
-                            .finish
-                            .residual
-                            .filter(|_| last)
-                            .map(|values| at(values, place)),
-                        relu: last && self.finish.activation == Activation::Relu,
-                    };
-                    #[expect(unsafe_code, reason = "a tile is given by pointers")]
-                    // SAFETY: the panel has `rows` rows of `count` entries, `STRIDE` apart; the weights' block has `count`
-                    // rows of `COLUMNS`; rows and columns lie within the result, whose length was checked, and no other
-                    // piece writes there.
-                    unsafe {
-                        tiles.compute(rows, &tile);
-                    }
-                }
+        let (depth, block) = (self.weights.depth(), self.weights.block_depth());
+        let panels = line_panels(self.rows.clone(), source.even());
+        let stride = block + GAP;
+        let mut packed = Packed {
+            values: Buffer::take(panels.len() * ROWS * stride),
+            panel: ROWS * stride,
+            stride,
+        };
+        for start in (0..depth).step_by(block.max(1)) {
+            let entries = start..(start + block).min(depth);
+            let group = (GROUP_BYTES / (entries.len() * COLUMNS * size_of::<f32>())).max(1);
+            for first in self.panels.clone().step_by(group) {
+                let columns = first..(first + group).min(self.panels.end);
+                let next = if columns.end < self.panels.end {
+                    let columns = columns.end..(columns.end + group).min(self.panels.end);
+                    self.weights.blocks(start, entries.len(), columns)
+                } else if entries.end < depth {
+                    let count = block.min(depth - entries.end);
+                    let columns = self.panels.start..(self.panels.start + group);
+                    let columns = columns.start..columns.end.min(self.panels.end);
+                    self.weights.blocks(entries.end, count, columns)
+                } else {
+                    let count = block.min(depth);
+                    self.weights.blocks(0, count, self.next.clone())
+                };
+                self.compute_group(source, &panels, &mut packed, entries.clone(), columns, next);
             }
         }
         self.activate();
+    }
+
+    /// All rows times a block of some panels of columns; meanwhile `next`, what is read after them, comes into the cache.
+    fn compute_group(
+        &self,
+        source: &impl Source,
+        panels: &[(usize, usize)],
+        packed: &mut Packed,
+        entries: Range<usize>,
+        columns: Range<usize>,
+        next: &[f32],
+    ) {
+        let (depth, width) = (self.weights.depth(), self.weights.width());
+        let tiles = f32_tiles(self.features);
+        let (begins, last) = (entries.start == 0, entries.end == depth);
+        let is_first_group = columns.start == self.panels.start;
+        let parts = panels.len() * columns.len();
+        for (index, &(first, rows)) in panels.iter().enumerate() {
+            let left = match source.direct(first, entries.clone()) {
+                Some(direct) => direct,
+                None => {
+                    let panel = &mut packed.values[index * packed.panel..][..packed.panel];
+                    if is_first_group {
+                        source.pack(first, rows, entries.clone(), panel, packed.stride);
+                    }
+                    Left::whole(panel, packed.stride)
+                }
+            };
+            let rows_ahead = panels
+                .get(index + 1)
+                .filter(|_| begins && is_first_group)
+                .and_then(|&(first, rows)| source.region(first, rows));
+            for (part, panel) in columns.clone().enumerate() {
+                let right = self.weights.block(entries.start, entries.len(), panel);
+                let column = panel * COLUMNS;
+                let place = first * width + column;
+                let at = |values: &[f32], place: usize| values[place..].as_ptr();
+                let tile = Tile {
+                    depth: entries.len(),
+                    left,
+                    right: right.as_ptr(),
+                    target: self.target.get().wrapping_add(place),
+                    stride: width,
+                    columns: COLUMNS.min(width - column),
+                    adds: !begins,
+                    bias: self
+                        .finish
+                        .bias
+                        .filter(|_| last)
+                        .map(|bias| at(bias, column)),
+                    residual: self
+                        .finish
+                        .residual
+                        .filter(|_| last)
+                        .map(|values| at(values, place)),
+                    relu: last && self.finish.activation == Activation::Relu,
+                    ahead: [
+                        rows_ahead.map_or(Ahead::nothing(right), |rows| {
+                            Ahead::part(rows, part, columns.len(), entries.len())
+                        }),
+                        Ahead::part(next, index * columns.len() + part, parts, entries.len()),
+                    ],
+                };
+                #[expect(unsafe_code, reason = "a tile is given by pointers")]
+                // SAFETY: the left rows have so many entries, `left_stride` apart; the weights' block has as many rows of
+                // `COLUMNS`; rows and columns lie within the result, whose length was checked, and no other piece writes
+                // there.
+                unsafe {
+                    tiles.compute(rows, &tile);
+                }
+            }
+        }
     }
 
     /// Applies what is no part of a tile.
@@ -264,8 +362,20 @@ impl Piece<'_> {
 }
 
 /// Rows of a panel, such that all panels are about as large and none has more than `most`.
-fn even_panels(rows: usize, most: usize) -> usize {
+pub(crate) fn even_panels(rows: usize, most: usize) -> usize {
     rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
+}
+
+/// First row and number of rows of panels that do not reach from one line of `line` rows into the next.
+fn line_panels(rows: Range<usize>, line: usize) -> Vec<(usize, usize)> {
+    let mut all = Vec::new();
+    let mut start = rows.start;
+    while start < rows.end {
+        let end = (start / line * line).saturating_add(line).min(rows.end);
+        all.extend(panels(start..end, even_panels(end - start, ROWS)));
+        start = end;
+    }
+    all
 }
 
 /// First row and number of rows of each panel.

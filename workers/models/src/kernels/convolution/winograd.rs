@@ -2,13 +2,15 @@
 //! transformed, multiplied with transformed weights, one product for each place in the square, and transformed back.
 //! Squares of 2 x 2 results take 2.25 times fewer multiplications, those of 4 x 4 four times fewer, with larger weights.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use super::super::buffer::Buffer;
 use super::super::cpu::Features;
 use super::super::gemm::{
-    Activation, COLUMNS, DEPTH, Finish, PackedMatrix, Precision, ROWS, STRIDE, Shared, Tile,
-    f32_tiles,
+    Activation, Ahead, COLUMNS, Finish, Left, Precision, ROWS, Shared, Tile, even_panels, f32_tiles,
 };
 use super::{Extent, Window};
 
@@ -16,11 +18,15 @@ mod transform;
 
 use transform::{LANES, Transform};
 
-/// Weights up to this number (in times out) are transformed for squares of 4 x 4 results: nine times as large as they were,
-/// they still lie in the caches, which those of wider layers would not.
-const WEIGHTS_OF_FOUR: usize = 128 * 128;
-/// Squares that one thread transforms at a time.
-const STRIPE: usize = 8;
+/// Weights up to this number (in times out) are transformed for squares of 4 x 4 results, which makes them four times as many:
+/// reading those of wider layers would take longer than what is spared.
+const WEIGHTS_OF_FOUR: usize = 256 * 256;
+/// Transformed numbers that a thread has at a time: with as many weights they stay in the second-level cache.
+const GROUP_NUMBERS: usize = 192 << 10;
+/// Groups of squares for each thread, at least.
+const GROUPS: usize = 2;
+/// Numbers by which a square's channels are longer than they are, so that they do not all lie in the same places of the cache.
+const GAP: usize = 16;
 
 /// Transformed weights. Clones share them.
 #[derive(Clone, Debug)]
@@ -28,8 +34,8 @@ pub(super) struct Winograd {
     transform: Transform,
     input: usize,
     output: usize,
-    /// `[in, out]` for each place in a square.
-    weights: Vec<PackedMatrix>,
+    /// `[in, COLUMNS]` for each panel of columns and, within it, for each place in a square.
+    weights: Arc<Buffer>,
 }
 
 /// The side of a square of results, where the layer is one for this way.
@@ -51,10 +57,15 @@ struct Squares {
     /// Squares in a row and in a column of one image.
     across: usize,
     down: usize,
-    count: usize,
-    /// Squares of a panel.
-    panel: usize,
-    panels: usize,
+}
+
+/// Some squares, one behind the other, and the memory for what is computed of them.
+struct Group {
+    squares: Range<usize>,
+    /// `[places, squares, in + GAP]`.
+    left: Buffer,
+    /// `[places, squares, COLUMNS]`: the products for a panel of columns.
+    products: Buffer,
 }
 
 impl Winograd {
@@ -62,27 +73,22 @@ impl Winograd {
         let Window { input, output, .. } = window;
         let transform = Transform::of_side(side);
         let places = transform.places();
-        let mut transformed = vec![0f32; places * input * output];
+        let panels = output.div_ceil(COLUMNS);
+        let mut weights = Buffer::zeroed(panels * places * input * COLUMNS);
         for column in 0..output {
+            let (panel, lane) = (column / COLUMNS, column % COLUMNS);
             for row in 0..input {
                 let kernel = &weight[(column * input + row) * 9..][..9];
                 for (place, value) in transform.kernel(kernel).into_iter().enumerate() {
-                    transformed[(place * input + row) * output + column] = value;
+                    weights[((panel * places + place) * input + row) * COLUMNS + lane] = value;
                 }
             }
         }
-        let weights = transformed
-            .chunks_exact(input * output)
-            .map(|values| {
-                let entry = |row: usize, column: usize| values[row * output + column];
-                PackedMatrix::new(input, output, Precision::F32, entry)
-            })
-            .collect();
         Self {
             transform,
             input,
             output,
-            weights,
+            weights: Arc::new(weights),
         }
     }
 
@@ -135,186 +141,171 @@ impl Winograd {
     ) {
         let side = self.transform.side();
         let (across, down) = (extent.columns.div_ceil(side), extent.rows.div_ceil(side));
-        let count = across * down;
-        let panel = count.div_ceil(count.div_ceil(ROWS).max(1)).max(1);
         let squares = Squares {
             extent,
             across,
             down,
-            count,
-            panel,
-            panels: count.div_ceil(panel),
         };
-        let (places, blocks) = (self.transform.places(), self.input.div_ceil(DEPTH));
-        let mut left = Buffer::take(places * blocks * squares.panels * panel * STRIDE);
-        let mut products = Buffer::take(places * count * self.output);
-        let (left_target, products_target) =
-            (Shared(left.as_mut_ptr()), Shared(products.as_mut_ptr()));
-        let stripes = count.div_ceil(STRIPE);
-        let stripe = |index: usize| index * STRIPE..((index + 1) * STRIPE).min(count);
-        (0..stripes).into_par_iter().for_each(|index| {
-            for square in stripe(index) {
-                self.transform_square(features, map, &squares, square, left_target);
-            }
-        });
-        (0..places)
+        let count = across * down;
+        // As many groups as keep all threads busy to the end, of whole panels of rows where they are small.
+        let (places, threads) = (self.transform.places(), rayon::current_num_threads());
+        let most = (GROUP_NUMBERS / (places * self.input)).clamp(ROWS, 4 * ROWS);
+        let groups = count
+            .div_ceil(most)
+            .max(GROUPS * threads)
+            .next_multiple_of(threads);
+        let size = count.div_ceil(groups);
+        let target = Shared(result.as_mut_ptr());
+        (0..count.div_ceil(size.max(1)))
             .into_par_iter()
             .with_max_len(1)
-            .for_each(|place| {
-                self.multiply_place(features, &left, &squares, place, products_target);
+            .for_each(|index| {
+                let mut group = Group {
+                    squares: index * size..((index + 1) * size).min(count),
+                    left: Buffer::take(places * size * (self.input + GAP)),
+                    products: Buffer::take(places * size * COLUMNS),
+                };
+                self.transform_group(features, map, &squares, &mut group);
+                for panel in 0..self.output.div_ceil(COLUMNS) {
+                    self.multiply(features, panel, &mut group);
+                    self.finish(features, panel, &squares, &group, finish, target);
+                }
             });
-        let target = Shared(result.as_mut_ptr());
-        (0..stripes).into_par_iter().for_each(|index| {
-            for square in stripe(index) {
-                self.finish_square(features, &products, &squares, square, finish, target);
-            }
-        });
     }
 
-    /// Writes a square's transformed numbers into the panels.
-    fn transform_square(
+    /// Writes the transformed numbers of a group.
+    fn transform_group(
         &self,
         features: Features,
         map: &[f32],
         squares: &Squares,
-        square: usize,
-        panels: Shared,
+        group: &mut Group,
     ) {
-        let (top, left) = squares.corner(square, self.transform.side());
-        let size = self.transform.size();
-        // A square begins one pixel above and before its results; what lies beyond the map is zero.
-        let mut sources = [None; transform::MOST_PLACES];
-        for (place, source) in sources[..size * size].iter_mut().enumerate() {
-            let (y, x) = (
-                (top + place / size).wrapping_sub(1),
-                (left + place % size).wrapping_sub(1),
-            );
-            if y < squares.extent.rows && x < squares.extent.columns {
-                *source = Some((y * squares.extent.columns + x) * self.input);
+        let (size, stride) = (self.transform.size(), self.input + GAP);
+        let of_place = group.squares.len() * stride;
+        for (row, square) in group.squares.clone().enumerate() {
+            let (top, left) = squares.corner(square, self.transform.side());
+            // A square begins one pixel above and before its results; what lies beyond the map is zero.
+            let mut sources = [None; transform::MOST_PLACES];
+            for (place, source) in sources[..size * size].iter_mut().enumerate() {
+                let (y, x) = (
+                    (top + place / size).wrapping_sub(1),
+                    (left + place % size).wrapping_sub(1),
+                );
+                if y < squares.extent.rows && x < squares.extent.columns {
+                    *source = Some((y * squares.extent.columns + x) * self.input);
+                }
             }
-        }
-        let blocks = self.input.div_ceil(DEPTH);
-        let of_place = blocks * squares.panels * squares.panel * STRIDE;
-        for channel in (0..self.input).step_by(LANES) {
-            let (block, entry) = (channel / DEPTH, channel % DEPTH);
-            let (panel, row) = (square / squares.panel, square % squares.panel);
-            let place =
-                (block * squares.panels + panel) * squares.panel * STRIDE + row * STRIDE + entry;
-            #[expect(
-                unsafe_code,
-                reason = "squares lie between each other in a shared buffer"
-            )]
-            // SAFETY: all places lie within the panels, and nobody else writes those of this square.
-            unsafe {
+            for channel in (0..self.input).step_by(LANES) {
                 self.transform.input(
                     features,
                     &sources[..size * size],
                     &map[channel..],
-                    panels.get().add(place),
+                    &mut group.left[row * stride + channel..],
                     of_place,
                 );
             }
         }
     }
 
-    /// The product for one place of all squares.
-    fn multiply_place(
-        &self,
-        features: Features,
-        left: &[f32],
-        squares: &Squares,
-        place: usize,
-        products: Shared,
-    ) {
+    /// The products of a group with a panel of columns.
+    fn multiply(&self, features: Features, panel: usize, group: &mut Group) {
         let tiles = f32_tiles(features);
-        let blocks = self.input.div_ceil(DEPTH);
-        let panel_size = squares.panel * STRIDE;
-        let left = &left[place * blocks * squares.panels * panel_size..];
-        let products = products
-            .get()
-            .wrapping_add(place * squares.count * self.output);
-        for block in 0..blocks {
-            let start = block * DEPTH;
-            let count = DEPTH.min(self.input - start);
-            for column_panel in 0..self.output.div_ceil(COLUMNS) {
-                let column = column_panel * COLUMNS;
-                let right = self.weights[place].block(start, count, column_panel);
-                for panel in 0..squares.panels {
-                    let first = panel * squares.panel;
-                    let tile = Tile {
-                        depth: count,
-                        left: left[(block * squares.panels + panel) * panel_size..].as_ptr(),
-                        right: right.as_ptr(),
-                        target: products.wrapping_add(first * self.output + column),
-                        stride: self.output,
-                        columns: COLUMNS.min(self.output - column),
-                        adds: block > 0,
-                        bias: None,
-                        residual: None,
-                        relu: false,
-                    };
-                    #[expect(unsafe_code, reason = "a tile is given by pointers")]
-                    // SAFETY: the panel, the block and the rows of the products are as large as the tile says, and nobody
-                    // else writes the products of this place.
-                    unsafe {
-                        tiles.compute(squares.panel.min(squares.count - first), &tile);
-                    }
+        let (places, count, stride) = (
+            self.transform.places(),
+            group.squares.len(),
+            self.input + GAP,
+        );
+        let rows = even_panels(count, ROWS);
+        let parts = count.div_ceil(rows);
+        let block = self.input * COLUMNS;
+        let weights = |index: usize| &self.weights[index * block..][..block];
+        for place in 0..places {
+            let index = panel * places + place;
+            let right = weights(index);
+            let next = if (index + 1) * block < self.weights.len() {
+                weights(index + 1)
+            } else {
+                weights(0)
+            };
+            for (part, first) in (0..count).step_by(rows).enumerate() {
+                let row = place * count + first;
+                let tile = Tile {
+                    depth: self.input,
+                    left: Left::whole(&group.left[row * stride..], stride),
+                    right: right.as_ptr(),
+                    target: group.products[row * COLUMNS..].as_mut_ptr(),
+                    stride: COLUMNS,
+                    columns: COLUMNS,
+                    adds: false,
+                    bias: None,
+                    residual: None,
+                    relu: false,
+                    ahead: [
+                        Ahead::part(next, part, parts, self.input),
+                        Ahead::nothing(right),
+                    ],
+                };
+                #[expect(unsafe_code, reason = "a tile is given by pointers")]
+                // SAFETY: the group's numbers and products have so many rows, and the block of weights so many entries.
+                unsafe {
+                    tiles.compute(rows.min(count - first), &tile);
                 }
             }
         }
     }
 
-    /// Transforms a square's products back and stores those that lie in the map.
-    fn finish_square(
+    /// Transforms a group's products for a panel of columns back and stores those that lie in the map.
+    fn finish(
         &self,
         features: Features,
-        products: &[f32],
+        panel: usize,
         squares: &Squares,
-        square: usize,
+        group: &Group,
         finish: Finish<'_>,
         target: Shared,
     ) {
         let side = self.transform.side();
-        let (top, left) = squares.corner(square, side);
-        let rows = side.min(squares.extent.rows - top);
-        let columns = side.min(squares.extent.columns - left);
+        let apart = group.squares.len() * COLUMNS;
         let mut results = [[0f32; LANES]; transform::MOST_RESULTS];
-        for channel in (0..self.output).step_by(LANES) {
-            let bias = finish.bias.map_or([0.0; LANES], |bias| {
-                std::array::from_fn(|lane| bias[channel + lane])
-            });
-            let first = square * self.output + channel;
-            self.transform.output(
-                features,
-                &products[first..],
-                squares.count * self.output,
-                &bias,
-                &mut results,
-            );
-            for y in 0..rows {
-                for x in 0..columns {
-                    let place =
-                        ((top + y) * squares.extent.columns + left + x) * self.output + channel;
-                    let mut values = results[y * side + x];
-                    if let Some(residual) = finish.residual {
-                        for (value, residual) in values.iter_mut().zip(&residual[place..]) {
-                            *value += residual;
+        let channels = panel * COLUMNS..((panel + 1) * COLUMNS).min(self.output);
+        for (row, square) in group.squares.clone().enumerate() {
+            let (top, left) = squares.corner(square, side);
+            let rows = side.min(squares.extent.rows - top);
+            let columns = side.min(squares.extent.columns - left);
+            for channel in channels.clone().step_by(LANES) {
+                let bias = finish.bias.map_or([0.0; LANES], |bias| {
+                    std::array::from_fn(|lane| bias[channel + lane])
+                });
+                let first = row * COLUMNS + channel % COLUMNS;
+                let products = &group.products[first..];
+                self.transform
+                    .output(features, products, apart, &bias, &mut results);
+                for y in 0..rows {
+                    for x in 0..columns {
+                        let pixel = (top + y) * squares.extent.columns + left + x;
+                        let place = pixel * self.output + channel;
+                        let mut values = results[y * side + x];
+                        if let Some(residual) = finish.residual {
+                            for (value, residual) in values.iter_mut().zip(&residual[place..]) {
+                                *value += residual;
+                            }
                         }
-                    }
-                    if finish.activation == Activation::Relu {
-                        values = values.map(|value| if value < 0.0 { 0.0 } else { value });
-                    }
-                    #[expect(
-                        unsafe_code,
-                        reason = "squares lie between each other in a shared result"
-                    )]
-                    // SAFETY: rows and columns lie within the map, and no other square has them.
-                    unsafe {
-                        target
-                            .get()
-                            .add(place)
-                            .cast::<[f32; LANES]>()
-                            .write_unaligned(values);
+                        if finish.activation == Activation::Relu {
+                            values = values.map(|value| if value < 0.0 { 0.0 } else { value });
+                        }
+                        #[expect(
+                            unsafe_code,
+                            reason = "squares lie between each other in a shared result"
+                        )]
+                        // SAFETY: rows and columns lie within the map, and no other square has them.
+                        unsafe {
+                            target
+                                .get()
+                                .add(place)
+                                .cast::<[f32; LANES]>()
+                                .write_unaligned(values);
+                        }
                     }
                 }
             }

@@ -19,7 +19,7 @@ pub(super) const ROWS: usize = 32;
 const DEPTH: usize = 512;
 /// The depth is filled up with zeros to a multiple of this.
 pub(super) const SQUARE: usize = 32;
-/// Numbers between the rows of a panel; see [`super::STRIDE`].
+/// Numbers between the rows of a panel: not a power of two, which would put all rows into the same places of the cache.
 pub(super) const STRIDE: usize = DEPTH + 32;
 /// bf16 in the place of an f32.
 const PAIR: usize = 2;

@@ -1,10 +1,14 @@
 //! Weights in the order in which kernels read them.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::super::buffer::Buffer;
 use super::bf16;
-use super::tile::{COLUMNS, DEPTH};
+use super::tile::COLUMNS;
+
+/// The most rows of a block of weights.
+const MOST_DEPTH: usize = 512;
 
 /// The numbers that a network computes with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,20 +74,40 @@ impl PackedMatrix {
         &self.values
     }
 
-    /// Rows `start` to `start + count` of a panel of columns: `[count, COLUMNS]`. `start` is a multiple of `DEPTH`.
-    pub(crate) fn block(&self, start: usize, count: usize, panel: usize) -> &[f32] {
-        let panels = self.width.div_ceil(COLUMNS);
-        &self.values[(start * panels + panel * count) * COLUMNS..][..count * COLUMNS]
+    /// Rows that are multiplied before the next ones: so many that a panel of left rows stays in the first-level cache, and
+    /// about the same number each time.
+    pub(crate) fn block_depth(&self) -> usize {
+        block_depth(self.depth)
     }
+
+    /// Rows `start` to `start + count` of a panel of columns: `[count, COLUMNS]`. `start` is a multiple of
+    /// [`PackedMatrix::block_depth`].
+    pub(crate) fn block(&self, start: usize, count: usize, panel: usize) -> &[f32] {
+        self.blocks(start, count, panel..panel + 1)
+    }
+
+    /// The same of several panels, one behind the other.
+    pub(crate) fn blocks(&self, start: usize, count: usize, panels: Range<usize>) -> &[f32] {
+        let all = self.width.div_ceil(COLUMNS);
+        &self.values[(start * all + panels.start * count) * COLUMNS..]
+            [..panels.len() * count * COLUMNS]
+    }
+}
+
+fn block_depth(depth: usize) -> usize {
+    depth
+        .div_ceil(depth.div_ceil(MOST_DEPTH).max(1))
+        .next_multiple_of(16)
 }
 
 fn pack(depth: usize, width: usize, entry: impl Fn(usize, usize) -> f32) -> Buffer {
     let panels = width.div_ceil(COLUMNS);
     let mut values = Buffer::zeroed(depth * panels * COLUMNS);
     let mut rows = values.chunks_exact_mut(COLUMNS);
-    for start in (0..depth).step_by(DEPTH) {
+    let block = block_depth(depth);
+    for start in (0..depth).step_by(block.max(1)) {
         for panel in 0..panels {
-            for row in start..(start + DEPTH).min(depth) {
+            for row in start..(start + block).min(depth) {
                 let Some(target) = rows.next() else {
                     return values;
                 };

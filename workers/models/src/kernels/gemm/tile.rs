@@ -10,17 +10,13 @@ mod portable;
 pub(crate) const ROWS: usize = 14;
 /// Columns of a tile.
 pub(crate) const COLUMNS: usize = 32;
-/// Entries of a row that are multiplied before the next panel: a panel of weights then stays in the first-level cache.
-pub(crate) const DEPTH: usize = 256;
-/// Numbers between the rows of a panel: not a power of two, which would put all rows into the same places of the cache.
-pub(crate) const STRIDE: usize = DEPTH + 16;
 
 /// A tile's operands, and what is done to its result.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tile {
+    /// Entries of a row that are multiplied, in all its lines together.
     pub(crate) depth: usize,
-    /// Rows `STRIDE` apart.
-    pub(crate) left: *const f32,
+    pub(crate) left: Left,
     /// `[depth, COLUMNS]`.
     pub(crate) right: *const f32,
     /// Rows `stride` apart.
@@ -35,7 +31,63 @@ pub(crate) struct Tile {
     /// Added to the product; rows `stride` apart.
     pub(crate) residual: Option<*const f32>,
     pub(crate) relu: bool,
+    /// What tiles after this one read.
+    pub(crate) ahead: [Ahead; 2],
 }
+
+/// Rows of the left matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Left {
+    pub(crate) values: *const f32,
+    /// Numbers from one row to the next.
+    pub(crate) stride: usize,
+    /// Pieces of a row, all of one length.
+    pub(crate) lines: usize,
+    /// Numbers from one piece to the next.
+    pub(crate) pitch: usize,
+}
+
+impl Left {
+    /// Rows of one piece.
+    pub(crate) fn whole(values: &[f32], stride: usize) -> Self {
+        Self {
+            values: values.as_ptr(),
+            stride,
+            lines: 1,
+            pitch: 0,
+        }
+    }
+}
+
+/// Memory that is brought into the cache while a tile is computed: waiting for it would take longer than the products.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    pub(crate) from: *const f32,
+    /// Bytes for each entry of the tile's depth; may be 0.
+    pub(crate) step: usize,
+}
+
+impl Ahead {
+    /// Nothing new: what the tile reads itself.
+    pub(crate) fn nothing(right: &[f32]) -> Self {
+        Self {
+            from: right.as_ptr(),
+            step: 0,
+        }
+    }
+
+    /// The `part`th of `parts` parts of some numbers, each brought in along a tile of this depth.
+    pub(crate) fn part(numbers: &[f32], part: usize, parts: usize, depth: usize) -> Self {
+        let bytes = size_of_val(numbers).div_ceil(parts.max(1));
+        Self {
+            from: numbers.as_ptr().wrapping_byte_add(part * bytes),
+            step: bytes.div_ceil(depth.max(1)).min(CACHE_LINE),
+        }
+    }
+}
+
+/// Bytes that caches move at a time.
+const CACHE_LINE: usize = 64;
 
 /// Kernels for tiles of 1 to [`ROWS`] rows.
 #[derive(Clone, Copy)]

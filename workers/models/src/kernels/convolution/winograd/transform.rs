@@ -121,33 +121,30 @@ impl Transform {
     }
 
     /// Transforms a square of numbers, whose places in `map` are `sources`; the results are `apart` from each other.
-    ///
-    /// # Safety
-    /// Sixteen numbers can be written at each place of `target`.
-    #[expect(unsafe_code, reason = "results lie far apart in a shared buffer")]
-    pub(super) unsafe fn input(
+    pub(super) fn input(
         self,
         features: Features,
         sources: &[Option<usize>],
         map: &[f32],
-        target: *mut f32,
+        target: &mut [f32],
         apart: usize,
     ) {
-        // SAFETY: the caller's; the instructions were found at run time.
-        unsafe {
-            #[cfg(target_arch = "x86_64")]
-            if features.avx512 {
+        #[cfg(target_arch = "x86_64")]
+        if features.avx512 {
+            #[expect(unsafe_code, reason = "instructions that were found at run time")]
+            // SAFETY: the processor has them.
+            unsafe {
                 match self {
                     Self::Two => input_avx512::<4>(self, sources, map, target, apart),
                     Self::Four => input_avx512::<6>(self, sources, map, target, apart),
                 }
-                return;
             }
-            let _ = features;
-            match self {
-                Self::Two => input::<4>(self, sources, map, target, apart),
-                Self::Four => input::<6>(self, sources, map, target, apart),
-            }
+            return;
+        }
+        let _ = features;
+        match self {
+            Self::Two => input::<4>(self, sources, map, target, apart),
+            Self::Four => input::<6>(self, sources, map, target, apart),
         }
     }
 
@@ -227,12 +224,11 @@ impl Transform {
 }
 
 #[inline(always)]
-#[expect(unsafe_code, reason = "results lie far apart in a shared buffer")]
-unsafe fn input<const SIZE: usize>(
+fn input<const SIZE: usize>(
     transform: Transform,
     sources: &[Option<usize>],
     map: &[f32],
-    target: *mut f32,
+    target: &mut [f32],
     apart: usize,
 ) {
     let mut columns = [[Lanes::ZERO; SIZE]; SIZE];
@@ -250,13 +246,7 @@ unsafe fn input<const SIZE: usize>(
     for y in 0..SIZE {
         let line: [Lanes; SIZE] = transform.input_line(std::array::from_fn(|x| columns[x][y]));
         for (x, lanes) in line.into_iter().enumerate() {
-            // SAFETY: the caller's.
-            unsafe {
-                target
-                    .add((y * SIZE + x) * apart)
-                    .cast::<[f32; LANES]>()
-                    .write_unaligned(lanes.0);
-            }
+            target[(y * SIZE + x) * apart..][..LANES].copy_from_slice(&lanes.0);
         }
     }
 }
@@ -292,16 +282,14 @@ fn output<const SIZE: usize, const SIDE: usize>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-#[expect(unsafe_code, reason = "as input")]
-unsafe fn input_avx512<const SIZE: usize>(
+fn input_avx512<const SIZE: usize>(
     transform: Transform,
     sources: &[Option<usize>],
     map: &[f32],
-    target: *mut f32,
+    target: &mut [f32],
     apart: usize,
 ) {
-    // SAFETY: the caller's.
-    unsafe { input::<SIZE>(transform, sources, map, target, apart) }
+    input::<SIZE>(transform, sources, map, target, apart);
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -2,7 +2,7 @@
 //! registers of AVX2.
 #![expect(unsafe_code, reason = "a tile is given by pointers")]
 
-use super::{COLUMNS, STRIDE, Tile, Tiles};
+use super::{COLUMNS, Left, Tile, Tiles};
 use crate::kernels::elementary::fused;
 
 /// Columns of a part of a tile.
@@ -54,11 +54,19 @@ unsafe fn part_of<const ROWS: usize>(tile: &Tile, first: usize, part: usize) {
                 }
             }
         }
-        let left = tile.left.add(first * STRIDE);
+        let Left {
+            values,
+            stride,
+            lines,
+            pitch,
+        } = tile.left;
+        let left = values.add(first * stride);
+        let line = tile.depth / lines;
         for depth in 0..tile.depth {
             let right = &*tile.right.add(depth * COLUMNS + part).cast::<[f32; PART]>();
+            let place = depth / line * pitch + depth % line;
             for (row, sums) in sums.iter_mut().enumerate() {
-                let entry = *left.add(row * STRIDE + depth);
+                let entry = *left.add(row * stride + place);
                 for (sum, weight) in sums.iter_mut().zip(right) {
                     *sum = fused(entry, *weight, *sum);
                 }
