@@ -2,6 +2,7 @@
 //! its memory.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 use super::ConvShape;
 use super::storage::floats;
@@ -134,22 +135,36 @@ pub(super) fn transposed(matrices: &Tensor, rows: usize, columns: usize) -> Resu
     Tensor::from_vec(result, count, &candle_core::Device::Cpu)
 }
 
-/// A map `[B, h, w, C]` of the tensor library as one of ours.
-pub(crate) fn map_of(map: &Tensor) -> Result<Map> {
-    let (batch, rows, columns, channels) = map.dims4()?;
-    let mut result = Map::new(
-        Extent {
-            batch,
-            rows,
-            columns,
-        },
-        channels,
-    );
-    super::storage::with_floats([map], |[values]| result.values.copy_from_slice(values))?;
+/// `[B, C, h, w]` of the tensor library as a map of ours.
+pub(crate) fn map_of(images: &Tensor) -> Result<Map> {
+    let (batch, channels, rows, columns) = images.dims4()?;
+    let extent = Extent {
+        batch,
+        rows,
+        columns,
+    };
+    let mut result = Map::new(extent, channels);
+    let plane = rows * columns;
+    super::storage::with_floats([images], |[values]| {
+        result
+            .values
+            .par_chunks_exact_mut((columns * channels).max(1))
+            .enumerate()
+            .for_each(|(line, pixels)| {
+                let (image, row) = (line / rows, line % rows);
+                for channel in 0..channels {
+                    let start = (image * channels + channel) * plane + row * columns;
+                    let values = &values[start..start + columns];
+                    for (pixel, value) in pixels.chunks_exact_mut(channels).zip(values) {
+                        pixel[channel] = *value;
+                    }
+                }
+            });
+    })?;
     Ok(result)
 }
 
-/// The reverse.
+/// A map of ours as `[B, h, w, C]` of the tensor library.
 pub(crate) fn tensor_of(map: &Map) -> Result<Tensor> {
     let shape = (map.batch, map.rows, map.columns, map.channels);
     Tensor::from_vec(map.values.to_vec(), shape, &candle_core::Device::Cpu)

@@ -68,15 +68,15 @@ impl ResNet {
 
     /// `[B, 3, H, W]` to a map of `32 stem` channels, its sides divided by 32, rounded up at each halving.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
-        let images = to_map(images)?;
         if self.conv1.takes_maps() {
-            let images = cpu::map_of(&images)?;
-            let features = in_pool(|| self.forward_map(&images));
+            let features = in_pool(|| Ok(self.forward_map(&cpu::map_of(images)?)));
             return match features {
-                Some(features) => Ok(cpu::tensor_of(&features)?),
-                None => unreachable!("convolutions of a trunk are all of one kind"),
+                Ok(Some(features)) => Ok(cpu::tensor_of(&features)?),
+                Ok(None) => unreachable!("convolutions of a trunk are all of one kind"),
+                Err(error) => Err(ModelError::Tensor(error)),
             };
         }
+        let images = to_map(images)?;
         let features = max_pool(&self.conv1.forward(&images)?)?;
         self.layers
             .iter()

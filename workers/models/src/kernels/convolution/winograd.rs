@@ -16,15 +16,15 @@ use super::{Extent, Window};
 
 mod transform;
 
-use transform::{LANES, Transform};
+use transform::{LANES, Place, Transform};
 
 /// Weights up to this number (in times out) are transformed for squares of 4 x 4 results, which makes them four times as many:
 /// reading those of wider layers would take longer than what is spared.
 const WEIGHTS_OF_FOUR: usize = 256 * 256;
 /// Transformed numbers that a thread has at a time: with as many weights they stay in the second-level cache.
-const GROUP_NUMBERS: usize = 192 << 10;
+const GROUP_NUMBERS: usize = 256 << 10;
 /// Groups of squares for each thread, at least.
-const GROUPS: usize = 2;
+const GROUPS: usize = 1;
 /// Numbers by which a square's channels are longer than they are, so that they do not all lie in the same places of the cache.
 const GAP: usize = 16;
 
@@ -267,46 +267,32 @@ impl Winograd {
     ) {
         let side = self.transform.side();
         let apart = group.squares.len() * COLUMNS;
-        let mut results = [[0f32; LANES]; transform::MOST_RESULTS];
         let channels = panel * COLUMNS..((panel + 1) * COLUMNS).min(self.output);
         for (row, square) in group.squares.clone().enumerate() {
             let (top, left) = squares.corner(square, side);
-            let rows = side.min(squares.extent.rows - top);
-            let columns = side.min(squares.extent.columns - left);
+            let first = (top * squares.extent.columns + left) * self.output;
             for channel in channels.clone().step_by(LANES) {
-                let bias = finish.bias.map_or([0.0; LANES], |bias| {
-                    std::array::from_fn(|lane| bias[channel + lane])
-                });
-                let first = row * COLUMNS + channel % COLUMNS;
-                let products = &group.products[first..];
-                self.transform
-                    .output(features, products, apart, &bias, &mut results);
-                for y in 0..rows {
-                    for x in 0..columns {
-                        let pixel = (top + y) * squares.extent.columns + left + x;
-                        let place = pixel * self.output + channel;
-                        let mut values = results[y * side + x];
-                        if let Some(residual) = finish.residual {
-                            for (value, residual) in values.iter_mut().zip(&residual[place..]) {
-                                *value += residual;
-                            }
-                        }
-                        if finish.activation == Activation::Relu {
-                            values = values.map(|value| if value < 0.0 { 0.0 } else { value });
-                        }
-                        #[expect(
-                            unsafe_code,
-                            reason = "squares lie between each other in a shared result"
-                        )]
-                        // SAFETY: rows and columns lie within the map, and no other square has them.
-                        unsafe {
-                            target
-                                .get()
-                                .add(place)
-                                .cast::<[f32; LANES]>()
-                                .write_unaligned(values);
-                        }
-                    }
+                let start = first + channel;
+                let place = Place {
+                    target: target.get().wrapping_add(start),
+                    residual: finish.residual.map(|all| all[start..].as_ptr()),
+                    bias: finish.bias.map_or([0.0; LANES], |bias| {
+                        std::array::from_fn(|lane| bias[channel + lane])
+                    }),
+                    relu: finish.activation == Activation::Relu,
+                    rows: side.min(squares.extent.rows - top),
+                    columns: side.min(squares.extent.columns - left),
+                    line: squares.extent.columns * self.output,
+                    pixel: self.output,
+                };
+                let products = &group.products[row * COLUMNS + channel % COLUMNS..];
+                #[expect(
+                    unsafe_code,
+                    reason = "squares lie between each other in a shared result"
+                )]
+                // SAFETY: rows and columns lie within the map, whose length was checked, and no other square has them.
+                unsafe {
+                    self.transform.output(features, products, apart, &place);
                 }
             }
         }

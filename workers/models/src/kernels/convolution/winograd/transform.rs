@@ -8,14 +8,27 @@ use super::Features;
 pub(super) const LANES: usize = 16;
 /// Places of a square of 6 x 6.
 pub(super) const MOST_PLACES: usize = 36;
-/// Results of a square of 4 x 4.
-pub(super) const MOST_RESULTS: usize = 16;
 
 /// Squares of 2 x 2 or 4 x 4 results, from 4 x 4 or 6 x 6 numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transform {
     Two,
     Four,
+}
+
+/// Where the results of a square for sixteen channels lie, and what is done to them.
+pub(super) struct Place {
+    pub(super) target: *mut f32,
+    /// Added before the ReLU.
+    pub(super) residual: Option<*const f32>,
+    pub(super) bias: [f32; LANES],
+    pub(super) relu: bool,
+    /// Rows and columns of the square that lie in the map.
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Numbers of a line and of a pixel of the map.
+    pub(super) line: usize,
+    pub(super) pixel: usize,
 }
 
 /// Numbers of sixteen channels.
@@ -148,31 +161,36 @@ impl Transform {
         }
     }
 
-    /// Transforms products back, which are `apart` from each other, and adds the bias.
-    pub(super) fn output(
+    /// Transforms products back, which are `apart` from each other, and stores the results.
+    ///
+    /// # Safety
+    /// The place lies in a result, and in a residual of its size, which nobody else writes.
+    #[expect(
+        unsafe_code,
+        reason = "squares lie between each other in a shared result"
+    )]
+    pub(super) unsafe fn output(
         self,
         features: Features,
         products: &[f32],
         apart: usize,
-        bias: &[f32; LANES],
-        results: &mut [[f32; LANES]; MOST_RESULTS],
+        place: &Place,
     ) {
-        #[cfg(target_arch = "x86_64")]
-        if features.avx512 {
-            #[expect(unsafe_code, reason = "instructions that were found at run time")]
-            // SAFETY: the processor has them.
-            unsafe {
+        // SAFETY: the caller's; the instructions were found at run time.
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if features.avx512 {
                 match self {
-                    Self::Two => output_avx512::<4, 2>(self, products, apart, bias, results),
-                    Self::Four => output_avx512::<6, 4>(self, products, apart, bias, results),
+                    Self::Two => output_avx512::<4, 2>(self, products, apart, place),
+                    Self::Four => output_avx512::<6, 4>(self, products, apart, place),
                 }
+                return;
             }
-            return;
-        }
-        let _ = features;
-        match self {
-            Self::Two => output::<4, 2>(self, products, apart, bias, results),
-            Self::Four => output::<6, 4>(self, products, apart, bias, results),
+            let _ = features;
+            match self {
+                Self::Two => output::<4, 2>(self, products, apart, place),
+                Self::Four => output::<6, 4>(self, products, apart, place),
+            }
         }
     }
 
@@ -251,13 +269,15 @@ fn input<const SIZE: usize>(
     }
 }
 
+/// # Safety
+/// As [`Transform::output`].
 #[inline(always)]
-fn output<const SIZE: usize, const SIDE: usize>(
+#[expect(unsafe_code, reason = "as there")]
+unsafe fn output<const SIZE: usize, const SIDE: usize>(
     transform: Transform,
     products: &[f32],
     apart: usize,
-    bias: &[f32; LANES],
-    results: &mut [[f32; LANES]; MOST_RESULTS],
+    place: &Place,
 ) {
     let mut columns = [[Lanes::ZERO; SIDE]; SIZE];
     for (x, column) in columns.iter_mut().enumerate() {
@@ -271,11 +291,25 @@ fn output<const SIZE: usize, const SIDE: usize>(
         }
         *column = transform.output_line(line);
     }
-    for y in 0..SIDE {
+    let bias = Lanes(place.bias);
+    for y in 0..SIDE.min(place.rows) {
         let line: [Lanes; SIDE] =
             transform.output_line(std::array::from_fn::<_, SIZE, _>(|x| columns[x][y]));
-        for (x, lanes) in line.into_iter().enumerate() {
-            results[y * SIDE + x] = (lanes + Lanes(*bias)).0;
+        for (x, lanes) in line.into_iter().enumerate().take(place.columns) {
+            let mut values = lanes + bias;
+            let offset = y * place.line + x * place.pixel;
+            // SAFETY: rows and columns lie within the map.
+            unsafe {
+                if let Some(residual) = place.residual {
+                    let residual = residual.add(offset).cast::<[f32; LANES]>();
+                    values = values + Lanes(residual.read_unaligned());
+                }
+                if place.relu {
+                    values = values.map(values, |value, _| if value < 0.0 { 0.0 } else { value });
+                }
+                let target = place.target.add(offset).cast::<[f32; LANES]>();
+                target.write_unaligned(values.0);
+            }
         }
     }
 }
@@ -292,14 +326,17 @@ fn input_avx512<const SIZE: usize>(
     input::<SIZE>(transform, sources, map, target, apart);
 }
 
+/// # Safety
+/// As [`Transform::output`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn output_avx512<const SIZE: usize, const SIDE: usize>(
+#[expect(unsafe_code, reason = "as there")]
+unsafe fn output_avx512<const SIZE: usize, const SIDE: usize>(
     transform: Transform,
     products: &[f32],
     apart: usize,
-    bias: &[f32; LANES],
-    results: &mut [[f32; LANES]; MOST_RESULTS],
+    place: &Place,
 ) {
-    output::<SIZE, SIDE>(transform, products, apart, bias, results);
+    // SAFETY: the caller's.
+    unsafe { output::<SIZE, SIDE>(transform, products, apart, place) }
 }
