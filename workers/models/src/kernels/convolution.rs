@@ -7,10 +7,13 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::buffer::Buffer;
-use super::gemm::{Activation, Dense, Finish, Left, PackedMatrix, Precision, Source, multiply};
+use super::cpu::Features;
+use super::gemm::{Activation, Finish, PackedMatrix, Precision, bf16, multiply, multiply_rows};
 
+mod patches;
 mod winograd;
 
+use patches::{Patches, RoundedPatches};
 use winograd::Winograd;
 
 /// Fewer channels than this make lines of patches so short that packing them would take as long as the products: they are
@@ -186,172 +189,24 @@ impl Convolution {
         match &self.weights {
             Weights::Winograd(winograd) => winograd.compute(map, extent, finish, result),
             Weights::Direct(weights) if (kernel, stride) == (1, 1) => {
-                multiply(
-                    &Dense {
-                        values: map,
-                        depth: input,
-                    },
-                    weights,
-                    finish,
-                    result,
-                );
+                multiply_rows(map, weights, finish, result);
             }
             Weights::Direct(weights) => {
+                let features = Features::detected();
                 let patches = Patches {
                     map,
                     extent,
                     target,
                     window: self.window,
                 };
-                if input < FEW_CHANNELS && weights.precision() == Precision::F32 {
-                    multiply(&patches.framed(), weights, finish, result);
+                if weights.precision() == Precision::Bf16 {
+                    let rounded = RoundedPatches::new(features, &patches);
+                    bf16::multiply(features, &rounded, weights, finish, result);
+                } else if input < FEW_CHANNELS {
+                    multiply(features, &patches.framed(), weights, finish, result);
                 } else {
-                    multiply(&patches, weights, finish, result);
+                    multiply(features, &patches, weights, finish, result);
                 }
-            }
-        }
-    }
-}
-
-/// The patches under a kernel, one a row.
-struct Patches<'a> {
-    map: &'a [f32],
-    extent: Extent,
-    target: Extent,
-    window: Window,
-}
-
-/// The same of a map with a frame of zeros, in which all patches are whole.
-struct FramedPatches<'a> {
-    patches: Patches<'a>,
-    map: Buffer,
-    /// Numbers of a line of the framed map.
-    line: usize,
-}
-
-impl<'a> Patches<'a> {
-    fn framed(self) -> FramedPatches<'a> {
-        let Window { input, kernel, .. } = self.window;
-        let padding = kernel / 2;
-        let Extent {
-            batch,
-            rows,
-            columns,
-        } = self.extent;
-        let line = (columns + 2 * padding) * input;
-        let mut map = Buffer::take(batch * (rows + 2 * padding) * line);
-        map.par_chunks_exact_mut(line)
-            .enumerate()
-            .for_each(|(index, target)| {
-                let (image, row) = (index / (rows + 2 * padding), index % (rows + 2 * padding));
-                let row = row.wrapping_sub(padding);
-                if row >= rows {
-                    target.fill(0.0);
-                    return;
-                }
-                let (before, rest) = target.split_at_mut(padding * input);
-                let (inside, behind) = rest.split_at_mut(columns * input);
-                before.fill(0.0);
-                inside.copy_from_slice(
-                    &self.map[(image * rows + row) * columns * input..][..columns * input],
-                );
-                behind.fill(0.0);
-            });
-        FramedPatches {
-            patches: self,
-            map,
-            line,
-        }
-    }
-}
-
-impl Source for FramedPatches<'_> {
-    fn direct(&self, first: usize, entries: Range<usize>) -> Option<Left> {
-        let Window {
-            input,
-            kernel,
-            stride,
-            ..
-        } = self.patches.window;
-        if entries != (0..kernel * kernel * input) {
-            return None;
-        }
-        let target = self.patches.target;
-        let (line, column) = (first / target.columns, first % target.columns);
-        let (image, row) = (line / target.rows, line % target.rows);
-        let framed = self.patches.extent.rows + kernel / 2 * 2;
-        let start = (image * framed + row * stride) * self.line + column * stride * input;
-        Some(Left {
-            values: self.map[start..].as_ptr(),
-            stride: stride * input,
-            lines: kernel,
-            pitch: self.line,
-        })
-    }
-
-    fn even(&self) -> usize {
-        self.patches.target.columns
-    }
-
-    fn pack(
-        &self,
-        first: usize,
-        rows: usize,
-        depth: Range<usize>,
-        panel: &mut [f32],
-        stride: usize,
-    ) {
-        self.patches.pack(first, rows, depth, panel, stride);
-    }
-}
-
-impl Source for Patches<'_> {
-    fn pack(
-        &self,
-        first: usize,
-        rows: usize,
-        depth: Range<usize>,
-        panel: &mut [f32],
-        stride: usize,
-    ) {
-        let Window {
-            input,
-            kernel,
-            stride: step,
-            ..
-        } = self.window;
-        let (padding, line) = (kernel / 2, kernel * input);
-        let pixels = self.target.rows * self.target.columns;
-        for (pixel, patch) in (first..first + rows).zip(panel.chunks_mut(stride)) {
-            let (image, pixel) = (pixel / pixels, pixel % pixels);
-            let top = pixel / self.target.columns * step;
-            let left = pixel % self.target.columns * step;
-            // Numbers of a line of the kernel that lie before and behind the map.
-            let before = padding.saturating_sub(left) * input;
-            let behind = (left + kernel).saturating_sub(self.extent.columns + padding) * input;
-            let mut patch = &mut patch[..depth.len()];
-            let mut place = depth.start;
-            while place < depth.end {
-                let (row, from) = (place / line, place % line);
-                let to = line.min(from + depth.end - place);
-                let (target, rest) = patch.split_at_mut(to - from);
-                patch = rest;
-                place += to - from;
-                let y = (top + row).wrapping_sub(padding);
-                if y >= self.extent.rows {
-                    target.fill(0.0);
-                    continue;
-                }
-                let (start, end) = (from.max(before).min(to), to.min(line - behind).max(from));
-                target[..start - from].fill(0.0);
-                if start < end {
-                    let line_start =
-                        ((image * self.extent.rows + y) * self.extent.columns + left) * input;
-                    let source = line_start + start - padding * input;
-                    target[start - from..end - from]
-                        .copy_from_slice(&self.map[source..][..end - start]);
-                }
-                target[end.max(start) - from..].fill(0.0);
             }
         }
     }

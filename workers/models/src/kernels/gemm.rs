@@ -12,11 +12,13 @@ use super::buffer::Buffer;
 use super::cpu::Features;
 use super::elementary::gelu_row;
 
-mod bf16;
+pub(crate) mod bf16;
 mod packed;
+mod source;
 mod tile;
 
 pub(crate) use packed::{PackedMatrix, Precision};
+pub(crate) use source::{Dense, Source};
 pub(crate) use tile::{Ahead, COLUMNS, Left, ROWS, Tile, Tiles, f32_tiles};
 
 /// Rows that one thread takes at a time, at most: their panels fill a part of the second-level cache.
@@ -25,74 +27,10 @@ const BLOCK_ROWS: usize = 32 * ROWS;
 const LEAST_ROWS: usize = 14 * ROWS;
 /// Bytes of weights that are multiplied with all rows before the next ones: they stay in the second-level cache.
 const GROUP_BYTES: usize = 768 << 10;
-/// Rows this many numbers apart all lie in the same few places of the first-level cache, and push each other out.
-const CROWDED: usize = 1024;
-/// Numbers by which the rows of a panel are longer than a block, so that they are never [`CROWDED`].
+/// Numbers by which the rows of a panel are longer than a block, so that they do not all lie in the same few places of the cache.
 const GAP: usize = 16;
 /// Pieces of work for each thread: enough that a thread which the system interrupts does not hold up the others for long.
 const PIECES: usize = 4;
-
-/// The left matrix of a product, whose rows are made when they are needed.
-pub(crate) trait Source: Sync {
-    /// Some entries of rows from `first` on as they lie in memory; none where they must be packed.
-    fn direct(&self, _first: usize, _entries: Range<usize>) -> Option<Left> {
-        None
-    }
-
-    /// Rows are evenly apart within so many, where [`Source::direct`] has any.
-    fn even(&self) -> usize {
-        usize::MAX
-    }
-
-    /// What is read for these rows, where it is in one piece.
-    fn region(&self, _first: usize, _rows: usize) -> Option<&[f32]> {
-        None
-    }
-
-    /// Writes entries `depth` of consecutive rows from `first` on, each row `stride` behind the one before.
-    fn pack(
-        &self,
-        first: usize,
-        rows: usize,
-        depth: Range<usize>,
-        panel: &mut [f32],
-        stride: usize,
-    );
-}
-
-/// A matrix that lies in memory row by row.
-pub(crate) struct Dense<'a> {
-    pub(crate) values: &'a [f32],
-    /// Numbers of a row.
-    pub(crate) depth: usize,
-}
-
-impl Source for Dense<'_> {
-    fn direct(&self, first: usize, entries: Range<usize>) -> Option<Left> {
-        let crowded = self.depth.is_multiple_of(CROWDED);
-        let rows = || &self.values[first * self.depth + entries.start..];
-        (!crowded).then(|| Left::whole(rows(), self.depth))
-    }
-
-    fn region(&self, first: usize, rows: usize) -> Option<&[f32]> {
-        Some(&self.values[first * self.depth..][..rows * self.depth])
-    }
-
-    fn pack(
-        &self,
-        first: usize,
-        rows: usize,
-        depth: Range<usize>,
-        panel: &mut [f32],
-        stride: usize,
-    ) {
-        for (row, target) in (first..first + rows).zip(panel.chunks_mut(stride)) {
-            let start = row * self.depth;
-            target[..depth.len()]
-                .copy_from_slice(&self.values[start + depth.start..start + depth.end]);
-        }
-    }
-}
 
 /// What is done to a product before it is stored.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,25 +72,60 @@ impl Shared {
     }
 }
 
-/// Computes `rows` rows of `source` times `weights` into `result [rows, width]`.
+/// Computes rows `values` times `weights` into `result [rows, width]`, in the precision of the weights.
 ///
 /// # Panics
 /// Where slices have other lengths.
-pub(crate) fn multiply(
-    source: &impl Source,
+pub(crate) fn multiply_rows(
+    values: &[f32],
     weights: &PackedMatrix,
     finish: Finish<'_>,
     result: &mut [f32],
 ) {
-    multiply_with(Features::detected(), source, weights, finish, result);
+    multiply_rows_with(Features::detected(), values, weights, finish, result);
 }
 
-pub(crate) fn multiply_with(
+fn multiply_rows_with(
+    features: Features,
+    values: &[f32],
+    weights: &PackedMatrix,
+    finish: Finish<'_>,
+    result: &mut [f32],
+) {
+    let source = Dense {
+        values,
+        depth: weights.depth(),
+    };
+    match weights.precision() {
+        Precision::F32 => multiply(features, &source, weights, finish, result),
+        Precision::Bf16 => bf16::multiply(features, &source, weights, finish, result),
+    }
+}
+
+/// Computes `rows` rows of `source` times f32 `weights` into `result [rows, width]`.
+///
+/// # Panics
+/// Where slices have other lengths.
+pub(crate) fn multiply(
     features: Features,
     source: &impl Source,
     weights: &PackedMatrix,
     finish: Finish<'_>,
     result: &mut [f32],
+) {
+    share(features, weights, finish, source.even(), result, |piece| {
+        piece.compute(source);
+    });
+}
+
+/// Shares out a product to threads, whole lines of `line` rows where there are some.
+fn share(
+    features: Features,
+    weights: &PackedMatrix,
+    finish: Finish<'_>,
+    line: usize,
+    result: &mut [f32],
+    compute: impl Fn(&Piece<'_>) + Sync,
 ) {
     let width = weights.width();
     let rows = result.len() / width;
@@ -173,7 +146,8 @@ pub(crate) fn multiply_with(
         .clamp(LEAST_ROWS, BLOCK_ROWS);
     let block_rows = match rows.div_ceil(least) {
         1 => rows,
-        blocks => rows.div_ceil(blocks).next_multiple_of(ROWS),
+        blocks if line > rows => rows.div_ceil(blocks).next_multiple_of(ROWS),
+        blocks => rows.div_ceil(blocks).next_multiple_of(line),
     };
     let blocks = rows.div_ceil(block_rows);
     let panels = width.div_ceil(COLUMNS);
@@ -186,20 +160,20 @@ pub(crate) fn multiply_with(
     let split = panels.div_ceil(splits);
     let splits = panels.div_ceil(split);
     let target = Shared(result.as_mut_ptr());
+    let part = |index: usize| index * split..((index + 1) * split).min(panels);
     let piece = |piece: usize| {
         // Neighbours share rows, so that a thread finds them in its cache.
-        let (block, part) = (piece / splits, piece % splits);
+        let (block, index) = (piece / splits, piece % splits);
         let first = block * block_rows;
-        let work = Piece {
+        compute(&Piece {
             features,
             weights,
             finish,
             rows: first..(first + block_rows).min(rows),
-            panels: part * split..((part + 1) * split).min(panels),
-            next: (part + 1) % splits * split..(((part + 1) % splits + 1) * split).min(panels),
+            panels: part(index),
+            next: part((index + 1) % splits),
             target,
-        };
-        work.compute(source);
+        });
     };
     if threads == 1 || blocks * splits == 1 {
         (0..blocks * splits).for_each(piece);
@@ -234,15 +208,8 @@ struct Packed {
 
 impl Piece<'_> {
     fn compute(&self, source: &impl Source) {
-        match self.weights.precision() {
-            Precision::F32 => self.compute_f32(source),
-            Precision::Bf16 => bf16::compute(self, source),
-        }
-    }
-
-    fn compute_f32(&self, source: &impl Source) {
         let (depth, block) = (self.weights.depth(), self.weights.block_depth());
-        let panels = line_panels(self.rows.clone(), source.even());
+        let panels = line_panels(self.rows.clone(), source.even(), ROWS);
         let stride = block + GAP;
         let mut packed = Packed {
             values: Buffer::take(panels.len() * ROWS * stride),
@@ -366,13 +333,13 @@ pub(crate) fn even_panels(rows: usize, most: usize) -> usize {
     rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
 }
 
-/// First row and number of rows of panels that do not reach from one line of `line` rows into the next.
-fn line_panels(rows: Range<usize>, line: usize) -> Vec<(usize, usize)> {
+/// First row and number of rows of panels of at most `most`, that do not reach from one line of `line` rows into the next.
+fn line_panels(rows: Range<usize>, line: usize, most: usize) -> Vec<(usize, usize)> {
     let mut all = Vec::new();
     let mut start = rows.start;
     while start < rows.end {
         let end = (start / line * line).saturating_add(line).min(rows.end);
-        all.extend(panels(start..end, even_panels(end - start, ROWS)));
+        all.extend(panels(start..end, even_panels(end - start, most)));
         start = end;
     }
     all

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 use super::storage::floats;
 use crate::kernels::buffer::Buffer;
-use crate::kernels::gemm::{Activation, Dense, Finish, PackedMatrix, Precision, multiply};
+use crate::kernels::gemm::{Activation, Finish, PackedMatrix, Precision, multiply_rows};
 
 /// Weights of a linear layer, packed once. Clones share them.
 #[derive(Clone, Debug)]
@@ -45,15 +45,7 @@ impl Projection {
             residual,
             activation,
         };
-        multiply(
-            &Dense {
-                values: rows,
-                depth,
-            },
-            &self.weights,
-            finish,
-            &mut result,
-        );
+        multiply_rows(rows, &self.weights, finish, &mut result);
         result
     }
 }
@@ -76,7 +68,7 @@ impl CustomOp1 for Projection {
             bias: Some(&self.bias),
             ..Finish::default()
         };
-        multiply(&Dense { values, depth }, &self.weights, finish, &mut result);
+        multiply_rows(values, &self.weights, finish, &mut result);
         Ok((CpuStorage::F32(result), shape))
     }
 }

@@ -69,11 +69,12 @@ impl ResNet {
     /// `[B, 3, H, W]` to a map of `32 stem` channels, its sides divided by 32, rounded up at each halving.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor, ModelError> {
         if self.conv1.takes_maps() {
-            let features = in_pool(|| Ok(self.forward_map(&cpu::map_of(images)?)));
-            return match features {
-                Ok(Some(features)) => Ok(cpu::tensor_of(&features)?),
-                Ok(None) => unreachable!("convolutions of a trunk are all of one kind"),
-                Err(error) => Err(ModelError::Tensor(error)),
+            let features = in_pool(|| -> Result<_, ModelError> {
+                Ok(self.forward_map(&cpu::map_of(images)?))
+            });
+            return match features? {
+                Some(features) => Ok(cpu::tensor_of(&features)?),
+                None => unreachable!("convolutions of a trunk are all of one kind"),
             };
         }
         let images = to_map(images)?;

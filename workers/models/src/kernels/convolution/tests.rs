@@ -56,6 +56,7 @@ fn windows() -> impl Iterator<Item = (Window, Extent)> {
         (16, 32, 3, 1, 4),
         (48, 16, 3, 1, 13),
         (272, 64, 3, 1, 7),
+        (272, 256, 3, 1, 3),
     ];
     shapes
         .into_iter()

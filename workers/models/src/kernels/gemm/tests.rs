@@ -59,11 +59,7 @@ impl Case {
             activation: Activation::Relu,
         };
         let mut result = vec![f32::NAN; self.rows * self.width];
-        let source = Dense {
-            values: &self.left,
-            depth: self.depth,
-        };
-        multiply_with(features, &source, &weights, finish, &mut result);
+        multiply_rows_with(features, &self.left, &weights, finish, &mut result);
         result
     }
 }
@@ -168,15 +164,11 @@ fn what_is_not_a_number_passes_a_relu() {
     let weights = PackedMatrix::transposed(&[1.0], 1, Precision::F32);
     for features in [Features::PORTABLE, Features::detected()] {
         let mut result = [0.0; 2];
-        let source = Dense {
-            values: &[f32::NAN, -2.0],
-            depth: 1,
-        };
         let finish = Finish {
             activation: Activation::Relu,
             ..Finish::default()
         };
-        multiply_with(features, &source, &weights, finish, &mut result);
+        multiply_rows_with(features, &[f32::NAN, -2.0], &weights, finish, &mut result);
         assert!(result[0].is_nan() && result[1] == 0.0);
     }
 }

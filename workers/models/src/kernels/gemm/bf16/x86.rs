@@ -13,7 +13,7 @@ use std::mem::transmute;
 
 use half::bf16;
 
-use super::{COLUMNS, Finish, ROWS, SQUARE, STRIDE};
+use super::{COLUMNS, Left, Piece, Place, ROWS, SQUARE};
 
 /// Bytes of a square of weights.
 const SQUARE_BYTES: usize = SQUARE * COLUMNS * 2;
@@ -56,35 +56,28 @@ impl Configured {
     }
 
     /// See `Bf16Tiles::compute`, which checks the lengths.
-    pub(super) fn compute(
-        &self,
-        rows: usize,
-        left: &[u16],
-        right: &[u16],
-        adds: bool,
-        sums: &mut [f32],
-    ) {
-        let squares = right.len() / (SQUARE * COLUMNS);
+    ///
+    /// # Safety
+    /// As there.
+    pub(super) unsafe fn compute(&self, rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
+        let squares = right.len() / (SQUARE * COLUMNS) / left.lines;
         if squares == 0 {
             return;
         }
-        // SAFETY: the panel has 32 rows of `STRIDE` numbers, the block `squares` squares and the sums 32 rows of 32.
+        let bytes = size_of::<u16>();
+        // From the end of a line to the start of the next.
+        let jump = (left.pitch * bytes).wrapping_sub(squares * SQUARE * bytes);
+        // SAFETY: the caller's; a row has `lines` lines of `squares` squares, and the sums are 32 rows of 32.
         unsafe {
             if rows > 16 {
                 asm!(
-                    "test {adds}, {adds}",
-                    "jz 3f",
-                    "tileloadd tmm0, [{sums} + {sum_stride}]",
-                    "tileloadd tmm1, [{sums} + {sum_stride} + 64]",
-                    "tileloadd tmm2, [{sums} + {sum_stride} + 2048]",
-                    "tileloadd tmm3, [{sums} + {sum_stride} + 2112]",
-                    "jmp 2f",
-                    "3:",
                     "tilezero tmm0",
                     "tilezero tmm1",
                     "tilezero tmm2",
                     "tilezero tmm3",
                     "2:",
+                    "mov {count}, {squares}",
+                    "3:",
                     "tileloadd tmm4, [{left} + {left_stride}]",
                     "tileloadd tmm6, [{right} + {right_stride}]",
                     "tileloadd tmm7, [{right} + {right_stride} + 1024]",
@@ -96,35 +89,37 @@ impl Configured {
                     "add {left}, 64",
                     "add {lower}, 64",
                     "add {right}, {square_bytes}",
-                    "dec {squares}",
+                    "dec {count}",
+                    "jnz 3b",
+                    "add {left}, {jump}",
+                    "add {lower}, {jump}",
+                    "dec {lines}",
                     "jnz 2b",
                     "tilestored [{sums} + {sum_stride}], tmm0",
                     "tilestored [{sums} + {sum_stride} + 64], tmm1",
                     "tilestored [{sums} + {sum_stride} + 2048], tmm2",
                     "tilestored [{sums} + {sum_stride} + 2112], tmm3",
-                    adds = in(reg) usize::from(adds),
                     sums = in(reg) sums.as_mut_ptr(),
                     sum_stride = in(reg) COLUMNS * 4,
-                    left = inout(reg) left.as_ptr() => _,
-                    lower = inout(reg) left.as_ptr().add(16 * STRIDE) => _,
-                    left_stride = in(reg) STRIDE * 2,
+                    left = inout(reg) left.values => _,
+                    lower = inout(reg) left.values.wrapping_add(16 * left.stride) => _,
+                    left_stride = in(reg) left.stride * bytes,
                     right = inout(reg) right.as_ptr() => _,
                     right_stride = in(reg) 64usize,
                     square_bytes = const SQUARE_BYTES,
-                    squares = inout(reg) squares => _,
+                    squares = in(reg) squares,
+                    count = out(reg) _,
+                    lines = inout(reg) left.lines => _,
+                    jump = in(reg) jump,
                     options(nostack),
                 );
             } else {
                 asm!(
-                    "test {adds}, {adds}",
-                    "jz 3f",
-                    "tileloadd tmm0, [{sums} + {sum_stride}]",
-                    "tileloadd tmm1, [{sums} + {sum_stride} + 64]",
-                    "jmp 2f",
-                    "3:",
                     "tilezero tmm0",
                     "tilezero tmm1",
                     "2:",
+                    "mov {count}, {squares}",
+                    "3:",
                     "tileloadd tmm4, [{left} + {left_stride}]",
                     "tileloadd tmm6, [{right} + {right_stride}]",
                     "tileloadd tmm7, [{right} + {right_stride} + 1024]",
@@ -132,19 +127,24 @@ impl Configured {
                     "tdpbf16ps tmm1, tmm4, tmm7",
                     "add {left}, 64",
                     "add {right}, {square_bytes}",
-                    "dec {squares}",
+                    "dec {count}",
+                    "jnz 3b",
+                    "add {left}, {jump}",
+                    "dec {lines}",
                     "jnz 2b",
                     "tilestored [{sums} + {sum_stride}], tmm0",
                     "tilestored [{sums} + {sum_stride} + 64], tmm1",
-                    adds = in(reg) usize::from(adds),
                     sums = in(reg) sums.as_mut_ptr(),
                     sum_stride = in(reg) COLUMNS * 4,
-                    left = inout(reg) left.as_ptr() => _,
-                    left_stride = in(reg) STRIDE * 2,
+                    left = inout(reg) left.values => _,
+                    left_stride = in(reg) left.stride * bytes,
                     right = inout(reg) right.as_ptr() => _,
                     right_stride = in(reg) 64usize,
                     square_bytes = const SQUARE_BYTES,
-                    squares = inout(reg) squares => _,
+                    squares = in(reg) squares,
+                    count = out(reg) _,
+                    lines = inout(reg) left.lines => _,
+                    jump = in(reg) jump,
                     options(nostack),
                 );
             }
@@ -164,24 +164,18 @@ impl Drop for Configured {
 /// See `Bf16Tiles::compute`, which checks the lengths.
 ///
 /// # Safety
-/// A processor with dot products of bf16.
+/// As there, on a processor with dot products of bf16.
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) unsafe fn dot_products(
-    rows: usize,
-    left: &[u16],
-    right: &[u16],
-    adds: bool,
-    sums: &mut [f32],
-) {
+pub(super) unsafe fn dot_products(rows: usize, left: Left, right: &[u16], sums: &mut [f32]) {
     let mut row = 0;
     // SAFETY: the caller's.
     unsafe {
         while row + 8 <= rows {
-            dot_product_rows::<8>(row, left, right, adds, sums);
+            dot_product_rows::<8>(row, left, right, sums);
             row += 8;
         }
         while row < rows {
-            dot_product_rows::<1>(row, left, right, adds, sums);
+            dot_product_rows::<1>(row, left, right, sums);
             row += 1;
         }
     }
@@ -192,30 +186,24 @@ pub(super) unsafe fn dot_products(
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn dot_product_rows<const COUNT: usize>(
     first: usize,
-    left: &[u16],
+    left: Left,
     right: &[u16],
-    adds: bool,
     sums: &mut [f32],
 ) {
-    // SAFETY: the panel has 32 rows of `STRIDE` numbers, the block whole squares and the sums 32 rows of 32.
+    let squares = right.len() / (SQUARE * COLUMNS) / left.lines;
+    // SAFETY: the caller's; the sums are 32 rows of 32.
     unsafe {
         let mut totals = [[_mm512_setzero_ps(); 2]; COUNT];
-        let target = sums.as_mut_ptr().add(first * COLUMNS);
-        if adds {
-            for (row, totals) in totals.iter_mut().enumerate() {
-                let target = target.add(row * COLUMNS);
-                *totals = [_mm512_loadu_ps(target), _mm512_loadu_ps(target.add(16))];
-            }
-        }
-        let left = left.as_ptr().add(first * STRIDE);
+        let rows = left.values.add(first * left.stride);
         for (index, square) in right.chunks_exact(SQUARE * COLUMNS).enumerate() {
+            let start = index / squares * left.pitch + index % squares * SQUARE;
             for pair in 0..SQUARE / 2 {
                 let weights = [0, SQUARE * 16].map(|half| {
                     let place = square.as_ptr().add(half + pair * 32);
                     transmute::<_, __m512bh>(_mm512_loadu_si512(place.cast()))
                 });
                 for (row, totals) in totals.iter_mut().enumerate() {
-                    let place = left.add(row * STRIDE + index * SQUARE + 2 * pair);
+                    let place = rows.add(row * left.stride + start + 2 * pair);
                     let entries = _mm512_set1_epi32(place.cast::<i32>().read_unaligned());
                     let entries = transmute::<_, __m512bh>(entries);
                     totals[0] = _mm512_dpbf16_ps(totals[0], entries, weights[0]);
@@ -223,6 +211,7 @@ unsafe fn dot_product_rows<const COUNT: usize>(
                 }
             }
         }
+        let target = sums.as_mut_ptr().add(first * COLUMNS);
         for (row, totals) in totals.iter().enumerate() {
             let target = target.add(row * COLUMNS);
             _mm512_storeu_ps(target, totals[0]);
@@ -252,11 +241,11 @@ pub(super) unsafe fn round(values: &[f32], rounded: &mut [u16]) {
     }
 }
 
-/// See `Bf16Tiles::store`.
+/// See `super::finish`.
 ///
 /// # Safety
 /// A processor with AVX-512.
 #[target_feature(enable = "avx512f")]
-pub(super) unsafe fn store(sums: &[f32], finish: Finish<'_>, target: &mut [f32]) {
-    super::store(sums, finish, target);
+pub(super) unsafe fn finish(piece: &Piece<'_>, sums: &[f32], place: &Place) {
+    super::finish_rows(piece, sums, place);
 }
