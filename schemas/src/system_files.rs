@@ -18,7 +18,8 @@ const NAMES: [&str; 9] = [
 /// Says whether the file or folder of this name is one of a system's own. Hidden ones are (a leading dot), which Finder's
 /// `._NAME` and `.DS_Store` are among.
 pub fn is_system_file(name: &str) -> bool {
-    name.starts_with('.') || NAMES.contains(&name.to_lowercase().as_str())
+    let is_hidden = name.starts_with('.') && ![".", ".."].contains(&name);
+    is_hidden || NAMES.contains(&name.to_lowercase().as_str())
 }
 
 /// Says whether a path, parts between slashes, leads to or through a system's own file.
@@ -42,7 +43,7 @@ mod tests {
         ] {
             assert!(is_below_system_file(path), "{path}");
         }
-        for path in ["1.jpg", "a.b/eaDir/1.png", "index.png", ""] {
+        for path in ["1.jpg", "a/../1.jpg", "a.b/eaDir/1.png", "index.png", ""] {
             assert!(!is_below_system_file(path), "{path}");
         }
     }

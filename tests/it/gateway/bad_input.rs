@@ -292,7 +292,7 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
     ] {
         let request = fixture.gateway.ask(Method::POST, "/v1/conversations");
         let response = request.multipart(form).send().await?;
-        assert_eq!(response.status(), 400);
+        assert_eq!(response.status(), 422);
         let text = response.text().await?;
         assert!(text.contains(named), "{text}");
     }
