@@ -33,7 +33,11 @@ pub(crate) fn exp(x: f32) -> f32 {
     // The shifted number's upper bits are pushed out: what is left is the exponent alone.
     let result = series * f32::from_bits(exponent);
     // What is multiplied with a number as small as the smallest would be smaller still, and slow.
-    if x > SMALLEST || x.is_nan() { result } else { 0.0 }
+    if x > SMALLEST || x.is_nan() {
+        result
+    } else {
+        0.0
+    }
 }
 
 /// The error function, within 4e-7: a quotient of polynomials in x squared, up to |x| = 4, where it is 1 in f32.

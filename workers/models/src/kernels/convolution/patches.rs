@@ -118,7 +118,9 @@ impl<'a> RoundedPatches<'a> {
     }
 }
 
-impl bf16::Source for RoundedPatches<'_> {
+#[expect(unsafe_code, reason = "as the trait says")]
+// SAFETY: a patch lies within the frame, and behind the last line there is room for a tile's rows.
+unsafe impl bf16::Source for RoundedPatches<'_> {
     fn direct(&self, first: usize) -> Option<bf16::Left> {
         let Window {
             input,
@@ -169,7 +171,9 @@ impl bf16::Source for RoundedPatches<'_> {
     }
 }
 
-impl Source for FramedPatches<'_> {
+#[expect(unsafe_code, reason = "as the trait says")]
+// SAFETY: a patch lies within the frame, and a piece of rows within a line.
+unsafe impl Source for FramedPatches<'_> {
     fn direct(&self, first: usize, entries: Range<usize>) -> Option<Left> {
         let Window {
             input,
@@ -204,7 +208,9 @@ impl Source for FramedPatches<'_> {
     }
 }
 
-impl Source for Patches<'_> {
+#[expect(unsafe_code, reason = "as the trait says")]
+// SAFETY: all rows are packed.
+unsafe impl Source for Patches<'_> {
     fn pack(
         &self,
         first: usize,

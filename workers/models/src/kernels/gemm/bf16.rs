@@ -39,9 +39,13 @@ pub(crate) struct Left {
 }
 
 /// The left matrix of a product, whose rows are made when they are needed.
-pub(crate) trait Source: Sync {
-    /// Rows from `first` on as they lie in memory; memory behind the last one, up to a whole tile, can be read. None where
-    /// they must be packed.
+///
+/// # Safety
+/// What [`Source::direct`] says lies in memory, for as long as the source is borrowed, and is not written meanwhile; what lies
+/// behind the last row can be read as if there were rows to the end of a tile.
+#[expect(unsafe_code, reason = "kernels read rows by pointers")]
+pub(crate) unsafe trait Source: Sync {
+    /// Rows from `first` on as they lie in memory; none where they must be packed.
     fn direct(&self, _first: usize) -> Option<Left> {
         None
     }
@@ -56,7 +60,9 @@ pub(crate) trait Source: Sync {
     fn pack(&self, features: Features, first: usize, rows: usize, panel: &mut [u16], stride: usize);
 }
 
-impl Source for Dense<'_> {
+#[expect(unsafe_code, reason = "as the trait says")]
+// SAFETY: all rows are packed.
+unsafe impl Source for Dense<'_> {
     fn pack(
         &self,
         features: Features,
