@@ -73,7 +73,11 @@ fn greedy_and_drawn_answers_are_the_same_with_and_without_drafts_alone_and_toget
                     (said.clone(), completions.clone()),
                     "{dtype:?}"
                 );
-                assert!(steps < plain, "{steps} of {plain}");
+                // Together they end with the one that repeats itself least.
+                assert!(
+                    steps <= plain && (sequences > 1 || steps < plain),
+                    "{steps} of {plain}"
+                );
             }
         }
     }
