@@ -10,6 +10,7 @@ pub(crate) mod convolution;
 pub(crate) mod cpu;
 pub(crate) mod elementary;
 pub(crate) mod gemm;
+mod lanes;
 pub(crate) mod normalise;
 pub(crate) mod paged_cache;
 pub(crate) mod quantised;
