@@ -17,7 +17,7 @@ pub(crate) struct LayerNorm {
     bias: Tensor,
     eps: f64,
     /// Scale and shift once more, as our own kernel reads them: on a CPU, where they are not trained.
-    values: Option<(Arc<[f32]>, Arc<[f32]>)>,
+    values: Option<[Arc<[f32]>; 2]>,
 }
 
 /// The norm's `weight` and `bias`, `[width]` each.
@@ -26,7 +26,7 @@ pub(crate) fn layer_norm(width: usize, eps: f64, vb: VarBuilder<'_>) -> Result<L
     let weight = vb.get_with_hints(width, "weight", constant(1.0))?;
     let bias = vb.get_with_hints(width, "bias", constant(0.0))?;
     let values = if vb.device().is_cpu() && !weight.track_op() && vb.dtype() == DType::F32 {
-        Some((weight.to_vec1()?.into(), bias.to_vec1()?.into()))
+        Some([weight.to_vec1()?.into(), bias.to_vec1()?.into()])
     } else {
         None
     };
@@ -46,7 +46,7 @@ impl LayerNorm {
 
     /// Normalises rows in place. Those of a norm that is no kernel of ours stay as they are.
     pub(crate) fn rows(&self, rows: &mut [f32]) {
-        if let Some((weight, bias)) = &self.values {
+        if let Some([weight, bias]) = &self.values {
             let eps = self.eps as f32;
             normalise(Norm { weight, bias, eps }, rows);
         }

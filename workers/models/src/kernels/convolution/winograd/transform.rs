@@ -292,9 +292,9 @@ unsafe fn output<const SIZE: usize, const SIDE: usize>(
         *column = transform.output_line(line);
     }
     let bias = Lanes(place.bias);
+    let row = |y: usize| std::array::from_fn::<_, SIZE, _>(|x| columns[x][y]);
     for y in 0..SIDE.min(place.rows) {
-        let line: [Lanes; SIDE] =
-            transform.output_line(std::array::from_fn::<_, SIZE, _>(|x| columns[x][y]));
+        let line: [Lanes; SIDE] = transform.output_line(row(y));
         for (x, lanes) in line.into_iter().enumerate().take(place.columns) {
             let mut values = lanes + bias;
             let offset = y * place.line + x * place.pixel;

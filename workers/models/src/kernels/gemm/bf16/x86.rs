@@ -6,8 +6,9 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __m512bh, _mm256_storeu_si256, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256bh, __m256i, __m512bh, __m512i, _mm256_storeu_si256, _mm512_cvtneps_pbh,
+    _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 use std::mem::transmute;
 
@@ -200,12 +201,12 @@ unsafe fn dot_product_rows<const COUNT: usize>(
             for pair in 0..SQUARE / 2 {
                 let weights = [0, SQUARE * 16].map(|half| {
                     let place = square.as_ptr().add(half + pair * 32);
-                    transmute::<_, __m512bh>(_mm512_loadu_si512(place.cast()))
+                    transmute::<__m512i, __m512bh>(_mm512_loadu_si512(place.cast()))
                 });
                 for (row, totals) in totals.iter_mut().enumerate() {
                     let place = rows.add(row * left.stride + start + 2 * pair);
                     let entries = _mm512_set1_epi32(place.cast::<i32>().read_unaligned());
-                    let entries = transmute::<_, __m512bh>(entries);
+                    let entries = transmute::<__m512i, __m512bh>(entries);
                     totals[0] = _mm512_dpbf16_ps(totals[0], entries, weights[0]);
                     totals[1] = _mm512_dpbf16_ps(totals[1], entries, weights[1]);
                 }
@@ -233,7 +234,10 @@ pub(super) unsafe fn round(values: &[f32], rounded: &mut [u16]) {
         // SAFETY: 16 numbers each.
         unsafe {
             let bits = _mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()));
-            _mm256_storeu_si256(rounded.as_mut_ptr().cast(), transmute(bits));
+            _mm256_storeu_si256(
+                rounded.as_mut_ptr().cast(),
+                transmute::<__m256bh, __m256i>(bits),
+            );
         }
     }
     for (value, rounded) in rest.iter().zip(rounded_rest) {
