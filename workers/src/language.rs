@@ -130,14 +130,16 @@ impl LanguageStage {
         }
     }
 
-    /// Applies the events of a decode step, which took `time`, and answers the sequences that have left.
+    /// Applies the events of a decode step, which took `time`, and answers the sequences that have left. Returns those whose
+    /// answer has come to its end, though the model has not.
     fn apply_events(
         &self,
         running: &mut HashMap<SequenceId, RunningSequence>,
         events: Vec<EngineEvent>,
         starting: Option<SequenceId>,
         time: Duration,
-    ) {
+    ) -> Vec<SequenceId> {
+        let mut stopped = Vec::new();
         // One whose prompt is still being read has had its share of the step, too.
         let sequences = events.iter().map(sequence_of).chain(starting);
         let sequences: BTreeSet<SequenceId> = sequences.collect();
@@ -157,6 +159,9 @@ impl LanguageStage {
                     }) = running.get_mut(&sequence)
                     {
                         stream.push_token(&self.language.tokenizer, token);
+                        if stream.is_stopped() {
+                            stopped.push(sequence);
+                        }
                     }
                 }
                 EngineEvent::Finished { sequence, result } => {
@@ -166,6 +171,7 @@ impl LanguageStage {
                 }
             }
         }
+        stopped
     }
 
     fn finish(&self, running: RunningSequence, result: Result<Completion, LanguageError>) {
@@ -249,7 +255,13 @@ impl StageWork for LanguageStage {
             match engine.step() {
                 Ok(events) => {
                     let (starting, time) = (engine.starting(), started.elapsed());
-                    self.apply_events(&mut running, events, starting, time);
+                    for id in self.apply_events(&mut running, events, starting, time) {
+                        if let (Some(completion), Some(running)) =
+                            (engine.stop(id), running.remove(&id))
+                        {
+                            self.finish(running, Ok(completion));
+                        }
+                    }
                 }
                 Err(error) => {
                     let failure = failure(error);

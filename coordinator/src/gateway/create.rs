@@ -249,6 +249,7 @@ pub(super) fn turn_request(
         generation: generation.clone(),
         asked_ms: now,
         deadline_ms,
+        stop: Vec::new(),
     }
 }
 

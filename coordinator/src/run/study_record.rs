@@ -64,7 +64,8 @@ pub(crate) async fn finished(
         record.error = Some(failure);
     }
     if let Some(report) = report {
-        record.report = Some(report.text);
+        // The tokenizer's, behind the prompt's last word; a person reads none.
+        record.report = Some(report.text.trim_start().to_owned());
         record.report_complete = Some(report.complete);
         record.report_tokens = Some(report.tokens);
     }

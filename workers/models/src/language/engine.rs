@@ -231,6 +231,19 @@ impl Engine {
         self.running.len()
     }
 
+    /// Ends a running sequence with the tokens that it has; nothing more is reported of it. None where it does not run, or has
+    /// ended.
+    pub fn stop(&mut self, id: SequenceId) -> Option<Completion> {
+        let running = self.running.iter().find(|running| running.id == id)?;
+        let completion = Completion {
+            tokens: running.tokens.clone(),
+            complete: true,
+            cached: running.cached,
+        };
+        self.cancel(id);
+        Some(completion)
+    }
+
     /// Forgets a sequence; nothing more is reported of it. What it knew is kept if it was a turn.
     pub fn cancel(&mut self, id: SequenceId) {
         self.waiting
