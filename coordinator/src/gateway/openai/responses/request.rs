@@ -313,7 +313,7 @@ mod tests {
 
     fn asked(body: &Value) -> ApiResult<AskedResponse> {
         let body = body.to_string();
-        AskedResponse::new(parse(&body)?, 40_000)
+        AskedResponse::new(body::parse(body.as_bytes())?, 40_000)
     }
 
     fn image(bytes: &str) -> Value {
