@@ -186,7 +186,7 @@ async fn an_answer_ends_at_its_stop_text_and_its_slot_is_free_for_the_next() {
         "{answers:?}"
     );
     assert_eq!(answers[1].tokens, ANSWER);
-    worker.stop().await;
+    worker.stop().await.unwrap();
 }
 
 #[tokio::test]

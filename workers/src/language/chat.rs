@@ -114,6 +114,7 @@ impl AnswerStream {
         if left == 0 || written.last() == Some(&tokenizer.eos_id()) {
             // The text ended with the last of them.
             text.finish();
+            stop.held.clear();
         }
         Self {
             events: sender,
@@ -412,9 +413,10 @@ mod tests {
     #[test]
     fn an_answer_ends_before_the_first_stop_text_wherever_a_worker_left_it() {
         let tokenizer = LlamaTokenizer::from_json(&synthetic::llama(2048).unwrap().json).unwrap();
-        let tokens = tokenizer
+        let mut tokens = tokenizer
             .encode_plain("The lungs are clear. No effusion.")
             .unwrap();
+        tokens.push(tokenizer.eos_id());
         let whole = write(&tokenizer, &tokens, false, 0, 100).2.text;
         for stop in [
             &["ar. N", "lungs of"][..],
@@ -430,8 +432,9 @@ mod tests {
                 wanted.starts_with(&answer.text) && text == answer.text,
                 "{text:?} of {wanted:?}"
             );
-            assert_eq!(answer.complete, end.is_some());
-            assert_eq!(ids.len(), answer.tokens as usize);
+            assert!(answer.complete);
+            assert_eq!(ids, tokens[..ids.len()]);
+            assert!(end.is_none() || ids.len() == answer.tokens as usize);
             for cut in 0..=ids.len() {
                 let (rest, more, again) = write_until(&stop, &tokenizer, &tokens, false, cut, 100);
                 assert_eq!([&ids[..cut], &rest].concat(), ids);

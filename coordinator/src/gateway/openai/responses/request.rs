@@ -86,7 +86,11 @@ impl AskedResponse {
                 }
             }
         }
-        let dialog = ParsedMessages::new(messages, max_chars).map_err(|error| error.at("input"))?;
+        let dialog = ParsedMessages::new(messages, max_chars).map_err(|error| ApiError {
+            // The place in the messages is none in this request.
+            param: Some("input".into()),
+            ..error
+        })?;
         // Without its image, whose bytes count however they were written.
         let written = serde_json::to_vec(&asked)
             .map_err(|error| ApiError::new(ProblemCode::Internal, error))?;
