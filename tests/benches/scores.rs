@@ -10,13 +10,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use radialog_tests::benchmark::{median, peak_memory, peer_python, processor_seconds, run};
 use radialog_tests::golden;
 use radialog_tests::install::{self, Requirement};
 use radialog_tests::report_pairs::report_pairs;
+use radialog_training::evaluation::text_scores::cider::DocumentFrequencies;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextCounts, TextProtocol, TextScorer};
 use radialog_training::random::Random;
@@ -88,11 +90,19 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Reads METEOR's data and scores all pairs.
+/// Reads METEOR's data while the references are looked at, and scores all pairs, as `radialog evaluate text` does.
 fn score(pairs: &[(String, String)], meteor: &Path) -> Result<(TextScorer, Vec<TextCounts>)> {
-    let meteor = Meteor::new(Some(Arc::new(MeteorData::read(meteor)?)));
-    let scorer = TextScorer::new(TextProtocol::CocoCaption, meteor);
-    let counts = scorer.counts_of_all(pairs);
+    let protocol = TextProtocol::CocoCaption;
+    let mut frequencies = DocumentFrequencies::default();
+    let data = thread::scope(|scope| {
+        let data = scope.spawn(|| MeteorData::read(meteor));
+        let references: Vec<&str> = pairs.iter().map(|(_, text)| text.as_str()).collect();
+        protocol.add_references(&references, &mut frequencies);
+        data.join()
+    });
+    let data = data.map_err(|_| anyhow!("the thread that reads METEOR's data has died"))??;
+    let scorer = TextScorer::new(protocol, Meteor::new(Some(Arc::new(data))));
+    let counts = scorer.counts_with(pairs, &frequencies);
     Ok((scorer, counts))
 }
 
