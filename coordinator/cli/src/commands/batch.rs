@@ -42,7 +42,7 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BatchArgs {
-    /// Folder of PNG and JPEG files, MIMIC-CXR-JPG tree, CSV manifest with study_id and image, or
+    /// Folder of PNG and JPEG files or MIMIC-CXR-JPG tree, one image, CSV manifest with study_id and image, or
     /// s3://bucket/prefix of one of them
     input: String,
     #[command(flatten)]
@@ -235,7 +235,7 @@ async fn prepare(
     let archive = archive::open_with(&input, outside).await?;
     // Stages that files stand in for need no weights.
     let wanted = computed_stages(args, &stages)?;
-    let source = args.models.bundle.as_deref();
+    let source = &args.models.source;
     // Workers behind a broker have the weights.
     let here: &[Stage] = match &config.amqp {
         Some(_) => &[],
