@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
-use super::STAGES;
 use super::data::MeteorData;
 use super::paraphrases::Paraphrases;
+use super::{STAGE_WEIGHTS, STAGES};
 use search::{FewPlaces, Partial, Places, search};
 
 mod search;
@@ -30,6 +30,13 @@ impl Match {
     /// How far the two sides' places are apart.
     fn distance(&self) -> usize {
         self.start.abs_diff(self.hypothesis_start)
+    }
+
+    /// Matched words of both sides; those of a stage that counts less than 1 are rounded down, as METEOR does.
+    fn counted(&self) -> u64 {
+        let weight = STAGE_WEIGHTS[self.stage];
+        let counted = |length: usize| (length as f64 * weight) as u64;
+        counted(self.hypothesis_length) + counted(self.length)
     }
 
     pub(super) fn hypothesis(&self) -> Range<usize> {

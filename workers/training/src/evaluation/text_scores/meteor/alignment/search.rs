@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use super::super::STAGE_WEIGHTS;
 use super::{Match, NONE};
 
 /// Partial alignments that are carried from one word to the next.
@@ -117,9 +116,7 @@ impl<P: Places> Partial<P> {
     /// The rank with one match more.
     fn rank_with(&self, found: &Match) -> Rank {
         // Only what a rank is made of changes.
-        let weight = STAGE_WEIGHTS[found.stage];
-        let counted = |length: usize| (length as f64 * weight) as u64;
-        let matched = self.matched + counted(found.hypothesis_length) + counted(found.length);
+        let matched = self.matched + found.counted();
         let breaks = self.open != NONE && self.open != found.hypothesis_start;
         (
             Reverse(matched),
