@@ -9,6 +9,7 @@ mod bundle_adapters;
 mod bundle_quantise;
 mod bundle_store;
 mod bundles;
+mod caption_toolkit;
 mod chaos;
 mod chat_processes;
 mod chat_worker;

@@ -19,6 +19,7 @@ mod gateway;
 mod plan;
 mod prepare;
 mod purge;
+mod rexrank;
 mod serve;
 mod status;
 mod train;
@@ -60,6 +61,7 @@ pub(crate) enum Command {
     Chaos(chaos::ChaosArgs),
     Bundle(bundle::BundleArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Rexrank(rexrank::RexrankArgs),
     Export(export::ExportArgs),
     Prepare(prepare::PrepareArgs),
     Train(train::TrainArgs),
@@ -88,6 +90,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Chaos(args) => chaos::run(args).await,
         Command::Bundle(args) => ended_by_signals(bundle::run(args)).await,
         Command::Evaluate(args) => ended_by_signals(evaluate::run(args)).await,
+        Command::Rexrank(args) => rexrank::run(args).await,
         Command::Export(args) => ended_by_signals(export::run(args)).await,
         Command::Prepare(args) => ended_by_signals(prepare::run(args)).await,
         Command::Train(args) => train::run(args).await,

@@ -2,7 +2,10 @@
 
 pub mod classification;
 pub mod clinical;
+pub mod comparisons;
 pub mod quality;
+pub mod radgraph;
+pub mod severity;
 pub mod text_rows;
 pub mod text_scores;
 pub mod words;

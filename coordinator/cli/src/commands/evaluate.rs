@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 mod bundle;
 mod run;
@@ -22,10 +23,33 @@ enum EvaluateCommand {
     Text(text::TextArgs),
 }
 
+/// The protocols by their names on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum ProtocolName {
+    #[value(name = "radialog-2023")]
+    Radialog2023,
+    #[value(name = "coco-caption")]
+    CocoCaption,
+    #[value(name = "rexrank")]
+    Rexrank,
+}
+
+impl ProtocolName {
+    fn protocol(self) -> TextProtocol {
+        match self {
+            Self::Radialog2023 => TextProtocol::Radialog2023,
+            Self::CocoCaption => TextProtocol::CocoCaption,
+            Self::Rexrank => TextProtocol::Rexrank,
+        }
+    }
+}
+
 pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         EvaluateCommand::Run(args) => run::run(&args),
         EvaluateCommand::Bundle(args) => bundle::run(args).await,
-        EvaluateCommand::Text(args) => text::run(&args),
+        EvaluateCommand::Text(args) => {
+            tokio::task::spawn_blocking(move || text::run(&args)).await?
+        }
     }
 }

@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::ops::Range;
 
-use super::data::TableError;
-
 /// Bytes that are read at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -63,6 +61,12 @@ impl Paraphrases {
         let lines = &self.lines[range.unwrap_or_default()];
         lines.split(|byte| *byte == b'\n').filter(|l| !l.is_empty())
     }
+}
+
+/// What is wrong with a table, before it is known which file it is.
+pub(super) enum TableError {
+    Read(std::io::Error),
+    Content(String),
 }
 
 /// Reads the table line by line.
