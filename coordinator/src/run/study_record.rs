@@ -66,6 +66,14 @@ pub(crate) async fn finished(
         record.error = Some(failure);
     }
     if let Some(report) = report {
+        if run.generation.samples.is_some()
+            && report.consistency.is_none()
+            && record.error.is_none()
+        {
+            record.status = StudyStatus::Failed;
+            record.failed_stage = Some(Stage::Language);
+            record.error = Some(unsampled());
+        }
         record.report = Some(report.text);
         record.report_complete = Some(report.complete);
         record.report_tokens = Some(report.tokens);
@@ -84,6 +92,13 @@ pub(crate) async fn finished(
         record.reference_labels = labels.reference;
     }
     Ok(record)
+}
+
+/// The failure of a study whose report has no samples though they were asked for.
+fn unsampled() -> Failure {
+    let message = "the report has no samples: a worker of a release without --consistency wrote it. Use workers of one release, \
+                   delete the report's object and run with --retry-failed";
+    Failure::new(ErrorCode::SchemaVersion, message)
 }
 
 /// The settings of decoding, of a run that decodes.

@@ -2,6 +2,8 @@
 
 pub mod classification;
 pub mod clinical;
+pub mod consistency;
+pub mod follow_ups;
 pub mod quality;
 pub mod text_rows;
 pub mod text_scores;
