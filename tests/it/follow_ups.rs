@@ -137,7 +137,7 @@ fn corrections_are_asked_of_what_labels_differ_in_and_both_sides_are_scored() ->
     );
 
     // What is asked is what the labels of the first run differ in.
-    let reports = records(&fixture.path("eval/first/results.jsonl"))?;
+    let reports = records(&fixture.path("eval/reports/results.jsonl"))?;
     let asked = fixture.dialogs("eval", "corrections")?;
     ensure!(asked.len() as u64 == count("corrected"));
     for (study, dialog) in &asked {
@@ -187,12 +187,12 @@ fn findings_are_asked_as_in_the_original_and_reports_are_generated_once() -> Res
         let (_, number) = id.split_once('#').context("a number")?;
         ensure!(dialog.answer_blanks.to_string() == number, "{id}");
     }
-    let first = std::fs::read(fixture.path("eval/first/results.jsonl"))?;
+    let first = std::fs::read(fixture.path("eval/reports/results.jsonl"))?;
     let all = ["findings-qa", "studies.csv", "--mode", "all"];
     fixture.evaluate(0, &all, "eval")?;
     let plain = [&binary[..], &["--protocol", "without-quirks"]].concat();
     fixture.evaluate(0, &plain, "eval")?;
-    ensure!(std::fs::read(fixture.path("eval/first/results.jsonl"))? == first);
+    ensure!(std::fs::read(fixture.path("eval/reports/results.jsonl"))? == first);
     ensure!(fixture.dialogs("eval", "all-findings-questions")?.len() == 4);
     let plain = fixture.dialogs("eval", "binary-questions-without-quirks")?;
     ensure!(plain.iter().all(|(_, dialog)| dialog.answer_blanks == 1));

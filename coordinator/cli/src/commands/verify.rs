@@ -77,6 +77,8 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut config = args.services.load_quiet(&[])?;
+    // Everything but the store is in this process.
+    (config.amqp, config.redis) = (None, None);
     if config.objects.directory.is_none() {
         let folder = if args.run.is_dir() {
             Some(args.run.as_path())
@@ -264,7 +266,7 @@ async fn compute(
     generation: Generation,
 ) -> anyhow::Result<Option<StudyRecord>> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder: set TMPDIR")?;
-    (config.amqp, config.redis, config.s3) = (None, None, None);
+    config.s3 = None;
     config.objects.directory = Some(folder.path().join("objects"));
     let archive = Arc::new(OneStudy(entry));
     let out = folder.path().join("out");

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::follow_up::{
     CorrectionsTable, Coverage, FollowUpArgs, Following, Session, TruthArgs, Truths,
-    print_intervals, print_scores, print_texts,
+    original_files, print_intervals, print_scores, print_texts,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -131,6 +131,7 @@ async fn score(
     let texts = || TextScorer::new(TextProtocol::Radialog2023, Meteor::new(None));
     let (mut before, mut after) = (texts(), texts());
     let mut answers = PairedAnswers::default();
+    let (mut generated, mut prompt) = (0, String::new());
     let mut studies = Coverage::default();
     let (mut changed, mut kept) = (0, 0);
     let mut records = reports.records().await?;
@@ -144,6 +145,11 @@ async fn score(
             studies.fail(&record, "its line has no labelled report");
             continue;
         };
+        if generated % original_files::BATCH == 0 {
+            let findings = record.findings_text.as_deref().unwrap_or_default();
+            prompt = session.prompts.written(&session.prompts.report(findings));
+        }
+        generated += 1;
         let first = said(labels);
         let ask = correction(&truth, &first);
         let (second, text) = match &ask {
@@ -190,14 +196,22 @@ async fn score(
         labels: answers.scores(side),
         texts: texts.scores(),
     };
+    let (before, after) = (scores(0, before), scores(1, after));
+    for (suffix, side) in [
+        ("_before_corr", &before),
+        ("_before_corr_after_corrections", &after),
+    ] {
+        let lines = original_files::report_lines(&prompt, &side.texts, &side.labels);
+        session.write_as_original(suffix, &lines)?;
+    }
     Ok(Scores {
         protocol: args.shared.protocol.name(),
         truth: truths.name().to_owned(),
         studies,
         corrected: changed,
         kept,
-        before: scores(0, before),
-        after: scores(1, after),
+        before,
+        after,
         intervals: answers.estimates(),
     })
 }

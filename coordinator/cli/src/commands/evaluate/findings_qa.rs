@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::follow_up::{
     AnswersTable, Coverage, FollowUpArgs, FollowUpProtocol, Following, Session, TruthArgs, Truths,
-    print_intervals, print_scores,
+    original_files, print_intervals, print_scores,
 };
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -154,7 +154,7 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
     let name = format!("findings-qa-{mode}");
-    let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")))?;
+    let mut table = AnswersTable::create(&session.file(&format!("{name}.csv")), "asked")?;
     let scores = score(&truths, questions, (&reports, &answered), &mut table).await?;
     table.finish()?;
     let scores = Scores {
@@ -163,6 +163,11 @@ pub(super) async fn run(args: FindingsQaArgs) -> anyhow::Result<ExitCode> {
         ..scores
     };
     scores.studies.check()?;
+    let suffix = match args.mode {
+        Mode::Binary => "_before_cp_bin_qa_after_cp_bin_qa",
+        Mode::All => "_before_cp_all_qa_after_cp_all_qa",
+    };
+    session.write_as_original(suffix, &original_files::answer_lines(&scores.answers))?;
     outln!(
         "findings questions, mode {mode}, protocol {}, truth: {}",
         scores.protocol,

@@ -24,6 +24,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 mod following;
+pub(super) mod original_files;
 mod output;
 mod truth;
 
@@ -39,8 +40,8 @@ use crate::exit::{EXIT_FAILED_STUDIES, UsageError};
 use crate::progress::ProgressStyle;
 use crate::{archive_source, bundle_source, interruption, served_bundle};
 
-/// The folder of the run over the archive.
-const FIRST_RUN: &str = "first";
+/// The folder of a run over the archive that ends with labelled reports.
+const REPORTS_RUN: &str = "reports";
 /// Problems of an archive that are named.
 const LISTED: usize = 5;
 
@@ -186,8 +187,14 @@ impl<'a> Session<'a> {
 
     /// Runs the archive through these stages and what they need; none where it was interrupted, which is told.
     pub(super) async fn first(&self, stages: &[Stage]) -> anyhow::Result<Option<FinishedRun>> {
+        // Evaluations that begin alike share a run.
+        let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+        let folder = match stages {
+            [Stage::Scoring] => REPORTS_RUN.to_owned(),
+            _ => names.join("-"),
+        };
         let job = Job {
-            folder: self.args.out.join(FIRST_RUN),
+            folder: self.args.out.join(folder),
             archive: self.archive.clone(),
             source: Source::Image,
             stages: StageSet::closure(stages),
@@ -325,6 +332,11 @@ impl<'a> Session<'a> {
             0 => ExitCode::SUCCESS,
             _ => ExitCode::from(EXIT_FAILED_STUDIES),
         })
+    }
+
+    /// Writes scores into a file of the original's name.
+    pub(super) fn write_as_original(&self, suffix: &str, lines: &str) -> anyhow::Result<()> {
+        original_files::write(&self.args.out, &self.bundle.manifest().name, suffix, lines)
     }
 
     /// A file of the evaluation.

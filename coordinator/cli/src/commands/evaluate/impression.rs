@@ -96,7 +96,7 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
     let mut studies = Coverage::default();
     let mut records = images.records().await?;
     let mut following = Following::open(&answered).await?;
-    let mut table = AnswersTable::create(&session.file("impression.csv"))?;
+    let mut table = AnswersTable::create(&session.file("impression.csv"), "impression")?;
     while let Some(record) = records.next().await? {
         let cells = references.get(record.study.as_str());
         let Some([_, impression]) = studies.found(&record, cells, "--references") else {
@@ -105,7 +105,7 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
         let found = following.take(record.study.as_str()).await?;
         match found.map(|found| (found.report, found.error)) {
             Some((Some(answer), None)) => {
-                table.add(record.study.as_str(), "impression", &answer)?;
+                table.add(record.study.as_str(), impression, &answer)?;
                 studies.scored += 1;
                 scorer.add(&answer, impression);
             }

@@ -83,7 +83,7 @@ pub(super) async fn run(args: ViewArgs) -> anyhow::Result<ExitCode> {
     let (mut counts, mut studies) = (ViewCounts::default(), Coverage::default());
     let mut records = images.records().await?;
     let mut following = Following::open(&answered).await?;
-    let mut table = AnswersTable::create(&session.file("view.csv"))?;
+    let mut table = AnswersTable::create(&session.file("view.csv"), "view")?;
     while let Some(record) = records.next().await? {
         let Some([view]) = studies.found(&record, views.get(record.study.as_str()), "--views")
         else {

@@ -134,21 +134,21 @@ impl CorrectionsTable {
     }
 }
 
-/// A table of answers in the making: `study`, `asked`, `answer`.
+/// A table of answers in the making: `study`, what was asked or is true, `answer`.
 pub(in crate::commands::evaluate) struct AnswersTable(TextsTable);
 
 impl AnswersTable {
-    pub(in crate::commands::evaluate) fn create(path: &Path) -> anyhow::Result<Self> {
-        TextsTable::create(path, ["study", "asked", "answer"]).map(Self)
+    pub(in crate::commands::evaluate) fn create(path: &Path, second: &str) -> anyhow::Result<Self> {
+        TextsTable::create(path, ["study", second, "answer"]).map(Self)
     }
 
     pub(in crate::commands::evaluate) fn add(
         &mut self,
         study: &str,
-        asked: &str,
+        second: &str,
         answer: &str,
     ) -> anyhow::Result<()> {
-        self.0.row([study, asked, answer])
+        self.0.row([study, second, answer])
     }
 
     pub(in crate::commands::evaluate) fn finish(self) -> anyhow::Result<()> {
