@@ -12,6 +12,7 @@ use radialog_models::language::{
     ChatLimits, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageError,
     SequenceId,
 };
+use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{
     ChatWork, Feed, OpenTurn, PreparedTurn, StageOutput, StageWork, WorkItem,
@@ -84,6 +85,7 @@ impl LanguageStage {
                 sequences,
                 cache_tokens,
                 chat,
+                speculate: options.speculate,
             },
             language: Arc::new(language),
         })
@@ -260,6 +262,8 @@ impl StageWork for LanguageStage {
             let started = Instant::now();
             match engine.step() {
                 Ok(events) => {
+                    let drafts = engine.take_drafts();
+                    metrics().drafted(Stage::Language, drafts.drafted, drafts.accepted);
                     let time = started.elapsed();
                     self.apply_events(&mut engine, &mut running, events, time);
                 }

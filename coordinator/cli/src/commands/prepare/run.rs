@@ -101,8 +101,7 @@ impl<'a> Session<'a> {
 
     /// Opens the bundle, which must have these stages.
     pub(super) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
-        let bundle =
-            bundle_source::open(self.args.models.bundle.as_deref(), stages, &self.config).await?;
+        let bundle = bundle_source::open(&self.args.models.source, stages, &self.config).await?;
         let manifest = bundle.manifest();
         if let Some(missing) = stages
             .iter()
