@@ -40,7 +40,7 @@ fn questions_about_one_image_read_their_common_beginning_once_and_say_what_each_
     for dtype in [DType::F32, DType::F16] {
         let model = model(dtype);
         let questions = || {
-            [(0, 0), (0, 1), (1, 2), (0, 3), (0, 0)].map(|(about, index)| question(about, index))
+            [(0, 0), (0, 1), (0, 3), (1, 2), (1, 0)].map(|(about, index)| question(about, index))
         };
         let alone = questions().map(|question| GenerationRequest {
             prompt_key: None,
