@@ -3,6 +3,7 @@
 
 use anyhow::{Result, ensure};
 use radialog_training::LabelCounts;
+use radialog_training::evaluation::follow_ups::FindingCounts;
 use serde_json::Value;
 
 const RECORDED: &str = include_str!("../fixtures/golden/08_metrics/labels.json");
@@ -29,12 +30,15 @@ pub(crate) fn check(recorded: &Value) -> Result<usize> {
 }
 
 fn check_case(case: &Value) -> Result<()> {
-    let mut counts = LabelCounts::default();
+    let (mut counts, mut answers) = (LabelCounts::default(), FindingCounts::default());
     let rows = |name: &str| case[name].as_array().unwrap().clone();
     for (truth, predicted) in rows("y_true").iter().zip(rows("y_pred")) {
         counts.add(&flags(truth), &flags(&predicted));
+        answers.add(&flags(truth).map(Some), &flags(&predicted));
     }
-    let scores = counts.scores();
+    let (scores, answers) = (counts.scores(), answers.scores());
+    // Not recorded where it is not defined.
+    let auc = case["auc_macro_labels"].as_f64().unwrap_or(-1.0).into();
     let close = |what: &str, ours: f64, recorded: &Value| {
         let recorded = recorded.as_f64().unwrap_or(f64::NAN);
         ensure!(
@@ -69,6 +73,28 @@ fn check_case(case: &Value) -> Result<()> {
         ),
         ("sample F1", scores.sample_f1, &case["samples"]["f1"]),
         ("accuracy", scores.accuracy, &case["accuracy_flat"]),
+        ("F1 of answers", answers.macro_f1, &case["macro"]["f1"]),
+        (
+            "precision of answers",
+            answers.macro_precision,
+            &case["macro"]["precision"],
+        ),
+        (
+            "recall of answers",
+            answers.macro_recall,
+            &case["macro"]["recall"],
+        ),
+        (
+            "sample F1 of answers",
+            answers.sample_f1,
+            &case["samples"]["f1"],
+        ),
+        (
+            "accuracy of answers",
+            answers.accuracy,
+            &case["accuracy_flat"],
+        ),
+        ("AUC of answers", answers.auc, &auc),
     ] {
         close(what, ours, recorded)?;
     }

@@ -23,6 +23,7 @@ mod rexrank;
 mod serve;
 mod status;
 mod train;
+mod verify;
 mod worker;
 
 /// The whole command line.
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Export(export::ExportArgs),
     Prepare(prepare::PrepareArgs),
     Train(train::TrainArgs),
+    Verify(verify::VerifyArgs),
     /// Print a shell's completion script
     ///
     /// Example: radialog completions bash > /etc/bash_completion.d/radialog
@@ -94,6 +96,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Export(args) => ended_by_signals(export::run(args)).await,
         Command::Prepare(args) => ended_by_signals(prepare::run(args)).await,
         Command::Train(args) => train::run(args).await,
+        Command::Verify(args) => ended_by_signals(verify::run(args)).await,
         Command::Completions { shell } => {
             // It gives up on an output that cannot be written.
             let mut script = Vec::new();

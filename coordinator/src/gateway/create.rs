@@ -300,6 +300,7 @@ pub(super) fn generation(options: &TurnOptions) -> ApiResult<Generation> {
         top_p: options.top_p.filter(|_| temperature.is_some()),
         seed: options.seed.unwrap_or(default.seed),
         adapter: None,
+        samples: None,
     })
 }
 

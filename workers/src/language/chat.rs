@@ -239,6 +239,7 @@ pub(super) async fn request(
             images,
             sampling: Sampling::from(generation),
             max_new_tokens: most,
+            prompt_key: None,
             chat: Some(ChatOptions {
                 images_key,
                 generated: written,

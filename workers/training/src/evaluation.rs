@@ -3,6 +3,8 @@
 pub mod classification;
 pub mod clinical;
 pub mod comparisons;
+pub mod consistency;
+pub mod follow_ups;
 pub mod quality;
 pub mod radgraph;
 pub mod severity;

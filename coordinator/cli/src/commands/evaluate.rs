@@ -6,8 +6,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 mod bundle;
+mod correction;
+mod findings_qa;
+mod follow_up;
+mod impression;
 mod run;
 mod text;
+mod view;
 
 /// Score a finished run, a bundle, or texts in files
 #[derive(Args)]
@@ -20,6 +25,10 @@ pub(crate) struct EvaluateArgs {
 enum EvaluateCommand {
     Run(run::RunArgs),
     Bundle(bundle::BundleArgs),
+    Correction(correction::CorrectionArgs),
+    FindingsQa(findings_qa::FindingsQaArgs),
+    View(view::ViewArgs),
+    Impression(impression::ImpressionArgs),
     Text(text::TextArgs),
 }
 
@@ -51,5 +60,9 @@ pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
         EvaluateCommand::Text(args) => {
             tokio::task::spawn_blocking(move || text::run(&args)).await?
         }
+        EvaluateCommand::Correction(args) => correction::run(args).await,
+        EvaluateCommand::FindingsQa(args) => findings_qa::run(args).await,
+        EvaluateCommand::View(args) => view::run(args).await,
+        EvaluateCommand::Impression(args) => impression::run(args).await,
     }
 }
