@@ -17,7 +17,7 @@ use super::sampler::{Sampler, Sampling};
 use super::speculation::{self, Drafts, Speculation};
 use sequence::ActiveSequence;
 use starting::StartingSequence;
-use turn_caches::TurnCaches;
+use turn_caches::{CachedTurn, TurnCaches};
 
 mod sequence;
 mod starting;
@@ -245,7 +245,7 @@ impl Engine {
     pub fn stop(&mut self, id: SequenceId) -> Option<Completion> {
         let running = self.running.iter().find(|running| running.id == id)?;
         let completion = Completion {
-            tokens: running.tokens.clone(),
+            tokens: running.ids[running.prompt..].to_vec(),
             complete: true,
             cached: running.cached,
         };
