@@ -37,7 +37,6 @@ fn one() -> u32 {
     1
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
 fn is_one(blanks: &u32) -> bool {
     *blanks == 1
 }

@@ -43,10 +43,8 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
         let end = rest
             .char_indices()
             .filter(ends)
-            .map(|(at, end)| at + end.len_utf8());
-        let end = end
-            .filter(|&at| rest[at..].chars().next().is_none_or(char::is_whitespace))
-            .next()
+            .map(|(at, end)| at + end.len_utf8())
+            .find(|&at| rest[at..].chars().next().is_none_or(char::is_whitespace))
             .unwrap_or(rest.len());
         let (sentence, more) = rest.split_at(end);
         rest = more.trim_start();

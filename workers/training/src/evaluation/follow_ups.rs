@@ -57,10 +57,10 @@ pub fn says_yes(answer: &str) -> bool {
 
 /// What yes-or-no answers say: "No Finding" follows from the others, and its own answer does not count.
 pub fn from_answers(mut answers: Said) -> Said {
-    let others = Finding::ALL
+    let mut others = Finding::ALL
         .into_iter()
         .filter(|finding| *finding != Finding::NoFinding);
-    let is_any = others.into_iter().any(|finding| answers[finding as usize]);
+    let is_any = others.any(|finding| answers[finding as usize]);
     answers[Finding::NoFinding as usize] = !is_any;
     answers
 }

@@ -131,7 +131,7 @@ async fn score(
     let texts = || TextScorer::new(TextProtocol::Radialog2023, Meteor::new(None));
     let (mut before, mut after) = (texts(), texts());
     let mut answers = PairedAnswers::default();
-    let (mut generated, mut prompt) = (0, String::new());
+    let (mut generated, mut prompt) = (0_u64, String::new());
     let mut studies = Coverage::default();
     let (mut changed, mut kept) = (0, 0);
     let mut records = reports.records().await?;
@@ -145,7 +145,7 @@ async fn score(
             studies.fail(&record, "its line has no labelled report");
             continue;
         };
-        if generated % original_files::BATCH == 0 {
+        if generated.is_multiple_of(original_files::BATCH) {
             let findings = record.findings_text.as_deref().unwrap_or_default();
             prompt = session.prompts.written(&session.prompts.report(findings));
         }
