@@ -290,6 +290,10 @@ unsafe fn score<L: Lanes, const R: usize>(
 ///
 /// # Safety
 /// The processor has the instructions of `L`.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "rows and columns of registers are counted, so that the loops unroll"
+)]
 #[inline(always)]
 unsafe fn products<L: Lanes, const R: usize>(
     queries: [&[f32]; R],
@@ -399,6 +403,10 @@ unsafe fn mix<L: Lanes, const R: usize>(
 ///
 /// # Safety
 /// The rows are there, each row has as many weights, and the processor has the instructions of `L`.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "rows and columns of registers are counted, so that the loops unroll"
+)]
 #[inline(always)]
 unsafe fn add<L: Lanes, const R: usize, const C: usize>(
     values: impl Fn(usize, usize) -> L::Float,
