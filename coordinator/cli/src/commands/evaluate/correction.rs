@@ -9,10 +9,10 @@ use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
 use radialog_training::evaluation::follow_ups::{
     FindingScores, PairedAnswers, PairedEstimate, correction, said,
 };
-use radialog_training::evaluation::text_scores::meteor::Meteor;
-use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScore, TextScorer};
+use radialog_training::evaluation::text_scores::protocol::TextScore;
 use serde::Serialize;
 
+use super::follow_up::text_totals::TextTotals;
 use super::follow_up::{
     CorrectionsTable, Coverage, FollowUpArgs, Following, Session, TruthArgs, Truths,
     original_files, print_intervals, print_scores, print_texts,
@@ -128,8 +128,7 @@ async fn score(
     reports: &FinishedRun,
     corrected: &FinishedRun,
 ) -> anyhow::Result<Scores> {
-    let texts = || TextScorer::new(TextProtocol::Radialog2023, Meteor::new(None));
-    let (mut before, mut after) = (texts(), texts());
+    let (mut before, mut after) = (TextTotals::default(), TextTotals::default());
     let mut answers = PairedAnswers::default();
     let (mut generated, mut prompt) = (0_u64, String::new());
     let mut studies = Coverage::default();
@@ -192,7 +191,7 @@ async fn score(
         table.add(record.study.as_str(), &asked, report, &text)?;
     }
     table.finish()?;
-    let scores = |side: usize, texts: TextScorer| SideScores {
+    let scores = |side: usize, texts: TextTotals| SideScores {
         labels: answers.scores(side),
         texts: texts.scores(),
     };

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 mod following;
 pub(super) mod original_files;
 mod output;
+pub(super) mod text_totals;
 mod truth;
 
 pub(super) use following::Following;
@@ -149,7 +150,7 @@ impl<'a> Session<'a> {
             Some(_) => &[],
             None => &wanted,
         };
-        let source = args.models.bundle.as_deref();
+        let source = args.models.source.bundle.as_deref();
         let bundle = bundle_source::open(source, here, &config).await?;
         let manifest = bundle.manifest();
         let has = |stage: &&Stage| manifest.components.contains_key(stage);

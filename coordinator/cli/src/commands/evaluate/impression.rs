@@ -7,10 +7,10 @@ use std::sync::Arc;
 use clap::Args;
 use radialog_schemas::{AnsweredAsk, Ask, DialogPrompt, Stage, StudyRecord};
 use radialog_training::evaluation::follow_ups::StudyCells;
-use radialog_training::evaluation::text_scores::meteor::Meteor;
-use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScore, TextScorer};
+use radialog_training::evaluation::text_scores::protocol::TextScore;
 use serde::Serialize;
 
+use super::follow_up::text_totals::TextTotals;
 use super::follow_up::{AnswersTable, Coverage, FollowUpArgs, Following, Session, print_texts};
 use crate::exit::EXIT_INTERRUPTED;
 
@@ -92,7 +92,7 @@ pub(super) async fn run(args: ImpressionArgs) -> anyhow::Result<ExitCode> {
     else {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     };
-    let mut scorer = TextScorer::new(TextProtocol::Radialog2023, Meteor::new(None));
+    let mut scorer = TextTotals::default();
     let mut studies = Coverage::default();
     let mut records = images.records().await?;
     let mut following = Following::open(&answered).await?;
