@@ -24,7 +24,10 @@ impl Recorded {
         record.timings.clear();
         let line = serde_json::to_string(&record).expect("a record has string keys only");
         let fields = match serde_json::to_value(&record) {
-            Ok(Value::Object(fields)) => fields,
+            Ok(Value::Object(mut fields)) => {
+                fields.remove("timings");
+                fields
+            }
             _ => Map::new(),
         };
         Self {
