@@ -115,7 +115,7 @@ impl TableReader {
     }
 
     fn finished(mut self) -> Result<Paraphrases, TableError> {
-        if self.line % 3 != 0 {
+        if !self.line.is_multiple_of(3) {
             let reason = "the last entry is cut off".to_owned();
             return Err(TableError::Content(reason));
         }
