@@ -88,7 +88,7 @@ pub(crate) async fn run(args: VerifyArgs) -> anyhow::Result<ExitCode> {
         config.objects.directory = folder.map(|folder| folder.join("objects"));
     }
     let stages = stages(&record);
-    let source = args.models.source.bundle.as_deref();
+    let source = &args.models.source;
     let bundle = Arc::new(bundle_source::open(source, &stages, &config).await?);
     let hash = bundle.manifest().hash();
     if hash != record.bundle {

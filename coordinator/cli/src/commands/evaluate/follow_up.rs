@@ -150,7 +150,7 @@ impl<'a> Session<'a> {
             Some(_) => &[],
             None => &wanted,
         };
-        let source = args.models.source.bundle.as_deref();
+        let source = &args.models.source;
         let bundle = bundle_source::open(source, here, &config).await?;
         let manifest = bundle.manifest();
         let has = |stage: &&Stage| manifest.components.contains_key(stage);
