@@ -76,7 +76,7 @@ pub(super) async fn turn(
     };
     match &turn.outcome {
         Some(TurnOutcome::Done(answer)) => {
-            view.text = answer.text.trim_start().to_owned();
+            view.text = answer.text.clone();
             view.dropped_turns = answer.dropped_turns.clone();
             view.usage = Some(TurnUsage {
                 prompt_tokens: answer.prompt_tokens,
@@ -85,10 +85,7 @@ pub(super) async fn turn(
                 complete: answer.complete,
             });
         }
-        _ if turn.events > 0 => {
-            (view.text, view.last_event) = written(app, id, number).await?;
-            view.text = view.text.trim_start().to_owned();
-        }
+        _ if turn.events > 0 => (view.text, view.last_event) = written(app, id, number).await?,
         _ => {}
     }
     Ok(view)
