@@ -74,8 +74,7 @@ pub(crate) async fn finished(
             record.failed_stage = Some(Stage::Language);
             record.error = Some(unsampled());
         }
-        // The tokenizer's, behind the prompt's last word; a person reads none.
-        record.report = Some(report.text.trim_start().to_owned());
+        record.report = Some(report.text);
         record.report_complete = Some(report.complete);
         record.report_tokens = Some(report.tokens);
         record.consistency = report.consistency;
