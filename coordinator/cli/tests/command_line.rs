@@ -46,6 +46,8 @@ fn every_role_explains_itself_with_an_example() {
         &["bundle", "check"],
         &["evaluate", "run"],
         &["evaluate", "bundle"],
+        &["evaluate", "text"],
+        &["rexrank"],
         &["prepare", "answers"],
         &["prepare", "embeddings"],
         &["prepare", "findings"],

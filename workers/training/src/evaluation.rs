@@ -2,7 +2,12 @@
 
 pub mod classification;
 pub mod clinical;
+pub mod comparisons;
+pub mod consistency;
+pub mod follow_ups;
 pub mod quality;
+pub mod radgraph;
+pub mod severity;
 pub mod text_rows;
 pub mod text_scores;
 pub mod words;

@@ -2,11 +2,17 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 mod bundle;
+mod correction;
+mod findings_qa;
+mod follow_up;
+mod impression;
 mod run;
 mod text;
+mod view;
 
 /// Score a finished run, a bundle, or texts in files
 #[derive(Args)]
@@ -19,13 +25,44 @@ pub(crate) struct EvaluateArgs {
 enum EvaluateCommand {
     Run(run::RunArgs),
     Bundle(bundle::BundleArgs),
+    Correction(correction::CorrectionArgs),
+    FindingsQa(findings_qa::FindingsQaArgs),
+    View(view::ViewArgs),
+    Impression(impression::ImpressionArgs),
     Text(text::TextArgs),
+}
+
+/// The protocols by their names on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum ProtocolName {
+    #[value(name = "radialog-2023")]
+    Radialog2023,
+    #[value(name = "coco-caption")]
+    CocoCaption,
+    #[value(name = "rexrank")]
+    Rexrank,
+}
+
+impl ProtocolName {
+    fn protocol(self) -> TextProtocol {
+        match self {
+            Self::Radialog2023 => TextProtocol::Radialog2023,
+            Self::CocoCaption => TextProtocol::CocoCaption,
+            Self::Rexrank => TextProtocol::Rexrank,
+        }
+    }
 }
 
 pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         EvaluateCommand::Run(args) => run::run(&args),
         EvaluateCommand::Bundle(args) => bundle::run(args).await,
-        EvaluateCommand::Text(args) => text::run(&args),
+        EvaluateCommand::Text(args) => {
+            tokio::task::spawn_blocking(move || text::run(&args)).await?
+        }
+        EvaluateCommand::Correction(args) => correction::run(args).await,
+        EvaluateCommand::FindingsQa(args) => findings_qa::run(args).await,
+        EvaluateCommand::View(args) => view::run(args).await,
+        EvaluateCommand::Impression(args) => impression::run(args).await,
     }
 }
