@@ -219,7 +219,7 @@ impl Bundle {
         match Precision::of_network(stage, config) {
             Ok(Precision::Bf16) if device.is_cpu() => Ok(DType::BF16),
             Ok(Precision::Bf16) => Err(unusable(
-                "in bf16 it computes on a CPU only: leave --precision out on this device, or give f32".to_owned(),
+                "in bf16 it computes on a CPU only: give f32, or --precision language=bf16 for the language model alone".to_owned(),
             )),
             Ok(_) => Ok(DType::F32),
             Err(error) => Err(unusable(error.to_string())),
