@@ -16,6 +16,7 @@ mod clinical;
 mod conformance;
 mod delivery;
 mod distributed;
+mod evaluation;
 mod gateway;
 mod gguf;
 mod health;

@@ -2,7 +2,10 @@
 
 pub mod classification;
 pub mod clinical;
+pub mod corpus;
 pub mod quality;
+pub mod report_files;
+pub mod report_scores;
 pub mod text_rows;
 pub mod text_scores;
 pub mod words;

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use radialog_training::evaluation::text_scores::protocol::TextProtocol;
 
 mod bundle;
-mod run;
+mod report;
 mod text;
 
 /// Score a finished run, a bundle, or texts in files
@@ -17,14 +18,33 @@ pub(crate) struct EvaluateArgs {
 
 #[derive(Subcommand)]
 enum EvaluateCommand {
-    Run(run::RunArgs),
+    #[command(alias = "run")]
+    Report(report::ReportArgs),
     Bundle(bundle::BundleArgs),
     Text(text::TextArgs),
 }
 
+/// The protocols by their names on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+enum ProtocolName {
+    #[value(name = "radialog-2023")]
+    Radialog2023,
+    #[value(name = "coco-caption")]
+    CocoCaption,
+}
+
+impl ProtocolName {
+    fn protocol(self) -> TextProtocol {
+        match self {
+            Self::Radialog2023 => TextProtocol::Radialog2023,
+            Self::CocoCaption => TextProtocol::CocoCaption,
+        }
+    }
+}
+
 pub(crate) async fn run(args: EvaluateArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        EvaluateCommand::Run(args) => run::run(&args),
+        EvaluateCommand::Report(args) => report::run(args).await,
         EvaluateCommand::Bundle(args) => bundle::run(args).await,
         EvaluateCommand::Text(args) => text::run(&args),
     }

@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use radialog_training::evaluation::text_rows;
 use radialog_training::evaluation::text_scores::meteor::{Meteor, MeteorData};
 use radialog_training::evaluation::text_scores::protocol::{TextProtocol, TextScore, TextScorer};
 use serde::Serialize;
 
+use super::ProtocolName;
 use crate::exit::UsageError;
 
 /// Score texts beside reference texts: BLEU, METEOR, ROUGE-L and CIDEr as papers report them
@@ -50,15 +51,6 @@ pub(super) struct TextArgs {
     json: bool,
 }
 
-/// The protocols by their names on the command line.
-#[derive(Clone, Copy, ValueEnum)]
-enum ProtocolName {
-    #[value(name = "radialog-2023")]
-    Radialog2023,
-    #[value(name = "coco-caption")]
-    CocoCaption,
-}
-
 /// What is printed.
 #[derive(Serialize)]
 struct Scores {
@@ -93,10 +85,7 @@ pub(super) fn run(args: &TextArgs) -> anyhow::Result<ExitCode> {
         ))
         .into());
     }
-    let protocol = match args.protocol {
-        ProtocolName::Radialog2023 => TextProtocol::Radialog2023,
-        ProtocolName::CocoCaption => TextProtocol::CocoCaption,
-    };
+    let protocol = args.protocol.protocol();
     let mut scorer = TextScorer::new(protocol, meteor);
     let mut found = Scores {
         protocol,

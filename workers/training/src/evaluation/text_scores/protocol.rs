@@ -25,6 +25,18 @@ pub enum TextProtocol {
 pub enum Better {
     /// More is better.
     Higher,
+    /// Less is better: the score is of errors.
+    Lower,
+}
+
+impl Better {
+    /// The word to print.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Higher => "higher",
+            Self::Lower => "lower",
+        }
+    }
 }
 
 /// One score of a corpus.
@@ -113,6 +125,14 @@ impl TextScorer {
 }
 
 impl TextProtocol {
+    /// The name by which the protocol is chosen and printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Radialog2023 => "radialog-2023",
+            Self::CocoCaption => "coco-caption",
+        }
+    }
+
     /// A text's words with single blanks between them.
     pub fn split(self, text: &str) -> String {
         match self {

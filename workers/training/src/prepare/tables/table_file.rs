@@ -6,7 +6,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::Finding;
-use radialog_schemas::table::{MissingColumn, Row, TableError, TableReader};
+use radialog_schemas::table::{MalformedRow, MissingColumn, Row, TableError, TableReader};
 
 use super::finding_labels::FindingLabels;
 use crate::error::TrainingError;
@@ -99,6 +99,39 @@ impl TableFile {
             })),
             _ => Err(self.wrong_width(&row)),
         }
+    }
+
+    /// The next row of any table, pandas' index apart; a row that is none is given as what is wrong with it, and reading goes on
+    /// behind it.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn try_row(
+        &mut self,
+    ) -> Result<Option<Result<IndexedRow, MalformedRow>>, TrainingError> {
+        let mut row = match self.rows.next() {
+            None => return Ok(None),
+            Some(Ok(row)) => row,
+            Some(Err(TableError::Row(malformed))) => return Ok(Some(Err(malformed))),
+            Some(Err(error)) => return Err(fault(&self.path, error)),
+        };
+        let (cells, names) = (row.cells.len(), self.rows.header().width());
+        Ok(Some(match cells.checked_sub(names) {
+            Some(0) => Ok(IndexedRow { index: None, row }),
+            Some(1) => Ok(IndexedRow {
+                index: Some(row.cells.remove(0)),
+                row,
+            }),
+            _ => Err(MalformedRow {
+                line: row.line,
+                reason: format!("{cells} values under {names} names"),
+            }),
+        }))
+    }
+
+    /// The names of the columns.
+    pub(crate) fn names(&self) -> &[String] {
+        self.rows.header().names()
     }
 
     /// The labels of a row, from the columns of [`TableFile::findings`].

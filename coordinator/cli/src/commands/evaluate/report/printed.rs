@@ -1,0 +1,142 @@
+//! What `radialog evaluate report` prints.
+
+use std::collections::BTreeMap;
+
+use radialog_schemas::Finding;
+use radialog_training::evaluation::corpus::{Corpus, FaultKind, InputFault};
+use radialog_training::evaluation::report_files::EvaluatedReports;
+use radialog_training::evaluation::report_scores::{Comparison, Metric, MetricGroup};
+
+/// So many faults of a kind are named; all of them are in faults.csv.
+const NAMED: usize = 5;
+
+pub(super) fn print(evaluated: &EvaluatedReports<'_>) {
+    let corpus = evaluated.corpus;
+    let totals = &evaluated.scores.totals;
+    outln!(
+        "{} predictions, {} studies scored: {} texts, {} labelled reports, {} classified images",
+        corpus.predictions,
+        corpus.studies.len(),
+        totals.texts,
+        totals.labelled,
+        totals.classified
+    );
+    outln!("{}", evaluated.resampled());
+    for (count, what) in [
+        (corpus.other_splits, "of other splits"),
+        (corpus.not_selected, "not selected"),
+    ] {
+        if count > 0 {
+            outln!("  {count} {what}");
+        }
+    }
+    print_faults(corpus);
+    for note in corpus.notes.iter().chain(&evaluated.notes()) {
+        outln!("  {note}");
+    }
+    for group in [
+        MetricGroup::Text,
+        MetricGroup::Labels,
+        MetricGroup::Findings,
+    ] {
+        print_group(evaluated, group);
+    }
+    if let Some(comparison) = evaluated.comparison {
+        print_comparison(comparison);
+    }
+}
+
+/// Prints what is wrong with the files, kind by kind.
+pub(super) fn print_faults(corpus: &Corpus) {
+    let mut kinds: BTreeMap<FaultKind, Vec<&InputFault>> = BTreeMap::new();
+    for fault in &corpus.faults {
+        kinds.entry(fault.kind).or_default().push(fault);
+    }
+    for (kind, faults) in kinds {
+        outln!("  {} {}", faults.len(), kind.words());
+        for fault in faults.iter().take(NAMED) {
+            outln!("    {fault}");
+        }
+        if faults.len() > NAMED {
+            outln!("    … (all in faults.csv)");
+        }
+    }
+}
+
+fn print_group(evaluated: &EvaluatedReports<'_>, group: MetricGroup) {
+    let of_group = |metric: &&Metric| metric.group == group;
+    let metrics: Vec<&Metric> = evaluated.scores.metrics.iter().filter(of_group).collect();
+    let Some(first) = metrics.first() else {
+        return;
+    };
+    outln!("\n{}: {} (higher is better)", group.title(), first.protocol);
+    let whole = metrics.iter().filter(|metric| metric.finding.is_none());
+    for metric in whole {
+        outln!("  {:<28} {}", metric.name, estimate(metric));
+    }
+    if group == MetricGroup::Text {
+        return;
+    }
+    outln!(
+        "  {:<28} {:>8}  {:<24} {:<24} {}",
+        "",
+        "positive",
+        "precision",
+        "recall",
+        "F1"
+    );
+    for finding in Finding::ALL {
+        let cells: Vec<String> = metrics
+            .iter()
+            .filter(|metric| metric.finding == Some(finding))
+            .map(|metric| estimate(metric))
+            .collect();
+        let counts = evaluated.counts(group);
+        let line = match (counts.known(finding), &cells[..]) {
+            (0, _) => "not scored: no label".to_owned(),
+            (_, [precision, recall, f1]) => format!("{precision:<24} {recall:<24} {f1}"),
+            _ => String::new(),
+        };
+        outln!(
+            "  {:<28} {:>8}  {line}",
+            finding.name(),
+            counts.positives(finding)
+        );
+    }
+}
+
+fn estimate(metric: &Metric) -> String {
+    metric.estimate.map_or_else(
+        || "-".to_owned(),
+        |estimate| {
+            format!(
+                "{:.4} [{:.4}, {:.4}]",
+                estimate.value, estimate.low, estimate.high
+            )
+        },
+    )
+}
+
+fn print_comparison(comparison: &Comparison) {
+    outln!(
+        "\nCompared on the {} studies that both have ({} only here, {} only there); p: paired randomisation test, {} exchanges, two-sided",
+        comparison.studies,
+        comparison.only.0,
+        comparison.only.1,
+        comparison.exchanges
+    );
+    outln!("  {:<28} {:>8} {:>8} {:>8}", "", "here", "there", "p");
+    for compared in &comparison.metrics {
+        if compared.metric.finding.is_none() {
+            let (metric, p) = (&compared.metric, compared.p);
+            outln!(
+                "  {:<28} {:>8.4} {:>8.4} {p:>8.4}  {}, {} is better",
+                metric.name,
+                compared.ours,
+                compared.other,
+                metric.protocol,
+                metric.better.word()
+            );
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! What reports are compared with: texts, or labels of the findings, in tables, in ReXrank's JSON, or in a folder of reports.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use radialog_schemas::table::Row;
+use radialog_schemas::{Finding, Label};
+
+use super::prediction_file::{ID_COLUMNS, is_table};
+use super::stored_texts::{Span, TextStore};
+use super::{FaultKind, InputFault, comparable, rexrank_file, stem};
+use crate::error::TrainingError;
+use crate::evaluation::text_rows;
+use crate::prepare::sections::Report;
+use crate::prepare::{FindingLabels, TableFile, text_cell};
+
+/// Names of the columns that have a radiologist's text, the best first.
+const TEXT_COLUMNS: [&str; 5] = [
+    "findings",
+    "section_findings",
+    "reference",
+    "report",
+    "text",
+];
+/// Further columns by which a row may be known.
+const KEY_COLUMNS: [&str; 4] = ["image", "img_filename", "note_file", "path"];
+/// Columns that name the patient.
+const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
+/// So many columns are named where a table has more than are used.
+const NAMED: usize = 12;
+
+/// The part of a report that is the reference, where a file has several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReferenceSection {
+    /// The findings section, which the model writes.
+    #[default]
+    Findings,
+    /// Findings and impression, as ReXrank joins them.
+    Whole,
+}
+
+/// What is known of a study from the references.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ReferenceEntry {
+    pub(super) id: String,
+    pub(super) line: u64,
+    pub(super) text: Option<Span>,
+    pub(super) labels: Option<FindingLabels>,
+    pub(super) patient: Option<String>,
+    pub(super) split: Option<String>,
+    pub(super) image: String,
+    pub(super) used: bool,
+    content: u64,
+}
+
+/// One file of references.
+#[derive(Debug)]
+pub(super) struct ReferenceFile {
+    pub(super) path: PathBuf,
+    pub(super) entries: Vec<ReferenceEntry>,
+    /// Places in `entries` by id.
+    keys: HashMap<String, u32>,
+    /// Ids that stand for rows which say different things, with the lines of two of them.
+    differing: HashMap<String, (u64, u64)>,
+    pub(super) has_texts: bool,
+    pub(super) has_labels: bool,
+    /// Whether rows have no ids and stand in the order of the predictions.
+    pub(super) by_order: bool,
+}
+
+/// All references.
+#[derive(Debug, Default)]
+pub struct References {
+    pub(super) files: Vec<ReferenceFile>,
+    /// Findings that no table of labels has a label of; empty without one.
+    pub unlabelled: Vec<Finding>,
+    /// What is wrong with them.
+    pub faults: Vec<InputFault>,
+    /// What to know about how they were read.
+    pub notes: Vec<String>,
+}
+
+/// What a look-up gives.
+pub(super) enum Found {
+    Nothing,
+    Entry(usize),
+    /// Rows that differ, by line.
+    Differing(u64, u64),
+}
+
+impl References {
+    /// Reads files of references. Of a folder of reports only those are read whose name is in `wanted`.
+    ///
+    /// # Errors
+    /// No such file, a table without an id or without anything to compare with, or a column whose name is nearly that of a
+    /// finding.
+    pub fn read(
+        paths: &[PathBuf],
+        section: ReferenceSection,
+        wanted: &HashSet<String>,
+        store: &mut TextStore,
+    ) -> Result<Self, TrainingError> {
+        let mut references = Self::default();
+        let mut labelled = [false; Finding::ALL.len()];
+        for path in paths {
+            let mut file = ReferenceFile {
+                path: path.clone(),
+                entries: Vec::new(),
+                keys: HashMap::new(),
+                differing: HashMap::new(),
+                has_texts: false,
+                has_labels: false,
+                by_order: false,
+            };
+            let is_json = path.extension().is_some_and(|suffix| suffix == "json");
+            if path.is_dir() {
+                references.read_folder(&mut file, wanted, store)?;
+            } else if is_json {
+                references.read_rexrank(&mut file, section, store)?;
+            } else if is_table(path)? {
+                references.read_table(&mut file, store, &mut labelled)?;
+            } else {
+                references.read_rows(&mut file, store)?;
+            }
+            references.files.push(file);
+        }
+        if references.files.iter().any(|file| file.has_labels) {
+            let missing = Finding::ALL.into_iter().zip(labelled);
+            references.unlabelled = missing
+                .filter(|(_, labelled)| !labelled)
+                .map(|(finding, _)| finding)
+                .collect();
+        }
+        Ok(references)
+    }
+
+    fn read_table(
+        &mut self,
+        file: &mut ReferenceFile,
+        store: &mut TextStore,
+        labelled: &mut [bool; Finding::ALL.len()],
+    ) -> Result<(), TrainingError> {
+        let mut table = TableFile::open(&file.path)?;
+        let columns = Columns::of(&table, &file.path)?;
+        file.has_texts = columns.text.is_some();
+        file.has_labels = columns.findings.iter().any(Option::is_some);
+        if let Some(column) = columns.text {
+            self.notes.push(format!(
+                "reference texts are the column '{}' of {}",
+                table.names()[column],
+                file.path.display()
+            ));
+        }
+        let mut unknown = vec![(true, false); columns.unused.len()];
+        while let Some(row) = table.try_row()? {
+            let row = match row {
+                Ok(row) => row,
+                Err(malformed) => {
+                    self.fault(
+                        file,
+                        malformed.line,
+                        "",
+                        FaultKind::MalformedRow,
+                        malformed.reason,
+                    );
+                    continue;
+                }
+            };
+            let (index, row) = (row.index, row.row);
+            for ((labels, any), &column) in unknown.iter_mut().zip(&columns.unused) {
+                match row.text(column).parse::<Label>() {
+                    Ok(Label::Blank) => {}
+                    Ok(_) => *any = true,
+                    Err(_) => *labels = false,
+                }
+            }
+            self.take_row(file, &columns, index, &row, store, labelled)?;
+        }
+        let names = |columns: &[usize]| {
+            let names = columns
+                .iter()
+                .take(NAMED)
+                .map(|&column| table.names()[column].as_str());
+            let more = columns.len().saturating_sub(NAMED);
+            let more = if more == 0 {
+                String::new()
+            } else {
+                format!(" and {more} more")
+            };
+            names.collect::<Vec<_>>().join(", ") + &more
+        };
+        let (like_labels, others): (Vec<_>, Vec<_>) = columns
+            .unused
+            .iter()
+            .zip(&unknown)
+            .partition(|(_, (labels, any))| file.has_labels && *labels && *any);
+        let places = |columns: Vec<(&usize, &(bool, bool))>| -> Vec<usize> {
+            columns.into_iter().map(|(column, _)| *column).collect()
+        };
+        let (like_labels, others) = (places(like_labels), places(others));
+        let shown = file.path.display();
+        if !like_labels.is_empty() {
+            self.notes.push(format!(
+                "{shown} line 1: columns with labels that are none of the 14 findings, not scored: {}",
+                names(&like_labels)
+            ));
+        }
+        if !others.is_empty() && !file.has_texts {
+            self.notes.push(format!(
+                "{shown} line 1: columns that are not used: {}",
+                names(&others)
+            ));
+        }
+        if file.has_labels {
+            let missing: Vec<&str> = Finding::ALL
+                .into_iter()
+                .filter(|finding| columns.findings[*finding as usize].is_none())
+                .map(Finding::name)
+                .collect();
+            if !missing.is_empty() {
+                self.notes.push(format!(
+                    "{shown} line 1: no column for {}: not scored",
+                    missing.join(", ")
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn take_row(
+        &mut self,
+        file: &mut ReferenceFile,
+        columns: &Columns,
+        index: Option<String>,
+        row: &Row,
+        store: &mut TextStore,
+        labelled: &mut [bool; Finding::ALL.len()],
+    ) -> Result<(), TrainingError> {
+        let cell = |column: Option<usize>| column.and_then(|column| row.cell(column));
+        let mut keys: Vec<String> = Vec::new();
+        keys.extend(
+            columns
+                .ids
+                .iter()
+                .filter_map(|&id| row.cell(id))
+                .map(str::to_owned),
+        );
+        keys.extend(index);
+        keys.extend(
+            columns
+                .files
+                .iter()
+                .filter_map(|&column| row.cell(column))
+                .map(|path| stem(path).to_owned()),
+        );
+        let Some(id) = keys.first().cloned() else {
+            self.fault(file, row.line, "", FaultKind::NoId, String::new());
+            return Ok(());
+        };
+        let text = columns.text.map_or("", |column| text_cell(row, column));
+        let labels = match columns.labels(row) {
+            Ok(labels) => labels,
+            Err(reason) => {
+                self.fault(file, row.line, &id, FaultKind::NoLabel, reason);
+                return Ok(());
+            }
+        };
+        for (labelled, label) in labelled.iter_mut().zip(labels.iter().flatten()) {
+            *labelled |= *label != Label::Blank;
+        }
+        let entry = ReferenceEntry {
+            id,
+            line: row.line,
+            labels,
+            patient: cell(columns.patient).map(str::to_owned),
+            split: cell(columns.split).map(str::to_owned),
+            image: cell(columns.image).unwrap_or_default().to_owned(),
+            ..ReferenceEntry::default()
+        };
+        file.add(entry, text, keys, store)
+    }
+
+    fn read_rexrank(
+        &mut self,
+        file: &mut ReferenceFile,
+        section: ReferenceSection,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        file.has_texts = true;
+        for (place, (id, study)) in rexrank_file::read(&file.path)?.into_iter().enumerate() {
+            let findings = rexrank_file::text(study.section_findings.as_ref());
+            let text = match section {
+                ReferenceSection::Findings => findings.unwrap_or_default(),
+                ReferenceSection::Whole => {
+                    let impression = rexrank_file::text(study.section_impression.as_ref());
+                    match (findings, impression) {
+                        (None, None) => String::new(),
+                        // The benchmark's own script writes Python's `None` where a section is missing.
+                        (findings, impression) => format!(
+                            "Findings: {} Impression: {}",
+                            findings.as_deref().unwrap_or("None"),
+                            impression.as_deref().unwrap_or("None")
+                        ),
+                    }
+                }
+            };
+            let entry = ReferenceEntry {
+                id: id.clone(),
+                line: place as u64 + 1,
+                patient: rexrank_file::text(study.subject_id.as_ref()),
+                split: rexrank_file::text(study.split.as_ref()),
+                image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),
+                ..ReferenceEntry::default()
+            };
+            file.add(entry, &text, vec![id], store)?;
+        }
+        Ok(())
+    }
+
+    /// Texts alone, one a row.
+    fn read_rows(
+        &mut self,
+        file: &mut ReferenceFile,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        (file.has_texts, file.by_order) = (true, true);
+        let rows = text_rows::read(&file.path).map_err(TrainingError::content(&file.path))?;
+        for (place, (line, text)) in rows.into_iter().enumerate() {
+            let id = format!("row {}", place + 1);
+            let text = radialog_schemas::table::cell(&text).map_or("", |_| text.as_str());
+            let entry = ReferenceEntry {
+                id: id.clone(),
+                line,
+                ..ReferenceEntry::default()
+            };
+            file.add(entry, text, vec![id], store)?;
+        }
+        Ok(())
+    }
+
+    /// A folder of reports, as MIMIC-CXR publishes them: `pNN/pNNNNNNNN/sNNNNNNNN.txt`, or files side by side. The reference is
+    /// the findings section.
+    fn read_folder(
+        &mut self,
+        file: &mut ReferenceFile,
+        wanted: &HashSet<String>,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        file.has_texts = true;
+        let mut folders = vec![file.path.clone()];
+        let mut reports = Vec::new();
+        while let Some(folder) = folders.pop() {
+            let entries = fs::read_dir(&folder).map_err(TrainingError::io("list", &folder))?;
+            for entry in entries {
+                let path = entry.map_err(TrainingError::io("list", &folder))?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|suffix| suffix == "txt") {
+                    reports.push(path);
+                }
+            }
+        }
+        if reports.is_empty() {
+            return Err(TrainingError::Empty(format!(
+                "'{}' has no report: a folder of references has files that end with .txt",
+                file.path.display()
+            )));
+        }
+        reports.sort_unstable();
+        for path in reports {
+            let id = stem(&path.to_string_lossy()).to_owned();
+            let mut findings = String::new();
+            if wanted.contains(comparable(&id)) {
+                let bytes = fs::read(&path).map_err(TrainingError::io("read", &path))?;
+                findings = Report::of(&String::from_utf8_lossy(&bytes)).findings;
+            }
+            let parent = path.parent().and_then(Path::file_name);
+            let patient = parent.map(|name| name.to_string_lossy().into_owned());
+            let entry = ReferenceEntry {
+                id: id.clone(),
+                patient: patient.filter(|name| name.len() == 9 && name.starts_with('p')),
+                ..ReferenceEntry::default()
+            };
+            file.add(entry, &findings, vec![id], store)?;
+        }
+        self.notes.push(format!(
+            "reference texts are the findings sections of the reports below {}",
+            file.path.display()
+        ));
+        Ok(())
+    }
+
+    fn fault(
+        &mut self,
+        file: &ReferenceFile,
+        line: u64,
+        id: &str,
+        kind: FaultKind,
+        detail: String,
+    ) {
+        self.faults.push(InputFault {
+            file: file.path.to_string_lossy().into(),
+            line,
+            id: id.to_owned(),
+            kind,
+            detail,
+        });
+    }
+}
+
+impl ReferenceFile {
+    fn add(
+        &mut self,
+        mut entry: ReferenceEntry,
+        text: &str,
+        keys: Vec<String>,
+        store: &mut TextStore,
+    ) -> Result<(), TrainingError> {
+        if !text.trim().is_empty() {
+            let span = store.add(text);
+            entry.text = Some(span.map_err(TrainingError::io("store a text of", &self.path))?);
+        }
+        let mut hasher = DefaultHasher::new();
+        (text, entry.labels).hash(&mut hasher);
+        entry.content = hasher.finish();
+        let place = self.entries.len() as u32;
+        for key in keys {
+            let key = comparable(&key).to_owned();
+            match self.keys.get(&key) {
+                Some(&other) => {
+                    let other = &self.entries[other as usize];
+                    if other.content != entry.content {
+                        self.differing
+                            .entry(key)
+                            .or_insert((other.line, entry.line));
+                    }
+                }
+                None => {
+                    self.keys.insert(key, place);
+                }
+            }
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Looks for a study by the ids that it may have here, the best first.
+    pub(super) fn find(&self, ids: &[&str]) -> Found {
+        for id in ids {
+            let id = comparable(id);
+            if let Some(&(first, second)) = self.differing.get(id) {
+                return Found::Differing(first, second);
+            }
+            if let Some(&place) = self.keys.get(id) {
+                return Found::Entry(place as usize);
+            }
+        }
+        Found::Nothing
+    }
+}
+
+/// Where a table has what.
+struct Columns {
+    ids: Vec<usize>,
+    /// Names of files, whose stem is an id.
+    files: Vec<usize>,
+    text: Option<usize>,
+    findings: [Option<usize>; Finding::ALL.len()],
+    patient: Option<usize>,
+    split: Option<usize>,
+    image: Option<usize>,
+    /// The others.
+    unused: Vec<usize>,
+}
+
+impl Columns {
+    fn of(table: &TableFile, path: &Path) -> Result<Self, TrainingError> {
+        let all = |names: &[&str]| -> Vec<usize> {
+            names
+                .iter()
+                .filter_map(|name| table.optional(name))
+                .collect()
+        };
+        let first = |names: &[&str]| names.iter().find_map(|name| table.optional(name));
+        let findings = Finding::ALL.map(|finding| table.optional(finding.name()));
+        let columns = Self {
+            ids: all(&ID_COLUMNS),
+            files: all(&KEY_COLUMNS),
+            text: first(&TEXT_COLUMNS),
+            findings,
+            patient: first(&PATIENT_COLUMNS),
+            split: table.optional("split"),
+            image: table.optional("image"),
+            unused: Vec::new(),
+        };
+        let names = table.names();
+        let has = |reason: &str| {
+            TrainingError::line(path, 1, format!("{reason}; it has {}", names.join(", ")))
+        };
+        if columns.ids.is_empty() && columns.files.is_empty() {
+            return Err(has(&format!(
+                "no column of ids: a table of references has one of {}, image",
+                ID_COLUMNS.join(", ")
+            )));
+        }
+        let unused: Vec<usize> = (0..names.len()).filter(|at| !columns.uses(*at)).collect();
+        // A name that is nearly a finding's would be left out without anybody noticing.
+        let plain = |name: &str| -> String {
+            let letters = name.chars().filter(|c| c.is_alphanumeric());
+            letters.flat_map(char::to_lowercase).collect()
+        };
+        for &column in &unused {
+            let near = Finding::ALL
+                .into_iter()
+                .find(|finding| plain(finding.name()) == plain(&names[column]));
+            if let Some(finding) = near {
+                return Err(TrainingError::line(
+                    path,
+                    1,
+                    format!(
+                        "the column '{}' is not known: write it '{finding}', as CheXpert does",
+                        names[column]
+                    ),
+                ));
+            }
+        }
+        if columns.text.is_none() && columns.findings.iter().all(Option::is_none) {
+            return Err(has(&format!(
+                "nothing to compare with: a table of references has a column of texts ({}) or columns of the 14 findings",
+                TEXT_COLUMNS.join(", ")
+            )));
+        }
+        Ok(Self { unused, ..columns })
+    }
+
+    fn uses(&self, column: usize) -> bool {
+        let single = [self.text, self.patient, self.split, self.image];
+        self.ids.contains(&column)
+            || self.files.contains(&column)
+            || single.contains(&Some(column))
+            || self.findings.contains(&Some(column))
+    }
+
+    /// The labels of a row; none where the table has no labels.
+    fn labels(&self, row: &Row) -> Result<Option<FindingLabels>, String> {
+        if self.findings.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let mut labels = [Label::Blank; Finding::ALL.len()];
+        for (finding, column) in Finding::ALL.into_iter().zip(self.findings) {
+            if let Some(column) = column {
+                let label = row.text(column).parse();
+                labels[finding as usize] = label.map_err(|error| format!("{finding}: {error}"))?;
+            }
+        }
+        Ok(Some(labels))
+    }
+}
