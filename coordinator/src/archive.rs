@@ -5,6 +5,7 @@ mod entries;
 mod file_place;
 mod file_tree;
 mod folder;
+mod gzip;
 mod image;
 mod manifest;
 mod mimic_cxr;

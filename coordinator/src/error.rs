@@ -12,8 +12,8 @@ use radialog_runtime::state::StateError;
 pub enum CoordinatorError {
     /// The whole input is unusable.
     #[error(
-        "cannot read the archive '{input}': {reason}. Give a folder of PNG or JPEG files, a MIMIC-CXR-JPG tree, \
-         a CSV manifest (study_id,image) or s3://bucket/prefix of one of them"
+        "cannot read the archive '{input}': {reason}. Give a folder of PNG or JPEG files or a MIMIC-CXR-JPG tree, \
+         one image, a CSV manifest (study_id,image) or s3://bucket/prefix of one of them"
     )]
     Input {
         /// The archive as it was given.

@@ -24,6 +24,9 @@ const OTHERS: [(&str, usize, &[u8]); 7] = [
 ];
 
 impl ImageFormat {
+    /// What [`ImageFormat::of`] says of a file that is no image of any known format.
+    pub const NONE: &str = "not an image";
+
     /// The signature that each file of this format begins with.
     pub const fn signature(self) -> &'static [u8] {
         match self {
@@ -45,7 +48,7 @@ impl ImageFormat {
             let rest = start.get(*offset..);
             rest.is_some_and(|rest| rest.starts_with(magic))
         });
-        Err(known.map_or("not an image".into(), |(name, ..)| format!("a {name} file")))
+        Err(known.map_or(Self::NONE.into(), |(name, ..)| format!("a {name} file")))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod relative_path;
 pub mod response;
 pub mod result;
 pub mod stage;
+pub mod system_files;
 pub mod table;
 pub mod task;
 mod unique_keys;

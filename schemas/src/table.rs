@@ -6,6 +6,8 @@
 //! a lenient reader takes everything behind an unclosed quote for one field, to the end of the file; here only the
 //! broken row is lost, and it is named with its line.
 //!
+//! Cells stand between commas, or what else the header, or a line `sep=;` before it, shows.
+//!
 //! Cells that a spreadsheet would run as formulas are written with an apostrophe in front ([`escaped`]); every reader takes
 //! it away.
 

@@ -6,14 +6,16 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use radialog_schemas::system_files::is_system_file;
 use radialog_schemas::{ErrorCode, Failure, RelativePath};
 use tokio::io::{AsyncBufRead, BufReader};
 
 use super::entries::EntryProblem;
 use super::file_place::{FilePlace, OutsideFiles};
-use super::image::{FileKind, ImageSource, outside};
+use super::image::{ImageSource, outside};
 
 /// A tree of files: a local folder or a prefix of a bucket.
 #[async_trait]
@@ -29,6 +31,12 @@ pub(super) trait FileTree: Send + Sync {
 
     /// Says what a person calls the file.
     fn name(&self, path: &str) -> String;
+
+    /// The name of the root's own folder; none where it has no name.
+    fn folder_name(&self) -> Option<String>;
+
+    /// The tree of the folder that the root lies in.
+    fn above(&self) -> Option<Arc<dyn FileTree>>;
 }
 
 /// A stream of the paths of a tree, in one pass.
@@ -37,8 +45,8 @@ pub(super) trait PathWalk: Send {
     async fn next(&mut self) -> Option<Result<String, EntryProblem>>;
 }
 
-/// Files on disk. Links are followed; a link back to a folder above it is a problem. Hidden files (leading dot) are not
-/// part of an archive.
+/// Files on disk. Links are followed; a link back to a folder above it is a problem. A system's own files
+/// ([`is_system_file`]) are not part of an archive.
 pub(super) struct LocalFileTree {
     root: PathBuf,
     outside: OutsideFiles,
@@ -80,6 +88,15 @@ impl FileTree for LocalFileTree {
 
     fn name(&self, path: &str) -> String {
         self.root.join(path).display().to_string()
+    }
+
+    fn folder_name(&self) -> Option<String> {
+        Some(self.root.file_name()?.to_str()?.to_owned())
+    }
+
+    fn above(&self) -> Option<Arc<dyn FileTree>> {
+        let root = self.root.parent()?.to_owned();
+        Some(Arc::new(Self::new(root, self.outside)))
     }
 }
 
@@ -125,7 +142,6 @@ impl PathWalk for LocalPathWalk {
                 }
                 Ok(path) => match RelativePath::parse(&path) {
                     Ok(_) => return Some(Ok(path)),
-                    Err(_) if FileKind::of(&path) == FileKind::Other => {}
                     Err(invalid) => {
                         return Some(Err(EntryProblem::new(
                             path.escape_debug().to_string(),
@@ -135,16 +151,13 @@ impl PathWalk for LocalPathWalk {
                     }
                 },
                 Err(error) => {
-                    let lossy = String::from_utf8_lossy(error.as_bytes());
-                    if is_folder || FileKind::of(&lossy) != FileKind::Other {
-                        let place = error.as_bytes().escape_ascii().to_string();
-                        let message = "the path is not UTF-8 and is left out; rename it";
-                        return Some(Err(EntryProblem::new(
-                            place,
-                            ErrorCode::ArchiveEntry,
-                            message,
-                        )));
-                    }
+                    let place = error.as_bytes().escape_ascii().to_string();
+                    let message = "the path is not UTF-8 and is left out; rename it";
+                    return Some(Err(EntryProblem::new(
+                        place,
+                        ErrorCode::ArchiveEntry,
+                        message,
+                    )));
                 }
             }
         }
@@ -175,14 +188,14 @@ impl LocalPathWalk {
     }
 }
 
-/// Lists the visible names in a directory in byte order; folders are closed by `/`, which gives the order of whole paths.
+/// Lists the names in a directory that are not a system's own, in byte order; folders are closed by `/`, which gives the order of whole paths.
 fn list(folder: &Path) -> io::Result<(FileId, Vec<Vec<u8>>)> {
     let metadata = fs::metadata(folder)?;
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let mut name = entry.file_name().as_bytes().to_owned();
-        if name.starts_with(b".") {
+        if is_system_file(&String::from_utf8_lossy(&name)) {
             continue;
         }
         let kind = entry.file_type()?;
@@ -229,6 +242,8 @@ mod tests {
             "a-b/d.png",
             ".hidden/e.png",
             "a/._f.png",
+            "a/@eaDir/g.png",
+            "Thumbs.db",
         ] {
             let path = dir.path().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -260,17 +275,18 @@ mod tests {
         let (paths, problems) = all(&mut *walk).await;
         assert_eq!(paths, ["z.png"]);
         let named: Vec<String> = problems.iter().map(EntryProblem::to_string).collect();
-        assert_eq!(named.len(), 3, "{named:?}");
+        assert_eq!(named.len(), 4, "{named:?}");
         assert!(
             named[0].starts_with("caf\\xe9.png: ") && named[0].contains("not UTF-8"),
             "{named:?}"
         );
+        assert!(named[1].starts_with("caf\\xe9.txt: "), "{named:?}");
         assert!(
-            named[1].contains("/gone") && named[1].contains("left out"),
+            named[2].contains("/gone") && named[2].contains("left out"),
             "{named:?}"
         );
         assert!(
-            named[2].contains("/loop/back") && named[2].contains("links back"),
+            named[3].contains("/loop/back") && named[3].contains("links back"),
             "{named:?}"
         );
     }

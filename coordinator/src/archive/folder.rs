@@ -1,25 +1,111 @@
-//! A folder of PNG and JPEG files: every file is a study. Its id is the path below the archive without the suffix, so
-//! that equal names in different folders stay apart. A file of another image format is a failed study under its whole
-//! path, so that it does not take the place of the PNG beside it.
+//! A tree of files in which every file is accounted for: it is a study, part of one, or a problem that is named. PNG and
+//! JPEG files are studies; those in a study folder of MIMIC-CXR-JPG are one study together, wherever in the tree that
+//! begins. An image's id is its path below the archive without the suffix, so that equal names in different folders stay
+//! apart. A file of another image format is a failed study under its whole path, so that it does not take the place of the
+//! PNG beside it; so is an image whose suffix is none. What is no image is left out and listed. A system's own files are
+//! no part of an archive ([`radialog_schemas::system_files`]).
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use radialog_schemas::{ErrorCode, Failure, ImageFormat};
+use tracing::warn;
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use super::file_tree::{FileTree, PathWalk};
-use super::image::{FileKind, unsupported};
+use super::image::{FileKind, ImageReadError, unsupported};
+use super::mimic_cxr::{ImageTable, ImageTables, StudyFolder, is_image_table};
 use crate::CoordinatorError;
+
+/// Pause before a file of a store that does not answer is looked at again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// An archive whose studies are its image files.
 pub(super) struct FolderArchive {
-    pub(super) name: String,
-    pub(super) tree: Arc<dyn FileTree>,
+    name: String,
+    tree: Arc<dyn FileTree>,
+    tables: Arc<ImageTables>,
+    /// The only file that is part of it.
+    only: Option<String>,
 }
 
 struct FolderEntries {
     tree: Arc<dyn FileTree>,
+    tables: Arc<ImageTables>,
     walk: Box<dyn PathWalk>,
+    /// A path that was walked to, and not looked at.
+    ahead: Option<String>,
+    /// What was found on the way to the end of a study's folder.
+    found: VecDeque<Found>,
+    /// The tables beside each tree of MIMIC's layout that was come by.
+    roots: HashMap<String, Arc<ImageTable>>,
+    /// Files that are called as such tables.
+    table_files: Vec<String>,
+}
+
+type Found = Result<StudyEntry, EntryProblem>;
+
+/// A walk of one file.
+struct OneFile(Option<String>);
+
+/// What a file turned out to be.
+enum FileContent {
+    Image,
+    Unsupported(Failure),
+    NoImage(String),
+}
+
+#[async_trait]
+impl PathWalk for OneFile {
+    async fn next(&mut self) -> Option<Result<String, EntryProblem>> {
+        self.0.take().map(Ok)
+    }
+}
+
+impl FolderArchive {
+    /// Everything in a tree.
+    pub(super) fn new(name: String, tree: Arc<dyn FileTree>) -> Self {
+        Self {
+            name,
+            tables: Arc::new(ImageTables::new(tree.clone())),
+            tree,
+            only: None,
+        }
+    }
+
+    /// One image of a tree.
+    pub(super) fn of_one_file(name: String, tree: Arc<dyn FileTree>, file: String) -> Self {
+        Self {
+            only: Some(file),
+            ..Self::new(name, tree)
+        }
+    }
+
+    /// Reads the tables beside the first tree of MIMIC's layout, if it begins among so many first files: one that cannot be
+    /// used is noticed before any work.
+    ///
+    /// # Errors
+    /// When a table is there and cannot be used.
+    pub(super) async fn check_first(&self, files: usize) -> Result<(), CoordinatorError> {
+        let mut walk = self.walk();
+        for _ in 0..files {
+            let Some(path) = walk.next().await else { break };
+            if let Some(found) = path.ok().as_deref().and_then(StudyFolder::of) {
+                self.tables.beside(found.root).await?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn walk(&self) -> Box<dyn PathWalk> {
+        match &self.only {
+            Some(file) => Box::new(OneFile(Some(file.clone()))),
+            None => self.tree.walk(""),
+        }
+    }
 }
 
 #[async_trait]
@@ -31,38 +117,168 @@ impl Archive for FolderArchive {
     async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
         Ok(Box::new(FolderEntries {
             tree: self.tree.clone(),
-            walk: self.tree.walk(""),
+            tables: self.tables.clone(),
+            walk: self.walk(),
+            ahead: None,
+            found: VecDeque::new(),
+            roots: HashMap::new(),
+            table_files: Vec::new(),
         }))
     }
 }
 
 #[async_trait]
 impl StudyEntries for FolderEntries {
-    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
+    async fn next(&mut self) -> Option<Found> {
         loop {
-            let path = match self.walk.next().await? {
-                Ok(path) => path,
-                Err(problem) => return Some(Err(problem)),
-            };
-            match FileKind::of(&path) {
-                FileKind::Image => {
-                    let study = path
-                        .rsplit_once('.')
-                        .map_or(path.as_str(), |(stem, _)| stem);
-                    return Some(Ok(StudyEntry::new(
-                        study,
-                        path.clone(),
-                        self.tree.image(&path),
-                    )));
+            if let Some(found) = self.found.pop_front() {
+                return Some(found);
+            }
+            match self.next_path().await {
+                None => match self.table_files.pop() {
+                    Some(file) => self.unread_table(&file),
+                    None => return None,
+                },
+                Some(Err(problem)) => return Some(Err(problem)),
+                Some(Ok(path)) if StudyFolder::of(&path).is_some() => self.study_folder(path).await,
+                Some(Ok(path)) => self.file(path).await,
+            }
+        }
+    }
+}
+
+impl FolderEntries {
+    async fn next_path(&mut self) -> Option<Result<String, EntryProblem>> {
+        match self.ahead.take() {
+            Some(path) => Some(Ok(path)),
+            None => self.walk.next().await,
+        }
+    }
+
+    /// Takes in the folder of a study that begins with this path.
+    async fn study_folder(&mut self, first: String) {
+        let Some(place) = StudyFolder::of(&first) else {
+            return;
+        };
+        let (root, folder) = (place.root.to_owned(), place.path.to_owned());
+        let table = self.table(&root).await;
+        let mut files: Vec<(String, FileKind)> = Vec::new();
+        let mut next = Some(Ok(first));
+        while let Some(path) = next {
+            match path {
+                Ok(path) if StudyFolder::of(&path).is_some_and(|place| place.path == folder) => {
+                    match content(&*self.tree, &path).await {
+                        FileContent::Image => files.push((path, FileKind::Image)),
+                        FileContent::Unsupported(_) => files.push((path, FileKind::Unsupported)),
+                        FileContent::NoImage(reason) => self.left_out(&path, &reason),
+                    }
                 }
-                FileKind::Unsupported => {
-                    return Some(Ok(StudyEntry::new(
-                        &path,
-                        path.clone(),
-                        Err(unsupported(&path)),
-                    )));
+                // Below a folder of a study, where the layout has nothing.
+                Ok(path) if path.starts_with(&folder) => self.file(path).await,
+                Ok(path) => {
+                    self.ahead = Some(path);
+                    break;
                 }
-                FileKind::Other => {}
+                Err(problem) => self.found.push_back(Err(problem)),
+            }
+            next = self.walk.next().await;
+        }
+        if let Some(study) = table.study(&*self.tree, &files) {
+            self.found.push_front(Ok(study));
+        }
+    }
+
+    /// Takes in a file outside of any study's folder.
+    async fn file(&mut self, path: String) {
+        if is_image_table(&path) {
+            self.table_files.push(path);
+            return;
+        }
+        let stem = match FileKind::of(&path) {
+            FileKind::Image => path.rsplit_once('.').map_or(&*path, |(stem, _)| stem),
+            _ => &*path,
+        };
+        let entry = match content(&*self.tree, &path).await {
+            FileContent::Image => StudyEntry::new(stem, path.clone(), self.tree.image(&path)),
+            FileContent::Unsupported(failure) => StudyEntry::new(&path, path.clone(), Err(failure)),
+            FileContent::NoImage(reason) => return self.left_out(&path, &reason),
+        };
+        self.found.push_back(Ok(entry));
+    }
+
+    /// The tables beside a tree of MIMIC's layout. What is wrong with them is told once a pass.
+    async fn table(&mut self, root: &str) -> Arc<ImageTable> {
+        if let Some(table) = self.roots.get(root) {
+            return table.clone();
+        }
+        let table = match self.tables.beside(root).await {
+            Ok(table) => table,
+            Err(error) => {
+                let message = format!(
+                    "{error}. Splits and views of the images below are not known: of each study, the first image by name is read"
+                );
+                let place = self.tree.name(root);
+                self.found.push_back(Err(EntryProblem::new(
+                    place,
+                    ErrorCode::ArchiveEntry,
+                    message,
+                )));
+                Arc::default()
+            }
+        };
+        let problems = table.problems().iter().cloned().map(Err);
+        self.found.extend(problems);
+        self.roots.insert(root.to_owned(), table.clone());
+        table
+    }
+
+    fn unread_table(&mut self, file: &str) {
+        if !self.roots.values().any(|table| table.was_read_from(file)) {
+            self.left_out(file, "there is no tree of MIMIC-CXR-JPG beside it");
+        }
+    }
+
+    fn left_out(&mut self, path: &str, reason: &str) {
+        let message = format!("{reason}; it is left out");
+        let problem = EntryProblem::new(path, ErrorCode::ArchiveEntry, message);
+        self.found.push_back(Err(problem));
+    }
+}
+
+/// Finds out what a file is: by its suffix, where that says so, else by its first bytes. A store that does not answer is
+/// waited for.
+async fn content(tree: &dyn FileTree, path: &str) -> FileContent {
+    match FileKind::of(path) {
+        FileKind::Image => return FileContent::Image,
+        FileKind::Unsupported => return FileContent::Unsupported(unsupported(path)),
+        FileKind::Document => return FileContent::NoImage("it is no image".into()),
+        FileKind::Unknown => {}
+    }
+    let image = match tree.image(path) {
+        Ok(image) => image,
+        Err(failure) => return FileContent::NoImage(failure.message),
+    };
+    loop {
+        match image.start(path).await {
+            Ok(start) => {
+                return match ImageFormat::of(&start) {
+                    Ok(_) => FileContent::Image,
+                    Err(what) if what == ImageFormat::NONE => {
+                        FileContent::NoImage("it is no image, by its first bytes".into())
+                    }
+                    Err(what) => {
+                        let message = format!("'{path}' is {what}; convert it to PNG or JPEG");
+                        let code = ErrorCode::ImageFormatUnsupported;
+                        FileContent::Unsupported(Failure::new(code, message))
+                    }
+                };
+            }
+            Err(ImageReadError::Study(failure)) => {
+                return FileContent::NoImage(failure.message);
+            }
+            Err(ImageReadError::Store(error)) => {
+                warn!(%error, path, "the file cannot be looked at; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
@@ -71,59 +287,146 @@ impl StudyEntries for FolderEntries {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
 
     use radialog_schemas::ErrorCode;
 
     use super::super::open::{ArchiveLocation, open};
 
-    #[tokio::test]
-    async fn a_folder_is_read_in_order_with_paths_as_ids() {
-        let dir = tempfile::tempdir().unwrap();
-        for path in [
-            "ward/2.JPG",
-            "ward/1.png",
-            "notes.txt",
-            "scan.dcm",
-            "scan.png",
-        ] {
-            fs::create_dir_all(dir.path().join(path).parent().unwrap()).unwrap();
-            fs::write(dir.path().join(path), b"x").unwrap();
-        }
-        let archive = open(&ArchiveLocation::Path(dir.path().into()))
-            .await
-            .unwrap();
+    fn write(root: &Path, path: &str, content: &[u8]) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Each study as `id file` and perhaps a code, each problem as `! place`.
+    async fn read(path: &Path) -> Vec<String> {
+        let archive = open(&ArchiveLocation::Path(path.into())).await.unwrap();
         let mut entries = archive.entries().await.unwrap();
         let mut seen = Vec::new();
+        let mut studies = 0;
         while let Some(entry) = entries.next().await {
-            let entry = entry.unwrap();
-            seen.push((
-                entry.study.0,
-                entry.file,
-                entry.image.err().map(|failure| failure.code),
-            ));
+            seen.push(match entry {
+                Ok(entry) => {
+                    studies += 1;
+                    let code = entry
+                        .image
+                        .err()
+                        .map(|failure| format!(" {}", failure.code));
+                    format!("{} {}{}", entry.study, entry.file, code.unwrap_or_default())
+                }
+                Err(problem) => format!("! {}", problem.place),
+            });
         }
-        let row = |study: &str, file: &str, code| (study.to_owned(), file.to_owned(), code);
+        assert_eq!(archive.count().await.unwrap(), studies);
+        seen
+    }
+
+    #[tokio::test]
+    async fn every_file_of_a_folder_is_a_study_or_a_problem() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dicom = vec![0; 128];
+        dicom.extend(b"DICM");
+        for (path, content) in [
+            ("ward/2.JPG", b"x".as_slice()),
+            ("ward/1.png", b"x"),
+            ("notes.txt", b"x"),
+            ("scan.dcm", b"x"),
+            ("scan.png", b"x"),
+            ("old.jpe", b"x"),
+            ("IM000001", b"\xff\xd8\xff\xe0"),
+            ("IM000002", &dicom),
+            ("image.001", b"\x89PNG\r\n\x1a\n"),
+            ("weights.bin", b"x"),
+            ("ward/Thumbs.db", b"x"),
+            ("ward/@eaDir/1.png", b"x"),
+        ] {
+            write(dir.path(), path, content);
+        }
+        let unsupported = ErrorCode::ImageFormatUnsupported;
         assert_eq!(
-            seen,
+            read(dir.path()).await,
             [
-                row(
-                    "scan.dcm",
-                    "scan.dcm",
-                    Some(ErrorCode::ImageFormatUnsupported)
-                ),
-                row("scan", "scan.png", None),
-                row("ward/1", "ward/1.png", None),
-                row("ward/2", "ward/2.JPG", None),
+                "IM000001 IM000001",
+                &format!("IM000002 IM000002 {unsupported}"),
+                "image.001 image.001",
+                "! notes.txt",
+                "old old.jpe",
+                &format!("scan.dcm scan.dcm {unsupported}"),
+                "scan scan.png",
+                "ward/1 ward/1.png",
+                "ward/2 ward/2.JPG",
+                "! weights.bin",
             ]
         );
-        assert_eq!(archive.count().await.unwrap(), 4);
+        assert_eq!(read(&dir.path().join("ward/1.png")).await, ["1 1.png"]);
+        assert_eq!(
+            read(&dir.path().join("IM000001")).await,
+            ["IM000001 IM000001"]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_tree_of_studies_is_found_wherever_it_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let study = "p10/p10000032/s50414267";
+        for file in [
+            format!("nested/files/{study}/a.jpg"),
+            format!("nested/files/{study}/b.jpg"),
+            format!("nested/files/{study}/deeper/c.jpg"),
+            format!("nested/files/{study}/d.txt"),
+            "nested/mimic-cxr-2.0.0-negbio.csv".into(),
+            "mimic-cxr-2.0.0-split.csv".into(),
+            "z.png".into(),
+        ] {
+            write(dir.path(), &file, b"x");
+        }
+        for number in 0..150 {
+            write(dir.path(), &format!("a/{number:03}.txt"), b"x");
+        }
+        let tables = dir.path().join("nested");
+        write(
+            &tables,
+            "mimic-cxr-2.0.0-metadata.csv",
+            b"dicom_id,ViewPosition\na,LATERAL\nb,PA\n",
+        );
+        let seen = read(dir.path()).await;
+        let studies: Vec<_> = seen
+            .iter()
+            .filter(|line| !line.starts_with("! a/"))
+            .collect();
+        assert_eq!(
+            studies,
+            [
+                &format!("s50414267 nested/files/{study}/b.jpg"),
+                &format!("! nested/files/{study}/d.txt"),
+                &format!("nested/files/{study}/deeper/c nested/files/{study}/deeper/c.jpg"),
+                "! nested/mimic-cxr-2.0.0-negbio.csv",
+                "z z.png",
+                "! mimic-cxr-2.0.0-split.csv",
+            ]
+        );
+        assert_eq!(seen.len(), studies.len() + 150);
+        for (folder, file) in [
+            ("files", format!("{study}/b.jpg")),
+            ("files/p10", "p10000032/s50414267/b.jpg".into()),
+        ] {
+            let seen = read(&tables.join(folder)).await;
+            assert_eq!(
+                seen[0],
+                format!("s50414267 {file}"),
+                "tables above it are read"
+            );
+        }
     }
 
     #[tokio::test]
     async fn an_input_that_is_no_archive_is_refused_with_what_would_be_one() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("x.png"), b"x").unwrap();
-        for path in [dir.path().join("nowhere"), dir.path().join("x.png")] {
+        write(dir.path(), "x.txt", b"x");
+        write(dir.path(), "x.bin", b"x");
+        for name in ["nowhere", "x.txt", "x.bin"] {
+            let path = dir.path().join(name);
             let error = open(&ArchiveLocation::Path(path.clone()))
                 .await
                 .err()

@@ -47,10 +47,23 @@ pub enum ImageReadError {
 /// The kind of a file, as its suffix promises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileKind {
+    /// PNG or JPEG.
     Image,
+    /// An image of another format.
     Unsupported,
-    Other,
+    /// Text, a table, a page.
+    Document,
+    /// Only its first bytes can tell.
+    Unknown,
 }
+
+/// Suffixes of PNG and of JPEG, browsers' and old Windows' among them.
+const IMAGES: [&str; 7] = ["png", "jpg", "jpeg", "jpe", "jfif", "pjpeg", "pjp"];
+/// Suffixes of files that lie beside images and are none, so that a large tree of reports is not opened to learn that.
+const DOCUMENTS: [&str; 16] = [
+    "txt", "csv", "tsv", "json", "jsonl", "xml", "html", "htm", "md", "pdf", "log", "yaml", "yml",
+    "xls", "xlsx", "docx",
+];
 
 impl FileKind {
     pub(super) fn of(path: &str) -> Self {
@@ -60,9 +73,13 @@ impl FileKind {
             .map_or("", |(_, suffix)| suffix)
             .to_ascii_lowercase();
         match suffix.as_str() {
-            "png" | "jpg" | "jpeg" => Self::Image,
+            image if IMAGES.contains(&image) => Self::Image,
             other if UNSUPPORTED.contains(&other) => Self::Unsupported,
-            _ => Self::Other,
+            "gz" if name.len() > 7 && name.to_ascii_lowercase().ends_with(".csv.gz") => {
+                Self::Document
+            }
+            text if DOCUMENTS.contains(&text) => Self::Document,
+            _ => Self::Unknown,
         }
     }
 }
@@ -96,6 +113,26 @@ impl ImageSource {
                 size.ok_or_else(|| missing(file).into())
             }
             Self::Inline(content) => Ok(content.len() as u64),
+        }
+    }
+
+    /// Reads as many first bytes as tell what the file is.
+    ///
+    /// # Errors
+    /// As [`ImageSource::read`], but for what the bytes are.
+    pub(super) async fn start(&self, file: &str) -> Result<Bytes, ImageReadError> {
+        match self {
+            Self::File(place) => {
+                let (place, name) = (place.clone(), file.to_owned());
+                Ok(on_disk(file, move || file_start(&place, &name)).await?)
+            }
+            Self::Object { store, key } => {
+                match store.get_range(key, 0..SIGNATURE_BYTES as u64).await {
+                    Err(ObjectError::NotFound(_)) => Err(missing(file).into()),
+                    start => start.map_err(ImageReadError::Store),
+                }
+            }
+            Self::Inline(content) => Ok(content.slice(..content.len().min(SIGNATURE_BYTES))),
         }
     }
 
@@ -176,15 +213,31 @@ fn check_start(file: &str, start: &[u8]) -> Result<(), Failure> {
     })
 }
 
-fn read_file(place: &FilePlace, name: &str, limit: u64) -> Result<Bytes, Failure> {
+/// Opens a file that the archive may name, and looks up its size.
+fn open(place: &FilePlace, name: &str) -> Result<(File, u64), Failure> {
     let path = inside(place, name)?;
     let metadata = path.metadata().map_err(|error| io_failure(name, &error))?;
     // Opening a pipe or a device could wait for ever.
     if !metadata.is_file() {
         return Err(unreadable(name, "it is not a regular file"));
     }
-    let mut file = File::open(path).map_err(|error| io_failure(name, &error))?;
-    let mut content = Vec::with_capacity(metadata.len().min(limit) as usize + 1);
+    let file = File::open(path).map_err(|error| io_failure(name, &error))?;
+    Ok((file, metadata.len()))
+}
+
+fn file_start(place: &FilePlace, name: &str) -> Result<Bytes, Failure> {
+    let (file, _) = open(place, name)?;
+    let mut start = Vec::with_capacity(SIGNATURE_BYTES);
+    let mut bytes = file.take(SIGNATURE_BYTES as u64);
+    bytes
+        .read_to_end(&mut start)
+        .map_err(|error| io_failure(name, &error))?;
+    Ok(start.into())
+}
+
+fn read_file(place: &FilePlace, name: &str, limit: u64) -> Result<Bytes, Failure> {
+    let (mut file, size) = open(place, name)?;
+    let mut content = Vec::with_capacity(size.min(limit) as usize + 1);
     let mut append = |content: &mut Vec<u8>, bytes: u64| {
         let read = (&mut file).take(bytes).read_to_end(content);
         read.map_err(|error| io_failure(name, &error))
@@ -305,7 +358,11 @@ mod tests {
         assert_eq!(FileKind::of("a/b.PNG"), FileKind::Image);
         assert_eq!(FileKind::of("a.b/c.Jpeg"), FileKind::Image);
         assert_eq!(FileKind::of("a/b.DCM"), FileKind::Unsupported);
-        assert_eq!(FileKind::of("a.png/b"), FileKind::Other);
-        assert_eq!(FileKind::of("png"), FileKind::Other);
+        assert_eq!(FileKind::of("a/b.JFIF"), FileKind::Image);
+        assert_eq!(FileKind::of("a/b.csv.GZ"), FileKind::Document);
+        assert_eq!(FileKind::of("a/b.md"), FileKind::Document);
+        assert_eq!(FileKind::of("a.png/b"), FileKind::Unknown);
+        assert_eq!(FileKind::of("png"), FileKind::Unknown);
+        assert_eq!(FileKind::of("a/image.1"), FileKind::Unknown);
     }
 }

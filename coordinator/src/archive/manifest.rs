@@ -10,6 +10,7 @@ use radialog_schemas::{ErrorCode, Failure};
 
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use super::file_tree::FileTree;
+use super::gzip;
 use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
@@ -60,9 +61,7 @@ impl Archive for ManifestArchive {
     }
 
     async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
-        let lines = self
-            .tree
-            .lines(&self.file)
+        let lines = gzip::lines(&*self.tree, &self.file)
             .await
             .map_err(|error| CoordinatorError::Input {
                 input: self.name.clone(),

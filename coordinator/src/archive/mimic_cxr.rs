@@ -1,7 +1,7 @@
-//! The MIMIC-CXR-JPG tree (`files/pNN/pNNNNNNNN/sNNNNNNNN/{dicom id}.jpg`): every `s` folder is a study. Where the
-//! tables that ship with it lie beside `files`, unzipped, they give the split and the view: the study's image is the
-//! first PA view, else the first AP view, else the first by name. References are not read from the report tree; a CSV
-//! manifest can give them.
+//! The layout of MIMIC-CXR-JPG (`files/pNN/pNNNNNNNN/sNNNNNNNN/{dicom id}.jpg`), wherever in an archive it begins: every
+//! `s` folder is a study. Where the tables that ship with it lie beside `files`, unzipped or not, they give the split and
+//! the view: the study's image is the first PA view, else the first AP view, else the first by name. References are not
+//! read from the report tree; a CSV manifest can give them.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -9,133 +9,197 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tracing::warn;
 
-use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
-use super::file_tree::{FileTree, PathWalk};
+use super::entries::{EntryProblem, StudyEntry};
+use super::file_tree::FileTree;
+use super::gzip;
 use super::image::{FileKind, unsupported};
 use super::table_rows::TableRows;
 use crate::CoordinatorError;
 
 /// Release numbers that the tables' names may carry.
 const RELEASES: [&str; 2] = ["2.0.0", "2.1.0"];
+/// What is between a table's kind and the end of its name.
+const SUFFIXES: [&str; 2] = [".csv", ".csv.gz"];
 const SPLITS: [&str; 3] = ["train", "validate", "test"];
 /// The frontal views, the best first.
 const FRONTAL: [&str; 2] = ["PA", "AP"];
 
-/// An archive in the layout of MIMIC-CXR-JPG.
-pub(super) struct MimicArchive {
-    name: String,
-    tree: Arc<dyn FileTree>,
-    /// The folder that holds `p10` to `p19`, relative, empty or closed by `/`.
-    root: String,
-    table: Arc<HashMap<u64, ImageAttributes>>,
+/// What the tables beside a tree say about its images. There are 377,110 of them, so their names are kept as hashes.
+#[derive(Default)]
+pub(super) struct ImageTable {
+    images: HashMap<u64, ImageAttributes>,
+    /// The tables that were read, as the archive names them; none where they lie outside of it.
+    files: Vec<String>,
+    /// Rows that could not be used.
     problems: Vec<EntryProblem>,
+    knows_views: bool,
 }
 
-/// What the tables say about an image, as positions in [`SPLITS`] and [`FRONTAL`]. There are 377,110 of them, so their
-/// names are kept as hashes.
+/// What is known of an image, as positions in [`SPLITS`] and [`FRONTAL`].
 #[derive(Clone, Copy, Default)]
 struct ImageAttributes {
     split: Option<u8>,
     view: Option<u8>,
 }
 
+/// The tables of every tree of an archive, each read once.
+pub(super) struct ImageTables {
+    tree: Arc<dyn FileTree>,
+    /// By the folder that the patients of a tree lie in.
+    read: Mutex<HashMap<String, Arc<ImageTable>>>,
+}
+
 /// The parts of a path in a study folder.
 pub(super) struct StudyFolder<'a> {
-    /// What stands before `pNN`.
+    /// The folder that holds `p10` to `p19`, relative, empty or closed by `/`.
     pub(super) root: &'a str,
+    /// The path of the study's folder, closed by `/`.
+    pub(super) path: &'a str,
     study: &'a str,
     file: &'a str,
 }
 
-struct MimicEntries {
-    tree: Arc<dyn FileTree>,
-    table: Arc<HashMap<u64, ImageAttributes>>,
-    walk: Box<dyn PathWalk>,
-    /// The first path of the next study.
-    ahead: Option<String>,
-    problems: Vec<EntryProblem>,
-}
-
 impl<'a> StudyFolder<'a> {
-    /// Takes `…pNN/pNNNNNNNN/sNNNNNNNN/name` apart; other paths are none.
+    /// Takes `…pNN/pNNNNNNNN/sNNNNNNNN/name` apart, or what of it lies below the folder of a group; other paths are none.
     pub(super) fn of(path: &'a str) -> Option<Self> {
         let (folder, file) = path.rsplit_once('/')?;
         let (patient_path, study) = folder.rsplit_once('/')?;
-        let (group_path, patient) = patient_path.rsplit_once('/')?;
-        let group = group_path.rsplit('/').next()?;
-        let is_numbered = |name: &str, letter: char, digits: usize| {
-            name.strip_prefix(letter).is_some_and(|rest| {
-                rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit())
-            })
+        let (group_path, patient) = patient_path.rsplit_once('/').unwrap_or(("", patient_path));
+        if !is_numbered(patient, 'p', 8) || !is_numbered(study, 's', 8) {
+            return None;
+        }
+        let group = group_path.rsplit('/').next().unwrap_or_default();
+        let above = match group {
+            group if is_group(group) && patient.starts_with(group) => {
+                group_path.len() - group.len()
+            }
+            // An archive that is the folder of one group.
+            "" => 0,
+            _ => return None,
         };
-        let ok = is_numbered(group, 'p', 2)
-            && is_numbered(patient, 'p', 8)
-            && is_numbered(study, 's', 8)
-            && patient.starts_with(group);
-        ok.then(|| Self {
-            root: &path[..group_path.len() - group.len()],
+        Some(Self {
+            root: &path[..above],
+            path: &path[..=folder.len()],
             study,
             file,
         })
     }
 }
 
-impl MimicArchive {
-    /// Reads the tables, where there are any.
-    pub(super) async fn open(
-        name: String,
-        tree: Arc<dyn FileTree>,
-        root: &str,
-    ) -> Result<Self, CoordinatorError> {
-        let beside = root.strip_suffix("files/").unwrap_or(root);
-        let mut mimic = Self {
-            name,
+fn is_numbered(name: &str, letter: char, digits: usize) -> bool {
+    let digits_of = name.strip_prefix(letter);
+    digits_of.is_some_and(|rest| rest.len() == digits && rest.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn is_group(name: &str) -> bool {
+    is_numbered(name, 'p', 2)
+}
+
+/// Says whether the file is called as a table that is read beside a tree.
+pub(super) fn is_image_table(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    ["split", "metadata"]
+        .into_iter()
+        .flat_map(names)
+        .any(|table| table == name)
+}
+
+/// The names that the published table of this kind has.
+fn names(kind: &str) -> impl Iterator<Item = String> {
+    RELEASES.into_iter().flat_map(move |release| {
+        SUFFIXES.map(|suffix| format!("mimic-cxr-{release}-{kind}{suffix}"))
+    })
+}
+
+impl ImageTables {
+    pub(super) fn new(tree: Arc<dyn FileTree>) -> Self {
+        Self {
             tree,
-            root: root.to_owned(),
-            table: Arc::default(),
-            problems: Vec::new(),
-        };
-        let mut table = HashMap::new();
-        for release in RELEASES {
-            let path = |kind| format!("{beside}mimic-cxr-{release}-{kind}.csv");
-            mimic
-                .read(
-                    &path("split"),
-                    "split",
-                    &SPLITS,
-                    &mut table,
-                    |image, value| image.split = Some(value),
-                )
-                .await?;
-            let view = "ViewPosition";
-            mimic
-                .read(
-                    &path("metadata"),
-                    view,
-                    &FRONTAL,
-                    &mut table,
-                    |image, value| image.view = Some(value),
-                )
-                .await?;
+            read: Mutex::default(),
         }
-        mimic.table = Arc::new(table);
-        Ok(mimic)
     }
 
+    /// What the tables beside this root say: nothing where there are none.
+    ///
+    /// # Errors
+    /// When a table is there and cannot be used.
+    pub(super) async fn beside(&self, root: &str) -> Result<Arc<ImageTable>, CoordinatorError> {
+        let mut read = self.read.lock().await;
+        if let Some(table) = read.get(root) {
+            return Ok(table.clone());
+        }
+        let table = Arc::new(self.open(root).await?);
+        read.insert(root.to_owned(), table.clone());
+        Ok(table)
+    }
+
+    async fn open(&self, root: &str) -> Result<ImageTable, CoordinatorError> {
+        let mut table = ImageTable::default();
+        let beside = match root.strip_suffix("files/") {
+            Some(beside) if beside.is_empty() || beside.ends_with('/') => beside,
+            _ => root,
+        };
+        table.read(&*self.tree, beside, true).await?;
+        // An archive that is the folder `files`, or that of a group, has its tables above it.
+        let mut tree = Some(self.tree.clone()).filter(|_| root.is_empty());
+        while let Some(inner) = tree.take_if(|tree| {
+            tree.folder_name()
+                .is_some_and(|name| name == "files" || is_group(&name))
+        }) {
+            tree = inner.above();
+            if let Some(above) = &tree {
+                table.read(&**above, "", false).await?;
+            }
+        }
+        Ok(table)
+    }
+}
+
+impl ImageTable {
+    /// Reads the tables in a folder.
     async fn read(
         &mut self,
+        tree: &dyn FileTree,
+        folder: &str,
+        is_in_archive: bool,
+    ) -> Result<(), CoordinatorError> {
+        for name in names("split") {
+            let path = format!("{folder}{name}");
+            let set = |image: &mut ImageAttributes, value| image.split = Some(value);
+            if self.read_table(tree, &path, "split", &SPLITS, set).await? && is_in_archive {
+                self.files.push(path);
+            }
+        }
+        for name in names("metadata") {
+            let path = format!("{folder}{name}");
+            let set = |image: &mut ImageAttributes, value| image.view = Some(value);
+            if self
+                .read_table(tree, &path, "ViewPosition", &FRONTAL, set)
+                .await?
+            {
+                self.knows_views = true;
+                self.files.extend(is_in_archive.then_some(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a table if it is there, and says whether it is.
+    async fn read_table(
+        &mut self,
+        tree: &dyn FileTree,
         path: &str,
         column: &str,
         values: &[&str],
-        table: &mut HashMap<u64, ImageAttributes>,
         set: impl Fn(&mut ImageAttributes, u8) + Send + Sync,
-    ) -> Result<(), CoordinatorError> {
-        let name = self.tree.name(path);
-        let lines = match self.tree.lines(path).await {
+    ) -> Result<bool, CoordinatorError> {
+        let name = tree.name(path);
+        let lines = match gzip::lines(tree, path).await {
             Ok(lines) => lines,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => {
                 return Err(CoordinatorError::Input {
                     input: name,
@@ -155,112 +219,67 @@ impl MimicArchive {
                         continue;
                     };
                     if let Some(value) = values.iter().position(|known| *known == value) {
-                        set(table.entry(hash(dicom)).or_default(), value as u8);
+                        set(self.images.entry(hash(dicom)).or_default(), value as u8);
                     }
                 }
                 Err(problem) => self.problems.push(problem),
             }
         }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Archive for MimicArchive {
-    fn name(&self) -> String {
-        self.name.clone()
+        Ok(true)
     }
 
-    async fn entries(&self) -> Result<Box<dyn StudyEntries>, CoordinatorError> {
-        Ok(Box::new(MimicEntries {
-            tree: self.tree.clone(),
-            table: self.table.clone(),
-            walk: self.tree.walk(&self.root),
-            ahead: None,
-            problems: self.problems.clone(),
-        }))
-    }
-}
-
-#[async_trait]
-impl StudyEntries for MimicEntries {
-    async fn next(&mut self) -> Option<Result<StudyEntry, EntryProblem>> {
-        if let Some(problem) = self.problems.pop() {
-            return Some(Err(problem));
-        }
-        let mut files: Vec<String> = Vec::new();
-        while let Some(path) = self.next_image().await {
-            if files
-                .first()
-                .is_some_and(|first| folder(first) != folder(&path))
-            {
-                self.ahead = Some(path);
-                break;
-            }
-            files.push(path);
-        }
-        match self.study(&files) {
-            Some(entry) => Some(Ok(entry)),
-            None => self.problems.pop().map(Err),
-        }
-    }
-}
-
-impl MimicEntries {
-    /// Finds the next image in a study folder. Others are not part of the published layout, e.g. thumbnails beside the tree.
-    async fn next_image(&mut self) -> Option<String> {
-        if let Some(path) = self.ahead.take() {
-            return Some(path);
-        }
-        loop {
-            match self.walk.next().await? {
-                Ok(path)
-                    if FileKind::of(&path) != FileKind::Other
-                        && StudyFolder::of(&path).is_some() =>
-                {
-                    return Some(path);
-                }
-                Ok(_) => {}
-                Err(problem) => self.problems.push(problem),
-            }
-        }
+    /// Whether this file of the archive was read as a table.
+    pub(super) fn was_read_from(&self, path: &str) -> bool {
+        self.files.iter().any(|file| file == path)
     }
 
-    /// Makes the study of these files of one folder.
-    fn study(&self, files: &[String]) -> Option<StudyEntry> {
-        let known = |path: &&String| {
+    /// What is wrong with rows of the tables.
+    pub(super) fn problems(&self) -> &[EntryProblem] {
+        &self.problems
+    }
+
+    /// Makes the study of these files, which are those of one folder and images, if of other formats.
+    pub(super) fn study(
+        &self,
+        tree: &dyn FileTree,
+        files: &[(String, FileKind)],
+    ) -> Option<StudyEntry> {
+        let known = |path: &str| {
             let file = StudyFolder::of(path).map_or("", |place| place.file);
             let dicom = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
-            self.table.get(&hash(dicom)).copied().unwrap_or_default()
+            self.images.get(&hash(dicom)).copied().unwrap_or_default()
         };
-        let rank = |path: &&String| {
+        let rank = |(path, kind): &&(String, FileKind)| {
             (
-                FileKind::of(path) != FileKind::Image,
+                *kind == FileKind::Unsupported,
                 known(path).view.unwrap_or(u8::MAX),
             )
         };
-        let primary = files.iter().min_by_key(rank)?;
-        let image = match FileKind::of(primary) {
-            FileKind::Image => self.tree.image(primary),
-            _ => Err(unsupported(primary)),
+        let (primary, kind) = files.iter().min_by_key(rank)?;
+        if !self.knows_views && files.len() > 1 {
+            warn!(
+                image = primary,
+                "no mimic-cxr-*-metadata.csv beside the tree: of a study's images, the first by name is read, whatever its view"
+            );
+        }
+        let image = match kind {
+            FileKind::Unsupported => Err(unsupported(primary)),
+            _ => tree.image(primary),
         };
         let study = StudyFolder::of(primary)?.study;
         Some(StudyEntry {
             other_files: files
                 .iter()
+                .map(|(file, _)| file)
                 .filter(|file| *file != primary)
                 .cloned()
                 .collect(),
-            split: known(&primary)
+            split: known(primary)
                 .split
                 .map(|split| SPLITS[usize::from(split)].to_owned()),
             ..StudyEntry::new(study, primary.clone(), image)
         })
     }
-}
-
-fn folder(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 fn hash(dicom: &str) -> u64 {

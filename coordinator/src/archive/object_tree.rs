@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use radialog_runtime::objects::{ListCursor, ObjectError, ObjectPage, Objects};
+use radialog_schemas::system_files::is_below_system_file;
 use radialog_schemas::{ErrorCode, Failure, ObjectKey, RelativePath};
 use tokio::io::AsyncBufRead;
 use tracing::warn;
 
 use super::entries::EntryProblem;
 use super::file_tree::{FileTree, PathWalk};
-use super::image::{FileKind, ImageSource};
+use super::image::ImageSource;
 
 /// Keys in one listing, the most that S3 gives.
 const PAGE: usize = 1000;
@@ -100,6 +101,22 @@ impl FileTree for ObjectTree {
     fn name(&self, path: &str) -> String {
         format!("{}/{path}", self.url)
     }
+
+    fn folder_name(&self) -> Option<String> {
+        let folder = self.prefix.trim_end_matches('/').rsplit('/').next();
+        folder.filter(|name| !name.is_empty()).map(str::to_owned)
+    }
+
+    fn above(&self) -> Option<Arc<dyn FileTree>> {
+        let name = self.folder_name()?;
+        let up = |path: &str| path.strip_suffix(&name).map(str::to_owned);
+        let prefix = up(self.prefix.trim_end_matches('/'))?;
+        Some(Arc::new(Self::new(
+            &up(&self.url)?,
+            self.store.clone(),
+            &prefix,
+        )))
+    }
 }
 
 #[async_trait]
@@ -138,12 +155,14 @@ impl ObjectPathWalk {
         let paths = page
             .entries
             .iter()
-            .map(|entry| Ok(below(entry.key.as_str())));
-        // Names of other files are not part of an archive, whatever they are.
+            .map(|entry| below(entry.key.as_str()))
+            .filter(|path| !is_below_system_file(path))
+            .map(Ok);
+        // A name that ends with a slash is the marker of a folder.
         let lost = page
             .unusable
             .iter()
-            .filter(|name| FileKind::of(name) != FileKind::Other);
+            .filter(|name| !name.ends_with('/') && !is_below_system_file(&below(name)));
         let problems = lost.map(|name| {
             let reason = match RelativePath::parse(name) {
                 Err(invalid) => invalid.to_string(),

@@ -9,18 +9,18 @@ use super::entries::Archive;
 use super::file_place::OutsideFiles;
 use super::file_tree::{FileTree, LocalFileTree};
 use super::folder::FolderArchive;
+use super::image::FileKind;
 use super::manifest::{ManifestArchive, StudyIdColumn};
-use super::mimic_cxr::{MimicArchive, StudyFolder};
 use super::object_tree::ObjectTree;
 use crate::CoordinatorError;
 
-/// The number of files that are looked at to tell a MIMIC-CXR-JPG tree from any other folder.
+/// The number of files among which a MIMIC-CXR-JPG tree is looked for before a run, whose tables are checked then.
 const PROBE: usize = 100;
 
 /// The place of an archive, as a person names it.
 #[derive(Clone)]
 pub enum ArchiveLocation {
-    /// A folder or a CSV manifest.
+    /// A folder, an image or a CSV manifest.
     Path(PathBuf),
     /// Everything under a prefix of a bucket, or a CSV manifest in it.
     Objects {
@@ -45,17 +45,16 @@ pub async fn open(input: &ArchiveLocation) -> Result<Arc<dyn Archive>, Coordinat
 /// archive in a bucket has no outside.
 ///
 /// # Errors
-/// When it is not there, is neither a folder nor a manifest, or a table of it lacks a column.
+/// When it is not there, is neither a folder, an image nor a manifest, or a table of it lacks a column.
 pub async fn open_with(
     input: &ArchiveLocation,
     outside: OutsideFiles,
 ) -> Result<Arc<dyn Archive>, CoordinatorError> {
-    let FoundArchive {
-        name,
-        tree,
-        manifest,
-    } = FoundArchive::of(input, outside).await?;
-    if let Some(file) = manifest {
+    let FoundArchive { name, tree, file } = FoundArchive::of(input, outside).await?;
+    if let Some(file) = file {
+        if !is_table(&file) {
+            return one_image(name, tree, file).await;
+        }
         let images = tree.clone();
         return checked(ManifestArchive {
             name,
@@ -67,14 +66,26 @@ pub async fn open_with(
         })
         .await;
     }
-    let mut walk = tree.walk("");
-    for _ in 0..PROBE {
-        let Some(path) = walk.next().await else { break };
-        if let Some(found) = path.ok().as_deref().and_then(StudyFolder::of) {
-            return Ok(Arc::new(MimicArchive::open(name, tree, found.root).await?));
-        }
+    let folder = FolderArchive::new(name, tree);
+    folder.check_first(PROBE).await?;
+    Ok(Arc::new(folder))
+}
+
+/// A single image as an archive; what turns out to be none is refused.
+async fn one_image(
+    name: String,
+    tree: Arc<dyn FileTree>,
+    file: String,
+) -> Result<Arc<dyn Archive>, CoordinatorError> {
+    let archive = FolderArchive::of_one_file(name.clone(), tree, file);
+    let mut entries = archive.entries().await?;
+    match entries.next().await {
+        Some(Err(problem)) => Err(CoordinatorError::Input {
+            input: name,
+            reason: problem.failure.message,
+        }),
+        _ => Ok(Arc::new(archive)),
     }
-    Ok(Arc::new(FolderArchive { name, tree }))
 }
 
 /// Opens an image table, as trainings read it: a CSV with `image`, perhaps `split`, and `dicom_id` or `study_id` (else an
@@ -94,9 +105,7 @@ pub async fn open_image_table(
         None => tree.clone(),
         Some(folder) => match local(folder, outside).await? {
             FoundArchive {
-                tree,
-                manifest: None,
-                ..
+                tree, file: None, ..
             } => tree,
             FoundArchive { name, .. } => {
                 return Err(CoordinatorError::Input {
@@ -127,11 +136,11 @@ async fn checked(manifest: ManifestArchive) -> Result<Arc<dyn Archive>, Coordina
     Ok(Arc::new(manifest))
 }
 
-/// What lies at a location: a tree, or a manifest in a tree.
+/// What lies at a location: a tree, or a file in a tree.
 struct FoundArchive {
     name: String,
     tree: Arc<dyn FileTree>,
-    manifest: Option<String>,
+    file: Option<String>,
 }
 
 /// A table, and the tree in which it lies.
@@ -159,11 +168,11 @@ impl TableFile {
             FoundArchive {
                 name,
                 tree,
-                manifest: Some(file),
-            } => Ok(Self { name, tree, file }),
+                file: Some(file),
+            } if is_table(&file) => Ok(Self { name, tree, file }),
             FoundArchive { name, .. } => Err(CoordinatorError::Input {
                 input: name,
-                reason: "it is no .csv file".into(),
+                reason: "it is no .csv or .csv.gz file".into(),
             }),
         }
     }
@@ -184,14 +193,11 @@ async fn local(path: &Path, outside: OutsideFiles) -> Result<FoundArchive, Coord
         return Ok(FoundArchive {
             name,
             tree: Arc::new(LocalFileTree::new(path, outside)),
-            manifest: None,
+            file: None,
         });
     }
-    if !is_csv(&name) {
-        return Err(unusable("it is neither a folder nor a .csv file".into()));
-    }
     let file = path.file_name().and_then(|file| file.to_str());
-    let manifest = Some(
+    let file = Some(
         file.ok_or_else(|| unusable("its name is not UTF-8".into()))?
             .to_owned(),
     );
@@ -199,13 +205,15 @@ async fn local(path: &Path, outside: OutsideFiles) -> Result<FoundArchive, Coord
     Ok(FoundArchive {
         name,
         tree: Arc::new(LocalFileTree::new(folder, outside)),
-        manifest,
+        file,
     })
 }
 
 fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> FoundArchive {
     let (folder, file) = match prefix.rsplit_once('/').unwrap_or(("", prefix)) {
-        (folder, file) if is_csv(file) => (folder, Some(file)),
+        (folder, file) if is_table(file) || FileKind::of(file) == FileKind::Image => {
+            (folder, Some(file))
+        }
         _ => (prefix, None),
     };
     let root = file.map_or(url, |file| url.strip_suffix(file).unwrap_or(url));
@@ -213,11 +221,11 @@ fn bucket(url: &str, store: &Arc<dyn Objects>, prefix: &str) -> FoundArchive {
     FoundArchive {
         name: url.trim_end_matches('/').to_owned(),
         tree,
-        manifest: file.map(str::to_owned),
+        file: file.map(str::to_owned),
     }
 }
 
-fn is_csv(path: &str) -> bool {
-    path.rsplit_once('.')
-        .is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("csv"))
+fn is_table(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    path.ends_with(".csv") || path.ends_with(".csv.gz")
 }

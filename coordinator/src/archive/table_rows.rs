@@ -2,12 +2,11 @@
 
 use radialog_schemas::ErrorCode;
 use radialog_schemas::table::{Header, LONGEST_ROW, Row, RowParser};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
 use super::entries::EntryProblem;
+use super::gzip::Lines;
 use crate::CoordinatorError;
-
-type Lines = Box<dyn AsyncBufRead + Send + Unpin>;
 
 /// A table with a header, row by row.
 pub(super) struct TableRows {
@@ -36,10 +35,18 @@ impl TableRows {
             input: file.clone(),
             reason,
         };
-        let first = line(&mut lines).await;
-        let first = first.map_err(|error| unusable(error.to_string()))?;
-        let header =
-            RowParser::header(&first).map_err(|malformed| unusable(malformed.to_string()))?;
+        let mut first = line(&mut lines)
+            .await
+            .map_err(|error| unusable(error.to_string()))?;
+        let declared = RowParser::declared_separator(&first);
+        if declared.is_some() {
+            first = line(&mut lines)
+                .await
+                .map_err(|error| unusable(error.to_string()))?;
+        }
+        let header = RowParser::header(&first, declared)
+            .map_err(|malformed| unusable(malformed.to_string()))?;
+        let read = 1 + u64::from(declared.is_some());
         for name in required {
             header
                 .required(name)
@@ -52,9 +59,9 @@ impl TableRows {
         Ok(Self {
             lines,
             file,
+            parser: RowParser::below(&header, read + 1),
             header,
-            parser: RowParser::from_line(2),
-            read: 1,
+            read,
             ended: false,
             cut: None,
         })

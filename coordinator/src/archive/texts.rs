@@ -10,6 +10,7 @@ use radialog_schemas::{GeneratedReport, TextPrompt};
 use super::entries::{Archive, EntryProblem, StudyEntries, StudyEntry};
 use super::file_place::OutsideFiles;
 use super::file_tree::FileTree;
+use super::gzip;
 use super::image::ImageSource;
 use super::manifest::{DICOM, LONGEST_ID, SPLIT, STUDY};
 use super::open::{ArchiveLocation, TableFile};
@@ -82,7 +83,7 @@ impl ReportTable {
     }
 
     async fn pass(&self) -> Result<ReportEntries, CoordinatorError> {
-        let lines = self.tree.lines(&self.file).await;
+        let lines = gzip::lines(&*self.tree, &self.file).await;
         let lines = lines.map_err(|error| CoordinatorError::Input {
             input: self.name.clone(),
             reason: error.to_string(),

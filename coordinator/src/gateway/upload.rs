@@ -127,6 +127,12 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
     while let Some(field) = form.next_field().await.map_err(invalid)? {
         let name = field.name().unwrap_or_default().to_owned();
         let content = content(field).await?;
+        if fields.contains_key(&name) || name == "image" && image.is_some() {
+            let detail = format!(
+                "the form has '{name}' twice; a conversation is about one image: begin one for each"
+            );
+            return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+        }
         let value = match name.as_str() {
             "image" => {
                 image = Some(content);
@@ -140,7 +146,17 @@ async fn read_form(mut form: Multipart) -> ApiResult<(NewConversation, Option<By
                         format!("'{name}' is not a number"),
                     )
                 })?,
-            _ => continue,
+            _ => {
+                let known = ["image", "question", "indication", "model"]
+                    .into_iter()
+                    .chain(NUMBERS);
+                let known: Vec<_> = known.collect();
+                let detail = format!(
+                    "a new conversation has no field '{name}'; it has {}",
+                    known.join(", ")
+                );
+                return Err(ApiError::new(ProblemCode::InvalidRequest, detail));
+            }
         };
         fields.insert(name, value);
     }

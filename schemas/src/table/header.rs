@@ -6,7 +6,10 @@ use crate::Finding;
 
 /// The columns of a table, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header(Vec<String>);
+pub struct Header {
+    names: Vec<String>,
+    separator: char,
+}
 
 /// A column that a table must have and has not.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -19,27 +22,42 @@ pub struct MissingColumn {
 }
 
 impl Header {
-    /// A header of these cells.
+    /// A header of these cells, which stand between commas.
     pub fn new(names: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        Self::separated(names, ',')
+    }
+
+    pub(super) fn separated(
+        names: impl IntoIterator<Item = impl AsRef<str>>,
+        separator: char,
+    ) -> Self {
         let name = |cell: &str| cell.trim_start_matches('\u{feff}').trim().to_owned();
-        Self(names.into_iter().map(|cell| name(cell.as_ref())).collect())
+        Self {
+            names: names.into_iter().map(|cell| name(cell.as_ref())).collect(),
+            separator,
+        }
+    }
+
+    /// What stands between two cells of a row: a comma, semicolon or tab.
+    pub fn separator(&self) -> char {
+        self.separator
     }
 
     /// The names as they stand, without surrounding spaces.
     pub fn names(&self) -> &[String] {
-        &self.0
+        &self.names
     }
 
     /// The number of cells that a row has to have.
     pub fn width(&self) -> usize {
-        self.0.len()
+        self.names.len()
     }
 
     /// The position of a column, whatever the case of its name. Of two columns that differ in case alone, the one that
     /// is spelled as asked for; else the first.
     pub fn column(&self, name: &str) -> Option<usize> {
         let position = |same: fn(&str, &str) -> bool| {
-            let mut names = self.0.iter();
+            let mut names = self.names.iter();
             names.position(|found| same(found, name))
         };
         position(|found, name| found == name)
@@ -52,7 +70,7 @@ impl Header {
     /// When it is not.
     pub fn required(&self, name: &str) -> Result<usize, MissingColumn> {
         self.column(name).ok_or_else(|| {
-            let names = self.0.iter().filter(|name| !name.is_empty());
+            let names = self.names.iter().filter(|name| !name.is_empty());
             let names: Vec<_> = names.map(String::as_str).collect();
             MissingColumn {
                 column: name.to_owned(),

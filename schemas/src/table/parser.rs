@@ -46,7 +46,12 @@ pub struct RowParser {
     line: u64,
     open: Option<OpenRow>,
     finished: bool,
+    separator: Separator,
 }
+
+/// What stands between two cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Separator(char);
 
 /// A row whose last cell is quoted and not closed.
 #[derive(Debug)]
@@ -64,6 +69,32 @@ struct Cells {
     done: Vec<String>,
     /// The text of a quoted cell that is not closed.
     quoted: Option<String>,
+    separator: Separator,
+}
+
+impl Default for Separator {
+    fn default() -> Self {
+        Self(',')
+    }
+}
+
+impl Separator {
+    /// Those of spreadsheets whose comma is a decimal sign, and of "text" as they export it.
+    const OTHERS: [char; 2] = [';', '\t'];
+
+    /// Finds out what separates the cells of this first line: a comma if there is any.
+    fn of(line: &str) -> Self {
+        let mut outside = String::new();
+        // Every other part between quotes stands inside of them.
+        outside.extend(line.split('"').step_by(2));
+        let found = Self::OTHERS
+            .into_iter()
+            .find(|&other| outside.contains(other));
+        match found {
+            Some(other) if !outside.contains(',') => Self(other),
+            _ => Self::default(),
+        }
+    }
 }
 
 impl Row {
@@ -97,29 +128,56 @@ impl Row {
 }
 
 impl RowParser {
-    /// A parser whose first line has this number.
-    pub fn from_line(line: u64) -> Self {
+    /// A parser of the rows below this header, the first of which has this number.
+    pub fn below(header: &Header, line: u64) -> Self {
         Self {
             line,
+            separator: Separator(header.separator()),
             ..Self::default()
         }
     }
 
-    /// Splits the first line of a table, with or without its end and a byte order mark.
+    /// The separator that a line `sep=;` before the header names, as spreadsheets read and write it.
+    pub fn declared_separator(line: &[u8]) -> Option<char> {
+        let line = without_end(std::str::from_utf8(without_mark(line)).ok()?);
+        let mut rest = line
+            .get(..4)
+            .filter(|key| key.eq_ignore_ascii_case("sep="))
+            .and(line.get(4..))?
+            .chars();
+        rest.next()
+            .filter(|&separator| rest.next().is_none() && separator != '"')
+    }
+
+    /// Splits the line that names the columns, with or without its end and a byte order mark. Where the line before it has
+    /// not declared the separator, the line tells it: commas, else semicolons, else tabs.
     ///
     /// # Errors
-    /// When it is no UTF-8 or its quoting is broken.
-    pub fn header(line: &[u8]) -> Result<Header, MalformedRow> {
+    /// When it is UTF-16 or no UTF-8, ends as lines on old Macs did, or its quoting is broken.
+    pub fn header(line: &[u8], declared: Option<char>) -> Result<Header, MalformedRow> {
         let malformed = |reason: &str| MalformedRow {
             line: 1,
             reason: reason.to_owned(),
         };
-        let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        let text =
-            std::str::from_utf8(line).map_err(|_| malformed("its first line is not UTF-8"))?;
-        let mut cells = Cells::default();
+        if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") || line.contains(&0) {
+            return Err(malformed(
+                "it is UTF-16 text (a spreadsheet's \"Unicode\"): save it as CSV in UTF-8",
+            ));
+        }
+        let text = std::str::from_utf8(without_mark(line))
+            .map_err(|_| malformed("its first line is not UTF-8: save it as CSV in UTF-8"))?;
+        if without_end(text).contains('\r') {
+            return Err(malformed(
+                "its lines end with a carriage return alone, as on old Macs: save it with the line ends of today",
+            ));
+        }
+        let separator = declared.map_or_else(|| Separator::of(text), Separator);
+        let mut cells = Cells {
+            separator,
+            ..Cells::default()
+        };
         match cells.extend(text) {
-            Ok(()) if cells.quoted.is_none() => Ok(Header::new(&cells.done)),
+            Ok(()) if cells.quoted.is_none() => Ok(Header::separated(&cells.done, separator.0)),
             _ => Err(malformed("the quoting of its first line is broken")),
         }
     }
@@ -150,7 +208,10 @@ impl RowParser {
             self.line += 1;
             let mut open = match self.open.take() {
                 None => OpenRow {
-                    cells: Cells::default(),
+                    cells: Cells {
+                        separator: self.separator,
+                        ..Cells::default()
+                    },
                     line: self.line - 1,
                     taken: Vec::new(),
                     bytes: 0,
@@ -221,7 +282,9 @@ impl Cells {
                     None => return Ok(()),
                 }
             } else {
-                let end = rest.find(',').unwrap_or(without_end(rest).len());
+                let end = rest
+                    .find(self.separator.0)
+                    .unwrap_or(without_end(rest).len());
                 let (cell, behind) = rest.split_at(end);
                 if cell.contains('"') {
                     return Err("a quote stands inside a field that does not begin with one");
@@ -229,10 +292,10 @@ impl Cells {
                 self.done.push(cell.to_owned());
                 rest = behind;
             }
-            rest = match rest.strip_prefix(',') {
+            rest = match rest.strip_prefix(self.separator.0) {
                 Some(behind) => behind,
                 None if without_end(rest).is_empty() => return Ok(()),
-                None => return Err("something stands between a closing quote and the next comma"),
+                None => return Err("something stands between a closing quote and the next cell"),
             };
         }
     }
@@ -266,6 +329,10 @@ fn plain(cell: String) -> String {
     }
 }
 
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+}
+
 fn without_end(line: &str) -> &str {
     let line = line.strip_suffix('\n').unwrap_or(line);
     line.strip_suffix('\r').unwrap_or(line)
@@ -278,7 +345,10 @@ mod tests {
     type Outcome = Result<(u64, Vec<String>), String>;
 
     fn parse(text: &str) -> Vec<Outcome> {
-        let mut parser = RowParser::from_line(1);
+        let mut parser = RowParser {
+            line: 1,
+            ..RowParser::default()
+        };
         for line in text.split_inclusive('\n') {
             parser.push(line.as_bytes().to_vec());
         }
@@ -307,6 +377,52 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_a_spreadsheet_is_read_by_its_own_separator_or_named() {
+        for (line, separator, names) in [
+            ("a,b;c\n", ',', vec!["a", "b;c"]),
+            ("a;\"b,c\"\r\n", ';', vec!["a", "b,c"]),
+            ("\u{feff}a\tb", '\t', vec!["a", "b"]),
+            ("a", ',', vec!["a"]),
+        ] {
+            let header = RowParser::header(line.as_bytes(), None).unwrap();
+            assert_eq!(
+                (header.separator(), header.names()),
+                (
+                    separator,
+                    &names
+                        .iter()
+                        .map(|&name| name.to_owned())
+                        .collect::<Vec<_>>()[..]
+                ),
+                "{line:?}"
+            );
+        }
+        let header = RowParser::header(b"a|b,c\n", Some('|')).unwrap();
+        assert_eq!(header.names(), ["a", "b,c"]);
+        let mut parser = RowParser::below(&header, 3);
+        parser.push(b"1,5|\"x|y\"\n".to_vec());
+        assert_eq!(parser.next().unwrap().unwrap().cells, ["1,5", "x|y"]);
+        for (line, declared) in [
+            (b"\xef\xbb\xbfsep=;\r\n".as_slice(), Some(';')),
+            (b"SEP=\t\n", Some('\t')),
+            (b"sep=;,a\n", None),
+            (b"separator\n", None),
+            (b"se", None),
+        ] {
+            assert_eq!(RowParser::declared_separator(line), declared);
+        }
+        for (line, cause) in [
+            (b"\xff\xfea\0,\0".as_slice(), "UTF-16"),
+            (b"\0a\0,\0b", "UTF-16"),
+            (b"a,b\r1,2\r", "old Macs"),
+            (b"caf\xe9,b\n", "not UTF-8"),
+        ] {
+            let error = RowParser::header(line, None).unwrap_err().to_string();
+            assert!(error.contains(cause), "{error}");
+        }
+    }
+
+    #[test]
     fn escaped_formulas_are_read_as_they_were() {
         let rows = parse("'=cmd|x,\"'@SUM(1,2)\",-1.0,'tis\n");
         assert_eq!(rows, [row(1, &["=cmd|x", "@SUM(1,2)", "-1.0", "'tis"])]);
@@ -314,7 +430,7 @@ mod tests {
 
     #[test]
     fn lines_that_are_no_utf_8_are_parsed_in_linear_time() {
-        let mut parser = RowParser::from_line(1);
+        let mut parser = RowParser::below(&Header::new(["a"]), 1);
         let lines = LONGEST_ROW / 4;
         parser.push(b"1,\"open\n".to_vec());
         for _ in 0..lines {
@@ -360,7 +476,7 @@ mod tests {
 
     #[test]
     fn an_open_quote_before_a_longest_row_of_escaped_quotes_is_parsed_in_linear_time() {
-        let mut parser = RowParser::from_line(1);
+        let mut parser = RowParser::below(&Header::new(["a"]), 1);
         parser.push(b"1,\"open\n".to_vec());
         let lines = 2 * LONGEST_ROW / 3;
         for _ in 0..lines {

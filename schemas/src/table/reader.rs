@@ -30,13 +30,18 @@ impl<R: BufRead> TableReader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// When it cannot be read, is no UTF-8, or its quoting is broken.
+    /// When it cannot be read, or as [`RowParser::header`].
     pub fn new(mut lines: R) -> Result<Self, TableError> {
-        let first = line(&mut lines)?;
+        let mut first = line(&mut lines)?;
+        let declared = RowParser::declared_separator(&first);
+        if declared.is_some() {
+            first = line(&mut lines)?;
+        }
+        let header = RowParser::header(&first, declared)?;
         Ok(Self {
-            header: RowParser::header(&first)?,
+            parser: RowParser::below(&header, 2 + u64::from(declared.is_some())),
+            header,
             lines,
-            parser: RowParser::from_line(2),
             ended: false,
         })
     }

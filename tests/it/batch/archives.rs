@@ -170,6 +170,9 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
     for (key, content) in [
         ("x/a.png", image("a")),
         ("x/b/c.jpg", image("c")),
+        ("x/IM000001", image("e")),
+        ("x/weights", b"none".to_vec()),
+        ("x/@eaDir/a.png", image("f")),
         ("x/list.csv", csv.into()),
         ("other/d.png", image("d")),
     ] {
@@ -184,13 +187,19 @@ async fn a_bucket_holds_the_same_archives_as_a_folder() {
         prefix: prefix.into(),
     };
     let folder = archive::open(&input("x")).await.unwrap();
-    run_batch(batch_options(folder, &fixture.out()), &fixture.backends)
+    let summary = run_batch(batch_options(folder, &fixture.out()), &fixture.backends)
         .await
         .unwrap();
     assert_eq!(
         records(&fixture.out()).keys().collect::<Vec<_>>(),
-        ["a", "b/c"]
+        ["IM000001", "a", "b/c"]
     );
+    let left_out: Vec<_> = summary
+        .problems
+        .iter()
+        .map(|problem| &problem.place)
+        .collect();
+    assert_eq!(left_out, ["list.csv", "weights"]);
 
     let out = fixture.dir.path().join("manifest");
     let manifest = archive::open(&input("x/list.csv")).await.unwrap();

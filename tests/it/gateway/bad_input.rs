@@ -278,6 +278,24 @@ async fn bodies_that_cannot_be_read_are_refused_by_what_is_wrong_with_them() -> 
         .send()
         .await?;
     assert_eq!(problem(response).await?.1, "invalid_request");
+    let image = || Part::bytes(super::fixture::xray());
+    for (form, named) in [
+        (
+            Form::new().part("image", image()).part("image", image()),
+            "'image' twice",
+        ),
+        (Form::new().part("file", image()), "'file'"),
+        (
+            Form::new().text("question", "x").text("question", "y"),
+            "'question' twice",
+        ),
+    ] {
+        let request = fixture.gateway.ask(Method::POST, "/v1/conversations");
+        let response = request.multipart(form).send().await?;
+        assert_eq!(response.status(), 422);
+        let text = response.text().await?;
+        assert!(text.contains(named), "{text}");
+    }
     Ok(())
 }
 

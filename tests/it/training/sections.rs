@@ -120,7 +120,12 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
         b" x\n FINDINGS: clear\n",
     )
     .unwrap();
-    fs::write(images.join(patient).join("s1/a.jpg"), b"").unwrap();
+    // An image in capitals is one, Finder's copy of an attribute none.
+    fs::write(images.join(patient).join("s1/a.JPG"), b"").unwrap();
+    fs::write(images.join(patient).join("s1/._a.jpg"), b"").unwrap();
+    fs::write(images.join(patient).join("s3/page.html"), b"").unwrap();
+    fs::write(reports.join(patient).join("s4.txt"), b"no .jpg").unwrap();
+    fs::create_dir_all(images.join(patient).join("s4")).unwrap();
     fs::write(reports.join(patient).join("s2.txt"), b"no images").unwrap();
     fs::write(reports.join(patient).join("s3.txt"), b"\xff\xfe").unwrap();
     let output = root.path().join("out.csv");
@@ -131,11 +136,11 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
     }
     .run(&|_, _| ())
     .unwrap();
-    assert_eq!((summary.reports, summary.rows), (3, 1));
-    assert!(
-        summary.problems[0].contains("s2.txt") && summary.problems[1].contains("s3.txt"),
-        "{summary:?}"
-    );
+    assert_eq!((summary.reports, summary.rows), (4, 1));
+    for (problem, report) in summary.problems.iter().zip(["s2.txt", "s3.txt", "s4.txt"]) {
+        assert!(problem.contains(report), "{summary:?}");
+    }
+    assert_eq!(summary.problems.len(), 3);
     let row = SectionedReader::open(&output)
         .unwrap()
         .next()
@@ -145,6 +150,7 @@ fn a_report_without_images_or_with_other_bytes_is_named_and_the_rest_written() {
         (row.study.as_str(), row.report.findings.as_str()),
         ("s1", "clear")
     );
+    assert_eq!(row.image_file, "a.JPG");
 }
 
 /// The published zip in small: invented reports, one of them stored and the others deflated, and a file that is none.

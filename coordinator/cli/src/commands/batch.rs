@@ -42,7 +42,7 @@ pub(super) static ALL_STAGES: LazyLock<String> =
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BatchArgs {
-    /// Folder of PNG and JPEG files, MIMIC-CXR-JPG tree, CSV manifest with study_id and image, or
+    /// Folder of PNG and JPEG files or MIMIC-CXR-JPG tree, one image, CSV manifest with study_id and image, or
     /// s3://bucket/prefix of one of them
     input: String,
     #[command(flatten)]

@@ -23,8 +23,9 @@ use crate::exit::UsageError;
 /// caption toolkit does (Stanford's PTB tokenizer, without punctuation), and has CIDEr on top. Scores of different protocols
 /// cannot be compared.
 ///
-/// METEOR 1.5 matches by exact form and stem. With --meteor it also matches by synonyms and paraphrases, as papers do: name
-/// meteor-1.5.jar or its folder; `pip install pycocoevalcap` brings both. Java is not needed.
+/// With --meteor, METEOR 1.5 is computed as papers do: name meteor-1.5.jar or its folder, which hold its function words,
+/// abbreviations, synonyms and paraphrases; `pip install pycocoevalcap` brings both. Java is not needed. Without it, words match
+/// by exact form and stem and all weigh alike, and the printed name says so.
 ///
 /// Examples:
 ///

@@ -1,8 +1,10 @@
 //! METEOR 1.5 for English with its default parameters (Denkowski and Lavie 2014), as `meteor-1.5.jar -l en -norm` scores a
 //! hypothesis against one reference: words are aligned by exact form and stem, and, where METEOR's own data is there, by
-//! WordNet synonyms and by paraphrases; matches count by stage and by whether a word is a function word; broken order costs.
+//! WordNet synonyms and by paraphrases; matches count by stage and, with the data, by whether a word is a function word; broken
+//! order costs. Without the data, no word is a function word and no abbreviation keeps its full stop: the score is near
+//! METEOR's, but not METEOR's, and its name says so.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 mod alignment;
 mod data;
@@ -11,7 +13,7 @@ mod paraphrases;
 mod synonyms;
 
 pub use data::{MeteorData, MeteorDataError};
-pub use normalize::normalized;
+use normalize::{Abbreviations, normalized};
 
 /// Stages of matching: exact, stem, synonym, paraphrase.
 const STAGES: usize = 4;
@@ -25,6 +27,9 @@ const BETA: f64 = 0.2;
 const GAMMA: f64 = 0.6;
 /// Weight of content words against function words.
 const DELTA: f64 = 0.75;
+
+/// Stands for METEOR's list where there is no data.
+static NO_ABBREVIATIONS: LazyLock<Abbreviations> = LazyLock::new(Abbreviations::default);
 
 /// Scores texts; cheap to clone.
 #[derive(Clone)]
@@ -50,7 +55,8 @@ struct SideCounts {
 }
 
 impl Meteor {
-    /// A scorer that matches by exact form and by stem, and with data by synonyms and paraphrases, too.
+    /// A scorer that matches by exact form and by stem and weighs all words alike; with data also by synonyms and paraphrases,
+    /// function words weighing less, as METEOR does.
     pub fn new(data: Option<Arc<MeteorData>>) -> Self {
         Self { data }
     }
@@ -65,7 +71,7 @@ impl Meteor {
         if self.data.is_some() {
             "METEOR 1.5"
         } else {
-            "METEOR 1.5 (exact, stem)"
+            "METEOR (exact, stem; no function words)"
         }
     }
 
@@ -73,15 +79,20 @@ impl Meteor {
     pub fn counts(&self, hypothesis: &str, reference: &str) -> MeteorCounts {
         // The toolkit hands texts over in lines of fields.
         let hypothesis = hypothesis.replace("|||", "").replace("  ", " ");
-        let (hypothesis, reference) = (normalized(&hypothesis), normalized(reference));
+        let data = self.data.as_deref();
+        let abbreviations = data.map_or(&*NO_ABBREVIATIONS, |data| &data.abbreviations);
+        let [hypothesis, reference] =
+            [hypothesis.as_str(), reference].map(|text| normalized(text, abbreviations));
         let words = [split(&hypothesis), split(&reference)];
-        let matches = alignment::aligned(&words[0], &words[1], self.data.as_deref());
+        let matches = alignment::aligned(&words[0], &words[1], data);
         let mut counts = MeteorCounts {
             chunks: matches.chunks,
             ..MeteorCounts::default()
         };
         let function = words.map(|words| {
-            let flags = words.iter().map(|word| data::is_function_word(word));
+            let flags = words
+                .iter()
+                .map(|word| data.is_some_and(|data| data.function_words.contains(*word)));
             flags.collect::<Vec<bool>>()
         });
         for (side, function) in [&mut counts.hypothesis, &mut counts.reference]
@@ -204,16 +215,23 @@ mod tests {
 
     #[test]
     fn ties_between_alignments_are_broken_as_the_jar_breaks_them() {
-        let score = score(
+        let function_words = ["the", "and", "have", "are", "in", "a"].map(str::to_owned);
+        let data = MeteorData {
+            function_words: function_words.into(),
+            ..MeteorData::default()
+        };
+        let counts = Meteor::new(Some(Arc::new(data))).counts(
             "the normal and line lungs have xxxx the both lungs disease are clear a-nd expanded heart and mediastinum heart",
             "the heart and lungs have xxxx xxxx in the interval both lungs are clear and expanded heart and mediastinum normal",
         );
+        let score = counts.score();
         // What meteor-1.5.jar prints.
         assert!((score - 0.3602598656526567).abs() < 1e-12, "{score}");
     }
 
     #[test]
     fn the_name_says_which_stages_ran() {
-        assert_eq!(Meteor::new(None).name(), "METEOR 1.5 (exact, stem)");
+        let exact = "METEOR (exact, stem; no function words)";
+        assert_eq!(Meteor::new(None).name(), exact);
     }
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use self::report_files::{ReportFiles, ReportText, list};
+use self::report_files::{ReportFiles, ReportText};
 use crate::error::TrainingError;
 use crate::prepare::sections::Report;
+use crate::prepare::sources::folder;
 use crate::prepare::tables::csv_output::CsvOutput;
 use crate::prepare::tables::sectioned_reports::{SECTIONED_COLUMNS, SectionedRow};
 
@@ -36,6 +37,12 @@ pub struct SectioningSummary {
     pub rows: u64,
     /// Reports left out, each with its reason.
     pub problems: Vec<String>,
+}
+
+/// The name of an image's file, and its id.
+fn dicom(name: &str) -> Option<(&str, &str)> {
+    let (dicom, suffix) = name.rsplit_once('.')?;
+    suffix.eq_ignore_ascii_case("jpg").then_some((name, dicom))
 }
 
 /// The rows of one report, or why there are none.
@@ -108,22 +115,30 @@ impl Sectioning {
             .map_err(|_| format!("'{}' is not UTF-8 text: convert it", path.display()))?;
         // As Python opens a text file.
         let text = text.replace("\r\n", "\n").replace('\r', "\n");
-        let images = self.images.join(patient).join(study);
-        let names =
-            list(&images).map_err(|error| format!("report '{}': {error}", path.display()))?;
+        let images_of = self.images.join(patient).join(study);
+        let names = folder::names(&images_of)
+            .map_err(|error| format!("report '{}': {error}", path.display()))?;
         let report = Report::of(&text);
-        let row = |dicom: &str| SectionedRow {
+        let row = |(name, dicom): (&str, &str)| SectionedRow {
             study: study.to_owned(),
             report: report.clone(),
             dicom_id: dicom.to_owned(),
-            image_file: format!("{dicom}.jpg"),
+            image_file: name.to_owned(),
             image_folder: format!("files/{}/{study}", patient.display()),
             note_file: note.clone(),
         };
-        Ok(names
+        let images: Vec<_> = names
             .iter()
-            .filter_map(|name| name.strip_suffix(".jpg"))
+            .filter_map(|name| dicom(name))
             .map(row)
-            .collect())
+            .collect();
+        if images.is_empty() {
+            return Err(format!(
+                "report '{}': no .jpg file in '{}'",
+                path.display(),
+                images_of.display()
+            ));
+        }
+        Ok(images)
     }
 }

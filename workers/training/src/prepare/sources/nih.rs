@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
+use crate::prepare::sources::folder::names;
 use crate::prepare::sources::patient_split;
 use crate::prepare::tables::finding_labels::FindingLabels;
 use crate::prepare::tables::image_table::ImageRow;
@@ -167,7 +168,7 @@ fn labels(cell: &str) -> Result<FindingLabels, String> {
 
 fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
     let named = |name: &str| name.starts_with("Data_Entry_2017") && name.ends_with(".csv");
-    let found = list_folder(folder)?.into_iter().find(|name| named(name));
+    let found = names(folder)?.into_iter().find(|name| named(name));
     found.map(|name| folder.join(name)).ok_or_else(|| {
         let shown = folder.display();
         TrainingError::Empty(format!(
@@ -179,13 +180,13 @@ fn data_entry(folder: &Path) -> Result<PathBuf, TrainingError> {
 /// The place of each picture below `folder`: in `images_*/images/`, `images_*/` or `images/`.
 fn image_files(folder: &Path) -> Result<BTreeMap<String, String>, TrainingError> {
     let mut files = BTreeMap::new();
-    for part in list_folder(folder)?
+    for part in names(folder)?
         .into_iter()
         .filter(|name| name.starts_with("images"))
     {
         for below in [part.clone(), format!("{part}/images")] {
             if folder.join(&below).is_dir() {
-                let names = list_folder(&folder.join(&below))?;
+                let names = names(&folder.join(&below))?;
                 files.extend(
                     names
                         .into_iter()
@@ -195,21 +196,6 @@ fn image_files(folder: &Path) -> Result<BTreeMap<String, String>, TrainingError>
         }
     }
     Ok(files)
-}
-
-fn list_folder(folder: &Path) -> Result<Vec<String>, TrainingError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(TrainingError::io("list", folder))? {
-        names.push(
-            entry
-                .map_err(TrainingError::io("list", folder))?
-                .file_name()
-                .to_string_lossy()
-                .into_owned(),
-        );
-    }
-    names.sort_unstable();
-    Ok(names)
 }
 
 /// The names in a list, or nothing where there is no such file.

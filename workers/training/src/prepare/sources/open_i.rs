@@ -2,12 +2,12 @@
 //! the annotators' tags; what the text denies or only thinks possible is told by our weak rule.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
+use crate::prepare::sources::folder::names;
 use crate::prepare::sources::patient_split;
 use crate::prepare::tables::finding_labels::FindingLabels;
 use crate::prepare::tables::report_table::ReportRow;
@@ -207,21 +207,16 @@ fn number(study: &str) -> u64 {
 fn xml_studies(folder: &Path) -> Result<Vec<OpenIStudy>, TrainingError> {
     let nested = folder.join("ecgen-radiology");
     let folder = if nested.is_dir() { &nested } else { folder };
-    let entries = fs::read_dir(folder).map_err(TrainingError::io("list", folder))?;
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(TrainingError::io("list", folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "xml") {
-            paths.push(path);
-        }
-    }
+    let names = names(folder)?
+        .into_iter()
+        .filter(|name| name.ends_with(".xml"));
+    let paths: Vec<_> = names.map(|name| folder.join(name)).collect();
     if paths.is_empty() {
         let shown = folder.display();
         return Err(TrainingError::Empty(format!(
             "no .xml file in '{shown}': give the folder ecgen-radiology of NLMCXR_reports"
         )));
     }
-    paths.sort_unstable();
     paths.iter().map(|path| xml::read(path)).collect()
 }
 

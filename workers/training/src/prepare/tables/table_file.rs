@@ -2,9 +2,10 @@
 //! [`radialog_schemas::table`], and errors name the file and the line.
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use flate2::bufread::MultiGzDecoder;
 use radialog_schemas::Finding;
 use radialog_schemas::table::{MalformedRow, MissingColumn, Row, TableError, TableReader};
 
@@ -14,7 +15,7 @@ use crate::error::TrainingError;
 /// A CSV file that is read row by row, by the names of its columns.
 pub(crate) struct TableFile {
     path: PathBuf,
-    rows: TableReader<BufReader<File>>,
+    rows: TableReader<Box<dyn BufRead + Send>>,
     /// What a user is told beside the name of a column that is missing.
     hint: Option<String>,
 }
@@ -28,13 +29,22 @@ pub(crate) struct IndexedRow {
 }
 
 impl TableFile {
-    /// Opens a file and reads its header.
+    /// Opens a file, which may be compressed with gzip (`.gz`), and reads its header.
     ///
     /// # Errors
     /// No such file, or a first line that is no header.
     pub(crate) fn open(path: &Path) -> Result<Self, TrainingError> {
         let file = File::open(path).map_err(TrainingError::io("open", path))?;
-        let rows = TableReader::new(BufReader::new(file)).map_err(|error| fault(path, error))?;
+        let file = BufReader::new(file);
+        let is_compressed = path
+            .extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("gz"));
+        let lines: Box<dyn BufRead + Send> = if is_compressed {
+            Box::new(BufReader::new(MultiGzDecoder::new(file)))
+        } else {
+            Box::new(file)
+        };
+        let rows = TableReader::new(lines).map_err(|error| fault(path, error))?;
         Ok(Self {
             path: path.to_owned(),
             rows,

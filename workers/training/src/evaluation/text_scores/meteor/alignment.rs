@@ -2,11 +2,13 @@
 //! over the reference's words likes best. Ties are broken as METEOR 1.5 breaks them, or scores would differ from the jar's.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use rust_stemmers::{Algorithm, Stemmer};
 
 use super::data::MeteorData;
+use super::paraphrases::Paraphrases;
 use super::{STAGE_WEIGHTS, STAGES};
 
 /// Partial alignments that are carried from one word to the next.
@@ -218,7 +220,7 @@ fn candidates(hypothesis: &[&str], reference: &[&str], data: Option<&MeteorData>
     candidates.add_words(2, |h, r| {
         hypothesis[h] != reference[r] && sets[0][h].iter().any(|set| sets[1][r].contains(set))
     });
-    add_paraphrases(&mut candidates, hypothesis, reference, data);
+    add_paraphrases(&mut candidates, hypothesis, reference, &data.paraphrases);
     candidates
 }
 
@@ -227,18 +229,47 @@ fn add_paraphrases(
     candidates: &mut Candidates,
     hypothesis: &[&str],
     reference: &[&str],
-    data: &MeteorData,
+    paraphrases: &Paraphrases,
 ) {
-    let [hypothesis, reference] = [hypothesis, reference].map(|words| data.paraphrases.ids(words));
     for (from, to, from_reference) in [
-        (&reference, &hypothesis, true),
-        (&hypothesis, &reference, false),
+        (reference, hypothesis, true),
+        (hypothesis, reference, false),
     ] {
+        let mut places: HashMap<&[u8], Vec<usize>> = HashMap::new();
+        let mut lengths = [0_u32; 256];
+        for (at, word) in to.iter().enumerate() {
+            let word = word.as_bytes();
+            places.entry(word).or_default().push(at);
+            lengths[usize::from(word[0])] |= length_bit(word);
+        }
+        let mut phrase = String::new();
         for start in 0..from.len() {
-            data.paraphrases.each(from, start, |length, paraphrase| {
-                for other in 0..to.len() {
-                    if to[other..].starts_with(paraphrase) {
-                        let (own, theirs) = ((start, length), (other, paraphrase.len()));
+            phrase.clear();
+            let longest = paraphrases.longest().min(from.len() - start);
+            for length in 1..=longest {
+                if length > 1 {
+                    phrase.push(' ');
+                }
+                phrase.push_str(from[start + length - 1]);
+                for paraphrase in paraphrases.of(&phrase) {
+                    let mut words = paraphrase.split(|byte| *byte == b' ');
+                    let first = words.next().unwrap_or_default();
+                    // Most paraphrases begin with a word that the other side has not, which is quickly seen.
+                    let first_byte = usize::from(first.first().copied().unwrap_or_default());
+                    if lengths[first_byte] & length_bit(first) == 0 {
+                        continue;
+                    }
+                    for &other in places.get(first).into_iter().flatten() {
+                        let mut count = 1;
+                        let is_there = words.clone().all(|word| {
+                            let there = to.get(other + count).map(|word| word.as_bytes());
+                            count += 1;
+                            there == Some(word)
+                        });
+                        if !is_there {
+                            continue;
+                        }
+                        let (own, theirs) = ((start, length), (other, count));
                         let (reference, hypothesis) = if from_reference {
                             (own, theirs)
                         } else {
@@ -253,9 +284,14 @@ fn add_paraphrases(
                         });
                     }
                 }
-            });
+            }
         }
     }
+}
+
+/// A bit for a word's length in bytes.
+fn length_bit(word: &[u8]) -> u32 {
+    1 << word.len().min(31)
 }
 
 /// Goes through the reference's words and keeps the best partial alignments. Sorting is stable: of equal ones the earlier stays

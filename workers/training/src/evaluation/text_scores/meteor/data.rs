@@ -1,32 +1,29 @@
-//! Where METEOR's data comes from: the jar or a folder that the user names. Nothing of it is shipped but the list of function
-//! words, which is a parameter of the score.
+//! Where METEOR's data comes from: the jar or a folder that the user names. Nothing of it is shipped, since its licence (LGPL)
+//! is not ours.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::{DeflateDecoder, GzDecoder};
 
+use super::normalize::Abbreviations;
 use super::paraphrases::Paraphrases;
 use super::synonyms::Synonyms;
 
-/// Words that count less: METEOR's list for English, the most frequent ones.
-const FUNCTION_WORDS: &str = "the , . to of and a in that for \" is on 's it with was as said at he by be from have has are \
-    his but an this not i will ’ they ) -rrb- ( -lrb- who their had we which were been more or s its would about new one \
-    after you : also up when there than $ all out her people she year two - can if last first “ over other ” into some what \
-    so -- no time years could ? 't — '";
+const FUNCTION_WORDS: &str = "function/english.words";
+const ABBREVIATIONS: &str = "nonbreaking/english.prefixes";
 const SYNSETS: &str = "synonym/english.synsets";
 const EXCEPTIONS: &str = "synonym/english.exceptions";
 const PARAPHRASES: &str = "paraphrase-en.gz";
 
-pub(super) fn is_function_word(word: &str) -> bool {
-    static WORDS: std::sync::LazyLock<std::collections::HashSet<&str>> =
-        std::sync::LazyLock::new(|| FUNCTION_WORDS.split_ascii_whitespace().collect());
-    WORDS.contains(word)
-}
-
-/// METEOR's synonyms and paraphrases.
+/// METEOR's lists for English: function words, abbreviations, synonyms and paraphrases.
+#[derive(Default)]
 pub struct MeteorData {
+    /// Words that count less.
+    pub(super) function_words: HashSet<String>,
+    pub(super) abbreviations: Abbreviations,
     pub(super) synonyms: Synonyms,
     pub(super) paraphrases: Paraphrases,
 }
@@ -54,9 +51,25 @@ pub enum MeteorDataError {
     },
 }
 
+/// What is wrong with a table, before it is known which file it is.
+pub(super) enum TableError {
+    Read(std::io::Error),
+    Content(String),
+}
+
+impl TableError {
+    fn at(self, path: PathBuf) -> MeteorDataError {
+        match self {
+            Self::Read(source) => MeteorDataError::Read { path, source },
+            Self::Content(reason) => MeteorDataError::Content { path, reason },
+        }
+    }
+}
+
 impl MeteorData {
-    /// Reads the data of METEOR 1.5. `place` is `meteor-1.5.jar` or a folder with it (or with the unpacked `synonym`); the
-    /// paraphrases lie in `paraphrase-en.gz` beside it or in `data`, as in METEOR's own folder and in pycocoevalcap's.
+    /// Reads the data of METEOR 1.5. `place` is `meteor-1.5.jar` or a folder with it (or with its folders `function`,
+    /// `nonbreaking` and `synonym` unpacked); the paraphrases
+    /// lie in `paraphrase-en.gz` beside it or in `data`, as in METEOR's own folder and in pycocoevalcap's.
     ///
     /// # Errors
     ///
@@ -77,6 +90,9 @@ impl MeteorData {
             };
             read.map_err(|source| MeteorDataError::Read { path, source })
         };
+        let function_words = text(FUNCTION_WORDS)?;
+        let function_words = function_words.split_ascii_whitespace().map(str::to_owned);
+        let abbreviations = Abbreviations::parse(&text(ABBREVIATIONS)?);
         let synonyms = Synonyms::parse(&text(SYNSETS)?, &text(EXCEPTIONS)?);
         let synonyms = synonyms.map_err(|reason| MeteorDataError::Content {
             path: PathBuf::from(SYNSETS),
@@ -88,16 +104,15 @@ impl MeteorData {
         } else {
             folder.join("data").join(PARAPHRASES)
         };
-        let mut table = String::new();
-        File::open(&path)
-            .and_then(|file| GzDecoder::new(BufReader::new(file)).read_to_string(&mut table))
-            .map_err(|source| MeteorDataError::Read {
-                path: path.clone(),
-                source,
-            })?;
-        let paraphrases = Paraphrases::parse(&table)
-            .map_err(|reason| MeteorDataError::Content { path, reason })?;
+        let file = File::open(&path).map_err(|source| MeteorDataError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let paraphrases = Paraphrases::read(GzDecoder::new(BufReader::new(file)))
+            .map_err(|error| error.at(path))?;
         Ok(Self {
+            function_words: function_words.collect(),
+            abbreviations,
             synonyms,
             paraphrases,
         })

@@ -1,20 +1,48 @@
 //! METEOR 1.5's own normalisation of English (`-norm`, punctuation kept), which runs over texts that were split before, too:
 //! signs and clitics are split off, quotes and dashes unified, full stops split off but for abbreviations, all in lower case.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 /// Letters of the western languages.
 const ALPHA: &str = r"A-Za-zŠŽšžŸÀ-ÖØ-öø-žЀ-ӿԀ-ԧꙀ-ꙮꙿ-ꚗᴀ-ᵿ";
-/// Prefixes that a full stop belongs to, with lower-case ones as such: what follows "Dr" is no end of a sentence.
-const PREFIXES: &str = "A B C D E F G H I J K L M N O P Q R S T U V W X Y Z Adj Adm Adv Asst Bart Bldg Brig Bros Capt Cmdr Col \
-    Comdr Con Corp Cpl DR Dr Drs Ens Gen Gov Hon Hr Hosp Insp Lt MM MR MRS MS Maj Messrs Mlle Mme Mr Mrs Ms Msgr Op Ord Pfc \
-    Ph Prof Pvt Rep Reps Res Rev Rt Sen Sens Sfc Sgt Sr St Supt Surg v vs i.e rev e.g Nos Nr";
-/// Prefixes that a full stop belongs to before a number only.
-const NUMBER_PREFIXES: [&str; 3] = ["No", "Art", "pp"];
+/// Marks an abbreviation in the list that is one before a number only.
+const BEFORE_NUMBERS: &str = "#NUMERIC_ONLY#";
 /// Stands for a full stop of a run of them while single ones are looked at.
 const DOT: char = '\u{1}';
+
+/// Words that a full stop behind them belongs to: what follows "Dr" is no end of a sentence.
+#[derive(Default)]
+pub(super) struct Abbreviations {
+    always: HashSet<String>,
+    before_numbers: HashSet<String>,
+}
+
+impl Abbreviations {
+    /// Reads METEOR's `english.prefixes`: one a line, comments behind `#`.
+    pub(super) fn parse(list: &str) -> Self {
+        let mut abbreviations = Self::default();
+        for line in list.lines() {
+            let Some(word) = line
+                .split('#')
+                .next()
+                .map(str::trim)
+                .filter(|w| !w.is_empty())
+            else {
+                continue;
+            };
+            let kind = if line.contains(BEFORE_NUMBERS) {
+                &mut abbreviations.before_numbers
+            } else {
+                &mut abbreviations.always
+            };
+            kind.insert(word.to_owned());
+        }
+        abbreviations
+    }
+}
 
 struct Rules {
     signs: Regex,
@@ -56,7 +84,7 @@ static RULES: LazyLock<Rules> = LazyLock::new(|| {
 });
 
 /// Normalises a text: words with single blanks between them, in lower case.
-pub fn normalized(text: &str) -> String {
+pub(super) fn normalized(text: &str, abbreviations: &Abbreviations) -> String {
     let rules = &*RULES;
     let replace = |text: &str, rule: &Regex, with: &str| rule.replace_all(text, with).into_owned();
     let mut line = replace(&format!(" {text} "), &rules.signs, " $1 ");
@@ -79,7 +107,7 @@ pub fn normalized(text: &str) -> String {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let mut split = String::with_capacity(line.len());
     for (at, word) in words.iter().enumerate() {
-        push(&mut split, word, words.get(at + 1).copied(), rules);
+        push(&mut split, word, words.get(at + 1).copied(), abbreviations);
         split.push(' ');
     }
     let split = split.replace(DOT, ".");
@@ -87,7 +115,7 @@ pub fn normalized(text: &str) -> String {
 }
 
 /// Adds a word, its full stop split off unless it belongs to an abbreviation.
-fn push(split: &mut String, word: &str, next: Option<&str>, rules: &Rules) {
+fn push(split: &mut String, word: &str, next: Option<&str>, abbreviations: &Abbreviations) {
     let Some(before) = word.strip_suffix('.').filter(|before| !before.is_empty()) else {
         split.push_str(word);
         return;
@@ -96,11 +124,11 @@ fn push(split: &mut String, word: &str, next: Option<&str>, rules: &Rules) {
         next.and_then(|next| next.chars().next())
             .is_some_and(|first| test(&first))
     };
-    if before.contains('.') && rules.letters.is_match(before) {
+    if before.contains('.') && RULES.letters.is_match(before) {
         split.push_str(&word.replace('.', ""));
-    } else if PREFIXES.split_ascii_whitespace().any(|p| p == before)
+    } else if abbreviations.always.contains(before)
         || next_begins(char::is_ascii_lowercase)
-        || (NUMBER_PREFIXES.contains(&before) && next_begins(char::is_ascii_digit))
+        || (abbreviations.before_numbers.contains(before) && next_begins(char::is_ascii_digit))
     {
         split.push_str(word);
     } else {
@@ -111,13 +139,16 @@ fn push(split: &mut String, word: &str, next: Option<&str>, rules: &Rules) {
 
 #[cfg(test)]
 mod tests {
-    use super::normalized;
+    use super::{Abbreviations, normalized};
 
     #[test]
     fn signs_and_clitics_are_words_and_abbreviations_keep_their_stop() {
+        let list = "# a comment\n\nDr\nNo #NUMERIC_ONLY#\n";
+        let text = "Dr. Who's 2-cm nodule (left), e.g. p.m. End. No. 7. No. Dr.";
         assert_eq!(
-            normalized("Dr. Who's 2-cm nodule (left), e.g. p.m. End. No. 7"),
-            "dr. who 's 2 cm nodule ( left ) , eg pm end . no. 7"
+            normalized(text, &Abbreviations::parse(list)),
+            "dr. who 's 2 cm nodule ( left ) , eg pm end . no. 7 . no . dr."
         );
+        assert_eq!(normalized("Dr. Who", &Abbreviations::default()), "dr . who");
     }
 }

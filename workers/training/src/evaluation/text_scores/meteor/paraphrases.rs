@@ -1,97 +1,147 @@
-//! METEOR's paraphrase table: phrases of some words, and the phrases that stand for them. Five million entries, so phrases are
-//! numbers in one long list.
+//! METEOR's paraphrase table: phrases of some words, and the phrases that stand for them. It has five million entries, so the
+//! paraphrases stay one long text, and only the phrases are looked up by name.
 
 use std::collections::HashMap;
+use std::io::Read;
+use std::ops::Range;
 
-/// A word that no phrase has.
-const UNKNOWN: u32 = u32::MAX;
+use super::data::TableError;
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 1 << 20;
 
 /// Paraphrases by phrase.
+#[derive(Default)]
 pub(crate) struct Paraphrases {
-    words: HashMap<String, u32>,
-    /// Phrases, one behind the other.
-    tokens: Vec<u32>,
-    /// Hash of a phrase and where its entry begins, sorted; entries of one phrase stand in the table's order.
-    entries: Vec<(u64, u32)>,
-    /// Where phrase and paraphrase of an entry begin; the last one is followed by the end.
-    bounds: Vec<(u32, u32)>,
+    /// One paraphrase a line, in the table's order.
+    lines: Vec<u8>,
+    /// Where the paraphrases of a phrase lie.
+    phrases: HashMap<Box<[u8]>, Range<usize>>,
+    /// Words of the longest phrase.
     longest: usize,
 }
 
 impl Paraphrases {
     /// Reads the unpacked `paraphrase-en`: three lines an entry, a probability (which METEOR does not use), a phrase and its
-    /// paraphrase.
-    pub(super) fn parse(table: &str) -> Result<Self, String> {
-        let mut parsed = Self {
-            words: HashMap::new(),
-            tokens: Vec::new(),
-            entries: Vec::new(),
-            bounds: Vec::new(),
-            longest: 0,
-        };
-        let mut lines = table.lines();
-        while let Some(probability) = lines.next() {
-            let (Some(phrase), Some(paraphrase)) = (lines.next(), lines.next()) else {
-                return Err(format!("the last entry, {probability:?}, is cut off"));
-            };
-            let start = parsed.push(phrase);
-            let middle = parsed.push(paraphrase);
-            let hash = hash(&parsed.tokens[start as usize..middle as usize]);
-            parsed.entries.push((hash, parsed.bounds.len() as u32));
-            parsed.bounds.push((start, middle));
-            parsed.longest = parsed.longest.max((middle - start) as usize);
-        }
-        parsed.bounds.push((parsed.tokens.len() as u32, 0));
-        // By hash, and then in the table's order.
-        parsed.entries.sort_unstable();
-        Ok(parsed)
-    }
-
-    fn push(&mut self, phrase: &str) -> u32 {
-        let start = self.tokens.len() as u32;
-        for word in phrase.split_ascii_whitespace() {
-            let id = match self.words.get(word) {
-                Some(id) => *id,
-                None => {
-                    let id = self.words.len() as u32;
-                    self.words.insert(word.to_owned(), id);
-                    id
-                }
-            };
-            self.tokens.push(id);
-        }
-        start
-    }
-
-    /// The numbers of words.
-    pub(super) fn ids(&self, words: &[&str]) -> Vec<u32> {
-        let id = |word: &&str| self.words.get(*word).copied().unwrap_or(UNKNOWN);
-        words.iter().map(id).collect()
-    }
-
-    /// Calls back with the length of each phrase that begins at a word, shortest first, and each of its paraphrases.
-    pub(super) fn each(&self, words: &[u32], start: usize, mut found: impl FnMut(usize, &[u32])) {
-        for length in 1..=self.longest.min(words.len() - start) {
-            let phrase = &words[start..start + length];
-            if phrase.contains(&UNKNOWN) {
-                return;
+    /// paraphrase. All entries of a phrase stand together.
+    pub(super) fn read(mut table: impl Read) -> Result<Self, TableError> {
+        let mut reader = TableReader::default();
+        let mut chunk = vec![0; CHUNK];
+        let mut rest: Vec<u8> = Vec::new();
+        loop {
+            let read = table.read(&mut chunk).map_err(TableError::Read)?;
+            if read == 0 {
+                break;
             }
-            let hash = hash(phrase);
-            let from = self.entries.partition_point(|(other, _)| *other < hash);
-            for (_, entry) in self.entries[from..].iter().take_while(|(h, _)| *h == hash) {
-                let (start, middle) = self.bounds[*entry as usize];
-                let end = self.bounds[*entry as usize + 1].0;
-                if self.tokens[start as usize..middle as usize] == *phrase {
-                    found(length, &self.tokens[middle as usize..end as usize]);
+            let mut lines = chunk[..read].split_inclusive(|byte| *byte == b'\n');
+            for line in lines.by_ref() {
+                match line.strip_suffix(b"\n") {
+                    None => rest.extend(line),
+                    Some(line) if rest.is_empty() => reader.line(line)?,
+                    Some(line) => {
+                        rest.extend(line);
+                        reader.line(&rest)?;
+                        rest.clear();
+                    }
                 }
             }
         }
+        if !rest.is_empty() {
+            reader.line(&rest)?;
+        }
+        reader.finished()
+    }
+
+    /// Words of the longest phrase that has paraphrases.
+    pub(super) fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The paraphrases of a phrase (words with single blanks between them), in the table's order.
+    pub(super) fn of(&self, phrase: &str) -> impl Iterator<Item = &[u8]> {
+        let range = self.phrases.get(phrase.as_bytes()).cloned();
+        let lines = &self.lines[range.unwrap_or_default()];
+        lines.split(|byte| *byte == b'\n').filter(|l| !l.is_empty())
     }
 }
 
-/// FNV-1a over the words' numbers.
-fn hash(words: &[u32]) -> u64 {
-    words.iter().fold(0xcbf2_9ce4_8422_2325, |hash, word| {
-        (hash ^ u64::from(*word)).wrapping_mul(0x0100_0000_01b3)
-    })
+/// Reads the table line by line.
+#[derive(Default)]
+struct TableReader {
+    found: Paraphrases,
+    line: usize,
+    phrase: Vec<u8>,
+    /// Where the paraphrases of the phrase begin.
+    start: usize,
+}
+
+impl TableReader {
+    fn line(&mut self, line: &[u8]) -> Result<(), TableError> {
+        match self.line % 3 {
+            1 if self.phrase != line => {
+                self.end_phrase()?;
+                self.phrase.extend(line);
+            }
+            2 => {
+                self.found.lines.extend(line);
+                self.found.lines.push(b'\n');
+            }
+            _ => {}
+        }
+        self.line += 1;
+        Ok(())
+    }
+
+    fn end_phrase(&mut self) -> Result<(), TableError> {
+        let range = self.start..self.found.lines.len();
+        self.start = range.end;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let words = self.phrase.split(|byte| *byte == b' ').count();
+        self.found.longest = self.found.longest.max(words);
+        let phrase = std::mem::take(&mut self.phrase).into_boxed_slice();
+        match self.found.phrases.insert(phrase, range) {
+            None => Ok(()),
+            Some(_) => Err(TableError::Content(format!(
+                "line {}: the phrase before it has entries elsewhere, too",
+                self.line + 1
+            ))),
+        }
+    }
+
+    fn finished(mut self) -> Result<Paraphrases, TableError> {
+        if self.line % 3 != 0 {
+            let reason = "the last entry is cut off".to_owned();
+            return Err(TableError::Content(reason));
+        }
+        self.end_phrase()?;
+        Ok(self.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paraphrases_are_found_by_phrase_in_the_order_of_the_table() {
+        let table = "0.1\na b\nc\n0.2\na b\nd e\n0.3\nf\ng\n";
+        let Ok(found) = Paraphrases::read(table.as_bytes()) else {
+            panic!("a table in order is read")
+        };
+        let of = |phrase| found.of(phrase).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(of("a b"), [b"c".to_vec(), b"d e".to_vec()]);
+        assert_eq!(of("f"), [b"g"]);
+        assert!(of("a").is_empty());
+        assert_eq!(found.longest(), 2);
+    }
+
+    #[test]
+    fn a_table_that_is_cut_off_or_not_in_order_is_refused() {
+        for table in ["0.1\na\n", "0\na\nb\n0\nc\nd\n0\na\ne\n"] {
+            let found = Paraphrases::read(table.as_bytes());
+            assert!(matches!(found, Err(TableError::Content(_))), "{table}");
+        }
+    }
 }

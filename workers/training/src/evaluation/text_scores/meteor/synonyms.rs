@@ -27,6 +27,7 @@ const ENDINGS: [(&str, &str); 20] = [
 ];
 
 /// Synonym sets by word.
+#[derive(Default)]
 pub(crate) struct Synonyms {
     sets: HashMap<String, Vec<u32>>,
     bases: HashMap<String, Vec<String>>,

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
 use radialog_schemas::RelativePath;
+use radialog_schemas::system_files::is_below_system_file;
 use rayon::prelude::*;
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::TrainingError;
+use crate::prepare::sources::folder::names;
 
 /// In bytes. Reports have some kilobytes.
 const LARGEST_REPORT: u64 = 16 << 20;
@@ -56,9 +58,9 @@ impl ReportFiles {
             Self::Folder(folder) => folder,
         };
         let mut patients = Vec::new();
-        for group in list(folder)?.into_iter().filter(|name| is_group(name)) {
+        for group in names(folder)?.into_iter().filter(|name| is_group(name)) {
             if folder.join(&group).is_dir() {
-                let names = list(&folder.join(&group))?
+                let names = names(&folder.join(&group))?
                     .into_iter()
                     .filter(|name| name.starts_with('p'));
                 patients.extend(names.map(|name| Path::new(&group).join(name)));
@@ -87,7 +89,7 @@ impl ReportFiles {
 }
 
 fn in_folder(patient: &Path) -> Result<Vec<(String, ReportText)>, TrainingError> {
-    let names = list(patient)?.into_iter();
+    let names = names(patient)?.into_iter();
     let studies = names.filter_map(|name| {
         Some((
             study(&name)?.to_owned(),
@@ -109,7 +111,8 @@ impl Archive {
             RelativePath::parse(file).map_err(TrainingError::content(path))?;
             // Whatever stands in front, as "files" in the published zip.
             let parts: Vec<&str> = name.split('/').collect();
-            if let [.., group, patient, file] = parts.as_slice()
+            if !is_below_system_file(file)
+                && let [.., group, patient, file] = parts.as_slice()
                 && is_group(group)
                 && patient.starts_with('p')
                 && let Some(study) = study(file)
@@ -195,16 +198,4 @@ fn is_group(name: &str) -> bool {
 fn study(file: &str) -> Option<&str> {
     file.strip_suffix(".txt")
         .filter(|study| study.starts_with('s'))
-}
-
-/// The names in a folder, sorted.
-pub(super) fn list(folder: &Path) -> Result<Vec<String>, TrainingError> {
-    let entries = fs::read_dir(folder).map_err(TrainingError::io("list", folder))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(TrainingError::io("list", folder))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort_unstable();
-    Ok(names)
 }
