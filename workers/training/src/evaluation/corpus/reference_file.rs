@@ -24,8 +24,8 @@ const TEXT_COLUMNS: [&str; 5] = [
     "report",
     "text",
 ];
-/// Further columns by which a row may be known.
-const KEY_COLUMNS: [&str; 4] = ["image", "img_filename", "note_file", "path"];
+/// Further columns by which a row may be known: names of files, perhaps several with `;` between them.
+const KEY_COLUMNS: [&str; 5] = ["image", "images", "img_filename", "note_file", "path"];
 /// Columns that name the patient.
 const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
 /// So many columns are named where a table has more than are used.
@@ -253,7 +253,8 @@ impl References {
                 .files
                 .iter()
                 .filter_map(|&column| row.cell(column))
-                .map(|path| stem(path).to_owned()),
+                .flat_map(|paths| paths.split(';'))
+                .map(|path| stem(path.trim()).to_owned()),
         );
         let Some(id) = keys.first().cloned() else {
             self.fault(file, row.line, "", FaultKind::NoId, String::new());
