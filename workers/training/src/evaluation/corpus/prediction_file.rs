@@ -171,9 +171,9 @@ impl PredictionFile {
                 "no study has a model_prediction: this is the benchmark's input, which `radialog rexrank` answers",
             ));
         }
-        for (place, (id, study)) in studies.iter().enumerate() {
+        for (id, study) in &studies {
             self.has_references |= study.section_findings.is_some();
-            let line = place as u64 + 1;
+            let line = 0;
             let report = rexrank_file::text(study.model_prediction.as_ref());
             let text = self.text(store, line, id, report.as_deref().unwrap_or_default())?;
             self.predictions.push(Prediction {
@@ -271,7 +271,10 @@ impl PredictionFile {
         }
         self.predictions = kept;
         for (prediction, first) in dropped {
-            let detail = format!("line {first} has this id already, and is scored");
+            let detail = match first {
+                0 => "the first one is scored".to_owned(),
+                first => format!("line {first} has this id already, and is scored"),
+            };
             let (line, id) = (prediction.line, prediction.id);
             self.fault(line, &id, FaultKind::DuplicatePrediction, detail);
         }

@@ -290,7 +290,7 @@ impl References {
         store: &mut TextStore,
     ) -> Result<(), TrainingError> {
         file.has_texts = true;
-        for (place, (id, study)) in rexrank_file::read(&file.path)?.into_iter().enumerate() {
+        for (id, study) in rexrank_file::read(&file.path)? {
             let findings = rexrank_file::text(study.section_findings.as_ref());
             let text = match section {
                 ReferenceSection::Findings => findings.unwrap_or_default(),
@@ -309,7 +309,6 @@ impl References {
             };
             let entry = ReferenceEntry {
                 id: id.clone(),
-                line: place as u64 + 1,
                 patient: rexrank_file::text(study.subject_id.as_ref()),
                 split: rexrank_file::text(study.split.as_ref()),
                 image: rexrank_file::text(study.key_image_path.as_ref()).unwrap_or_default(),

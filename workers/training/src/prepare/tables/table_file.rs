@@ -16,6 +16,8 @@ use crate::error::TrainingError;
 pub(crate) struct TableFile {
     path: PathBuf,
     rows: TableReader<Box<dyn BufRead + Send>>,
+    /// Whether rows begin with pandas' index, as far as [`TableFile::try_row`] has seen any.
+    is_indexed: Option<bool>,
     /// What a user is told beside the name of a column that is missing.
     hint: Option<String>,
 }
@@ -48,6 +50,7 @@ impl TableFile {
         Ok(Self {
             path: path.to_owned(),
             rows,
+            is_indexed: None,
             hint: None,
         })
     }
@@ -126,17 +129,16 @@ impl TableFile {
             Some(Err(error)) => return Err(fault(&self.path, error)),
         };
         let (cells, names) = (row.cells.len(), self.rows.header().width());
-        Ok(Some(match cells.checked_sub(names) {
-            Some(0) => Ok(IndexedRow { index: None, row }),
-            Some(1) => Ok(IndexedRow {
-                index: Some(row.cells.remove(0)),
-                row,
-            }),
-            _ => Err(MalformedRow {
+        // All rows have an index, or none: one cell too many is a fault elsewhere.
+        let is_indexed = *self.is_indexed.get_or_insert(cells == names + 1);
+        if cells != names + usize::from(is_indexed) {
+            return Ok(Some(Err(MalformedRow {
                 line: row.line,
                 reason: format!("{cells} values under {names} names"),
-            }),
-        }))
+            })));
+        }
+        let index = is_indexed.then(|| row.cells.remove(0));
+        Ok(Some(Ok(IndexedRow { index, row })))
     }
 
     /// The names of the columns.
