@@ -347,7 +347,10 @@ fn found(
             }
             Found::Entry(place) => place,
         };
-        let shown = format!("{} line {}", file.path.display(), file.entries[place].line);
+        let shown = match file.entries[place].line {
+            0 => file.path.display().to_string(),
+            line => format!("{} line {line}", file.path.display()),
+        };
         let entry = &mut file.entries[place];
         entry.used = true;
         if reference.place.is_none() {

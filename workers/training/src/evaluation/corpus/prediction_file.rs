@@ -317,6 +317,12 @@ fn labels(labels: &Labels) -> FindingLabels {
 
 /// Whether a CSV begins with a header: it has a column of ids. A text is one cell.
 pub(super) fn is_table(path: &Path) -> Result<bool, TrainingError> {
+    if path
+        .extension()
+        .is_some_and(|suffix| suffix.eq_ignore_ascii_case("gz"))
+    {
+        return Ok(true);
+    }
     let file = File::open(path).map_err(TrainingError::io("open", path))?;
     let mut first = Vec::new();
     let read = BufReader::new(file).read_until(b'\n', &mut first);

@@ -33,7 +33,7 @@ pub(super) fn write(
     let best = ranked.len().min(SHOWN);
     let worst = (ranked.len() - best).min(SHOWN);
     *page += "<h2>Best and worst studies</h2>\n<p class=\"muted\">By the mean of ROUGE-L and the F1 of the report's labels, as far as both \
-         are there; higher is better.</p>\n";
+         are there; higher is better.</p>\n<h3>The best</h3>\n";
     for (merit, place) in &ranked[..best] {
         study(page, evaluated, *place, *merit)?;
     }
@@ -83,7 +83,7 @@ fn study(
     };
     let _ = write!(
         page,
-        "<h3>{} <span class=\"muted\">{merit:.3}</span></h3>\n<div class=\"{class}\">\n",
+        "<h4>{} <span class=\"muted\">{merit:.3}</span></h4>\n<div class=\"{class}\">\n",
         escaped(&study.id)
     );
     match image {
