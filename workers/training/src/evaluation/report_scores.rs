@@ -162,10 +162,10 @@ impl Truths {
     }
 
     /// What is true, as far as it is known. Only a table can leave something unknown.
-    fn truth(&self, labels: &FindingLabels) -> [Option<bool>; CLASSES] {
+    fn truth(&self, labels: &FindingLabels, is_of_table: bool) -> [Option<bool>; CLASSES] {
         Finding::ALL.map(|finding| match labels[finding as usize] {
-            _ if self.unlabelled.contains(&finding) => None,
-            Label::Blank if self.blank == BlankAs::Unknown => None,
+            _ if is_of_table && self.unlabelled.contains(&finding) => None,
+            Label::Blank if is_of_table && self.blank == BlankAs::Unknown => None,
             label => Some(self.is_present(label)),
         })
     }

@@ -31,6 +31,8 @@ pub struct MatchedStudy {
     pub labels: Option<FindingLabels>,
     /// What is true: labels of a table, or what a labeler says of the radiologist's text.
     pub reference_labels: Option<FindingLabels>,
+    /// Whether they are of a table, which may leave findings unknown.
+    pub is_of_table: bool,
     /// What the classifier sees in the image: probabilities of the 14 findings.
     pub probabilities: Option<[f32; Finding::ALL.len()]>,
 }
@@ -155,7 +157,8 @@ impl Corpus {
                 fault(kind, found.detail);
                 continue;
             }
-            let last = (usize::MAX, placed.len());
+            // Without a place in the references, by id: lines of a run stand in the order in which they were done.
+            let last = (usize::MAX, 0);
             placed.push(Placed {
                 place: found.place.unwrap_or(last),
                 patient: found.patient,
@@ -172,6 +175,7 @@ impl Corpus {
                     reference: found.text,
                     labels: prediction.labels,
                     reference_labels,
+                    is_of_table: of_table.is_some(),
                     probabilities: prediction.probabilities,
                 },
             });

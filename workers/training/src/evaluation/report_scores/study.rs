@@ -78,7 +78,7 @@ impl StudyScores {
             words = scores.add_texts(prediction, reference, options);
         }
         if let Some(labels) = &study.reference_labels {
-            let truth = truths.truth(labels);
+            let truth = truths.truth(labels, study.is_of_table);
             scores.report = study
                 .labels
                 .as_ref()
