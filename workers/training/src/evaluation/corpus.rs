@@ -12,6 +12,7 @@ mod matching;
 mod prediction_file;
 mod reference_file;
 mod rexrank_file;
+mod selection;
 mod stored_texts;
 
 pub use matching::{Corpus, MatchOptions, MatchedStudy};

@@ -5,31 +5,18 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
-use radialog_schemas::table::Row;
-use radialog_schemas::{Finding, Label};
+use radialog_schemas::Finding;
 
-use super::prediction_file::{ID_COLUMNS, is_table};
+use super::prediction_file::is_table;
 use super::stored_texts::{Span, TextStore};
 use super::{FaultKind, InputFault, comparable, rexrank_file, stem};
 use crate::error::TrainingError;
 use crate::evaluation::text_rows;
+use crate::prepare::FindingLabels;
 use crate::prepare::sections::Report;
-use crate::prepare::{FindingLabels, TableFile, text_cell};
 
-/// Names of the columns that have a radiologist's text, the best first.
-const TEXT_COLUMNS: [&str; 5] = [
-    "findings",
-    "section_findings",
-    "reference",
-    "report",
-    "text",
-];
-/// Further columns by which a row may be known: names of files, perhaps several with `;` between them.
-const KEY_COLUMNS: [&str; 5] = ["image", "images", "img_filename", "note_file", "path"];
-/// Columns that name the patient.
-const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
-/// So many columns are named where a table has more than are used.
-const NAMED: usize = 12;
+mod columns;
+mod table;
 
 /// The part of a report that is the reference, where a file has several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,153 +121,6 @@ impl References {
                 .collect();
         }
         Ok(references)
-    }
-
-    fn read_table(
-        &mut self,
-        file: &mut ReferenceFile,
-        store: &mut TextStore,
-        labelled: &mut [bool; Finding::ALL.len()],
-    ) -> Result<(), TrainingError> {
-        let mut table = TableFile::open(&file.path)?;
-        let columns = Columns::of(&table, &file.path)?;
-        file.has_texts = columns.text.is_some();
-        file.has_labels = columns.findings.iter().any(Option::is_some);
-        if let Some(column) = columns.text {
-            self.notes.push(format!(
-                "reference texts are the column '{}' of {}",
-                table.names()[column],
-                file.path.display()
-            ));
-        }
-        let mut unknown = vec![(true, false); columns.unused.len()];
-        while let Some(row) = table.try_row()? {
-            let row = match row {
-                Ok(row) => row,
-                Err(malformed) => {
-                    self.fault(
-                        file,
-                        malformed.line,
-                        "",
-                        FaultKind::MalformedRow,
-                        malformed.reason,
-                    );
-                    continue;
-                }
-            };
-            let (index, row) = (row.index, row.row);
-            for ((labels, any), &column) in unknown.iter_mut().zip(&columns.unused) {
-                match row.text(column).parse::<Label>() {
-                    Ok(Label::Blank) => {}
-                    Ok(_) => *any = true,
-                    Err(_) => *labels = false,
-                }
-            }
-            self.take_row(file, &columns, index, &row, store, labelled)?;
-        }
-        let names = |columns: &[usize]| {
-            let names = columns
-                .iter()
-                .take(NAMED)
-                .map(|&column| table.names()[column].as_str());
-            let more = columns.len().saturating_sub(NAMED);
-            let more = if more == 0 {
-                String::new()
-            } else {
-                format!(" and {more} more")
-            };
-            names.collect::<Vec<_>>().join(", ") + &more
-        };
-        let (like_labels, others): (Vec<_>, Vec<_>) = columns
-            .unused
-            .iter()
-            .zip(&unknown)
-            .partition(|(_, (labels, any))| file.has_labels && *labels && *any);
-        let places = |columns: Vec<(&usize, &(bool, bool))>| -> Vec<usize> {
-            columns.into_iter().map(|(column, _)| *column).collect()
-        };
-        let (like_labels, others) = (places(like_labels), places(others));
-        let shown = file.path.display();
-        if !like_labels.is_empty() {
-            self.notes.push(format!(
-                "{shown} line 1: columns with labels that are none of the 14 findings, not scored: {}",
-                names(&like_labels)
-            ));
-        }
-        if !others.is_empty() && !file.has_texts {
-            self.notes.push(format!(
-                "{shown} line 1: columns that are not used: {}",
-                names(&others)
-            ));
-        }
-        if file.has_labels {
-            let missing: Vec<&str> = Finding::ALL
-                .into_iter()
-                .filter(|finding| columns.findings[*finding as usize].is_none())
-                .map(Finding::name)
-                .collect();
-            if !missing.is_empty() {
-                self.notes.push(format!(
-                    "{shown} line 1: no column for {}: not scored",
-                    missing.join(", ")
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn take_row(
-        &mut self,
-        file: &mut ReferenceFile,
-        columns: &Columns,
-        index: Option<String>,
-        row: &Row,
-        store: &mut TextStore,
-        labelled: &mut [bool; Finding::ALL.len()],
-    ) -> Result<(), TrainingError> {
-        let cell = |column: Option<usize>| column.and_then(|column| row.cell(column));
-        let mut keys: Vec<String> = Vec::new();
-        keys.extend(
-            columns
-                .ids
-                .iter()
-                .filter_map(|&id| row.cell(id))
-                .map(str::to_owned),
-        );
-        keys.extend(index);
-        keys.extend(
-            columns
-                .files
-                .iter()
-                .filter_map(|&column| row.cell(column))
-                .flat_map(|paths| paths.split(';'))
-                .map(|path| stem(path.trim()).to_owned()),
-        );
-        let Some(id) = keys.first().cloned() else {
-            self.fault(file, row.line, "", FaultKind::NoId, String::new());
-            return Ok(());
-        };
-        let text = columns.text.map_or("", |column| text_cell(row, column));
-        let labels = match columns.labels(row) {
-            Ok(labels) => labels,
-            Err(reason) => {
-                self.fault(file, row.line, &id, FaultKind::NoLabel, reason);
-                return Ok(());
-            }
-        };
-        for (labelled, label) in labelled.iter_mut().zip(labels.iter().flatten()) {
-            *labelled |= *label != Label::Blank;
-        }
-        let entry = ReferenceEntry {
-            id,
-            line: row.line,
-            labels,
-            patient: cell(columns.patient).map(str::to_owned),
-            split: cell(columns.split).map(str::to_owned),
-            image: cell(columns.image).unwrap_or_default().to_owned(),
-            ..ReferenceEntry::default()
-        };
-        file.add(entry, text, keys, store)
     }
 
     fn read_rexrank(
@@ -458,103 +298,5 @@ impl ReferenceFile {
             }
         }
         Found::Nothing
-    }
-}
-
-/// Where a table has what.
-struct Columns {
-    ids: Vec<usize>,
-    /// Names of files, whose stem is an id.
-    files: Vec<usize>,
-    text: Option<usize>,
-    findings: [Option<usize>; Finding::ALL.len()],
-    patient: Option<usize>,
-    split: Option<usize>,
-    image: Option<usize>,
-    /// The others.
-    unused: Vec<usize>,
-}
-
-impl Columns {
-    fn of(table: &TableFile, path: &Path) -> Result<Self, TrainingError> {
-        let all = |names: &[&str]| -> Vec<usize> {
-            names
-                .iter()
-                .filter_map(|name| table.optional(name))
-                .collect()
-        };
-        let first = |names: &[&str]| names.iter().find_map(|name| table.optional(name));
-        let findings = Finding::ALL.map(|finding| table.optional(finding.name()));
-        let columns = Self {
-            ids: all(&ID_COLUMNS),
-            files: all(&KEY_COLUMNS),
-            text: first(&TEXT_COLUMNS),
-            findings,
-            patient: first(&PATIENT_COLUMNS),
-            split: table.optional("split"),
-            image: table.optional("image"),
-            unused: Vec::new(),
-        };
-        let names = table.names();
-        let has = |reason: &str| {
-            TrainingError::line(path, 1, format!("{reason}; it has {}", names.join(", ")))
-        };
-        if columns.ids.is_empty() && columns.files.is_empty() {
-            return Err(has(&format!(
-                "no column of ids: a table of references has one of {}, image",
-                ID_COLUMNS.join(", ")
-            )));
-        }
-        let unused: Vec<usize> = (0..names.len()).filter(|at| !columns.uses(*at)).collect();
-        // A name that is nearly a finding's would be left out without anybody noticing.
-        let plain = |name: &str| -> String {
-            let letters = name.chars().filter(|c| c.is_alphanumeric());
-            letters.flat_map(char::to_lowercase).collect()
-        };
-        for &column in &unused {
-            let near = Finding::ALL
-                .into_iter()
-                .find(|finding| plain(finding.name()) == plain(&names[column]));
-            if let Some(finding) = near {
-                return Err(TrainingError::line(
-                    path,
-                    1,
-                    format!(
-                        "the column '{}' is not known: write it '{finding}', as CheXpert does",
-                        names[column]
-                    ),
-                ));
-            }
-        }
-        if columns.text.is_none() && columns.findings.iter().all(Option::is_none) {
-            return Err(has(&format!(
-                "nothing to compare with: a table of references has a column of texts ({}) or columns of the 14 findings",
-                TEXT_COLUMNS.join(", ")
-            )));
-        }
-        Ok(Self { unused, ..columns })
-    }
-
-    fn uses(&self, column: usize) -> bool {
-        let single = [self.text, self.patient, self.split, self.image];
-        self.ids.contains(&column)
-            || self.files.contains(&column)
-            || single.contains(&Some(column))
-            || self.findings.contains(&Some(column))
-    }
-
-    /// The labels of a row; none where the table has no labels.
-    fn labels(&self, row: &Row) -> Result<Option<FindingLabels>, String> {
-        if self.findings.iter().all(Option::is_none) {
-            return Ok(None);
-        }
-        let mut labels = [Label::Blank; Finding::ALL.len()];
-        for (finding, column) in Finding::ALL.into_iter().zip(self.findings) {
-            if let Some(column) = column {
-                let label = row.text(column).parse();
-                labels[finding as usize] = label.map_err(|error| format!("{finding}: {error}"))?;
-            }
-        }
-        Ok(Some(labels))
     }
 }
