@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
+use radialog_schemas::table::RowParser;
 use radialog_schemas::{Finding, Labels, StudyRecord};
 
 use super::rexrank_file;
@@ -15,6 +16,8 @@ use crate::prepare::{FindingLabels, TableFile, text_cell};
 
 /// Names of the columns that have a study's id, the best first.
 pub(super) const ID_COLUMNS: [&str; 5] = ["study_id", "dicom_id", "id", "study", "image_id"];
+/// Further columns by which a row may be known: names of files, perhaps several with `;` between them.
+pub(super) const FILE_COLUMNS: [&str; 5] = ["image", "images", "img_filename", "note_file", "path"];
 /// Names of the columns that have a generated text, the best first.
 const TEXT_COLUMNS: [&str; 8] = [
     "prediction",
@@ -327,8 +330,17 @@ pub(super) fn is_table(path: &Path) -> Result<bool, TrainingError> {
     let mut first = Vec::new();
     let read = BufReader::new(file).read_until(b'\n', &mut first);
     read.map_err(TrainingError::io("read", path))?;
-    let Ok(header) = radialog_schemas::table::RowParser::header(&first) else {
+    if RowParser::declared_separator(&first).is_some() {
+        return Ok(true);
+    }
+    let Ok(header) = RowParser::header(&first, None) else {
         return Ok(false);
     };
-    Ok(header.width() > 1)
+    // A text may have semicolons.
+    let is_named = |name: &&str| header.column(name).is_some();
+    let named = ID_COLUMNS
+        .iter()
+        .chain(&FILE_COLUMNS)
+        .any(|name| is_named(&name));
+    Ok(named || (header.width() > 1 && header.separator() == ','))
 }

@@ -6,7 +6,7 @@ use radialog_schemas::table::Row;
 use radialog_schemas::{Finding, Label};
 
 use crate::error::TrainingError;
-use crate::evaluation::corpus::prediction_file::ID_COLUMNS;
+use crate::evaluation::corpus::prediction_file::{FILE_COLUMNS, ID_COLUMNS};
 use crate::prepare::{FindingLabels, TableFile};
 
 /// Names of the columns that have a radiologist's text, the best first.
@@ -17,8 +17,6 @@ const TEXT_COLUMNS: [&str; 5] = [
     "report",
     "text",
 ];
-/// Further columns by which a row may be known: names of files, perhaps several with `;` between them.
-const KEY_COLUMNS: [&str; 5] = ["image", "images", "img_filename", "note_file", "path"];
 /// Columns that name the patient.
 const PATIENT_COLUMNS: [&str; 3] = ["patient_id", "subject_id", "patient"];
 
@@ -52,7 +50,7 @@ impl Columns {
         let findings = Finding::ALL.map(|finding| table.optional(finding.name()));
         let columns = Self {
             ids: all(&ID_COLUMNS),
-            files: all(&KEY_COLUMNS),
+            files: all(&FILE_COLUMNS),
             text: first(&TEXT_COLUMNS),
             findings,
             patient: first(&PATIENT_COLUMNS),
