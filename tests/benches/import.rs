@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use radialog_models::bundle::Geometry;
+use radialog_tests::benchmark::arguments;
 use radialog_tests::processes::radialog;
 use radialog_tests::release::{Release, write_release};
 
@@ -19,10 +20,7 @@ use radialog_tests::release::{Release, write_release};
 const GIB: f64 = 1_073_741_824.0;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments = arguments();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         [] => {

@@ -23,7 +23,7 @@ use radialog_models::language::cache::KvCache;
 use radialog_models::language::llama::SequenceChunk;
 use radialog_models::tokenizers::synthetic;
 use radialog_schemas::Stage;
-use radialog_tests::benchmark::{peak_memory, run};
+use radialog_tests::benchmark::{arguments, peak_memory, run};
 
 /// What the answers answer.
 const PROMPTS: [&str; 4] = [
@@ -38,10 +38,7 @@ const ANSWER: usize = 50;
 const STEP: usize = 64;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments = arguments();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["read", bundle, answers, logits] => {
             read(bundle.as_ref(), answers.as_ref(), logits.as_ref())

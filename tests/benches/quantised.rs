@@ -8,13 +8,16 @@
 //! llama.cpp from source in some minutes, once. `... -- make FILE.gguf LAYERS` writes a file of Vicuna-7B's geometry in the mix
 //! Q4_K_M, of random blocks (4.1 GB with 32 layers).
 //!
-//! Both run the network and the output head and choose no tokens. Decoding goes on behind 160 tokens that all sequences share.
+//! `... -- drafts BUNDLE`: what prompt lookup saves in a bundle's answers. `... -- soak BUNDLE MINUTES`: its engine at full load,
+//! and the memory of the process. BUNDLE may be a GGUF file, too.
+//!
+//! In turns with llama.cpp both run the network and the output head and choose no tokens. Decoding goes on behind 160 tokens that all sequences share.
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -29,8 +32,13 @@ use radialog_models::language::llama::SequenceChunk;
 use radialog_models::language::{BaseWeights, LanguageModel, LlamaConfig};
 use radialog_schemas::Stage;
 use radialog_tests::benchmark::{
-    RandomBlocks, median, peak_memory, peer_python, random_weights, run,
+    RandomBlocks, arguments, median, peak_memory, peer_python, random_weights, run,
 };
+
+#[path = "quantised/drafts.rs"]
+mod drafts;
+#[path = "quantised/soak.rs"]
+mod soak;
 
 const PEER: &str = include_str!("peers/llama_cpp.py");
 const PACKAGES: [&str; 3] = ["llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy"];
@@ -48,10 +56,7 @@ const STEPS: usize = 8;
 const FULL: usize = 512;
 
 fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| argument != "--bench")
-        .collect();
+    let arguments = arguments();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["against", file] => against(file.as_ref(), 3),
         ["against", file, rounds] => against(file.as_ref(), rounds.parse()?),
@@ -59,16 +64,50 @@ fn main() -> Result<()> {
             let script = tempfile::NamedTempFile::new()?;
             run(&mut peer(script.path(), &["make", file, layers])?).map(|_| ())
         }
-        ["measure", bundle] => {
-            let cache = HashCache::at(PathBuf::from(bundle).with_extension("hashes.json"));
-            let bundle = Bundle::open_with(bundle.as_ref(), &[Stage::Language], &cache)?;
-            measure(&LanguagePipeline::load(&bundle, &Device::Cpu)?.model)
-        }
+        ["measure", bundle] => measure(&load(bundle.as_ref())?.model),
+        ["drafts", bundle] => drafts::measure(&load(bundle.as_ref())?),
+        ["soak", bundle, minutes] => soak::run(&load(bundle.as_ref())?.model, minutes.parse()?),
         [] => random("q4_k_m", 32),
         [types] => random(types, 32),
         [types, layers] => random(types, layers.parse()?),
-        _ => bail!("give types and layers, or 'against' and a file, or 'make', a file and layers"),
+        _ => bail!(
+            "give types and layers; or 'against', 'drafts' or 'soak' and a file; or 'make', a file and layers"
+        ),
     }
+}
+
+/// The language model of a bundle, or of a GGUF file, which is imported first.
+fn load(source: &Path) -> Result<LanguagePipeline> {
+    let dir = tempfile::tempdir_in(source.parent().unwrap_or(Path::new(".")))?;
+    let imported = dir.path().join("bundle");
+    let bundle = match source.is_file() {
+        true => {
+            import(source, &imported)?;
+            imported.as_path()
+        }
+        false => source,
+    };
+    let cache = HashCache::at(bundle.with_extension("hashes.json"));
+    let bundle = Bundle::open_with(bundle, &[Stage::Language], &cache)?;
+    Ok(LanguagePipeline::load(&bundle, &Device::Cpu)?)
+}
+
+/// Makes a bundle of a GGUF file.
+fn import(file: &Path, bundle: &Path) -> Result<()> {
+    let parts = ImportParts {
+        base: Some(file.to_owned()),
+        ..ImportParts::default()
+    };
+    let options = ImportOptions {
+        name: "peer".into(),
+        version: "1".into(),
+        license: "that of its base".into(),
+        dtype: None,
+        merge: None,
+        projector_seed: 42,
+    };
+    Import::plan(&parts, options)?.write(bundle, &mut |_| {})?;
+    Ok(())
 }
 
 fn random(types: &str, layers: usize) -> Result<()> {
@@ -113,20 +152,8 @@ fn peer(script: &Path, arguments: &[&str]) -> Result<Command> {
 
 fn against(file: &Path, rounds: usize) -> Result<()> {
     let dir = tempfile::tempdir_in(file.parent().unwrap_or(Path::new(".")))?;
-    let parts = ImportParts {
-        base: Some(file.to_owned()),
-        ..ImportParts::default()
-    };
-    let options = ImportOptions {
-        name: "peer".into(),
-        version: "1".into(),
-        license: "that of its base".into(),
-        dtype: None,
-        merge: None,
-        projector_seed: 42,
-    };
     let bundle = dir.path().join("bundle");
-    Import::plan(&parts, options)?.write(&bundle, &mut |_| {})?;
+    import(file, &bundle)?;
     let (script, program) = (dir.path().join("peer.py"), std::env::current_exe()?);
     let model = file.to_str().context("a path in UTF-8")?;
     let mut figures: BTreeMap<String, [Vec<f64>; 2]> = BTreeMap::new();

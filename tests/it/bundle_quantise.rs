@@ -110,6 +110,50 @@ fn a_quantised_bundle_is_whole_and_close_to_its_source_with_every_adapter() -> R
 }
 
 #[test]
+fn a_precision_names_other_outputs_and_is_that_of_the_weights_or_refused() -> Result<()> {
+    let source = Source::new()?;
+    source.quantise(WeightTypes::Q8_0, "source", &source.path("small"))?;
+    let computed = |name: &str, precision: &str| -> Result<(Bundle, Result<Vec<f32>>)> {
+        let bundle = source.open(name)?.with_precision(&[precision.parse()?])?;
+        let logits = logits(&bundle, "ins");
+        Ok((bundle, logits))
+    };
+    for (name, own) in [("source", "f16"), ("small", "q8_0")] {
+        let plain = source.open(name)?;
+        let expected = logits(&plain, "ins")?;
+        for precision in ["f32", "f16", "bf16", "language=bf16", "q8_0", "q4_0"] {
+            let (bundle, found) = computed(name, precision)?;
+            for stage in Stage::ALL {
+                let same = plain.manifest().component_hash(stage)
+                    == bundle.manifest().component_hash(stage);
+                assert_eq!(same, stage != Stage::Language, "{name} {precision} {stage}");
+            }
+            let refused = precision.starts_with('q') && precision != own;
+            match found {
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    assert!(refused && error.contains("bundle quantise"), "{error}");
+                }
+                Ok(found) => {
+                    assert!(!refused, "{name} {precision}");
+                    if precision == own {
+                        assert_eq!(found, expected, "{name} {precision}");
+                    }
+                    // An addition of rank 8 changes little; another type of a base of 64 changes some.
+                    let largest = expected.iter().fold(0f32, |most, x| most.max(x.abs()));
+                    let pairs = found.iter().zip(&expected);
+                    let error = pairs.fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+                    assert!(error < 0.2 * largest, "{name} {precision}: {error}");
+                }
+            }
+        }
+    }
+    let other = source.open("source")?;
+    assert!(other.with_precision(&["embedding=f32".parse()?]).is_ok());
+    Ok(())
+}
+
+#[test]
 fn what_is_quantised_already_or_stands_in_the_way_is_refused() -> Result<()> {
     let source = Source::new()?;
     let small = source.path("small");

@@ -19,6 +19,12 @@ pub fn random_weights(dtype: DType) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(RandomWeights), dtype, Device::Cpu)
 }
 
+/// The arguments that a person gave, without what cargo adds.
+pub fn arguments() -> Vec<String> {
+    let given = env::args().skip(1);
+    given.filter(|argument| argument != "--bench").collect()
+}
+
 /// User and system time of all threads so far, in seconds; Linux counts it in hundredths of one. It says more than the
 /// clock where a machine is shared.
 pub fn processor_seconds() -> f64 {

@@ -13,6 +13,7 @@ use radialog_models::language::{
     ChatLimits, Completion, Engine, EngineEvent, EngineLimits, GenerationRequest, LanguageError,
     SequenceId,
 };
+use radialog_runtime::metrics::metrics;
 use radialog_runtime::objects::Objects;
 use radialog_runtime::stage::{
     ChatWork, Feed, OpenTurn, PreparedTurn, StageOutput, StageWork, WorkItem,
@@ -91,6 +92,7 @@ impl LanguageStage {
                 sequences,
                 cache_tokens,
                 chat,
+                speculate: options.speculate,
             },
             language: Arc::new(language),
         })
@@ -248,6 +250,8 @@ impl StageWork for LanguageStage {
             let started = Instant::now();
             match engine.step() {
                 Ok(events) => {
+                    let drafts = engine.take_drafts();
+                    metrics().drafted(Stage::Language, drafts.drafted, drafts.accepted);
                     let (starting, time) = (engine.starting(), started.elapsed());
                     self.apply_events(&mut running, events, starting, time);
                 }

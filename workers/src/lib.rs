@@ -34,6 +34,9 @@ pub struct StageOptions {
     pub cache_bytes: u64,
     /// The bytes that the language stage may spend, on top, on the cache of conversations that may go on.
     pub kept_cache_bytes: u64,
+    /// The largest number of tokens that one step of the language stage drafts for a text, of what it says already and of its
+    /// prompt; the model takes them over where it would choose them. Nothing drafts nothing, as everywhere but on a CPU.
+    pub speculate: usize,
     /// The largest size of an image file, and of its decoded image.
     pub image_limits: ImageLimits,
 }
@@ -44,6 +47,8 @@ impl Default for StageOptions {
             batch_limit: 8,
             cache_bytes: 4 << 30,
             kept_cache_bytes: 2 << 30,
+            // Longer ones are rarely right to their end.
+            speculate: 8,
             image_limits: ImageLimits::default(),
         }
     }

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use radialog_coordinator::gateway::GatewayConfig;
-use radialog_models::bundle::System;
+use radialog_models::bundle::{PrecisionChoice, System};
+use radialog_models::device::Device;
 use radialog_models::preprocess::ImageLimits;
 use radialog_models::prompt::Prompts;
 use radialog_runtime::config::RunnerSettings;
 use radialog_runtime::config::{Config, ConfigError};
 use radialog_runtime::telemetry;
+use radialog_schemas::Stage;
 use radialog_workers::StageOptions;
+
+use crate::exit::UsageError;
 
 /// One of the two published systems.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -144,30 +148,98 @@ impl ServiceArgs {
     }
 }
 
+/// The bundle that a process takes its models from.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct BundleSource {
+    /// Bundle of weights: a folder, or s3://bucket/prefix; a gateway reads its manifest only. Default: the demo bundle, small
+    /// models that are often wrong
+    #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
+    pub(crate) bundle: Option<String>,
+    /// Numbers of the language model's weights in memory: f32, f16, bf16, or the quantised types that the bundle has (q8_0, q6_k,
+    /// q4_k_m, q4_0), as KIND or language=KIND. Answers depend on it and outputs are named by it, so give it to all roles alike
+    /// [default: as the bundle has them]
+    #[arg(
+        long,
+        env = "RADIALOG_PRECISION",
+        value_name = "KIND",
+        value_delimiter = ','
+    )]
+    pub(crate) precision: Vec<PrecisionChoice>,
+}
+
+impl BundleSource {
+    /// A bundle as it is.
+    pub(crate) fn of(bundle: Option<&str>) -> Self {
+        Self {
+            bundle: bundle.map(str::to_owned),
+            precision: Vec::new(),
+        }
+    }
+}
+
 /// How models run.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Models")]
 pub(crate) struct ModelArgs {
-    /// Bundle of weights: a folder, or s3://bucket/prefix. Default: the demo bundle, small models that are often wrong
-    #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
-    pub(crate) bundle: Option<String>,
+    #[command(flatten)]
+    pub(crate) source: BundleSource,
     /// Where models run: cpu, or cuda:0 in a build with --features cuda
     #[arg(long, env = "RADIALOG_DEVICE", default_value = "cpu")]
     pub(crate) device: String,
     /// Most items in a model at a time; changes the speed, never a result
     #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub(crate) batch_size: u32,
+    /// Most tokens that the language model's step drafts for a text, out of its prompt and what it says already; the model takes
+    /// over those that it would choose: changes the speed, never a result. 0 drafts nothing [default: 8 on a CPU; a GPU drafts
+    /// nothing]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=15))]
+    speculate: Option<u32>,
 }
 
 impl ModelArgs {
-    pub(crate) fn stage_options(&self, worker: &RunnerSettings) -> StageOptions {
-        StageOptions {
+    /// How workers of these stages run on the device.
+    ///
+    /// # Errors
+    /// An option that none of them can honour.
+    pub(crate) fn stage_options(
+        &self,
+        stages: &[Stage],
+        device: &Device,
+        worker: &RunnerSettings,
+    ) -> Result<StageOptions, UsageError> {
+        let refused = match self.speculate {
+            Some(_) if !stages.contains(&Stage::Language) => {
+                Some("only the language stage drafts tokens, and it is not among the stages here")
+            }
+            Some(1..) if !device.is_cpu() => {
+                Some("on a GPU answers would depend on what was drafted: give 0, or leave it out")
+            }
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            return Err(UsageError(format!("--speculate: {reason}")));
+        }
+        let default = StageOptions::default();
+        Ok(StageOptions {
             batch_limit: self.batch_size as usize,
             image_limits: ImageLimits {
                 max_bytes: worker.max_image_bytes,
                 max_pixels: worker.max_image_pixels,
             },
-            ..StageOptions::default()
+            speculate: self
+                .speculate
+                .map_or(default.speculate, |most| most as usize),
+            ..default
+        })
+    }
+
+    /// Checks that nothing is asked of workers that are elsewhere, behind a broker.
+    pub(crate) fn check_elsewhere(&self) -> Result<(), UsageError> {
+        match self.speculate {
+            None => Ok(()),
+            Some(_) => Err(UsageError(
+                "--speculate: with a broker the workers are elsewhere: give it to `radialog worker language`".into(),
+            )),
         }
     }
 }

@@ -56,7 +56,10 @@ pub(crate) async fn run(
         .collect();
     let workers = match &config.amqp {
         None => EmbeddedWorkers::start(&stages, bundle, models, backends, &config.worker)?,
-        Some(_) => EmbeddedWorkers::none(),
+        Some(_) => {
+            models.check_elsewhere()?;
+            EmbeddedWorkers::none()
+        }
     };
     let (sender, receiver) = watch::channel(RunProgress::default());
     let display = progress::show(style, receiver);

@@ -15,6 +15,7 @@ use radialog_runtime::objects::Objects;
 use radialog_schemas::Stage;
 use radialog_workers::bundle_cache::{FetchProgress, fetch_bundle};
 
+use crate::args::BundleSource;
 use crate::demo_bundle;
 use crate::exit::UsageError;
 
@@ -23,7 +24,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 /// Opens the bundle for these stages. Hashes are verified, once per file.
 pub(crate) async fn open(
-    source: Option<&str>,
+    source: &BundleSource,
     stages: &[Stage],
     config: &Config,
 ) -> anyhow::Result<Bundle> {
@@ -32,12 +33,13 @@ pub(crate) async fn open(
 
 /// As [`open`], for a process that says how far its start is.
 pub(crate) async fn open_for(
-    source: Option<&str>,
+    source: &BundleSource,
     stages: &[Stage],
     config: &Config,
     readiness: &Readiness,
 ) -> anyhow::Result<Bundle> {
-    let dir = match source {
+    let BundleSource { bundle, precision } = source;
+    let dir = match bundle.as_deref() {
         None => demo_bundle::unpack(&cache_dir()?.join("bundles"))?,
         Some(url) if url.starts_with("s3://") => fetch(url, stages, config, readiness).await?,
         Some(dir) => PathBuf::from(dir),
@@ -47,8 +49,10 @@ pub(crate) async fn open_for(
     let open = move || Bundle::open_with(&dir, &stages, &HashCache::user());
     let bundle = tokio::task::spawn_blocking(open)
         .await
-        .context("reading the bundle was interrupted")??;
-    if source.is_none() {
+        .context("reading the bundle was interrupted")??
+        .with_precision(precision)
+        .map_err(|error| UsageError(format!("--precision: {error}")))?;
+    if source.bundle.is_none() {
         errln!(
             "note: the demo bundle: small models, trained on a few public images and reports; often wrong. Name another \
              one with --bundle."

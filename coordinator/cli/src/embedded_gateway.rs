@@ -36,7 +36,7 @@ impl EmbeddedGateway {
         readiness: &Readiness,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
-        let source = models.bundle.as_deref();
+        let source = &models.source;
         let opening =
             served_bundle::open_all(source, &Stage::ALL, &config, &gateway_config, readiness);
         let opened = opening.await?;

@@ -54,7 +54,8 @@ impl EmbeddedWorkers {
     ) -> anyhow::Result<()> {
         for &stage in stages {
             let device = device::from_name(&models.device)?;
-            let (bundle, options) = (bundle.clone(), models.stage_options(settings));
+            let options = models.stage_options(stages, &device, settings)?;
+            let bundle = bundle.clone();
             let (backends, stop) = (backends.clone(), self.stop.clone());
             let settings = settings.clone();
             self.tasks.spawn(async move {

@@ -10,6 +10,7 @@ use radialog_runtime::health::Readiness;
 use radialog_runtime::metrics::BundleLabel;
 use radialog_schemas::{AdapterName, QueueGroup, Stage};
 
+use crate::args::BundleSource;
 use crate::bundle_source;
 use crate::exit::UsageError;
 
@@ -21,7 +22,7 @@ pub(crate) struct OpenedBundle {
 
 /// Opens the bundle of the command line, and those that the configuration names beside it.
 pub(crate) async fn open_all(
-    source: Option<&str>,
+    source: &BundleSource,
     stages: &[Stage],
     config: &Config,
     gateway: &GatewayConfig,
@@ -31,7 +32,7 @@ pub(crate) async fn open_all(
     let group = config.worker.group.clone();
     let mut opened = vec![OpenedBundle { bundle, group }];
     for also in &gateway.also {
-        let source = Some(also.bundle.as_str());
+        let source = &BundleSource::of(Some(also.bundle.as_str()));
         opened.push(OpenedBundle {
             bundle: bundle_source::open_for(source, stages, config, readiness).await?,
             group: Some(also.group.clone()),

@@ -242,6 +242,35 @@ fn a_worker_without_a_broker_says_what_to_give() {
 }
 
 #[test]
+fn an_option_that_a_workers_stage_cannot_honour_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = dir.path().to_str().unwrap();
+    for (option, words) in [
+        (
+            ["--precision", "q8_0"],
+            "the findings stage computes in f32 only",
+        ),
+        (
+            ["--precision", "findings=bf16"],
+            "the findings stage computes in f32 only",
+        ),
+        (["--precision", "fp16"], "is no precision"),
+        (
+            ["--speculate", "4"],
+            "only the language stage drafts tokens",
+        ),
+        (["--speculate", "99"], "99 is not in 0..=15"),
+    ] {
+        let services = ["--amqp", "amqp://127.0.0.1:1", "--objects", objects];
+        let arguments = [&["worker", "findings"][..], &services, &option].concat();
+        let output = radialog(&arguments);
+        let error = text(&output.stderr);
+        assert!(error.contains(words), "{error}");
+        assert_eq!(output.status.code(), Some(64), "{error}");
+    }
+}
+
+#[test]
 fn a_gateway_without_its_services_says_what_to_give_and_what_else_to_run() {
     let output = radialog(&["gateway"]);
     assert_eq!(output.status.code(), Some(64));

@@ -18,9 +18,11 @@ pub mod error;
 mod geometry;
 pub mod hashes;
 pub mod import;
+mod precision;
 mod quantise;
 pub mod random;
 pub mod stored;
+mod weight_types;
 pub mod weights;
 pub mod writer;
 
@@ -29,8 +31,10 @@ pub use configs::ComponentConfigs;
 pub use error::BundleError;
 pub use geometry::{Geometry, System};
 pub use hashes::HashCache;
-pub use quantise::{BundleQuantisation, Quantised, WeightTypes};
+pub use precision::{Precision, PrecisionChoice, PrecisionError};
+pub use quantise::{BundleQuantisation, Quantised};
 pub use random::RandomBundle;
+pub use weight_types::WeightTypes;
 
 use components::{Component, WeightsFile};
 use weights::MappedWeights;
@@ -118,6 +122,24 @@ impl Bundle {
     /// The bundle's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The bundle with components that compute in these precisions, a later choice before an earlier one. Theirs are other
+    /// components, with hashes of their own: every process of a deployment has to be given the same.
+    ///
+    /// # Errors
+    /// A choice that no component has. Whether matrices are quantised as it says is found when the component loads.
+    pub fn with_precision(mut self, choices: &[PrecisionChoice]) -> Result<Self, PrecisionError> {
+        for &choice in choices {
+            let mut honoured = false;
+            for (&stage, component) in &mut self.manifest.components {
+                honoured |= choice.apply(stage, &mut component.config);
+            }
+            if !honoured {
+                return Err(PrecisionError::NoStage(choice));
+            }
+        }
+        Ok(self)
     }
 
     /// Hashes every file again, whatever the cache says, and builds the networks on the CPU, one after the other. The

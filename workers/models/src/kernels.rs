@@ -5,5 +5,6 @@
 //! it is batched with, and whatever number of threads there are.
 
 pub(crate) mod cpu;
+mod lanes;
 pub(crate) mod paged_cache;
 pub(crate) mod quantised;

@@ -14,6 +14,7 @@ pub mod lora;
 mod projection;
 pub mod quantized;
 pub mod sampler;
+mod speculation;
 mod trained;
 
 pub use adapter_id::AdapterId;
@@ -26,6 +27,7 @@ pub use llama::{LanguageModel, TrainingSequence};
 pub use lora::{LoraAdapter, LoraConfig, LoraConfigError};
 pub use quantized::{BaseWeights, QuantizedMatrices, QuantizedMatrix};
 pub use sampler::Sampling;
+pub use speculation::Drafts;
 
 use radialog_schemas::{AdapterName, ErrorCode};
 

@@ -70,6 +70,7 @@ pub struct Metrics {
     model_time: HistogramVec,
     model_batch: HistogramVec,
     model_tokens: IntCounterVec,
+    model_drafted: IntCounterVec,
     model_panics: IntCounterVec,
     http_requests: IntCounterVec,
     http_time: HistogramVec,
@@ -258,6 +259,12 @@ impl Metrics {
                 &BATCH_SIZES,
             ),
             model_tokens: counter(r, "radialog_model_tokens_total", "Generated tokens", &[]),
+            model_drafted: counter(
+                r,
+                "radialog_model_drafted_tokens_total",
+                "Tokens drafted by prompt lookup; accepted=true: the model chose them, and no step of its own was needed",
+                &["accepted"],
+            ),
             model_panics: counter(r, "radialog_model_panics_total", "Panics of the model", &[]),
             http_requests: registered(
                 r,
@@ -394,6 +401,16 @@ impl Metrics {
         self.http_connections_ended
             .with_label_values(&[server, reason])
             .inc();
+    }
+
+    /// Counts tokens that a stage drafted, and those of them that its model chose.
+    pub fn drafted(&self, stage: Stage, drafted: u64, accepted: u64) {
+        let wrong = drafted.saturating_sub(accepted);
+        for (label, tokens) in [("true", accepted), ("false", wrong)] {
+            self.model_drafted
+                .with_label_values(&[stage.name(), label])
+                .inc_by(tokens);
+        }
     }
 
     /// Looks up the metrics of one stage.

@@ -235,7 +235,7 @@ async fn prepare(
     let archive = archive::open_with(&input, outside).await?;
     // Stages that files stand in for need no weights.
     let wanted = computed_stages(args, &stages)?;
-    let source = args.models.bundle.as_deref();
+    let source = &args.models.source;
     // Workers behind a broker have the weights.
     let here: &[Stage] = match &config.amqp {
         Some(_) => &[],

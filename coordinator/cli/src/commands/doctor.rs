@@ -59,7 +59,7 @@ pub(crate) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     checks.report("broker", broker(&config).await);
     checks.report("objects", objects(&config).await);
     checks.report("state", state(&config).await);
-    let bundle = bundle_source::open(args.models.bundle.as_deref(), &Stage::ALL, &config).await;
+    let bundle = bundle_source::open(&args.models.source, &Stage::ALL, &config).await;
     checks.report(
         "bundle",
         bundle.map(|bundle| {

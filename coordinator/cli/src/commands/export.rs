@@ -13,7 +13,7 @@ use radialog_runtime::backends::Backends;
 use radialog_schemas::{Correction, Stage};
 use serde::Serialize;
 
-use crate::args::ServiceArgs;
+use crate::args::{BundleSource, ServiceArgs};
 use crate::bundle_source;
 
 /// Write data for the next training
@@ -61,7 +61,12 @@ struct InstructSample {
 pub(crate) async fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     let ExportCommand::Corrections(args) = args.what;
     let config = args.services.load_quiet(&[])?;
-    let bundle = bundle_source::open(args.bundle.as_deref(), &[Stage::Language], &config).await?;
+    let bundle = bundle_source::open(
+        &BundleSource::of(args.bundle.as_deref()),
+        &[Stage::Language],
+        &config,
+    )
+    .await?;
     let prompts = bundle.config::<LanguageComponent>(Stage::Language)?.prompts;
     let objects = Backends::objects(&config).await?;
     let (corrections, unreadable) = corrections::list(&*objects).await?;

@@ -9,7 +9,7 @@ use radialog_runtime::config::Config;
 use radialog_runtime::health::Readiness;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{HealthArgs, RetentionArgs, ServiceArgs, has_shared_store};
+use crate::args::{BundleSource, HealthArgs, RetentionArgs, ServiceArgs, has_shared_store};
 use crate::exit::UsageError;
 use crate::gateway_server::{self, ListenArgs};
 use crate::lifecycle::Lifecycle;
@@ -35,10 +35,9 @@ pub(crate) struct GatewayArgs {
     command: Option<GatewayCommand>,
     #[command(flatten)]
     listen: ListenArgs,
-    /// Bundle that the workers hold: a folder, or s3://bucket/prefix; only its manifest is read. Workers of a further bundle
-    /// take their tasks from queues of their own: see --also and `radialog worker --worker-group`
-    #[arg(long, env = "RADIALOG_BUNDLE", value_name = "DIR|URL")]
-    bundle: Option<String>,
+    // Workers of a further bundle take their tasks from queues of their own: see --also and `radialog worker --worker-group`.
+    #[command(flatten)]
+    source: BundleSource,
     #[command(flatten)]
     health: HealthArgs,
     #[command(flatten)]
@@ -71,7 +70,7 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
         .into());
     }
     let lifecycle = Lifecycle::begin(&config).await?;
-    let (source, readiness) = (args.bundle.as_deref(), &lifecycle.readiness);
+    let (source, readiness) = (&args.source, &lifecycle.readiness);
     let starting = start(
         source,
         &config,
@@ -90,7 +89,7 @@ pub(crate) async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
 
 /// Reads the bundles' manifests, connects and listens.
 async fn start(
-    source: Option<&str>,
+    source: &BundleSource,
     config: &Config,
     gateway_config: GatewayConfig,
     readiness: &Readiness,

@@ -111,7 +111,7 @@ pub(crate) async fn run(args: PlanArgs) -> anyhow::Result<ExitCode> {
         place.check(&config)?;
     }
     let wanted: Vec<Stage> = stages.iter().collect();
-    let bundle = bundle_source::open(args.models.bundle.as_deref(), &wanted, &config).await?;
+    let bundle = bundle_source::open(&args.models.source, &wanted, &config).await?;
     let bundle = Arc::new(bundle);
     let (plan, options) = match (&args.input, args.studies) {
         (Some(input), _) => {

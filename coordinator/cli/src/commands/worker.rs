@@ -68,6 +68,11 @@ pub(crate) async fn run(args: WorkerArgs) -> anyhow::Result<ExitCode> {
         ))
         .into());
     }
+    for choice in &args.models.source.precision {
+        choice
+            .check(args.stage)
+            .map_err(|error| UsageError(format!("--precision: {error}")))?;
+    }
     let lifecycle = Lifecycle::begin(&config).await?;
     let starting = start(args.stage, &args.models, &config, &lifecycle.readiness);
     let Some((backends, loaded)) = lifecycle.start(starting).await? else {
@@ -87,10 +92,10 @@ async fn start(
     readiness: &Readiness,
 ) -> anyhow::Result<(Backends, LoadedStage)> {
     let device = device::from_name(&models.device)?;
-    let source = models.bundle.as_deref();
+    let options = models.stage_options(&[stage], &device, &config.worker)?;
+    let source = &models.source;
     let bundle = bundle_source::open_for(source, &[stage], config, readiness).await?;
     readiness.serves(served_bundle::label(&bundle, config.worker.group.as_ref()));
-    let options = models.stage_options(&config.worker);
     let connecting = async {
         let _step = readiness.step("connecting");
         Backends::connect(config).await.map_err(anyhow::Error::from)

@@ -177,6 +177,12 @@ impl MappedWeights {
         types
     }
 
+    /// Name, type and columns of each quantised matrix, in no order.
+    pub(super) fn quantized_matrices(&self) -> impl Iterator<Item = (&str, GgmlDType, usize)> {
+        let tensors = self.0.tensors.iter();
+        tensors.filter_map(|(name, entry)| Some((name.as_str(), entry.ggml?, *entry.shape.last()?)))
+    }
+
     /// Bytes that the quantised tensors take as they are stored, and when they are widened to `dtype`.
     pub fn quantized_bytes(&self, dtype: DType) -> (u64, u64) {
         let quantized = self.0.tensors.values().filter(|entry| entry.ggml.is_some());

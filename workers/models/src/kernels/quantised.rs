@@ -19,13 +19,12 @@ use memmap2::{Advice, MmapMut};
 use rayon::prelude::*;
 
 use super::cpu::Features;
+use super::lanes::{self, Lanes};
 use activations::{Activations, Row};
 use formats::{Block, Q4_0, Q4_1, Q4K, Q6K, Q8_0, ROWS, SUPER, SuperBlock, UNIT};
-use lanes::Lanes;
 
 mod activations;
 mod formats;
-mod lanes;
 mod packing;
 mod products;
 #[cfg(target_arch = "x86_64")]
@@ -204,7 +203,7 @@ impl PackedMatrix {
                 if features.avx512_vnni {
                     return self.panels_avx512(x, panels, &output);
                 }
-                if has_avx2() {
+                if lanes::has_avx2() {
                     return self.panels_avx2(x, panels, &output);
                 }
             }
@@ -354,14 +353,6 @@ impl PackedMatrix {
     }
 }
 
-/// Whether the processor has what [`lanes::Avx2`] uses; known when it is compiled in a build for x86-64-v3.
-#[cfg(target_arch = "x86_64")]
-fn has_avx2() -> bool {
-    is_x86_feature_detected!("avx2")
-        && is_x86_feature_detected!("fma")
-        && is_x86_feature_detected!("f16c")
-}
-
 /// Calls a function for a number of rows.
 macro_rules! of_count {
     ($count:expr, $function:ident, $format:ident, $lanes:ident; $bytes:expr, $blocks:expr, $rows:expr, $to:expr) => {
@@ -442,4 +433,4 @@ unsafe fn super_tiles<F: SuperBlock>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -178,4 +178,9 @@ impl KvCache {
     pub(super) fn advance(&mut self, new: usize) {
         self.len += new;
     }
+
+    /// Forgets all positions from `len` on; the next ones are written over them.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
 }

@@ -14,9 +14,12 @@ use super::adapter_id::AdapterId;
 use super::cache::KvCache;
 use super::llama::{LanguageModel, SequenceChunk};
 use super::sampler::{Sampler, Sampling};
+use super::speculation::{self, Drafts, Speculation};
+use sequence::ActiveSequence;
 use starting::StartingSequence;
-use turn_caches::{CachedTurn, TurnCaches};
+use turn_caches::TurnCaches;
 
+mod sequence;
 mod starting;
 mod turn_caches;
 
@@ -63,6 +66,9 @@ pub struct EngineLimits {
     pub cache_tokens: usize,
     /// The part of it that belongs to conversations, and what comes on top for them.
     pub chat: ChatLimits,
+    /// The largest number of tokens that one step drafts for a sequence, of the text before; nothing drafts nothing. Only a
+    /// model on a CPU drafts: elsewhere the bytes of logits depend on how many are computed together.
+    pub speculate: usize,
 }
 
 /// The capacity that an engine holds ready for turns of conversations.
@@ -122,23 +128,13 @@ pub struct Engine {
     /// The most recently used first.
     shared_prefixes: Vec<SharedPrefix>,
     turn_caches: TurnCaches,
+    drafts: Drafts,
     next: u64,
 }
 
 struct QueuedRequest {
     id: SequenceId,
     request: GenerationRequest,
-}
-
-struct ActiveSequence {
-    id: SequenceId,
-    cache: KvCache,
-    sampler: Sampler,
-    tokens: Vec<u32>,
-    max_new_tokens: usize,
-    cached: usize,
-    /// Prompt and name of the images, of a turn whose cache is kept.
-    turn: Option<(Vec<u32>, String)>,
 }
 
 struct SharedPrefix {
@@ -148,7 +144,10 @@ struct SharedPrefix {
 
 impl Engine {
     /// An engine without sequences.
-    pub fn new(model: Arc<LanguageModel>, limits: EngineLimits) -> Self {
+    pub fn new(model: Arc<LanguageModel>, mut limits: EngineLimits) -> Self {
+        if !model.device().is_cpu() {
+            limits.speculate = 0;
+        }
         let turn_caches = TurnCaches::new(limits.chat.kept_tokens);
         Self {
             model,
@@ -158,6 +157,7 @@ impl Engine {
             starting: None,
             shared_prefixes: Vec::new(),
             turn_caches,
+            drafts: Drafts::default(),
             next: 0,
         }
     }
@@ -231,6 +231,11 @@ impl Engine {
         self.running.len()
     }
 
+    /// What was drafted since the last call.
+    pub fn take_drafts(&mut self) -> Drafts {
+        std::mem::take(&mut self.drafts)
+    }
+
     /// Forgets a sequence; nothing more is reported of it. What it knew is kept if it was a turn.
     pub fn cancel(&mut self, id: SequenceId) {
         self.waiting
@@ -244,7 +249,7 @@ impl Engine {
         self.turn_caches.extend(known);
     }
 
-    /// Gives every running sequence one more token, then reads at most 64 positions of the prompt of one that starts, so that
+    /// Gives every running sequence one more token, or several where a draft was right, then reads at most 64 positions of the prompt of one that starts, so that
     /// running answers never wait for longer than that takes. A sequence that cannot start finishes with its error.
     ///
     /// # Errors
@@ -277,37 +282,59 @@ impl Engine {
         if self.running.is_empty() {
             return Ok(());
         }
-        let last: Vec<u32> = self
-            .running
-            .iter()
-            .filter_map(|running| running.tokens.last().copied())
-            .collect();
-        let input = self.model.embed(&last, &[])?;
-        let adapters: Vec<AdapterId> = self
-            .running
-            .iter()
-            .map(|running| running.cache.adapter())
-            .collect();
-        let mut spans: Vec<SequenceChunk> = self
-            .running
-            .iter_mut()
-            .map(|running| SequenceChunk {
-                cache: &mut running.cache,
-                len: 1,
-            })
-            .collect();
+        let drafts = self.draft();
+        let mut rows = Vec::new();
+        let mut adapters = Vec::new();
+        let mut spans = Vec::with_capacity(self.running.len());
+        for (running, draft) in self.running.iter_mut().zip(&drafts) {
+            let len = 1 + draft.len();
+            rows.extend(running.ids.last().into_iter().chain(draft));
+            adapters.extend(std::iter::repeat_n(running.cache.adapter(), len));
+            let cache = &mut running.cache;
+            spans.push(SequenceChunk { cache, len });
+        }
+        let input = self.model.embed(&rows, &[])?;
         let hidden = self.model.forward(&input, &mut spans)?;
         let logits = self.model.logits_of(&hidden, adapters.into_iter())?;
-        let mut row = 0;
         let eos = self.model.config().eos_token_id;
+        let (mut row, mut drafts) = (0, drafts.into_iter());
+        let counted = &mut self.drafts;
         let ended = self.running.extract_if(.., |running| {
-            let logits = logits.get(row);
-            row += 1;
-            !running.push_next_token(logits, eos, events)
+            let draft = drafts.next().unwrap_or_default();
+            let first = row;
+            row += 1 + draft.len();
+            let (goes_on, accepted) =
+                running.push_drafted(&draft, |at| logits.get(first + at), eos, events);
+            counted.drafted += draft.len() as u64;
+            counted.accepted += accepted as u64;
+            !goes_on
         });
         self.turn_caches
             .extend(ended.filter_map(ActiveSequence::into_cached_turn));
         Ok(())
+    }
+
+    /// What each running sequence may say next, as far as a pass has rows to spare.
+    fn draft(&mut self) -> Vec<Vec<u32>> {
+        let (image, eos) = (
+            self.model.config().image_token(),
+            self.model.config().eos_token_id,
+        );
+        let count = self.running.len();
+        let mut spare = speculation::ROWS.saturating_sub(count);
+        let each = self.running.iter_mut().enumerate();
+        let drafts = each.map(|(index, running)| {
+            // The last token that it may say needs no row.
+            let most = self.limits.speculate.min(running.left().saturating_sub(1));
+            let most = most.min(spare.div_ceil(count - index));
+            let draft = match most {
+                0 => &[][..],
+                _ => running.speculation.draft(&running.ids, most, image, eos),
+            };
+            spare -= draft.len();
+            draft.to_vec()
+        });
+        drafts.collect()
     }
 
     /// Takes the first token of a sequence from its logits `[vocab]`, and puts it behind those of its adapter, so that each
@@ -363,6 +390,7 @@ impl Engine {
             sequences,
             cache_tokens,
             chat,
+            ..
         } = self.limits;
         match turns {
             true => (sequences, cache_tokens),
@@ -435,16 +463,18 @@ impl Engine {
         let input = self.model.embed_for(adapter, rest, images)?;
         let mut sampler = Sampler::new(sampling, image as usize);
         sampler.skip(tokens.len())?;
-        let cached = cached.min(prompt.len());
-        let turn = images_key.map(|name| (prompt, name));
+        let prompt = prompt.len();
+        let cached = cached.min(prompt);
         let sequence = ActiveSequence {
             id,
             cache,
             sampler,
-            tokens,
+            prompt,
             max_new_tokens,
             cached,
-            turn,
+            turn: images_key,
+            ids,
+            speculation: Speculation::default(),
         };
         Ok(Some(StartingSequence::new(sequence, input)))
     }
@@ -490,62 +520,6 @@ fn failed(sequence: SequenceId, error: LanguageError) -> EngineEvent {
     EngineEvent::Finished {
         sequence,
         result: Err(error),
-    }
-}
-
-impl ActiveSequence {
-    /// Takes the next token from its logits `[vocab]` and says whether the sequence goes on.
-    fn push_next_token(
-        &mut self,
-        logits: candle_core::Result<Tensor>,
-        eos: u32,
-        events: &mut Vec<EngineEvent>,
-    ) -> bool {
-        let sequence = self.id;
-        let token = match logits.and_then(|logits| self.sampler.next(&logits)) {
-            Ok(token) => token,
-            Err(error) => {
-                events.push(EngineEvent::Finished {
-                    sequence,
-                    result: Err(error.into()),
-                });
-                return false;
-            }
-        };
-        self.tokens.push(token);
-        let complete = token == eos;
-        if !complete {
-            events.push(EngineEvent::Token { sequence, token });
-        }
-        let ends = complete || self.tokens.len() >= self.max_new_tokens;
-        if ends {
-            let (tokens, cached) = (self.tokens.clone(), self.cached);
-            events.push(EngineEvent::Finished {
-                sequence,
-                result: Ok(Completion {
-                    tokens,
-                    complete,
-                    cached,
-                }),
-            });
-        }
-        !ends
-    }
-
-    /// The cache that a turn leaves behind for the next one; none where nothing was read yet.
-    fn into_cached_turn(self) -> Option<CachedTurn> {
-        let (mut ids, images) = self.turn?;
-        // A turn may be cancelled before its prompt was read to its end.
-        let prompt = ids.len().min(self.cache.len());
-        ids.extend(self.tokens);
-        // The last token was chosen and never read.
-        ids.truncate(self.cache.len());
-        (prompt > 0).then_some(CachedTurn {
-            images,
-            ids,
-            prompt,
-            cache: self.cache,
-        })
     }
 }
 

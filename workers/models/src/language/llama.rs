@@ -14,6 +14,7 @@ use super::projection::ImageProjection;
 use super::quantized::{BaseWeights, QuantizedMatrix};
 use super::trained;
 use crate::layers::Dropout;
+use crate::layers::parallel::each_part;
 use crate::layers::storage::with_floats;
 
 mod loading;
@@ -297,6 +298,18 @@ impl LanguageModel {
         input: &Tensor,
         spans: &mut [SequenceChunk],
     ) -> Result<Tensor, LanguageError> {
+        if !self.device().is_cpu() {
+            return self.forward_here(input, spans);
+        }
+        // On one of the threads that every layer is shared out to: from elsewhere, each of them would be woken by each product.
+        rayon::scope(|_| self.forward_here(input, spans))
+    }
+
+    fn forward_here(
+        &self,
+        input: &Tensor,
+        spans: &mut [SequenceChunk],
+    ) -> Result<Tensor, LanguageError> {
         let positions = spans.iter().flat_map(|span| {
             let start = span.cache.len() as u32;
             start..start + span.len as u32
@@ -443,14 +456,14 @@ impl DecoderLayer {
             self.v.forward_mixed(&x, parts)?,
         ];
         let attended = self.o.forward_mixed(&attend(projected)?, parts)?;
-        let x = (input + dropout.forward(&attended)?)?;
+        let x = add(input, &dropout.forward(&attended)?)?;
 
         let y = rms_norm(&x, &self.post_norm, eps)?;
         let y = swiglu(
             &self.gate.forward_mixed(&y, parts)?,
             &self.up.forward_mixed(&y, parts)?,
         )?;
-        x + dropout.forward(&self.down.forward_mixed(&y, parts)?)?
+        add(&x, &dropout.forward(&self.down.forward_mixed(&y, parts)?)?)
     }
 }
 
@@ -471,7 +484,35 @@ fn swiglu(gate: &Tensor, up: &Tensor) -> CandleResult<Tensor> {
     if trained::applies(&[gate, up]) {
         return trained::swiglu(gate, up);
     }
+    if gate.device().is_cpu() {
+        return elementwise(gate, up, |gate, up| gate / (1.0 + (-gate).exp()) * up);
+    }
     silu(gate)? * up
+}
+
+/// The residual connection.
+fn add(x: &Tensor, y: &Tensor) -> CandleResult<Tensor> {
+    if x.device().is_cpu() && !x.track_op() && !y.track_op() {
+        return elementwise(x, y, |x, y| x + y);
+    }
+    x + y
+}
+
+/// A function of each two numbers at the same place, on our own threads: those of candle, which it keeps for this and lets
+/// spin for a while when they have nothing to do, would take the cores from ours.
+fn elementwise(
+    x: &Tensor,
+    y: &Tensor,
+    of: impl Fn(f32, f32) -> f32 + Sync,
+) -> CandleResult<Tensor> {
+    let out = with_floats([x, y], |[x, y]| {
+        each_part((x, y), 1, |x, y, out| {
+            for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                *out = of(*x, *y);
+            }
+        })
+    })?;
+    Tensor::from_vec(out, x.dims(), x.device())
 }
 
 /// RMSNorm. The fast kernel has no gradient.

@@ -286,6 +286,7 @@ mod tests {
     use candle_core::quantized::QTensor;
 
     use super::*;
+    use crate::kernels::quantised::tests::{values, wave};
 
     const TYPES: [GgmlDType; 10] = [
         GgmlDType::Q4_0,
@@ -300,22 +301,11 @@ mod tests {
         GgmlDType::Q6K,
     ];
 
-    fn wave(rows: usize, columns: usize, phase: f32) -> Tensor {
-        let values: Vec<f32> = (0..rows * columns)
-            .map(|i| (i as f32 * 0.73 + phase).sin() + 0.3 * (i as f32 * 0.011).cos())
-            .collect();
-        Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
-    }
-
     fn quantized(dtype: GgmlDType, rows: usize, columns: usize) -> (QuantizedMatrix, Tensor) {
         let tensor = QTensor::quantize(&wave(rows, columns, 0.5), dtype).unwrap();
         let bytes = tensor.data().unwrap();
         let matrix = QuantizedMatrix::new(&bytes, dtype, (rows, columns)).unwrap();
         (matrix, tensor.dequantize(&Device::Cpu).unwrap())
-    }
-
-    fn values(tensor: &Tensor) -> Vec<f32> {
-        tensor.flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]

@@ -42,6 +42,10 @@ pub(crate) fn each_part(
     work: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
 ) -> Vec<f32> {
     let (mut result, length) = (vec![0f32; first.len()], part_length(width));
+    if first.len() <= length {
+        work(first, second, &mut result);
+        return result;
+    }
     let parts = result
         .par_chunks_mut(length)
         .zip(first.par_chunks(length))

@@ -16,6 +16,7 @@ use radialog_training::evaluation::quality::{
 use radialog_training::recipe::ImageTable;
 use serde::Serialize;
 
+use crate::args::BundleSource;
 use crate::bundle_source;
 use crate::exit::UsageError;
 
@@ -73,7 +74,8 @@ pub(super) struct BundleArgs {
 pub(super) async fn run(args: BundleArgs) -> anyhow::Result<ExitCode> {
     let quality = quality(&args)?;
     let config = Config::load(None, std::env::vars(), [])?;
-    let bundle = bundle_source::open(args.bundle.as_deref(), &quality.stages(), &config).await?;
+    let source = BundleSource::of(args.bundle.as_deref());
+    let bundle = bundle_source::open(&source, &quality.stages(), &config).await?;
     let bar = progress_bar()?;
     let measured = tokio::task::spawn_blocking(move || {
         let result = quality.measure(&bundle, &|what, done, total| show(&bar, what, done, total));

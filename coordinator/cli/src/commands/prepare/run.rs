@@ -48,7 +48,7 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     /// Whether a bundle is named, by the flag or the environment.
     pub(crate) fn names_bundle(&self) -> bool {
-        self.models.bundle.is_some()
+        self.models.source.bundle.is_some()
     }
 }
 
@@ -108,8 +108,7 @@ impl<'a> Session<'a> {
 
     /// Opens the bundle, which must have these stages.
     pub(crate) async fn bundle(&self, stages: &[Stage]) -> anyhow::Result<Arc<Bundle>> {
-        let bundle =
-            bundle_source::open(self.args.models.bundle.as_deref(), stages, &self.config).await?;
+        let bundle = bundle_source::open(&self.args.models.source, stages, &self.config).await?;
         let manifest = bundle.manifest();
         if let Some(missing) = stages
             .iter()

@@ -15,7 +15,8 @@ use super::{
     adapter_usage, json,
 };
 use crate::bundle::geometry::{Geometry, TINY_WIDTH};
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::weights::MappedWeights;
+use crate::bundle::{Bundle, BundleError, Precision};
 use crate::language::{
     AdapterId, BaseWeights, LanguageError, LanguageModel, LlamaConfig, LoraAdapter, LoraConfig,
     LoraConfigError,
@@ -46,6 +47,9 @@ pub struct LanguageComponent {
     /// The blank that the tokenizer puts before a text, behind a special token.
     #[serde(default, skip_serializing_if = "BlankRule::is_default")]
     pub blank_rule: BlankRule,
+    /// The numbers of the base's matrices in memory; those that they are stored in unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
 }
 
 /// The adapter of each kind of task: the published system writes reports with one and holds dialogs with another.
@@ -95,6 +99,7 @@ impl LanguageComponent {
             default_adapters: None,
             prompts: Prompts::default(),
             blank_rule: BlankRule::default(),
+            precision: None,
         }
     }
 
@@ -316,16 +321,16 @@ impl LanguagePipeline {
         let stage = Stage::Language;
         let config: LanguageComponent = bundle.config(stage)?;
         let weights = bundle.weights(stage, WEIGHTS)?;
-        let dtype = weights
-            .dtype("model.embed_tokens.weight")
-            .unwrap_or(if device.is_cpu() {
-                DType::F32
-            } else {
-                DType::F16
-            });
+        let numbers = numbers(&config, weights, device).map_err(bundle.model_error(stage))?;
+        let stored = weights.dtype("model.embed_tokens.weight");
+        let dtype = numbers.or(stored).unwrap_or(if device.is_cpu() {
+            DType::F32
+        } else {
+            DType::F16
+        });
         let base = weights.var_builder(dtype, device);
         let (stored, widened) = weights.quantized_bytes(dtype);
-        if stored > 0 && !device.is_cpu() {
+        if stored > 0 && !device.is_cpu() && numbers.is_none() {
             tracing::warn!(
                 stored,
                 widened,
@@ -334,7 +339,10 @@ impl LanguagePipeline {
         }
         let base = BaseWeights {
             weights: &base,
-            quantized: Some(weights),
+            quantized: match numbers {
+                None => Some(weights),
+                Some(_) => None,
+            },
         };
         config.check_adapters().map_err(bundle.model_error(stage))?;
         let adapter = |usage: &str, lora: &LoraConfig| -> Result<LoraAdapter, BundleError> {
@@ -409,6 +417,41 @@ impl LanguagePipeline {
             .map_err(bundle.model_error(Stage::Language))?;
         check_image_tokens(bundle, &config.llama)?;
         llama_tokenizer(bundle, &config).map(|_| ())
+    }
+}
+
+/// The type of numbers that the base's matrices are to have in memory; none where they stay as they are stored. In words what
+/// of this cannot be.
+fn numbers(
+    config: &LanguageComponent,
+    weights: &MappedWeights,
+    device: &Device,
+) -> Result<Option<DType>, String> {
+    let Some(precision) = config.precision else {
+        return Ok(None);
+    };
+    let Precision::Quantised(types) = precision else {
+        return Ok(precision.dtype());
+    };
+    let llama = &config.llama;
+    let (layers, tied) = (llama.num_hidden_layers, llama.tie_word_embeddings);
+    if !types.are_of(weights.quantized_matrices(), layers, tied) {
+        let found: Vec<String> = weights.quantized_types().into_keys().collect();
+        return Err(format!(
+            "its weights are not in precision {precision}, but in {}: `radialog bundle quantise --to {precision}` writes such a \
+             bundle of one in f32, f16 or bf16",
+            match found.is_empty() {
+                true => "numbers".to_owned(),
+                false => found.join(", "),
+            }
+        ));
+    }
+    match device.is_cpu() {
+        true => Ok(None),
+        false => Err(format!(
+            "quantised weights have kernels on a CPU only, so that precision {precision} cannot be had on this device: give f16 \
+             or bf16"
+        )),
     }
 }
 

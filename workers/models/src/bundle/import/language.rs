@@ -140,6 +140,7 @@ impl Model<'_> {
             default_adapters: None,
             prompts,
             blank_rule,
+            precision: None,
         };
         if merged.is_none() {
             self.configure_adapters(&mut component, &mut report);

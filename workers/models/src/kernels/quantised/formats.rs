@@ -6,7 +6,7 @@
     reason = "pieces are read where their callers' pointers say, within the bytes that `BYTES` gives"
 )]
 
-use super::lanes::Lanes;
+use crate::kernels::lanes::Lanes;
 
 /// Rows of a matrix that lie together.
 pub(super) const ROWS: usize = 16;
@@ -16,6 +16,8 @@ pub(super) const UNIT: usize = 32;
 pub(super) const SUPER: usize = 256;
 /// Bytes of one vector register's worth.
 const VECTOR: usize = 64;
+/// Bytes of a number in half precision for each row.
+const HALVES: usize = 2 * ROWS;
 
 /// Blocks of 32 values with one scale: the value `q` of a block stands for `scale · (q - LESS) + least`.
 ///
@@ -29,8 +31,19 @@ pub(super) trait Block {
     /// Whether blocks have a least value.
     const LEAST: bool;
 
-    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float;
-    unsafe fn least<L: Lanes>(piece: *const u8) -> L::Float;
+    /// The scales, which a piece begins with.
+    #[inline(always)]
+    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float {
+        unsafe { L::load_halves(piece) }
+    }
+    /// The least values, which stand behind the scales; zeros where there are none.
+    #[inline(always)]
+    unsafe fn least<L: Lanes>(piece: *const u8) -> L::Float {
+        match Self::LEAST {
+            true => unsafe { L::load_halves(piece.add(HALVES)) },
+            false => unsafe { L::splat_float(0.0) },
+        }
+    }
     /// The numbers, four of each row in a register.
     unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8];
 }
@@ -89,6 +102,20 @@ unsafe fn nibbles<L: Lanes>(from: *const u8) -> [L::Whole; 8] {
     }
 }
 
+/// The scale of a part in the highest byte of its row's lane.
+#[inline(always)]
+unsafe fn byte_on_top<L: Lanes>(scales: &[L::Whole; 4], part: usize) -> L::Whole {
+    unsafe {
+        let four = scales[part / 4];
+        match part % 4 {
+            0 => L::shift_left::<24>(four),
+            1 => L::shift_left::<16>(four),
+            2 => L::shift_left::<8>(four),
+            _ => four,
+        }
+    }
+}
+
 /// Four bits and a scale.
 pub(super) struct Q4_0;
 /// Four bits, a scale and a least value.
@@ -106,16 +133,8 @@ impl Block for Q4_0 {
     const LEAST: bool = false;
 
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float {
-        unsafe { L::load_halves(piece) }
-    }
-    #[inline(always)]
-    unsafe fn least<L: Lanes>(_: *const u8) -> L::Float {
-        unsafe { L::splat_float(0.0) }
-    }
-    #[inline(always)]
     unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8] {
-        unsafe { nibbles::<L>(piece.add(2 * ROWS)) }
+        unsafe { nibbles::<L>(piece.add(HALVES)) }
     }
 }
 
@@ -125,16 +144,8 @@ impl Block for Q4_1 {
     const LEAST: bool = true;
 
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float {
-        unsafe { L::load_halves(piece) }
-    }
-    #[inline(always)]
-    unsafe fn least<L: Lanes>(piece: *const u8) -> L::Float {
-        unsafe { L::load_halves(piece.add(2 * ROWS)) }
-    }
-    #[inline(always)]
     unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8] {
-        unsafe { nibbles::<L>(piece.add(4 * ROWS)) }
+        unsafe { nibbles::<L>(piece.add(2 * HALVES)) }
     }
 }
 
@@ -144,16 +155,8 @@ impl Block for Q8_0 {
     const LEAST: bool = false;
 
     #[inline(always)]
-    unsafe fn scale<L: Lanes>(piece: *const u8) -> L::Float {
-        unsafe { L::load_halves(piece) }
-    }
-    #[inline(always)]
-    unsafe fn least<L: Lanes>(_: *const u8) -> L::Float {
-        unsafe { L::splat_float(0.0) }
-    }
-    #[inline(always)]
     unsafe fn numbers<L: Lanes>(piece: *const u8) -> [L::Whole; 8] {
-        unsafe { std::array::from_fn(|at| L::load(piece.add(2 * ROWS + VECTOR * at))) }
+        unsafe { std::array::from_fn(|at| L::load(piece.add(HALVES + VECTOR * at))) }
     }
 }
 
@@ -167,7 +170,7 @@ impl SuperBlock for Q4K {
     unsafe fn header<L: Lanes>(piece: *const u8) -> Header<L> {
         unsafe {
             let [a, b, c]: [L::Whole; 3] =
-                std::array::from_fn(|at| L::load(piece.add(4 * ROWS + VECTOR * at)));
+                std::array::from_fn(|at| L::load(piece.add(2 * HALVES + VECTOR * at)));
             let six = L::splat(0x3f3f_3f3f);
             let rest = L::or(
                 L::and(L::shift_right::<6>(a), L::splat(0x0303_0303)),
@@ -179,7 +182,7 @@ impl SuperBlock for Q4K {
             let (first, second, third) = (L::and(a, six), L::and(b, six), L::and(c, six));
             Header {
                 scale: L::load_halves(piece),
-                least: L::load_halves(piece.add(2 * ROWS)),
+                least: L::load_halves(piece.add(HALVES)),
                 scales: [first, second, first, second],
                 others: [third, rest, third, rest],
             }
@@ -187,20 +190,11 @@ impl SuperBlock for Q4K {
     }
     #[inline(always)]
     unsafe fn numbers<L: Lanes>(piece: *const u8, unit: usize) -> [L::Whole; 8] {
-        unsafe { nibbles::<L>(piece.add(4 * ROWS + 3 * VECTOR + 4 * VECTOR * unit)) }
+        unsafe { nibbles::<L>(piece.add(2 * HALVES + 3 * VECTOR + 4 * VECTOR * unit)) }
     }
     #[inline(always)]
     unsafe fn scale<L: Lanes>(header: &Header<L>, part: usize) -> L::Whole {
-        unsafe {
-            let four = header.scales[part / 4];
-            let shifted = match part % 4 {
-                0 => four,
-                1 => L::shift_right::<8>(four),
-                2 => L::shift_right::<16>(four),
-                _ => L::shift_right::<24>(four),
-            };
-            L::and(shifted, L::splat(0xff))
-        }
+        unsafe { L::shift_right::<24>(byte_on_top::<L>(&header.scales, part)) }
     }
 }
 
@@ -214,7 +208,7 @@ impl SuperBlock for Q6K {
         unsafe {
             let scale = L::load_halves(piece);
             let scales: [L::Whole; 4] =
-                std::array::from_fn(|at| L::load(piece.add(2 * ROWS + VECTOR * at)));
+                std::array::from_fn(|at| L::load(piece.add(HALVES + VECTOR * at)));
             Header {
                 scale,
                 least: L::splat_float(0.0),
@@ -226,8 +220,8 @@ impl SuperBlock for Q6K {
     #[inline(always)]
     unsafe fn numbers<L: Lanes>(piece: *const u8, unit: usize) -> [L::Whole; 8] {
         unsafe {
-            let low = nibbles::<L>(piece.add(2 * ROWS + 4 * VECTOR + 4 * VECTOR * unit));
-            let high = piece.add(2 * ROWS + 36 * VECTOR + 2 * VECTOR * unit);
+            let low = nibbles::<L>(piece.add(HALVES + 4 * VECTOR + 4 * VECTOR * unit));
+            let high = piece.add(HALVES + 36 * VECTOR + 2 * VECTOR * unit);
             let (first, second) = (L::load(high), L::load(high.add(VECTOR)));
             let two = L::splat(0x3030_3030);
             let with = |at: usize, bits| L::or(low[at], L::and(bits, two));
@@ -245,15 +239,6 @@ impl SuperBlock for Q6K {
     }
     #[inline(always)]
     unsafe fn scale<L: Lanes>(header: &Header<L>, part: usize) -> L::Whole {
-        unsafe {
-            let four = header.scales[part / 4];
-            let shifted = match part % 4 {
-                0 => L::shift_left::<24>(four),
-                1 => L::shift_left::<16>(four),
-                2 => L::shift_left::<8>(four),
-                _ => four,
-            };
-            L::shift_right_signed::<24>(shifted)
-        }
+        unsafe { L::shift_right_signed::<24>(byte_on_top::<L>(&header.scales, part)) }
     }
 }

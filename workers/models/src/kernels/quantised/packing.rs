@@ -8,7 +8,7 @@
 use candle_core::quantized::GgmlDType;
 
 use super::formats::{Block, Header, Q4_0, Q4_1, Q4K, Q6K, Q8_0, ROWS, SUPER, SuperBlock, UNIT};
-use super::lanes::{Lanes, Portable};
+use crate::kernels::lanes::{Lanes, Portable};
 
 /// A block of one row: its parts' scales and its numbers as they are unpacked.
 struct Unpacked {

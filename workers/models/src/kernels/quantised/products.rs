@@ -8,12 +8,41 @@
 
 use super::activations::{LINE, Row};
 use super::formats::{Block, SUPER, SuperBlock, UNIT};
-use super::lanes::Lanes;
+use crate::kernels::lanes::Lanes;
 
 /// Bytes that are asked for before they are needed. A processor's own foresight ends with a page.
-pub(super) const AHEAD: usize = 4096;
+const AHEAD: usize = 4096;
 /// Parts of 16 in a unit have two sums.
 const HALF: usize = 16;
+
+/// Asks for so many bytes of what comes some pieces later.
+#[inline(always)]
+pub(super) fn expect<L: Lanes>(place: *const u8, bytes: usize) {
+    for line in 0..bytes.div_ceil(LINE) {
+        L::expect(place.wrapping_add(AHEAD + line * LINE));
+    }
+}
+
+/// The same of a unit's share of a piece.
+#[inline(always)]
+pub(super) fn expect_unit<L: Lanes, F: SuperBlock>(piece: *const u8, unit: usize) {
+    let units = SUPER / UNIT;
+    expect::<L>(
+        piece.wrapping_add(unit * F::BYTES / units),
+        F::BYTES.div_ceil(units),
+    );
+}
+
+/// Writes the sums of each row.
+///
+/// # Safety
+/// Each of `to` takes sixteen numbers, and the processor has the instructions of `L`.
+#[inline(always)]
+unsafe fn store<L: Lanes, const R: usize>(to: [*mut f32; R], sums: [L::Float; R]) {
+    for (to, sums) in to.into_iter().zip(sums) {
+        unsafe { L::store_float(to, sums) }
+    }
+}
 
 /// The pairs of numbers by which the sums of a block's parts are multiplied: four parts in two registers.
 ///
@@ -79,10 +108,7 @@ pub(super) unsafe fn super_panel<L: Lanes, F: SuperBlock, const R: usize>(
             let mut whole = [L::splat(0); R];
             for unit in 0..SUPER / UNIT {
                 let numbers = F::numbers::<L>(piece, unit);
-                for line in 0..F::BYTES.div_ceil(SUPER / UNIT * LINE) {
-                    let part = unit * F::BYTES / (SUPER / UNIT);
-                    L::expect(piece.wrapping_add(AHEAD + part + line * LINE));
-                }
+                expect_unit::<L, F>(piece, unit);
                 let at = block * SUPER + unit * UNIT;
                 if F::PART == UNIT {
                     let scale = F::scale(&header, unit);
@@ -120,9 +146,7 @@ pub(super) unsafe fn super_panel<L: Lanes, F: SuperBlock, const R: usize>(
                 total[r] = L::mul_add(sum, scale, total[r]);
             }
         }
-        for r in 0..R {
-            L::store_float(out[r], total[r]);
-        }
+        store::<L, R>(out, total);
     }
 }
 
@@ -171,9 +195,7 @@ pub(super) unsafe fn block_panel<L: Lanes, F: Block, const R: usize>(
             let piece = panel.add(block * F::BYTES);
             let (scale, least) = (F::scale::<L>(piece), F::least::<L>(piece));
             let numbers = F::numbers::<L>(piece);
-            for line in 0..F::BYTES.div_ceil(LINE) {
-                L::expect(piece.wrapping_add(AHEAD + line * LINE));
-            }
+            expect::<L>(piece, F::BYTES);
             for r in 0..R {
                 let x = rows[r].values.add(block * UNIT);
                 let mut whole = L::splat(0);
@@ -189,8 +211,6 @@ pub(super) unsafe fn block_panel<L: Lanes, F: Block, const R: usize>(
                 total[r] = add_block::<L, F>(total[r], whole, scale, least, less, x);
             }
         }
-        for r in 0..R {
-            L::store_float(out[r], total[r]);
-        }
+        store::<L, R>(out, total);
     }
 }

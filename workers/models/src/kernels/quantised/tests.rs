@@ -3,8 +3,8 @@
 use candle_core::quantized::QTensor;
 use candle_core::{Device, Tensor};
 
-use super::lanes::Portable;
 use super::*;
+use crate::kernels::lanes::Portable;
 
 const TYPES: [GgmlDType; 5] = [
     GgmlDType::Q4_0,
@@ -14,13 +14,15 @@ const TYPES: [GgmlDType; 5] = [
     GgmlDType::Q6K,
 ];
 
-fn wave(rows: usize, columns: usize, phase: f32) -> Tensor {
+/// Numbers that repeat nowhere.
+pub(crate) fn wave(rows: usize, columns: usize, phase: f32) -> Tensor {
     let values: Vec<f32> = (0..rows * columns)
         .map(|i| (i as f32 * 0.73 + phase).sin() + 0.3 * (i as f32 * 0.011).cos())
         .collect();
     Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
 }
 
+/// A matrix of such numbers, and its numbers once it is quantised.
 fn packed(dtype: GgmlDType, rows: usize, columns: usize) -> (PackedMatrix, Tensor) {
     let tensor = QTensor::quantize(&wave(rows, columns, 0.5), dtype).unwrap();
     let bytes = tensor.data().unwrap();
@@ -28,7 +30,7 @@ fn packed(dtype: GgmlDType, rows: usize, columns: usize) -> (PackedMatrix, Tenso
     (matrix, tensor.dequantize(&Device::Cpu).unwrap())
 }
 
-fn values(tensor: &Tensor) -> Vec<f32> {
+pub(crate) fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 

@@ -15,8 +15,8 @@ use std::arch::x86_64::{
 
 use super::activations::{Activations, LINE, TILE};
 use super::formats::{Block, Header, ROWS, SUPER, SuperBlock, UNIT};
-use super::lanes::{Avx512, Lanes};
-use super::products::{AHEAD, add_block, finish_block, pairs};
+use super::products::{add_block, expect, expect_unit, finish_block, pairs};
+use crate::kernels::lanes::{Avx512, Lanes};
 
 type L = Avx512;
 
@@ -123,34 +123,29 @@ pub(super) unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
 
-/// The whole numbers of a block of 256 values of sixteen rows: those with the low bytes, and those with the high ones.
+/// The whole numbers of a block of 256 values of sixteen rows: those with the low bytes, and those with the high ones. A
+/// quarter of the values, of the low bytes and of the high ones lies 1024 bytes behind the one before it.
 macro_rules! multiply_block {
     ($low:literal, $high:literal, $values:literal, $x:expr, $numbers:expr, $to:expr) => {
+        multiply_block!($low, $high, $values, $x, $numbers, $to;
+            "0" "4096", "1024" "5120", "2048" "6144", "3072" "7168")
+    };
+    ($low:literal, $high:literal, $values:literal, $x:expr, $numbers:expr, $to:expr;
+        $($place:literal $high_place:literal),*) => {
         asm!(
-            concat!("tilezero ", $low),
-            concat!("tilezero ", $high),
-            concat!("tileloadd ", $values, ", [{x} + {line}*1]"),
-            "tileloadd tmm3, [{numbers} + {line}*1]",
-            concat!("tdpbsud ", $low, ", ", $values, ", tmm3"),
-            "tileloadd tmm4, [{numbers} + {line}*1 + 4096]",
-            concat!("tdpbssd ", $high, ", ", $values, ", tmm4"),
-            concat!("tileloadd ", $values, ", [{x} + {line}*1 + 1024]"),
-            "tileloadd tmm3, [{numbers} + {line}*1 + 1024]",
-            concat!("tdpbsud ", $low, ", ", $values, ", tmm3"),
-            "tileloadd tmm4, [{numbers} + {line}*1 + 5120]",
-            concat!("tdpbssd ", $high, ", ", $values, ", tmm4"),
-            concat!("tileloadd ", $values, ", [{x} + {line}*1 + 2048]"),
-            "tileloadd tmm3, [{numbers} + {line}*1 + 2048]",
-            concat!("tdpbsud ", $low, ", ", $values, ", tmm3"),
-            "tileloadd tmm4, [{numbers} + {line}*1 + 6144]",
-            concat!("tdpbssd ", $high, ", ", $values, ", tmm4"),
-            concat!("tileloadd ", $values, ", [{x} + {line}*1 + 3072]"),
-            "tileloadd tmm3, [{numbers} + {line}*1 + 3072]",
-            concat!("tdpbsud ", $low, ", ", $values, ", tmm3"),
-            "tileloadd tmm4, [{numbers} + {line}*1 + 7168]",
-            concat!("tdpbssd ", $high, ", ", $values, ", tmm4"),
-            concat!("tilestored [{to} + {line}*1], ", $low),
-            concat!("tilestored [{to} + {line}*1 + 1024], ", $high),
+            concat!(
+                "tilezero ", $low, "\n",
+                "tilezero ", $high, "\n",
+                $(
+                    "tileloadd ", $values, ", [{x} + {line}*1 + ", $place, "]\n",
+                    "tileloadd tmm3, [{numbers} + {line}*1 + ", $place, "]\n",
+                    "tdpbsud ", $low, ", ", $values, ", tmm3\n",
+                    "tileloadd tmm4, [{numbers} + {line}*1 + ", $high_place, "]\n",
+                    "tdpbssd ", $high, ", ", $values, ", tmm4\n",
+                )*
+                "tilestored [{to} + {line}*1], ", $low, "\n",
+                "tilestored [{to} + {line}*1 + 1024], ", $high,
+            ),
             x = in(reg) $x, numbers = in(reg) $numbers, to = in(reg) $to,
             line = in(reg) LINE, options(nostack)
         )
@@ -210,10 +205,7 @@ unsafe fn unpack<F: SuperBlock>(piece: *const u8, to: &mut Numbers) -> Header<L>
         let header = F::header::<L>(piece);
         let [lows, highs] = to;
         for (unit, (lows, highs)) in lows.iter_mut().zip(highs).enumerate() {
-            let part = piece.wrapping_add(AHEAD + unit * F::BYTES / UNITS);
-            for line in 0..F::BYTES.div_ceil(UNITS * LINE) {
-                L::expect(part.wrapping_add(line * LINE));
-            }
+            expect_unit::<L, F>(piece, unit);
             let numbers = F::numbers::<L>(piece, unit);
             for (quad, numbers) in numbers.into_iter().enumerate() {
                 let scale = F::scale(&header, (unit * UNIT + 4 * quad) / F::PART);
@@ -366,17 +358,13 @@ unsafe fn unpack_units<F: Block>(
     unsafe {
         for (unit, block) in blocks.enumerate() {
             let piece = panel.add(block * F::BYTES);
-            for line in 0..F::BYTES.div_ceil(LINE) {
-                L::expect(piece.wrapping_add(AHEAD + line * LINE));
+            expect::<L>(piece, F::BYTES);
+            for (to, value) in [
+                (&mut scratch.scales, F::scale::<L>(piece)),
+                (&mut scratch.leasts, F::least::<L>(piece)),
+            ] {
+                L::store_float(to[at][unit].0.as_mut_ptr(), value);
             }
-            L::store_float(
-                scratch.scales[at][unit].0.as_mut_ptr(),
-                F::scale::<L>(piece),
-            );
-            L::store_float(
-                scratch.leasts[at][unit].0.as_mut_ptr(),
-                F::least::<L>(piece),
-            );
             for (quad, numbers) in F::numbers::<L>(piece).into_iter().enumerate() {
                 L::store(scratch.numbers[at][0][unit][quad].0.as_mut_ptr(), numbers);
             }

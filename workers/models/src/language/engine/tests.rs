@@ -467,4 +467,5 @@ fn a_faulty_sequence_fails_alone() {
 }
 
 mod adapters;
+mod speculation;
 mod turns;

@@ -337,6 +337,7 @@ fn random(
         default_adapters: None,
         prompts,
         blank_rule: BlankRule::default(),
+        precision: None,
     };
     let draw = |spec: TensorSpec| {
         let (name, shape) = (spec.header.name, spec.header.shape);

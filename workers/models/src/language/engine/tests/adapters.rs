@@ -203,6 +203,7 @@ fn what_is_kept_of_a_prompt_serves_its_own_adapter_only() {
             cache_tokens: 96,
             kept_tokens: 1000,
         },
+        speculate: 0,
     };
     let turn = |adapter: usize| GenerationRequest {
         chat: Some(ChatOptions {
@@ -297,16 +298,17 @@ fn quantised_with_adapters() -> Arc<LanguageModel> {
 
 #[test]
 fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alone() {
-    for model in [
+    let models = [
         with_adapters(DType::F32, &[0, 1, 2]),
         quantised_with_adapters(),
-    ] {
+    ];
+    for (model, speculate) in models.iter().flat_map(|model| [(model, 0), (model, 8)]) {
         // By request and adapter.
         let alone: Vec<Vec<Vec<u32>>> = (0..7)
             .map(|index| {
                 let each = (0..3).map(|adapter| {
-                    let mut engine = engine(&model, 1);
-                    engine.admit(by(&model, adapter, request(index))).unwrap();
+                    let mut engine = engine(model, 1);
+                    engine.admit(by(model, adapter, request(index))).unwrap();
                     finish(&mut engine).remove(0).1.tokens
                 });
                 each.collect()
@@ -320,8 +322,9 @@ fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alo
                 cache_tokens: 60,
                 kept_tokens: 200,
             },
+            speculate,
         };
-        let mut engine = Engine::new(Arc::clone(&model), limits);
+        let mut engine = Engine::new(Arc::clone(model), limits);
         let mut state = 11u64;
         let mut draw = |below: usize| {
             state ^= state << 13;
@@ -331,10 +334,11 @@ fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alo
         };
         let mut live: Vec<(SequenceId, usize, usize)> = Vec::new();
         let (mut admitted, mut cancelled, mut finished, mut recalled) = (0, 0, 0, 0);
+        let mut accepted = 0;
         while admitted < 100 || !engine.is_idle() {
             for _ in 0..draw(3).min(100 - admitted) {
                 let (index, adapter) = (draw(7), draw(3));
-                let mut request = by(&model, adapter, request(index));
+                let mut request = by(model, adapter, request(index));
                 request.chat = (draw(2) == 0).then(|| ChatOptions {
                     images_key: format!("image {index}"),
                     // Some go on where another worker stopped.
@@ -359,8 +363,10 @@ fn a_hundred_random_admissions_cancellations_and_adapters_say_what_each_says_alo
                 assert_eq!(answer.tokens, alone[index][adapter], "{index} {adapter}");
                 finished += 1;
             }
+            accepted += engine.take_drafts().accepted;
         }
         assert!(live.is_empty() && finished + cancelled == 100);
         assert!(cancelled > 10 && recalled > 5, "{cancelled} {recalled}");
+        assert_eq!(accepted > 0, speculate > 0, "{accepted}");
     }
 }

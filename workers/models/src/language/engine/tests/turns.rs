@@ -15,6 +15,7 @@ fn with_chat(model: &Arc<LanguageModel>, sequences: usize, chat: ChatLimits) -> 
             sequences,
             cache_tokens: 1000,
             chat,
+            speculate: 0,
         },
     )
 }
@@ -103,6 +104,7 @@ fn other_sequences_leave_a_place_and_a_whole_context_to_turns() {
         sequences: 8,
         cache_tokens: 96 + 30,
         chat: CHAT,
+        speculate: 0,
     };
     let mut engine = Engine::new(model, limits);
     let long = || GenerationRequest {
@@ -127,6 +129,7 @@ fn while_a_turn_waits_for_its_cache_nothing_else_starts() {
         sequences: 8,
         cache_tokens: 96 + 30,
         chat: CHAT,
+        speculate: 0,
     };
     let mut engine = Engine::new(model, limits);
     let long = || {

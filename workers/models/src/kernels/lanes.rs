@@ -1,4 +1,4 @@
-//! Sixteen 32-bit lanes, as the kernels of quantised products see a processor. Each operation gives the same bits on every
+//! Sixteen 32-bit lanes, as the kernels of quantised products and of attention see a processor. Each operation gives the same bits on every
 //! one, so that a product does not depend on the machine's instructions.
 
 #![expect(
@@ -16,6 +16,8 @@ pub(super) trait Lanes: Copy {
     type Whole: Copy;
     /// Numbers in f32.
     type Float: Copy;
+    /// Whether two dozen sums of sixteen numbers stay in registers; else it is eight.
+    const MANY: bool = false;
 
     /// Reads 64 bytes.
     unsafe fn load(from: *const u8) -> Self::Whole;
@@ -57,6 +59,7 @@ pub(super) trait Lanes: Copy {
     unsafe fn store_float(to: *mut f32, value: Self::Float);
     /// Reads sixteen numbers in half precision.
     unsafe fn load_halves(from: *const u8) -> Self::Float;
+    unsafe fn add_float(a: Self::Float, b: Self::Float) -> Self::Float;
     unsafe fn mul(a: Self::Float, b: Self::Float) -> Self::Float;
     /// `a · b + c`, rounded once.
     unsafe fn mul_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
@@ -169,6 +172,10 @@ impl Lanes for Portable {
         halves.map(|half| half::f16::from_le_bytes(half).to_f32())
     }
     #[inline(always)]
+    unsafe fn add_float(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|lane| a[lane] + b[lane])
+    }
+    #[inline(always)]
     unsafe fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|lane| a[lane] * b[lane])
     }
@@ -180,6 +187,14 @@ impl Lanes for Portable {
     unsafe fn mul_sub_from(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
         std::array::from_fn(|lane| (-a[lane]).mul_add(b[lane], c[lane]))
     }
+}
+
+/// Whether the processor has what [`Avx2`] uses; known when it is compiled in a build for x86-64-v3.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_avx2() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
 }
 
 fn pair([low, high]: [i8; 2]) -> i32 {
@@ -205,6 +220,7 @@ mod x86 {
     impl Lanes for Avx512 {
         type Whole = __m512i;
         type Float = __m512;
+        const MANY: bool = true;
         const LEFT: i32 = 128;
 
         #[inline(always)]
@@ -300,6 +316,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn load_halves(from: *const u8) -> __m512 {
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn add_float(a: __m512, b: __m512) -> __m512 {
+            unsafe { _mm512_add_ps(a, b) }
         }
         #[inline(always)]
         unsafe fn mul(a: __m512, b: __m512) -> __m512 {
@@ -453,6 +473,10 @@ mod x86 {
             unsafe {
                 halves!(|half: usize| _mm256_cvtph_ps(_mm_loadu_si128(from.add(16 * half).cast())))
             }
+        }
+        #[inline(always)]
+        unsafe fn add_float(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {
+            unsafe { halves!(|half: usize| _mm256_add_ps(a[half], b[half])) }
         }
         #[inline(always)]
         unsafe fn mul(a: [__m256; 2], b: [__m256; 2]) -> [__m256; 2] {

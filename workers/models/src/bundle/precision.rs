@@ -1,0 +1,211 @@
+//! The numbers that a component computes from, where they are to be others than those it is stored in. They change its outputs,
+//! so a choice becomes part of the component's configuration, and of the hash by which outputs are named.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::DType;
+use radialog_schemas::Stage;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::weight_types::WeightTypes;
+
+/// The field of a component's configuration.
+const FIELD: &str = "precision";
+
+/// The numbers that the matrices of a component are in memory, by the name that the command line has for them. Sums are in f32
+/// on a CPU, whatever these are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Precision {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// Half precision with the range of f32.
+    Bf16,
+    /// The quantised types that the bundle has them in.
+    Quantised(WeightTypes),
+}
+
+/// A precision for one stage, or for every stage that can have it: `bf16`, or `language=bf16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrecisionChoice {
+    stage: Option<Stage>,
+    precision: Precision,
+}
+
+/// A choice that a bundle cannot honour.
+#[derive(Debug, thiserror::Error)]
+pub enum PrecisionError {
+    /// A word that is no precision.
+    #[error("'{0}' is no precision: give one of {all}", all = Precision::names())]
+    Unknown(String),
+    /// A stage that is none.
+    #[error(
+        "'{0}' is no stage: give embedding, findings, language or scoring, as in language=bf16"
+    )]
+    UnknownStage(String),
+    /// A stage that only computes in f32.
+    #[error("the {stage} stage computes in f32 only, not in {precision}")]
+    Stage {
+        /// The stage.
+        stage: Stage,
+        /// What was chosen.
+        precision: Precision,
+    },
+    /// No stage of the bundle can have it, or the stage is not in the bundle.
+    #[error("the bundle has no stage for precision {0}: leave it out")]
+    NoStage(PrecisionChoice),
+}
+
+impl Precision {
+    const NUMBERS: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    /// The type of numbers; none for blocks.
+    pub fn dtype(self) -> Option<DType> {
+        match self {
+            Self::F32 => Some(DType::F32),
+            Self::F16 => Some(DType::F16),
+            Self::Bf16 => Some(DType::BF16),
+            Self::Quantised(_) => None,
+        }
+    }
+
+    /// Whether a stage has it.
+    fn is_for(self, stage: Stage) -> bool {
+        stage == Stage::Language || self == Self::F32
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let quantised = WeightTypes::ALL.map(Self::Quantised);
+        Self::NUMBERS.into_iter().chain(quantised)
+    }
+
+    fn names() -> String {
+        let names: Vec<String> = Self::all().map(|one| one.to_string()).collect();
+        names.join(", ")
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Quantised(types) => types.name(),
+        })
+    }
+}
+
+impl FromStr for Precision {
+    type Err = PrecisionError;
+
+    fn from_str(name: &str) -> Result<Self, PrecisionError> {
+        Self::all()
+            .find(|one| one.to_string() == name)
+            .ok_or_else(|| PrecisionError::Unknown(name.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Precision {
+    type Error = PrecisionError;
+
+    fn try_from(name: String) -> Result<Self, PrecisionError> {
+        name.parse()
+    }
+}
+
+impl From<Precision> for String {
+    fn from(precision: Precision) -> Self {
+        precision.to_string()
+    }
+}
+
+impl PrecisionChoice {
+    /// Checks that a worker of this stage has a use for it. A choice that names its stage may be meant for others.
+    ///
+    /// # Errors
+    /// A stage that only computes in f32.
+    pub fn check(self, stage: Stage) -> Result<(), PrecisionError> {
+        let precision = self.precision;
+        match self.stage.is_some() || precision.is_for(stage) {
+            true => Ok(()),
+            false => Err(PrecisionError::Stage { stage, precision }),
+        }
+    }
+
+    /// Writes it into the configuration of a stage's component, and says whether it is for this stage.
+    pub(super) fn apply(self, stage: Stage, config: &mut Value) -> bool {
+        let is_for = self.stage.is_none_or(|own| own == stage) && self.precision.is_for(stage);
+        // The other stages have no choice, so that nothing is chosen for them.
+        if is_for
+            && stage == Stage::Language
+            && let Some(config) = config.as_object_mut()
+        {
+            config.insert(FIELD.to_owned(), self.precision.to_string().into());
+        }
+        is_for
+    }
+}
+
+impl fmt::Display for PrecisionChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stage {
+            Some(stage) => write!(f, "{stage}={}", self.precision),
+            None => self.precision.fmt(f),
+        }
+    }
+}
+
+impl FromStr for PrecisionChoice {
+    type Err = PrecisionError;
+
+    fn from_str(text: &str) -> Result<Self, PrecisionError> {
+        let (stage, precision) = match text.split_once('=') {
+            None => (None, text.parse()?),
+            Some((name, precision)) => {
+                let stage = Stage::ALL.into_iter().find(|stage| stage.name() == name);
+                let stage = stage.ok_or_else(|| PrecisionError::UnknownStage(name.to_owned()))?;
+                (Some(stage), precision.parse::<Precision>()?)
+            }
+        };
+        if let Some(stage) = stage.filter(|&stage| !precision.is_for(stage)) {
+            return Err(PrecisionError::Stage { stage, precision });
+        }
+        Ok(Self { stage, precision })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn choices_are_read_as_they_are_written_and_what_no_stage_has_is_refused() {
+        for text in ["f32", "bf16", "q4_k_m", "language=q8_0", "findings=f32"] {
+            let choice: PrecisionChoice = text.parse().unwrap();
+            assert_eq!(choice.to_string(), text);
+        }
+        for (text, words) in [
+            ("fp16", "f32, f16, bf16, q8_0, q6_k, q4_k_m, q4_0"),
+            ("speech=f32", "'speech' is no stage"),
+            ("findings=q8_0", "findings stage computes in f32 only"),
+            ("language=", "'' is no precision"),
+        ] {
+            let error = text.parse::<PrecisionChoice>().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_worker_refuses_what_its_stage_cannot_have_unless_it_is_meant_for_another() {
+        let check = |text: &str, stage| text.parse::<PrecisionChoice>().unwrap().check(stage);
+        assert!(check("q8_0", Stage::Language).is_ok());
+        assert!(check("q8_0", Stage::Findings).is_err());
+        assert!(check("language=q8_0", Stage::Findings).is_ok());
+        assert!(check("f32", Stage::Findings).is_ok());
+    }
+}

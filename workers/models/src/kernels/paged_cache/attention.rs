@@ -1,0 +1,610 @@
+//! Causal attention over keys and values that are kept in pages, for the new positions of several sequences.
+//!
+//! A position's output is the same sum in the same order alone and with others, whatever the pages are shared with, and with
+//! any instructions.
+
+#![expect(
+    unsafe_code,
+    reason = "kernels read blocks of pages, queries and scores through pointers within what they were given, and use \
+              instructions that were found first"
+)]
+
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use rayon::prelude::*;
+
+use super::{CacheShape, PAGE, PagedCache, Which};
+use crate::kernels::cpu::Features;
+use crate::kernels::lanes::{self, Lanes};
+
+/// Numbers that one instruction works on.
+const LANES: usize = 16;
+/// Sums that a product has, each over every eighth value of a head.
+const STRIDED: usize = 8;
+/// Registers of values that are mixed together.
+const MIXED: usize = 4;
+/// Products below which waking other threads costs more than it saves.
+const PARALLEL: usize = 1 << 17;
+/// New positions of a sequence that one thread takes at a time, for one head of keys.
+const POSITIONS: usize = 16;
+/// More rows than these are worth widening a block for.
+const FEW: usize = 4;
+
+/// The new positions of a sequence.
+pub(crate) struct Attended<'a> {
+    pub(crate) cache: &'a PagedCache,
+    /// Positions, the new ones among them.
+    pub(crate) all: usize,
+    /// Queries `[new, query heads, width]`.
+    pub(crate) queries: &'a [f32],
+}
+
+/// Some new positions of a sequence and the query heads of one head of keys.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    sequence: &'a Attended<'a>,
+    layer: usize,
+    head: usize,
+    /// Query heads of the head of keys.
+    group: usize,
+    /// The first of the new positions, and how many.
+    first: usize,
+    count: usize,
+}
+
+/// Attention of the new positions of sequences over their caches; each group of query heads shares a head of keys. Returns
+/// `[new positions of all, query heads · width]`.
+pub(crate) fn attend(layer: usize, sequences: &[Attended<'_>], query_heads: usize) -> Vec<f32> {
+    attend_by(layer, sequences, query_heads, |part| part.output())
+}
+
+fn attend_by(
+    layer: usize,
+    sequences: &[Attended<'_>],
+    query_heads: usize,
+    output: impl Fn(&Part<'_>) -> Vec<f32> + Send + Sync,
+) -> Vec<f32> {
+    let Some(first) = sequences.first() else {
+        return Vec::new();
+    };
+    let CacheShape { heads, width, .. } = first.cache.shape;
+    let (group, row) = (query_heads / heads, query_heads * width);
+    let mut parts = Vec::new();
+    for sequence in sequences {
+        let new = sequence.queries.len() / row;
+        for first in (0..new).step_by(POSITIONS) {
+            let count = POSITIONS.min(new - first);
+            parts.extend((0..heads).map(|head| Part {
+                sequence,
+                layer,
+                head,
+                group,
+                first,
+                count,
+            }));
+        }
+    }
+    let work = sequences.iter().map(|one| one.queries.len() * one.all);
+    let outputs: Vec<Vec<f32>> = match work.sum::<usize>() < PARALLEL {
+        true => parts.iter().map(output).collect(),
+        false => parts.par_iter().map(output).collect(),
+    };
+    let total: usize = sequences.iter().map(|one| one.queries.len()).sum();
+    let mut out = vec![0f32; total];
+    let mut rest = out.as_mut_slice();
+    for (part, output) in parts.iter().zip(&outputs) {
+        let rows = output.chunks_exact(group * width);
+        for (to, own) in rest.chunks_exact_mut(row).zip(rows) {
+            to[part.head * group * width..][..group * width].copy_from_slice(own);
+        }
+        if part.head + 1 == heads {
+            rest = std::mem::take(&mut rest).split_at_mut(part.count * row).1;
+        }
+    }
+    out
+}
+
+impl Part<'_> {
+    /// `[count, group, width]`.
+    fn output(&self) -> Vec<f32> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Features::detected().avx512_vnni {
+                // SAFETY: these instructions were found.
+                return unsafe { self.output_avx512() };
+            }
+            if lanes::has_avx2() {
+                // SAFETY: these instructions were found.
+                return unsafe { self.output_avx2() };
+            }
+        }
+        // SAFETY: any processor will do.
+        unsafe { self.output_by::<lanes::Portable>() }
+    }
+
+    /// [`Part::output_by`] with AVX-512.
+    ///
+    /// # Safety
+    /// As there.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
+    unsafe fn output_avx512(&self) -> Vec<f32> {
+        // SAFETY: as the caller says, with the instructions that this function was asked for with.
+        unsafe { self.output_by::<lanes::Avx512>() }
+    }
+
+    /// [`Part::output_by`] with AVX2.
+    ///
+    /// # Safety
+    /// As there.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn output_avx2(&self) -> Vec<f32> {
+        // SAFETY: as the caller says, with the instructions that this function was asked for with.
+        unsafe { self.output_by::<lanes::Avx2>() }
+    }
+
+    /// Positions that a row sees: itself and all before it.
+    fn visible(&self, row: usize) -> usize {
+        let new = self.sequence.queries.len() / self.row();
+        self.sequence.all - new + self.first + row / self.group + 1
+    }
+
+    /// Values of a position's queries.
+    fn row(&self) -> usize {
+        let CacheShape { heads, width, .. } = self.sequence.cache.shape;
+        heads * self.group * width
+    }
+
+    /// The output: rows are the query heads of the first position, then of the second.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`.
+    #[inline(always)]
+    unsafe fn output_by<L: Lanes>(&self) -> Vec<f32> {
+        let (cache, group) = (self.sequence.cache, self.group);
+        let width = cache.shape.width;
+        let rows = self.count * group;
+        let pages = self.visible(rows - 1).div_ceil(PAGE);
+        let queries = |row: usize| {
+            let position = (self.first + row / group) * self.row();
+            let start = position + (self.head * group + row % group) * width;
+            &self.sequence.queries[start..][..width]
+        };
+        // Widened once for many rows; few widen what they read.
+        let mut widened = vec![0f32; if rows > FEW { PAGE * width } else { 0 }];
+        let mut scores = vec![0f32; rows * pages * PAGE];
+        for page in 0..pages {
+            let block = Block::of(
+                cache.block(page, self.layer, Which::Keys, self.head),
+                &mut widened,
+            );
+            let mut row = 0;
+            while row < rows {
+                let to = |r: usize| (row + r) * pages * PAGE + page * PAGE;
+                // SAFETY: the block has a page of keys of the queries' width, and the scores of each row end with the page.
+                row += unsafe {
+                    match L::MANY && rows - row >= 3 {
+                        true => score::<L, 3>(
+                            block,
+                            [0, 1, 2].map(|r| queries(row + r)),
+                            [0, 1, 2].map(to),
+                            &mut scores,
+                        ),
+                        false => score::<L, 1>(block, [queries(row)], [to(0)], &mut scores),
+                    }
+                };
+            }
+        }
+        for (row, scores) in scores.chunks_exact_mut(pages * PAGE).enumerate() {
+            softmax(&mut scores[..self.visible(row)], (width as f32).sqrt());
+        }
+        let mut out = vec![0f32; rows * width];
+        for page in 0..pages {
+            let block = Block::of(
+                cache.block(page, self.layer, Which::Values, self.head),
+                &mut widened,
+            );
+            let count = |row: usize| self.visible(row).saturating_sub(page * PAGE).min(PAGE);
+            let weights = |row: usize| &scores[row * pages * PAGE + page * PAGE..][..count(row)];
+            let mut row = 0;
+            while row < rows {
+                let to = &mut out[row * width..];
+                // SAFETY: the block has as many values as there are weights, of the outputs' width.
+                row += unsafe {
+                    match L::MANY && rows - row >= 4 {
+                        true => {
+                            mix::<L, 4>(block, width, [0, 1, 2, 3].map(|r| weights(row + r)), to)
+                        }
+                        false => mix::<L, 1>(block, width, [weights(row)], to),
+                    }
+                };
+            }
+        }
+        out
+    }
+}
+
+/// A block of a page, in half precision or widened.
+#[derive(Clone, Copy)]
+enum Block<'a> {
+    Halves(&'a [u16]),
+    Wide(&'a [f32]),
+}
+
+impl<'a> Block<'a> {
+    /// The block, widened where there is room for that.
+    fn of(halves: &'a [u16], room: &'a mut [f32]) -> Self {
+        match room.len() == halves.len() {
+            true => {
+                halves.reinterpret_cast::<f16>().convert_to_f32_slice(room);
+                Self::Wide(room)
+            }
+            false => Self::Halves(halves),
+        }
+    }
+}
+
+/// Calls a function with a way to read sixteen numbers of a block.
+macro_rules! with_reader {
+    ($block:expr, $lanes:ident, |$read:ident| $work:expr) => {
+        match $block {
+            Block::Halves(halves) => {
+                let $read = |at: usize| $lanes::load_halves(halves.as_ptr().add(at).cast());
+                $work
+            }
+            Block::Wide(wide) => {
+                let $read = |at: usize| $lanes::load_float(wide.as_ptr().add(at));
+                $work
+            }
+        }
+    };
+}
+
+/// Writes the products of queries with the keys of a page, and returns how many queries there were.
+///
+/// # Safety
+/// `keys` are `[width, PAGE]` of the queries' width, `scores` has a page behind each of `to`, and the processor has the
+/// instructions of `L`.
+#[inline(always)]
+unsafe fn score<L: Lanes, const R: usize>(
+    keys: Block<'_>,
+    queries: [&[f32]; R],
+    to: [usize; R],
+    scores: &mut [f32],
+) -> usize {
+    unsafe {
+        for first in (0..PAGE).step_by(LANES) {
+            let found = with_reader!(keys, L, |read| products::<L, R>(queries, |at| read(
+                at * PAGE + first
+            )));
+            for r in 0..R {
+                L::store_float(scores.as_mut_ptr().add(to[r] + first), found[r]);
+            }
+        }
+    }
+    R
+}
+
+/// The products of queries with sixteen keys, each summed in eight strided parts, then over the parts, then over the rest.
+///
+/// # Safety
+/// The processor has the instructions of `L`.
+#[inline(always)]
+unsafe fn products<L: Lanes, const R: usize>(
+    queries: [&[f32]; R],
+    keys: impl Fn(usize) -> L::Float,
+) -> [L::Float; R] {
+    unsafe {
+        let mut sums = [[L::splat_float(0.0); STRIDED]; R];
+        let parts = queries.map(|query| query.as_chunks::<STRIDED>());
+        let chunks = parts[0].0.len();
+        for chunk in 0..chunks {
+            for at in 0..STRIDED {
+                let key = keys(chunk * STRIDED + at);
+                for r in 0..R {
+                    let query = L::splat_float(parts[r].0.get_unchecked(chunk)[at]);
+                    sums[r][at] = L::mul_add(query, key, sums[r][at]);
+                }
+            }
+        }
+        std::array::from_fn(|r| {
+            let [s0, s1, s2, s3, s4, s5, s6, s7] = sums[r];
+            let even = L::add_float(L::add_float(s0, s4), L::add_float(s2, s6));
+            let odd = L::add_float(L::add_float(s1, s5), L::add_float(s3, s7));
+            let mut sum = L::add_float(even, odd);
+            for (at, query) in parts[r].1.iter().enumerate() {
+                let key = keys(chunks * STRIDED + at);
+                sum = L::mul_add(L::splat_float(*query), key, sum);
+            }
+            sum
+        })
+    }
+}
+
+/// Adds the values of a page, weighted, in their order to rows of `width`, and returns how many rows there were.
+///
+/// # Safety
+/// `values` are `[PAGE, width]`, of which as many count as there are weights; `to` begins with the rows; and the processor has
+/// the instructions of `L`.
+#[inline(always)]
+unsafe fn mix<L: Lanes, const R: usize>(
+    values: Block<'_>,
+    width: usize,
+    weights: [&[f32]; R],
+    to: &mut [f32],
+) -> usize {
+    // What all rows see they read together.
+    let together = weights
+        .iter()
+        .map(|weights| weights.len())
+        .min()
+        .unwrap_or(0);
+    unsafe {
+        let mut column = 0;
+        while column < width {
+            let part = match width - column {
+                64.. => MIXED * LANES,
+                16.. => LANES,
+                _ => break,
+            };
+            let read = |at: usize| at * width + column;
+            with_reader!(values, L, |number| {
+                let values = |position: usize, at: usize| number(read(position) + at * LANES);
+                let place = to.as_mut_ptr().add(column);
+                match part {
+                    LANES => {
+                        add::<L, R, 1>(values, weights.map(|own| &own[..together]), 0, place, width)
+                    }
+                    _ => add::<L, R, MIXED>(
+                        values,
+                        weights.map(|own| &own[..together]),
+                        0,
+                        place,
+                        width,
+                    ),
+                }
+                for (r, own) in weights
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, own)| own.len() > together)
+                {
+                    let place = place.add(r * width);
+                    match part {
+                        LANES => add::<L, 1, 1>(values, [&own[together..]], together, place, width),
+                        _ => add::<L, 1, MIXED>(values, [&own[together..]], together, place, width),
+                    }
+                }
+            });
+            column += part;
+        }
+        for (own, to) in weights.iter().zip(to.chunks_exact_mut(width)) {
+            for (position, weight) in own.iter().enumerate() {
+                for (at, sum) in (column..width).zip(&mut to[column..]) {
+                    let value = match values {
+                        Block::Halves(halves) => {
+                            f16::from_bits(halves[position * width + at]).to_f32()
+                        }
+                        Block::Wide(wide) => wide[position * width + at],
+                    };
+                    *sum = weight.mul_add(value, *sum);
+                }
+            }
+        }
+    }
+    R
+}
+
+/// Adds weighted values from position `first` on to `C` registers of rows that lie `apart`.
+///
+/// # Safety
+/// The rows are there, each row has as many weights, and the processor has the instructions of `L`.
+#[inline(always)]
+unsafe fn add<L: Lanes, const R: usize, const C: usize>(
+    values: impl Fn(usize, usize) -> L::Float,
+    weights: [&[f32]; R],
+    first: usize,
+    to: *mut f32,
+    apart: usize,
+) {
+    unsafe {
+        let place = |r: usize, c: usize| to.add(r * apart + c * LANES);
+        let mut sums: [[L::Float; C]; R] =
+            std::array::from_fn(|r| std::array::from_fn(|c| L::load_float(place(r, c))));
+        for at in 0..weights[0].len() {
+            let values: [L::Float; C] = std::array::from_fn(|c| values(first + at, c));
+            for r in 0..R {
+                let weight = L::splat_float(*weights[r].get_unchecked(at));
+                for c in 0..C {
+                    sums[r][c] = L::mul_add(weight, values[c], sums[r][c]);
+                }
+            }
+        }
+        for r in 0..R {
+            for c in 0..C {
+                L::store_float(place(r, c), sums[r][c]);
+            }
+        }
+    }
+}
+
+/// Softmax of `scores / divisor`.
+fn softmax(scores: &mut [f32], divisor: f32) {
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = ((*score - max) / divisor).exp();
+        sum += *score;
+    }
+    let scale = 1.0 / sum;
+    scores.iter_mut().for_each(|score| *score *= scale);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: CacheShape = CacheShape {
+        layers: 2,
+        heads: 2,
+        width: 16,
+    };
+
+    fn wave(count: usize, phase: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * 0.7 + phase).sin()).collect()
+    }
+
+    fn written(all: usize) -> PagedCache {
+        let mut cache = PagedCache::new(SHAPE);
+        cache.write(1, 0, &wave(all * 32, 1.0), &wave(all * 32, 2.0));
+        cache
+    }
+
+    fn bits(values: &[f32]) -> Vec<u32> {
+        values.iter().map(|value| value.to_bits()).collect()
+    }
+
+    #[test]
+    fn attention_is_the_textbook_form_of_what_half_precision_keeps() {
+        let (all, new) = (45, 7);
+        let (cache, queries) = (written(all), wave(new * 64, 0.0));
+        let (keys, values) = (wave(all * 32, 1.0), wave(all * 32, 2.0));
+        let half = |value: f32| f64::from(f16::from_f32(value).to_f32());
+        let sequence = Attended {
+            cache: &cache,
+            all,
+            queries: &queries,
+        };
+        let found = attend(1, &[sequence], 4);
+        for row in 0..new {
+            for head in 0..4 {
+                let at = |of: &[f32], position: usize, i: usize| {
+                    half(of[position * 32 + head / 2 * 16 + i])
+                };
+                let query = |i: usize| f64::from(queries[row * 64 + head * 16 + i]);
+                let weights: Vec<f64> = (0..all - new + row + 1)
+                    .map(|p| (0..16).map(|i| query(i) * at(&keys, p, i)).sum::<f64>() / 4.0)
+                    .map(f64::exp)
+                    .collect();
+                let sum: f64 = weights.iter().sum();
+                for i in 0..16 {
+                    let pairs = weights.iter().enumerate();
+                    let expected: f64 = pairs.map(|(p, w)| w / sum * at(&values, p, i)).sum();
+                    let found = f64::from(found[row * 64 + head * 16 + i]);
+                    assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_position_has_the_same_bits_alone_and_with_others_and_on_shared_pages() {
+        let (all, new) = (70, 9);
+        let (cache, queries) = (written(all), wave(new * 64, 0.0));
+        let whole = |cache, all, queries| Attended {
+            cache,
+            all,
+            queries,
+        };
+        let together = attend(1, &[whole(&cache, all, &queries)], 4);
+        let mut other = cache.beginning(66);
+        other.write(1, 66, &wave(4 * 32, 9.0), &wave(4 * 32, 8.0));
+        for row in 0..new {
+            let own = &queries[row * 64..][..64];
+            let parts = [
+                whole(&other, 70, own),
+                whole(&cache, all - new + row + 1, own),
+            ];
+            let found = attend(1, &parts, 4);
+            assert_eq!(bits(&found[64..]), bits(&together[row * 64..][..64]));
+        }
+    }
+
+    /// The products and sums of one row, as they are defined.
+    fn plain(cache: &PagedCache, all: usize, query: &[f32], head: usize) -> Vec<f32> {
+        let width = query.len();
+        let number = |which: Which, position: usize, at: usize| {
+            let block = cache.block(position / PAGE, 1, which, head);
+            let place = match which {
+                Which::Keys => at * PAGE + position % PAGE,
+                Which::Values => position % PAGE * width + at,
+            };
+            f16::from_bits(block[place]).to_f32()
+        };
+        let mut scores: Vec<f32> = (0..all)
+            .map(|position| {
+                let whole = width / STRIDED * STRIDED;
+                let mut sums = [0f32; STRIDED];
+                for at in 0..whole {
+                    let sum = &mut sums[at % STRIDED];
+                    *sum = query[at].mul_add(number(Which::Keys, position, at), *sum);
+                }
+                let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
+                let sum = ((s0 + s4) + (s2 + s6)) + ((s1 + s5) + (s3 + s7));
+                (whole..width).fold(sum, |sum, at| {
+                    query[at].mul_add(number(Which::Keys, position, at), sum)
+                })
+            })
+            .collect();
+        softmax(&mut scores, (width as f32).sqrt());
+        let mut out = vec![0f32; width];
+        for (position, weight) in scores.iter().enumerate() {
+            for (at, sum) in out.iter_mut().enumerate() {
+                *sum = weight.mul_add(number(Which::Values, position, at), *sum);
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn any_width_group_and_number_of_rows_has_the_same_bits_with_any_instructions() {
+        for (width, group, new, all) in [
+            (16, 1, 1, 33),
+            (64, 3, 1, 70),
+            (64, 3, 37, 70),
+            (128, 1, 5, 64),
+            (84, 2, 9, 40),
+            (10, 7, 20, 20),
+        ] {
+            let shape = CacheShape {
+                layers: 2,
+                heads: 2,
+                width,
+            };
+            let mut cache = PagedCache::new(shape);
+            let (keys, values) = (wave(all * 2 * width, 1.0), wave(all * 2 * width, 2.0));
+            cache.write(1, 0, &keys, &values);
+            let queries = wave(new * 2 * group * width, 0.5);
+            let expected: Vec<f32> = queries
+                .chunks_exact(width)
+                .enumerate()
+                .flat_map(|(row, query)| {
+                    let (position, head) = (row / (2 * group), row % (2 * group));
+                    plain(&cache, all - new + position + 1, query, head / group)
+                })
+                .collect();
+            let sequence = [Attended {
+                cache: &cache,
+                all,
+                queries: &queries,
+            }];
+            let found = attend(1, &sequence, 2 * group);
+            assert_eq!(bits(&found), bits(&expected), "{width} {group} {new}");
+            // SAFETY: any processor will do.
+            let portable = |part: &Part<'_>| unsafe { part.output_by::<lanes::Portable>() };
+            let found = attend_by(1, &sequence, 2 * group, portable);
+            assert_eq!(
+                bits(&found),
+                bits(&expected),
+                "{width} {group} {new}, portable"
+            );
+            #[cfg(target_arch = "x86_64")]
+            if lanes::has_avx2() {
+                // SAFETY: these instructions were found.
+                let avx2 = |part: &Part<'_>| unsafe { part.output_avx2() };
+                let found = attend_by(1, &sequence, 2 * group, avx2);
+                assert_eq!(bits(&found), bits(&expected), "{width} {group} {new}, AVX2");
+            }
+        }
+    }
+}
