@@ -6,9 +6,9 @@ use std::sync::Arc;
 use radialog_schemas::{Finding, Label};
 
 use super::prediction_file::{Prediction, PredictionFile};
-use super::reference_file::{Found, ReferenceFile, References};
+use super::reference_file::{Found, ReferenceEntry, ReferenceFile, References};
 use super::stored_texts::Span;
-use super::{FaultKind, InputFault};
+use super::{FaultKind, InputFault, comparable};
 use crate::error::TrainingError;
 use crate::prepare::FindingLabels;
 
@@ -305,6 +305,14 @@ fn found(
         let place = match found {
             Found::Nothing => continue,
             Found::Differing(first, second) => {
+                // They have a prediction, though nobody can say which of them belongs to it.
+                let of_study = |entry: &&mut ReferenceEntry| {
+                    ids.iter().any(|id| comparable(id) == comparable(&entry.id))
+                };
+                file.entries
+                    .iter_mut()
+                    .filter(of_study)
+                    .for_each(|entry| entry.used = true);
                 return Err(((first, second), file.path.display().to_string()));
             }
             Found::Entry(place) => place,

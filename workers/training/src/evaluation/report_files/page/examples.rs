@@ -6,10 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use radialog_schemas::Finding;
 
-use super::escaped;
+use super::{EvaluatedReports, escaped};
 use crate::error::TrainingError;
 use crate::evaluation::corpus::Span;
-use crate::evaluation::report_files::EvaluatedReports;
 use crate::evaluation::report_scores::StudyScores;
 
 /// So many studies of each kind.
